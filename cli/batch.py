@@ -63,7 +63,7 @@ def batch(
     executor = options.batch_executor(ray, workers, insecure=ray_insecure)
     named = {"adapter": adapter} if adapter else {}
     path, loras = options.resolve_model(model, named, untrusted=untrusted, threads=threads)
-    threads = threads or default_threads().decode
+    threads = threads or default_threads()
     job = BatchJob(path, loras.get("adapter"), settings, threads, gpu_layers=layers)
     with progress_bar("batch") as progress:
         report = answer_file(questions, job, output, skip_bad=skip_bad, executor=executor, progress=progress)

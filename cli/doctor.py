@@ -1,19 +1,29 @@
 """Command `thirteen doctor`."""
 
 from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from . import options
-from .console import out, printable, show_fields
+from .console import out, printable, progress_bar, show_fields
 
 PROBLEMS_FOUND = 1
 
 app = typer.Typer()
 
 
-@app.command(epilog=options.example("doctor"))
-def doctor(as_json: options.Json = False) -> None:
+@app.command(epilog=options.example("doctor", "doctor --speed --model my-model.gguf"))
+def doctor(
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Also time this engine beside plain llama-cpp-python: 20 seconds.")
+    ] = False,
+    model: Annotated[
+        Path | None, typer.Option(help="With --speed: GGUF file. Default: the embedded model.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
     """Show what this machine has, and what is wrong.
 
     It looks at the processor, the build of llama.cpp, memory, limits, the cache and the installed packages.
@@ -21,7 +31,13 @@ def doctor(as_json: options.Json = False) -> None:
     """
     from ..workflows.doctor import diagnose
 
-    diagnosis = diagnose()
+    if model and not speed:
+        raise typer.BadParameter("--model requires --speed")
+    if speed:
+        with progress_bar("speed") as progress:
+            diagnosis = diagnose(model or options.default_base(), progress)
+    else:
+        diagnosis = diagnose()
     rows = {finding.name: finding.value for finding in diagnosis.findings}
     show_fields(as_json, asdict(diagnosis), rows)
     if not as_json:

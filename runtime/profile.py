@@ -9,6 +9,7 @@ from ..errors import RequestError
 
 KV_TYPES = {"f16": Type.F16, "bf16": Type.BF16, "q8_0": Type.Q8_0}  # types of the KV cache by option name
 QUANTIZED_KV = {"q8_0"}  # those that only flash attention reads
+DEFAULT_KV = "f16"
 # Tokens that standard attention computes at once. With more, prefill of long prompts is no faster, and the
 # scores need more memory.
 STANDARD_ATTENTION_TOKENS = 256
@@ -24,12 +25,14 @@ class Profile:
         context: maximum tokens of a request, prompt and answer together.
         slots: requests that run at once.
         batch: maximum tokens of a step.
-        kv: type of the KV cache, one of KV_TYPES; q8_0 takes about half the memory of f16.
+        kv: type of the KV cache, one of KV_TYPES; q8_0 takes about half the memory of f16. None for the
+            faster of f16 and bf16 on this processor, or q8_0 where memory is short.
         repack: whether to repack weights for this processor: faster, but a second copy of them in memory.
         prefix_bytes: memory of the prefix cache; 0 turns it off.
         lookup: maximum tokens of a prompt lookup draft; 0 turns drafts off.
         flash_attention: whether attention is computed without storing its scores; None for the faster way on
             this processor. A KV cache in q8_0 needs it.
+        micro_batch: maximum tokens computed at once; None for the faster number on this processor.
         gpu_layers: layers that a GPU computes, or "all": first the output matrix, which counts as one, then
             from the last layer on. 0 is the processor alone.
     """
@@ -37,17 +40,29 @@ class Profile:
     context: int
     slots: int
     batch: int
-    kv: str
+    kv: str | None
     repack: bool
     prefix_bytes: int
     lookup: int = 0
     flash_attention: bool | None = None
+    micro_batch: int | None = None
     gpu_layers: GpuLayers = 0
+
+    @property
+    def kv_name(self) -> str:
+        """Type of the KV cache; while it is open, one of the same size."""
+        return self.kv or DEFAULT_KV
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        """Tokens computed at once, at most."""
+        default = STANDARD_ATTENTION_TOKENS if self.flash_attention is False else self.batch
+        return min(self.batch, self.micro_batch or default)
 
 
 PROFILES = {
-    "laptop": Profile(context=2048, slots=4, batch=512, kv="f16", repack=True, prefix_bytes=256 << 20),
-    "server": Profile(context=2048, slots=8, batch=512, kv="f16", repack=True, prefix_bytes=1 << 30),
+    "laptop": Profile(context=2048, slots=4, batch=512, kv=None, repack=True, prefix_bytes=256 << 20),
+    "server": Profile(context=2048, slots=8, batch=512, kv=None, repack=True, prefix_bytes=1 << 30),
     "phone": Profile(context=2048, slots=1, batch=64, kv="q8_0", repack=False, prefix_bytes=16 << 20),
 }
 

@@ -1,65 +1,20 @@
-"""Thread counts: one thread per physical core, or the counts that `thirteen bench tune` measured.
+"""Default number of threads: one per physical core that this process may use.
 
-Inference is bound by memory bandwidth and vector units, which hardware threads of a core share. Fewer threads
-can be faster where cores are of two kinds or share too little memory bandwidth.
+Inference is bound by memory bandwidth and vector units, which hardware threads of a core share.
 """
 
-import json
 import os
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..errors import OutputError
-from ..files.atomic_write import atomic_write
-from ..files.cache_folder import cache_dir
 from ..files.processors import usable_processors
+from .control_groups import processor_limits
 
 _TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology"
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadCounts:
-    """Threads of decode and of prefill."""
-
-    decode: int
-    prefill: int
-
-
-def default_threads() -> ThreadCounts:
-    """Return the saved thread counts, or one thread per core."""
-    return saved_threads() or ThreadCounts(physical_cores(), physical_cores())
-
-
-def saved_threads() -> ThreadCounts | None:
-    """Return the saved thread counts; None if there are none that were measured with as many processors."""
-    try:
-        found = json.loads(_tuning_file().read_bytes())
-        if found["processors"] == usable_processors():
-            threads = ThreadCounts(int(found["decode"]), int(found["prefill"]))
-            if all(1 <= count <= usable_processors() for count in asdict(threads).values()):
-                return threads
-    except (OSError, OutputError, ValueError, TypeError, KeyError):
-        pass  # nothing was measured, or the file is not ours
-    return None
-
-
-def save_threads(threads: ThreadCounts) -> Path:
-    """Save thread counts for default_threads().
-
-    Returns:
-        The file.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    path = _tuning_file()
-    with atomic_write(path) as file:
-        file.write(json.dumps({"processors": usable_processors()} | asdict(threads)).encode() + b"\n")
-    return path
-
-
-def _tuning_file() -> Path:
-    return cache_dir() / "threads.json"
+def default_threads() -> int:
+    """Return the number of physical cores, or of processors whose time the control group grants, if less."""
+    return max(1, min([physical_cores(), *map(round, processor_limits())]))
 
 
 def physical_cores() -> int:

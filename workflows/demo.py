@@ -130,7 +130,7 @@ def time_demo(
 ) -> AnswerTimes:
     """Time some of the sums that the models answered, asked one at a time in alternation."""
     settings = GenerationSettings(max_tokens=MAX_TOKENS)
-    threads = default_threads().decode
+    threads = default_threads()
     loaders = [BatchJob(model, None, settings, threads).load_engine for model in models]
     questions = [row.question for row in _draw_sums()]
     times = time_answers(loaders, questions[:TIMED], settings, progress, find_energy_meter())

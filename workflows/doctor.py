@@ -6,11 +6,13 @@ import platform
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 from packaging.requirements import Requirement
@@ -18,10 +20,14 @@ from packaging.requirements import Requirement
 from ..errors import DownloadError, ModelFileError, OutputError, one_line
 from ..files.cache_folder import cache_dir
 from ..files.processors import processor_name, read_cpuinfo, usable_processors
+from ..files.progress import Progress, no_progress
 from ..models.fetch import embedded
 from ..runtime.control_groups import ROOT, memory_limits, processor_limits
 from ..runtime.llama.available_memory import available_bytes
-from ..runtime.threads import ThreadCounts, default_threads, physical_cores, saved_threads
+from ..runtime.threads import default_threads, physical_cores
+
+if TYPE_CHECKING:  # it loads llama.cpp
+    from .speed_check import SpeedCheck
 
 MEMORY_MIN = 1 << 30  # for a model of 600 MB with the profile phone
 # For temporary files of a conversion of 1B weights: 4.1 GB to measure the importance; after these are
@@ -82,21 +88,30 @@ class Diagnosis:
         return [finding.problem for finding in self.findings if finding.problem]
 
 
-def diagnose() -> Diagnosis:
-    """Look at this machine and this installation; takes a second, mostly to hash the embedded model."""
+def diagnose(speed_of: Path | None = None, progress: Progress = no_progress) -> Diagnosis:
+    """Look at this machine and this installation; takes a second, mostly to hash the embedded model.
+
+    Args:
+        speed_of: a GGUF file, with which this engine is timed beside plain llama-cpp-python, in about 20 s.
+        progress: called while it is timed.
+
+    Raises:
+        ThirteenError: the file cannot be run.
+    """
     name, flags = processor_name(), read_cpuinfo()[1]
     llama, threads = list(llama_findings(flags)), default_threads()
     findings = (
         processor_finding(name, flags),
         *llama,
         compiler_finding(needed=any(finding.problem for finding in llama)),
-        threads_finding(threads, tuned=saved_threads() is not None),
+        threads_finding(threads),
         memory_finding(available_bytes(), psutil.virtual_memory().total),
-        control_group_finding(max(threads.decode, threads.prefill)),
+        control_group_finding(),
         cache_finding(),
         versions_finding(),
         *extra_findings(),
         embedded_finding(),
+        *_speed_findings(speed_of, progress),
     )
     return Diagnosis(findings)
 
@@ -111,7 +126,7 @@ def llama_findings(flags: frozenset[str]) -> Iterator[Finding]:
     """The installed build of llama.cpp, and what it finds on this machine."""
     try:
         from ..bench.harness.environment import this_build  # noqa: PLC0415 - each loads the library
-        from ..runtime.llama.attention import saved_attention  # noqa: PLC0415
+        from ..runtime.llama.autotune import saved_settings  # noqa: PLC0415
         from ..runtime.llama.gpu import gpu_found  # noqa: PLC0415
         from ..runtime.llama.struct_layouts import check_struct_layouts  # noqa: PLC0415
     except (ImportError, OSError, RuntimeError) as error:
@@ -122,9 +137,12 @@ def llama_findings(flags: frozenset[str]) -> Iterator[Finding]:
         check_struct_layouts()
     except ModelFileError as error:
         yield Finding("struct layouts", "unknown", str(error))
-    choices = saved_attention()
-    measured = f"flash for {choices.count(True)}, standard for {choices.count(False)} kinds of models"
-    yield Finding("attention", measured if choices else "measured when a model is first loaded")
+    chosen = Counter(
+        f"{'flash' if one.flash_attention else 'standard'} attention, {one.kv}, {one.threads} threads"
+        for one in saved_settings()
+    )
+    measured = "; ".join(f"{way} for {count} kinds of models" for way, count in chosen.items())
+    yield Finding("fastest settings", measured or "measured when a model is first loaded")
     yield Finding("GPU", "found" if gpu_found() else "none, or the build is not made for it")
 
 
@@ -157,16 +175,10 @@ def compiler_finding(*, needed: bool) -> Finding:
     return Finding("compiler", found or "none", missing if needed and not found else None)
 
 
-def threads_finding(threads: ThreadCounts, *, tuned: bool) -> Finding:
-    """The cores, and the threads that compute by default."""
-    source = (
-        "by `thirteen bench tune`" if tuned else "one per core; `thirteen bench tune MODEL` measures them"
-    )
-    return Finding(
-        "cores",
-        f"{physical_cores()}, with {usable_processors()} hardware threads; threads: {threads.decode} for "
-        f"decode, {threads.prefill} for prefill ({source})",
-    )
+def threads_finding(threads: int) -> Finding:
+    """The cores, and the threads that compute unless another number is measured to be faster."""
+    value = f"{physical_cores()}, with {usable_processors()} hardware threads; threads: {threads}"
+    return Finding("cores", value)
 
 
 def memory_finding(available: int, total: int) -> Finding:
@@ -179,11 +191,10 @@ def memory_finding(available: int, total: int) -> Finding:
     return Finding("memory", value, problem if available < MEMORY_MIN else None)
 
 
-def control_group_finding(threads: int, root: Path = ROOT) -> Finding:
+def control_group_finding(root: Path = ROOT) -> Finding:
     """The limits of the control groups, as in a container.
 
     Args:
-        threads: threads that compute.
         root: parent of the /proc and /sys that describe the groups.
     """
     memory = min((limit for limit, _ in memory_limits(root)), default=None)
@@ -191,12 +202,7 @@ def control_group_finding(threads: int, root: Path = ROOT) -> Finding:
     limits = [] if memory is None else [f"{_size(memory)} of memory"]
     if processors < math.inf:
         limits.append(f"{processors:g} processors")
-    problem = (
-        f"{threads} threads share the time of {processors:g} processors, and wait for each other: "
-        f"--threads {max(1, int(min(processors, threads)))}"
-    )
-    value = ", ".join(limits) or "no limits"
-    return Finding("control groups", value, problem if threads >= processors + 1 else None)
+    return Finding("control groups", ", ".join(limits) or "no limits")
 
 
 def cache_finding() -> Finding:
@@ -253,6 +259,22 @@ def embedded_finding() -> Finding:
     except DownloadError as error:
         return Finding("embedded model", "not usable", str(error))
     return Finding("embedded model", f"{path.name}, {_size(path.stat().st_size)}, with the right hash")
+
+
+def _speed_findings(model: Path | None, progress: Progress) -> Iterator[Finding]:
+    if model is not None:
+        from .speed_check import check_speed  # noqa: PLC0415 - loads llama.cpp
+
+        yield speed_finding(check_speed(model, progress=progress))
+
+
+def speed_finding(check: "SpeedCheck") -> Finding:
+    """The speed of this engine beside plain llama-cpp-python."""
+    problem = (
+        f"this engine has {check.ratio:.2f} of the speed of plain llama-cpp-python: close other programs and "
+        "repeat; if it stays, `thirteen bench tune MODEL` measures again what is fastest"
+    )
+    return Finding("speed", check.text, problem if check.too_slow else None)
 
 
 def _requirements(extra: str) -> Iterator[Requirement]:

@@ -166,5 +166,5 @@ def _memory(header: Header, profiles: Mapping[str, Profile]) -> dict[str, Profil
     memory = {}
     for name, profile in profiles.items():
         parts = estimate_memory(header, profile)
-        memory[name] = ProfileMemory(profile.context, profile.kv, parts.total_bytes, parts)
+        memory[name] = ProfileMemory(profile.context, profile.kv_name, parts.total_bytes, parts)
     return memory

@@ -23,6 +23,7 @@ class Workload:
         threads: threads that compute; by default one per physical core.
         batch: maximum tokens computed at once.
         longest: tokens of the longest text of another measurement with the same engine; 0 without one.
+        adaptive_threads: whether the engine uses fewer threads while other programs use the processors.
     """
 
     prompt_tokens: int = 128
@@ -30,6 +31,7 @@ class Workload:
     threads: int = field(default_factory=physical_cores)
     batch: int = _BATCH
     longest: int = 0
+    adaptive_threads: bool = False
 
     def __post_init__(self) -> None:
         for name in ("prompt_tokens", "decode_tokens"):  # the engine checks the others
@@ -69,6 +71,7 @@ def load_engine(
         context=workload.context,
         slots=slots,
         threads=workload.threads,
+        adaptive_threads=workload.adaptive_threads,
         batch=workload.batch,
         prefix_bytes=0,
     )

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import RequestError
-from .peer import TIMEOUT_S, PeerWorkload
+from .peer import TIMEOUT_S, PeerWorkload, Speeds
 
 
 def llama_bench_name(*, flash: bool) -> str:
@@ -26,10 +26,10 @@ class LlamaBenchPeer:
         self._flash = flash
         self.version, _, _ = self._run_single()
 
-    def speeds(self, round_number: int) -> tuple[float, float, float | None]:
+    def speeds(self, round_number: int) -> Speeds:
         """Measure a round; the prompt is the same in every round."""
         _, prefill, decode = self._run_single()
-        return prefill, decode, self._run_batched(self._batched) if self._batched else None
+        return prefill, decode, self._run_batched(self._batched) if self._batched else None, None
 
     def _run_single(self) -> tuple[str, float, float]:
         """Commit of the build, and tokens per second of prefill and decode."""

@@ -2,11 +2,21 @@
 
 from importlib.metadata import version
 from time import perf_counter
+from typing import Any
 
 import llama_cpp
 
 from ...files.gguf.header import Header
+from ...files.processors import multiplies_bf16
 from .peer import PeerWorkload, RequestPeer, random_tokens
+
+_BF16 = {"type_k": llama_cpp.GGML_TYPE_BF16, "type_v": llama_cpp.GGML_TYPE_BF16}
+# Settings that may be faster than the defaults, by the names of their rows.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "flash_attn=True": {"flash_attn": True},
+    "n_ubatch=128": {"n_ubatch": 128},
+    **({"bf16": _BF16, "flash_attn=True bf16": {"flash_attn": True, **_BF16}} if multiplies_bf16() else {}),
+}
 
 
 class LlamaCppPythonPeer(RequestPeer):
@@ -14,7 +24,7 @@ class LlamaCppPythonPeer(RequestPeer):
 
     name = "llama-cpp-python"
 
-    def __init__(self, model: Header, workload: PeerWorkload, **options: object) -> None:
+    def __init__(self, model: Header, workload: PeerWorkload, **options: Any) -> None:
         """Load the model with llama-cpp-python's own defaults, but for context, threads and `options`."""
         super().__init__(workload)
         self.version = version("llama-cpp-python")

@@ -9,8 +9,12 @@ import numpy as np
 from ...files.gguf.header import Header
 from ...runtime.threads import physical_cores
 from ...runtime.validation import check_integer
+from ..harness.busy_process import busy_processes
 
-SPEED_KINDS = ("prefill", "decode", "together")
+SPEED_KINDS = ("prefill", "decode", "together", "busy")
+BUSY_TOKENS = 16  # of a prompt, and decoded after it, beside another busy process
+
+Speeds = tuple[float | None, ...]  # tokens per second for each of SPEED_KINDS, None where not measured
 TIMEOUT_S = 1800  # of a round, or of loading
 
 
@@ -48,7 +52,7 @@ class PeerWorkload:
     @property
     def context(self) -> int:
         """Tokens that the longest sequence needs."""
-        single = max(self.prompt_tokens, self.depth + self.decode_tokens)
+        single = max(self.prompt_tokens, self.depth + self.decode_tokens, 2 * BUSY_TOKENS)
         return max(single, self.short_prompt + self.short_answer) + 8
 
 
@@ -58,8 +62,8 @@ class Peer(Protocol):
     name: str
     version: str
 
-    def speeds(self, round_number: int) -> tuple[float | None, float | None, float | None]:
-        """Tokens per second for each of SPEED_KINDS, None where it is not measured; the round is the seed."""
+    def speeds(self, round_number: int) -> Speeds:
+        """Measure a round; its number is the seed."""
 
 
 class RequestPeer(ABC):
@@ -76,14 +80,21 @@ class RequestPeer(ABC):
     def _together_s(self, round_number: int) -> float:
         """Seconds for the concurrent sequences."""
 
-    def speeds(self, round_number: int) -> tuple[float, float, float]:
+    def speeds(self, round_number: int) -> Speeds:
         """Measure a round."""
         work = self._workload
         prefill_s, decode_s = self._answer_s(round_number, work.prompt_tokens, work.decode_tokens)
         if work.depth != work.prompt_tokens:
             _, decode_s = self._answer_s(round_number, work.depth, work.decode_tokens)
         together_s = self._together_s(round_number)
-        return work.prompt_tokens / prefill_s, work.decode_tokens / decode_s, work.batched_tokens / together_s
+        with busy_processes():
+            _, busy_s = self._answer_s(round_number, BUSY_TOKENS, BUSY_TOKENS)
+        return (
+            work.prompt_tokens / prefill_s,
+            work.decode_tokens / decode_s,
+            work.batched_tokens / together_s,
+            BUSY_TOKENS / busy_s,
+        )
 
     def _sequence_seeds(self, round_number: int) -> range:
         """A seed for each of the concurrent sequences."""

@@ -25,12 +25,13 @@ from ...files.gguf.header import Header, read_header
 from ..harness.isolated import module_process
 from ..harness.peak_memory import peak_rss_bytes
 from .ik_llama import IkLlamaPeer
+from .llama_cpp_python import SETTINGS as LLAMA_CPP_PYTHON_SETTINGS
 from .llama_cpp_python import LlamaCppPythonPeer
 from .llama_server import LlamaServerPeer
 from .mistral_rs import MistralRsPeer
 from .node_llama_cpp import NodeLlamaCppPeer, installed_package
 from .openvino import OpenVinoPeer
-from .peer import TIMEOUT_S, Peer, PeerWorkload
+from .peer import TIMEOUT_S, Peer, PeerWorkload, Speeds
 from .thirteen import ThirteenPeer
 from .xllamacpp import XllamacppPeer
 
@@ -71,7 +72,10 @@ _PROGRAMS = {
         _package("llama_cpp"),
         {
             "llama-cpp-python": LlamaCppPythonPeer,
-            "llama-cpp-python flash_attn=True": partial(LlamaCppPythonPeer, flash_attn=True),
+            **{
+                f"llama-cpp-python {name}": partial(LlamaCppPythonPeer, **setting)
+                for name, setting in LLAMA_CPP_PYTHON_SETTINGS.items()
+            },
         },
     ),
     "openvino": _Program(
@@ -173,7 +177,7 @@ class PeerProcess:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def speeds(self, round_number: int) -> tuple[float | None, float | None, float | None]:
+    def speeds(self, round_number: int) -> Speeds:
         """Measure a round.
 
         Raises:
@@ -185,8 +189,7 @@ class PeerProcess:
             self._process.stdin.flush()
         answer = self._read()
         self.peak_rss_bytes = answer["peak_rss_bytes"]
-        prefill, decode, together = answer["speeds"]
-        return prefill, decode, together
+        return tuple(answer["speeds"])
 
     def _read(self) -> dict[str, Any]:
         """The next answer of the process, which is killed if it takes too long."""

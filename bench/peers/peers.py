@@ -1,14 +1,15 @@
 """Speed of this engine and of other installed programs on the same file, threads and work, interleaved.
 
-"prefill" is a prompt of random tokens, "decode" the tokens after it, and "together" is several concurrent
-sequences, each with a prompt and a short answer. Each peer runs in a process of its own with its own
+"prefill" is a prompt of random tokens, "decode" the tokens after it, "together" is several concurrent
+sequences, each with a prompt and a short answer, and "busy" is a short decode beside another program that
+keeps a processor busy. Each peer runs in a process of its own with its own
 defaults, and in further rows with options that may be faster, which are in the row's name.
 """
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from ..harness.environment import BenchReport, report_head
 from ..harness.format import megabytes, report_table
 from ..harness.schedule import ProgressCounter, alternating_order
 from .llama_bench import LlamaBenchPeer, llama_bench_name
+from .llama_cpp_python import LlamaCppPythonPeer
 from .peer import SPEED_KINDS, Peer, PeerWorkload
 from .peer_process import PACKAGES, PeerProcess, missing, row_names
 from .thirteen import ThirteenPeer
@@ -42,12 +44,14 @@ class PeerPrograms:
         llama_batched_bench: path of llama-batched-bench; by default the one on PATH, if any.
         checkpoint: folder that the file was made from, for transformers.
         packages: programs of PACKAGES.
+        rows: those of their rows that are measured; all if empty.
     """
 
     llama_bench: str | None = None
     llama_batched_bench: str | None = None
     checkpoint: Path | None = None
     packages: tuple[str, ...] = PACKAGES
+    rows: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in self.packages:
@@ -132,6 +136,7 @@ def run_peers(
         for index, peer in enumerate(peers)
         if peer.name not in absent
     )
+    rows += tuple(_best_setting(rows, workload))
     reasons = tuple(f"{name}: not measured: {reason}" for name, reason in absent.items())
     return PeersReport(*head, str(model), workload, rounds, rows, reasons)
 
@@ -147,6 +152,8 @@ def _load_peers(
             absent[program] = reason
             continue
         for name in row_names(program):
+            if programs.rows and name not in programs.rows:
+                continue
             try:
                 peer = PeerProcess(name, model.path, workload)
             except RequestError as error:
@@ -215,12 +222,29 @@ def _row(peer: Peer, peak_rss_bytes: int | None, ours: FloatArray, theirs: Float
     return PeerRow(peer.name, peer.version, speeds, ratios, getattr(peer, "load_s", None), peak_rss_bytes)
 
 
+def _best_setting(rows: Sequence[PeerRow], work: PeerWorkload) -> Iterator[PeerRow]:
+    """The row of plain llama-cpp-python's setting that answers a question first, by a name of its own."""
+    name = LlamaCppPythonPeer.name
+    found = [row for row in rows if row.name.startswith(name)]
+    if len(found) > 1:
+        best = min(found, key=lambda row: question_s(row, work))
+        setting = best.name.removeprefix(name).strip() or "the defaults"
+        yield replace(best, name=f"{name}'s best setting, {setting}:")
+
+
+def question_s(row: PeerRow, work: PeerWorkload) -> float:
+    """Seconds for a question and its answer."""
+    prefill, decode = (row.speeds[kind] or np.nan for kind in ("prefill", "decode"))
+    return float(work.prompt_tokens / prefill + work.decode_tokens / decode)
+
+
 def work_titles(work: PeerWorkload) -> tuple[str, ...]:
     """Column titles by SPEED_KINDS."""
     return (
         f"prefill {work.prompt_tokens}",
         f"decode {work.decode_tokens} after {work.depth}",
         f"{work.sequences} concurrent, {work.short_prompt} + {work.short_answer}",
+        "decode beside a busy process",
     )
 
 

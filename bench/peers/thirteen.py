@@ -28,6 +28,7 @@ class ThirteenPeer(RequestPeer):
             1 + workload.decode_tokens,
             workload.threads,
             longest=workload.short_prompt + 1 + workload.short_answer,
+            adaptive_threads=True,
         )
         self._engine = load_engine(model.path, None, work, slots=workload.sequences)
 

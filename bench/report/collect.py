@@ -203,7 +203,7 @@ class _Measurements:
 
     def _accuracy(self) -> AccuracyReport:
         threads, progress = self.request.threads, self.stage("accuracy")
-        threads = default_threads().decode if threads is None else threads
+        threads = default_threads() if threads is None else threads
         return run_accuracy(
             self.adapted,
             self._questions(),

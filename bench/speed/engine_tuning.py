@@ -1,20 +1,29 @@
-"""Find and save what is fastest on this machine: the number of threads, and the way to compute attention."""
+"""Measure the ways to compute on this processor at more length, and save the fastest for all engines."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from rich.console import Group
-from rich.text import Text
+from rich.table import Table
 
-from ...files.gguf.header import read_header
 from ...files.progress import Progress, no_progress
-from ...runtime.llama.attention import AttentionTimes, measure_attention, save_attention
+from ...runtime.llama.autotune import (
+    ComputeSettings,
+    Trial,
+    Tuning,
+    limit_settings,
+    measure_settings,
+    save_tuning,
+)
 from ...runtime.llama.model import Model
-from ...runtime.threads import save_threads
-from .thread_sweep import ROUNDS, ThreadsReport, run_thread_sweep, thread_sweep_table
+from ...runtime.profile import PROFILES
+from ...runtime.threads import default_threads
+from ..harness.format import report_table
 
-_REPEATS = 5  # of the attention, of which the median counts
+PROFILE_NAMES = ("laptop", "server")
+_REPEATS = 3  # of which each way's fastest times count: disturbances only slow down
+_BUDGET_S = 6.0  # of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,54 +31,88 @@ class EngineTuning:
     """What is fastest on this machine.
 
     Attributes:
-        threads: speed with each number of threads, and the best.
-        attention: seconds for an ordinary question with flash and with standard attention.
-        flash_attention: which of the two is better.
+        model: the model file.
+        profiles: the result for each profile.
     """
 
-    threads: ThreadsReport
-    attention: AttentionTimes
-    flash_attention: bool
+    model: str
+    profiles: dict[str, Tuning]
 
 
-def run_engine_tuning(model: Path, *, rounds: int = ROUNDS, progress: Progress = no_progress) -> EngineTuning:
-    """Measure a model with each number of threads, then both ways to compute attention with the best of them.
+def run_engine_tuning(
+    model: Path,
+    *,
+    profiles: Sequence[str] = PROFILE_NAMES,
+    keep: bool = True,
+    progress: Progress = no_progress,
+) -> tuple[EngineTuning, list[Path]]:
+    """Measure a model with each way to compute, for the sequences of each profile.
 
     Args:
         model: a GGUF file, preferably the one that will be used.
-        rounds: number of rounds of the thread sweep.
-        progress: called with measurements of the thread sweep done and in all.
+        profiles: names of profiles.
+        keep: whether to save the results for all engines with models of this shape.
+        progress: called with measurements done and in all.
+
+    Returns:
+        The result, and the saved files.
 
     Raises:
         ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
-        RequestError: `rounds` is out of range.
+        OutputError: a result cannot be saved.
     """
-    threads = run_thread_sweep(model, rounds=rounds, progress=progress)
+    found, saved = dict[str, Tuning](), list[Path]()
     with Model(model) as loaded:
-        times = [measure_attention(loaded, threads.best.decode) for _ in range(_REPEATS)]
-    flash_s, standard_s = np.median([(one.flash_s, one.standard_s) for one in times], axis=0).tolist()
-    attention = AttentionTimes(flash_s, standard_s)
-    return EngineTuning(threads, attention, attention.flash_attention)
+        for number, name in enumerate(profiles):
+            profile = limit_settings(PROFILES[name], loaded.header, default_threads())
+            repeats = []
+            for repeat in range(_REPEATS):
+                repeats.append(measure_settings(profile, None, loaded, _BUDGET_S))
+                progress(number * _REPEATS + repeat + 1, len(profiles) * _REPEATS)
+            found[name] = min(repeats, key=_question_s)
+            if keep:
+                saved.append(save_tuning(found[name], profile, None, loaded.header))
+    return EngineTuning(str(model), found), saved
 
 
-def save_tuning(tuning: EngineTuning, model: Path) -> tuple[Path, Path]:
-    """Save both as the defaults of all engines, the attention for models of this shape.
-
-    Returns:
-        The files.
-
-    Raises:
-        OutputError: they cannot be written.
-    """
-    best = tuning.threads.best
-    return save_threads(best), save_attention(tuning.attention, read_header(model), best.decode)
-
-
-def engine_tuning_table(tuning: EngineTuning) -> Group:
-    """The table of the thread sweep, with the choice of attention below."""
-    times = tuning.attention
-    line = (
-        f"attention: {'flash' if tuning.flash_attention else 'standard'}; an ordinary question takes "
-        f"{times.flash_s:.2f} s with flash attention, {times.standard_s:.2f} s with standard attention"
+def _question_s(tuning: Tuning) -> float:
+    return next(
+        trial.question_s(tuning.slots) for trial in tuning.trials if trial.settings == tuning.settings
     )
-    return Group(thread_sweep_table(tuning.threads), Text(line))
+
+
+def engine_tuning_table(report: EngineTuning) -> Group:
+    """A table for each profile, with the fastest settings below."""
+    return Group(*(_table(name, tuning) for name, tuning in report.profiles.items()))
+
+
+def _table(name: str, tuning: Tuning) -> Table:
+    disturbed = "" if tuning.quiet else "; other programs have disturbed it"
+    table = report_table(
+        f"profile {name}: tokens/s in an ordinary question",
+        f"fastest: {_words(tuning.settings)}{disturbed}",
+        *("attention, KV cache", "threads", "micro-batch"),
+        *("prefill", "decode", f"decode, {tuning.slots} sequences"),
+    )
+    for trial in tuning.trials:
+        settings = trial.settings
+        table.add_row(
+            _way(settings),
+            f"{settings.threads}, prefill {settings.prefill_threads}",
+            str(settings.micro_batch or "default"),
+            *(f"{speed:.1f}" for speed in _speeds(trial, tuning.slots)),
+        )
+    return table
+
+
+def _speeds(trial: Trial, slots: int) -> tuple[float, float, float]:
+    return 1 / trial.prefill_s, 1 / trial.decode_s, slots / trial.together_s
+
+
+def _way(settings: ComputeSettings) -> str:
+    return f"{'flash' if settings.flash_attention else 'standard'} {settings.kv}"
+
+
+def _words(settings: ComputeSettings) -> str:
+    threads = f"{settings.threads} threads for decode, {settings.prefill_threads} for prefill"
+    return f"{_way(settings)}, {threads}, micro-batch {settings.micro_batch or 'as by default'}"

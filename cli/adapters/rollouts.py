@@ -61,7 +61,7 @@ def rollouts(
     rows = shuffle_rows(read_rows(questions, ("answer",)), seed)[:limit]
     path, named = options.answering_model(model, threads), {"adapter": adapter} if adapter else {}
     path, loras = options.resolve_model(path, named, untrusted=untrusted)
-    job = BatchJob(path, loras.get("adapter"), settings, threads or default_threads().decode)
+    job = BatchJob(path, loras.get("adapter"), settings, threads or default_threads())
     with progress_bar("rollouts") as progress:
         summary = sample_rollouts(job, rows, output, executor=executor, progress=progress)
     if not summary.sometimes_right:

@@ -69,6 +69,6 @@ def curve_questions(data: str, limit: int, max_tokens: int, threads: int | None)
     from ...runtime.threads import default_threads
 
     settings = PromptSettings(
-        threads=default_threads().decode if threads is None else threads, max_tokens=max_tokens
+        threads=default_threads() if threads is None else threads, max_tokens=max_tokens
     )
     return CurveQuestions(load_question_set(data).subsample(limit), settings)

@@ -88,7 +88,7 @@ def bench_accuracy(
     from ...runtime.threads import default_threads
 
     settings = PromptSettings(
-        threads=default_threads().decode if threads is None else threads,
+        threads=default_threads() if threads is None else threads,
         prompt=prompt,
         votes=votes,
         sampling=Sampling(temperature, seed=seed),

@@ -12,7 +12,6 @@ from .inputs import parse_numbers, shape_or_files, workload
 
 app = typer.Typer()
 
-SweepRounds = Annotated[int, typer.Option(min=8, help="Rounds; each measures every number once.")]
 Keep = Annotated[bool, typer.Option(help="Save the result as the default of all engines.")]
 
 
@@ -260,44 +259,23 @@ def bench_attention(
 @app.command("tune", epilog=options.example("bench tune model.gguf"))
 def bench_tune(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file that will be used.")],
-    rounds: SweepRounds = 8,
     keep: Keep = True,
     untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
-    """Find the best number of threads and way to compute attention.
+    """Find the fastest attention, KV type, threads and micro-batch.
 
-    Unless --no-keep is given, all engines use them, the attention for models of this shape.
+    The first engine for a model's shape measures them in three seconds; this takes longer. Unless --no-keep
+    is given, all engines with models of this shape use the result.
     """
-    from ...bench.speed.engine_tuning import engine_tuning_table, run_engine_tuning, save_tuning
+    from ...bench.speed.engine_tuning import engine_tuning_table, run_engine_tuning
 
     options.probe_files(model, untrusted=untrusted)
     with progress_bar("tune") as progress:
-        tuning = run_engine_tuning(model, rounds=rounds, progress=progress)
-    if keep:
-        note("saved in {} and {}".format(*save_tuning(tuning, model)))
+        tuning, saved = run_engine_tuning(model, keep=keep, progress=progress)
+    if saved:
+        note(f"saved in {' and '.join(map(str, saved))}")
     show_report(as_json, tuning, engine_tuning_table)
-
-
-@app.command("tune-threads", hidden=True, epilog=options.example("bench tune-threads model.gguf"))
-def bench_tune_threads(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file of the size that will be used.")],
-    rounds: SweepRounds = 8,
-    keep: Keep = True,
-    as_json: options.Json = False,
-) -> None:
-    """Find the fastest number of threads on this machine.
-
-    It becomes the default of all engines, unless --no-keep is given.
-    """
-    from ...bench.speed.thread_sweep import run_thread_sweep, thread_sweep_table
-    from ...runtime.threads import save_threads
-
-    with progress_bar("threads") as progress:
-        report = run_thread_sweep(model, rounds=rounds, progress=progress)
-    if keep:
-        note(f"saved in {save_threads(report.best)}")
-    show_report(as_json, report, thread_sweep_table)
 
 
 @app.command("types", epilog=options.example("bench types -o costs.json", "bench types --target wasm"))

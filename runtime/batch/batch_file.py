@@ -16,6 +16,7 @@ from ...files.json_file import read_bounded
 from ...files.json_lines import MAX_BYTES, json_object, numbered_lines, refuse_surrogates
 from ...files.output import check_target, with_added_suffix
 from ...files.progress import Progress, no_progress
+from ..profile import KV_TYPES
 from ..versions import answer_versions
 from .reproducible_batches import BatchExecutor, BatchJob, BatchResult, run_batches, split_into_batches
 
@@ -103,7 +104,7 @@ def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
     began = perf_counter()
     part = with_added_suffix(output, ".part")
     _check_output(output, part)
-    job = _with_saved_attention(job, part)
+    job = _with_saved_settings(job, part)
     data = read_bounded(questions, MAX_BYTES)
     rows = _parse_questions(questions, data, skip_bad)
     with Journal(part, _identity(data, job), _RUN) as journal:
@@ -164,14 +165,20 @@ def _parse_question(number: int, line: bytes, where: str) -> BatchQuestion:
     return BatchQuestion(number, question, id_)
 
 
-def _with_saved_attention(job: BatchJob, part: Path) -> BatchJob:
-    """Resume with the attention of the earlier run: the job's own depends on how much memory is free."""
+def _with_saved_settings(job: BatchJob, part: Path) -> BatchJob:
+    """Resume as the earlier run computed: the job's own choice depends on how much memory is free."""
     identity = None
     with suppress(OSError), part.open("rb") as file:
         identity = parse_identity(file.readline(_IDENTITY_MAX), _RUN)
     if identity is None or job.gpu_layers:
         return job
-    return replace(job, flash_attention=bool(identity.get("flash_attention", True)))
+    kv, micro_batch = identity.get("kv"), identity.get("micro_batch")
+    return replace(
+        job,
+        flash_attention=bool(identity.get("flash_attention", True)),
+        kv=kv if kv in KV_TYPES else job.kv,
+        micro_batch=micro_batch if type(micro_batch) is int else None,
+    )
 
 
 def _identity(data: bytes, job: BatchJob) -> dict[str, Any]:

@@ -7,7 +7,7 @@ run that was interrupted or spread over several engines then gives the same answ
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -22,9 +22,9 @@ from ..engine.engine import Engine
 from ..engine.handle import Handle
 from ..engine.majority_vote import check_votes, mean_logprob, select_winner
 from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
-from ..llama.attention import known_attention, limit_attention
+from ..llama.autotune import ComputeSettings, known_settings, limit_settings
 from ..llama.gguf_checks import check_model
-from ..profile import PROFILES, GpuLayers
+from ..profile import DEFAULT_KV, PROFILES, GpuLayers, Profile
 from ..request import Request, Sampling
 from ..validation import check_integer
 
@@ -130,8 +130,10 @@ class BatchJob:
         adapter: a LoRA in a GGUF file, applied at run time; None for the model alone.
         settings: generation settings.
         threads: compute threads.
-        flash_attention: see Profile. By default the way that is faster here is chosen, for all workers; with
-            layers on a GPU llama.cpp chooses.
+        flash_attention: see Profile. What is left open is chosen for all workers, the faster way on this
+            processor; with layers on a GPU llama.cpp chooses the attention.
+        kv: type of the KV cache; see Profile.
+        micro_batch: see Profile.
         gpu_layers: see Profile.
     """
 
@@ -140,21 +142,30 @@ class BatchJob:
     settings: GenerationSettings
     threads: int
     flash_attention: bool | None = None
+    kv: str | None = None
+    micro_batch: int | None = None
     gpu_layers: GpuLayers = 0
 
     def __post_init__(self) -> None:
-        if self.flash_attention is None and not self.gpu_layers:
-            object.__setattr__(self, "flash_attention", self._choose_attention())
+        if self.kv is None:
+            for name, value in self._choose().items():
+                object.__setattr__(self, name, value)
 
-    def _choose_attention(self) -> bool:
+    def _choose(self) -> dict[str, Any]:
+        """The values of the fields that are open."""
+        if self.gpu_layers:
+            return {"kv": DEFAULT_KV}
         header = read_header(self.model)
         check_model(header)
-        profile = limit_attention(PROFILES[PROFILE], header, self.threads)
-        known = known_attention(profile, header, self.threads)
-        if known is not None:
-            return known
-        with self.load_engine() as engine:  # whose choice is saved
-            return bool(engine.profile.flash_attention)
+        profile = replace(
+            PROFILES[PROFILE], flash_attention=self.flash_attention, micro_batch=self.micro_batch
+        )
+        profile = limit_settings(profile, header, self.threads)
+        chosen: ComputeSettings | Profile | None = known_settings(profile, self.threads, header)
+        if chosen is None:
+            with self.load_engine() as engine:  # whose choice is saved
+                chosen = engine.profile
+        return {name: getattr(chosen, name) for name in ("flash_attention", "kv", "micro_batch")}
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -173,12 +184,11 @@ class BatchJob:
             "calculator": settings.calculator,
             "max_tokens": settings.max_tokens,
             "threads": self.threads,
-            **{
-                name: getattr(profile, name)
-                for name in ("context", "slots", "batch", "kv", "repack", "lookup")
-            },
+            **{name: getattr(profile, name) for name in ("context", "slots", "batch", "repack", "lookup")},
+            "kv": self.kv,
             # Earlier versions always used flash attention and the processor.
             **({"flash_attention": False} if self.flash_attention is False else {}),
+            **({"micro_batch": self.micro_batch} if self.micro_batch else {}),
             **({"gpu_layers": self.gpu_layers} if self.gpu_layers else {}),
             "wave": settings.batch_size,  # the key in journals of earlier versions, which must still resume
         }
@@ -215,7 +225,11 @@ class BatchJob:
             profile=PROFILE,
             threads=self.threads,
             queue=queue,
+            # With flash attention the last bits depend on the number of threads.
+            adaptive_threads=self.flash_attention is False,
             flash_attention=self.flash_attention,
+            kv=self.kv,
+            micro_batch=self.micro_batch,
             gpu_layers=self.gpu_layers,
             untrusted=untrusted,
         )

@@ -60,7 +60,7 @@ class ClusterSize:
             raise RequestError(f"--max-replicas {max_replicas}: fewer than --replicas {replicas}")
         options = config.engine
         slots = options["slots"] or profile_named(options["profile"]).slots
-        threads = options["threads"] or default_threads().decode
+        threads = options["threads"] or default_threads()
         return cls(replicas, max_replicas, threads, slots, options["queue"])
 
     def serve_options(self, capacity: int) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class ProfileOptions(TypedDict, total=False):
     prefix_bytes: int | None
     lookup: int | None
     flash_attention: bool | None
+    micro_batch: int | None
     gpu_layers: GpuLayers | None
 
 
@@ -37,6 +38,7 @@ class EngineOptions(ProfileOptions, total=False):
     adapter: str | Path | None
     adapters: Mapping[str, str | Path] | None
     threads: int | None
+    adaptive_threads: bool | None
     prefix_folder: str | Path | None
     queue: int
     untrusted: bool | None
@@ -48,8 +50,9 @@ class EngineConfig:
 
     Attributes:
         profile: memory profile, with the values that the keywords replace.
+        threads: compute threads; None to measure.
         params: parameters of the context. Its length is not yet clamped to the one that the model was trained
-            for, and flash attention not yet chosen.
+            for, and what is open is not yet chosen.
         adapters: adapter files by name.
         prefix_folder: parent of the prefix cache's folders.
         queue: maximum number of waiting requests.
@@ -57,6 +60,7 @@ class EngineConfig:
     """
 
     profile: Profile
+    threads: int | None
     params: ContextParams
     adapters: Mapping[str, Path]
     prefix_folder: Path | None
@@ -71,6 +75,7 @@ class EngineConfig:
         adapter: str | Path | None = None,
         adapters: Mapping[str, str | Path] | None = None,
         threads: int | None = None,
+        adaptive_threads: bool | None = None,
         prefix_folder: str | Path | None = None,
         queue: int = QUEUE,
         untrusted: bool | None = None,
@@ -86,7 +91,10 @@ class EngineConfig:
         check_integer("queue", queue, 0)
         return cls(
             profile=profile,
-            params=_context_params(profile, threads),
+            threads=threads,
+            params=_context_params(
+                profile, threads, threads is None if adaptive_threads is None else adaptive_threads
+            ),
             adapters=_adapter_files(adapter, adapters or {}),
             prefix_folder=None if prefix_folder is None else Path(prefix_folder),
             queue=queue,
@@ -110,8 +118,7 @@ def _resolve_profile(profile: str | Profile, overrides: ProfileOptions) -> Profi
     return profile
 
 
-def _context_params(profile: Profile, threads: int | None) -> ContextParams:
-    default = default_threads()
+def _context_params(profile: Profile, threads: int | None, adaptive: bool) -> ContextParams:
     outputs = profile.slots * (1 + profile.lookup)
     if outputs > profile.batch:
         raise RequestError(
@@ -122,11 +129,12 @@ def _context_params(profile: Profile, threads: int | None) -> ContextParams:
         context=min(profile.context, CONTEXT_MAX),
         slots=profile.slots,
         batch=profile.batch,
-        threads=default.decode if threads is None else threads,
-        prefill_threads=default.prefill if threads is None else threads,
+        threads=default_threads() if threads is None else threads,
         outputs=outputs,
-        kv=profile.kv,
+        kv=profile.kv_name,
         flash_attention=profile.flash_attention,
+        micro_batch=profile.micro_batch,
+        adaptive_threads=adaptive,
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
@@ -13,7 +13,7 @@ from ...errors import PromptLengthError, RequestError
 from ...files.gguf.header import Header
 from ..answer import Answer
 from ..forks import ForkCheck
-from ..llama.attention import choose_attention, limit_attention
+from ..llama.autotune import choose_settings, limit_settings
 from ..llama.compute_thread import COMPUTE_THREAD, run_uninterrupted
 from ..llama.context import Context
 from ..llama.logits import Logits
@@ -73,16 +73,19 @@ class Engine:
                 adapters: further adapters, by the names that requests give.
                 context: maximum tokens per request, clamped to the context that the model was trained for.
                 slots: number of requests that run at once. Each has memory for `context` tokens.
-                threads: number of compute threads; by default the number that `thirteen bench tune` found, or
-                    one per physical core.
+                threads: number of compute threads; by default the number that is fastest on this processor.
+                adaptive_threads: whether to use fewer threads while other programs use the processors; by
+                    default if `threads` is not given.
                 batch: maximum tokens per step.
-                kv: type of the KV cache, f16, bf16 or q8_0.
+                kv: type of the KV cache, f16, bf16 or q8_0; by default the faster of f16 and bf16 on this
+                    processor, or q8_0 where memory is short.
                 prefix_bytes: memory of the prefix cache; 0 turns it off.
                 prefix_folder: folder in which the prefix cache outlives the engine, with as many bytes again.
                     Prompts can be read there: keep it as private as they are.
                 lookup: maximum tokens per draft by prompt lookup, which changes no answer; 0 turns it off.
                 flash_attention: whether to compute attention without storing its scores; by default the way
-                    that is faster on this processor, which the first engine measures.
+                    that is faster on this processor.
+                micro_batch: maximum tokens computed at once; by default the faster number on this processor.
                 gpu_layers: layers that a GPU computes, or "all": first the output matrix, which counts as
                     one, then from the last layer on. 0 uses the processor alone.
                 queue: maximum number of waiting requests (64 by default); more are refused.
@@ -90,7 +93,8 @@ class Engine:
                     which crashes llama.cpp is a ModelFileError. By default this is done with files that
                     Thirteen did not write, once; True does it with all files, False with none.
                 The profile has the defaults of context, slots, batch, kv, prefix_bytes, lookup,
-                flash_attention and gpu_layers.
+                flash_attention, micro_batch and gpu_layers. What it leaves open is measured by the first
+                engine for a processor and a model's shape, in at most three seconds.
 
         Raises:
             ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build, or it ended the
@@ -107,14 +111,19 @@ class Engine:
             template = read_chat_template(self.model.header, self.model.bos, self.model.eos)
             if template:
                 handles.callback(template.close)
-            self.profile = choose_attention(profile, self.model, config.params.threads)
+            settings = choose_settings(profile, config.threads, self.model)
+            self.profile = replace(
+                profile,
+                kv=settings.kv,
+                flash_attention=settings.flash_attention,
+                micro_batch=settings.micro_batch,
+            )
             self._adapters: dict[str, LoraAdapter | None] = {BASE: None}
             handles.callback(self._close_adapters)
             for name, file in config.adapters.items():
                 self._adapters[name] = LoraAdapter(self.model, file)
             self.context = min(self.profile.context, self.model.context_trained)
-            flash = self.profile.flash_attention
-            self._params = replace(config.params, context=self.context, flash_attention=flash)
+            self._params = replace(config.params, context=self.context, **asdict(settings))
             self._prefixes = _open_prefix_cache(self.model, self.profile, config)
             self._runner = Runner(self._make_context(), self._adapters, self._prefixes, self.profile.lookup)
             handles.callback(self._runner.close)
@@ -505,13 +514,13 @@ class Engine:
 
 
 def _load_model(path: Path, config: EngineConfig) -> tuple[Model, Profile]:
-    """Load the model; the profile gets flash attention if the scores would not fit in memory."""
-    profile, threads = config.profile, config.params.prefill_threads or config.params.threads
+    """Load the model; the profile gets what takes less memory if that is short."""
+    profile, threads = config.profile, config.params.threads
 
     def check(header: Header) -> None:
         nonlocal profile
+        profile = limit_settings(profile, header, threads)
         check_memory(header, profile, threads)
-        profile = limit_attention(profile, header, threads)
         probe_model_files(path, config.adapters.values(), untrusted=config.untrusted)
 
     model = Model(path, repack=profile.repack, gpu_layers=profile.gpu_layers, check_header=check)

@@ -56,7 +56,8 @@ def prefix_folders(
     The number of slots is part of the name: llama.cpp restores a state only in a context with the same number
     of slots.
     """
-    layout = (profile.kv, profile.slots, profile.flash_attention)  # standard attention transposes the values
+    # Standard attention transposes the values.
+    layout = (profile.kv, profile.slots, profile.flash_attention, profile.micro_batch)
     machine = (platform.machine(), profile.gpu_layers)
     build = (_FORMAT, version("llama-cpp-python"), *machine, *layout, file_sha256(model))
     hashes = {BASE: ""} | {name: file_sha256(path) for name, path in adapters.items()}

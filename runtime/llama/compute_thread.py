@@ -2,7 +2,9 @@
 
 OpenMP gives every thread that computes its own team of workers. With two such threads, libgomp counts more
 workers than processors and lets them sleep at barriers instead of spinning. On two cores this halved the
-speed of a small model, from 124 to 65 tokens per second, although one of the two threads was idle.
+speed of a small model, from 124 to 65 tokens per second, although one of the two threads was idle. So all
+that may open a parallel region runs here: batches, contexts, and loading, where llama.cpp repacks weights for
+AMX.
 """
 
 from collections.abc import Callable

@@ -18,10 +18,11 @@ from ...errors import AdapterError, ModelFileError, RequestError
 from ..profile import KV_TYPES, QUANTIZED_KV, STANDARD_ATTENTION_TOKENS, GpuLayers
 from ..request import TokenLogprob
 from ..validation import check_integer
-from .compute_thread import COMPUTE_THREAD, KeepAlive
+from .compute_thread import COMPUTE_THREAD
 from .library import LOG, NativeHandle, byte_pointer, logits_address
 from .logits import Logits, log_softmax
 from .model import LoraAdapter, Model
+from .thread_governor import ThreadGovernor
 
 SEQUENCES_MAX: int = llama_cpp.llama_max_parallel_sequences()
 CONTEXT_MAX = 1 << 22  # tokens; far beyond what any model was trained for
@@ -48,8 +49,12 @@ class ContextParams:
         outputs: maximum rows of logits per decode(), each as wide as the vocabulary; at least `slots`.
         prefill_threads: threads for larger batches; None for `threads`.
         kv: type of the KV cache, one of KV_TYPES.
-        flash_attention: compute attention without storing its scores; see attention.py. Standard attention
+        flash_attention: compute attention without storing its scores; see autotune.py. Standard attention
             cannot read a quantized KV cache. None leaves it to llama.cpp, which looks at the devices.
+        micro_batch: maximum tokens computed at once, which bounds the buffers; None for
+            `batch`, or with standard attention STANDARD_ATTENTION_TOKENS.
+        adaptive_threads: use fewer threads while other programs use the processors. With flash attention,
+            the last bits of the logits depend on the number of threads.
         exact: keep the KV cache and attention in float32, for measurements. On a CPU, flash attention rounds
             to float16 even where the cache does not, which costs a KL divergence of 1e-6 instead of 1e-11.
     """
@@ -62,6 +67,8 @@ class ContextParams:
     prefill_threads: int | None = None
     kv: str = "f16"
     flash_attention: bool | None = True
+    micro_batch: int | None = None
+    adaptive_threads: bool = False
     exact: bool = False
 
     def __post_init__(self) -> None:
@@ -71,6 +78,8 @@ class ContextParams:
             raise RequestError(f"kv {self.kv} needs flash attention")
         for name, maximum in _PARAMS_MAX.items():
             check_integer(name, getattr(self, name), 1, maximum)
+        if self.micro_batch is not None:
+            check_integer("micro_batch", self.micro_batch, 1, BATCH_MAX)
         if not self.slots <= self.outputs <= self.batch:
             raise RequestError(
                 f"outputs must be from slots = {self.slots} to batch = {self.batch}, not {self.outputs}"
@@ -162,19 +171,17 @@ class Context(NativeHandle):
                 f"not {params.context}"
             )
         native = _native_params(params, model.gpu_layers)
-        handle = llama_cpp.llama_init_from_model(model.handle, native)
+        handle = COMPUTE_THREAD.call(partial(llama_cpp.llama_init_from_model, model.handle, native))
         if not handle:
             raise RequestError(
                 f"no context of {params.slots} slots of {params.context} tokens: {LOG.take_errors()}"
             )
         self.own(handle, llama_cpp.llama_free)
-        keep_alive = KeepAlive()  # so that OpenMP's workers outlive a batch
-        COMPUTE_THREAD.attach(keep_alive)
-        self._handles.callback(COMPUTE_THREAD.detach, keep_alive)
         self._batch = _Batch(params.batch)
         self._row_type: Any = ctypes.c_float * model.vocabulary_size
         self._views: dict[int, Logits] = {}  # by address: the library reuses its buffer of logits
         self._adapter: LoraAdapter | None = None
+        self._governor = ThreadGovernor(max(self._threads)) if params.adaptive_threads else None
         self.set_adapter(adapter)
 
     @property
@@ -196,9 +203,14 @@ class Context(NativeHandle):
             raise AdapterError(f"adapter {adapter and adapter.path}: status {status}: {LOG.take_errors()}")
         self._adapter = adapter
 
-    def set_threads(self, threads: int) -> None:
-        """Set the number of threads, for decode and prefill alike."""
-        llama_cpp.llama_set_n_threads(self.handle, threads, threads)
+    @property
+    def _threads(self) -> tuple[int, int]:
+        """Threads for batches of one token, and for larger ones."""
+        return self.params.threads, self.params.prefill_threads or self.params.threads
+
+    def set_threads(self, decode: int, prefill: int) -> None:
+        """Set the number of threads for batches of one token, and for larger ones."""
+        llama_cpp.llama_set_n_threads(self.handle, decode, prefill)
 
     def decode(self, spans: Sequence[Span]) -> list[int]:
         """Compute a batch.
@@ -216,12 +228,23 @@ class Context(NativeHandle):
         """
         self._check(spans)
         rows = self._batch.fill(spans)
-        status = COMPUTE_THREAD.call(partial(llama_cpp.llama_decode, self.handle, self._batch.native))
+        status = COMPUTE_THREAD.call(self._compute)
         if status:
             raise ModelFileError(
                 f"{self.model.header.path}: decoding failed (status {status}): {LOG.take_errors()}"
             )
         return rows
+
+    def _compute(self) -> int:
+        """Compute the native batch; returns llama.cpp's status."""
+        compute = partial(llama_cpp.llama_decode, self.handle, self._batch.native)
+        if self._governor is None:
+            return int(compute())
+        limit, threads = self._governor.limit, self._threads[self._batch.native.n_tokens > 1]
+        status = self._governor.run(compute, min(limit, threads))
+        if self._governor.limit != limit:
+            self.set_threads(*(min(self._governor.limit, count) for count in self._threads))
+        return int(status)
 
     def _check(self, spans: Sequence[Span]) -> None:
         params = self.params
@@ -317,9 +340,9 @@ def _native_params(params: ContextParams, gpu_layers: GpuLayers) -> Any:
     native = llama_cpp.llama_context_default_params()
     native.n_seq_max = params.slots
     native.n_ctx = params.context * params.slots
-    native.n_batch = native.n_ubatch = params.batch
-    if params.flash_attention is False and not params.exact:
-        native.n_ubatch = min(params.batch, STANDARD_ATTENTION_TOKENS)
+    standard = params.flash_attention is False and not params.exact
+    default = STANDARD_ATTENTION_TOKENS if standard else params.batch
+    native.n_batch, native.n_ubatch = params.batch, min(params.batch, params.micro_batch or default)
     native.n_outputs_max = params.outputs
     native.n_threads, native.n_threads_batch = params.threads, params.prefill_threads or params.threads
     native.kv_unified = False

@@ -18,7 +18,7 @@ from gguf import GGMLQuantizationType as Type
 from ...errors import InsufficientMemoryError, ModelFileError
 from ...files.gguf.header import Header, row_bytes
 from ...files.gguf.model_shape import ModelShape, read_model_shape
-from ..profile import KV_TYPES, STANDARD_ATTENTION_TOKENS, Profile
+from ..profile import KV_TYPES, Profile
 from .available_memory import available_bytes, reserved_bytes
 
 KV_CELLS = 256  # llama.cpp pads the cells of each sequence to a multiple of this
@@ -129,7 +129,7 @@ def kv_bytes(header: Header, profile: Profile, context: int) -> int:
         context: tokens of each slot.
     """
     shape = read_model_shape(header, ModelFileError)
-    cell_bytes = 2 * row_bytes(shape.kv_width, KV_TYPES[profile.kv])
+    cell_bytes = 2 * row_bytes(shape.kv_width, KV_TYPES[profile.kv_name])
     return prod((shape.layers, profile.slots, _cells(context), cell_bytes))
 
 
@@ -143,10 +143,9 @@ def _buffer_bytes(shape: ModelShape, profile: Profile) -> int:
     A layer is widest in its feed-forward network, or in its attention if that stores scores.
     """
     widest = (3 * shape.ffn + 4 * shape.hidden) * _F32_BYTES
-    cells, tokens = _cells(profile.context), profile.batch
+    cells, tokens = _cells(profile.context), profile.micro_batch_tokens
     mask = cells * _F16_BYTES
     if profile.flash_attention is False:
-        tokens = min(tokens, STANDARD_ATTENTION_TOKENS)
         widest = max(widest, (cells * shape.heads + 5 * shape.hidden + 2 * shape.kv_width) * _F32_BYTES)
         mask = cells * _F32_BYTES
     logits = profile.slots * (1 + profile.lookup) * shape.vocab * _F32_BYTES

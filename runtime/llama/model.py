@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ...files.gguf.model_shape import read_model_shape
 from ..forks import begin_loading
 from ..load_probe import probe_model_files
 from ..profile import GpuLayers
+from .compute_thread import COMPUTE_THREAD, KeepAlive
 from .foreign_text import foreign_share
 from .gguf_checks import check_adapter, check_model
 from .gpu import set_gpu_layers
@@ -85,8 +86,12 @@ class Model(NativeHandle):
         begin_loading()
         params = _native_params(gpu_layers, repack=repack)
         params.vocab_only = vocabulary_only
-        handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        keep_alive = KeepAlive()  # so that loading and all contexts share one team of OpenMP's workers
+        COMPUTE_THREAD.attach(keep_alive)
+        self._handles.callback(COMPUTE_THREAD.detach, keep_alive)
+        handle = COMPUTE_THREAD.call(partial(llama_cpp.llama_model_load_from_file, os.fsencode(path), params))
         if not handle:
+            self.close()
             raise ModelFileError(f"{path}: {LOG.take_errors()}")
         self.own(handle, llama_cpp.llama_model_free)
         self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
@@ -230,7 +235,9 @@ class LoraAdapter(NativeHandle):
         self.path, self.scale = path, scale
         header = read_header(path)
         check_adapter(header, model.header)
-        handle = llama_cpp.llama_adapter_lora_init(model.handle, os.fsencode(path))
+        handle = COMPUTE_THREAD.call(
+            partial(llama_cpp.llama_adapter_lora_init, model.handle, os.fsencode(path))
+        )
         if not handle:
             raise AdapterError(f"{path}: {LOG.take_errors()}")
         self.own(handle, llama_cpp.llama_adapter_lora_free)

@@ -1,0 +1,94 @@
+"""Number of threads while other programs use the processors: fewer at once, more again when it is quiet.
+
+The threads of a batch wait for each other at barriers, spinning. Where another program takes one of their
+processors, all of them wait for the thread that has lost it: on two cores, two threads beside one busy
+program decode at a third of their speed and at times far below, where one thread keeps two thirds.
+"""
+
+import os
+from collections.abc import Callable
+from time import perf_counter, process_time
+
+import psutil
+
+_WINDOW_S = 0.03  # computing time that is judged at once
+_SHARE_MIN = 0.85  # of the time that threads which never wait for a processor would get
+_ROUNDING = 0.3  # processors: what short disturbances and the clocks' steps may take from a free one
+_WAIT_S, _WAIT_MAX_S = 0.25, 1.0  # between looks at the idle processors
+
+
+def idle_seconds() -> float:
+    """Time that the usable processors have been idle, added up, since an arbitrary moment."""
+    times = psutil.cpu_times(percpu=True)
+    if hasattr(os, "sched_getaffinity"):
+        usable = os.sched_getaffinity(0)
+        times = [time for number, time in enumerate(times) if number in usable] or times
+    return sum(float(time.idle) for time in times)
+
+
+class ThreadGovernor:
+    """The maximum number of threads, by what the threads of the last batches really got.
+
+    Attributes:
+        maximum: most threads that a batch may use.
+        limit: most threads that the next batch may use.
+    """
+
+    def __init__(
+        self,
+        maximum: int,
+        *,
+        clock: Callable[[], float] = perf_counter,
+        processor_clock: Callable[[], float] = process_time,
+        idle_clock: Callable[[], float] = idle_seconds,
+    ) -> None:
+        """Start with all threads.
+
+        Args:
+            maximum: most threads that a batch may use.
+            clock: seconds.
+            processor_clock: seconds that all threads of this process have computed.
+            idle_clock: see idle_seconds().
+        """
+        self.maximum = self.limit = maximum
+        self._clock, self._processor_clock, self._idle_clock = clock, processor_clock, idle_clock
+        self._wall_s = self._granted_s = self._wanted_s = 0.0  # of the batches since the last judgement
+        self._wait_s, self._raised_at = _WAIT_S, -_WAIT_MAX_S
+        self._look = (0.0, 0.0, 0.0)  # time, own and idle processor time when the limit was last looked at
+
+    def run(self, compute: Callable[[], int], threads: int) -> int:
+        """Compute a batch with `threads` threads, and adapt the limit to what they got."""
+        start, granted = self._clock(), self._processor_clock()
+        result = compute()
+        wall_s = self._clock() - start
+        self._wall_s += wall_s
+        self._granted_s += self._processor_clock() - granted
+        self._wanted_s += wall_s * threads
+        if self._wall_s >= _WINDOW_S:
+            self._adapt()
+            self._wall_s = self._granted_s = self._wanted_s = 0.0
+        return result
+
+    def _adapt(self) -> None:
+        if self.limit > 1 and self._granted_s < _SHARE_MIN * self._wanted_s:
+            self._lower(int(self._granted_s / self._wall_s + _ROUNDING))
+        elif self.limit < self.maximum and self._clock() - self._look[0] >= self._wait_s:
+            self._raise()
+
+    def _lower(self, processors: int) -> None:
+        """Use as many threads as there were processors for them."""
+        self.limit = max(1, min(processors, self.limit - 1))
+        again = self._clock() - self._raised_at < _WAIT_MAX_S  # the last attempt to use more was wrong
+        self._wait_s = min(2 * self._wait_s, _WAIT_MAX_S) if again else _WAIT_S
+        self._look = self._now()
+
+    def _raise(self) -> None:
+        """Use the processors that were idle since the last look, beside those that this process used."""
+        before, self._look = self._look, self._now()
+        elapsed, own, idle = (now - then for now, then in zip(self._look, before, strict=True))
+        free = int((own + idle) / elapsed + _ROUNDING)
+        if free > self.limit:
+            self.limit, self._raised_at = min(free, self.maximum), self._look[0]
+
+    def _now(self) -> tuple[float, float, float]:
+        return self._clock(), self._processor_clock(), self._idle_clock()
