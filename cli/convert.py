@@ -43,7 +43,6 @@ def convert(
     size: options.Size = None,
     vocabulary: options.Vocabulary = None,
     vocabulary_texts: options.VocabularyTexts = None,
-    tie: options.Tie = False,
     importance: Annotated[
         Path | None,
         typer.Option(
@@ -104,7 +103,7 @@ def convert(
     if importance is None and (size or calibration or search_scales):
         importance = _cached_importance(base_path, adapter_path, calibration, effort, threads)
     kept = _vocabulary(
-        vocabulary, base_path, vocabulary_texts, planned, importance, adapter_path, tie=tie, threads=threads
+        vocabulary, base_path, vocabulary_texts, planned, importance, adapter_path, threads=threads
     )
     with progress_bar("convert") as progress:
         conversion = pipeline.convert(
@@ -114,7 +113,6 @@ def convert(
             importance=importance,
             adapter=adapter_path,
             vocabulary=kept,
-            tie=tie,
             search_scales=search_scales,
             refine=refine is not None,
             ids=options.source_ids(base, adapter),
@@ -132,7 +130,6 @@ def convert(
                 refine,
                 adapter=adapter_path,
                 vocabulary=kept,
-                tie=tie,
                 calibration=calibration,
                 threads=threads,
                 progress=progress,
@@ -150,7 +147,6 @@ def convert(
                 adapter=adapter_path,
                 vocabulary=kept,
                 importance=importance,
-                tie=tie,
                 threads=threads,
                 stage=stage,
             )
@@ -214,7 +210,6 @@ def plan(
     size: Annotated[str, typer.Option(help="Maximum file size: 600MB, 572MiB or 3.9bpw.")],
     vocabulary: options.Vocabulary = None,
     vocabulary_texts: options.VocabularyTexts = None,
-    tie: options.Tie = False,
     adapter: options.Adapter = None,
     importance: options.Importance = None,
     calibration: options.Calibration = None,
@@ -241,7 +236,7 @@ def plan(
     if importance is None:
         importance = _cached_importance(base_path, adapter_path, calibration, effort, threads)
     kept = _vocabulary(
-        vocabulary, base_path, vocabulary_texts, planned, importance, adapter_path, tie=tie, threads=threads
+        vocabulary, base_path, vocabulary_texts, planned, importance, adapter_path, threads=threads
     )
     with progress_bar("plan") as progress:
         result = plan_conversion(
@@ -250,7 +245,6 @@ def plan(
             importance,
             adapter=adapter_path,
             vocabulary=kept,
-            tie=tie,
             ids=options.source_ids(base, adapter),
             threads=threads,
             progress=progress,
@@ -336,8 +330,6 @@ def _vocabulary(
     planned: Any,
     importance: Path | None,
     adapter: Path | None,
-    *,
-    tie: bool,
     threads: int | None,
 ) -> "VocabularyList | None":
     """The tokens that --vocabulary keeps; None for all."""
@@ -348,7 +340,7 @@ def _vocabulary(
 
     with stage_bars() as stage:
         kept, losses = choose_vocabulary_size(
-            base, planned, importance, adapter=adapter, texts=texts, tie=tie, threads=threads, stage=stage
+            base, planned, importance, adapter=adapter, texts=texts, threads=threads, stage=stage
         )
     for loss in losses:
         note(

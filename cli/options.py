@@ -127,7 +127,10 @@ Effort = Annotated[
 ]
 Target = Annotated[
     str | None,
-    typer.Option(help="x86, x86-avx512, arm, any (of these) or wasm (a browser). Default: this machine's."),
+    typer.Option(
+        help="Processors to plan for: x86, x86-avx512, arm, any (of these) or wasm (a browser). Default: "
+        "this one, whose costs are measured on first use, in one to two minutes."
+    ),
 ]
 Prefer = Annotated[str, typer.Option(help="Preference: quality, balanced or speed.")]
 Costs = Annotated[Path | None, typer.Option(help="Costs of types, measured by bench types.")]
@@ -136,7 +139,10 @@ Together = Annotated[
 ]
 AnswerWorkload = Annotated[
     str | None,
-    typer.Option("--workload", help="Plan for answers after prompts: prompt=200,answer=64. Default: decode."),
+    typer.Option(
+        "--workload",
+        help="Plan for answers after prompts. Default: prompt=200,answer=100, if costs know prefill.",
+    ),
 ]
 
 Vocabulary = Annotated[
@@ -158,10 +164,6 @@ FixedVocabulary = Annotated[
 VocabularyTexts = Annotated[
     Path | None,
     typer.Option(help="Texts of your own to choose the tokens on, besides the built-in ones: JSON lines."),
-]
-Tie = Annotated[
-    bool,
-    typer.Option("--tie", help="Store token embedding and output once if they differ by rounding only."),
 ]
 SearchScales = Annotated[
     bool,
@@ -372,9 +374,10 @@ def size_target(
     workload: str | None,
 ) -> Any:
     """The `SizeTarget` of --size, --target, --prefer, --costs, and --together or --workload."""
-    from ..convert.quantize.costs import costs_for, host_target, parse_workload, read_costs
+    from ..convert.quantize.costs import costs_for, ordinary_costs, parse_workload, read_costs
     from ..convert.quantize.file_size import parse_file_size
     from ..convert.quantize.size_planner import PREFERENCES, SizeTarget
+    from ..workflows.machine_costs import machine_costs
 
     if prefer not in PREFERENCES:
         raise typer.BadParameter(f"--prefer {prefer!r}: must be one of {', '.join(PREFERENCES)}")
@@ -382,11 +385,19 @@ def size_target(
         raise typer.BadParameter(f"--costs {costs} and --target {target} exclude each other")
     if together and workload:
         raise typer.BadParameter(f"--together and --workload {workload} exclude each other")
-    table = read_costs(costs) if costs else costs_for(target or host_target())
+    if costs:
+        table = read_costs(costs)
+    elif target:
+        table = costs_for(target)
+    else:
+        with progress_bar("types") as progress:
+            table = machine_costs(progress)
     if together:
         table = table.together()
-    if workload:
+    elif workload:
         table = table.for_answers(parse_workload(workload))
+    else:
+        table = ordinary_costs(table)
     return SizeTarget(parse_file_size(size), prefer, table)
 
 

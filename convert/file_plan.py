@@ -91,7 +91,6 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
     vocabularies: Sequence[VocabularyList | None],
     *,
     adapter: Path | None = None,
-    tie: bool = False,
     threads: int | None = None,
     progress: Progress = no_progress,
 ) -> list[float | None]:
@@ -105,7 +104,6 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
         importance: see convert().
         vocabularies: the tokens that each file keeps, the fewest first; None for all.
         adapter: see convert().
-        tie: see convert().
         threads: see convert().
         progress: called with the matrices measured and in all.
 
@@ -117,7 +115,7 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
         OutputError: no file can have the size.
         ThirteenError: an input is invalid.
     """
-    full = MergedModel(open_checkpoint(base), adapter, "", importance, None, tie=tie)
+    full = MergedModel(open_checkpoint(base), adapter, "", importance, None)
     specs = full.base.specs
     by_token = [name for name, spec in specs.items() if spec.target in (EMBEDDING, OUTPUT)]
     shared = {name: spec for name, spec in specs.items() if name not in by_token}
@@ -129,7 +127,7 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
             if vocabulary is None:
                 model, changed = full, types
             else:
-                model = MergedModel(open_checkpoint(base), adapter, "", importance, vocabulary, tie=tie)
+                model = MergedModel(open_checkpoint(base), adapter, "", importance, vocabulary)
                 own = {name: model.base.specs[name] for name in by_token}
                 changed = _measure_types(model, own, target, pool, no_progress)
             options = {name: (types if name in shared else changed)[name] for name in types}

@@ -25,12 +25,11 @@ class MergedModel(MergedView):
         importance: Path | None,
         vocabulary: VocabularyList | None,
         *,
-        tie: bool = False,
         search_scales: bool = False,
         refine: bool = False,
     ) -> None:
         self._settings = scale_fields(searched=search_scales, refine=refine)
-        super().__init__(base, folder, adapter_id, vocabulary, tie=tie)
+        super().__init__(base, folder, adapter_id, vocabulary)
         self.importance = fitting_importance(read_importance(importance), self.base) if importance else None
         if search_scales and not (self.importance and self.importance.covariance_blocks):
             self.warnings.append(

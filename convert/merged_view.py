@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import AdapterError
 from ..files.safetensors import Rows
 from .adapter.adapter import adapter_sha256, load_adapter, peft_only_reason, read_adapter_config
 from .adapter.delta import Delta
@@ -34,18 +33,16 @@ class MergedView:
         adapter_id: str,
         vocabulary: VocabularyList | None = None,
         *,
-        tie: bool | None = None,
+        tie: bool = True,
     ) -> None:
         """Read the adapter in `folder`, if any.
 
         The adapter is for the full base. What it changes in the rows of dropped tokens is dropped with them.
-        With `tie` of False, token embedding and output are presented as one matrix if they are equal and the
-        adapter changes neither; of True, also if they differ by rounding; of None, never.
+        With `tie`, token embedding and output are presented as one matrix if they are equal or differ by
+        rounding, and the adapter changes neither.
 
         Raises:
-            AdapterError: it is damaged, cannot be merged, or is for another base; with `tie` of True, it
-                changes one of the matrices.
-            CheckpointError: with `tie` of True, the matrices differ by more than rounding.
+            AdapterError: it is damaged, cannot be merged, or is for another base.
             VocabularyError: the vocabulary does not fit the base.
         """
         self.base = base
@@ -54,8 +51,9 @@ class MergedView:
         self.warnings: list[str] = []
         if folder is not None:
             self._load(folder, adapter_id or folder.resolve().name)
-        if tie is not None:
-            self._tie(tie=tie)
+        if tie and not self.base.architecture.tied and not any(map(self._changes, matrix_names(self.base))):
+            self.base, messages = tie_embeddings(self.base)
+            self.warnings += messages
         if vocabulary is not None:
             self._trim(vocabulary)
 
@@ -63,18 +61,6 @@ class MergedView:
         """Read rows `start` to `stop` of a tensor, merged."""
         rows = self.base.rows(name, start, stop)
         return self.deltas[name].merge(rows, start) if name in self.deltas else rows
-
-    def _tie(self, *, tie: bool) -> None:
-        names = () if self.base.architecture.tied else matrix_names(self.base)
-        changed = next(filter(self._changes, names), None)
-        if changed is None:
-            self.base, messages = tie_embeddings(self.base, tie=tie)
-            self.warnings += messages
-        elif tie:
-            assert self.source is not None, "an adapter changes it"
-            raise AdapterError(
-                f"{self.source.id}: --tie: it changes {changed!r}: embedding and output cannot be stored once"
-            )
 
     def _changes(self, name: str) -> bool:
         """Whether the adapter changes a tensor."""

@@ -96,7 +96,6 @@ def plan_conversion(  # noqa: PLR0913 - inputs of a conversion
     *,
     adapter: Path | None = None,
     vocabulary: VocabularyList | None = None,
-    tie: bool = False,
     search_scales: bool = False,
     refine: bool = False,
     ids: SourceIds = DEFAULT_IDS,
@@ -116,7 +115,6 @@ def plan_conversion(  # noqa: PLR0913 - inputs of a conversion
         ids.adapter,
         importance,
         vocabulary,
-        tie=tie,
         search_scales=search_scales,
         refine=refine,
     )
@@ -134,7 +132,6 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
     importance: Path | None = None,
     adapter: Path | None = None,
     vocabulary: VocabularyList | None = None,
-    tie: bool = False,
     search_scales: bool = False,
     refine: bool = False,
     ids: SourceIds = DEFAULT_IDS,
@@ -152,7 +149,6 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
         importance: importance file of the base, or better of the base with this adapter.
         adapter: a PEFT folder.
         vocabulary: the tokens that the file keeps; by default all.
-        tie: store token embedding and output once, also if they differ by rounding.
         search_scales: also search the scales of blocks, with the errors that are left after feedback.
         refine: leave room in the metadata for what TunableWeights.write() adds.
         ids: names of base and adapter in the provenance.
@@ -174,7 +170,6 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
         ids.adapter,
         importance,
         vocabulary,
-        tie=tie,
         search_scales=search_scales,
         refine=refine,
     )

@@ -10,7 +10,6 @@ import numpy as np
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 
-from ..errors import CheckpointError
 from ..files.gguf.header import row_bytes
 from ..files.safetensors import Rows
 from .quantize.ggml import quantize_rows
@@ -54,21 +53,14 @@ def matrix_names(base: Checkpoint) -> tuple[str, str]:
     return names[EMBEDDING], names[OUTPUT]
 
 
-def tie_embeddings(base: Checkpoint, *, tie: bool) -> tuple[Checkpoint, list[str]]:
-    """Present a matrix that a base stores twice as one.
-
-    Args:
-        base: the base.
-        tie: whether to do so if the two differ by rounding; equal ones always are.
+def tie_embeddings(base: Checkpoint) -> tuple[Checkpoint, list[str]]:
+    """Present a matrix that a base stores twice, equal or differing by rounding only, as one.
 
     Returns:
         The base, tied or as it is, and messages for the user.
-
-    Raises:
-        CheckpointError: with `tie`, the two differ by more than rounding.
     """
     if base.architecture.tied:
-        return base, [f"{base.id} stores its token embedding once: --tie changes nothing"] if tie else []
+        return base, []
     kept, dropped = _by_size(base)
     saved = f"which saves {_stored_bytes(base, dropped):,} bytes of the base"
     both = f"{EMBEDDING} and {OUTPUT}"
@@ -77,14 +69,9 @@ def tie_embeddings(base: Checkpoint, *, tie: bool) -> tuple[Checkpoint, list[str
     difference, rounding = _difference(base), _rounding_error(base, kept, dropped)
     types = " and ".join(base.stored_type(name).name for name in matrix_names(base))
     if difference <= _ROUNDING_MAX * rounding:
-        if tie:
-            return TiedCheckpoint(base), [f"{both} differ by rounding and are stored once, {saved}"]
-        return base, [f"{both} are one matrix, rounded to {types}: --tie stores it once, {saved}"]
-    if tie:
-        raise CheckpointError(
-            f"{base.path}: --tie: {both} differ by {difference:.1%} of their size, and rounding to {types} "
-            f"explains {_ROUNDING_MAX * rounding:.1%} at most"
-        )
+        return TiedCheckpoint(base), [
+            f"{both} are one matrix, rounded to {types}: it is stored once, {saved}"
+        ]
     return base, []
 
 

@@ -44,7 +44,6 @@ def comparison_models(  # noqa: PLR0913 - inputs of the conversion
     adapter: Path | None = None,
     vocabulary: VocabularyList | None = None,
     importance: Path | None = None,
-    tie: bool = False,
     threads: int | None = None,
     stage: Stage = lambda name: no_progress,
 ) -> Iterator[ComparisonModels]:
@@ -56,7 +55,6 @@ def comparison_models(  # noqa: PLR0913 - inputs of the conversion
         adapter: the adapter that was merged; without one, only the model in high precision is made.
         vocabulary: the tokens that the file keeps; by default all.
         importance: the importance that the file was quantized with.
-        tie: whether token embedding and output were stored once, though they differ by rounding.
         threads: number of worker threads.
         stage: makes the progress callback of each stage.
 
@@ -72,7 +70,7 @@ def comparison_models(  # noqa: PLR0913 - inputs of the conversion
 
         def model(title: str, **options: Any) -> Path:
             target = folder / f"{title}.gguf"
-            convert(base, target, tie=tie, ids=ids, threads=threads, progress=stage(title), **options)
+            convert(base, target, ids=ids, threads=threads, progress=stage(title), **options)
             return target
 
         others, warnings = dict[str, Path | None](), list[str]()

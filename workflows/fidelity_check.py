@@ -34,7 +34,6 @@ def check_fidelity(  # noqa: PLR0913 - inputs of the conversion
     adapter: Path | None = None,
     vocabulary: VocabularyList | None = None,
     importance: Path | None = None,
-    tie: bool = False,
     threads: int | None = None,
     stage: Stage = lambda name: no_progress,
 ) -> FidelityCheck:
@@ -48,7 +47,6 @@ def check_fidelity(  # noqa: PLR0913 - inputs of the conversion
         adapter: the adapter that was merged; without one, only the model's own loss is measured.
         vocabulary: the tokens that the file keeps; by default all.
         importance: the importance that the file was quantized with.
-        tie: whether token embedding and output were stored once, though they differ by rounding.
         threads: number of threads that compute.
         stage: makes the progress callback of each stage.
     """
@@ -59,7 +57,6 @@ def check_fidelity(  # noqa: PLR0913 - inputs of the conversion
             adapter=adapter,
             vocabulary=vocabulary,
             importance=importance,
-            tie=tie,
             threads=threads,
             stage=stage,
         ) as models:

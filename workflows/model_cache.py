@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..convert.pipeline import ConversionReport, convert
 from ..convert.provenance import SourceIds
-from ..convert.quantize.costs import costs_for, host_target
+from ..convert.quantize.costs import CostTable, ordinary_costs
 from ..convert.quantize.file_size import parse_file_size
 from ..convert.quantize.size_planner import SizeTarget
 from ..errors import ModelFileError, RequestError
@@ -20,7 +20,7 @@ from ..files.cache_folder import cache_dir
 from ..files.gguf.header import read_header
 from ..files.json_file import read_json
 from ..files.output import make_folder
-from ..files.progress import Stage, no_progress
+from ..files.progress import Progress, Stage, no_progress
 from ..models.catalogue import catalogue
 from ..models.fetch import fetch
 from .importance_cache import cached_importance
@@ -85,10 +85,10 @@ def named_model(
     """
     entry = catalogue().bases.get(name.partition("@")[0])
     size = entry.size if entry else DEFAULT_SIZE
-    target = SizeTarget(parse_file_size(size), "balanced", costs_for(host_target()))
     output = _folder() / f"{_NOT_IN_NAMES.sub('--', name)}-{size}.gguf"
     if not output.exists():
         announce(_announcement(name, entry.parameters if entry else None, size))
+        target = SizeTarget(parse_file_size(size), "balanced", _costs(stage("types")))
         base = fetch(name, kind="base")
         importance = cached_importance(base, None, threads=threads, stage=stage)
         _record_path(output).unlink(missing_ok=True)
@@ -105,6 +105,12 @@ def named_model(
     with suppress(OSError):  # in a cache that cannot be written, the time of use is not kept
         _record_path(output).touch()  # with the times of the model itself, its trust would lapse
     return output
+
+
+def _costs(progress: Progress) -> CostTable:
+    from .machine_costs import machine_costs  # noqa: PLC0415 - a converted model needs none of it
+
+    return ordinary_costs(machine_costs(progress))
 
 
 def cached_models() -> list[CachedModel]:

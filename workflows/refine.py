@@ -56,7 +56,6 @@ def refine_file(  # noqa: PLR0913 - options of a measurement, each with its defa
     *,
     adapter: Path | None = None,
     vocabulary: VocabularyList | None = None,
-    tie: bool = False,
     calibration: Path | None = None,
     threads: int | None = None,
     progress: Progress = no_progress,
@@ -72,7 +71,6 @@ def refine_file(  # noqa: PLR0913 - options of a measurement, each with its defa
         minutes: how long to tune, without the time to run the base over the text.
         adapter: see convert().
         vocabulary: see convert().
-        tie: see convert().
         calibration: passages as JSON lines; by default the built-in ones.
         threads: compute threads; by default one per physical core.
         progress: called with the seconds done and in all.
@@ -81,7 +79,7 @@ def refine_file(  # noqa: PLR0913 - options of a measurement, each with its defa
         ThirteenError: an input is invalid, the text is too short, or the file cannot be written.
     """
     began = time.monotonic()
-    teacher = WeightsByGgufName(MergedView(open_checkpoint(base), adapter, "", vocabulary, tie=tie))
+    teacher = WeightsByGgufName(MergedView(open_checkpoint(base), adapter, "", vocabulary))
     student = TunableWeights(file)
     learned, held_out = _split(_chunks(file, calibration or calibration_texts()))
     with lane_pool(threads) as pool:

@@ -47,7 +47,6 @@ class SweepInputs:
         ids: names of base and adapter in the provenance.
         threads: number of threads that quantize and compute.
         vocabulary: tokens that a second planned file of each size keeps; None for no such files.
-        tie: store token embedding and output once, also if they differ by rounding.
         search_scales: whether the scales of a second planned file of each size are searched.
         refine: minutes for which the scales of a further planned file of each size are tuned, searched before
             with `search_scales`; None for no such files.
@@ -60,7 +59,6 @@ class SweepInputs:
     ids: SourceIds = DEFAULT_IDS
     threads: int | None = None
     vocabulary: VocabularyList | None = None
-    tie: bool = False
     search_scales: bool = False
     refine: float | None = None
 
@@ -95,7 +93,6 @@ class SweepInputs:
             importance=self.importance,
             adapter=self.adapter,
             vocabulary=vocabulary,
-            tie=self.tie,
             search_scales=self.search_scales and variant in {"searched", "refined"},
             refine=variant == "refined",
             ids=self.ids,
@@ -110,7 +107,6 @@ class SweepInputs:
                 self.refine,
                 adapter=self.adapter,
                 vocabulary=vocabulary,
-                tie=self.tie,
                 calibration=self.calibration,
                 threads=self.threads,
                 progress=progress,

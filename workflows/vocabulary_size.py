@@ -50,7 +50,6 @@ def choose_vocabulary_size(  # noqa: PLR0913 - the inputs of a plan
     *,
     adapter: Path | None = None,
     texts: Path | None = None,
-    tie: bool = False,
     threads: int | None = None,
     stage: Stage = lambda name: no_progress,
 ) -> tuple[VocabularyList | None, tuple[SizeLoss, ...]]:
@@ -62,7 +61,6 @@ def choose_vocabulary_size(  # noqa: PLR0913 - the inputs of a plan
         importance: importance file with sensitivities.
         adapter: a PEFT folder.
         texts: passages of one's own as JSON lines, besides the built-in ones.
-        tie: see convert().
         threads: number of threads that compute.
         stage: makes the progress callback of each stage.
 
@@ -91,7 +89,6 @@ def choose_vocabulary_size(  # noqa: PLR0913 - the inputs of a plan
         importance,
         lists,
         adapter=adapter,
-        tie=tie,
         threads=threads,
         progress=stage("plans"),
     )

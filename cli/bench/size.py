@@ -144,7 +144,6 @@ def bench_curve(
         ),
     ] = None,
     vocabulary_texts: options.VocabularyTexts = None,
-    tie: options.Tie = False,
     search_scales: options.SearchScales = False,
     refine: options.Refine = None,
     data: options.Texts = None,
@@ -197,7 +196,6 @@ def bench_curve(
         ids,
         threads,
         kept,
-        tie,
         search_scales=search_scales,
         refine=refine,
     )

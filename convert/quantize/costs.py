@@ -37,6 +37,7 @@ _PROCESSORS = ("x86", "x86-avx512", "arm")
 TARGETS = (*_PROCESSORS, "wasm", "any")
 SEQUENCES = 8  # decoded at once, for the costs of several
 PARTS = ("layer", "output", "layer_together", "output_together", "layer_prefill")
+ORDINARY_WORKLOAD = "prompt=200,answer=100"  # of an ordinary question, for which plans are made
 REFERENCE = "Q4_K"  # in every table; the type that costs are compared with
 
 _COST_MAX = 1e6  # nanoseconds: a thousand times the slowest type on a slow machine
@@ -174,6 +175,11 @@ def _worse_of(one: CostTable, other: CostTable) -> CostTable:
         date=max(one.date, other.date),
         build=f"{one.build}; {other.build}",
     )
+
+
+def ordinary_costs(table: CostTable) -> CostTable:
+    """The table for ordinary questions; for decode alone, where it knows no costs of prefill."""
+    return table.for_answers(parse_workload(ORDINARY_WORKLOAD)) if table.layer_prefill else table
 
 
 def parse_workload(text: str) -> AnswerWorkload:

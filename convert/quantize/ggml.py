@@ -27,6 +27,11 @@ _NEED_IMPORTANCE = {
 }
 
 
+def needs_importance(type_: GGMLQuantizationType) -> bool:
+    """Whether quantize_rows() requires an importance for the type."""
+    return type_ in _NEED_IMPORTANCE
+
+
 def quantize_rows(
     rows: NDArray[np.float32],
     type_: GGMLQuantizationType,
@@ -48,7 +53,7 @@ def quantize_rows(
     check_values(rows, type_, where)
     if type_ is GGMLQuantizationType.F32:
         return rows.astype("<f4", copy=False).tobytes()
-    if type_ in _NEED_IMPORTANCE and importance is None:
+    if needs_importance(type_) and importance is None:
         raise OutputError(
             f"{where}: {type_.name} needs an importance matrix; use IQ3_S, Q2_K or a larger type without one"
         )

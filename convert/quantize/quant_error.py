@@ -15,7 +15,7 @@ from ..tensors import GGML_TYPES, TensorSpec, padded, plan_tensor
 from .block_codec import block_layout
 from .costs import CostTable
 from .error_feedback import ErrorFeedback, FeedbackCache
-from .ggml import dequantize_rows, quantize_rows
+from .ggml import dequantize_rows, needs_importance, quantize_rows
 from .importance import Importance
 from .knapsack import TypeOption
 
@@ -81,7 +81,12 @@ def measure_types(  # noqa: PLR0913 - the matrix, its statistics and the costs
         OutputError: the blocks of no type in the costs divide the matrix's rows.
     """
     weight_costs = costs.weight_costs(spec.target, tied=tied)
-    types = _candidates(spec, weight_costs)
+    mean_squares = importance.mean_squares.get(spec.target)  # a table of looked-up rows has none
+    types = [
+        type_
+        for type_ in _candidates(spec, weight_costs)
+        if mean_squares is not None or not needs_importance(type_)
+    ]
     if not types:
         raise OutputError(
             f"no type in the costs for {costs.target} fits tensor {spec.source!r}: none of their block sizes "
@@ -95,7 +100,7 @@ def measure_types(  # noqa: PLR0913 - the matrix, its statistics and the costs
         models.append(_product_loss(spec, rows, importance, feedback))
     options = []
     for type_ in types:
-        errors = _squared_errors(rows, type_, importance.mean_squares.get(spec.target), spec)
+        errors = _squared_errors(rows, type_, mean_squares, spec)
         gptq = feedback is not None and block_layout(type_) is not None
         loss = sum(model.loss(errors, gptq=gptq) for model in models)
         nbytes = padded(plan_tensor(spec, type_).nbytes)

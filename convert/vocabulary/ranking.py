@@ -40,6 +40,7 @@ _IGNORE_MERGES = frozenset(
     {"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2", "tekken"}
 )
 _PROBABILITY_MIN = 1e-8  # smaller means over a few thousand positions tell nothing
+REPACKED_ROWS = 8  # llama.cpp repacks only matrices whose number of rows is a multiple of this
 _DIGITS = 3  # of a probability: sums of floats differ in the last bits between machines
 
 
@@ -60,12 +61,13 @@ class Ranking:
     tokenizer_sha256: str
 
     def choose(self, size: int) -> VocabularyList:
-        """The list of the first `size` tokens.
+        """The list of the first `size` tokens, or up to seven more, so that llama.cpp repacks their matrix.
 
         Raises:
             VocabularyError: `size` is below what must stay, or above the vocabulary.
         """
         _check_size(size, self.required, len(self.order))
+        size = min(size + -size % REPACKED_ROWS, len(self.order))
         return VocabularyList(tuple(sorted(self.order[:size])), len(self.order), self.tokenizer_sha256)
 
     def count_kinds(self, size: int) -> dict[str, int]:

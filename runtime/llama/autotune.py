@@ -313,6 +313,10 @@ class _Measurement:
         context = min(self._longest + _STEPS, self._model.context_trained)
         return ContextParams(context, self._slots, batch, outputs=self._slots, **asdict(settings))
 
+    @property
+    def _late(self) -> bool:
+        return perf_counter() > self._end
+
     def _cost(self, trial: Trial) -> float:
         """Seconds, with a handicap for each setting that is not the default."""
         others = sum(
@@ -371,7 +375,7 @@ class _Measurement:
             context.set_threads(count, count)
             _fastest(1, measures[:1])  # OpenMP makes its team
             times[count] = _fastest(_STEPS_MIN, measures)
-            if perf_counter() > self._end:
+            if self._late:
                 break
         context.set_threads(usual, usual)
         one, together, prefill = times.pop(usual)
@@ -398,21 +402,20 @@ class _Measurement:
 
     def _vary_micro_batch(self, context: Context, best: Trial) -> Iterator[Trial]:
         """A small micro-batch, as a prefill in small batches."""
-        if self._profile.micro_batch or self._tokens < 2 * _SMALL_MICRO_BATCH or perf_counter() > self._end:
+        if self._profile.micro_batch or self._tokens < 2 * _SMALL_MICRO_BATCH or self._late:
             return
         context.set_threads(best.settings.threads, best.settings.prefill_threads)
-        spans = [
-            (start, min(_SMALL_MICRO_BATCH, self._tokens - start))
-            for start in range(0, self._tokens, _SMALL_MICRO_BATCH)
-        ]
-        small_s = sum(self._prefill_s(context, *span) for span in spans)
+        small_s = self._prefill_s(context, 0, self._tokens, _SMALL_MICRO_BATCH)
         settings = replace(best.settings, micro_batch=_SMALL_MICRO_BATCH)
         yield replace(best, settings=settings, prefill_s=small_s / self._tokens)
 
-    def _prefill_s(self, context: Context, start: int, tokens: int) -> float:
-        """Seconds of a prefill in slot 0 from position `start` on."""
+    def _prefill_s(self, context: Context, start: int, tokens: int, step: int = _PREFILL_MAX) -> float:
+        """Seconds of a prefill in slot 0 from position `start` on, `step` tokens at once."""
         context.clear(0, start)
-        return _seconds(lambda: context.decode([Span(0, start, self._prompt[start : start + tokens], 1)]))
+        step = min(step, context.params.batch)
+        end = start + tokens
+        spans = [Span(0, at, self._prompt[at : min(at + step, end)], 1) for at in range(start, end, step)]
+        return _seconds(lambda: [context.decode([span]) for span in spans])
 
     def _decode_s(self, context: Context, start: int, slots: int) -> float:
         """Seconds of a decode step in the first slots, at position `start`."""

@@ -1,0 +1,63 @@
+"""Costs of the types on this processor, measured once for all plans."""
+
+import json
+import logging
+from contextlib import suppress
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+import llama_cpp
+
+from ..bench.speed.probe_models import ProbeShape
+from ..bench.speed.type_costs import run_type_costs, write_costs
+from ..convert.quantize.costs import CostTable, costs_for, host_target, read_costs
+from ..errors import OutputError
+from ..files.cache_folder import cache_dir
+from ..files.processors import processor_name
+from ..files.progress import Progress, no_progress
+from ..runtime.threads import default_threads
+
+# Types that a plan may use: for each number of bits those that are small, and those that are quick somewhere.
+_TYPES = (
+    *("Q2_K", "IQ3_XXS", "Q3_K", "IQ3_S", "IQ4_XS", "IQ4_NL", "Q4_0", "Q4_K"),
+    *("Q5_0", "Q5_K", "Q6_K", "Q8_0"),
+)
+_ROUNDS = 8
+_SHAPE = ProbeShape(layers=2, vocabulary=1 << 15)  # still larger than most caches
+_log = logging.getLogger(__name__)
+
+
+def machine_costs(progress: Progress = no_progress) -> CostTable:
+    """The cost table of this processor; measured on first use, in one to two minutes.
+
+    Where it cannot be measured, because the disk has no room for its models, it is the shipped table for the
+    processor's kind.
+
+    Args:
+        progress: called with steps done and in all.
+
+    Raises:
+        ModelFileError: this build cannot run one of the types.
+    """
+    try:
+        path = _costs_file()
+        with suppress(OutputError):  # nothing was measured, or the file is damaged
+            return read_costs(path)
+        report = run_type_costs(types=_TYPES, rounds=_ROUNDS, shape=_SHAPE, progress=progress)
+        write_costs(report, path)
+        return read_costs(path)
+    except OutputError as error:
+        target = host_target()
+        _log.warning("costs of types are not measured: %s; those for %s are used", error, target)
+        return costs_for(target)
+
+
+def _costs_file() -> Path:
+    key = {
+        "processor": processor_name(),
+        "llama_cpp_python": version("llama-cpp-python"),
+        "features": llama_cpp.llama_print_system_info().decode("utf-8", "replace"),
+        "threads": default_threads(),
+    }
+    return cache_dir() / f"costs-{sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
