@@ -1,0 +1,63 @@
+"""Decode beside busy programs: fixed numbers of threads, and threads that adapt.
+
+python lab/busy_decode.py MODEL.gguf [SECONDS]
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+
+from thirteen.bench.harness.busy_process import busy_processes
+from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.model import Model
+from thirteen.runtime.threads import default_threads
+
+PROMPT = tuple(range(1, 17))
+ANSWER_TOKENS = 96
+BUSY = (0, 1, 2, 0)  # busy processes, in this order: the last shows the recovery
+
+
+def main(model: Path, seconds: float) -> None:
+    """Print a line for each number of busy processes and each way."""
+    threads = default_threads()
+    params = ContextParams(256, 1, 64, threads, outputs=1)
+    ways = {
+        f"{threads} threads": params,
+        "1 thread": replace(params, threads=1),
+        "adaptive": replace(params, adaptive_threads=True),
+    }
+    with Model(model) as loaded, ExitStack() as open_contexts:
+        contexts = {
+            name: open_contexts.enter_context(Context(loaded, way)) for name, way in ways.items()
+        }
+        for context in contexts.values():
+            context.decode([Span(0, 0, PROMPT, 1)])
+        for busy in BUSY:
+            with busy_processes(busy):
+                for name, context in contexts.items():
+                    times = list(step_times(context, seconds))
+                    print(
+                        f"{busy} busy, {name}: {len(times) / sum(times):.1f} tokens/s, "
+                        f"longest step {1e3 * max(times):.0f} ms",
+                        flush=True,
+                    )
+
+
+def step_times(context: Context, seconds: float) -> Iterator[float]:
+    """Seconds of each decode step, for so many seconds; answers begin anew after ANSWER_TOKENS."""
+    end, number = perf_counter() + seconds, 0
+    while perf_counter() < end:
+        start = len(PROMPT) + number % ANSWER_TOKENS
+        if start == len(PROMPT):
+            context.clear(0, start)
+        began = perf_counter()
+        context.decode([Span(0, start, PROMPT[:1], 1)])
+        yield perf_counter() - began
+        number += 1
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 5.0)
