@@ -28,7 +28,7 @@ def mcp(
     output. The tools are solve, for word problems, and check_arithmetic.
     """
     try:
-        from ..runtime.mcp_server import serve_stdio
+        from ..server.mcp import serve_stdio
     except ModuleNotFoundError:
         raise RequestError(f"thirteen mcp needs the package mcp: {install_hint('mcp')}") from None
     from ..runtime.engine.config import EngineOptions

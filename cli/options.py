@@ -411,8 +411,8 @@ def default_ray_address(words: Sequence[str]) -> list[str]:
 
 def batch_executor(ray: str | None, workers: int | None, *, insecure: bool) -> Any:
     """The `BatchExecutor` of --ray, --workers and --ray-insecure: this machine, or a cluster's workers."""
+    from ..cluster.ray_batch import RayWorkers
     from ..runtime.batch.reproducible_batches import BatchJob
-    from ..runtime.cluster.ray_batch import RayWorkers
 
     if ray is None and (workers is not None or insecure):
         raise typer.BadParameter("--workers and --ray-insecure require --ray")

@@ -63,14 +63,14 @@ def serve(
     With --ray, replicas on a Ray cluster serve the model, each with --threads threads. They replace an
     earlier deployment replica by replica, without failed requests.
     """
-    from ..runtime.cluster.deploy import ClusterSize, Deployment, deploy
-    from ..runtime.cluster.replica import ReplicaConfig
+    from ..cluster.deploy import ClusterSize, Deployment, deploy
+    from ..cluster.replica import ReplicaConfig
     from ..runtime.engine.config import EngineOptions
     from ..runtime.engine.engine import Engine
-    from ..runtime.server.api_keys import ApiKeys
-    from ..runtime.server.engine_service import EngineService
-    from ..runtime.server.request_limits import RequestLimits
-    from ..runtime.server.serve import KEPT_PLACES, ListenConfig, run_server, served_models
+    from ..server.api_keys import ApiKeys
+    from ..server.engine_service import EngineService
+    from ..server.request_limits import RequestLimits
+    from ..server.serve import KEPT_PLACES, ListenConfig, run_server, served_models
 
     if ray is None and (replicas or max_replicas or ray_insecure):
         raise typer.BadParameter("--replicas, --max-replicas and --ray-insecure require --ray")

@@ -24,9 +24,9 @@ from ..files.progress import Progress, no_progress
 from ..runtime.llama.gguf_checks import check_model
 from ..runtime.llama.memory_estimate import estimate_memory
 from ..runtime.profile import PROFILES
-from ..runtime.server.static_files import PAGE_FILES
 from ..runtime.validation import check_integer
 from .shared_modules import shared_modules
+from .static_files import PAGE_FILES
 
 APP = Path(__file__).with_name("app")
 PART_BYTES = 24 << 20

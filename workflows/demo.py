@@ -17,10 +17,10 @@ from ..convert.adapter.adapter import load_adapter
 from ..convert.vocabulary.vocabulary_metadata import read_vocabulary
 from ..files.gguf.header import read_header
 from ..files.progress import Progress, no_progress
+from ..learn.objective import is_correct
+from ..learn.synthetic_sums import draw_sums
 from ..models.catalogue import adapter_folder
 from ..models.rows import TrainingRow
-from ..models.tuning.objective import is_correct
-from ..models.tuning.synthetic_sums import draw_sums
 from ..runtime.answer import Answer
 from ..runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 from ..runtime.engine.engine import Engine

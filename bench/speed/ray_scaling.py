@@ -8,6 +8,7 @@ from time import perf_counter
 import numpy as np
 from rich.table import Table
 
+from ...cluster.ray_batch import RayWorkers
 from ...files.progress import Progress, no_progress
 from ...runtime.batch.reproducible_batches import (
     BatchExecutor,
@@ -15,7 +16,6 @@ from ...runtime.batch.reproducible_batches import (
     GenerationSettings,
     split_into_batches,
 )
-from ...runtime.cluster.ray_batch import RayWorkers
 from ...runtime.validation import check_integer
 from ...stats.interval import Interval
 from ...stats.paired_ratio import paired_ratio

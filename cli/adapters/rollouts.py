@@ -43,8 +43,8 @@ def rollouts(
     Each is judged by its final answer. An interrupted run resumes.
     """
     from ...files.output import check_target
+    from ...learn.sample_rollouts import sample_rollouts
     from ...models.rows import read_rows, shuffle_rows
-    from ...models.tuning.sample_rollouts import sample_rollouts
     from ...runtime.batch.reproducible_batches import BatchJob, GenerationSettings
     from ...runtime.request import Sampling
     from ...runtime.threads import default_threads

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from ...models.training.recipe import KINDS, RECIPES, ROLLOUT_DEFAULTS
+from ...learn.recipe import KINDS, RECIPES, ROLLOUT_DEFAULTS
 from .. import options
 from ..console import command_line, interval_json, progress_bar, show_fields, show_result, stage_bars
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...convert.adapter.basis import Basis
+    from ...learn.grpo import GrpoSettings
+    from ...learn.job import TrainingJob
+    from ...learn.npg import NpgResult
+    from ...learn.recipe import Recipe
+    from ...learn.rollout_rows import AdvantageRows, SampledRow
+    from ...learn.sft import SftResult
     from ...models.rows import TrainingRow
-    from ...models.training.grpo import GrpoSettings
-    from ...models.training.job import TrainingJob
-    from ...models.training.npg import NpgResult
-    from ...models.training.recipe import Recipe
-    from ...models.training.rollout_rows import AdvantageRows, SampledRow
-    from ...models.training.sft import SftResult
 
 _OF_SFT = ("epochs", "batch_rows", "share", "max_tokens", "max_rows", "held_out", "final_line", "calculator")
 _OF_NPG = ("kl", "start")
@@ -146,11 +146,11 @@ def train(
     smollm2-135m-gsm8k-13, but for its numbers of rows. Requires the extra `train`.
     """
     from ...files.processors import multiplies_bf16
+    from ...learn.grpo import GrpoSettings
+    from ...learn.recipe import Recipe
+    from ...learn.rollout_rows import read_advantage_rows
     from ...models.fetch import fetch
     from ...models.rows import read_rows
-    from ...models.training.grpo import GrpoSettings
-    from ...models.training.recipe import Recipe
-    from ...models.training.rollout_rows import read_advantage_rows
 
     _check_method(ctx, method)
     source = _training_file(data, rollouts, method)
@@ -211,7 +211,7 @@ class _TrainingData:
 
 def _check_method(ctx: typer.Context, method: str) -> None:
     """Refuse an unknown method, and options that would have no effect."""
-    from ...models.training.recipe import METHODS
+    from ...learn.recipe import METHODS
 
     if method not in METHODS:
         raise typer.BadParameter(f"--method {method!r}: must be one of {', '.join(METHODS)}")
@@ -233,7 +233,7 @@ def _check_method(ctx: typer.Context, method: str) -> None:
 def _check_folders(folders: "Sequence[Path]") -> None:
     """Refuse folders that an adapter cannot be written to, or whose README.md its card would replace."""
     from ...files.output import check_folder
-    from ...models.cards import check_card
+    from ...learn.cards import check_card
 
     for folder in folders:
         check_folder(folder)
@@ -255,8 +255,8 @@ def _training_file(data: Path | None, rollouts: Path | None, method: str) -> Pat
 
 def _read_training_data(file: Path, recipe: "Recipe", *, sampled: bool) -> _TrainingData:
     """Read worked solutions, or rollouts if they are `sampled`."""
+    from ...learn.rollout_rows import read_rollout_rows
     from ...models.rows import read_rows, split_rows
-    from ...models.training.rollout_rows import read_rollout_rows
 
     if not sampled:
         return _TrainingData(*split_rows(read_rows(file), recipe.held_out, recipe.seed), file.name, {})
@@ -288,7 +288,7 @@ def _read_basis(base: str, file: Path, kind: str, excluded: dict[str, Any]) -> "
 
 
 def _job(base: str, path: Path, out: Path, recipe: "Recipe", basis: "Basis | None") -> "TrainingJob":
-    from ...models.training.job import TrainingJob
+    from ...learn.job import TrainingJob
     from ...workflows.adapter_resolver import catalogue_name, hub_id_of, resolve_basis
 
     name = catalogue_name(base)
@@ -300,8 +300,8 @@ def _job(base: str, path: Path, out: Path, recipe: "Recipe", basis: "Basis | Non
 
 
 def _run_sft(job: "TrainingJob", data: _TrainingData) -> "SftResult":
-    from ...models.cards import sft_card, write_card
-    from ...models.training.sft import train_sft
+    from ...learn.cards import sft_card, write_card
+    from ...learn.sft import train_sft
 
     with stage_bars() as stage:
         result = train_sft(job, data.rows, data.held_out, stage)
@@ -342,8 +342,8 @@ def _sft_table(results: "dict[int, SftResult]") -> Table:
 
 
 def _run_npg(job: "TrainingJob", sampled: "AdvantageRows", kl: float, data: str) -> "NpgResult":
-    from ...models.cards import npg_card, write_card
-    from ...models.training.npg import train_npg
+    from ...learn.cards import npg_card, write_card
+    from ...learn.npg import train_npg
 
     with progress_bar("gradients") as progress:
         result = train_npg(job, sampled, kl, progress)
@@ -375,8 +375,8 @@ def _show_npg(as_json: bool, result: "NpgResult") -> None:
 def _run_grpo(
     job: "TrainingJob", rows: "list[TrainingRow]", sampling: "GrpoSettings", data: str
 ) -> dict[str, Any]:
-    from ...models.cards import grpo_card, write_card
-    from ...models.training.grpo import train_grpo
+    from ...learn.cards import grpo_card, write_card
+    from ...learn.grpo import train_grpo
 
     with progress_bar("grpo") as progress:
         result = train_grpo(job, rows, sampling, progress)
@@ -417,8 +417,8 @@ def distill(
     Only solutions with the right final answer are kept.
     """
     from ...files.output import check_target
+    from ...learn.distill import PROMPT, Teacher, distill_solutions, read_key, wrong_file
     from ...models.rows import read_rows
-    from ...models.training.distill import PROMPT, Teacher, distill_solutions, read_key, wrong_file
 
     for file in (output, wrong_file(output)):
         check_target(file, data, *filter(None, (key_file,)))

@@ -15,11 +15,11 @@ from .. import options
 from ..console import command_line, err, interval_json, note, progress_bar, show_fields, warn
 
 if TYPE_CHECKING:
+    from ...learn.contrast_objective import ContrastOptions
+    from ...learn.objective import AnswerSettings
+    from ...learn.score_ranking import ScoreRanking
+    from ...learn.tune import TuneData, TuneProgress, TuneResult
     from ...models.rows import TrainingRow
-    from ...models.tuning.contrast_objective import ContrastOptions
-    from ...models.tuning.objective import AnswerSettings
-    from ...models.tuning.score_ranking import ScoreRanking
-    from ...models.tuning.tune import TuneData, TuneProgress, TuneResult
 
 app = typer.Typer()
 
@@ -56,8 +56,8 @@ def sums(
     """
     from ...files.atomic_write import atomic_write
     from ...files.output import check_target, with_added_suffix
-    from ...models.tuning.synthetic_sums import draw_sums
-    from ...models.tuning.two_step_sums import draw_two_step_sums
+    from ...learn.synthetic_sums import draw_sums
+    from ...learn.two_step_sums import draw_two_step_sums
 
     draw = draw_sums if steps == 1 else draw_two_step_sums
     paths = [with_added_suffix(output, suffix) for suffix in (".jsonl", "-held-out.jsonl")]
@@ -151,12 +151,12 @@ def tune(
     The forward passes are those of the quantized model itself. Requires the extra `tune`.
     """
     from ...convert.adapter.tinylora_folder import read_tinylora_numbers
-    from ...models.cards import check_card, tune_card, write_card
-    from ...models.tuning.cma_search import SearchSettings
-    from ...models.tuning.contrast_objective import check_rollouts_given
-    from ...models.tuning.objective import AnswerSettings
-    from ...models.tuning.score_ranking import rank_candidates as ranked_candidates
-    from ...models.tuning.tune import EngineSettings, TuneJob, tune_adapter
+    from ...learn.cards import check_card, tune_card, write_card
+    from ...learn.cma_search import SearchSettings
+    from ...learn.contrast_objective import check_rollouts_given
+    from ...learn.objective import AnswerSettings
+    from ...learn.score_ranking import rank_candidates as ranked_candidates
+    from ...learn.tune import EngineSettings, TuneJob, tune_adapter
     from ...workflows.adapter_resolver import check_same_base, hub_id_of, resolve_basis
 
     # Options match the fields of AnswerSettings, SearchSettings and EngineSettings by name.
@@ -207,9 +207,9 @@ def _contrast_options(
     ctx: typer.Context, model: Path, answers: "AnswerSettings", rollouts: Path, rollouts_every: int
 ) -> "ContrastOptions":
     """Read the rollouts; other options match the fields of ContrastSettings by name."""
-    from ...models.rollouts import read_rollouts
-    from ...models.tuning.contrast import ContrastSettings
-    from ...models.tuning.contrast_objective import ContrastOptions, rollout_settings
+    from ...learn.contrast import ContrastSettings
+    from ...learn.contrast_objective import ContrastOptions, rollout_settings
+    from ...learn.rollouts import read_rollouts
 
     found = read_rollouts(rollouts, rollout_settings(model, answers))
     settings = ContrastSettings(**options.matching_options(ctx, ContrastSettings))
@@ -229,8 +229,8 @@ def _split_data(
 
     The rest are the pool, unless another one is given. No question is in two of the parts.
     """
+    from ...learn.tune import TuneData
     from ...models.rows import other_questions, read_rows, split_rows
-    from ...models.tuning.tune import TuneData
 
     checks, held_out = counts
     rows = read_rows(data, required)

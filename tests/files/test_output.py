@@ -29,8 +29,8 @@ def test_tune_writes_without_what_only_train_installs(tmp_path):
     script = (
         "import sys; from pathlib import Path\n"
         "sys.modules.update(dict.fromkeys(('safetensors', 'torch', 'transformers', 'peft')))\n"
-        "from thirteen.models.cards import write_card; from thirteen.files.output import make_folder\n"
-        "import thirteen.models.tuning.tune\n"
+        "from thirteen.learn.cards import write_card; from thirteen.files.output import make_folder\n"
+        "import thirteen.learn.tune\n"
         "out = Path(sys.argv[1]); make_folder(out); write_card(out, 'card')"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "out")], check=True, cwd=tmp_path)

@@ -11,9 +11,9 @@ from thirteen.models.fetch import embedded
 from thirteen.runtime.engine.engine import Engine
 
 from ..byte_level import byte_names
+from ..server import serving
+from ..server.serving import RunningServer, serve_engine
 from .fakes import fake_engines
-from .server import serving
-from .server.serving import RunningServer, serve_engine
 
 LAYERS, EMBEDDING, FEED_FORWARD, HEADS, KEY_HEADS, HEAD, CONTEXT = 2, 64, 96, 4, 2, 16, 256
 CONTROL = ("<|bos|>", "<|im_start|>", "<|im_end|>")

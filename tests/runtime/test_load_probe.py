@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 from thirteen.bench.peers.llama_quantize import StockFormat, quantize_stock
+from thirteen.cluster.deploy import ClusterSize, Deployment, deploy
+from thirteen.cluster.ray_batch import RayWorker, RayWorkers
+from thirteen.cluster.replica import ReplicaConfig
 from thirteen.convert.pipeline import convert
 from thirteen.errors import AdapterError, ModelFileError
 from thirteen.files import trusted_files
@@ -17,13 +20,10 @@ from thirteen.files.trusted_files import FileState
 from thirteen.models.fetch import embedded
 from thirteen.runtime import load_probe
 from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
-from thirteen.runtime.cluster.deploy import ClusterSize, Deployment, deploy
-from thirteen.runtime.cluster.ray_batch import RayWorker, RayWorkers
-from thirteen.runtime.cluster.replica import ReplicaConfig
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.load_probe import probe_model_files
-from thirteen.runtime.server.serve import ListenConfig
+from thirteen.server.serve import ListenConfig
 
 from .conftest import tensors
 from .gguf_adapters import MATRICES, write_factors, write_lora

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from thirteen.runtime.server.api.answer_api import check_claim
+from thirteen.server.api.answer_api import check_claim
 from thirteen.tests.runtime.arithmetic.calculator_cases import GSM8K, NOT_PENDING, PENDING, STEPS
 from thirteen.tests.runtime.arithmetic.final_answer_cases import FINAL_ANSWERS
 

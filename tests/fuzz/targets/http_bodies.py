@@ -10,12 +10,12 @@ from thirteen.errors import ThirteenError
 from thirteen.runtime.prompt.chat_template import ChatTemplate
 from thirteen.runtime.prompt.prompt_encoder import Message, PromptEncoder
 from thirteen.runtime.request import Request as EngineRequest
-from thirteen.runtime.server.api import ollama_api, openai_api, responses_api
-from thirteen.runtime.server.api.answer_api import check_claim
-from thirteen.runtime.server.api.ollama_models import OllamaChatRequest, OllamaGenerateRequest
-from thirteen.runtime.server.api.openai_api import Source
-from thirteen.runtime.server.api.request_body import read_body
-from thirteen.runtime.server.api.request_models import (
+from thirteen.server.api import ollama_api, openai_api, responses_api
+from thirteen.server.api.answer_api import check_claim
+from thirteen.server.api.ollama_models import OllamaChatRequest, OllamaGenerateRequest
+from thirteen.server.api.openai_api import Source
+from thirteen.server.api.request_body import read_body
+from thirteen.server.api.request_models import (
     AnswerRequest,
     ChatRequest,
     CheckRequest,
@@ -23,10 +23,10 @@ from thirteen.runtime.server.api.request_models import (
     RequestBody,
     limited,
 )
-from thirteen.runtime.server.api.responses_models import ResponseRequest
-from thirteen.runtime.server.api.tool_calls import ToolUse, check_tools
-from thirteen.runtime.server.http_errors import MESSAGE_CHARS_MAX, to_http_error
-from thirteen.runtime.server.request_limits import RequestLimits
+from thirteen.server.api.responses_models import ResponseRequest
+from thirteen.server.api.tool_calls import ToolUse, check_tools
+from thirteen.server.http_errors import MESSAGE_CHARS_MAX, to_http_error
+from thirteen.server.request_limits import RequestLimits
 
 from ...runtime.conftest import CONTROL, TEMPLATE
 from ..json_mutator import mutate_json

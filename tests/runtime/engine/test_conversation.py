@@ -7,7 +7,7 @@ from thirteen.errors import OutputError, PromptLengthError, RequestError
 from thirteen.runtime.engine.conversation import Conversation
 from thirteen.runtime.prompt.prompt_encoder import Message
 
-from ..server.serving import open_engine
+from ...server.serving import open_engine
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from thirteen.runtime.llama.library import NativeHandle
 from thirteen.runtime.prompt.prompt_encoder import Message
 
 from ...repeats import REPEATS
-from ..server.serving import open_engine
+from ...server.serving import open_engine
 
 TIMEOUT_S = 60
 

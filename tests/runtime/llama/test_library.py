@@ -16,7 +16,7 @@ llama_cpp.llama_cpp._lib.ggml_abort(b"file.c", 13, b"the model is broken")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the library runs a debugger on Linux only")
-@pytest.mark.parametrize("module", ["thirteen.runtime.engine.engine", "thirteen.runtime.cluster.replica"])
+@pytest.mark.parametrize("module", ["thirteen.runtime.engine.engine", "thirteen.cluster.replica"])
 def test_an_abort_runs_no_debugger(module: str, tmp_path: Path) -> None:
     """A server that aborted waited for gdb, which read the whole process, before it could be restarted."""
     debugger = tmp_path / "gdb"

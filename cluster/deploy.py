@@ -1,0 +1,263 @@
+"""`thirteen serve --ray`: deploy a model with Ray Serve, and take it down when the command ends."""
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelFileError, RequestError
+from ..files.gguf.header import read_header
+from ..runtime.load_probe import probe_model_files
+from ..runtime.profile import profile_named
+from ..runtime.threads import default_threads
+from ..server.request_limits import CLOSING_S
+from ..server.serve import ListenConfig, base_url
+from .deployment_owner import Ownership
+from .ray_session import SharedFiles, error_line, ray_session, worker_capacity
+from .replica import Replica, ReplicaConfig
+from .router import Router
+
+APPLICATION = "thirteen"
+_OWNER_POLL_S = 1.0
+_SHUTDOWN_POLL_S = 0.2
+_HEALTH_CHECK_S = 5.0
+_ROUTER_REQUESTS_MAX = 10_000  # requests that a router forwards at once
+_QUIET = {"log_level": logging.ERROR, "enable_access_log": False}
+# Windows has no SIGHUP.
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSize:
+    """Number and size of the replicas.
+
+    Attributes:
+        replicas: number of replicas, or the minimum with autoscaling.
+        max_replicas: maximum with autoscaling; None turns it off.
+        threads: threads of a replica.
+        slots: slots of a replica, the answers that run at once.
+        queue: requests that may wait for a replica.
+    """
+
+    replicas: int
+    max_replicas: int | None
+    threads: int
+    slots: int
+    queue: int
+
+    @classmethod
+    def from_config(cls, config: ReplicaConfig, replicas: int, max_replicas: int | None) -> "ClusterSize":
+        """Derive the size from the replicas' engine options.
+
+        Raises:
+            RequestError: `max_replicas` is less than `replicas`.
+        """
+        if max_replicas is not None and max_replicas < replicas:
+            raise RequestError(f"--max-replicas {max_replicas}: fewer than --replicas {replicas}")
+        options = config.engine
+        slots = options["slots"] or profile_named(options["profile"]).slots
+        threads = options["threads"] or default_threads()
+        return cls(replicas, max_replicas, threads, slots, options["queue"])
+
+    def serve_options(self, capacity: int) -> dict[str, Any]:
+        """Return Ray Serve's options, on a cluster with room for `capacity` replicas."""
+        has_room_for_both = capacity >= 2 * self.replicas  # then new replicas start before old ones stop
+        options: dict[str, Any] = {
+            "ray_actor_options": {"num_cpus": self.threads},
+            "max_ongoing_requests": self.slots,  # the others wait where they can still change the replica
+            "max_queued_requests": max(self.queue, 1),
+            "max_surge_percent": 100 if has_room_for_both else 0,
+        }
+        if self.max_replicas is None:
+            return options | {"num_replicas": self.replicas}
+        return options | {
+            "autoscaling_config": {
+                "min_replicas": self.replicas,
+                "max_replicas": self.max_replicas,
+                "target_ongoing_requests": self.slots,
+            }
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A model to serve on a cluster.
+
+    Attributes:
+        model: a GGUF file.
+        adapters: engine adapter name -> LoRA in a GGUF file.
+        config: configuration of the replicas.
+        size: number and size of the replicas.
+        listen: listen address and access rules.
+
+    Raises:
+        RequestError: the port is 0.
+    """
+
+    model: Path
+    adapters: Mapping[str, Path]
+    config: ReplicaConfig
+    size: ClusterSize
+    listen: ListenConfig
+
+    def __post_init__(self) -> None:
+        if not self.listen.port:
+            raise RequestError("--port 0: a cluster deployment needs a fixed port")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The model and its adapters."""
+        return (self.model, *self.adapters.values())
+
+    def application(self, ray: Any, serve: Any, capacity: int) -> Any:
+        """Build the Ray Serve application: routers in front of the replicas."""
+        drain_s = self.config.limits.drain_s + CLOSING_S
+        replicas = serve.deployment(
+            Replica,
+            health_check_period_s=_HEALTH_CHECK_S,
+            max_constructor_retry_count=1,
+            graceful_shutdown_wait_loop_s=_SHUTDOWN_POLL_S,
+            graceful_shutdown_timeout_s=drain_s,
+            **self.size.serve_options(capacity),
+        )
+        routers = serve.deployment(
+            Router,
+            num_replicas=1 if self.listen.loopback else sum(node["Alive"] for node in ray.nodes()),
+            ray_actor_options={"num_cpus": 0},
+            max_ongoing_requests=_ROUTER_REQUESTS_MAX,
+            max_surge_percent=100,  # a new router starts before the old one stops
+            graceful_shutdown_wait_loop_s=_SHUTDOWN_POLL_S,
+            graceful_shutdown_timeout_s=drain_s + CLOSING_S,
+        )
+        files = SharedFiles(ray, *self.files)
+        return routers.bind(replicas.bind(self.config, files, tuple(self.adapters)), self.config)
+
+
+def deploy(
+    address: str, deployment: Deployment, on_listening: Callable[[str], None], *, insecure: bool = False
+) -> int | None:
+    """Serve a model on a cluster until a signal arrives or another command deploys there.
+
+    An existing deployment is updated: its replicas are replaced one after the other, each when it has
+    finished its requests. If the update fails or is interrupted, what is left belongs to the earlier command.
+
+    Args:
+        address: address of the cluster; see ray_session().
+        deployment: what to serve.
+        on_listening: called with the server's URL when the replicas are ready.
+        insecure: whether the cluster may have no token authentication.
+
+    Returns:
+        The signal; None if another command took over.
+
+    Raises:
+        RequestError: the cluster cannot be reached, has too few processors, or listens at another address.
+        ModelFileError: a file is invalid, no replica could be started, or the cluster is lost.
+    """
+    for path in deployment.files:
+        read_header(path)  # an invalid file fails before anything starts
+    probe_model_files(deployment.model, deployment.adapters.values())  # the replicas do not repeat it
+    with ray_session(address, insecure=insecure) as ray:
+        from ray import serve  # noqa: PLC0415 - an extra
+
+        capacity = worker_capacity(ray, deployment.size.threads, deployment.size.replicas)
+        ownership = Ownership(ray)
+        failures = (RuntimeError, TimeoutError, ray.exceptions.RayError, serve.exceptions.RayServeException)
+        with _signals_raised() as ignore_signals:
+            try:
+                _check_listens_there(deployment.listen)  # nothing is announced if another address is in use
+                ownership.prepare()
+                _start_serve(serve, deployment.listen)
+                application = deployment.application(ray, serve, capacity)
+                serve.run(application, name=APPLICATION, route_prefix="/", logging_config=_QUIET)
+                ownership.commit()
+                on_listening(base_url(deployment.listen.host, deployment.listen.port))
+                while ownership.held:
+                    time.sleep(_OWNER_POLL_S)
+            except failures as error:
+                raise ModelFileError(f"--ray {address}: {_failure_line(serve, error, failures)}") from None
+            except _SignalError as received:
+                return received.number
+            finally:
+                ignore_signals()  # a second signal must not interrupt the shutdown
+                if ownership.release():
+                    _shut_down(serve, failures)
+    return None
+
+
+def _start_serve(serve: Any, listen: ListenConfig) -> None:
+    """Start Ray Serve unless it runs.
+
+    Raises:
+        RequestError: it runs, and listens at another address.
+    """
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    serve.start(
+        proxy_location="HeadOnly" if listen.loopback else "EveryNode",
+        http_options={"host": listen.host, "port": listen.port},
+        logging_config=_QUIET,
+    )
+    _check_listens_there(listen)  # another command may have started it meanwhile
+
+
+def _check_listens_there(listen: ListenConfig) -> None:
+    """Raise RequestError if Ray Serve runs and listens at another address."""
+    from ray.serve.context import _get_global_client  # noqa: PLC0415 - no public API tells the address
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return
+    running = client.http_config
+    if (running.host, running.port) != (listen.host, listen.port):
+        raise RequestError(
+            f"--host {listen.host} --port {listen.port}: Ray Serve already listens at "
+            f"{running.host}:{running.port} on this cluster: use that address, or stop it (serve shutdown)"
+        )
+
+
+def _shut_down(serve: Any, failures: tuple[type[Exception], ...]) -> None:
+    """Delete the deployment after its running requests; stop Ray Serve if it has no other application."""
+    with suppress(*failures):  # nothing can be done if Ray Serve has failed
+        serve.delete(APPLICATION)
+        if not serve.status().applications:
+            serve.shutdown()
+
+
+def _failure_line(serve: Any, error: Exception, failures: tuple[type[Exception], ...]) -> str:
+    """Return why a deployment failed, in one line: what a replica raised, if Ray Serve reports it."""
+    messages: list[str] = []
+    with suppress(*failures):  # Ray Serve may have failed itself
+        if status := serve.status().applications.get(APPLICATION):
+            messages = [status.message, *(each.message for each in status.deployments.values())]
+    return error_line(RuntimeError("\n".join((str(error), *messages))))
+
+
+class _SignalError(BaseException):
+    """A signal was received."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _signals_raised() -> Iterator[Callable[[], None]]:
+    """Raise _SignalError on signals in the block; yields a function that ignores them from then on."""
+
+    def raise_signal(number: int, _: object) -> None:
+        raise _SignalError(number)
+
+    def ignore() -> None:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+    handlers = {number: signal.signal(number, raise_signal) for number in _SIGNALS}
+    try:
+        yield ignore
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

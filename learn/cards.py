@@ -1,0 +1,210 @@
+"""Model cards: the README.md of an adapter, with its origin and its measured effect.
+
+Each card is made of a job and its result, the command line, and the file name of the rows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, astuple
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..convert.adapter.basis import TARGET_MODULES
+from ..convert.adapter.delta import CONFIG_FILE
+from ..convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code
+from ..errors import OutputError
+from ..files.atomic_write import atomic_write
+
+if TYPE_CHECKING:
+    from .grpo import GrpoResult, GrpoSettings
+    from .job import TrainingJob
+    from .npg import NpgResult
+    from .sft import SftResult
+    from .tune import TuneJob, TuneResult
+
+_CARD = "README.md"
+_KINDS = {"lora": "LoRA", "tinylora": "TinyLoRA"}
+
+
+def check_card(folder: Path) -> None:
+    """Check, before any work, that write_card() will replace no README.md but an adapter's.
+
+    Raises:
+        OutputError: the folder has one, but no adapter.
+    """
+    card = folder / _CARD
+    if card.exists() and not (folder / CONFIG_FILE).exists():
+        raise OutputError(f"{card}: is not of an adapter, and would be overwritten: choose another output")
+
+
+def write_card(folder: Path, text: str) -> None:
+    """Write a card to an adapter's folder.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with atomic_write(folder / _CARD) as file:
+        file.write(text.encode())
+
+
+def _front_matter(base_id: str, *tags: str) -> str:
+    """The YAML metadata that the hub reads."""
+    lines = "\n".join(f"- {tag}" for tag in (f"base_model:adapter:{base_id}", *tags))
+    return (
+        f"---\nbase_model: {base_id}\nlibrary_name: peft\npipeline_tag: text-generation\n"
+        f"tags:\n{lines}\n---\n"
+    )
+
+
+def _table(values: Mapping[str, object]) -> str:
+    return "\n".join(f"| {key} | {value} |" for key, value in values.items())
+
+
+def tune_card(job: "TuneJob", result: "TuneResult", command: str, data: str) -> str:
+    """The card of an adapter tuned by forward passes."""
+    held, change = result.held_out, result.held_out.difference
+    low, high = 100 * change.low, 100 * change.high  # percentage points
+    before, after = held.accuracy
+    numbers = result.best.numbers.astype(np.float32)
+    origin, model = job.basis.origin, job.model.name
+    source = job.contrast.rollouts.path.name if job.contrast else data
+    code = encode_short_code(ShortCode(origin.name, basis_fingerprint(origin.id), numbers))
+    return f"""{_front_matter(job.base_id, "tinylora")}# {job.out.name}
+A TinyLoRA adapter of {len(numbers)} numbers over {job.base_id}.
+All modules of {", ".join(TARGET_MODULES)} share them.
+As a code, exact: `{code}`
+
+## How it was made
+By forward passes of the quantized model {model} only, without gradients: CMA-ES over the numbers, each
+candidate a run-time adapter.
+
+```
+{command}
+```
+
+| spent | |
+| --- | --- |
+| generations | {result.search.generation}, with {result.search.restarts} restarts |
+| questions put to candidates | {result.questions:,} of {source} |
+| time | {result.seconds / 60:.0f} minutes, {result.model_share:.2f} of it in the model |
+| first step | {result.search.settings.sigma:.2g} |
+| chosen after generation | {result.best.generation} |
+
+Basis: {origin.id}, of weights with SHA-256 {origin.base_sha256}.
+
+## What it changed
+On {len(held.before)} held-out questions, which nothing was chosen on, answered by the same quantized model:
+
+| | right |
+| --- | --- |
+| before | {before:.1%} ({sum(held.before)}) |
+| after | {after:.1%} ({sum(held.after)}) |
+| gained, lost | {held.gained}, {held.lost} |
+| difference | {100 * (after - before):+.1f} points |
+| its 95 % interval, by Newcombe | {low:+.1f} to {high:+.1f} points |
+"""
+
+
+def sft_card(job: "TrainingJob", result: "SftResult", command: str, data: str) -> str:
+    """The card of an adapter trained on worked solutions."""
+    recipe, held, change = job.recipe, result.held_out, result.held_out.difference
+    validation = ", ".join(f"{loss:.4f}" for loss in result.validation)
+    form = "; the answer ends in `#### number`" if recipe.final_line else ""
+    form += "; results that the calculator inserts are not learned" if recipe.calculator else ""
+    return f"""{_front_matter(job.base_id, recipe.kind)}# {job.out.name}
+A {_KINDS[recipe.kind]} adapter of {result.trained_numbers:,} trained numbers over {job.base_id}.
+Its weights stay frozen; adapted are {", ".join(TARGET_MODULES)} of every layer.
+
+## How it was made
+Supervised, on a CPU: the loss on the answer's tokens only, after the chat template with its own
+system prompt and the question as the user's turn{form}. Adam, cosine schedule.
+
+```
+{command}
+```
+
+- Rows: {result.rows:,} of {data}, {result.tokens:,} tokens, {result.steps} steps
+- Time: {result.train_s / 60:.1f} minutes, since the last resume, {recipe.threads} threads
+- Base weights: SHA-256 {job.base_sha256}
+
+| hyperparameter | value |
+| --- | --- |
+{_table(asdict(recipe))}
+
+## What it changed
+On {len(held.tokens)} questions that it was never trained on ({sum(held.tokens):,} answer tokens):
+
+| loss | nats a token |
+| --- | --- |
+| before | {held.loss_before:.4f} |
+| after | {held.loss_after:.4f} |
+| after - before | {held.loss_after - held.loss_before:+.4f} |
+| its 95 % interval, by paired bootstrap over questions | {change.low:+.4f} to {change.high:+.4f} |
+| after each epoch, on the first of them | {validation} |
+"""
+
+
+def npg_card(job: "TrainingJob", result: "NpgResult", kl: float, command: str, data: str) -> str:
+    """The card of an adapter that is one natural policy gradient step."""
+    low, gain, high = (f"{100 * value:+.1f}" for value in astuple(result.gain))
+    start = f"the adapter {result.start.name}, which sampled them" if result.start else "the base"
+    return f"""{_front_matter(job.base_id, job.recipe.kind)}# {job.out.name}
+A {_KINDS[job.recipe.kind]} adapter of {result.trained_numbers:,} trained numbers over {job.base_id}.
+
+## How it was made
+Reinforcement by one step of the natural policy gradient, on {result.solutions:,} right and wrong solutions of
+{data}, sampled at temperature {result.temperature:g}, where {result.questions:,} questions were asked.
+Its length is {kl:g} nats of KL divergence per token, to second order. It starts from {start}.
+
+```
+{command}
+```
+
+- Damping of the Fisher matrix, by cross-validation: {result.damping:g} of its largest eigenvalue
+- Basis: {result.basis}; seed of the folds: {job.recipe.seed}
+- Matrices multiplied in {"bfloat16" if job.recipe.bf16 else "float32"}
+- Time: {result.seconds / 60:.1f} minutes, since the last resume, {job.recipe.threads} threads
+- Base weights: SHA-256 {job.base_sha256}
+
+## What it changed
+Expected, not measured: {gain} points of right ones among solutions sampled so ({low} to {high}, 95 %
+bootstrap over questions), to first order, by cross-validation over all questions asked.
+"""
+
+
+def grpo_card(
+    job: "TrainingJob", result: "GrpoResult", settings: "GrpoSettings", command: str, data: str
+) -> str:
+    """The card of an adapter trained by rewards."""
+    recipe = job.recipe
+    return f"""{_front_matter(job.base_id, recipe.kind)}# {job.out.name}
+A {_KINDS[recipe.kind]} adapter of {result.trained_numbers:,} trained numbers over {job.base_id}.
+
+## How it was made
+By GRPO (trl), rewarded for a right final answer, at a learning rate of {recipe.learning_rate}.
+
+```
+{command}
+```
+
+| a step | |
+| --- | --- |
+{_table(asdict(settings))}
+
+Time: {result.seconds / 60:.1f} minutes, since the last resume, {recipe.threads} threads.{_real_run(result)}
+
+## What it changed
+The mean reward of the first fifth of the steps was {result.first_mean:.3f}, of the last
+{result.last_mean:.3f}.
+"""
+
+
+def _real_run(result: "GrpoResult") -> str:
+    hours = result.real_run_hours
+    if hours is None:
+        return ""
+    return (
+        f" Three epochs of GSM8K, eight answers to a\nquestion, would take {hours:,.0f} hours at this pace: "
+        "they are a GPU's work."
+    )

@@ -1,0 +1,236 @@
+"""Tokenized training rows, and the loss on their answers. The prompt format is that of the runtime."""
+# ruff: noqa: PLC0415 - torch takes seconds to import and comes with an extra
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ..convert.vocabulary.tokenizer_tables import TEXT_BYTES
+from ..errors import CheckpointError, one_line, shorten
+from ..files.progress import Progress, no_progress
+from ..models.rows import TrainingRow
+from ..runtime.engine.output_stream import sampled_mask
+from ..runtime.llama.logits import kept_tokens
+from ..runtime.request import FULL_DISTRIBUTION, Sampling
+from .rollout_rows import SampledRow
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row in tokens.
+
+    Attributes:
+        ids: the prompt, then the answer, which the loss is on, with the end-of-turn token unless cut off.
+        prompt_tokens: tokens of the prompt.
+        inserted: places of the answer's tokens that the calculator inserts; the loss is not on them.
+        weight: factor of the loss in training.
+        question: the question.
+    """
+
+    ids: list[int]
+    prompt_tokens: int
+    inserted: frozenset[int] = frozenset()
+    weight: float = 1.0
+    question: str = ""
+
+    @property
+    def loss_places(self) -> list[int]:
+        """Places of the tokens that the loss is on."""
+        return [place for place in range(self.prompt_tokens, len(self.ids)) if place not in self.inserted]
+
+    @property
+    def answer_tokens(self) -> int:
+        """The number of tokens that the loss is on."""
+        return len(self.ids) - self.prompt_tokens - len(self.inserted)
+
+    @property
+    def identity(self) -> list[object]:
+        """What a run's id depends on. Not the prompt: some chat templates write the date of today."""
+        return [self.question, self.ids[self.prompt_tokens :], self.weight]
+
+
+def prompt_text(tokenizer: Any, question: str) -> str:
+    """Apply the chat template, with its default system prompt, to a question.
+
+    Raises:
+        CheckpointError: the template rejects a question alone, or fails.
+    """
+    chat = [{"role": "user", "content": question}]
+    try:
+        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # untrusted code raises anything
+        raise CheckpointError(f"the chat template of the base failed: {one_line(error)}") from None
+
+
+@dataclass(frozen=True)
+class _Vocabulary:
+    """A tokenizer of transformers as the runtime's calculator uses one."""
+
+    tokenizer: Any
+
+    @cached_property
+    def added(self) -> dict[int, Any]:
+        """The added tokens by id; transformers makes a new dict each time."""
+        return dict(self.tokenizer.added_tokens_decoder)
+
+    def token_to_piece(self, token: int) -> bytes:
+        if token in self.added:
+            return b"" if self.added[token].special else str(self.added[token].content).encode()
+        text = self.tokenizer.convert_ids_to_tokens(token) or ""
+        try:
+            # decode() would replace half a character.
+            return bytes(TEXT_BYTES[character] for character in text)
+        except KeyError:
+            raise CheckpointError(
+                f"the calculator needs a byte-level tokenizer, but the base has the token {shorten(text)}"
+            ) from None
+
+    def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def encode_example(
+    tokenizer: Any, row: TrainingRow, *, final_line: bool = True, calculator: bool = False
+) -> Example:
+    """Tokenize a row as the runtime tokenizes a question and its answer.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        row: the row.
+        final_line: whether a last line with the final answer follows the solution.
+        calculator: whether the loss leaves out results that the runtime's calculator inserts.
+
+    Raises:
+        CheckpointError: the chat template fails, or the tokenizer is none that the calculator can read.
+    """
+    answer = row.target if final_line else row.solution
+    answer_ids = tokenizer(answer, add_special_tokens=False).input_ids
+    prompt_ids = _prompt_ids(tokenizer, row.question)
+    return _example(tokenizer, row.question, prompt_ids, answer_ids, calculator=calculator)
+
+
+def encode_sampled(tokenizer: Any, row: SampledRow, *, calculator: bool = False) -> Example:
+    """Make the example of a solution that the model sampled.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        row: the row.
+        calculator: see encode_example().
+
+    Raises:
+        CheckpointError: as encode_example(), or the solution was sampled with another chat template or
+            tokenizer.
+    """
+    prompt_ids = _prompt_ids(tokenizer, row.question)
+    found = None
+    if len(prompt_ids) != row.prompt_tokens:
+        asked = shorten(row.question)
+        found = f"the prompt of {asked} has {row.prompt_tokens} tokens there, {len(prompt_ids)} here"
+    elif unknown := [token for token in row.tokens if not 0 <= token < len(tokenizer)]:
+        found = f"the base has no token {unknown[0]}"
+    if found:
+        raise CheckpointError(
+            f"the rollouts are of another chat template or tokenizer than the base: {found}"
+        )
+    example = _example(tokenizer, row.question, prompt_ids, row.tokens, calculator=calculator)
+    return replace(example, ids=example.ids if row.ended else example.ids[:-1], weight=row.weight)
+
+
+def _prompt_ids(tokenizer: Any, question: str) -> list[int]:
+    return list(tokenizer(prompt_text(tokenizer, question), add_special_tokens=False).input_ids)
+
+
+def _example(
+    tokenizer: Any, question: str, prompt: list[int], answer: Sequence[int], *, calculator: bool
+) -> Example:
+    mask = sampled_mask(_Vocabulary(tokenizer), answer) if calculator else []
+    inserted = frozenset(place for place, sampled in enumerate(mask, len(prompt)) if not sampled)
+    return Example([*prompt, *answer, tokenizer.eos_token_id], len(prompt), inserted, question=question)
+
+
+def batches(examples: Sequence[Example], rows: int, seed: int) -> list[list[Example]]:
+    """Group `examples` into batches of `rows` examples of similar length, in an order drawn from `seed`."""
+    rng = random.Random(seed)  # noqa: S311
+    shuffled = rng.sample(examples, len(examples))
+    pools = (shuffled[i : i + 16 * rows] for i in range(0, len(shuffled), 16 * rows))
+    by_length = [sorted(pool, key=lambda example: len(example.ids)) for pool in pools]
+    cut = [pool[i : i + rows] for pool in by_length for i in range(0, len(pool), rows)]
+    return rng.sample(cut, len(cut))
+
+
+def row_losses(
+    model: Any, batch: Sequence[Example], *, bf16: bool = False, sampling: Sampling = FULL_DISTRIBUTION
+) -> torch.Tensor:
+    """The negative log-likelihood of each example's answer.
+
+    Args:
+        model: transformers model.
+        batch: the examples, computed in one forward pass.
+        bf16: multiply matrices in bfloat16.
+        sampling: the likelihood is that after this temperature, above 0, and these cut-offs. A token of the
+            answer that they remove counts as if they kept it beside the others.
+
+    Returns:
+        Nats summed over the answer's tokens, (rows,).
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    # Causal attention never sees padding on the right: no mask is needed, and the fast kernel applies.
+    longest = max(len(example.ids) for example in batch)
+    padded = [example.ids + [0] * (longest - len(example.ids)) for example in batch]
+    ids = torch.tensor(padded)  # (rows, tokens)
+    counts = torch.tensor([example.answer_tokens for example in batch])
+    row = torch.repeat_interleave(torch.arange(len(batch)), counts)  # (answer tokens,)
+    column = torch.tensor([place for example in batch for place in example.loss_places])
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        decoded = model.get_decoder()(input_ids=ids, use_cache=False)
+        hidden = decoded.last_hidden_state[row, column - 1]  # (answer tokens, width)
+        logits = model.get_output_embeddings()(hidden)  # (answer tokens, vocabulary)
+    logits, targets = logits.float(), ids[row, column]
+    if sampling != FULL_DISTRIBUTION:
+        # In place: a copy can take a gigabyte.
+        logits.masked_fill_(_cut_off(logits, targets, sampling), -math.inf).div_(sampling.temperature)
+    losses = cross_entropy(logits, targets, reduction="none")
+    return torch.zeros(len(batch)).index_add(0, row, losses)
+
+
+def _cut_off(logits: torch.Tensor, targets: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Which tokens the sampling never chooses, (answer tokens, vocabulary), without the targets."""
+    import torch
+
+    removed = torch.ones(logits.shape, dtype=torch.bool)
+    for row, values in zip(removed, logits.detach().numpy(), strict=True):
+        row[torch.from_numpy(kept_tokens(values, sampling))] = False
+    return removed.scatter_(1, targets[:, None], value=False)
+
+
+def held_out_losses(
+    model: Any,
+    examples: Sequence[Example],
+    batch_rows: int = 8,
+    progress: Progress = no_progress,
+    *,
+    bf16: bool = False,
+) -> list[float]:
+    """The loss of each example as in `row_losses()`, in the order of `examples`."""
+    import torch
+
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
+    losses = [0.0] * len(examples)
+    with torch.inference_mode():
+        for start in range(0, len(order), batch_rows):
+            indices = order[start : start + batch_rows]
+            batch = row_losses(model, [examples[i] for i in indices], bf16=bf16).tolist()
+            for i, loss in zip(indices, batch, strict=True):
+                losses[i] = loss
+            progress(min(start + batch_rows, len(order)), len(order))
+    return losses

@@ -1,0 +1,91 @@
+"""A training job: the inputs, model set-up and output of supervised training and of GRPO."""
+# ruff: noqa: PLC0415 - torch and safetensors come with an extra
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..convert.adapter.basis import Basis
+from ..convert.source.checkpoint import weights_sha256
+from ..files.disk_sync import sync_folder, sync_tree
+from ..files.output import check_folder, make_folder, output_errors
+from ..files.temporary_folder import locked_folder
+from .base_model import load_base_model
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One adapter to train.
+
+    Attributes:
+        base: folder of safetensors or a GGUF, which is dequantized to float32.
+        out: PEFT folder to write. It also holds the checkpoint from which an interrupted run resumes.
+        recipe: hyperparameters.
+        basis: the frozen factors of a TinyLoRA; by default PEFT computes its own.
+        base_id: name of the base to record in the adapter; by default its path.
+    """
+
+    base: Path
+    out: Path
+    recipe: Recipe
+    basis: Basis | None = None
+    base_id: str = ""
+
+    @cached_property
+    def base_sha256(self) -> str:
+        """See Checkpoint.sha256(). The base may be of an architecture that only transformers supports."""
+        return weights_sha256([self.base] if self.base.is_file() else self.base.glob("*.safetensors"))
+
+    def run_id(self, *inputs: object) -> str:
+        """Hash of the base, the recipe, the basis and `inputs`: all that a run's result depends on."""
+        basis = self.basis and self.basis.origin.id
+        identity = [self.base_sha256, asdict(self.recipe), basis, *inputs]
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+    def load(self) -> tuple[Any, Any]:
+        """Check the output folder, load the base, and seed torch.
+
+        The folder is created with the first file in it, so that bad input leaves no empty one.
+
+        Returns:
+            The transformers model and its tokenizer.
+
+        Raises:
+            CheckpointError: the base cannot be loaded.
+            OutputError: files cannot be written to the folder.
+            ThirteenError: the `train` extra is not installed.
+        """
+        check_folder(self.out)
+        model, tokenizer = load_base_model(self.base)
+        import torch
+
+        torch.set_num_threads(self.recipe.threads)
+        torch.manual_seed(self.recipe.seed)
+        return model, tokenizer
+
+    def save(self, adapted: Any) -> None:
+        """Save the adapter of a PEFT model. The same weights give the same files, which are then on disk.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        from safetensors import SafetensorError
+
+        make_folder(self.out)
+        with output_errors(self.out, SafetensorError), locked_folder(self.out, ".adapter") as part:
+            adapted.peft_config["default"].base_model_name_or_path = self.base_id or str(self.base)
+            adapted.save_pretrained(part, save_embedding_layers=False)  # "auto" asks the hub for the base
+            path = part / "adapter_config.json"
+            config = json.loads(path.read_text(encoding="utf-8"))
+            config["target_modules"] = sorted(config["target_modules"])  # PEFT stores a set
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            sync_tree(part)
+            for file in sorted(part.iterdir(), key=lambda file: file.suffix == ".safetensors"):
+                file.replace(self.out / file.name)  # the weights last
+            sync_folder(self.out)

@@ -1,0 +1,115 @@
+"""The natural policy gradient of a few hundred numbers, from solutions that were sampled once.
+
+REINFORCE pushes a solution's log-likelihood by its outcome, less the mean outcome of its question. Over a
+few hundred questions this gradient is mostly noise; an optimizer that follows it in small batches wanders.
+The natural gradient (Kakade, "A Natural Policy Gradient", 2001) divides it by the Fisher matrix: it gains the
+most for what it changes in the solutions. For a few hundred numbers that is one small linear system. The
+damping of the matrix is chosen by cross-validation over questions, which also tells what a step will bring.
+The length of the step follows from the KL divergence, as in TRPO (arXiv 1502.05477), without its line search.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..stats.bootstrap import Passages, mean_interval, sum_by_passage
+from ..stats.interval import FloatArray, Interval
+
+DAMPINGS = tuple(10.0**-power for power in range(6))  # fractions of the Fisher matrix's largest eigenvalue
+_FOLDS = 5
+_TINY = 1e-30  # keeps solutions without any gradient from a division by zero
+
+
+@dataclass(frozen=True)
+class SampledScores:
+    """Sampled solutions as the policy gradient sees them.
+
+    Attributes:
+        scores: gradient of each solution's log-likelihood by the trained numbers, (solutions, numbers), at
+            the temperature, and with the cut-offs, at which it was sampled.
+        advantages: weight of each solution, such that a question's weighted sum of scores estimates the
+            gradient of its chance of a right solution, (solutions,).
+        questions: the question of each, by number or text, (solutions,).
+        tokens: sampled tokens of each, (solutions,).
+        asked: number of questions. Those whose solutions are all right or all wrong need not be among the
+            solutions, as their gradient is zero, but they count: to leave them out would overstate a gain.
+    """
+
+    scores: FloatArray
+    advantages: FloatArray
+    questions: Passages
+    tokens: FloatArray
+    asked: int
+
+
+@dataclass(frozen=True)
+class NaturalStep:
+    """A step from the model that sampled the solutions.
+
+    Attributes:
+        numbers: change of the trained numbers, (numbers,).
+        damping: of the Fisher matrix, as a fraction of its largest eigenvalue.
+        gain: the change of the fraction of right solutions, to first order, over all questions asked, each by
+            a step that was not computed from it.
+    """
+
+    numbers: FloatArray
+    damping: float
+    gain: Interval
+
+
+def natural_step(sampled: SampledScores, kl: float, seed: int = 0) -> NaturalStep:
+    """Compute the step that gains the most right solutions at a KL divergence from what sampled them.
+
+    Divergence and gain are those of a small step, to second and to first order. Neither is measured.
+
+    Args:
+        sampled: solutions to at least 10 questions.
+        kl: divergence in nats per token.
+        seed: seed of the folds.
+    """
+    values, vectors = np.linalg.eigh(sampled.scores.T @ sampled.scores / len(sampled.scores))
+    values = values.clip(0)
+    weighted = sampled.advantages[:, None] * sampled.scores
+    mixed = sum_by_passage(weighted, sampled.questions) @ vectors
+    gradients = np.pad(mixed, ((0, sampled.asked - len(mixed)), (0, 0)))  # (questions asked, numbers)
+    length = np.sqrt(2 * kl * sampled.tokens.mean())  # KL of a solution: half the squared length
+    problem = _Eigenbasis(gradients, values, length)
+    fold = np.random.default_rng(seed).permutation(len(gradients)) % _FOLDS
+    gain = mean_interval(problem.left_out_gains(fold))
+    damping = problem.best_damping()
+    return NaturalStep(vectors @ problem.step(damping), damping, gain)
+
+
+@dataclass(frozen=True)
+class _Eigenbasis:
+    """Gradients along the eigenvectors of the Fisher matrix."""
+
+    gradients: FloatArray  # (questions, numbers)
+    eigenvalues: FloatArray  # (numbers,), ascending
+    length: float  # of a step, in the Fisher matrix's norm
+
+    def step(self, damping: float) -> FloatArray:
+        """The damped natural gradient of all questions, scaled to the length."""
+        direction = self.gradients.mean(0) / (self.eigenvalues + damping * self.eigenvalues[-1] + _TINY)
+        norm = np.sqrt((direction**2 * self.eigenvalues).sum())
+        return np.asarray(direction * (self.length / (norm + _TINY)))
+
+    def best_damping(self) -> float:
+        """The damping whose gain on left-out questions is the surest."""
+
+        def signal_to_noise(damping: float) -> float:
+            gains = self.left_out_gains(np.arange(len(self.gradients)) % _FOLDS, damping)
+            return float(gains.mean() / (gains.std() + _TINY))
+
+        return max(DAMPINGS, key=signal_to_noise)
+
+    def left_out_gains(self, fold: NDArray[np.int64], damping: float | None = None) -> FloatArray:
+        """The gain of each question by the step from the other folds, which by default choose the damping."""
+        gains = np.empty(len(self.gradients))
+        for number in range(_FOLDS):
+            rest = replace(self, gradients=self.gradients[fold != number])
+            step = rest.step(rest.best_damping() if damping is None else damping)
+            gains[fold == number] = self.gradients[fold == number] @ step
+        return gains

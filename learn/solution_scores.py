@@ -1,0 +1,155 @@
+"""Scores of sampled solutions: the gradients of their log-likelihoods by TinyLoRA's numbers.
+
+An adapted module adds B R A x to its output, where R = sum_i v_i P_i. While v is zero, the gradient by R is
+the sum over tokens of (B^T g) (A x)^T, if g is the gradient by the module's output. So hooks on the frozen
+base give the gradient of every solution of a batch apart, from one backward pass (as in arXiv 1510.01799).
+Other numbers are merged into the base first; the gradient is then by a change of them.
+"""
+# ruff: noqa: PLC0415 - torch takes seconds to import and comes with an extra
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..convert.adapter.basis import TARGET_MODULES, Basis
+from ..errors import AdapterError, ThirteenError
+from ..files.progress import Progress, no_progress
+from ..files.safetensors import Rows
+from ..runtime.request import FULL_DISTRIBUTION, Sampling
+from ..stats.interval import FloatArray
+from .examples import Example, row_losses
+from .resume import ScoreState, TrainCheckpoint
+
+if TYPE_CHECKING:
+    import torch
+
+
+def solution_scores(  # noqa: PLR0913 - the inputs of a run
+    model: Any,
+    basis: Basis,
+    examples: Sequence[Example],
+    *,
+    start: Rows | None = None,
+    batch_rows: int = 8,
+    bf16: bool = False,
+    sampling: Sampling = FULL_DISTRIBUTION,
+    checkpoint: TrainCheckpoint[ScoreState] | None = None,
+    progress: Progress = no_progress,
+) -> FloatArray:
+    """Compute the scores of solutions.
+
+    Args:
+        model: frozen transformers model without an adapter; `start` is merged into it.
+        basis: basis of the numbers.
+        examples: the solutions.
+        start: the numbers at which the gradients are computed, (numbers,); by default zeros.
+        batch_rows: solutions in one pass.
+        bf16: multiply matrices in bfloat16.
+        sampling: the likelihoods are those after this temperature and these cut-offs.
+        checkpoint: file to resume from and to save the state to.
+        progress: called with the number of solutions done and of all solutions.
+
+    Returns:
+        The scores, (solutions, numbers).
+
+    Raises:
+        AdapterError: the basis is of another base, or lacks modules of it.
+        ThirteenError: a score is not finite, or the checkpoint belongs to another run.
+        OutputError: the checkpoint cannot be written.
+    """
+    import torch
+
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
+    saved = checkpoint.load() if checkpoint else None
+    done = list(saved.scores) if saved else []  # in that order
+    with _recorded(model, basis) as inner:
+        if start is not None:
+            _merge(model, basis, start)
+        for first in range(len(done), len(order), batch_rows):
+            batch = [examples[i] for i in order[first : first + batch_rows]]
+            losses = row_losses(model, batch, bf16=bf16, sampling=sampling)
+            losses.sum().backward()  # type: ignore[no-untyped-call]  # by torch
+            scores = _by_numbers(inner, basis)
+            if not scores.isfinite().all():
+                raise ThirteenError("the gradient of a solution's likelihood is not finite: try --no-bf16")
+            done += scores
+            batches = first // batch_rows + 1
+            if checkpoint and (batches % checkpoint.every == 0 or len(done) == len(order)):
+                checkpoint.save(ScoreState(torch.stack(done)))
+            progress(len(done), len(order))
+    in_order = np.empty((len(order), basis.origin.numbers))
+    in_order[order] = torch.stack(done).numpy()
+    return in_order
+
+
+@contextmanager
+def _recorded(model: Any, basis: Basis) -> Iterator[dict[str, torch.Tensor]]:
+    """Fill a dict, at each backward pass, with the gradient by R of each module, (rows, r, r)."""
+    import torch
+
+    inner: dict[str, torch.Tensor] = {}
+    modules = dict(model.named_modules())
+    adapted = {name for name in modules if name.rpartition(".")[2] in TARGET_MODULES}
+    if lacking := sorted(adapted - basis.factors.keys()):
+        raise AdapterError(f"the basis is of {basis.origin.name}: it lacks the model's {lacking[0]!r}")
+    embeddings = model.get_input_embeddings()  # nothing before them changes, so gradients end there
+    hooks = [embeddings.register_forward_hook(lambda _, __, output: output.requires_grad_())]
+    try:
+        for name, factors in basis.factors.items():
+            weight = getattr(modules.get(name), "weight", None)
+            shape = (len(factors.b), factors.a.shape[1])
+            if weight is None or tuple(weight.shape) != shape:
+                found = "missing" if weight is None else f"{tuple(weight.shape)} in the model"
+                raise AdapterError(f"the basis is of {basis.origin.name}: its {name!r} is {shape}, {found}")
+            a, b = torch.from_numpy(factors.a), torch.from_numpy(factors.b)
+            hooks.append(modules[name].register_forward_hook(partial(_watch, inner, name, a, b)))
+        yield inner
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _merge(model: Any, basis: Basis, numbers: Rows) -> None:
+    import torch
+
+    modules = dict(model.named_modules())
+    with torch.no_grad():
+        for name, delta in basis.deltas(numbers).items():
+            modules[name].weight += torch.from_numpy(delta.b @ delta.a)
+
+
+def _watch(  # noqa: PLR0913, PLR0917 - as torch calls a hook, after what is bound
+    inner: dict[str, torch.Tensor],
+    name: str,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    module: Any,
+    inputs: tuple[torch.Tensor, ...],
+    output: torch.Tensor,
+) -> None:
+    """Have the backward pass record the gradient by R of one module; A x is all that is kept for it."""
+    import torch
+
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        reduced = inputs[0].float() @ a.T  # (rows, tokens, r)
+
+    def record(gradient: torch.Tensor) -> None:
+        inner[name] = (gradient.float() @ b).mT @ reduced  # (rows, r, r)
+
+    output.register_hook(record)  # type: ignore[no-untyped-call]  # as torch declares it
+
+
+def _by_numbers(inner: dict[str, torch.Tensor], basis: Basis) -> torch.Tensor:
+    """The scores of a batch by the numbers, (rows, numbers): the loss is a negative log-likelihood."""
+    import torch
+
+    parts = (
+        torch.einsum("bjk,ijk->bi", inner[name], torch.from_numpy(factors.p))
+        for name, factors in basis.factors.items()
+    )
+    return -torch.stack(list(parts)).sum(0)

@@ -1,0 +1,66 @@
+"""Response formats of /v1/answer and /v1/check."""
+
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ...runtime.answer import Answer
+from ...runtime.arithmetic.calculator import check_steps, is_verified
+from ...runtime.arithmetic.final_answer import final_answer, format_number
+from ...runtime.arithmetic.step_stream import StepStream
+from ...runtime.engine.handle import Piece
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFormatter:
+    """Formats answers of /v1/answer.
+
+    Attributes:
+        model: model name.
+        dropped_turns: how many earlier turns of the conversation were dropped.
+    """
+
+    model: str
+    dropped_turns: int = 0
+
+    def response(self, answer: Answer) -> dict[str, Any]:
+        """JSON of an answer, with the model name and the token rates."""
+        usage, timings = answer.usage, answer.timings
+        rates = {
+            "prefill_tokens_per_s": timings.prefill_tokens_per_s(usage),
+            "decode_tokens_per_s": timings.decode_tokens_per_s(usage),
+        }
+        fields = asdict(answer)
+        return {
+            "model": self.model,
+            **fields,
+            "timings": {**fields["timings"], **rates},
+            "dropped_turns": self.dropped_turns,
+        }
+
+    async def events(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Events of a streamed answer.
+
+        Args:
+            pieces: the answer as it is generated.
+
+        Yields:
+            Event name and data: "text" for new text, "step" for an equation when it is complete, and "answer"
+            last.
+        """
+        stream, sent_steps = StepStream(), 0
+        async for piece in pieces:
+            if piece.text:
+                yield "text", {"text": piece.text}
+            for step in piece.answer.steps[sent_steps:] if piece.answer else stream.feed(piece.text):
+                sent_steps += 1
+                yield "step", asdict(step)
+            if piece.answer:
+                yield "answer", self.response(piece.answer)
+
+
+def check_claim(claim: str) -> dict[str, Any]:
+    """JSON of an arithmetic claim: its equations, whether they hold, and its final value."""
+    number, found = final_answer(claim), check_steps(claim)
+    value = None if number is None else format_number(number)
+    return {"steps": [asdict(step) for step in found], "verified": is_verified(found, value), "value": value}

@@ -1,0 +1,126 @@
+"""Ollama's API: engine requests from request bodies, and lines of responses from answers."""
+
+from collections.abc import AsyncIterator, Callable
+from time import time
+from typing import Any
+
+from ...runtime.answer import Answer
+from ...runtime.engine.handle import Piece
+from ...runtime.grammar.grammar import from_schema
+from ...runtime.prompt.prompt_encoder import Message
+from ...runtime.request import Request, StopReason
+from ..http_errors import HttpError
+from .model_description import timestamp
+from .ollama_models import OllamaChatRequest, OllamaGenerateRequest, OllamaOptions, OllamaRequest
+from .openai_api import Source
+from .request_models import MAX_TOKENS_DEFAULT
+
+Json = dict[str, Any]
+
+_DONE_REASONS = {StopReason.END: "stop", StopReason.STOP: "stop", StopReason.LENGTH: "length"}
+_NS = 1_000_000_000
+
+
+def chat_messages(body: OllamaChatRequest) -> list[Message]:
+    """Messages of a chat request."""
+    return [Message(message.role, message.content) for message in body.messages]
+
+
+def generate_messages(body: OllamaGenerateRequest) -> list[Message]:
+    """Messages of a request with one prompt."""
+    system = [Message("system", body.system)] if body.system else []
+    return [*system, Message("user", body.prompt)]
+
+
+def max_tokens(options: OllamaOptions, tokens_max: int, context: int) -> int:
+    """Maximum tokens of an answer.
+
+    Args:
+        options: options of a request.
+        tokens_max: limit of the server.
+        context: tokens of the engine's context.
+
+    Raises:
+        HttpError: 400 an option is beyond a limit.
+    """
+    wanted = MAX_TOKENS_DEFAULT if options.num_predict is None else options.num_predict
+    for name, value, maximum in (
+        ("num_ctx", options.num_ctx, context),
+        ("num_predict", options.num_predict, tokens_max),
+    ):
+        if value is not None and value > maximum:
+            param = f"options.{name}"
+            raise HttpError(400, f"{param} is {value}, at most {maximum}", param=param)
+    return min(wanted, tokens_max) if wanted > 0 else tokens_max
+
+
+def ollama_request(body: OllamaRequest, prompt: tuple[int, ...], source: Source, max_tokens: int) -> Request:
+    """Engine request of a request that generates text.
+
+    Raises:
+        RequestError: an option is invalid for the engine, or the schema cannot be enforced.
+    """
+    return Request(
+        prompt,
+        max_tokens,
+        body.options.new_sampling(),
+        stop=body.options.stop,
+        calculator=body.calculator,
+        grammar=None if body.format is None else from_schema(body.format),
+        adapter=source.adapter,
+        namespace=source.namespace,
+    )
+
+
+def chat_content(text: str) -> Json:
+    """Text of an answer in /api/chat."""
+    return {"message": {"role": "assistant", "content": text}}
+
+
+def generate_content(text: str) -> Json:
+    """Text of an answer in /api/generate."""
+    return {"response": text}
+
+
+Content = Callable[[str], Json]
+
+
+def answer_json(model: str, answer: Answer, content: Content, *, streamed: bool = False) -> Json:
+    """Response with an answer, or the last line of a stream, which has no text.
+
+    Args:
+        model: model name.
+        answer: the answer.
+        content: makes the field of the text.
+        streamed: whether the text was streamed.
+    """
+    usage, timings = answer.usage, answer.timings
+    return {
+        **_line(model, content("" if streamed else answer.text)),
+        "done": True,
+        "done_reason": _DONE_REASONS[answer.stop_reason],
+        "total_duration": round((timings.first_token_s + timings.decode_s) * _NS),
+        "load_duration": 0,
+        "prompt_eval_count": usage.prompt_tokens,
+        "prompt_eval_duration": round(timings.prefill_s * _NS),
+        "eval_count": usage.completion_tokens,
+        "eval_duration": round(timings.decode_s * _NS),
+    }
+
+
+def loaded_json(model: str, content: Content) -> Json:
+    """Response to a request that asks for nothing, which clients send to load a model."""
+    return {**_line(model, content("")), "done": True, "done_reason": "load"}
+
+
+async def answer_lines(model: str, pieces: AsyncIterator[Piece], content: Content) -> AsyncIterator[Json]:
+    """Lines of a streamed answer; see answer_json()."""
+    async for piece in pieces:
+        if piece.text:
+            yield {**_line(model, content(piece.text)), "done": False}
+        if piece.answer:
+            yield answer_json(model, piece.answer, content, streamed=True)
+
+
+def _line(model: str, content: Json) -> Json:
+    return {"model": model, "created_at": timestamp(time()), **content}

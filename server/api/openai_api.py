@@ -1,0 +1,234 @@
+"""OpenAI chat and text completions: engine requests from request bodies, and the list of models."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from ...runtime.grammar.grammar import Grammar, from_schema
+from ...runtime.prompt.prompt_encoder import Message, ToolCall
+from ...runtime.request import Request, Sampling
+from ..http_errors import HttpError
+from .request_fields import JSON_OBJECT
+from .request_models import (
+    ChatMessage,
+    ChatRequest,
+    CompletionRequest,
+    MessageToolCall,
+    OpenAiRequest,
+    ResponseFormat,
+)
+from .tool_calls import ServerCall, ToolUse
+
+Json = dict[str, Any]
+
+LOGPROB_ENTRIES_MAX = 1 << 15  # of a response; they take 3 MB of JSON and 40 ms in which nothing else runs
+
+
+def chat_messages(body: ChatRequest) -> list[Message]:
+    """Messages of a chat request; the role "developer" is "system" in chat templates.
+
+    Raises:
+        HttpError: 400 a message lacks a field, or has one that is not for its role.
+    """
+    messages: list[Message] = []
+    for index, message in enumerate(body.messages):
+        path = f"messages[{index}]"
+        for number, call in enumerate(message.server_tool_calls or ()):  # a round each
+            _arguments(call.arguments, f"{path}.server_tool_calls[{number}].arguments")
+            run = ServerCall(call.name, call.arguments, call.result)
+            messages += call_messages("", [run], len(messages))
+        messages.append(_message(message, path))
+    return messages
+
+
+def call_messages(text: str, calls: Sequence[ServerCall], position: int) -> list[Message]:
+    """Messages of a round: its text with the calls that the server has run, and their results.
+
+    The ids of the calls differ from all others of the conversation, in which so many messages come before.
+    """
+    named = [
+        (ToolCall(f"call_{number}", call.name, json.loads(call.arguments)), call.result)
+        for number, call in enumerate(calls, position)
+    ]
+    results = [Message("tool", result, tool_call_id=call.id) for call, result in named]
+    return [Message("assistant", text, tuple(call for call, _ in named)), *results]
+
+
+def _message(message: ChatMessage, path: str) -> Message:
+    if message.content is None and not message.tool_calls:
+        raise HttpError(400, f"{path}.content is missing", param=f"{path}.content")
+    for field in ("tool_calls", "server_tool_calls"):
+        if getattr(message, field) and message.role != "assistant":
+            raise HttpError(400, f"{path}.{field} is only for the role assistant", param=f"{path}.{field}")
+    if (message.role == "tool") == (message.tool_call_id is None):
+        raise HttpError(
+            400,
+            f"{path}.tool_call_id is required for the role tool and not allowed otherwise",
+            param=f"{path}.tool_call_id",
+        )
+    role = "system" if message.role == "developer" else message.role
+    calls = enumerate(message.tool_calls or ())
+    tool_calls = tuple(_tool_call(call, f"{path}.tool_calls[{index}]") for index, call in calls)
+    return Message(role, message.text, tool_calls, message.tool_call_id)
+
+
+def _tool_call(call: MessageToolCall, path: str) -> ToolCall:
+    arguments = _arguments(call.function.arguments, f"{path}.function.arguments")
+    return ToolCall(call.id, call.function.name, arguments)
+
+
+def _arguments(text: str, path: str) -> Json:
+    try:
+        arguments = json.loads(text)
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise HttpError(400, f"{path} must be a JSON object, as text", param=path)
+    return arguments
+
+
+def response_grammar(response_format: ResponseFormat | None) -> Grammar | None:
+    """Grammar for the `response_format` of a chat request; see format_grammar() for the errors."""
+    if response_format is None:
+        return None
+    schema = response_format.json_schema.schema_ if response_format.json_schema else None
+    return format_grammar(response_format.type, schema, "response_format.json_schema")
+
+
+def format_grammar(kind: str, schema: Json | None, param: str) -> Grammar | None:
+    """Grammar for the format of an answer.
+
+    Args:
+        kind: text, json_object or json_schema.
+        schema: the schema of the last.
+        param: name of the field that has the schema.
+
+    Raises:
+        RequestError: the schema is invalid or cannot be enforced.
+        HttpError: 400 the schema is missing, or the type takes no schema.
+    """
+    if (schema is None) == (kind == "json_schema"):
+        raise HttpError(
+            400, f"{param} is required for the type json_schema and not allowed otherwise", param=param
+        )
+    if schema is not None:
+        return from_schema(schema)
+    return from_schema(JSON_OBJECT) if kind == "json_object" else None
+
+
+class Source(NamedTuple):
+    """What a request does not say itself: the engine's adapter, and the namespace of the prefix cache."""
+
+    adapter: str
+    namespace: str
+
+
+def chat_requests(
+    body: ChatRequest, prompt: tuple[int, ...], source: Source, tools: ToolUse
+) -> list[Request]:
+    """Engine requests of a chat request: `n` for its prompt.
+
+    Raises:
+        RequestError: a field is invalid for the engine.
+        HttpError: 400 fields contradict each other; see also response_grammar() and ToolUse.grammar().
+    """
+    if body.top_logprobs is not None and not body.logprobs:
+        raise HttpError(400, "top_logprobs requires logprobs: true", param="top_logprobs")
+    max_tokens = body.max_completion_tokens or body.max_tokens
+    return _requests(
+        body.model_copy(update={"max_tokens": max_tokens}),
+        [prompt],
+        source,
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        grammar=tools.grammar() or response_grammar(body.response_format),
+    )
+
+
+def completion_requests(
+    body: CompletionRequest, prompts: Sequence[tuple[int, ...]], source: Source
+) -> list[Request]:
+    """Engine requests of a text completion request: `n` for each prompt; raises as chat_requests() does."""
+    return _requests(body, prompts, source, logprobs=body.logprobs, grammar=None, report_end=body.echo)
+
+
+def check_completion(body: CompletionRequest) -> None:
+    """Check a request with `max_tokens: 0`, which the engine never sees.
+
+    Raises:
+        HttpError: 400 it has no echo either, or nothing to stream.
+    """
+    if body.max_tokens:
+        return
+    _check_stream_options(body)
+    if not body.echo:
+        raise HttpError(400, "max_tokens 0 requires echo: true", param="max_tokens")
+    if body.stream:
+        raise HttpError(400, "max_tokens 0 leaves nothing to stream", param="max_tokens")
+
+
+def _check_stream_options(body: OpenAiRequest) -> None:
+    if body.stream_options is not None and not body.stream:
+        raise HttpError(400, "stream_options requires stream: true", param="stream_options")
+
+
+def check_entries(body: OpenAiRequest, tokens: int, logprobs: int | None) -> None:
+    """Check how many log-probabilities `n` answers of so many tokens may have.
+
+    Raises:
+        HttpError: 400 they are too many.
+    """
+    entries = tokens * body.n * (1 + (logprobs or 0))
+    if logprobs is not None and entries > LOGPROB_ENTRIES_MAX:
+        raise HttpError(
+            400,
+            f"up to {entries} log-probabilities, at most {LOGPROB_ENTRIES_MAX}: reduce max_tokens, n or the "
+            "number of likeliest tokens",
+            param="logprobs",
+        )
+
+
+def _requests(  # noqa: PLR0913 - the differences between the endpoints
+    body: OpenAiRequest,
+    prompts: Sequence[tuple[int, ...]],
+    source: Source,
+    *,
+    logprobs: int | None,
+    grammar: Grammar | None,
+    report_end: bool = False,
+) -> list[Request]:
+    _check_stream_options(body)
+    check_entries(body, len(prompts) * body.max_tokens, logprobs)
+    return [
+        Request(
+            prompt,
+            body.max_tokens,
+            sampling,
+            stop=body.stop,
+            calculator=body.calculator,
+            grammar=grammar,
+            adapter=source.adapter,
+            namespace=source.namespace,
+            logprobs=logprobs,
+            report_end=report_end,
+        )
+        for prompt in prompts
+        for sampling in _samplings(body)
+    ]
+
+
+def _samplings(body: OpenAiRequest) -> list[Sampling]:
+    """Sampling of each of the `n` answers; they differ in the seed."""
+    sampling = body.new_sampling()
+    if body.n > 1 and body.temperature is None:
+        sampling = sampling.stochastic
+    return sampling.with_seeds(body.n)
+
+
+def model_list(names: Iterable[str], created: int) -> Json:
+    """Response of /v1/models."""
+    return {"object": "list", "data": [model_entry(name, created) for name in names]}
+
+
+def model_entry(name: str, created: int) -> Json:
+    """Response of /v1/models/{model}."""
+    return {"id": name, "object": "model", "created": created, "owned_by": "thirteen"}

@@ -1,0 +1,345 @@
+"""Request bodies of the HTTP API, as pydantic models.
+
+In a field with a default, null means the default, as in OpenAI's API.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from secrets import randbelow
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+
+from ...runtime.arithmetic import calculator_tool
+from ...runtime.request import LOGPROBS_MAX, SEED_MAX, TEMPERATURE_MIN, Sampling
+from ..request_limits import RequestLimits
+from .request_fields import (
+    EMPTY,
+    WHOLE,
+    Count,
+    FunctionName,
+    Name,
+    Nullable,
+    Prompts,
+    Schema,
+    StopTexts,
+    Text,
+    Zero,
+    list_or_text,
+    prompt_kind,
+)
+
+MAX_TOKENS_DEFAULT = 512
+CLAIM_CHARS_MAX = 4096
+MESSAGES_MAX = 1024
+_TURNS_MAX = MESSAGES_MAX // 2
+TOOLS_MAX = 128  # as in OpenAI's API; also of the calls in a message
+TOOLS_BYTES_MAX = 1 << 16  # of all tools as JSON
+_COMPLETION_LOGPROBS_MAX = 5  # as in OpenAI's API
+_DEFAULT = Sampling()
+
+ModelType = TypeVar("ModelType", bound="RequestBody")
+
+
+def _as_choice(value: Any) -> Any:
+    """A word is a tool choice without a function."""
+    return {"type": value} if isinstance(value, str) else value
+
+
+class RequestBody(BaseModel):
+    """An object of a request body: no unknown fields but empty ones, no conversion between JSON's types."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        json_schema_extra={"additionalProperties": {"enum": [*EMPTY]}},
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_unknown(cls, value: Any) -> Any:
+        """Drop unknown fields that are empty.
+
+        Keep only the first other one: every unknown field would be an error of its own.
+        """
+        if not isinstance(value, dict) or value.keys() <= (known := _field_names(cls)):
+            return value
+        refused = next((name for name in value if name not in known and value[name] not in EMPTY), None)
+        if refused is not None:
+            return {refused: None}
+        return {name: value[name] for name in value if name in known}
+
+
+@cache
+def _field_names(model: type[RequestBody]) -> frozenset[str]:
+    return frozenset(field.alias or name for name, field in model.model_fields.items())
+
+
+class TextPart(RequestBody):
+    """A part of a message's content."""
+
+    type: Literal["text"]
+    text: Text
+
+
+TextParts = Annotated[list[TextPart], Field(max_length=MESSAGES_MAX, fail_fast=True)]
+
+
+class FunctionCall(RequestBody):
+    """A function that the model has called."""
+
+    name: Name
+    arguments: Annotated[Text, Field(description="A JSON object, as text.")]
+
+
+class MessageToolCall(RequestBody):
+    """A call in a message of the model."""
+
+    id: Name
+    type: Literal["function"]
+    function: FunctionCall
+
+
+class ServerToolCall(RequestBody):
+    """A call that the server has run, with its result."""
+
+    name: Name
+    arguments: Annotated[Text, Field(description="A JSON object, as text.")]
+    result: Text
+
+
+class ChatMessage(RequestBody):
+    """A message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: (
+        Annotated[
+            TextParts,
+            list_or_text("text parts", lambda text: {"type": "text", "text": text}, Text | TextParts),
+        ]
+        | None
+    ) = Field(None, description="Required, except beside tool_calls.")
+    tool_calls: Annotated[list[MessageToolCall], Field(max_length=TOOLS_MAX, fail_fast=True)] | None = Field(
+        None, description="Only for the role assistant."
+    )
+    server_tool_calls: Annotated[list[ServerToolCall], Field(max_length=TOOLS_MAX, fail_fast=True)] | None = (
+        Field(None, description="Of our answers, before their text; only for the role assistant.")
+    )
+    tool_call_id: Name | None = Field(None, description="Required for the role tool, and only for it.")
+
+    @property
+    def text(self) -> str:
+        """The content's parts, joined."""
+        return "".join(part.text for part in self.content or ())
+
+
+class JsonSchemaFormat(RequestBody):
+    """A JSON schema for an answer."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    description: Text | None = None
+    schema_: Schema = Field(alias="schema")
+    strict: Nullable[bool] = Field(True, description="The schema is always enforced.")
+
+
+class ResponseFormat(RequestBody):
+    """Format of an answer."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+
+class FunctionDefinition(RequestBody):
+    """A function that the model may call."""
+
+    name: FunctionName
+    description: Text | None = None
+    parameters: Schema | None = Field(None, description="A JSON schema; by default no parameters.")
+    strict: Nullable[bool] = Field(
+        False, description="Whether the schema is enforced where a call is optional."
+    )
+
+
+class Tool(RequestBody):
+    """A tool of a request: a function of the client, or the calculator, which the server runs."""
+
+    type: Literal["function", "calculator"]
+    function: FunctionDefinition | None = Field(
+        None, description="Required for the type function, and only for it."
+    )
+
+    @property
+    def definition(self) -> FunctionDefinition:
+        """The function as the chat template describes it to the model."""
+        return self.function or CALCULATOR
+
+
+CALCULATOR = FunctionDefinition(
+    name=calculator_tool.NAME,
+    description=calculator_tool.DESCRIPTION,
+    parameters=calculator_tool.PARAMETERS,
+    strict=False,
+)
+
+
+class ChosenFunction(RequestBody):
+    """The name of a function to call."""
+
+    name: FunctionName
+
+
+class ToolChoice(RequestBody):
+    """Whether the model may or must call a function, and which."""
+
+    type: Literal["none", "auto", "required", "function"]
+    function: ChosenFunction | None = None
+
+
+class StreamOptions(RequestBody):
+    """Options of a stream."""
+
+    include_usage: Nullable[bool] = False
+
+
+class GenerationRequest(RequestBody):
+    """Fields of all requests that generate text."""
+
+    model: Name | None = Field(None, description="A model name from /v1/models; by default the first.")
+    max_tokens: Nullable[Count] = MAX_TOKENS_DEFAULT
+    calculator: Nullable[bool] = Field(True, description="Complete arithmetic with exact results.")
+    stream: Nullable[bool] = False
+
+
+class SamplingRequest(RequestBody):
+    """Fields of all requests that choose how to sample."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
+        None,
+        description=f"0 or at least {TEMPERATURE_MIN}. By default 0 (greedy), or 0.7 for several answers.",
+    )
+    top_p: Nullable[Annotated[float, Field(gt=0, le=1)]] = _DEFAULT.top_p
+    top_k: Nullable[Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE]] = Field(
+        _DEFAULT.top_k, description="0 disables top-k."
+    )
+    min_p: Nullable[Annotated[float, Field(ge=0, lt=1)]] = _DEFAULT.min_p
+    seed: Annotated[int, Field(ge=0, le=SEED_MAX), WHOLE] | None = Field(
+        None, description="By default random."
+    )
+
+    def new_sampling(self) -> Sampling:
+        """The engine's sampling parameters."""
+        return Sampling(
+            self.temperature or 0.0,
+            self.top_k,
+            self.top_p,
+            self.min_p,
+            seed=randbelow(SEED_MAX + 1) if self.seed is None else self.seed,
+        )
+
+
+class OpenAiRequest(GenerationRequest, SamplingRequest):
+    """Fields of both OpenAI endpoints."""
+
+    n: Nullable[Count] = Field(1, description="Number of answers.")
+    stop: Nullable[StopTexts] = Field(
+        [], description="Strings that end the answer; they are not included in it."
+    )
+    stream_options: StreamOptions | None = None
+    presence_penalty: Nullable[Zero] = Field(0, description="Only 0 is supported.")
+    frequency_penalty: Nullable[Zero] = Field(0, description="Only 0 is supported.")
+
+
+class ChatRequest(OpenAiRequest):
+    """Body of /v1/chat/completions."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MESSAGES_MAX, fail_fast=True)]
+    max_completion_tokens: Count | None = Field(None, description="Takes precedence over max_tokens.")
+    response_format: ResponseFormat | None = Field(
+        None, description="Format of the answer; a schema that cannot be enforced is an error."
+    )
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=TOOLS_MAX, fail_fast=True)] | None = None
+    tool_choice: Annotated[
+        ToolChoice | None,
+        BeforeValidator(
+            _as_choice, json_schema_input_type=Literal["none", "auto", "required"] | ToolChoice | None
+        ),
+    ] = Field(None, description="By default auto.")
+    parallel_tool_calls: bool | None = Field(None, description="Whether an answer may have several calls.")
+    logprobs: Nullable[bool] = False
+    top_logprobs: Annotated[int, Field(ge=0, le=LOGPROBS_MAX), WHOLE] | None = Field(
+        None, description="Requires logprobs."
+    )
+
+
+class CompletionRequest(OpenAiRequest):
+    """Body of /v1/completions."""
+
+    prompt: Prompts
+    max_tokens: Nullable[Annotated[int, Field(ge=0), WHOLE]] = Field(
+        MAX_TOKENS_DEFAULT, description="0 requires echo."
+    )
+    echo: Nullable[bool] = Field(
+        False, description="Begin the answer with the prompt, and its log-probabilities with the prompt's."
+    )
+    logprobs: Annotated[int, Field(ge=0, le=_COMPLETION_LOGPROBS_MAX), WHOLE] | None = None
+
+    @property
+    def prompts(self) -> Sequence[str | list[int]]:
+        """The prompts, each a text or tokens."""
+        prompts: list[Any] = (
+            [self.prompt] if prompt_kind(self.prompt) in {"text", "tokens"} else [*self.prompt]
+        )
+        return prompts
+
+
+class EarlierTurn(RequestBody):
+    """A question that was asked before, and its answer."""
+
+    question: Text
+    answer: Text
+
+
+class AnswerRequest(GenerationRequest):
+    """Body of /v1/answer."""
+
+    question: Annotated[Text, Field(min_length=1)]
+    turns: Nullable[Annotated[list[EarlierTurn], Field(max_length=_TURNS_MAX, fail_fast=True)]] = Field(
+        [],
+        description="Earlier turns of the conversation; the oldest are dropped if the context has no room.",
+    )
+    system: Text | None = None
+    votes: Nullable[Count] = 1
+
+
+class CheckRequest(RequestBody):
+    """Body of /v1/check."""
+
+    claim: Annotated[str, Field(max_length=CLAIM_CHARS_MAX)]
+
+
+def limited(model: type[ModelType], limits: RequestLimits) -> type[ModelType]:
+    """The model of a request body with the limits of a server."""
+    result = _limited(model, limits)
+    assert issubclass(result, model)
+    return result
+
+
+@cache
+def _limited(model: type[RequestBody], limits: RequestLimits) -> type[RequestBody]:
+    maxima = {
+        "max_tokens": limits.max_tokens,
+        "max_completion_tokens": limits.max_tokens,
+        "max_output_tokens": limits.max_tokens,
+        "n": limits.votes,
+        "votes": limits.votes,
+    }
+    fields: dict[str, Any] = {}
+    for name in maxima.keys() & model.model_fields.keys():
+        field, maximum = model.model_fields[name], maxima[name]
+        default = None if field.default is None else min(field.default, maximum)
+        minimum = next((bound.ge for bound in field.metadata if hasattr(bound, "ge")), 1)
+        count = Nullable[Annotated[int, Field(ge=minimum, le=maximum), WHOLE]]
+        fields[name] = (count, Field(default, description=field.description))
+    return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **fields)

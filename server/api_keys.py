@@ -1,0 +1,54 @@
+"""API keys that authorize clients."""
+
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from hashlib import sha256
+from hmac import compare_digest
+from pathlib import Path
+from typing import Self
+
+from ..errors import RequestError
+from ..files.json_file import decode_utf8, read_bounded
+
+FILE_BYTES_MAX = 1 << 20
+
+
+class ApiKeys:
+    """A set of API keys, stored as hashes and compared in constant time."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._hashes = [sha256(key.encode()).digest() for key in keys]
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """Read keys from a text file, one per line; blank lines and lines that start with # are ignored.
+
+        Raises:
+            RequestError: the file is unreadable, too large, not UTF-8, or contains no key.
+        """
+        text = decode_utf8(read_bounded(path, FILE_BYTES_MAX), str(path)).removeprefix("\ufeff")
+        lines = [line.strip() for line in text.splitlines()]
+        keys = [line for line in lines if line and not line.startswith("#")]
+        if not keys:
+            raise RequestError(f"{path}: contains no key")
+        return cls(keys)
+
+    @staticmethod
+    def warnings(path: Path) -> list[str]:
+        """Warn of a key file that other users of this machine can read; Windows has no such modes."""
+        with suppress(OSError):
+            if os.name == "posix" and path.stat().st_mode & stat.S_IROTH:
+                return [f"{path}: every user of this machine can read these keys: chmod 600 {path}"]
+        return []
+
+    def identify(self, authorization: bytes) -> str | None:
+        """Name of the key in an Authorization header ("Bearer KEY"), None if it is none of the keys.
+
+        The name does not tell the key: it is a hash of the hash.
+        """
+        scheme, _, key = authorization.strip().partition(b" ")
+        digest = sha256(key.strip()).digest()
+        matches = [compare_digest(digest, known) for known in self._hashes]  # no early exit: constant time
+        return sha256(digest).hexdigest() if scheme.lower() == b"bearer" and any(matches) else None

@@ -1,0 +1,85 @@
+"""Starlette application: the routes of all APIs and of the web page, middleware and error handlers."""
+
+from collections.abc import Collection, Sequence
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ..errors import ThirteenError
+from ..web.static_files import page_routes
+from .access_middleware import CORS_OPTIONS, AccessMiddleware
+from .api_keys import ApiKeys
+from .endpoints.answers import AnswerEndpoints
+from .endpoints.endpoints import Endpoints
+from .endpoints.ollama import OllamaEndpoints
+from .endpoints.openai import OpenAiEndpoints
+from .endpoints.responses import ResponsesEndpoints
+from .endpoints.status import StatusEndpoints
+from .engine_service import EngineService
+from .http_errors import ERROR_TYPES, HttpError, to_http_error
+from .request_limits import RequestLimits
+
+ENDPOINTS: tuple[type[Endpoints], ...] = (
+    OpenAiEndpoints,
+    ResponsesEndpoints,
+    AnswerEndpoints,
+    OllamaEndpoints,
+    StatusEndpoints,
+)
+_CLIENT_CLOSED_REQUEST = 499  # nginx's status for a disconnected client; only the metrics show it
+
+
+def create_app(
+    service: EngineService,
+    limits: RequestLimits,
+    *,
+    keys: ApiKeys | None = None,
+    allowed_hosts: Collection[str] | None = None,
+    origins: Sequence[str] = (),
+) -> Starlette:
+    """Create the application: API routes, web page, middleware and error handlers.
+
+    Args:
+        service: submits requests to the engine.
+        limits: limits of a request.
+        keys: accepted API keys; None disables authentication.
+        allowed_hosts: accepted names in the Host header; None accepts any.
+        origins: origins allowed by CORS, for example "https://example.org"; "*" allows all.
+    """
+    access = Middleware(AccessMiddleware, metrics=service.metrics, keys=keys, allowed_hosts=allowed_hosts)
+    cors = Middleware(CORSMiddleware, allow_origins=origins, **CORS_OPTIONS)
+    api_routes = [
+        Route(operation.route, getattr(endpoints, operation.name), methods=[operation.method])
+        for endpoints in (each(service, limits) for each in ENDPOINTS)
+        for operation in endpoints.operations
+    ]
+    app = Starlette(
+        routes=[*api_routes, *page_routes()],
+        middleware=[cors, access] if origins else [access],
+        exception_handlers={
+            HTTPException: _handle_http_exception,
+            ClientDisconnect: _handle_disconnect,
+            ThirteenError: _handle_error,
+        },
+    )
+    app.router.redirect_slashes = False  # an unknown path with a trailing slash is 404, not a redirect
+    return app
+
+
+async def _handle_error(request: Request, error: Exception) -> Response:
+    return to_http_error(error).response(request.url.path)
+
+
+async def _handle_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path, status = request.url.path, error.status_code if error.status_code in ERROR_TYPES else 400
+    return HttpError(status, f"{request.method} {path}: {error.detail}").response(path, error.headers)
+
+
+async def _handle_disconnect(_: Request, __: Exception) -> Response:
+    return Response(status_code=_CLIENT_CLOSED_REQUEST)

@@ -1,0 +1,126 @@
+"""uvicorn server that drains on SIGINT or SIGTERM: running requests finish, new ones are rejected."""
+
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from time import monotonic
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from ..errors import RequestError
+from .engine_service import EngineService
+from .request_limits import CLOSING_S, CONNECTIONS_MAX, HEADER_BYTES_MAX, RequestLimits
+from .timeout_protocol import TimeoutProtocol
+
+if sys.platform == "win32":  # there SO_REUSEADDR would let another process bind the same port
+    _BIND_OPTION = socket.SO_EXCLUSIVEADDRUSE
+else:
+    _BIND_OPTION = socket.SO_REUSEADDR
+
+
+def bind_socket(host: str, port: int) -> socket.socket:
+    """Bind a TCP socket; it accepts no connections until it listens.
+
+    Raises:
+        RequestError: the address is not local or already in use.
+    """
+    with ExitStack() as on_error:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            # asyncio sets TCP_NODELAY only on sockets created with an explicit protocol.
+            bound = on_error.enter_context(socket.socket(family, kind, protocol))
+            bound.setsockopt(socket.SOL_SOCKET, _BIND_OPTION, 1)
+            bound.bind(address)
+        except (OSError, UnicodeError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise RequestError(f"{host} port {port}: {reason}") from None
+        on_error.pop_all()
+    return bound
+
+
+class DrainServer(uvicorn.Server):
+    """uvicorn server with graceful drain.
+
+    After the first signal it still listens, but rejects new requests with 503. It exits when all running
+    requests have finished or after `limits.drain_s`. A second signal aborts them at once.
+
+    It also drains when the engine has failed, since it could only reject requests from then on.
+
+    Attributes:
+        exit_signal: the first signal received, or None.
+        engine_failed: whether the engine failed.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        service: EngineService,
+        limits: RequestLimits,
+        on_listening: Callable[[], None] | None = None,
+    ) -> None:
+        """Configure the server.
+
+        Args:
+            app: the application to serve.
+            service: tracks the running requests.
+            limits: limits of connections.
+            on_listening: called when the server accepts connections and handles signals.
+        """
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=TimeoutProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="error",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=CONNECTIONS_MAX + 1,  # with so many, a request gets 503
+                h11_max_incomplete_event_size=HEADER_BYTES_MAX,
+                timeout_keep_alive=limits.idle_s,
+                timeout_graceful_shutdown=CLOSING_S,
+            )
+        )
+        self._service, self._drain_s = service, limits.drain_s
+        self._on_listening = on_listening
+        self._deadline = 0.0
+        self.exit_signal: int | None = None
+        self.engine_failed = False
+
+    def drain(self) -> None:
+        """Reject new requests and exit when the running ones have finished or their time is up."""
+        self._deadline = monotonic() + self._drain_s
+        self._service.draining = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start listening."""
+        await super().startup(sockets)
+        if self._on_listening:
+            self._on_listening()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to exit now; uvicorn calls this ten times per second."""
+        if self._service.engine.closed and not self._service.draining:
+            self.engine_failed = True
+            self.drain()
+        if self._service.draining and not self.should_exit:
+            timed_out = monotonic() >= self._deadline
+            if timed_out:
+                self._service.abort_all()
+            self.should_exit = timed_out or self._service.idle
+        return await super().on_tick(counter)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain on the first signal, abort on the second."""
+        if self.exit_signal is None:
+            self.exit_signal = sig
+            self.drain()
+        else:
+            self._deadline = 0.0

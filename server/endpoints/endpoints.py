@@ -1,0 +1,48 @@
+"""What the endpoints of all APIs share: the server's state, reading of bodies and submission."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+from starlette.requests import Request
+
+from ...runtime.engine.handle import Handle
+from ...runtime.request import Request as EngineRequest
+from ..access_middleware import API_KEY
+from ..api.operations import Operation
+from ..api.request_body import read_body
+from ..api.request_models import RequestBody, limited
+from ..engine_service import Client, EngineService
+from ..request_limits import RequestLimits, client_address
+
+Body = TypeVar("Body", bound=RequestBody)
+
+
+@dataclass
+class Endpoints:
+    """Endpoints of one API.
+
+    Attributes:
+        service: submits requests to the engine.
+        limits: limits of a request.
+        operations: operations of the API, each the name of a method.
+    """
+
+    service: EngineService
+    limits: RequestLimits
+    operations: ClassVar[tuple[Operation, ...]] = ()
+
+    async def _read_body(self, request: Request, model: type[Body]) -> Body:
+        return await read_body(request, limited(model, self.limits), self.limits.body_bytes)
+
+    async def _submit(
+        self, request: Request, count: int, prepare: Callable[[], Sequence[EngineRequest]]
+    ) -> list[Handle]:
+        """Submit requests of an HTTP request whose body has been read; see EngineService.submit()."""
+        return await self.service.submit(client_of(request), request.state.body_bytes, count, prepare)
+
+
+def client_of(request: Request) -> Client:
+    """Who sends a request: a key has a namespace of its own, and clients without keys share one."""
+    key = request.scope.get(API_KEY)
+    return Client(key or (client_address(request.client.host) if request.client else ""), key or "")

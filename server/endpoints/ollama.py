@@ -1,0 +1,142 @@
+"""Endpoints of Ollama's API."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ...runtime.engine.handle import Handle
+from ...runtime.prompt.prompt_encoder import Message
+from ...runtime.request import Request as EngineRequest
+from ..api import model_description, ollama_api
+from ..api.model_description import ModelFiles
+from ..api.ollama_api import Content
+from ..api.ollama_models import OllamaChatRequest, OllamaGenerateRequest, OllamaRequest, ShowRequest
+from ..api.openai_api import Source
+from ..api.operations import OLLAMA_OPERATIONS
+from ..engine_service import collect_answers, stream_pieces
+from ..json_lines_stream import JsonLinesStream, format_line
+from .endpoints import Endpoints, client_of
+
+_NEVER = "9999-12-31T23:59:59Z"
+DEFAULT_TAG = ":latest"
+
+
+@dataclass
+class OllamaEndpoints(Endpoints):
+    """/api/: chat, generate, tags, show, ps and version."""
+
+    operations = OLLAMA_OPERATIONS
+    _files: dict[str, ModelFiles] = field(default_factory=dict)  # by model; read when first asked for
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def ollama_chat(self, request: Request) -> Response:
+        """POST /api/chat."""
+        body = await self._read_body(request, OllamaChatRequest)
+        return await self._respond(request, body, ollama_api.chat_messages(body), ollama_api.chat_content)
+
+    async def ollama_generate(self, request: Request) -> Response:
+        """POST /api/generate."""
+        body = await self._read_body(request, OllamaGenerateRequest)
+        messages = ollama_api.generate_messages(body) if body.prompt else []
+        return await self._respond(request, body, messages, ollama_api.generate_content)
+
+    async def ollama_tags(self, _: Request) -> Response:
+        """GET /api/tags."""
+        details = model_description.model_details(self.service.engine.model.header)
+        models = [
+            {
+                "name": name,
+                "model": name,
+                "modified_at": files.modified_at,
+                "size": files.size,
+                "digest": files.digest,
+                "details": details,
+            }
+            for name, files in (await self._model_files()).items()
+        ]
+        return JSONResponse({"models": models})
+
+    async def ollama_show(self, request: Request) -> Response:
+        """POST /api/show."""
+        name, _ = self._resolve_model((await self._read_body(request, ShowRequest)).model)
+        header = self.service.engine.model.header
+        shown = {
+            "modified_at": (await self._model_files())[name].modified_at,
+            "template": model_description.chat_template(header),
+            "details": model_description.model_details(header),
+            "model_info": model_description.model_info(header),
+            "capabilities": ["completion"],
+        }
+        return JSONResponse(shown)
+
+    async def ollama_ps(self, _: Request) -> Response:
+        """GET /api/ps."""
+        engine = self.service.engine
+        details = model_description.model_details(engine.model.header)
+        size, gpu_size = model_description.memory_bytes(engine)
+        models = [
+            {
+                "name": name,
+                "model": name,
+                "size": size,
+                "digest": files.digest,
+                "details": details,
+                "expires_at": _NEVER,
+                "size_vram": gpu_size,
+                "context_length": engine.context,
+            }
+            for name, files in (await self._model_files()).items()
+        ]
+        return JSONResponse({"models": models})
+
+    async def ollama_version(self, _: Request) -> Response:
+        """GET /api/version."""
+        return JSONResponse({"version": version("thirteen")})
+
+    def _resolve_model(self, name: str) -> tuple[str, str]:
+        """Name and engine adapter of a model; ":latest" is what clients add to a name without a tag."""
+        known = name in self.service.models
+        return self.service.resolve_model(name if known else name.removesuffix(DEFAULT_TAG))
+
+    async def _model_files(self) -> dict[str, ModelFiles]:
+        """The files of all models, by name."""
+        async with self._reading:
+            for name, adapter in self.service.models.items():
+                if name not in self._files:
+                    paths = self.service.engine.files(adapter)
+                    self._files[name] = await to_thread.run_sync(ModelFiles.read, paths)
+        return self._files
+
+    async def _respond(
+        self, request: Request, body: OllamaRequest, messages: Sequence[Message], content: Content
+    ) -> Response:
+        """Response to a conversation, whole or as a stream of lines."""
+        name, adapter = self._resolve_model(body.model)
+        engine = self.service.engine
+        tokens = ollama_api.max_tokens(body.options, self.limits.max_tokens, engine.context)
+        if not messages:
+            return JSONResponse(ollama_api.loaded_json(name, content))
+        source = Source(adapter, client_of(request).namespace)
+
+        def prepare() -> list[EngineRequest]:
+            return [ollama_api.ollama_request(body, engine.conversation(messages), source, tokens)]
+
+        handles = await self._submit(request, 1, prepare)
+        if body.stream:
+            return JsonLinesStream(self._lines(name, messages, handles[0], content), handles)
+        await collect_answers(request, handles)
+        answer = handles[0].answer()
+        self.service.log_answers(messages, [answer])
+        return JSONResponse(ollama_api.answer_json(name, answer, content))
+
+    async def _lines(
+        self, name: str, messages: Sequence[Message], handle: Handle, content: Content
+    ) -> AsyncIterator[str]:
+        async for line in ollama_api.answer_lines(name, stream_pieces(handle), content):
+            yield format_line(line)
+        self.service.log_answers(messages, [handle.answer()])

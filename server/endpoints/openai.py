@@ -1,0 +1,186 @@
+"""Endpoints of OpenAI's API for chat and text completions, and of the list of models."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from time import time
+
+from anyio import to_thread
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from ...runtime.answer import Answer
+from ...runtime.engine.handle import Piece
+from ...runtime.prompt.prompt_encoder import Message
+from ...runtime.request import Request as EngineRequest
+from ..answer_stream import PendingAnswer
+from ..api import openai_api
+from ..api.openai_api import Source
+from ..api.openai_formatter import CompletionFormatter, ResponseFormatter, RoundsFormatter, ToolCallFormatter
+from ..api.operations import OPENAI_OPERATIONS
+from ..api.prompt_echo import EchoedPrompt, EchoFormatter
+from ..api.request_models import ChatRequest, CompletionRequest
+from ..api.tool_calls import ToolUse, check_tools
+from ..engine_service import Prompt, collect_answers, merge_streams
+from ..http_errors import HttpError
+from ..sse import DONE_EVENT, EventStream, format_event
+from .endpoints import Endpoints, client_of
+from .tool_rounds import ToolRounds
+
+
+@dataclass
+class OpenAiEndpoints(Endpoints):
+    """/v1/chat/completions, /v1/completions and /v1/models.
+
+    Attributes:
+        created: start time in Unix seconds, the `created` field of the models.
+    """
+
+    created: int = field(default_factory=lambda: int(time()))
+    operations = OPENAI_OPERATIONS
+
+    async def chat(self, request: Request) -> Response:
+        """POST /v1/chat/completions."""
+        body = await self._read_body(request, ChatRequest)
+        name, adapter = self.service.resolve_model(body.model)
+        engine, client = self.service.engine, client_of(request)
+        check_tools(body, takes_tools=engine.takes_tools)
+        tools = ToolUse.of(body, engine.chat_template)
+
+        messages: list[Message] = []
+        requests: list[EngineRequest] = []
+
+        def prepare() -> list[EngineRequest]:
+            messages.extend(openai_api.chat_messages(body))
+            prompt = engine.conversation(messages, tools.template_fields())
+            requests.extend(openai_api.chat_requests(body, prompt, Source(adapter, client.namespace), tools))
+            return requests
+
+        first, *others = await self._submit(request, body.n, prepare)
+        handles: list[PendingAnswer] = [first, *others]
+        formatter = ResponseFormatter(name, engine.model.token_to_piece, body.n)
+        if tools.has_calculator:
+            size = request.state.body_bytes
+            handles = [ToolRounds(first, requests[0], [*messages], tools, self.service, client, size)]
+            formatter = RoundsFormatter(name, engine.model.token_to_piece, body.n, tools=tools)
+        elif tools.functions:
+            formatter = ToolCallFormatter(name, engine.model.token_to_piece, body.n, tools=tools)
+        return await self._completion_response(request, body, messages, formatter, handles)
+
+    async def completion(self, request: Request) -> Response:
+        """POST /v1/completions."""
+        body = await self._read_body(request, CompletionRequest)
+        openai_api.check_completion(body)
+        name, adapter = self.service.resolve_model(body.model)
+        if (count := len(body.prompts) * body.n) > self.limits.votes:
+            raise HttpError(400, f"prompts times n is {count}, at most {self.limits.votes}", param="n")
+        source = Source(adapter, client_of(request).namespace)
+        if body.echo:
+            return await self._echo_response(request, body, name, source)
+
+        def prepare() -> list[EngineRequest]:
+            return openai_api.completion_requests(body, self._prompt_tokens(body), source)
+
+        handles = await self._submit(request, count, prepare)
+        formatter = CompletionFormatter(name, self.service.engine.model.token_to_piece, body.n)
+        return await self._completion_response(request, body, body.prompts, formatter, handles)
+
+    async def models(self, _: Request) -> Response:
+        """GET /v1/models."""
+        return JSONResponse(openai_api.model_list(self.service.models, self.created))
+
+    async def model(self, request: Request) -> Response:
+        """GET /v1/models/{model}."""
+        name, _ = self.service.resolve_model(request.path_params["model"])
+        return JSONResponse(openai_api.model_entry(name, self.created))
+
+    def _prompt_tokens(self, body: CompletionRequest) -> list[tuple[int, ...]]:
+        encode = self.service.engine.encode_text
+        return [encode(prompt) if isinstance(prompt, str) else tuple(prompt) for prompt in body.prompts]
+
+    async def _echo_response(
+        self, request: Request, body: CompletionRequest, model: str, source: Source
+    ) -> Response:
+        """Response of /v1/completions that begins with its prompts."""
+        prompts = await self._echoed_prompts(request, body, source)
+        tokens = [prompt.tokens for prompt in prompts]
+        token_to_piece = self.service.engine.model.token_to_piece
+        formatter = EchoFormatter(model, token_to_piece, body.n, prompts=prompts)
+        if body.max_tokens:
+            handles = await self._submit(
+                request,
+                len(prompts) * body.n,
+                lambda: openai_api.completion_requests(body, tokens, source),
+            )
+            return await self._completion_response(request, body, body.prompts, formatter, handles)
+        pieces = [prompt.empty_answer for prompt in prompts for _ in range(body.n)]
+        return await self._whole_response(body.prompts, formatter, pieces)
+
+    async def _echoed_prompts(
+        self, request: Request, body: CompletionRequest, source: Source
+    ) -> list[EchoedPrompt]:
+        """The prompts with the log-probabilities of their tokens, if these are asked for."""
+        client, size, engine = client_of(request), request.state.body_bytes, self.service.engine
+        async with self.service.scoring_turn(client, size, len(body.prompts)):
+            prompts = await to_thread.run_sync(self._prompt_tokens, body)
+            if not all(prompts):
+                raise HttpError(400, "prompt is empty", param="prompt")
+            most = sum(len(prompt) + body.max_tokens for prompt in prompts)
+            openai_api.check_entries(body, most, body.logprobs)
+            scored = []
+            for text, tokens in zip(body.prompts, prompts, strict=True):
+                if await request.is_disconnected():
+                    raise ClientDisconnect
+                logprobs = None
+                if body.logprobs is not None:
+                    score = partial(engine.prompt_logprobs, tokens, body.logprobs, source.adapter)
+                    logprobs = await to_thread.run_sync(score)
+                scored.append(EchoedPrompt(self._text(text), tokens, logprobs))
+        return scored
+
+    def _text(self, prompt: str | Sequence[int]) -> str:
+        if isinstance(prompt, str):
+            return prompt
+        return b"".join(map(self.service.engine.model.token_to_piece, prompt)).decode("utf-8", "replace")
+
+    async def _completion_response(
+        self,
+        request: Request,
+        body: ChatRequest | CompletionRequest,
+        prompt: Prompt,
+        formatter: ResponseFormatter,
+        handles: Sequence[PendingAnswer],
+    ) -> Response:
+        """Response of both endpoints, whole or streamed."""
+        if body.stream:
+            include_usage = body.stream_options is not None and body.stream_options.include_usage
+            return EventStream(self._chunk_events(prompt, formatter, handles, include_usage), handles)
+        return await self._whole_response(prompt, formatter, await collect_answers(request, handles))
+
+    async def _whole_response(
+        self, prompt: Prompt, formatter: ResponseFormatter, pieces: Sequence[Piece]
+    ) -> Response:
+        """Response with all answers, each given as one piece."""
+        self.service.log_answers(prompt, [piece.answer for piece in pieces if piece.answer])
+        return await to_thread.run_sync(lambda: JSONResponse(formatter.response(pieces)))
+
+    async def _chunk_events(
+        self,
+        prompt: Prompt,
+        formatter: ResponseFormatter,
+        handles: Sequence[PendingAnswer],
+        include_usage: bool,
+    ) -> AsyncIterator[str]:
+        answers: dict[int, Answer] = {}
+        started: set[int] = set()
+        usage = {"usage": None} if include_usage else {}
+        async for index, piece in merge_streams(handles):
+            if piece.answer:
+                answers[index] = piece.answer
+            yield format_event({**formatter.chunk(index, piece, first=index not in started), **usage})
+            started.add(index)
+        ordered = [answers[index] for index in sorted(answers)]
+        if include_usage:
+            yield format_event(formatter.usage_chunk(ordered))
+        yield DONE_EVENT
+        self.service.log_answers(prompt, ordered)

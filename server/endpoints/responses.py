@@ -1,0 +1,120 @@
+"""Endpoints of OpenAI's Responses API."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ...runtime.answer import Answer
+from ...runtime.engine.handle import Handle
+from ...runtime.prompt.prompt_encoder import Message
+from ...runtime.request import Request as EngineRequest
+from ..api import responses_api
+from ..api.openai_api import Source
+from ..api.operations import RESPONSES_OPERATIONS
+from ..api.request_body import JSON_TYPE
+from ..api.responses_api import LAST_EVENTS, Json, ResponsesFormatter
+from ..api.responses_models import ResponseRequest
+from ..engine_service import collect_answers, stream_pieces
+from ..http_errors import HttpError
+from ..response_store import ResponseStore, StoredResponse
+from ..sse import EventStream, format_event
+from .endpoints import Endpoints, client_of
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A request for a response.
+
+    Attributes:
+        namespace: whose it is.
+        messages: the conversation without the instructions.
+        formatter: formats the response.
+    """
+
+    namespace: str
+    messages: Sequence[Message]
+    formatter: ResponsesFormatter
+
+
+@dataclass
+class ResponsesEndpoints(Endpoints):
+    """/v1/responses.
+
+    Attributes:
+        store: responses that are kept.
+    """
+
+    store: ResponseStore = field(default_factory=ResponseStore)
+    operations = RESPONSES_OPERATIONS
+
+    async def create_response(self, request: Request) -> Response:
+        """POST /v1/responses."""
+        body = await self._read_body(request, ResponseRequest)
+        name, adapter = self.service.resolve_model(body.model)
+        namespace, engine = client_of(request).namespace, self.service.engine
+        messages = [*self._history(namespace, body.previous_response_id), *responses_api.input_messages(body)]
+        turn = _Turn(namespace, messages, ResponsesFormatter(body, name))
+        conversation, source = responses_api.with_instructions(body, messages), Source(adapter, namespace)
+
+        def prepare() -> list[EngineRequest]:
+            prompt = engine.conversation(conversation)
+            return [responses_api.response_request(body, prompt, source, self.limits.max_tokens)]
+
+        handles = await self._submit(request, 1, prepare)
+        if body.stream:
+            return EventStream(self._events(turn, handles[0]), handles, "error")
+        await collect_answers(request, handles)
+        answer = handles[0].answer()
+        response = turn.formatter.response(answer)
+        return Response(self._finish(turn, answer, response), media_type=JSON_TYPE)
+
+    async def retrieve_response(self, request: Request) -> Response:
+        """GET /v1/responses/{response_id}."""
+        for name in request.query_params:
+            raise HttpError(422, f"{name} is not supported", code="unsupported_parameter", param=name)
+        return Response(self._find(request).body, media_type=JSON_TYPE)
+
+    async def delete_response(self, request: Request) -> Response:
+        """DELETE /v1/responses/{response_id}."""
+        self._find(request)
+        response_id = request.path_params["response_id"]
+        self.store.remove(client_of(request).namespace, response_id)
+        return JSONResponse({"id": response_id, "object": "response.deleted", "deleted": True})
+
+    def _find(self, request: Request) -> StoredResponse:
+        """The response that a path names, if it is the client's."""
+        response_id = request.path_params["response_id"]
+        if (stored := self.store.find(client_of(request).namespace, response_id)) is None:
+            raise HttpError(404, f"there is no stored response {response_id[:100]!r}", param="response_id")
+        return stored
+
+    def _history(self, namespace: str, response_id: str | None) -> Sequence[Message]:
+        """Messages of the conversation that a stored response ends."""
+        if response_id is None:
+            return ()
+        if (stored := self.store.find(namespace, response_id)) is None:
+            raise HttpError(
+                400,
+                f"previous_response_id: there is no stored response {response_id[:100]!r}",
+                code="previous_response_not_found",
+                param="previous_response_id",
+            )
+        return stored.messages
+
+    async def _events(self, turn: _Turn, handle: Handle) -> AsyncIterator[str]:
+        async for event in turn.formatter.events(stream_pieces(handle)):
+            if event["type"] in LAST_EVENTS:  # kept before the client can ask for it
+                self._finish(turn, handle.answer(), event["response"])
+            yield format_event(event, event["type"])
+
+    def _finish(self, turn: _Turn, answer: Answer, response: Json) -> bytes:
+        """Log a response and keep it, if that is asked for; returns it as JSON."""
+        asked = responses_api.with_instructions(turn.formatter.body, turn.messages)
+        self.service.log_answers(asked, [answer])
+        body = bytes(JSONResponse(response).body)
+        if turn.formatter.body.store:
+            messages = [*turn.messages, Message("assistant", answer.text)]
+            self.store.add(turn.namespace, turn.formatter.id, body, messages)
+        return body

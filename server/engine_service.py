@@ -1,0 +1,318 @@
+"""Service between the HTTP routes and the engine: model names, submission, tracking, drain and abort."""
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import NamedTuple, TypeVar
+
+from anyio import to_thread
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+
+from ..errors import BusyError
+from ..runtime.answer import Answer
+from ..runtime.engine.engine import Engine
+from ..runtime.engine.handle import Handle, Piece
+from ..runtime.engine.majority_vote import MajorityVote
+from ..runtime.prompt.prompt_encoder import Message
+from ..runtime.request import Request, StopReason
+from .answer_stream import PendingAnswer
+from .fair_turns import FairTurns
+from .http_errors import HttpError
+from .metrics import Metrics
+
+T = TypeVar("T")
+Prompt = Sequence[Message] | Sequence[str | list[int]]  # a conversation, or prompts of text completions
+_log = logging.getLogger(__name__)
+
+
+class Client(NamedTuple):
+    """Who sends a request.
+
+    Attributes:
+        name: the client as far as it is known: by its key, or else by its address.
+        namespace: its namespace of the prefix cache; one for all where no keys are set.
+    """
+
+    name: str
+    namespace: str
+
+
+class EngineService:
+    """Prepares requests, submits them to an engine, and tracks them until they finish.
+
+    Attributes:
+        engine: the engine that runs the requests.
+        models: engine adapter of each served model name; the first model is the default.
+        metrics: Prometheus counters.
+        draining: whether the server is shutting down and rejects new requests.
+    """
+
+    def __init__(
+        self, engine: Engine, models: Mapping[str, str], *, log_prompts: bool = False, kept_places: int = 0
+    ) -> None:
+        """Start without requests.
+
+        Args:
+            engine: the engine.
+            models: see above.
+            log_prompts: whether prompts and answers are logged.
+            kept_places: places of the engine's queue for clients that have no other request.
+        """
+        self.engine, self.models, self.metrics = engine, models, Metrics(engine)
+        self._kept_places = kept_places
+        self.draining = False
+        self._log_prompts = log_prompts
+        if log_prompts and not _log.handlers:
+            _log.addHandler(logging.StreamHandler())
+            _log.setLevel(logging.INFO)
+        self._unfinished: dict[Handle, str] = {}  # with the client's name
+        self._preparing: Counter[str] = Counter()  # by client: requests to submit, and prompts to score
+        self._in_rounds: set[PendingAnswer] = set()
+        self._turns, self._scoring_turns = FairTurns(), FairTurns()
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests are accepted."""
+        return not self.draining and not self.engine.closed
+
+    @property
+    def idle(self) -> bool:
+        """Whether all accepted requests have finished."""
+        return not (self._unfinished or self._preparing.total() or self._in_rounds)
+
+    def abort_all(self) -> None:
+        """Abort all unfinished requests."""
+        for handle in list(self._unfinished):
+            handle.abort()
+
+    def resolve_model(self, name: str | None) -> tuple[str, str]:
+        """Name and engine adapter of a model; None is the default model.
+
+        Raises:
+            HttpError: 404 there is no such model.
+        """
+        if name is None:
+            name = next(iter(self.models))
+        if name not in self.models:
+            raise HttpError(
+                404, f"the model {name[:100]!r} does not exist", code="model_not_found", param="model"
+            )
+        return name, self.models[name]
+
+    def begin_rounds(self, answer: PendingAnswer) -> None:
+        """Count an answer as unfinished, also between its requests, until end_rounds()."""
+        self._in_rounds.add(answer)
+
+    def end_rounds(self, answer: PendingAnswer) -> None:
+        """Stop counting an answer as unfinished."""
+        self._in_rounds.discard(answer)
+
+    async def submit(
+        self,
+        client: Client,
+        size: int,
+        count: int,
+        prepare: Callable[[], Sequence[Request]],
+        *,
+        accepted: bool = False,
+    ) -> list[Handle]:
+        """Prepare requests and submit them to the engine: all of them, or none if it raises.
+
+        A thread cannot be stopped: if this is cancelled, the requests are submitted and then aborted.
+
+        Args:
+            client: who asks.
+            size: bytes of the request body; a client's smaller requests are prepared first.
+            count: number of requests that will be prepared; places for them are reserved meanwhile.
+            prepare: makes the requests, in a worker thread: chat template, tokenizer, grammar.
+            accepted: whether they continue an answer that was accepted before: they are served even while
+                draining, and wait for a place instead of raising BusyError.
+
+        Raises:
+            HttpError: 503 the server accepts no new requests, 400 it has fewer places than requests.
+            RequestError: a request is invalid for this engine.
+            BusyError: the queue is full.
+        """
+        submitted = asyncio.ensure_future(self._submit(client, size, count, prepare, accepted=accepted))
+        try:
+            return await asyncio.shield(submitted)
+        except asyncio.CancelledError:  # the client has disconnected
+            submitted.add_done_callback(_abort)
+            raise
+
+    async def _submit(
+        self,
+        client: Client,
+        size: int,
+        count: int,
+        prepare: Callable[[], Sequence[Request]],
+        *,
+        accepted: bool,
+    ) -> list[Handle]:
+        with self._reserved(client, count, accepted=accepted):
+            async with self._turns.turn(client.name, size):
+                handles = await to_thread.run_sync(lambda: self.engine.submit_all(prepare(), wait=accepted))
+            for handle in handles:
+                self._unfinished[handle] = client.name
+                handle.call_at_end(self._on_done)
+        return handles
+
+    @asynccontextmanager
+    async def scoring_turn(self, client: Client, size: int, count: int) -> AsyncIterator[None]:
+        """Wait for a turn at scoring prompts, and keep it for the duration of the block.
+
+        Args:
+            client: who asks.
+            size: bytes of the request body; a client's smaller requests are first.
+            count: number of prompts; they take places in the queue meanwhile.
+
+        Raises:
+            HttpError: 503 the server accepts no new requests, 400 it has fewer places than prompts.
+            BusyError: the queue is full.
+        """
+        with self._reserved(client, count):
+            async with self._scoring_turns.turn(client.name, size):
+                yield
+
+    @contextmanager
+    def _reserved(self, client: Client, count: int, *, accepted: bool = False) -> Iterator[None]:
+        if self.engine.closed or (self.draining and not accepted):
+            raise HttpError(503, "the server is shutting down" if self.draining else "the engine has failed")
+        if not accepted:
+            self._check_places(client, count)
+        self._preparing[client.name] += count
+        try:
+            yield
+        finally:
+            self._preparing[client.name] -= count
+            self._preparing += Counter()  # without the clients that have none
+
+    def _check_places(self, client: Client, count: int) -> None:
+        """Raise BusyError unless there are places; the last ones are for clients without a request."""
+        places = self.engine.profile.slots + self.engine.queue
+        if count > places:
+            raise HttpError(400, f"{count} prompts or answers in one request, at most {places} here")
+        names = (*tuple(self._unfinished.values()), *self._preparing)
+        if client.name in names:
+            places -= self._kept_places
+        taken = len(self._unfinished) + self._preparing.total()
+        if taken + count > places:
+            raise BusyError(
+                f"{taken} of {places} places are taken, {count} more are needed: the queue is full"
+            )
+
+    def log_answers(self, prompt: Prompt, answers: Sequence[Answer]) -> None:
+        """Log what was asked, with the answers, if the service was created with `log_prompts`."""
+        if self._log_prompts:
+            asked = [one.template_fields() if isinstance(one, Message) else one for one in prompt]
+            _log.info(json.dumps({"prompt": asked, "answers": [answer.text for answer in answers]}))
+
+    def _on_done(self, handle: Handle) -> None:
+        self._unfinished.pop(handle, None)
+        self.metrics.count_answer(handle)
+
+
+def _abort(submitted: asyncio.Future[list[Handle]]) -> None:
+    if not submitted.cancelled() and not submitted.exception():
+        for handle in submitted.result():
+            handle.abort()
+
+
+def ensure_completed(answer: Answer) -> Answer:
+    """Return the answer unless a shutdown aborted it.
+
+    Raises:
+        HttpError: 503 the answer was aborted.
+    """
+    if answer.stop_reason is StopReason.ABORTED:
+        raise HttpError(503, "the server is shutting down")
+    return answer
+
+
+async def stream_pieces(handle: PendingAnswer) -> AsyncIterator[Piece]:
+    """Pieces of an answer as they are generated.
+
+    Raises:
+        HttpError: 503 the answer was aborted.
+    """
+    async for piece in handle:
+        if piece.answer:
+            ensure_completed(piece.answer)
+        yield piece
+
+
+async def merge_streams(handles: Sequence[PendingAnswer]) -> AsyncIterator[tuple[int, Piece]]:
+    """Pieces of several answers in order of arrival, each with the index of its answer."""
+    if len(handles) == 1:  # the common case needs no task and no queue
+        async for piece in stream_pieces(handles[0]):
+            yield 0, piece
+        return
+    queue: asyncio.Queue[tuple[int, Piece] | Exception] = asyncio.Queue()
+
+    async def forward(index: int, handle: PendingAnswer) -> None:
+        try:
+            async for piece in stream_pieces(handle):
+                queue.put_nowait((index, piece))
+        except Exception as error:
+            queue.put_nowait(error)
+
+    tasks = [asyncio.create_task(forward(index, handle)) for index, handle in enumerate(handles)]
+    try:
+        unfinished = len(tasks)
+        while unfinished:
+            item = await queue.get()
+            if isinstance(item, Exception):
+                raise item
+            unfinished -= item[1].answer is not None
+            yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def collect_answers(request: HttpRequest, handles: Sequence[PendingAnswer]) -> list[Piece]:
+    """Wait for all answers; each is returned as one piece.
+
+    Raises:
+        ClientDisconnect: the client disconnected first.
+        HttpError: 503 an answer was aborted.
+    """
+    for answer in await abort_on_disconnect(request, asyncio.gather(*handles), handles):
+        ensure_completed(answer)
+    return [await anext(aiter(handle)) for handle in handles]  # all are done: the first piece is everything
+
+
+async def collect_vote(request: HttpRequest, vote: MajorityVote) -> Answer:
+    """Wait for the winning answer; raises as collect_answers() does."""
+    return ensure_completed(await abort_on_disconnect(request, vote, vote.handles))
+
+
+async def abort_on_disconnect(
+    request: HttpRequest, result: Awaitable[T], handles: Sequence[PendingAnswer]
+) -> T:
+    """Wait for a result, and abort the requests when the client disconnects first.
+
+    Raises:
+        ClientDisconnect: the client disconnected.
+    """
+    finished = asyncio.ensure_future(result)
+    disconnected = asyncio.ensure_future(_wait_for_disconnect(request))
+    try:
+        await asyncio.wait((finished, disconnected), return_when=asyncio.FIRST_COMPLETED)
+        if not finished.done():
+            raise ClientDisconnect
+        return finished.result()
+    finally:
+        disconnected.cancel()
+        finished.cancel()
+        for handle in handles:
+            handle.abort()
+
+
+async def _wait_for_disconnect(request: HttpRequest) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,97 @@
+"""HTTP error responses in the format of the OpenAI API; in that of Ollama's under its paths."""
+
+import logging
+from collections.abc import Mapping
+
+from starlette.responses import JSONResponse
+
+from ..errors import BusyError, PromptLengthError, RequestError, ThirteenError
+
+MESSAGE_CHARS_MAX = 600  # a message may quote input of the client
+OLLAMA_PATHS = "/api/"
+RETRY_AFTER_S = 1  # by then an answer has usually finished and freed its slot
+
+_log = logging.getLogger(__name__)
+
+# Error type and default code of each status, as OpenAI's clients expect them.
+ERROR_TYPES = {
+    400: ("invalid_request_error", "invalid_request"),
+    401: ("invalid_request_error", "invalid_api_key"),
+    403: ("invalid_request_error", "forbidden"),
+    404: ("invalid_request_error", "not_found"),
+    405: ("invalid_request_error", "method_not_allowed"),
+    413: ("invalid_request_error", "request_too_large"),
+    415: ("invalid_request_error", "unsupported_media_type"),
+    422: ("invalid_request_error", "invalid_value"),
+    431: ("invalid_request_error", "header_too_large"),
+    429: ("rate_limit_error", "rate_limit_exceeded"),
+    500: ("server_error", "internal_error"),
+    503: ("server_error", "unavailable"),
+}
+_HEADERS = {
+    401: {"WWW-Authenticate": "Bearer"},
+    **{status: {"Retry-After": str(RETRY_AFTER_S)} for status in (429, 503)},
+}
+
+
+class HttpError(ThirteenError):
+    """An error that is sent to the client as an HTTP response.
+
+    Attributes:
+        status: HTTP status code.
+        code: machine-readable error code; by default that of the status.
+        param: name of the invalid field, if any.
+        close: whether the connection ends with the response.
+    """
+
+    def __init__(
+        self, status: int, message: str, *, code: str = "", param: str | None = None, close: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.close = close
+        self.param = None if param is None else _replace_surrogates(param)
+        self.code = code or ERROR_TYPES[status][1]
+
+    @property
+    def message(self) -> str:
+        """The message as one line of valid UTF-8, truncated to MESSAGE_CHARS_MAX."""
+        line = " ".join(_replace_surrogates(str(self)).split())
+        return line if len(line) <= MESSAGE_CHARS_MAX else f"{line[:MESSAGE_CHARS_MAX]}…"
+
+    @property
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """JSON body of the response."""
+        error_type, _ = ERROR_TYPES[self.status]
+        return {
+            "error": {"message": self.message, "type": error_type, "param": self.param, "code": self.code}
+        }
+
+    @property
+    def short_body(self) -> dict[str, str]:
+        """JSON body of a response of Ollama's API."""
+        return {"error": self.message}
+
+    def response(self, path: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+        """HTTP response to a request for a path, with these headers and those of the status."""
+        close = {"Connection": "close"} if self.close else {}
+        body = self.short_body if path.startswith(OLLAMA_PATHS) else self.body
+        return JSONResponse(body, self.status, {**_HEADERS.get(self.status, {}), **close, **(headers or {})})
+
+
+def _replace_surrogates(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def to_http_error(error: BaseException) -> HttpError:
+    """Convert an exception for the client; the details of an internal error go only to the log."""
+    if isinstance(error, HttpError):
+        return error
+    if isinstance(error, BusyError):
+        return HttpError(429, str(error))
+    if isinstance(error, PromptLengthError):
+        return HttpError(400, str(error), code="context_length_exceeded")
+    if isinstance(error, RequestError):
+        return HttpError(400, str(error))
+    _log.error("failed: %s", error, exc_info=None if isinstance(error, ThirteenError) else error)
+    return HttpError(500, "internal server error; see the server's log")

@@ -1,0 +1,89 @@
+"""Prometheus metrics: responses, slots and queue, tokens, latencies, prefix cache hits, process memory."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from ..runtime.engine.engine import Engine
+from ..runtime.engine.handle import Handle
+
+PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_FIRST_TOKEN_BUCKETS_S = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)
+_TOKEN_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.5, 1.0)
+
+
+class _EngineLoadCollector(Collector):
+    """Gauges of the engine's load, read at each scrape."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        load = self._engine.load
+        yield GaugeMetricFamily("thirteen_slots", "Slots of the engine.", self._engine.profile.slots)
+        yield GaugeMetricFamily("thirteen_slots_used", "Running requests.", load.running)
+        yield GaugeMetricFamily("thirteen_queue", "Waiting requests.", load.waiting)
+
+
+class Metrics:
+    """Metrics of one server."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._registry = registry = CollectorRegistry()
+        registry.register(_EngineLoadCollector(engine))
+        ProcessCollector(registry=registry)  # resident memory, CPU time and open files, on Linux
+        self._responses = Counter(
+            "thirteen_requests", "Responses by path and status.", ("path", "status"), registry=registry
+        )
+        self._answers = Counter(
+            "thirteen_answers", "Finished answers by stop reason.", ("stop_reason",), registry=registry
+        )
+        self._prompt_tokens = Counter("thirteen_prompt_tokens", "Prompt tokens.", registry=registry)
+        self._cached_tokens = Counter(
+            "thirteen_cached_tokens", "Prompt tokens found in the prefix cache.", registry=registry
+        )
+        self._cache_hits = Counter(
+            "thirteen_cache_hits", "Answers whose prompt had a prefix in the cache.", registry=registry
+        )
+        self._completion_tokens = Counter(
+            "thirteen_completion_tokens", "Completion tokens.", registry=registry
+        )
+        self._first_token_s = Histogram(
+            "thirteen_first_token_seconds",
+            "Time to first token.",
+            buckets=_FIRST_TOKEN_BUCKETS_S,
+            registry=registry,
+        )
+        self._token_s = Histogram(
+            "thirteen_token_seconds",
+            "Mean time per token after the first, one observation per answer.",
+            buckets=_TOKEN_BUCKETS_S,
+            registry=registry,
+        )
+
+    def count_response(self, path: str, status: int) -> None:
+        """Count a response by the path of its route and its status."""
+        self._responses.labels(path, str(status)).inc()
+
+    def count_answer(self, handle: Handle) -> None:
+        """Count a finished request with its tokens and times."""
+        if handle.failed:
+            self._answers.labels("failed").inc()
+            return
+        end = handle.wait()
+        self._answers.labels(end.stop_reason.value).inc()
+        if not end.usage.sampled_tokens:
+            return
+        self._prompt_tokens.inc(end.usage.prompt_tokens)
+        self._cached_tokens.inc(end.usage.cached_tokens)
+        self._cache_hits.inc(end.usage.cached_tokens > 0)
+        self._completion_tokens.inc(end.usage.completion_tokens)
+        self._first_token_s.observe(end.timings.first_token_s)
+        if rate := end.timings.decode_tokens_per_s(end.usage):
+            self._token_s.observe(1 / rate)
+
+    def render(self) -> bytes:
+        """All metrics in the Prometheus text format."""
+        return generate_latest(self._registry)

@@ -1,0 +1,178 @@
+"""Deployment where something is missing: a signal, the actor that knows the owner, or Ray Serve itself."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from thirteen.cluster import deploy
+from thirteen.cluster.deployment_owner import Ownership
+
+WITHOUT_SIGHUP = """
+import signal
+del signal.SIGHUP  # as on Windows
+from thirteen.cli import serve
+from thirteen.cluster import deploy
+print([number.name for number in deploy._SIGNALS])
+"""
+
+
+def test_serve_is_imported_where_sighup_does_not_exist() -> None:
+    """`thirteen serve` imports this module whether or not --ray is given."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT_SIGHUP], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("['SIGINT', 'SIGTERM']\n", "")
+
+
+class RayError(Exception):
+    """As Ray's."""
+
+
+class RayActorError(RayError):
+    """As Ray's: the actor is lost."""
+
+
+class ActorUnavailableError(RayActorError):
+    """As Ray's: the actor does not answer for the moment."""
+
+
+class Actor:
+    """An actor's handle; calls raise `failure` if it is set."""
+
+    def __init__(self, kind: Callable[[], Any]) -> None:
+        self.kind, self.failure = kind, RayError()
+        self.restart()
+
+    def restart(self) -> None:
+        self.instance, self.failing = self.kind(), False
+
+    def __getattr__(self, method: str) -> Any:
+        def call(*arguments: object) -> Any:
+            if self.failing:
+                raise self.failure
+            return getattr(self.instance, method)(*arguments)
+
+        return SimpleNamespace(remote=lambda *arguments: lambda: call(*arguments))
+
+
+class FakeRay:
+    """The part of Ray that finds the actor of a cluster, or starts it, and calls it."""
+
+    exceptions = SimpleNamespace(
+        RayError=RayError, RayActorError=RayActorError, ActorUnavailableError=ActorUnavailableError
+    )
+
+    def __init__(self) -> None:
+        self.actor: Actor | None = None
+
+    def remote(self, **_: object) -> Any:
+        def start(kind: Callable[[], Any]) -> Actor:
+            self.actor = self.actor or Actor(kind)
+            return self.actor
+
+        return lambda kind: SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: start(kind)))
+
+    def get(self, call: Callable[[], Any]) -> Any:
+        return call()
+
+    def fail(self, failure: RayError) -> None:
+        assert self.actor
+        self.actor.failing, self.actor.failure = True, failure
+
+    def lose_actor(self) -> None:
+        """Lose it for good: the next command starts another."""
+        self.fail(RayActorError())
+        self.actor = None
+
+
+def committed(ray: FakeRay) -> Ownership:
+    ownership = Ownership(ray)
+    ownership.prepare()
+    ownership.commit()
+    return ownership
+
+
+def test_a_command_ends_when_another_takes_over_after_the_actor_was_lost() -> None:
+    """It took each failure for "still the owner", and waited for ever."""
+    ray = FakeRay()
+    first = committed(ray)
+    ray.lose_actor()
+    second = committed(ray)
+    assert not first.held and second.held
+    assert not first.release()
+    assert second.release()
+
+
+def test_a_command_keeps_its_deployment_when_the_actor_is_lost_or_restarts() -> None:
+    ray = FakeRay()
+    first = committed(ray)
+    for lose in (ray.lose_actor, lambda: ray.actor and ray.actor.restart()):
+        lose()
+        assert first.held
+        failed = Ownership(ray)
+        failed.prepare()
+        assert not failed.release(), "the new actor knows the first command"
+    ray.fail(ActorUnavailableError())
+    assert first.held
+    assert ray.actor
+    ray.actor.restart()
+    assert first.release(), "it restarted after the last look"
+
+
+def test_a_command_whose_successor_has_ended_ends_too() -> None:
+    """It took "nobody" for itself, if the other command came and went between two looks."""
+    ray = FakeRay()
+    first, second = committed(ray), committed(ray)
+    assert second.release()
+    assert not first.held
+
+
+def test_a_lost_cluster_is_an_error() -> None:
+    ray = FakeRay()
+    first = committed(ray)
+    ray.fail(RayError())
+    with pytest.raises(RayError):
+        _ = first.held
+    ray.fail(RayActorError())  # also of the actor that is found again
+    with pytest.raises(RayActorError):
+        _ = first.held
+
+
+class DeadServe:
+    """Ray Serve whose controller has died."""
+
+    def status(self) -> None:
+        raise RayActorError("The actor died")
+
+    delete = shutdown = lambda self, *_: self.status()
+
+
+def test_a_dead_controller_hides_no_error() -> None:
+    """Its own error replaced the first one, as a traceback."""
+    failures = (RayError,)
+    assert deploy._failure_line(DeadServe(), RayError("no\nreplica"), failures) == "no replica"
+    deploy._shut_down(DeadServe(), failures)
+
+
+class Serve:
+    """Ray Serve with other applications."""
+
+    def __init__(self, *others: str) -> None:
+        self.applications, self.running = {deploy.APPLICATION, *others}, True
+
+    def status(self) -> Any:
+        return SimpleNamespace(applications=self.applications)
+
+    def delete(self, name: str) -> None:
+        self.applications.remove(name)
+
+    def shutdown(self) -> None:
+        self.running = False
+
+
+def test_ray_serve_stays_for_other_applications() -> None:
+    for serve, stays in ((Serve(), False), (Serve("other"), True)):
+        deploy._shut_down(serve, (RayError,))
+        assert serve.running is stays
+        assert deploy.APPLICATION not in serve.applications

@@ -1,0 +1,244 @@
+"""Batch inference on a Ray cluster gives the answers of one engine, whichever workers die."""
+
+import json
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+from thirteen.cluster import file_transfer
+from thirteen.cluster.file_transfer import RemoteFile
+from thirteen.cluster.ray_batch import RayWorkers
+from thirteen.cluster.ray_session import ray_session, worker_capacity
+from thirteen.errors import ModelFileError, RequestError
+from thirteen.runtime.batch.batch_file import answer_file
+from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
+
+from ..commands import Commands
+from .ray_cluster import kill, processes, two_nodes
+
+pytestmark = pytest.mark.ray
+
+COUNT = 500
+WORKER = "ray::MapWorker(FlatMap(RayWorker))"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    with two_nodes() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("questions") / "questions.jsonl"
+    rows = ({"question": f"What is {n} times {n % 7 + 2}?", "id": n} for n in range(COUNT))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def job(tiny: Path) -> BatchJob:
+    return BatchJob(tiny, None, GenerationSettings(max_tokens=24), 1)
+
+
+@pytest.fixture(scope="module")
+def expected(questions: Path, job: BatchJob, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    output = tmp_path_factory.mktemp("alone") / "answers.jsonl"
+    answer_file(questions, job, output)
+    return output.read_bytes()
+
+
+def test_two_workers_give_the_answers_of_one_engine(
+    cluster: Any, questions: Path, job: BatchJob, expected: bytes, tmp_path: Path
+) -> None:
+    answer_file(questions, job, tmp_path / "answers.jsonl", executor=RayWorkers(cluster.address).run)
+    assert (tmp_path / "answers.jsonl").read_bytes() == expected
+
+
+def test_killed_workers_change_no_answer(
+    cluster: Any, questions: Path, job: BatchJob, expected: bytes, tmp_path: Path
+) -> None:
+    """Some die while they start, some while they answer: the results come too late under load to tell."""
+    rng, killed, ended = random.Random(13), set(), Event()
+
+    def kill_some() -> None:
+        while len(killed) < 5 and not ended.wait(rng.uniform(0.1, 1)):
+            if alive := sorted(set(processes(WORKER)) - killed):
+                kill(pid := rng.choice(alive))
+                killed.add(pid)
+
+    killer = Thread(target=kill_some)
+    killer.start()
+    try:
+        answer_file(questions, job, tmp_path / "answers.jsonl", executor=RayWorkers(cluster.address).run)
+    finally:
+        ended.set()
+        killer.join()
+    assert len(killed) >= 3
+    assert (tmp_path / "answers.jsonl").read_bytes() == expected
+
+
+def test_a_batch_started_locally_resumes_on_the_cluster(
+    cluster: Any, questions: Path, job: BatchJob, expected: bytes, tmp_path: Path
+) -> None:
+    def stop(done: int, _: int) -> None:
+        if done == 130:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        answer_file(questions, job, tmp_path / "answers.jsonl", progress=stop)
+    report = answer_file(questions, job, tmp_path / "answers.jsonl", executor=RayWorkers(cluster.address).run)
+    assert report.earlier == 130
+    assert (tmp_path / "answers.jsonl").read_bytes() == expected
+
+
+def test_an_invalid_model_gives_a_one_line_error(cluster: Any, questions: Path, tmp_path: Path) -> None:
+    model = tmp_path / "no.gguf"
+    model.write_bytes(b"no model, but longer than a header would be")
+    with Commands() as thirteen:
+        done = thirteen(
+            "batch", questions, model, "--out", tmp_path / "a.jsonl", "--ray", cluster.address, "--threads", 1
+        )
+    assert done.status == 2
+    assert done.stderr.startswith(f"error: {model}: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "a.jsonl").exists()
+
+
+def test_a_worker_that_cannot_load_the_engine_gives_a_one_line_error(
+    cluster: Any, questions: Path, job: BatchJob, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelFileError) as error:
+        answer_file(
+            questions,
+            replace(job, threads=1, adapter=job.model),
+            tmp_path / "a.jsonl",
+            executor=RayWorkers(cluster.address).run,
+        )
+    assert str(error.value).startswith(f"--ray {cluster.address}: {job.model}")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "a.jsonl").exists()
+
+
+def test_workers_that_fit_on_no_node_are_rejected(cluster: Any) -> None:
+    with ray_session(cluster.address) as ray:
+        assert worker_capacity(ray, 1) == 2
+        with pytest.raises(RequestError, match="no node has the 2 processors"):
+            worker_capacity(ray, 2)
+        with pytest.raises(RequestError, match="3 workers requested, but the nodes have room for 2"):
+            worker_capacity(ray, 1, 3)
+
+
+def test_a_removed_node_changes_no_answer(
+    cluster: Any, questions: Path, job: BatchJob, expected: bytes, tmp_path: Path
+) -> None:
+    removed = []
+
+    def progress(done: int, _: int) -> None:
+        if done >= 60 and not removed:
+            removed.append(cluster.list_all_nodes()[-1])
+            cluster.remove_node(removed[0], allow_graceful=False)
+
+    answer_file(
+        questions,
+        job,
+        tmp_path / "answers.jsonl",
+        executor=RayWorkers(cluster.address).run,
+        progress=progress,
+    )
+    assert removed
+    assert (tmp_path / "answers.jsonl").read_bytes() == expected
+
+
+def test_an_unreachable_address_gives_a_one_line_error(questions: Path, tiny: Path, tmp_path: Path) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # but not listening
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        with Commands() as thirteen:
+            done = thirteen("batch", questions, tiny, "--out", tmp_path / "a.jsonl", "--ray", address)
+    assert done.status == 2
+    assert done.stderr == f"error: --ray {address}: cannot connect: Connection refused\n"
+
+
+@pytest.mark.parametrize("address", ["head", "ray://head:1", ":6379", "head:port"])
+def test_a_malformed_address_is_rejected(address: str) -> None:
+    with pytest.raises(RequestError, match="must be auto or HOST:PORT"), ray_session(address):
+        pass
+
+
+HEAD = """
+import sys
+import ray
+import ray._private.utils
+ray.__version__ = "2.0.0"
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+print(cluster.address, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_cluster_of_another_version_gives_a_one_line_error() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HEAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as head:
+        assert head.stdout is not None and head.stdin is not None
+        address = next(line.strip() for line in head.stdout if line.startswith(("127.", "1", "2")))
+        with pytest.raises(RequestError, match=r"2\.0\.0") as error, ray_session(address):
+            pass
+        head.stdin.close()
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_is_fetched_once_and_checked_by_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(file_transfer, "CHUNK_BYTES", 7)
+    source = tmp_path / "model.gguf"
+    source.write_bytes(bytes(range(100)))
+    local = RemoteFile.from_path(source)
+    assert local.fetch(lambda *_: b"") == source  # nothing is downloaded
+    remote = RemoteFile("/nowhere/model.gguf", local.nbytes, local.sha256)
+    offsets: list[int] = []
+
+    def read(sha256: str, offset: int) -> bytes:
+        assert sha256 == local.sha256
+        offsets.append(offset)
+        return file_transfer.read_chunk(str(source), offset)
+
+    for _ in range(2):
+        assert remote.fetch(read).read_bytes() == source.read_bytes()
+    assert offsets == list(range(0, 100, 7))
+    source.write_bytes(bytes(100))
+    changed = RemoteFile("/nowhere/model.gguf", 100, "ab" * 32)
+    with pytest.raises(ModelFileError, match=r"/nowhere/model\.gguf: .* has changed"):
+        changed.fetch(lambda _, offset: file_transfer.read_chunk(str(source), offset))
+    with pytest.raises(ModelFileError, match="has changed"):
+        changed.fetch(lambda *_: b"")
+    folder = tmp_path / "cache" / "fetched"
+    assert sorted(path.suffix for path in folder.iterdir()) == [".gguf", ".lock", ".lock"]
+
+
+def test_the_base_install_does_not_import_ray() -> None:
+    code = (
+        "import sys, thirteen.cli.main, thirteen.cli.batch, thirteen.runtime.batch.batch_file\n"
+        "from thirteen.cluster import deploy, ray_batch, replica, router\n"
+        "sys.exit('ray' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_ray_the_error_names_the_extra_to_install(
+    questions: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RequestError, match=r"the extra `ray`: pip install '\.\[ray\]'"), ray_session("auto"):
+        pass

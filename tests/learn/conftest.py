@@ -1,0 +1,44 @@
+"""A tiny Llama, loaded and with other chat templates, and the command line, for the tests of training."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from thirteen.learn.base_model import load_base_model
+
+from ..commands import Commands
+
+
+@pytest.fixture(scope="module")
+def loaded(base: Callable[[str], Path]) -> tuple[Any, Any]:
+    """The transformers model and its tokenizer."""
+    return load_base_model(base("llama"))
+
+
+@pytest.fixture(scope="module")
+def templated(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """templated(text): a copy of the base whose chat template begins with the text."""
+
+    def copy(text: str) -> Path:
+        folder = shutil.copytree(base("llama"), tmp_path_factory.mktemp("templated") / "base")
+        path = folder / "tokenizer_config.json"
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps(config | {"chat_template": text + config["chat_template"]}))
+        return folder
+
+    return copy
+
+
+@pytest.fixture(scope="module")
+def dated(templated: Callable[[str], Path]) -> Path:
+    """A base whose prompts contain the time, as Llama 3.2's contain the date."""
+    return templated("{{ strftime_now('%f') }}")
+
+
+@pytest.fixture(scope="module")
+def thirteen() -> Iterator[Commands]:
+    with Commands() as commands:
+        yield commands

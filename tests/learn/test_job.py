@@ -1,0 +1,135 @@
+"""What a training run writes, and when it deletes what it could be resumed from. No model is loaded."""
+
+import json
+import os
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from thirteen.convert.adapter.basis import Basis, BasisOrigin
+from thirteen.convert.source.checkpoint import open_checkpoint
+from thirteen.errors import OutputError
+from thirteen.learn.grpo import delete_checkpoints
+from thirteen.learn.job import TrainingJob
+from thirteen.learn.recipe import RECIPES
+from thirteen.learn.resume import check_run
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+@contextmanager
+def file_limit(nbytes: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class FakeAdapter:
+    """Saves files as PEFT does."""
+
+    def __init__(self, weights: bytes) -> None:
+        self.peft_config = {"default": SimpleNamespace()}
+        self.weights = weights
+
+    def save_pretrained(self, folder: Path, **_: object) -> None:
+        (folder / CONFIG).write_text(json.dumps({"target_modules": ["b", "a"]}))
+        (folder / WEIGHTS).write_bytes(self.weights)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> TrainingJob:
+    return TrainingJob(tmp_path / "base", tmp_path, RECIPES["lora"])
+
+
+def test_an_adapter_is_saved_as_a_whole_or_not_at_all(job: TrainingJob, tmp_path: Path) -> None:
+    """Half of the weights stood under their name."""
+    job.save(FakeAdapter(b"old"))
+    with pytest.raises(OutputError, match="File too large"), file_limit(100):
+        job.save(FakeAdapter(bytes(101)))
+    assert {path.name for path in tmp_path.iterdir()} == {CONFIG, WEIGHTS}
+    assert (tmp_path / WEIGHTS).read_bytes() == b"old"
+    job.save(FakeAdapter(b"new"))
+    assert (tmp_path / WEIGHTS).read_bytes() == b"new"
+    assert json.loads((tmp_path / CONFIG).read_text())["target_modules"] == ["a", "b"]
+
+
+def test_a_saved_adapter_is_on_disk(
+    job: TrainingJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint was deleted before its replacement was on disk."""
+    synced, sync = set(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.add(os.fstat(file).st_ino), sync(file)))
+    job.save(FakeAdapter(b"new"))
+    assert {path.stat().st_ino for path in (tmp_path, tmp_path / CONFIG, tmp_path / WEIGHTS)} <= synced
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"groups": 2, "group_by": "depth"}, {"groups": 2, "group_by": "kind"}),
+        ({"base_sha256": "0"}, {"base_sha256": "1"}),
+    ],
+)
+def test_a_run_with_another_basis_of_the_same_shape_is_another_run(
+    job: TrainingJob, one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    """Its gradients were taken for those of this run."""
+    common = {"name": "tiny", "base_sha256": "0", "numbers": 8}
+    first, second = (
+        replace(job, basis=Basis(BasisOrigin(**(common | change)), {})) for change in (one, other)
+    )
+    assert len({job.run_id(), first.run_id(), second.run_id()}) == 3
+
+
+def test_a_run_in_bfloat16_is_another_run(job: TrainingJob) -> None:
+    """Where it resumed on a processor without bfloat16, its result would depend on the time of the change."""
+    assert replace(job, recipe=replace(job.recipe, bf16=True)).run_id() != job.run_id()
+
+
+def test_the_hash_of_a_sharded_base_is_that_of_its_checkpoint(
+    job: TrainingJob, base: Callable[[str], Path]
+) -> None:
+    """It was another one, of the same files."""
+    folder = base("llama bf16 in shards")
+    assert replace(job, base=folder).base_sha256 == open_checkpoint(folder).sha256()
+
+
+def test_the_mark_of_a_run_is_whole_or_missing(tmp_path: Path) -> None:
+    """With half of it the run itself could not be resumed: it was taken for another."""
+    path = tmp_path / "run"
+    with pytest.raises(OutputError, match="File too large"), file_limit(10):
+        check_run(path, "0123456789abcdef")
+    assert list(tmp_path.iterdir()) == []
+    check_run(path, "0123456789abcdef")
+    check_run(path, "0123456789abcdef")
+
+
+def test_the_mark_of_a_run_is_deleted_after_its_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints without it were taken for those of any run."""
+    folder = tmp_path / "checkpoints"
+    (folder / "checkpoint-1").mkdir(parents=True)
+    (folder / "run").write_text("run")
+    delete = shutil.rmtree
+
+    def fail(path: Path) -> None:
+        if path == folder:
+            raise OSError(5, "Input/output error")
+        delete(path)
+
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="Input/output error"):
+        patch.setattr(shutil, "rmtree", fail)
+        delete_checkpoints(folder)
+    assert [path.name for path in folder.iterdir()] == ["run"]
+    delete_checkpoints(folder)
+    assert not folder.exists()

@@ -1,0 +1,104 @@
+"""The natural gradient step on policies whose gradient and Fisher matrix are known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from thirteen.learn.natural_gradient import NaturalStep, SampledScores, natural_step
+
+NUMBERS, SOLUTIONS, TOKENS = 20, 8, 50.0
+
+
+def sample(questions: int, *, signal: float, seed: int = 0, chance: float = 0.5) -> SampledScores:
+    """Sample solutions whose scores are Gaussian, at very different scales of the numbers.
+
+    A solution is right with a chance that rises with its score along the last number, the one of the smallest
+    scale: a plain gradient hardly moves it.
+    """
+    rng = np.random.default_rng(seed)
+    scale = np.geomspace(10, 0.1, NUMBERS)
+    scores = rng.normal(size=(questions * SOLUTIONS, NUMBERS)) * scale
+    chances = chance + signal * np.clip(scores[:, -1] / scale[-1], -2, 2) / 4
+    right = (rng.random(len(scores)) < chances).reshape(questions, SOLUTIONS)
+    advantages = (right - right.mean(1, keepdims=True)) / (SOLUTIONS - 1)
+    return SampledScores(
+        scores,
+        advantages.ravel(),
+        np.repeat(np.arange(questions), SOLUTIONS),
+        np.full(len(scores), TOKENS),
+        questions,
+    )
+
+
+def without_one_outcome(sampled: SampledScores) -> SampledScores:
+    """Leave out the questions whose solutions are all right or all wrong, as rollouts are read."""
+    kept = sampled.advantages != 0
+    return replace(
+        sampled, **{name: values[kept] for name, values in vars(sampled).items() if name != "asked"}
+    )
+
+
+def solve(sampled: SampledScores, kl: float = 0.01) -> NaturalStep:
+    return natural_step(sampled, kl, seed=1)
+
+
+def test_the_length_of_the_step_is_the_divergence():
+    """The KL divergence of a solution is half the mean square of its score along the step."""
+    sampled = sample(50, signal=1)
+    for kl in (0.001, 0.04):
+        along = sampled.scores @ solve(sampled, kl).numbers
+        assert (along**2).mean() / 2 == pytest.approx(kl * TOKENS, rel=1e-6)
+
+
+def test_the_step_finds_a_number_of_small_scale():
+    """Where a plain gradient follows the noise of the numbers of large scale."""
+    sampled = sample(200, signal=1)
+    scale = np.geomspace(10, 0.1, NUMBERS)
+    plain = sampled.advantages @ sampled.scores * scale
+    natural = solve(sampled).numbers * scale  # in units of the change of the policy
+    assert natural[-1] / np.linalg.norm(natural) > 0.9
+    assert plain[-1] / np.linalg.norm(plain) < 0.3
+
+
+def test_the_expected_gain_holds_for_new_questions():
+    found = solve(sample(300, signal=1))
+    new = sample(20_000, signal=1, seed=7)
+    true = new.advantages @ (new.scores @ found.numbers) / 20_000
+    assert found.gain.low < true < found.gain.high
+    assert found.gain.low > 0
+
+
+def test_questions_with_one_outcome_count_for_the_gain():
+    """Of questions that are seldom right, those that happen to have a right solution overstate it."""
+    sampled = sample(600, signal=0.15, chance=0.1)
+    kept = without_one_outcome(sampled)
+    assert len(np.unique(kept.questions)) < 400
+    found, whole = solve(kept), solve(sampled)
+    new = sample(20_000, signal=0.15, chance=0.1, seed=7)
+    true = new.advantages @ (new.scores @ found.numbers) / 20_000
+    assert found.gain.low < true < found.gain.high < 1.6 * true
+    assert found.gain.estimate == pytest.approx(whole.gain.estimate, rel=0.1)
+
+
+def test_noise_promises_nothing():
+    """A gain on the questions of the step itself, or a damping chosen on all of them, would be above zero."""
+    steps = [solve(sample(40, signal=0, seed=seed)) for seed in range(40)]
+    sure = sum(step.gain.low > 0 for step in steps)
+    assert sure <= 4  # of 40 one is expected
+    gains = np.array([step.gain.estimate for step in steps])
+    assert abs(gains.mean()) < 3 * gains.std() / np.sqrt(len(gains))
+
+
+def test_solutions_without_a_gradient_give_no_step():
+    sampled = sample(20, signal=1)
+    found = solve(replace(sampled, scores=np.zeros_like(sampled.scores)))
+    assert not found.numbers.any() and found.gain.low == found.gain.high == 0
+
+
+def test_questions_count_once_in_any_order():
+    sampled = sample(30, signal=1)
+    order = np.random.default_rng(3).permutation(len(sampled.scores))
+    arrays = {name: values[order] for name, values in vars(sampled).items() if name != "asked"}
+    assert solve(replace(sampled, **arrays)).numbers == pytest.approx(
+        solve(sampled).numbers, rel=1e-6, abs=1e-9
+    )

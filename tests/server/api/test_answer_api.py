@@ -1,0 +1,211 @@
+"""/v1/answer and /v1/check over HTTP: values, checked equations, streams and votes."""
+
+import asyncio
+import json
+from time import monotonic, sleep
+
+import httpx
+import pytest
+from thirteen.runtime.answer import Answer
+from thirteen.runtime.arithmetic.calculator import check_steps
+from thirteen.runtime.engine.conversation import Conversation
+from thirteen.runtime.engine.handle import Piece
+from thirteen.runtime.request import StopReason, Timings, Usage
+from thirteen.server.api.answer_api import AnswerFormatter
+
+from ..serving import TIMEOUT_S, halted
+
+PRODUCT = "Repeat exactly: 1234 * 5678 ="
+
+
+@pytest.fixture(scope="module")
+def http(smollm2_server):
+    with smollm2_server.http() as client:
+        yield client
+
+
+def answer(http, **body):
+    response = http.post("/v1/answer", json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def events(http, **body):
+    """Names and data of the events of a stream."""
+    with http.stream("POST", "/v1/answer", json=body | {"stream": True}) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        blocks = "".join(response.iter_text()).split("\n\n")
+    assert blocks.pop() == ""
+    pairs = [block.split("\n") for block in blocks]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in pairs]
+
+
+def test_answer_is_the_engines(http, smollm2_server):
+    served, direct = answer(http, question=PRODUCT), smollm2_server.service.engine.answer(PRODUCT)
+    assert (served["text"], served["value"], served["verified"]) == (
+        direct.text,
+        direct.value,
+        direct.verified,
+    )
+    assert served["steps"] == [
+        {"expression": "1234 * 5678", "claimed": "7006652", "computed": "7006652", "ok": True}
+    ]
+    assert (served["model"], served["value"], served["verified"]) == ("smollm2", "7006652", True)
+    assert (served["stop_reason"], served["tally"]) == ("end", None)
+    assert served["usage"]["sampled_tokens"] < served["usage"]["completion_tokens"]
+    assert served["timings"]["decode_tokens_per_s"] > 0 < served["timings"]["first_token_s"]
+
+
+def test_calculator_can_be_disabled(http):
+    assert answer(http, question=PRODUCT, calculator=False)["verified"] is False
+
+
+def test_system_prompt_and_max_tokens(http, smollm2_server):
+    options = {"system": "Speak of pirates only.", "max_tokens": 5}
+    served, direct = (
+        answer(http, question="Hi", **options),
+        smollm2_server.service.engine.answer("Hi", **options),
+    )
+    assert (served["text"], served["stop_reason"]) == (direct.text, "length")
+
+
+def test_earlier_turns_are_the_conversation_of_the_engine(http, smollm2_server):
+    turns = [{"question": "Hi", "answer": "Hello!"}, {"question": "1 + 1?", "answer": "1 + 1 = 2"}]
+    served = answer(http, question="And 2 + 2?", turns=turns, system="Be brief.", max_tokens=8)
+    conversation = Conversation(smollm2_server.service.engine, "Be brief.")
+    for turn in turns:
+        conversation.add(turn["question"], turn["answer"])
+    request = conversation.next_turn("And 2 + 2?", max_tokens=8).request
+    assert served["usage"]["prompt_tokens"] == len(request.tokens)
+    assert served["text"] == smollm2_server.service.engine.submit(request).answer().text
+    assert served["dropped_turns"] == 0
+    assert answer(http, question="And 2 + 2?", turns=turns, votes=2, max_tokens=8)["tally"]["asked"] == 2
+
+
+def test_turns_for_which_there_is_no_room_are_dropped_and_counted(http):
+    turns = [{"question": f"{number} " * 40, "answer": "yes"} for number in range(20)]
+    served = answer(http, question="Why?", turns=turns, max_tokens=4)
+    (*_, (name, streamed)) = events(http, question="Why?", turns=turns, max_tokens=4)
+    assert 0 < served["dropped_turns"] == streamed["dropped_turns"] < 20 and name == "answer"
+    assert served["usage"]["prompt_tokens"] <= 512 - 4
+
+
+@pytest.mark.parametrize(
+    ("turns", "param"),
+    [
+        ([{"question": "a"}], "turns[0].answer"),
+        ([{"question": "a", "answer": 1}], "turns[0].answer"),
+        ([{"question": "a", "answer": "b"}] * 600, "turns"),
+    ],
+)
+def test_wrong_turns_are_refused_by_name(http, turns, param):
+    response = http.post("/v1/answer", json={"question": "a", "turns": turns})
+    assert (response.status_code, response.json()["error"]["param"]) == (422, param)
+
+
+@pytest.mark.parametrize("votes", [1, 3])
+def test_question_longer_than_the_context_has_its_error_code(http, votes):
+    response = http.post("/v1/answer", json={"question": "one two " * 3000, "votes": votes})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "context_length_exceeded")
+
+
+def test_stream_has_text_steps_and_answer(http):
+    streamed = events(http, question=PRODUCT)
+    whole = answer(http, question=PRODUCT)
+    assert "".join(data["text"] for name, data in streamed if name == "text") == whole["text"]
+    assert [data for name, data in streamed if name == "step"] == whole["steps"]
+    name, last = streamed[-1]
+    equal = ("model", "value", "verified", "steps", "text", "stop_reason", "tally")
+    assert name == "answer" and all(last[key] == whole[key] for key in equal)
+
+
+def test_step_event_follows_the_complete_equation():
+    """Sent only at the end, steps would not appear during the stream; sent too early, "= 1" would be one."""
+    parts = ["12 * 13", " = 1", "56", ", then", " 1 + 1 = 3", " and so 5 + 5 = 10"]
+    text = "".join(parts)
+
+    async def pieces():
+        for part in parts:
+            yield Piece(part)
+        last = Answer(
+            "10", text, StopReason.END, Usage(1, 1), Timings(0, 0, 0), check_steps(text), verified=False
+        )
+        yield Piece("", answer=last)
+
+    async def collect():
+        return [event async for event in AnswerFormatter("m").events(pieces())]
+
+    collected = asyncio.run(collect())
+    names = [name for name, _ in collected]
+    assert names == ["text"] * 4 + ["step"] + ["text"] * 2 + ["step"] * 2 + ["answer"]
+    assert [data["claimed"] for name, data in collected if name == "step"] == ["156", "3", "10"]
+
+
+def test_vote_has_a_tally_and_is_reproducible(http):
+    first = answer(http, question="What is 2 + 2?", votes=3, max_tokens=16)
+    assert first["tally"]["asked"] == 3 and 1 <= first["tally"]["ended"] <= 3
+    assert answer(http, question="What is 2 + 2?", votes=3, max_tokens=16)["text"] == first["text"]
+
+
+def test_vote_streams_only_the_answer(http):
+    ((name, data),) = events(http, question="What is 2 + 2?", votes=2, max_tokens=8)
+    assert name == "answer" and data["tally"]["asked"] == 2
+
+
+def test_disconnect_during_a_vote_frees_all_slots(smollm2_server):
+    service, body = smollm2_server.service, {"question": "Tell a long story.", "votes": 4}
+
+    async def ask_and_leave():
+        async with httpx.AsyncClient(base_url=smollm2_server.url, timeout=TIMEOUT_S) as client:
+            asking = asyncio.create_task(client.post("/v1/answer", json=body))
+            while service.engine.load.running < 4:
+                assert not asking.done()
+                await asyncio.sleep(0.01)
+            asking.cancel()
+
+    with halted(running=4):
+        asyncio.run(ask_and_leave())
+        end = monotonic() + TIMEOUT_S
+        while not service.idle and monotonic() < end:
+            sleep(0.01)
+        assert service.idle and service.engine.load.running == 0
+
+
+@pytest.mark.parametrize(
+    ("claim", "value", "verified"),
+    [
+        ("12 * 13 = 156", "156", True),
+        ("12 * 13 = 155", "155", False),
+        ("no sum at all", None, False),
+        ("", None, False),
+    ],
+)
+def test_check_claim(http, claim, value, verified):
+    checked = http.post("/v1/check", json={"claim": claim}).json()
+    assert (checked["value"], checked["verified"]) == (value, verified)
+    assert [step["computed"] for step in checked["steps"]] == ["156"] * claim.startswith("12")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "param"),
+    [
+        ("answer", {}, 422, "question"),
+        ("answer", {"question": ""}, 422, "question"),
+        ("answer", {"question": " "}, 400, None),
+        ("answer", {"question": "x", "votes": 17}, 422, "votes"),
+        ("answer", {"question": "x", "temperature": 1}, 422, "temperature"),
+        ("answer", {"question": "x", "model": "y"}, 404, "model"),
+        ("answer", {"question": "x", "max_tokens": 1.5}, 422, "max_tokens"),
+        ("answer", {"question": "\ud800"}, 422, "question"),
+        ("answer", {"question": "x", "\ud800": 1}, 422, "?"),
+        ("answer", [], 422, None),
+        ("check", {"claim": "1" * 4097}, 422, "claim"),
+        ("check", {"claim": 1}, 422, "claim"),
+    ],
+)
+def test_error_names_the_invalid_field(http, path, body, status, param):
+    content = json.dumps(body).encode()
+    response = http.post(f"/v1/{path}", content=content, headers={"Content-Type": "application/json"})
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert error["param"] == param and error["message"] and "\n" not in error["message"]

@@ -1,0 +1,313 @@
+"""/api/ with Ollama's own client: answers, streams, options, descriptions of the models, and errors."""
+
+import json
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+import httpx
+import ollama
+import pytest
+from ollama import _types as types
+from thirteen.server.request_limits import RequestLimits
+
+from ..serving import TIMEOUT_S, open_engine, serve_engine
+
+QUESTION = "Name a colour."
+MESSAGES = [{"role": "user", "content": QUESTION}]
+GREEDY = {"temperature": 0, "num_predict": 12}
+FLAG = {
+    "type": "object",
+    "properties": {"ok": {"type": "boolean"}},
+    "required": ["ok"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def engine(tiny):
+    with open_engine(tiny, context=256) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def server(engine):
+    with serve_engine(engine, name="tiny") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    return ollama.Client(server.url, timeout=TIMEOUT_S)
+
+
+@pytest.fixture(scope="module")
+def http(server):
+    with server.http() as client:
+        yield client
+
+
+def chat(client, **options):
+    return client.chat(**{"model": "tiny", "messages": MESSAGES, "options": GREEDY} | options)
+
+
+def openai_text(server, *messages):
+    """What OpenAI's API answers to the same conversation."""
+    with server.openai() as client:
+        answer = client.chat.completions.create(model="tiny", messages=messages, max_tokens=12, temperature=0)
+    return answer.choices[0].message.content
+
+
+def test_chat(client, server):
+    said = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello"},
+        *MESSAGES,
+    ]
+    answer = chat(client, messages=said)
+    assert answer.message.content == openai_text(server, *said)
+    assert (answer.model, answer.message.role, answer.done) == ("tiny", "assistant", True)
+    assert (answer.done_reason, answer.eval_count) == ("length", 12)
+
+
+def test_generate(client, server):
+    answer = client.generate("tiny", QUESTION, system="Be brief.", options=GREEDY)
+    assert answer.response == openai_text(server, {"role": "system", "content": "Be brief."}, *MESSAGES)
+    assert (answer.done_reason, answer.eval_count) == ("length", 12)
+
+
+def test_durations_are_nanoseconds(client):
+    answer = chat(client)
+    assert answer.prompt_eval_duration > 0 and 0 < answer.eval_duration < answer.total_duration
+    assert answer.total_duration < TIMEOUT_S * 10**9 and answer.load_duration == 0
+    assert answer.prompt_eval_count > len(QUESTION), "a token is a byte here"
+    made = datetime.fromisoformat(answer.created_at)
+    assert 0 <= (datetime.now(UTC) - made).total_seconds() < TIMEOUT_S
+
+
+def test_a_stream_equals_the_whole_answer(client):
+    *parts, last = chat(client, stream=True)
+    whole = chat(client)
+    assert "".join(part.message.content for part in parts) == whole.message.content and parts
+    assert {part.done for part in parts} == {False} and all(part.eval_count is None for part in parts)
+    assert (last.message.content, last.done, last.done_reason) == ("", True, "length")
+    assert (last.eval_count, last.prompt_eval_count) == (whole.eval_count, whole.prompt_eval_count)
+    *parts, last = client.generate("tiny", QUESTION, options=GREEDY, stream=True)
+    assert "".join(part.response for part in parts) == whole.message.content and last.done
+
+
+def test_it_streams_json_lines_unless_told_otherwise(http):
+    response = http.post("/api/chat", json={"model": "tiny", "messages": MESSAGES, "options": GREEDY})
+    assert response.headers["content-type"] == "application/x-ndjson"
+    *lines, last = map(json.loads, response.text.splitlines())
+    assert lines and last["done"] is True and response.text.endswith("}\n")
+
+
+def test_the_model_ends_its_answer(ending):
+    with ExitStack() as stack:
+        engine = stack.enter_context(open_engine(ending, context=256))
+        server = stack.enter_context(serve_engine(engine, name="tiny"))
+        answer = chat(ollama.Client(server.url, timeout=TIMEOUT_S))
+        assert (answer.message.content, answer.done_reason, answer.eval_count) == ("", "stop", 1)
+
+
+def test_a_seed_reproduces_an_answer(client):
+    options = {"temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0, "num_predict": 12}
+    first, again, other = (
+        chat(client, options=options | seed).message.content for seed in ({"seed": 3}, {"seed": 3}, {})
+    )
+    assert first == again != other
+
+
+def test_a_stop_string_ends_the_answer(client):
+    text = chat(client).message.content
+    stopped = chat(client, options=GREEDY | {"stop": [text[3:6]]})
+    assert text.startswith(stopped.message.content) and len(stopped.message.content) <= 3
+    assert stopped.done_reason == "stop"
+
+
+@pytest.mark.parametrize("num_predict", [-1, -2, 0])
+def test_no_limit_is_the_servers_limit(engine, num_predict):
+    with serve_engine(engine, name="tiny", limits=RequestLimits(max_tokens=7)) as server:
+        client = ollama.Client(server.url, timeout=TIMEOUT_S)
+        options = GREEDY | {"num_predict": num_predict}
+        assert chat(client, options=options).eval_count == chat(client, options={}).eval_count == 7
+        with pytest.raises(ollama.ResponseError, match=r"options\.num_predict is 8, at most 7"):
+            chat(client, options={"num_predict": 8})
+
+
+def test_a_format_is_enforced(client):
+    options = {"temperature": 0, "num_predict": 60}
+    assert json.loads(chat(client, format=FLAG, options=options).message.content)["ok"] in {True, False}
+    assert client.generate("tiny", QUESTION, format=FLAG, options=options).done_reason == "stop"
+    assert chat(client, format="json").message.content.startswith("{")
+    assert chat(client, format="").message.content == chat(client).message.content
+
+
+def test_a_request_without_content_loads_the_model(client, http):
+    for answer in (client.generate("tiny"), client.chat("tiny"), client.generate("tiny", keep_alive=0)):
+        assert (answer.done, answer.done_reason, answer.eval_count) == (True, "load", None)
+    with pytest.raises(ollama.ResponseError, match="does not exist"):
+        client.generate("llama3")
+
+
+def test_the_default_tag_is_left_out(client):
+    assert chat(client, model="tiny:latest", keep_alive="5m").model == "tiny"
+
+
+def test_tags_and_ps_list_the_models(client, tiny, engine):
+    (listed,) = client.list().models
+    (loaded,) = client.ps().models
+    assert listed.model == loaded.model == loaded.name == "tiny"
+    assert listed.digest == loaded.digest == sha256(tiny.read_bytes()).hexdigest()
+    assert listed.size == tiny.stat().st_size < loaded.size
+    assert listed.modified_at.timestamp() == pytest.approx(tiny.stat().st_mtime, abs=1e-3)
+    assert (loaded.size_vram, loaded.context_length) == (0, engine.context)
+    assert loaded.expires_at.year == 9999
+    assert listed.details == loaded.details
+    assert (listed.details.family, listed.details.format) == ("llama", "gguf")
+
+
+def test_show_describes_a_model(client, engine):
+    shown = client.show("tiny")
+    assert shown.details.parameter_size == f"{engine.model.header.weights / 1e6:.2f}M"
+    assert shown.details.quantization_level == "unknown"
+    assert shown.modelinfo["llama.block_count"] == 2
+    assert shown.modelinfo["general.parameter_count"] == engine.model.header.weights
+    assert shown.modelinfo["tokenizer.ggml.tokens"] is None
+    assert "<|im_start|>" in shown.template and shown.capabilities == ["completion"]
+    with pytest.raises(ollama.ResponseError) as caught:
+        client.show("llama3")
+    assert caught.value.status_code == 404
+
+
+def test_the_type_of_a_real_file(smollm2_server):
+    details = ollama.Client(smollm2_server.url, timeout=TIMEOUT_S).show("smollm2").details
+    assert (details.parameter_size, details.quantization_level) == ("134.52M", "Q4_1")
+
+
+def test_version(http):
+    assert http.get("/api/version").json().keys() == {"version"}
+
+
+# A value of each type of the client's fields; the fields that we honour have theirs.
+VALUES: dict[str, Any] = {
+    "model": "tiny",
+    "messages": MESSAGES,
+    "prompt": "a",
+    "system": "a",
+    "stream": False,
+    "format": "json",
+    "keep_alive": "5m",
+    "num_ctx": 256,
+    "stop": ["a"],
+    "role": "user",
+    "content": "a",
+    "options": {},
+}
+NUMBERS = {"temperature": 0.5, "top_p": 0.5, "min_p": 0.5, "top_k": 1, "seed": 1, "num_predict": 1}
+HONOURED = {
+    "/api/chat": {"model", "messages", "stream", "format", "options", "keep_alive"},
+    "/api/generate": {"model", "prompt", "system", "stream", "format", "options", "keep_alive"},
+    "options": {*NUMBERS, "num_ctx", "stop"},
+    "messages[0]": {"role", "content"},
+}
+
+
+def refused_field(http, path, body):
+    """The field that a refusal begins with; None if the request is not refused."""
+    response = http.post(path, json=body)
+    if response.status_code == 200:
+        return None
+    assert response.status_code == 422 and response.json().keys() == {"error"}, response.text
+    return response.json()["error"].removesuffix(" is not supported")
+
+
+@pytest.mark.parametrize(
+    ("path", "params"), [("/api/chat", types.ChatRequest), ("/api/generate", types.GenerateRequest)]
+)
+def test_every_field_of_the_client_is_honoured_or_refused_by_name(http, path, params):
+    base = {"model": "tiny", "stream": False, "options": {"num_predict": 1}}
+    base |= {"messages": MESSAGES} if path == "/api/chat" else {"prompt": "a"}
+    for name in params.model_fields:
+        refused = refused_field(http, path, base | {name: VALUES.get(name, ["a"])})
+        assert refused == (None if name in HONOURED[path] else name)
+    for name in {*types.Options.model_fields, "min_p"}:
+        options = {"num_predict": 1, name: NUMBERS.get(name, VALUES.get(name, 1))}
+        refused = refused_field(http, path, base | {"options": options})
+        assert refused == (None if name in HONOURED["options"] else f"options.{name}")
+
+
+def test_every_field_of_a_message_is_honoured_or_refused_by_name(http):
+    for name in types.Message.model_fields:
+        message = {"role": "user", "content": "a", name: VALUES.get(name, ["a"])}
+        body = {"model": "tiny", "messages": [message], "stream": False, "options": {"num_predict": 1}}
+        refused = refused_field(http, "/api/chat", body)
+        assert refused == (None if name in HONOURED["messages[0]"] else f"messages[0].{name}")
+
+
+def test_empty_fields_that_clients_send_are_accepted(http):
+    empty = {"suffix": "", "template": "", "raw": False, "context": [], "images": None, "think": False}
+    body = {"model": "tiny", "prompt": "a", "stream": False, "options": {"num_predict": 1}} | empty
+    assert http.post("/api/generate", json=body).status_code == 200
+    for wrong in ({"raw": True}, {"raw": 0}, {"context": [1]}, {"suffix": "a"}, {"think": "low"}):
+        assert refused_field(http, "/api/generate", body | wrong) == next(iter(wrong))
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"options": {"num_ctx": 257}}, 400, "options.num_ctx is 257, at most 256"),
+        ({"options": {"seed": -1}}, 422, "options.seed must be greater than or equal to 0"),
+        ({"format": 5}, 422, 'format must be "json" or a JSON schema'),
+        ({"format": {"type": "string", "format": "uri"}}, 400, "schema"),
+        ({"messages": [{"role": "tool", "content": "a"}]}, 422, "messages[0].role must be"),
+        ({"messages": [{"role": "user", "content": " "}]}, 400, "the conversation is empty"),
+        ({"messages": [{"role": "user", "content": "a" * 300}]}, 400, "the prompt has"),
+        ({"model": "llama3"}, 404, "the model 'llama3' does not exist"),
+        ({"model": ""}, 422, "model must have at least 1 character"),
+    ],
+)
+def test_errors_have_ollamas_format(http, body, status, message):
+    response = http.post("/api/chat", json={"model": "tiny", "messages": MESSAGES} | body)
+    assert response.status_code == status
+    assert response.json().keys() == {"error"} and response.json()["error"].startswith(message)
+
+
+def test_errors_before_a_request_is_read_have_ollamas_format(http):
+    for response in (
+        http.post("/api/chat", content=b"{}"),
+        http.post("/api/chat", content=b"{", headers={"Content-Type": "application/json"}),
+        http.post("/api/pull", json={"model": "tiny"}),
+        http.get("/api/chat"),
+    ):
+        assert response.status_code >= 400 and response.json().keys() == {"error"}
+
+
+def test_a_key_protects_every_route(engine):
+    with serve_engine(engine, name="tiny", keys=["right"]) as server:
+        with server.http() as http:
+            for path in ("/api/tags", "/api/ps", "/api/version", "/api/nothing"):
+                assert http.get(path).status_code == 401 and http.get(path).json().keys() == {"error"}
+            for path in ("/api/chat", "/api/generate", "/api/show"):
+                assert http.post(path, json={"model": "tiny"}).status_code == 401
+        headers = {"Authorization": "Bearer right"}
+        assert chat(ollama.Client(server.url, headers=headers, timeout=TIMEOUT_S)).done
+
+
+def test_a_stream_that_fails_ends_with_an_error(server, client):
+    options = {"temperature": 1, "top_k": 0, "num_predict": 200}
+    with pytest.raises(ollama.ResponseError, match="the server is shutting down"):
+        for _ in chat(client, options=options, stream=True):
+            server.service.abort_all()
+
+
+def test_disconnect_from_a_stream_frees_the_slot(server):
+    body = {"model": "tiny", "messages": MESSAGES, "options": {"temperature": 1, "num_predict": 200}}
+    with httpx.stream("POST", f"{server.url}/api/chat", json=body, timeout=TIMEOUT_S) as response:
+        next(response.iter_lines())
+    while not server.service.idle:
+        pass
+    assert server.service.engine.load.running == 0

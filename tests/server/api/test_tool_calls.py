@@ -1,0 +1,275 @@
+"""Calls in the text of an answer: found in any pieces, in both notations, and nothing else is lost."""
+
+import json
+import random
+from itertools import pairwise
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from thirteen.runtime.grammar.grammar import from_lark, from_schema
+from thirteen.runtime.llama.model import Model
+from thirteen.runtime.prompt.prompt_encoder import JSON_NESTING_MAX
+from thirteen.server.api.request_models import CALCULATOR, FunctionDefinition
+from thirteen.server.api.tool_calls import ToolCallParser, ToolUse
+from thirteen.server.http_errors import HttpError
+
+from ...runtime.grammar.texts import GrammarTexts
+
+NAMES = frozenset({"add", "get_weather"})
+CALL = '{"name": "add", "arguments": {"a": 1}}'
+ADD = ("add", {"a": 1})
+NESTED = "[" * (JSON_NESTING_MAX - 1) + "%s" + "]" * (JSON_NESTING_MAX - 1)
+WEATHER = {
+    "type": "object",
+    "properties": {"city": {"$ref": "#/$defs/city"}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+    "required": ["city", "days"],
+    "$defs": {"city": {"enum": ["Oslo", "São Paulo"]}},
+}
+SUM = {
+    "type": "object",
+    "properties": {"a": {"type": "integer"}, "b": {"$ref": "#/properties/a"}},
+    "required": ["a"],
+}
+SCHEMAS = {"get_weather": WEATHER, "add": SUM, "now": {"type": "object", "properties": {}}}
+
+
+def parse(*pieces, tagged=True, several=True):
+    """Text and calls of an answer that comes in pieces."""
+    parser = ToolCallParser(NAMES, tagged=tagged, several=several)
+    text = "".join(map(parser.feed, pieces))
+    rest, calls = parser.finish()
+    return text + rest, [(call.name, json.loads(call.arguments)) for call in calls]
+
+
+def tag(call):
+    return f"<tool_call>{call}</tool_call>"
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "calls"),
+    [
+        (tag(CALL), "", [ADD]),
+        (f"<tool_call>\n{CALL}\n</tool_call>\n", "", [ADD]),
+        (f"Let me see.\n\n{tag(CALL)}", "Let me see.", [ADD]),
+        (f"{tag(CALL)}\n{tag(CALL)}", "", [ADD, ADD]),
+        (f"{tag(CALL)}\nDone.", "\nDone.", [ADD]),
+        (f"<tool_call>{CALL}", "", [ADD]),  # the model ended its turn instead
+        (tag(CALL.replace("arguments", "parameters")), "", [ADD]),
+        (
+            tag('{"name": "add", "arguments": {"a": "</tool_call>\n"}}'),
+            "",
+            [("add", {"a": "</tool_call>\n"})],
+        ),
+        (f"<tool_call>{tag(CALL)}", "<tool_call>", [ADD]),
+        (tag(CALL.replace("1", NESTED % "")), "", [("add", {"a": json.loads(NESTED % "")})]),
+    ],
+)
+def test_calls_with_tags(text, content, calls):
+    assert parse(text) == (content, calls)
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        (CALL, [ADD]),
+        (f" \n{CALL}\n", [ADD]),
+        (CALL.replace("arguments", "parameters"), [ADD]),
+        (f"{CALL}; {CALL}", [ADD, ADD]),
+        (f"{CALL}\n{CALL};", [ADD, ADD]),
+        ('{"type": "function", ' + CALL[1:], [ADD]),
+    ],
+)
+def test_calls_without_tags(text, calls):
+    assert parse(text, tagged=False) == ("", calls)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        CALL.replace("add", "unknown"),
+        '{"name": "add"}',
+        '{"name": "add", "arguments": [1]}',
+        '{"name": "add", "arguments": "{}"}',
+        '{"name": ["add"], "arguments": {}}',
+        '{"name": "add", "arguments": {"a": NaN}}',
+        '{"name": "add", "arguments": {"a": 1e999}}',
+        '{"name": "add", "arguments": {"a": ' + "9" * 5000 + "}}",
+        '{"name": "add", "arguments": {"a": ' + "[" * 100_000 + "}}",
+        CALL.replace("1", NESTED % "[]"),
+        CALL[:-1],
+        "add(1)",
+        "",
+        f"{CALL} and more",
+    ],
+)
+def test_what_is_no_call_of_a_known_function_stays_text(call):
+    assert parse(f" see: {tag(call)} \n") == (f" see: {tag(call)} \n", [])
+    assert parse(f" {call}\n", tagged=False) == (f" {call}\n", [])
+
+
+def test_only_the_first_of_several_calls_may_be_wanted():
+    assert parse(tag(CALL) * 2, several=False) == ("", [ADD])
+    assert parse(f"{CALL};{CALL}", tagged=False, several=False) == ("", [ADD])
+
+
+def test_text_comes_before_the_answer_ends_unless_it_may_belong_to_a_call():
+    parser = ToolCallParser(NAMES, tagged=True)
+    fed = [parser.feed(piece) for piece in ("a <b", "> \n", "c <to", "ol", " d", "\n<tool_call", ">{}", " e")]
+    assert fed == ["a <b", ">", " \nc", "", " <tool d", "", "", ""]
+    parser = ToolCallParser(NAMES, tagged=False)
+    assert [parser.feed(piece) for piece in (" ", "\n", "a ", "{", "b")] == ["", "", " \na ", "{", "b"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+CALLS = st.tuples(st.sampled_from(sorted(NAMES)), st.dictionaries(st.text(), JSON, max_size=3))
+SCRAPS = [
+    "<tool_call>",
+    "</tool_call>",
+    "<tool",
+    "<",
+    CALL,
+    CALL[:9],
+    "{",
+    "}",
+    ";",
+    "\n",
+    " ",
+    "a",
+    "\ud800",
+    "<|x|>",
+]
+TEXTS = st.lists(st.sampled_from(SCRAPS) | st.text(max_size=3), max_size=12).map("".join)
+
+
+@given(TEXTS, st.lists(st.integers(0, 60)), st.booleans())
+def test_any_pieces_of_a_text_give_the_same(text, cuts, tagged):
+    bounds = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    pieces = [text[start:end] for start, end in pairwise(bounds)]
+    content, calls = parse(*pieces, tagged=tagged)
+    assert (content, calls) == parse(text, tagged=tagged)
+    assert calls or content == text
+
+
+@given(
+    st.lists(CALLS, min_size=1, max_size=3),
+    st.text(st.characters(exclude_characters="<{"), max_size=9),
+    st.booleans(),
+)
+def test_calls_that_are_written_are_read(calls, before, ascii_only):
+    """Whatever the arguments hold, tags and brackets included."""
+    texts = [
+        json.dumps({"name": name, "arguments": arguments}, ensure_ascii=ascii_only)
+        for name, arguments in calls
+    ]
+    assert parse(before, *(f"<tool_call>\n{text}\n</tool_call>" for text in texts)) == (
+        before.rstrip(),
+        calls,
+    )
+    assert parse("; ".join(texts), tagged=False) == ("", calls)
+
+
+@given(st.text(st.characters(exclude_characters="<{")))
+def test_an_answer_without_calls_is_not_changed(text):
+    assert parse(text) == parse(text, tagged=False) == (text, [])
+
+
+@pytest.fixture(scope="module")
+def texts(tiny):
+    with Model(tiny) as model:
+        yield GrammarTexts(model)
+
+
+def tool_use(tagged, *, required=True, several=True, strict=False, schemas=SCHEMAS):
+    functions = tuple(
+        FunctionDefinition(name=name, parameters=schemas[name], strict=strict) for name in schemas
+    )
+    return ToolUse((), functions, required, several, tagged)
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+def test_a_required_call_is_one_that_fits_its_schema(texts, tagged):
+    use = tool_use(tagged)
+    found = set()
+    for seed in range(30):
+        text = texts.sample(use.grammar(), random.Random(seed))
+        parser = use.parser()
+        assert parser.feed(text) == ""
+        rest, (call,) = parser.finish()
+        jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
+        assert rest == ""
+        found.add(call.name)
+    assert found == SCHEMAS.keys()
+
+
+@pytest.mark.parametrize("several", [True, False])
+@pytest.mark.parametrize("tagged", [True, False])
+def test_a_strict_call_is_optional_and_fits_its_schema(texts, tagged, several):
+    use = tool_use(tagged, required=False, strict=True, several=several)
+    call = '{"name": "get_weather", "%s": {"city": "Oslo","days": %d}}'
+    call %= ("arguments", 3) if tagged else ("parameters", 3)
+    wrong = call.replace("3", "33")
+    if tagged:
+        call, wrong = (f"<tool_call>\n{text}\n</tool_call>" for text in (call, wrong))
+    accepted = [call, "", "12 <b> is }\n", *([f"Let me see: {call}", call * 2] if tagged else [" \n[1]"])]
+    rejected = [wrong, wrong[:-1], *([f"Let me see: {wrong}"] if tagged else ["{}", " {"])]
+    assert [text for text in accepted if not texts.accepts(use.grammar(), text)] == []
+    assert [text for text in rejected if texts.accepts(use.grammar(), text)] == []
+
+
+def test_only_strict_functions_are_held_to_their_schemas_where_a_call_is_optional(texts):
+    loose = FunctionDefinition(name="loose", parameters={"anything": "goes"})
+    strict = FunctionDefinition(name="add", parameters=SUM, strict=True)
+    use = ToolUse((), (loose, strict), required=False, tagged=True)
+    call = '<tool_call>\n{"name": "%s", "arguments": {"a": "text"}}\n</tool_call>'
+    assert texts.accepts(use.grammar(), call % "loose")
+    assert not texts.accepts(use.grammar(), call % "add")
+    assert ToolUse((), (loose,), required=False).grammar() is None
+
+
+def test_the_calculator_is_held_to_its_schema_wherever_there_is_a_grammar(texts):
+    loose, strict = (
+        FunctionDefinition(name=name, parameters=SUM, strict=name == "add") for name in ("f", "add")
+    )
+    right, wrong = '{"expression": "1 + 1"}', '{"expression": 2}'
+    call = '<tool_call>\n{"name": "calculator", "arguments": %s}\n</tool_call>'
+    for functions, required in (((strict, CALCULATOR), False), ((loose, CALCULATOR), True)):
+        use = ToolUse((), functions, required, tagged=True)
+        assert texts.accepts(use.grammar(), call % right)
+        assert not texts.accepts(use.grammar(), call % wrong)
+    assert ToolUse((), (loose, CALCULATOR), required=False).grammar() is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ({"type": "string"}, '"type" must be "object"'),
+        ({"properties": {"a": {"format": "uri"}}}, "format"),
+        ({"$ref": "#/$defs/a"}, "$ref"),
+        ({"properties": 1}, "properties"),
+    ],
+)
+def test_a_schema_that_cannot_be_enforced_names_its_function(schema, reason):
+    with pytest.raises(HttpError, match=f"^tools: f: .*{reason.replace('$', '.')}") as caught:
+        tool_use(True, schemas={"f": schema}).grammar()
+    assert (caught.value.status, caught.value.param) == (400, "tools")
+
+
+def test_the_most_tools_with_the_longest_names_have_a_grammar():
+    use = tool_use(True, schemas={f"{number:064}": SUM for number in range(128)})
+    assert use.grammar() is not None
+
+
+def test_values_of_a_lark_grammar_are_held_to_their_own_schemas(texts):
+    """Each `$ref` is one within its own schema."""
+    values = {"first": from_schema(WEATHER), "second": from_schema(SUM)}
+    grammar = from_lark('start: "<" first "|" second ">"', values)
+    assert texts.accepts(grammar, '<{"city": "Oslo","days": 1}|{"a": 1,"b": 2}>')
+    assert not texts.accepts(grammar, '<{"city": "Rome","days": 1}|{"a": 1,"b": 2}>')
+    assert not texts.accepts(grammar, '<{"city": "Oslo","days": 1}|{"a": 1,"b": "x"}>')
+    assert not texts.accepts(grammar, '<{"city": "Oslo","days": 1}|{"a":    1}>'), "endless white space"

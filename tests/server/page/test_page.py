@@ -1,0 +1,538 @@
+"""The page in a real Chromium; the server is scripted, except in the last test."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, sleep
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+from thirteen.runtime.engine.conversation import Conversation
+from thirteen.web.static_server import background_server
+
+from ...chromium import BROWSER_TEST, LOW_CONTRAST
+from .. import serving
+from ..page_server import Script, ScriptedServer
+from .browsing import ANSWERS, EGGS, ask, ask_and_wait, expect_ready, result, stats, text
+
+pytestmark = BROWSER_TEST
+
+MARKUP = "<img src=x onerror='window.hacked = 1'><b>bold</b> &amp; <script>window.hacked = 1</script>"
+STORE = "(found) => import('/conversations.js').then((module) => found.map(module.storeConversation))"
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 5) -> None:
+    end = monotonic() + timeout_s
+    while not condition():
+        assert monotonic() < end, f"not within {timeout_s} s"
+        sleep(0.01)
+
+
+def turns(page: Page) -> list[str]:
+    """The questions that are shown."""
+    return page.locator(".question").all_inner_texts()
+
+
+def letters(shown: str) -> str:
+    """A text without its spaces, the signs of its equations and the dashes of its lists."""
+    return "".join(re.sub(r"✓|^- ", "", shown, flags=re.MULTILINE).split())
+
+
+def conversation(*questions: str, answer: str = "It is 7.") -> dict[str, object]:
+    """A conversation as the page stores it."""
+    return {
+        "id": questions[0],
+        "turns": [{"question": question, "text": answer, "answer": None} for question in questions],
+    }
+
+
+def test_answer_streams_and_steps_are_marked(page: Page, script: Script) -> None:
+    ask(page, EGGS)
+    expect(result(page)).to_contain_text("31")
+    expect(result(page)).to_contain_text("✓ verified")
+    expect(page.locator(".step.ok")).to_have_text(["3 * 12 = 36✓", "36 - 5 = 31✓"])
+    assert text(page).inner_text().replace("✓", "") == ANSWERS[EGGS]
+    expect(stats(page)).to_contain_text(
+        "25 tokens (3 by the calculator) · 100.0 tokens/s · first token after 0.13 s · "
+        "49 prompt tokens (12 cached) · smollm2"
+    )
+    expect(page.get_by_role("heading", name=EGGS)).to_be_visible()
+    assert script.requests == [
+        {"question": EGGS, "turns": [], "model": "smollm2", "votes": 1, "stream": True}
+    ]
+
+
+def test_steps_are_marked_before_the_answer_is_complete(page: Page, script: Script) -> None:
+    """A page that shows everything only at the end would pass the test above."""
+    ask(page, "!hold")
+    expect(page.get_by_role("img", name="correct")).to_have_count(1)
+    expect(text(page)).to_have_text("It is 3 + 4 = 7✓, and the answer is")
+    expect(result(page)).to_contain_text("Working it out")
+    script.release.set()
+    expect(text(page)).to_have_text("It is 3 + 4 = 7✓, and the answer is 7.")
+    expect(result(page)).to_contain_text("✓ verified")
+
+
+def test_selection_survives_while_the_answer_grows(page: Page, script: Script) -> None:
+    ask(page, "!hold")
+    expect(text(page)).to_have_text("It is 3 + 4 = 7✓, and the answer is")
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('.step'))")
+    script.release.set()
+    expect(stats(page)).not_to_be_empty()
+    assert page.evaluate("getSelection().toString()") == "3 + 4 = 7✓"
+
+
+def test_wrong_step_is_struck_out_and_corrected(page: Page) -> None:
+    ask(page, "wrong")
+    expect(result(page)).to_contain_text("not verified")
+    expect(result(page)).to_contain_text("1 of 2 equations wrong")
+    expect(page.locator(".step.wrong")).to_have_text("12 * 13 = 146 156✗")
+    expect(page.locator(".step.wrong del")).to_have_text("146")
+    expect(page.get_by_role("img", name="wrong, the result is 156")).to_be_visible()
+
+
+def test_answer_without_a_number(page: Page) -> None:
+    ask(page, "words")
+    expect(result(page)).to_have_text("No final numbernot verifiedno equation to check")
+
+
+def test_screen_readers_announce_the_answer_once(page: Page, script: Script) -> None:
+    """A live region must exist before it changes; with the streamed text in it, each word would be spoken."""
+    status = page.locator("#announcement")
+    expect(status).to_have_role("status")
+    expect(status).to_be_empty()
+    ask(page, "!hold")
+    expect(status).to_have_text("Working it out")
+    expect(page.locator(".step")).to_have_count(1)
+    expect(status).to_have_text("Working it out")
+    script.release.set()
+    expect(status).to_have_text(f"7, verified: 1 equation checked. {ANSWERS['!hold']}")
+    expect(page.locator(".turn [aria-live], .turn [role=status]")).to_have_count(0)
+
+
+def test_every_control_has_a_name(page: Page) -> None:
+    ask_and_wait(page, EGGS)
+    controls = page.locator("button:visible, select:visible, textarea:visible")
+    names = [controls.nth(index).aria_snapshot() for index in range(controls.count())]
+    for name in (
+        "New conversation",
+        "Dark mode",
+        "Clear conversations",
+        "Ask a math question",
+        "Model",
+        "Votes",
+    ):
+        assert sum(f'"{name}' in found for found in names) == 1, names
+    expect(page.get_by_role("button", name="Edit")).to_have_accessible_description(EGGS)
+    expect(page.get_by_role("region", name="Conversation")).to_be_visible()
+
+
+def test_earlier_turns_are_sent_and_each_answer_keeps_its_badge(page: Page, script: Script) -> None:
+    for question in (EGGS, "wrong", "words"):
+        ask_and_wait(page, question)
+    assert turns(page) == [EGGS, "wrong", "words"]
+    sent = [{"question": question, "answer": ANSWERS[question]} for question in (EGGS, "wrong")]
+    assert [request["turns"] for request in script.requests] == [[], sent[:1], sent]
+    expect(page.locator(".badge")).to_have_text(["✓ verified", "not verified", "not verified"])
+    expect(page.locator(".turn").first.locator(".step.ok")).to_have_count(2)
+
+
+def test_turns_without_room_in_the_context_are_told(page: Page) -> None:
+    ask_and_wait(page, "words")
+    ask_and_wait(page, "!dropped")
+    expect(stats(page)).to_contain_text("no room for the first turn")
+
+
+def test_stop_disconnects_and_keeps_the_text(page: Page, script: Script) -> None:
+    ask(page, "long")
+    expect(page.get_by_role("img", name="correct").nth(3)).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    expect(result(page)).to_have_text("Stopped")
+    assert script.disconnected.wait(5)
+    expect(text(page)).to_contain_text("3 + 1 = 4")
+    expect(page.locator("#error")).to_be_empty()
+    expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+    ask(page, EGGS)
+    expect(result(page)).to_contain_text("31")
+    assert script.requests[-1]["turns"] == []  # a stopped answer is none
+    page.reload()
+    expect(text(page)).to_contain_text("36 - 5 = 31")
+    expect(page.locator(".answer").first).to_contain_text("3 + 1 = 4")
+
+
+def test_double_click_on_ask_does_not_stop(page: Page) -> None:
+    """Stop replaces Ask, so the second click hits Stop."""
+    page.get_by_label("Ask a math question").fill(EGGS)
+    page.get_by_role("button", name="Ask", exact=True).dblclick()
+    expect(result(page)).to_contain_text("31")
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ("!busy", "All slots are in use. (try again in 3 s)"),
+        ("!fail", "The computation failed."),
+        ("!break", "The connection was lost before the answer was complete."),
+    ],
+)
+def test_failure_shows_a_message_and_the_question_can_be_asked_again(
+    page: Page, question: str, message: str
+) -> None:
+    ask(page, question)
+    expect(page.get_by_role("alert")).to_have_text(message)
+    expect(result(page)).to_have_text("No answer")
+    expect(page.get_by_label("Ask a math question")).to_have_value(question)
+    ask(page, EGGS)
+    expect(result(page)).to_contain_text("31")
+    expect(page.get_by_role("alert")).to_be_empty()
+    assert turns(page) == [EGGS]
+
+
+def test_unreachable_server_shows_a_message(page: Page) -> None:
+    page.context.set_offline(True)
+    ask(page, EGGS)
+    expect(page.get_by_role("alert")).to_have_text("The server cannot be reached.")
+
+
+def test_api_key_is_requested_and_stored_for_the_tab(visit: Callable[..., Page]) -> None:
+    with background_server(ScriptedServer(Script(ANSWERS, key="thirteen-26")).app) as address:
+        page = visit(address)
+        key = page.get_by_label("This server requires an API key")
+        expect(key).to_be_focused()
+        ask(page, EGGS)
+        key.fill("guess")
+        key.press("Enter")
+        expect(page.get_by_role("alert")).to_have_text("Incorrect API key provided.")
+        key.fill(" thirteen-26 ")
+        page.get_by_role("button", name="Unlock").click()
+        expect(result(page)).to_contain_text("31")
+        expect(key).to_be_hidden()
+        expect(page.get_by_role("alert")).to_be_empty()
+        assert turns(page) == [EGGS]
+        page.reload()
+        expect_ready(page)
+        assert page.evaluate("JSON.stringify(localStorage)").count("thirteen-26") == 0
+        assert page.context.new_page().goto(address).ok
+        expect(page.context.pages[-1].get_by_label("This server requires an API key")).to_be_visible()
+
+
+def test_model_and_votes_selection(page: Page, script: Script) -> None:
+    """JavaScript orders integer keys of an object by value, not by votes."""
+    page.get_by_label("Model").select_option("gsm8k-13")
+    page.get_by_label("Votes").select_option("5")
+    ask(page, EGGS)
+    expect(page.locator(".tally li")).to_have_text(["314 of 5", "71 of 5"])
+    assert script.requests == [
+        {"question": EGGS, "turns": [], "model": "gsm8k-13", "votes": 5, "stream": True}
+    ]
+
+
+@pytest.mark.parametrize("width", [320, 360, 1440, 1920])
+def test_page_fits_the_screen_and_is_centred(
+    visit: Callable[..., Page], server: tuple[str, Script], width: int
+) -> None:
+    page = visit(server[0], viewport={"width": width, "height": 640})
+
+    def check() -> None:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        box = page.locator("main").bounding_box()
+        assert box and abs(box["x"] + box["width"] / 2 - width / 2) <= 8  # half of a scroll bar
+
+    check()
+    for question in (EGGS, "wide"):
+        ask_and_wait(page, question)
+        check()
+    page.get_by_label("Votes").select_option("3")
+    ask(page, "wide")
+    expect(page.locator(".turn").last.locator(".tally li")).to_have_count(2)
+    check()
+    if width < 1000:
+        page.get_by_role("button", name="History").click()
+        check()
+    expect(page.locator("#conversations")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_contrast(visit: Callable[..., Page], server: tuple[str, Script], scheme: str) -> None:
+    page = visit(server[0], color_scheme=scheme)
+    for question in ("wrong", EGGS, "wide", "!fail"):
+        ask(page, question)
+        expect(page.get_by_role("button", name="Ask", exact=True)).to_be_visible()
+        assert page.evaluate(LOW_CONTRAST) == []
+    assert is_dark(page) == (scheme == "dark")
+
+
+def is_dark(page: Page) -> bool:
+    return int(page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]")) < 64
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_dark_mode_has_a_switch(visit: Callable[..., Page], server: tuple[str, Script], scheme: str) -> None:
+    """The choice outlives the visit; the system's own colours are no choice, and follow the system again."""
+    page = visit(server[0], color_scheme=scheme)
+    switch, other = page.get_by_role("button", name="Dark mode"), "light" if scheme == "dark" else "dark"
+    assert is_dark(page) == (scheme == "dark")
+    switch.click()
+    page.reload()
+    assert is_dark(page) == (other == "dark")
+    expect(switch).to_have_attribute("aria-pressed", str(other == "dark").lower())
+    assert page.evaluate(LOW_CONTRAST) == []
+    switch.click()
+    page.emulate_media(color_scheme=other)
+    assert is_dark(page) == (other == "dark")
+    expect(switch).to_have_attribute("aria-pressed", str(other == "dark").lower())
+
+
+def test_markup_is_shown_as_text(page: Page, visit: Callable[..., Page]) -> None:
+    answer = f"{MARKUP} so 3 + 4 = 7 . The answer is 7."
+    with background_server(ScriptedServer(Script({MARKUP: answer}, models=(MARKUP, "other"))).app) as address:
+        page = visit(address)
+        ask(page, MARKUP)
+        expect(result(page)).to_contain_text("7")
+        expect(text(page)).to_contain_text(MARKUP)
+        expect(page.locator(".question")).to_have_text(MARKUP)
+        expect(page.locator("#conversations button")).to_have_text(MARKUP)
+        expect(page.locator("main img, aside img, main b, main script")).to_have_count(0)
+        page.reload()
+        expect(page.locator("#conversations")).to_contain_text(MARKUP)
+        expect(text(page)).to_contain_text(MARKUP)
+        assert page.evaluate("window.hacked") is None
+
+
+def test_enter_sends_and_shift_enter_begins_a_line(page: Page, script: Script) -> None:
+    expect(page.get_by_label("Ask a math question")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.type("wor")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("ds")
+    page.keyboard.press("Enter")
+    expect(stats(page)).not_to_be_empty()
+    assert [request["question"] for request in script.requests] == ["wor\nds"]
+    expect(page.get_by_label("Ask a math question")).to_be_focused()
+    expect(page.get_by_label("Ask a math question")).to_have_value("")
+
+
+def test_enter_of_an_input_method_does_not_send(page: Page, script: Script) -> None:
+    page.get_by_label("Ask a math question").fill("words")
+    page.evaluate(
+        "question.dispatchEvent(new KeyboardEvent('keydown', "
+        "{ key: 'Enter', isComposing: true, bubbles: true, cancelable: true }))"
+    )
+    page.keyboard.press("Shift+Enter")
+    assert script.requests == []
+
+
+def test_escape_stops_and_tab_goes_from_the_question_to_ask(page: Page) -> None:
+    page.keyboard.type("long")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("img", name="correct").first).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(result(page)).to_have_text("Stopped")
+    for name in ("model", "votes", "send"):
+        page.keyboard.press("Tab")
+        expect(page.locator(":focus")).to_have_id(name)
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.get_by_label("Ask a math question").fill("!hold")
+    page.get_by_role("button", name="Ask", exact=True).press("Enter")
+    expect(page.get_by_role("button", name="Stop")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(result(page)).to_have_text("Stopped")
+    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_focused()
+
+
+def test_controls_are_focused_from_top_to_bottom(page: Page) -> None:
+    ask_and_wait(page, EGGS)
+    page.get_by_role("heading", name="Thirteen").click()
+    focused = []
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        focused.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+    assert focused == ["new", "theme", "clear", EGGS, "Edit", "question", "model", "votes"]
+
+
+def test_a_question_is_edited_and_asked_anew(page: Page, script: Script) -> None:
+    for question in ("words", "wrong", EGGS):
+        ask_and_wait(page, question)
+    page.get_by_role("button", name="Edit").nth(1).click()
+    box = page.get_by_label("Ask a math question")
+    expect(box).to_have_value("wrong")
+    expect(box).to_be_focused()
+    expect(page.locator(".turn.edited")).to_have_count(2)
+    page.keyboard.press("Escape")
+    expect(page.locator(".turn.edited")).to_have_count(0)
+    expect(box).to_have_value("")
+    page.keyboard.press("ArrowUp")
+    expect(box).to_have_value(EGGS)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator(".turn.edited")).to_have_count(0)
+    expect(box).to_have_value("")
+    page.get_by_role("button", name="Edit").nth(1).click()
+    ask(page, "!bytes")
+    expect(result(page)).to_contain_text("verified")
+    assert turns(page) == ["words", "!bytes"]
+    assert [turn["question"] for turn in script.requests[-1]["turns"]] == ["words"]
+
+
+def test_conversations_are_stored_resumed_and_cleared(page: Page, script: Script) -> None:
+    ask_and_wait(page, EGGS)
+    ask_and_wait(page, "wrong")
+    page.get_by_role("button", name="New conversation").click()
+    expect(page.locator(".turn")).to_have_count(0)
+    ask_and_wait(page, "words")
+    assert script.requests[-1]["turns"] == []
+    page.reload()
+    expect(page.locator("#conversations li")).to_have_text(["words", EGGS])
+    expect(page.locator("#conversations [aria-current]")).to_have_text("words")
+    assert turns(page) == ["words"]
+    page.locator("#conversations button").nth(1).click()
+    assert turns(page) == [EGGS, "wrong"]
+    expect(page.locator(".badge")).to_have_text(["✓ verified", "not verified"])
+    expect(page.locator(".step.wrong del")).to_have_text("146")
+    ask_and_wait(page, "words")
+    assert [turn["question"] for turn in script.requests[-1]["turns"]] == [EGGS, "wrong"]
+    expect(page.locator("#conversations li")).to_have_text([EGGS, "words"])
+    page.get_by_role("button", name="Clear conversations").click()
+    expect(page.locator("#history")).to_be_hidden()
+    assert turns(page) == []
+    page.reload()
+    expect(page.locator("#history")).to_be_hidden()
+
+
+def test_clearing_while_an_answer_streams_leaves_nothing(page: Page) -> None:
+    ask(page, "long")
+    expect(page.locator(".step").first).to_be_visible()
+    page.get_by_role("button", name="Clear conversations").click()
+    expect(page.locator(".turn")).to_have_count(0)
+    assert page.evaluate("localStorage.getItem('thirteen.conversations')") == "[]"
+
+
+def test_another_conversation_ends_the_answer_of_this_one(page: Page, script: Script) -> None:
+    ask(page, "long")
+    expect(page.locator(".step").first).to_be_visible()
+    page.get_by_role("button", name="New conversation").click()
+    expect(page.locator(".turn")).to_have_count(0)
+    assert script.disconnected.wait(5)
+    ask(page, EGGS)
+    expect(result(page)).to_contain_text("31")
+    assert turns(page) == [EGGS]
+
+
+def test_the_storage_is_bounded(page: Page) -> None:
+    page.evaluate(STORE, [conversation(str(number)) for number in range(30)])
+    stored = page.evaluate("JSON.parse(localStorage['thirteen.conversations'])")
+    assert [found["id"] for found in stored] == [str(number) for number in range(29, 9, -1)]
+    page.evaluate(STORE, [conversation("a", "b", "c", answer="x" * 400_000)])
+    (stored,) = page.evaluate("JSON.parse(localStorage['thirteen.conversations'])")
+    assert [turn["question"] for turn in stored["turns"]] == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "{", "7", "{}", "[null, 3]", '[{"id": 1, "turns": []}]', '[{"id": "a", "turns": []}]',
+        '[{"id": "a", "turns": [{"question": "b"}]}]',
+        '[{"id": "a", "turns": [{"question": "b", "text": "", "answer": {"text": "c", "steps": 1}}]}]',
+    ],
+)  # fmt: skip
+def test_storage_of_another_version_is_harmless(page: Page, stored: str) -> None:
+    page.evaluate("(stored) => localStorage.setItem('thirteen.conversations', stored)", stored)
+    page.evaluate("localStorage.setItem('thirteen.questions', '[]')")
+    page.reload()
+    ask(page, EGGS)
+    expect(result(page)).to_contain_text("31")
+    expect(page.locator("#conversations li")).to_have_text([EGGS])
+    assert page.evaluate("localStorage.getItem('thirteen.questions')") is None
+
+
+def test_the_page_works_without_storage(visit: Callable[..., Page], server: tuple[str, Script]) -> None:
+    page = visit(
+        server[0], "Object.defineProperty(window, 'localStorage', { get() { throw new Error('no') } })"
+    )
+    page.get_by_role("button", name="Dark mode").click()
+    ask(page, EGGS)
+    expect(result(page)).to_contain_text("31")
+
+
+def test_a_growing_answer_stays_in_view_until_the_reader_scrolls(
+    visit: Callable[..., Page], server: tuple[str, Script], script: Script
+) -> None:
+    page = visit(server[0], viewport={"width": 600, "height": 500})
+    ask_and_wait(page, EGGS)
+    ask(page, "long")
+    expect(page.locator(".turn").last.locator(".step").nth(30)).to_be_attached()
+    box = page.locator(".turn").last.bounding_box()
+    assert box and 0 <= box["y"] <= 100
+    page.mouse.wheel(0, -400)
+    wait_until(lambda: page.evaluate("scrollY") < 100)
+    page.wait_for_timeout(300)
+    assert page.evaluate("scrollY") < 100
+    page.keyboard.press("Escape")
+
+
+def test_print_shows_only_questions_and_answers(page: Page) -> None:
+    ask_and_wait(page, EGGS)
+    page.emulate_media(media="print")
+    for visible in (".question", ".result", ".answer"):
+        expect(page.locator(visible)).to_be_visible()
+    for hidden in ("#ask", "#history", "#new", "#theme", ".edit"):
+        expect(page.locator(hidden)).to_be_hidden()
+
+
+def test_events_may_arrive_byte_by_byte(page: Page) -> None:
+    """Characters and line endings split between packets, comments, carriage returns."""
+    ask(page, "!bytes")
+    expect(result(page)).to_contain_text("verified")
+    expect(text(page)).to_have_text("Half a loaf — ½ — is 1/2, and 2 + 2 = 4✓ …")
+
+
+def test_security_headers_and_etags(server: tuple[str, Script]) -> None:
+    address, _ = server
+    for path, media_type in (
+        ("/", "text/html"),
+        ("/page.css", "text/css"),
+        ("/page.js", "text/javascript"),
+        ("/icon.svg", "image/svg+xml"),
+        ("/katex/katex.min.js", "text/javascript"),
+        ("/katex/fonts/KaTeX_Main-Regular.woff2", "font/woff2"),
+        ("/katex/LICENSE", "text/plain"),
+    ):
+        response = httpx.get(address + path)
+        assert response.headers["Content-Type"].startswith(media_type)
+        assert response.headers["Content-Security-Policy"] == (
+            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; font-src 'self'; "
+            "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+            "require-trusted-types-for 'script'; trusted-types 'none'"
+        )
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Referrer-Policy"] == "no-referrer"
+        revalidated = httpx.get(address + path, headers={"If-None-Match": response.headers["ETag"]})
+        assert (revalidated.status_code, revalidated.content) == (304, b"")
+    assert httpx.get(address + "/page.py").status_code == 404
+
+
+def test_page_works_with_the_real_server(visit: Callable[..., Page], smollm2: Path) -> None:
+    """The scripted server could deviate from the real protocol."""
+    question = "If I have 3 apples and buy 4 more, how many apples do I have?"
+    with serving.open_engine(smollm2) as engine, serving.serve_engine(engine, name="smollm2") as real:
+        page = visit(real.url)
+        expect_ready(page)
+        ask(page, question)
+        expect(stats(page)).to_contain_text("tokens/s", timeout=60_000)  # a real answer
+        answer = engine.answer(question)
+        assert answer.steps
+        assert letters(text(page).inner_text()) == letters(answer.text)
+        expect(page.locator(".step.ok")).to_have_count(len(answer.steps))
+        expect(page.locator(".result strong")).to_have_text(answer.value)
+        expect(result(page)).to_contain_text("✓ verified" if answer.verified else "not verified")
+        ask(page, "Write a long story about the number thirteen.")
+        expect(text(page)).to_contain_text("a")
+        page.keyboard.press("Escape")
+        expect(result(page)).to_have_text("Stopped")
+        wait_until(lambda: engine.load.running == 0)
+        ask(page, "And 2 more?")
+        expect(stats(page)).to_contain_text("tokens/s", timeout=60_000)
+        conversation = Conversation(engine)
+        conversation.add(question, answer.text)
+        turn = conversation.next_turn("And 2 more?")
+        expect(stats(page)).to_contain_text(f"{len(turn.request.tokens)} prompt tokens")

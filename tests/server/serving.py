@@ -1,0 +1,103 @@
+"""The real server on a real socket, in a thread."""
+
+import socket
+import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import sleep
+from typing import Unpack
+
+import httpx
+import pytest
+from openai import OpenAI
+from thirteen.runtime.engine.config import EngineOptions
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.engine.scheduler import Chunk, Scheduler
+from thirteen.runtime.request import BASE
+from thirteen.server.api_keys import ApiKeys
+from thirteen.server.app import create_app
+from thirteen.server.drain_server import DrainServer, bind_socket
+from thirteen.server.engine_service import EngineService
+from thirteen.server.request_limits import RequestLimits
+
+TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A running server and its parts."""
+
+    service: EngineService
+    server: DrainServer
+    socket: socket.socket
+
+    @property
+    def port(self) -> int:
+        return int(self.socket.getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def openai(self, key: str = "none", *, timeout: float = TIMEOUT_S, max_retries: int = 0) -> OpenAI:
+        return OpenAI(base_url=f"{self.url}/v1", api_key=key, timeout=timeout, max_retries=max_retries)
+
+    def http(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=TIMEOUT_S)
+
+
+@contextmanager
+def serve_engine(
+    engine: Engine,
+    *,
+    name: str = "model",
+    limits: RequestLimits | None = None,
+    keys: Iterable[str] | None = None,
+    allowed_hosts: Collection[str] | None = None,
+    origins: Sequence[str] = (),
+    log_prompts: bool = False,
+    kept_places: int = 0,
+) -> Iterator[RunningServer]:
+    """Serve an engine: the base model as `name`, and each adapter as a model under its own name."""
+    models = {name: BASE} | {adapter: adapter for adapter in engine.adapters if adapter != BASE}
+    service = EngineService(engine, models, log_prompts=log_prompts, kept_places=kept_places)
+    limits = (limits or RequestLimits()).for_context(engine.context)
+    api_keys = None if keys is None else ApiKeys(keys)
+    app = create_app(service, limits, keys=api_keys, allowed_hosts=allowed_hosts, origins=origins)
+    server = DrainServer(app, service, limits)
+    with bind_socket("127.0.0.1", 0) as bound:
+        bound.listen()
+        thread = threading.Thread(target=server.run, args=([bound],))
+        thread.start()
+        try:
+            yield RunningServer(service, server, bound)
+        finally:
+            server.drain()
+            thread.join(TIMEOUT_S)
+            assert not thread.is_alive(), "the server does not exit"
+
+
+def open_engine(path: Path, **options: Unpack[EngineOptions]) -> Engine:
+    # With one way to compute attention, a model's answers are the same on all machines.
+    defaults: EngineOptions = {"slots": 4, "threads": 1, "context": 512, "flash_attention": True}
+    return Engine(path, **(defaults | options))
+
+
+@contextmanager
+def halted(running: int = 0) -> Iterator[None]:
+    """Let engines compute nothing from when so many requests run: then none of them ends unless aborted."""
+    compute, full = Scheduler.plan, threading.Event()
+
+    def plan(scheduler: Scheduler) -> list[Chunk]:
+        if len(scheduler.running) >= running:
+            full.set()
+        if not full.is_set():
+            return compute(scheduler)
+        sleep(0.01)
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scheduler, "plan", plan)
+        yield

@@ -1,0 +1,50 @@
+"""A server whose engine has failed ends, with a status from which a supervisor starts it again."""
+
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from thirteen.cli import main as cli
+from thirteen.errors import EngineFailedError
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.request import BASE
+from thirteen.server.engine_service import EngineService
+from thirteen.server.request_limits import RequestLimits
+from thirteen.server.serve import ListenConfig, run_server
+
+
+def test_a_failed_engine_ends_the_server_after_its_responses(
+    open_fake_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process answered 503 for ever, and nothing restarted it."""
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with open_fake_engine() as engine, ThreadPoolExecutor() as threads:
+        monkeypatch.setattr(engine._runner, "step", fail)
+        responses = []
+
+        def ask(url: str) -> None:
+            body = {"prompt": "a", "max_tokens": 4}
+            responses.append(threads.submit(httpx.post, f"{url}/v1/completions", json=body, timeout=60))
+
+        with pytest.raises(EngineFailedError, match="engine has failed"):
+            run_server(
+                EngineService(engine, {"tiny": BASE}), ListenConfig("127.0.0.1", 0), RequestLimits(), ask
+            )
+        assert responses[0].result().status_code == 500
+
+
+def test_the_exit_status_is_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise EngineFailedError("the engine has failed")
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(sys, "argv", ["thirteen"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1
+    assert capsys.readouterr().err == "error: the engine has failed\n"

@@ -1,0 +1,260 @@
+"""`thirteen mcp` with the official client, over a real process: tools, bad input, and its end."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import psutil
+import pytest
+from anyio.from_thread import start_blocking_portal
+from mcp import Client, StdioServerParameters
+from thirteen.server.mcp import AssistantTools, SolveArguments
+
+TIMEOUT_S = 60
+PROTOCOL = "2025-06-18"
+QUESTION = "Repeat exactly: 12 * 13 ="
+STORY = {"question": "Tell a long story.", "votes": 8}
+CLIENT = """
+import json, os, sys, anyio
+from mcp import Client, StdioServerParameters
+
+async def main():
+    command, story = json.loads(sys.argv[1])
+    server = StdioServerParameters(command=command[0], args=command[1:], env=dict(os.environ))
+    async with Client(server) as client:
+        print("ready", flush=True)
+        await client.call_tool("solve", story)
+
+anyio.run(main)
+"""
+
+
+@pytest.fixture(scope="module")
+def command(smollm2):
+    options = ("--max-tokens", "400", "--context", "512", "--threads", "1")
+    return [sys.executable, "-m", "thirteen", "mcp", str(smollm2), *options]
+
+
+class ToolClient:
+    """The official client, for tests without an event loop."""
+
+    def __init__(self, portal, client):
+        self._portal, self._client = portal, client
+
+    def tools(self):
+        return self._portal.call(self._client.list_tools).tools
+
+    def call(self, name, **arguments):
+        return self._portal.call(self._client.call_tool, name, arguments)
+
+    def value(self, name, **arguments):
+        """The result of a call, of which the text says the same."""
+        result = self.call(name, **arguments)
+        assert not result.is_error
+        (content,) = result.content
+        assert json.loads(content.text) == result.structured_content
+        return result.structured_content
+
+    def error(self, name, **arguments):
+        """The one line of a call that fails."""
+        result = self.call(name, **arguments)
+        (content,) = result.content
+        assert result.is_error and result.structured_content is None and "\n" not in content.text
+        return content.text
+
+
+@pytest.fixture(scope="module")
+def client(command):
+    server = StdioServerParameters(command=command[0], args=command[1:], env=dict(os.environ))
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(Client(server)) as client:
+        yield ToolClient(portal, client)
+
+
+def test_the_tools_are_described(client):
+    solve, check = client.tools()
+    assert (solve.name, check.name) == ("solve", "check_arithmetic")
+    assert (
+        solve.input_schema["required"] == ["question"]
+        and solve.input_schema["properties"]["votes"]["maximum"] == 8
+    )
+    assert check.input_schema["required"] == ["text"]
+    assert set(solve.output_schema["properties"]) == {"value", "verified", "complete", "steps", "text"}
+    assert all(tool.description and tool.annotations.read_only_hint for tool in (solve, check))
+
+
+def test_solve(client):
+    """The client compares the result with the tool's schema."""
+    found = client.value("solve", question=QUESTION)
+    step = {"expression": "12 * 13", "claimed": "156", "computed": "156", "ok": True}
+    assert (found["value"], found["verified"], found["steps"][0]) == ("156", True, step)
+    assert "12 * 13 = 156" in found["text"] and found["complete"]
+
+
+def test_a_solution_that_is_cut_off_says_so(open_fake_engine):
+    """Its last value looked like the final one, and it was verified."""
+    engine, ask = open_fake_engine(), SolveArguments(question="1 + 1 = 2 and 2 + 2 = 4")
+    for max_tokens, complete in ((9, False), (50, True)):
+        options = {"max_tokens": max_tokens, "calculator": False}
+        solution = asyncio.run(AssistantTools(engine, options).solve(ask))
+        assert solution.verified and solution.complete is complete
+
+
+def test_solve_by_majority_vote(client):
+    assert client.value("solve", question=QUESTION, votes=3)["value"] == "156"
+
+
+def test_check_arithmetic(client):
+    found = client.value("check_arithmetic", text="é: 12 * 13 = 156 and 2 + 2 = 5")
+    assert [(step["expression"], step["computed"], step["ok"]) for step in found["steps"]] == [
+        ("12 * 13", "156", True),
+        ("2 + 2", "4", False),
+    ]
+    assert client.value("check_arithmetic", text="") == {"steps": []}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "line"),
+    [
+        ("solve", {}, "question: Field required"),
+        ("solve", {"question": " \n"}, "the question is empty"),
+        ("solve", {"question": "x" * 32_769}, "question: String should have at most 32768 characters"),
+        ("solve", {"question": "word " * 2000}, "the prompt has"),
+        ("solve", {"question": 1}, "question: Input should be a valid string"),
+        ("solve", {"question": "x", "votes": 9}, "votes: Input should be less than or equal to 8"),
+        ("solve", {"question": "x", "votes": True}, "votes: Input should be a valid integer"),
+        ("solve", {"question": "x", "other": 1}, "other: Extra inputs are not permitted"),
+        ("check_arithmetic", {"text": "x" * 4097}, "text: String should have at most 4096 characters"),
+        ("no\nthing", {}, "there is no tool"),
+        ("no" * 1000, {}, "there is no tool"),
+    ],
+)
+def test_bad_input_is_an_error_of_one_line(client, name, arguments, line):
+    error = client.error(name, **arguments)
+    assert error.startswith(line) and len(error) <= 601 and error.endswith("…") == (len(error) == 601)
+
+
+@contextmanager
+def server_process(command):
+    """The server, with a client's first words said; yields it and a function that sends."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, text=True, **pipes) as process:
+
+        def send(**message):
+            process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+            process.stdin.flush()
+
+        try:
+            start = {"protocolVersion": PROTOCOL, "capabilities": {}}
+            send(id=1, method="initialize", params=start | {"clientInfo": {"name": "test", "version": "1"}})
+            assert json.loads(process.stdout.readline())["result"]["serverInfo"]["name"] == "thirteen"
+            send(method="notifications/initialized")
+            yield process, send
+        finally:
+            process.kill()
+
+
+def wait_until_busy(process):
+    """Wait until an answer is being computed."""
+    server = psutil.Process(process.pid)
+    start = sum(server.cpu_times()[:2])
+    while sum(server.cpu_times()[:2]) < start + 0.5:
+        assert server.is_running()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("busy", [False, True])
+def test_it_ends_when_its_input_ends(command, busy):
+    with server_process(command) as (process, send):
+        if busy:
+            send(id=2, method="tools/call", params={"name": "solve", "arguments": STORY})
+            wait_until_busy(process)
+        children = psutil.Process(process.pid).children(recursive=True)
+        output, _ = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 0
+        replies = [json.loads(line) for line in output.splitlines()]
+        assert not any("result" in reply for reply in replies), "it did not wait for the answer"
+        assert psutil.wait_procs(children, timeout=TIMEOUT_S)[1] == []
+
+
+@pytest.mark.slow
+def test_lines_that_are_no_messages_are_ignored(command):
+    with server_process(command) as (process, send):
+        process.stdin.write("hello\n{}\n\n[1]\n" + "[" * 100_000 + "\n")
+        send(
+            id=2, method="tools/call", params={"name": "check_arithmetic", "arguments": {"text": "1 + 1 = 2"}}
+        )
+        answer = next(reply for line in process.stdout if (reply := json.loads(line)).get("id") == 2)
+        assert answer["result"]["structuredContent"]["steps"][0]["ok"]
+        process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_an_interrupt_ends_it_though_its_input_is_open(command):
+    with server_process(command) as (process, _):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT_S) == -signal.SIGINT
+
+
+FAILING = """
+import sys
+from thirteen.errors import ModelFileError
+from thirteen.runtime.engine.runner import Runner
+
+def fail(*_):
+    raise ModelFileError("the computation failed")
+
+Runner.step = fail
+sys.argv[1:] = sys.argv[3:]  # without "-m thirteen"
+import thirteen.__main__
+"""
+
+
+@pytest.mark.slow
+def test_a_failed_engine_ends_it_though_its_input_is_open(command):
+    """It answered every later call "the engine is closed"."""
+    with server_process([sys.executable, "-c", FAILING, *command[1:]]) as (process, send):
+        send(id=2, method="tools/call", params={"name": "solve", "arguments": {"question": QUESTION}})
+        replies = [json.loads(line) for line in process.stdout]
+        (answer,) = (reply for reply in replies if reply.get("id") == 2)
+        assert answer["result"]["isError"]
+        assert process.wait(TIMEOUT_S) == 1
+        assert "error: the engine has failed: the server ends\n" in process.stderr.read()
+
+
+@pytest.mark.slow
+def test_a_client_that_is_killed_leaves_no_process(command):
+    arguments = json.dumps([command, STORY])
+    with subprocess.Popen(
+        [sys.executable, "-c", CLIENT, arguments], stdout=subprocess.PIPE, text=True
+    ) as client:
+        assert client.stdout.readline() == "ready\n"
+        processes = psutil.Process(client.pid).children(recursive=True)
+        assert any("mcp" in process.cmdline() for process in processes)
+        wait_until_busy(next(process for process in processes if "mcp" in process.cmdline()))
+        client.kill()
+    assert psutil.wait_procs(processes, timeout=TIMEOUT_S)[1] == []
+
+
+def test_without_the_extra_a_line_says_what_to_install(tmp_path):
+    code = "import sys; sys.modules['mcp'] = None; sys.argv[1:] = ['mcp']; import thirteen.__main__"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    install = "install the extra `mcp`: pip install '.[mcp]' in the checkout"
+    assert done.stderr == f"error: thirteen mcp needs the package mcp: {install}\n"
+
+
+def test_a_model_that_cannot_be_loaded_ends_it_with_one_line(tmp_path):
+    model = tmp_path / "model.gguf"
+    model.write_bytes(b"no model")
+    command = [sys.executable, "-m", "thirteen", "mcp", str(model)]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

@@ -1,0 +1,543 @@
+"""The server with clients that are slow, wrong, hostile or too many."""
+
+import asyncio
+import json
+import logging
+import os
+import random
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from threading import Event
+from time import monotonic, sleep
+
+import gguf
+import openai
+import pytest
+from thirteen.errors import RequestError
+from thirteen.runtime.request import Request
+from thirteen.server.access_middleware import LOOPBACK_HOSTS
+from thirteen.server.api_keys import FILE_BYTES_MAX, ApiKeys
+from thirteen.server.drain_server import bind_socket
+from thirteen.server.engine_service import Client, EngineService
+from thirteen.server.request_limits import RequestLimits
+from thirteen.server.serve import ListenConfig, served_models
+
+from ..repeats import REPEATS
+from .serving import TIMEOUT_S, halted, open_engine, serve_engine
+
+pytestmark = pytest.mark.slow
+
+JSON = {"Content-Type": "application/json"}
+WORK = {"prompt": "a", "max_tokens": 2}
+VALID = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "é"}], "max_tokens": 1, "n": 2},
+    "/v1/completions": {"prompt": "é", "max_tokens": 1, "n": 2},
+    "/v1/answer": {"question": "é", "max_tokens": 1, "votes": 2},
+    "/v1/check": {"claim": "1 + 1 = 2"},
+}
+POSTS = tuple(VALID)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny):
+    with open_engine(tiny, slots=2, queue=2, context=256) as engine:
+        yield engine
+
+
+@pytest.fixture
+def serving(engine):
+    """serving(**options): start a server with these options and return an HTTP client."""
+    with ExitStack() as stack:
+
+        def start(**options):
+            server = stack.enter_context(serve_engine(engine, name="tiny", **options))
+            client = stack.enter_context(server.http())
+            client.running = server
+            return client
+
+        yield start
+    assert engine.load.running == engine.load.waiting == 0, "leaked a slot"
+
+
+@contextmanager
+def connected(client):
+    with socket.create_connection(("127.0.0.1", client.running.port), timeout=TIMEOUT_S) as connection:
+        yield connection
+
+
+def request(path="/v1/completions", body=WORK):
+    content = json.dumps(body).encode()
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n"
+    ).encode() + content
+
+
+def endless(engine):
+    return Request(engine.encode_text("a"), 10**6, ignore_end=True)
+
+
+def error(response, status):
+    assert response.status_code == status, response.text
+    body = response.json()["error"]
+    assert body.keys() == {"message", "type", "param", "code"} and body["message"]
+    return body
+
+
+def test_unknown_path_model_or_method_has_openais_error_format(serving):
+    client = serving()
+    assert error(client.get("/v1/nothing"), 404)["code"] == "not_found"
+    assert error(client.get("/v1/models/nobody"), 404)["code"] == "model_not_found"
+    wrong = client.get("/v1/check")
+    assert error(wrong, 405)["code"] == "method_not_allowed" and wrong.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_body_must_be_json(serving, path):
+    client = serving()
+    assert error(client.post(path, content=b"{}", headers={"Content-Type": "text/plain"}), 415)
+    assert error(client.post(path, content=b"{}"), 415)
+    assert error(client.post(path, content=b"{}", headers=JSON | {"Content-Encoding": "gzip"}), 415)
+    for body in (b"", b"{", b"\xff", b'{"n": NaN}', b"[" * 100_000, b'{"n": 1' + b"0" * 5000 + b"}"):
+        assert error(client.post(path, content=body, headers=JSON), 400), body[:20]
+    assert error(client.post(path, content=b"[]", headers=JSON), 422)
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_oversized_body_is_413_and_the_client_receives_it(serving, path):
+    client = serving(limits=RequestLimits(body_bytes=1000))
+    assert "1000" in error(client.post(path, content=b" " * 5_000_000, headers=JSON), 413)["message"]
+    assert error(client.post(path, content=(b" " * 600 for _ in range(3)), headers=JSON), 413)
+    assert client.post("/v1/check", json={"claim": "1 + 1 = 2"}).json()["verified"]
+
+
+def test_random_bodies_cause_no_server_error(serving):
+    client, rng, statuses = serving(), random.Random(13), set()
+    for number in range(1000 * REPEATS):
+        path = POSTS[number // 2 % 4]
+        valid = json.dumps(VALID[path], ensure_ascii=False).encode()
+        body = bytearray(rng.randbytes(rng.randrange(60)) if number % 2 else valid)
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.randrange(len(body) + 1)
+            body[at : at + 1] = rng.randbytes(1)
+        statuses.add(client.post(path, content=bytes(body), headers=JSON).status_code)
+    assert {200, 400} <= statuses <= {200, 400, 404, 422, 429}
+    assert client.post("/v1/completions", json=WORK).status_code == 200
+
+
+def test_bytes_that_are_not_http_are_400(serving):
+    client, rng = serving(), random.Random(13)
+    for _ in range(100):
+        with connected(client) as connection:
+            connection.sendall(rng.randbytes(200) + b"\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 400")
+    with connected(client) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000)
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")
+    assert client.get("/health").json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize(
+    "names", [("Content-Length", "Transfer-Encoding"), ("transfer-encoding", "content-length")]
+)
+def test_a_body_with_two_lengths_is_refused_and_the_connection_closed(serving, names):
+    """RFC 9112, 6.1: a proxy may go by the other length, and take the hidden request for the body."""
+    client = serving()
+    values = {"content-length": "57", "transfer-encoding": "chunked"}
+    fields = "".join(f"{name}: {values[name.lower()]}\r\n" for name in names)
+    head = f"POST /v1/check HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{fields}\r\n"
+    hidden = "0\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connected(client) as connection:
+        connection.sendall((head + hidden).encode())
+        received = b"".join(iter(lambda: connection.recv(10_000), b""))
+    assert received.startswith(b"HTTP/1.1 400 ") and b"connection: close" in received.lower()
+    assert received.count(b"HTTP/1.1") == 1, "the hidden request was answered"
+    assert b"exclude each other" in received
+    assert client.post("/v1/check", json={"claim": "1 + 1 = 2"}).json()["verified"]
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"POST /v1/completions HT", request()[:-20]], ids=["nothing", "header", "body"]
+)
+def test_slow_request_is_disconnected_and_delays_no_other(serving, start):
+    client = serving(limits=RequestLimits(idle_s=1))
+    with connected(client) as connection:
+        began = monotonic()
+        connection.sendall(start)
+        assert client.post("/v1/completions", json=WORK).elapsed.total_seconds() < 0.9
+        trickle_until_closed(connection, start)
+        assert 0.9 < monotonic() - began < 5
+
+
+def trickle_until_closed(connection, start):
+    """Send a byte every 0.2 s until the server closes the connection."""
+    connection.settimeout(0.2)
+    while True:
+        try:
+            if start:
+                connection.sendall(b" ")
+            if not connection.recv(100):
+                return
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            return
+
+
+def test_client_that_does_not_read_is_disconnected(serving):
+    client, sent = serving(limits=RequestLimits(idle_s=1)), 40
+    state = client.running.server.server_state
+    client.running.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # accepted sockets inherit it
+    body = {"prompt": "a", "max_tokens": 256, "stream": True, "logprobs": 5, "temperature": 1}
+    with connected(client) as connection:
+        connection.sendall(request(body=body) * sent)
+        end = monotonic() + 30
+        while not state.connections and monotonic() < end:
+            sleep(0.01)
+        while state.connections and monotonic() < end:
+            sleep(0.01)
+        assert not state.connections and state.total_requests < sent
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_client_that_reads_slowly_receives_the_whole_response(serving, stream):
+    """It was disconnected unless it had read nearly everything within the time."""
+    client = serving(limits=RequestLimits(idle_s=1))
+    client.running.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    body = {"prompt": "a", "max_tokens": 120, "n": 4, "logprobs": 5, "temperature": 1, "seed": 1}
+    content, received, began = request(body=body | {"stream": stream}), b"", monotonic()
+    content = content.replace(b"Host", b"Connection: close\r\nHost")
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(TIMEOUT_S)
+        connection.connect(("127.0.0.1", client.running.port))
+        connection.sendall(content)
+        while data := connection.recv(4096):
+            received += data
+            sleep(0.1 if stream else 0.15)
+    assert monotonic() - began > 2, "the response is too small for this test"
+    assert received.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n" if stream else b"}}}"), received[-100:]
+
+
+def test_keep_alive_connection_serves_several_requests(serving):
+    client = serving(limits=RequestLimits(idle_s=1))
+    with connected(client) as connection:
+        for _ in range(4):
+            connection.sendall(request("/v1/check", {"claim": "1 + 1 = 2"}))
+            response = b""
+            while b'"verified":true' not in response:
+                response += (data := connection.recv(10_000))
+                assert data, "the server closed the connection"
+            sleep(0.4)
+
+
+def test_full_queue_is_429_and_submission_is_all_or_nothing(serving, engine):
+    client = serving()
+    handles = [engine.submit(endless(engine)) for _ in range(3)]
+    full = client.post("/v1/completions", json=WORK | {"n": 2})
+    assert error(full, 429)["code"] == "rate_limit_exceeded" and int(full.headers["retry-after"]) >= 1
+    for handle in handles:
+        handle.abort()
+    while engine.load.running or engine.load.waiting:
+        sleep(0.01)
+    assert client.post("/v1/completions", json=WORK | {"n": 4}).status_code == 200, (
+        "leaked a place in the queue"
+    )
+
+
+def test_more_answers_than_places_are_refused_for_good(serving):
+    """An idle server answered 429, "2 requests run and 2 wait", whenever it was asked again."""
+    client = serving()
+    refused = error(client.post("/v1/completions", json=WORK | {"n": 5}), 400)
+    assert refused["message"] == "5 prompts or answers in one request, at most 4 here"
+
+
+def test_a_request_that_is_cancelled_while_it_is_prepared_is_aborted(engine):
+    """Ray cancels the task when the client disconnects: the answer ran on to its end."""
+    service, preparing, go_on = EngineService(engine, {"tiny": "base"}), Event(), Event()
+
+    def prepare():
+        preparing.set()
+        assert go_on.wait(TIMEOUT_S)
+        return [endless(engine)]
+
+    async def cancel():
+        task = asyncio.create_task(service.submit(Client("c", ""), 0, 1, prepare))
+        await asyncio.to_thread(preparing.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not service.idle
+        go_on.set()
+        async with asyncio.timeout(TIMEOUT_S):
+            while not service.idle:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(cancel())
+    assert engine.load.running == 0
+
+
+def test_draining_server_rejects_requests_and_finishes_running_ones(serving, engine):
+    client = serving()
+    assert client.get("/ready").status_code == 200
+    (handle,) = asyncio.run(client.running.service.submit(Client("c", ""), 0, 1, lambda: [endless(engine)]))
+    client.running.server.drain()
+    assert client.get("/ready").status_code == 503 and client.get("/health").status_code == 200
+    for path, body in (("completions", WORK), ("answer", {"question": "a"})):
+        response = client.post(f"/v1/{path}", json=body)
+        assert error(response, 503) and response.headers["retry-after"]
+    assert not handle.done
+    handle.abort()
+
+
+def test_clients_of_aborted_requests_receive_503(serving):
+    client = serving(limits=RequestLimits(drain_s=0))
+    bodies = (WORK, WORK | {"stream": True}, WORK | {"stream": True, "n": 2})
+    with halted(), ThreadPoolExecutor() as threads:
+        futures = [threads.submit(client.post, "/v1/completions", json=body) for body in bodies]
+        while len(client.running.service._unfinished) < 4:
+            sleep(0.001)
+        client.running.service.abort_all()
+        whole, *streams = (future.result() for future in futures)
+    assert error(whole, 503)["message"] == "the server is shutting down"
+    for stream in streams:
+        last = json.loads(stream.text.split("data: ")[-1])
+        assert last["error"]["message"] == "the server is shutting down"
+
+
+def test_api_key_is_required(serving):
+    client = serving(keys=["right-key", "another"])
+    for path in ("/v1/models", "/metrics", "/v1/models/tiny", "/v1/nothing"):
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "right-key"},
+        ):
+            response = client.get(path, headers=headers)
+            assert error(response, 401)["code"] == "invalid_api_key"
+            assert response.headers["www-authenticate"] == "Bearer"
+    for path in POSTS:
+        assert error(client.post(path, json={}), 401)
+    for key in ("right-key", "another"):
+        assert client.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+    for path in ("/health", "/ready", "/openapi.json"):
+        assert client.get(path).status_code == 200
+
+
+def test_wrong_key_is_an_authentication_error_in_openais_client(serving):
+    client = serving(keys=["right-key"])
+    with client.running.openai("wrong") as wrong, pytest.raises(openai.AuthenticationError):
+        wrong.models.list()
+    with client.running.openai("right-key") as right:
+        assert [model.id for model in right.models.list()] == ["tiny"]
+
+
+def test_keys_file(tmp_path):
+    path = tmp_path / "keys"
+    path.write_text("# ours\n\n  one  \ntwo\n")
+    keys = ApiKeys.from_file(path)
+    assert keys.identify(b"Bearer one") != keys.identify(b"bearer two") == keys.identify(b"Bearer two")
+    assert [keys.identify(value) for value in (b"Bearer # ours", b"Bearer", b"", b"one")] == [None] * 4
+    long = "é".encode() * (FILE_BYTES_MAX // 2) + b"\nthree"  # fewer characters than bytes
+    for content, reason in ((b"# none\n", "no key"), (b"\xff", "UTF-8"), (long, "more than 1,048,576 bytes")):
+        path.write_bytes(content)
+        with pytest.raises(RequestError, match=reason):
+            ApiKeys.from_file(path)
+    with pytest.raises(RequestError, match="No such file"):
+        ApiKeys.from_file(tmp_path / "missing")
+    path.write_bytes(b"\xef\xbb\xbfone\n")  # Windows' editors write a byte order mark
+    assert ApiKeys.from_file(path).identify(b"Bearer one") == keys.identify(b"Bearer one")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such modes")
+def test_a_key_file_that_all_can_read_is_warned_of(tmp_path):
+    path = tmp_path / "keys"
+    path.write_text("one")
+    for mode, warned in ((0o644, True), (0o604, True), (0o640, False), (0o600, False)):
+        path.chmod(mode)
+        assert bool(ApiKeys.warnings(path)) is warned
+    assert ApiKeys.warnings(tmp_path / "missing") == []
+
+
+@pytest.mark.parametrize("nbytes", [17_000, 70_000])
+def test_a_header_above_the_limit_is_refused(serving, nbytes):
+    """The limit held only for a header in several pieces: one of 70 KB in a single piece passed."""
+    client = serving()
+    assert client.get("/health", headers={"x": "a" * 15_000}).status_code == 200
+    for line, headers in ((f"/health?{'a' * nbytes}", {}), ("/health", {"x": "a" * nbytes})):
+        received = _send_raw(client, f"GET {line}", headers)
+        assert received.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 ")), received[:200]
+
+
+def _send_raw(client, line, headers):
+    """The response to a request that is sent in one piece; httpx limits its own."""
+    lines = [f"{line} HTTP/1.1", "Host: localhost", *(f"{key}: {value}" for key, value in headers.items())]
+    with connected(client) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        return connection.recv(1 << 16)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_public_address_requires_a_key_or_insecure(host):
+    with pytest.raises(RequestError, match="--api-key-file"):
+        ListenConfig(host, 1)
+    assert ListenConfig(host, 1, insecure=True).allowed_hosts is None
+    assert ListenConfig(host, 1, keys=ApiKeys(["k"])).allowed_hosts is None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
+def test_loopback_address_requires_no_key(host):
+    assert host in ListenConfig(host, 1).allowed_hosts
+
+
+def test_foreign_host_header_is_403(serving):
+    """DNS rebinding: a foreign page whose domain resolves to this machine is same-origin for the browser."""
+    client = serving(allowed_hosts=LOOPBACK_HOSTS)
+    for host in ("evil.example", "evil.example:8080", "", "[", "127.0.0.1.evil.example"):
+        assert error(client.get("/v1/models", headers={"Host": host}), 403)
+    for host in ("localhost", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST"):
+        assert client.get("/v1/models", headers={"Host": host}).status_code == 200
+
+
+def test_cors_allows_only_configured_origins(serving):
+    origin = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+    origin["Access-Control-Request-Headers"] = "authorization,content-type"
+    foreign = origin | {"Origin": "https://evil.example"}
+    header = "access-control-allow-origin"
+    closed, allowing = serving(), serving(origins=["https://app.example"], keys=["k"])
+    assert header not in closed.options("/v1/answer", headers=origin).headers
+    assert header not in closed.get("/v1/models", headers=origin).headers
+    preflight = allowing.options("/v1/answer", headers=origin)
+    assert preflight.status_code == 200 and preflight.headers[header] == "https://app.example"
+    unauthorized = allowing.get("/v1/models", headers=origin)
+    assert unauthorized.headers[header] == "https://app.example", "the page can read errors too"
+    assert header not in allowing.options("/v1/answer", headers=foreign).headers
+
+
+def test_cors_allows_what_browsers_ask_for_openais_client(serving):
+    """It sends headers of its own, and some browsers ask before a page reaches a private network."""
+    asked = {
+        "Origin": "https://app.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type,x-stainless-lang,x-stainless-os",
+        "Access-Control-Request-Private-Network": "true",
+    }
+    preflight = serving(origins=["https://app.example"]).options("/v1/chat/completions", headers=asked)
+    assert preflight.status_code == 200
+    allowed = preflight.headers["access-control-allow-headers"]
+    assert allowed == asked["Access-Control-Request-Headers"]
+    assert preflight.headers["access-control-allow-private-network"] == "true"
+
+
+def test_an_unexpected_error_is_a_response_like_others_and_logged_once(serving, monkeypatch, caplog):
+    """It had no CORS headers, was not counted, and had two tracebacks in the log."""
+
+    def fail(*_):
+        raise ZeroDivisionError("my secret")
+
+    monkeypatch.setattr(EngineService, "resolve_model", fail)
+    client = serving(origins=["https://app.example"])
+    response = client.post("/v1/completions", json=WORK, headers={"Origin": "https://app.example"})
+    assert response.status_code == 500 and "secret" not in response.text
+    assert response.headers["access-control-allow-origin"] == "https://app.example"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    counted = 'thirteen_requests_total{path="/v1/completions",status="500"} 1.0'
+    assert counted in client.get("/metrics").text
+    assert caplog.text.count("Traceback") == 1 and "my secret" in caplog.text
+
+
+def test_a_port_in_use_is_refused():
+    """On Windows SO_REUSEADDR allowed it."""
+    with bind_socket("127.0.0.1", 0) as bound:
+        bound.listen()
+        port = bound.getsockname()[1]
+        with pytest.raises(RequestError, match=f"^127.0.0.1 port {port}: "):
+            bind_socket("127.0.0.1", port)
+
+
+def test_prompts_are_logged_only_on_request(serving, caplog):
+    """What was logged of a conversation differed between the endpoints."""
+    system, question = [{"role": role, "content": role[0]} for role in ("system", "user")]
+    earlier = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]
+    asked = {"question": "u", "system": "s", "turns": [{"question": "1", "answer": "2"}]}
+    chat = [system, *earlier, question]
+    short = {"max_tokens": 2}
+    requests = [
+        ("/v1/completions", WORK, ["a"]),
+        ("/v1/completions", {"prompt": "a", "max_tokens": 0, "echo": True}, ["a"]),
+        ("/v1/chat/completions", {"messages": chat} | short, chat),
+        ("/v1/answer", asked | short, chat),
+        ("/v1/answer", asked | short | {"stream": True}, chat),
+        ("/v1/answer", asked | short | {"votes": 2}, chat),
+        ("/v1/responses", {"input": chat[1:], "instructions": "s", "max_output_tokens": 2}, chat),
+        ("/api/chat", {"messages": chat, "model": "tiny", "options": {"num_predict": 2}}, chat),
+        (
+            "/api/generate",
+            {"prompt": "u", "system": "s", "model": "tiny", "options": {"num_predict": 2}},
+            [system, question],
+        ),
+    ]
+
+    def logged(client):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, EngineService.__module__):
+            for path, body, _ in requests:
+                assert client.post(path, json=body).status_code == 200
+        messages = [
+            record.getMessage() for record in caplog.records if record.name == EngineService.__module__
+        ]
+        return [json.loads(message)["prompt"] for message in messages]
+
+    assert logged(serving()) == []
+    assert logged(serving(log_prompts=True)) == [prompt for *_, prompt in requests]
+
+
+def test_metrics(serving):
+    client = serving()
+    assert client.post("/v1/completions", json=WORK | {"temperature": 1, "seed": 4}).status_code == 200
+    assert client.post("/v1/completions", json={"prompt": 1}).status_code == 422
+    assert client.get("/secret/path").status_code == 404
+    text = client.get("/metrics").text
+    metrics = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert metrics['thirteen_requests_total{path="/v1/completions",status="200"}'] == "1.0"
+    assert metrics['thirteen_requests_total{path="/v1/completions",status="422"}'] == "1.0"
+    assert metrics['thirteen_requests_total{path="other",status="404"}'] == "1.0" and "secret" not in text
+    assert (
+        metrics["thirteen_completion_tokens_total"] == "2.0"
+        and metrics["thirteen_prompt_tokens_total"] == "2.0"
+    )
+    assert (
+        metrics["thirteen_first_token_seconds_count"] == "1.0"
+        and metrics["thirteen_token_seconds_count"] == "1.0"
+    )
+    assert metrics["thirteen_slots"] == "2.0" and metrics["thirteen_queue"] == "0.0"
+    assert float(metrics["process_resident_memory_bytes"]) > 1e7
+
+
+def test_model_names_must_be_unique():
+    assert served_models("m", {"a": 1}) == {"m": "base", "a": "a"}
+    with pytest.raises(RequestError, match="--name"):
+        served_models("m", {"m": 1})
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ 'x' * 10 ** 9 }}",
+    ],
+    ids=["endless loop", "sandbox escape", "out of memory"],
+)
+def test_hostile_template_fails_only_its_own_request(tmp_path, write_tiny, template):
+    key = {"tokenizer.chat_template": (template, gguf.GGUFValueType.STRING, None)}
+    with ExitStack() as stack:
+        engine = stack.enter_context(open_engine(write_tiny(tmp_path / "hostile.gguf", key), context=256))
+        http = stack.enter_context(stack.enter_context(serve_engine(engine)).http())
+        threads = stack.enter_context(ThreadPoolExecutor())
+        future = threads.submit(http.post, "/v1/answer", json={"question": "a"})
+        while not future.done():
+            assert http.post("/v1/check", json={"claim": "1 + 1 = 2"}).elapsed.total_seconds() < 1
+        assert "the chat template failed" in error(future.result(), 400)["message"]
+        assert http.post("/v1/completions", json=WORK).status_code == 200

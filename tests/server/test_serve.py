@@ -1,0 +1,174 @@
+"""`thirteen serve` as a process: startup, shutdown, bad options, and the examples of the README."""
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import sleep
+
+import httpx
+import pytest
+
+from ..commands import Commands
+
+pytestmark = pytest.mark.slow
+
+TIMEOUT_S = 60
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = ("README.md", "docs/serving.md", "docs/apps.md", "docs/engine.md")
+LONG = {"prompt": "a", "max_tokens": 256, "temperature": 1, "seed": 1, "n": 16, "stream": True}
+
+
+@dataclass(frozen=True)
+class ServeProcess:
+    process: subprocess.Popen[str]
+    line: str
+    url: str
+
+    def stop(self, number: int) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(TIMEOUT_S)
+
+
+@contextmanager
+def running(model: Path, *options: object) -> Iterator[ServeProcess]:
+    """Run `thirteen serve` on a free port."""
+    command = [
+        sys.executable,
+        "-m",
+        "thirteen",
+        "serve",
+        str(model),
+        "--port",
+        "0",
+        "--threads",
+        "1",
+        *options,
+    ]
+    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as process:
+        try:
+            line = process.stderr.readline()
+            yield ServeProcess(process, line, line.split()[-1])
+        finally:
+            process.kill()
+
+
+def test_startup_prints_model_and_url(tiny):
+    with running(tiny, "--name", "mine") as server:
+        assert re.fullmatch(r"serving mine at http://127\.0\.0\.1:\d+\n", server.line)
+        listed = httpx.get(f"{server.url}/v1/models").json()
+        assert [model["id"] for model in listed["data"]] == ["mine"]
+        foreign = httpx.get(f"{server.url}/v1/models", headers={"Host": "evil.example"})
+        assert foreign.status_code == 403, "without a key, only loopback host names are accepted"
+        assert server.stop(signal.SIGTERM) == 0
+        assert server.process.stderr.read() == ""
+
+
+def test_sigterm_finishes_running_requests_and_rejects_new_ones(tiny):
+    with running(tiny, "--context", 256) as server, ThreadPoolExecutor() as threads:
+        stream = threads.submit(_stream_chunks, server.url)
+        _wait_until(lambda: _metric(server.url, "thirteen_slots_used") > 0)
+        server.process.send_signal(signal.SIGTERM)
+        _wait_until(lambda: httpx.get(f"{server.url}/ready").status_code == 503)
+        assert httpx.post(f"{server.url}/v1/completions", json=LONG).status_code == 503
+        assert not stream.done(), "the stream ended before the test could check it"
+        reasons = [chunk["choices"][0]["finish_reason"] for chunk in stream.result()]
+        assert len([reason for reason in reasons if reason]) == LONG["n"]
+        assert server.process.wait(TIMEOUT_S) == 0
+
+
+def test_sigint_exits_with_130(tiny):
+    with running(tiny) as server:
+        assert server.stop(signal.SIGINT) == 130
+        assert server.process.stderr.read() == "interrupted\n"
+
+
+def _stream_chunks(url):
+    """Chunks of a stream, which must end with [DONE]."""
+    with httpx.stream("POST", f"{url}/v1/completions", json=LONG, timeout=TIMEOUT_S) as response:
+        *chunks, done, rest = "".join(response.iter_text()).split("\n\n")
+    assert (done, rest) == ("data: [DONE]", "")
+    return [json.loads(chunk.removeprefix("data: ")) for chunk in chunks]
+
+
+def _metric(url, name):
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
+
+
+def _wait_until(condition):
+    while not condition():
+        sleep(0.005)
+
+
+def test_bad_option_is_a_one_line_error(tiny, tmp_path):
+    with Commands() as thirteen, socket.create_server(("127.0.0.1", 0)) as listener:
+        for options, reason in (
+            (["--host", "0.0.0.0"], "0.0.0.0 accepts connections from other machines"),
+            (["--api-key-file", tmp_path / "none"], "none: No such file"),
+            (["--port", listener.getsockname()[1]], "in use"),
+            (["--host", "256.1.1.1", "--insecure"], "256.1.1.1 port 8080"),
+            (["--adapter", "file.gguf"], "must be NAME=ADAPTER"),
+            (["--adapter", "tiny=file.gguf"], "the base model already has this name"),
+            (["--adapter", f"other={tmp_path / 'none.gguf'}"], "none.gguf"),
+            (["--profile", "toaster"], "'toaster' is not one of"),
+            (["--drain-seconds", "-1"], "drain"),
+        ):
+            done = thirteen("serve", tiny, *options)
+            assert done.status == 2 and reason in done.stderr, (options, done)
+            assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done
+
+
+@pytest.fixture(scope="module")
+def examples():
+    """Language and code of the examples in the documents."""
+    texts = [(ROOT / name).read_text("utf-8") for name in DOCUMENTS]
+    return [example for text in texts for example in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)]
+
+
+def test_python_examples_work(examples, smollm2, tmp_path):
+    codes = [code for language, code in examples if language == "python" and "import Engine" in code]
+    codes = [code for code in codes if "fastapi" not in code]  # tests/test_docs.py runs that
+    assert len(codes) == 4
+    (tmp_path / "my-model.gguf").symlink_to(smollm2)
+    for code in codes:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            check=False,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()
+        assert "answer.value" not in code or re.match(r"(None|-?[\d./]+) ", done.stdout), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("language", "program"),
+    [("sh", ["bash", "-e"]), ("js", ["node", "--input-type=module"]), ("python", [sys.executable, "-"])],
+)
+def test_client_examples_work(examples, smollm2, language, program):
+    if not shutil.which(program[0]):
+        pytest.skip(f"{program[0]} is not installed")
+    codes = [code for lang, code in examples if lang == language and "http://127.0.0.1:8080/" in code]
+    assert codes
+    with running(smollm2) as server:
+        for code in codes:
+            local = code.replace("http://127.0.0.1:8080", server.url)
+            done = subprocess.run(
+                program, check=False, input=local, capture_output=True, text=True, timeout=TIMEOUT_S
+            )
+            assert done.returncode == 0, done.stderr
+            assert "156" in done.stdout, done.stdout
+            if language == "sh":
+                assert json.loads(done.stdout)["verified"] is True
