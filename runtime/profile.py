@@ -29,7 +29,6 @@ class Profile:
             faster of f16 and bf16 on this processor, or q8_0 where memory is short.
         repack: whether to repack weights for this processor: faster, but a second copy of them in memory.
         prefix_bytes: memory of the prefix cache; 0 turns it off.
-        lookup: maximum tokens of a prompt lookup draft; 0 turns drafts off.
         flash_attention: whether attention is computed without storing its scores; None for the faster way on
             this processor. A KV cache in q8_0 needs it.
         micro_batch: maximum tokens computed at once; None for the faster number on this processor.
@@ -43,7 +42,6 @@ class Profile:
     kv: str | None
     repack: bool
     prefix_bytes: int
-    lookup: int = 0
     flash_attention: bool | None = None
     micro_batch: int | None = None
     gpu_layers: GpuLayers = 0

@@ -245,7 +245,6 @@ class SequenceState:
         computed: tokens whose KV cache is in the slot.
         output: generated tokens.
         output_at: time of each of them.
-        draft: draft tokens for the next step.
         sampled: number of output tokens sampled from the model; the calculator or a grammar inserted the
             others.
         log_likelihood: sum of the sampled tokens' log-probabilities, if the request asks for them.
@@ -264,7 +263,6 @@ class SequenceState:
     computed: int = 0
     output: list[int] = field(default_factory=list)
     output_at: list[float] = field(default_factory=list)
-    draft: tuple[int, ...] = ()
     sampled: int = 0
     log_likelihood: float = 0.0
     stop_reason: StopReason | None = None

@@ -184,13 +184,14 @@ class BatchJob:
             "calculator": settings.calculator,
             "max_tokens": settings.max_tokens,
             "threads": self.threads,
-            **{name: getattr(profile, name) for name in ("context", "slots", "batch", "repack", "lookup")},
+            **{name: getattr(profile, name) for name in ("context", "slots", "batch", "repack")},
+            "lookup": 0,  # of earlier versions, whose journals must still resume
             "kv": self.kv,
             # Earlier versions always used flash attention and the processor.
             **({"flash_attention": False} if self.flash_attention is False else {}),
             **({"micro_batch": self.micro_batch} if self.micro_batch else {}),
             **({"gpu_layers": self.gpu_layers} if self.gpu_layers else {}),
-            "wave": settings.batch_size,  # the key in journals of earlier versions, which must still resume
+            "wave": settings.batch_size,  # as earlier versions called it
         }
 
     def run(self, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:

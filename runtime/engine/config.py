@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack
 
 from ...errors import RequestError
-from ..llama.context import BATCH_MAX, CONTEXT_MAX, ContextParams
+from ..llama.context import CONTEXT_MAX, ContextParams
 from ..llama.gpu import check_gpu_layers
 from ..profile import GpuLayers, Profile, profile_named
 from ..request import BASE
@@ -25,7 +25,6 @@ class ProfileOptions(TypedDict, total=False):
     batch: int | None
     kv: str | None
     prefix_bytes: int | None
-    lookup: int | None
     flash_attention: bool | None
     micro_batch: int | None
     gpu_layers: GpuLayers | None
@@ -113,24 +112,19 @@ def _resolve_profile(profile: str | Profile, overrides: ProfileOptions) -> Profi
     for name in ("context", "slots", "batch"):  # their upper limits are those of ContextParams
         check_integer(name, getattr(profile, name), 1)
     check_integer("prefix_bytes", profile.prefix_bytes, 0)
-    check_integer("lookup", profile.lookup, 0, BATCH_MAX)
     check_gpu_layers(profile.gpu_layers)
     return profile
 
 
 def _context_params(profile: Profile, threads: int | None, adaptive: bool) -> ContextParams:
-    outputs = profile.slots * (1 + profile.lookup)
-    if outputs > profile.batch:
-        raise RequestError(
-            f"slots * (1 + lookup) = {profile.slots} * {1 + profile.lookup} = {outputs} exceeds "
-            f"batch {profile.batch}"
-        )
+    if profile.slots > profile.batch:
+        raise RequestError(f"slots {profile.slots} exceeds batch {profile.batch}")
     return ContextParams(
         context=min(profile.context, CONTEXT_MAX),
         slots=profile.slots,
         batch=profile.batch,
         threads=default_threads() if threads is None else threads,
-        outputs=outputs,
+        outputs=profile.slots,
         kv=profile.kv_name,
         flash_attention=profile.flash_attention,
         micro_batch=profile.micro_batch,

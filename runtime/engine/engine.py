@@ -82,7 +82,6 @@ class Engine:
                 prefix_bytes: memory of the prefix cache; 0 turns it off.
                 prefix_folder: folder in which the prefix cache outlives the engine, with as many bytes again.
                     Prompts can be read there: keep it as private as they are.
-                lookup: maximum tokens per draft by prompt lookup, which changes no answer; 0 turns it off.
                 flash_attention: whether to compute attention without storing its scores; by default the way
                     that is faster on this processor.
                 micro_batch: maximum tokens computed at once; by default the faster number on this processor.
@@ -92,7 +91,7 @@ class Engine:
                 untrusted: whether to load the files in another process first, with limits, so that a file
                     which crashes llama.cpp is a ModelFileError. By default this is done with files that
                     Thirteen did not write, once; True does it with all files, False with none.
-                The profile has the defaults of context, slots, batch, kv, prefix_bytes, lookup,
+                The profile has the defaults of context, slots, batch, kv, prefix_bytes,
                 flash_attention, micro_batch and gpu_layers. What it leaves open is measured by the first
                 engine for a processor and a model's shape, in at most three seconds.
 
@@ -125,7 +124,7 @@ class Engine:
             self.context = min(self.profile.context, self.model.context_trained)
             self._params = replace(config.params, context=self.context, **asdict(settings))
             self._prefixes = _open_prefix_cache(self.model, self.profile, config)
-            self._runner = Runner(self._make_context(), self._adapters, self._prefixes, self.profile.lookup)
+            self._runner = Runner(self._make_context(), self._adapters, self._prefixes)
             handles.callback(self._runner.close)
             if template:
                 template.compile()  # in its process, which has started meanwhile

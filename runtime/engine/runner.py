@@ -12,7 +12,6 @@ from ..llama.sampler import Sampler
 from ..request import PrefixKey, SequenceEnd, SequenceState, StopReason, TokenLogprob
 from .output_stream import OutputStream
 from .prefix_cache import PrefixCache
-from .prompt_lookup import PromptLookup
 from .scheduler import Chunk, Scheduler, prefill_chunk
 
 
@@ -44,7 +43,6 @@ class SequenceOutput:
 
     sampler: Sampler
     stream: OutputStream
-    lookup: PromptLookup | None
     tokens: list[int] = field(default_factory=list)  # since the last update, as are the log-probabilities
     logprobs: list[TokenLogprob] = field(default_factory=list)
 
@@ -57,7 +55,6 @@ class Runner:
         context: Context,
         adapters: MutableMapping[str, LoraAdapter | None],
         prefixes: PrefixCache | None = None,
-        draft_tokens: int = 0,
     ) -> None:
         """Start without sequences.
 
@@ -65,10 +62,9 @@ class Runner:
             context: context to compute in; close() frees it.
             adapters: the adapters by name; None is the base.
             prefixes: the prefix cache, if there is one.
-            draft_tokens: maximum tokens per draft by prompt lookup; the context needs outputs for them.
         """
         self._context, self._model = context, context.model
-        self._adapters, self._prefixes, self._draft_tokens = adapters, prefixes, draft_tokens
+        self._adapters, self._prefixes = adapters, prefixes
         self._scheduler = Scheduler(
             context.params.slots,
             context.params.batch,
@@ -90,8 +86,7 @@ class Runner:
 
     def add(self, sequence: SequenceState, sampler: Sampler, stream: OutputStream) -> None:
         """Queue a sequence with its sampler, which is closed at the end, and its output stream."""
-        lookup = PromptLookup(sequence.request.tokens) if self._draft_tokens else None
-        self._outputs[sequence] = SequenceOutput(sampler, stream, lookup)
+        self._outputs[sequence] = SequenceOutput(sampler, stream)
         self._scheduler.add(sequence)
 
     def abort(self, sequence: SequenceState) -> None:
@@ -138,9 +133,6 @@ class Runner:
         """
         for sequence in self._scheduler.admit():
             self._restore_prefix(sequence)
-        if self._draft_tokens:
-            for sequence in self._scheduler.running:
-                sequence.draft = self._draft(sequence)
         chunks = self._scheduler.plan()
         try:
             if chunks:
@@ -162,25 +154,15 @@ class Runner:
         rows = iter(self._context.decode([_span(chunk) for chunk in chunks]))
         for chunk in chunks:
             sequence = chunk.sequence
-            sequence.computed += len(chunk.tokens) - max(chunk.rows - 1, 0)
-            if chunk.rows and not sequence.decoding and self._scheduler.has_waiter(sequence):
+            sequence.computed += len(chunk.tokens)
+            if not chunk.rows:
+                continue
+            if not sequence.decoding and self._scheduler.has_waiter(sequence):
                 self._save_prefix(sequence)
-            self._verify_draft(sequence, [next(rows) for _ in range(chunk.rows)])
-
-    def _verify_draft(self, sequence: SequenceState, rows: Sequence[int]) -> None:
-        """Sample the next token, and another one after each token of the draft that was right."""
-        draft, sequence.draft = sequence.draft, ()
-        for place, row in enumerate(rows):
             try:
-                self._sample(sequence, row)
+                self._sample(sequence, next(rows))
             except RequestError as failure:  # of this sequence's grammar
                 self._end(sequence, StopReason.ABORTED, failure)
-            if sequence.stop_reason is not None or place + 1 == len(rows):
-                return
-            if sequence.pending > 1 or sequence.output[-1] != draft[place]:
-                self._context.clear(sequence.running_slot, sequence.computed)
-                return
-            sequence.computed += 1
 
     def _sample(self, sequence: SequenceState, row: int) -> None:
         """Sample the next token, and end the sequence if that was its last."""
@@ -220,8 +202,6 @@ class Runner:
         sequence.output.append(token)
         sequence.output_at.append(sequence.last_token_at)
         output.tokens.append(token)
-        if output.lookup:
-            output.lookup.feed(token)
         output.stream.feed(token)
         if output.stream.stopped:
             self._end(sequence, StopReason.STOP)
@@ -251,12 +231,6 @@ class Runner:
             logprobs, output.logprobs = tuple(output.logprobs), []
             text = output.stream.read()
             self._updates.append(SequenceUpdate(sequence, text, tokens, logprobs, end, failure))
-
-    def _draft(self, sequence: SequenceState) -> tuple[int, ...]:
-        """Draft the next tokens of a sequence in decode, no more than may follow."""
-        lookup = self._outputs[sequence].lookup
-        maximum = min(self._draft_tokens, sequence.remaining - 1)
-        return lookup.draft(maximum) if lookup and sequence.decoding and maximum > 0 else ()
 
     def _restore_prefix(self, sequence: SequenceState) -> None:
         """Fill a new slot with the longest cached prefix of its prompt."""

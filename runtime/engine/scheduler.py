@@ -40,8 +40,7 @@ class Chunk:
         sequence: owner of the tokens.
         start: position of the first token.
         tokens: the tokens, at least one.
-        rows: number of tokens, counted from the last, after which a token is sampled: none if the chunk ends
-            before the last known token; else one, and one for each token of a draft.
+        rows: 1 if a token is sampled after it, or 0 if it ends before the last known token.
     """
 
     sequence: SequenceState
@@ -184,7 +183,4 @@ class Scheduler:
 
 def _next_chunk(sequence: SequenceState, budget: int) -> Chunk:
     tokens = sequence.next_tokens(budget)
-    if len(tokens) < sequence.pending:
-        return Chunk(sequence, sequence.computed, tokens, rows=0)
-    draft = sequence.draft[: budget - len(tokens)]
-    return Chunk(sequence, sequence.computed, tokens + draft, rows=1 + len(draft))
+    return Chunk(sequence, sequence.computed, tokens, rows=int(len(tokens) == sequence.pending))

@@ -148,7 +148,7 @@ def _buffer_bytes(shape: ModelShape, profile: Profile) -> int:
     if profile.flash_attention is False:
         widest = max(widest, (cells * shape.heads + 5 * shape.hidden + 2 * shape.kv_width) * _F32_BYTES)
         mask = cells * _F32_BYTES
-    logits = profile.slots * (1 + profile.lookup) * shape.vocab * _F32_BYTES
+    logits = profile.slots * shape.vocab * _F32_BYTES
     return tokens * (widest + mask) + logits
 
 

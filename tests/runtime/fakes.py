@@ -158,7 +158,7 @@ class FreeSampler(Native):
 
 
 class EchoSampler(FreeSampler):
-    """Repeats the prompt, then ends the turn: drafts by prompt lookup are mostly right."""
+    """Repeats the prompt, then ends the turn."""
 
     def __init__(self, model: Model, sampling: Sampling, constraint: Constraint | None) -> None:
         super().__init__()
@@ -170,26 +170,6 @@ class EchoSampler(FreeSampler):
         while no_digit and self.remaining and chr(self.remaining[0]).isdigit():
             self.remaining.pop(0)
         return self.remaining.pop(0) if self.remaining else END_OF_TURN
-
-
-class HashSampler(FreeSampler):
-    """Samples by a hash of the seed and the last four tokens: drafts by the last three are often wrong.
-
-    As with a model, a wrong token before the row changes the sample.
-    """
-
-    after_digit, otherwise = tuple(b"++*==1. "), (*b"1121 a.", END_OF_TURN)
-
-    def __init__(self, model: Model, sampling: Sampling, constraint: Constraint | None) -> None:
-        super().__init__()
-        self.seed = sampling.seed
-
-    def sample(self, context: Context, row: int, *, no_digit: bool = False) -> int:
-        last = context.rows[row][-4:]
-        candidates = self.after_digit if chr(last[-1]).isdigit() else self.otherwise
-        if no_digit:
-            candidates = tuple(token for token in candidates if not chr(token).isdigit())
-        return candidates[crc32(repr((self.seed, last)).encode()) % len(candidates)]
 
 
 @contextmanager

@@ -98,7 +98,7 @@ def client(engine: Engine, seed: int, errors: list[str]) -> Callable[[], None]:
 def stress(path: str, seed: int) -> list[str]:
     """Return the errors of one engine, which two threads close while it is in use."""
     errors: list[str] = []
-    engine = Engine(path, context=64, slots=3, threads=1, batch=64, queue=8, lookup=2, prefix_bytes=1 << 16)
+    engine = Engine(path, context=64, slots=3, threads=1, batch=64, queue=8, prefix_bytes=1 << 16)
     clients = [Thread(target=client(engine, 100 * seed + index, errors)) for index in range(THREADS)]
     for thread in clients:
         thread.start()

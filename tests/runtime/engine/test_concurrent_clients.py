@@ -91,7 +91,7 @@ class Traffic:
 def test_thousands_of_requests_leave_nothing_behind(tiny, tmp_path):
     loras = {name: write_lora(tmp_path / f"{name}.gguf", seed) for seed, name in enumerate("ab")}
     options = {"context": CONTEXT, "slots": 4, "threads": 1, "batch": 48, "queue": 12}
-    with Engine(tiny, adapters=loras, lookup=2, prefix_bytes=1 << 18, **options) as engine:
+    with Engine(tiny, adapters=loras, prefix_bytes=1 << 18, **options) as engine:
         traffic, peaks = Traffic(engine, seed=13), [0, 0]
         while traffic.submitted < REQUESTS:
             traffic.act()
