@@ -1,6 +1,10 @@
-"""Paths of the bundled texts for calibration and for held-out measurements, written for this project."""
+"""The bundled texts for calibration, held-out measurements and vocabularies, written for this project."""
 
+import gzip
+import json
 from pathlib import Path
+
+from ..runtime.calibration.corpus import Passage
 
 _FOLDER = Path(__file__).parent / "texts"
 
@@ -17,3 +21,13 @@ def calibration_texts() -> Path:
 def held_out_texts() -> Path:
     """The held-out set: the same kinds of text, about 5,000 tokens, disjoint from the calibration set."""
     return _FOLDER / "held_out.jsonl"
+
+
+def vocabulary_passages() -> tuple[Passage, ...]:
+    """Passages to choose a vocabulary on: word problems, prose, the calibration set and lists of words.
+
+    `lab/text_generator/generate.py` writes them.
+    """
+    with gzip.open(_FOLDER / "vocabulary.jsonl.gz", "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    return tuple(Passage(row.get("solution", row.get("text")), row.get("question")) for row in rows)

@@ -21,9 +21,7 @@ from ..files.cache_folder import cache_dir
 from ..files.hashing import file_sha256
 from ..files.progress import Stage, no_progress
 from ..files.temporary_folder import temporary_folder
-from ..models.text_generator.generate import generate_passages
-from ..models.text_generator.word_lists import word_list_passages
-from ..models.texts import calibration_texts
+from ..models.texts import vocabulary_passages
 from ..runtime.calibration.corpus import Passage, read_passages
 from ..runtime.calibration.token_statistics import (
     count_tokens,
@@ -35,7 +33,6 @@ from ..runtime.llama.model import Model
 
 DEFAULT_SIZE = 49_152
 POSITIONS = 4_096  # at which the model's probabilities are measured
-_GENERATED = 6_000  # passages
 _HELD_OUT = 10  # one in ten of one's own passages is not chosen on
 _METHOD = "1"  # incremented when the statistics change, so that older ones are not reused
 _PRECISION = "Q8_0"
@@ -48,7 +45,7 @@ class ChoiceTexts:
     Attributes:
         own: passages of a file of one's own; what they use comes first, and the probabilities are theirs.
         held_out: those of the file that are left out, to measure on.
-        built_in: generated passages and word lists.
+        built_in: the built-in passages.
     """
 
     own: tuple[Passage, ...]
@@ -70,9 +67,7 @@ def read_texts(texts: Path | None) -> ChoiceTexts:
     passages = read_passages(texts) if texts else []
     held_out = passages[_HELD_OUT - 1 :: _HELD_OUT]
     own = [passage for place, passage in enumerate(passages, 1) if place % _HELD_OUT]
-    generated = generate_passages(_GENERATED)
-    built_in = (*generated, *read_passages(calibration_texts()), *word_list_passages())
-    return ChoiceTexts(tuple(own), tuple(held_out), built_in)
+    return ChoiceTexts(tuple(own), tuple(held_out), vocabulary_passages())
 
 
 def resolve_vocabulary(

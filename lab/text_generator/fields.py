@@ -3,8 +3,8 @@
 import random
 from collections.abc import Iterator, Mapping
 
-from ...convert.vocabulary.token_kinds import LATEX_COMMANDS
-from .words import Deck, plural, read_words, verb_forms
+from thirteen.convert.vocabulary.token_kinds import LATEX_COMMANDS
+from thirteen.lab.text_generator.words import Deck, plural, read_words, verb_forms
 
 _FORMS = ("verb", "verbs", "verbed", "verbdone", "verbing")
 # Field in a template -> list of words

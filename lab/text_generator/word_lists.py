@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from ...convert.vocabulary.token_kinds import LATEX_COMMANDS
-from ...runtime.calibration.corpus import Passage
-from .words import plural, read_words, verb_forms
+from thirteen.convert.vocabulary.token_kinds import LATEX_COMMANDS
+from thirteen.lab.text_generator.words import plural, read_words, verb_forms
+from thirteen.runtime.calibration.corpus import Passage
 
 _NAMES = ("names", "surnames", "places")
 _NOUNS = ("things", "mass", "people", "units")

@@ -1,1 +1,0 @@
-"""Generated English texts: word problems with worked solutions, and everyday sentences."""
