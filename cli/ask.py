@@ -51,7 +51,7 @@ def ask(
     schema: Annotated[Path | None, typer.Option(help="JSON schema that the answer must match.")] = None,
     grammar: Annotated[
         Path | None,
-        typer.Option(help="Grammar that the answer must match: GBNF, or Lark if it ends in .lark."),
+        typer.Option(help="Lark grammar that the answer must match."),
     ] = None,
     regex: Annotated[
         str | None, typer.Option(help="Regular expression that the whole answer must match.")

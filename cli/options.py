@@ -450,7 +450,7 @@ def answer_grammar(
 ) -> "Grammar | None":
     """The grammar of --schema, --grammar or --regex; None without any of them."""
     from ..files.json_file import decode_utf8, read_bounded
-    from ..runtime.grammar.grammar import SCHEMA_MAX, from_gbnf, from_lark, from_regex, from_schema
+    from ..runtime.grammar.grammar import SCHEMA_MAX, from_lark, from_regex, from_schema
 
     if sum(one is not None for one in (schema, grammar, regex)) > 1:
         raise typer.BadParameter("--schema, --grammar and --regex exclude each other")
@@ -460,9 +460,7 @@ def answer_grammar(
     if path is None:
         return None
     text = decode_utf8(read_bounded(path, SCHEMA_MAX), str(path))
-    if schema:
-        return from_schema(text)
-    return from_lark(text) if path.suffix == ".lark" else from_gbnf(text)
+    return from_schema(text) if schema else from_lark(text)
 
 
 def memory_size(option: str, text: str) -> int:

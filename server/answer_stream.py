@@ -1,29 +1,14 @@
 """Response that is sent while its answers are generated."""
 
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from ..runtime.answer import Answer
-from ..runtime.engine.handle import Piece
+from ..runtime.engine.handle import Handle
 from .http_errors import HttpError, to_http_error
 
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # no buffering in proxies
-
-
-class PendingAnswer(Protocol):
-    """An answer that is being generated: a Handle, or the rounds of an answer."""
-
-    def abort(self) -> None:
-        """End the answer; does nothing if it has ended."""
-
-    def __await__(self) -> Generator[Any, None, Answer]:
-        """Wait for the whole answer."""
-
-    def __aiter__(self) -> AsyncIterator[Piece]:
-        """Iterate over the pieces as they come; over one piece if the answer is complete."""
 
 
 class AnswerStream(StreamingResponse):
@@ -32,7 +17,7 @@ class AnswerStream(StreamingResponse):
     def __init__(
         self,
         parts: AsyncIterator[str],
-        handles: Sequence[PendingAnswer],
+        handles: Sequence[Handle],
         media_type: str,
         format_error: Callable[[HttpError], str],
     ) -> None:

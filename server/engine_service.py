@@ -19,7 +19,6 @@ from ..runtime.engine.handle import Handle, Piece
 from ..runtime.engine.majority_vote import MajorityVote
 from ..runtime.prompt.prompt_encoder import Message
 from ..runtime.request import Request, StopReason
-from .answer_stream import PendingAnswer
 from .fair_turns import FairTurns
 from .http_errors import HttpError
 from .metrics import Metrics
@@ -71,7 +70,6 @@ class EngineService:
             _log.setLevel(logging.INFO)
         self._unfinished: dict[Handle, str] = {}  # with the client's name
         self._preparing: Counter[str] = Counter()  # by client: requests to submit, and prompts to score
-        self._in_rounds: set[PendingAnswer] = set()
         self._turns, self._scoring_turns = FairTurns(), FairTurns()
 
     @property
@@ -82,7 +80,7 @@ class EngineService:
     @property
     def idle(self) -> bool:
         """Whether all accepted requests have finished."""
-        return not (self._unfinished or self._preparing.total() or self._in_rounds)
+        return not (self._unfinished or self._preparing.total())
 
     def abort_all(self) -> None:
         """Abort all unfinished requests."""
@@ -103,22 +101,12 @@ class EngineService:
             )
         return name, self.models[name]
 
-    def begin_rounds(self, answer: PendingAnswer) -> None:
-        """Count an answer as unfinished, also between its requests, until end_rounds()."""
-        self._in_rounds.add(answer)
-
-    def end_rounds(self, answer: PendingAnswer) -> None:
-        """Stop counting an answer as unfinished."""
-        self._in_rounds.discard(answer)
-
     async def submit(
         self,
         client: Client,
         size: int,
         count: int,
         prepare: Callable[[], Sequence[Request]],
-        *,
-        accepted: bool = False,
     ) -> list[Handle]:
         """Prepare requests and submit them to the engine: all of them, or none if it raises.
 
@@ -129,15 +117,13 @@ class EngineService:
             size: bytes of the request body; a client's smaller requests are prepared first.
             count: number of requests that will be prepared; places for them are reserved meanwhile.
             prepare: makes the requests, in a worker thread: chat template, tokenizer, grammar.
-            accepted: whether they continue an answer that was accepted before: they are served even while
-                draining, and wait for a place instead of raising BusyError.
 
         Raises:
             HttpError: 503 the server accepts no new requests, 400 it has fewer places than requests.
             RequestError: a request is invalid for this engine.
             BusyError: the queue is full.
         """
-        submitted = asyncio.ensure_future(self._submit(client, size, count, prepare, accepted=accepted))
+        submitted = asyncio.ensure_future(self._submit(client, size, count, prepare))
         try:
             return await asyncio.shield(submitted)
         except asyncio.CancelledError:  # the client has disconnected
@@ -150,12 +136,10 @@ class EngineService:
         size: int,
         count: int,
         prepare: Callable[[], Sequence[Request]],
-        *,
-        accepted: bool,
     ) -> list[Handle]:
-        with self._reserved(client, count, accepted=accepted):
+        with self._reserved(client, count):
             async with self._turns.turn(client.name, size):
-                handles = await to_thread.run_sync(lambda: self.engine.submit_all(prepare(), wait=accepted))
+                handles = await to_thread.run_sync(lambda: self.engine.submit_all(prepare()))
             for handle in handles:
                 self._unfinished[handle] = client.name
                 handle.call_at_end(self._on_done)
@@ -179,11 +163,10 @@ class EngineService:
                 yield
 
     @contextmanager
-    def _reserved(self, client: Client, count: int, *, accepted: bool = False) -> Iterator[None]:
-        if self.engine.closed or (self.draining and not accepted):
+    def _reserved(self, client: Client, count: int) -> Iterator[None]:
+        if self.engine.closed or self.draining:
             raise HttpError(503, "the server is shutting down" if self.draining else "the engine has failed")
-        if not accepted:
-            self._check_places(client, count)
+        self._check_places(client, count)
         self._preparing[client.name] += count
         try:
             yield
@@ -233,7 +216,7 @@ def ensure_completed(answer: Answer) -> Answer:
     return answer
 
 
-async def stream_pieces(handle: PendingAnswer) -> AsyncIterator[Piece]:
+async def stream_pieces(handle: Handle) -> AsyncIterator[Piece]:
     """Pieces of an answer as they are generated.
 
     Raises:
@@ -245,7 +228,7 @@ async def stream_pieces(handle: PendingAnswer) -> AsyncIterator[Piece]:
         yield piece
 
 
-async def merge_streams(handles: Sequence[PendingAnswer]) -> AsyncIterator[tuple[int, Piece]]:
+async def merge_streams(handles: Sequence[Handle]) -> AsyncIterator[tuple[int, Piece]]:
     """Pieces of several answers in order of arrival, each with the index of its answer."""
     if len(handles) == 1:  # the common case needs no task and no queue
         async for piece in stream_pieces(handles[0]):
@@ -253,7 +236,7 @@ async def merge_streams(handles: Sequence[PendingAnswer]) -> AsyncIterator[tuple
         return
     queue: asyncio.Queue[tuple[int, Piece] | Exception] = asyncio.Queue()
 
-    async def forward(index: int, handle: PendingAnswer) -> None:
+    async def forward(index: int, handle: Handle) -> None:
         try:
             async for piece in stream_pieces(handle):
                 queue.put_nowait((index, piece))
@@ -274,7 +257,7 @@ async def merge_streams(handles: Sequence[PendingAnswer]) -> AsyncIterator[tuple
             task.cancel()
 
 
-async def collect_answers(request: HttpRequest, handles: Sequence[PendingAnswer]) -> list[Piece]:
+async def collect_answers(request: HttpRequest, handles: Sequence[Handle]) -> list[Piece]:
     """Wait for all answers; each is returned as one piece.
 
     Raises:
@@ -292,7 +275,7 @@ async def collect_vote(request: HttpRequest, vote: MajorityVote) -> Answer:
 
 
 async def abort_on_disconnect(
-    request: HttpRequest, result: Awaitable[T], handles: Sequence[PendingAnswer]
+    request: HttpRequest, result: Awaitable[T], handles: Sequence[Handle]
 ) -> T:
     """Wait for a result, and abort the requests when the client disconnects first.
 

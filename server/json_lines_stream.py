@@ -4,7 +4,8 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from .answer_stream import AnswerStream, PendingAnswer
+from ..runtime.engine.handle import Handle
+from .answer_stream import AnswerStream
 
 JSON_LINES_TYPE = "application/x-ndjson"
 
@@ -17,7 +18,7 @@ def format_line(data: Mapping[str, Any]) -> str:
 class JsonLinesStream(AnswerStream):
     """Stream of lines; an error is the last of them."""
 
-    def __init__(self, lines: AsyncIterator[str], handles: Sequence[PendingAnswer]) -> None:
+    def __init__(self, lines: AsyncIterator[str], handles: Sequence[Handle]) -> None:
         """Create the response.
 
         Args:

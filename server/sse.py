@@ -4,7 +4,8 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from .answer_stream import AnswerStream, PendingAnswer
+from ..runtime.engine.handle import Handle
+from .answer_stream import AnswerStream
 
 EVENT_STREAM_TYPE = "text/event-stream"
 DONE_EVENT = "data: [DONE]\n\n"
@@ -20,7 +21,7 @@ class EventStream(AnswerStream):
     """Stream of events."""
 
     def __init__(
-        self, events: AsyncIterator[str], handles: Sequence[PendingAnswer], error_name: str = ""
+        self, events: AsyncIterator[str], handles: Sequence[Handle], error_name: str = ""
     ) -> None:
         """Create the response.
 

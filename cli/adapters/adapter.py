@@ -218,13 +218,11 @@ def adapter_basis(
     show_fields(as_json, facts)
 
 
-@app.command("encode", epilog=options.example("adapter encode smollm2-135m-sums-13 --qr"))
+@app.command("encode", epilog=options.example("adapter encode smollm2-135m-sums-13"))
 def adapter_encode(
     adapter: options.AdapterArgument,
     basis: options.Basis = None,
     float32: Annotated[bool, typer.Option("--float32", help="Encode float32 instead of bfloat16.")] = False,
-    qr: Annotated[bool, typer.Option("--qr", help="Also print a QR code.")] = False,
-    qr_file: Annotated[Path | None, typer.Option(help="Write a QR code to this .svg or .png file.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Print a TinyLoRA as a short code.
@@ -232,25 +230,15 @@ def adapter_encode(
     The commands ask, serve and convert accept the code as an adapter.
     """
     from ...workflows.adapter_resolver import encode_adapter
-    from .qr_code import check_qr_file, qr_text, write_qr
 
-    if as_json and qr:
-        raise typer.BadParameter("--qr and --json exclude each other")
-    if qr_file:
-        check_qr_file(qr_file)
     with progress_bar("basis") as progress:
         code, error = encode_adapter(adapter, basis, exact=float32, progress=progress)
     if error:
         warn([f"bfloat16 rounds the numbers by up to {error:.1%}; --float32 preserves them"])
-    drawn = qr_text(code) if qr else ""  # fails before anything is printed
-    if qr_file:
-        write_qr(code, qr_file)
     if as_json:
         show_fields(True, {"code": code, "characters": len(code), "rounded_by": error})
         return
     print(code)
-    if drawn:
-        show_text(drawn)
 
 
 @app.command("decode", epilog=options.example("adapter decode t13:smollm2-135m:… --output my-adapter"))

@@ -83,7 +83,7 @@ def encode_short_code(code: ShortCode) -> str:
 
 
 def decode_short_code(text: str) -> ShortCode:
-    """Decode a code in lower case or, as in a QR code, in upper case.
+    """Decode a code in lower or in upper case.
 
     Raises:
         AdapterError: the text is not a code, or a damaged one.

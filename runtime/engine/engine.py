@@ -23,8 +23,7 @@ from ..load_probe import probe_model_files
 from ..profile import Profile
 from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder
 from ..prompt.template_process import read_chat_template
-from ..request import BASE, FULL_DISTRIBUTION, Request, Sampling, SequenceState, TokenLogprob
-from .branch_scoring import BranchScorer, Logprobs, Tree
+from ..request import BASE, Request, Sampling, SequenceState, TokenLogprob
 from .config import EngineConfig, EngineOptions
 from .dispatcher import Dispatcher, EngineLoad
 from .handle import Handle, Piece
@@ -231,8 +230,7 @@ class Engine:
             stop: strings that end the answer, and are not part of it.
             calculator: whether arithmetic in the answer, such as "12 * 13 =", is completed with its exact
                 result instead of the model's tokens.
-            grammar: constrains the answer, from grammar.from_schema(), from_gbnf(), from_lark() or
-                from_regex(); turns the calculator off. The answer is cut short if max_tokens are used up.
+            grammar: constrains the answer, from grammar.from_schema(), from_lark() or from_regex(); turns the calculator off. The answer is cut short if max_tokens are used up.
             adapter: a name of the engine's adapters, or "base" for none; by default the engine's own adapter.
             namespace: namespace of the prefix cache: nobody else learns whether the prompt was asked before.
 
@@ -385,32 +383,6 @@ class Engine:
             scores = self._scorer.score(pairs, self._adapters[name])
         return [tuple(token.logprob for token in score) for score in scores]
 
-    def next_logprobs(
-        self, trees: Sequence[Tree], adapter: str | None = None, sampling: Sampling = FULL_DISTRIBUTION
-    ) -> list[list[Logprobs]]:
-        """Compute how likely some next tokens are after each of many texts.
-
-        Args:
-            trees: texts that begin alike, such as a prompt with several continuations, each with the next
-                tokens to score. What a text shares with the one before it in its tree is computed once.
-            adapter: name of an adapter; by default the engine's own.
-            sampling: the probabilities are those after this temperature, above 0, and these cut-offs. A
-                token that the cut-offs remove counts as if they kept it beside the others.
-
-        Returns:
-            For each tree and text the log-probability of each next token, in nats.
-
-        Raises:
-            RequestError: a part is empty, too long or has an unknown token, the sampling is greedy, the
-                adapter's name is unknown, or the engine is closed.
-            ModelFileError: the computation failed.
-        """
-        if sampling.greedy:
-            raise RequestError("next_logprobs: the temperature must be above 0")
-        name = self._adapter_name(adapter)
-        with self._dispatcher.in_use(), self._scoring:
-            return self._branch_scorer.score(trees, self._adapters[name], sampling)
-
     def prompt_logprobs(
         self, tokens: Sequence[int], top: int = 0, adapter: str | None = None
     ) -> tuple[TokenLogprob, ...]:
@@ -455,16 +427,9 @@ class Engine:
             return compute_logits(self._exact_context, tokens, self._adapters[self._default_adapter])
 
     @cached_property
-    def _scoring_context(self) -> Context:
-        return self._handles.enter_context(Context(self.model, continuation_params(self._params)))
-
-    @cached_property
     def _scorer(self) -> ContinuationScorer:
-        return ContinuationScorer(self._scoring_context)
-
-    @cached_property
-    def _branch_scorer(self) -> BranchScorer:
-        return BranchScorer(self._scoring_context)
+        context = Context(self.model, continuation_params(self._params))
+        return ContinuationScorer(self._handles.enter_context(context))
 
     @cached_property
     def _prompt_scorer(self) -> ContinuationScorer:

@@ -1,5 +1,5 @@
-"""Constrained decoding: JSON schemas, GBNF and Lark grammars, regular expressions."""
+"""Constrained decoding: JSON schemas, Lark grammars, regular expressions."""
 
-from .grammar import Grammar, from_gbnf, from_lark, from_regex, from_schema
+from .grammar import Grammar, from_lark, from_regex, from_schema
 
-__all__ = ["Grammar", "from_gbnf", "from_lark", "from_regex", "from_schema"]
+__all__ = ["Grammar", "from_lark", "from_regex", "from_schema"]

@@ -1,4 +1,4 @@
-"""Grammars that constrain an answer: JSON schemas, GBNF, Lark grammars and regular expressions.
+"""Grammars that constrain an answer: JSON schemas, Lark grammars and regular expressions.
 
 What a grammar asks for and llguidance would not enforce is refused here, before a model is loaded.
 """
@@ -15,14 +15,13 @@ from llguidance import LLMatcher
 
 from ...errors import RequestError
 from .compiler import check_source, summary
-from .gbnf import gbnf_to_lark
 from .json_schema import enforceable
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
 SCHEMA_MAX = 1 << 16  # bytes
-GRAMMAR_MAX = 1 << 14  # bytes of a GBNF or Lark grammar
+GRAMMAR_MAX = 1 << 14  # bytes of a Lark grammar
 REGEX_MAX = 1 << 12  # bytes
 
 # At most one space, or a newline with indentation: endless white space is a trap for small models.
@@ -43,18 +42,6 @@ class Grammar:
     """
 
     source: str
-
-
-def from_gbnf(text: str) -> Grammar:
-    """Make a grammar from GBNF, llama.cpp's notation, with `root` as its root rule.
-
-    Raises:
-        RequestError: the grammar is malformed, exceeds a limit, or refers to tokens (`<[1]>`).
-    """
-    _check_size(text, "grammar", GRAMMAR_MAX)
-    if "\0" in text:
-        raise RequestError(f"grammar: NUL at character {text.index(chr(0))}")
-    return _checked(LLMatcher.grammar_from_lark(gbnf_to_lark(text)), "grammar")
 
 
 def from_lark(text: str, values: Mapping[str, Grammar] = MappingProxyType({})) -> Grammar:

@@ -17,7 +17,7 @@ from .request_models import (
     OpenAiRequest,
     ResponseFormat,
 )
-from .tool_calls import ServerCall, ToolUse
+from .tool_calls import ToolUse
 
 Json = dict[str, Any]
 
@@ -30,36 +30,16 @@ def chat_messages(body: ChatRequest) -> list[Message]:
     Raises:
         HttpError: 400 a message lacks a field, or has one that is not for its role.
     """
-    messages: list[Message] = []
-    for index, message in enumerate(body.messages):
-        path = f"messages[{index}]"
-        for number, call in enumerate(message.server_tool_calls or ()):  # a round each
-            _arguments(call.arguments, f"{path}.server_tool_calls[{number}].arguments")
-            run = ServerCall(call.name, call.arguments, call.result)
-            messages += call_messages("", [run], len(messages))
-        messages.append(_message(message, path))
-    return messages
-
-
-def call_messages(text: str, calls: Sequence[ServerCall], position: int) -> list[Message]:
-    """Messages of a round: its text with the calls that the server has run, and their results.
-
-    The ids of the calls differ from all others of the conversation, in which so many messages come before.
-    """
-    named = [
-        (ToolCall(f"call_{number}", call.name, json.loads(call.arguments)), call.result)
-        for number, call in enumerate(calls, position)
-    ]
-    results = [Message("tool", result, tool_call_id=call.id) for call, result in named]
-    return [Message("assistant", text, tuple(call for call, _ in named)), *results]
+    return [_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)]
 
 
 def _message(message: ChatMessage, path: str) -> Message:
     if message.content is None and not message.tool_calls:
         raise HttpError(400, f"{path}.content is missing", param=f"{path}.content")
-    for field in ("tool_calls", "server_tool_calls"):
-        if getattr(message, field) and message.role != "assistant":
-            raise HttpError(400, f"{path}.{field} is only for the role assistant", param=f"{path}.{field}")
+    if message.tool_calls and message.role != "assistant":
+        raise HttpError(
+            400, f"{path}.tool_calls is only for the role assistant", param=f"{path}.tool_calls"
+        )
     if (message.role == "tool") == (message.tool_call_id is None):
         raise HttpError(
             400,
@@ -73,18 +53,14 @@ def _message(message: ChatMessage, path: str) -> Message:
 
 
 def _tool_call(call: MessageToolCall, path: str) -> ToolCall:
-    arguments = _arguments(call.function.arguments, f"{path}.function.arguments")
-    return ToolCall(call.id, call.function.name, arguments)
-
-
-def _arguments(text: str, path: str) -> Json:
+    param = f"{path}.function.arguments"
     try:
-        arguments = json.loads(text)
+        arguments = json.loads(call.function.arguments)
     except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
-        raise HttpError(400, f"{path} must be a JSON object, as text", param=path)
-    return arguments
+        raise HttpError(400, f"{param} must be a JSON object, as text", param=param)
+    return ToolCall(call.id, call.function.name, arguments)
 
 
 def response_grammar(response_format: ResponseFormat | None) -> Grammar | None:

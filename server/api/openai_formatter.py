@@ -12,7 +12,7 @@ from uuid import uuid4
 from ...runtime.answer import Answer
 from ...runtime.engine.handle import Piece
 from ...runtime.request import StopReason, TokenLogprob
-from .tool_calls import AnswerCall, ServerCall, ToolCallParser, ToolUse
+from .tool_calls import AnswerCall, ToolCallParser, ToolUse
 
 Json = dict[str, Any]
 
@@ -131,45 +131,6 @@ class ToolCallFormatter(ResponseFormatter):
             return text, []
         rest, calls = self._parsers[index].finish()
         return text + rest, calls
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundPiece(Piece):
-    """A piece of an answer in rounds; no calls are in its text.
-
-    Attributes:
-        calls: what it calls of the client's functions; only in the last piece.
-        server_calls: calls that the server has run since the last piece.
-        calls_before: number of calls that it had run before.
-    """
-
-    calls: Sequence[AnswerCall] = ()
-    server_calls: Sequence[ServerCall] = ()
-    calls_before: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundsFormatter(ToolCallFormatter):
-    """Formats chat completions of which the server runs some calls; their pieces are RoundPieces."""
-
-    def _choice(self, index: int, piece: Piece) -> Json:
-        assert isinstance(piece, RoundPiece)
-        choice = super()._choice(index, piece)
-        calls = [call._asdict() for call in piece.server_calls]
-        choice["message"] = {"tool_calls": None, **choice["message"], "server_tool_calls": calls}
-        return choice
-
-    def _chunk_choice(self, index: int, piece: Piece, *, first: bool) -> Json:
-        assert isinstance(piece, RoundPiece)
-        choice = super()._chunk_choice(index, piece, first=first)
-        if piece.server_calls:
-            numbered = enumerate(piece.server_calls, piece.calls_before)
-            choice["delta"]["server_tool_calls"] = [{"index": at, **call._asdict()} for at, call in numbered]
-        return choice
-
-    def _parse(self, index: int, piece: Piece) -> tuple[str, list[AnswerCall]]:
-        assert isinstance(piece, RoundPiece)
-        return piece.text, [*piece.calls]
 
 
 class _TextOffsets:

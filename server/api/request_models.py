@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
-from ...runtime.arithmetic import calculator_tool
 from ...runtime.request import LOGPROBS_MAX, SEED_MAX, TEMPERATURE_MIN, Sampling
 from ..request_limits import RequestLimits
 from .request_fields import (
@@ -102,14 +101,6 @@ class MessageToolCall(RequestBody):
     function: FunctionCall
 
 
-class ServerToolCall(RequestBody):
-    """A call that the server has run, with its result."""
-
-    name: Name
-    arguments: Annotated[Text, Field(description="A JSON object, as text.")]
-    result: Text
-
-
 class ChatMessage(RequestBody):
     """A message of a conversation."""
 
@@ -123,9 +114,6 @@ class ChatMessage(RequestBody):
     ) = Field(None, description="Required, except beside tool_calls.")
     tool_calls: Annotated[list[MessageToolCall], Field(max_length=TOOLS_MAX, fail_fast=True)] | None = Field(
         None, description="Only for the role assistant."
-    )
-    server_tool_calls: Annotated[list[ServerToolCall], Field(max_length=TOOLS_MAX, fail_fast=True)] | None = (
-        Field(None, description="Of our answers, before their text; only for the role assistant.")
     )
     tool_call_id: Name | None = Field(None, description="Required for the role tool, and only for it.")
 
@@ -163,25 +151,10 @@ class FunctionDefinition(RequestBody):
 
 
 class Tool(RequestBody):
-    """A tool of a request: a function of the client, or the calculator, which the server runs."""
+    """A tool of a request: a function of the client."""
 
-    type: Literal["function", "calculator"]
-    function: FunctionDefinition | None = Field(
-        None, description="Required for the type function, and only for it."
-    )
-
-    @property
-    def definition(self) -> FunctionDefinition:
-        """The function as the chat template describes it to the model."""
-        return self.function or CALCULATOR
-
-
-CALCULATOR = FunctionDefinition(
-    name=calculator_tool.NAME,
-    description=calculator_tool.DESCRIPTION,
-    parameters=calculator_tool.PARAMETERS,
-    strict=False,
-)
+    type: Literal["function"]
+    function: FunctionDefinition
 
 
 class ChosenFunction(RequestBody):

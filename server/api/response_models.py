@@ -101,22 +101,6 @@ class ToolCallMessage(ResponseBody):
     tool_calls: list[ToolCall]
 
 
-class ServerToolCall(CalledFunction):
-    """A call that the server has run, with its result."""
-
-    result: str
-
-
-class RoundsMessage(ResponseBody):
-    """The message of an answer whose calls of the calculator the server has run."""
-
-    role: Literal["assistant"]
-    content: str | None
-    refusal: None
-    tool_calls: list[ToolCall] | None
-    server_tool_calls: list[ServerToolCall]
-
-
 class Choice(ResponseBody):
     """An answer of both OpenAI endpoints."""
 
@@ -128,7 +112,7 @@ class Choice(ResponseBody):
 class ChatChoice(Choice):
     """An answer of /v1/chat/completions."""
 
-    message: AssistantMessage | ToolCallMessage | RoundsMessage
+    message: AssistantMessage | ToolCallMessage
 
 
 class CompletionChoice(Choice):

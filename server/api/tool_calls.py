@@ -7,17 +7,16 @@ Models write calls in one of two notations. Hermes and Qwen, whose chat template
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from json import JSONDecoder
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 from ...errors import RequestError
-from ...runtime.arithmetic.calculator_tool import call_calculator
 from ...runtime.grammar.grammar import Grammar, from_lark, from_schema
 from ...runtime.prompt.prompt_encoder import NO_TOOLS, check_nesting
 from ..http_errors import HttpError
-from .request_models import CALCULATOR, TOOLS_BYTES_MAX, ChatRequest, FunctionDefinition
+from .request_models import TOOLS_BYTES_MAX, ChatRequest, FunctionDefinition
 
 Json = dict[str, Any]
 
@@ -46,14 +45,13 @@ def check_tools(body: ChatRequest, *, takes_tools: bool) -> None:
     Raises:
         HttpError: 400 they contradict each other, or the template takes no tools.
     """
-    choice, names = body.tool_choice, [tool.definition.name for tool in body.tools or ()]
+    choice, names = body.tool_choice, [tool.function.name for tool in body.tools or ()]
     named = choice.function.name if choice and choice.function else None
     for field in ("tool_choice", "parallel_tool_calls"):
         if not names and getattr(body, field) is not None:
             raise HttpError(400, f"{field} requires tools", param=field)
     if names and not takes_tools:
         raise HttpError(400, f"tools: {NO_TOOLS}", param="tools")
-    _check_definitions(body)
     if len({*names}) < len(names):
         raise HttpError(400, "tools has two functions of the same name", param="tools")
     if choice and (choice.type == "function") == (named is None):
@@ -62,7 +60,7 @@ def check_tools(body: ChatRequest, *, takes_tools: bool) -> None:
             "tool_choice.function is required for the type function and not allowed otherwise",
             param="tool_choice.function",
         )
-    if named is not None and named not in [tool.function.name for tool in body.tools or () if tool.function]:
+    if named is not None and named not in names:
         raise HttpError(
             400,
             f"tool_choice.function.name is {named}, which is no function in tools",
@@ -70,18 +68,6 @@ def check_tools(body: ChatRequest, *, takes_tools: bool) -> None:
         )
     if names and body.response_format and body.response_format.type != "text":
         raise HttpError(400, "response_format cannot be combined with tools", param="response_format")
-
-
-def _check_definitions(body: ChatRequest) -> None:
-    """Check that the tools which are functions have one, and that only one answer uses the calculator."""
-    for index, tool in enumerate(body.tools or ()):
-        if (tool.type == "function") == (tool.function is None):
-            param = f"tools[{index}].function"
-            raise HttpError(
-                400, f"{param} is required for the type function and not allowed otherwise", param=param
-            )
-        if tool.type == CALCULATOR.name and body.n > 1:
-            raise HttpError(400, "the tool calculator cannot be combined with n above 1", param="n")
 
 
 class AnswerCall(NamedTuple):
@@ -93,19 +79,6 @@ class AnswerCall(NamedTuple):
     def to_json(self) -> Json:
         """The call as OpenAI's API describes it, with a new id."""
         return {"id": f"call_{uuid4().hex}", "type": "function", "function": self._asdict()}
-
-
-class ServerCall(NamedTuple):
-    """A call that the server has run; the arguments are a JSON object, as text."""
-
-    name: str
-    arguments: str
-    result: str
-
-    @classmethod
-    def run(cls, call: AnswerCall) -> Self:
-        """Run a call of the calculator."""
-        return cls(*call, result=call_calculator(call.arguments))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,22 +107,12 @@ class ToolUse:
             return cls()
         named = choice.function.name if choice and choice.function else None
         return cls(
-            tools=tuple(tool.definition for tool in body.tools),
-            functions=tuple(tool.definition for tool in body.tools if named in {None, tool.definition.name}),
+            tools=tuple(tool.function for tool in body.tools),
+            functions=tuple(tool.function for tool in body.tools if named in {None, tool.function.name}),
             required=choice is not None and choice.type != "auto",
             several=body.parallel_tool_calls is not False,
             tagged=_TAG in chat_template,
         )
-
-    @property
-    def has_calculator(self) -> bool:
-        """Whether it may call the calculator, which the server runs."""
-        return any(function is CALCULATOR for function in self.functions)
-
-    @property
-    def optional(self) -> Self:
-        """The same, but it need not call anything."""
-        return replace(self, required=False)
 
     def template_fields(self) -> list[Json]:
         """The tools as chat templates expect them.
@@ -198,8 +161,7 @@ class ToolUse:
         return from_lark("\n".join(rules), values)
 
     def _arguments(self, function: FunctionDefinition) -> Grammar:
-        held = self.required or function.strict or function is CALCULATOR
-        schema = (function.parameters or _NO_PARAMETERS) if held else {}
+        schema = (function.parameters or _NO_PARAMETERS) if self.required or function.strict else {}
         if schema.get("type", "object") != "object":
             raise HttpError(400, f'tools: {function.name}: schema: "type" must be "object"', param="tools")
         try:

@@ -10,13 +10,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from ...runtime.answer import Answer
-from ...runtime.engine.handle import Piece
+from ...runtime.engine.handle import Handle, Piece
 from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.request import Request as EngineRequest
-from ..answer_stream import PendingAnswer
 from ..api import openai_api
 from ..api.openai_api import Source
-from ..api.openai_formatter import CompletionFormatter, ResponseFormatter, RoundsFormatter, ToolCallFormatter
+from ..api.openai_formatter import CompletionFormatter, ResponseFormatter, ToolCallFormatter
 from ..api.operations import OPENAI_OPERATIONS
 from ..api.prompt_echo import EchoedPrompt, EchoFormatter
 from ..api.request_models import ChatRequest, CompletionRequest
@@ -25,7 +24,6 @@ from ..engine_service import Prompt, collect_answers, merge_streams
 from ..http_errors import HttpError
 from ..sse import DONE_EVENT, EventStream, format_event
 from .endpoints import Endpoints, client_of
-from .tool_rounds import ToolRounds
 
 
 @dataclass
@@ -48,22 +46,15 @@ class OpenAiEndpoints(Endpoints):
         tools = ToolUse.of(body, engine.chat_template)
 
         messages: list[Message] = []
-        requests: list[EngineRequest] = []
 
         def prepare() -> list[EngineRequest]:
             messages.extend(openai_api.chat_messages(body))
             prompt = engine.conversation(messages, tools.template_fields())
-            requests.extend(openai_api.chat_requests(body, prompt, Source(adapter, client.namespace), tools))
-            return requests
+            return openai_api.chat_requests(body, prompt, Source(adapter, client.namespace), tools)
 
-        first, *others = await self._submit(request, body.n, prepare)
-        handles: list[PendingAnswer] = [first, *others]
+        handles = await self._submit(request, body.n, prepare)
         formatter = ResponseFormatter(name, engine.model.token_to_piece, body.n)
-        if tools.has_calculator:
-            size = request.state.body_bytes
-            handles = [ToolRounds(first, requests[0], [*messages], tools, self.service, client, size)]
-            formatter = RoundsFormatter(name, engine.model.token_to_piece, body.n, tools=tools)
-        elif tools.functions:
+        if tools.functions:
             formatter = ToolCallFormatter(name, engine.model.token_to_piece, body.n, tools=tools)
         return await self._completion_response(request, body, messages, formatter, handles)
 
@@ -149,7 +140,7 @@ class OpenAiEndpoints(Endpoints):
         body: ChatRequest | CompletionRequest,
         prompt: Prompt,
         formatter: ResponseFormatter,
-        handles: Sequence[PendingAnswer],
+        handles: Sequence[Handle],
     ) -> Response:
         """Response of both endpoints, whole or streamed."""
         if body.stream:
@@ -168,7 +159,7 @@ class OpenAiEndpoints(Endpoints):
         self,
         prompt: Prompt,
         formatter: ResponseFormatter,
-        handles: Sequence[PendingAnswer],
+        handles: Sequence[Handle],
         include_usage: bool,
     ) -> AsyncIterator[str]:
         answers: dict[int, Answer] = {}

@@ -99,33 +99,6 @@ def test_rounding_to_bfloat16_is_a_warning(env):
     assert result["characters"] <= 80
 
 
-def test_the_qr_code_contains_the_code(env):
-    done = env.thirteen("adapter", "encode", env.adapter, "--basis", env.basis_file, "--qr")
-    code, drawing = done.stdout.split("\n", 1)
-    from thirteen.cli.adapters.qr_code import qr_text
-
-    assert drawing.rstrip("\n") == qr_text(code)
-    assert {len(line) for line in drawing.splitlines() if line} == {len(drawing.splitlines()[0])}
-    target = env.folder / "code.svg"
-    json_of(
-        env.thirteen(
-            "adapter", "encode", env.adapter, "--basis", env.basis_file, "--json", "--qr-file", target
-        )
-    )
-    assert target.read_text().startswith("<?xml")
-    assert "must end in .svg or .png" in refused(
-        env.thirteen("adapter", "encode", env.adapter, "--qr-file", env.folder / "code.jpg")
-    )
-
-
-def test_a_code_that_is_too_long_for_a_qr_code_is_one_line():
-    from thirteen.cli.adapters.qr_code import qr_text
-
-    assert qr_text(f"t13:x:{'q' * 3_385}")
-    with pytest.raises(OutputError, match="a code of 3,392 characters is too long for a QR code"):
-        qr_text(f"t13:x:{'q' * 3_386}")
-
-
 def test_convert_merges_a_code_like_its_folder(env):
     merged = []
     for name, adapter in (("folder", env.adapter), ("code", env.code)):

@@ -11,7 +11,7 @@ import pytest
 from thirteen.errors import BusyError, RequestError
 from thirteen.runtime.engine.dispatcher import EngineLoad
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.grammar.grammar import from_gbnf
+from thirteen.runtime.grammar.grammar import from_regex
 from thirteen.runtime.request import Request, Sampling, StopReason
 
 from ..gguf_adapters import write_lora
@@ -19,7 +19,7 @@ from ..gguf_adapters import write_lora
 pytestmark = pytest.mark.slow
 
 REQUESTS, CONTEXT = 3600, 64  # one hour at a request per second
-GRAMMAR = from_gbnf('root ::= [a-c]+ "." | "#" [0-9]{2}')
+GRAMMAR = from_regex(r"[a-c]+\.|#[0-9]{2}")
 ADAPTERS = ("base", "a", "b", None)
 SHARED = tuple(b"the same prefix of many prompts, ")
 

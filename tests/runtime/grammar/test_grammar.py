@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
-from thirteen.runtime.grammar.grammar import from_gbnf, from_lark, from_regex, from_schema
+from thirteen.runtime.grammar.grammar import from_lark, from_regex, from_schema
 from thirteen.runtime.llama.constraint import GrammarCompiler
 from thirteen.runtime.llama.model import Model
 
@@ -597,46 +597,6 @@ def test_large_schemas_are_compiled_or_refused_within_seconds(texts, name):
     assert time.perf_counter() - start_s < 5
 
 
-GBNF_REFUSED = {
-    "empty": ("", "grammar: there is no rule 'root'"),
-    "no root": ('other ::= "a"', "there is no rule 'root'"),
-    "undefined rule": ("root ::= (\nnothing)", "grammar: line 2: rule 'nothing' not found"),
-    "NUL": ('root ::= "a" | \0 "b"', "NUL"),
-    "lone surrogate in a literal": ('root ::= "\ud800"', "lone surrogate"),
-    "escaped surrogate": (r'root ::= "\ud800"', r"'\\ud800' is no escape of a character"),
-    "unknown escape": (r"root ::= [a\d]", r"'\\d' is no escape"),
-    "short escape": (r'root ::= "\x4"', r"'\\x' is no escape"),
-    "unfinished literal": ('root ::= "a', "grammar: line 1: a literal is not closed"),
-    "unfinished escape": ('root ::= "a\\', "a literal is not closed"),
-    "unfinished set": ("root ::= [a", "a set is not closed"),
-    "unfinished group": ('root ::= "b" (\n"a"\nb ::= "c"', "grammar: line 1: '(' is not closed"),
-    "unfinished group at the end": ('root ::= ("a"', "'(' is not closed"),
-    "unopened group": ('root ::= "a")', "')' closes nothing"),
-    "unfinished repetition": ('root ::= "a"{2', "a repetition must be like {2}"),
-    "bounds in the wrong order": ('root ::= "a"{3,2}', "'{3,2}' has its bounds in the wrong order"),
-    "nothing repeated": ('root ::= "a" | *', "'*' repeats nothing"),
-    "range in the wrong order": ("root ::= [z-a]", "the range 'z-a'"),
-    "range from a newline": ("root ::= [a-\n]", r"the range 'a-\n'"),
-    "escaped newline": ('root ::= "\\\n"', "is no escape of a character"),
-    "empty set": ("root ::= [^]", "the set [^] is empty"),
-    "two rules on a line": ('root ::= a a ::= "b"', "a rule must begin a line"),
-    "no rule": ('root ::= "a"\n| "b"', "grammar: line 2: a rule must begin a line"),
-    "only a name": ('root ::= "a"\nb', "grammar: line 2: a rule must begin a line"),
-    "other characters": ('root ::= "a" &', "'&' is not expected"),
-    "token by number": ("root ::= <[1]>", "tokens cannot be enforced"),
-    "token by name": ("root ::= <|im_end|>", "tokens cannot be enforced"),
-    "too long": ("root ::= " + '"a" ' * 20000, "80009 bytes"),
-    "deep groups": ("root ::= " + "(" * 8000 + '"a"' + ")" * 8000, "more than 28 parentheses are open"),
-    "deep repetitions": ('root ::= "a"' + "*?" * 4000, "nested"),
-}
-
-
-@pytest.mark.parametrize("name", GBNF_REFUSED)
-def test_malformed_gbnf_is_refused(name):
-    text, reason = GBNF_REFUSED[name]
-    assert reason in error_message(from_gbnf, text)
-
-
 LARK_REFUSED = {
     "empty": "",
     "no start": 'other: "a"',
@@ -664,69 +624,13 @@ def test_expressions_that_cannot_be_enforced_are_refused(text):
     assert error_message(from_regex, text).startswith("regex")
 
 
-@pytest.mark.parametrize("make", [from_gbnf, from_lark, from_regex])
+@pytest.mark.parametrize("make", [from_lark, from_regex])
 def test_a_grammar_must_be_a_string(make):
     assert "not bytes" in error_message(make, b'root ::= "a"')
 
 
 def test_a_grammar_without_texts_is_refused_for_the_model(texts):
     assert "no text" in error_message(texts.sample, from_lark("start: start"), random.Random(1))
-
-
-EXAMPLES = {
-    # Based on the grammars that come with llama.cpp.
-    "arithmetic": (
-        'root ::= (expr "=" ws term "\\n")+\nexpr ::= term ([-+*/] term)*\n'
-        'term ::= ident | num | "(" ws expr ")" ws\nident ::= [a-z] [a-z0-9_]* ws # a name\n'
-        "num ::= [0-9]+ ws\nws ::= [ \\t]*\n",
-        ["(x-y)*3 = z\n"],
-        ["a+=2\n", "a="],
-    ),
-    "list": (
-        'root ::= item+\n\nitem ::= "- " [^\\r\\n\\x0b\\x0c\\x85\\u2028\\u2029]+ "\\n"',
-        ["- é\n- b\n"],
-        ["- \n", "a"],
-    ),
-    "multiple lines": (
-        'root ::= ("a" |\n  "b"\n  | [\\]"^-] )\r\n\r\n# end',
-        ["a", "b", "]", "-", '"', "^"],
-        ["c", "ab", ""],
-    ),
-    "repetitions": ('root ::= "ab"{2} "c"{0,2} "d"{1,} .?', ["ababd", "ababccddé"], ["abd", "ababcccd"]),
-    "empty": ('root ::= ""', [""], ["a"]),
-    "nested": ('root ::= "(" root ")" | ""', ["", "(())"], ["(()", ")"]),
-    "left recursion": ('root ::= root "a" | "b"', ["b", "baa"], ["a", "ab"]),
-    "dashes in sets": ("root ::= [a-c] [-x] [x-]", ["b-x", "axx"], ["d-x"]),
-    # The library's converter took these for other grammars, or refused them.
-    "escapes": (r'root ::= "\u00e9\x0a\U0001F600" [\u00e9-\U000000ea]', ["é\n😀é"], ["\ue9ab"]),
-    "escaped brackets": (r'root ::= "\[\"\]" [\[\]\-a]', ['["][', '["]-'], ['["]b']),
-    "set operators": (
-        "root ::= [a&&b] [&&||] [%--] [a~~] [a^]",
-        ["&&&~^", "b|-a^", "a&,~a"],
-        ["a&.~a", "aa%aa", "a&&&a"],
-    ),
-    "full stop": ("root ::= .", ["\n", "é", "/"], ["", "aa"]),
-    "nested repetitions": ('root ::= ("a"*)? ([0-9]+)? ("b"+)* "c"*?', ["", "a0b", "aa12bbc", "cc"], ["ba"]),
-    "no repetition": ('root ::= "a"{0} "b" ("c"+){0,0} .{ 1 , 2 }', ["bx", "bcx"], ["abx", "b"]),
-    "names that are one in Lark": (
-        "root ::= start foo-bar foo_bar fooBar foobar 1st\n"
-        'start ::= "a" start | ""\nfoo-bar ::= "b"\nfoo_bar ::= "c"\n'
-        'fooBar ::= "d"\nfoobar ::= "e"\n1st ::= "f"',
-        ["bcdef", "aabcdef"],
-        ["abcde"],
-    ),
-    "the last rule of a name": ('root ::= a\na ::= "x"\na ::= "y"', ["y"], ["x"]),
-    "empty alternatives": ('root ::= ("a" |) (| "b") ()', ["", "a", "ab"], ["ba"]),
-    "spaces": ('\n root::=\n"a\n" # (\r\n', ["a\n"], ["a"]),
-}
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_gbnf_accepts_and_rejects_as_in_llama_cpp(texts, name):
-    text, accepted, rejected = EXAMPLES[name]
-    grammar = from_gbnf(text)
-    assert [text for text in accepted if not texts.accepts(grammar, text)] == []
-    assert [text for text in rejected if texts.accepts(grammar, text)] == []
 
 
 def test_lark_grammars_are_enforced(texts):

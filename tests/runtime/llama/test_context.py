@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from thirteen.errors import AdapterError, RequestError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.grammar.grammar import from_gbnf, from_regex, from_schema
+from thirteen.runtime.grammar.grammar import from_lark, from_regex, from_schema
 from thirteen.runtime.llama.constraint import Constraint, GrammarCompiler
 from thirteen.runtime.llama.context import KV_TYPES, Context, ContextParams, Span
 from thirteen.runtime.llama.library import LOG
@@ -176,7 +176,7 @@ def test_a_grammar_that_fails_midway_fails_its_request_alone(engine, monkeypatch
 
 
 def test_a_grammar_can_force_unlikely_text(engine):
-    answer = engine.answer("Hello", grammar=from_gbnf('root ::= "Ω<|im_start|>≠" [x-z]{3} "\\n"'))
+    answer = engine.answer("Hello", grammar=from_lark('start: "Ω<|im_start|>≠" /[x-z]{3}/ "\\n"'))
     assert re.fullmatch("Ω<\\|im_start\\|>≠[x-z]{3}\n", answer.text), answer.text
 
 

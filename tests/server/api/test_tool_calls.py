@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from thirteen.runtime.grammar.grammar import from_lark, from_schema
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.prompt.prompt_encoder import JSON_NESTING_MAX
-from thirteen.server.api.request_models import CALCULATOR, FunctionDefinition
+from thirteen.server.api.request_models import FunctionDefinition
 from thirteen.server.api.tool_calls import ToolCallParser, ToolUse
 from thirteen.server.http_errors import HttpError
 
@@ -230,19 +230,6 @@ def test_only_strict_functions_are_held_to_their_schemas_where_a_call_is_optiona
     assert texts.accepts(use.grammar(), call % "loose")
     assert not texts.accepts(use.grammar(), call % "add")
     assert ToolUse((), (loose,), required=False).grammar() is None
-
-
-def test_the_calculator_is_held_to_its_schema_wherever_there_is_a_grammar(texts):
-    loose, strict = (
-        FunctionDefinition(name=name, parameters=SUM, strict=name == "add") for name in ("f", "add")
-    )
-    right, wrong = '{"expression": "1 + 1"}', '{"expression": 2}'
-    call = '<tool_call>\n{"name": "calculator", "arguments": %s}\n</tool_call>'
-    for functions, required in (((strict, CALCULATOR), False), ((loose, CALCULATOR), True)):
-        use = ToolUse((), functions, required, tagged=True)
-        assert texts.accepts(use.grammar(), call % right)
-        assert not texts.accepts(use.grammar(), call % wrong)
-    assert ToolUse((), (loose, CALCULATOR), required=False).grammar() is None
 
 
 @pytest.mark.parametrize(

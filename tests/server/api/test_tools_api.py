@@ -242,6 +242,8 @@ def test_contradictions_are_refused_by_name(client):
         ({"tool_choice": 1}, 422, "tool_choice"),
         ({"response_format": json_object}, 400, "response_format"),
         ({"tools": []}, 422, "tools"),
+        ({"tools": [{"type": "function"}]}, 422, "tools[0].function"),
+        ({"tools": [{"type": "calculator"}]}, 422, "tools[0].type"),
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, 422, "tools[0].custom"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, 422, "tools[0].function.name"),
         ({"tools": [{"type": "function", "function": {"name": "x" * 65}}]}, 422, "tools[0].function.name"),

@@ -133,19 +133,6 @@ def test_bind_tools(chat_model, tool_server, say, streamed):
     assert model.invoke([*said, answer, result]).text == "It rains."
 
 
-def test_the_calculator_is_run_by_the_server(chat_model, tool_server, say):
-    from langchain_core.messages import AIMessage, HumanMessage
-
-    call = {"name": "calculator", "arguments": {"expression": "12 * 13"}}
-    say(f"<tool_call>{json.dumps(call)}</tool_call>", "It is 156.")
-    model = chat_model(tool_server, max_tokens=200, use_responses_api=False)
-    model = model.bind(tools=[{"type": "calculator"}])
-    answer = model.invoke([HumanMessage("What is 12 * 13?")])
-    assert isinstance(answer, AIMessage) and (answer.text, answer.tool_calls) == ("It is 156.", [])
-    say(f"<tool_call>{json.dumps(call)}</tool_call>", "It is 156.")
-    assert reduce(add, model.stream([HumanMessage("What is 12 * 13?")])).text == "It is 156."
-
-
 def test_a_conversation_in_responses(chat_model, tiny_server):
     """Whole messages of the server are sent back, or named by the id of the response."""
     from langchain_core.messages import HumanMessage
