@@ -7,15 +7,15 @@ from time import perf_counter
 
 from rich.table import Table
 
-from ...files.progress import Progress, no_progress
-from ...runtime.llama.context import Context, ContextParams, Span
-from ...runtime.llama.model import Model
-from ...runtime.llama.sampler import Sampler
-from ...runtime.request import Sampling
-from ...runtime.threads import physical_cores
-from ...runtime.validation import check_integer
-from ..harness.format import report_table
-from ..harness.schedule import ProgressCounter
+from thirteen.files.progress import Progress, no_progress
+from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.model import Model
+from thirteen.runtime.llama.sampler import Sampler
+from thirteen.runtime.request import Sampling
+from thirteen.runtime.threads import physical_cores
+from thirteen.runtime.validation import check_integer
+from thirteen.bench.harness.format import report_table
+from thirteen.bench.harness.schedule import ProgressCounter
 
 TOKENS = 128
 _FIRST = 100  # the first token; the others are what greedy sampling chooses

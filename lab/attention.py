@@ -14,20 +14,20 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES
 from rich.table import Table
 
-from ...errors import ModelFileError
-from ...files.gguf.model_shape import read_model_shape
-from ...files.progress import Progress, no_progress
-from ...runtime.llama.context import Context, ContextParams, Span
-from ...runtime.llama.model import Model
-from ...runtime.profile import KV_TYPES
-from ...runtime.threads import physical_cores
-from ...runtime.validation import check_integer
-from ...stats.interval import FloatArray, Interval
-from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN, paired_ratio
-from ..harness.environment import BenchReport, report_head
-from ..harness.format import report_table
-from ..harness.iteration import random_prompt
-from ..harness.schedule import ProgressCounter, alternating_order
+from thirteen.errors import ModelFileError
+from thirteen.files.gguf.model_shape import read_model_shape
+from thirteen.files.progress import Progress, no_progress
+from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.model import Model
+from thirteen.runtime.profile import KV_TYPES
+from thirteen.runtime.threads import physical_cores
+from thirteen.runtime.validation import check_integer
+from thirteen.stats.interval import FloatArray, Interval
+from thirteen.stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN, paired_ratio
+from thirteen.bench.harness.environment import BenchReport, report_head
+from thirteen.bench.harness.format import report_table
+from thirteen.bench.harness.iteration import random_prompt
+from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
 
 DEPTHS = (0, 256, 1024)
 SEQUENCES = (1, 4, 8)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from gguf import GGML_QUANT_SIZES
 
-from ...convert.source.architecture import ROPE_FACTORS, Architecture, from_config, tensor_specs
-from ...convert.tensors import (
+from thirteen.convert.source.architecture import ROPE_FACTORS, Architecture, from_config, tensor_specs
+from thirteen.convert.tensors import (
     GGML_TYPES,
     TensorPlan,
     TensorSpec,
@@ -16,16 +16,16 @@ from ...convert.tensors import (
     plan_tensor,
     plan_uniform,
 )
-from ...errors import OutputError
-from ...files.gguf.header import MAGIC, read_header
-from ...files.hashing import file_sha256
-from ...files.json_file import read_json
-from ...files.output import check_target
-from ...files.temporary_folder import temporary_folder
-from ...models.catalogue import catalogue
-from ..peers.llama_quantize import MIXES
-from ..peers.llama_quantize_sizes import mix_tensor_types
-from .random_model import write_planned_model
+from thirteen.errors import OutputError
+from thirteen.files.gguf.header import MAGIC, read_header
+from thirteen.files.hashing import file_sha256
+from thirteen.files.json_file import read_json
+from thirteen.files.output import check_target
+from thirteen.files.temporary_folder import temporary_folder
+from thirteen.models.catalogue import catalogue
+from thirteen.bench.peers.llama_quantize import MIXES
+from thirteen.bench.peers.llama_quantize_sizes import mix_tensor_types
+from thirteen.bench.synthetic.random_model import write_planned_model
 
 _MIXES = {stock.name for stock in MIXES} - GGML_TYPES.keys()  # a name of both is a type, as everywhere else
 

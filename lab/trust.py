@@ -12,21 +12,21 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from ...errors import RequestError
-from ...files.gguf.header import read_header
-from ...files.hashing import file_sha256
-from ...files.progress import Progress, no_progress
-from ...runtime.engine.engine import Engine
-from ...runtime.validation import check_integer
-from ...stats.interval import Interval
-from ...stats.paired_ratio import ROUNDS_MIN
-from ..harness.environment import BenchReport, report_head, this_commit
-from ..harness.format import report_table
-from ..harness.interleave import ITERATIONS_PER_ROUND, PairedMeasurement, count_iterations
-from ..harness.schedule import ProgressCounter
-from ..harness.workload import Workload, load_engine
-from .ab_speed import ABSpeeds, compare_speeds
-from .slowed_engine import SlowedEngine
+from thirteen.errors import RequestError
+from thirteen.files.gguf.header import read_header
+from thirteen.files.hashing import file_sha256
+from thirteen.files.progress import Progress, no_progress
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.validation import check_integer
+from thirteen.stats.interval import Interval
+from thirteen.stats.paired_ratio import ROUNDS_MIN
+from thirteen.bench.harness.environment import BenchReport, report_head, this_commit
+from thirteen.bench.harness.format import report_table
+from thirteen.bench.harness.interleave import ITERATIONS_PER_ROUND, PairedMeasurement, count_iterations
+from thirteen.bench.harness.schedule import ProgressCounter
+from thirteen.bench.harness.workload import Workload, load_engine
+from thirteen.bench.speed.ab_speed import ABSpeeds, compare_speeds
+from thirteen.bench.speed.slowed_engine import SlowedEngine
 
 RUNS = 100
 SLOWDOWN = 1.05

@@ -8,20 +8,20 @@ from time import perf_counter
 import numpy as np
 from rich.table import Table
 
-from ...cluster.ray_batch import RayWorkers
-from ...files.progress import Progress, no_progress
-from ...runtime.batch.reproducible_batches import (
+from thirteen.cluster.ray_batch import RayWorkers
+from thirteen.files.progress import Progress, no_progress
+from thirteen.runtime.batch.reproducible_batches import (
     BatchExecutor,
     BatchJob,
     GenerationSettings,
     split_into_batches,
 )
-from ...runtime.validation import check_integer
-from ...stats.interval import Interval
-from ...stats.paired_ratio import paired_ratio
-from ..harness.environment import BenchReport, report_head
-from ..harness.format import report_table
-from ..harness.schedule import ProgressCounter, alternating_order
+from thirteen.runtime.validation import check_integer
+from thirteen.stats.interval import Interval
+from thirteen.stats.paired_ratio import paired_ratio
+from thirteen.bench.harness.environment import BenchReport, report_head
+from thirteen.bench.harness.format import report_table
+from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
 
 ROUNDS = 3
 QUESTIONS = 200

@@ -14,13 +14,13 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from ...errors import RequestError
-from ...files.progress import Progress, no_progress
-from ...runtime.validation import check_integer
-from ...stats.interval import Interval
-from ...stats.paired_ratio import paired_ratio, ratio_level
-from ..harness.format import report_table
-from ..harness.schedule import ProgressCounter, alternating_order
+from thirteen.errors import RequestError
+from thirteen.files.progress import Progress, no_progress
+from thirteen.runtime.validation import check_integer
+from thirteen.stats.interval import Interval
+from thirteen.stats.paired_ratio import paired_ratio, ratio_level
+from thirteen.bench.harness.format import report_table
+from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
 
 ROUNDS = 8
 _TIMEOUT_S = 600.0

@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 from gguf import GGMLQuantizationType
 
-from ...files.progress import Progress, no_progress
-from ...files.temporary_folder import temporary_folder
-from ...runtime.validation import check_integer
-from ...stats.interval import FloatArray
-from ...stats.paired_ratio import ROUNDS_MIN
-from ...web.wllama import VERSION
-from ..harness.environment import report_head
-from ..harness.schedule import ProgressCounter, alternating_order
-from ..harness.workload import Workload
-from ..synthetic.random_model import NOT_ASCII
-from .browser_models import BrowserModels, browser_models
-from .probe_models import ProbeShape, write_probe_models
-from .type_costs import TYPES, TypesReport, measured_types, types_report
+from thirteen.files.progress import Progress, no_progress
+from thirteen.files.temporary_folder import temporary_folder
+from thirteen.runtime.validation import check_integer
+from thirteen.stats.interval import FloatArray
+from thirteen.stats.paired_ratio import ROUNDS_MIN
+from thirteen.web.wllama import VERSION
+from thirteen.bench.harness.environment import report_head
+from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
+from thirteen.bench.harness.workload import Workload
+from thirteen.bench.synthetic.random_model import NOT_ASCII
+from thirteen.bench.speed.browser_models import BrowserModels, browser_models
+from thirteen.bench.speed.probe_models import ProbeShape, write_probe_models
+from thirteen.bench.speed.type_costs import TYPES, TypesReport, measured_types, types_report
 
 TARGET = "wasm"
 ROUNDS = 24

@@ -9,16 +9,16 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from ...errors import InsufficientMemoryError, ModelFileError, RequestError
-from ...files.gguf.header import read_header
-from ...files.progress import Progress, no_progress
-from ...runtime.llama.gguf_checks import check_model
-from ...runtime.llama.memory_estimate import MemoryEstimate, estimate_memory
-from ...runtime.profile import PROFILES
-from ..harness.format import megabytes
-from ..harness.from_json import from_json
-from ..harness.isolated import run_in_subprocess
-from .memory_limit_worker import LimitOutcome, LimitSettings
+from thirteen.errors import InsufficientMemoryError, ModelFileError, RequestError
+from thirteen.files.gguf.header import read_header
+from thirteen.files.progress import Progress, no_progress
+from thirteen.runtime.llama.gguf_checks import check_model
+from thirteen.runtime.llama.memory_estimate import MemoryEstimate, estimate_memory
+from thirteen.runtime.profile import PROFILES
+from thirteen.bench.harness.format import megabytes
+from thirteen.bench.harness.from_json import from_json
+from thirteen.bench.harness.isolated import run_in_subprocess
+from thirteen.bench.memory.memory_limit_worker import LimitOutcome, LimitSettings
 
 _RESOLUTION = 1_000_000  # bytes between the smallest limit that works and one that fails
 # One malloc arena and no BLAS threads: both reserve address space that is never used.

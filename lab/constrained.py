@@ -8,17 +8,17 @@ from time import perf_counter
 import numpy as np
 from rich.table import Table
 
-from ...files.progress import Progress, no_progress
-from ...runtime.engine.engine import Engine
-from ...runtime.grammar.grammar import Grammar, from_schema
-from ...runtime.llama.constraint import GrammarCompiler
-from ...runtime.request import Request
-from ...runtime.validation import check_integer
-from ...stats.interval import Interval
-from ...stats.paired_ratio import paired_ratio, ratio_level
-from ..harness.format import megabytes, report_table
-from ..harness.peak_memory import status_bytes
-from ..harness.schedule import ProgressCounter, alternating_order
+from thirteen.files.progress import Progress, no_progress
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.grammar.grammar import Grammar, from_schema
+from thirteen.runtime.llama.constraint import GrammarCompiler
+from thirteen.runtime.request import Request
+from thirteen.runtime.validation import check_integer
+from thirteen.stats.interval import Interval
+from thirteen.stats.paired_ratio import paired_ratio, ratio_level
+from thirteen.bench.harness.format import megabytes, report_table
+from thirteen.bench.harness.peak_memory import status_bytes
+from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
 
 ROUNDS = 8
 DECODE_TOKENS = 96
