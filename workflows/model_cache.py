@@ -88,7 +88,7 @@ def named_model(
     output = _folder() / f"{_NOT_IN_NAMES.sub('--', name)}-{size}.gguf"
     if not output.exists():
         announce(_announcement(name, entry.parameters if entry else None, size))
-        target = SizeTarget(parse_file_size(size), "balanced", _costs(stage("types")))
+        target = SizeTarget(parse_file_size(size), None, _costs(stage("types")))
         base = fetch(name, kind="base")
         importance = cached_importance(base, None, threads=threads, stage=stage)
         _record_path(output).unlink(missing_ok=True)

@@ -3,8 +3,7 @@
 A smaller type is not always faster: that depends on the kernels that the build has for the processor. The
 engine decodes two random models of each type, loaded like real ones: one is all layers, the other all output
 matrix. The time of a token, less that in a model with next to no weights, divided by the weights, is the cost
-of a weight. It is measured for one sequence, and for several in a batch, which share the reading of a weight
-but not the multiplication.
+of a weight.
 """
 
 import json
@@ -18,7 +17,7 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from rich.table import Table
 
-from ...convert.quantize.costs import PARTS, REFERENCE, SEQUENCES, host_target
+from ...convert.quantize.costs import PARTS, REFERENCE, host_target
 from ...convert.tensors import parse_type
 from ...files.atomic_write import atomic_write
 from ...files.progress import Progress, no_progress
@@ -30,7 +29,7 @@ from ...stats.interval import FloatArray, Interval
 from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN, paired_ratio
 from ..harness.environment import BenchReport, ReportHead, report_head
 from ..harness.format import report_table
-from ..harness.iteration import random_prompt, time_batched_decode, time_prefill_and_decode
+from ..harness.iteration import random_prompt, time_prefill_and_decode
 from ..harness.schedule import ProgressCounter, alternating_order
 from ..harness.verdict_text import NOISE_MAX, too_noisy
 from ..harness.workload import Workload, load_engine
@@ -45,7 +44,7 @@ ROUNDS = 30
 DECODE_TOKENS = 4  # many short iterations: disturbances on a shared machine last for seconds
 PROMPT_TOKENS = 64  # enough for the kernels that multiply matrices
 
-_PREFILL, _DECODE, _BATCHED_DECODE = range(3)  # indices of the last axis of the times
+_PREFILL, _DECODE = range(2)  # indices of the last axis of the times
 _LAYER, _OUTPUT = range(2)  # indices of the two models of a type
 _NET_MIN = 0.01  # least share of a time that counts as the weights', so that ratios exist despite noise
 
@@ -76,8 +75,6 @@ class TypeCost:
         output: cost in the output matrix, tied to the token embedding.
         layer_prefill: cost in the layers, per token of a prompt.
         prefill: the ratio of `layer_prefill`.
-        layer_together: cost in the layers, per token of SEQUENCES decoded in a batch; None if not measured.
-        output_together: cost in the output matrix, per token of SEQUENCES decoded in a batch; likewise.
     """
 
     type: str
@@ -86,8 +83,6 @@ class TypeCost:
     output: WeightCost
     layer_prefill: WeightCost
     prefill: Interval
-    layer_together: WeightCost | None = None
-    output_together: WeightCost | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +142,7 @@ def run_type_costs(  # noqa: PLR0913 - options of a measurement, each with its d
     )
     ggml_types, shape = measured_types(types), shape or ProbeShape()
     head = report_head()
-    seconds_per_token = _measure(shape, ggml_types, workload, rounds, progress)  # (rounds, models, 3)
+    seconds_per_token = _measure(shape, ggml_types, workload, rounds, progress)  # (rounds, models, 2)
     engine = f"llama-cpp-python {head[2].llama_cpp_python}"
     return types_report(head, workload, shape, ggml_types, seconds_per_token, host_target(), engine)
 
@@ -177,8 +172,8 @@ def types_report(  # noqa: PLR0913, PLR0917 - what a report is made of
         workload: work of an iteration.
         shape: shape of the models.
         types: the types, of which the first is the reference.
-        seconds_per_token: seconds per token of the models of write_probe_models() in prefill, in decode and,
-            where it was measured, in batched decode, (rounds, 1 + 2 * types, 2 or 3).
+        seconds_per_token: seconds per token of the models of write_probe_models() in prefill and in decode,
+            (rounds, 1 + 2 * types, 2).
         target: the target of `convert` that the costs are for.
         engine: what ran the models, with its version.
     """
@@ -205,31 +200,27 @@ def _measure(
     rounds: int,
     progress: Progress,
 ) -> FloatArray:
-    """Seconds per token in prefill, decode and batched decode, (rounds, models, 3)."""
+    """Seconds per token in prefill and decode, (rounds, models, 2)."""
     advance = ProgressCounter(progress, (1 + 2 * len(types)) * (2 + rounds))
     with temporary_folder("types") as folder, ExitStack() as loaded:
         engines = []
         for path in write_probe_models(folder, shape, types):
-            engines.append(loaded.enter_context(load_engine(path, None, workload, slots=SEQUENCES)))
+            engines.append(loaded.enter_context(load_engine(path, None, workload)))
             advance()
         _run_round(engines, rounds, workload, advance)  # warm-up, with a number of its own
         seconds = np.array([_run_round(engines, number, workload, advance) for number in range(rounds)])
-    decode_tokens = workload.decode_tokens
-    return seconds / (workload.prompt_tokens, decode_tokens, SEQUENCES * (1 + decode_tokens))
+    return seconds / (workload.prompt_tokens, workload.decode_tokens)
 
 
 def _run_round(
     engines: Sequence[Engine], number: int, workload: Workload, advance: ProgressCounter
 ) -> FloatArray:
-    """Seconds of each engine for prefill, decode and batched decode, (models, 3)."""
-    seconds = np.empty((len(engines), 3))
+    """Seconds of each engine for prefill and decode, (models, 2)."""
+    seconds = np.empty((len(engines), 2))
     for model in alternating_order(len(engines), number):
-        engine, decode_tokens = engines[model], workload.decode_tokens
+        engine = engines[model]
         prompt = random_prompt(engine.model, number, workload.prompt_tokens)
-        seconds[model] = (
-            *time_prefill_and_decode(engine, prompt, decode_tokens),
-            time_batched_decode(engine, prompt[:SEQUENCES], decode_tokens),
-        )
+        seconds[model] = time_prefill_and_decode(engine, prompt, workload.decode_tokens)
         advance()
     return seconds
 
@@ -237,21 +228,18 @@ def _run_round(
 def _costs(
     shape: ProbeShape, types: Sequence[GGMLQuantizationType], seconds_per_token: FloatArray
 ) -> tuple[TypeCost, ...]:
-    """Costs from seconds per token, (rounds, 1 + 2 * types, phases); the first type is the reference."""
-    rounds, _, phases = seconds_per_token.shape
-    overhead = np.median(seconds_per_token[:, 0], axis=0)  # (phases,)
+    """Costs from seconds per token, (rounds, 1 + 2 * types, 2); the first type is the reference."""
+    rounds = len(seconds_per_token)
+    overhead = np.median(seconds_per_token[:, 0], axis=0)  # (2,)
     net = np.maximum(seconds_per_token[:, 1:] - overhead, _NET_MIN * seconds_per_token[:, 1:])
     minimal = count_matrix_weights(shape.minimal)
     weights = [count_matrix_weights(model) - minimal for model in (shape.all_layers, shape.all_output)]
-    ns = 1e9 * net.reshape(rounds, len(types), 2, phases) / np.array(weights)[:, None]
+    ns = 1e9 * net.reshape(rounds, len(types), 2, 2) / np.array(weights)[:, None]
 
     def cost(index: int, place: int, phase: int = _DECODE) -> WeightCost:
         each = ns[:, :, place, phase]  # (rounds, types)
         median = float(np.median(each[:, index]))
         return WeightCost(median, _bits(types[index]) / 8 / median, paired_ratio(each[:, 0], each[:, index]))
-
-    def together(index: int, place: int) -> WeightCost | None:
-        return cost(index, place, _BATCHED_DECODE) if phases > _BATCHED_DECODE else None
 
     return tuple(
         TypeCost(
@@ -261,8 +249,6 @@ def _costs(
             output=cost(index, _OUTPUT),
             layer_prefill=(prefill := cost(index, _LAYER, _PREFILL)),
             prefill=prefill.ratio,
-            layer_together=together(index, _LAYER),
-            output_together=together(index, _OUTPUT),
         )
         for index, type_ in enumerate(types)
     )
@@ -287,14 +273,14 @@ def write_costs(report: TypesReport, path: Path) -> None:
 def _cost_table(report: TypesReport) -> dict[str, Any]:
     def costs(part: str) -> dict[str, float]:
         found = {cost.type: getattr(cost, part) for cost in report.costs}
-        return {name: float(f"{cost.ns_per_weight:.4g}") for name, cost in found.items() if cost}
+        return {name: float(f"{cost.ns_per_weight:.4g}") for name, cost in found.items()}
 
     return {
         "target": report.target,
         "cpu": report.machine.cpu,
         "date": report.date,
         "build": report.engine.removeprefix("llama-cpp-python "),
-        **{part: table for part in PARTS if (table := costs(part))},
+        **{part: costs(part) for part in PARTS},
         "measured": asdict(report),
     }
 
@@ -305,11 +291,7 @@ def type_costs_table(report: TypesReport) -> Table:
     ratio = f"/ Q4_K ({RATIO_LEVEL})"
     columns = (
         *("type", "bits", "layer", ratio, "GB/s", "output", ratio, "GB/s"),
-        *(
-            f"layer, batch of {SEQUENCES}",
-            f"output, batch of {SEQUENCES}",
-            f"prefill of {report.settings.prompt_tokens}",
-        ),
+        f"prefill of {report.settings.prompt_tokens}",
     )
     table = report_table(title, _caption(report), *columns)
     for cost in sorted(report.costs, key=lambda cost: cost.layer.ns_per_weight):
@@ -318,7 +300,6 @@ def type_costs_table(report: TypesReport) -> Table:
             f"{cost.bits_per_weight:.2f}",
             *_cells(cost.layer),
             *_cells(cost.output),
-            *(part.ratio.text(2) if part else "-" for part in (cost.layer_together, cost.output_together)),
             cost.prefill.text(2),
         )
     return table

@@ -1,10 +1,8 @@
 """Cost tables: time of a weight in each type, so that a plan can trade size for speed.
 
-Costs are per token: of one sequence decoded alone, and, where measured, of one of several sequences in a
-batch, which share the reading of a weight but not the multiplication. A table has both for the matrices of
-the layers and for the output matrix that is tied to the token embedding, which is far longer. llama.cpp may
-repack either for the processor. Where measured, a table also has the cost of a prompt's token in the layers;
-the output matrix is computed for the last of them only.
+Costs are per decoded token, for the matrices of the layers and for the output matrix that is tied to the
+token embedding, which is far longer. llama.cpp may repack either for the processor. Where measured, a table
+also has the cost of a prompt's token in the layers; the output matrix is computed for the last of them only.
 
 `x86.json`, for processors with AVX2, and `x86-avx512.json` were measured by `thirteen bench types`.
 `wasm.json` was measured by `thirteen bench types --target wasm`, in a browser; there, Q4_0, Q5_0, IQ4_NL and
@@ -13,7 +11,7 @@ would make types costly in plans for processors that are quick there.
 `arm.json` was derived: no Arm processor was at hand, and an emulator's times say nothing. It rests on the
 instructions that the kernels of llama-cpp-python 0.3.36 take for a weight, counted under an emulator for four
 kinds of processor (`make arm-costs`; the counts are in the file). A weight costs the longer of two times, as
-in the roofline model: that to read its bytes, which the sequences of a batch share, and that of its
+in the roofline model: that to read its bytes, which the tokens of a prompt share, and that of its
 instructions on the kind of processor where they are most. This assumes that memory delivers one byte while
 the processor, all cores together, does one instruction, and that all instructions take as long. Types that
 cost more than twice as much as Q4_K in decode are not in the table.
@@ -35,8 +33,7 @@ from ..source.architecture import EMBEDDING
 
 _PROCESSORS = ("x86", "x86-avx512", "arm")
 TARGETS = (*_PROCESSORS, "wasm", "any")
-SEQUENCES = 8  # decoded at once, for the costs of several
-PARTS = ("layer", "output", "layer_together", "output_together", "layer_prefill")
+PARTS = ("layer", "output", "layer_prefill")
 ORDINARY_WORKLOAD = "prompt=200,answer=100"  # of an ordinary question, for which plans are made
 REFERENCE = "Q4_K"  # in every table; the type that costs are compared with
 
@@ -67,8 +64,6 @@ class CostTable:
         cpu: the processor measured on, or "derived".
         date: date of the measurement, in ISO 8601.
         build: version of llama-cpp-python, or of wllama and the browser.
-        layer_together: `layer` with SEQUENCES decoded at once; empty where unknown.
-        output_together: `output` with SEQUENCES decoded at once; empty where unknown.
         layer_prefill: cost of a weight in a layer's matrix per token of a prompt; empty where unknown.
     """
 
@@ -78,8 +73,6 @@ class CostTable:
     cpu: str
     date: str
     build: str
-    layer_together: Mapping[str, float] = field(default_factory=dict)
-    output_together: Mapping[str, float] = field(default_factory=dict)
     layer_prefill: Mapping[str, float] = field(default_factory=dict)
 
     def weight_costs(self, name: str, *, tied: bool) -> Mapping[str, float]:
@@ -87,18 +80,6 @@ class CostTable:
         if name != EMBEDDING:
             return self.layer
         return self.output if tied else dict.fromkeys(self.layer, 0.0)  # a token reads only one row
-
-    def together(self) -> "CostTable":
-        """The table for SEQUENCES decoded at once.
-
-        Raises:
-            OutputError: the table has no such costs.
-        """
-        if not self.layer_together or not self.output_together:
-            raise OutputError(
-                f"the costs for {self.target} are for one sequence at a time, not for {SEQUENCES}"
-            )
-        return replace(self, layer=self.layer_together, output=self.output_together)
 
     def for_answers(self, workload: AnswerWorkload) -> "CostTable":
         """The table for answers after prompts: costs per written token, its share of the prompt included.
@@ -128,12 +109,11 @@ def read_costs(path: Path) -> CostTable:
     """
     content = read_json(path, OutputError)
     layer, output = (_parse_costs(content.get(part), f"{path}: {part}") for part in PARTS[:2])
-    optional = [
-        _parse_costs(content[part], f"{path}: {part}") if part in content else {} for part in PARTS[2:]
-    ]
+    prefill = PARTS[2]
+    layer_prefill = _parse_costs(content[prefill], f"{path}: {prefill}") if prefill in content else {}
     cpu, date, build = (_parse_text(content.get(key), f"{path}: {key}") for key in ("cpu", "date", "build"))
     target = _parse_target(content.get("target"), f"{path}: target")
-    return CostTable(target, layer, output, cpu, date, build, *optional)
+    return CostTable(target, layer, output, cpu, date, build, layer_prefill)
 
 
 @cache

@@ -21,7 +21,7 @@ from .knapsack import TypeOptions, allocate_types
 from .quant_error import RowSource, measure_types
 
 # Percent of loss that one percent of decode time is worth.
-PREFERENCES = {"quality": 0.0, "balanced": 2.0, "speed": 8.0}
+PREFERENCES = {"quality": 0.0, None: 2.0, "speed": 8.0}
 _FILL_MIN = 0.985  # share of the requested size that a file uses, if its types allow it
 
 
@@ -31,18 +31,18 @@ class SizeTarget:
 
     Attributes:
         size: the maximum file size.
-        prefer: one of PREFERENCES.
+        prefer: "quality" or "speed"; None for between the two.
         costs: the types that may be used, and their decode costs.
     """
 
     size: FileSize
-    prefer: str
+    prefer: str | None
     costs: CostTable
 
     @property
     def text(self) -> str:
         """The target as a file of its size records it in its metadata."""
-        return f"{self.size.text}, {self.prefer}, {self.costs.target}"
+        return ", ".join(filter(None, (self.size.text, self.prefer, self.costs.target)))
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Prediction:
     divergence: float | None
     decode_speed: float
     target: str
-    prefer: str
+    prefer: str | None
 
 
 def measure_all_types(  # noqa: PLR0913, PLR0917 - the model, its statistics and the costs

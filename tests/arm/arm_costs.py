@@ -20,7 +20,7 @@ from typing import Any
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from thirteen.bench.speed.type_costs import TYPES
-from thirteen.convert.quantize.costs import REFERENCE, SEQUENCES
+from thirteen.convert.quantize.costs import REFERENCE
 from thirteen.errors import OutputError
 from thirteen.files.atomic_write import atomic_write
 from thirteen.files.json_file import read_json
@@ -60,7 +60,6 @@ def roofline_costs(
     names = [name for name in next(iter(counts.values())) if cost(name, 1) <= slowest]
     return {
         **{part: costs(1) for part in ("layer", "output")},
-        **{f"{part}_together": costs(SEQUENCES) for part in ("layer", "output")},
         "layer_prefill": costs(PROMPT),
     }
 

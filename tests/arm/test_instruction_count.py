@@ -63,10 +63,8 @@ def test_a_cost_is_the_longer_of_reading_and_computing_and_slow_types_are_left_o
     }
     table = roofline_costs(counts, bytes_per_instruction=0.5)
     assert table["layer"] == table["output"] == {"Q8_0": 1.062, "Q4_K": 0.5625}  # 34 bytes for 32 weights
-    assert table["layer_together"] == table["output_together"] == {"Q8_0": 0.1328, "Q4_K": 0.1}
     assert table["layer_prefill"] == {"Q8_0": 0.06641, "Q4_K": 0.1}
     assert roofline_costs(counts, bytes_per_instruction=0.4)["layer"]["IQ3_S"] == 1.0
-    assert roofline_costs(counts, bytes_per_instruction=0.1)["layer_together"]["IQ3_S"] == 0.1
 
 
 @pytest.mark.arm

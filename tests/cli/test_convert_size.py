@@ -59,16 +59,16 @@ def test_the_file_has_the_requested_size_and_the_planned_types(
 
 @pytest.mark.parametrize(
     ("options", "speed"),
-    [((), 1 / 2), (("--together",), 1 / 4), (("--workload", "prompt=4,answer=1"), (1 + 4 * 1) / (2 + 4 * 3))],
-    ids=["decode", "together", "workload"],
+    [((), 1 / 2), (("--workload", "prompt=4,answer=1"), (1 + 4 * 1) / (2 + 4 * 3))],
+    ids=["decode", "workload"],
 )
 def test_a_plan_goes_by_the_costs_that_are_given(
     thirteen: Commands, made: tuple[Path, Path], tmp_path: Path, options: tuple[str, ...], speed: float
 ) -> None:
     """The speed is relative to Q4_K, a type that matrices of this width cannot have."""
-    cost = {"layer": 2.0, "layer_together": 4.0, "layer_prefill": 3.0}
+    cost = {"layer": 2.0, "layer_prefill": 3.0}
     costs = {part: {"Q4_K": 1.0, "Q4_0": other, "Q8_0": other} for part, other in cost.items()}
-    costs |= {part: dict.fromkeys(("Q4_K", "Q4_0", "Q8_0"), 1e-9) for part in ("output", "output_together")}
+    costs["output"] = dict.fromkeys(("Q4_K", "Q4_0", "Q8_0"), 1e-9)
     source = dict.fromkeys(("cpu", "date", "build"), "")
     (table := tmp_path / "costs.json").write_text(json.dumps({"target": "x86", **source, **costs}))
     model, importance = made

@@ -99,13 +99,13 @@ def test_the_cost_table_can_be_read_again(report, tmp_path):
 def test_costs_are_recovered_from_times_computed_from_them():
     """The times have a drift from round to round that is the same for all models."""
     shape, types = ProbeShape(), (Q4_K, Q8_0)
-    phases = np.array([0.25, 1.0, 0.5])  # relative cost of a token in prefill, decode and batched decode
+    phases = np.array([0.25, 1.0])  # relative cost of a token in prefill and decode
     minimal = count_matrix_weights(shape.minimal)
     weights = [count_matrix_weights(model) - minimal for model in (shape.all_layers, shape.all_output)]
     costs = {Q4_K: (0.03, 0.04), Q8_0: (0.06, 0.05)}
     models = [w * ns * 1e-9 for type_ in types for w, ns in zip(weights, costs[type_], strict=True)]
     drift = np.array([1.0, 1.2, 0.9, 1.1, 0.8])[:, None, None]
-    times = np.array([0.0, *models])[:, None] * phases * drift + 1e-4  # (rounds, models, 3)
+    times = np.array([0.0, *models])[:, None] * phases * drift + 1e-4  # (rounds, models, 2)
     found = _costs(shape, types, times)
     for type_, cost in zip(types, found, strict=True):
         layer, output = costs[type_]
@@ -115,12 +115,10 @@ def test_costs_are_recovered_from_times_computed_from_them():
         assert cost.layer.ratio.low == pytest.approx(cost.layer.ratio.high)  # the drift cancels
         assert cost.output.ratio.estimate == pytest.approx(output / 0.04)
         assert cost.prefill.estimate == pytest.approx(layer / 0.03)
-        assert cost.layer_together.ns_per_weight == pytest.approx(layer / 2)
-        assert cost.output_together.ns_per_weight == pytest.approx(output / 2)
 
 
 def test_models_no_slower_than_the_minimal_one_still_have_finite_costs():
-    times = np.full((5, 3, 3), 1e-3)
+    times = np.full((5, 3, 2), 1e-3)
     (cost,) = _costs(TINY, (Q4_K,), times)
     assert 0 < cost.layer.ns_per_weight < 1e9 and cost.layer.ratio.estimate == 1
 

@@ -56,7 +56,6 @@ def test_arm_costs_are_no_less_than_the_bytes_and_a_type_without_quick_kernels_c
             assert cost > 0.999 * block_bytes / block  # rounded to four digits
     assert not {"IQ3_S", "IQ3_XXS", "IQ2_S"} & set(table.layer)
     assert table.layer["Q4_0"] == table.layer["Q4_K"] < table.layer["Q2_K"]  # which has fewer bytes
-    assert table.together().layer["Q8_0"] < table.together().layer["Q4_K"]  # as reading is shared
     assert table.for_answers(AnswerWorkload(200, 50)).layer["Q4_K"] > 4 * table.layer_prefill["Q4_K"]
 
 
@@ -160,16 +159,6 @@ def test_a_missing_file_and_an_unknown_target_are_refused(tmp_path):
         read_costs(tmp_path / "none.json")
     with pytest.raises(OutputError, match="--target: 'gpu' is not a target"):
         costs_for("gpu")
-
-
-def test_a_table_for_several_sequences_replaces_the_costs(cost_file):
-    both = GOOD | {"layer_together": {"Q4_K": 0.01}, "output_together": {"Q4_K": 0.02, "Q4_0": 0.01}}
-    table = read_costs(cost_file(both)).together()
-    assert (table.layer, table.output) == (both["layer_together"], both["output_together"])
-    with pytest.raises(OutputError, match="the costs for x86 are for one sequence at a time, not for 8"):
-        read_costs(cost_file(GOOD)).together()
-    with pytest.raises(OutputError, match="output_together: Q4_K is missing"):
-        read_costs(cost_file(both | {"output_together": {"Q4_0": 1.0}}))
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ OPTIONS = {
 
 
 def refusal(size):
-    target = SizeTarget(parse_file_size(size), "balanced", costs_for("x86"))
+    target = SizeTarget(parse_file_size(size), None, costs_for("x86"))
     with pytest.raises(OutputError) as raised:
         plan_for_size(SPECS, OPTIONS, target, 1_000_000, measured=True)
     return str(raised.value)
