@@ -274,9 +274,7 @@ async def collect_vote(request: HttpRequest, vote: MajorityVote) -> Answer:
     return ensure_completed(await abort_on_disconnect(request, vote, vote.handles))
 
 
-async def abort_on_disconnect(
-    request: HttpRequest, result: Awaitable[T], handles: Sequence[Handle]
-) -> T:
+async def abort_on_disconnect(request: HttpRequest, result: Awaitable[T], handles: Sequence[Handle]) -> T:
     """Wait for a result, and abort the requests when the client disconnects first.
 
     Raises:

@@ -20,9 +20,7 @@ def format_event(data: Any, name: str = "") -> str:
 class EventStream(AnswerStream):
     """Stream of events."""
 
-    def __init__(
-        self, events: AsyncIterator[str], handles: Sequence[Handle], error_name: str = ""
-    ) -> None:
+    def __init__(self, events: AsyncIterator[str], handles: Sequence[Handle], error_name: str = "") -> None:
         """Create the response.
 
         Args:

@@ -14,7 +14,6 @@ from ..console import (
     show_fields,
     show_file,
     show_result,
-    show_text,
     stage_bars,
     warn,
 )

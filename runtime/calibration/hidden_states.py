@@ -4,8 +4,7 @@ The outputs of ffn_gate and ffn_up are kept too, in float16: to compute them aga
 them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -84,46 +83,26 @@ def compute_hidden_states(
         OutputError: the folder cannot be written, or the disk is full.
     """
     kept, layers = HiddenStates(folder), weights.shape.layers
-    with lane_pool(threads) as pool:
-        for index, states in enumerate(layer_states(weights, chunks, pool, kept.save_ffn)):
-            kept.save(index, states)
-            if index:
-                progress(index, layers)
-    return kept
-
-
-def layer_states(
-    weights: DecoderWeights,
-    chunks: Sequence[Chunk],
-    pool: ThreadPoolExecutor,
-    keep: Callable[[int, int, LayerActivations], None] = lambda layer, chunk, made: None,
-) -> Iterator[list[Array]]:
-    """Yield the hidden states of all chunks before each layer, and those after the last.
-
-    Args:
-        weights: the model.
-        chunks: the text.
-        pool: threads that compute.
-        keep: called by these threads with a layer, a chunk's place and what the layer computes for it.
-
-    Raises:
-        ModelFileError: the states are not finite.
-    """
     states = _look_up(weights, chunks)
-    yield states
-    for index in range(weights.shape.layers):
-        layer = DecoderLayer(weights, index, pool)
+    kept.save(0, states)
+    with lane_pool(threads) as pool:
+        for index in range(layers):
+            layer = DecoderLayer(weights, index, pool)
 
-        def run(chunk: int, layer: DecoderLayer = layer, states: Sequence[Array] = states) -> Array:
-            with np.errstate(all="ignore"):  # what is not finite is reported below
-                made = layer.forward(states[chunk])
-                keep(layer.index, chunk, made)
-                return layer.output(made)
+            def run(chunk: int, layer: DecoderLayer = layer, states: Sequence[Array] = states) -> Array:
+                with np.errstate(all="ignore"):  # what is not finite is reported below
+                    made = layer.forward(states[chunk])
+                    kept.save_ffn(layer.index, chunk, made)
+                    return layer.output(made)
 
-        states = list(pool.map(run, range(len(chunks))))
-        if not all(np.isfinite(one).all() for one in states):
-            raise ModelFileError(f"the model's activations are not finite numbers: those after layer {index}")
-        yield states
+            states = list(pool.map(run, range(len(chunks))))
+            if not all(np.isfinite(one).all() for one in states):
+                raise ModelFileError(
+                    f"the model's activations are not finite numbers: those after layer {index}"
+                )
+            kept.save(index + 1, states)
+            progress(index + 1, layers)
+    return kept
 
 
 def _look_up(weights: DecoderWeights, chunks: Sequence[Chunk]) -> list[Array]:

@@ -230,7 +230,8 @@ class Engine:
             stop: strings that end the answer, and are not part of it.
             calculator: whether arithmetic in the answer, such as "12 * 13 =", is completed with its exact
                 result instead of the model's tokens.
-            grammar: constrains the answer, from grammar.from_schema(), from_lark() or from_regex(); turns the calculator off. The answer is cut short if max_tokens are used up.
+            grammar: constrains the answer, from grammar.from_schema(), from_lark() or from_regex(); turns
+                the calculator off. The answer is cut short if max_tokens are used up.
             adapter: a name of the engine's adapters, or "base" for none; by default the engine's own adapter.
             namespace: namespace of the prefix cache: nobody else learns whether the prompt was asked before.
 

@@ -37,9 +37,7 @@ def _message(message: ChatMessage, path: str) -> Message:
     if message.content is None and not message.tool_calls:
         raise HttpError(400, f"{path}.content is missing", param=f"{path}.content")
     if message.tool_calls and message.role != "assistant":
-        raise HttpError(
-            400, f"{path}.tool_calls is only for the role assistant", param=f"{path}.tool_calls"
-        )
+        raise HttpError(400, f"{path}.tool_calls is only for the role assistant", param=f"{path}.tool_calls")
     if (message.role == "tool") == (message.tool_call_id is None):
         raise HttpError(
             400,

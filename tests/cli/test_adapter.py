@@ -14,7 +14,6 @@ from thirteen.convert.adapter.short_code import ShortCode, basis_fingerprint, en
 from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
 from thirteen.convert.pipeline import convert
 from thirteen.convert.provenance import SourceIds
-from thirteen.errors import OutputError
 
 from ..commands import CommandResult, Commands
 from ..convert.peft_adapters import read_gguf, save_random_adapter

@@ -11,8 +11,6 @@ from thirteen.models.fetch import embedded
 from thirteen.runtime.engine.engine import Engine
 
 from ..byte_level import byte_names
-from ..server import serving
-from ..server.serving import RunningServer, serve_engine
 from .fakes import fake_engines
 
 LAYERS, EMBEDDING, FEED_FORWARD, HEADS, KEY_HEADS, HEAD, CONTEXT = 2, 64, 96, 4, 2, 16, 256
@@ -132,20 +130,6 @@ def ending(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., P
 def smollm2() -> Path:
     """Path of SmolLM2-135M-Instruct, Q4_1."""
     return embedded()
-
-
-@pytest.fixture(scope="module")
-def smollm2_server(smollm2: Path) -> Iterator[RunningServer]:
-    """HTTP server of SmolLM2, as model "smollm2"."""
-    with serving.open_engine(smollm2) as engine, serve_engine(engine, name="smollm2") as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def tiny_server(tiny: Path) -> Iterator[RunningServer]:
-    """HTTP server of the tiny model, as model "tiny"."""
-    with serving.open_engine(tiny, context=256) as engine, serve_engine(engine, name="tiny") as server:
-        yield server
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from threading import Event
 from threading import enumerate as enumerate_threads
 from time import sleep
 from typing import ClassVar, Self, Unpack, cast
-from zlib import crc32
 
 import numpy as np
 import pytest

@@ -1,7 +1,6 @@
 """LangChain's ChatOpenAI: answers, streams, schemas, tools and the Responses API."""
 
 import asyncio
-import json
 from functools import reduce
 from operator import add
 from typing import Literal
