@@ -26,9 +26,8 @@ class MergedModel(MergedView):
         vocabulary: VocabularyList | None,
         *,
         search_scales: bool = False,
-        refine: bool = False,
     ) -> None:
-        self._settings = scale_fields(searched=search_scales, refine=refine)
+        self._settings = scale_fields(searched=search_scales)
         super().__init__(base, folder, adapter_id, vocabulary)
         self.importance = fitting_importance(read_importance(importance), self.base) if importance else None
         if search_scales and not (self.importance and self.importance.covariance_blocks):

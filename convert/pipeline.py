@@ -97,7 +97,6 @@ def plan_conversion(  # noqa: PLR0913 - inputs of a conversion
     adapter: Path | None = None,
     vocabulary: VocabularyList | None = None,
     search_scales: bool = False,
-    refine: bool = False,
     ids: SourceIds = DEFAULT_IDS,
     threads: int | None = None,
     progress: Progress = no_progress,
@@ -116,7 +115,6 @@ def plan_conversion(  # noqa: PLR0913 - inputs of a conversion
         importance,
         vocabulary,
         search_scales=search_scales,
-        refine=refine,
     )
     with worker_pool(threads) as pool:
         tensors, prediction = plan_for_file_size(model, target, pool, progress)
@@ -133,7 +131,6 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
     adapter: Path | None = None,
     vocabulary: VocabularyList | None = None,
     search_scales: bool = False,
-    refine: bool = False,
     ids: SourceIds = DEFAULT_IDS,
     threads: int | None = None,
     progress: Progress = no_progress,
@@ -150,7 +147,6 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
         adapter: a PEFT folder.
         vocabulary: the tokens that the file keeps; by default all.
         search_scales: also search the scales of blocks, with the errors that are left after feedback.
-        refine: leave room in the metadata for what TunableWeights.write() adds.
         ids: names of base and adapter in the provenance.
         threads: number of worker threads; by default one per usable processor.
         progress: called with the weights done and in all; with a size, first with the matrices measured and
@@ -171,7 +167,6 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
         importance,
         vocabulary,
         search_scales=search_scales,
-        refine=refine,
     )
     with worker_pool(threads) as pool:
         base_sha256 = pool.submit(checkpoint.sha256)

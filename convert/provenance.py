@@ -104,20 +104,14 @@ def _text_fields(values: Mapping[str, object]) -> dict[str, Field]:
     return {key: Field(value, _TEXT) for key, value in provenance_entries(values).items()}
 
 
-def scale_fields(*, searched: bool, refine: bool) -> dict[str, Field]:
-    """Metadata of a file whose scales are searched, or will be tuned."""
-    fields = {_SCALES: Field(_SEARCHED, _TEXT)} if searched else {}
-    return fields | (refine_fields(0) if refine else {})
+def scale_fields(*, searched: bool) -> dict[str, Field]:
+    """Metadata of a file whose scales are searched."""
+    return {_SCALES: Field(_SEARCHED, _TEXT)} if searched else {}
 
 
 def has_searched_scales(metadata: Mapping[str, object]) -> bool:
     """Whether the scales of a file with this metadata were searched."""
     return metadata.get(_SCALES) == _SEARCHED
-
-
-def refine_fields(steps: int) -> dict[str, Field]:
-    """Metadata of a file whose scales are tuned; its size does not depend on the number of steps."""
-    return {"thirteen.refine.steps": Field(steps, GGUFValueType.UINT32)}
 
 
 def provenance_entries(values: Mapping[str, object]) -> dict[str, str]:
