@@ -17,7 +17,7 @@ WHEELS = $(or $(THIRTEEN_CACHE),$(HOME)/.cache/thirteen)/wheels/$(PROCESSOR)
 
 # Where `make lock`, `make sbom` and `make oldest` keep uv and cyclonedx-py.
 TOOLS := .venv-tools/bin
-.PHONY: demo test quick lint check format wheel npm oldest lock sbom soak fuzz sanitize interop arm arm-costs vulkan screenshot screenshot-web clean
+.PHONY: demo test quick lint check format wheel oldest lock sbom soak fuzz sanitize interop arm arm-costs vulkan screenshot screenshot-web clean
 
 demo: $(VENV)/run
 	$(BIN)/thirteen demo
@@ -51,11 +51,6 @@ wheel:
 	CMAKE_ARGS=-DGGML_NATIVE=ON $(BIN)/python -m pip wheel --disable-pip-version-check --no-cache-dir --no-deps \
 	  --find-links "$$folder" --wheel-dir "$$folder" '$(LLAMA)'
 
-# The JavaScript package, build/thirteen-web-*.tgz: apt-get install npm
-npm: $(VENV)/run
-	$(BIN)/thirteen web --npm build/thirteen-web
-	npm pack --pack-destination build ./build/thirteen-web
-
 # All tests with the oldest versions that pyproject.toml allows, in an environment of its own.
 oldest: .venv-oldest/test
 	.venv-oldest/bin/pytest $(PARALLEL)
@@ -83,8 +78,7 @@ fuzz: $(VENV)/fuzz
 sanitize: $(VENV)/test
 	$(BIN)/python tests/fuzz/sanitize.py
 
-# GGUF files of this project in other loaders, and the JavaScript package in a newer Node.js and under TypeScript:
-# node-llama-cpp, node and typescript from npm, xllamacpp from PyPI. They are downloaded once.
+# GGUF files of this project in other loaders: node-llama-cpp from npm, xllamacpp from PyPI. They are downloaded once.
 interop: $(VENV)/test
 	$(BIN)/pytest -m interop -s tests/interop
 

@@ -15,59 +15,40 @@ app = typer.Typer()
 
 @app.command(
     "web",
-    epilog=options.example(
-        "web my-model.gguf --out site", "web my-model.gguf --serve", "web --npm thirteen-web"
-    ),
+    epilog=options.example("web my-model.gguf --out site", "web my-model.gguf --serve"),
 )
 def web(
     ctx: typer.Context,
-    model: Annotated[
-        Path | None, typer.Argument(metavar="[MODEL]", help="GGUF file of at most 2 GB; none for --npm.")
-    ] = None,
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file of at most 2 GB.")],
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder to write, for any static host.")
     ] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve the page locally, with the headers that threads require.")
     ] = False,
-    npm: Annotated[
-        Path | None,
-        typer.Option(
-            "--npm", help="Folder to write: the JavaScript package, which loads such a page's model."
-        ),
-    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of --serve; 0 picks a free one.")] = 8081,
     name: Annotated[str | None, typer.Option(help="Model name. Default: the file name.")] = None,
     context: options.Context = 2048,
     wllama: Annotated[
-        Path | None, typer.Option(help="Archive of the npm package. Default: downloaded once by npm.")
+        Path | None, typer.Option(help="Archive of wllama's npm package. Default: downloaded once by npm.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write a web page or a JavaScript package that runs a model.
+    """Write a web page that runs a model.
 
     After the first visit, the page works offline.
     """
     from ..files.temporary_folder import temporary_folder
-    from ..web.npm_package import write_package
     from ..web.site import write_site
     from ..web.static_server import serve_folder
     from ..web.wllama import wllama_files
 
-    if npm is not None:
-        if model is not None or folder is not None or serve:
-            raise typer.BadParameter("web: --npm goes without MODEL, --out and --serve")
-        options.refuse_given(ctx, ("port", "name", "context"), "it is not for --npm")
-        show_fields(as_json, asdict(write_package(npm, wllama_files(wllama))))
-        return
-    if model is None:
-        raise typer.BadParameter("web: give MODEL, or --npm")
     if folder is None and not serve:
         raise typer.BadParameter("web: give --out, --serve or both")
     if not serve:
         options.refuse_given(ctx, ("port",), "requires --serve")
     if folder is None:
-        options.refuse_given(ctx, ("as_json",), "requires --out or --npm")
+        options.refuse_given(ctx, ("as_json",), "requires --out")
     with nullcontext(folder) if folder else temporary_folder("web") as target:
         with progress_bar("writing") as progress:
             engine = wllama_files(wllama)

@@ -23,7 +23,6 @@ DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "deploy" / "README.md",
-    ROOT / "web" / "npm" / "README.md",
 ]
 PACKAGES = ("bench", "cli", "convert", "files", "models", "runtime", "stats", "web", "workflows", "tests")
 PLACEHOLDERS = {"…": "x", "FILE.jsonl": "f.jsonl", "DIR": "d", "N": "1"}

@@ -1,4 +1,4 @@
-"""JavaScript modules that the static site and the npm package have in common."""
+"""JavaScript modules that run a model without a page."""
 
 from pathlib import Path
 

@@ -822,11 +822,8 @@ COMMANDS = {
                 "--effort: requires --size, --calibration or --search-scales",
             ),
             (("importance", "BASE", "--fetch"), ("--threads", "2"), "--fetch takes no other option"),
-            (("web", "--npm", "OUT/x"), ("--name", "a"), "--name: it is not for --npm"),
-            (("web", "--npm", "OUT/x"), ("--context", "64"), "--context: it is not for --npm"),
-            (("web", "--npm", "OUT/x"), ("--port", "0"), "--port: it is not for --npm"),
             (("web", "MODEL", "--out", "OUT/x"), ("--port", "0"), "--port: requires --serve"),
-            (("web", "MODEL", "--serve"), ("--json",), "--json: requires --out or --npm"),
+            (("web", "MODEL", "--serve"), ("--json",), "--json: requires --out"),
             (
                 ("adapter", "export", "BASE", "--base", "BASE", "-o", "OUT/x.gguf"),
                 ("--threads", "2"),

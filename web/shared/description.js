@@ -7,13 +7,12 @@ import { LoadError, reasonOf } from "./errors.js";
  *
  * @param {string} base address of the model's folder.
  * @param {AbortSignal} signal aborts the request.
- * @param {typeof fetch} [get] what fetches the description.
  * @returns {Promise<object>} as Model.load() and modelBlob() take it.
  * @throws {LoadError} there is no connection, or no model at the address.
  */
-export async function fetchDescription(base, signal, get = fetch) {
+export async function fetchDescription(base, signal) {
   const address = descriptionAddress(base);
-  const response = await get(address, { signal }).catch(async (error) => {
+  const response = await fetch(address, { signal }).catch(async (error) => {
     signal.throwIfAborted();
     const stored = await globalThis.caches?.match(address).catch(() => null);
     if (stored) return stored;

@@ -5,7 +5,7 @@ import { expandTypes } from "./expand.js";
 import { Wllama } from "./wllama/index.min.js";
 
 const NO_LOGGER = { debug() {}, log() {}, warn() {}, error() {} };
-const BROWSER = { wasm: new URL("wllama/wllama.wasm", import.meta.url).href };
+const WASM = new URL("wllama/wllama.wasm", import.meta.url).href;
 const SETTINGS = {
   n_batch: 64,
   n_parallel: 1,
@@ -20,13 +20,11 @@ const SETTINGS = {
  * @param {Blob} blob the GGUF.
  * @param {{context: number, kv?: string, file_bytes: number, needed_bytes: number}} description `kv`: type of the KV
  *   cache.
- * @param {{wasm: string, cacheManager?: object}} [environment] address of wllama's code, and wllama's storage,
- *   which is not used.
  * @returns {Promise<Wllama>}
  * @throws {Error} there is too little memory, or llama.cpp rejects the file.
  */
-export async function loadEngine(blob, description, { wasm, cacheManager } = BROWSER) {
-  const wllama = new Wllama({ default: wasm }, { suppressNativeLog: true, logger: NO_LOGGER, cacheManager });
+export async function loadEngine(blob, description) {
+  const wllama = new Wllama({ default: WASM }, { suppressNativeLog: true, logger: NO_LOGGER });
   wllama.setCompat(null); // otherwise wllama downloads a fallback build from another site
   try {
     const expanded = await expandTypes(blob, expandedBytesMax(description));

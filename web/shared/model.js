@@ -30,46 +30,15 @@ export class Model {
    *
    * @param {Blob} blob the GGUF.
    * @param {{name: string, context: number, file_bytes: number, needed_bytes: number}} description
-   * @param {{wasm: string, cacheManager?: object}} [environment] address of wllama's code, and wllama's storage,
-   *   which is not used.
    * @returns {Promise<Model>}
    * @throws {ModelError} there is too little memory, or the file is not a supported model.
    */
-  static async load(blob, description, environment) {
+  static async load(blob, description) {
     try {
-      return new Model(await loadEngine(blob, description, environment), description);
+      return new Model(await loadEngine(blob, description), description);
     } catch (error) {
       throw new ModelError(`The model could not be loaded: too little memory, or a damaged file (${error.message}).`);
     }
-  }
-
-  /** Free the memory. A question after it is rejected. */
-  async close() {
-    await this.#engine?.exit();
-    this.#engine = null;
-  }
-
-  /**
-   * Ask a question: the pieces of the answer's text as they come, and the answer as the generator's result.
-   *
-   * @param {string} question
-   * @param {{turns?: Array<{question: string, answer: string}>, signal?: AbortSignal}} [options]
-   */
-  async *ask(question, { turns, signal } = {}) {
-    for await (const { event, data } of this.events(question, { turns, signal })) {
-      if (event === "text") yield data.text;
-      if (event === "answer") return data;
-    }
-  }
-
-  /**
-   * Ask a question and wait for the answer.
-   *
-   * @param {string} question
-   * @param {{turns?: Array<object>, votes?: number, signal?: AbortSignal}} [options]
-   */
-  async answer(question, options = {}) {
-    for await (const { event, data } of this.events(question, options)) if (event === "answer") return data;
   }
 
   /**
@@ -85,7 +54,6 @@ export class Model {
    *   throws the signal's reason.
    */
   async *events(question, { turns = [], votes = 1, signal } = {}) {
-    if (!this.#engine) throw new ModelError("The model is closed.");
     if (this.#busy) throw new ModelError("The model is answering another question.");
     this.#busy = true;
     try {

@@ -12,11 +12,10 @@ const CACHE_PREFIX = "thirteen-model-";
  * @param {string} base address of the folder with the parts.
  * @param {AbortSignal} signal aborts the download; complete parts stay cached.
  * @param {(bytes: number) => void} onProgress called with the number of bytes available so far.
- * @param {typeof fetch} [get] what fetches a part.
  * @returns {Promise<{blob: Blob, cached: boolean}>} `cached`: all is cached for offline use.
  * @throws {LoadError} there is no connection, or a part does not match its hash.
  */
-export async function modelBlob(model, base, signal, onProgress, get = fetch) {
+export async function modelBlob(model, base, signal, onProgress) {
   const cache = await openCache(model.sha256);
   const blobs = [];
   let cached = cache !== null;
@@ -26,7 +25,7 @@ export async function modelBlob(model, base, signal, onProgress, get = fetch) {
     const before = totalSize(blobs);
     let blob = cache && (await cachedPart(cache, part));
     if (!blob) {
-      blob = await downloadPart(part, signal, (bytes) => onProgress(before + bytes), get);
+      blob = await downloadPart(part, signal, (bytes) => onProgress(before + bytes));
       cached &&= await put(cache, part.url, blob);
     }
     blobs.push(blob);
@@ -66,16 +65,16 @@ async function cachedPart(cache, part) {
   return null;
 }
 
-async function downloadPart(part, signal, onProgress, get) {
+async function downloadPart(part, signal, onProgress) {
   for (const cache of ["default", "reload"]) {
-    const blob = await fetchPart(part, { signal, cache }, onProgress, get);
+    const blob = await fetchPart(part, { signal, cache }, onProgress);
     if ((await hash(blob)) === part.sha256) return blob;
   }
   throw new LoadError(`A part of the model (${part.name}) is damaged on the server: try again later.`);
 }
 
-async function fetchPart(part, options, onProgress, get) {
-  const response = await received(get(part.url, options), part, options.signal);
+async function fetchPart(part, options, onProgress) {
+  const response = await received(fetch(part.url, options), part, options.signal);
   if (!response.ok) throw new LoadError(`A part of the model is missing: ${part.name}, status ${response.status}.`);
   const [chunks, reader] = [[], response.body.getReader()];
   for (let bytes = 0; ; ) {

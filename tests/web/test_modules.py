@@ -1,0 +1,189 @@
+"""The modules that run a model without a page, in Node.js: checked equations, votes, aborts, downloads."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from thirteen.runtime.arithmetic.notation import PATH
+from thirteen.web.shared_modules import shared_modules
+
+from ..runtime.arithmetic.hostile_pieces import ANSWER_PIECES, EQUATION_PIECES
+from .arithmetic_vectors import FILE
+
+NODE = shutil.which("node")
+NODE_TEST = pytest.mark.skipif(NODE is None, reason="needs Node.js")
+RunNode = Callable[[str, list[Any]], list[Any]]
+
+
+@pytest.fixture(scope="module")
+def run_node(tmp_path_factory: pytest.TempPathFactory) -> RunNode:
+    """run_node(function, arguments): call a JavaScript function once for each argument."""
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / "wllama").mkdir()
+    files = shared_modules() | {"package.json": b'{"type": "module"}'}
+    for name, content in (files | {"wllama/index.min.js": b"export class Wllama {}"}).items():
+        (folder / name).write_bytes(content)
+
+    def run(function: str, arguments: list[Any]) -> list[Any]:
+        script = f"""import {{ readFileSync }} from "node:fs";
+import {{ checkClaim }} from "./calculator.js";
+const results = JSON.parse(readFileSync(0, "utf8")).map({function});
+console.log(JSON.stringify(await Promise.all(results)));"""
+        done = subprocess.run(
+            [str(NODE), "--input-type=module", "--eval", script],
+            cwd=folder,
+            input=json.dumps(arguments),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=900,
+        )
+        assert done.returncode == 0, done.stderr
+        result: list[Any] = json.loads(done.stdout)
+        return result
+
+    return run
+
+
+def test_the_tables_are_those_of_python() -> None:
+    code = shared_modules()["notation.js"].decode()
+    tables = json.loads(code.removeprefix("export default ").removesuffix(";\n"))
+    assert tables == json.loads(PATH.read_text("utf-8"))
+
+
+@NODE_TEST
+def test_checks_are_those_of_python(run_node: RunNode) -> None:
+    expected = json.loads(FILE.read_text("utf-8"))
+    found = run_node("(text) => checkClaim(text)", [vector["text"] for vector in expected])
+    results = [{"text": vector["text"], **result} for vector, result in zip(expected, found, strict=True)]
+    assert results == expected
+
+
+SECONDS = """({ text, ends }) => {
+  const start = process.cpuUsage();
+  for (const end of ends) checkClaim(text + end);
+  return process.cpuUsage(start).user / 1e6;
+}"""
+
+
+@NODE_TEST
+@pytest.mark.slow
+def test_time_is_linear_in_hostile_text(run_node: RunNode) -> None:
+    """Backtracking over 50 kB would take minutes of the processor."""
+    pieces = list(dict.fromkeys((*EQUATION_PIECES, *ANSWER_PIECES)))
+    texts = [{"text": piece * (50_000 // len(piece)), "ends": ["= 1", "}"]} for piece in pieces]
+    seconds = dict(zip(pieces, run_node(SECONDS, texts), strict=True))
+    assert max(seconds.values()) < 10, max(seconds, key=lambda piece: seconds[piece])
+
+
+VOTES = """async (answers) => {
+  const { Model } = await import("./model.js");
+  async function createChatCompletion({ seed, onData }) {
+    const [content, finish_reason] = answers[seed];
+    onData({ choices: [{ delta: { content } }] });
+    onData({ choices: [{ finish_reason }] });
+  }
+  const model = new Model({ createChatCompletion }, { name: "fake", context: 512 });
+  let answer;
+  for await (const { data } of model.events("1 + 1", { votes: answers.length })) answer = data;
+  return [answer.value, answer.tally.votes, answer.tally.ended];
+}"""
+CUT, FIVE, SIX = ["The answer is 7.", "length"], ["The answer is 5.", "stop"], ["4 + 2 = 6", "stop"]
+CUT_SIX = ["4 + 2 = 6", "length"]
+NONE = ["I do not know.", "stop"]
+
+
+@NODE_TEST
+@pytest.mark.parametrize(
+    ("answers", "value", "votes", "ended"),
+    [
+        pytest.param([CUT, CUT, FIVE], "5", {"5": 1}, 3, id="answers that were cut off have no vote"),
+        pytest.param([CUT, CUT], "7", {"7": 2}, 2, id="without any vote all answers count"),
+        pytest.param([CUT, CUT_SIX], "6", {"6": 1, "7": 1}, 2, id="without any vote a verified value wins"),
+        pytest.param([NONE, NONE, CUT], None, {"7": 1}, 3, id="without any vote even no value may win"),
+        pytest.param([FIVE, SIX, CUT], "6", {"6": 1, "5": 1}, 3, id="a verified value wins a tie"),
+        pytest.param([FIVE, FIVE, SIX, SIX, SIX], "6", {"6": 3, "5": 2}, 5, id="most votes win"),
+        pytest.param([FIVE, FIVE, FIVE, SIX, SIX], "5", {"5": 3}, 3, id="a decided vote ends"),
+        pytest.param([FIVE, FIVE, SIX, SIX], "6", {"6": 2, "5": 2}, 4, id="a vote that may be tied goes on"),
+    ],
+)
+def test_a_vote_is_the_engines(
+    run_node: RunNode, answers: list[list[str]], value: str | None, votes: dict[str, int], ended: int
+) -> None:
+    assert run_node(VOTES, [answers]) == [[value, votes, ended]]
+
+
+ABORTED = """async (text) => {
+  const { Model } = await import("./model.js");
+  const createChatCompletion = ({ abortSignal, onData }) => new Promise((_, reject) => {
+    abortSignal.addEventListener("abort", () => reject(new Error("Operation aborted")));
+    onData({ choices: [{ delta: { content: text } }] });
+  });
+  const model = new Model({ createChatCompletion }, { name: "fake", context: 512 });
+  const stop = new AbortController();
+  try {
+    for await (const _ of model.events("1 + 1", { signal: stop.signal })) stop.abort();
+  } catch (error) { return error.name; }
+}"""
+
+
+@NODE_TEST
+def test_an_abort_is_no_failure_of_the_model(run_node: RunNode) -> None:
+    """It was a ModelError, while an aborted load threw an AbortError."""
+    assert run_node(ABORTED, ["2"]) == ["AbortError"]
+
+
+FETCHES = """async (fault) => {
+  const { modelBlob } = await import("./parts.js");
+  const failure = new TypeError("fetch failed", { cause: new Error("no such file") });
+  globalThis.fetch = async (address) => {
+    if (address.endsWith("request.bin")) throw failure;
+    const failing = new ReadableStream({ pull: () => Promise.reject(failure) });
+    return new Response(address.endsWith("body.bin") ? failing : "content");
+  };
+  const onProgress = () => { if (fault === "progress") throw new RangeError("of the caller"); };
+  const model = { sha256: "0", parts: [{ name: `${fault}.bin`, sha256: "0" }] };
+  const { signal } = new AbortController();
+  return modelBlob(model, "http://localhost/", signal, onProgress).catch((error) =>
+    `${error.constructor.name} ${error.message}`);
+}"""
+
+
+@NODE_TEST
+def test_a_failed_download_tells_why(run_node: RunNode) -> None:
+    """All was an unreachable network: a missing file, and an error of the caller's onProgress too."""
+    *failed, progress = run_node(FETCHES, ["request", "body", "progress"])
+    cause = "LoadError A part of the model cannot be fetched, {}.bin: no such file."
+    assert failed == [
+        f"{cause.format(name)} Check the connection and try again." for name in ("request", "body")
+    ]
+    assert progress == "RangeError of the caller"
+
+
+DESCRIPTIONS = """async (bodies) => {
+  const { fetchDescription } = await import("./description.js");
+  const found = [];
+  for (const body of bodies) {
+    globalThis.fetch = async () => new Response(body);
+    const description = fetchDescription("http://localhost/", new AbortController().signal);
+    const sentence = (error) => `${error.constructor.name} ${error.message}`;
+    found.push(await description.then(({ name }) => name, sentence));
+  }
+  return found;
+}"""
+
+
+@NODE_TEST
+def test_what_describes_no_model_is_a_sentence(run_node: RunNode) -> None:
+    """A host's page for missing files, and null, were other errors on the web page."""
+    good = {
+        **{"name": "x", "sha256": "0", "file_bytes": 1, "needed_bytes": 1, "context": 1},
+        "parts": [{"name": "parts/a.bin", "sha256": "0"}],
+    }
+    bad = [json.dumps(good | {"parts": [{}]}), "<!doctype html>", "null", "{}"]
+    (found,) = run_node(DESCRIPTIONS, [[json.dumps(good), *bad]])
+    none = "LoadError There is no model at http://localhost/: model.json describes none."
+    assert found == ["x", none, none, none, none]
