@@ -17,7 +17,6 @@ from ..errors import OutputError
 from ..files.atomic_write import atomic_write
 
 if TYPE_CHECKING:
-    from .grpo import GrpoResult, GrpoSettings
     from .job import TrainingJob
     from .npg import NpgResult
     from .sft import SftResult
@@ -68,7 +67,6 @@ def tune_card(job: "TuneJob", result: "TuneResult", command: str, data: str) -> 
     before, after = held.accuracy
     numbers = result.best.numbers.astype(np.float32)
     origin, model = job.basis.origin, job.model.name
-    source = job.contrast.rollouts.path.name if job.contrast else data
     code = encode_short_code(ShortCode(origin.name, basis_fingerprint(origin.id), numbers))
     return f"""{_front_matter(job.base_id, "tinylora")}# {job.out.name}
 A TinyLoRA adapter of {len(numbers)} numbers over {job.base_id}.
@@ -86,7 +84,7 @@ candidate a run-time adapter.
 | spent | |
 | --- | --- |
 | generations | {result.search.generation}, with {result.search.restarts} restarts |
-| questions put to candidates | {result.questions:,} of {source} |
+| questions put to candidates | {result.questions:,} of {data} |
 | time | {result.seconds / 60:.0f} minutes, {result.model_share:.2f} of it in the model |
 | first step | {result.search.settings.sigma:.2g} |
 | chosen after generation | {result.best.generation} |
@@ -171,40 +169,3 @@ Its length is {kl:g} nats of KL divergence per token, to second order. It starts
 Expected, not measured: {gain} points of right ones among solutions sampled so ({low} to {high}, 95 %
 bootstrap over questions), to first order, by cross-validation over all questions asked.
 """
-
-
-def grpo_card(
-    job: "TrainingJob", result: "GrpoResult", settings: "GrpoSettings", command: str, data: str
-) -> str:
-    """The card of an adapter trained by rewards."""
-    recipe = job.recipe
-    return f"""{_front_matter(job.base_id, recipe.kind)}# {job.out.name}
-A {_KINDS[recipe.kind]} adapter of {result.trained_numbers:,} trained numbers over {job.base_id}.
-
-## How it was made
-By GRPO (trl), rewarded for a right final answer, at a learning rate of {recipe.learning_rate}.
-
-```
-{command}
-```
-
-| a step | |
-| --- | --- |
-{_table(asdict(settings))}
-
-Time: {result.seconds / 60:.1f} minutes, since the last resume, {recipe.threads} threads.{_real_run(result)}
-
-## What it changed
-The mean reward of the first fifth of the steps was {result.first_mean:.3f}, of the last
-{result.last_mean:.3f}.
-"""
-
-
-def _real_run(result: "GrpoResult") -> str:
-    hours = result.real_run_hours
-    if hours is None:
-        return ""
-    return (
-        f" Three epochs of GSM8K, eight answers to a\nquestion, would take {hours:,.0f} hours at this pace: "
-        "they are a GPU's work."
-    )

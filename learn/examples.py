@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +14,7 @@ from ..errors import CheckpointError, one_line, shorten
 from ..files.progress import Progress, no_progress
 from ..models.rows import TrainingRow
 from ..runtime.engine.output_stream import sampled_mask
-from ..runtime.llama.logits import kept_tokens
-from ..runtime.request import FULL_DISTRIBUTION, Sampling
-from .rollout_rows import SampledRow
+from .rollouts import SampledRow
 
 if TYPE_CHECKING:
     import torch
@@ -167,7 +164,7 @@ def batches(examples: Sequence[Example], rows: int, seed: int) -> list[list[Exam
 
 
 def row_losses(
-    model: Any, batch: Sequence[Example], *, bf16: bool = False, sampling: Sampling = FULL_DISTRIBUTION
+    model: Any, batch: Sequence[Example], *, bf16: bool = False, temperature: float = 1.0
 ) -> torch.Tensor:
     """The negative log-likelihood of each example's answer.
 
@@ -175,8 +172,7 @@ def row_losses(
         model: transformers model.
         batch: the examples, computed in one forward pass.
         bf16: multiply matrices in bfloat16.
-        sampling: the likelihood is that after this temperature, above 0, and these cut-offs. A token of the
-            answer that they remove counts as if they kept it beside the others.
+        temperature: the likelihood is that at this temperature, above 0.
 
     Returns:
         Nats summed over the answer's tokens, (rows,).
@@ -196,21 +192,10 @@ def row_losses(
         hidden = decoded.last_hidden_state[row, column - 1]  # (answer tokens, width)
         logits = model.get_output_embeddings()(hidden)  # (answer tokens, vocabulary)
     logits, targets = logits.float(), ids[row, column]
-    if sampling != FULL_DISTRIBUTION:
-        # In place: a copy can take a gigabyte.
-        logits.masked_fill_(_cut_off(logits, targets, sampling), -math.inf).div_(sampling.temperature)
+    if temperature != 1:
+        logits.div_(temperature)  # in place: a copy can take a gigabyte
     losses = cross_entropy(logits, targets, reduction="none")
     return torch.zeros(len(batch)).index_add(0, row, losses)
-
-
-def _cut_off(logits: torch.Tensor, targets: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """Which tokens the sampling never chooses, (answer tokens, vocabulary), without the targets."""
-    import torch
-
-    removed = torch.ones(logits.shape, dtype=torch.bool)
-    for row, values in zip(removed, logits.detach().numpy(), strict=True):
-        row[torch.from_numpy(kept_tokens(values, sampling))] = False
-    return removed.scatter_(1, targets[:, None], value=False)
 
 
 def held_out_losses(

@@ -1,17 +1,20 @@
-"""A training job: the inputs, model set-up and output of supervised training and of GRPO."""
-# ruff: noqa: PLC0415 - torch and safetensors come with an extra
+"""A training job: its inputs, model set-up, output, and the checkpoints from which it resumes."""
+# ruff: noqa: PLC0415 - torch takes seconds to import, and comes with an extra as safetensors does
 
 from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ..convert.adapter.basis import Basis
 from ..convert.source.checkpoint import weights_sha256
+from ..errors import ThirteenError
+from ..files.atomic_write import atomic_write
 from ..files.disk_sync import sync_folder, sync_tree
 from ..files.output import check_folder, make_folder, output_errors
 from ..files.temporary_folder import locked_folder
@@ -89,3 +92,84 @@ class TrainingJob:
             for file in sorted(part.iterdir(), key=lambda file: file.suffix == ".safetensors"):
                 file.replace(self.out / file.name)  # the weights last
             sync_folder(self.out)
+
+
+@dataclass
+class TrainState:
+    """The state of a run between two steps."""
+
+    step: int
+    losses: list[float]
+    validation: list[float]
+    trained: list[Any]  # tensors
+    optimizer: dict[str, Any]
+
+
+@dataclass
+class ScoreState:
+    """The gradients of the first solutions, a tensor (solutions, numbers)."""
+
+    scores: Any
+
+
+State = TypeVar("State", TrainState, ScoreState)
+
+
+@dataclass(frozen=True)
+class TrainCheckpoint(Generic[State]):
+    """The checkpoint file of one run.
+
+    Attributes:
+        path: the file.
+        run: hash of all that the run's result depends on.
+        kind: class of the state.
+        every: steps, or batches of solutions, between two checkpoints.
+    """
+
+    path: Path
+    run: str
+    kind: type[State]
+    every: int = 10
+
+    def save(self, state: State) -> None:
+        """Write the state atomically; the folder is created if needed.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        import torch
+
+        make_folder(self.path.parent)
+        with output_errors(self.path, RuntimeError), atomic_write(self.path, exclusive=True) as file:
+            torch.save({"run": self.run, **vars(state)}, file)  # raises RuntimeError on a full disk
+
+    def load(self) -> State | None:
+        """The last state saved, or None.
+
+        Raises:
+            ThirteenError: the file is damaged or belongs to another run.
+        """
+        import torch
+
+        if not self.path.exists():
+            return None
+        try:
+            found = torch.load(self.path, weights_only=True)
+            run, state = found.pop("run"), self.kind(**found)
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            TypeError,
+            KeyError,
+            EOFError,
+            AttributeError,
+            pickle.UnpicklingError,
+        ):
+            raise ThirteenError(f"{self.path}: damaged checkpoint: delete it to start over") from None
+        if run != self.run:
+            raise ThirteenError(
+                f"{self.path}: checkpoint of a run with another base, basis, rows, recipe or --bf16, or of "
+                "an earlier version: delete it or choose another output"
+            )
+        return state

@@ -27,7 +27,7 @@ class SampledScores:
 
     Attributes:
         scores: gradient of each solution's log-likelihood by the trained numbers, (solutions, numbers), at
-            the temperature, and with the cut-offs, at which it was sampled.
+            the temperature at which it was sampled.
         advantages: weight of each solution, such that a question's weighted sum of scores estimates the
             gradient of its chance of a right solution, (solutions,).
         questions: the question of each, by number or text, (solutions,).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,9 @@ from ..convert.adapter.tinylora_folder import read_tinylora_numbers, write_tinyl
 from ..files.progress import Progress, no_progress
 from ..stats.interval import Interval
 from .examples import encode_sampled
-from .job import TrainingJob
+from .job import ScoreState, TrainCheckpoint, TrainingJob
 from .natural_gradient import SampledScores, natural_step
-from .resume import ScoreState, TrainCheckpoint
-from .rollout_rows import AdvantageRows
+from .rollouts import AdvantageRows
 from .solution_scores import solution_scores
 
 _CHECKPOINT = ".scores.pt"
@@ -35,8 +34,7 @@ class NpgResult:
         damping: of the Fisher matrix, as a fraction of its largest eigenvalue.
         gain: see NaturalStep.
         start: PEFT folder of the adapter that it started from; None for the base.
-        temperature: at which the solutions were sampled; gradient, divergence and gain are those there, with
-            the cut-offs of the sampling.
+        temperature: at which the solutions were sampled; gradient, divergence and gain are those there.
     """
 
     folder: Path
@@ -80,7 +78,7 @@ def train_npg(
     examples = [encode_sampled(tokenizer, row, calculator=job.recipe.calculator) for row in rows]
     identities = [example.identity for example in examples]
     numbers = None if start is None else start.tolist()
-    run = job.run_id(tokenizer.chat_template, identities, numbers, asdict(sampled.sampling))
+    run = job.run_id(tokenizer.chat_template, identities, numbers, sampled.temperature)
     checkpoint = TrainCheckpoint(job.out / _CHECKPOINT, run, ScoreState)
     scores = solution_scores(
         model,
@@ -89,7 +87,7 @@ def train_npg(
         start=start,
         batch_rows=job.recipe.micro_rows,
         bf16=job.recipe.bf16,
-        sampling=sampled.sampling,
+        temperature=sampled.temperature,
         checkpoint=checkpoint,
         progress=progress,
     )
@@ -113,5 +111,5 @@ def train_npg(
         damping=step.damping,
         gain=step.gain,
         start=sampled.adapter,
-        temperature=sampled.sampling.temperature,
+        temperature=sampled.temperature,
     )

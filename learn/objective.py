@@ -1,4 +1,4 @@
-"""Objective of a search: scores of candidate adapters by the quantized model's answers or log-likelihoods."""
+"""Objective of a search: scores of candidate adapters by the quantized model, and their first step size."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,7 +7,6 @@ from time import perf_counter
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..convert.adapter.candidate_lora import CandidateLora
 from ..errors import RequestError, ThirteenError, shorten
@@ -20,22 +19,21 @@ from ..runtime.engine.output_stream import sampled_mask
 from ..runtime.request import BASE, FULL_DISTRIBUTION, Request, StopReason
 from .cma_search import Numbers
 
-SCORES = ("reference", "own", "answer", "exact", "contrast")
-_CUE = "\nThe answer is"
-_LOG_LIKELIHOOD_MIN = -8.0  # nats, so that a single question cannot dominate
-_TRUNCATION_PENALTY = 1.0  # nats, for an answer that reached the token limit
-_RATIO_CLIP = 0.2  # as in PPO
 _ADAPTER_NAME = "candidate"
 Pair = tuple[Sequence[int], Sequence[int]]  # tokens of a prompt, and of its continuation
+
+TARGET_KL = 0.1  # nats per token, of the first step
+_FIRST_SIGMA = 0.02
+_DIRECTIONS = 3
+_ROUNDS = 2
+_TEXT_TOKENS = 32
 
 
 class Objective(Protocol):
     """What a search maximizes."""
 
-    def scores(
-        self, candidates: Sequence[Numbers], rows: Sequence[TrainingRow], mean: Numbers
-    ) -> list[float]:
-        """The score of each candidate on the same rows; higher is better. `mean` is that of the search."""
+    def scores(self, candidates: Sequence[Numbers], rows: Sequence[TrainingRow]) -> list[float]:
+        """The score of each candidate on the same rows; higher is better."""
 
     def correct(self, numbers: Numbers, rows: Sequence[TrainingRow]) -> list[bool]:
         """Whether each row is answered right with `numbers`."""
@@ -57,26 +55,17 @@ class Cost:
 
 @dataclass(frozen=True)
 class AnswerSettings:
-    """How questions are asked and scored.
+    """How questions are asked.
 
     Attributes:
-        score: the score to maximize. `reference`: mean log-likelihood of the solution's tokens, except those
-            that the calculator inserts. `own`: GRPO's objective on answers sampled at the search's mean.
-            `answer`: log-likelihood of the right answer after the model's own output. `exact`: fraction of
-            right answers. `contrast`: likelihood of right against wrong rollouts; see contrast.py.
         system: system prompt; None for the chat template's default.
         max_tokens: maximum tokens per answer.
         calculator: whether the calculator completes equations in answers.
     """
 
-    score: str = "reference"
     system: str | None = None
     max_tokens: int = 64
     calculator: bool = True
-
-    def __post_init__(self) -> None:
-        if self.score not in SCORES:
-            raise ThirteenError(f"--score {self.score!r}: must be one of {', '.join(SCORES)}")
 
 
 class EngineObjective:
@@ -92,41 +81,49 @@ class EngineObjective:
         self.engine, self.cost = engine, Cost()
         self._lora, self._settings = lora, settings
 
-    def scores(
-        self, candidates: Sequence[Numbers], rows: Sequence[TrainingRow], mean: Numbers
-    ) -> list[float]:
-        requests = [self.request(row) for row in rows]
-        if self._settings.score == "own":
-            samples = self._sample_answers(mean, requests, rows)
-            return [self._clipped_objective(self._load(numbers), samples) for numbers in candidates]
-        functions = {"reference": self._reference, "answer": self._answer, "exact": self._exact}
-        score = functions[self._settings.score]
-        return [score(self._load(numbers), requests, rows) for numbers in candidates]
+    def scores(self, candidates: Sequence[Numbers], rows: Sequence[TrainingRow]) -> list[float]:
+        """The mean log-likelihood of the solutions' tokens, except those that the calculator inserts."""
+        pairs = [(self.request(row).tokens, self._solution(row)) for row in rows]
+        masks = [self._sampled_mask(tokens) for _, tokens in pairs]
+        return [self._mean(self.log_likelihoods(numbers, pairs), masks) for numbers in candidates]
 
     def correct(self, numbers: Numbers, rows: Sequence[TrainingRow]) -> list[bool]:
-        return self._correct(self._load(numbers), [self.request(row) for row in rows], rows)
+        adapter = self._load(numbers)
+        requests = [replace(self.request(row), adapter=adapter) for row in rows]
+        with self._model_time():
+            answers = [handle.answer() for handle in self.engine.submit_all(requests, wait=True)]
+        usages = [answer.usage for answer in answers]
+        self.cost.tokens += sum(usage.prompt_tokens + usage.completion_tokens for usage in usages)
+        return [is_correct(answer, row) for answer, row in zip(answers, rows, strict=True)]
 
     def check_lengths(self, rows: Sequence[TrainingRow]) -> None:
-        """Raise RequestError unless the prompt of each row fits, with the solution or answer if scored."""
+        """Raise RequestError unless the prompt of each row fits, with the solution if it has one."""
         context = self.engine.context
         for row in rows:
-            tokens = len(self.request(row).tokens) + 1  # an answer has at least one
-            if self._settings.score == "reference" and row.solution:
-                tokens += len(self._tokenize(row.solution))
-            elif self._settings.score == "answer":
-                tokens += len(self._tokenize(f" {row.answer}")) - 1
+            # An answer has at least one token.
+            tokens = len(self.request(row).tokens) + 1 + len(self._tokenize(row.solution))
             if tokens > context:
                 raise RequestError(
                     f"question {shorten(row.question)}: {tokens} tokens do not fit the context of {context}: "
                     f"--context {tokens}"
                 )
 
-    def prepare(self, generation: int, mean: Numbers) -> None:
-        """Prepare the next generation of a search, of which `mean` is the mean; does nothing here."""
-
     def log_likelihoods(self, numbers: Numbers, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
         """Engine.log_likelihoods() with the adapter of `numbers`."""
-        return self._log_likelihoods(self._load(numbers), pairs)
+        adapter = self._load(numbers)
+        self.cost.tokens += sum(len(prompt) + len(continuation) for prompt, continuation in pairs)
+        with self._model_time():
+            return self.engine.log_likelihoods(pairs, adapter)
+
+    def request(self, row: TrainingRow) -> Request:
+        """The request that asks a row's question, greedily."""
+        settings = self._settings
+        return self.engine.request(
+            row.question,
+            system=settings.system,
+            max_tokens=settings.max_tokens,
+            calculator=settings.calculator,
+        )
 
     def _load(self, numbers: Numbers) -> str:
         """Load the adapter of `numbers` into the engine and return its name; all zeros are the base."""
@@ -145,134 +142,21 @@ class EngineObjective:
         yield
         self.cost.model_s += perf_counter() - start
 
-    def request(self, row: TrainingRow) -> Request:
-        """The request that asks a row's question, greedily."""
-        settings = self._settings
-        return self.engine.request(
-            row.question,
-            system=settings.system,
-            max_tokens=settings.max_tokens,
-            calculator=settings.calculator,
-        )
-
-    def _generate(self, requests: Sequence[Request]) -> list[tuple[list[int], Answer]]:
-        """Run requests; the output tokens and the answer of each."""
-        with self._model_time():
-            outputs = [collect_output(handle) for handle in self.engine.submit_all(requests, wait=True)]
-        usages = [answer.usage for _, answer in outputs]
-        self.cost.tokens += sum(usage.prompt_tokens + usage.completion_tokens for usage in usages)
-        return outputs
-
-    def _answers(self, adapter: str, requests: Sequence[Request]) -> list[Answer]:
-        outputs = self._generate([replace(request, adapter=adapter) for request in requests])
-        return [answer for _, answer in outputs]
-
-    def _log_likelihoods(self, adapter: str, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
-        self.cost.tokens += sum(len(prompt) + len(continuation) for prompt, continuation in pairs)
-        with self._model_time():
-            return self.engine.log_likelihoods(pairs, adapter)
-
-    def _sample_answers(
-        self, mean: Numbers, requests: Sequence[Request], rows: Sequence[TrainingRow]
-    ) -> "_SampledAnswers":
-        """Sample one answer to each question from the model's distribution at `mean`."""
-        adapter = self._load(mean)
-        sampled = [
-            replace(request, adapter=adapter, sampling=replace(FULL_DISTRIBUTION, seed=seed))
-            for seed, request in enumerate(requests)
-        ]
-        pairs, correct = [], []
-        for request, row, (tokens, answer) in zip(requests, rows, self._generate(sampled), strict=True):
-            end = self._end_token if answer.stop_reason is StopReason.END else []
-            if tokens or end:
-                pairs.append((request.tokens, [*tokens, *end]))
-                correct.append(is_correct(answer, row))
-        masks = [self._sampled_mask(tokens) for _, tokens in pairs]
-        logprobs = self._log_likelihoods(adapter, pairs)
-        before = [np.array(values)[mask] for values, mask in zip(logprobs, masks, strict=True)]
-        return _SampledAnswers(pairs, masks, before, _advantages(correct))
-
-    def _clipped_objective(self, adapter: str, samples: "_SampledAnswers") -> float:
-        """GRPO's clipped objective (arXiv 2402.03300), with the mean ratio over tokens (GSPO, 2507.18071)."""
-        logprobs = self._log_likelihoods(adapter, samples.pairs)
-        changes = [
-            float(np.mean(np.array(token_logprobs)[mask] - before))
-            for token_logprobs, mask, before in zip(logprobs, samples.masks, samples.logprobs, strict=True)
-        ]
-        ratio = np.exp(changes)
-        clipped = np.clip(ratio, 1 - _RATIO_CLIP, 1 + _RATIO_CLIP)
-        return float(np.minimum(ratio * samples.advantages, clipped * samples.advantages).mean())
-
-    def _reference(self, adapter: str, requests: Sequence[Request], rows: Sequence[TrainingRow]) -> float:
-        solutions = [[*self._tokenize(row.solution), *self._end_token] for row in rows]
-        pairs = [(request.tokens, tokens) for request, tokens in zip(requests, solutions, strict=True)]
-        means = [
-            np.mean(np.array(token_logprobs)[self._sampled_mask(tokens)])
-            for token_logprobs, tokens in zip(self._log_likelihoods(adapter, pairs), solutions, strict=True)
-        ]
-        return float(np.mean(means))
-
-    def _answer(self, adapter: str, requests: Sequence[Request], rows: Sequence[TrainingRow]) -> float:
-        answers = self._answers(adapter, requests)
-        pairs = [
-            self._answer_pair(request, answer, row)
-            for request, answer, row in zip(requests, answers, rows, strict=True)
-        ]
-        logprobs = self._log_likelihoods(adapter, pairs)
-        truncated = np.mean([answer.stop_reason is StopReason.LENGTH for answer in answers])
-        likelihood = np.mean([max(sum(token_logprobs), _LOG_LIKELIHOOD_MIN) for token_logprobs in logprobs])
-        return float(likelihood - _TRUNCATION_PENALTY * truncated)
-
-    def _answer_pair(self, request: Request, answer: Answer, row: TrainingRow) -> Pair:
-        """The prompt with the model's own words and a cue, and the right answer; what does not fit is cut."""
-        right = self._tokenize(f" {row.answer}")
-        words, cue = self._tokenize(answer.text + _CUE), self._tokenize(_CUE)
-        room = max(self.engine.context - len(request.tokens) - len(right), 0)
-        if len(words) > room:
-            words = [*words[: max(room - len(cue), 0)], *cue][:room]
-        return (*request.tokens, *words), right
-
-    def _exact(self, adapter: str, requests: Sequence[Request], rows: Sequence[TrainingRow]) -> float:
-        return float(np.mean(self._correct(adapter, requests, rows)))
-
-    def _correct(self, adapter: str, requests: Sequence[Request], rows: Sequence[TrainingRow]) -> list[bool]:
-        answers = self._answers(adapter, requests)
-        return [is_correct(answer, row) for answer, row in zip(answers, rows, strict=True)]
+    def _solution(self, row: TrainingRow) -> list[int]:
+        eos = self.engine.model.eos
+        return [*self._tokenize(row.solution), *([] if eos is None else [eos])]
 
     def _sampled_mask(self, tokens: Sequence[int]) -> list[bool]:
         """Which tokens the model samples; the calculator inserts the others."""
         return sampled_mask(self.engine.model, tokens) if self._settings.calculator else [True] * len(tokens)
 
+    @staticmethod
+    def _mean(logprobs: Sequence[tuple[float, ...]], masks: Sequence[list[bool]]) -> float:
+        means = [np.mean(np.array(one)[mask]) for one, mask in zip(logprobs, masks, strict=True)]
+        return float(np.mean(means))
+
     def _tokenize(self, text: str) -> list[int]:
         return self.engine.model.tokenize(text, special=False, bos=False)
-
-    @property
-    def _end_token(self) -> list[int]:
-        eos = self.engine.model.eos
-        return [] if eos is None else [eos]
-
-
-@dataclass(frozen=True)
-class _SampledAnswers:
-    """Sampled answers: token pairs, masks of sampled tokens, the log-probabilities of these, advantages."""
-
-    pairs: Sequence[Pair]
-    masks: Sequence[Sequence[bool]]
-    logprobs: Sequence[NDArray[np.float64]]
-    advantages: NDArray[np.float64]
-
-
-def _advantages(correct: Sequence[bool]) -> NDArray[np.float64]:
-    """GRPO's advantages of 0/1 rewards; all 1 if every answer is right, all -1 if every answer is wrong."""
-    rewards = np.array(correct, float)
-    spread = rewards.std()
-    return (rewards - rewards.mean()) / spread if spread else 2 * rewards - 1
-
-
-def collect_output(handle: Handle) -> tuple[list[int], Answer]:
-    """Wait for a request; its output tokens and its answer."""
-    tokens = [token for piece in handle for token in piece.tokens]
-    return tokens, handle.answer()
 
 
 def is_correct(answer: Answer, row: TrainingRow) -> bool:
@@ -280,3 +164,60 @@ def is_correct(answer: Answer, row: TrainingRow) -> bool:
     expected = parse_number(row.answer)
     ended = answer.stop_reason is not StopReason.LENGTH
     return ended and expected is not None and answer.value == format_number(expected)
+
+
+def initial_sigma(
+    objective: EngineObjective,
+    rows: Sequence[TrainingRow],
+    *,
+    numbers: int,
+    seed: int,
+    target_kl: float = TARGET_KL,
+) -> float:
+    """Find the standard deviation of random numbers that moves the model by `target_kl` nats per token.
+
+    The KL divergence from the base is estimated on texts sampled from the base, as the mean drop in their
+    log-likelihood per token. It grows with the square of the numbers while they are small.
+
+    Args:
+        objective: objective of the search.
+        rows: rows whose questions are the prompts of the sampled texts.
+        numbers: size of the trained vector.
+        seed: seed of the texts and of the directions.
+        target_kl: KL divergence to reach.
+
+    Raises:
+        ThirteenError: the model computes NaN or infinity, or says nothing to any question.
+    """
+    pairs = _sample_texts(objective, rows, seed)
+    if not pairs:
+        raise ThirteenError(f"the model ends its answers to {len(rows)} questions at once: give --sigma")
+    tokens = sum(len(text) for _, text in pairs)
+
+    def log_likelihood(candidate: Numbers) -> float:
+        return sum(map(sum, objective.log_likelihoods(candidate, pairs)))
+
+    base = log_likelihood(np.zeros(numbers))
+    directions = np.random.default_rng(seed).normal(size=(_DIRECTIONS, numbers))
+    sigma = _FIRST_SIGMA
+    for _ in range(_ROUNDS):
+        drops = [base - log_likelihood(sigma * direction) for direction in directions]
+        divergence = float(np.mean(drops)) / tokens
+        if not np.isfinite(divergence):
+            raise ThirteenError(f"the model computes NaN or infinity at steps of size {sigma:.3g}")
+        # A very small divergence is mostly noise, so sigma changes at most tenfold per round.
+        sigma *= float(np.clip(np.sqrt(target_kl / max(divergence, 1e-9)), 0.1, 10.0))
+    return sigma
+
+
+def _sample_texts(objective: EngineObjective, rows: Sequence[TrainingRow], seed: int) -> list[Pair]:
+    """Sample a short text from the base for each question; empty ones are dropped."""
+    prompts = [objective.request(row).tokens for row in rows]
+    samplings = replace(FULL_DISTRIBUTION, seed=seed).with_seeds(len(prompts))
+    requests = [Request(prompt, _TEXT_TOKENS, one) for prompt, one in zip(prompts, samplings, strict=True)]
+    texts = [_output_tokens(handle) for handle in objective.engine.submit_all(requests, wait=True)]
+    return [(prompt, text) for prompt, text in zip(prompts, texts, strict=True) if text]
+
+
+def _output_tokens(handle: Handle) -> list[int]:
+    return [token for piece in handle for token in piece.tokens]

@@ -7,9 +7,9 @@ from typing import Any
 from ..errors import ThirteenError
 
 KINDS = ("lora", "tinylora")
-METHODS = ("sft", "npg", "grpo")
+METHODS = ("sft", "npg")
 # Bounds of the numbers; of the others the minimum is 1.
-_MINIMUM = {"learning_rate": 1e-9, "share": 1e-9} | dict.fromkeys(("warmup", "seed", "projection_seed"), 0)
+_MINIMUM = {"learning_rate": 1e-9} | dict.fromkeys(("warmup", "seed", "projection_seed"), 0)
 _MAXIMUM = {
     "rank": 64,
     "alpha": 1 << 20,
@@ -17,8 +17,7 @@ _MAXIMUM = {
     "learning_rate": 1000,
     "warmup": 1,
     "epochs": 10_000,
-    "share": 1,
-    "seed": (1 << 32) - 1,  # as far as NumPy can be seeded, which trl does
+    "seed": (1 << 32) - 1,
     "projection_seed": 1 << 32,
     "threads": 512,
 }
@@ -38,7 +37,6 @@ class Recipe:
         epochs: passes over the training rows.
         batch_rows: rows per step.
         micro_rows: rows per forward pass; gradients are accumulated over a step.
-        share: fraction of the training rows to use, chosen by the seed.
         max_tokens: longer training rows are dropped; held-out rows never are.
         max_rows: maximum number of training rows.
         held_out: rows on which the loss before and after training is measured.
@@ -59,7 +57,6 @@ class Recipe:
     epochs: int = 3
     batch_rows: int = 128
     micro_rows: int = 8
-    share: float = 0.1
     max_tokens: int = 512
     max_rows: int = 100_000
     held_out: int = 300
@@ -82,7 +79,7 @@ class Recipe:
             raise ThirteenError(f"--{field.name.replace('_', '-')} {value}: must be {bound}")
 
 
-# LoRA as published: three epochs over a tenth of GSM8K's training set. TinyLoRA as smollm2-135m-gsm8k-13.
+# LoRA as published. TinyLoRA as smollm2-135m-sums-840, but for its basis and rows.
 RECIPES = {
     "lora": Recipe(),
     "tinylora": Recipe(
@@ -92,11 +89,10 @@ RECIPES = {
         warmup=0.05,
         epochs=1,
         batch_rows=8,
-        share=1.0,
         max_tokens=160,
         max_rows=1_000,
     ),
 }
 
 # Instead of a recipe's values for rollouts: they were sampled for this run, so nearly all are learned.
-ROLLOUT_DEFAULTS: dict[str, Any] = {"share": 1.0, "max_rows": 100_000, "max_tokens": 4_096, "held_out": 32}
+ROLLOUT_DEFAULTS: dict[str, Any] = {"max_rows": 100_000, "max_tokens": 4_096, "held_out": 32}

@@ -10,7 +10,6 @@ from ..convert.adapter.export import exported_from
 from ..errors import RequestError
 from ..files.progress import Progress, no_progress
 from ..models.rows import TrainingRow
-from ..runtime.answer import Answer
 from ..runtime.batch.reproducible_batches import (
     BatchExecutor,
     BatchJob,
@@ -107,16 +106,11 @@ def rollout_identity(job: BatchJob, rows: Sequence[TrainingRow]) -> dict[str, ob
 
 def _question(result: BatchResult, row: TrainingRow) -> QuestionRollouts:
     solutions = tuple(
-        judge_solution(tokens, answer, row)
+        Solution(tuple(tokens), answer.stop_reason is StopReason.END, is_correct(answer, row))
         for tokens, answer in zip(result.tokens, result.samples, strict=True)
     )
     prompt_tokens = result.samples[0].usage.prompt_tokens if result.samples else 0
     return QuestionRollouts(result.number, row.question, row.answer, prompt_tokens, solutions, result.error)
-
-
-def judge_solution(tokens: Sequence[int], answer: Answer, row: TrainingRow) -> Solution:
-    """A sampled solution, right if it ended with the row's final answer."""
-    return Solution(tuple(tokens), answer.stop_reason is StopReason.END, is_correct(answer, row))
 
 
 def summarize(output: Path, questions: Sequence[QuestionRollouts], samples: int) -> RolloutSummary:

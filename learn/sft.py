@@ -21,12 +21,11 @@ from ..errors import ThirteenError
 from ..files.progress import Progress, Stage, no_progress
 from ..models.rows import TrainingRow
 from ..stats.interval import Interval
-from .attach import attach_adapter, trained_numbers
+from .base_model import attach_adapter, trained_numbers
 from .examples import Example, batches, encode_example, encode_sampled, held_out_losses, row_losses
-from .job import TrainingJob
+from .job import TrainCheckpoint, TrainingJob, TrainState
 from .recipe import Recipe
-from .resume import TrainCheckpoint, TrainState
-from .rollout_rows import SampledRow
+from .rollouts import SampledRow
 
 _VALIDATION_ROWS = 64  # the first held-out rows, on which the loss is measured after each epoch
 _CHECKPOINT = ".checkpoint.pt"
@@ -145,13 +144,12 @@ def sum_by_question(rows: Sequence[TrainingRow | SampledRow], values: Sequence[N
 def _training_examples(
     tokenizer: Any, rows: Sequence[TrainingRow | SampledRow], recipe: Recipe
 ) -> list[Example]:
-    """Tokenize the recipe's share of `rows` without those that are too long, up to its maximum."""
-    share = rows[: max(1, round(recipe.share * len(rows)))]
-    encoded = (_encode(tokenizer, row, recipe) for row in share)
+    """Tokenize rows without those that are too long, up to the recipe's maximum."""
+    encoded = (_encode(tokenizer, row, recipe) for row in rows)
     short = (example for example in encoded if len(example.ids) <= recipe.max_tokens)
     examples = list(islice(short, recipe.max_rows))
     if not examples:
-        raise ThirteenError(f"--max-tokens {recipe.max_tokens}: all {len(share)} training rows are longer")
+        raise ThirteenError(f"--max-tokens {recipe.max_tokens}: all {len(rows)} training rows are longer")
     return examples
 
 

@@ -20,10 +20,9 @@ from ..convert.adapter.basis import TARGET_MODULES, Basis
 from ..errors import AdapterError, ThirteenError
 from ..files.progress import Progress, no_progress
 from ..files.safetensors import Rows
-from ..runtime.request import FULL_DISTRIBUTION, Sampling
 from ..stats.interval import FloatArray
 from .examples import Example, row_losses
-from .resume import ScoreState, TrainCheckpoint
+from .job import ScoreState, TrainCheckpoint
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +36,7 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
     start: Rows | None = None,
     batch_rows: int = 8,
     bf16: bool = False,
-    sampling: Sampling = FULL_DISTRIBUTION,
+    temperature: float = 1.0,
     checkpoint: TrainCheckpoint[ScoreState] | None = None,
     progress: Progress = no_progress,
 ) -> FloatArray:
@@ -50,7 +49,7 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
         start: the numbers at which the gradients are computed, (numbers,); by default zeros.
         batch_rows: solutions in one pass.
         bf16: multiply matrices in bfloat16.
-        sampling: the likelihoods are those after this temperature and these cut-offs.
+        temperature: the likelihoods are those at this temperature.
         checkpoint: file to resume from and to save the state to.
         progress: called with the number of solutions done and of all solutions.
 
@@ -72,7 +71,7 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
             _merge(model, basis, start)
         for first in range(len(done), len(order), batch_rows):
             batch = [examples[i] for i in order[first : first + batch_rows]]
-            losses = row_losses(model, batch, bf16=bf16, sampling=sampling)
+            losses = row_losses(model, batch, bf16=bf16, temperature=temperature)
             losses.sum().backward()  # type: ignore[no-untyped-call]  # by torch
             scores = _by_numbers(inner, basis)
             if not scores.isfinite().all():

@@ -97,9 +97,6 @@ _OPERATIONS = (
     )),
 )  # fmt: skip
 
-# By sign; of "/" the whole quotient.
-RESULTS = {operation.sign: operation.result for operation in _OPERATIONS}
-
 
 def draw_sums(count: int, seed: int, *, held_out: bool = False) -> list[TrainingRow]:
     """Draw distinct questions.
@@ -112,19 +109,10 @@ def draw_sums(count: int, seed: int, *, held_out: bool = False) -> list[Training
     Raises:
         ThirteenError: `count` is out of range.
     """
-    return distinct_rows(count, _generate(random.Random(f"{seed} {held_out}"), held_out))  # noqa: S311
-
-
-def distinct_rows(count: int, rows: Iterator[TrainingRow]) -> list[TrainingRow]:
-    """The first `count` rows with distinct questions.
-
-    Raises:
-        ThirteenError: `count` is out of range.
-    """
     if not 1 <= count <= ROWS_MAX:
         raise ThirteenError(f"{count} sums: must be from 1 to {ROWS_MAX}")
     found: dict[str, TrainingRow] = {}
-    for row in rows:
+    for row in _generate(random.Random(f"{seed} {held_out}"), held_out):  # noqa: S311
         found.setdefault(row.question, row)
         if len(found) == count:
             break
@@ -138,7 +126,7 @@ def _generate(rng: random.Random, held_out: bool) -> Iterator[TrainingRow]:
         name, other = rng.sample(_NAMES, 2)
         question, solution = rng.choice(operation.templates)
         things, boxes = rng.choice(_THINGS), rng.choice(_BOXES)
-        if is_held_out(operation.sign, a, b) != held_out:
+        if _is_held_out(operation.sign, a, b) != held_out:
             continue
         result = operation.result(a, b)
         words = {"name": name, "other": other, "things": things, "boxes": boxes, "a": a, "b": b}
@@ -146,6 +134,6 @@ def _generate(rng: random.Random, held_out: bool) -> Iterator[TrainingRow]:
         yield TrainingRow(question.format(**words), solution.format(**words), str(result))
 
 
-def is_held_out(sign: str, a: int, b: int) -> bool:
+def _is_held_out(sign: str, a: int, b: int) -> bool:
     """Whether a sum is held out; the same numbers in another order or with another sign are another sum."""
     return hashlib.sha256(f"{a} {sign} {b}".encode()).digest()[0] % _HELD_OUT == 0

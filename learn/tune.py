@@ -7,6 +7,7 @@ held-out rows, on which nothing was selected, measure it.
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -29,13 +30,11 @@ from ..models.rows import TrainingRow
 from ..runtime.engine.engine import Engine
 from ..runtime.profile import Profile
 from ..runtime.versions import answer_versions
+from ..stats.interval import Interval
+from ..stats.paired_difference import paired_difference
 from .cma_search import BestMean, CheckScore, CmaSearch, Numbers, SearchSettings
-from .contrast_objective import ContrastObjective, ContrastOptions, check_rollouts_given
-from .heldout_cache import HeldOutCache
-from .initial_sigma import CONTRAST_KL, TARGET_KL, initial_sigma
-from .objective import AnswerSettings, Cost, EngineObjective, Objective
-from .paired_accuracy import PairedAccuracy
-from .tuning_journal import GenerationRecord, TuningJournal
+from .objective import AnswerSettings, Cost, EngineObjective, Objective, initial_sigma
+from .tuning_journal import GenerationRecord, HeldOutCache, TuningJournal
 
 _BATCH = 512
 _SIGMA_ROWS = 16  # questions from which the initial sigma is measured
@@ -87,7 +86,6 @@ class TuneProgress:
 
 
 OnProgress = Callable[[TuneProgress], None]
-Prepare = Callable[[int, Numbers], None]
 
 
 @dataclass(frozen=True)
@@ -114,12 +112,11 @@ class TuneJob:
         data: rows of the run.
         out: PEFT folder to write. It also holds the journal, from which an interrupted run resumes.
         search: settings of the search.
-        answers: settings of the prompts, the answers and the score.
+        answers: settings of the prompts and the answers.
         engine: settings of the engine.
         measure_sigma: measure the initial step size on the model; `search.sigma` is then ignored.
         start: numbers to start from; by default zeros, the base itself.
         base_id: name of the base to record in the adapter; by default that of the basis.
-        contrast: rollouts and settings of the score `contrast`; None for the others.
     """
 
     model: Path
@@ -132,10 +129,6 @@ class TuneJob:
     measure_sigma: bool = False
     start: Numbers | None = None
     base_id: str = ""
-    contrast: ContrastOptions | None = None
-
-    def __post_init__(self) -> None:
-        check_rollouts_given(self.answers.score, given=self.contrast is not None)
 
     @cached_property
     def answer_identity(self) -> dict[str, object]:
@@ -160,8 +153,41 @@ class TuneJob:
             "questions": self.data.questions,
             **search,
             **({} if self.start is None else {"start": self.start.tolist()}),
-            **(self.contrast.identity if self.contrast else {}),
         }
+
+
+@dataclass(frozen=True)
+class PairedAccuracy:
+    """Correctness on the same questions before and after tuning; each tuple has one entry per question."""
+
+    before: tuple[bool, ...]
+    after: tuple[bool, ...]
+
+    @property
+    def accuracy(self) -> tuple[float, float]:
+        """The fraction of right answers, before and after."""
+        return sum(self.before) / len(self.before), sum(self.after) / len(self.after)
+
+    @property
+    def gained(self) -> int:
+        """The number of questions that are right only after."""
+        return sum(after and not before for before, after in zip(self.before, self.after, strict=True))
+
+    @property
+    def lost(self) -> int:
+        """The number of questions that are right only before."""
+        return sum(before and not after for before, after in zip(self.before, self.after, strict=True))
+
+    @property
+    def difference(self) -> Interval:
+        """The difference in accuracy, with its interval over questions."""
+        pairs = Counter(zip(self.before, self.after, strict=True))
+        return paired_difference(
+            both=pairs[True, True],
+            gained=pairs[False, True],
+            lost=pairs[True, False],
+            neither=pairs[False, False],
+        )
 
 
 @dataclass(frozen=True)
@@ -211,7 +237,7 @@ def tune_adapter(job: TuneJob, on_progress: OnProgress = lambda progress: None) 
         output_folder(job.out),
         TuningJournal(job.out, job.identity()).claim() as journal,
         HeldOutCache(job.out, job.answer_identity) as cache,
-        open_objective(job) as objective,
+        _open_objective(job) as objective,
     ):
         settings = replace(job.search, sigma=_sigma(journal, objective, job))
         search = run_search(
@@ -220,7 +246,6 @@ def tune_adapter(job: TuneJob, on_progress: OnProgress = lambda progress: None) 
             settings,
             journal,
             start=job.start,
-            prepare=objective.prepare,
             on_progress=on_progress,
         )
         best = _rounded(search.best)
@@ -242,11 +267,11 @@ def tune_adapter(job: TuneJob, on_progress: OnProgress = lambda progress: None) 
 
 
 @contextmanager
-def open_objective(job: TuneJob) -> Iterator[EngineObjective]:
+def _open_objective(job: TuneJob) -> Iterator[EngineObjective]:
     """The objective of a run, on an engine that is open in the `with` block. The output folder must exist.
 
     Raises:
-        ThirteenError: the model, the rollouts or a row do not fit the run.
+        ThirteenError: the model or a row does not fit the run.
     """
     data = job.data
     with (
@@ -254,27 +279,19 @@ def open_objective(job: TuneJob) -> Iterator[EngineObjective]:
         temporary_folder(".candidate-", job.out) as folder,
         CandidateLora(job.basis, open_checkpoint(job.model), folder / "candidate.gguf") as lora,
     ):
-        if job.contrast:
-            objective: EngineObjective = ContrastObjective(engine, lora, job.answers, job.contrast, job.out)
-        else:
-            objective = EngineObjective(engine, lora, job.answers)
+        objective = EngineObjective(engine, lora, job.answers)
         objective.check_lengths([*data.pool, *data.checks, *data.held_out])
         yield objective
 
 
 def _sigma(journal: TuningJournal, objective: EngineObjective, job: TuneJob) -> float:
-    """The initial step size, which a resumed run has in its journal."""
-    recorded = journal.generations[0].sigma if journal.generations else 0
-    return recorded or step_size(objective, job, CONTRAST_KL if job.contrast else TARGET_KL)
-
-
-def step_size(objective: EngineObjective, job: TuneJob, target_kl: float = TARGET_KL) -> float:
-    """The initial step size: from the settings, or measured on the model to move it by `target_kl` nats."""
+    """The initial step size: from the journal, from the settings, or measured on the model."""
+    if journal.generations and journal.generations[0].sigma:
+        return journal.generations[0].sigma
     if not job.measure_sigma:
         return job.search.sigma
     rows, settings = job.data.draw(job.search.seed, -1)[:_SIGMA_ROWS], job.search
-    sigma = initial_sigma(objective, rows, numbers=settings.numbers, seed=settings.seed, target_kl=target_kl)
-    return float(f"{sigma:.2g}")
+    return float(f"{initial_sigma(objective, rows, numbers=settings.numbers, seed=settings.seed):.2g}")
 
 
 def _rounded(best: BestMean) -> BestMean:
@@ -288,7 +305,6 @@ def run_search(  # noqa: PLR0913 - the inputs of a search
     journal: TuningJournal,
     *,
     start: Numbers | None = None,
-    prepare: Prepare = lambda generation, mean: None,
     on_progress: OnProgress = lambda progress: None,
 ) -> CmaSearch:
     """Run a search to its end, after replaying the generations in the journal.
@@ -299,8 +315,6 @@ def run_search(  # noqa: PLR0913 - the inputs of a search
         settings: settings of the search.
         journal: receives a record after each generation.
         start: numbers to start from; by default zeros, the base itself.
-        prepare: called before each generation that is not in the journal, with its number and the mean; part
-            of the generation's duration.
         on_progress: called after each generation.
 
     Raises:
@@ -324,7 +338,7 @@ def run_search(  # noqa: PLR0913 - the inputs of a search
             search.record_check(record.check)
         on_progress(TuneProgress(search, record, check, resumed=True))
     while not search.done:
-        record = _record(objective, lambda: _next_generation(objective, search, data, prepare))
+        record = _record(objective, lambda: _next_generation(objective, search, data))
         journal.add(record)
         on_progress(TuneProgress(search, record, check, resumed=False))
     return search
@@ -333,11 +347,10 @@ def run_search(  # noqa: PLR0913 - the inputs of a search
 _Outcome = tuple[tuple[float, ...], CheckScore | None]
 
 
-def _next_generation(objective: Objective, search: CmaSearch, data: TuneData, prepare: Prepare) -> _Outcome:
-    """Prepare and score a generation, update the search, and check its mean if due."""
-    prepare(search.generation, search.mean)
+def _next_generation(objective: Objective, search: CmaSearch, data: TuneData) -> _Outcome:
+    """Score a generation, update the search, and check its mean if due."""
     rows = data.draw(search.settings.seed, search.generation)
-    scores = tuple(objective.scores(search.candidates, rows, search.mean))
+    scores = tuple(objective.scores(search.candidates, rows))
     search.tell(scores)
     check = _check(objective, search.mean, data) if search.check_due else None
     if check:

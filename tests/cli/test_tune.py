@@ -27,8 +27,6 @@ SMALL = (
     4,
     "--context",
     128,
-    "--slots",
-    4,
     "--check-every",
     1,
     "--sigma",
@@ -125,45 +123,12 @@ def test_a_bad_input_is_one_line(env, files, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--score", "best"), "--score 'best'"),
         (("--sigma", "-1"), "sigma must be above 0"),
     ],
 )
 def test_invalid_options_are_refused(env, options, message):
     done = tune(env, env.folder / "no", *options)
     assert done.status == 2 and message in done.stderr and done.stderr.count("\n") == 1, done
-
-
-def test_random_candidates_are_ranked_instead_of_a_search(env):
-    out = env.folder / "ranked"
-    few = json.loads(tune(env, out, "--rank-candidates", 4, "--json").stdout)
-    done = tune(env, out, "--rank-candidates", 6, "--json")
-    assert done.status == 0, done
-    ranking = json.loads(done.stdout)
-    candidates = ranking["candidates"]
-    assert candidates[:4] == few["candidates"], "they are read from the output folder"
-    assert len({tuple(one["numbers"]) for one in candidates}) == 6 and ranking["checks"] == 4
-    assert len({one["score"] for one in candidates}) == 6
-    assert all(one["score_s"] > 0 < one["right_s"] for one in candidates)
-    correlation, cost = ranking["correlation"], ranking["cost_ratio"]
-    assert -1 <= correlation["low"] <= correlation["value"] <= correlation["high"] <= 1
-    assert 0 < cost["low"] <= cost["value"] <= cost["high"]
-    assert not (out / "adapter_config.json").exists()
-    other = tune(env, out, "--rank-candidates", 6, "--score", "own")
-    assert other.status == 2 and "score is 'reference'" in other.stderr, other
-
-
-@pytest.mark.parametrize(
-    "damaged",
-    ['{"numbers": ["x"], "score": 1, "right": 1, "score_s": 1, "right_s": 1}', '{"numbers": [1]}', "[]"],
-)
-def test_a_damaged_record_of_a_candidate_is_one_line(env, tmp_path, damaged):
-    out = tmp_path / "ranked"
-    assert tune(env, out, "--rank-candidates", 4).status == 0
-    file = out / "candidates.jsonl"
-    file.write_text(file.read_text().splitlines()[0] + f"\n{damaged}\n")
-    done = tune(env, out, "--rank-candidates", 4)
-    assert done.status == 2 and done.stderr.count("\n") == 1 and "not " in done.stderr, done
 
 
 def test_no_question_is_in_two_parts(env, tmp_path):
@@ -189,36 +154,18 @@ def rollouts(env, out: Path, *more: object) -> CommandResult:
     return env.thirteen("rollouts", env.folder / "model.gguf", *options, "-o", out, *more)
 
 
-def with_contrast(path: Path) -> None:
-    """Take every first solution for right; a random model never is."""
-    first, *lines = path.read_text().splitlines()
-    entries = [json.loads(line) for line in lines]
-    for entry in entries:
-        entry["solutions"][0]["right"] = True
-    path.write_text("".join(f"{line}\n" for line in (first, *map(json.dumps, entries))))
-
-
-def test_rollouts_are_sampled_and_tuned_on(env):
+def test_rollouts_are_sampled_and_resumed(env):
     path = env.folder / "rollouts.jsonl"
     done = rollouts(env, path, "--limit", 12, "--json")
     summary = json.loads(done.stdout)
     assert done.status == 0 and (summary["questions"], summary["never_right"]) == (12, 12), done
     assert "warning: no question is sometimes right" in done.stderr
     assert json.loads(rollouts(env, path, "--limit", 12, "--json").stdout) == summary
-    contrast = ("--score", "contrast", "--rollouts", path)
-    hopeless = tune(env, env.folder / "no", *contrast)
-    assert hopeless.status == 2 and hopeless.stderr.count("\n") == 1, hopeless
-    assert "none of its 24 solutions is right: only questions" in hopeless.stderr
-    with_contrast(path)
-    out = env.folder / "by-contrast"
-    tuned = tune(env, out, *contrast, "--json", "--rollouts-every", 0)
-    assert tuned.status == 0 and json.loads(tuned.stdout)["generations"] == 2, tuned
-    scores = json.loads((out / "generations.jsonl").read_text().splitlines()[2])["scores"]
-    assert any(scores) and not all(score == scores[0] for score in scores)
+    again = rollouts(env, path, "--limit", 12, "--temperature", 0.9)
+    assert again.status == 2 and "temperature is 0.7 in the file, 0.9 now" in again.stderr, again
 
 
-def test_rollouts_with_an_adapter_are_of_another_model_to_a_search(env):
-    """The search takes the base's probabilities for those of what sampled the solutions."""
+def test_rollouts_with_an_adapter_name_its_folder(env):
     lora, plain, adapted = (env.folder / name for name in ("large.gguf", "plain.jsonl", "adapted.jsonl"))
     numbers, folder = np.full(13, 3.0), env.folder / "large"
     write_tinylora_folder(resolve_basis(str(env.base)), numbers, folder, "tiny")
@@ -227,55 +174,18 @@ def test_rollouts_with_an_adapter_are_of_another_model_to_a_search(env):
     assert rollouts(env, plain, "--limit", 4).status == 0
     done = rollouts(env, adapted, "--limit", 4, "--adapter", lora)
     assert done.status == 0, done
-    tokens = [
-        [json.loads(line)["solutions"] for line in path.read_text().splitlines()[1:]]
-        for path in (plain, adapted)
-    ]
-    assert tokens[0] != tokens[1]
-    sampled_by = [
-        json.loads(path.read_text().splitlines()[0])["rollouts"].get("peft_sha256")
-        for path in (plain, adapted)
-    ]
+    lines = [[json.loads(line) for line in path.read_text().splitlines()] for path in (plain, adapted)]
+    assert [one["solutions"] for one in lines[0][1:]] != [one["solutions"] for one in lines[1][1:]]
+    sampled_by = [one[0]["rollouts"].get("peft_sha256") for one in lines]
     assert sampled_by == [None, adapter_sha256(folder)]
-    with_contrast(adapted)
-    refused = tune(env, env.folder / "no", "--score", "contrast", "--rollouts", adapted)
-    assert refused.status == 2 and "rollouts with another adapter: adapter_sha256 is" in refused.stderr, (
-        refused
-    )
 
 
-def test_rollouts_that_do_not_fit_are_one_line(env):
-    path = env.folder / "other.jsonl"
-    assert rollouts(env, path, "--limit", 8).status == 0
-    with_contrast(path)
-    whole = path.read_text()
-    contrast = ("--score", "contrast", "--rollouts", path)
-    for options, message in (
-        (("--score", "contrast"), "--score contrast and --rollouts FILE require each other"),
-        (("--rollouts", path), "--score contrast and --rollouts FILE require each other"),
-        ((*contrast, "--system", "Think."), "other.jsonl: rollouts with another prompt: system is None"),
-        ((*contrast, "--max-tokens", 5), "rollouts with another limit of tokens: max_tokens is 4"),
-        ((*contrast, "--clip", 2), "--clip 2.0: must be above 0 and below 1"),
-        ((*contrast, "--questions", 20), "--questions 20: "),
-        (("--score", "contrast", "--rollouts", env.folder / "rows.jsonl"), "not a file of rollouts"),
-        (("--score", "contrast", "--rollouts", env.folder / "none"), "No such file"),
-    ):
-        done = tune(env, env.folder / "no", *options)
-        assert done.status == 2 and message in done.stderr and done.stderr.count("\n") == 1, done
-    path.write_text(whole[:-30])
-    cut = tune(env, env.folder / "no", *contrast)
-    assert cut.status == 2 and "cut off: it holds 7 of 8 questions" in cut.stderr, cut
-    path.write_text(whole)
-    other = tune(env, env.folder / "no", *contrast, model="named.gguf")
-    assert other.status == 2 and "rollouts with another model: model_sha256 is" in other.stderr, other
-    again = rollouts(env, path, "--limit", 8, "--temperature", 0.9)
-    assert again.status == 2 and "temperature is 0.7 in the file, 0.9 now" in again.stderr, again
+def test_rollouts_that_cannot_be_written_are_one_line(env):
     assert rollouts(env, env.folder / "x", "--samples", 1).status == 2
     questions = env.folder / "rows.jsonl"
     own = rollouts(env, questions)
     assert own.status == 2 and "rows.jsonl: is an input of this command" in own.stderr, own
     assert len(questions.read_text().splitlines()) == len(ROWS)
-    assert not (env.folder / "no").exists()
 
 
 def test_a_readme_that_is_no_card_is_not_overwritten(env, tmp_path):

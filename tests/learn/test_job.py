@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,10 +14,8 @@ import pytest
 from thirteen.convert.adapter.basis import Basis, BasisOrigin
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import OutputError
-from thirteen.learn.grpo import delete_checkpoints
 from thirteen.learn.job import TrainingJob
 from thirteen.learn.recipe import RECIPES
-from thirteen.learn.resume import check_run
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -101,35 +98,3 @@ def test_the_hash_of_a_sharded_base_is_that_of_its_checkpoint(
     """It was another one, of the same files."""
     folder = base("llama bf16 in shards")
     assert replace(job, base=folder).base_sha256 == open_checkpoint(folder).sha256()
-
-
-def test_the_mark_of_a_run_is_whole_or_missing(tmp_path: Path) -> None:
-    """With half of it the run itself could not be resumed: it was taken for another."""
-    path = tmp_path / "run"
-    with pytest.raises(OutputError, match="File too large"), file_limit(10):
-        check_run(path, "0123456789abcdef")
-    assert list(tmp_path.iterdir()) == []
-    check_run(path, "0123456789abcdef")
-    check_run(path, "0123456789abcdef")
-
-
-def test_the_mark_of_a_run_is_deleted_after_its_checkpoints(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Checkpoints without it were taken for those of any run."""
-    folder = tmp_path / "checkpoints"
-    (folder / "checkpoint-1").mkdir(parents=True)
-    (folder / "run").write_text("run")
-    delete = shutil.rmtree
-
-    def fail(path: Path) -> None:
-        if path == folder:
-            raise OSError(5, "Input/output error")
-        delete(path)
-
-    with monkeypatch.context() as patch, pytest.raises(OutputError, match="Input/output error"):
-        patch.setattr(shutil, "rmtree", fail)
-        delete_checkpoints(folder)
-    assert [path.name for path in folder.iterdir()] == ["run"]
-    delete_checkpoints(folder)
-    assert not folder.exists()

@@ -11,11 +11,9 @@ from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
 from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import AdapterError, RequestError, ThirteenError
-from thirteen.learn import initial_sigma as initial_sigma_module
 from thirteen.learn import objective as objective_module
 from thirteen.learn.cma_search import SearchSettings
-from thirteen.learn.initial_sigma import initial_sigma
-from thirteen.learn.objective import SCORES, AnswerSettings, EngineObjective, is_correct
+from thirteen.learn.objective import AnswerSettings, EngineObjective, initial_sigma, is_correct
 from thirteen.learn.tune import EngineSettings, TuneData, TuneJob, tune_adapter
 from thirteen.models.rows import TrainingRow
 from thirteen.runtime.engine.engine import Engine
@@ -133,16 +131,13 @@ def test_a_swap_that_would_mix_adapters_is_refused(model, basis, tmp_path):
 
 @pytest.fixture
 def objective(engine, basis, model, tmp_path):
-    def make(score):
-        return EngineObjective(engine, file, AnswerSettings(score, max_tokens=8))
-
     with CandidateLora(basis, open_checkpoint(model), tmp_path / "candidate.gguf") as file:
-        yield make
+        yield EngineObjective(engine, file, AnswerSettings(max_tokens=8))
 
 
 def test_the_reference_score_is_on_sampled_tokens_only(engine, objective):
     """Tokens that the calculator inserts do not count."""
-    (score,) = objective("reference").scores([np.zeros(13)], ROWS[:2], np.zeros(13))
+    (score,) = objective.scores([np.zeros(13)], ROWS[:2])
     expected = []
     for row in ROWS[:2]:
         after = [*engine.model.tokenize(row.solution, special=False, bos=False), engine.model.eos]
@@ -153,32 +148,10 @@ def test_the_reference_score_is_on_sampled_tokens_only(engine, objective):
     assert score == pytest.approx(np.mean(expected), rel=1e-3)
 
 
-@pytest.mark.parametrize("score", [score for score in SCORES if score != "contrast"])
-def test_a_score_is_reproducible(objective, score):
-    made = objective(score)
-    first, second, again = made.scores([V, -V, V], ROWS[:6], np.zeros(13))
-    assert first == again
-    assert score != "reference" or first != second  # a random model is never right
-    assert made.cost.swaps == 3 and made.cost.tokens > 0
-
-
-def test_less_likely_samples_lower_the_own_score_if_right_and_raise_it_if_wrong(objective, monkeypatch):
-    """The gain is clipped, the loss is not."""
-    made, scores = objective("own"), []
-    for right in (True, False):
-        monkeypatch.setattr(objective_module, "is_correct", lambda answer, row, right=right: right)
-        zero, *others = made.scores([np.zeros(13), 0.005 * V, 0.2 * V], ROWS[:12], np.zeros(13))
-        assert zero == pytest.approx(1 if right else -1)  # the mean itself: a ratio of 1 to itself
-        scores.append(others)
-    right, wrong = scores
-    assert 0.8 < right[0] < 1 and right[0] == pytest.approx(-wrong[0], abs=1e-3)
-    assert right[1] < 0.8 and wrong[1] == pytest.approx(-0.8)
-
-
-def test_advantages_are_relative_to_the_mean():
-    assert objective_module._advantages([True, False, False, True]).tolist() == [1, -1, -1, 1]
-    assert objective_module._advantages([True, False, False, False])[0] == pytest.approx(np.sqrt(3))
-    assert objective_module._advantages([False] * 3).tolist() == [-1] * 3
+def test_a_score_is_reproducible(objective):
+    first, second, again = objective.scores([V, -V, V], ROWS[:6])
+    assert first == again != second
+    assert objective.cost.swaps == 3 and objective.cost.tokens > 0
 
 
 def test_a_truncated_answer_is_not_correct(engine):
@@ -191,42 +164,26 @@ def test_a_truncated_answer_is_not_correct(engine):
     assert not is_correct(replace(ended, value=None), row) and not is_correct(replace(ended, value="1"), row)
 
 
-def test_rows_that_do_not_fit_are_refused_before_the_search(engine, objective):
-    objective("reference").check_lengths(ROWS)
+def test_rows_that_do_not_fit_are_refused_before_the_search(objective):
+    objective.check_lengths([*ROWS, TrainingRow("What is 1 and 1?", "", "2")])
     long = TrainingRow("What is 1 and 1?", "1 + 1 = 2. " * 20, "2")
-    objective("exact").check_lengths([long])
     with pytest.raises(
         RequestError, match=r"question 'What is 1 and 1\?': \d+ tokens do not fit the context of"
     ):
-        objective("reference").check_lengths([*ROWS, long])
+        objective.check_lengths([*ROWS, long])
     with pytest.raises(RequestError, match=r"do not fit the context of 128: --context \d+"):
-        objective("exact").check_lengths([TrainingRow("a" * 130, "", "2")])
-    digits = TrainingRow("What is 1 and 1?", "", "1" * 120)
-    objective("exact").check_lengths([digits])
-    with pytest.raises(RequestError, match=r"do not fit the context of 128: --context \d+"):
-        objective("answer").check_lengths([digits])
+        objective.check_lengths([TrainingRow("a" * 130, "", "2")])
 
 
-def test_an_own_answer_that_fills_the_context_is_cut_to_score_the_right_one(engine, objective):
-    made, row = objective("answer"), TrainingRow("a" * 60, "", "12")
-    request = made.request(row)
-    words = replace(engine.answer("Say 1.", max_tokens=4), text="b" * (127 - len(request.tokens)))
-    before, right = made._answer_pair(request, words, row)
-    assert len(before) + len(right) == 128 and right == list(b" 12")
-    assert bytes(before[len(request.tokens) :]).endswith(b"b\nThe answer is")
-    assert len(engine.log_likelihoods([(before, right)])[0]) == 3
-
-
-def test_a_model_that_says_nothing_needs_a_sigma(engine, objective, monkeypatch):
-    monkeypatch.setattr(initial_sigma_module, "collect_output", lambda handle: ([], handle.answer()))
+def test_a_model_that_says_nothing_needs_a_sigma(objective, monkeypatch):
+    monkeypatch.setattr(objective_module, "_output_tokens", lambda handle: [])
     with pytest.raises(ThirteenError, match="ends its answers to 8 questions at once: give --sigma"):
-        initial_sigma(objective("reference"), ROWS[:8], numbers=13, seed=1)
+        initial_sigma(objective, ROWS[:8], numbers=13, seed=1)
 
 
-def test_the_initial_sigma_grows_with_the_root_of_the_target(engine, objective):
-    made = objective("reference")
+def test_the_initial_sigma_grows_with_the_root_of_the_target(objective):
     small, large = (
-        initial_sigma(made, ROWS[:8], numbers=13, seed=1, target_kl=target) for target in (0.001, 0.1)
+        initial_sigma(objective, ROWS[:8], numbers=13, seed=1, target_kl=target) for target in (0.001, 0.1)
     )
     assert 3 < large / small < 30  # ten times, where the divergence is a square
 
@@ -259,8 +216,3 @@ def test_a_run_improves_the_score_and_saves_the_adapter(model, basis, tmp_path):
     assert again.cost.swaps == 0  # everything was in the journal, including sigma
     first, last = (np.mean(event.record.scores) for event in (events[0], events[7]))
     assert last > first
-
-
-def test_an_unknown_score_is_refused():
-    with pytest.raises(ThirteenError, match="--score 'best'"):
-        AnswerSettings("best")

@@ -6,12 +6,10 @@ from dataclasses import asdict, replace
 
 import pytest
 from thirteen.errors import CheckpointError
-from thirteen.learn.attach import attach_adapter
-from thirteen.learn.base_model import load_base_model
+from thirteen.learn.base_model import attach_adapter, load_base_model
 from thirteen.learn.examples import encode_sampled, held_out_losses, prompt_text
 from thirteen.learn.recipe import RECIPES
-from thirteen.learn.rollout_rows import SampledRow, read_rollout_rows
-from thirteen.learn.rollouts import QuestionRollouts, RolloutFile, Solution
+from thirteen.learn.rollouts import QuestionRollouts, RolloutFile, SampledRow, Solution, read_rollout_rows
 from thirteen.learn.sft import fit_adapter
 from thirteen.runtime.request import FULL_DISTRIBUTION
 

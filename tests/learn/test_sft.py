@@ -12,8 +12,7 @@ from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import CheckpointError, OutputError, ThirteenError
 from thirteen.learn import sft
-from thirteen.learn.attach import attach_adapter, trained_numbers
-from thirteen.learn.base_model import load_base_model
+from thirteen.learn.base_model import attach_adapter, load_base_model, trained_numbers
 from thirteen.learn.examples import (
     Example,
     batches,
@@ -23,10 +22,9 @@ from thirteen.learn.examples import (
     prompt_text,
     row_losses,
 )
-from thirteen.learn.job import TrainingJob
+from thirteen.learn.job import TrainCheckpoint, TrainingJob, TrainState
 from thirteen.learn.recipe import RECIPES
-from thirteen.learn.resume import TrainCheckpoint, TrainState
-from thirteen.learn.rollout_rows import SampledRow
+from thirteen.learn.rollouts import SampledRow
 from thirteen.learn.sft import HeldOutLoss, SftResult, fit_adapter, train_sft
 from thirteen.models.rows import TrainingRow, split_rows
 from thirteen.runtime.arithmetic.final_answer import final_answer
@@ -56,7 +54,7 @@ def test_only_as_many_rows_as_are_kept_are_tokenized(monkeypatch):
         return Example([0] * (300 if row is ROWS[1] else 10), 5)
 
     monkeypatch.setattr(sft, "_encode", encode)
-    assert len(sft._training_examples(None, ROWS, replace(RECIPE, max_rows=2, share=1.0))) == 2
+    assert len(sft._training_examples(None, ROWS, replace(RECIPE, max_rows=2))) == 2
     assert encoded == ROWS[:3]
 
 
@@ -137,7 +135,7 @@ def test_a_basis_with_groups_is_trained_by_its_file(thirteen, base, data, tmp_pa
     flags = ("--kind", "tinylora", "--basis", basis, "--held-out", 4, "--no-final-line", "--calculator")
     done = thirteen("train", base("llama"), "--data", data, "-o", out, *flags, "--json")
     assert done.status == 0, done
-    assert json.loads(done.stdout)["rank 2"]["trained_numbers"] == 8
+    assert json.loads(done.stdout)["trained_numbers"] == 8
     numbers = read_tinylora_numbers(out, read_basis(basis))
     assert numbers.shape == (8,) and numbers[:4].any() and numbers[4:].any()
     card = (out / "README.md").read_text()
@@ -248,28 +246,26 @@ def test_the_frozen_factors_are_those_of_the_basis(trained, base):
     assert read_tinylora_numbers(trained.folder, basis).any()
 
 
-TRAIN = ("--held-out", 4, "--threads", 1, "--max-tokens", 200, "--batch-rows", 4, "--share", 1, "--json")
+TRAIN = ("--held-out", 4, "--threads", 1, "--max-tokens", 200, "--batch-rows", 4, "--json")
 
 
-def test_the_command_compares_several_ranks(thirteen, base, data, tmp_path):
-    ranks = ("--rank", "1,2", "--learning-rate", 0.01)
-    done = thirteen("train", base("llama"), "--data", data, "-o", tmp_path / "out", *ranks, *TRAIN)
+def test_the_command_writes_an_adapter_with_a_card(thirteen, base, data, tmp_path):
+    out = tmp_path / "out"
+    flags = ("--rank", 2, "--learning-rate", 0.01)
+    done = thirteen("train", base("llama"), "--data", data, "-o", out, *flags, *TRAIN)
     assert done.status == 0, done
-    results = json.loads(done.stdout)
-    one, two = results["rank 1"], results["rank 2"]
-    assert two["trained_numbers"] == 2 * one["trained_numbers"] == 4_096
-    assert one["loss_after"] < one["loss_before"] == two["loss_before"]
-    text = (tmp_path / "out" / "rank-2" / "README.md").read_text()
-    assert f"| before | {two['loss_before']:.4f} |" in text and "| learning_rate | 0.01 |" in text
-    assert "thirteen train" in text and len(one["validation"]) == 3
-    config = json.loads((tmp_path / "out" / "rank-1" / "adapter_config.json").read_text())
-    assert (config["r"], config["lora_alpha"], config["bias"]) == (1, 16, "none")
+    result = json.loads(done.stdout)
+    assert result["trained_numbers"] == 4_096 and result["loss_after"] < result["loss_before"]
+    text = (out / "README.md").read_text()
+    assert f"| before | {result['loss_before']:.4f} |" in text and "| learning_rate | 0.01 |" in text
+    assert "thirteen train" in text and len(result["validation"]) == 3
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["bias"]) == (2, 16, "none")
 
 
 def test_the_published_recipe_is_the_default():
     lora = RECIPES["lora"]
     assert (lora.rank, lora.alpha, lora.epochs, lora.learning_rate, lora.batch_rows) == (1, 16, 3, 4e-5, 128)
-    assert round(lora.share * 7473) == 747
 
 
 def test_the_number_of_trained_parameters_for_the_1b_shape():
@@ -490,20 +486,13 @@ def test_the_error_of_bad_data_names_file_and_line(tmp_path, thirteen, base, tex
         ("--held-out 0", "--held-out"),
         ("--learning-rate 0", "--learning-rate 0.0: must be"),
         ("--learning-rate nan", "--learning-rate nan: must be"),
-        ("--share 1.5", "--share 1.5: must be at most 1"),
-        ("--rank 0", "--rank 0: must be at least 1"),
-        ("--rank 1,x", "--rank '1,x'"),
-        ("--rank 1,1", "--rank '1,1'"),
-        ("--rank 1,01", "--rank '1,01'"),
         ("--rank 65", "--rank 65: must be at most 64"),
         ("--seed 20000000000000000000", "--seed 20000000000000000000: must be at most 4294967295"),
         ("--epochs 1000000000", "--epochs 1000000000: must be at most 10000"),
         ("--learning-rate inf", "--learning-rate inf: must be at most 1000"),
         ("--kind dora", "--kind 'dora'"),
         ("--method dpo", "--method 'dpo'"),
-        ("--method grpo --bf16", "--bf16: it is not for --method grpo"),
-        ("--method grpo --rank 1,2", "--method grpo takes one rank"),
-        ("--held-out 4 --share 1 --max-tokens 3", "--max-tokens 3: all 8 training rows are longer"),
+        ("--held-out 4 --max-tokens 3", "--max-tokens 3: all 8 training rows are longer"),
     ],
 )
 def test_invalid_options_are_refused(tmp_path, thirteen, base, data, flags, message):

@@ -5,8 +5,7 @@ import shutil
 
 import pytest
 from thirteen.errors import CheckpointError
-from thirteen.learn.attach import attach_adapter
-from thirteen.learn.base_model import load_base_model
+from thirteen.learn.base_model import attach_adapter, load_base_model
 from thirteen.learn.recipe import RECIPES
 
 from ..checkpoints import save_model
@@ -25,8 +24,7 @@ def refused(thirteen, data, tmp_path):
     """Run `train` and return its error."""
 
     def run(base, *flags, out=tmp_path / "out"):
-        held_out = () if "grpo" in flags else ("--held-out", 2)
-        done = thirteen("train", base, "--data", data, "-o", out, *held_out, *flags)
+        done = thirteen("train", base, "--data", data, "-o", out, "--held-out", 2, *flags)
         assert done.status == 2 and done.stderr.count("error: ") == 1 and "Traceback" not in done.stderr, done
         return done.stderr.splitlines()[-1]
 
@@ -51,15 +49,13 @@ def test_a_base_without_the_adapted_modules_is_refused(gpt2, kind):
 
 def test_it_leaves_no_folder(refused, gpt2, tmp_path):
     assert refused(gpt2).startswith("error: PEFT cannot adapt the base: Target modules {")
-    assert refused(gpt2, "--rank", "1,2").startswith("error: PEFT cannot adapt the base")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("flags", [(), ("--method", "grpo")])
-def test_a_chat_template_that_rejects_a_question_is_refused(refused, templated, tmp_path, flags):
+def test_a_chat_template_that_rejects_a_question_is_refused(refused, templated, tmp_path):
     """Jinja's TemplateError ended the command."""
     base = templated("{{ raise_exception('A system message\\nis required') }}")
-    assert refused(base, *flags) == (
+    assert refused(base) == (
         "error: the chat template of the base failed: TemplateError: A system message is required"
     )
     assert not (tmp_path / "out").exists()

@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 from thirteen.errors import OutputError, ThirteenError
 from thirteen.learn.cma_search import CheckScore, CmaSearch, SearchSettings
-from thirteen.learn.heldout_cache import HeldOutCache
 from thirteen.learn.objective import Cost
-from thirteen.learn.paired_accuracy import PairedAccuracy
-from thirteen.learn.tune import TuneData, run_search
-from thirteen.learn.tuning_journal import FILE, TuningJournal
+from thirteen.learn.tune import PairedAccuracy, TuneData, run_search
+from thirteen.learn.tuning_journal import FILE, HeldOutCache, TuningJournal
 from thirteen.models.rows import TrainingRow
 
 PLANTED = np.random.default_rng(8).normal(0, 0.1, 13)
@@ -31,7 +29,7 @@ class PlantedObjective:
     def __init__(self, planted=PLANTED, noise=0.02):
         self.planted, self.noise, self.cost, self.questions = planted, noise, Cost(), []
 
-    def scores(self, candidates, rows, mean):
+    def scores(self, candidates, rows):
         self.questions.append([row.question for row in rows])
         bias = np.mean([np.random.default_rng(int(row.answer)).normal(0, 1) for row in rows])
         return [
@@ -100,9 +98,9 @@ def test_a_killed_run_resumes(tmp_path):
         from tests_tune import DATA, PlantedObjective, SETTINGS, identity, replace
 
         class Slow(PlantedObjective):
-            def scores(self, candidates, rows, mean):
+            def scores(self, candidates, rows):
                 time.sleep(0.02)
-                return super().scores(candidates, rows, mean)
+                return super().scores(candidates, rows)
 
         settings = replace(SETTINGS, generations=30)
         journal = TuningJournal(Path(sys.argv[1]), identity(settings))
@@ -182,20 +180,6 @@ def test_an_extended_run_is_the_run_that_was_longer_from_the_start(tmp_path):
         scores = [record.scores for record in journal.generations]
         ends.append((scores, search.generation, search.restarts, search.stopped))
     assert ends[0] == ends[1]
-
-
-def test_what_precedes_a_generation_is_part_of_its_duration(tmp_path, monkeypatch):
-    """The time of sampling fresh rollouts was missing in the journal and the card."""
-    clock, objective = [0.0], PlantedObjective()
-    monkeypatch.setattr("thirteen.learn.tune.perf_counter", lambda: clock[0])
-
-    def prepare(generation, mean):
-        clock[0] += 7
-        objective.cost.model_s += 5
-
-    with TuningJournal(tmp_path, {}) as journal:
-        run_search(objective, DATA, replace(SETTINGS, generations=2), journal, prepare=prepare)
-    assert [(record.seconds, record.tokens_s) for record in journal.generations] == [(0, 0), (7, 5), (7, 5)]
 
 
 def test_fewer_generations_than_are_done_are_refused(tmp_path):
