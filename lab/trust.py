@@ -1,32 +1,175 @@
-"""A/A test of the latency benchmark on this machine: what it reports where the true ratio is known.
+"""Whether `thirteen bench latency` can be trusted on this machine: its ratios where the true ones are known.
+
+python lab/trust.py MODEL.gguf [--runs 100] [--rounds 24] [--slowdown 1.05] [--threads N] [--json]
 
 A model is compared with itself, where intervals should contain 1.00, and with itself slowed down on purpose,
-which should be detected. Both comparisons are repeated many times, with the code of `thirteen bench latency`.
+which should be detected.
 """
 
-from collections.abc import Iterator, Sequence
+import argparse
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 from rich.table import Table
-
+from thirteen.bench.harness.environment import BenchReport, report_head, this_commit
+from thirteen.bench.harness.format import report_table
+from thirteen.bench.harness.interleave import (
+    ITERATIONS_PER_ROUND,
+    EngineLoader,
+    PairedMeasurement,
+    count_iterations,
+    duration,
+    interleave,
+    throughput,
+)
+from thirteen.bench.harness.iteration import random_prompt, time_prefill_and_decode
+from thirteen.bench.harness.schedule import ProgressCounter
+from thirteen.bench.harness.workload import Workload, load_engine
+from thirteen.cli.console import progress_bar, show_report
 from thirteen.errors import RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.files.hashing import file_sha256
 from thirteen.files.progress import Progress, no_progress
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama.context import Context, Span
+from thirteen.runtime.threads import physical_cores
 from thirteen.runtime.validation import check_integer
-from thirteen.stats.interval import Interval
+from thirteen.stats.interval import FloatArray, Interval
 from thirteen.stats.paired_ratio import ROUNDS_MIN
-from thirteen.bench.harness.environment import BenchReport, report_head, this_commit
-from thirteen.bench.harness.format import report_table
-from thirteen.bench.harness.interleave import ITERATIONS_PER_ROUND, PairedMeasurement, count_iterations
-from thirteen.bench.harness.schedule import ProgressCounter
-from thirteen.bench.harness.workload import Workload, load_engine
-from thirteen.bench.speed.ab_speed import ABSpeeds, compare_speeds
-from thirteen.bench.speed.slowed_engine import SlowedEngine
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """Wall times as a caller of the engine sees them.
+
+    Attributes:
+        prefill_s: time from the submission of a prompt in tokens to the first token: queueing, prefill and
+            sampling.
+        decode_s: time from the first token to the last: each is decoded, sampled and delivered.
+        first_token_s: time from a question in text to the first text of its answer: chat template, tokenizer,
+            prefill and one token.
+        question_tokens: tokens of that question, chat template included.
+    """
+
+    prefill_s: float
+    decode_s: float
+    first_token_s: float
+    question_tokens: int
+
+
+def run_iteration(engine: Engine, number: int, workload: Workload) -> Iteration:
+    """Time prefill and decode of a random prompt, then the first token of a question.
+
+    Afterwards the engine is idle again, with an empty KV cache. Prompt and question depend on `number`, so no
+    cache of an earlier iteration can answer them, and are the same for all engines of one vocabulary.
+    """
+    prompt = random_prompt(engine.model, number, workload.prompt_tokens)
+    prefill_s, decode_s = time_prefill_and_decode(engine, prompt, workload.decode_tokens)
+    first_token_s, question_tokens = _time_first_token(engine, f"What is {100 + number} times 13?")
+    return Iteration(prefill_s, decode_s, first_token_s, question_tokens)
+
+
+def _time_first_token(engine: Engine, question: str) -> tuple[float, int]:
+    """Seconds to the first text of the answer, and the tokens of the question."""
+    start = perf_counter()
+    (piece,) = engine.stream(question, max_tokens=1)
+    took_s = perf_counter() - start
+    assert piece.answer is not None, "one token is the whole answer"
+    return took_s, piece.answer.usage.prompt_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ABSpeeds:
+    """Speeds of base and adapted model, measured in alternation.
+
+    Attributes:
+        prefill: prompt tokens per second; see Iteration.prefill_s.
+        first_token: seconds from a question in text to the first text; see Iteration.first_token_s.
+        decode: tokens per second after the first; see Iteration.decode_s.
+        question_tokens: tokens of the first iteration's question, for base and adapted.
+    """
+
+    prefill: PairedMeasurement
+    first_token: PairedMeasurement
+    decode: PairedMeasurement
+    question_tokens: tuple[int, int]
+
+    @property
+    def by_name(self) -> Iterator[tuple[str, PairedMeasurement]]:
+        """Measurements with their names in words, decode first."""
+        yield "decode", self.decode
+        yield "first token", self.first_token
+        yield "prefill", self.prefill
+
+
+def compare_speeds(
+    loaders: Sequence[EngineLoader], workload: Workload, rounds: int, advance: Callable[[], None]
+) -> ABSpeeds:
+    """Measure base and adapted model in rounds; see interleave()."""
+    (results,) = interleave(loaders, [partial(run_iteration, workload=workload)], rounds, advance)
+    return ABSpeeds(
+        prefill=throughput(workload.prompt_tokens, _seconds(results, "prefill_s")),
+        first_token=duration(_seconds(results, "first_token_s")),
+        decode=throughput(workload.decode_tokens, _seconds(results, "decode_s")),
+        question_tokens=(results[0][0].question_tokens, results[1][0].question_tokens),
+    )
+
+
+def _seconds(results: Sequence[Sequence[Iteration]], name: str) -> FloatArray:
+    return np.array(
+        [[getattr(iteration, name) for iteration in model] for model in results]
+    )  # (2, iterations)
+
+
+class SlowedContext(Context):
+    """A context in which each batch, with the engine's work before it, takes `slowdown` times as long."""
+
+    slowdown = 1.0
+    _last_end: float | None = None  # of the last batch, while its sequence continues
+
+    def decode(self, spans: Sequence[Span]) -> list[int]:
+        """Compute the batch, then busy-wait: a sleep is not exact enough for times this short."""
+        start = self._last_end or perf_counter()
+        rows = super().decode(spans)
+        until = start + self.slowdown * (perf_counter() - start)
+        while (now := perf_counter()) < until:
+            pass
+        self._last_end = now
+        return rows
+
+    def clear(self, slot: int, start: int = 0) -> None:
+        """Clear the slot; the time until the next batch is no part of the engine's work."""
+        super().clear(slot, start)
+        self._last_end = None
+
+
+class SlowedEngine(Engine):
+    """An engine that computes in a SlowedContext."""
+
+    def __init__(self, path: str | Path, *, slowdown: float, **options: Any) -> None:
+        """Load a model.
+
+        Args:
+            path: a GGUF file.
+            slowdown: factor on the time of each batch, at least 1.
+            options: options of Engine.
+
+        Raises:
+            ThirteenError: Engine() raises it.
+        """
+        self._slowdown = slowdown
+        super().__init__(path, **options)
+
+    def _make_context(self) -> Context:
+        context = SlowedContext(self.model, self._params)
+        context.slowdown = self._slowdown
+        return context
+
 
 RUNS = 100
 SLOWDOWN = 1.05
@@ -201,3 +344,31 @@ def _caption(report: AATestReport) -> str:
             f"{report.environment(workload.threads)}",
         )
     )
+
+
+def main() -> None:
+    """Print both comparisons of a model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--slowdown", type=float, default=SLOWDOWN)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--prompt-tokens", type=int, default=PROMPT_TOKENS)
+    parser.add_argument("--decode-tokens", type=int, default=DECODE_TOKENS)
+    parser.add_argument("--threads", type=int, default=physical_cores())
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    with progress_bar("trust") as progress:
+        report = run_aa_test(
+            given.model,
+            workload=Workload(given.prompt_tokens, given.decode_tokens, given.threads),
+            runs=given.runs,
+            slowdown=given.slowdown,
+            rounds=given.rounds,
+            progress=progress,
+        )
+    show_report(given.json, report, aa_test_table)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,8 +11,8 @@ from rich.table import Table
 from ..bench.accuracy.answer_time import AnsweredQuestion, AnswerTimes, summarize_times, time_rows
 from ..bench.accuracy.timed_answers import TIMED, time_answers
 from ..bench.harness.energy import find_energy_meter
-from ..bench.harness.workload import Workload
 from ..bench.speed import latency
+from ..bench.speed.questions import QuestionShape
 from ..convert.adapter.adapter import load_adapter
 from ..convert.vocabulary.vocabulary_metadata import read_vocabulary
 from ..files.gguf.header import read_header
@@ -121,7 +121,7 @@ def run_demo(progress: Progress = no_progress) -> DemoReport:
 
 def _compare_speed(one: Path, other: Path, progress: Progress) -> latency.LatencyReport:
     return latency.run_latency(
-        one, other, workload=Workload(64, 32), questions=(), rounds=ROUNDS_MIN, progress=progress
+        one, other, questions=(QuestionShape(64, 33),), rounds=ROUNDS_MIN, progress=progress
     )
 
 

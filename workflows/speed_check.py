@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..bench.peers.peer import PeerWorkload
-from ..bench.peers.peers import PeerPrograms, PeersReport, question_s, run_peers
+from ..bench.peers.peers import PeersReport, question_s, run_peers
 from ..errors import RequestError
 from ..files.progress import Progress, no_progress
 
@@ -53,8 +53,9 @@ def check_speed(model: Path, *, progress: Progress = no_progress) -> SpeedCheck:
         ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
         RequestError: a program fails.
     """
-    programs = PeerPrograms(packages=("llama-cpp-python",), rows=_PEERS)
-    report = run_peers(model, workload=_WORK, rounds=_ROUNDS, programs=programs, progress=progress)
+    report = run_peers(
+        model, workload=_WORK, rounds=_ROUNDS, names=_PEERS[:1], rows=_PEERS, progress=progress
+    )
     seconds = _seconds(report)
     if len(seconds) == 1:
         raise RequestError(f"llama-cpp-python: {'; '.join(report.absent)}")

@@ -26,7 +26,7 @@ def run_in_subprocess(
     """Run a module whose main() ends with print_outcome().
 
     Args:
-        module: full name of the module.
+        module: full name of the module, or path of a script.
         arguments: its command line arguments.
         crash_error: makes the error for a process that ended without a result, from its exit status (negative
             for a signal) and the last line of its standard error.
@@ -58,9 +58,10 @@ def run_in_subprocess(
 def module_process(
     module: str, arguments: Sequence[str], environment: Mapping[str, str] = _NO_VARIABLES
 ) -> tuple[list[str], dict[str, str]]:
-    """Command and environment variables of a process that runs a module of this package."""
+    """Command and environment variables of a process that runs a module of this package, or a script."""
     # -P: a folder in the caller's working directory must not shadow a package.
-    command = [sys.executable, "-P", "-m", module, *arguments]
+    script = [module] if module.endswith(".py") else ["-m", module]
+    command = [sys.executable, "-P", *script, *arguments]
     # GGML_NO_BACKTRACE: else ggml's abort() waits for a debugger. THIRTEEN_UNTRUSTED: a trial load would be
     # part of what is measured.
     fixed = {"GGML_NO_BACKTRACE": "1", "THIRTEEN_UNTRUSTED": "never"}

@@ -22,7 +22,7 @@ from ..harness.energy import Energy, find_energy_meter, measure_energy
 from ..harness.format import NOT_AVAILABLE, megabytes, seconds
 from ..harness.from_json import from_json
 from ..harness.isolated import print_outcome, run_in_subprocess
-from ..harness.iteration import random_prompt, run_iteration, time_prefill_and_decode
+from ..harness.iteration import random_prompt, time_prefill_and_decode
 from ..harness.peak_memory import peak_rss_bytes
 from ..harness.workload import Workload, load_engine
 from .os_page_cache import drop_from_page_cache
@@ -99,7 +99,9 @@ def _measure_in_worker(model: Path, adapter: Path | None, workload: Workload) ->
     with load_engine(model, adapter, workload) as engine:
         load_s = perf_counter() - start
         warm_start_s = load_s + _first_token_s(engine, workload)
-        run_iteration(engine, 0, workload)
+        prompt = random_prompt(engine.model, 0, workload.prompt_tokens)
+        time_prefill_and_decode(engine, prompt, workload.decode_tokens)
+        engine.answer("What is 100 times 13?", max_tokens=1)
         peak, after = peak_rss_bytes(), read_resident_memory()
         return MemoryUse(
             load_s=load_s,

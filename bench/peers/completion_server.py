@@ -19,10 +19,10 @@ _TIMEOUT_S = 600
 class CompletionServerPeer(RequestPeer):
     """A peer that answers POST /completion."""
 
-    def __init__(self, name: str, address: str, vocabulary: int, workload: PeerWorkload) -> None:
+    def __init__(self, address: str, vocabulary: int, workload: PeerWorkload) -> None:
         """Measure the server at `address`, which is "host:port"."""
         super().__init__(workload)
-        self.name, self._address, self._vocabulary = name, address, vocabulary
+        self._address, self._vocabulary = address, vocabulary
 
     def _answer_s(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
         times = self._times(seed, prompt_tokens, 1 + decode_tokens)

@@ -1,30 +1,36 @@
 """llama.cpp's benchmark programs llama-bench and llama-batched-bench as a peer."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from ...errors import RequestError
+from ...files.gguf.header import Header
 from .peer import TIMEOUT_S, PeerWorkload, Speeds
 
 
-def llama_bench_name(*, flash: bool) -> str:
-    """Name of the row with or without flash attention."""
-    return "llama-bench -fa 1" if flash else "llama-bench"
-
-
 class LlamaBenchPeer:
-    """llama-bench, and llama-batched-bench for concurrent sequences if it is given."""
+    """llama-bench on PATH, and llama-batched-bench for concurrent sequences if it is there too."""
 
-    def __init__(
-        self, model: Path, workload: PeerWorkload, command: str, batched: str | None, *, flash: bool
-    ) -> None:
-        self.name = llama_bench_name(flash=flash)
-        self._model, self._workload, self._command, self._batched = model, workload, command, batched
-        self._flash = flash
+    load_s = None  # they load the model in every round
+
+    def __init__(self, model: Header, workload: PeerWorkload, *, flash: bool = False) -> None:
+        """Run it once, to learn its version and whether it works.
+
+        Raises:
+            RequestError: it is not on PATH, fails, or prints what llama-bench does not.
+        """
+        command = shutil.which("llama-bench")
+        if command is None:
+            raise RequestError("it is not on PATH")
+        self._model, self._workload, self._command = model.path, workload, command
+        self._batched, self._flash = shutil.which("llama-batched-bench"), flash
         self.version, _, _ = self._run_single()
+
+    def peak_rss_bytes(self) -> None:
+        """Not known: each run is a process of its own."""
 
     def speeds(self, round_number: int) -> Speeds:
         """Measure a round; the prompt is the same in every round."""

@@ -23,8 +23,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
 class LlamaCppPythonPeer(RequestPeer):
     """The generate loop of llama-cpp-python, which serves one request after the other."""
 
-    name = "llama-cpp-python"
-
     def __init__(self, model: Header, workload: PeerWorkload, **options: Any) -> None:
         """Load the model with llama-cpp-python's own defaults, but for context, threads and `options`."""
         super().__init__(workload)

@@ -43,7 +43,7 @@ class LlamaServerPeer(CompletionServerPeer):
         self._process = subprocess.Popen(  # noqa: S603 - the user's own
             [command, *words, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        super().__init__("llama-server", f"127.0.0.1:{port}", vocabulary_size(model), workload)
+        super().__init__(f"127.0.0.1:{port}", vocabulary_size(model), workload)
         try:
             self._wait_until_loaded()
         except BaseException:

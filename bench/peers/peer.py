@@ -59,7 +59,6 @@ class PeerWorkload:
 class Peer(Protocol):
     """A program that does the work of a round."""
 
-    name: str
     version: str
 
     def speeds(self, round_number: int) -> Speeds:

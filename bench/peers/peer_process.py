@@ -10,11 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Timer
 from time import perf_counter
@@ -24,16 +23,12 @@ from ...errors import RequestError, ThirteenError
 from ...files.gguf.header import Header, read_header
 from ..harness.isolated import module_process
 from ..harness.peak_memory import peak_rss_bytes
-from .ik_llama import IkLlamaPeer
+from .llama_bench import LlamaBenchPeer
 from .llama_cpp_python import SETTINGS as LLAMA_CPP_PYTHON_SETTINGS
 from .llama_cpp_python import LlamaCppPythonPeer
 from .llama_server import LlamaServerPeer
-from .mistral_rs import MistralRsPeer
-from .node_llama_cpp import NodeLlamaCppPeer, installed_package
-from .openvino import OpenVinoPeer
 from .peer import TIMEOUT_S, Peer, PeerWorkload, Speeds
 from .thirteen import ThirteenPeer
-from .xllamacpp import XllamacppPeer
 
 _END_S = 5
 
@@ -41,35 +36,34 @@ Loader = Callable[[Header, PeerWorkload], Peer]
 
 
 @dataclass(frozen=True, slots=True)
-class _Program:
+class Program:
     """A program to compare with.
 
     Attributes:
         missing: why it cannot be loaded; None if it can.
         rows: how it is loaded for each of its rows: with its own defaults, and with other options, which are
             in the row's name.
+        worker: module or script whose run_worker() loads it, and arguments before those of PeerProcess.
     """
 
     missing: Callable[[], str | None]
     rows: Mapping[str, Loader]
+    worker: Sequence[str] = (__name__,)
 
 
-def _package(name: str) -> Callable[[], str | None]:
-    return lambda: None if find_spec(name) else f"{name} is not installed"
+def _missing_command(name: str) -> Callable[[], str | None]:
+    return lambda: None if shutil.which(name) else "it is not on PATH"
 
 
-def _llama_server() -> str | None:
-    return None if shutil.which("llama-server") else "it is not on PATH"
-
-
-def _node_llama_cpp() -> str | None:
-    return None if installed_package() else "it is not in NODE_PATH or ./node_modules, or node is not on PATH"
-
-
-_PROGRAMS = {
-    "thirteen": _Program(_package("thirteen"), {"thirteen": ThirteenPeer}),
-    "llama-cpp-python": _Program(
-        _package("llama_cpp"),
+OWN = "thirteen"
+PROGRAMS: Mapping[str, Program] = {
+    OWN: Program(lambda: None, {OWN: ThirteenPeer}),
+    "llama-bench": Program(
+        _missing_command("llama-bench"),
+        {"llama-bench": LlamaBenchPeer, "llama-bench -fa 1": partial(LlamaBenchPeer, flash=True)},
+    ),
+    "llama-cpp-python": Program(
+        lambda: None,
         {
             "llama-cpp-python": LlamaCppPythonPeer,
             **{
@@ -78,27 +72,8 @@ _PROGRAMS = {
             },
         },
     ),
-    "openvino": _Program(
-        _package("openvino_genai"),
-        {
-            "openvino": OpenVinoPeer,
-            "openvino ATTENTION_BACKEND=SDPA": partial(OpenVinoPeer, ATTENTION_BACKEND="SDPA"),
-        },
-    ),
-    "xllamacpp": _Program(
-        _package("xllamacpp"),
-        {"xllamacpp": XllamacppPeer, "xllamacpp flash_attn=off": partial(XllamacppPeer, flash_attn=False)},
-    ),
-    "mistralrs": _Program(_package("mistralrs"), {"mistralrs": MistralRsPeer}),
-    "node-llama-cpp": _Program(
-        _node_llama_cpp,
-        {
-            "node-llama-cpp": NodeLlamaCppPeer,
-            "node-llama-cpp flashAttention=true": partial(NodeLlamaCppPeer, flashAttention=True),
-        },
-    ),
-    "llama-server": _Program(
-        _llama_server,
+    "llama-server": Program(
+        _missing_command("llama-server"),
         {
             "llama-server": LlamaServerPeer,
             "llama-server --flash-attn off": lambda model, work: LlamaServerPeer(
@@ -106,34 +81,30 @@ _PROGRAMS = {
             ),
         },
     ),
-    "ik": _Program(_package("ik_llama_cpp"), {"ik": IkLlamaPeer}),
 }
-_LOADERS = {row: load for program in _PROGRAMS.values() for row, load in program.rows.items()}
-PACKAGES = tuple(name for name in _PROGRAMS if name != ThirteenPeer.name)  # those to compare with
-
-
-def missing(program: str) -> str | None:
-    """Why one of PACKAGES cannot be loaded; None if it can."""
-    return _PROGRAMS[program].missing()
-
-
-def row_names(program: str) -> tuple[str, ...]:
-    """Names of the rows of one of PACKAGES: its defaults first, then other options."""
-    return tuple(_PROGRAMS[program].rows)
 
 
 class PeerProcess:
-    """This engine, or a row of one of PACKAGES, in a process of its own."""
+    """A row of a program in a process of its own."""
 
-    def __init__(self, name: str, model: Path, workload: PeerWorkload) -> None:
+    def __init__(self, name: str, worker: Sequence[str], model: Path, workload: PeerWorkload) -> None:
         """Start the process and load the peer.
+
+        Args:
+            name: the row.
+            worker: that of its program.
+            model: a GGUF file.
+            workload: the work of one round.
 
         Raises:
             RequestError: the peer fails.
         """
         self.name = name
-        command, variables = module_process(__name__, [name, str(model), json.dumps(asdict(workload))])
-        self._process = subprocess.Popen(  # noqa: S603 - this module
+        module, *arguments = worker
+        command, variables = module_process(
+            module, [*arguments, name, str(model), json.dumps(asdict(workload))]
+        )
+        self._process = subprocess.Popen(  # noqa: S603 - the worker of a program
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -147,7 +118,7 @@ class PeerProcess:
             self.close()
             raise
         self.version: str = loaded["version"]
-        self.load_s: float = loaded["load_s"]
+        self.load_s: float | None = loaded["load_s"]
         self.peak_rss_bytes: int | None = None
 
     def __enter__(self) -> Self:
@@ -212,13 +183,22 @@ class PeerProcess:
         raise RequestError(f"{self.name}: its process ended with status {self._process.wait()}")
 
 
-def main(arguments: list[str]) -> int:
-    """Load a peer and measure the rounds that standard input names."""
+def run_worker(arguments: Sequence[str], programs: Mapping[str, Program] = PROGRAMS) -> int:
+    """Load a row of one of the programs and measure the rounds that standard input names.
+
+    Args:
+        arguments: name of the row, path of the model, and the workload as JSON.
+        programs: the programs.
+
+    Returns:
+        The exit status.
+    """
     name, model, workload = arguments
+    (load,) = (program.rows[name] for program in programs.values() if name in program.rows)
     try:
         start = perf_counter()
-        peer = _LOADERS[name](read_header(Path(model)), PeerWorkload(**json.loads(workload)))
-        _print({"version": peer.version, "load_s": perf_counter() - start})
+        peer = load(read_header(Path(model)), PeerWorkload(**json.loads(workload)))
+        _print({"version": peer.version, "load_s": getattr(peer, "load_s", perf_counter() - start)})
         memory: Callable[[], int | None] = getattr(peer, "peak_rss_bytes", peak_rss_bytes)
         with ExitStack() as stack:
             if hasattr(peer, "close"):
@@ -236,4 +216,4 @@ def _print(value: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_worker(sys.argv[1:]))

@@ -6,7 +6,6 @@ keeps a processor busy. Each peer runs in a process of its own with its own
 defaults, and in further rows with options that may be faster, which are in the row's name.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...errors import RequestError
-from ...files.gguf.header import Header, read_header
+from ...files.gguf.header import read_header
 from ...files.progress import Progress, no_progress
 from ...runtime.validation import check_integer
 from ...stats.interval import FloatArray, Interval
@@ -25,38 +24,10 @@ from ...stats.paired_ratio import paired_ratio, ratio_level
 from ..harness.environment import BenchReport, report_head
 from ..harness.format import megabytes, report_table
 from ..harness.schedule import ProgressCounter, alternating_order
-from .llama_bench import LlamaBenchPeer, llama_bench_name
-from .llama_cpp_python import LlamaCppPythonPeer
-from .peer import SPEED_KINDS, Peer, PeerWorkload
-from .peer_process import PACKAGES, PeerProcess, missing, row_names
-from .thirteen import ThirteenPeer
-from .transformers import TransformersPeer, missing_packages
+from .peer import SPEED_KINDS, PeerWorkload
+from .peer_process import OWN, PROGRAMS, PeerProcess, Program
 
 ROUNDS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class PeerPrograms:
-    """Peers to measure; None where the user names none.
-
-    Attributes:
-        llama_bench: path of llama-bench; by default the one on PATH, if any.
-        llama_batched_bench: path of llama-batched-bench; by default the one on PATH, if any.
-        checkpoint: folder that the file was made from, for transformers.
-        packages: programs of PACKAGES.
-        rows: those of their rows that are measured; all if empty.
-    """
-
-    llama_bench: str | None = None
-    llama_batched_bench: str | None = None
-    checkpoint: Path | None = None
-    packages: tuple[str, ...] = PACKAGES
-    rows: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in self.packages:
-            if name not in PACKAGES:
-                raise RequestError(f"bench: peer {name!r} is not one of {', '.join(PACKAGES)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,99 +70,88 @@ class PeersReport(BenchReport):
     absent: tuple[str, ...]
 
 
-def run_peers(
+def run_peers(  # noqa: PLR0913 - options of a measurement, each with its default
     model: Path,
     *,
     workload: PeerWorkload | None = None,
     rounds: int = ROUNDS,
-    programs: PeerPrograms | None = None,
+    names: Sequence[str] = (),
+    rows: Sequence[str] = (),
+    programs: Mapping[str, Program] = PROGRAMS,
     progress: Progress = no_progress,
 ) -> PeersReport:
-    """Measure this engine and every other installed program.
+    """Measure this engine and other programs.
 
     Args:
         model: a GGUF file.
         workload: the work of one round; by default with one thread per physical core.
         rounds: number of rounds; the order of the peers is reversed in every other round.
-        programs: further peers.
+        names: programs to compare with; by default all that are installed.
+        rows: those of their rows that are measured; all if empty.
+        programs: the programs to choose from, with this engine.
         progress: called after each peer's work.
 
     Raises:
         ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
-        RequestError: a number is out of range, a program given by the user fails or cannot take part, or the
-            checkpoint is not of that model.
+        RequestError: a number is out of range, a name is unknown, or this engine fails.
     """
     check_integer("bench: rounds", rounds, 1)
-    header, programs, workload = read_header(model), programs or PeerPrograms(), workload or PeerWorkload()
-    if programs.llama_batched_bench and not (programs.llama_bench or shutil.which("llama-bench")):
-        raise RequestError("bench: --llama-batched-bench requires llama-bench, on PATH or by --llama-bench")
+    others = tuple(name for name in programs if name != OWN)
+    for name in names:
+        if name not in others:
+            raise RequestError(f"bench: peer {name!r} is not one of {', '.join(others)}")
+    read_header(model)
+    workload = workload or PeerWorkload()
     head = report_head()
     absent: dict[str, str] = {}
     with ExitStack() as loaded:
-        peers = [*_load_peers(header, workload, programs, loaded, absent)]
+        chosen = {name: programs[name] for name in (OWN, *(names or others))}
+        peers = [*_load_peers(model, workload, chosen, rows, loaded, absent)]
         speeds = _measure(peers, rounds, absent, progress)
-        memory = [getattr(peer, "peak_rss_bytes", None) for peer in peers]
-    rows = tuple(
-        _row(peer, memory[index], speeds[:, 0], speeds[:, index])
+    found = tuple(
+        _row(peer, speeds[:, 0], speeds[:, index])
         for index, peer in enumerate(peers)
         if peer.name not in absent
     )
-    rows += tuple(_best_setting(rows, workload))
+    found += tuple(_best_setting(found, workload))
     reasons = tuple(f"{name}: not measured: {reason}" for name, reason in absent.items())
-    return PeersReport(*head, str(model), workload, rounds, rows, reasons)
+    return PeersReport(*head, str(model), workload, rounds, found, reasons)
 
 
-def _load_peers(
-    model: Header, workload: PeerWorkload, programs: PeerPrograms, loaded: ExitStack, absent: dict[str, str]
-) -> Iterator[Peer]:
+def _load_peers(  # noqa: PLR0913, PLR0917 - what is loaded, and where to
+    model: Path,
+    workload: PeerWorkload,
+    programs: Mapping[str, Program],
+    rows: Sequence[str],
+    loaded: ExitStack,
+    absent: dict[str, str],
+) -> Iterator[PeerProcess]:
     """Load this engine and the peers; the reasons of those that cannot be are added to `absent`."""
-    yield loaded.enter_context(PeerProcess(ThirteenPeer.name, model.path, workload))
-    yield from _load_llama_bench(model.path, workload, programs, absent)
-    for program in programs.packages:
-        if reason := missing(program):
+    for program, how in programs.items():
+        if reason := how.missing():
             absent[program] = reason
             continue
-        for name in row_names(program):
-            if programs.rows and name not in programs.rows:
+        for name in how.rows:
+            if rows and name not in (OWN, *rows):
                 continue
             try:
-                peer = PeerProcess(name, model.path, workload)
+                peer = PeerProcess(name, how.worker, model, workload)
             except RequestError as error:
+                if name == OWN:
+                    raise
                 absent[name] = str(error).removeprefix(f"{name}: ")
             else:
                 yield loaded.enter_context(peer)
-    if programs.checkpoint:
-        yield TransformersPeer(model, programs.checkpoint, workload)
-    else:
-        packages = missing_packages()
-        reason = f"{' and '.join(packages)} not installed" if packages else "--checkpoint is not given"
-        absent["transformers"] = reason
 
 
-def _load_llama_bench(
-    model: Path, workload: PeerWorkload, programs: PeerPrograms, absent: dict[str, str]
-) -> Iterator[Peer]:
-    """Load llama-bench. One that the user gave must run; one that was merely found may be too old."""
-    command = programs.llama_bench or shutil.which("llama-bench")
-    if command is None:
-        absent["llama-bench"] = "it is not on PATH, and --llama-bench is not given"
-        return
-    batched = programs.llama_batched_bench or shutil.which("llama-batched-bench")
-    for flash in (False, True):
-        try:
-            yield LlamaBenchPeer(model, workload, command, batched, flash=flash)
-        except RequestError as error:
-            if programs.llama_bench:
-                raise
-            absent[llama_bench_name(flash=flash)] = str(error)
-
-
-def _measure(peers: Sequence[Peer], rounds: int, absent: dict[str, str], progress: Progress) -> FloatArray:
+def _measure(
+    peers: Sequence[PeerProcess], rounds: int, absent: dict[str, str], progress: Progress
+) -> FloatArray:
     """Tokens per second, (rounds, peers, kinds); NaN where a peer has no such measurement or failed."""
     advance = ProgressCounter(progress, (1 + rounds) * len(peers))
     speeds = np.full((rounds, len(peers), len(SPEED_KINDS)), np.nan)
 
-    def run(peer: Peer, number: int) -> list[float]:
+    def run(peer: PeerProcess, number: int) -> list[float]:
         try:
             return [speed or np.nan for speed in peer.speeds(number)]
         except RequestError as error:
@@ -211,7 +171,7 @@ def _measure(peers: Sequence[Peer], rounds: int, absent: dict[str, str], progres
     return speeds
 
 
-def _row(peer: Peer, peak_rss_bytes: int | None, ours: FloatArray, theirs: FloatArray) -> PeerRow:
+def _row(peer: PeerProcess, ours: FloatArray, theirs: FloatArray) -> PeerRow:
     """Summarize the speeds of this engine and of a peer, (rounds, kinds) each."""
     speeds: dict[str, float | None] = {}
     ratios: dict[str, Interval | None] = {}
@@ -219,12 +179,12 @@ def _row(peer: Peer, peak_rss_bytes: int | None, ours: FloatArray, theirs: Float
         unknown = bool(np.isnan(theirs[:, index]).any())
         speeds[kind] = None if unknown else float(np.median(theirs[:, index]))
         ratios[kind] = None if unknown else paired_ratio(theirs[:, index], ours[:, index])
-    return PeerRow(peer.name, peer.version, speeds, ratios, getattr(peer, "load_s", None), peak_rss_bytes)
+    return PeerRow(peer.name, peer.version, speeds, ratios, peer.load_s, peer.peak_rss_bytes)
 
 
 def _best_setting(rows: Sequence[PeerRow], work: PeerWorkload) -> Iterator[PeerRow]:
     """The row of plain llama-cpp-python's setting that answers a question first, by a name of its own."""
-    name = LlamaCppPythonPeer.name
+    name = "llama-cpp-python"
     found = [row for row in rows if row.name.startswith(name)]
     if len(found) > 1:
         best = min(found, key=lambda row: question_s(row, work))
@@ -264,7 +224,7 @@ def _cells(row: PeerRow) -> Iterator[str]:
     for kind in SPEED_KINDS:
         speed, ratio = row.speeds[kind], row.ratios[kind]
         yield "none" if speed is None else f"{speed:.1f}"
-        yield "" if ratio is None or row.name == ThirteenPeer.name else ratio.text(3)
+        yield "" if ratio is None or row.name == OWN else ratio.text(3)
 
 
 def _caption(report: PeersReport) -> str:

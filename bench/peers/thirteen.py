@@ -13,8 +13,6 @@ from .peer import PeerWorkload, RequestPeer
 class ThirteenPeer(RequestPeer):
     """This engine with its own defaults, but for context, slots, threads and the prefix cache."""
 
-    name = "thirteen"
-
     def __init__(self, model: Header, workload: PeerWorkload) -> None:
         """Load an engine with a slot for each concurrent sequence.
 

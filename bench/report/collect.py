@@ -1,6 +1,6 @@
 """Measurements of a report: earlier ones are read from JSON, missing ones are run."""
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,12 @@ from ...runtime.threads import default_threads, physical_cores
 from ..accuracy.accuracy import AccuracyReport, run_accuracy
 from ..accuracy.datasets import QuestionSet, load_question_set
 from ..accuracy.prompt_settings import PromptSettings
-from ..accuracy.timed_answers import TIMED
 from ..fidelity.fidelity import FidelityReport, run_fidelity
 from ..fidelity.model_roles import model_sources
 from ..harness.from_json import read_report
-from ..harness.workload import Workload
+from ..memory.size import SizeReport, run_size
 from ..peers.peer import PeerWorkload
-from ..peers.peers import PeerPrograms, PeersReport, run_peers
-from ..size.size import SizeReport, run_size
+from ..peers.peers import PeersReport, run_peers
 from ..speed.latency import LatencyReport, run_latency
 from .impossible_numbers import check_numbers
 
@@ -42,30 +40,20 @@ class ReportRequest:
     Attributes:
         models: base and adapted GGUF; None to run nothing.
         adapter: a LoRA in a GGUF file, applied at run time to the adapted model.
-        rounds: rounds of the latency measurement; by default as it chooses.
-        lengths: prompt lengths of the latency measurement, beside those of its questions.
         threads: compute threads; by default as each measurement chooses.
         data: question set that both models answer; None leaves accuracy out.
         limit: maximum number of its questions.
-        max_tokens: maximum tokens per answer.
-        timed: number of the questions that are timed; see run_accuracy().
         reference: the adapted model in full precision; None leaves fidelity out.
-        base_reference: the unadapted model in full precision, to measure the adapter's effect as well.
-        programs: programs to run the adapted file with; None leaves peers out.
+        with_peers: whether other programs run the adapted file.
     """
 
     models: tuple[Path, Path] | None = None
     adapter: Path | None = None
-    rounds: int | None = None
-    lengths: Sequence[int] = ()
     threads: int | None = None
     data: str | None = None
     limit: int | None = None
-    max_tokens: int = 512
-    timed: int = TIMED
     reference: Path | None = None
-    base_reference: Path | None = None
-    programs: PeerPrograms | None = None
+    with_peers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +105,7 @@ def collect_measurements(
     if request.models is None:
         if not paths:
             raise RequestError("bench report: give two models or the JSON of an earlier measurement")
-        if (request.data, request.limit, request.reference, request.programs) != (None,) * 4:
+        if request.data or request.limit or request.reference or request.with_peers:
             raise RequestError("bench report: --data, --limit, --reference and --with-peers need models")
     reports: dict[str, Any] = {}
     raw: dict[str, Any] = {}
@@ -144,7 +132,7 @@ class _Measurements:
         requested = (
             ("size", True, self._size),
             ("latency", True, self._latency),
-            ("peers", request.programs is not None, self._peers),
+            ("peers", request.with_peers, self._peers),
             ("fidelity", request.reference is not None, self._fidelity),
             ("accuracy", request.data is not None, self._accuracy),
         )
@@ -156,10 +144,6 @@ class _Measurements:
             self._questions()
         return missing
 
-    @property
-    def _threads(self) -> int:
-        return physical_cores() if self.request.threads is None else self.request.threads
-
     def _size(self) -> SizeReport:
         return run_size(self.adapted)
 
@@ -167,20 +151,14 @@ class _Measurements:
         return run_latency(
             self.base,
             self.adapted,
-            workload=Workload(threads=self._threads),
+            threads=self.request.threads,
             adapter=self.request.adapter,
-            rounds=self.request.rounds,
-            lengths=self.request.lengths,
             progress=self.stage("latency"),
         )
 
     def _peers(self) -> PeersReport:
-        return run_peers(
-            self.adapted,
-            workload=PeerWorkload(self._threads),
-            programs=self.request.programs,
-            progress=self.stage("peers"),
-        )
+        threads = physical_cores() if self.request.threads is None else self.request.threads
+        return run_peers(self.adapted, workload=PeerWorkload(threads), progress=self.stage("peers"))
 
     def _check_fidelity(self) -> None:
         if self.request.adapter:
@@ -188,13 +166,12 @@ class _Measurements:
                 f"{self.request.adapter}: a report does not measure the fidelity of an adapter at run time: "
                 "use thirteen bench fidelity"
             )
-        for path in filter(None, (self.request.reference, self.request.base_reference)):
-            read_header(path)
+        if self.request.reference:
+            read_header(self.request.reference)
 
     def _fidelity(self) -> FidelityReport:
-        reference, base = self.request.reference, self.request.base_reference
-        assert reference is not None
-        models = model_sources(reference, self.adapted, base=base, shipped_base=self.base if base else None)
+        assert self.request.reference is not None
+        models = model_sources(self.request.reference, self.adapted)
         return run_fidelity(models, threads=self.request.threads, progress=self.stage("fidelity"))
 
     def _questions(self) -> QuestionSet:
@@ -207,9 +184,8 @@ class _Measurements:
         return run_accuracy(
             self.adapted,
             self._questions(),
-            PromptSettings(threads=threads, max_tokens=self.request.max_tokens),
+            PromptSettings(threads=threads),
             base=self.base,
             adapter=self.request.adapter,
-            timed=self.request.timed,
             progress=lambda _, done, total: progress(done, total),
         )

@@ -7,7 +7,7 @@ from ...models.catalogue import catalogue
 from ...models.claims import Claim, claims
 from ..accuracy.accuracy import AccuracyReport
 from ..accuracy.datasets import HUB_SETS
-from ..size.size import SizeReport
+from ..memory.size import SizeReport
 from ..speed.latency import LatencyReport
 from .collect import ReportData
 from .document import Cell, Link, Table

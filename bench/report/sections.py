@@ -15,10 +15,10 @@ from ..harness.interleave import PERCENTILES, PairedMeasurement
 from ..memory.measured_model import MeasuredModel
 from ..memory.memory import MemoryUse, memory_rows
 from ..memory.roofline import Roofline, describe_bandwidth
+from ..memory.size import SizeReport
 from ..peers.peer import SPEED_KINDS
+from ..peers.peer_process import OWN
 from ..peers.peers import PeerRow, PeersReport, work_titles
-from ..peers.thirteen import ThirteenPeer
-from ..size.size import STOCK_TITLE, SizeReport, stock_of_similar_size
 from ..speed.latency import LatencyReport
 from .chart import Bar, BarChart, Chart, ChartPoint, IntervalChart, IntervalMark, LineChart, Series
 from .collect import ReportData
@@ -69,7 +69,7 @@ def _right_answers_card(accuracy: AccuracyReport | None) -> Card:
 
 
 def _answer_cards(latency: LatencyReport | None) -> Iterator[Card]:
-    """The time to an answer of the middle question; none where only a random prompt was measured."""
+    """The time to an answer of the middle question; reports of 0.2.0 have none."""
     if latency and latency.questions:
         middle = latency.questions[len(latency.questions) // 2]
         name = f"time to an answer, {middle.shape} tokens"
@@ -147,13 +147,12 @@ def _speed_figures(latency: LatencyReport) -> Iterator[Figure]:
     yield Figure("ratios", IntervalChart("Speed of the adapted model / the base", label, marks, 1.0))
     decode = {length.tokens: length.decode for length in latency.by_length}
     first_token = {length.tokens: length.first_token for length in latency.by_length}
-    if decode:
-        label = "tokens before; bars: 5th to 95th percentile"
-        chart = LineChart("Decode speed by context length", label, "tokens/s", _series(decode, 1))
-        yield Figure("decode", chart)
-        label, series = "prompt tokens; bars: 5th to 95th percentile", _series(first_token, 1000)
-        chart = LineChart("Time to first token by prompt length", label, "milliseconds", series)
-        yield Figure("first-token", chart)
+    label = "tokens before; bars: 5th to 95th percentile"
+    chart = LineChart("Decode speed by context length", label, "tokens/s", _series(decode, 1))
+    yield Figure("decode", chart)
+    label, series = "prompt tokens; bars: 5th to 95th percentile", _series(first_token, 1000)
+    chart = LineChart("Time to first token by prompt length", label, "milliseconds", series)
+    yield Figure("first-token", chart)
 
 
 def _series(by_length: dict[int, PairedMeasurement], scale: float) -> tuple[Series, ...]:
@@ -173,14 +172,6 @@ def _speed_table(latency: LatencyReport) -> Table:
     rows = [
         _speed_row(f"time to an answer, {one.shape} tokens, s", one.answer, 1, 2) for one in latency.questions
     ]
-    if not rows:
-        workload = latency.settings
-        question = "/".join(map(str, dict.fromkeys(latency.question_tokens)))
-        rows = [
-            _speed_row(f"prefill of {workload.prompt_tokens}, tokens/s", latency.prefill, 1),
-            _speed_row(f"first token of a question of {question} tokens, ms", latency.first_token, 1000),
-            _speed_row(f"decode of {workload.decode_tokens}, tokens/s", latency.decode, 1),
-        ]
     for length in latency.by_length:
         rows.append(_speed_row(f"prefill of {length.tokens}, tokens/s", length.prefill, 1))
         rows.append(_speed_row(f"first token after {length.tokens}, ms", length.first_token, 1000))
@@ -260,11 +251,8 @@ def size_section(size: SizeReport | None) -> Section:
         for group in size.groups
     )
     chart = BarChart(f"{Path(size.path).name} by tensor group and type", "MB", bars)
-    stock = stock_of_similar_size(size)
-    rows = tuple((one.label, f"{megabytes(one.file_bytes)} MB", f"{one.ratio:.3f}") for one in stock)
-    table = Table(STOCK_TITLE, ("format", "size", "this file / it"), rows)
     figures = Figures((Figure("size", chart),))
-    return Section("Size", (figures, Paragraph(_size_text(size)), *([table] if rows else [])))
+    return Section("Size", (figures, Paragraph(_size_text(size))))
 
 
 def _size_text(size: SizeReport) -> str:
@@ -349,7 +337,7 @@ def _peer_cell(row: PeerRow, kind: str) -> str:
     speed, ratio = row.speeds.get(kind), row.ratios.get(kind)
     if speed is None or ratio is None:
         return "none"
-    return f"{speed:.1f}" if row.name == ThirteenPeer.name else f"{speed:.1f}; {ratio.text(3)}"
+    return f"{speed:.1f}" if row.name == OWN else f"{speed:.1f}; {ratio.text(3)}"
 
 
 def environment_section(data: ReportData) -> Section:

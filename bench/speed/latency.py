@@ -16,11 +16,13 @@ from ...errors import ModelFileError, RequestError
 from ...files.gguf.header import read_header
 from ...files.gguf.model_shape import read_model_shape
 from ...files.progress import Progress, no_progress
+from ...runtime.threads import physical_cores
 from ...runtime.validation import check_integer
+from ...stats.interval import Interval
 from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN
 from ..harness.environment import BenchReport, ReportHead, report_head, this_commit
 from ..harness.format import NOT_AVAILABLE, report_table
-from ..harness.interleave import ITERATIONS_PER_ROUND, PairedMeasurement, count_iterations
+from ..harness.interleave import ITERATIONS_PER_ROUND, PairedMeasurement
 from ..harness.schedule import ProgressCounter
 from ..harness.verdict_text import describe_difference, describe_noise, more_rounds, too_noisy
 from ..harness.workload import Workload, load_engine
@@ -32,23 +34,17 @@ from ..memory.roofline import (
     find_roofline,
     measure_read_bandwidth,
 )
-from .ab_speed import ABSpeeds, compare_speeds
-from .length_sweep import (
-    LENGTH_ROUNDS,
-    QUESTION_ROUNDS,
+from .questions import (
     QUESTIONS,
     LengthSpeeds,
     QuestionShape,
     QuestionSpeeds,
-    check_lengths,
     count_question_iterations,
-    length_questions,
     longest_text,
-    measure_lengths,
     measure_questions,
 )
 
-ROUNDS = 20  # without questions: an iteration is shorter
+ROUNDS = 8
 
 ModelFiles = tuple[Path, Path | None]  # a GGUF file, and a LoRA applied at run time
 
@@ -59,15 +55,13 @@ class LatencyReport(BenchReport):
 
     Attributes:
         commit: git commit of the checkout; see this_commit().
-        settings: work of an iteration; with questions, that of the middle one.
+        settings: work of the middle question.
         rounds: number of rounds, of ITERATIONS_PER_ROUND iterations of each model.
         base: the base model's file and memory.
         adapted: the adapted model's.
-        question_tokens: see ABSpeeds, also for the next three. With questions, they are of the middle one.
-        prefill: prompt tokens per second.
-        first_token: seconds to the first text.
-        decode: tokens per second.
-        lengths: speeds at prompts of several lengths.
+        prefill: prompt tokens per second at the middle question.
+        first_token: seconds to its first token.
+        decode: tokens per second after that.
         noisy: whether the run was too noisy for a conclusion on the decode speed.
         more_rounds: about how many more rounds a conclusion needs; 0 if none.
         verdict: conclusions in words, a line each. Each interval stands alone: with equal models, about one
@@ -81,11 +75,9 @@ class LatencyReport(BenchReport):
     rounds: int
     base: MeasuredModel
     adapted: MeasuredModel
-    question_tokens: tuple[int, int]
     prefill: PairedMeasurement
     first_token: PairedMeasurement
     decode: PairedMeasurement
-    lengths: tuple[LengthSpeeds, ...]
     noisy: bool
     more_rounds: int
     verdict: tuple[str, ...]
@@ -94,8 +86,9 @@ class LatencyReport(BenchReport):
 
     @property
     def by_length(self) -> tuple[LengthSpeeds, ...]:
-        """Speeds by the length of the prompt, at questions with their longest answer and at lengths."""
-        speeds = (*self.lengths, *self.questions)  # of equal lengths, the last one counts
+        """Speeds by the length of the prompt, at questions with their longest answer."""
+        middle = LengthSpeeds(self.settings.prompt_tokens, self.prefill, self.first_token, self.decode)
+        speeds = (middle, *self.questions)  # of equal lengths, the last one counts
         return tuple(at for _, at in sorted({at.tokens: at for at in speeds}.items()))
 
 
@@ -103,10 +96,9 @@ def run_latency(  # noqa: PLR0913 - options of a measurement, each with its defa
     base: Path,
     adapted: Path,
     *,
-    workload: Workload | None = None,
+    threads: int | None = None,
     adapter: Path | None = None,
-    rounds: int | None = None,
-    lengths: Sequence[int] = (),
+    rounds: int = ROUNDS,
     questions: Sequence[QuestionShape] = QUESTIONS,
     progress: Progress = no_progress,
 ) -> LatencyReport:
@@ -118,44 +110,32 @@ def run_latency(  # noqa: PLR0913 - options of a measurement, each with its defa
     Args:
         base: a GGUF file.
         adapted: another one, or the same with `adapter`.
-        workload: threads and batch size; without questions, also the work of an iteration.
+        threads: threads that compute; by default one per physical core.
         adapter: a LoRA in a GGUF file, applied at run time to the adapted model.
-        rounds: number of rounds, at least 8; by default QUESTION_ROUNDS, or ROUNDS without questions.
-        lengths: prompt lengths at which prefill and decode are measured as well.
-        questions: those that fit the models' context are asked; if empty, `workload` is run instead.
+        rounds: number of rounds, at least 8.
+        questions: those that fit the models' context are asked.
         progress: called with iterations done and in all, plus one for each model's memory.
 
     Raises:
         ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
         AdapterError: the adapter does not fit the adapted model.
-        RequestError: a number is out of range, or an iteration or all questions do not fit a model's context.
+        RequestError: a number is out of range, or all questions do not fit a model's context.
     """
-    rounds = (QUESTION_ROUNDS if questions else ROUNDS) if rounds is None else rounds
     check_integer("bench: rounds", rounds, ROUNDS_MIN)
-    lengths, workload = check_lengths(lengths), workload or Workload()
     for path in filter(None, (base, adapted, adapter)):
         read_header(path)  # a bad file fails before the first measurement
-    _check_context(lengths, (base, adapted))
     fitting, skipped = _split_by_context(questions, (base, adapted))
-    workload = _question_workload(fitting, workload) if fitting else workload
+    workload = _workload(fitting, physical_cores() if threads is None else threads)
     head = report_head()
-    advance = ProgressCounter(progress, _count_steps(fitting, rounds, lengths))
+    advance = ProgressCounter(progress, 2 + count_question_iterations(2, fitting, rounds))
     files = ((base, None), (adapted, adapter))
     models = _measure_models(files, workload, advance)
     bandwidth = measure_read_bandwidth(workload.threads)
-    workload = replace(workload, longest=longest_text((*fitting, *length_questions(lengths))))
     loaders = [partial(load_engine, *file, workload) for file in files]
     answered = measure_questions(loaders, fitting, rounds, advance)
-    speeds = _middle_speeds(answered) if answered else compare_speeds(loaders, workload, rounds, advance)
-    by_length = measure_lengths(loaders, lengths, advance)
-    report = _report(head, workload, rounds, models, speeds, by_length, answered)
-    return replace(report, verdict=(*report.verdict, *skipped), roofline=_roofline(report, files, bandwidth))
-
-
-def _count_steps(questions: Sequence[QuestionShape], rounds: int, lengths: Sequence[int]) -> int:
-    """Iterations in all, and one step for each model's memory."""
-    iterations = count_question_iterations(2, questions, rounds) or count_iterations(2, 1, rounds)
-    return 2 + iterations + count_iterations(2, len(lengths), LENGTH_ROUNDS)
+    nbytes = [sum(decode_bytes(read_header(path)) for path in file if path) for file in files]
+    report = _report(head, workload, rounds, models, answered, _roofline(answered[0], nbytes, bandwidth))
+    return replace(report, verdict=(*report.verdict, *skipped))
 
 
 def _measure_models(
@@ -173,22 +153,10 @@ def _model_context(model: Path) -> int:
     return read_model_shape(read_header(model), ModelFileError).context
 
 
-def _check_context(lengths: Sequence[int], models: Sequence[Path]) -> None:
-    """Raise RequestError if a model has no room for the longest of these lengths and its decode."""
-    tokens = longest_text(length_questions(lengths))
-    for model in models:
-        if tokens > (context := _model_context(model)):
-            raise RequestError(
-                f"{model}: a text of {tokens} tokens does not fit the {context} tokens of its context"
-            )
-
-
 def _split_by_context(
     questions: Sequence[QuestionShape], models: Sequence[Path]
 ) -> tuple[list[QuestionShape], list[str]]:
     """Split questions into those that both models have room for, and a line that names the others."""
-    if not questions:
-        return [], []
     context = min(map(_model_context, models))
     questions = sorted(set(questions))
     skipped = [question for question in questions if question.tokens > context]
@@ -199,30 +167,17 @@ def _split_by_context(
     return [question for question in questions if question not in skipped], [line] if skipped else []
 
 
-def _question_workload(questions: Sequence[QuestionShape], workload: Workload) -> Workload:
+def _workload(questions: Sequence[QuestionShape], threads: int) -> Workload:
     """The work of the middle question, with a context for all of them."""
     middle = questions[len(questions) // 2]
-    return replace(
-        workload,
-        prompt_tokens=middle.prompt_tokens,
-        decode_tokens=middle.answer_tokens - 1,
-        longest=longest_text(questions),
-    )
+    longest = longest_text(questions)
+    return Workload(middle.prompt_tokens, middle.answer_tokens - 1, threads, longest=longest)
 
 
-def _middle_speeds(answered: Sequence[QuestionSpeeds]) -> ABSpeeds:
-    """Speeds of the middle question."""
-    middle = answered[len(answered) // 2]
-    return ABSpeeds(middle.prefill, middle.first_token, middle.decode, (middle.tokens, middle.tokens))
-
-
-def _roofline(report: LatencyReport, files: Sequence[ModelFiles], bandwidth: float) -> Roofline:
-    """The roofline at the shallowest decode, where the KV cache counts least."""
-    depth, decode = report.settings.prompt_tokens, report.decode
-    if report.questions:
-        depth, decode = report.questions[0].tokens, report.questions[0].decode
-    nbytes = [sum(decode_bytes(read_header(path)) for path in file if path) for file in files]
-    return find_roofline(bandwidth, depth, nbytes, (decode.base_median, decode.adapted_median))
+def _roofline(question: QuestionSpeeds, nbytes: Sequence[int], bandwidth: float) -> Roofline:
+    """The roofline at the shortest question, where the KV cache counts least."""
+    decode = question.decode
+    return find_roofline(bandwidth, question.tokens, nbytes, (decode.base_median, decode.adapted_median))
 
 
 def _report(  # noqa: PLR0913, PLR0917 - the parts of the report
@@ -230,11 +185,10 @@ def _report(  # noqa: PLR0913, PLR0917 - the parts of the report
     workload: Workload,
     rounds: int,
     models: Sequence[MeasuredModel],
-    speeds: ABSpeeds,
-    lengths: tuple[LengthSpeeds, ...],
     questions: tuple[QuestionSpeeds, ...],
+    roofline: Roofline,
 ) -> LatencyReport:
-    base, adapted = models
+    (base, adapted), middle = models, questions[len(questions) // 2]
     return LatencyReport(
         *head,
         commit=this_commit(),
@@ -242,24 +196,23 @@ def _report(  # noqa: PLR0913, PLR0917 - the parts of the report
         rounds=rounds,
         base=base,
         adapted=adapted,
-        question_tokens=speeds.question_tokens,
-        prefill=speeds.prefill,
-        first_token=speeds.first_token,
-        decode=speeds.decode,
-        lengths=lengths,
-        noisy=too_noisy(speeds.decode.ratio),
-        more_rounds=more_rounds(speeds.decode.ratio, rounds),
-        verdict=tuple(_verdict(speeds, questions, rounds)),
+        prefill=middle.prefill,
+        first_token=middle.first_token,
+        decode=middle.decode,
+        noisy=too_noisy(middle.decode.ratio),
+        more_rounds=more_rounds(middle.decode.ratio, rounds),
+        verdict=tuple(_verdict(questions, middle.decode.ratio, rounds)),
         questions=questions,
+        roofline=roofline,
     )
 
 
-def _verdict(speeds: ABSpeeds, questions: Sequence[QuestionSpeeds], rounds: int) -> Iterator[str]:
-    answers = [(f"time to an answer, {question.shape} tokens", question.answer) for question in questions]
-    for name, measurement in answers or speeds.by_name:
-        yield describe_difference(name, measurement.ratio, higher_is_better=measurement.higher_is_better)
-    if too_noisy(speeds.decode.ratio):
-        yield describe_noise("decode", speeds.decode.ratio, rounds)
+def _verdict(questions: Sequence[QuestionSpeeds], decode: Interval, rounds: int) -> Iterator[str]:
+    for question in questions:
+        name = f"time to an answer, {question.shape} tokens"
+        yield describe_difference(name, question.answer.ratio, higher_is_better=False)
+    if too_noisy(decode):
+        yield describe_noise("decode", decode, rounds)
 
 
 def latency_table(report: LatencyReport) -> Table:
@@ -280,7 +233,7 @@ def _file_names(model: MeasuredModel) -> str:
 def _rows(report: LatencyReport) -> list[tuple[str, ...]]:
     base, adapted = report.base, report.adapted
     return [
-        *_speed_rows(report),
+        *(_answer_row(question) for question in report.questions),
         *(row for length in report.by_length for row in _length_rows(length)),
         *_roofline_rows(report.roofline),
         ("load, once, s", f"{base.memory.load_s:.2f}", f"{adapted.memory.load_s:.2f}", ""),
@@ -292,16 +245,8 @@ def _rows(report: LatencyReport) -> list[tuple[str, ...]]:
     ]
 
 
-def _speed_rows(report: LatencyReport) -> Iterator[tuple[str, ...]]:
-    """The time to an answer of each question; without questions, the speeds of the random prompt."""
-    for question in report.questions:
-        yield _paired_row(f"time to an answer, {question.shape} tokens, s", question.answer, 1, 2)
-    if not report.questions:
-        workload = report.settings
-        question_tokens = "/".join(str(tokens) for tokens in dict.fromkeys(report.question_tokens))
-        yield _paired_row(f"prefill {workload.prompt_tokens}, tokens/s", report.prefill, 1)
-        yield _paired_row(f"first token of {question_tokens}, ms", report.first_token, 1000)
-        yield _paired_row(f"decode {workload.decode_tokens}, tokens/s", report.decode, 1)
+def _answer_row(question: QuestionSpeeds) -> tuple[str, ...]:
+    return _paired_row(f"time to an answer, {question.shape} tokens, s", question.answer, 1, 2)
 
 
 def _length_rows(length: LengthSpeeds) -> Iterator[tuple[str, ...]]:
@@ -333,12 +278,11 @@ def _row(
 
 def _caption(report: LatencyReport) -> str:
     roofline = report.roofline
-    at_lengths = f" ({LENGTH_ROUNDS} rounds at --lengths)" if report.lengths else ""
     return "\n".join(
         (
             *report.verdict,
             *([describe_bandwidth(roofline, report.settings.threads)] if roofline else []),
-            f"medians of {report.rounds} rounds of {2 * ITERATIONS_PER_ROUND} iterations{at_lengths}, "
+            f"medians of {report.rounds} rounds of {2 * ITERATIONS_PER_ROUND} iterations, "
             f"{report.environment(report.settings.threads)}",
         )
     )

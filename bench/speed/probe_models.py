@@ -7,7 +7,7 @@ from pathlib import Path
 from gguf import GGMLQuantizationType
 
 from ...convert.source.architecture import Architecture
-from ..synthetic.random_model import write_uniform_model
+from .random_model import write_uniform_model
 
 _MINIMAL_TYPE = GGMLQuantizationType.Q8_0  # of the tensors that all models have in common
 

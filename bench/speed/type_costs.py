@@ -33,8 +33,8 @@ from ..harness.iteration import random_prompt, time_prefill_and_decode
 from ..harness.schedule import ProgressCounter, alternating_order
 from ..harness.verdict_text import NOISE_MAX, too_noisy
 from ..harness.workload import Workload, load_engine
-from ..synthetic.random_model import count_matrix_weights
 from .probe_models import ProbeShape, write_probe_models
+from .random_model import count_matrix_weights
 
 TYPES = (
     *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4", "F16", "BF16"),

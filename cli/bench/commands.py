@@ -3,12 +3,12 @@
 import typer
 
 from .. import options
-from . import constrained, quality, report, sampler, size, speed
+from . import quality, report, size, speed
 
 app = typer.Typer(
     help="Measure speed, size, memory, fidelity and accuracy.",
     epilog=options.example("bench latency base.gguf adapted.gguf"),
     no_args_is_help=True,
 )
-for _module in (speed, constrained, sampler, quality, size, report):
+for _module in (speed, quality, size, report):
     app.add_typer(_module.app)

@@ -9,15 +9,9 @@ import typer
 from ...errors import RequestError
 from .. import options
 from ..console import show_fields, stage_bars
-from .inputs import parse_numbers
 
 # Options that shape a measurement, by the option that reads it from a file instead.
-_RUN_BY = {
-    "latency": ("rounds", "lengths"),
-    "accuracy": ("data", "limit", "timed", "max_tokens"),
-    "fidelity": ("reference", "base_reference"),
-    "peers": ("with_peers", "llama_bench", "checkpoint"),
-}
+_RUN_BY = {"accuracy": ("data", "limit"), "fidelity": ("reference",), "peers": ("with_peers",)}
 
 app = typer.Typer()
 
@@ -38,21 +32,10 @@ def bench_report(
         str | None, typer.Option(help="Also measure accuracy, as in bench accuracy --data.")
     ] = None,
     limit: options.Limit = None,
-    timed: options.Timed = 16,
-    max_tokens: options.MaxTokens = 512,
     reference: Annotated[
         Path | None, typer.Option(help="Also measure fidelity to this adapted model in high precision.")
     ] = None,
-    base_reference: Annotated[
-        Path | None, typer.Option(help="With --reference: unadapted model in high precision.")
-    ] = None,
     with_peers: Annotated[bool, typer.Option("--with-peers", help="Also measure other programs.")] = False,
-    llama_bench: Annotated[str | None, typer.Option(help="Path of llama-bench. Default: on PATH.")] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Folder that ADAPTED was made from, for transformers.")
-    ] = None,
-    rounds: options.Rounds = None,
-    lengths: options.Lengths = "",
     threads: options.Threads = None,
     untrusted: options.Untrusted = False,
     as_json: options.Json = False,
@@ -63,7 +46,6 @@ def bench_report(
     measured with and without its adapter.
     """
     from ...bench.harness.drawing import missing_matplotlib
-    from ...bench.peers.peers import PeerPrograms
     from ...bench.report.collect import ReportInputs, ReportRequest, collect_measurements
     from ...bench.report.report import write_report
     from ...files.output import check_folder
@@ -72,12 +54,8 @@ def bench_report(
         if ctx.params[measurement]:
             options.refuse_given(ctx, names, f"--{measurement} is given, so it is not measured")
     if not data:
-        options.refuse_given(ctx, ("limit", "timed", "max_tokens"), "requires --data")
+        options.refuse_given(ctx, ("limit",), "requires --data")
     inputs = ReportInputs(latency, size, accuracy, fidelity, peers)
-    if base_reference and not reference:
-        raise RequestError("bench report: --base-reference requires --reference")
-    if (llama_bench or checkpoint) and not with_peers:
-        raise RequestError("bench report: --llama-bench and --checkpoint require --with-peers")
     if (base is None) != (adapted is None):
         raise RequestError("bench report: give both BASE and ADAPTED, or neither")
     check_folder(out_dir)
@@ -87,16 +65,14 @@ def bench_report(
     if models is None and inputs == ReportInputs():
         models = options.default_base(), options.resolve_model(None, {})[0]
     if models is None:
-        measuring = ("adapter", "rounds", "lengths", "threads")
-        options.refuse_given(ctx, measuring, "requires BASE and ADAPTED, beside the JSON")
-    for path in filter(None, (*(models or ()), reference, base_reference)):
+        options.refuse_given(ctx, ("adapter", "threads"), "requires BASE and ADAPTED, beside the JSON")
+    for path in filter(None, (*(models or ()), reference)):
         options.probe_files(path, untrusted=untrusted)
     if models and adapter:
         options.probe_files(models[1], adapter, untrusted=untrusted)
     # Options match the fields of ReportRequest by name.
-    given = options.matching_options(ctx, ReportRequest) | {"lengths": parse_numbers("--lengths", lengths)}
-    programs = PeerPrograms(llama_bench, checkpoint=checkpoint) if with_peers else None
+    given = options.matching_options(ctx, ReportRequest)
     with stage_bars() as stage:
-        request = ReportRequest(models=models, programs=programs, **given)
+        request = ReportRequest(models=models, **given)
         measurements = collect_measurements(inputs, request, stage)
     show_fields(as_json, {"report": str(write_report(measurements, out_dir))})

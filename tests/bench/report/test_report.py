@@ -18,9 +18,7 @@ from thirteen.bench.accuracy.prompt_settings import PromptSettings
 from thirteen.bench.fidelity.fidelity import run_fidelity
 from thirteen.bench.fidelity.model_roles import model_sources
 from thirteen.bench.harness.environment import this_build, this_machine
-from thirteen.bench.harness.workload import Workload
 from thirteen.bench.peers.peer import PeerWorkload
-from thirteen.bench.peers.peers import PeerPrograms
 from thirteen.bench.report import report as report_module
 from thirteen.bench.report.chart import LineChart
 from thirteen.bench.report.collect import ReportData, ReportInputs, ReportRequest, collect_measurements
@@ -31,7 +29,7 @@ from thirteen.bench.report.report import compose_report, write_report
 from thirteen.bench.report.svg import render_svg
 from thirteen.bench.size.size import run_size
 from thirteen.bench.speed.latency import run_latency
-from thirteen.bench.speed.length_sweep import QuestionShape
+from thirteen.bench.speed.questions import QuestionShape
 from thirteen.errors import ModelFileError, OutputError, RequestError
 from thirteen.files.progress import no_progress
 from thirteen.models.claims import claims
@@ -90,9 +88,8 @@ def data(tiny, lora) -> ReportData:
     latency = run_latency(
         tiny,
         tiny,
-        workload=Workload(threads=1),
+        threads=1,
         adapter=lora,
-        lengths=(8, 64),
         questions=(QuestionShape(5, 4), QuestionShape(5, 9)),
     )
     size = run_size(tiny)
@@ -434,10 +431,8 @@ def test_requested_measurements_are_run(tiny, tmp_path, data, monkeypatch):
         threads=1,
         data=str(questions),
         limit=1,
-        max_tokens=4,
         reference=tiny,
-        base_reference=tiny,
-        programs=PeerPrograms(),
+        with_peers=True,
     )
     monkeypatch.setattr("thirteen.bench.report.collect.PeerWorkload", lambda threads: WORKLOAD)
     stages = []
@@ -470,7 +465,6 @@ def test_inputs_are_checked_before_any_work(tiny, lora, not_a_model, tmp_path):
     refused(RequestError, "nowhere: no such file", data="nowhere")
     refused(RequestError, "'': no such file", data="")
     refused(ModelFileError, r"no\.gguf", reference=not_a_model)
-    refused(ModelFileError, r"no\.gguf", reference=tiny, base_reference=not_a_model)
     refused(RequestError, "an adapter at run time", reference=tiny, adapter=lora)
     with pytest.raises(RequestError, match="--data, --limit, --reference and --with-peers need models"):
         collect_measurements(ReportInputs(peers=tmp_path), ReportRequest(data="svamp"))
@@ -486,7 +480,7 @@ def test_missing_or_bad_inputs_are_refused(tiny, not_a_model, tmp_path):
             collect_measurements(ReportInputs(**{name: odd}), ReportRequest())
     for models in ((tiny, not_a_model), (not_a_model, tiny)):
         with pytest.raises(ModelFileError, match=r"no\.gguf"):
-            collect_measurements(ReportInputs(), ReportRequest(models, rounds=8, lengths=()))
+            collect_measurements(ReportInputs(), ReportRequest(models))
 
 
 @pytest.fixture(scope="module")
@@ -498,8 +492,6 @@ def thirteen():
 @pytest.mark.parametrize(
     ("measurement", "words"),
     [
-        ("latency", ("--rounds", "8")),
-        ("latency", ("--lengths", "7")),
         ("accuracy", ("--data", "svamp")),
         ("accuracy", ("--limit", "3")),
         ("fidelity", ("--reference", "MODEL")),

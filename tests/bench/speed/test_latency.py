@@ -16,19 +16,17 @@ from thirteen.bench.harness.interleave import (
     interleave,
     throughput,
 )
-from thirteen.bench.harness.iteration import random_prompt, run_iteration, time_answers
+from thirteen.bench.harness.iteration import random_prompt, time_answers
 from thirteen.bench.harness.workload import Workload
 from thirteen.bench.memory.roofline import decode_bytes
-from thirteen.bench.speed import latency
-from thirteen.bench.speed.latency import latency_table, run_latency
-from thirteen.bench.speed.length_sweep import LENGTH_ROUNDS, QuestionShape
+from thirteen.bench.speed.latency import ROUNDS, latency_table, run_latency
+from thirteen.bench.speed.questions import QuestionShape
 from thirteen.errors import ModelFileError, RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.runtime.engine.engine import Engine
 
 pytestmark = pytest.mark.slow
 
-FEW = {"workload": Workload(5, 3, threads=1), "rounds": 8, "lengths": (40, 7, 40), "questions": ()}
 SHAPES = tuple(QuestionShape(*tokens) for tokens in ((6, 4), (6, 9), (20, 4), (250, 6), (250, 7)))
 
 
@@ -39,16 +37,14 @@ def ticks():
 
 @pytest.fixture(scope="module")
 def report(tiny, lora, ticks):
-    return run_latency(
-        tiny, tiny, adapter=lora, progress=lambda done, total: ticks.append((done, total)), **FEW
-    )
-
-
-@pytest.fixture(scope="module")
-def answered(tiny, lora):
     """A report of questions, of which the last is longer than the model's context of 256."""
     return run_latency(
-        tiny, tiny, adapter=lora, workload=Workload(threads=1), questions=SHAPES[::-1], lengths=(20, 30)
+        tiny,
+        tiny,
+        adapter=lora,
+        threads=1,
+        questions=SHAPES[::-1],
+        progress=lambda done, total: ticks.append((done, total)),
     )
 
 
@@ -95,7 +91,7 @@ def test_a_report_has_every_figure_of_both_models(report, tiny, lora):
     assert [measurement.unit for measurement in measurements] == ["tokens/s", "s", "tokens/s"]
     for measurement in measurements:
         base, adapted, ratio = measurement.base, measurement.adapted, measurement.ratio
-        assert len(base) == len(adapted) == ITERATIONS_PER_ROUND * FEW["rounds"]
+        assert len(base) == len(adapted) == ITERATIONS_PER_ROUND * ROUNDS
         assert all(value > 0 and isfinite(value) for value in (*base, *adapted))
         assert measurement.base_median == pytest.approx(np.median(base))
         assert ratio.low <= ratio.estimate <= ratio.high
@@ -105,7 +101,7 @@ def test_a_report_has_every_figure_of_both_models(report, tiny, lora):
     assert report.adapted.adapter.path == str(lora)
     assert report.adapted.total_bytes == tiny.stat().st_size + lora.stat().st_size
     assert report.base.bits_per_weight == pytest.approx(32)
-    assert len(report.verdict) == 3 + report.noisy
+    assert len(report.verdict) == len(SHAPES) + report.noisy
 
 
 @pytest.mark.parametrize(
@@ -120,21 +116,11 @@ def test_a_ratio_is_of_the_fastest_iteration_of_each_round(measurement_of):
     assert max(measurement.base) > min(measurement.base)
 
 
-def test_every_length_is_measured_once_and_in_order(report):
-    assert [length.tokens for length in report.lengths] == [7, 40]
-    for length in report.lengths:
-        for measurement in (length.prefill, length.first_token, length.decode):
-            assert len(measurement.base) == len(measurement.adapted) == ITERATIONS_PER_ROUND * LENGTH_ROUNDS
-        assert length.prefill.base_median == pytest.approx(
-            length.tokens / length.first_token.base_median, rel=0.5
-        )
-
-
-def test_the_time_to_an_answer_is_that_of_its_first_token_and_of_its_decode(answered):
-    assert [question.shape for question in answered.questions] == list(SHAPES[:-1])
-    for question in answered.questions:
+def test_the_time_to_an_answer_is_that_of_its_first_token_and_of_its_decode(report):
+    assert [question.shape for question in report.questions] == list(SHAPES[:-1])
+    for question in report.questions:
         shape = question.shape
-        assert len(question.answer.base) == ITERATIONS_PER_ROUND * LENGTH_ROUNDS
+        assert len(question.answer.base) == ITERATIONS_PER_ROUND * ROUNDS
         for side in ("base", "adapted"):
             first_token, decode, prefill, answer = (
                 np.array(getattr(getattr(question, name), side))
@@ -144,25 +130,24 @@ def test_the_time_to_an_answer_is_that_of_its_first_token_and_of_its_decode(answ
             assert answer == pytest.approx(first_token + (shape.answer_tokens - 1) / decode)
 
 
-def test_the_speeds_of_a_report_of_questions_are_those_of_the_middle_one(answered):
-    middle = answered.questions[2]
-    assert (answered.settings.prompt_tokens, answered.settings.decode_tokens) == (20, 3)
-    assert answered.question_tokens == (20, 20)
-    assert (answered.prefill, answered.first_token, answered.decode) == (
+def test_the_speeds_of_a_report_of_questions_are_those_of_the_middle_one(report):
+    middle = report.questions[2]
+    assert (report.settings.prompt_tokens, report.settings.decode_tokens) == (20, 3)
+    assert (report.prefill, report.first_token, report.decode) == (
         middle.prefill,
         middle.first_token,
         middle.decode,
     )
-    # At each length the longest answer counts, and a question before a prompt of --lengths.
-    speeds = {length.tokens: length for length in answered.by_length}
-    assert list(speeds) == [6, 20, 30, 250]
-    assert speeds[6] == answered.questions[1] and speeds[20] == answered.questions[2]
+    # At each length the longest answer counts.
+    speeds = {length.tokens: length for length in report.by_length}
+    assert list(speeds) == [6, 20, 250]
+    assert speeds[6] == report.questions[1] and speeds[20] == report.questions[2]
 
 
-def test_a_question_longer_than_the_context_is_skipped_with_a_line(answered, tiny):
-    assert answered.verdict[-1] == "skipped, longer than the context of 256 tokens: 250 + 7 tokens"
-    text = " ".join(printed(answered, 140).split())
-    for words in (answered.verdict[0], answered.verdict[-1], "time to an answer, 6 + 9 tokens, s"):
+def test_a_question_longer_than_the_context_is_skipped_with_a_line(report, tiny):
+    assert report.verdict[-1] == "skipped, longer than the context of 256 tokens: 250 + 7 tokens"
+    text = " ".join(printed(report, 140).split())
+    for words in (report.verdict[0], report.verdict[-1], "time to an answer, 6 + 9 tokens, s"):
         assert words in text
     with pytest.raises(RequestError, match=r"no question is measured; skipped, .*: 250 \+ 7 tokens"):
         run_latency(tiny, tiny, questions=SHAPES[-1:])
@@ -174,22 +159,14 @@ def test_a_question_or_an_answer_that_is_too_short_is_refused(tokens, name):
         QuestionShape(*tokens)
 
 
-def test_the_roofline_relates_decode_to_the_bandwidth(report, answered, tiny, lora):
+def test_the_roofline_relates_decode_to_the_bandwidth(report, tiny, lora):
     weights, adapter = (decode_bytes(read_header(path)) for path in (tiny, lora))
-    for found, depth, decode in (
-        (report, 5, report.decode),
-        (answered, 6, answered.questions[0].decode),
-    ):
-        roofline = found.roofline
-        assert (roofline.depth, roofline.base_bytes, roofline.adapted_bytes) == (
-            depth,
-            weights,
-            weights + adapter,
-        )
-        assert roofline.base_fraction == pytest.approx(weights * decode.base_median / roofline.bandwidth)
-        text = " ".join(printed(found, 140).split())
-        assert f"decode after {depth}, % of the memory roofline" in text
-        assert f"{roofline.bandwidth / 1e9:.1f} GB/s from memory" in text
+    roofline, decode = report.roofline, report.questions[0].decode
+    assert (roofline.depth, roofline.base_bytes, roofline.adapted_bytes) == (6, weights, weights + adapter)
+    assert roofline.base_fraction == pytest.approx(weights * decode.base_median / roofline.bandwidth)
+    text = " ".join(printed(report, 140).split())
+    assert "decode after 6, % of the memory roofline" in text
+    assert f"{roofline.bandwidth / 1e9:.1f} GB/s from memory" in text
 
 
 def test_percentiles_surround_the_median(report):
@@ -212,18 +189,16 @@ def test_the_report_survives_json(report):
 
 
 def test_progress_reaches_its_total(report, ticks):
-    total = 2 + count_iterations(2, 1, FEW["rounds"]) + count_iterations(2, 2, LENGTH_ROUNDS)
+    total = 2 + count_iterations(2, 3, ROUNDS)
     assert ticks == [(done, total) for done in range(1, total + 1)]
 
 
 def test_the_table_shows_the_measurements_and_the_verdict(report):
     text = printed(report, 140)
     for row in (
-        "prefill 5, tokens/s",
-        "first token",
-        "decode 3, tokens/s",
-        "prefill 40, tokens/s",
-        "decode after 40, tokens/s",
+        "prefill 20, tokens/s",
+        "first token after 20, ms",
+        "decode after 250, tokens/s",
         "load, once, s",
         "file not in the cache",
         "peak memory",
@@ -233,15 +208,6 @@ def test_the_table_shows_the_measurements_and_the_verdict(report):
     assert report.verdict[0] in " ".join(text.split())
     assert "tiny.gguf vs tiny.gguf + lora.gguf" in text
     assert max(map(len, printed(report, 60).splitlines())) <= 60
-
-
-def test_an_iteration_leaves_the_engine_idle_and_ignores_end_of_turn_tokens(tiny):
-    workload = Workload(prompt_tokens=5, decode_tokens=200, threads=1)
-    with Engine(tiny, context=workload.context, slots=1, threads=1) as engine:
-        iteration = run_iteration(engine, 0, workload)  # asserts that it got all 200 tokens
-        assert engine.load.running == engine.load.waiting == 0
-    assert min(iteration.prefill_s, iteration.decode_s, iteration.first_token_s) > 0
-    assert iteration.question_tokens > len("What is 100 times 13?")  # a token per byte, and the template's
 
 
 def test_a_shorter_answer_is_the_beginning_of_a_longer_one(tiny):
@@ -262,23 +228,13 @@ def test_random_prompts_depend_on_the_number_only_and_have_no_control_tokens(tin
     ("change", "message"),
     [
         ({"rounds": 7}, "rounds must be an integer of at least 8"),
-        ({"workload": Workload(5, 3, threads=0)}, "threads"),
-        ({"lengths": (0,)}, "lengths must be an integer of at least 1"),
-        ({"lengths": range(1, 18)}, "17 of them; at most 16"),
-        ({"lengths": (240,)}, "a text of 257 tokens does not fit the 256"),
-        ({"workload": Workload(250, 7)}, "250 prompt and 7 decode tokens do not fit the 256"),
+        ({"threads": 0}, "threads"),
+        ({"questions": (QuestionShape(250, 7),)}, "longer than the context of 256 tokens"),
     ],
 )
 def test_numbers_out_of_range_are_refused(tiny, change, message):
     with pytest.raises(RequestError, match=message):
-        run_latency(tiny, tiny, **(FEW | change))
-
-
-def test_a_length_beyond_the_context_is_refused_before_any_work(tiny, monkeypatch):
-    """It was refused after memory, energy and bandwidth had been measured."""
-    monkeypatch.setattr(latency, "measure_model", lambda *_: pytest.fail("it was measured"))
-    with pytest.raises(RequestError, match="a text of 257 tokens does not fit the 256"):
-        run_latency(tiny, tiny, **(FEW | {"lengths": (7, 240)}))
+        run_latency(tiny, tiny, **({"questions": SHAPES[:1]} | change))
 
 
 @pytest.mark.parametrize("name", ["prompt_tokens", "decode_tokens"])
@@ -290,4 +246,4 @@ def test_a_workload_without_tokens_is_refused(name):
 def test_a_file_that_is_not_a_model_is_refused_as_either_model(tiny, not_a_model):
     for models in ((not_a_model, tiny), (tiny, not_a_model)):
         with pytest.raises(ModelFileError, match=r"no\.gguf"):
-            run_latency(*models, **FEW)
+            run_latency(*models)

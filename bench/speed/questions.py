@@ -1,4 +1,4 @@
-"""Speed against text length: questions of several lengths, with answers of several lengths.
+"""Speed of two models at questions of several lengths, with answers of several lengths.
 
 A prompt has random tokens: speed depends on their number, not on what they say.
 """
@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 
-from ...errors import RequestError
 from ...runtime.engine.engine import Engine
 from ...runtime.validation import check_integer
 from ..harness.interleave import (
@@ -21,10 +20,6 @@ from ..harness.interleave import (
     throughput,
 )
 from ..harness.iteration import random_prompt, time_answers
-
-QUESTION_ROUNDS = LENGTH_ROUNDS = 8
-DECODE_TOKENS = 16  # after each of the lengths: few, so that the depth stays close to the length
-LENGTHS_MAX = 16
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -86,35 +81,9 @@ class QuestionSpeeds(LengthSpeeds):
         return QuestionShape(self.tokens, self.answer_tokens)
 
 
-def check_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
-    """Sort the lengths and remove duplicates.
-
-    Raises:
-        RequestError: a length is not a positive integer, or there are more than LENGTHS_MAX.
-    """
-    if len(lengths) > LENGTHS_MAX:
-        raise RequestError(f"bench: lengths: {len(lengths)} of them; at most {LENGTHS_MAX} are measured")
-    for tokens in lengths:
-        check_integer("bench: lengths", tokens, 1)
-    return tuple(sorted(set(lengths)))
-
-
-def length_questions(lengths: Sequence[int]) -> tuple[QuestionShape, ...]:
-    """Prompts of these lengths, with DECODE_TOKENS decoded after the first token of each."""
-    return tuple(QuestionShape(tokens, 1 + DECODE_TOKENS) for tokens in lengths)
-
-
 def longest_text(questions: Sequence[QuestionShape]) -> int:
-    """Tokens of the longest question with its answer; 0 without questions."""
-    return max((question.tokens for question in questions), default=0)
-
-
-def measure_lengths(
-    loaders: Sequence[EngineLoader], lengths: Sequence[int], advance: Callable[[], None]
-) -> tuple[LengthSpeeds, ...]:
-    """Measure base and adapted model at each length; see interleave()."""
-    found = measure_questions(loaders, length_questions(lengths), LENGTH_ROUNDS, advance)
-    return tuple(LengthSpeeds(one.tokens, one.prefill, one.first_token, one.decode) for one in found)
+    """Tokens of the longest question with its answer."""
+    return max(question.tokens for question in questions)
 
 
 def count_question_iterations(models: int, questions: Sequence[QuestionShape], rounds: int) -> int:
@@ -134,7 +103,7 @@ def measure_questions(
     """
     by_prompt = _answers_by_prompt(questions)
     tasks = [partial(_run_iteration, tokens, answers) for tokens, answers in by_prompt.items()]
-    results = interleave(loaders, tasks, rounds, advance) if tasks else []
+    results = interleave(loaders, tasks, rounds, advance)
     return tuple(
         speeds
         for (tokens, answers), by_model in zip(by_prompt.items(), results, strict=True)

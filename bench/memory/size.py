@@ -1,0 +1,196 @@
+"""Size of a GGUF by tensor, tensor group and type, and the size that it was planned for."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from ...convert.quantize.file_size import parse_file_size
+from ...errors import OutputError
+from ...files.gguf.header import Header, TensorInfo, read_header
+from ...files.hashing import file_sha256
+
+_LAYER = re.compile(r"blk\.\d+\.(\w+)\.(?:weight|bias)")
+_REQUESTED, _BASE_ID = "thirteen.type", "thirteen.base.id"
+_TABLE_WIDTH = 76
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSize:
+    """Group, type and bytes of one tensor."""
+
+    name: str
+    group: str
+    shape: tuple[int, ...]
+    type: str
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSize:
+    """Size of all tensors of one kind.
+
+    Attributes:
+        group: a tensor name without its layer, such as "token_embd" or "ffn_down"; "vectors" for all norms
+            and biases.
+        tensors: number of tensors.
+        weights: number of weights.
+        nbytes: total bytes.
+        types: bytes by type, largest first.
+    """
+
+    group: str
+    tensors: int
+    weights: int
+    nbytes: int
+    types: Mapping[str, int]
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Mean over the group."""
+        return 8 * self.nbytes / self.weights
+
+
+@dataclass(frozen=True, slots=True)
+class SizeBudget:
+    """Target size that the file was planned for, from its provenance.
+
+    Attributes:
+        asked: the target as given, for example "600MB".
+        nbytes: the target in bytes.
+        used: size of the file / target.
+    """
+
+    asked: str
+    nbytes: int
+    used: float
+
+
+@dataclass(frozen=True, slots=True)
+class SizeReport:
+    """Size of a file; dataclasses.asdict makes it JSON.
+
+    Attributes:
+        path: the file.
+        sha256: its hash, in hexadecimal.
+        base_id: the base model from the file's provenance; None without provenance.
+        file_bytes: size of the file.
+        metadata_bytes: everything but tensors: tokenizer, hyperparameters, provenance, padding.
+        weights: number of weights.
+        bits_per_weight: mean over all tensors.
+        tensors: sizes in the order of the file.
+        groups: sizes by group, largest first.
+        types: bytes by type, largest first.
+        budget: the target size; None if the file was not planned for one.
+    """
+
+    path: str
+    sha256: str
+    base_id: str | None
+    file_bytes: int
+    metadata_bytes: int
+    weights: int
+    bits_per_weight: float
+    tensors: tuple[TensorSize, ...]
+    groups: tuple[GroupSize, ...]
+    types: Mapping[str, int]
+    budget: SizeBudget | None
+
+
+def run_size(model: Path) -> SizeReport:
+    """Account for every byte of a model file.
+
+    Raises:
+        ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
+    """
+    header = read_header(model)
+    tensors = tuple(map(_tensor_size, header.tensors.values()))
+    return SizeReport(
+        path=str(model),
+        sha256=file_sha256(model),
+        base_id=header.metadata.get(_BASE_ID),
+        file_bytes=header.file_bytes,
+        metadata_bytes=header.file_bytes - sum(tensor.nbytes for tensor in tensors),
+        weights=header.weights,
+        bits_per_weight=header.bits_per_weight,
+        tensors=tensors,
+        groups=_group_sizes(tensors),
+        types=_bytes_by_type(tensors),
+        budget=_budget(header),
+    )
+
+
+def _tensor_size(tensor: TensorInfo) -> TensorSize:
+    return TensorSize(tensor.name, _group(tensor), tensor.shape, tensor.type.name, tensor.nbytes)
+
+
+def _group(tensor: TensorInfo) -> str:
+    if len(tensor.shape) == 1:
+        return "vectors"
+    layer = _LAYER.fullmatch(tensor.name)
+    return layer[1] if layer else tensor.name.removesuffix(".weight")
+
+
+def _group_sizes(tensors: Iterable[TensorSize]) -> tuple[GroupSize, ...]:
+    members: dict[str, list[TensorSize]] = {}
+    for tensor in tensors:
+        members.setdefault(tensor.group, []).append(tensor)
+    groups = (
+        GroupSize(
+            group=name,
+            tensors=len(group),
+            weights=sum(prod(tensor.shape) for tensor in group),
+            nbytes=sum(tensor.nbytes for tensor in group),
+            types=_bytes_by_type(group),
+        )
+        for name, group in members.items()
+    )
+    return tuple(sorted(groups, key=lambda group: -group.nbytes))
+
+
+def _bytes_by_type(tensors: Iterable[TensorSize]) -> dict[str, int]:
+    nbytes: Counter[str] = Counter()
+    for tensor in tensors:
+        nbytes[tensor.type] += tensor.nbytes
+    return dict(nbytes.most_common())
+
+
+def _budget(header: Header) -> SizeBudget | None:
+    requested = str(header.metadata.get(_REQUESTED, "")).partition(",")[0]
+    try:
+        nbytes = parse_file_size(requested).file_bytes(header.weights)
+    except OutputError:  # a type, or a file of another program
+        return None
+    return SizeBudget(requested, nbytes, header.file_bytes / nbytes)
+
+
+def size_table(report: SizeReport) -> Table:
+    """Table of the tensor groups."""
+    title = Text(f"{Path(report.path).name}: {_summary(report)}")
+    table = Table(title=title, title_justify="left", min_width=_TABLE_WIDTH)
+    for column in ("tensors", "number", "MB", "of the file, %", "bits per weight", "types, MB"):
+        table.add_column(column, justify="left" if column.startswith(("tensors", "types")) else "right")
+    for group in report.groups:
+        table.add_row(
+            Text(group.group),
+            str(group.tensors),
+            f"{group.nbytes / 1e6:.2f}",
+            f"{100 * group.nbytes / report.file_bytes:.1f}",
+            f"{group.bits_per_weight:.2f}",
+            ", ".join(f"{name} {nbytes / 1e6:.2f}" for name, nbytes in group.types.items()),
+        )
+    rest = report.metadata_bytes
+    table.add_row("metadata", "", f"{rest / 1e6:.2f}", f"{100 * rest / report.file_bytes:.1f}", "", "")
+    return table
+
+
+def _summary(report: SizeReport) -> str:
+    text = f"{report.file_bytes:,} bytes, {report.bits_per_weight:.2f} bits per weight"
+    if budget := report.budget:
+        text += f", {100 * budget.used:.2f} % of the {budget.nbytes:,} bytes requested ({budget.asked})"
+    return text

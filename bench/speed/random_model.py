@@ -1,0 +1,123 @@
+"""Models with random weights in any type, written at disk speed, for timing only."""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFValueType
+from numpy.typing import NDArray
+
+from ...convert.quantize.ggml import quantize_rows
+from ...convert.source.architecture import (
+    ROPE_FACTORS,
+    Architecture,
+    metadata_fields,
+    rope_factors,
+    tensor_specs,
+)
+from ...convert.tensors import TensorPlan, TensorSpec, plan_tensor
+from ...convert.write import write_gguf
+from ...files.gguf.header import Field
+
+NOT_ASCII = range(94, 256)  # tokens of the models' vocabulary that are bytes, and no printable ASCII
+
+_SEED = 13
+_TILE_SHAPE = (64, 1024)  # of the weights that are quantized; matrices repeat their bytes
+_SCALE = 0.02  # standard deviation, that of Llama's initialization: nothing overflows
+
+
+def count_matrix_weights(architecture: Architecture) -> int:
+    """Count the weights of all matrices."""
+    shapes = (spec.shape for spec in tensor_specs(architecture).values())
+    return sum(prod(shape) for shape in shapes if len(shape) > 1)
+
+
+def write_uniform_model(
+    path: Path, architecture: Architecture, layer: GGMLQuantizationType, embedding: GGMLQuantizationType
+) -> None:
+    """Write a model with one type for the matrices in its layers and one for the token embedding.
+
+    Args:
+        path: the GGUF file to write.
+        architecture: shapes; widths are multiples of the types' block sizes, with at least 256 tokens.
+        layer: type of every matrix in the layers.
+        embedding: type of the token embedding, which is also the output matrix if they are tied.
+
+    Raises:
+        OutputError: the file cannot be written, or the disk is full.
+    """
+    specs = tensor_specs(architecture).values()
+    write_planned_model(
+        path, architecture, [plan_tensor(spec, _type(spec, layer, embedding)) for spec in specs]
+    )
+
+
+def write_planned_model(
+    path: Path, architecture: Architecture, plans: Sequence[TensorPlan], name: str = ""
+) -> None:
+    """Write a model from tensor plans.
+
+    Args:
+        path: the GGUF file to write.
+        architecture: shapes and hyperparameters, with at least 256 tokens.
+        plans: plans of all tensors but the RoPE factors, which are added if the architecture has them.
+        name: name of the model for its metadata.
+
+    Raises:
+        OutputError: the file cannot be written, or the disk is full.
+    """
+    fields = metadata_fields(architecture) | _vocabulary(architecture.vocab)
+    if name:
+        fields["general.name"] = Field(name, GGUFValueType.STRING)
+    factors = rope_factors(architecture)
+    if factors is not None:
+        spec = TensorSpec(ROPE_FACTORS, ROPE_FACTORS, factors.shape)
+        plans = [plan_tensor(spec, GGMLQuantizationType.F32), *plans]
+    write_gguf(path, architecture.name, fields, plans, _blocks(plans, factors))
+
+
+def _type(
+    spec: TensorSpec, layer: GGMLQuantizationType, embedding: GGMLQuantizationType
+) -> GGMLQuantizationType:
+    if len(spec.shape) == 1:
+        return GGMLQuantizationType.F32
+    return layer if spec.target.startswith("blk.") else embedding
+
+
+def _blocks(plans: Sequence[TensorPlan], factors: NDArray[np.float32] | None) -> Iterator[bytes]:
+    """Bytes of each tensor: RoPE factors, norms of ones, and matrices of repeated tiles."""
+    for plan in plans:
+        if plan.target == ROPE_FACTORS and factors is not None:
+            yield factors.tobytes()
+        elif len(plan.shape) == 1:
+            yield np.ones(plan.shape, np.float32).tobytes()
+        else:
+            tile = _tile(plan.type)
+            repeats, rest = divmod(plan.nbytes, len(tile))
+            yield from [tile] * repeats
+            if rest:
+                yield tile[:rest]
+
+
+@cache
+def _tile(type_: GGMLQuantizationType) -> bytes:
+    """Random weights quantized by ggml, with equal importances, which some types require."""
+    weights = np.random.default_rng(_SEED).normal(0, _SCALE, _TILE_SHAPE).astype(np.float32)
+    return quantize_rows(weights, type_, "random weights", np.ones(_TILE_SHAPE[1], np.float32))
+
+
+def _vocabulary(count: int) -> dict[str, Field]:
+    """A byte-level vocabulary of `count` normal tokens: GPT-2's 256 byte tokens, then numbered ones."""
+    text, array = GGUFValueType.STRING, GGUFValueType.ARRAY
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    names = [*map(chr, printable), *(chr(256 + n) for n in range(256 - len(printable)))]
+    names += [f"token{n}" for n in range(len(names), count)]
+    return {
+        "tokenizer.ggml.model": Field("gpt2", text),
+        "tokenizer.ggml.pre": Field("llama-bpe", text),
+        "tokenizer.ggml.tokens": Field(names, array, text),
+        "tokenizer.ggml.token_type": Field([1] * count, array, GGUFValueType.INT32),
+        "tokenizer.ggml.merges": Field(["a b"], array, text),
+    }

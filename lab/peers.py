@@ -1,0 +1,536 @@
+"""Speed of further inference programs on the same file, beside this engine and llama.cpp's own programs.
+
+python lab/peers.py MODEL.gguf [--with NAMES] [--checkpoint FOLDER] [--rounds 8] [--prompt-tokens 200]
+    [--decode-tokens 64] [--sequences 8] [--synthetic] [--threads N] [--json]
+
+To `thirteen bench peers` it adds openvino, xllamacpp, mistralrs and ik (`pip install '.[peers]'`), node-
+llama-cpp (`npm install node-llama-cpp`, in this folder or in one that NODE_PATH names), and with
+--checkpoint transformers, on the checkpoint that the file was made from. Without --with, those that are
+installed take part. mistral.rs gets a prompt of words; ik_llama.cpp decodes one sequence after the other.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from thirteen.bench.harness.peak_memory import process_peak_rss_bytes
+from thirteen.bench.peers.completion_server import CompletionServerPeer
+from thirteen.bench.peers.peer import PeerWorkload, RequestPeer, random_tokens, vocabulary_size
+from thirteen.bench.peers.peer_process import PROGRAMS, Loader, Program, run_worker
+from thirteen.bench.peers.peers import ROUNDS, peers_table, run_peers
+from thirteen.cli.console import progress_bar, show_report
+from thirteen.convert.source.remote_code import refuse_code
+from thirteen.errors import RequestError, one_line
+from thirteen.files.gguf.header import Header
+from thirteen.runtime.threads import physical_cores
+
+
+class IkLlamaPeer(RequestPeer):
+    """The library's contexts, one sequence after the other, with the token chosen by numpy.
+
+    The package's own loop copies the logits of every token of the vocabulary in Python, which would hide
+    the speed of the kernels; it has no way to compute several sequences together.
+    """
+
+    def __init__(self, model: Header, workload: PeerWorkload) -> None:
+        """Load the model with the package's own defaults, but for context and threads.
+
+        Raises:
+            RequestError: ik_llama.cpp cannot read the file.
+        """
+        import ik_llama_cpp  # noqa: PLC0415 - only if it is a peer
+
+        super().__init__(workload)
+        self.version = version("ik-llama-cpp-python")
+        self._vocabulary = vocabulary_size(model)
+        try:
+            self._llama = ik_llama_cpp.IkLlama(
+                str(model.path), n_ctx=workload.context, n_threads=workload.threads, verbose=False
+            )
+        except RuntimeError as error:
+            raise RequestError(f"{model.path}: {one_line(error)}") from None
+
+    def _answer_s(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
+        tokens = random_tokens(seed, prompt_tokens, self._vocabulary)
+        self._llama._context.kv_cache_clear()
+        start = perf_counter()
+        token = self._next_token(tokens, 0)
+        first = perf_counter()
+        for position in range(prompt_tokens, prompt_tokens + decode_tokens):
+            token = self._next_token([token], position)
+        return first - start, perf_counter() - first
+
+    def _together_s(self, round_number: int) -> float:
+        work, seeds = self._workload, self._sequence_seeds(round_number)
+        return sum(sum(self._answer_s(seed, work.short_prompt, work.short_answer)) for seed in seeds)
+
+    def _next_token(self, tokens: list[int], position: int) -> int:
+        """Compute tokens from a position on; returns the likeliest next one."""
+        from ik_llama_cpp._ctypes_api import llama_batch_free  # noqa: PLC0415 - it exports no other
+        from ik_llama_cpp._internals import make_batch_range  # noqa: PLC0415 - it exports no other
+
+        context = self._llama._context
+        batch = make_batch_range(tokens, pos_start=position)
+        try:
+            if status := context.decode(batch):
+                raise RequestError(f"llama_decode failed with status {status}")
+        finally:
+            llama_batch_free(batch)
+        return int(np.ctypeslib.as_array(context.get_logits(), (self._vocabulary,)).argmax())
+
+
+_LOWERCASE_WORD = re.compile("Ġ[a-z]{3,}")  # a token that its own text is tokenized to
+
+
+class MistralRsPeer(RequestPeer):
+    """The engine with its own defaults, but for threads, sequences and the reuse of prefixes.
+
+    It takes prompts as text: random words of one token each. Its own clock tells prefill from decode.
+    """
+
+    def __init__(self, model: Header, workload: PeerWorkload) -> None:
+        """Load the model.
+
+        Raises:
+            RequestError: mistral.rs cannot read the file.
+        """
+        os.environ["RAYON_NUM_THREADS"] = str(workload.threads)
+        import mistralrs  # noqa: PLC0415 - only if it is a peer, and after the variable is set
+
+        super().__init__(workload)
+        self.version = version("mistralrs")
+        tokens = model.metadata["tokenizer.ggml.tokens"]
+        self._words = [token[1:] for token in tokens[: len(tokens) // 2] if _LOWERCASE_WORD.fullmatch(token)]
+        if not self._words:
+            raise RequestError(f"{model.path}: its vocabulary has no words")
+        path = model.path.resolve()
+        which = mistralrs.Which.GGUF(quantized_model_id=str(path.parent), quantized_filename=path.name)
+        try:
+            self._runner = mistralrs.Runner(which=which, prefix_cache_n=0, max_seqs=workload.sequences)
+        except (RuntimeError, ValueError) as error:
+            raise RequestError(f"{path}: {one_line(error)}") from None
+
+    def _answer_s(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
+        usage = self._complete(seed, prompt_tokens, 1 + decode_tokens)
+        return usage.total_prompt_time_sec, usage.total_completion_time_sec
+
+    def _together_s(self, round_number: int) -> float:
+        work = self._workload
+        with ThreadPoolExecutor(work.sequences) as clients:
+            start = perf_counter()
+            answers = [
+                clients.submit(self._complete, seed, work.short_prompt, 1 + work.short_answer)
+                for seed in self._sequence_seeds(round_number)
+            ]
+            for answer in answers:
+                answer.result()
+            return perf_counter() - start
+
+    def _complete(self, seed: int, prompt_tokens: int, tokens: int) -> Any:
+        """The engine's count of tokens and seconds of one request."""
+        import mistralrs  # noqa: PLC0415 - only if it is a peer
+
+        words = np.random.default_rng(seed).choice(self._words, prompt_tokens)
+        request = mistralrs.CompletionRequest(
+            prompt="".join(f" {word}" for word in words),
+            model="default",
+            max_tokens=tokens,
+            temperature=0.0,
+            ignore_eos=True,
+        )
+        try:
+            usage = self._runner.send_completion_request(request).usage
+        except (RuntimeError, ValueError) as error:
+            raise RequestError(one_line(error)) from None
+        counted = usage.prompt_tokens, usage.completion_tokens
+        if counted not in {(prompt_tokens, tokens), (prompt_tokens + 1, tokens)}:  # one more: a begin token
+            raise RequestError(
+                f"mistralrs: read and wrote {counted} tokens instead of {prompt_tokens, tokens}"
+            )
+        return usage
+
+
+_SCRIPT = Path(__file__).with_name("node_llama_cpp.mjs")
+
+
+class NodeLlamaCppPeer(RequestPeer):
+    """The library with its own defaults, but for context, sequences, threads and `options` of the context."""
+
+    def __init__(self, model: Header, workload: PeerWorkload, **options: bool) -> None:
+        """Start Node.js and load the model.
+
+        Raises:
+            RequestError: Node.js or the package is missing, or it cannot read the file.
+        """
+        super().__init__(workload)
+        package = installed_package()
+        if package is None:
+            raise RequestError("it is not installed")
+        self.version = json.loads((package / "package.json").read_text("utf-8"))["version"]
+        self._vocabulary = vocabulary_size(model)
+        context = {
+            "contextSize": workload.context,
+            "sequences": workload.sequences,
+            "threads": workload.threads,
+            **options,
+        }
+        command = ["node", str(_SCRIPT), str(package), str(model.path.resolve()), json.dumps(context)]
+        self._process = subprocess.Popen(  # noqa: S603 - this package's script
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        try:
+            self._read()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End Node.js."""
+        self._process.kill()
+        self._process.communicate()
+
+    def peak_rss_bytes(self) -> int | None:
+        """Peak RSS of Node.js."""
+        return process_peak_rss_bytes(self._process.pid)
+
+    def _answer_s(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
+        return self._answer([seed], prompt_tokens, 1 + decode_tokens)
+
+    def _together_s(self, round_number: int) -> float:
+        work = self._workload
+        return sum(
+            self._answer(list(self._sequence_seeds(round_number)), work.short_prompt, 1 + work.short_answer)
+        )
+
+    def _answer(self, seeds: list[int], prompt_tokens: int, tokens: int) -> tuple[float, float]:
+        """Seconds to the first token of all sequences, and from there to the last."""
+        prompts = [random_tokens(seed, prompt_tokens, self._vocabulary) for seed in seeds]
+        assert self._process.stdin, "it is a pipe"
+        try:
+            print(json.dumps({"prompts": prompts, "tokens": tokens}), file=self._process.stdin, flush=True)
+        except OSError:
+            raise RequestError("its process ended") from None
+        answer = self._read()
+        if answer["written"] != [tokens] * len(seeds):
+            raise RequestError(f"wrote {answer['written']} tokens instead of {tokens}")
+        return answer["first_s"], answer["rest_s"]
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout, "it is a pipe"
+        line = self._process.stdout.readline()
+        if not line:
+            raise RequestError(f"its process ended with status {self._process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise RequestError(answer["error"])
+        return answer
+
+
+def installed_package() -> Path | None:
+    """Folder of the package in NODE_PATH or in ./node_modules; None if it or Node.js is missing."""
+    folders = [*os.environ.get("NODE_PATH", "").split(os.pathsep), "node_modules"]
+    packages = [Path(folder, "node-llama-cpp").resolve() for folder in folders if folder]
+    found = [package for package in packages if (package / "package.json").is_file()]
+    return found[0] if found and shutil.which("node") else None
+
+
+class OpenVinoPeer(RequestPeer):
+    """OpenVINO's pipeline with its own defaults, but for the number of threads and `options`."""
+
+    def __init__(self, model: Header, workload: PeerWorkload, **options: str) -> None:
+        """Convert and load the model, which takes seconds.
+
+        Raises:
+            RequestError: OpenVINO cannot read the file.
+        """
+        import openvino_genai  # noqa: PLC0415 - only if it is a peer
+
+        super().__init__(workload)
+        self.version = version("openvino-genai")
+        self._vocabulary = vocabulary_size(model)
+        try:
+            self._pipeline = openvino_genai.LLMPipeline(
+                str(model.path), "CPU", INFERENCE_NUM_THREADS=workload.threads, **options
+            )
+        except RuntimeError as error:
+            raise RequestError(f"{model.path}: {one_line(error)}") from None
+
+    def _answer_s(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
+        start, first, *_, last = self._generate(seed, 1, prompt_tokens, 1 + decode_tokens)
+        return first - start, last - first
+
+    def _together_s(self, round_number: int) -> float:
+        work = self._workload
+        start = perf_counter()
+        self._generate(round_number, work.sequences, work.short_prompt, 1 + work.short_answer)
+        return perf_counter() - start
+
+    def _generate(self, seed: int, sequences: int, prompt_tokens: int, tokens: int) -> list[float]:
+        """Times of the call and, of a single sequence, of each token."""
+        import openvino  # noqa: PLC0415 - only if it is a peer
+        import openvino_genai  # noqa: PLC0415 - only if it is a peer
+
+        drawn = random_tokens(seed, sequences * prompt_tokens, self._vocabulary)
+        ids = np.array(drawn).reshape(sequences, prompt_tokens)
+        inputs = openvino_genai.TokenizedInputs(openvino.Tensor(ids), openvino.Tensor(np.ones_like(ids)))
+        config = openvino_genai.GenerationConfig()
+        config.do_sample, config.ignore_eos = False, True
+        config.min_new_tokens = config.max_new_tokens = tokens
+        times = [perf_counter()]
+
+        def record(_: Any) -> Any:
+            times.append(perf_counter())
+            return openvino_genai.StreamingStatus.RUNNING
+
+        streamer = _streamer(openvino_genai, record) if sequences == 1 else None
+        written = self._pipeline.generate(inputs, config, streamer).tokens
+        if any(len(sequence) != tokens for sequence in written):
+            raise RequestError(f"wrote {[len(one) for one in written]} tokens instead of {tokens}")
+        return times
+
+
+def _streamer(openvino_genai: Any, record: Callable[[Any], Any]) -> Any:
+    """A streamer that calls `record` with each token."""
+
+    class Streamer(openvino_genai.StreamerBase):  # type: ignore[misc]
+        def write(self, token: Any) -> Any:
+            return record(token)
+
+        def end(self) -> None:
+            pass
+
+    return Streamer()
+
+
+_PACKAGES = ("torch", "transformers")
+_SHAPE_KEYS = {  # GGUF's key: that of config.json
+    "block_count": "num_hidden_layers",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+}
+
+
+def missing_packages() -> tuple[str, ...]:
+    """Names of the required packages that are not installed."""
+    return tuple(name for name in _PACKAGES if find_spec(name) is None)
+
+
+class TransformersPeer(RequestPeer):
+    """The checkpoint in its own dtype; transformers does not run the file's quantized weights."""
+
+    def __init__(self, checkpoint: Path, model: Header, workload: PeerWorkload) -> None:
+        """Import torch and load the checkpoint, which takes seconds.
+
+        Args:
+            checkpoint: folder with config.json and weights.
+            model: header of the GGUF file that the other peers run.
+            workload: the work of one round.
+
+        Raises:
+            RequestError: packages are missing, or the folder is not a checkpoint with the file's shape.
+        """
+        if missing := missing_packages():
+            raise RequestError(f"{checkpoint}: to measure it, install {' and '.join(missing)}")
+        super().__init__(workload)
+        self._model = _load_checkpoint(checkpoint)
+        _check_shape(model, self._model.config, checkpoint)
+        dtype = str(self._model.dtype).removeprefix("torch.")
+        self.version = f"{version('transformers')}, torch {version('torch')}, {dtype}"
+
+    def _answer_s(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
+        timer = self.generate(seed, (1, prompt_tokens), 1 + decode_tokens)
+        return timer.first_s, timer.rest_s
+
+    def _together_s(self, round_number: int) -> float:
+        work = self._workload
+        timer = self.generate(round_number, (work.sequences, work.short_prompt), 1 + work.short_answer)
+        return timer.first_s + timer.rest_s
+
+    def generate(self, seed: int, prompts: tuple[int, int], tokens: int) -> "StreamTimer":
+        """Time `tokens` tokens after random prompts of shape `prompts`, (sequences, length)."""
+        import torch  # noqa: PLC0415 - only if it is a peer
+
+        torch.set_num_threads(self._workload.threads)
+        torch.manual_seed(seed)
+        ids = torch.randint(1, self._model.config.vocab_size // 2, prompts)
+        timer = StreamTimer()
+        self._model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            streamer=timer,
+            do_sample=False,
+            min_new_tokens=tokens,
+            max_new_tokens=tokens,
+        )
+        return timer
+
+
+class StreamTimer:
+    """A streamer for transformers that records the time of the call, of the prompt and of each token."""
+
+    def __init__(self) -> None:
+        self.times = [perf_counter()]
+
+    def put(self, _: Any) -> None:
+        """Record the prompt or the next token."""
+        self.times.append(perf_counter())
+
+    def end(self) -> None:
+        """Do nothing at the end of the stream."""
+
+    @property
+    def first_s(self) -> float:
+        """Seconds from the call to the first token."""
+        return self.times[2] - self.times[0]
+
+    @property
+    def rest_s(self) -> float:
+        """Seconds from the first token to the last."""
+        return self.times[-1] - self.times[2]
+
+
+def _load_checkpoint(checkpoint: Path) -> Any:
+    import transformers  # noqa: PLC0415 - only if it is a peer
+    from safetensors import SafetensorError  # noqa: PLC0415 - comes with transformers
+
+    if not (checkpoint / "config.json").is_file():
+        raise RequestError(f"{checkpoint}: not a checkpoint folder: it has no config.json")
+    refuse_code(checkpoint, RequestError)
+    load: Callable[..., Any] = transformers.AutoModelForCausalLM.from_pretrained
+    try:
+        return load(checkpoint, dtype="auto", local_files_only=True).eval()
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise RequestError(f"{checkpoint}: transformers cannot load it: {one_line(error)}") from None
+
+
+def _check_shape(model: Header, config: Any, checkpoint: Path) -> None:
+    architecture = model.metadata["general.architecture"]
+    for gguf_key, config_key in _SHAPE_KEYS.items():
+        expected = model.metadata.get(f"{architecture}.{gguf_key}")
+        actual = getattr(config, config_key, None)
+        if actual != expected:
+            raise RequestError(
+                f"{checkpoint}: {config_key} is {actual}, but {expected} in {model.path}: it is another model"
+            )
+
+
+class XllamacppPeer(CompletionServerPeer):
+    """The server with its own defaults, but for context, slots, threads, `flash_attn` and prefix reuse."""
+
+    def __init__(self, model: Header, workload: PeerWorkload, *, flash_attn: bool | None = None) -> None:
+        """Load the model.
+
+        Raises:
+            RequestError: xllamacpp cannot read the file.
+        """
+        import xllamacpp  # noqa: PLC0415 - only if it is a peer
+
+        self.version = version("xllamacpp")
+        params = xllamacpp.CommonParams()
+        params.model.path = str(model.path)
+        params.n_parallel = workload.sequences
+        params.n_ctx = workload.context * workload.sequences
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = workload.threads
+        if flash_attn is not None:
+            kind = xllamacpp.llama_flash_attn_type
+            on, off = kind.LLAMA_FLASH_ATTN_TYPE_ENABLED, kind.LLAMA_FLASH_ATTN_TYPE_DISABLED
+            params.flash_attn_type = on if flash_attn else off
+        try:
+            self._server = xllamacpp.Server(params)
+        except RuntimeError as error:
+            raise RequestError(f"{model.path}: {one_line(error)}") from None
+        address = urlsplit(self._server.listening_address).netloc
+        super().__init__(address, vocabulary_size(model), workload)
+
+
+def _package(name: str) -> Callable[[], str | None]:
+    return lambda: None if find_spec(name) else f"{name} is not installed"
+
+
+def _node_llama_cpp() -> str | None:
+    return None if installed_package() else "it is not in NODE_PATH or ./node_modules, or node is not on PATH"
+
+
+def lab_programs(checkpoint: Path | None) -> dict[str, Program]:
+    """The programs of the package, and those that this script loads; transformers with a checkpoint."""
+    rows: dict[str, tuple[Callable[[], str | None], dict[str, Loader]]] = {
+        "openvino": (
+            _package("openvino_genai"),
+            {
+                "openvino": OpenVinoPeer,
+                "openvino ATTENTION_BACKEND=SDPA": partial(OpenVinoPeer, ATTENTION_BACKEND="SDPA"),
+            },
+        ),
+        "xllamacpp": (
+            _package("xllamacpp"),
+            {
+                "xllamacpp": XllamacppPeer,
+                "xllamacpp flash_attn=off": partial(XllamacppPeer, flash_attn=False),
+            },
+        ),
+        "mistralrs": (_package("mistralrs"), {"mistralrs": MistralRsPeer}),
+        "node-llama-cpp": (
+            _node_llama_cpp,
+            {
+                "node-llama-cpp": NodeLlamaCppPeer,
+                "node-llama-cpp flashAttention=true": partial(NodeLlamaCppPeer, flashAttention=True),
+            },
+        ),
+        "ik": (_package("ik_llama_cpp"), {"ik": IkLlamaPeer}),
+    }
+    if checkpoint:
+        rows["transformers"] = (lambda: None, {"transformers": partial(TransformersPeer, checkpoint)})
+    worker = (__file__, "worker", str(checkpoint or ""))
+    added = {name: Program(missing, loaders, worker) for name, (missing, loaders) in rows.items()}
+    return {**PROGRAMS, **added}
+
+
+def main() -> None:
+    """Measure, or as a worker load one of the programs and measure its rounds."""
+    if sys.argv[1:2] == ["worker"]:
+        checkpoint, *arguments = sys.argv[2:]
+        sys.exit(run_worker(arguments, lab_programs(Path(checkpoint) if checkpoint else None)))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--with", dest="names", default="", metavar="NAMES")
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--prompt-tokens", type=int, default=200)
+    parser.add_argument("--decode-tokens", type=int, default=64)
+    parser.add_argument("--sequences", type=int, default=8)
+    parser.add_argument("--synthetic", action="store_true", help="decode from an empty context")
+    parser.add_argument("--threads", type=int, default=physical_cores())
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    work = PeerWorkload(
+        given.threads,
+        given.prompt_tokens,
+        given.decode_tokens,
+        depth=1 if given.synthetic else given.prompt_tokens,
+        sequences=given.sequences,
+    )
+    programs, names = lab_programs(given.checkpoint), given.names.split(",") if given.names else ()
+    with progress_bar("peers") as progress:
+        report = run_peers(
+            given.model, workload=work, rounds=given.rounds, names=names, programs=programs, progress=progress
+        )
+    show_report(given.json, report, peers_table)
+
+
+if __name__ == "__main__":
+    main()
