@@ -1,8 +1,12 @@
 """Speed of each way to compute attention, by depth and by number of concurrent sequences.
 
+python lab/attention.py MODEL.gguf [--depths 0 256 1024] [--sequences 1 4 8] [--rounds 8] [--threads N]
+    [--json]
+
 The depth is the number of tokens in the KV cache. Differences grow with it.
 """
 
+import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,7 +17,11 @@ from time import perf_counter
 import numpy as np
 from gguf import GGML_QUANT_SIZES
 from rich.table import Table
-
+from thirteen.bench.harness.environment import BenchReport, report_head
+from thirteen.bench.harness.format import report_table
+from thirteen.bench.harness.iteration import random_prompt
+from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
+from thirteen.cli.console import progress_bar, show_report
 from thirteen.errors import ModelFileError
 from thirteen.files.gguf.model_shape import read_model_shape
 from thirteen.files.progress import Progress, no_progress
@@ -24,10 +32,6 @@ from thirteen.runtime.threads import physical_cores
 from thirteen.runtime.validation import check_integer
 from thirteen.stats.interval import FloatArray, Interval
 from thirteen.stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN, paired_ratio
-from thirteen.bench.harness.environment import BenchReport, report_head
-from thirteen.bench.harness.format import report_table
-from thirteen.bench.harness.iteration import random_prompt
-from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
 
 DEPTHS = (0, 256, 1024)
 SEQUENCES = (1, 4, 8)
@@ -241,3 +245,29 @@ def attention_table(report: AttentionReport) -> Table:
             speed.decode_ratio.text(3),
         )
     return table
+
+
+def main() -> None:
+    """Print the speed of each way to compute attention."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--depths", type=int, nargs="+", default=DEPTHS)
+    parser.add_argument("--sequences", type=int, nargs="+", default=SEQUENCES)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    with progress_bar("attention") as progress:
+        report = run_attention_sweep(
+            given.model,
+            depths=given.depths,
+            sequences=given.sequences,
+            threads=given.threads,
+            rounds=given.rounds,
+            progress=progress,
+        )
+    show_report(given.json, report, attention_table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,9 @@
-"""Load test of running servers with OpenAI's chat completions API, several of them in alternation."""
+"""Load test of running servers with OpenAI's chat completions API, several of them in alternation.
 
+python lab/clients.py URL [URL ...] [--clients 8] [--questions 4] [--max-tokens 64] [--rounds 8] [--json]
+"""
+
+import argparse
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,14 +17,14 @@ from urllib.parse import urlsplit
 import numpy as np
 from rich.table import Table
 from rich.text import Text
-
+from thirteen.bench.harness.format import report_table
+from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
+from thirteen.cli.console import progress_bar, show_report
 from thirteen.errors import RequestError
 from thirteen.files.progress import Progress, no_progress
 from thirteen.runtime.validation import check_integer
 from thirteen.stats.interval import Interval
 from thirteen.stats.paired_ratio import paired_ratio, ratio_level
-from thirteen.bench.harness.format import report_table
-from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
 
 ROUNDS = 8
 _TIMEOUT_S = 600.0
@@ -226,3 +230,23 @@ def load_test_table(report: LoadTestReport) -> Table:
             server.first_ratio.text(3),
         )
     return table
+
+
+def main() -> None:
+    """Print the throughput and the time to the first text of each server."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("urls", nargs="+", metavar="URL")
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--questions", type=int, default=4)
+    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    load = ClientLoad(given.clients, given.questions, given.max_tokens)
+    with progress_bar("clients") as progress:
+        report = run_load_test(given.urls, load=load, rounds=given.rounds, progress=progress)
+    show_report(given.json, report, load_test_table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,10 @@
-"""Throughput of a batch of questions on one local engine and on the workers of a Ray cluster."""
+"""Throughput of a batch of questions on one local engine and on the workers of a Ray cluster.
 
+python lab/cluster.py MODEL.gguf [--ray ADDRESS] [--ray-insecure] [--workers 1 2] [--questions 200]
+    [--max-tokens 64] [--threads 1] [--rounds 3] [--json]
+"""
+
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +12,10 @@ from time import perf_counter
 
 import numpy as np
 from rich.table import Table
-
+from thirteen.bench.harness.environment import BenchReport, report_head
+from thirteen.bench.harness.format import report_table
+from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
+from thirteen.cli.console import progress_bar, show_report
 from thirteen.cluster.ray_batch import RayWorkers
 from thirteen.files.progress import Progress, no_progress
 from thirteen.runtime.batch.reproducible_batches import (
@@ -19,9 +27,6 @@ from thirteen.runtime.batch.reproducible_batches import (
 from thirteen.runtime.validation import check_integer
 from thirteen.stats.interval import Interval
 from thirteen.stats.paired_ratio import paired_ratio
-from thirteen.bench.harness.environment import BenchReport, report_head
-from thirteen.bench.harness.format import report_table
-from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
 
 ROUNDS = 3
 QUESTIONS = 200
@@ -149,3 +154,35 @@ def ray_scaling_table(report: RayScalingReport) -> Table:
         seconds = f"{np.median(mode.seconds):.1f}"
         table.add_row(mode.name, seconds, f"{mode.questions_an_hour:.0f}", mode.ratio.text(3))
     return table
+
+
+def main() -> None:
+    """Print the throughput of each way to run the batch."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--ray", default="local")
+    parser.add_argument("--ray-insecure", action="store_true")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--questions", type=int, default=QUESTIONS)
+    parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    with progress_bar("cluster") as progress:
+        report = run_ray_scaling(
+            given.model,
+            given.ray,
+            given.workers,
+            insecure=given.ray_insecure,
+            questions=given.questions,
+            max_tokens=given.max_tokens,
+            threads=given.threads,
+            rounds=given.rounds,
+            progress=progress,
+        )
+    show_report(given.json, report, ray_scaling_table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,9 @@
-"""Cost and gain of a grammar: speed of constrained beside free decode, and of answers with forced tokens."""
+"""Cost and gain of a grammar: speed of constrained beside free decode, and of answers with forced tokens.
 
+python lab/constrained.py MODEL.gguf [--rounds 8] [--threads N] [--json]
+"""
+
+import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,7 +11,10 @@ from time import perf_counter
 
 import numpy as np
 from rich.table import Table
-
+from thirteen.bench.harness.format import megabytes, report_table
+from thirteen.bench.harness.peak_memory import status_bytes
+from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
+from thirteen.cli.console import progress_bar, show_report
 from thirteen.files.progress import Progress, no_progress
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.grammar.grammar import Grammar, from_schema
@@ -16,9 +23,6 @@ from thirteen.runtime.request import Request
 from thirteen.runtime.validation import check_integer
 from thirteen.stats.interval import Interval
 from thirteen.stats.paired_ratio import paired_ratio, ratio_level
-from thirteen.bench.harness.format import megabytes, report_table
-from thirteen.bench.harness.peak_memory import status_bytes
-from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
 
 ROUNDS = 8
 DECODE_TOKENS = 96
@@ -184,3 +188,20 @@ def constrained_table(report: ConstrainedReport) -> Table:
         report.answer_ratio.text(3),
     )
     return table
+
+
+def main() -> None:
+    """Print the speeds with a grammar and without."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    with progress_bar("rounds") as progress:
+        report = run_constrained(given.model, threads=given.threads, rounds=given.rounds, progress=progress)
+    show_report(given.json, report, constrained_table)
+
+
+if __name__ == "__main__":
+    main()

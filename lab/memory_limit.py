@@ -1,5 +1,15 @@
-"""The smallest memory limit under which a model answers, and the error of the memory estimate."""
+"""The smallest memory limit under which a model answers, and the error of the memory estimate.
 
+python lab/memory_limit.py MODEL.gguf [--cap 1GB] [--profile phone] [--context 2048] [--threads N] [--json]
+
+The limit is on address space (RLIMIT_AS), so it needs Linux. It needs no privileges, it counts every page
+of the mapped file whether touched or not, and an allocation beyond it fails at once. Under a cgroup limit
+the kernel would drop pages of the weights and read them again for each token, so any limit would seem to
+work.
+"""
+
+import argparse
+import resource
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
@@ -8,17 +18,94 @@ from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
-
+from thirteen.bench.harness.format import megabytes
+from thirteen.bench.harness.from_json import from_json
+from thirteen.bench.harness.isolated import print_outcome, run_in_subprocess
+from thirteen.bench.harness.iteration import random_prompt
+from thirteen.bench.harness.peak_memory import status_bytes
+from thirteen.cli.console import progress_bar, show_report
+from thirteen.cli.options import memory_size
 from thirteen.errors import InsufficientMemoryError, ModelFileError, RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.files.progress import Progress, no_progress
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN
 from thirteen.runtime.llama.gguf_checks import check_model
-from thirteen.runtime.llama.memory_estimate import MemoryEstimate, estimate_memory
+from thirteen.runtime.llama.memory_estimate import MemoryEstimate, estimate_memory, kv_bytes
 from thirteen.runtime.profile import PROFILES
-from thirteen.bench.harness.format import megabytes
-from thirteen.bench.harness.from_json import from_json
-from thirteen.bench.harness.isolated import run_in_subprocess
-from thirteen.bench.memory.memory_limit_worker import LimitOutcome, LimitSettings
+from thirteen.runtime.request import Request
+from thirteen.runtime.threads import physical_cores
+
+QUESTIONS = (
+    "Tom has 3 boxes of 12 eggs and breaks 5. How many are left?",
+    "A pen costs $1.20. What do 3 pens cost?",
+    "Ann reads 12 pages a day. How many pages does she read in 7 days?",
+    "Sara had 20 dollars and spent 6. How much has she left?",
+)
+_ANSWER_TOKENS = 32
+_PREFIX_FRACTION = 0.97  # of the prefix cache's capacity: a saved KV cache has a few extra bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """Settings of the engine.
+
+    Attributes:
+        profile: name of a profile.
+        context: tokens of prompt and answer.
+        threads: compute threads.
+    """
+
+    profile: str = "phone"
+    context: int = 2048
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LimitOutcome:
+    """Outcome of an engine under a limit.
+
+    Attributes:
+        context: context length of the engine, in tokens.
+        answers: number of answered questions.
+        filled: whether it also filled its context and its prefix cache.
+        peak_rss_bytes: peak resident set size.
+        peak_address_bytes: peak address space.
+    """
+
+    context: int
+    answers: int
+    filled: bool
+    peak_rss_bytes: int
+    peak_address_bytes: int
+
+
+def _run(model: Path, settings: LimitSettings, *, limit: int, fill: bool) -> LimitOutcome:
+    if limit:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    with Engine(model, **asdict(settings)) as engine:
+        questions = QUESTIONS if fill else QUESTIONS[:1]
+        for question in questions:
+            engine.answer(question, max_tokens=_ANSWER_TOKENS)
+        if fill:
+            _fill(engine)
+        peak_rss, peak_address = (status_bytes(name) or 0 for name in ("VmHWM", "VmPeak"))
+        return LimitOutcome(engine.context, len(questions), fill, peak_rss, peak_address)
+
+
+def _fill(engine: Engine) -> None:
+    """Fill the context with one prompt, then overfill the prefix cache by one prompt."""
+    profile = engine.profile
+    bytes_per_token = kv_bytes(engine.model.header, profile, engine.context) / profile.slots / engine.context
+    capacity = int(profile.prefix_bytes / bytes_per_token * _PREFIX_FRACTION)  # tokens
+    lengths = [engine.context - 1]
+    if capacity > PREFIX_TOKENS_MIN:
+        length = min(capacity, engine.context - 1)
+        lengths += [length] * (capacity // length + 1)
+    for number, length in enumerate(lengths):
+        prompt = random_prompt(engine.model, number, length)
+        engine.submit(Request(prompt, 1), wait=True).answer()
+
 
 _RESOLUTION = 1_000_000  # bytes between the smallest limit that works and one that fails
 # One malloc arena and no BLAS threads: both reserve address space that is never used.
@@ -69,7 +156,7 @@ def run_memory_limit(
         RequestError: the profile does not exist, or the system is not Linux.
     """
     if sys.platform != "linux":
-        raise RequestError("bench memory --cap: needs Linux, whose address space limits it uses")
+        raise RequestError("needs Linux, whose address space limits it uses")
     if settings.profile not in PROFILES:
         raise RequestError(f"profile: {settings.profile!r} is not one of {', '.join(PROFILES)}")
     header = read_header(model)
@@ -92,17 +179,17 @@ def run_memory_limit(
 
 
 def run_under_limit(model: Path, limit: int, settings: LimitSettings, *, fill: bool) -> LimitOutcome:
-    """Run memory_limit_worker under a limit of `limit` bytes.
+    """Run an engine in another process under a limit of `limit` bytes.
 
     Raises:
         InsufficientMemoryError: the engine refused to load.
         ModelFileError: the file is not a model, or the process died.
     """
     arguments = [f"--{name}={value}" for name, value in asdict(settings).items()]
-    arguments += [f"--cap={limit}", *(["--fill"] if fill else []), "--", str(model)]
+    arguments += ["--worker", f"--cap={limit}", *(["--fill"] if fill else []), "--", str(model)]
     where = f"{model}: under a limit of {limit / 1e6:,.0f} MB"
     outcome = run_in_subprocess(
-        "thirteen.bench.memory.memory_limit_worker",
+        __file__,
         arguments,
         lambda status, last: ModelFileError(f"{where} the process died with exit status {status}: {last}"),
         _ENVIRONMENT,
@@ -143,3 +230,29 @@ def memory_limit_table(report: MemoryLimitReport, model: Path) -> Table:
     for field in fields(report.need):
         table.add_row(ESTIMATE_LABELS[field.name], megabytes(getattr(report.need, field.name)))
     return table
+
+
+def main() -> None:
+    """Print the smallest limit of a model; with --worker, run one engine under a limit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--cap", default="1GB", help="with --worker: bytes")
+    parser.add_argument("--profile", default="phone")
+    parser.add_argument("--context", type=int, default=2048)
+    parser.add_argument("--threads", type=int, default=physical_cores())
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--worker", action="store_true", help="used by this script itself")
+    parser.add_argument("--fill", action="store_true", help="with --worker: fill context and prefix cache")
+    given = parser.parse_args()
+    settings = LimitSettings(given.profile, given.context, given.threads)
+    if given.worker:
+        work = partial(_run, given.model, settings, limit=int(given.cap), fill=given.fill)
+        sys.exit(print_outcome(lambda: asdict(work())))
+    cap_bytes = memory_size("--cap", given.cap)
+    with progress_bar("memory") as progress:
+        report = run_memory_limit(given.model, cap_bytes, settings, progress)
+    show_report(given.json, report, lambda report: memory_limit_table(report, given.model))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,11 +1,19 @@
-"""Models with a base's exact shapes and random weights, to measure speed and memory before a download."""
+"""Write a model with a base's exact shapes and random weights, to measure speed and memory before a download.
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+python lab/random_shapes.py NAME TYPES OUTPUT.gguf
+
+NAME is that of a base in the catalogue. TYPES is one type for all matrices, two for layers and embedding
+(Q4_K/Q6_K), a mix of llama.cpp's (Q4_K_M), a plan (thirteen plan --json), or a GGUF of these shapes.
+"""
+
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from gguf import GGML_QUANT_SIZES
-
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from thirteen.bench.peers.llama_quantize import MIXES, StockFormat
+from thirteen.bench.peers.llama_quantize_sizes import LogText, dry_run
+from thirteen.bench.speed.random_model import write_planned_model
 from thirteen.convert.source.architecture import ROPE_FACTORS, Architecture, from_config, tensor_specs
 from thirteen.convert.tensors import (
     GGML_TYPES,
@@ -23,32 +31,8 @@ from thirteen.files.json_file import read_json
 from thirteen.files.output import check_target
 from thirteen.files.temporary_folder import temporary_folder
 from thirteen.models.catalogue import catalogue
-from thirteen.bench.peers.llama_quantize import MIXES
-from thirteen.bench.peers.llama_quantize_sizes import mix_tensor_types
-from thirteen.bench.synthetic.random_model import write_planned_model
 
 _MIXES = {stock.name for stock in MIXES} - GGML_TYPES.keys()  # a name of both is a type, as everywhere else
-
-
-@contextmanager
-def temporary_shape_models(name: str, types: Sequence[str]) -> Iterator[tuple[Path, ...]]:
-    """Write models of a base's shapes to a temporary folder, which the end of the block deletes.
-
-    Args:
-        name: name of the base in the catalogue.
-        types: types of each model, as for write_shape_model(); equal types share a file.
-
-    Raises:
-        ThirteenError: write_shape_model() raises it.
-    """
-    with temporary_folder("shapes") as folder:
-        files = {
-            model_types: folder / f"{name}-{number}-{Path(model_types).stem}.gguf"
-            for number, model_types in enumerate(dict.fromkeys(types))
-        }
-        for model_types, path in files.items():
-            write_shape_model(name, model_types, path)
-        yield tuple(files[model_types] for model_types in types)
 
 
 def write_shape_model(name: str, types: str, output: Path) -> str:
@@ -97,7 +81,9 @@ def _plans_of_mix(architecture: Architecture, specs: Sequence[TensorSpec], mix: 
     with temporary_folder("shapes") as folder:
         model = folder / "model.gguf"
         write_planned_model(model, architecture, plan_uniform(specs, parse_type("Q4_0")))
-        types = mix_tensor_types(model, mix)
+        changed = dry_run(model, StockFormat("mix", mix), LogText())
+        types = {name: tensor.type for name, tensor in read_header(model).tensors.items()}
+    types |= {name: GGMLQuantizationType[type_.upper()] for name, type_ in changed.items()}
     return [plan_tensor(spec, types[spec.target]) for spec in specs]
 
 
@@ -133,3 +119,13 @@ def _plan_as_read(spec: TensorSpec, type_name: str, path: Path) -> TensorPlan:
     if len(spec.shape) == 1 and type_name != "F32":
         raise OutputError(f"{path}: {spec.target!r}: is a vector, which must be F32, not {type_name}")
     return plan_tensor(spec, type_)
+
+
+def main() -> None:
+    """Write a model, and print its hash."""
+    name, types, output = sys.argv[1:]
+    print(write_shape_model(name, types, Path(output)))
+
+
+if __name__ == "__main__":
+    main()

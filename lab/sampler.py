@@ -1,12 +1,18 @@
-"""Time to choose a token from its logits, beside the time to compute them."""
+"""Time to choose a token from its logits, beside the time to compute them.
 
+python lab/sampler.py MODEL.gguf [--tokens 128] [--threads N] [--json]
+"""
+
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 from rich.table import Table
-
+from thirteen.bench.harness.format import report_table
+from thirteen.bench.harness.schedule import ProgressCounter
+from thirteen.cli.console import progress_bar, show_report
 from thirteen.files.progress import Progress, no_progress
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.model import Model
@@ -14,8 +20,6 @@ from thirteen.runtime.llama.sampler import Sampler
 from thirteen.runtime.request import Sampling
 from thirteen.runtime.threads import physical_cores
 from thirteen.runtime.validation import check_integer
-from thirteen.bench.harness.format import report_table
-from thirteen.bench.harness.schedule import ProgressCounter
 
 TOKENS = 128
 _FIRST = 100  # the first token; the others are what greedy sampling chooses
@@ -103,3 +107,20 @@ def sampler_table(report: SamplerReport) -> Table:
     for name, milliseconds in rows.items():
         table.add_row(name, f"{milliseconds:.3f}", f"{milliseconds / report.decode_ms:.1%}")
     return table
+
+
+def main() -> None:
+    """Print the time of each way to choose a token."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    with progress_bar("tokens") as progress:
+        report = run_sampler_cost(given.model, threads=given.threads, tokens=given.tokens, progress=progress)
+    show_report(given.json, report, sampler_table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-// Runs the tasks of browser_models.py: it sends the result of each, and receives the next.
+// Runs the tasks of wasm_types.py: it sends the result of each, and receives the next.
 
 import { loadEngine } from "./engine.js";
 

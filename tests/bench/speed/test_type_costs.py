@@ -9,6 +9,7 @@ import pytest
 from gguf import GGMLQuantizationType
 from rich.console import Console
 from thirteen.bench.speed.probe_models import ProbeShape
+from thirteen.bench.speed.random_model import count_matrix_weights, write_uniform_model
 from thirteen.bench.speed.type_costs import (
     TYPES,
     _costs,
@@ -16,7 +17,6 @@ from thirteen.bench.speed.type_costs import (
     type_costs_table,
     write_costs,
 )
-from thirteen.bench.synthetic.random_model import count_matrix_weights, write_uniform_model
 from thirteen.convert.quantize.costs import PARTS, host_target, read_costs
 from thirteen.errors import OutputError, RequestError
 from thirteen.files.gguf.header import read_header

@@ -1,1 +1,0 @@
-"""Models of given shapes with random weights, to measure speed and memory."""
