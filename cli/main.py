@@ -14,10 +14,27 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import EngineFailedError, ThirteenError
-from . import ask, batch, chat, convert, demo, doctor, inspect, mcp, models, serve, vocabulary, web
+from . import (
+    ask,
+    batch,
+    chat,
+    convert,
+    demo,
+    doctor,
+    importance,
+    inspect,
+    mcp,
+    merge,
+    models,
+    plan,
+    serve,
+    vocabulary,
+    web,
+)
 from .adapters import adapter, rollouts, train, tune
 from .bench import commands as bench
 from .console import err, printable
+from .help_sections import SectionedGroup
 from .options import default_ray_address
 
 ENGINE_FAILED = 1  # for supervisors: a restart may help, which bad input (2) does not allow
@@ -29,18 +46,24 @@ UsageError: type[Any] = typer.BadParameter.__mro__[1]
 ClickError: type[Any] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
+    cls=SectionedGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_FAMILIES = (
-    *(demo, doctor, inspect, ask, chat, convert, vocabulary, train, tune, rollouts, web, batch, serve, mcp),
-)
-for _family in _FAMILIES:
-    app.add_typer(_family.app)
-for _name, _group in {"adapter": adapter, "bench": bench, "models": models}.items():
-    app.add_typer(_group.app, name=_name)
+_PANELS = {
+    "Answer": (chat, ask, batch, serve, mcp, web),
+    "Make": (convert, merge, plan, importance, vocabulary, train, tune, rollouts, adapter),
+    "Measure": (bench,),
+    "About": (demo, doctor, inspect, models),
+}
+_GROUPS = {adapter: "adapter", bench: "bench", models: "models"}
+for _panel, _modules in _PANELS.items():
+    for _module in _modules:
+        for _command in () if _module in _GROUPS else _module.app.registered_commands:
+            _command.rich_help_panel = _panel
+        app.add_typer(_module.app, name=_GROUPS.get(_module), rich_help_panel=_panel)
 
 
 def main() -> None:

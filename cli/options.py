@@ -1,6 +1,5 @@
 """Options that several commands share, and the conversion of their values."""
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import note, progress_bar, stage_bars
+from .help_sections import ADVANCED
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from ..convert.provenance import SourceIds
     from ..convert.vocabulary.vocabulary_list import VocabularyList
     from ..runtime.grammar.grammar import Grammar
     from ..runtime.profile import GpuLayers as RuntimeGpuLayers
@@ -24,19 +23,17 @@ _RUNTIME_ADAPTER = "GGUF LoRA, PEFT folder, hub id, catalogue name, or short cod
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Threads = Annotated[
-    int | None, typer.Option(min=1, max=512, help="CPU threads. Default: chosen for this machine.")
+    int | None,
+    typer.Option(
+        min=1, max=512, help="CPU threads. Default: chosen for this machine.", rich_help_panel=ADVANCED
+    ),
 ]
 GpuLayers = Annotated[
     str,
     typer.Option(
-        metavar="N|all", help="Layers that a GPU computes, if llama-cpp-python is built for it. Default: 0."
-    ),
-]
-Untrusted = Annotated[
-    bool,
-    typer.Option(
-        "--untrusted",
-        help="First load the files in another process, with limits. By default only those not made here.",
+        metavar="N|all",
+        help="Layers that a GPU computes, if llama-cpp-python is built for it. Default: 0.",
+        rich_help_panel=ADVANCED,
     ),
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the base on the hub.")]
@@ -110,19 +107,18 @@ Calibration = Annotated[
     Path | None,
     typer.Option(help="Texts to measure importance on: JSON lines with text, or question and answer."),
 ]
-CalibrationAndTuning = Annotated[
-    Path | None,
-    typer.Option(
-        "--calibration",
-        help="Texts to measure importance on, and with --refine to tune on: JSON lines with text, or "
-        "question and answer.",
-    ),
-]
 Effort = Annotated[
     str,
     typer.Option(
         help="Calibration text that the importance is measured on: quick (3,072 tokens), normal (6,144) or "
         "thorough (18,432)."
+    ),
+]
+ConversionEffort = Annotated[
+    str | None,
+    typer.Option(
+        help="Calibration text that the importance is measured on: quick (3,072 tokens), normal (6,144) or "
+        "thorough (18,432), which also searches the scales of all blocks: a better file, slower."
     ),
 ]
 Target = Annotated[
@@ -132,11 +128,8 @@ Target = Annotated[
         "this one, whose costs are measured on first use, in one to two minutes."
     ),
 ]
-Prefer = Annotated[str, typer.Option(help="Preference: quality, balanced or speed.")]
+Prefer = Annotated[str | None, typer.Option(help="quality or speed. Default: between the two.")]
 Costs = Annotated[Path | None, typer.Option(help="Costs of types, measured by bench types.")]
-Together = Annotated[
-    bool, typer.Option("--together", help="Plan for decoding 8 sequences at once, as a server does.")
-]
 AnswerWorkload = Annotated[
     str | None,
     typer.Option(
@@ -165,23 +158,6 @@ VocabularyTexts = Annotated[
     Path | None,
     typer.Option(help="Texts of your own to choose the tokens on, besides the built-in ones: JSON lines."),
 ]
-SearchScales = Annotated[
-    bool,
-    typer.Option(
-        "--search-scales",
-        help="Search the scales of all blocks by the error after feedback: better files, slower.",
-    ),
-]
-Refine = Annotated[
-    float | None,
-    typer.Option(
-        metavar="MINUTES",
-        min=0.01,
-        max=10_000,
-        help="Also tune block scales and norms for so long, by distillation from the base.",
-    ),
-]
-
 # Generation.
 System = Annotated[str | None, typer.Option(help="System prompt.")]
 Context = Annotated[int, typer.Option(min=1, help="Maximum tokens of prompt and answer.")]
@@ -189,7 +165,7 @@ MaxTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens of an answer
 Temperature = Annotated[
     float, typer.Option(help="Sampling temperature. 0 is greedy, or 0.7 with several votes.")
 ]
-Seed = Annotated[int, typer.Option(help="Random seed. Each further vote adds 1.")]
+Seed = Annotated[int, typer.Option(help="Random seed. Each further vote adds 1.", rich_help_panel=ADVANCED)]
 Votes = Annotated[int, typer.Option(min=1, max=64, help="Answers per question, for a majority vote.")]
 Calculator = Annotated[bool, typer.Option(help="Complete equations with their exact results.")]
 Ray = Annotated[
@@ -201,7 +177,10 @@ Ray = Annotated[
     ),
 ]
 RayInsecure = Annotated[
-    bool, typer.Option("--ray-insecure", help="Allow a Ray cluster without token authentication.")
+    bool,
+    typer.Option(
+        "--ray-insecure", help="Allow a Ray cluster without token authentication.", rich_help_panel=ADVANCED
+    ),
 ]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="With --ray: number of workers. Default: as many as fit.")
@@ -270,14 +249,6 @@ def resolve_adapter(adapter: str, base: str | None = None) -> Path:
         return resolve_adapter_folder(adapter, base, progress=progress)
 
 
-def fetch_base_and_adapter(base: str, adapter: str | None, revision: str | None) -> tuple[Path, Path | None]:
-    """Resolve BASE, --revision and --adapter to the base and the adapter's PEFT folder."""
-    from ..models.fetch import fetch
-
-    path = fetch(base, revision=revision, kind="base")
-    return path, resolve_adapter(adapter, base) if adapter else None
-
-
 def _converted_base(name: str, threads: int | None) -> Path | None:
     """The GGUF of a base that is given by its catalogue name or hub id, converted on first use; or None."""
     if name.endswith(".gguf"):
@@ -291,13 +262,12 @@ def _converted_base(name: str, threads: int | None) -> Path | None:
 
 
 def resolve_model(
-    model: Path | None, adapters: Mapping[str, str], *, untrusted: bool = False, threads: int | None = None
+    model: Path | None, adapters: Mapping[str, str], *, threads: int | None = None
 ) -> tuple[Path, dict[str, Path]]:
     """Resolve MODEL, by default the embedded one, and its run-time adapters by name.
 
     A base that is given by its name is converted on first use, with so many threads. The embedded model has
-    its own adapter merged, unless other adapters are given. With --untrusted, they are loaded in another
-    process; without it, Engine() does that where it is needed.
+    its own adapter merged, unless other adapters are given.
     """
     from ..workflows.adapter_resolver import resolve_runtime_lora
     from ..workflows.default_model import default_model
@@ -308,8 +278,6 @@ def resolve_model(
         loras = {
             name: resolve_runtime_lora(source, path, progress=progress) for name, source in adapters.items()
         }
-    if untrusted:
-        probe_files(path, *loras.values(), untrusted=True)
     return path, loras
 
 
@@ -333,11 +301,11 @@ def named_adapters(words: Iterable[str]) -> dict[str, str]:
     return named
 
 
-def probe_files(model: Path, *adapters: Path | None, untrusted: bool) -> None:
-    """Load a model and its adapters in another process: what is not trusted, with --untrusted everything."""
+def probe_files(model: Path, *adapters: Path | None) -> None:
+    """Load a model and its adapters in another process first, where they are not trusted."""
     from ..runtime.load_probe import probe_model_files
 
-    probe_model_files(model, filter(None, adapters), untrusted=untrusted or None)
+    probe_model_files(model, filter(None, adapters))
 
 
 def resolve_vocabulary(
@@ -362,43 +330,6 @@ def default_base() -> Path:
 
     with progress_bar("preparing") as progress:
         return default_model(adapted=False, progress=progress)
-
-
-def size_target(
-    size: str,
-    target: str | None,
-    prefer: str,
-    costs: Path | None,
-    *,
-    together: bool,
-    workload: str | None,
-) -> Any:
-    """The `SizeTarget` of --size, --target, --prefer, --costs, and --together or --workload."""
-    from ..convert.quantize.costs import costs_for, ordinary_costs, parse_workload, read_costs
-    from ..convert.quantize.file_size import parse_file_size
-    from ..convert.quantize.size_planner import PREFERENCES, SizeTarget
-    from ..workflows.machine_costs import machine_costs
-
-    if prefer not in PREFERENCES:
-        raise typer.BadParameter(f"--prefer {prefer!r}: must be one of {', '.join(PREFERENCES)}")
-    if costs and target:
-        raise typer.BadParameter(f"--costs {costs} and --target {target} exclude each other")
-    if together and workload:
-        raise typer.BadParameter(f"--together and --workload {workload} exclude each other")
-    if costs:
-        table = read_costs(costs)
-    elif target:
-        table = costs_for(target)
-    else:
-        with progress_bar("types") as progress:
-            table = machine_costs(progress)
-    if together:
-        table = table.together()
-    elif workload:
-        table = table.for_answers(parse_workload(workload))
-    else:
-        table = ordinary_costs(table)
-    return SizeTarget(parse_file_size(size), prefer, table)
 
 
 def default_ray_address(words: Sequence[str]) -> list[str]:
@@ -430,19 +361,6 @@ def gpu_layers(text: str, ray: str | None = None) -> "RuntimeGpuLayers":
         raise typer.BadParameter("--gpu-layers and --ray exclude each other")
     check_gpu_layers(layers)
     return layers
-
-
-def provenance_name(source: str) -> str:
-    """The name of a base or an adapter in the provenance: as given, or the last part of a path."""
-    # Path.exists() raises for a code that is too long for the file system.
-    return Path(source).resolve().name if source and os.path.exists(source) else source  # noqa: PTH110
-
-
-def source_ids(base: str, adapter: str | None) -> "SourceIds":
-    """The names of a base and an adapter in the provenance."""
-    from ..convert.provenance import SourceIds
-
-    return SourceIds(provenance_name(base), provenance_name(adapter or ""))
 
 
 def answer_grammar(

@@ -1,8 +1,10 @@
 """Provenance and metadata of a file: names and hashes of its inputs, and what loaders display."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from gguf import GGML_QUANT_VERSION, GGUFValueType, LlamaFileType
 
@@ -13,7 +15,6 @@ from .source.checkpoint import Checkpoint
 from .vocabulary.vocabulary_metadata import vocabulary_fields, vocabulary_of
 
 _TEXT = GGUFValueType.STRING
-_SCALES, _SEARCHED = "thirteen.scales", "searched"
 # ggml types whose member of LlamaFileType is not MOSTLY_<type>
 _FILE_TYPES = {"F32": "ALL_F32", "MXFP4": "MOSTLY_MXFP4_MOE"} | {
     name: f"MOSTLY_{name}_S" for name in ("Q3_K", "Q4_K", "Q5_K")
@@ -34,6 +35,17 @@ class SourceIds:
 
 
 DEFAULT_IDS = SourceIds()
+
+
+def source_ids(base: str, adapter: str | None) -> SourceIds:
+    """The names of a base and an adapter as a user names them."""
+    return SourceIds(provenance_name(base), provenance_name(adapter or ""))
+
+
+def provenance_name(source: str) -> str:
+    """The name of a base or an adapter in the provenance: as given, or the last part of a path."""
+    # Path.exists() raises for a code that is too long for the file system.
+    return Path(source).resolve().name if source and os.path.exists(source) else source  # noqa: PTH110
 
 
 @dataclass(frozen=True)
@@ -106,12 +118,7 @@ def _text_fields(values: Mapping[str, object]) -> dict[str, Field]:
 
 def scale_fields(*, searched: bool) -> dict[str, Field]:
     """Metadata of a file whose scales are searched."""
-    return {_SCALES: Field(_SEARCHED, _TEXT)} if searched else {}
-
-
-def has_searched_scales(metadata: Mapping[str, object]) -> bool:
-    """Whether the scales of a file with this metadata were searched."""
-    return metadata.get(_SCALES) == _SEARCHED
+    return {"thirteen.scales": Field("searched", _TEXT)} if searched else {}
 
 
 def provenance_entries(values: Mapping[str, object]) -> dict[str, str]:

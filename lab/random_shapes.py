@@ -10,9 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-from thirteen.bench.peers.llama_quantize import MIXES, StockFormat
-from thirteen.bench.peers.llama_quantize_sizes import LogText, dry_run
+from gguf import GGML_QUANT_SIZES
 from thirteen.bench.speed.random_model import write_planned_model
 from thirteen.convert.source.architecture import ROPE_FACTORS, Architecture, from_config, tensor_specs
 from thirteen.convert.tensors import (
@@ -30,6 +28,7 @@ from thirteen.files.hashing import file_sha256
 from thirteen.files.json_file import read_json
 from thirteen.files.output import check_target
 from thirteen.files.temporary_folder import temporary_folder
+from thirteen.lab.llama_quantize import MIXES, StockFormat, tensor_types
 from thirteen.models.catalogue import catalogue
 
 _MIXES = {stock.name for stock in MIXES} - GGML_TYPES.keys()  # a name of both is a type, as everywhere else
@@ -81,9 +80,7 @@ def _plans_of_mix(architecture: Architecture, specs: Sequence[TensorSpec], mix: 
     with temporary_folder("shapes") as folder:
         model = folder / "model.gguf"
         write_planned_model(model, architecture, plan_uniform(specs, parse_type("Q4_0")))
-        changed = dry_run(model, StockFormat("mix", mix), LogText())
-        types = {name: tensor.type for name, tensor in read_header(model).tensors.items()}
-    types |= {name: GGMLQuantizationType[type_.upper()] for name, type_ in changed.items()}
+        types = tensor_types(read_header(model), StockFormat("mix", mix))
     return [plan_tensor(spec, types[spec.target]) for spec in specs]
 
 

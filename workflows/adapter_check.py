@@ -3,26 +3,23 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
 from ..bench.fidelity.adapter_effect import AdapterEffect
-from ..bench.fidelity.fidelity import run_fidelity
 from ..bench.fidelity.kl_divergence import Divergence
 from ..bench.fidelity.merge_or_runtime import EFFECT_MIN
-from ..bench.fidelity.model_roles import ModelRoles, ModelSource
 from ..convert.adapter.adapter import read_adapter_config
-from ..convert.pipeline import DEFAULT_TYPE, convert
-from ..convert.provenance import SourceIds
-from ..convert.quantize.size_planner import SizeTarget
+from ..convert.pipeline import DEFAULT_TYPE
 from ..convert.weight_change import weight_changes
 from ..errors import AdapterError, ZeroAdapterError
 from ..files.progress import Stage, no_progress
 from ..files.temporary_folder import temporary_folder
 from .adapter_resolver import catalogue_name, recorded_name
-from .comparison_models import comparison_models
-from .importance_cache import PRECISION, cached_importance
+from .conversion_inputs import fetch_base_and_adapter, resolve_inputs
+from .conversion_request import ConversionRequest
+from .fidelity_check import check_fidelity
+from .importance_cache import PRECISION
 
 POSITIONS = 384
 KL_MIN = 1e-6  # nats; less is rounding
@@ -86,65 +83,48 @@ def check_trained_on(adapter: Path, base: str) -> None:
         raise AdapterError(f"{adapter.name}: was trained on {expected}, but the base is {found}")
 
 
-def check_adapter(  # noqa: PLR0913 - options of a measurement, each with its default
-    base: Path,
-    adapter: Path,
+def check_adapter(
+    request: ConversionRequest,
     *,
-    ids: SourceIds,
-    quantization: str | SizeTarget = DEFAULT_TYPE,
     positions: int = POSITIONS,
-    threads: int | None = None,
     stage: Stage = lambda name: no_progress,
 ) -> AdapterCheck:
     """Measure the effect of an adapter on its base and, over the held-out texts, on the predictions.
 
     Args:
-        base: a folder of safetensors, or a GGUF.
-        adapter: a PEFT folder.
-        ids: names of base and adapter.
-        quantization: type of the quantized file, or its size.
+        request: base and adapter, and the type or size of the quantized file.
         positions: maximum number of compared predictions.
-        threads: number of threads that compute.
         stage: makes the progress callback of each stage.
 
     Raises:
         AdapterError: the adapter is damaged, or for another base.
         ThirteenError: another input is invalid, or the temporary files do not fit on the disk.
     """
-    name = quantization if isinstance(quantization, str) else quantization.size.text
+    ids, name = request.ids, request.size or request.type or DEFAULT_TYPE
+    base, adapter = fetch_base_and_adapter(request.base, request.adapter, request.revision, stage)
+    assert adapter is not None, "the request has one"
+    check_trained_on(adapter, request.base)
     try:
         changes = weight_changes(base, adapter, ids.adapter)
     except ZeroAdapterError as error:
         return AdapterCheck(ids.adapter, ids.base, name, {}, None, False, str(error), [])
-    options: dict[str, Any] = {"adapter": adapter, "threads": threads}
-    if isinstance(quantization, SizeTarget):
-        options["importance"] = cached_importance(base, adapter, threads=threads, stage=stage)
+    inputs = resolve_inputs(request, stage)
     with temporary_folder("check") as folder:
-        target, progress = folder / "quantized.gguf", stage("quantized")
-        conversion = convert(base, target, quantization=quantization, ids=ids, progress=progress, **options)
-        with comparison_models(conversion, base, stage=stage, **options) as models:
-            effect = _measure(models.sources, positions, threads, stage)
+        conversion = inputs.convert(folder / "quantized.gguf", stage("quantized"))
+        check = check_fidelity(conversion, inputs, positions=positions, unquantized=True, stage=stage)
+    assert check.effect is not None, "it was asked for"
+    kept = check.fidelity
+    effect = MeasuredEffect(
+        check.effect.positions,
+        check.effect.moved,
+        check.effect.agreement,
+        kept.merged.effect,
+        kept.run_time.effect if kept.run_time else None,
+    )
     problem = find_problem(effect, name)
     verdict = problem or _summary(effect.merged, name)
-    warnings = [*conversion.warnings, *models.warnings]
+    warnings = [*conversion.warnings, *check.warnings]
     return AdapterCheck(ids.adapter, ids.base, name, changes, effect, problem is None, verdict, warnings)
-
-
-def _measure(
-    models: ModelRoles[ModelSource], positions: int, threads: int | None, stage: Stage
-) -> MeasuredEffect:
-    base, lora = models.base, models.run_time.adapter if models.run_time else None
-    assert base is not None, "it is made where there is an adapter"
-    settings: dict[str, Any] = {"tokens": positions, "threads": threads}
-    adapted = ModelSource(base.model, lora) if lora else models.reference
-    moved = run_fidelity(ModelRoles(base, adapted), progress=stage("effect"), **settings)
-    agreement = None
-    if lora:
-        both = ModelRoles(models.reference, adapted, base, base)
-        agreement = run_fidelity(both, progress=stage("merged and at run time"), **settings).merged.effect
-    kept = run_fidelity(models, progress=stage("after quantization"), **settings)
-    run_time = kept.run_time.effect if kept.run_time else None
-    return MeasuredEffect(moved.positions, moved.merged.divergence, agreement, kept.merged.effect, run_time)
 
 
 def find_problem(effect: MeasuredEffect, quantization: str) -> str | None:

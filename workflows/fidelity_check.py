@@ -1,17 +1,47 @@
-"""Fidelity of a converted file to the model in high precision, measured right after its conversion."""
+"""Fidelity of a converted file to the model in high precision, and an adapter's effect in both.
 
+The models to compare with are temporary files in the cache.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from ..bench.fidelity.adapter_effect import AdapterEffect
 from ..bench.fidelity.fidelity import FidelityReport, run_fidelity
-from ..bench.fidelity.model_roles import ModelFile
-from ..convert.pipeline import ConversionReport
-from ..convert.vocabulary.vocabulary_list import VocabularyList
-from ..errors import ThirteenError
+from ..bench.fidelity.kl_divergence import Divergence
+from ..bench.fidelity.model_roles import ModelFile, ModelRoles, ModelSource, model_sources
+from ..convert.adapter.export import export_adapter
+from ..convert.pipeline import ConversionReport, convert
+from ..convert.source.checkpoint import open_checkpoint
+from ..convert.tensors import count_weights
+from ..errors import AdapterError, OutputError
+from ..files.gguf.header import Header, read_header
 from ..files.progress import Stage, no_progress
-from .comparison_models import comparison_models
+from ..files.temporary_folder import temporary_folder
+from .conversion_inputs import ConversionInputs
+from .importance_cache import PRECISION
 
 POSITIONS = 1024  # about ten texts; with fewer texts, the intervals would be too narrow
+
+
+@dataclass(frozen=True, slots=True)
+class UnquantizedEffect:
+    """Effect of an adapter on the model in high precision.
+
+    Attributes:
+        positions: number of predictions compared.
+        moved: the adapted model against the base.
+        agreement: effect of the adapter at run time against that of the merged one; None if it has no form
+            for run time, or the merged one has no effect.
+    """
+
+    positions: int
+    moved: Divergence
+    agreement: AdapterEffect | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,53 +49,116 @@ class FidelityCheck:
     """Result of a fidelity check.
 
     Attributes:
-        fidelity: comparison with the adapted model in high precision; None if it could not be measured.
+        fidelity: what the file retains of the model and of the adapter, merged and at run time.
+        effect: the adapter's effect before quantization; None unless it was asked for.
         warnings: what could not be measured, and why.
     """
 
-    fidelity: FidelityReport | None
+    fidelity: FidelityReport
+    effect: UnquantizedEffect | None
     warnings: list[str]
 
 
-def check_fidelity(  # noqa: PLR0913 - inputs of the conversion
+def check_fidelity(
     conversion: ConversionReport,
-    base: Path,
+    inputs: ConversionInputs,
     *,
-    adapter: Path | None = None,
-    vocabulary: VocabularyList | None = None,
-    importance: Path | None = None,
-    threads: int | None = None,
+    positions: int = POSITIONS,
+    unquantized: bool = False,
     stage: Stage = lambda name: no_progress,
 ) -> FidelityCheck:
-    """Measure what a converted file retains of the model and of the adapter, merged and at run time.
-
-    The file itself is complete. A failure to measure it is a warning, not an error.
+    """Measure what a converted file retains of the model and of its adapter, if it has one.
 
     Args:
         conversion: report of the conversion.
-        base: the base that was converted.
-        adapter: the adapter that was merged; without one, only the model's own loss is measured.
-        vocabulary: the tokens that the file keeps; by default all.
-        importance: the importance that the file was quantized with.
-        threads: number of threads that compute.
+        inputs: what the file was made from.
+        positions: maximum number of compared predictions.
+        unquantized: also measure the adapter's effect before quantization.
         stage: makes the progress callback of each stage.
+
+    Raises:
+        OutputError: the temporary files do not fit on the disk.
+        ThirteenError: an input is invalid, or a model's logits are not finite.
     """
-    try:
-        with comparison_models(
-            conversion,
-            base,
-            adapter=adapter,
-            vocabulary=vocabulary,
-            importance=importance,
-            threads=threads,
-            stage=stage,
-        ) as models:
-            report = run_fidelity(
-                models.sources, tokens=POSITIONS, threads=threads, progress=stage("fidelity")
+    settings: dict[str, Any] = {"tokens": positions, "threads": inputs.request.threads}
+    with comparison_models(conversion, inputs, stage) as (models, warnings):
+        effect = _unquantized_effect(models, settings, stage) if unquantized else None
+        fidelity = run_fidelity(models, progress=stage("fidelity"), **settings)
+        folder = Path(models.reference.model).parent
+        return FidelityCheck(_shorten_paths(fidelity, folder), effect, warnings)
+
+
+def _unquantized_effect(
+    models: ModelRoles[ModelSource], settings: dict[str, Any], stage: Stage
+) -> UnquantizedEffect:
+    base, lora = models.base, models.run_time.adapter if models.run_time else None
+    assert base is not None, "it is made where there is an adapter"
+    adapted = ModelSource(base.model, lora) if lora else models.reference
+    moved = run_fidelity(ModelRoles(base, adapted), progress=stage("effect"), **settings)
+    agreement = None
+    if lora:
+        both = ModelRoles(models.reference, adapted, base, base)
+        agreement = run_fidelity(both, progress=stage("merged and at run time"), **settings).merged.effect
+    return UnquantizedEffect(moved.positions, moved.merged.divergence, agreement)
+
+
+@contextmanager
+def comparison_models(
+    conversion: ConversionReport, inputs: ConversionInputs, stage: Stage = lambda name: no_progress
+) -> Iterator[tuple[ModelRoles[ModelSource], list[str]]]:
+    """Make the models that a converted file is compared with; they are removed at the end of the block.
+
+    Yields:
+        The files by role, all but the converted one in one temporary folder; and what cannot be compared, and
+        why.
+    """
+    shipped, ids = Path(conversion.output), inputs.request.ids
+    with temporary_folder("fidelity") as folder:
+        _check_space(folder, read_header(shipped), inputs)
+
+        def model(title: str, **options: Any) -> Path:
+            target = folder / f"{title}.gguf"
+            threads, progress = inputs.request.threads, stage(title)
+            convert(inputs.base, target, ids=ids, threads=threads, progress=progress, **options)
+            return target
+
+        others, warnings = dict[str, Path | None](), list[str]()
+        reference = model(f"reference {PRECISION}", quantization=PRECISION, adapter=inputs.adapter)
+        if inputs.adapter is not None:
+            others["base"] = model(f"base {PRECISION}", quantization=PRECISION)
+            others["shipped_base"] = model(
+                "base quantized alike",
+                quantization=shipped,
+                vocabulary=inputs.vocabulary,
+                importance=inputs.importance,
+                search_scales=inputs.request.search_scales,
             )
-            return FidelityCheck(_shorten_paths(report, models.folder), models.warnings)
-    except (ThirteenError, OSError) as error:
-        return FidelityCheck(None, [f"fidelity was not measured: {error}"])
+            others["adapter"] = _export(inputs.adapter, inputs, folder / "adapter.gguf", warnings)
+        yield model_sources(reference, shipped, **others), warnings
+
+
+def _check_space(folder: Path, header: Header, inputs: ConversionInputs) -> None:
+    """Raise OutputError if the models do not fit on the disk; an exported adapter is negligible."""
+    metadata_bytes = header.file_bytes - sum(tensor.nbytes for tensor in header.tensors.values())
+    # The models in PRECISION have the whole vocabulary, of which the converted file may keep a part.
+    precise_bytes = 2 * count_weights(open_checkpoint(inputs.base).specs.values()) + metadata_bytes
+    needed = precise_bytes if inputs.adapter is None else 2 * precise_bytes + header.file_bytes
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OutputError(f"{folder.parent}: needs {needed:,} bytes of scratch space, but {free:,} are free")
+
+
+def _export(adapter: Path, inputs: ConversionInputs, target: Path, warnings: list[str]) -> Path | None:
+    """Export the adapter as a run-time LoRA; if it has no such form, add a warning and return None."""
+    ids, kept = inputs.request.ids, inputs.vocabulary
+    try:
+        export_adapter(
+            adapter, inputs.base, target, adapter_id=ids.adapter, base_id=ids.base, vocabulary=kept
+        )
+    except AdapterError as error:
+        warnings.append(f"the adapter at run time was not measured: {error}")
+        return None
+    return target
 
 
 def _shorten_paths(report: FidelityReport, folder: Path) -> FidelityReport:

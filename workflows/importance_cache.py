@@ -38,6 +38,7 @@ _CHUNK_SIZE = 512  # tokens
 # Chunks at most, spread over the text. KL of SmolLM2-135M's layers in IQ4_NL: see docs/figures.md.
 EFFORTS = {"quick": 6, "normal": 12, "thorough": 36}
 DEFAULT_EFFORT = "normal"
+SEARCHING_EFFORT = "thorough"  # with which a conversion also searches the scales of blocks
 _FORWARD_SHARE = 35  # percent of the time, for the progress
 
 
@@ -96,9 +97,14 @@ def fetch_importance(base: str) -> Path:
     return path
 
 
-def _chunk_count(effort: str) -> int:
+def check_effort(effort: str) -> None:
+    """Raise RequestError if this is no key of EFFORTS."""
     if effort not in EFFORTS:
         raise RequestError(f"--effort {effort!r}: must be one of {', '.join(EFFORTS)}")
+
+
+def _chunk_count(effort: str) -> int:
+    check_effort(effort)
     return EFFORTS[effort]
 
 

@@ -9,21 +9,16 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from ..convert.pipeline import ConversionReport, convert
-from ..convert.provenance import SourceIds
-from ..convert.quantize.costs import CostTable, ordinary_costs
-from ..convert.quantize.file_size import parse_file_size
-from ..convert.quantize.size_planner import SizeTarget
+from ..convert.pipeline import ConversionReport
 from ..errors import ModelFileError, RequestError
 from ..files.atomic_write import atomic_write
 from ..files.cache_folder import cache_dir
 from ..files.gguf.header import read_header
 from ..files.json_file import read_json
 from ..files.output import make_folder
-from ..files.progress import Progress, Stage, no_progress
+from ..files.progress import Stage, no_progress
 from ..models.catalogue import catalogue
-from ..models.fetch import fetch
-from .importance_cache import cached_importance
+from .conversion import ConversionRequest, run_conversion
 
 DEFAULT_SIZE = "4.5bpw"  # of a base outside the catalogue
 _BYTES_PER_PARAMETER = 2  # of published weights
@@ -88,29 +83,13 @@ def named_model(
     output = _folder() / f"{_NOT_IN_NAMES.sub('--', name)}-{size}.gguf"
     if not output.exists():
         announce(_announcement(name, entry.parameters if entry else None, size))
-        target = SizeTarget(parse_file_size(size), None, _costs(stage("types")))
-        base = fetch(name, kind="base")
-        importance = cached_importance(base, None, threads=threads, stage=stage)
         _record_path(output).unlink(missing_ok=True)
-        report = convert(
-            base,
-            output,
-            quantization=target,
-            importance=importance,
-            ids=SourceIds(name, ""),
-            threads=threads,
-            progress=stage("convert"),
-        )
+        request = ConversionRequest(base=name, output=output, size=size, fidelity=False, threads=threads)
+        report = run_conversion(request, stage).conversion
         _write_record(output, report)
     with suppress(OSError):  # in a cache that cannot be written, the time of use is not kept
         _record_path(output).touch()  # with the times of the model itself, its trust would lapse
     return output
-
-
-def _costs(progress: Progress) -> CostTable:
-    from .machine_costs import machine_costs  # noqa: PLC0415 - a converted model needs none of it
-
-    return ordinary_costs(machine_costs(progress))
 
 
 def cached_models() -> list[CachedModel]:

@@ -47,7 +47,7 @@ class TextCoverage:
 
 
 @dataclass(frozen=True)
-class VocabularySize:
+class SizeCoverage:
     """A possible size.
 
     Attributes:
@@ -83,7 +83,7 @@ class VocabularyReport:
     of: int
     required: int
     kinds: dict[str, int]
-    sizes: tuple[VocabularySize, ...]
+    sizes: tuple[SizeCoverage, ...]
 
 
 def report_vocabulary(  # noqa: PLR0913 - options of a measurement, each with its default
@@ -137,7 +137,7 @@ def report_vocabulary(  # noqa: PLR0913 - options of a measurement, each with it
         required=ranking.required,
         kinds=ranking.count_kinds(size),
         sizes=tuple(
-            VocabularySize(one, saved_bytes(checkpoint, one), tuple(of_size))
+            SizeCoverage(one, saved_bytes(checkpoint, one), tuple(of_size))
             for one, of_size in zip(sizes, coverage, strict=True)
         ),
     )

@@ -17,22 +17,25 @@ from ..console import (
     stage_bars,
     warn,
 )
+from ..help_sections import SectionedGroup
 
 NO_EFFECT = 1
 
 app = typer.Typer(
+    cls=SectionedGroup,
     help="Show, check, export and encode adapters.",
-    epilog=options.example("adapter show smollm2-135m-gsm8k-13"),
+    epilog=options.example("adapter show smollm2-135m-sums-13"),
     no_args_is_help=True,
 )
 
 
-@app.command("show", epilog=options.example("adapter show smollm2-135m-gsm8k-13"))
+@app.command("show", epilog=options.example("adapter show smollm2-135m-sums-13"))
 def adapter_show(adapter: options.AdapterArgument, as_json: options.Json = False) -> None:
     """Show an adapter's kind, rank, trained numbers and norms."""
     from ...convert.adapter.adapter import load_adapter, norms_by_layer
+    from ...convert.provenance import provenance_name
 
-    loaded = load_adapter(options.resolve_adapter(adapter), options.provenance_name(adapter))
+    loaded = load_adapter(options.resolve_adapter(adapter), provenance_name(adapter))
     norms = norms_by_layer(loaded)
     facts = {
         "adapter": loaded.id,
@@ -75,27 +78,14 @@ def adapter_check(
     """
     from rich.console import Group
 
-    from ...convert.pipeline import DEFAULT_TYPE
-    from ...models.fetch import fetch
-    from ...workflows.adapter_check import changes_table, check_adapter, check_trained_on, effect_rows
+    from ...workflows.adapter_check import changes_table, check_adapter, effect_rows
+    from ...workflows.conversion_request import ConversionRequest
 
-    if type_ and size:
-        raise typer.BadParameter(f"--type {type_} and --size {size} exclude each other")
-    folder, path = options.resolve_adapter(adapter, base), fetch(base, revision=revision, kind="base")
-    check_trained_on(folder, base)
-    planned = (
-        options.size_target(size, None, "balanced", None, together=False, workload=None) if size else None
+    request = ConversionRequest(
+        base=base, adapter=adapter, type=type_, size=size, revision=revision, threads=threads
     )
     with stage_bars() as stage:
-        check = check_adapter(
-            path,
-            folder,
-            ids=options.source_ids(base, adapter),
-            quantization=planned or type_ or DEFAULT_TYPE,
-            positions=tokens,
-            threads=threads,
-            stage=stage,
-        )
+        check = check_adapter(request, positions=tokens, stage=stage)
     warn(check.warnings)
     rows = effect_rows(check) | ({"verdict": check.verdict} if check.effective else {})
     show_result(as_json, asdict(check), lambda: Group(changes_table(check.changes), facts_table(rows)))
@@ -134,6 +124,7 @@ def adapter_export(
     It applies to the unmerged base at run time.
     """
     from ...convert.adapter.export import export_adapter
+    from ...convert.provenance import provenance_name
     from ...files.output import check_target
     from ...models.fetch import fetch
 
@@ -146,7 +137,7 @@ def adapter_export(
     folder = options.resolve_adapter(adapter, base)
     base_path = fetch(base, revision=revision, kind="base")
     check_target(output, base_path, folder, *filter(None, (importance,)))
-    adapter_id, base_id = options.provenance_name(adapter), options.provenance_name(base)
+    adapter_id, base_id = provenance_name(adapter), provenance_name(base)
     tensors = None if keep is None else _keep_effect(folder, base_path, importance, keep, threads)
     sha256 = export_adapter(
         folder, base_path, output, adapter_id=adapter_id, base_id=base_id, tensors=tensors
@@ -194,6 +185,7 @@ def adapter_basis(
     """
     from ...convert.adapter.basis import BasisOrigin, make_basis, write_basis
     from ...convert.adapter.short_code import basis_fingerprint, check_base_name
+    from ...convert.provenance import provenance_name
     from ...convert.source.checkpoint import open_checkpoint
     from ...files.hashing import file_sha256
     from ...files.output import check_target
@@ -201,7 +193,7 @@ def adapter_basis(
     from ...workflows.adapter_resolver import base_file, catalogue_name, code_name
 
     known = catalogue_name(base)
-    name = name or known or code_name(options.provenance_name(base))
+    name = name or known or code_name(provenance_name(base))
     check_base_name(name)
     from_catalogue = base == name == known and not revision
     path = base_file(base) if from_catalogue else fetch(base, revision=revision, kind="base")

@@ -1,5 +1,4 @@
-"""Commands `thirteen bench …` on file size and memory: shape, size, memory."""
-
+"""Command `thirteen bench size`."""
 
 import typer
 

@@ -2,7 +2,7 @@
 
 python lab/text_generator/generate.py [OUTPUT.jsonl.gz]
 
-They are generated word problems and prose, the calibration texts, and the word lists. The output is, unless given,
+They are generated word problems and prose, the calibration texts, and the word lists. The default output is
 `models/texts/vocabulary.jsonl.gz`, which the package reads.
 """
 
