@@ -1,1 +1,0 @@
-"""File size by tensor and type, and KL divergence against file size."""
