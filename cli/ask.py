@@ -10,6 +10,7 @@ import typer
 from ..errors import RequestError
 from . import options
 from .console import json_text, note, out, printable, show_text, votes_text, warn
+from .help_sections import ADVANCED, SectionedCommand
 
 if TYPE_CHECKING:
     from ..runtime.answer import Answer
@@ -21,10 +22,11 @@ app = typer.Typer()
 
 
 @app.command(
+    cls=SectionedCommand,
     epilog=options.example(
         "ask 'A pen costs $1.20. What do 3 pens cost?'",
         "ask model.gguf - < question.txt",
-    )
+    ),
 )
 def ask(
     words: Annotated[
@@ -40,13 +42,23 @@ def ask(
     max_tokens: options.MaxTokens = 512,
     context: options.Context = 2048,
     temperature: options.Temperature = 0.0,
-    top_k: Annotated[int, typer.Option(help="Sample from this many most likely tokens; 0 is all.")] = 40,
+    top_k: Annotated[
+        int,
+        typer.Option(help="Sample from this many most likely tokens; 0 is all.", rich_help_panel=ADVANCED),
+    ] = 40,
     top_p: Annotated[
-        float, typer.Option(help="Sample from the most likely tokens with this total probability.")
+        float,
+        typer.Option(
+            help="Sample from the most likely tokens with this total probability.", rich_help_panel=ADVANCED
+        ),
     ] = 0.95,
-    min_p: Annotated[float, typer.Option(help="Minimum probability relative to the best token.")] = 0.05,
+    min_p: Annotated[
+        float, typer.Option(help="Minimum probability relative to the best token.", rich_help_panel=ADVANCED)
+    ] = 0.05,
     seed: options.Seed = 0,
-    stop: Annotated[list[str] | None, typer.Option(help="Stop at this text; repeatable.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="Stop at this text; repeatable.", rich_help_panel=ADVANCED)
+    ] = None,
     calculator: options.Calculator = True,
     schema: Annotated[Path | None, typer.Option(help="JSON schema that the answer must match.")] = None,
     grammar: Annotated[
@@ -59,7 +71,6 @@ def ask(
     votes: Annotated[int, typer.Option(min=1, help="Answers to sample, for a majority vote.")] = 1,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
-    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Ask a question and print the answer."""
@@ -85,9 +96,7 @@ def ask(
     )
     layers = options.gpu_layers(gpu_layers)
     named = {"adapter": adapter} if adapter else {}
-    model, loras = options.resolve_model(
-        Path(words[0]) if len(words) == 2 else None, named, untrusted=untrusted, threads=threads
-    )
+    model, loras = options.resolve_model(Path(words[0]) if len(words) == 2 else None, named, threads=threads)
     slots, lora = min(votes, _VOTE_SLOTS_MAX), loras.get("adapter")
     settings = EngineOptions(adapter=lora, context=context, slots=slots, threads=threads, gpu_layers=layers)
     with Engine(model, **settings) as engine:

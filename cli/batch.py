@@ -8,15 +8,17 @@ import typer
 
 from . import options
 from .console import progress_bar, show_fields, warn
+from .help_sections import SectionedCommand
 
 app = typer.Typer()
 
 
 @app.command(
+    cls=SectionedCommand,
     epilog=options.example(
         "batch questions.jsonl my-model.gguf --out answers.jsonl",
         "batch questions.jsonl my-model.gguf --ray head:6379 --threads 4",
-    )
+    ),
 )
 def batch(
     questions: Annotated[
@@ -39,7 +41,6 @@ def batch(
     workers: options.Workers = None,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
-    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Answer a file of questions; an interrupted run resumes.
@@ -62,7 +63,7 @@ def batch(
     layers = options.gpu_layers(gpu_layers, ray)
     executor = options.batch_executor(ray, workers, insecure=ray_insecure)
     named = {"adapter": adapter} if adapter else {}
-    path, loras = options.resolve_model(model, named, untrusted=untrusted, threads=threads)
+    path, loras = options.resolve_model(model, named, threads=threads)
     threads = threads or default_threads()
     job = BatchJob(path, loras.get("adapter"), settings, threads, gpu_layers=layers)
     with progress_bar("batch") as progress:

@@ -11,6 +11,7 @@ import typer
 from ..errors import RequestError, ThirteenError
 from . import options
 from .console import note, out, printable, progress_bar, show_text, votes_text
+from .help_sections import SectionedCommand
 
 if TYPE_CHECKING:
     from ..runtime.answer import Answer
@@ -25,9 +26,10 @@ app = typer.Typer()
 
 
 @app.command(
+    cls=SectionedCommand,
     epilog=options.example(
         "chat", "chat llama-3.2-1b --adapter ./my-lora", "chat model.gguf --adapter math=my-lora"
-    )
+    ),
 )
 def chat(
     model: options.ModelOrAdaptedArgument = None,
@@ -47,7 +49,6 @@ def chat(
     calculator: options.Calculator = True,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
-    untrusted: options.Untrusted = False,
 ) -> None:
     """Talk with a model.
 
@@ -63,16 +64,14 @@ def chat(
     )
     layers = options.gpu_layers(gpu_layers)
     named = options.named_adapters(map(_with_name, adapter or ()))
-    path, adapters = options.resolve_model(model, named, untrusted=untrusted, threads=threads)
+    path, adapters = options.resolve_model(model, named, threads=threads)
     loaded = dict(adapters)
 
     def open_engine(slots: int) -> Engine:
         return Engine(path, adapters=loaded, context=context, slots=slots, threads=threads, gpu_layers=layers)
 
     engine, terminal = open_engine(slots=1), sys.stdin.isatty()
-    session = ChatSession(
-        engine, Conversation(engine, system), request, open_engine, loaded, terminal, untrusted
-    )
+    session = ChatSession(engine, Conversation(engine, system), request, open_engine, loaded, terminal)
     try:
         if adapters:
             request["adapter"] = next(iter(adapters))
@@ -119,7 +118,6 @@ class ChatSession:
         open_engine: opens the model with so many slots.
         adapters: the adapters with which it does; those that the chat loads are added.
         interactive: whether a person reads along; errors then do not end the chat.
-        untrusted: whether to load all adapters in another process first.
         votes: answers to sample for a majority vote.
         answered: answers so far, for /stats.
     """
@@ -130,7 +128,6 @@ class ChatSession:
     open_engine: Callable[[int], "Engine"]
     adapters: dict[str, Path]
     interactive: bool
-    untrusted: bool = False
     votes: int = 1
     answered: list["Answer"] = field(default_factory=list)
 
@@ -223,7 +220,7 @@ class ChatSession:
         try:
             with progress_bar("preparing") as progress:
                 lora = resolve_runtime_lora(source, self.engine.model.header.path, progress=progress)
-            self.engine.swap(name, lora, untrusted=self.untrusted or None)
+            self.engine.swap(name, lora)
             self.adapters[name] = lora
         except ThirteenError as error:
             raise RequestError(f"/adapter {word}: {error}; loaded are {', '.join(names)}") from None

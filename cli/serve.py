@@ -8,15 +8,17 @@ import typer
 
 from . import options
 from .console import note, warn
+from .help_sections import ADVANCED, SectionedCommand
 
 app = typer.Typer()
 
 
 @app.command(
+    cls=SectionedCommand,
     epilog=options.example(
         "serve my-model.gguf --adapter math=math-lora.gguf --port 8080",
         "serve my-model.gguf --ray head:6379 --replicas 4",
-    )
+    ),
 )
 def serve(
     model: options.ModelOrAdaptedArgument = None,
@@ -26,37 +28,66 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8080,
     api_key_file: Annotated[Path | None, typer.Option(help="Accepted API keys, one per line.")] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow other machines to connect without an API key.")
+        bool,
+        typer.Option(
+            "--insecure", help="Allow other machines to connect without an API key.", rich_help_panel=ADVANCED
+        ),
     ] = False,
-    origin: Annotated[list[str] | None, typer.Option(help="Allowed CORS origin; repeatable.")] = None,
+    origin: Annotated[
+        list[str] | None, typer.Option(help="Allowed CORS origin; repeatable.", rich_help_panel=ADVANCED)
+    ] = None,
     profile: Annotated[str, typer.Option(help="Memory profile: laptop, server or phone.")] = "laptop",
     context: Annotated[int | None, typer.Option(min=1, help="Maximum tokens of prompt and answer.")] = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Concurrent answers.")] = None,
     queue: Annotated[
         int,
-        typer.Option(min=0, help="Waiting answers; beyond these, 429 is returned to clients that have one."),
+        typer.Option(
+            min=0,
+            help="Waiting answers; beyond these, 429 is returned to clients that have one.",
+            rich_help_panel=ADVANCED,
+        ),
     ] = 64,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Maximum tokens of an answer. Default: the context.")
     ] = None,
-    votes: Annotated[int, typer.Option(min=1, max=64, help="Maximum answers per request.")] = 16,
-    body_bytes: Annotated[int, typer.Option(min=1, help="Maximum bytes of a request body.")] = 1 << 20,
+    votes: Annotated[
+        int, typer.Option(min=1, max=64, help="Maximum answers per request.", rich_help_panel=ADVANCED)
+    ] = 16,
+    body_bytes: Annotated[
+        int, typer.Option(min=1, help="Maximum bytes of a request body.", rich_help_panel=ADVANCED)
+    ] = 1 << 20,
     idle_seconds: Annotated[
-        int, typer.Option(min=1, help="Timeout of an incoming request and of an idle connection.")
+        int,
+        typer.Option(
+            min=1, help="Timeout of an incoming request and of an idle connection.", rich_help_panel=ADVANCED
+        ),
     ] = 30,
     drain_seconds: Annotated[
-        int, typer.Option(min=0, help="Time for running answers to finish on shutdown.")
+        int,
+        typer.Option(min=0, help="Time for running answers to finish on shutdown.", rich_help_panel=ADVANCED),
     ] = 30,
-    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log questions and answers.")] = False,
+    log_prompts: Annotated[
+        bool, typer.Option("--log-prompts", help="Log questions and answers.", rich_help_panel=ADVANCED)
+    ] = False,
     ray: options.Ray = None,
     ray_insecure: options.RayInsecure = False,
     replicas: Annotated[int | None, typer.Option(min=1, help="With --ray: number of engines.")] = None,
     max_replicas: Annotated[
-        int | None, typer.Option(min=1, help="With --ray: autoscale up to this number of engines.")
+        int | None,
+        typer.Option(
+            min=1, help="With --ray: autoscale up to this number of engines.", rich_help_panel=ADVANCED
+        ),
     ] = None,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
-    untrusted: options.Untrusted = False,
+    untrusted: Annotated[
+        bool,
+        typer.Option(
+            "--untrusted",
+            help="First load the files in another process, with limits. By default only those not made here.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = False,
 ) -> None:
     """Serve a model over HTTP, for clients of OpenAI and Ollama.
 
@@ -67,6 +98,7 @@ def serve(
     from ..cluster.replica import ReplicaConfig
     from ..runtime.engine.config import EngineOptions
     from ..runtime.engine.engine import Engine
+    from ..runtime.load_probe import probe_model_files
     from ..server.api_keys import ApiKeys
     from ..server.engine_service import EngineService
     from ..server.request_limits import RequestLimits
@@ -80,7 +112,9 @@ def serve(
         warn(ApiKeys.warnings(api_key_file))
     listen = ListenConfig(host, port, keys, insecure, tuple(origin or ()))
     named = options.named_adapters(adapter or ())
-    path, adapters = options.resolve_model(model, named, untrusted=untrusted, threads=threads)
+    path, adapters = options.resolve_model(model, named, threads=threads)
+    if untrusted:
+        probe_model_files(path, adapters.values(), untrusted=True)
     models = served_models(name or path.stem, adapters)
     tokens = {} if max_tokens is None else {"max_tokens": max_tokens}
     limits = RequestLimits(body_bytes, votes=votes, idle_s=idle_seconds, drain_s=drain_seconds, **tokens)

@@ -35,7 +35,6 @@ def rollouts(
     ray_insecure: options.RayInsecure = False,
     workers: options.Workers = None,
     threads: options.Threads = None,
-    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Sample solutions to questions, to train or tune on.
@@ -60,7 +59,7 @@ def rollouts(
     executor = options.batch_executor(ray, workers, insecure=ray_insecure)
     rows = shuffle_rows(read_rows(questions, ("answer",)), seed)[:limit]
     path, named = options.answering_model(model, threads), {"adapter": adapter} if adapter else {}
-    path, loras = options.resolve_model(path, named, untrusted=untrusted)
+    path, loras = options.resolve_model(path, named)
     job = BatchJob(path, loras.get("adapter"), settings, threads or default_threads())
     with progress_bar("rollouts") as progress:
         summary = sample_rollouts(job, rows, output, executor=executor, progress=progress)

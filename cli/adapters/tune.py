@@ -54,7 +54,6 @@ def tune(
     context: options.Context = 512,
     basis: options.Basis = None,
     threads: options.Threads = None,
-    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Tune 13 numbers by forward passes, without gradients.
@@ -76,7 +75,7 @@ def tune(
     with progress_bar("basis") as progress:
         resolved = resolve_basis(base, basis, progress=progress)
     check_same_base(path, resolved)
-    options.probe_files(path, untrusted=untrusted)
+    options.probe_files(path)
     search = SearchSettings(
         **options.matching_options(ctx, SearchSettings) | {"numbers": resolved.origin.numbers}
     )

@@ -23,7 +23,6 @@ def bench_fidelity(
     data: options.Texts = None,
     tokens: options.Positions = 4096,
     threads: options.Threads = None,
-    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure what quantization changes.
@@ -37,7 +36,7 @@ def bench_fidelity(
     with progress_bar("fidelity") as progress:
         models = model_sources(reference, shipped, base=base, shipped_base=shipped_base, adapter=adapter)
         for model in models.present:
-            options.probe_files(model.model, model.adapter, untrusted=untrusted)
+            options.probe_files(model.model, model.adapter)
         report = run_fidelity(models, data=data, tokens=tokens, threads=threads, progress=progress)
     show_report(as_json, report, fidelity_table)
 
@@ -73,7 +72,6 @@ def bench_accuracy(
     ray_insecure: options.RayInsecure = False,
     workers: options.Workers = None,
     threads: options.Threads = None,
-    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure accuracy and right answers a minute.
@@ -99,10 +97,10 @@ def bench_accuracy(
     question_set = load_question_set(data).subsample(limit)
     named = {"adapter": adapter} if adapter else {}
     model, loras = options.resolve_model(model, named, threads=threads)
-    options.probe_files(model, *loras.values(), untrusted=untrusted)
+    options.probe_files(model, *loras.values())
     if base:
         base = options.resolve_model(base, {}, threads=threads)[0]
-        options.probe_files(base, untrusted=untrusted)
+        options.probe_files(base)
     with labelled_progress_bar() as progress:
         report = run_accuracy(
             model,

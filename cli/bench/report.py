@@ -37,7 +37,6 @@ def bench_report(
     ] = None,
     with_peers: Annotated[bool, typer.Option("--with-peers", help="Also measure other programs.")] = False,
     threads: options.Threads = None,
-    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Write a report of all measurements.
@@ -67,9 +66,9 @@ def bench_report(
     if models is None:
         options.refuse_given(ctx, ("adapter", "threads"), "requires BASE and ADAPTED, beside the JSON")
     for path in filter(None, (*(models or ()), reference)):
-        options.probe_files(path, untrusted=untrusted)
+        options.probe_files(path)
     if models and adapter:
-        options.probe_files(models[1], adapter, untrusted=untrusted)
+        options.probe_files(models[1], adapter)
     # Options match the fields of ReportRequest by name.
     given = options.matching_options(ctx, ReportRequest)
     with stage_bars() as stage:

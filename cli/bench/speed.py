@@ -29,7 +29,6 @@ def bench_latency(
         int, typer.Option(min=1, help="With --prompt-tokens: tokens of the answer after the first.")
     ] = 64,
     threads: options.Threads = None,
-    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Compare the latency of an adapted model and its base.
@@ -43,8 +42,8 @@ def bench_latency(
 
     questions = (QuestionShape(prompt_tokens, 1 + decode_tokens),) if prompt_tokens else QUESTIONS
     with progress_bar("latency") as progress:
-        options.probe_files(base, untrusted=untrusted)
-        options.probe_files(adapted, adapter, untrusted=untrusted)
+        options.probe_files(base)
+        options.probe_files(adapted, adapter)
         report = run_latency(
             base,
             adapted,
@@ -77,7 +76,6 @@ def bench_peers(
         ),
     ] = "",
     threads: options.Threads = None,
-    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Compare speed with other inference programs.
@@ -96,7 +94,7 @@ def bench_peers(
         sequences=sequences,
     )
     with progress_bar("peers") as progress:
-        options.probe_files(model, untrusted=untrusted)
+        options.probe_files(model)
         report = run_peers(
             model, workload=work, rounds=rounds, names=names.split(",") if names else (), progress=progress
         )
@@ -110,7 +108,6 @@ def bench_memory(
     prompt_tokens: options.PromptTokens = 128,
     decode_tokens: Annotated[int, typer.Option(min=2, help="Tokens to decode.")] = 64,
     threads: options.Threads = None,
-    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure memory by purpose, start times and energy per token.
@@ -120,7 +117,7 @@ def bench_memory(
     from ...bench.harness.workload import Workload
     from ...bench.memory.memory import measure_memory, memory_table
 
-    options.probe_files(model, adapter, untrusted=untrusted)
+    options.probe_files(model, adapter)
     work = Workload(prompt_tokens, decode_tokens, threads_or_cores(threads))
     memory = measure_memory(model, adapter, work)
     show_report(as_json, memory, lambda memory: memory_table(memory, model))
@@ -130,7 +127,6 @@ def bench_memory(
 def bench_tune(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file that will be used.")],
     keep: Keep = True,
-    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Find the fastest attention, KV type, threads and micro-batch.
@@ -140,7 +136,7 @@ def bench_tune(
     """
     from ...bench.speed.engine_tuning import engine_tuning_table, run_engine_tuning
 
-    options.probe_files(model, untrusted=untrusted)
+    options.probe_files(model)
     with progress_bar("tune") as progress:
         tuning, saved = run_engine_tuning(model, keep=keep, progress=progress)
     if saved:

@@ -154,13 +154,26 @@ def test_a_list_of_commands_is_not_truncated(
     group: str, thirteen: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    commands = output_of(thirteen(*group.split(), "--help")).partition("Commands:")[2]
+    title = "Commands:" if group else "Answer:"
+    commands = output_of(thirteen(*group.split(), "--help")).partition(title)[2]
     assert commands.strip()
     assert "..." not in commands
 
 
-def test_no_arguments_show_the_help_and_version_the_version(thirteen: Commands) -> None:
-    assert "Usage: thirteen" in thirteen().stdout + thirteen().stderr
+@pytest.mark.parametrize("group", ["", "adapter", "bench"])
+def test_a_group_alone_shows_its_help(group: str, thirteen: Commands) -> None:
+    """It was one line of error, in which the help was squashed."""
+    assert output_of(thirteen(*group.split())) == output_of(thirteen(*group.split(), "--help"))
+
+
+@pytest.mark.parametrize("name", ["ask", "chat", "batch", "serve"])
+def test_the_first_screen_of_options_is_short(name: str, thirteen: Commands) -> None:
+    first, advanced = output_of(thirteen(name, "--help")).partition("Options:")[2].split("Advanced:")
+    assert len(re.findall(r"^  -", first, re.MULTILINE)) <= 12
+    assert "--threads" in advanced
+
+
+def test_version_shows_the_version(thirteen: Commands) -> None:
     name, version = output_of(thirteen("--version")).split()
     assert name == "thirteen"
     assert version[0].isdigit()

@@ -1,4 +1,4 @@
-"""--untrusted: every command that opens a model first loads it on trial, and survives a crash there."""
+"""THIRTEEN_UNTRUSTED, and serve --untrusted: a model is loaded on trial first, and a crash there is one line."""
 
 import os
 from collections.abc import Iterator
@@ -23,15 +23,11 @@ COMMANDS = {
     "serve": ("serve", "MODEL", "--port", "0"),
     "batch": ("batch", "QUESTIONS", "MODEL", "--out", "OUT", "--threads", "1"),
     "accuracy": ("bench", "accuracy", "MODEL", "--data", "QUESTIONS"),
-    "attention": ("bench", "attention", "MODEL"),
-    "cluster": ("bench", "cluster", "MODEL"),
-    "constrained": ("bench", "constrained", "MODEL"),
     "fidelity": ("bench", "fidelity", "MODEL", "MODEL"),
     "latency": ("bench", "latency", "MODEL", "MODEL"),
     "memory": ("bench", "memory", "MODEL"),
     "peers": ("bench", "peers", "MODEL"),
     "report": ("bench", "report", "MODEL", "MODEL", "--out", "OUT"),
-    "trust": ("bench", "trust", "MODEL"),
     "bench tune": ("bench", "tune", "MODEL"),
 }
 
@@ -53,6 +49,7 @@ def crash(folder: Path) -> Iterator[Commands]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONPATH", os.pathsep.join((str(folder), os.environ.get("PYTHONPATH", ""))))
             patch.setenv("THIRTEEN_CACHE", str(folder / "cache"))
+            patch.setenv("THIRTEEN_UNTRUSTED", "always")
             commands = stack.enter_context(Commands())
         yield commands
 
@@ -61,15 +58,24 @@ def crash(folder: Path) -> Iterator[Commands]:
 def test_a_model_that_ends_the_process_is_one_line(
     name: str, crash: Commands, folder: Path, tmp_path: Path
 ) -> None:
-    """The tests turn trial loads off: what is tried here is tried because of the option."""
     paths = {"MODEL": folder / "MODEL", "QUESTIONS": folder / "QUESTIONS", "OUT": tmp_path / "out"}
-    done = crash(*(paths.get(word, word) for word in COMMANDS[name]), "--untrusted")
+    done = crash(*(paths.get(word, word) for word in COMMANDS[name]))
     message = f"{folder / 'MODEL'}: a trial load ended with SIGSEGV: the file is damaged or harmful"
     assert (done.status, done.stderr) == (2, f"error: {message}\n")
     assert not done.stdout and not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_without_the_option_a_file_is_tried_once(folder: Path, tmp_path: Path) -> None:
+def test_serve_tries_a_model_by_its_option(folder: Path, tmp_path: Path) -> None:
+    """The tests turn trial loads off otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join((str(folder), os.environ.get("PYTHONPATH", ""))))
+        patch.setenv("THIRTEEN_CACHE", str(tmp_path))
+        with Commands() as run:
+            done = run("serve", folder / "MODEL", "--port", "0", "--untrusted")
+    assert done.status == 2 and "a trial load ended with SIGSEGV" in done.stderr
+
+
+def test_by_default_a_file_is_tried_once(folder: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("THIRTEEN_UNTRUSTED")
         patch.setenv("THIRTEEN_CACHE", str(tmp_path))
@@ -80,4 +86,3 @@ def test_without_the_option_a_file_is_tried_once(folder: Path, tmp_path: Path) -
             assert len(records) == 2
             assert run(*ask).status == 0
             assert {path: path.stat().st_mtime_ns for path in records} == records
-            assert run(*ask, "--untrusted").status == 0
