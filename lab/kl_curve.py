@@ -140,8 +140,8 @@ class Curve:
                 if kind not in planned and fits and (kind not in others or _kl(other) < _kl(others[kind])):
                     others[kind] = other
             if ours.kind in planned:
-                for kind, (other, their_kl) in others.items():
-                    name = f"{kind} {other.name}"
+                for kind, (best, their_kl) in others.items():
+                    name = f"{kind} {best.name}"
                     yield Comparison(ours.kind, ours.name, name, self._ratio(kl, their_kl))
 
     def _ratio(self, ours: FloatArray, theirs: FloatArray) -> Interval:
@@ -224,7 +224,7 @@ def main() -> None:
             for kind, options in variants.items():
                 request = ConversionRequest(output=made, size=size, **whole, **aims, **options)
                 prediction = run_conversion(request).conversion.prediction
-                curve.measure(kind, size, made, prediction and prediction.divergence)
+                curve.measure(kind, size, made, prediction.divergence if prediction else None)
         sizes = [point.file_bytes for point in curve.points]
         for stock in formats_around(sizes, stock_sizes(read_header(reference))):
             made.unlink()

@@ -40,11 +40,6 @@ class ConversionInputs:
     vocabulary: VocabularyList | None
     losses: tuple[SizeLoss, ...]
 
-    @property
-    def quantization_text(self) -> str:
-        """The type or the size, as it was requested."""
-        return self.quantization if isinstance(self.quantization, str) else self.quantization.size.text
-
     def convert(self, output: Path, progress: Progress = no_progress) -> ConversionReport:
         """Write the file."""
         return convert(

@@ -53,8 +53,7 @@ _EXTRAS = {
     "data": "the question sets gsm8k and asdiv",
     "ray": "clusters",
     "mcp": "thirteen mcp",
-    "curve": "AutoRound, to compare with in bench curve",
-    "report": "the pages and plots of bench report and bench curve",
+    "report": "the pages and plots of bench report",
     "peers": "other programs in bench peers",
 }
 _PACKAGES = ("thirteen", "llama-cpp-python", "gguf", "numpy")

@@ -30,7 +30,7 @@ def generate_passages(rng: random.Random) -> Iterator[Passage]:
     """Generate word problems with solutions and passages of prose, in turn.
 
     Of the words of a list in one form, such as the plural, each is drawn once before any is drawn again. The
-    lists are those of `words` but `everyday` and `abbreviations`, and the commands of LaTeX.
+    lists are all but `everyday` and `abbreviations`, and the commands of LaTeX.
     """
     decks = WordDecks(rng)
     while True:

@@ -8,7 +8,7 @@ import random
 from functools import cache
 from pathlib import Path
 
-_FOLDER = Path(__file__).parent / "words"
+_FOLDER = Path(__file__).parent / "lists"
 _SINGULAR_PLURAL = """
 calf calves child children deer deer elf elves fish fish fisherman fishermen fireman firemen foot feet goose
 geese knife knives leaf leaves loaf loaves man men mouse mice person people salmon salmon salesman salesmen
@@ -23,7 +23,7 @@ _VOWELS = "aeiou"
 
 @cache
 def read_words(name: str) -> tuple[str, ...]:
-    """Read the list `words/NAME.txt`: words in its order, each once."""
+    """Read the list `lists/NAME.txt`: words in its order, each once."""
     return tuple(dict.fromkeys((_FOLDER / f"{name}.txt").read_text("utf-8").split()))
 
 
