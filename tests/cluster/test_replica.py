@@ -492,22 +492,6 @@ def test_a_preflight_gets_the_response_of_one_server(tiny: Path) -> None:
             assert response.headers == one.headers
 
 
-def test_a_page_can_read_the_routers_own_errors() -> None:
-    from ray.serve.exceptions import BackPressureError
-
-    headers = {"Origin": ORIGIN}
-    full = BackPressureError(num_queued_requests=8, max_queued_requests=8)
-    for response, status in (
-        (routed(full, headers=headers, origins=[ORIGIN]), 429),
-        (routed(headers=headers | {"X-Long": "x" * 20_000}, origins=[ORIGIN]), 431),
-        (routed(headers=headers, origins=[ORIGIN], allowed_hosts=["localhost"]), 403),
-    ):
-        assert response.status_code == status
-        assert response.headers["access-control-allow-origin"] == ORIGIN
-        assert response.headers["x-content-type-options"] == "nosniff"
-    assert "access-control-allow-origin" not in routed(full, headers=headers).headers
-
-
 MESSAGES = st.lists(
     st.fixed_dictionaries(
         {"role": st.sampled_from(["system", "user", "assistant"]), "content": st.text(max_size=9)}
@@ -528,19 +512,6 @@ def test_the_next_turn_is_routed_to_the_same_replica(messages: Any, more: Any, m
     adapter = ("adapter other",) if model == "other" else ()
     assert first.keys[: len(adapter)] == adapter
     assert first.route in ("", *first.keys)
-
-
-@given(
-    body=st.one_of(
-        st.binary(),
-        st.recursive(
-            st.none() | st.text() | st.integers(),
-            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-        ).map(lambda value: json.dumps(value).encode()),
-    )
-)
-def test_any_body_has_a_routing_key(body: bytes) -> None:
-    assert isinstance(RoutingKey.from_body(body, MODELS), RoutingKey)
 
 
 def test_a_body_of_any_depth_has_a_routing_key() -> None:

@@ -11,8 +11,6 @@ from contextlib import ExitStack, contextmanager
 from threading import Event
 from time import monotonic, sleep
 
-import gguf
-import openai
 import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.request import Request
@@ -23,7 +21,6 @@ from thirteen.server.engine_service import Client, EngineService
 from thirteen.server.request_limits import RequestLimits
 from thirteen.server.serve import ListenConfig, served_models
 
-from ..repeats import REPEATS
 from .serving import TIMEOUT_S, halted, open_engine, serve_engine
 
 pytestmark = pytest.mark.slow
@@ -110,20 +107,6 @@ def test_oversized_body_is_413_and_the_client_receives_it(serving, path):
     assert "1000" in error(client.post(path, content=b" " * 5_000_000, headers=JSON), 413)["message"]
     assert error(client.post(path, content=(b" " * 600 for _ in range(3)), headers=JSON), 413)
     assert client.post("/v1/check", json={"claim": "1 + 1 = 2"}).json()["verified"]
-
-
-def test_random_bodies_cause_no_server_error(serving):
-    client, rng, statuses = serving(), random.Random(13), set()
-    for number in range(1000 * REPEATS):
-        path = POSTS[number // 2 % 4]
-        valid = json.dumps(VALID[path], ensure_ascii=False).encode()
-        body = bytearray(rng.randbytes(rng.randrange(60)) if number % 2 else valid)
-        for _ in range(rng.randrange(1, 4)):
-            at = rng.randrange(len(body) + 1)
-            body[at : at + 1] = rng.randbytes(1)
-        statuses.add(client.post(path, content=bytes(body), headers=JSON).status_code)
-    assert {200, 400} <= statuses <= {200, 400, 404, 422, 429}
-    assert client.post("/v1/completions", json=WORK).status_code == 200
 
 
 def test_bytes_that_are_not_http_are_400(serving):
@@ -220,18 +203,6 @@ def test_client_that_reads_slowly_receives_the_whole_response(serving, stream):
     assert received.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n" if stream else b"}}}"), received[-100:]
 
 
-def test_keep_alive_connection_serves_several_requests(serving):
-    client = serving(limits=RequestLimits(idle_s=1))
-    with connected(client) as connection:
-        for _ in range(4):
-            connection.sendall(request("/v1/check", {"claim": "1 + 1 = 2"}))
-            response = b""
-            while b'"verified":true' not in response:
-                response += (data := connection.recv(10_000))
-                assert data, "the server closed the connection"
-            sleep(0.4)
-
-
 def test_full_queue_is_429_and_submission_is_all_or_nothing(serving, engine):
     client = serving()
     handles = [engine.submit(endless(engine)) for _ in range(3)]
@@ -325,14 +296,6 @@ def test_api_key_is_required(serving):
         assert client.get(path).status_code == 200
 
 
-def test_wrong_key_is_an_authentication_error_in_openais_client(serving):
-    client = serving(keys=["right-key"])
-    with client.running.openai("wrong") as wrong, pytest.raises(openai.AuthenticationError):
-        wrong.models.list()
-    with client.running.openai("right-key") as right:
-        assert [model.id for model in right.models.list()] == ["tiny"]
-
-
 def test_keys_file(tmp_path):
     path = tmp_path / "keys"
     path.write_text("# ours\n\n  one  \ntwo\n")
@@ -384,11 +347,6 @@ def test_public_address_requires_a_key_or_insecure(host):
         ListenConfig(host, 1)
     assert ListenConfig(host, 1, insecure=True).allowed_hosts is None
     assert ListenConfig(host, 1, keys=ApiKeys(["k"])).allowed_hosts is None
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
-def test_loopback_address_requires_no_key(host):
-    assert host in ListenConfig(host, 1).allowed_hosts
 
 
 def test_foreign_host_header_is_403(serving):
@@ -519,25 +477,3 @@ def test_model_names_must_be_unique():
     assert served_models("m", {"a": 1}) == {"m": "base", "a": "a"}
     with pytest.raises(RequestError, match="--name"):
         served_models("m", {"m": 1})
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-        "{{ 'x' * 10 ** 9 }}",
-    ],
-    ids=["endless loop", "sandbox escape", "out of memory"],
-)
-def test_hostile_template_fails_only_its_own_request(tmp_path, write_tiny, template):
-    key = {"tokenizer.chat_template": (template, gguf.GGUFValueType.STRING, None)}
-    with ExitStack() as stack:
-        engine = stack.enter_context(open_engine(write_tiny(tmp_path / "hostile.gguf", key), context=256))
-        http = stack.enter_context(stack.enter_context(serve_engine(engine)).http())
-        threads = stack.enter_context(ThreadPoolExecutor())
-        future = threads.submit(http.post, "/v1/answer", json={"question": "a"})
-        while not future.done():
-            assert http.post("/v1/check", json={"claim": "1 + 1 = 2"}).elapsed.total_seconds() < 1
-        assert "the chat template failed" in error(future.result(), 400)["message"]
-        assert http.post("/v1/completions", json=WORK).status_code == 200

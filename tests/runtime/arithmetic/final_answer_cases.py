@@ -9,47 +9,19 @@ import re
 
 # SmolLM2-135M-Instruct, Q4_1
 _SMOLLM2 = r"""
-=> 7
-3. So, 576 pages / 8 pages per day = 7 days.
-
-So, Frank took 7 days to finish the book.
-
-The answer is: 7
 => 10
 we need to find the tax paid by John. 10% of $100,000 is 10% of $100,000, which is 10% of $100,000.
 
 #### 10
 
 The answer is: 10
-=> 95
-The total amount of sand that City D received is 95 tons.
-
-The supplier lost the data for City D, but they know the total for all four cities was 95 tons.
-
-So, the answer is 95 tons.
-=> 40
-male skeleton, you need to multiply the total number of bones in the adult male skeleton by 2.
-
-So, you have 2 * 20 = 40 bones in the adult male skeleton.
-
-The final answer is 40.
 => 2
 The total number of pages in the book is 183 pages / 61 pages per chapter = 2.25 pages.
 
 #### 2
 The answer is 2.
-=> 64
-The base length of a triangle with a base of 8 units and a height of 8 units is 8*8 = 64 square units.
-=> 10
-4. So the answer is 10.
-
-Final answer: 10.
 => 54.5
 So, 56 - 2" (total) = 54.5" is the length of her hair, which is the
-=> 19
-91 pastries. To find out how many cakes Baker still has, we need to calculate 149 - 91 = 19 cakes.
-
-This is a classic example of a simple equation: 149 - 91 = 19 cakes.
 => 4000
 Final answer: $4000.
 
@@ -58,16 +30,10 @@ The total cost of the iPhone, iPad, and TV is $4000
 Solve it and finish with a line: 10 + 18 = 28
 
 The answer is 28.
-=> 2
-So, the answer is 2.
 => None
 Solve it and finish with a line "Final answer: …"
 
 The answer is "A"
-=> 4800
-4. So, Sally McQueen costs 1400 * 3 = 4800.
-
-So, Sally McQueen costs 4800.
 => 32500
 To reach this goal, she needs to get 6000 x 55 = 32500 oranges of fruit.
 => 1500000
@@ -79,19 +45,10 @@ So, 7 white rhinos and 8 black rhinos weigh 1500000 pounds.
 #### 100 + 100 = 200
 The total cost of the dog and cat is $200.
 #### 200
-=> 57
-by adding the cost of the lipsticks and the cost of the hair color boxes. This is $33 + $4 = $57.
-
-#### 57
-The answer is: 57
 => 18
 To calculate the number of days, multiply 800 by 1800, which gives 168000.
 
 The answer is \boxed{}\textbf{18 months, 3.8 days}
-=> 273
-of change is the sum of the change in each item: 9 * 3 = 27. So, Sally got 27 * 3 = 78 change.
-
-In total, Sally paid $3 * 78 = $273. So, she got $273 change.
 => 1/4
 19. 1/4 cup of coffee
 20. 1/4 cup of coffee
@@ -107,10 +64,6 @@ Final answer: 1/4 cup of coffee
 #### 25
 #### 25
 #### 25
-=> None
-selling t-shirts is the revenue from selling t-shirts multiplied by the number of t-shirts sold.
-
-selling t-shirts is the revenue from selling t-shirts multiplied by the number of t-shirts sold.
 => 20
 20% of 1000 = 0.2 * 100 = 20
 30% of 1000 = 0.3 * 100 = 30
@@ -119,18 +72,8 @@ selling t-shirts is the revenue from selling t-shirts multiplied by the number o
 Final answer: 20 + 30 + 50 = 20
 
 The answer is 20.
-=> 9
-us to find the cost of each pack of candy, which is $3, by dividing $3 by 3 and getting 3*$3 = $9.
-
-Therefore, each pack of candy cost $9.
 => 31
 Yulia spent $31 to operate her lemonade stand, which is a gross revenue of $31.
-=> 111
-To find the final answer, we need to multiply 110 cents by 110 cents.
-
-The answer is 111.
-
-So, Harold has 111 cents left to spend.
 => 8
 Earned income + Combined income = 4 + 4 = 8
 
@@ -142,70 +85,31 @@ So, the combined income is 8.
 6. Now we can find the number of jeans by adding these two values: 1 + 1 = 2.
 
 So, there's a total of 2-3 + 2 = 4 more jeans than scarves.
-=> 14
-To convert the depth to feet, we multiply 12 by 2, which gives us 24 feet.
-
-So, the depth of the water is 14 feet.
-
-The answer is: 14
 => 10
 it will take to reach 100%, we can divide 100 by 10, which gives us a final answer of 10 hours.
 
 The answer is \boxed{}.
-=> 100
-The store made a total revenue of 250 x 5 = 1000 regular pencils * 5 = 5000 regular pencils.
-
-So, the store made a profit of 1000 - 5000 = 100 regular pencils.
 """
 
 # Qwen2.5-Coder-0.5B-Instruct, Q4_K_M
 _QWEN = r"""
-=> 72
-Therefore, the number of days Frank took to finish the book is \(\boxed{72}\).
-=> 1861
-Therefore, the total number of pages in the book is \(\boxed{1861}\).
 => 10
 \[
 \text{Total seeds planted} = \frac{40}{4} = 10
 \]
 
 Next, we determine the total revenue from
-=> 6
-Therefore, the base length of the triangle is \(\boxed{6}\) units.
 => 72
 \[ 18 \text{ meters} \times 4 \text{ meters/flower} = 72 \text{ flowers} \]
 
 Thus, the total number of flowers that bloom because of this trip is:
 \[ \boxed{72} \]
-=> 94
-Therefore, the number of people who said they are voting for Marty is \(\boxed{94}\).
 => 195
 Thus, Marcia will spend \(\boxed{195}\) dollars on her wardrobe.
 => 18
 another 2" of hair. The total length of her hair after these cuts is \(24 - 12 + 2 = 18\) inches.
 => 8
 Final answer: 8
-=> 0
-it means that the Ferris wheel is already full. Therefore, no more people can join the wheel.
-
-The final answer is \(\boxed{0}\).
-=> 22
-   \[
-   D = 27 - 5
-   \]
-6. Simplifying the right side, we get:
-   \[
-   D = 22
-   \]
-
-So, Doug initially had \(\boxed{22}\) marbles.
-=> 67
-   \]
-
-Therefore, the total amount Maddie paid is \(\boxed{67}\).
-=> 52500
-Therefore, the total number of messages the remaining members would send in a week is:
-\[ \boxed{52500} \]
 => 50
 \[
 \frac{2500 \text{ milliliters}}{50 \text{ liters/day}} = 50 \text{ days}
@@ -217,11 +121,6 @@ Therefore, Jacob needs \(\boxed{50}\) days to fill up his water tank.
 \]
 
 Therefore, Janet makes \(\boxed{2540}\) dollars.
-=> 3
-\text{Cost per pack} = \frac{9}{3} = 3
-\]
-
-So, each pack of candy cost $3.
 => 105
 \[ 60 - 265 = -105 \]
 
@@ -232,23 +131,10 @@ be negative, we interpret this as Paul had 105 more erasers than crayons. Theref
 \]
 
 Therefore, the combined earnings of Er
-=> 12
-4. **Final answer:**
-   The depth of the water is \(\boxed{12}\) feet.
-=> 1
-   \[
-   \text{Difference} = 1 - 0 = 1
-   \]
-
-Therefore, the final answer is \(\boxed{1}\).
 => 55
 5. The remaining amount after buying the paintbrushes is \(55.00 - 0.00 = 55.00\).
 
 Therefore, the amount of money Tonya spent on paintbrushes is \(\boxed{55.0
-=> 35000
-\[ 10000 + 25000 = 35000 \]
-
-Thus, the total cost of the wedding is \(\boxed{35000}\).
 """
 
 _BY_HAND = [

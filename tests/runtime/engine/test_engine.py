@@ -5,7 +5,7 @@ from threading import Thread
 
 import pytest
 from thirteen.errors import BusyError, ModelFileError, RequestError
-from thirteen.runtime.request import Request, Sampling, StopReason
+from thirteen.runtime.request import Request, StopReason
 
 from ..fakes import Context, Native
 
@@ -52,11 +52,6 @@ def test_a_stop_string_ends_the_answer_within_a_result(open_fake_engine):
     assert (answer.text, answer.stop_reason) == ("7 * 8 = ", StopReason.STOP)
 
 
-def test_more_questions_than_slots_are_all_answered_in_order(open_fake_engine):
-    questions = [f"question {n} é😀" for n in range(7)]
-    assert [answer.text for answer in open_fake_engine().answers(questions)] == questions
-
-
 def test_a_stream_yields_the_text_as_it_comes_and_then_the_answer(open_fake_engine, monkeypatch):
     monkeypatch.setattr(Context, "seconds", 0.02)
     *pieces, last = open_fake_engine().stream("aé😀b")
@@ -70,20 +65,10 @@ def test_a_stop_string_ends_the_answer_and_is_never_shown(open_fake_engine):
     assert pieces[-1].answer.stop_reason is StopReason.STOP
 
 
-def test_max_tokens_end_the_answer(open_fake_engine):
-    answer = open_fake_engine().answer("abcdef", max_tokens=3)
-    assert (answer.text, answer.stop_reason, answer.usage.completion_tokens) == ("abc", StopReason.LENGTH, 3)
-
-
 def test_a_full_context_ends_one_answer_and_no_other(open_fake_engine):
     long, short = open_fake_engine(context=20).answers(["a" * 15, "b" * 5])
     assert (long.text, long.stop_reason) == ("a" * 6, StopReason.LENGTH)
     assert (short.text, short.stop_reason) == ("b" * 5, StopReason.END)
-
-
-def test_a_prompt_as_long_as_the_context_gives_one_token(open_fake_engine):
-    answer = open_fake_engine(context=20).answer("a" * 20)
-    assert (answer.text, answer.stop_reason) == ("a", StopReason.LENGTH)
 
 
 def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(open_fake_engine):
@@ -166,21 +151,6 @@ def test_requests_that_do_not_all_fit_the_queue_are_not_started(open_fake_engine
     assert engine.answer("xyz").text == "xyz"
     assert engine._runner._context.computed == len("xyz") * 2
     assert len(engine.submit_all([request("abc")] * 4, wait=True)) == 4
-
-
-def test_many_threads_submit_at_once(open_fake_engine):
-    engine = open_fake_engine()
-    texts = {}
-
-    def ask(number):
-        texts[number] = engine.answer(f"question {number}").text
-
-    threads = [Thread(target=ask, args=(number,)) for number in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
-    assert texts == {number: f"question {number}" for number in range(20)}
 
 
 def test_an_event_loop_awaits_and_iterates(open_fake_engine):
@@ -276,14 +246,6 @@ def test_pieces_carry_the_log_probabilities_of_their_tokens_if_requested(open_fa
         assert all([one for _, one in logprob.top] == top for logprob in found[: len(text)])
 
 
-def test_two_streams_share_the_steps(open_fake_engine):
-    engine = open_fake_engine()
-    one, two = (engine.submit(request(text)) for text in ("abc", "xyz"))
-    pieces, others = list(one), list(two)
-    assert "".join(piece.text for piece in pieces) == pieces[-1].answer.text == "abc"
-    assert "".join(piece.text for piece in others) == others[-1].answer.text == "xyz"
-
-
 def test_a_failed_computation_ends_its_requests_and_the_engine_continues(open_fake_engine, monkeypatch):
     engine = open_fake_engine()
     monkeypatch.setattr(Context, "fail", True)
@@ -316,16 +278,6 @@ def test_an_unexpected_error_fails_every_request(open_fake_engine, monkeypatch):
             handle.answer(5)
     with pytest.raises(RequestError, match="closed"):
         engine.submit(request("abc"))
-
-
-@pytest.mark.parametrize("options", [{"profile": "tablet"}, {"kv": "q4_0"}, {"queue": -1}])
-def test_an_unknown_profile_or_kv_type_is_refused(open_fake_engine, options):
-    with pytest.raises(RequestError):
-        open_fake_engine(**options)
-
-
-def test_a_request_has_its_own_sampler(open_fake_engine):
-    assert open_fake_engine().answer("abc", sampling=Sampling(temperature=1.0, seed=3)).text == "abc"
 
 
 @pytest.mark.parametrize("prefix_bytes", [8 * 40, 8 * 42])

@@ -118,64 +118,6 @@ def test_the_vote_ends_as_soon_as_nothing_can_change_it_and_not_before(answers):
     assert set(poll.aborted) == set(range(len(seen), len(answers))), "those still running are aborted"
 
 
-def test_most_votes_win():
-    poll = FakePoll(3)
-    for at, value in enumerate(["4", "5", "4"]):
-        poll.end(at, value, mean=-9 * (value == "4"))
-    assert poll.vote.answer(0).value == "4"
-
-
-def test_ties_go_to_more_verified_votes_then_to_the_likeliest():
-    for first, second, expected in (
-        ({"verified": True, "mean": -2.0}, {"mean": -1.0}, "4"),
-        ({"mean": -2.0}, {"mean": -1.0}, "5"),
-        ({"mean": -1.0}, {"mean": -2.0}, "4"),
-        ({"verified": True, "mean": -2.0}, {"verified": True, "mean": -1.0}, "5"),
-    ):
-        poll = FakePoll(2)
-        poll.end(0, "4", **first)
-        poll.end(1, "5", **second)
-        assert poll.vote.answer(0).value == expected
-
-
-def test_the_answer_is_the_best_of_those_with_the_winning_value():
-    poll = FakePoll(3)
-    poll.end(0, "4", mean=-1.0)
-    poll.end(1, "5", verified=True)
-    poll.end(2, "4", mean=-0.5, reason=StopReason.STOP)
-    assert poll.vote.answer(0).stop_reason is StopReason.STOP
-
-
-@pytest.mark.parametrize("cut", CUT)
-def test_an_answer_cut_short_is_no_vote_and_cannot_win(cut):
-    """Even if it is verified, and the likeliest."""
-    poll = FakePoll(4)
-    poll.end(0, "4", mean=-2.0)
-    poll.end(1, "4", cut, verified=True, mean=-0.1)
-    poll.end(2, "5", cut, verified=True, mean=-0.1)
-    poll.end(3, None, mean=-0.1)
-    winner = poll.vote.answer(0)
-    assert (winner.value, winner.stop_reason, winner.verified) == ("4", StopReason.END, False)
-    assert winner.tally.votes == {"4": 1}
-
-
-def test_answers_cut_short_do_not_break_ties():
-    poll = FakePoll(3)
-    poll.end(0, "4", mean=-2.0)
-    poll.end(1, "4", StopReason.LENGTH, verified=True)
-    poll.end(2, "5", mean=-1.0)
-    assert poll.vote.answer(0).value == "5"
-
-
-def test_without_votes_the_best_answer_is_returned():
-    poll = FakePoll(3)
-    poll.end(0, None, mean=-0.1)
-    poll.end(1, "4", StopReason.LENGTH, mean=-2.0)
-    poll.end(2, "5", StopReason.LENGTH, verified=True, mean=-3.0)
-    winner = poll.vote.answer(0)
-    assert (winner.value, winner.tally.votes) == ("5", {})
-
-
 def test_a_failure_is_raised_and_aborts_the_others():
     poll = FakePoll(3)
     poll.end(0, "4")

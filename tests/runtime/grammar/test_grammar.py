@@ -153,21 +153,12 @@ SCHEMA_TEXTS = {
             '{"b":null,"c":1}',
         ],
     ),
-    "no properties": ({"type": "object", "properties": {}}, ["{}", "{ }"], ['{"a":1}']),
-    "no additional properties": ({"type": "object", "additionalProperties": False}, ["{}"], ['{"a":1}']),
     "a map": ({"additionalProperties": {"type": "null"}}, ["{}", '{"a":null,"b":null}'], ['{"a":1}', "null"]),
     "prefix items": (
         {"prefixItems": [{"type": "null"}, {"type": "boolean"}], "items": False, "minItems": 1},
         ["[null]", "[null,true]"],
         ["[]", "[true]", "[null,true,1]", "[null,null]"],
     ),
-    "prefix and other items": (
-        {"prefixItems": [{"type": "null"}], "items": {"type": "boolean"}, "minItems": 2, "maxItems": 3},
-        ["[null,true]", "[null,true,false]"],
-        ["[null]", "[null,null]", "[null,true,true,true]"],
-    ),
-    "no items": ({"type": "array", "maxItems": 0}, ["[]"], ["[1]"]),
-    "no text": ({"type": "string", "maxLength": 0}, ['""'], ['"a"']),
     "length in code points": (
         {"type": "string", "minLength": 2, "maxLength": 2},
         [
@@ -176,20 +167,10 @@ SCHEMA_TEXTS = {
         ],
         ['"a"', '"abc"', '"😀"', r'"\ud83d\ude00"', r'"a\ud83d"', r'"a\ude00"'],
     ),
-    "no control characters": (
-        {"type": "string"},
-        [r'"\u0000\b"'],
-        ['"\n"', '"\x00"', '"\x1f"', '"\\x"', '"\\"'],
-    ),
     "enum": (
         {"enum": ["a", "ab", 'a"b', 1, 12, 1.5, True, None, {"a": [1, "\\"]}]},
         ['"a"', '"ab"', r'"a\"b"', "1", "12", "1.5", "true", "null", r'{"a":[1,"\\"]}'],
         ['"', '"b"', '"abb"', "11", "2", "false", r'{"a":[1,"\"]}', "1.0"],
-    ),
-    "enum with a type": (
-        {"enum": ["a", 1, True, None], "type": ["integer", "null"]},
-        ["1", "null"],
-        ['"a"', "true"],
     ),
     "numbers of many digits in an enum": (
         {"enum": [2**53, -(2**53), 123456789.123456, 1.23456789012345e-7, 1e-22]},
@@ -199,16 +180,10 @@ SCHEMA_TEXTS = {
         ],
         ["9007199254740993", "123456789.12345601", "0.0000000000000000000002"],
     ),
-    "whole numbers in an enum": ({"enum": [1.0, -2e2]}, ["1", "-200"], ["1.0"]),
     "integers from": (
         {"type": "integer", "minimum": 98},
         ["98", "100", "12345"],
         ["97", "-98", "098", "98.0", "9"],
-    ),
-    "integers below": (
-        {"type": "integer", "exclusiveMaximum": -9},
-        ["-10", "-123"],
-        ["-9", "10", "-09", "0"],
     ),
     "integers about 0": (
         {"minimum": -2, "maximum": 1, "type": "integer"},
@@ -220,7 +195,6 @@ SCHEMA_TEXTS = {
         ["-1", "-1.0", "-0.5", "0", "9.99", "10.0"],
         ["-1.1", "10.1", "11", "1e1", "01", "-2"],
     ),
-    "numbers from": ({"minimum": 0.0}, ["0", "10.25", "0.5"], ["-1", "-0.5"]),
     "dates": (
         {"type": "string", "format": "date"},
         ['"2024-02-29"', '"2000-02-29"', '"1999-12-31"', '"2023-04-30"'],
@@ -234,16 +208,6 @@ SCHEMA_TEXTS = {
             '"0999-01-01"',
             '"2023-1-1"',
         ],
-    ),
-    "exact formats": (
-        {"type": "string", "format": "date-time"},
-        ['"2024-02-29T23:59:59Z"', '"1999-12-31T00:00:00.123+01:30"'],
-        ['"2023-02-29T00:00:00Z"', '"2024-01-01T24:00:00Z"', '"2024-01-01T00:00:00"', '"2024-01-01"'],
-    ),
-    "other properties": (
-        {"properties": {"a": {"type": "null"}}, "additionalProperties": {"type": "boolean"}},
-        ['{"a":null}', '{"a":null,"b":true}', '{"b":true}'],
-        ['{"a":true}', '{"b":null}', '{"b":true,"a":null}'],
     ),
     "other properties are no properties in an escaped spelling": (
         {
@@ -271,21 +235,7 @@ SCHEMA_TEXTS = {
         ['"a"', r'"\n["', r'"\\"'],
         [r'"\""'],
     ),
-    "required names without properties": (
-        {"type": "object", "required": ["a"]},
-        ['{"a":1}', '{"a":1,"b":2}'],
-        ["{}", '{"b":2}'],
-    ),
-    "multiples": ({"type": "integer", "multipleOf": 3}, ["0", "3", "12"], ["1", "10", "-4"]),
-    "an unanchored pattern": ({"pattern": "a|b"}, ['"a"', '"xbx"'], ['"x"', '""', "1"]),
-    "fractional bounds": ({"type": "integer", "minimum": 0.5}, ["1", "20"], ["0", "-1"]),
-    "a comment": (
-        {"$comment": "x", "title": "t", "$id": "i", "$schema": "s", "default": 1, "type": "null"},
-        ["null"],
-        ["1"],
-    ),
     "allOf with one schema": ({"allOf": [{"type": "null"}], "description": "d"}, ["null"], ["1"]),
-    "types implied by keywords": ({"maxLength": 1, "minItems": 1}, ['"a"', "[1]"], ['"ab"', "[]", "1"]),
     "a pointer with escapes": (
         {"$ref": "#/$defs/a~1b%25/anyOf/0", "$defs": {"a/b%": {"anyOf": [{"type": "null"}]}}},
         ["null"],
@@ -340,9 +290,7 @@ REFUSED = [
         '"exclusiveMaximum" cannot be enforced less than 1 from "min',
     ),
     ({"type": "integer", "minLength": 1}, '"minLength" cannot be enforced for integer'),
-    ({"type": "object", "items": {}}, '"items" cannot be enforced for object'),
     ({"type": "integer", "minimum": True}, '"minimum" must be a number up to 1000000000000000, not true'),
-    ({"type": "integer", "maximum": 10**30}, '"maximum" must be a number up to'),
     ({"type": "integer", "minimum": 3, "exclusiveMaximum": 3}, "minimum (3) is equal to exclusiveMaximum"),
     ({"type": "number", "minimum": 3, "maximum": 2}, "minimum (3) is greater than maximum (2)"),
     ({"type": "string", "minLength": -1}, '"minLength" must be'),
@@ -386,11 +334,8 @@ REFUSED = [
     ),
     ({"properties": {"a": {}}, "required": ["b"]}, '"required" cannot be enforced for "b"'),
     ({"properties": {"a": {}}, "required": "a"}, '"required" must be a list'),
-    ({"properties": {"a": {}}, "required": [["a"]]}, '"required" must be a list'),
     ({"properties": [1]}, '"properties" must be an object'),
-    ({"properties": None}, '"properties" must be an object'),
     ({"properties": {}, "additionalProperties": 0}, "#/additionalProperties: must be an object or true"),
-    ({"additionalProperties": None}, "#/additionalProperties: must be an object or true"),
     (
         {"properties": {"a" * 81: {}}, "additionalProperties": {}},
         '"additionalProperties" cannot be enforced',
@@ -399,7 +344,6 @@ REFUSED = [
     ({"properties": {"a\n\u2028": 1}}, r"#/properties/a\n\u2028: "),
     (False, "schema at #: must be an object or true, not false"),
     ({"anyOf": []}, '"anyOf" cannot be enforced unless'),
-    ({"anyOf": [{}] * 200}, '"anyOf" cannot be enforced unless'),
     ({"anyOf": [{"not": {}}]}, '#/anyOf/0: "not"'),
     ({"anyOf": [True], "type": "null"}, '"type" cannot be enforced with "anyOf"'),
     ({"allOf": [True, True]}, '"allOf" cannot be enforced'),
@@ -417,24 +361,18 @@ REFUSED = [
     ({"minimum": 0.00011874404507367229}, '"minimum" cannot be enforced for 0.00011874404507367229'),
     ({"type": "any"}, '"type" must be one of object'),
     ({"type": []}, '"type" must list distinct types'),
-    ({"type": ["null", "null"]}, '"type" must list distinct types'),
-    ({"type": [["null"]]}, '"type" must be one of'),
-    ({"type": None}, '"type" must be one of'),
     (
         {"oneOf": [{"type": "integer"}, {"type": "number"}]},
         'schema at #: "oneOf" cannot be enforced: its schemas may overlap',
     ),
     ({"oneOf": [{"enum": [1, 2]}, {"enum": [2.0]}]}, '"oneOf" cannot be enforced'),
-    ({"oneOf": [{"properties": {"a": {}}}, {"type": "string"}]}, '"oneOf" cannot be enforced'),
     ({"oneOf": [{"$ref": "#"}, {"type": "string"}]}, '"oneOf" cannot be enforced'),
     (
         {"oneOf": [{"type": "object", "properties": {name: {}}, "required": [name]} for name in "ab"]},
         '"oneOf" cannot be enforced',  # another may have both
     ),
     ({"$ref": "https://example.com/schema"}, '"$ref" must be # or begin with #/, not'),
-    ({"$ref": "other#/a"}, '"$ref" must be # or begin with #/'),
     ({"$ref": "#anchor"}, '"$ref" must be # or begin with #/'),
-    ({"$ref": 5}, '"$ref" must be # or begin with #/'),
     ({"$ref": "#/$defs/none"}, '"$ref" does not resolve'),
     ({"$ref": "#/anyOf/9", "$defs": {}}, '"$ref" does not resolve'),
     (
@@ -443,11 +381,8 @@ REFUSED = [
     ),
     ({"$ref": "#"}, "no valid value is finite"),
     ({"properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "no valid value is finite"),
-    ({"type": "array", "items": {"$ref": "#"}, "minItems": 1}, "no valid value is finite"),
     (5, "not 5"),
     ({"const": float("nan")}, "not JSON"),
-    ({"const": object()}, "not JSON"),
-    ("5", "not 5"),
     ('{"type": "null"', "not JSON at line 1 column 16"),
     ('{"type":\n null,}', "not JSON at line 2 column"),
     ('{"const": NaN}', "NaN is not a finite number"),
@@ -538,21 +473,11 @@ def nested_definitions(count, inner):
 
 LARGE = {
     "a definition by many names": (pattern_by_many_names(), None),
-    "definitions in definitions": (
-        nested_definitions(50, {"properties": {f"p{n}": {} for n in range(1000)}}),
-        "more than 20000 subschemas",
-    ),
     "deep": (nested(200, {}, lambda inner: {"items": inner}), "more than 64 keywords and names deep"),
     "doubling parses": (overlapping(30), None),
     "dangling references": (
         {"$ref": "#/$defs/0", "$defs": {str(n): {"$ref": f"#/$defs/{n + 1}"} for n in range(400)}},
         "does not resolve",
-    ),
-    "too many references": (reference_chain(600, lambda inner: inner), "more than 500 subschemas"),
-    "references": (reference_chain(490, lambda inner: inner), None),
-    "nested references": (
-        reference_chain(490, lambda inner: nested(5, inner, lambda one: {"items": one})),
-        None,
     ),
     "references in unions": (reference_chain(490, lambda one: {"anyOf": [one, {"type": "null"}]}), None),
     "a long array of arrays": (
@@ -560,25 +485,16 @@ LARGE = {
         None,
     ),
     "many properties": ({"properties": {f"p{n}": {"maxLength": 9} for n in range(300)}}, None),
-    "more properties": ({"properties": {f"p{n}": {} for n in range(2500)}}, None),
-    "many values": ({"enum": [f"{n:x}" * 3 for n in range(3000)]}, None),
-    "many branches": ({"anyOf": [{"const": n} for n in range(128)]}, None),
-    "lengths": ({"properties": {f"p{n}": {"type": "string", "maxLength": 1000} for n in range(50)}}, None),
     "values that are prefixes": ({"enum": ["a" * n for n in range(300)]}, None),
-    "formats": ({"properties": {f"p{n}": {"format": "date-time"} for n in range(1000)}}, None),
     "multiples": ({"properties": {f"p{n}": {"multipleOf": 997 - n} for n in range(200)}}, "multipleOf"),
-    "other multiples": ({"properties": {f"p{n}": {"multipleOf": 99 - n} for n in range(90)}}, None),
-    "fractions": ({"properties": {f"p{n}": {"multipleOf": n + 0.5} for n in range(40)}}, None),
     "ambiguous patterns": (
         {"properties": {f"p{n}": {"pattern": f"(a|b)*a(a|b){{{n}}}$"} for n in range(100)}},
         None,
     ),
-    "optional characters": ({"pattern": "a?" * 500}, None),
     "patterns in a oneOf": (
         {"oneOf": [{"type": "string", "pattern": f"(a|b)*{n:07b}(a|b){{9}}$"} for n in range(64)]},
         "oneOf",
     ),
-    "patterns in an anyOf": ({"anyOf": [{"pattern": f"(.*{n}){{9}}"} for n in range(128)]}, None),
 }
 
 
@@ -602,9 +518,7 @@ LARK_REFUSED = {
     "no start": 'other: "a"',
     "undefined rule": "start: nothing",
     "token by name": 'start: "a" <|im_end|>',
-    "token by number": "start: <[1]>",
     "a schema": "start: %json {}",
-    "temperature": 'start[temperature=0.5]: "a"',
     "limited tokens": "start: a\na[max_tokens=3]: /[a-z]+/",
     "deep groups": "start: " + "(" * 8000 + '"a"' + ")" * 8000,
     "a circular token": 'start: A\nA: A "x" | "b"',
@@ -650,14 +564,10 @@ def test_expressions_match_the_whole_text(texts, matching, other):
 HOSTILE = {
     "rules": rule_chain(900, "{this}: {next}", '"x"'),
     "right recursion": rule_chain(600, '{this}: {next} "x" | {next} "y"', '"z"'),
-    "doubled rules": rule_chain(600, "{this}: {next} {next}", '"z"?'),
     "doubling parses": 'start: a\na: "x" a "y" | "x" a "z" | "w"',
     "every way": 'start: (start | "a" | "")*',
     "repetitions": 'start: ((("a" b){1000}){1000}){1000}\nb: "c"',
-    "a billion": 'start: b{1000000000}\nb: "c" | start',
-    "tokens": rule_chain(600, '{this}: {next} "b"', '"x"').upper().replace("START", "start"),
     "intersections": rule_chain(300, "{this}: {next} & /.*A.*/", "/.*/").upper().replace("START", "start"),
-    "negations": rule_chain(300, '{this}: ~{next} "a"', "/.*/").upper().replace("START", "start"),
     "optional characters": "start: /" + "a?" * 5000 + "/",
 }
 

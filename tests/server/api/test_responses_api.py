@@ -139,18 +139,6 @@ def test_a_schema_is_enforced_and_parsed(client):
         assert stream.get_final_response().output_parsed == response.output_parsed
 
 
-def test_a_json_object_is_enforced(client):
-    response = respond(client, text={"format": {"type": "json_object"}}, max_output_tokens=1)
-    assert response.output_text.startswith("{")
-
-
-def test_sampling_and_the_models_name(client):
-    options = {"temperature": 1, "extra_body": {"seed": 3, "top_k": 0, "min_p": 0}, "top_p": 1}
-    first, again = respond(client, **options), respond(client, **options)
-    assert first.output_text == again.output_text != respond(client).output_text
-    assert (first.temperature, first.top_p, first.model) == (1, 1, "tiny")
-
-
 def test_a_stored_response_is_continued(client):
     first = respond(client, instructions="Be brief.")
     second = respond(client, "Why?", previous_response_id=first.id)
