@@ -68,15 +68,6 @@ class AppendOnlyFile:
         self._claimed()
         return self
 
-    def repair(self) -> None:
-        """Cut off a torn last line, for a file that others read.
-
-        Raises:
-            OutputError: the file cannot be written, or another process is writing.
-        """
-        if self._kept_bytes < self._found_bytes:
-            self.claim()
-
     def append(self, line: str) -> None:
         """Write a line to disk, or nothing of it.
 

@@ -99,19 +99,6 @@ def test_a_batch_started_locally_resumes_on_the_cluster(
     assert (tmp_path / "answers.jsonl").read_bytes() == expected
 
 
-def test_an_invalid_model_gives_a_one_line_error(cluster: Any, questions: Path, tmp_path: Path) -> None:
-    model = tmp_path / "no.gguf"
-    model.write_bytes(b"no model, but longer than a header would be")
-    with Commands() as thirteen:
-        done = thirteen(
-            "batch", questions, model, "--out", tmp_path / "a.jsonl", "--ray", cluster.address, "--threads", 1
-        )
-    assert done.status == 2
-    assert done.stderr.startswith(f"error: {model}: ")
-    assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "a.jsonl").exists()
-
-
 def test_a_worker_that_cannot_load_the_engine_gives_a_one_line_error(
     cluster: Any, questions: Path, job: BatchJob, tmp_path: Path
 ) -> None:
@@ -165,12 +152,6 @@ def test_an_unreachable_address_gives_a_one_line_error(questions: Path, tiny: Pa
             done = thirteen("batch", questions, tiny, "--out", tmp_path / "a.jsonl", "--ray", address)
     assert done.status == 2
     assert done.stderr == f"error: --ray {address}: cannot connect: Connection refused\n"
-
-
-@pytest.mark.parametrize("address", ["head", "ray://head:1", ":6379", "head:port"])
-def test_a_malformed_address_is_rejected(address: str) -> None:
-    with pytest.raises(RequestError, match="must be auto or HOST:PORT"), ray_session(address):
-        pass
 
 
 HEAD = """

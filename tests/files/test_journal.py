@@ -45,15 +45,6 @@ def test_a_torn_line_does_not_count_and_is_cut_before_the_next(tmp_path: Path) -
     assert path.read_bytes() == b"one\ntwo\nthree\n"
 
 
-def test_repair_cuts_a_torn_line_for_other_readers(tmp_path: Path) -> None:
-    """A file of solutions that got no more lines kept its half line, and nothing could read it."""
-    path = tmp_path / "a.jsonl"
-    path.write_bytes(b"one\ntw")
-    with AppendOnlyFile(path) as file:
-        file.repair()
-    assert path.read_bytes() == b"one\n"
-
-
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     with AppendOnlyFile(tmp_path / "a") as one, AppendOnlyFile(tmp_path / "a") as two:
         one.append("1")

@@ -103,10 +103,6 @@ def test_a_solution_that_is_cut_off_says_so(open_fake_engine):
         assert solution.verified and solution.complete is complete
 
 
-def test_solve_by_majority_vote(client):
-    assert client.value("solve", question=QUESTION, votes=3)["value"] == "156"
-
-
 def test_check_arithmetic(client):
     found = client.value("check_arithmetic", text="é: 12 * 13 = 156 and 2 + 2 = 5")
     assert [(step["expression"], step["computed"], step["ok"]) for step in found["steps"]] == [
@@ -181,19 +177,6 @@ def test_it_ends_when_its_input_ends(command, busy):
 
 
 @pytest.mark.slow
-def test_lines_that_are_no_messages_are_ignored(command):
-    with server_process(command) as (process, send):
-        process.stdin.write("hello\n{}\n\n[1]\n" + "[" * 100_000 + "\n")
-        send(
-            id=2, method="tools/call", params={"name": "check_arithmetic", "arguments": {"text": "1 + 1 = 2"}}
-        )
-        answer = next(reply for line in process.stdout if (reply := json.loads(line)).get("id") == 2)
-        assert answer["result"]["structuredContent"]["steps"][0]["ok"]
-        process.communicate(timeout=TIMEOUT_S)
-        assert process.returncode == 0
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_an_interrupt_ends_it_though_its_input_is_open(command):
     with server_process(command) as (process, _):
@@ -249,12 +232,3 @@ def test_without_the_extra_a_line_says_what_to_install(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     install = "install the extra `mcp`: pip install '.[mcp]' in the checkout"
     assert done.stderr == f"error: thirteen mcp needs the package mcp: {install}\n"
-
-
-def test_a_model_that_cannot_be_loaded_ends_it_with_one_line(tmp_path):
-    model = tmp_path / "model.gguf"
-    model.write_bytes(b"no model")
-    command = [sys.executable, "-m", "thirteen", "mcp", str(model)]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

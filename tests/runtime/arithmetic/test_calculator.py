@@ -25,11 +25,6 @@ def test_no_result_is_pending(text):
     assert pending_result(text) is None
 
 
-@pytest.mark.parametrize(("text", "result"), [(text, result) for text, result in PENDING + GSM8K if result])
-def test_long_text_before_the_sum_changes_nothing(text, result):
-    assert pending_result("They had 4 apples; x - 5 = 7 + 1 or so.\n" * 30 + text) == result
-
-
 @pytest.mark.parametrize("length", range(280, 320))
 def test_sum_longer_than_the_window_has_no_result(length):
     """Cut at the window, the sum would begin at another number or inside one."""
@@ -202,14 +197,6 @@ def result_of(made, money):
     return None
 
 
-@pytest.mark.slow
-def test_results_of_ten_thousand_random_sums():
-    draw = random.Random(13)
-    expected = [SumWriter(draw).text_and_result() for _ in range(10_000)]
-    assert [(text, pending_result(text)) for text, _ in expected] == expected
-    assert sum(result is not None for _, result in expected) > 6_000
-
-
 @given(st.randoms(use_true_random=False))
 def test_result_of_a_random_sum(draw):
     text, result = SumWriter(draw).text_and_result()
@@ -224,11 +211,6 @@ def test_pending_result_makes_a_correct_step(draw, after):
     result = pending_result(text)
     if result is not None:
         assert check_steps(text + result + after)[-1].ok
-
-
-@pytest.mark.parametrize(("text", "result"), [(text, result) for text, result in PENDING + GSM8K if result])
-def test_pending_results_of_the_tables_make_correct_steps(text, result):
-    assert check_steps(text + result)[-1].ok
 
 
 @given(st.text() | st.text(alphabet="0123456789.,+-*/x^%$€=≈()[]{}\\ \nfracoftimesis\u00d7÷\u2212½²:;<>|`#"))
@@ -305,8 +287,3 @@ def test_only_the_rounded_result_is_correct(value, places):
 def decimal(value, places):
     digits = str(abs(value.numerator) * 10**places // value.denominator).zfill(places + 1)
     return f"{'-' * (value < 0)}{digits[:-places]}.{digits[-places:]}"
-
-
-def test_step_is_frozen():
-    with pytest.raises(AttributeError):
-        check_steps("1 + 1 = 2")[0].ok = False

@@ -77,12 +77,6 @@ def test_the_same_request_gives_the_same_tokens_again(engine):
         assert run(engine, request) == run(engine, request)
 
 
-def test_another_seed_gives_other_tokens(engine):
-    prompt = engine._encoder.encode_question("Write a poem.")
-    one, two = (run(engine, Request(prompt, 8, Sampling(temperature=1.5, min_p=0, seed=n))) for n in (1, 2))
-    assert one != two
-
-
 def test_sampling_follows_llama_cpps_chain(model):
     """All samples lie within the cut-offs computed here from the same logits, and likely ones prevail."""
     sampling = Sampling(temperature=0.8, top_k=30, top_p=0.9, min_p=0.02, seed=7)
@@ -204,17 +198,6 @@ def test_a_sequence_does_not_depend_on_the_others_in_its_batch(model):
     assert alone[0].argmax() == together.argmax()
 
 
-def test_concurrent_requests_repeat_their_tokens_in_the_same_batch_shape(engine):
-    """Rounding depends on how many sequences share a batch, not on which."""
-    prompts = [
-        engine._encoder.encode_question(text)
-        for text in ("Name a colour.", "Name a number.", "Name an animal.")
-    ]
-    first = [Request(prompts[0], 10), Request(prompts[1], 10)]
-    second = [Request(prompts[0], 10), Request(prompts[1], 10)]
-    assert run(engine, *first) == run(engine, *second)
-
-
 def test_a_full_context_ends_one_answer_and_no_other(smollm2):
     with Engine(smollm2, context=64, slots=2, threads=1) as engine:
         full, alone = engine.answers([QUESTION + " Explain." * 4, "Say hi."], max_tokens=8)
@@ -233,13 +216,6 @@ def test_logits_are_those_of_each_position(engine):
     for length in (1, 64, len(tokens)):
         assert np.abs(engine.logits(tokens[:length])[-1] - logits[length - 1]).max() < 0.05 * logits.std()
     assert np.array_equal(logits, engine.logits(tokens))
-
-
-def test_logits_of_no_tokens_or_more_than_the_context_are_refused(engine):
-    for tokens in ([], [1] * 257, [-1]):
-        with pytest.raises(RequestError):
-            engine.logits(tokens)
-    assert engine.logits([1]).shape[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -279,14 +255,6 @@ def test_logprobs_are_those_of_the_logits(model, top):
             assert np.allclose([value for _, value in found.top], np.sort(expected)[::-1][:top], atol=1e-4)
 
 
-def test_the_probabilities_of_all_tokens_sum_to_one(tiny):
-    with Model(tiny) as model, Context(model, params()) as context:
-        (row,) = context.decode([Span(0, 0, (1, 2, 3), 1)])
-        every = context.logprob(row, 0, model.vocabulary_size).top
-    assert len({token for token, _ in every}) == model.vocabulary_size
-    assert abs(sum(np.exp(value) for _, value in every) - 1) < 1e-5
-
-
 @pytest.mark.parametrize("kv", KV_TYPES)
 def test_a_saved_sequence_gives_the_same_logits_in_another_slot_and_context(model, kv):
     """To the bit: the next token is computed in the same batch shape."""
@@ -299,16 +267,6 @@ def test_a_saved_sequence_gives_the_same_logits_in_another_slot_and_context(mode
         assert other.restore(1, state, len(WORDS))
         another = other.logits_row(*other.decode([Span(1, len(WORDS), (42,), 1)])).copy()
     assert np.array_equal(same, computed) and np.array_equal(another, computed)
-
-
-def test_a_prefix_of_a_saved_sequence_can_be_restored(model):
-    with Context(model, params()) as context:
-        context.decode([Span(0, 0, WORDS, 0)])
-        state = context.save(0)
-        context.clear(0, 4)
-        computed = context.logits_row(*context.decode([Span(0, 4, (42,), 1)])).copy()
-        assert context.restore(1, state, 4) and context.length(1) == 4
-        assert np.array_equal(context.logits_row(*context.decode([Span(1, 4, (42,), 1)])), computed)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 4, 12, 16, 100, -100, -1])
@@ -345,18 +303,6 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path, write_tiny):
             assert not context.restore(0, state, 100) and context.length(0) == 0
 
 
-def test_a_kv_cache_in_q8_0_takes_half_the_memory_and_agrees_with_f16(model):
-    logits, sizes = {}, {}
-    for kv in KV_TYPES:
-        with Context(model, params(kv=kv)) as context:
-            logits[kv] = context.logits_row(*context.decode([Span(0, 0, WORDS, 1)])).copy()
-            sizes[kv] = len(context.save(0))
-    assert sizes["q8_0"] < 0.6 * sizes["f16"]
-    difference = np.abs(logits["q8_0"] - logits["f16"]).max()
-    assert 0 < difference < 0.5 * logits["f16"].std()
-    assert logits["q8_0"].argmax() == logits["f16"].argmax()
-
-
 @pytest.mark.parametrize(
     "sizes",
     [
@@ -380,13 +326,6 @@ def test_params_out_of_range_are_refused(sizes):
 def test_a_context_longer_than_the_trained_one_is_refused(model):
     with pytest.raises(RequestError, match=r"8192 tokens .* not 8193"):
         Context(model, params(context=8193))
-
-
-def test_a_closed_model_is_refused(smollm2):
-    model = Model(smollm2)
-    model.close()
-    with pytest.raises(RequestError, match="closed"):
-        model.tokenize("a", special=False, bos=False)
 
 
 def test_names_of_control_tokens_are_text_unless_special(model):
@@ -483,8 +422,3 @@ def base_matrix(path, name):
 def test_an_adapter_that_does_not_fit_is_refused(tiny, lora, changes):
     with Model(tiny) as model, pytest.raises(AdapterError, match=r"adapter\.gguf: "):
         LoraAdapter(model, lora(**changes))
-
-
-def test_an_adapters_scale_must_be_a_number(tiny, lora):
-    with Model(tiny) as model, pytest.raises(AdapterError, match="scale"):
-        LoraAdapter(model, lora(), scale=float("inf"))

@@ -56,19 +56,6 @@ def test_answer_is_the_engines(http, smollm2_server):
     assert served["timings"]["decode_tokens_per_s"] > 0 < served["timings"]["first_token_s"]
 
 
-def test_calculator_can_be_disabled(http):
-    assert answer(http, question=PRODUCT, calculator=False)["verified"] is False
-
-
-def test_system_prompt_and_max_tokens(http, smollm2_server):
-    options = {"system": "Speak of pirates only.", "max_tokens": 5}
-    served, direct = (
-        answer(http, question="Hi", **options),
-        smollm2_server.service.engine.answer("Hi", **options),
-    )
-    assert (served["text"], served["stop_reason"]) == (direct.text, "length")
-
-
 def test_earlier_turns_are_the_conversation_of_the_engine(http, smollm2_server):
     turns = [{"question": "Hi", "answer": "Hello!"}, {"question": "1 + 1?", "answer": "1 + 1 = 2"}]
     served = answer(http, question="And 2 + 2?", turns=turns, system="Be brief.", max_tokens=8)
@@ -88,19 +75,6 @@ def test_turns_for_which_there_is_no_room_are_dropped_and_counted(http):
     (*_, (name, streamed)) = events(http, question="Why?", turns=turns, max_tokens=4)
     assert 0 < served["dropped_turns"] == streamed["dropped_turns"] < 20 and name == "answer"
     assert served["usage"]["prompt_tokens"] <= 512 - 4
-
-
-@pytest.mark.parametrize(
-    ("turns", "param"),
-    [
-        ([{"question": "a"}], "turns[0].answer"),
-        ([{"question": "a", "answer": 1}], "turns[0].answer"),
-        ([{"question": "a", "answer": "b"}] * 600, "turns"),
-    ],
-)
-def test_wrong_turns_are_refused_by_name(http, turns, param):
-    response = http.post("/v1/answer", json={"question": "a", "turns": turns})
-    assert (response.status_code, response.json()["error"]["param"]) == (422, param)
 
 
 @pytest.mark.parametrize("votes", [1, 3])
@@ -145,11 +119,6 @@ def test_vote_has_a_tally_and_is_reproducible(http):
     first = answer(http, question="What is 2 + 2?", votes=3, max_tokens=16)
     assert first["tally"]["asked"] == 3 and 1 <= first["tally"]["ended"] <= 3
     assert answer(http, question="What is 2 + 2?", votes=3, max_tokens=16)["text"] == first["text"]
-
-
-def test_vote_streams_only_the_answer(http):
-    ((name, data),) = events(http, question="What is 2 + 2?", votes=2, max_tokens=8)
-    assert name == "answer" and data["tally"]["asked"] == 2
 
 
 def test_disconnect_during_a_vote_frees_all_slots(smollm2_server):

@@ -174,13 +174,6 @@ def evaluate_sums(evaluate, server, rows, **options):
     return evaluate(SUMS, rows, "local-chat-completions", arguments, chat=True, **fields)
 
 
-def test_the_calculator_can_be_off(evaluate, smollm2_server, monkeypatch):
-    """A field of ours among the settings of a task reaches the server."""
-    requests = record_requests(smollm2_server.service.engine, monkeypatch)
-    evaluate_sums(evaluate, smollm2_server, [next(sums())], tokens=5, calculator="false")
-    assert [(request.calculator, request.max_tokens) for request in requests] == [(False, 5)]
-
-
 def test_the_accuracy_is_that_of_our_benchmark(evaluate, smollm2, tmp_path, monkeypatch):
     """The prompts have the same tokens; how an answer is read is the harness's own filter."""
     monkeypatch.setitem(PROMPTS, "2-shot", Prompt("2-shot", shots=SHOTS))
