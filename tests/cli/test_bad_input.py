@@ -805,21 +805,10 @@ COMMANDS = {
         f"{' '.join(command)} with an option that has no effect: {flags[0]}": ((*command, *flags), message)
         for command, flags, message in (
             (("convert", "BASE", "-o", "OUT/x.gguf"), ("--prefer", "speed"), "--prefer: requires --size"),
-            (("convert", "BASE", "-o", "OUT/x.gguf"), ("--together",), "--together: requires --size"),
             (
                 ("convert", "BASE", "-o", "OUT/x.gguf", "--importance", "MODEL"),
-                ("--effort", "quick"),
-                "--effort: --importance is given, so none is measured",
-            ),
-            (
-                ("convert", "BASE", "-o", "OUT/x.gguf"),
-                ("--effort", "quick"),
-                "--effort: requires --size, --calibration or --search-scales",
-            ),
-            (
-                ("convert", "BASE", "-o", "OUT/x.gguf", "--refine", "1"),
-                ("--effort", "nonsense"),
-                "--effort: requires --size, --calibration or --search-scales",
+                ("--calibration", "BASE/config.json"),
+                "--calibration: --importance is given, so none is measured",
             ),
             (("importance", "BASE", "--fetch"), ("--threads", "2"), "--fetch takes no other option"),
             (("web", "MODEL", "--out", "OUT/x"), ("--port", "0"), "--port: requires --serve"),
@@ -848,14 +837,9 @@ COMMANDS = {
                 "--threads: requires BASE and ADAPTED",
             ),
             (
-                ("tune", "MODEL", "--data", "BASE/config.json", "-o", "OUT/a"),
-                ("--kl", "1"),
-                "--kl: requires --score contrast",
-            ),
-            (
-                ("train", "BASE", "--data", "BASE/config.json", "-o", "OUT/a", "--method", "grpo"),
-                ("--epochs", "2"),
-                "--epochs: it is not for --method grpo",
+                ("train", "BASE", "--data", "BASE/config.json", "-o", "OUT/a"),
+                ("--kl", "0.1"),
+                "--kl: it is not for --method sft",
             ),
             (
                 ("train", "BASE", "--data", "BASE/config.json", "-o", "OUT/a"),
@@ -886,7 +870,6 @@ COMMANDS = {
         ("convert", "BASE", "-o", "OUT/x.gguf", "--importance", "MODEL", "--report", "MODEL"),
         "is an input of this command",
     ),
-    "a file of sums without a name": (("sums", "-o", "."), ".: is a folder, not a file"),
     "a port that is none": (
         ("bench", "clients", "http://127.0.0.1:99999"),
         "'http://127.0.0.1:99999': not of the form http://host:port",
@@ -916,18 +899,6 @@ COMMANDS = {
     "a file and a shape": (
         ("bench", "memory", "MODEL", "--shape", "llama-3.2-1b"),
         "give either MODEL or --shape",
-    ),
-    "a curve beside an unknown quantizer": (
-        ("bench", "curve", "BASE", "--with", "imatrix,gguf"),
-        "--with 'gguf': must be none, or some of imatrix, autoround",
-    ),
-    "a curve beside a missing file": (
-        ("bench", "curve", "BASE", "--with", "gptq-gguf=missing.gguf"),
-        "there is no file 'missing.gguf'",
-    ),
-    "a curve with questions that are missing": (
-        ("bench", "curve", "BASE", "--accuracy", "missing.jsonl"),
-        "missing.jsonl",
     ),
     "an unknown target": (("bench", "types", "--target", "gpu"), "--target 'gpu': must be wasm"),
     "threads of a page": (

@@ -7,7 +7,6 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from thirteen.files.hashing import file_sha256
 
 from ..commands import Commands
 
@@ -78,39 +77,20 @@ def test_a_plan_goes_by_the_costs_that_are_given(
     assert json.loads(planned.stdout)["prediction"]["decode_speed"] == pytest.approx(speed)
 
 
-def test_search_scales_changes_the_file_within_its_size(
+def test_a_thorough_effort_searches_scales_within_the_size(
     thirteen: Commands, made: tuple[Path, Path], tmp_path: Path
 ) -> None:
     model, importance = made
     options = ("--size", "9bpw", "--importance", importance, "--target", "x86", "--prefer", "quality")
     plain, searched = (
         thirteen("convert", model, *options, *more, "--output", tmp_path / "a.gguf", "--json")
-        for more in ((), ("--search-scales",))
+        for more in ((), ("--effort", "thorough"))
     )
     assert searched.status == 0, searched.stderr
     report = json.loads(searched.stdout)
     assert report["types"] == json.loads(plain.stdout)["types"]
     assert report["sha256"] != json.loads(plain.stdout)["sha256"]
     assert report["file_bytes"] <= report["prediction"]["budget_bytes"]
-
-
-def test_refine_tunes_the_planned_file_within_its_size(
-    thirteen: Commands, made: tuple[Path, Path], tmp_path: Path
-) -> None:
-    model, importance = made
-    (tmp_path / "texts.jsonl").write_text(2 * TEXT, "utf-8")
-    sized = ("--size", "9bpw", "--importance", importance, "--target", "x86", "--prefer", "quality")
-    options = (*sized, "--calibration", tmp_path / "texts.jsonl", "--refine", "0.05", "--threads", "1")
-    done = thirteen("convert", model, *options, "--output", tmp_path / "a.gguf", "--json")
-    assert done.status == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert (
-        report["file_bytes"] == (tmp_path / "a.gguf").stat().st_size <= report["prediction"]["budget_bytes"]
-    )
-    assert report["refine"]["divergence_after"] <= report["refine"]["divergence_before"]
-    assert report["sha256"] == report["refine"]["sha256"] == file_sha256(tmp_path / "a.gguf")
-    shown = thirteen("convert", model, *options, "--output", tmp_path / "b.gguf")
-    assert "nats on text that it did not learn from" in " ".join(shown.stdout.split())
 
 
 @pytest.mark.parametrize("name", ["llama", "llama untied"])

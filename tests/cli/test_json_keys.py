@@ -28,14 +28,13 @@ REPORTS = {
     "bench clients": "bench.speed.load_test.LoadTestReport",
     "bench cluster": "bench.speed.ray_scaling.RayScalingReport",
     "bench constrained": "bench.speed.constrained.ConstrainedReport",
-    "bench curve": "workflows.size_sweep.SizeSweepReport",
     "bench fidelity": "bench.fidelity.fidelity.FidelityReport",
     "bench latency": "bench.speed.latency.LatencyReport",
     "bench memory": "bench.memory.memory.MemoryUse",
     "bench memory --cap": "bench.memory.memory_limit.MemoryLimitReport",
     "bench peers": "bench.peers.peers.PeersReport",
     "bench sampler": "bench.speed.sampler_cost.SamplerReport",
-    "bench size": "bench.size.size.SizeReport",
+    "bench size": "bench.memory.size.SizeReport",
     "bench trust": "bench.speed.aa_test.AATestReport",
     "bench attention": "bench.speed.attention_sweep.AttentionReport",
     "bench tune-threads": "bench.speed.thread_sweep.ThreadsReport",
@@ -105,11 +104,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-ADAPTER = "smollm2-135m-gsm8k-13"
-TRAIN = shlex.split("--epochs 1 --batch-rows 8 --share 1 --max-tokens 64 --held-out 4 --threads 1")
+ADAPTER = "smollm2-135m-sums-13"
+TRAIN = shlex.split("--epochs 1 --batch-rows 8 --max-tokens 64 --held-out 4 --threads 1")
 TUNE = shlex.split(
     "--questions 4 --checks 4 --held-out 4 --population 4 --generations 1 --max-tokens 4 --context 128 "
-    "--slots 4 --check-every 1 --sigma 0.5 --threads 1"
+    "--check-every 1 --sigma 0.5 --threads 1"
 )
 
 
@@ -125,7 +124,6 @@ def test_printed_json_has_the_recorded_keys(base: Any, folder: Path, monkeypatch
         "ask": ("ask", model, "What is 2 + 2?", "--max-tokens", 4, "--threads", 1),
         "ask --votes": ("ask", model, "2?", "--votes", 2, "--max-tokens", 4, "--threads", 1),
         "batch": ("batch", rows, model, "--out", folder / "answers.jsonl", "--max-tokens", 4, "--threads", 1),
-        "sums": ("sums", "-o", folder / "sums", "--rows", 4, "--held-out", 4),
         "rollouts": (
             *("rollouts", model, "--questions", rows, "-o", folder / "rollouts.jsonl", "--limit", 4),
             *("--samples", 2, "--max-tokens", 4, "--threads", 1),

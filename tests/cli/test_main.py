@@ -141,11 +141,8 @@ def test_the_help_of_bench_peers_names_all_that_it_can_be_given(
     assert set(PACKAGES) <= set(re.findall(r"[\w-]+", output_of(thirteen("bench", "peers", "--help"))))
 
 
-@pytest.mark.parametrize("words", ["merge", "bench curve"])
-def test_a_vocabulary_of_automatic_size_is_offered_only_where_it_is_taken(
-    words: str, thirteen: Commands
-) -> None:
-    assert "N|FILE" in (text := output_of(thirteen(*words.split(), "--help")))
+def test_a_vocabulary_of_automatic_size_is_offered_only_where_it_is_taken(thirteen: Commands) -> None:
+    assert "N|FILE" in (text := output_of(thirteen("merge", "--help")))
     assert "auto:" not in text and "|auto" not in text
 
 

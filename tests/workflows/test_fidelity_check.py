@@ -20,8 +20,9 @@ from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.pipeline import convert
 from thirteen.errors import OutputError
 from thirteen.files.gguf.header import read_header
-from thirteen.workflows.comparison_models import comparison_models
-from thirteen.workflows.fidelity_check import POSITIONS
+from thirteen.workflows.conversion_inputs import ConversionInputs
+from thirteen.workflows.conversion_request import ConversionRequest
+from thirteen.workflows.fidelity_check import POSITIONS, check_fidelity
 
 from ..commands import Commands
 from ..convert.peft_adapters import save_random_adapter
@@ -123,7 +124,7 @@ def test_base_is_quantized_to_the_same_types_with_the_same_importance(
     shipped, measured = Path(report["output"]), report["fidelity"]["files"]["shipped_base"]["sha256"]
     assert measured == convert(base, other, quantization=shipped, importance=importance).sha256
     assert measured != convert(base, other, quantization=shipped).sha256
-    report = converted(base, "--adapter", adapter, "--importance", importance, *size, "--search-scales")
+    report = converted(base, "--adapter", adapter, "--importance", importance, *size, "--effort", "thorough")
     shipped, searched = Path(report["output"]), report["fidelity"]["files"]["shipped_base"]["sha256"]
     expected = convert(base, other, quantization=shipped, importance=importance, search_scales=True)
     assert searched == expected.sha256 != measured
@@ -227,8 +228,10 @@ def test_the_models_need_the_space_of_the_whole_vocabulary(
     metadata_bytes = few.file_bytes - sum(tensor.nbytes for tensor in few.tensors.values())
     usage = shutil.disk_usage(cache)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000))
-    with pytest.raises(OutputError) as error, comparison_models(conversion, base("llama"), vocabulary=kept):
-        pass
+    request = ConversionRequest(base=str(base("llama")))
+    inputs = ConversionInputs(request, base("llama"), None, "Q8_0", None, kept, ())
+    with pytest.raises(OutputError) as error:
+        check_fidelity(conversion, inputs)
     match = re.search(r"needs ([\d,]+) bytes of scratch space", str(error.value))
     assert match and int(match[1].replace(",", "")) == 2 * full.weights + metadata_bytes
     assert few.weights < full.weights
@@ -256,7 +259,7 @@ def test_ctrl_c_during_the_measurement_leaves_only_the_output(
     """While the first model is written, and while all models are loaded."""
     target = tmp_path / "model.gguf"
     command = [sys.executable, "-m", "thirteen", "convert", "embedded", "--threads", "1", "-o", target]
-    command += ["--adapter", "smollm2-135m-gsm8k-13", "--type", "Q4_0"]
+    command += ["--adapter", "smollm2-135m-sums-13", "--type", "Q4_0"]
     # SIGINT is ignored in background jobs.
     reset_sigint = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=reset_sigint) as running:  # noqa: PLW1509

@@ -10,7 +10,6 @@ from peft import LoraConfig
 from thirteen.bench.fidelity.fidelity import FidelityReport, fidelity_summary, fidelity_table, run_fidelity
 from thirteen.bench.fidelity.model_roles import model_sources
 from thirteen.bench.fidelity.token_map import TokenMap
-from thirteen.bench.size.kl_curve import CurveEntry, run_curve
 from thirteen.convert.pipeline import convert
 from thirteen.errors import ModelFileError
 from thirteen.files.gguf.header import read_header
@@ -122,15 +121,6 @@ def test_the_effect_of_an_adapter_is_that_on_kept_tokens(files: dict[str, Path],
     summary = fidelity_summary(report)
     assert summary["tokens kept"] == "262 of 272"
     assert fidelity_table(report).row_count > 8
-
-
-def test_a_curve_has_files_of_both_kinds(files: dict[str, Path], report: FidelityReport) -> None:
-    entries = [CurveEntry("planned", name, files[name]) for name in ("full", "full-trimmed-F32")]
-    curve = run_curve(files["full"], entries, data=files["texts"], threads=1)
-    trimmed, full = curve.points
-    assert full.vocabulary is None and full.kl == 0
-    assert trimmed.vocabulary == report.vocabulary
-    assert trimmed.divergence == report.merged.divergence
 
 
 def test_two_trimmed_files_are_compared_by_their_original_ids(

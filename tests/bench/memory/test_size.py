@@ -1,16 +1,15 @@
-"""Sizes by tensor and group, and stock sizes equal to what llama.cpp's quantizer makes."""
+"""Sizes by tensor and group, and the size that a file was planned for."""
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 
 import gguf
 import pytest
 from rich.console import Console
-from thirteen.bench.peers.llama_quantize import StockFormat, quantize_stock
-from thirteen.bench.size.size import SizeReport, run_size, size_table
+from thirteen.bench.memory.size import SizeReport, run_size, size_table
 from thirteen.convert.pipeline import convert
 from thirteen.errors import ModelFileError
 from thirteen.files.gguf.header import read_header
@@ -19,16 +18,9 @@ from ...runtime.conftest import write_gguf
 
 
 @pytest.fixture(scope="module")
-def full(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("full") / "full.gguf"
-    convert(base("llama wide"), path, quantization="F32")
-    return path
-
-
-@pytest.fixture(scope="module")
-def mixed(full: Path) -> Path:
-    path = full.with_name("mixed.gguf")
-    quantize_stock(full, path, StockFormat("mix", "Q4_K_M"), threads=1)
+def mixed(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("mixed") / "mixed.gguf"
+    convert(base("llama wide"), path, quantization="Q4_K")
     return path
 
 
@@ -72,37 +64,6 @@ def test_tensors_and_types_equal_those_of_the_gguf_package(report: SizeReport, m
 
 
 @pytest.mark.parametrize(
-    "stock",
-    [
-        StockFormat("mix", "Q4_K_M"),
-        StockFormat("mix", "Q3_K_L"),
-        StockFormat("uniform", "Q5_0"),
-        StockFormat("uniform", "Q6_K"),
-    ],
-    ids=lambda stock: f"{stock.kind} {stock.name}",
-)
-def test_a_stock_size_equals_the_file_that_the_quantizer_makes(
-    report: SizeReport, full: Path, tmp_path: Path, stock: StockFormat
-) -> None:
-    """The size follows from the quantized file's shapes alone; both files have the same metadata."""
-    target = tmp_path / "stock.gguf"
-    quantize_stock(full, target, stock, threads=1)
-    (size,) = (size for size in report.stock if (size.kind, size.name) == (stock.kind, stock.name))
-    assert size.file_bytes == target.stat().st_size
-    assert size.ratio == pytest.approx(report.file_bytes / target.stat().st_size)
-
-
-def test_stock_sizes_do_not_depend_on_the_types_of_the_file(report: SizeReport, full: Path) -> None:
-    def stock_bytes(report: SizeReport) -> dict[str, int]:
-        return {f"{one.kind} {one.name}": one.file_bytes for one in report.stock}
-
-    from_full, from_mixed = stock_bytes(run_size(full)), stock_bytes(report)
-    differences = {from_full[name] - from_mixed[name] for name in from_mixed}
-    assert len(differences) == 1, "only the metadata differ"
-    assert len(from_mixed) == 35
-
-
-@pytest.mark.parametrize(
     ("requested", "nbytes"),
     [("600KB, speed, x86", 600_000), ("572KiB, quality, arm", 572 << 10), ("32bpw, any", None)],
 )
@@ -125,17 +86,10 @@ def test_a_file_without_a_target_size_has_no_budget(tmp_path: Path, requested: s
     assert "bytes requested" not in printed(report)
 
 
-def test_the_tables_show_groups_types_and_stock_files(report: SizeReport) -> None:
+def test_the_table_shows_groups_and_types(report: SizeReport) -> None:
     text = printed(report)
-    for expected in ("mixed.gguf", "ffn_down", "vectors", "metadata", "Q4_K", "Q4_K_M, mix", "1.000"):
+    for expected in ("mixed.gguf", "ffn_down", "vectors", "metadata", "Q4_K"):
         assert expected in text
-
-
-def test_stock_files_of_other_sizes_are_not_said_to_be_similar(report: SizeReport) -> None:
-    assert "of these tensors, of similar size" in printed(report)
-    far = tuple(replace(stock, ratio=2.0) for stock in report.stock)
-    text = printed(replace(report, stock=far))
-    assert "of these tensors; none is of similar size" in text and far[0].label in text
 
 
 def test_the_report_is_json_serializable(report: SizeReport) -> None:
