@@ -5,8 +5,7 @@ from functools import partial
 
 from pydantic import BaseModel
 
-from ..json_lines_stream import JSON_LINES_TYPE
-from ..sse import EVENT_STREAM_TYPE
+from ..streams import EVENT_STREAM_TYPE, JSON_LINES_TYPE
 from . import ollama_models, request_models, response_models, responses_models
 from .request_models import RequestBody
 

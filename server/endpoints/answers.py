@@ -19,7 +19,7 @@ from ..api.operations import ANSWER_OPERATIONS
 from ..api.request_models import AnswerRequest, CheckRequest
 from ..engine_service import Prompt, collect_answers, collect_vote, ensure_completed, stream_pieces
 from ..fair_turns import FairTurns
-from ..sse import EventStream, format_event
+from ..streams import event_stream, format_event
 from .endpoints import Endpoints, client_of
 
 
@@ -64,10 +64,10 @@ class AnswerEndpoints(Endpoints):
         if body.votes > 1:
             vote = MajorityVote(handles)
             if body.stream:
-                return EventStream(self._vote_events(asked, formatter, vote), handles, "error")
+                return event_stream(self._vote_events(asked, formatter, vote), handles, "error")
             return self._answer_response(asked, formatter, await collect_vote(request, vote))
         if body.stream:
-            return EventStream(self._answer_events(asked, formatter, handles[0]), handles, "error")
+            return event_stream(self._answer_events(asked, formatter, handles[0]), handles, "error")
         await collect_answers(request, handles)
         return self._answer_response(asked, formatter, handles[0].answer())
 

@@ -19,7 +19,7 @@ from ..api.ollama_models import OllamaChatRequest, OllamaGenerateRequest, Ollama
 from ..api.openai_api import Source
 from ..api.operations import OLLAMA_OPERATIONS
 from ..engine_service import collect_answers, stream_pieces
-from ..json_lines_stream import JsonLinesStream, format_line
+from ..streams import format_line, json_lines_stream
 from .endpoints import Endpoints, client_of
 
 _NEVER = "9999-12-31T23:59:59Z"
@@ -128,7 +128,7 @@ class OllamaEndpoints(Endpoints):
 
         handles = await self._submit(request, 1, prepare)
         if body.stream:
-            return JsonLinesStream(self._lines(name, messages, handles[0], content), handles)
+            return json_lines_stream(self._lines(name, messages, handles[0], content), handles)
         await collect_answers(request, handles)
         answer = handles[0].answer()
         self.service.log_answers(messages, [answer])

@@ -22,7 +22,7 @@ from ..api.request_models import ChatRequest, CompletionRequest
 from ..api.tool_calls import ToolUse, check_tools
 from ..engine_service import Prompt, collect_answers, merge_streams
 from ..http_errors import HttpError
-from ..sse import DONE_EVENT, EventStream, format_event
+from ..streams import DONE_EVENT, event_stream, format_event
 from .endpoints import Endpoints, client_of
 
 
@@ -145,7 +145,7 @@ class OpenAiEndpoints(Endpoints):
         """Response of both endpoints, whole or streamed."""
         if body.stream:
             include_usage = body.stream_options is not None and body.stream_options.include_usage
-            return EventStream(self._chunk_events(prompt, formatter, handles, include_usage), handles)
+            return event_stream(self._chunk_events(prompt, formatter, handles, include_usage), handles)
         return await self._whole_response(prompt, formatter, await collect_answers(request, handles))
 
     async def _whole_response(

@@ -19,7 +19,7 @@ from ..api.responses_models import ResponseRequest
 from ..engine_service import collect_answers, stream_pieces
 from ..http_errors import HttpError
 from ..response_store import ResponseStore, StoredResponse
-from ..sse import EventStream, format_event
+from ..streams import event_stream, format_event
 from .endpoints import Endpoints, client_of
 
 
@@ -64,7 +64,7 @@ class ResponsesEndpoints(Endpoints):
 
         handles = await self._submit(request, 1, prepare)
         if body.stream:
-            return EventStream(self._events(turn, handles[0]), handles, "error")
+            return event_stream(self._events(turn, handles[0]), handles, "error")
         await collect_answers(request, handles)
         answer = handles[0].answer()
         response = turn.formatter.response(answer)

@@ -17,7 +17,7 @@ from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
 from thirteen.runtime.engine.handle import Piece
 from thirteen.runtime.request import StopReason, Timings, Usage
 from thirteen.server.api.answer_api import AnswerFormatter
-from thirteen.server.sse import format_event
+from thirteen.server.streams import format_event
 from thirteen.web.static_files import page_routes
 
 USAGE = Usage(prompt_tokens=49, completion_tokens=25, cached_tokens=12, sampled_tokens=22)

@@ -1,6 +1,8 @@
-"""Response that is sent while its answers are generated."""
+"""Responses that are sent while their answers are generated: server-sent events, and lines of JSON."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -8,7 +10,24 @@ from starlette.types import Receive, Scope, Send
 from ..runtime.engine.handle import Handle
 from .http_errors import HttpError, to_http_error
 
+EVENT_STREAM_TYPE = "text/event-stream"
+JSON_LINES_TYPE = "application/x-ndjson"
+DONE_EVENT = "data: [DONE]\n\n"
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # no buffering in proxies
+
+
+def format_event(data: Any, name: str = "") -> str:
+    """Format JSON data as a server-sent event, with an optional event name."""
+    return f"event: {name}\ndata: {_dumps(data)}\n\n" if name else f"data: {_dumps(data)}\n\n"
+
+
+def format_line(data: Mapping[str, Any]) -> str:
+    """Format an object as a line."""
+    return f"{_dumps(data)}\n"
+
+
+def _dumps(data: Any) -> str:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
 
 class AnswerStream(StreamingResponse):
@@ -40,6 +59,18 @@ class AnswerStream(StreamingResponse):
         finally:
             for handle in self._handles:
                 handle.abort()
+
+
+def event_stream(events: AsyncIterator[str], handles: Sequence[Handle], error_name: str = "") -> AnswerStream:
+    """Stream of formatted events; `error_name` is the event name of an error, if any."""
+    return AnswerStream(
+        events, handles, EVENT_STREAM_TYPE, lambda error: format_event(error.body, error_name)
+    )
+
+
+def json_lines_stream(lines: AsyncIterator[str], handles: Sequence[Handle]) -> AnswerStream:
+    """Stream of formatted lines; an error is the last of them."""
+    return AnswerStream(lines, handles, JSON_LINES_TYPE, lambda error: format_line(error.short_body))
 
 
 async def _with_error(
