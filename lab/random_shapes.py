@@ -3,7 +3,8 @@
 python lab/random_shapes.py NAME TYPES OUTPUT.gguf
 
 NAME is that of a base in the catalogue. TYPES is one type for all matrices, two for layers and embedding
-(Q4_K/Q6_K), a mix of llama.cpp's (Q4_K_M), a plan (thirteen plan --json), or a GGUF of these shapes.
+(Q4_K/Q6_K), a plan (thirteen plan --json), or a GGUF of these shapes. For one of llama.cpp's mixes, write F16
+and quantize it with lab/llama_quantize.py.
 """
 
 import sys
@@ -14,7 +15,6 @@ from gguf import GGML_QUANT_SIZES
 from thirteen.bench.speed.random_model import write_planned_model
 from thirteen.convert.source.architecture import ROPE_FACTORS, Architecture, from_config, tensor_specs
 from thirteen.convert.tensors import (
-    GGML_TYPES,
     TensorPlan,
     TensorSpec,
     parse_type,
@@ -27,11 +27,7 @@ from thirteen.files.gguf.header import MAGIC, read_header
 from thirteen.files.hashing import file_sha256
 from thirteen.files.json_file import read_json
 from thirteen.files.output import check_target
-from thirteen.files.temporary_folder import temporary_folder
-from thirteen.lab.llama_quantize import MIXES, StockFormat, tensor_types
 from thirteen.models.catalogue import catalogue
-
-_MIXES = {stock.name for stock in MIXES} - GGML_TYPES.keys()  # a name of both is a type, as everywhere else
 
 
 def write_shape_model(name: str, types: str, output: Path) -> str:
@@ -40,8 +36,7 @@ def write_shape_model(name: str, types: str, output: Path) -> str:
     Args:
         name: name of the base in the catalogue.
         types: types of the matrices: a type as for `thirteen convert --type`; `LAYERS/EMBEDDING`, two types;
-            one of llama.cpp's mixes, such as Q4_K_M; the path of the output of `thirteen plan --json`; or the
-            path of a GGUF with the same tensors.
+            the path of the output of `thirteen plan --json`; or the path of a GGUF with the same tensors.
         output: the GGUF to write.
 
     Returns:
@@ -49,7 +44,7 @@ def write_shape_model(name: str, types: str, output: Path) -> str:
 
     Raises:
         DownloadError: the catalogue has no such base.
-        OutputError: the type or mix does not exist, the plan is not one or does not fit the base, or the file
+        OutputError: the type does not exist, the plan is not one or does not fit the base, or the file
             cannot be written.
         ModelFileError: the GGUF given as `types` is damaged or has other shapes.
     """
@@ -64,8 +59,6 @@ def _plans(architecture: Architecture, types: str) -> Sequence[TensorPlan]:
     specs, path = list(tensor_specs(architecture).values()), Path(types)
     if path.is_file():
         return _plans_from_file(specs, path)
-    if types.upper() in _MIXES:
-        return _plans_of_mix(architecture, specs, types.upper())
     layers, _, embedding = types.partition("/")
     in_layers = [spec for spec in specs if spec.target.startswith("blk.")]
     others = [spec for spec in specs if not spec.target.startswith("blk.")]
@@ -73,15 +66,6 @@ def _plans(architecture: Architecture, types: str) -> Sequence[TensorPlan]:
         *plan_uniform(in_layers, parse_type(layers)),
         *plan_uniform(others, parse_type(embedding or layers)),
     ]
-
-
-def _plans_of_mix(architecture: Architecture, specs: Sequence[TensorSpec], mix: str) -> Sequence[TensorPlan]:
-    """Plan the types that llama.cpp's quantizer chooses, which needs a file to look at."""
-    with temporary_folder("shapes") as folder:
-        model = folder / "model.gguf"
-        write_planned_model(model, architecture, plan_uniform(specs, parse_type("Q4_0")))
-        types = tensor_types(read_header(model), StockFormat("mix", mix))
-    return [plan_tensor(spec, types[spec.target]) for spec in specs]
 
 
 def _plans_from_file(specs: Sequence[TensorSpec], path: Path) -> Sequence[TensorPlan]:

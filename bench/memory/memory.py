@@ -1,13 +1,13 @@
 """Load time, resident memory and energy of a model, measured in a fresh process.
 
-`python -m thirteen.bench.memory.memory FILE.gguf` prints the figures as JSON. In a shared process a second
-model would reuse the memory that the first one freed.
+`python -m thirteen.bench.memory.memory WORKLOAD FILE.gguf` prints the figures as JSON. In a shared process a
+second model would reuse the memory that the first one freed.
 """
 
-import argparse
+import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -79,11 +79,9 @@ def measure_memory(model: Path, adapter: Path | None, workload: Workload) -> Mem
         ThirteenError: load_engine() raises it for the same files.
         ModelFileError: the process died, for example because memory ran out.
     """
-    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(workload).items()]
-    arguments += [] if adapter is None else [f"--adapter={adapter}"]
     outcome = run_in_subprocess(
         __name__,
-        [*arguments, "--", str(model)],
+        [json.dumps(asdict(workload)), str(model), *([str(adapter)] if adapter else [])],
         lambda status, last: ModelFileError(
             f"{model}: the memory measurement ended with exit status {status}: {last}"
         ),
@@ -178,18 +176,13 @@ def memory_rows(memory: MemoryUse) -> Iterator[tuple[str, str]]:
     )
 
 
-def main() -> int:
-    """Measure the model given on the command line; errors are JSON too, with exit status 2."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path, metavar="FILE.gguf")
-    parser.add_argument("--adapter", type=Path)
-    for field in fields(Workload):
-        option = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(option, type=int, default=argparse.SUPPRESS)
-    options = vars(parser.parse_args())
-    model, adapter = options.pop("model"), options.pop("adapter")
-    return print_outcome(lambda: asdict(_measure_in_worker(model, adapter, Workload(**options))))
+def main(workload: str, model: str, adapter: str | None = None) -> int:
+    """Measure a model with a workload in JSON; errors are JSON too, with exit status 2."""
+    work = Workload(**json.loads(workload))
+    return print_outcome(
+        lambda: asdict(_measure_in_worker(Path(model), Path(adapter) if adapter else None, work))
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -116,12 +116,15 @@ def test_an_iteration_longer_than_the_context_is_refused(tiny):
         measure_memory(tiny, None, Workload(prompt_tokens=300, decode_tokens=1, threads=1))
 
 
+WORK = '{"prompt_tokens": 3, "decode_tokens": 1, "threads": 1}'
+
+
 def test_the_command_prints_one_json_object(tiny, not_a_model, lora):
     def run(*arguments):
-        command = [sys.executable, "-m", "thirteen.bench.memory.memory", "--threads=1", *map(str, arguments)]
+        command = [sys.executable, "-m", "thirteen.bench.memory.memory", WORK, *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    done = run("--prompt-tokens=3", "--decode-tokens=1", f"--adapter={lora}", tiny)
+    done = run(tiny, lora)
     assert (done.returncode, done.stderr) == (0, "")
     assert set(json.loads(done.stdout)) == {field.name for field in fields(MemoryUse)}
     failed = run(not_a_model)
