@@ -65,9 +65,6 @@ NamedAdapters = Annotated[
 ]
 Lora = Annotated[Path | None, typer.Option(help="GGUF LoRA to apply to the adapted model at run time.")]
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file.")]
-ModelOrShapeArgument = Annotated[
-    Path | None, typer.Argument(metavar="MODEL", help="GGUF file, unless --shape is given.")
-]
 ModelOrAdaptedArgument = Annotated[
     Path | None,
     typer.Argument(
@@ -81,10 +78,6 @@ AnsweringModelArgument = Annotated[
         metavar="MODEL",
         help="GGUF that answers, catalogue name or hub id. Default: the embedded model without an adapter.",
     ),
-]
-ModelOrBaseArgument = Annotated[
-    Path | None,
-    typer.Argument(metavar="MODEL", help="GGUF file. Default: the embedded model without an adapter."),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="GGUF to write.")]
 AdapterOutput = Annotated[
@@ -187,28 +180,17 @@ Workers = Annotated[
 ]
 
 # Measurements.
-Shape = Annotated[
-    str | None, typer.Option("--shape", help="Use random weights with the shapes of this catalogue base.")
-]
-Types = Annotated[
-    str,
-    typer.Option(
-        "--types",
-        help="Types of the random weights: a type, LAYERS/EMBEDDING, a llama.cpp mix such as Q4_K_M, a plan "
-        "(thirteen plan --json), or a GGUF of that shape.",
-    ),
-]
-Rounds = Annotated[
-    int | None, typer.Option(min=8, help="Rounds of four runs, two of each model. Default: 8.")
-]
-Lengths = Annotated[str, typer.Option(help="Also measure at these prompt lengths: 128,512,1024.")]
 PromptTokens = Annotated[int, typer.Option(min=1, help="Tokens to prefill.")]
-DecodeTokens = Annotated[int, typer.Option(min=2, help="Tokens to decode.")]
 Texts = Annotated[Path | None, typer.Option(help="Texts as JSON lines. Default: the built-in ones.")]
 Positions = Annotated[int, typer.Option(min=1, help="Maximum positions to compare.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Maximum questions, spread evenly over the set.")]
 Timed = Annotated[
-    int, typer.Option(min=0, help="Questions to ask one at a time, for the time to a right answer; 0: none.")
+    int,
+    typer.Option(
+        min=0,
+        help="Questions to ask one at a time, for the time to a right answer; 0: none.",
+        rich_help_panel=ADVANCED,
+    ),
 ]
 
 

@@ -7,6 +7,7 @@ import typer
 
 from .. import options
 from ..console import labelled_progress_bar, progress_bar, show_report
+from ..help_sections import ADVANCED, SectionedCommand
 
 app = typer.Typer()
 
@@ -41,7 +42,11 @@ def bench_fidelity(
     show_report(as_json, report, fidelity_table)
 
 
-@app.command("accuracy", epilog=options.example("bench accuracy adapted.gguf --base base.gguf --data gsm8k"))
+@app.command(
+    "accuracy",
+    cls=SectionedCommand,
+    epilog=options.example("bench accuracy adapted.gguf --base base.gguf --data gsm8k"),
+)
 def bench_accuracy(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file, catalogue name or hub id.")],
     data: Annotated[
@@ -57,7 +62,9 @@ def bench_accuracy(
         ),
     ] = None,
     adapter: options.ModelAdapter = None,
-    prompt: Annotated[str, typer.Option(help="Prompt format: zero-shot, refined or 8-shot.")] = "zero-shot",
+    prompt: Annotated[
+        str, typer.Option(help="Prompt format: zero-shot, refined or 8-shot.", rich_help_panel=ADVANCED)
+    ] = "zero-shot",
     votes: options.Votes = 1,
     temperature: options.Temperature = 0.0,
     seed: options.Seed = 0,
@@ -66,7 +73,10 @@ def bench_accuracy(
     limit: options.Limit = None,
     timed: options.Timed = 16,
     records: Annotated[
-        Path | None, typer.Option(help="Folder for the record of each question. Default: in the cache.")
+        Path | None,
+        typer.Option(
+            help="Folder for the record of each question. Default: in the cache.", rich_help_panel=ADVANCED
+        ),
     ] = None,
     ray: options.Ray = None,
     ray_insecure: options.RayInsecure = False,

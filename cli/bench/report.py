@@ -9,6 +9,7 @@ import typer
 from ...errors import RequestError
 from .. import options
 from ..console import show_fields, stage_bars
+from ..help_sections import ADVANCED, SectionedCommand
 
 # Options that shape a measurement, by the option that reads it from a file instead.
 _RUN_BY = {"accuracy": ("data", "limit"), "fidelity": ("reference",), "peers": ("with_peers",)}
@@ -16,7 +17,9 @@ _RUN_BY = {"accuracy": ("data", "limit"), "fidelity": ("reference",), "peers": (
 app = typer.Typer()
 
 
-@app.command("report", epilog=options.example("bench report base.gguf adapted.gguf --out report"))
+@app.command(
+    "report", cls=SectionedCommand, epilog=options.example("bench report base.gguf adapted.gguf --out report")
+)
 def bench_report(
     ctx: typer.Context,
     base: Annotated[Path | None, typer.Argument(metavar="BASE", help="Unadapted GGUF.")] = None,
@@ -35,7 +38,9 @@ def bench_report(
     reference: Annotated[
         Path | None, typer.Option(help="Also measure fidelity to this adapted model in high precision.")
     ] = None,
-    with_peers: Annotated[bool, typer.Option("--with-peers", help="Also measure other programs.")] = False,
+    with_peers: Annotated[
+        bool, typer.Option("--with-peers", help="Also measure other programs.", rich_help_panel=ADVANCED)
+    ] = False,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:

@@ -16,6 +16,7 @@ Keep = Annotated[bool, typer.Option(help="Save the result as the default of all 
 
 @app.command("latency", epilog=options.example("bench latency base.gguf adapted.gguf --json"))
 def bench_latency(
+    ctx: typer.Context,
     base: Annotated[Path, typer.Argument(metavar="BASE", help="Unadapted GGUF.")],
     adapted: Annotated[
         Path, typer.Argument(metavar="ADAPTED", help="Adapted GGUF, or the unadapted one with --adapter.")
@@ -40,6 +41,8 @@ def bench_latency(
     from ...bench.speed.latency import latency_table, run_latency
     from ...bench.speed.questions import QUESTIONS, QuestionShape
 
+    if prompt_tokens is None:
+        options.refuse_given(ctx, ("decode_tokens",), "requires --prompt-tokens")
     questions = (QuestionShape(prompt_tokens, 1 + decode_tokens),) if prompt_tokens else QUESTIONS
     with progress_bar("latency") as progress:
         options.probe_files(base)

@@ -36,7 +36,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "fidelity reference shipped --base base --shipped-base shipped_base --data questions --tokens 4",
         "accuracy adapted --base base --data questions --timed 0 --max-tokens 2",
         pytest.param(
-            "latency base adapted --synthetic --prompt-tokens 2 --decode-tokens 2 --rounds 8",
+            "latency base adapted --prompt-tokens 2 --decode-tokens 2 --rounds 8",
             marks=pytest.mark.slow,
         ),
     ],

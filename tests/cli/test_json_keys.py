@@ -25,19 +25,11 @@ RECORD = Path(__file__).parents[1] / "data" / "json_keys.json"
 REPORTS = {
     "adapter check": "workflows.adapter_check.AdapterCheck",
     "bench accuracy": "bench.accuracy.accuracy.AccuracyReport",
-    "bench clients": "bench.speed.load_test.LoadTestReport",
-    "bench cluster": "bench.speed.ray_scaling.RayScalingReport",
-    "bench constrained": "bench.speed.constrained.ConstrainedReport",
     "bench fidelity": "bench.fidelity.fidelity.FidelityReport",
     "bench latency": "bench.speed.latency.LatencyReport",
     "bench memory": "bench.memory.memory.MemoryUse",
-    "bench memory --cap": "bench.memory.memory_limit.MemoryLimitReport",
     "bench peers": "bench.peers.peers.PeersReport",
-    "bench sampler": "bench.speed.sampler_cost.SamplerReport",
     "bench size": "bench.memory.size.SizeReport",
-    "bench trust": "bench.speed.aa_test.AATestReport",
-    "bench attention": "bench.speed.attention_sweep.AttentionReport",
-    "bench tune-threads": "bench.speed.thread_sweep.ThreadsReport",
     "bench tune": "bench.speed.engine_tuning.EngineTuning",
     "bench types": "bench.speed.type_costs.TypesReport",
     "demo": "workflows.demo.DemoReport",
@@ -143,7 +135,6 @@ def test_printed_json_has_the_recorded_keys(base: Any, folder: Path, monkeypatch
         "adapter basis": ("adapter", "basis", model, "--name", "tiny", "-o", basis),
         "tune": ("tune", model, "--data", rows, "-o", folder / "tuned", "--base", tiny, *TUNE),
         "adapter encode": ("adapter", "encode", folder / "numbers", "--basis", basis),
-        "bench shape": ("bench", "shape", "smollm2-135m", "-o", folder / "shape.gguf", "--types", "Q4_0"),
     }
     with Commands() as thirteen:
         for command, words in lines.items():

@@ -287,7 +287,6 @@ def test_bench_latency_prints_a_table_or_json(thirteen: Commands, model: Path) -
         "latency",
         model,
         model,
-        "--synthetic",
         "--rounds",
         "8",
         "--prompt-tokens",
