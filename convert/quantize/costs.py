@@ -5,7 +5,7 @@ token embedding, which is far longer. llama.cpp may repack either for the proces
 also has the cost of a prompt's token in the layers; the output matrix is computed for the last of them only.
 
 `x86.json`, for processors with AVX2, and `x86-avx512.json` were measured by `thirteen bench types`.
-`wasm.json` was measured by `thirteen bench types --target wasm`, in a browser; there, Q4_0, Q5_0, IQ4_NL and
+`wasm.json` was measured by `lab/wasm_types.py`, in a browser; there, Q4_0, Q5_0, IQ4_NL and
 MXFP4 cost what Q8_0 does, because the page rewrites them. It is no part of "any": its kernels are others, and
 would make types costly in plans for processors that are quick there.
 `arm.json` was derived: no Arm processor was at hand, and an emulator's times say nothing. It rests on the

@@ -2,7 +2,7 @@
 
 The parts that llama.cpp allocates are computed as it computes them, from the shapes. The parts that grow with
 use (Python, its libraries, the tables of the vocabulary) were measured on Linux with Python 3.11;
-`thirteen bench memory --cap` measures the total again on any machine.
+`lab/memory_limit.py` measures the total again on any machine.
 
 Layers on a GPU do not lower the estimate. The GPU of a laptop mostly uses the same memory, and llama.cpp maps
 the whole file in any case. The memory of a GPU that has its own is not checked.
