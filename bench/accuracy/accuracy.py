@@ -22,8 +22,7 @@ from .answer_time import AnsweredQuestion, AnswerTimes, describe_times, summariz
 from .datasets import QuestionSet
 from .eval_log import EvalLog, Outcome, QuestionRecord
 from .evaluate import evaluate
-from .prompt_settings import PromptSettings
-from .run_config import RunConfig
+from .run_config import PromptSettings, RunConfig
 from .timed_answers import TimedAnswers, read_or_time, time_answers
 
 SIGNIFICANCE_LEVEL = 0.05

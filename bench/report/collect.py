@@ -11,7 +11,7 @@ from ...files.progress import Stage, no_progress
 from ...runtime.threads import default_threads, physical_cores
 from ..accuracy.accuracy import AccuracyReport, run_accuracy
 from ..accuracy.datasets import QuestionSet, load_question_set
-from ..accuracy.prompt_settings import PromptSettings
+from ..accuracy.run_config import PromptSettings
 from ..fidelity.fidelity import FidelityReport, run_fidelity
 from ..fidelity.model_roles import model_sources
 from ..harness.from_json import read_report

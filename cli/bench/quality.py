@@ -91,7 +91,7 @@ def bench_accuracy(
     """
     from ...bench.accuracy.accuracy import accuracy_table, run_accuracy
     from ...bench.accuracy.datasets import load_question_set
-    from ...bench.accuracy.prompt_settings import PromptSettings
+    from ...bench.accuracy.run_config import PromptSettings
     from ...runtime.request import Sampling
     from ...runtime.threads import default_threads
 

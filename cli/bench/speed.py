@@ -7,7 +7,6 @@ import typer
 
 from .. import options
 from ..console import note, progress_bar, show_report
-from .inputs import threads_or_cores
 
 app = typer.Typer()
 
@@ -88,9 +87,10 @@ def bench_peers(
     """
     from ...bench.peers.peer import PeerWorkload
     from ...bench.peers.peers import peers_table, run_peers
+    from ...runtime.threads import physical_cores
 
     work = PeerWorkload(
-        threads_or_cores(threads),
+        threads or physical_cores(),
         prompt_tokens=prompt_tokens,
         decode_tokens=decode_tokens,
         depth=1 if synthetic else prompt_tokens,
@@ -119,9 +119,10 @@ def bench_memory(
     """
     from ...bench.harness.workload import Workload
     from ...bench.memory.memory import measure_memory, memory_table
+    from ...runtime.threads import physical_cores
 
     options.probe_files(model, adapter)
-    work = Workload(prompt_tokens, decode_tokens, threads_or_cores(threads))
+    work = Workload(prompt_tokens, decode_tokens, threads or physical_cores())
     memory = measure_memory(model, adapter, work)
     show_report(as_json, memory, lambda memory: memory_table(memory, model))
 

@@ -21,9 +21,8 @@ from thirteen.bench.accuracy.accuracy_metrics import group_p_value, pair_scores,
 from thirteen.bench.accuracy.datasets import load_question_set
 from thirteen.bench.accuracy.eval_log import Outcome, QuestionRecord, Sample
 from thirteen.bench.accuracy.evaluate import grade
-from thirteen.bench.accuracy.prompt_settings import PromptSettings
 from thirteen.bench.accuracy.prompts import PROMPTS
-from thirteen.bench.accuracy.run_config import RunConfig
+from thirteen.bench.accuracy.run_config import PromptSettings, RunConfig
 from thirteen.errors import AdapterError, ModelFileError, RequestError
 from thirteen.runtime.answer import Answer, VoteTally
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
@@ -79,7 +78,7 @@ import sys
 from pathlib import Path
 from thirteen.bench.accuracy.accuracy import run_accuracy
 from thirteen.bench.accuracy.datasets import load_question_set
-from thirteen.bench.accuracy.prompt_settings import PromptSettings
+from thirteen.bench.accuracy.run_config import PromptSettings
 model, data, folder = sys.argv[1:]
 progress = lambda label, done, total: print(done, flush=True)
 settings = PromptSettings(threads=1, max_tokens=12)

@@ -4,7 +4,7 @@ import json
 from functools import partial
 
 import pytest
-from thirteen.bench.accuracy.prompt_settings import PromptSettings
+from thirteen.bench.accuracy.run_config import PromptSettings
 from thirteen.bench.accuracy.timed_answers import TimedAnswer, TimedAnswers, read_or_time, time_answers
 from thirteen.errors import RequestError
 from thirteen.files.progress import no_progress

@@ -14,7 +14,7 @@ from thirteen.bench.accuracy.accuracy import AccuracyReport, ModelResult
 from thirteen.bench.accuracy.accuracy_metrics import PairedScores, Scores
 from thirteen.bench.accuracy.answer_time import AnswerTime, AnswerTimes
 from thirteen.bench.accuracy.datasets import HUB_SETS
-from thirteen.bench.accuracy.prompt_settings import PromptSettings
+from thirteen.bench.accuracy.run_config import PromptSettings
 from thirteen.bench.fidelity.fidelity import run_fidelity
 from thirteen.bench.fidelity.model_roles import model_sources
 from thirteen.bench.harness.environment import this_build, this_machine

@@ -6,9 +6,8 @@ from contextlib import ExitStack
 import pytest
 from thirteen.bench.accuracy.accuracy import run_accuracy
 from thirteen.bench.accuracy.datasets import load_question_set
-from thirteen.bench.accuracy.prompt_settings import PromptSettings
 from thirteen.bench.accuracy.prompts import PROMPTS, Prompt
-from thirteen.bench.accuracy.run_config import RunConfig
+from thirteen.bench.accuracy.run_config import PromptSettings, RunConfig
 from thirteen.files.gguf.header import read_header
 
 from ..serving import serve_engine
