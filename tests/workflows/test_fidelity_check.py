@@ -118,7 +118,7 @@ def test_base_is_quantized_to_the_same_types_with_the_same_importance(
     texts.write_text(TEXT, "utf-8")
     options = ("--calibration", texts, "--threads", "1", "--output", importance)
     assert thirteen("importance", base, *options).status == 0
-    size = ("--size", "6.5bpw", "--prefer", "quality")
+    size = ("--size", "6.5bpw", "--prefer", "quality", "--target", "x86")
     report = converted(base, "--adapter", adapter, "--importance", importance, *size)
     assert len(report["types"]) > 2
     shipped, measured = Path(report["output"]), report["fidelity"]["files"]["shipped_base"]["sha256"]
