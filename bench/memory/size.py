@@ -14,6 +14,7 @@ from ...convert.quantize.file_size import parse_file_size
 from ...errors import OutputError
 from ...files.gguf.header import Header, TensorInfo, read_header
 from ...files.hashing import file_sha256
+from ...runtime.llama.gguf_checks import check_model
 
 _LAYER = re.compile(r"blk\.\d+\.(\w+)\.(?:weight|bias)")
 _REQUESTED, _BASE_ID = "thirteen.type", "thirteen.base.id"
@@ -109,6 +110,7 @@ def run_size(model: Path) -> SizeReport:
         ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
     """
     header = read_header(model)
+    check_model(header)
     tensors = tuple(map(_tensor_size, header.tensors.values()))
     return SizeReport(
         path=str(model),
