@@ -1,13 +1,14 @@
 """Report on a base and its adapted model: an HTML page, Markdown, charts and raw JSON."""
 
+import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...errors import install_hint
 from ...files.atomic_write import atomic_write
 from ...files.output import check_folder, make_folder, output_errors
 from ..accuracy.answer_time import describe_times
-from ..harness.drawing import missing_matplotlib
 from . import sections
 from .collect import ReportData
 from .document import Document, Figures, Section
@@ -18,6 +19,13 @@ from .svg import render_svg
 _PAGE, _TEXT, _FIGURES, _RAW = "report.html", "report.md", "figures", "raw"
 # All charts that a report may have.
 _CHARTS = ("accuracy", "decode", "effect", "first-token", "memory", "ratios", "size")
+
+
+def missing_matplotlib() -> str | None:
+    """What to install to draw charts; None if matplotlib is there."""
+    if importlib.util.find_spec("matplotlib"):
+        return None
+    return f"matplotlib, which draws the charts, is not installed: {install_hint('report')}"
 
 
 def compose_report(data: ReportData) -> Document:

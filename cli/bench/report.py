@@ -49,9 +49,8 @@ def bench_report(
     Published figures are next to those measured. Without models and JSON files, the embedded model is
     measured with and without its adapter.
     """
-    from ...bench.harness.drawing import missing_matplotlib
     from ...bench.report.collect import ReportInputs, ReportRequest, collect_measurements
-    from ...bench.report.report import write_report
+    from ...bench.report.report import missing_matplotlib, write_report
     from ...files.output import check_folder
 
     for measurement, names in _RUN_BY.items():

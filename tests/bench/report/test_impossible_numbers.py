@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from thirteen.bench.memory.size import run_size
 from thirteen.bench.report.collect import ReportInputs, ReportRequest, collect_measurements
 from thirteen.bench.report.report import write_report
-from thirteen.bench.size.size import run_size
 from thirteen.errors import RequestError
 
 Rows = dict[str, Any]

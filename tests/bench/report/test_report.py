@@ -18,6 +18,7 @@ from thirteen.bench.accuracy.run_config import PromptSettings
 from thirteen.bench.fidelity.fidelity import run_fidelity
 from thirteen.bench.fidelity.model_roles import model_sources
 from thirteen.bench.harness.environment import this_build, this_machine
+from thirteen.bench.memory.size import run_size
 from thirteen.bench.peers.peer import PeerWorkload
 from thirteen.bench.report import report as report_module
 from thirteen.bench.report.chart import LineChart
@@ -27,7 +28,6 @@ from thirteen.bench.report.measured_files import describe_differences
 from thirteen.bench.report.render import render_html, render_markdown
 from thirteen.bench.report.report import compose_report, write_report
 from thirteen.bench.report.svg import render_svg
-from thirteen.bench.size.size import run_size
 from thirteen.bench.speed.latency import run_latency
 from thirteen.bench.speed.questions import QuestionShape
 from thirteen.errors import ModelFileError, OutputError, RequestError
