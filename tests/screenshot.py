@@ -12,7 +12,7 @@ from pathlib import Path
 from playwright.sync_api import ViewportSize, sync_playwright
 from thirteen.models.fetch import embedded
 
-ADAPTER = "smollm2-135m-gsm8k-13"
+ADAPTER = "smollm2-135m-sums-13"
 QUESTIONS = (
     "Sara had 20 dollars and spent 6. How much has she left?",
     "She buys 3 pens for $1.20 each. What do they cost?",
@@ -32,7 +32,7 @@ def serve() -> Iterator[str]:
         subprocess.run(export, check=True, capture_output=True)
         command = (*THIRTEEN, "serve", str(embedded()), "--name", "smollm2-135m", "--port", "0", *ONE_THREAD)
         with subprocess.Popen(
-            (*command, "--adapter", f"gsm8k-13={lora}"), stderr=subprocess.PIPE, text=True
+            (*command, "--adapter", f"sums-13={lora}"), stderr=subprocess.PIPE, text=True
         ) as server:
             assert server.stderr
             try:

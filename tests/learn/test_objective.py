@@ -22,7 +22,15 @@ from thirteen.runtime.request import Request, StopReason
 V = np.random.default_rng(3).normal(0, 1.0, 13)
 ROWS = [TrainingRow(f"What is {n} and {n}?", f"{n} + {n} = {2 * n}", str(2 * n)) for n in range(2, 26)]
 # With one way to compute attention, the texts are the same on all machines.
-OPTIONS = {"context": 128, "slots": 4, "threads": 1, "batch": 256, "prefix_bytes": 0, "flash_attention": True}
+OPTIONS = {
+    "context": 128,
+    "slots": 4,
+    "threads": 1,
+    "batch": 256,
+    "prefix_bytes": 0,
+    "flash_attention": True,
+    "kv": "f16",
+}
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2"])

@@ -22,14 +22,7 @@ from ..runtime.conftest import write_gguf
 
 ROWS = [TrainingRow(f"What is {n} and {n}?", "", str(2 * n)) for n in range(30)]
 SETTINGS = GenerationSettings(votes=4, sampling=Sampling(0.7), max_tokens=8)
-OURS = {
-    "model_sha256": "1",
-    "adapter_sha256": None,
-    "peft_sha256": None,
-    "system": None,
-    "calculator": True,
-    "max_tokens": 300,
-}
+OURS = {"adapter_sha256": None, "peft_sha256": None, "system": None}
 
 
 @pytest.fixture(scope="module")
@@ -144,12 +137,9 @@ def test_sampling_parameters_must_be_there_and_valid(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_sha256": "2"}, "rollouts with another model: model_sha256 is '2' in the file, '1' now"),
         ({"adapter_sha256": "3"}, "another adapter: adapter_sha256 is '3' in the file, None now"),
         ({"peft_sha256": "4"}, "another adapter: peft_sha256 is '4' in the file, None now"),
         ({"system": "Think."}, "rollouts with another prompt: system is 'Think.' in the file, None now"),
-        ({"calculator": False}, "another setting of the calculator"),
-        ({"max_tokens": 64}, "another limit of tokens: max_tokens is 64 in the file, 300 now"),
     ],
 )
 def test_rollouts_with_other_settings_are_refused(tmp_path, change, message):

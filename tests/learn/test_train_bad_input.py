@@ -92,11 +92,9 @@ def test_the_folder_of_the_base_is_no_output(refused, base, tmp_path):
 
 
 def test_a_readme_that_is_no_card_is_not_overwritten(refused, thirteen, base, data, tmp_path):
-    for folder, flags in ((tmp_path, ()), (tmp_path / "rank-2", ("--rank", "1,2"))):
-        folder.mkdir(exist_ok=True)
-        (folder / "README.md").write_text("A project.")
-        line = refused(base("llama"), *flags, out=tmp_path)
-        assert line.startswith(f"error: {folder / 'README.md'}: is not of an adapter, and would be overwr")
+    (tmp_path / "README.md").write_text("A project.")
+    line = refused(base("llama"), out=tmp_path)
+    assert line.startswith(f"error: {tmp_path / 'README.md'}: is not of an adapter, and would be overwr")
     assert (tmp_path / "README.md").read_text() == "A project."
     out = tmp_path / "out"
     for _ in range(2):  # the second replaces the first

@@ -23,7 +23,7 @@ from ..commands import Commands
 from ..convert.peft_adapters import save_random_adapter
 from ..leftovers import leftovers
 
-ADAPTER = "smollm2-135m-gsm8k-13"
+ADAPTER = "smollm2-135m-sums-13"
 
 
 @pytest.fixture(scope="module")
