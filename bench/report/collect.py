@@ -43,6 +43,7 @@ class ReportRequest:
         threads: compute threads; by default as each measurement chooses.
         data: question set that both models answer; None leaves accuracy out.
         limit: maximum number of its questions.
+        max_tokens: maximum tokens per answer.
         reference: the adapted model in full precision; None leaves fidelity out.
         with_peers: whether other programs run the adapted file.
     """
@@ -52,6 +53,7 @@ class ReportRequest:
     threads: int | None = None
     data: str | None = None
     limit: int | None = None
+    max_tokens: int = 512
     reference: Path | None = None
     with_peers: bool = False
 
@@ -184,7 +186,7 @@ class _Measurements:
         return run_accuracy(
             self.adapted,
             self._questions(),
-            PromptSettings(threads=threads),
+            PromptSettings(threads=threads, max_tokens=self.request.max_tokens),
             base=self.base,
             adapter=self.request.adapter,
             progress=lambda _, done, total: progress(done, total),

@@ -12,7 +12,7 @@ from ..console import show_fields, stage_bars
 from ..help_sections import ADVANCED, SectionedCommand
 
 # Options that shape a measurement, by the option that reads it from a file instead.
-_RUN_BY = {"accuracy": ("data", "limit"), "fidelity": ("reference",), "peers": ("with_peers",)}
+_RUN_BY = {"accuracy": ("data", "limit", "max_tokens"), "fidelity": ("reference",), "peers": ("with_peers",)}
 
 app = typer.Typer()
 
@@ -35,6 +35,9 @@ def bench_report(
         str | None, typer.Option(help="Also measure accuracy, as in bench accuracy --data.")
     ] = None,
     limit: options.Limit = None,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Maximum tokens of an answer.", rich_help_panel=ADVANCED)
+    ] = 512,
     reference: Annotated[
         Path | None, typer.Option(help="Also measure fidelity to this adapted model in high precision.")
     ] = None,
@@ -57,7 +60,7 @@ def bench_report(
         if ctx.params[measurement]:
             options.refuse_given(ctx, names, f"--{measurement} is given, so it is not measured")
     if not data:
-        options.refuse_given(ctx, ("limit",), "requires --data")
+        options.refuse_given(ctx, ("limit", "max_tokens"), "requires --data")
     inputs = ReportInputs(latency, size, accuracy, fidelity, peers)
     if (base is None) != (adapted is None):
         raise RequestError("bench report: give both BASE and ADAPTED, or neither")

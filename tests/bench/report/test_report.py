@@ -431,6 +431,7 @@ def test_requested_measurements_are_run(tiny, tmp_path, data, monkeypatch):
         threads=1,
         data=str(questions),
         limit=1,
+        max_tokens=4,
         reference=tiny,
         with_peers=True,
     )
