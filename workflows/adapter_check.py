@@ -16,8 +16,7 @@ from ..errors import AdapterError, ZeroAdapterError
 from ..files.progress import Stage, no_progress
 from ..files.temporary_folder import temporary_folder
 from .adapter_resolver import catalogue_name, recorded_name
-from .conversion_inputs import fetch_base_and_adapter, resolve_inputs
-from .conversion_request import ConversionRequest
+from .conversion_inputs import ConversionRequest, fetch_base_and_adapter, resolve_inputs
 from .fidelity_check import check_fidelity
 from .importance_cache import PRECISION
 

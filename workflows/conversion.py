@@ -7,8 +7,7 @@ from ..convert.pipeline import ConversionPlan, ConversionReport, plan_conversion
 from ..convert.quantize.size_planner import SizeTarget
 from ..errors import RequestError, ThirteenError
 from ..files.progress import Stage, no_progress
-from .conversion_inputs import resolve_inputs
-from .conversion_request import ConversionRequest
+from .conversion_inputs import ConversionRequest, resolve_inputs
 from .fidelity_check import check_fidelity
 from .vocabulary_size import SizeLoss
 

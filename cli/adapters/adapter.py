@@ -79,7 +79,7 @@ def adapter_check(
     from rich.console import Group
 
     from ...workflows.adapter_check import changes_table, check_adapter, effect_rows
-    from ...workflows.conversion_request import ConversionRequest
+    from ...workflows.conversion_inputs import ConversionRequest
 
     request = ConversionRequest(
         base=base, adapter=adapter, type=type_, size=size, revision=revision, threads=threads

@@ -20,8 +20,7 @@ from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.pipeline import convert
 from thirteen.errors import OutputError
 from thirteen.files.gguf.header import read_header
-from thirteen.workflows.conversion_inputs import ConversionInputs
-from thirteen.workflows.conversion_request import ConversionRequest
+from thirteen.workflows.conversion_inputs import ConversionInputs, ConversionRequest
 from thirteen.workflows.fidelity_check import POSITIONS, check_fidelity
 
 from ..commands import Commands

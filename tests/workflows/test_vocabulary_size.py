@@ -35,7 +35,8 @@ def importance(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(vocabulary_choice, "POSITIONS", 200)
-    monkeypatch.setattr(vocabulary_choice, "_GENERATED", 20)
+    few = vocabulary_choice.vocabulary_passages()[:20]
+    monkeypatch.setattr(vocabulary_choice, "vocabulary_passages", lambda: few)
     monkeypatch.setattr(vocabulary_size, "POSITIONS", 100)
     monkeypatch.setattr(vocabulary_choice, "SIZES", (1, 265, 268, 5000))  # of 272; the first is too small
 
