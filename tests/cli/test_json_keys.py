@@ -65,7 +65,7 @@ def keys_of_type(type_: Any, prefix: str = "") -> Iterator[str]:
 def keys_of_value(value: Any, prefix: str = "") -> Iterator[str]:
     if isinstance(value, dict):
         for key, item in value.items():
-            name = "*" if prefix.rstrip(".") in BY_DATA else Path(key).name  # sums names files by their paths
+            name = "*" if prefix.rstrip(".") in BY_DATA else key
             yield f"{prefix}{name}"
             yield from keys_of_value(item, f"{prefix}{name}.")
     if isinstance(value, list):

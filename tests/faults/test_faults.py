@@ -87,7 +87,7 @@ RUNS = {
     "tune": Run(
         "tune {inputs}/tiny.gguf --base {inputs}/tiny.gguf --data {inputs}/rows.jsonl --output out/adapter "
         "--questions 2 --checks 2 --held-out 2 --population 4 --generations 2 --check-every 1 --sigma 0.5 "
-        "--max-tokens 3 --context 128 --slots 2 --threads 1",
+        "--max-tokens 3 --context 128 --threads 1",
         samples=1,
         journals=("out/adapter/generations.jsonl", "out/adapter/held-out.jsonl"),
     ),

@@ -72,7 +72,7 @@ def test_what_samples_solutions_takes_a_model_by_its_name(home, base, tmp_path, 
         "tune": (
             *("--base", base("llama wide"), "--data", rows, "-o", tmp_path / "out", "--generations", 1),
             *("--population", 4, "--questions", 4, "--checks", 2, "--held-out", 2, "--sigma", 0.5),
-            *("--context", 128, "--slots", 2),
+            *("--context", 128),
         ),
     }[command]
     limits = ("--max-tokens", 4, "--threads", 1)
