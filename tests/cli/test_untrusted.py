@@ -1,4 +1,4 @@
-"""THIRTEEN_UNTRUSTED, and serve --untrusted: a model is loaded on trial first, and a crash there is one line."""
+"""THIRTEEN_UNTRUSTED, and serve --untrusted: a model is loaded on trial first; a crash there is one line."""
 
 import os
 from collections.abc import Iterator

@@ -185,7 +185,8 @@ def fake_engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engi
     monkeypatch.setattr(Context, "seconds", 0.0)
     Context.gate.set()
     engines: list[Engine] = []
-    defaults: EngineOptions = {"slots": 2, "batch": 4, "threads": 1, "flash_attention": True}
+    given: EngineOptions = {"kv": "f16", "flash_attention": True, "micro_batch": 4}  # nothing is measured
+    defaults: EngineOptions = {"slots": 2, "batch": 4, "threads": 1, **given}
 
     def open_engine(**options: Unpack[EngineOptions]) -> Engine:
         engines.append(Engine("fake.gguf", **(defaults | options)))
