@@ -18,22 +18,18 @@ from . import (
     ask,
     batch,
     chat,
-    convert,
     demo,
     doctor,
-    importance,
     inspect,
     mcp,
-    merge,
     models,
-    plan,
     serve,
-    vocabulary,
     web,
 )
 from .adapters import adapter, rollouts, train, tune
 from .bench import commands as bench
 from .console import err, printable
+from .conversion import convert, importance, merge, plan, vocabulary
 from .help_sections import SectionedGroup
 from .options import default_ray_address
 

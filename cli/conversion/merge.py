@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from . import options
-from .console import progress_bar, show_fields, stage_bars, warn
+from .. import options
+from ..console import progress_bar, show_fields, stage_bars, warn
 from .convert import adapter_text, counts_text, vocabulary_rows
 
 app = typer.Typer()
@@ -36,9 +36,9 @@ def merge(
 
     The output is a checkpoint for vLLM, transformers and other loaders.
     """
-    from ..convert.merge import merge_checkpoint
-    from ..convert.provenance import source_ids
-    from ..workflows.conversion_inputs import fetch_base_and_adapter
+    from ...convert.merge import merge_checkpoint
+    from ...convert.provenance import source_ids
+    from ...workflows.conversion_inputs import fetch_base_and_adapter
 
     if adapter is None and vocabulary is None:
         raise typer.BadParameter("merge: needs --adapter, --vocabulary, or both")

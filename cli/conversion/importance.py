@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from . import options
-from .console import show_file, stage_bars
+from .. import options
+from ..console import show_file, stage_bars
 
 app = typer.Typer()
 
@@ -41,9 +41,9 @@ def importance(
     The file has activations, covariances and sensitivities. It is an importance matrix in llama.cpp's format:
     llama-quantize reads it, and convert reads llama.cpp's files.
     """
-    from ..files.output import check_target
-    from ..workflows.conversion_inputs import fetch_base_and_adapter
-    from ..workflows.importance_cache import measure_importance
+    from ...files.output import check_target
+    from ...workflows.conversion_inputs import fetch_base_and_adapter
+    from ...workflows.importance_cache import measure_importance
 
     if fetch:
         others = ("output", "adapter", "calibration", "effort", "revision", "threads")
@@ -68,8 +68,8 @@ def importance(
 
 
 def _fetch_importance(base: str, as_json: bool) -> None:
-    from ..files.hashing import file_sha256
-    from ..workflows.importance_cache import fetch_importance
+    from ...files.hashing import file_sha256
+    from ...workflows.importance_cache import fetch_importance
 
     path = fetch_importance(base)
     show_file(path, file_sha256(path), as_json)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from . import options
-from .console import show_fields, stage_bars, warn
+from .. import options
+from ..console import show_fields, stage_bars, warn
 from .convert import counts_text, note_losses, prediction_rows
 
 app = typer.Typer()
@@ -35,7 +35,7 @@ def plan(
 
     The plan has the type of each tensor and a prediction of quality and speed.
     """
-    from ..workflows.conversion import ConversionRequest, run_plan
+    from ...workflows.conversion import ConversionRequest, run_plan
 
     with stage_bars() as stage:
         result = run_plan(ConversionRequest(**options.matching_options(ctx, ConversionRequest)), stage)

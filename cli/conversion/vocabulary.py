@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import options
-from .console import facts_table, show_result, stage_bars
+from .. import options
+from ..console import facts_table, show_result, stage_bars
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from ..workflows.vocabulary_report import VocabularyReport
+    from ...workflows.vocabulary_report import VocabularyReport
 
 app = typer.Typer()
 
@@ -39,9 +39,9 @@ def vocabulary(
     The list is for convert. The tables show why tokens stay, and how much of held-out texts this and other
     sizes keep: the tokens unchanged, and the probability that the base gives to others.
     """
-    from ..files.output import check_target
-    from ..models.fetch import fetch
-    from ..workflows.vocabulary_report import report_vocabulary
+    from ...files.output import check_target
+    from ...models.fetch import fetch
+    from ...workflows.vocabulary_report import report_vocabulary
 
     path = fetch(base, revision=revision, kind="base")
     check_target(output, path, *filter(None, (texts,)))

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import options
-from .console import json_text, note, show_fields, stage_bars, warn
+from .. import options
+from ..console import json_text, note, show_fields, stage_bars, warn
 
 if TYPE_CHECKING:
-    from ..workflows.conversion import ConversionResult
-    from ..workflows.vocabulary_size import SizeLoss
+    from ...workflows.conversion import ConversionResult
+    from ...workflows.vocabulary_size import SizeLoss
 
 app = typer.Typer()
 
@@ -64,8 +64,8 @@ def convert(
 
     The GGUF has one type, or for a given size a planned type for each tensor.
     """
-    from ..files.output import check_target
-    from ..workflows.conversion import ConversionRequest, run_conversion
+    from ...files.output import check_target
+    from ...workflows.conversion import ConversionRequest, run_conversion
 
     request = ConversionRequest(type=type_, **options.matching_options(ctx, ConversionRequest))
     if report:
@@ -79,8 +79,8 @@ def convert(
 
 def _show_conversion(result: "ConversionResult", report: Path | None, as_json: bool) -> None:
     """Print a conversion and its fidelity; write all to the file `report` if given."""
-    from ..bench.fidelity.fidelity import fidelity_summary
-    from ..files.atomic_write import atomic_write
+    from ...bench.fidelity.fidelity import fidelity_summary
+    from ...files.atomic_write import atomic_write
 
     conversion, fidelity = result.conversion, result.fidelity
     facts = asdict(conversion) | {

@@ -1,0 +1,1 @@
+"""The commands `convert`, `merge`, `plan`, `importance` and `vocabulary`."""
