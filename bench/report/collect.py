@@ -12,6 +12,7 @@ from ...runtime.threads import default_threads, physical_cores
 from ..accuracy.accuracy import AccuracyReport, run_accuracy
 from ..accuracy.datasets import QuestionSet, load_question_set
 from ..accuracy.run_config import PromptSettings
+from ..accuracy.timed_answers import TIMED
 from ..fidelity.fidelity import FidelityReport, run_fidelity
 from ..fidelity.model_roles import model_sources
 from ..harness.from_json import read_report
@@ -189,5 +190,6 @@ class _Measurements:
             PromptSettings(threads=threads, max_tokens=self.request.max_tokens),
             base=self.base,
             adapter=self.request.adapter,
+            timed=TIMED,
             progress=lambda _, done, total: progress(done, total),
         )
