@@ -87,8 +87,8 @@ def test_a_command_line_parses(document: str, line: str, complete: bool) -> None
             context = command.make_context(name, rest, parent=context)
             if not hasattr(command, "resolve_command"):
                 return
-    except typer.Exit:
-        assert "--help" in words
+    except typer.Exit:  # of a group alone, too
+        assert "--help" in words or hasattr(command, "resolve_command")
     except UsageError as error:
         # A sentence may name a command without its arguments, or an option without its value.
         partial = re.match("Missing|Usage:|.*requires an argument", error.format_message())

@@ -11,7 +11,7 @@ import gguf
 import pytest
 import typer
 from peft import LoraConfig
-from thirteen.bench.peers.peer_process import PACKAGES
+from thirteen.bench.peers.peer_process import PROGRAMS
 from thirteen.cli.console import printable
 from thirteen.cli.main import app
 from thirteen.errors import RequestError
@@ -138,7 +138,7 @@ def test_the_help_of_bench_peers_names_all_that_it_can_be_given(
     thirteen: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")  # no name is broken at a hyphen
-    assert set(PACKAGES) <= set(re.findall(r"[\w-]+", output_of(thirteen("bench", "peers", "--help"))))
+    assert set(PROGRAMS) <= set(re.findall(r"[\w-]+", output_of(thirteen("bench", "peers", "--help"))))
 
 
 def test_a_vocabulary_of_automatic_size_is_offered_only_where_it_is_taken(thirteen: Commands) -> None:
