@@ -172,10 +172,10 @@ def test_layers_on_a_gpu_are_part_of_the_identity_and_attention_is_then_not_meas
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without them the identity is that of earlier versions."""
-    monkeypatch.setattr(reproducible_batches, "known_attention", None)
+    monkeypatch.setattr(reproducible_batches, "known_settings", None)
     on_cpu, on_gpu = (
-        BatchJob(tiny, None, FEW, 1, flash_attention=flash, gpu_layers=layers)
-        for flash, layers in ((True, 0), (None, "all"))
+        BatchJob(tiny, None, FEW, 1, flash_attention=flash, kv=kv, gpu_layers=layers)
+        for flash, kv, layers in ((True, "f16", 0), (None, None, "all"))
     )
     assert "gpu_layers" not in on_cpu.identity
     assert on_gpu.identity == on_cpu.identity | {"gpu_layers": "all"}
