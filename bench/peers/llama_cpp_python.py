@@ -8,9 +8,10 @@ import llama_cpp
 
 from ...files.gguf.header import Header
 from ...files.processors import multiplies_bf16
+from ...runtime.profile import KV_TYPES
 from .peer import PeerWorkload, RequestPeer, random_tokens
 
-_BF16 = {"type_k": llama_cpp.GGML_TYPE_BF16, "type_v": llama_cpp.GGML_TYPE_BF16}
+_BF16 = dict.fromkeys(("type_k", "type_v"), int(KV_TYPES["bf16"]))
 # Settings that may be faster than the defaults, by the names of their rows.
 SETTINGS: dict[str, dict[str, Any]] = {
     "flash_attn=True": {"flash_attn": True},

@@ -894,10 +894,11 @@ COMMANDS = {
         ("bench", "clients", "http://127.0.0.1:99999"),
         "'http://127.0.0.1:99999': not of the form http://host:port",
     ),
-    "too few rounds for a number of threads": (
-        ("bench", "tune-threads", "MODEL", "--rounds", "7"),
-        "Invalid value for '--rounds'",
+    "a model for doctor without --speed": (
+        ("doctor", "--model", "MODEL"),
+        "--model requires --speed",
     ),
+    "a file to tune that is not a GGUF": (("bench", "tune", "BASE/config.json"), "not a GGUF file"),
     "a comparison longer than the context": (
         ("bench", "latency", "MODEL", "MODEL", "--synthetic", "--prompt-tokens", "9999"),
         "9999 prompt and 64 decode tokens do not fit the 256",

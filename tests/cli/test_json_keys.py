@@ -38,7 +38,6 @@ REPORTS = {
     "bench size": "bench.size.size.SizeReport",
     "bench trust": "bench.speed.aa_test.AATestReport",
     "bench attention": "bench.speed.attention_sweep.AttentionReport",
-    "bench tune-threads": "bench.speed.thread_sweep.ThreadsReport",
     "bench tune": "bench.speed.engine_tuning.EngineTuning",
     "bench types": "bench.speed.type_costs.TypesReport",
     "demo": "workflows.demo.DemoReport",

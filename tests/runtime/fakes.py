@@ -24,6 +24,8 @@ from thirteen.runtime.llama.context import ContextParams, Span
 from thirteen.runtime.profile import GpuLayers
 from thirteen.runtime.request import Sampling, TokenLogprob
 
+from .fixed_settings import FIXED
+
 END_OF_TURN = 256
 
 
@@ -206,7 +208,7 @@ def fake_engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engi
     monkeypatch.setattr(Context, "seconds", 0.0)
     Context.gate.set()
     engines: list[Engine] = []
-    defaults: EngineOptions = {"slots": 2, "batch": 4, "threads": 1, "flash_attention": True}
+    defaults: EngineOptions = FIXED | {"slots": 2, "batch": 4}  # the fakes cannot be measured
 
     def open_engine(**options: Unpack[EngineOptions]) -> Engine:
         engines.append(Engine("fake.gguf", **(defaults | options)))

@@ -25,10 +25,11 @@ from thirteen.runtime.llama.model import Model
 from thirteen.runtime.load_probe import probe_model_files
 from thirteen.runtime.server.serve import ListenConfig
 
+from .fixed_settings import FIXED
 from .conftest import tensors
 from .gguf_adapters import MATRICES, write_factors, write_lora
 
-SMALL: dict[str, Any] = {"context": 64, "slots": 1, "threads": 1, "flash_attention": True, "prefix_bytes": 0}
+SMALL: dict[str, Any] = {**FIXED, "context": 64, "slots": 1, "prefix_bytes": 0}
 IMPORT_WORKER = "import os; from thirteen.runtime.llama import load_probe_worker as worker; "
 # Programs that stand in for the trial's own, or change it. The limits and the deaths are real.
 SEGMENTATION_FAULT = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"

@@ -13,10 +13,10 @@ import pytest
 from thirteen.cli.options import default_ray_address
 from thirteen.errors import ModelFileError, OutputError, RequestError
 from thirteen.files import atomic_write
-from thirteen.runtime.batch import reproducible_batches
 from thirteen.runtime.batch.batch_file import answer_file
 from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult, GenerationSettings
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama import autotune
 from thirteen.runtime.request import Sampling
 
 from ...commands import Commands
@@ -172,7 +172,7 @@ def test_layers_on_a_gpu_are_part_of_the_identity_and_attention_is_then_not_meas
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without them the identity is that of earlier versions."""
-    monkeypatch.setattr(reproducible_batches, "known_attention", None)
+    monkeypatch.setattr(autotune, "measure_settings", None)
     on_cpu, on_gpu = (
         BatchJob(tiny, None, FEW, 1, flash_attention=flash, gpu_layers=layers)
         for flash, layers in ((True, 0), (None, "all"))
@@ -180,6 +180,26 @@ def test_layers_on_a_gpu_are_part_of_the_identity_and_attention_is_then_not_meas
     assert "gpu_layers" not in on_cpu.identity
     assert on_gpu.identity == on_cpu.identity | {"gpu_layers": "all"}
     assert "flash_attention" not in on_gpu.identity
+
+
+@pytest.mark.parametrize("micro_batch", [None, 64])
+def test_the_engines_of_a_job_measure_nothing_that_the_job_has_chosen(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, micro_batch: int | None
+) -> None:
+    """A micro-batch that stayed as by default was measured again by each engine: its answers could differ."""
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
+    settings = autotune.ComputeSettings(False, "f16", 1, 1, micro_batch)
+    chosen = autotune.Tuning(settings, (), 8, quiet=False)
+    monkeypatch.setattr(autotune, "measure_settings", lambda *_: chosen)
+    job = BatchJob(tiny, None, FEW, 1)
+    assert (job.flash_attention, job.kv) == (False, "f16")
+    other = autotune.Tuning(autotune.ComputeSettings(True, "bf16", 1, 1, 32), (), 8, quiet=False)
+    monkeypatch.setattr(autotune, "measure_settings", lambda *_: other)
+    for _ in range(2):
+        with job.load_engine() as engine:
+            profile = engine.profile
+            assert (profile.flash_attention, profile.kv) == (False, "f16")
+            assert profile.micro_batch_tokens == (micro_batch or 256)
 
 
 @pytest.mark.parametrize("flash", [False, True])

@@ -9,9 +9,10 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.logits import sampling_logprobs
 from thirteen.runtime.request import FULL_DISTRIBUTION, Sampling
 
+from ..fixed_settings import FIXED
 from ..gguf_adapters import write_lora
 
-OPTIONS = {"context": 128, "slots": 4, "threads": 1, "batch": 64, "prefix_bytes": 0, "untrusted": False}
+OPTIONS = FIXED | {"context": 128, "slots": 4, "batch": 64, "prefix_bytes": 0, "untrusted": False}
 
 
 @pytest.fixture(scope="module")

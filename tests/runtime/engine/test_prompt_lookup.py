@@ -11,6 +11,7 @@ from thirteen.runtime.request import Request, Sampling, StopReason
 
 from ..conftest import tensors
 from ..fakes import HashSampler
+from ..fixed_settings import FIXED
 
 DRAFT_TOKENS = 5
 PHRASE = tuple(b"one two three one two three ")
@@ -141,7 +142,7 @@ def test_the_real_library_gives_the_same_tokens_without_drafts(repeating, temper
         Request(PHRASE * (1 + seed), 120, Sampling(temperature, seed=seed), ignore_end=True)
         for seed in range(3)
     ]
-    options = {"context": 256, "slots": 3, "threads": 1, "batch": 64, "prefix_bytes": 0}
+    options = FIXED | {"context": 256, "slots": 3, "batch": 64, "prefix_bytes": 0}
     with Engine(repeating, **options) as plain, Engine(repeating, lookup=DRAFT_TOKENS, **options) as drafting:
         spans = [record_spans(engine) for engine in (plain, drafting)]
         without = run(plain, requests)
