@@ -30,9 +30,7 @@ def main(model: Path, seconds: float) -> None:
         "adaptive": replace(params, adaptive_threads=True),
     }
     with Model(model) as loaded, ExitStack() as open_contexts:
-        contexts = {
-            name: open_contexts.enter_context(Context(loaded, way)) for name, way in ways.items()
-        }
+        contexts = {name: open_contexts.enter_context(Context(loaded, way)) for name, way in ways.items()}
         for context in contexts.values():
             context.decode([Span(0, 0, PROMPT, 1)])
         for busy in BUSY:

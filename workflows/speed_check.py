@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..bench.peers.peer import PeerWorkload
 from ..bench.peers.peers import PeerPrograms, PeersReport, question_s, run_peers
+from ..bench.peers.thirteen import ThirteenPeer
 from ..errors import RequestError
 from ..files.progress import Progress, no_progress
 
@@ -63,4 +64,8 @@ def check_speed(model: Path, *, progress: Progress = no_progress) -> SpeedCheck:
 
 
 def _seconds(report: PeersReport) -> dict[str, float]:
-    return {row.name: question_s(row, report.work) for row in report.rows if "best" not in row.name}
+    return {
+        row.name: question_s(row, report.work)
+        for row in report.rows
+        if row.name in (ThirteenPeer.name, *_PEERS)
+    }

@@ -176,6 +176,10 @@ def memory_rows(memory: MemoryUse) -> Iterator[tuple[str, str]]:
     )
 
 
+def _parse_bool(text: str) -> bool:
+    return text == "True"
+
+
 def main() -> int:
     """Measure the model given on the command line; errors are JSON too, with exit status 2."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -183,7 +187,8 @@ def main() -> int:
     parser.add_argument("--adapter", type=Path)
     for field in fields(Workload):
         option = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(option, type=int, default=argparse.SUPPRESS)
+        parse = _parse_bool if field.type is bool else int
+        parser.add_argument(option, type=parse, default=argparse.SUPPRESS)
     options = vars(parser.parse_args())
     model, adapter = options.pop("model"), options.pop("adapter")
     return print_outcome(lambda: asdict(_measure_in_worker(model, adapter, Workload(**options))))

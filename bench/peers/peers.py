@@ -146,7 +146,8 @@ def _load_peers(
 ) -> Iterator[Peer]:
     """Load this engine and the peers; the reasons of those that cannot be are added to `absent`."""
     yield loaded.enter_context(PeerProcess(ThirteenPeer.name, model.path, workload))
-    yield from _load_llama_bench(model.path, workload, programs, absent)
+    if not programs.rows:
+        yield from _load_llama_bench(model.path, workload, programs, absent)
     for program in programs.packages:
         if reason := missing(program):
             absent[program] = reason

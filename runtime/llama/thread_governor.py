@@ -12,7 +12,8 @@ from time import perf_counter, process_time
 import psutil
 
 _WINDOW_S = 0.03  # computing time that is judged at once
-_SHARE_MIN = 0.85  # of the time that threads which never wait for a processor would get
+_LOST_MAX = 0.15  # of the time that threads which never wait for a processor would get
+_LOST_PROCESSORS_MAX = 0.4  # processors' worth of time, which is less with many threads
 _ROUNDING = 0.3  # processors: what short disturbances and the clocks' steps may take from a free one
 _WAIT_S, _WAIT_MAX_S = 0.25, 1.0  # between looks at the idle processors
 
@@ -70,7 +71,8 @@ class ThreadGovernor:
         return result
 
     def _adapt(self) -> None:
-        if self.limit > 1 and self._granted_s < _SHARE_MIN * self._wanted_s:
+        lost_s = self._wanted_s - self._granted_s
+        if self.limit > 1 and lost_s > min(_LOST_MAX * self._wanted_s, _LOST_PROCESSORS_MAX * self._wall_s):
             self._lower(int(self._granted_s / self._wall_s + _ROUNDING))
         elif self.limit < self.maximum and self._clock() - self._look[0] >= self._wait_s:
             self._raise()

@@ -25,8 +25,8 @@ from thirteen.runtime.llama.model import Model
 from thirteen.runtime.load_probe import probe_model_files
 from thirteen.runtime.server.serve import ListenConfig
 
-from .fixed_settings import FIXED
 from .conftest import tensors
+from .fixed_settings import FIXED
 from .gguf_adapters import MATRICES, write_factors, write_lora
 
 SMALL: dict[str, Any] = {**FIXED, "context": 64, "slots": 1, "prefix_bytes": 0}
@@ -294,7 +294,7 @@ def test_a_cluster_does_not_see_a_model_that_ends_the_process(
     model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(load_probe, "_PROGRAM", SEGMENTATION_FAULT)
-    job = BatchJob(model, None, GenerationSettings(), 1, flash_attention=True)
+    job = BatchJob(model, None, GenerationSettings(), 1, flash_attention=True, kv="f16", micro_batch=512)
     with pytest.raises(ModelFileError, match="ended with SIGSEGV"):
         next(RayWorkers("no.such.host:1").run(job, [{1: "1 + 1?"}]))
     config, size, listen = ReplicaConfig({}), ClusterSize(1, None, 1, 1, 1), ListenConfig("127.0.0.1", 8080)
@@ -307,7 +307,9 @@ def test_a_worker_of_a_cluster_does_not_repeat_the_trial(model: Path, trials: Tr
         def fetch(self) -> list[Path]:
             return [model]
 
-    job = BatchJob(model, None, GenerationSettings(max_tokens=2), 1, flash_attention=True)
+    job = BatchJob(
+        model, None, GenerationSettings(max_tokens=2), 1, flash_attention=True, kv="f16", micro_batch=512
+    )
     worker = RayWorker(job, Files())  # type: ignore[arg-type]
     (row,) = worker({"numbers": [1], "questions": ["1 + 1?"]})
     worker._runner._engine.close()

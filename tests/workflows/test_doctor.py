@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from thirteen.bench.harness.environment import this_build
 from thirteen.cli.main import main
+from thirteen.cli.options import default_base
 from thirteen.files.gguf.header import read_header
 from thirteen.files.processors import read_cpuinfo
 from thirteen.models import fetch
@@ -108,10 +109,10 @@ def test_saved_measurements_are_told(tmp_path: Path) -> None:
     found = {finding.name: finding.value for finding in diagnose().findings}
     assert found["fastest settings"] == "measured when a model is first loaded"
     header = read_header(write_gguf(tmp_path / "tiny.gguf", {}, {}))
-    standard = ComputeSettings(False, "bf16", 1, 2)
+    standard = ComputeSettings(False, "bf16", 1, 2, 256)
     for profile in PROFILES.values():
         save_tuning(Tuning(standard, (), 1, quiet=True), profile, None, header)
-    flash = Tuning(ComputeSettings(True, "f16", 3, 3), (), 1, quiet=True)
+    flash = Tuning(ComputeSettings(True, "f16", 3, 3, 512), (), 1, quiet=True)
     other = save_tuning(flash, PROFILES["laptop"], 3, header)
     found = {finding.name: finding.value for finding in diagnose().findings}
     assert sorted(found["fastest settings"].split("; ")) == [
@@ -273,7 +274,7 @@ def test_the_exit_status_tells_whether_the_engine_is_too_slow(
     report = json.loads(capsys.readouterr().out)
     (problem,) = (finding["problem"] for finding in report["findings"] if finding["problem"])
     assert wrong == f"wrong: {problem}"
-    assert checked == [model, fetch.embedded(), fetch.embedded()]
+    assert checked == [model, default_base(), default_base()]
     assert run(monkeypatch) == 0  # without --speed nothing is timed
     assert len(checked) == 3
 

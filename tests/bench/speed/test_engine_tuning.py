@@ -14,7 +14,7 @@ from thirteen.runtime.llama.autotune import ComputeSettings, Trial, Tuning, save
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.profile import PROFILES, Profile
 
-FLASH = ComputeSettings(flash_attention=True, kv="f16", threads=2, prefill_threads=2)
+FLASH = ComputeSettings(True, "f16", threads=2, prefill_threads=2, micro_batch=512)
 STANDARD = replace(FLASH, flash_attention=False, threads=1, micro_batch=64)
 
 
@@ -99,7 +99,7 @@ def test_the_table_has_all_trials_and_the_fastest_settings() -> None:
     assert "profile laptop: tokens/s in an ordinary question" in laptop
     assert "1000.0" in laptop and "100.0" in laptop and "decode, 4 sequences" in laptop
     assert "500.0" in laptop and "50.0" in laptop  # the other settings take twice the time
-    assert "1, prefill 2" in laptop and "2, prefill 2" in laptop and "default" in laptop
+    assert "1, prefill 2" in laptop and "2, prefill 2" in laptop and "512" in laptop
     words = "fastest: standard f16, 1 threads for decode, 2 for prefill, micro-batch 64"
     assert words in " ".join(laptop.split()) and "disturbed" not in laptop
     words = "fastest: flash f16, 2 threads for decode, 2 for prefill, micro-batch as by default"

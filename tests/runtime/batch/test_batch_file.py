@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,17 +175,17 @@ def test_layers_on_a_gpu_are_part_of_the_identity_and_attention_is_then_not_meas
     """Without them the identity is that of earlier versions."""
     monkeypatch.setattr(autotune, "measure_settings", None)
     on_cpu, on_gpu = (
-        BatchJob(tiny, None, FEW, 1, flash_attention=flash, gpu_layers=layers)
-        for flash, layers in ((True, 0), (None, "all"))
+        BatchJob(tiny, None, FEW, 1, flash_attention=flash, kv=kv, gpu_layers=layers)
+        for flash, kv, layers in ((True, "f16", 0), (None, None, "all"))
     )
     assert "gpu_layers" not in on_cpu.identity
     assert on_gpu.identity == on_cpu.identity | {"gpu_layers": "all"}
     assert "flash_attention" not in on_gpu.identity
 
 
-@pytest.mark.parametrize("micro_batch", [None, 64])
+@pytest.mark.parametrize("micro_batch", [256, 64])
 def test_the_engines_of_a_job_measure_nothing_that_the_job_has_chosen(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, micro_batch: int | None
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, micro_batch: int
 ) -> None:
     """A micro-batch that stayed as by default was measured again by each engine: its answers could differ."""
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
@@ -193,13 +194,13 @@ def test_the_engines_of_a_job_measure_nothing_that_the_job_has_chosen(
     monkeypatch.setattr(autotune, "measure_settings", lambda *_: chosen)
     job = BatchJob(tiny, None, FEW, 1)
     assert (job.flash_attention, job.kv) == (False, "f16")
-    other = autotune.Tuning(autotune.ComputeSettings(True, "bf16", 1, 1, 32), (), 8, quiet=False)
+    other = replace(chosen, settings=replace(settings, micro_batch=32))
     monkeypatch.setattr(autotune, "measure_settings", lambda *_: other)
     for _ in range(2):
         with job.load_engine() as engine:
             profile = engine.profile
             assert (profile.flash_attention, profile.kv) == (False, "f16")
-            assert profile.micro_batch_tokens == (micro_batch or 256)
+            assert profile.micro_batch_tokens == micro_batch
 
 
 @pytest.mark.parametrize("flash", [False, True])

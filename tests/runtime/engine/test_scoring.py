@@ -10,8 +10,8 @@ from thirteen.runtime.engine.scoring import ContinuationScorer
 from thirteen.runtime.llama.context import ContextParams
 from thirteen.runtime.llama.logits import log_softmax
 
-from ..fixed_settings import FIXED
 from ..fakes import Context, Model
+from ..fixed_settings import FIXED
 
 CONTEXT = 200  # longer than the rows of logits that are computed at once
 

@@ -76,7 +76,9 @@ def test_attention_of_a_gpu_is_left_to_llama_cpp(tiny, found, monkeypatch):
     with Model(tiny) as loaded:
         for flash in (None, True, False):
             profile = replace(LAPTOP, gpu_layers=1, flash_attention=flash)
-            assert choose_settings(profile, 1, loaded) == ComputeSettings(flash, "f16", 1, 1)
+            assert choose_settings(profile, 1, loaded) == ComputeSettings(
+                flash, "f16", 1, 1, 256 if flash is False else 512
+            )
         assert choose_settings(replace(LAPTOP, gpu_layers="all"), 1, loaded).flash_attention is None
 
 

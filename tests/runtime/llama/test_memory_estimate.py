@@ -49,7 +49,9 @@ def test_an_embedding_is_repacked_only_where_it_is_the_output_too(base, tmp_path
     assert ("output.weight" in header.tensors) == (name == "llama untied")
     assert header.tensors["token_embd.weight"].nbytes > 9_000  # more than the rounding of the log
     repacked = estimate_memory(header, PROFILES["laptop"]).copied_bytes
-    megabytes = logged_buffers(model, "laptop", replace(PROFILES["laptop"], context=256, flash_attention=True))
+    megabytes = logged_buffers(
+        model, "laptop", replace(PROFILES["laptop"], context=256, flash_attention=True)
+    )
     assert repacked / 1e6 == pytest.approx(megabytes("REPACK model"), abs=0.0055)
 
 
