@@ -385,6 +385,7 @@ def size_target(
         raise typer.BadParameter(f"--costs {costs} and --target {target} exclude each other")
     if together and workload:
         raise typer.BadParameter(f"--together and --workload {workload} exclude each other")
+    file_size = parse_file_size(size)
     if costs:
         table = read_costs(costs)
     elif target:
@@ -398,7 +399,7 @@ def size_target(
         table = table.for_answers(parse_workload(workload))
     else:
         table = ordinary_costs(table)
-    return SizeTarget(parse_file_size(size), prefer, table)
+    return SizeTarget(file_size, prefer, table)
 
 
 def default_ray_address(words: Sequence[str]) -> list[str]:

@@ -42,7 +42,7 @@ def machine_costs(progress: Progress = no_progress) -> CostTable:
         ModelFileError: this build cannot run one of the types.
     """
     try:
-        path = _costs_file()
+        path = costs_file()
         with suppress(OutputError):  # nothing was measured, or the file is damaged
             return read_costs(path)
         _measure_costs(path, progress)
@@ -62,7 +62,8 @@ def _measure_costs(path: Path, progress: Progress) -> None:
     write_costs(report, path)
 
 
-def _costs_file() -> Path:
+def costs_file() -> Path:
+    """Where the measured costs of this processor are kept."""
     key = {
         "processor": processor_name(),
         "llama_cpp_python": version("llama-cpp-python"),

@@ -70,7 +70,7 @@ def run_engine_tuning(
             for repeat in range(_REPEATS):
                 repeats.append(measure_settings(profile, None, loaded, _BUDGET_S))
                 progress(number * _REPEATS + repeat + 1, len(profiles) * _REPEATS)
-            found[name] = min(repeats, key=_question_s)
+            found[name] = min(repeats, key=lambda tuning: (not tuning.quiet, _question_s(tuning)))
             if keep and found[name].quiet:
                 saved.append(save_tuning(found[name], profile, None, loaded.header))
     return EngineTuning(str(model), found), saved

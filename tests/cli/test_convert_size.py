@@ -59,8 +59,8 @@ def test_the_file_has_the_requested_size_and_the_planned_types(
 
 @pytest.mark.parametrize(
     ("options", "speed"),
-    [((), 1 / 2), (("--together",), 1 / 4), (("--workload", "prompt=4,answer=1"), (1 + 4 * 1) / (2 + 4 * 3))],
-    ids=["decode", "together", "workload"],
+    [((), 3 / 8), (("--together",), 1 / 4), (("--workload", "prompt=4,answer=1"), (1 + 4 * 1) / (2 + 4 * 3))],
+    ids=["ordinary", "together", "workload"],
 )
 def test_a_plan_goes_by_the_costs_that_are_given(
     thirteen: Commands, made: tuple[Path, Path], tmp_path: Path, options: tuple[str, ...], speed: float
