@@ -14,6 +14,10 @@ PROCESSOR = $(shell $(PYTHON) -c 'import hashlib, platform, runpy; \
   system = platform.system(), platform.machine(), platform.libc_ver(), name or platform.node(), sorted(flags); \
   print(hashlib.sha256(repr(system).encode()).hexdigest()[:16])')
 WHEELS = $(or $(THIRTEEN_CACHE),$(HOME)/.cache/thirteen)/wheels/$(PROCESSOR)
+# Only what is used of llama.cpp: no multimodal library, and no `common` (where the path has no space, which
+# would end the option).
+LLAMA_ONLY = $(if $(word 2,$(CURDIR)),,-DCMAKE_PROJECT_llama_cpp_INCLUDE=$(CURDIR)/deploy/only_llama.cmake)
+LLAMA_BUILD = CMAKE_ARGS="-DLLAVA_BUILD=OFF $(LLAMA_ONLY) $(1) $$CMAKE_ARGS"
 
 # Where `make lock`, `make sbom` and `make oldest` keep uv and cyclonedx-py.
 TOOLS := .venv-tools/bin
@@ -42,13 +46,12 @@ format: $(VENV)/test
 	$(BIN)/ruff check --fix .
 
 # Compiles llama.cpp once for this processor. Environments on this machine are then set up with that wheel, in
-# seconds, as long as it is the newest version. Of llama.cpp's options only GGML_NATIVE is given, which is off if
-# SOURCE_DATE_EPOCH is set; OpenMP and repacking are on by default. pip's own cache is not used, because it does
-# not tell processors apart.
+# seconds, as long as it is the newest version. GGML_NATIVE is off by itself if SOURCE_DATE_EPOCH is set; OpenMP
+# and repacking are on by default. pip's own cache is not used, because it does not tell processors apart.
 wheel:
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@folder="$(WHEELS)"; mkdir -p "$$folder"; echo "Compiling $(LLAMA) into $$folder, unless it is there."; \
-	CMAKE_ARGS=-DGGML_NATIVE=ON $(BIN)/python -m pip wheel --disable-pip-version-check --no-cache-dir --no-deps \
+	$(call LLAMA_BUILD,-DGGML_NATIVE=ON) $(BIN)/python -m pip wheel --disable-pip-version-check --no-cache-dir --no-deps \
 	  --find-links "$$folder" --wheel-dir "$$folder" '$(LLAMA)'
 
 # All tests with the oldest versions that pyproject.toml allows, in an environment of its own.
@@ -109,14 +112,14 @@ screenshot-web: $(VENV)/test
 $(VENV)/run: pyproject.toml $(if $(LOCKED),requirements.lock)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	@echo "Creating $(VENV) and installing thirteen."
-	@echo "Compiling llama.cpp, once, takes about 4 minutes on 2 cores; later it comes from pip's cache or 'make wheel'."
+	@echo "Compiling llama.cpp, once, takes about 2 minutes on 2 cores; later it comes from pip's cache or 'make wheel'."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifdef LOCKED
-	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@$(LLAMA_BUILD) $(BIN)/python -m pip install --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --editable .
 else
 	@folder="$(WHEELS)"; test -d "$$folder" || folder=; \
-	$(BIN)/python -m pip install --disable-pip-version-check $${folder:+--find-links "$$folder"} --editable .
+	$(LLAMA_BUILD) $(BIN)/python -m pip install --disable-pip-version-check $${folder:+--find-links "$$folder"} --editable .
 endif
 	@touch $@
 
@@ -139,7 +142,7 @@ $(VENV)/fuzz: $(VENV)/test
 	@$(TOOLS)/uv pip compile --quiet --python .venv-oldest/bin/python --constraint .venv-oldest/constraints.txt \
 	  --extra test --output-file .venv-oldest/requirements.txt pyproject.toml
 	@folder="$(WHEELS)"; test -d "$$folder" || folder=; \
-	.venv-oldest/bin/python -m pip install --disable-pip-version-check $${folder:+--find-links "$$folder"} \
+	$(LLAMA_BUILD) .venv-oldest/bin/python -m pip install --disable-pip-version-check $${folder:+--find-links "$$folder"} \
 	  --requirement .venv-oldest/requirements.txt
 	@.venv-oldest/bin/python -m pip install --disable-pip-version-check --no-deps --editable .
 	@touch $@

@@ -4,5 +4,5 @@ from pathlib import Path
 
 
 def leftovers(cache: Path) -> list[Path]:
-    """The files in the cache folder but for the choice of attention, which is meant to stay."""
-    return [path for path in cache.iterdir() if not path.name.startswith("attention-")]
+    """The files in the cache folder but for the choice of settings, which is meant to stay."""
+    return [path for path in cache.iterdir() if not path.name.startswith("compute-")]

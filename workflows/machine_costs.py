@@ -25,14 +25,15 @@ _TYPES = (
 )
 _ROUNDS = 8
 _SHAPE = ProbeShape(layers=2, vocabulary=1 << 15)  # still larger than most caches
+_HALF_WIDTH_MAX, _NOISY_MAX = 0.15, 0.25  # of a cost's ratio to Q4_K; share of types that may exceed it
 _log = logging.getLogger(__name__)
 
 
 def machine_costs(progress: Progress = no_progress) -> CostTable:
     """The cost table of this processor; measured on first use, in one to two minutes.
 
-    Where it cannot be measured, because the disk has no room for its models, it is the shipped table for the
-    processor's kind.
+    Where it cannot be measured, because the disk has no room for its models or other programs disturb it, it
+    is the shipped table for the processor's kind.
 
     Args:
         progress: called with steps done and in all.
@@ -41,11 +42,10 @@ def machine_costs(progress: Progress = no_progress) -> CostTable:
         ModelFileError: this build cannot run one of the types.
     """
     try:
-        path = _costs_file()
+        path = costs_file()
         with suppress(OutputError):  # nothing was measured, or the file is damaged
             return read_costs(path)
-        report = run_type_costs(types=_TYPES, rounds=_ROUNDS, shape=_SHAPE, progress=progress)
-        write_costs(report, path)
+        _measure_costs(path, progress)
         return read_costs(path)
     except OutputError as error:
         target = host_target()
@@ -53,7 +53,17 @@ def machine_costs(progress: Progress = no_progress) -> CostTable:
         return costs_for(target)
 
 
-def _costs_file() -> Path:
+def _measure_costs(path: Path, progress: Progress) -> None:
+    """Measure the costs and save them, unless other programs make them too uncertain."""
+    report = run_type_costs(types=_TYPES, rounds=_ROUNDS, shape=_SHAPE, progress=progress)
+    noisy = [cost.type for cost in report.costs if cost.layer.ratio.half_width > _HALF_WIDTH_MAX]
+    if len(noisy) > _NOISY_MAX * len(report.costs):
+        raise OutputError(f"{', '.join(noisy)}: too noisy; close other programs")
+    write_costs(report, path)
+
+
+def costs_file() -> Path:
+    """Where the measured costs of this processor are kept."""
     key = {
         "processor": processor_name(),
         "llama_cpp_python": version("llama-cpp-python"),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..bench.peers.peer import PeerWorkload
+from ..bench.peers.peer_process import OWN
 from ..bench.peers.peers import PeersReport, question_s, run_peers
 from ..errors import RequestError
 from ..files.progress import Progress, no_progress
@@ -12,7 +13,7 @@ _RATIO_MIN = 0.95  # of the speed of plain llama-cpp-python; with less, somethin
 _ROUNDS = 3
 _PEERS = ("llama-cpp-python", "llama-cpp-python flash_attn=True")
 _WORK = PeerWorkload(
-    prompt_tokens=200, depth=200, decode_tokens=96, sequences=1, short_prompt=8, short_answer=1
+    prompt_tokens=200, depth=200, decode_tokens=96, sequences=1, short_prompt=8, short_answer=1, busy=False
 )
 
 
@@ -64,4 +65,4 @@ def check_speed(model: Path, *, progress: Progress = no_progress) -> SpeedCheck:
 
 
 def _seconds(report: PeersReport) -> dict[str, float]:
-    return {row.name: question_s(row, report.work) for row in report.rows if "best" not in row.name}
+    return {row.name: question_s(row, report.work) for row in report.rows if row.name in (OWN, *_PEERS)}

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from time import sleep
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ SPEED_KINDS = ("prefill", "decode", "together", "busy")
 BUSY_TOKENS = 16  # of a prompt, and decoded after it, beside another busy process
 
 Speeds = tuple[float | None, ...]  # tokens per second for each of SPEED_KINDS, None where not measured
+_SETTLE_S = 0.3
 TIMEOUT_S = 1800  # of a round, or of loading
 
 
@@ -30,6 +32,7 @@ class PeerWorkload:
         sequences: concurrent sequences of "together".
         short_prompt: prompt tokens of each of them.
         short_answer: tokens decoded after the first by each of them.
+        busy: whether there is also a decode beside a busy process.
     """
 
     threads: int = field(default_factory=physical_cores)
@@ -39,9 +42,10 @@ class PeerWorkload:
     sequences: int = 8
     short_prompt: int = 200
     short_answer: int = 24
+    busy: bool = True
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
+        for name in self.__slots__[:-1]:
             check_integer(f"bench: {name}", getattr(self, name), 1)
 
     @property
@@ -86,14 +90,19 @@ class RequestPeer(ABC):
         if work.depth != work.prompt_tokens:
             _, decode_s = self._answer_s(round_number, work.depth, work.decode_tokens)
         together_s = self._together_s(round_number)
-        with busy_processes():
-            _, busy_s = self._answer_s(round_number, BUSY_TOKENS, BUSY_TOKENS)
         return (
             work.prompt_tokens / prefill_s,
             work.decode_tokens / decode_s,
             work.batched_tokens / together_s,
-            BUSY_TOKENS / busy_s,
+            self._busy_tokens_per_s(round_number) if work.busy else None,
         )
+
+    def _busy_tokens_per_s(self, seed: int) -> float:
+        with busy_processes():
+            _, busy_s = self._answer_s(seed, BUSY_TOKENS, BUSY_TOKENS)
+        sleep(_SETTLE_S)
+        self._answer_s(seed, 1, 1)  # the next round begins as on a quiet machine
+        return BUSY_TOKENS / busy_s
 
     def _sequence_seeds(self, round_number: int) -> range:
         """A seed for each of the concurrent sequences."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from rich.console import Group
@@ -69,16 +70,15 @@ def run_engine_tuning(
             for repeat in range(_REPEATS):
                 repeats.append(measure_settings(profile, None, loaded, _BUDGET_S))
                 progress(number * _REPEATS + repeat + 1, len(profiles) * _REPEATS)
-            found[name] = min(repeats, key=_question_s)
-            if keep:
+            found[name] = min(repeats, key=lambda tuning: (not tuning.quiet, _question_s(tuning)))
+            if keep and found[name].quiet:
                 saved.append(save_tuning(found[name], profile, None, loaded.header))
     return EngineTuning(str(model), found), saved
 
 
 def _question_s(tuning: Tuning) -> float:
-    return next(
-        trial.question_s(tuning.slots) for trial in tuning.trials if trial.settings == tuning.settings
-    )
+    times = (trial.question_s(tuning.slots) for trial in tuning.trials if trial.settings == tuning.settings)
+    return next(times, inf)  # a measurement that was given up has none
 
 
 def engine_tuning_table(report: EngineTuning) -> Group:
@@ -99,7 +99,7 @@ def _table(name: str, tuning: Tuning) -> Table:
         table.add_row(
             _way(settings),
             f"{settings.threads}, prefill {settings.prefill_threads}",
-            str(settings.micro_batch or "default"),
+            str(settings.micro_batch),
             *(f"{speed:.1f}" for speed in _speeds(trial, tuning.slots)),
         )
     return table
@@ -115,4 +115,4 @@ def _way(settings: ComputeSettings) -> str:
 
 def _words(settings: ComputeSettings) -> str:
     threads = f"{settings.threads} threads for decode, {settings.prefill_threads} for prefill"
-    return f"{_way(settings)}, {threads}, micro-batch {settings.micro_batch or 'as by default'}"
+    return f"{_way(settings)}, {threads}, micro-batch {settings.micro_batch}"

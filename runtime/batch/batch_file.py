@@ -16,9 +16,16 @@ from ...files.json_file import read_bounded
 from ...files.json_lines import MAX_BYTES, json_object, numbered_lines, refuse_surrogates
 from ...files.output import check_target, with_added_suffix
 from ...files.progress import Progress, no_progress
-from ..profile import KV_TYPES
+from ..profile import KV_TYPES, PROFILES
 from ..versions import answer_versions
-from .reproducible_batches import BatchExecutor, BatchJob, BatchResult, run_batches, split_into_batches
+from .reproducible_batches import (
+    PROFILE,
+    BatchExecutor,
+    BatchJob,
+    BatchResult,
+    run_batches,
+    split_into_batches,
+)
 
 _RUN = "batch"  # key of the identity in journals of earlier versions, which must still resume
 _IDENTITY_MAX = 1 << 24  # bytes of the line with it; a system prompt is part of it
@@ -173,11 +180,13 @@ def _with_saved_settings(job: BatchJob, part: Path) -> BatchJob:
     if identity is None or job.gpu_layers:
         return job
     kv, micro_batch = identity.get("kv"), identity.get("micro_batch")
+    flash = bool(identity.get("flash_attention", True))
+    default = replace(PROFILES[PROFILE], flash_attention=flash).micro_batch_tokens
     return replace(
         job,
-        flash_attention=bool(identity.get("flash_attention", True)),
+        flash_attention=flash,
         kv=kv if kv in KV_TYPES else job.kv,
-        micro_batch=micro_batch if type(micro_batch) is int else None,
+        micro_batch=micro_batch if type(micro_batch) is int else default,
     )
 
 

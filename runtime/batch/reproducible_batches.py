@@ -176,6 +176,7 @@ class BatchJob:
     def identity(self) -> dict[str, Any]:
         """Everything that the answers depend on, as JSON values. Hashes the files."""
         profile, settings = PROFILES[PROFILE], self.settings
+        default = replace(profile, flash_attention=self.flash_attention).micro_batch_tokens
         return {
             "model_sha256": file_sha256(self.model),
             "adapter_sha256": None if self.adapter is None else file_sha256(self.adapter),
@@ -189,7 +190,7 @@ class BatchJob:
             "kv": self.kv,
             # Earlier versions always used flash attention and the processor.
             **({"flash_attention": False} if self.flash_attention is False else {}),
-            **({"micro_batch": self.micro_batch} if self.micro_batch else {}),
+            **({} if self.micro_batch in {None, default} else {"micro_batch": self.micro_batch}),
             **({"gpu_layers": self.gpu_layers} if self.gpu_layers else {}),
             "wave": settings.batch_size,  # as earlier versions called it
         }

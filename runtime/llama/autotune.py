@@ -9,7 +9,7 @@ has figures.
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
@@ -45,6 +45,7 @@ _STEPS, _STEPS_MIN = 6, 2  # decode steps, of which the fastest counts: disturba
 _SMALL_MICRO_BATCH = 64
 _GAIN_MIN = 0.05  # of another setting than the default, which takes less memory, or fewer surprises
 _SHARE_MIN = 0.9  # of the processors' time; with less, other programs have disturbed the measurement
+_HELD_UP_S, _HELD_UP_SHARE = 0.3, 0.7  # a measurement is given up after so long with so little of their time
 _SAVED = "compute-{}.json"
 
 
@@ -58,14 +59,14 @@ class ComputeSettings:
         kv: type of the KV cache.
         threads: threads for batches of one token.
         prefill_threads: threads for larger batches.
-        micro_batch: maximum tokens computed at once; None for the context's default.
+        micro_batch: maximum tokens computed at once.
     """
 
     flash_attention: bool | None
     kv: str
     threads: int
     prefill_threads: int
-    micro_batch: int | None = None
+    micro_batch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Trial:
         """Geometric mean of the seconds of one ordinary question, and of one in every slot."""
         prompt_s = _PROMPT_TOKENS * self.prefill_s
         one_s, all_s = prompt_s + _ANSWER_TOKENS * self.decode_s, slots * prompt_s
-        return sqrt(one_s * (all_s + _ANSWER_TOKENS * self.together_s))
+        return float(sqrt(one_s * (all_s + _ANSWER_TOKENS * self.together_s)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,19 +148,18 @@ def limit_settings(profile: Profile, header: Header, threads: int) -> Profile:
         if profile.flash_attention in {None, flash} and profile.kv in {None, kv} and _holds(header, kv)
     ]
     fitting = [one for one in options if fits_in_memory(header, one, threads)]
-    if not fitting or fitting[0] == options[0]:
-        return profile  # nothing is short, or nothing helps
+    if not fitting or all(one in fitting for one in options if one.kv == profile.kv):
+        return profile  # nothing helps, or nothing is short
     return fitting[0]
 
 
 def known_settings(profile: Profile, threads: int | None, header: Header) -> ComputeSettings | None:
     """The settings if the profile or a saved choice decides them; None if they must be measured."""
-    ways = _ways(profile, header)
-    defaults = _defaults(profile, threads, ways)
+    ways = _ways(profile, threads, header)
     if profile.gpu_layers:
-        return replace(defaults, flash_attention=profile.flash_attention)
+        return replace(ways[0], flash_attention=profile.flash_attention)
     if len(ways) == 1 and threads and profile.micro_batch:
-        return defaults
+        return ways[0]
     with suppress(OSError, OutputError, ValueError, KeyError, TypeError):
         key = _key(profile, threads, header)
         return _parse(json.loads(_choice_file(key).read_bytes())["settings"])
@@ -197,7 +197,7 @@ def saved_settings() -> list[ComputeSettings]:
 
 def _parse(value: Any) -> ComputeSettings:
     settings = ComputeSettings(**value)
-    counts = (settings.threads, settings.prefill_threads, settings.micro_batch or 1)
+    counts = (settings.threads, settings.prefill_threads, settings.micro_batch)
     if settings.kv not in KV_TYPES or not all(type(count) is int and count > 0 for count in counts):
         raise ValueError(value)
     return replace(settings, flash_attention=bool(settings.flash_attention))
@@ -237,20 +237,20 @@ def _holds(header: Header, kv: str | None) -> bool:
     return not read_model_shape(header, ModelFileError).head_dim % block
 
 
-def _ways(profile: Profile, header: Header) -> list[tuple[bool, str]]:
+def _ways(profile: Profile, threads: int | None, header: Header) -> list[ComputeSettings]:
     """The combinations of attention and KV type that are open, the default first."""
+    count = threads or default_threads()
     kinds = [profile.kv] if profile.kv else [DEFAULT_KV, *(["bf16"] if multiplies_bf16() else [])]
     ways = [
         (flash, kv)
         for kv, flash in product(kinds, (True, False))
         if profile.flash_attention in {None, flash} and (flash or kv not in QUANTIZED_KV)
     ]
-    return ways or [(bool(profile.flash_attention), kinds[0])]  # which the context refuses
-
-
-def _defaults(profile: Profile, threads: int | None, ways: Sequence[tuple[bool, str]]) -> ComputeSettings:
-    count = threads or default_threads()
-    return ComputeSettings(*ways[0], count, count, profile.micro_batch)
+    ways = ways or [(bool(profile.flash_attention), kinds[0])]  # which the context refuses
+    return [
+        ComputeSettings(flash, kv, count, count, replace(profile, flash_attention=flash).micro_batch_tokens)
+        for flash, kv in ways
+    ]
 
 
 def thread_counts(cores: int, processors: int) -> tuple[int, ...]:
@@ -276,6 +276,10 @@ def measure_settings(
     return COMPUTE_THREAD.call(lambda: _Measurement(profile, threads, model, budget_s).run())
 
 
+class _DisturbedError(Exception):
+    """Other programs take so much of the processors that nothing can be measured."""
+
+
 class _Measurement:
     """The contexts of the open ways, and their times."""
 
@@ -283,30 +287,30 @@ class _Measurement:
         self._profile, self._threads, self._model = profile, threads, model
         self._budget_s = budget_s
         self._slots = profile.slots
-        ways = _ways(profile, model.header)
-        self._defaults = _defaults(profile, threads, ways)
-        self._usual = astuple(self._defaults)
-        self._ways = [replace(self._defaults, flash_attention=flash, kv=kv) for flash, kv in ways]
+        self._ways = _ways(profile, threads, model.header)
+        self._using = self._ways[0].threads  # threads that compute at the moment
+        self._wall_s = self._granted_s = self._wanted_s = 0.0  # of all steps so far
         longest = min(_PREFILL_MAX + _STEPS, profile.context, model.context_trained)
         self._longest = max(1, longest - _STEPS)
         vocabulary = model.vocabulary_size
         self._prompt = tuple(token % vocabulary for token in range(1, self._longest + 1))
 
     def run(self) -> Tuning:
-        with ExitStack() as loaded:
+        trials: list[Trial] = []
+        best = self._ways[0]
+        with ExitStack() as loaded, suppress(_DisturbedError):
             contexts = [loaded.enter_context(Context(self._model, self._params(way))) for way in self._ways]
             self._end = perf_counter() + self._budget_s
-            start, granted = perf_counter(), process_time()
             trials = self._time_ways(contexts)
-            best = min(trials, key=self._cost)
-            wanted = self._defaults.threads * (perf_counter() - start)
-            quiet = process_time() - granted >= _SHARE_MIN * wanted
-            context = contexts[trials.index(best)]
+            fastest = min(trials, key=self._cost)
+            best, context = fastest.settings, contexts[trials.index(fastest)]
             for vary in (self._vary_threads, self._vary_micro_batch):
-                others = list(vary(context, best))
+                others = list(vary(context, fastest))
                 trials.extend(others)
-                best = min([best, *others], key=self._cost)
-        return Tuning(best.settings, tuple(trials), self._slots, quiet)
+                fastest = min([fastest, *others], key=self._cost)
+                best = fastest.settings
+            return Tuning(best, tuple(trials), self._slots, self._granted_s >= _SHARE_MIN * self._wanted_s)
+        return Tuning(best, tuple(trials), self._slots, quiet=False)
 
     def _params(self, settings: ComputeSettings) -> ContextParams:
         batch = max(self._slots, min(self._profile.batch, self._longest))
@@ -319,10 +323,15 @@ class _Measurement:
 
     def _cost(self, trial: Trial) -> float:
         """Seconds, with a handicap for each setting that is not the default."""
-        others = sum(
-            one != default for one, default in zip(astuple(trial.settings), self._usual, strict=True)
+        one, usual = trial.settings, self._ways[0]
+        others = (
+            (one.flash_attention != usual.flash_attention)
+            + (one.kv != usual.kv)
+            + (one.threads != usual.threads)
+            + (one.prefill_threads != usual.prefill_threads)
+            + (one.micro_batch == _SMALL_MICRO_BATCH != usual.micro_batch)
         )
-        return float(trial.question_s(self._slots) * (1 + _GAIN_MIN * others))
+        return trial.question_s(self._slots) * (1 + _GAIN_MIN * others)
 
     def _time_ways(self, contexts: Sequence[Context]) -> list[Trial]:
         """Time all ways, in turns, so that disturbances hit all of them."""
@@ -373,11 +382,13 @@ class _Measurement:
         times = {}
         for count in (usual, *thread_counts(usual, usable_processors())):
             context.set_threads(count, count)
+            self._using = count
             _fastest(1, measures[:1])  # OpenMP makes its team
             times[count] = _fastest(_STEPS_MIN, measures)
             if self._late:
                 break
         context.set_threads(usual, usual)
+        self._using = usual
         one, together, prefill = times.pop(usual)
         for count, (other_one, other_together, other_prefill) in times.items():
             decode = Trial(
@@ -405,6 +416,7 @@ class _Measurement:
         if self._profile.micro_batch or self._tokens < 2 * _SMALL_MICRO_BATCH or self._late:
             return
         context.set_threads(best.settings.threads, best.settings.prefill_threads)
+        self._using = best.settings.prefill_threads
         small_s = self._prefill_s(context, 0, self._tokens, _SMALL_MICRO_BATCH)
         settings = replace(best.settings, micro_batch=_SMALL_MICRO_BATCH)
         yield replace(best, settings=settings, prefill_s=small_s / self._tokens)
@@ -415,20 +427,31 @@ class _Measurement:
         step = min(step, context.params.batch)
         end = start + tokens
         spans = [Span(0, at, self._prompt[at : min(at + step, end)], 1) for at in range(start, end, step)]
-        return _seconds(lambda: [context.decode([span]) for span in spans])
+        return self._seconds(lambda: [context.decode([span]) for span in spans])
 
     def _decode_s(self, context: Context, start: int, slots: int) -> float:
         """Seconds of a decode step in the first slots, at position `start`."""
         for slot in range(slots):
             context.clear(slot, start)
         spans = [Span(slot, start, self._prompt[:1], 1) for slot in range(slots)]
-        return _seconds(lambda: context.decode(spans))
+        return self._seconds(lambda: context.decode(spans))
 
+    def _seconds(self, compute: Callable[[], object]) -> float:
+        """Seconds that something takes.
 
-def _seconds(compute: Callable[[], object]) -> float:
-    began = perf_counter()
-    compute()
-    return perf_counter() - began
+        Raises:
+            _DisturbedError: other programs hold the measurement up.
+        """
+        began, granted = perf_counter(), process_time()
+        compute()
+        seconds = perf_counter() - began
+        self._wall_s += seconds
+        self._granted_s += process_time() - granted
+        self._wanted_s += self._using * seconds
+        held_up = self._wall_s > _HELD_UP_S and self._granted_s < _HELD_UP_SHARE * self._wanted_s
+        if held_up or self._wall_s > 2 * self._budget_s:
+            raise _DisturbedError
+        return seconds
 
 
 def _fastest(times: int, measures: Sequence[Callable[[], float]]) -> list[float]:

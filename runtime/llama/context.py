@@ -182,6 +182,7 @@ class Context(NativeHandle):
         self._views: dict[int, Logits] = {}  # by address: the library reuses its buffer of logits
         self._adapter: LoraAdapter | None = None
         self._governor = ThreadGovernor(max(self._threads)) if params.adaptive_threads else None
+        self._limit = max(self._threads)  # that llama.cpp has
         self.set_adapter(adapter)
 
     @property
@@ -240,11 +241,18 @@ class Context(NativeHandle):
         compute = partial(llama_cpp.llama_decode, self.handle, self._batch.native)
         if self._governor is None:
             return int(compute())
-        limit, threads = self._governor.limit, self._threads[self._batch.native.n_tokens > 1]
-        status = self._governor.run(compute, min(limit, threads))
-        if self._governor.limit != limit:
-            self.set_threads(*(min(self._governor.limit, count) for count in self._threads))
+        self._governor.resume()
+        self._apply_limit()
+        threads = self._threads[self._batch.native.n_tokens > 1]
+        status = self._governor.run(compute, min(self._governor.limit, threads))
         return int(status)
+
+    def _apply_limit(self) -> None:
+        """Pass the governor's limit on to llama.cpp, if it has changed."""
+        assert self._governor is not None, "only contexts with one call this"
+        if self._governor.limit != self._limit:
+            self._limit = self._governor.limit
+            self.set_threads(*(min(self._limit, count) for count in self._threads))
 
     def _check(self, spans: Sequence[Span]) -> None:
         params = self.params

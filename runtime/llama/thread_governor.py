@@ -7,14 +7,18 @@ program decode at a third of their speed and at times far below, where one threa
 
 import os
 from collections.abc import Callable
-from time import perf_counter, process_time
+from time import perf_counter, process_time, sleep
 
 import psutil
 
 _WINDOW_S = 0.03  # computing time that is judged at once
-_SHARE_MIN = 0.85  # of the time that threads which never wait for a processor would get
+_LOST_MAX = 0.15  # of the time that threads which never wait for a processor would get
+_LOST_PROCESSORS_MAX = 0.4  # processors' worth of time, which is less with many threads
 _ROUNDING = 0.3  # processors: what short disturbances and the clocks' steps may take from a free one
 _WAIT_S, _WAIT_MAX_S = 0.25, 1.0  # between looks at the idle processors
+# After a pause without a batch the past says nothing, and a prompt may be a single long batch: a short look,
+# of a few ticks of the idle clock.
+_PAUSE_S, _LOOK_S = 0.25, 0.03
 
 
 def idle_seconds() -> float:
@@ -41,6 +45,7 @@ class ThreadGovernor:
         clock: Callable[[], float] = perf_counter,
         processor_clock: Callable[[], float] = process_time,
         idle_clock: Callable[[], float] = idle_seconds,
+        wait: Callable[[float], None] = sleep,
     ) -> None:
         """Start with all threads.
 
@@ -49,18 +54,28 @@ class ThreadGovernor:
             clock: seconds.
             processor_clock: seconds that all threads of this process have computed.
             idle_clock: see idle_seconds().
+            wait: waits for so many seconds.
         """
         self.maximum = self.limit = maximum
         self._clock, self._processor_clock, self._idle_clock = clock, processor_clock, idle_clock
+        self._sleep = wait
         self._wall_s = self._granted_s = self._wanted_s = 0.0  # of the batches since the last judgement
-        self._wait_s, self._raised_at = _WAIT_S, -_WAIT_MAX_S
+        self._wait_s, self._raised_at, self._ended_at = _WAIT_S, -_WAIT_MAX_S, self._clock()
         self._look = (0.0, 0.0, 0.0)  # time, own and idle processor time when the limit was last looked at
+
+    def resume(self) -> None:
+        """Look at the processors anew, if no batch has run for a while and some threads are unused."""
+        if self.limit < self.maximum and self._clock() - self._ended_at > _PAUSE_S:
+            self._look = self._now()
+            self._sleep(_LOOK_S)
+            self._raise()
 
     def run(self, compute: Callable[[], int], threads: int) -> int:
         """Compute a batch with `threads` threads, and adapt the limit to what they got."""
         start, granted = self._clock(), self._processor_clock()
         result = compute()
-        wall_s = self._clock() - start
+        self._ended_at = self._clock()
+        wall_s = self._ended_at - start
         self._wall_s += wall_s
         self._granted_s += self._processor_clock() - granted
         self._wanted_s += wall_s * threads
@@ -70,7 +85,8 @@ class ThreadGovernor:
         return result
 
     def _adapt(self) -> None:
-        if self.limit > 1 and self._granted_s < _SHARE_MIN * self._wanted_s:
+        lost_s = self._wanted_s - self._granted_s
+        if self.limit > 1 and lost_s > min(_LOST_MAX * self._wanted_s, _LOST_PROCESSORS_MAX * self._wall_s):
             self._lower(int(self._granted_s / self._wall_s + _ROUNDING))
         elif self.limit < self.maximum and self._clock() - self._look[0] >= self._wait_s:
             self._raise()

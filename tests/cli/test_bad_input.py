@@ -162,12 +162,6 @@ def remove(folder: Path) -> None:
 
 DEEP = "[" * 200_000
 BASES = {
-    "two matrices, with --tie": Bad(
-        lambda folder: None,
-        "--tie: token_embd.weight and output.weight differ by",
-        ("--tie",),
-        "llama untied",
-    ),
     "a truncated weight file": Bad(bytes_of(WEIGHTS, lambda raw: raw[:-100]), "bytes, the file has"),
     "an empty weight file": Bad(put(WEIGHTS, b""), f"{WEIGHTS}: a header of 0 bytes in a file of 0"),
     "a header length of 0": Bad(bytes_of(WEIGHTS, lambda raw: bytes(8) + raw[8:]), "the header is not JSON"),
@@ -863,6 +857,11 @@ COMMANDS = {
         ("convert", "BASE", "-o", "OUT/x.gguf", "--importance", "MODEL", "--report", "MODEL"),
         "is an input of this command",
     ),
+    "a model for doctor without --speed": (
+        ("doctor", "--model", "MODEL"),
+        "--model requires --speed",
+    ),
+    "a file to tune that is not a GGUF": (("bench", "tune", "BASE/config.json"), "not a GGUF file"),
     "a comparison longer than the context": (
         ("bench", "latency", "MODEL", "MODEL", "--prompt-tokens", "9999"),
         "longer than the context of 256 tokens: 9999 + 65 tokens",

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,16 +12,20 @@ from gguf import GGMLQuantizationType
 from peft import LoHaConfig, LoraConfig, PeftConfig
 from thirteen.convert.pipeline import convert, plan_conversion
 from thirteen.convert.quantize.costs import costs_for
+from thirteen.convert.quantize.error_feedback import FeedbackCache
 from thirteen.convert.quantize.file_size import FileSize
-from thirteen.convert.quantize.ggml import quantize_rows
+from thirteen.convert.quantize.ggml import needs_importance, quantize_rows
+from thirteen.convert.quantize.importance import Importance
+from thirteen.convert.quantize.quant_error import measure_types
 from thirteen.convert.quantize.size_planner import SizeTarget
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.convert.tensors import TensorPlan
+from thirteen.convert.tensors import TensorPlan, TensorSpec
 from thirteen.convert.write import write_gguf
-from thirteen.errors import AdapterError, CheckpointError
+from thirteen.errors import OutputError
 from thirteen.files.gguf.header import read_header
 from thirteen.workflows.fidelity_check import check_fidelity
 from thirteen.workflows.importance_cache import measure_importance
+from thirteen.workflows.vocabulary_choice import choose_vocabulary
 
 from .peft_adapters import as_gguf, load, peft_merged, read_gguf, save_random_adapter
 
@@ -63,13 +68,12 @@ def test_equal_matrices_are_stored_once(stored_twice, base, tmp_path):
 
 
 @pytest.mark.parametrize(("embedding", "output"), [("Q5_0", "Q8_0"), ("Q8_0", "Q4_0"), ("F16", "F32")])
-def test_tie_keeps_the_matrix_with_more_bits(stored_twice, tmp_path, embedding, output):
+def test_of_two_that_differ_by_rounding_the_one_with_more_bits_stays(
+    stored_twice, tmp_path, embedding, output
+):
     path = stored_twice(embedding, output)
-    report = convert(path, tmp_path / "both.gguf", quantization="same")
-    assert OUTPUT in read_header(tmp_path / "both.gguf").tensors
-    assert any(f"rounded to {embedding} and {output}: --tie stores it once" in w for w in report.warnings)
-    report = convert(path, tmp_path / "tied.gguf", quantization="same", tie=True)
-    assert any("differ by rounding and are stored once" in warning for warning in report.warnings)
+    report = convert(path, tmp_path / "tied.gguf", quantization="same")
+    assert any(f"rounded to {embedding} and {output}: it is stored once" in w for w in report.warnings)
     tensors, stored = read_header(tmp_path / "tied.gguf").tensors, read_header(path).tensors
     larger = max((EMBEDDING, OUTPUT), key=lambda name: stored[name].nbytes)
     assert OUTPUT not in tensors and tensors[EMBEDDING].type is stored[larger].type
@@ -79,18 +83,9 @@ def test_tie_keeps_the_matrix_with_more_bits(stored_twice, tmp_path, embedding, 
 def test_another_matrix_is_not_tied(stored_twice, base, tmp_path):
     changed = stored_twice("Q5_0", "Q8_0", change=1.0)
     for path in (changed, base("llama untied")):
-        assert not any("--tie" in warning for warning in convert(path, tmp_path / "a.gguf").warnings)
-        (tmp_path / "a.gguf").unlink()
-        with pytest.raises(CheckpointError, match=r"--tie: .* differ by .*%.* explains .*% at most"):
-            convert(path, tmp_path / "b.gguf", tie=True)
-        assert not (tmp_path / "b.gguf").exists()
-
-
-def test_a_tied_base_stays_as_it_is(base, tmp_path):
-    report = convert(base("llama"), tmp_path / "a.gguf", tie=True)
-    assert any("stores its token embedding once" in warning for warning in report.warnings)
-    convert(base("llama"), tmp_path / "b.gguf")
-    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+        report = convert(path, tmp_path / "a.gguf")
+        assert not any("stored once" in warning for warning in report.warnings)
+        assert OUTPUT in read_header(tmp_path / "a.gguf").tensors
 
 
 @pytest.fixture
@@ -116,18 +111,14 @@ def test_a_matrix_that_the_adapter_changes_is_not_tied(untied, tmp_path, kind: t
     written = read_gguf(tmp_path / "out.gguf")
     for name, values in as_gguf(untied, peft_merged(untied, adapter)).items():
         np.testing.assert_allclose(written[name], values, rtol=1e-5, atol=1e-6)
-    with pytest.raises(
-        AdapterError, match=r"^adapter: --tie: it changes 'lm_head.weight': embedding and out"
-    ):
-        convert(untied, tmp_path / "tied.gguf", adapter=adapter, tie=True)
 
 
 def test_an_adapter_that_peft_merges_leaves_a_base_to_tie(stored_twice, base, tmp_path):
     """That the two matrices differ by rounding was taken for a change by the adapter."""
     source, config = stored_twice("Q8_0", "F16"), LoHaConfig(r=2, target_modules=["q_proj"])
     adapter = save_random_adapter(base("llama untied"), config, tmp_path / "adapter")
-    report = convert(source, tmp_path / "out.gguf", quantization="F16", adapter=adapter, tie=True)
-    assert any("differ by rounding and are stored once" in warning for warning in report.warnings)
+    report = convert(source, tmp_path / "out.gguf", quantization="F16", adapter=adapter)
+    assert any("it is stored once" in warning for warning in report.warnings)
     assert OUTPUT not in read_header(tmp_path / "out.gguf").tensors
     assert np.array_equal(read_gguf(tmp_path / "out.gguf")[EMBEDDING], read_gguf(source)[OUTPUT])
 
@@ -138,7 +129,7 @@ def test_the_importance_of_the_untied_base_serves(stored_twice, tmp_path):
     texts.write_text('{"text": "Three pens cost $3.60, so one pen costs $1.20. Two pens cost $2.40."}\n')
     measure_importance(path, None, importance, calibration=texts, threads=1)
     target = SizeTarget(FileSize("90000B", 90_000, 1), "quality", costs_for("x86"))
-    plan = plan_conversion(path, target, importance, tie=True, threads=1)
+    plan = plan_conversion(path, target, importance, threads=1)
     assert plan.prediction.divergence is not None
     assert all(tensor.target != OUTPUT for tensor in plan.tensors)
     assert open_checkpoint(path).architecture.tied is False
@@ -148,7 +139,47 @@ def test_the_fidelity_of_a_tied_file_is_measured(stored_twice, base, tmp_path, m
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
     source, config = stored_twice("Q8_0", "F16"), LoraConfig(r=2, target_modules=["q_proj"])
     adapter = save_random_adapter(base("llama"), config, tmp_path / "lora")
-    report = convert(source, tmp_path / "out.gguf", quantization="Q8_0", adapter=adapter, tie=True)
-    check = check_fidelity(report, source, adapter=adapter, tie=True, threads=1)
+    report = convert(source, tmp_path / "out.gguf", quantization="Q8_0", adapter=adapter)
+    check = check_fidelity(report, source, adapter=adapter, threads=1)
     assert check.warnings == []
     assert check.fidelity is not None and check.fidelity.merged.effect is not None
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+@pytest.mark.parametrize("name", ["llama", "llama untied"])
+def test_every_plan_can_be_written(base, tmp_path, name, trimmed):
+    """A table of looked-up rows, which has no importance, was planned in IQ3_XXS, which needs one."""
+    texts, importance = tmp_path / "t.jsonl", tmp_path / "i.gguf"
+    texts.write_text('{"text": "Three pens cost $3.60, so one pen costs $1.20. Two pens cost $2.40."}\n')
+    measure_importance(base(name), None, importance, calibration=texts, threads=1)
+    kept = choose_vocabulary(base(name), 264, threads=1) if trimmed else None
+    written = 0
+    for bits in (2.5, 3.5, 4.5, 5.5, 6.5, 8.5, 10):
+        target = SizeTarget(FileSize(f"{bits}bpw", bits, None), "quality", costs_for("x86"))
+        try:
+            plan = plan_conversion(base(name), target, importance, vocabulary=kept, threads=1)
+        except OutputError as refusal:
+            assert "the smallest file possible" in str(refusal)
+            continue
+        report = convert(
+            base(name),
+            tmp_path / "a.gguf",
+            quantization=target,
+            importance=importance,
+            vocabulary=kept,
+            threads=1,
+        )
+        assert report.file_bytes == plan.prediction.file_bytes
+        written += 1
+    assert written
+
+
+def test_a_table_of_looked_up_rows_is_not_planned_in_a_type_that_needs_importance():
+    rows = np.random.default_rng(1).normal(size=(512, 256)).astype(np.float32)
+    spec = TensorSpec("embed", EMBEDDING, rows.shape)
+    importance = Importance(Path("i"), "0" * 64, {}, {}, (), 32, 1, {})
+    feedbacks = FeedbackCache(importance)
+    source = SimpleNamespace(rows=lambda _, start, stop: rows[start:stop])
+    options = measure_types(spec, source, importance, feedbacks, costs_for("x86"), tied=False)
+    assert "IQ3_XXS" in costs_for("x86").layer
+    assert options and not any(needs_importance(option.type) for option in options)

@@ -113,7 +113,7 @@ def inputs(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Path
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     (folder / "texts.jsonl").write_text(json.dumps(TEXT) + "\n")
     (folder / "cache").mkdir()
-    # The choice of attention is a measurement: it is made once, for all runs.
+    # The choice of settings is a measurement: it is made once, for all runs.
     first = Faulty(commands, RUNS["batch"], folder, tmp_path_factory.mktemp("first"))
     shutil.copytree(first.folder / "undisturbed" / "cache", folder / "cache", dirs_exist_ok=True)
     return folder

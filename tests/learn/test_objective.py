@@ -19,18 +19,11 @@ from thirteen.models.rows import TrainingRow
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import Request, StopReason
 
+from ..runtime.fixed_settings import FIXED
+
 V = np.random.default_rng(3).normal(0, 1.0, 13)
 ROWS = [TrainingRow(f"What is {n} and {n}?", f"{n} + {n} = {2 * n}", str(2 * n)) for n in range(2, 26)]
-# With one way to compute attention, the texts are the same on all machines.
-OPTIONS = {
-    "context": 128,
-    "slots": 4,
-    "threads": 1,
-    "batch": 256,
-    "prefix_bytes": 0,
-    "flash_attention": True,
-    "kv": "f16",
-}
+OPTIONS = FIXED | {"context": 128, "slots": 4, "batch": 256, "prefix_bytes": 0}
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2"])

@@ -23,6 +23,8 @@ from thirteen.runtime.llama.context import ContextParams, Span
 from thirteen.runtime.profile import GpuLayers
 from thirteen.runtime.request import Sampling, TokenLogprob
 
+from .fixed_settings import FIXED
+
 END_OF_TURN = 256
 
 
@@ -185,8 +187,7 @@ def fake_engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engi
     monkeypatch.setattr(Context, "seconds", 0.0)
     Context.gate.set()
     engines: list[Engine] = []
-    given: EngineOptions = {"kv": "f16", "flash_attention": True, "micro_batch": 4}  # nothing is measured
-    defaults: EngineOptions = {"slots": 2, "batch": 4, "threads": 1, **given}
+    defaults: EngineOptions = FIXED | {"slots": 2, "batch": 4}  # the fakes cannot be measured
 
     def open_engine(**options: Unpack[EngineOptions]) -> Engine:
         engines.append(Engine("fake.gguf", **(defaults | options)))

@@ -25,9 +25,10 @@ from thirteen.runtime.load_probe import probe_model_files
 from thirteen.server.serve import ListenConfig
 
 from .conftest import tensors
+from .fixed_settings import FIXED
 from .gguf_adapters import MATRICES, write_factors, write_lora
 
-SMALL: dict[str, Any] = {"context": 64, "slots": 1, "threads": 1, "flash_attention": True, "prefix_bytes": 0}
+SMALL: dict[str, Any] = {**FIXED, "context": 64, "slots": 1, "prefix_bytes": 0}
 IMPORT_WORKER = "import os; from thirteen.runtime.llama import load_probe_worker as worker; "
 # Programs that stand in for the trial's own, or change it. The limits and the deaths are real.
 SEGMENTATION_FAULT = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
@@ -289,7 +290,7 @@ def test_a_cluster_does_not_see_a_model_that_ends_the_process(
     model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(load_probe, "_PROGRAM", SEGMENTATION_FAULT)
-    job = BatchJob(model, None, GenerationSettings(), 1, flash_attention=True)
+    job = BatchJob(model, None, GenerationSettings(), 1, flash_attention=True, kv="f16", micro_batch=512)
     with pytest.raises(ModelFileError, match="ended with SIGSEGV"):
         next(RayWorkers("no.such.host:1").run(job, [{1: "1 + 1?"}]))
     config, size, listen = ReplicaConfig({}), ClusterSize(1, None, 1, 1, 1), ListenConfig("127.0.0.1", 8080)
@@ -302,7 +303,9 @@ def test_a_worker_of_a_cluster_does_not_repeat_the_trial(model: Path, trials: Tr
         def fetch(self) -> list[Path]:
             return [model]
 
-    job = BatchJob(model, None, GenerationSettings(max_tokens=2), 1, flash_attention=True)
+    job = BatchJob(
+        model, None, GenerationSettings(max_tokens=2), 1, flash_attention=True, kv="f16", micro_batch=512
+    )
     worker = RayWorker(job, Files())  # type: ignore[arg-type]
     (row,) = worker({"numbers": [1], "questions": ["1 + 1?"]})
     worker._runner._engine.close()

@@ -22,6 +22,8 @@ from thirteen.server.drain_server import DrainServer, bind_socket
 from thirteen.server.engine_service import EngineService
 from thirteen.server.request_limits import RequestLimits
 
+from ..runtime.fixed_settings import FIXED
+
 TIMEOUT_S = 60
 
 
@@ -80,8 +82,7 @@ def serve_engine(
 
 
 def open_engine(path: Path, **options: Unpack[EngineOptions]) -> Engine:
-    # With one way to compute attention, a model's answers are the same on all machines.
-    defaults: EngineOptions = {"slots": 4, "threads": 1, "context": 512, "flash_attention": True}
+    defaults: EngineOptions = FIXED | {"slots": 4, "context": 512}
     return Engine(path, **(defaults | options))
 
 

@@ -9,13 +9,14 @@ from types import SimpleNamespace
 import pytest
 from thirteen.bench.harness.environment import this_build
 from thirteen.cli.main import main
+from thirteen.cli.options import default_base
 from thirteen.files.gguf.header import read_header
 from thirteen.files.processors import read_cpuinfo
 from thirteen.models import fetch
 from thirteen.runtime.llama import struct_layouts
-from thirteen.runtime.llama.attention import AttentionTimes, save_attention, saved_attention
-from thirteen.runtime.threads import ThreadCounts, save_threads
-from thirteen.workflows import doctor
+from thirteen.runtime.llama.autotune import ComputeSettings, Tuning, save_tuning, saved_settings
+from thirteen.runtime.profile import PROFILES
+from thirteen.workflows import doctor, speed_check
 from thirteen.workflows.doctor import (
     build_finding,
     cache_finding,
@@ -27,8 +28,11 @@ from thirteen.workflows.doctor import (
     llama_findings,
     memory_finding,
     processor_finding,
+    speed_finding,
+    threads_finding,
     versions_finding,
 )
+from thirteen.workflows.speed_check import SpeedCheck
 
 from ..runtime.conftest import write_gguf
 
@@ -102,18 +106,27 @@ def test_other_struct_layouts_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_saved_measurements_are_told(tmp_path: Path) -> None:
-    assert saved_attention() == []
-    model = write_gguf(tmp_path / "tiny.gguf", {}, {})
-    header = read_header(model)
-    save_attention(AttentionTimes(flash_s=2, standard_s=1), header, threads=1)
-    other = save_attention(AttentionTimes(flash_s=1, standard_s=2), header, threads=2)
-    assert sorted(saved_attention()) == [False, True]
-    other.write_text(other.read_text().replace('"processor": "', '"processor": "another '))
-    assert saved_attention() == [False]
-    save_threads(ThreadCounts(1, 1))
     found = {finding.name: finding.value for finding in diagnose().findings}
-    assert found["attention"] == "flash for 0, standard for 1 kinds of models"
-    assert "1 for decode, 1 for prefill (by `thirteen bench tune`)" in found["cores"]
+    assert found["fastest settings"] == "measured when a model is first loaded"
+    header = read_header(write_gguf(tmp_path / "tiny.gguf", {}, {}))
+    standard = ComputeSettings(False, "bf16", 1, 2, 256)
+    for profile in PROFILES.values():
+        save_tuning(Tuning(standard, (), 1, quiet=True), profile, None, header)
+    flash = Tuning(ComputeSettings(True, "f16", 3, 3, 512), (), 1, quiet=True)
+    other = save_tuning(flash, PROFILES["laptop"], 3, header)
+    found = {finding.name: finding.value for finding in diagnose().findings}
+    assert sorted(found["fastest settings"].split("; ")) == [
+        "flash attention, f16, 3 threads for 1 kinds of models",
+        "standard attention, bf16, 1 threads for 3 kinds of models",
+    ]
+    other.write_text(other.read_text().replace('"processor": "', '"processor": "another '))
+    assert saved_settings() == [standard] * 3
+    found = {finding.name: finding.value for finding in diagnose().findings}
+    assert found["fastest settings"] == "standard attention, bf16, 1 threads for 3 kinds of models"
+
+
+def test_the_cores_and_the_threads_of_a_measurement_are_told() -> None:
+    assert threads_finding(7).value.endswith("; threads: 7")
 
 
 def test_a_missing_compiler_is_wrong_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +143,7 @@ def test_little_memory_is_wrong() -> None:
     assert "only 537 MB of memory is available" in (memory_finding(GIB // 2, 8 * GIB).problem or "")
 
 
-def test_more_threads_than_a_control_group_has_time_for_are_wrong(tmp_path: Path) -> None:
+def test_the_limits_of_a_control_group_are_told(tmp_path: Path) -> None:
     folder = tmp_path / "sys/fs/cgroup"
     folder.mkdir(parents=True)
     (tmp_path / "proc/self").mkdir(parents=True)
@@ -138,12 +151,9 @@ def test_more_threads_than_a_control_group_has_time_for_are_wrong(tmp_path: Path
     for name, content in {"cpu.max": "150000 100000", "memory.max": f"{GIB}", "memory.current": "1"}.items():
         (folder / name).write_text(f"{content}\n")
     (folder / "memory.stat").write_text("file 0\n")
-    finding = control_group_finding(4, tmp_path)
-    assert finding.value == "1.1 GB of memory, 1.5 processors"
-    assert "4 threads share the time of 1.5 processors" in (finding.problem or "")
-    assert (finding.problem or "").endswith("--threads 1")
-    assert control_group_finding(2, tmp_path).problem is None
-    assert control_group_finding(64, tmp_path / "none") == doctor.Finding("control groups", "no limits")
+    finding = doctor.Finding("control groups", "1.1 GB of memory, 1.5 processors")
+    assert control_group_finding(tmp_path) == finding
+    assert control_group_finding(tmp_path / "none") == doctor.Finding("control groups", "no limits")
 
 
 def test_a_cache_folder_has_a_size_and_must_be_writable(
@@ -210,13 +220,69 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
     return end.value.code
 
 
+@pytest.fixture
+def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with which nothing is wrong."""
+    monkeypatch.setattr(doctor, "read_cpuinfo", lambda: ("", frozenset()))  # whatever the build is for
+    monkeypatch.setattr(doctor, "control_group_finding", lambda: doctor.Finding("control groups", "[none]"))
+    monkeypatch.setattr(doctor, "available_bytes", lambda: 4 * GIB)
+    monkeypatch.setattr(doctor, "DISK_MIN", 0)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "verdict", "too_slow"),
+    [(1.2, "faster", False), (1.0, "faster", False), (0.96, "slower", False), (0.94, "slower", True)],
+)
+def test_an_engine_that_is_slower_than_llama_cpp_python_is_wrong(
+    ratio: float, verdict: str, too_slow: bool
+) -> None:
+    """A difference of a few per cent is within what the measurement can tell."""
+    seconds = {"thirteen": 2 / ratio, "llama-cpp-python": 3.0, "llama-cpp-python flash_attn=True": 2.0}
+    finding = speed_finding(SpeedCheck(seconds, ratio))
+    assert finding.value == (
+        f"an ordinary question takes {2 / ratio:.2f} s, llama-cpp-python 3.00 s, llama-cpp-python "
+        f"flash_attn=True 2.00 s: {ratio:.2f} of its speed, {verdict}"
+    )
+    assert (finding.problem is not None) is too_slow
+    if too_slow:
+        assert "this engine has 0.94 of the speed of plain llama-cpp-python" in (finding.problem or "")
+
+
+@pytest.mark.usefixtures("healthy")
+def test_the_exit_status_tells_whether_the_engine_is_too_slow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    checked: list[Path] = []
+
+    def check(own_s: float) -> None:
+        def check_speed(model: Path, *, progress: object) -> SpeedCheck:
+            checked.append(model)
+            return SpeedCheck({"thirteen": own_s, "llama-cpp-python": 3.0}, 3.0 / own_s)
+
+        monkeypatch.setattr(speed_check, "check_speed", check_speed)
+
+    check(2.0)
+    model = tmp_path / "m.gguf"
+    assert run(monkeypatch, "--speed", "--model", str(model)) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "an ordinary question takes 2.00 s, llama-cpp-python 3.00 s: 1.50 of its speed, faster" in out
+    check(4.0)
+    assert run(monkeypatch, "--speed") == 1
+    (wrong,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("wrong: "))
+    assert "this engine has 0.75 of the speed of plain llama-cpp-python" in wrong
+    assert run(monkeypatch, "--speed", "--json") == 1
+    report = json.loads(capsys.readouterr().out)
+    (problem,) = (finding["problem"] for finding in report["findings"] if finding["problem"])
+    assert wrong == f"wrong: {problem}"
+    assert checked == [model, default_base(), default_base()]
+    assert run(monkeypatch) == 0  # without --speed nothing is timed
+    assert len(checked) == 3
+
+
+@pytest.mark.usefixtures("healthy")
 def test_the_exit_status_tells_whether_something_is_wrong(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(doctor, "read_cpuinfo", lambda: ("", frozenset()))  # whatever the build is for
-    monkeypatch.setattr(doctor, "control_group_finding", lambda _: doctor.Finding("control groups", "[none]"))
-    monkeypatch.setattr(doctor, "available_bytes", lambda: 4 * GIB)
-    monkeypatch.setattr(doctor, "DISK_MIN", 0)
     assert run(monkeypatch) == 0
     assert "wrong:" not in (shown := capsys.readouterr().out) and "[none]" in shown
     monkeypatch.setattr(doctor, "available_bytes", lambda: 1000)

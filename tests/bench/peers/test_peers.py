@@ -8,10 +8,19 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
-from thirteen.bench.peers.peer import PeerWorkload
+from thirteen.bench.peers.peer import BUSY_TOKENS, PeerWorkload, RequestPeer
 from thirteen.bench.peers.peer_process import PROGRAMS, Program
-from thirteen.bench.peers.peers import _row, peers_table, run_peers, work_titles
+from thirteen.bench.peers.peers import (
+    PeerRow,
+    _best_setting,
+    _row,
+    peers_table,
+    question_s,
+    run_peers,
+    work_titles,
+)
 from thirteen.errors import ModelFileError, RequestError
 
 WORKLOAD = PeerWorkload(
@@ -68,6 +77,45 @@ def test_every_peer_has_a_row(tiny, program):
         else:
             assert row.load_s > 0 and row.peak_rss_bytes > 1e6 and all(row.speeds.values())
     assert ticks[-1] == (15, 15) and peers_table(report).row_count == 6
+
+
+def test_the_best_setting_is_that_with_the_shortest_time_for_a_question():
+    """Its decode is slower than that of the defaults, and its prefill much faster."""
+
+    def row(name, prefill, decode):
+        speeds = {"prefill": prefill, "decode": decode, "together": 1.0, "busy": None}
+        return PeerRow(name, "1", speeds, dict.fromkeys(speeds), None, None)
+
+    thirteen = row("thirteen", 1000.0, 1000.0)
+    default = row("llama-cpp-python", 100.0, 20.0)
+    flash = row("llama-cpp-python flash_attn=True", 400.0, 18.0)
+    work = PeerWorkload(threads=1, prompt_tokens=200, decode_tokens=96)
+    assert question_s(default, work) == pytest.approx(2 + 4.8)
+    (best,) = _best_setting([thirteen, default, flash], work)
+    assert best == replace(flash, name="llama-cpp-python's best setting, flash_attn=True:")
+    (best,) = _best_setting([default, row("llama-cpp-python n_ubatch=128", 90.0, 19.0)], work)
+    assert best == replace(default, name="llama-cpp-python's best setting, the defaults:")
+    assert not [*_best_setting([thirteen, default], work)]
+
+
+def test_busy_is_measured_beside_a_busy_process_which_then_ends():
+    """Each request of the peer sees one more busy process, but only those of "busy"."""
+    own = psutil.Process()
+    seen = []
+
+    class Counting(RequestPeer):
+        def _answer_s(self, seed, prompt_tokens, decode_tokens):
+            seen.append((prompt_tokens, decode_tokens, len(own.children())))
+            return 2.0, 4.0
+
+        def _together_s(self, round_number):
+            return 8.0
+
+    before = len(own.children())
+    speeds = Counting(WORKLOAD).speeds(0)
+    assert speeds == (8 / 2, 4 / 4, 2 * (4 + 3) / 8, BUSY_TOKENS / 4)
+    assert seen == [(8, 4, before), (BUSY_TOKENS, BUSY_TOKENS, before + 1)]
+    assert len(own.children()) == before
 
 
 def test_peers_that_are_not_measured_give_the_reason(tiny, monkeypatch):
@@ -176,7 +224,7 @@ def test_decode_from_an_empty_context_has_its_own_prompt(tiny):
 
 
 def test_the_ratio_is_ours_over_theirs_and_missing_speeds_have_none():
-    ours, theirs = np.full((3, 3), 20.0), np.full((3, 3), 10.0)
+    ours, theirs = np.full((3, 4), 20.0), np.full((3, 4), 10.0)
     theirs[:, 2] = np.nan
     row = _row(SimpleNamespace(name="p", version="1", load_s=1.0, peak_rss_bytes=None), ours, theirs)
     assert row.ratios["prefill"].estimate == pytest.approx(2)

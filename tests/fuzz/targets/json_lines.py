@@ -21,7 +21,7 @@ from ..target import Target, accepts, scratch_file
 from .lora_adapters import BASE
 
 _WORDS = ("question", "id", "answer", "solution", "#### 5", "1/2", "1e9")
-_JOB = BatchJob(model=BASE, adapter=None, settings=GenerationSettings(), threads=1, flash_attention=True)
+_JOB = BatchJob(BASE, None, GenerationSettings(), 1, flash_attention=True, kv="f16", micro_batch=512)
 
 
 def check(data: bytes) -> bool:

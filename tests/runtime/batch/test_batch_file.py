@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import pytest
 from thirteen.cli.options import default_ray_address
 from thirteen.errors import ModelFileError, OutputError, RequestError
 from thirteen.files import atomic_write
-from thirteen.runtime.batch import reproducible_batches
 from thirteen.runtime.batch.batch_file import answer_file
 from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult, GenerationSettings
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama import autotune
 from thirteen.runtime.request import Sampling
 
 from ...commands import Commands
@@ -172,7 +173,7 @@ def test_layers_on_a_gpu_are_part_of_the_identity_and_attention_is_then_not_meas
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without them the identity is that of earlier versions."""
-    monkeypatch.setattr(reproducible_batches, "known_settings", None)
+    monkeypatch.setattr(autotune, "measure_settings", None)
     on_cpu, on_gpu = (
         BatchJob(tiny, None, FEW, 1, flash_attention=flash, kv=kv, gpu_layers=layers)
         for flash, kv, layers in ((True, "f16", 0), (None, None, "all"))
@@ -180,6 +181,26 @@ def test_layers_on_a_gpu_are_part_of_the_identity_and_attention_is_then_not_meas
     assert "gpu_layers" not in on_cpu.identity
     assert on_gpu.identity == on_cpu.identity | {"gpu_layers": "all"}
     assert "flash_attention" not in on_gpu.identity
+
+
+@pytest.mark.parametrize("micro_batch", [256, 64])
+def test_the_engines_of_a_job_measure_nothing_that_the_job_has_chosen(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, micro_batch: int
+) -> None:
+    """A micro-batch that stayed as by default was measured again by each engine: its answers could differ."""
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
+    settings = autotune.ComputeSettings(False, "f16", 1, 1, micro_batch)
+    chosen = autotune.Tuning(settings, (), 8, quiet=False)
+    monkeypatch.setattr(autotune, "measure_settings", lambda *_: chosen)
+    job = BatchJob(tiny, None, FEW, 1)
+    assert (job.flash_attention, job.kv) == (False, "f16")
+    other = replace(chosen, settings=replace(settings, micro_batch=32))
+    monkeypatch.setattr(autotune, "measure_settings", lambda *_: other)
+    for _ in range(2):
+        with job.load_engine() as engine:
+            profile = engine.profile
+            assert (profile.flash_attention, profile.kv) == (False, "f16")
+            assert profile.micro_batch_tokens == micro_batch
 
 
 @pytest.mark.parametrize("flash", [False, True])

@@ -7,6 +7,7 @@ from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import Request
 
+from ..fixed_settings import FIXED
 from ..gguf_adapters import write_lora, write_tinylora
 
 NAMES = ("a", "b", "c")
@@ -15,8 +16,7 @@ PROMPTS = [tuple(f"Question {n}: what is {n} and {n + 1}? ".encode()) for n in r
 # then are they computed together, and rounding depends on the shape of a batch.
 GROUPED = ("a", "a", "a", "b", "b", "b", "c", "c")
 MIXED = ("a", "b", "c", "a", "base", "b", "c", "a")
-GIVEN = {"kv": "f16", "flash_attention": True, "micro_batch": 512}  # a measured choice may differ
-OPTIONS = {"context": 128, "slots": 8, "threads": 1, "batch": 512, "prefix_bytes": 0, **GIVEN}
+OPTIONS = FIXED | {"context": 128, "slots": 8, "batch": 512, "prefix_bytes": 0}
 
 
 @pytest.fixture(scope="module", params=[write_lora, write_tinylora], ids=["rank 2", "13 numbers"])

@@ -165,7 +165,7 @@ def test_ctrl_c_during_answers_leaves_the_engine_working(tiny):
             for _ in range(60 * REPEATS):
                 try:
                     signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 2e-2))
-                    for _ in engine.submit(engine.request("a", max_tokens=30)):
+                    for _ in engine.submit(engine.request("a", max_tokens=100)):
                         pass
                     signal.setitimer(signal.ITIMER_REAL, 0)
                 except KeyboardInterrupt:

@@ -20,6 +20,7 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN, PrefixCache
 from thirteen.runtime.request import PrefixKey, Request
 
+from ..fixed_settings import FIXED
 from ..gguf_adapters import write_lora
 
 TOKENS = st.builds(
@@ -307,8 +308,7 @@ def test_a_file_that_grew_after_it_was_listed_is_deleted_unread(tmp_path, caplog
 # With the real library.
 
 QUESTION = tuple(b"Tom has 3 apples and buys 4 more. How many apples does he have? ")
-GIVEN = {"kv": "f16", "flash_attention": True, "micro_batch": 32}  # a measured choice may differ
-OPTIONS = {"context": 128, "slots": 1, "threads": 1, "batch": 32, **GIVEN}
+OPTIONS = FIXED | {"context": 128, "slots": 1, "batch": 32}
 
 
 # Half as many heads of twice the width: q8_0 has blocks of 32.
@@ -343,12 +343,12 @@ def greedy(engine, *prompts, adapter=None):
 def test_a_restored_prefix_gives_the_same_tokens_as_a_computed_one(wide_heads, tmp_path, kv):
     """One slot; prefill in batches of 32, which differ from those after a restored prefix."""
     first, second = QUESTION, QUESTION[:50] + tuple(b"Or does he want some pears? ")
-    with Engine(wide_heads, prefix_bytes=0, **OPTIONS | {"kv": kv}) as engine:
+    with Engine(wide_heads, **OPTIONS | {"kv": kv, "prefix_bytes": 0}) as engine:
         (one, _), (other, _) = greedy(engine, first, second)
     assert one != other
-    with Engine(wide_heads, prefix_folder=tmp_path, **OPTIONS | {"kv": kv}) as engine:
+    with Engine(wide_heads, **OPTIONS | {"kv": kv, "prefix_folder": tmp_path}) as engine:
         assert greedy(engine, first, second, first) == [(one, 0), (other, 50), (one, len(first) - 1)]
-    with Engine(wide_heads, prefix_folder=tmp_path, **OPTIONS | {"kv": kv}) as engine:
+    with Engine(wide_heads, **OPTIONS | {"kv": kv, "prefix_folder": tmp_path}) as engine:
         assert greedy(engine, first, second) == [(one, len(first) - 1), (other, len(second) - 1)]
 
 

@@ -11,13 +11,14 @@ from thirteen.runtime.llama.context import ContextParams
 from thirteen.runtime.llama.logits import log_softmax
 
 from ..fakes import Context, Model
+from ..fixed_settings import FIXED
 
 CONTEXT = 200  # longer than the rows of logits that are computed at once
 
 
 @pytest.fixture(scope="module")
 def engine(tiny):
-    with Engine(tiny, context=CONTEXT, slots=2, threads=1, flash_attention=True) as engine:
+    with Engine(tiny, context=CONTEXT, slots=2, **FIXED) as engine:
         yield engine
 
 
@@ -63,7 +64,7 @@ def test_bad_prompts_are_refused(engine, tokens, options, error):
 
 def test_a_prompt_with_an_unknown_token_is_refused_before_anything_is_computed(tiny):
     """The tokens before it stayed in the context, and all later calls failed."""
-    with Engine(tiny, context=CONTEXT, slots=2, batch=16, threads=1, flash_attention=True) as engine:
+    with Engine(tiny, context=CONTEXT, slots=2, batch=16, **FIXED) as engine:
         begin = (1,) * 40  # more than a batch
         pairs = [((*begin, 2), (3,)), ((*begin, 4), (3,))]
         expected = engine.log_likelihoods(pairs)

@@ -1,153 +1,581 @@
-"""Choice between flash and standard attention: measured once, saved, and the same for every engine."""
+"""Choice of the fastest settings: measured once, saved, the same for every engine, and within its time.
+
+Most measurements here are of a fake context that takes prescribed times on fake clocks.
+"""
 
 import json
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
 
+import gguf
 import numpy as np
 import pytest
 from thirteen.errors import InsufficientMemoryError, ModelFileError, RequestError
+from thirteen.files.gguf.header import Header, read_header
 from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama import attention, memory_estimate
-from thirteen.runtime.llama.attention import (
-    AttentionTimes,
-    choose_attention,
-    known_attention,
-    limit_attention,
-    measure_attention,
+from thirteen.runtime.llama import autotune, memory_estimate
+from thirteen.runtime.llama.autotune import (
+    BUDGET_S,
+    ComputeSettings,
+    Trial,
+    Tuning,
+    choose_settings,
+    known_settings,
+    limit_settings,
+    measure_settings,
+    save_tuning,
+    saved_settings,
+    thread_counts,
 )
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.logits import log_softmax
 from thirteen.runtime.llama.memory_estimate import estimate_memory
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.profile import PROFILES
+from thirteen.runtime.profile import PROFILES, Profile
 
-LAPTOP = PROFILES["laptop"]
-STANDARD, FLASH = (2.0, 1.0), (1.0, 1.0)  # seconds of flash and standard attention, by what they lead to
+LAPTOP, PHONE = PROFILES["laptop"], PROFILES["phone"]
+DEFAULT = ComputeSettings(True, "f16", threads=1, prefill_threads=1, micro_batch=512)
+STANDARD = replace(DEFAULT, flash_attention=False)
+BF16 = replace(DEFAULT, kv="bf16")
+ALL_GIVEN = replace(LAPTOP, flash_attention=True, kv="f16", micro_batch=128)
 
 
 @pytest.fixture(autouse=True)
-def saved(monkeypatch, tmp_path):
+def saved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The folder of saved choices, empty."""
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
 @pytest.fixture
-def measured(monkeypatch):
-    """measured(seconds): what a measurement returns."""
+def bf16(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """bf16(multiplies): whether the processor multiplies bfloat16; at first it does not."""
 
-    def measured(*seconds):
-        monkeypatch.setattr(attention, "measure_attention", lambda *_: AttentionTimes(*seconds))
+    def set_bf16(multiplies: bool) -> None:
+        monkeypatch.setattr(autotune, "multiplies_bf16", lambda: multiplies)
 
-    return measured
+    set_bf16(False)
+    return set_bf16
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """measured(settings, quiet=True): what a measurement returns."""
+
+    def set_measured(settings: ComputeSettings, quiet: bool = True) -> None:
+        monkeypatch.setattr(autotune, "measure_settings", lambda *_: tuning(settings, quiet))
+
+    return set_measured
+
+
+def tuning(settings: ComputeSettings, quiet: bool = True) -> Tuning:
+    return Tuning(settings, (Trial(settings, 0.01, 0.02, 0.04),), LAPTOP.slots, quiet)
 
 
 @pytest.fixture(scope="module")
-def model(tiny):
+def model(tiny: Path) -> Iterator[Model]:
     with Model(tiny) as model:
         yield model
 
 
-def test_both_ways_are_timed(model):
-    times = measure_attention(model, 1)
-    assert 0 < times.flash_s < 60 and 0 < times.standard_s < 60
+@pytest.fixture(scope="module")
+def wide_heads(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., Path]) -> Path:
+    """A tiny model whose heads are whole blocks of q8_0."""
+    names = ("attention.key_length", "attention.value_length", "rope.dimension_count")
+    values = {"attention.head_count": 2, "attention.head_count_kv": 1, **dict.fromkeys(names, 32)}
+    keys = {f"llama.{name}": (value, gguf.GGUFValueType.UINT32, None) for name, value in values.items()}
+    return write_tiny(tmp_path_factory.mktemp("wide") / "wide.gguf", keys)
 
 
-@pytest.mark.parametrize("seconds", [FLASH, STANDARD, (1.0, 0.97), (1.0, 3.0)])
-def test_standard_attention_must_be_clearly_faster_and_is_not_measured_again(model, saved, measured, seconds):
-    measured(*seconds)
-    flash = choose_attention(LAPTOP, model, 1).flash_attention
-    assert flash is (seconds != STANDARD)
+Seconds = Callable[[ContextParams, tuple[int, int], Sequence[Span]], float]
+
+
+@dataclass
+class Machine:
+    """Fake clocks, and how long a batch takes.
+
+    Attributes:
+        seconds: seconds of a batch, by parameters, threads (decode, prefill) and spans.
+        share: of the processors' time that the process gets.
+    """
+
+    seconds: Seconds
+    share: float = 1.0
+    wall_s: float = 1000.0
+    granted_s: float = 10.0
+    decodes: int = 0
+
+
+class FakeContext:
+    """Takes the time that its machine prescribes, and checks batches as a real context does."""
+
+    machine: Machine
+
+    def __init__(self, _: Model, params: ContextParams) -> None:
+        self.params, self._threads = params, (params.threads, params.prefill_threads or params.threads)
+        self._lengths = [0] * params.slots
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def set_threads(self, decode: int, prefill: int) -> None:
+        self._threads = (decode, prefill)
+
+    def clear(self, slot: int, start: int = 0) -> None:
+        self._lengths[slot] = min(self._lengths[slot], start)
+
+    def save(self, slot: int) -> int:
+        return self._lengths[slot]
+
+    def restore(self, slot: int, state: int, length: int) -> bool:
+        self._lengths[slot] = length
+        return state >= length
+
+    def decode(self, spans: Sequence[Span]) -> list[int]:
+        assert sum(len(span.tokens) for span in spans) <= self.params.batch, "a batch is too large"
+        for span in spans:
+            assert span.start == self._lengths[span.slot], "a gap in the KV cache"
+            self._lengths[span.slot] += len(span.tokens)
+            assert self._lengths[span.slot] <= self.params.context
+        took = self.machine.seconds(self.params, self._threads, spans)
+        self.machine.wall_s += took
+        self.machine.granted_s += took * self.machine.share * self._threads[0]
+        self.machine.decodes += 1
+        return [0] * len(spans)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
+    """machine(seconds, share=1.0): measure on a machine of two processors with these times."""
+
+    def make(seconds: Seconds, share: float = 1.0) -> Machine:
+        machine = Machine(seconds, share)
+        monkeypatch.setattr(FakeContext, "machine", machine, raising=False)
+        monkeypatch.setattr(autotune, "Context", FakeContext)
+        monkeypatch.setattr(autotune, "perf_counter", lambda: machine.wall_s)
+        monkeypatch.setattr(autotune, "process_time", lambda: machine.granted_s)
+        monkeypatch.setattr(autotune, "default_threads", lambda: 2)
+        monkeypatch.setattr(autotune, "usable_processors", lambda: 2)
+        return machine
+
+    return make
+
+
+def times(
+    ways: dict[tuple[bool | None, str], float] | None = None, threads: dict[int, float] | None = None
+) -> Seconds:
+    """A millisecond for each token, times the factors of the way and of the number of threads."""
+
+    def seconds(params: ContextParams, counts: tuple[int, int], spans: Sequence[Span]) -> float:
+        tokens = sum(len(span.tokens) for span in spans)
+        way = (ways or {}).get((params.flash_attention, params.kv), 1.0)
+        return 1e-3 * tokens * way * (threads or {}).get(counts[tokens > 1], 1.0)
+
+    return seconds
+
+
+def test_all_open_ways_are_timed(model: Model, bf16: Callable[[bool], None]) -> None:
+    bf16(True)
+    found = measure_settings(LAPTOP, 1, model, budget_s=0.2)
+    ways = {(trial.settings.flash_attention, trial.settings.kv) for trial in found.trials}
+    assert ways == {(flash, kv) for flash in (True, False) for kv in ("f16", "bf16")}
+    for trial in found.trials:
+        assert 0 < trial.prefill_s < 60 and 0 < trial.decode_s < 60 and 0 < trial.together_s < 60
+    assert found.settings in {trial.settings for trial in found.trials} and found.slots == LAPTOP.slots
+
+
+def test_threads_and_a_small_micro_batch_are_timed_too(model: Model) -> None:
+    found = measure_settings(LAPTOP, None, model, budget_s=10)
+    micro_batches = {trial.settings.micro_batch for trial in found.trials}
+    threads = {trial.settings.threads for trial in found.trials}
+    usual = autotune.default_threads()
+    assert micro_batches >= {64, 512}
+    assert threads == {usual, *thread_counts(usual, autotune.usable_processors())}
+
+
+@pytest.mark.parametrize(("seconds", "faster"), [(0.97, False), (0.9, True), (1.0, False), (3.0, False)])
+@pytest.mark.parametrize("way", [(False, "f16"), (True, "bf16")])
+def test_another_way_must_be_clearly_faster(
+    model: Model,
+    bf16: Callable[[bool], None],
+    machine: Callable[..., Machine],
+    way: tuple[bool, str],
+    seconds: float,
+    faster: bool,
+) -> None:
+    bf16(True)
+    machine(times({way: seconds, (False, "bf16"): 5.0}))
+    settings = measure_settings(LAPTOP, 2, model).settings
+    assert (settings.flash_attention, settings.kv) == (way if faster else (True, "f16"))
+
+
+def test_another_number_of_threads_must_be_clearly_faster(
+    model: Model, machine: Callable[..., Machine]
+) -> None:
+    for factor, count in ((0.5, 1), (0.98, 2), (2.0, 2)):
+        machine(times(threads={1: factor}))
+        settings = measure_settings(LAPTOP, None, model).settings
+        assert (settings.threads, settings.prefill_threads) == (count, count)
+
+
+def test_decode_and_prefill_have_numbers_of_threads_of_their_own(
+    model: Model, machine: Callable[..., Machine]
+) -> None:
+    """Here one thread takes half the time for single tokens, and twice the time for more."""
+
+    def seconds(_: ContextParams, counts: tuple[int, int], spans: Sequence[Span]) -> float:
+        tokens = sum(len(span.tokens) for span in spans)
+        return 1e-3 * tokens * ({1: 0.5, 2: 1.0} if tokens == 1 else {1: 2.0, 2: 1.0})[counts[tokens > 1]]
+
+    machine(seconds)
+    settings = measure_settings(LAPTOP, None, model).settings
+    assert (settings.threads, settings.prefill_threads) == (1, 2)
+
+
+@pytest.mark.parametrize("small_is_faster", [True, False])
+def test_a_small_micro_batch_is_chosen_where_it_is_faster(
+    model: Model, machine: Callable[..., Machine], small_is_faster: bool
+) -> None:
+    def seconds(_: ContextParams, __: object, spans: Sequence[Span]) -> float:
+        tokens = sum(len(span.tokens) for span in spans)
+        return 1e-3 * tokens * (2 if (tokens > 64) == small_is_faster else 1)
+
+    machine(seconds)
+    assert measure_settings(LAPTOP, 2, model).settings.micro_batch == (64 if small_is_faster else 512)
+
+
+@pytest.mark.parametrize("settings", [DEFAULT, STANDARD, BF16, replace(DEFAULT, threads=7, micro_batch=64)])
+def test_a_choice_is_saved_and_not_measured_again(
+    model: Model, saved: Path, measured: Callable[..., None], settings: ComputeSettings
+) -> None:
+    measured(settings)
+    assert choose_settings(LAPTOP, 1, model) == settings
     (file,) = saved.iterdir()
     record = json.loads(file.read_text())
-    assert (record["flash_attention"], record["flash_s"], record["standard_s"]) == (flash, *seconds)
-    measured(*(FLASH if seconds == STANDARD else STANDARD))
-    assert choose_attention(LAPTOP, model, 1).flash_attention is flash
-    assert known_attention(LAPTOP, model.header, 1) is flash
-    assert choose_attention(LAPTOP, model, 2).flash_attention is not flash  # measured on its own
+    assert record["settings"]["kv"] == settings.kv and record["trials"][0]["prefill_s"] == 0.01
+    other = replace(settings, prefill_threads=9)
+    measured(other)
+    assert choose_settings(LAPTOP, 1, model) == settings
+    assert known_settings(LAPTOP, 1, model.header) == settings
+    for another, threads in ((LAPTOP, 2), (LAPTOP, None), (replace(LAPTOP, slots=2), 1)):
+        assert choose_settings(another, threads, model) == other  # measured on its own
+    assert sorted(map(repr, saved_settings())) == sorted(map(repr, [settings, other, other, other]))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"flash_attention"', "7"])
-def test_a_damaged_choice_is_measured_again(model, saved, measured, text):
-    measured(*STANDARD)
-    choose_attention(LAPTOP, model, 1)
+def test_choices_of_another_processor_do_not_count(
+    model: Model, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_tuning(tuning(STANDARD), LAPTOP, 1, model.header)
+    assert saved_settings() == [STANDARD]
+    monkeypatch.setattr(autotune, "processor_name", lambda: "another")
+    assert saved_settings() == [] and known_settings(LAPTOP, 1, model.header) is None
+
+
+DAMAGES: dict[str, Any] = {
+    "another KV type": {"kv": "q3"},
+    "no threads": {"threads": 0},
+    "threads in words": {"threads": "two"},
+    "an unknown field": {"speed": 1},
+}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"settings"', "7", '{"settings": {"kv": "f16"}}', *DAMAGES]
+)
+def test_a_damaged_choice_is_measured_again(
+    model: Model, saved: Path, measured: Callable[..., None], text: str
+) -> None:
+    measured(STANDARD)
+    choose_settings(LAPTOP, 1, model)
     (file,) = saved.iterdir()
+    if text in DAMAGES:
+        record = json.loads(file.read_text())
+        text = json.dumps(record | {"settings": record["settings"] | DAMAGES[text]})
     file.write_text(text)
-    assert known_attention(LAPTOP, model.header, 1) is None
-    assert choose_attention(LAPTOP, model, 1).flash_attention is False
-    assert json.loads(file.read_text())["standard_s"] == 1
+    assert known_settings(LAPTOP, 1, model.header) is None and saved_settings() == []
+    assert choose_settings(LAPTOP, 1, model) == STANDARD
+    assert json.loads(file.read_text())["settings"]["flash_attention"] is False
 
 
-def test_without_a_cache_folder_the_choice_is_made_all_the_same(model, measured, tmp_path, monkeypatch):
+def test_without_a_cache_folder_the_choice_is_made_all_the_same(
+    model: Model, measured: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "file"))
-    measured(*STANDARD)
-    assert choose_attention(LAPTOP, model, 1).flash_attention is False
+    measured(STANDARD)
+    assert choose_settings(LAPTOP, 1, model) == STANDARD and saved_settings() == []
 
 
-def test_a_quantized_kv_cache_and_a_given_way_are_not_measured(model, monkeypatch):
-    monkeypatch.setattr(attention, "measure_attention", None)
-    assert choose_attention(PROFILES["phone"], model, 1).flash_attention is True
-    for flash in (True, False):
-        given = replace(LAPTOP, flash_attention=flash)
-        assert choose_attention(given, model, 1) == given
+def test_a_disturbed_choice_is_used_but_not_saved(
+    model: Model, saved: Path, measured: Callable[..., None]
+) -> None:
+    measured(STANDARD, quiet=False)
+    assert choose_settings(LAPTOP, 1, model) == STANDARD
+    assert saved_settings() == [] and known_settings(LAPTOP, 1, model.header) is None
+    measured(DEFAULT)
+    assert choose_settings(LAPTOP, 1, model) == DEFAULT  # measured again
+    assert saved_settings() == [DEFAULT]
 
 
-def test_scores_that_do_not_fit_in_memory_are_not_stored(model, measured, monkeypatch):
-    measured(*STANDARD)
-    flash, standard = (
-        estimate_memory(model.header, replace(LAPTOP, context=256, batch=64, flash_attention=flash))
-        for flash in (True, False)
-    )
-    profile = replace(LAPTOP, context=256, batch=64)
-    between = (flash.total_bytes + standard.total_bytes) // 2 - flash.program_bytes
-    assert flash.total_bytes < standard.total_bytes
+@pytest.mark.parametrize(("share", "quiet"), [(1.0, True), (0.95, True), (0.75, False), (0.1, False)])
+def test_a_measurement_without_its_processors_is_not_quiet(
+    model: Model, machine: Callable[..., Machine], share: float, quiet: bool
+) -> None:
+    machine(times(), share)
+    assert measure_settings(LAPTOP, 2, model).quiet is quiet
+    machine(times(), share)
+    assert measure_settings(LAPTOP, None, model).quiet is quiet
+
+
+def test_what_is_given_is_not_measured(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autotune, "measure_settings", None)
+    assert choose_settings(ALL_GIVEN, 3, model) == ComputeSettings(True, "f16", 3, 3, 128)
+    phone = replace(PHONE, micro_batch=64)
+    assert choose_settings(phone, 1, model) == ComputeSettings(True, "q8_0", 1, 1, 64)
+
+
+@pytest.mark.parametrize(
+    "given", [{"flash_attention": True}, {"flash_attention": False}, {"kv": "f16"}, {"kv": "bf16"}]
+)
+def test_a_given_value_wins_over_a_faster_one(
+    model: Model, bf16: Callable[[bool], None], machine: Callable[..., Machine], given: dict[str, Any]
+) -> None:
+    bf16(True)
+    for fastest in ((True, "f16"), (False, "f16"), (True, "bf16"), (False, "bf16")):
+        machine(times({fastest: 0.3}))
+        found = measure_settings(replace(LAPTOP, **given), 2, model)
+        for trial in found.trials:
+            assert given.items() <= {name: getattr(trial.settings, name) for name in given}.items()
+            assert (trial.settings.threads, trial.settings.prefill_threads) == (2, 2)
+
+
+def test_a_given_micro_batch_is_kept(model: Model, machine: Callable[..., Machine]) -> None:
+    machine(times())
+    found = measure_settings(replace(LAPTOP, micro_batch=16), None, model)
+    assert {trial.settings.micro_batch for trial in found.trials} == {16}
+
+
+def test_a_cache_in_q8_0_is_measured_with_flash_attention_alone(
+    model: Model, bf16: Callable[[bool], None], machine: Callable[..., Machine]
+) -> None:
+    bf16(True)
+    for profile in (replace(LAPTOP, kv="q8_0"), PHONE):
+        machine(times())
+        trials = measure_settings(profile, None, model).trials
+        ways = {(trial.settings.flash_attention, trial.settings.kv) for trial in trials}
+        assert ways == {(True, "q8_0")}
+
+
+def test_bf16_is_only_tried_where_the_processor_multiplies_it(
+    model: Model, bf16: Callable[[bool], None], machine: Callable[..., Machine]
+) -> None:
+    for multiplies in (False, True):
+        bf16(multiplies)
+        machine(times({(True, "bf16"): 0.1}))
+        found = measure_settings(LAPTOP, 2, model)
+        kinds = {trial.settings.kv for trial in found.trials}
+        assert kinds == ({"f16", "bf16"} if multiplies else {"f16"})
+        assert found.settings.kv == ("bf16" if multiplies else "f16")
+
+
+@pytest.mark.parametrize("threads", [None, 1])
+@pytest.mark.parametrize(
+    "profile",
+    [
+        *PROFILES.values(),
+        Profile(context=64, slots=1, batch=1, kv="f16", repack=True, prefix_bytes=0),
+        Profile(context=1, slots=1, batch=512, kv="f16", repack=True, prefix_bytes=0),
+        Profile(context=4, slots=3, batch=3, kv=None, repack=True, prefix_bytes=0),
+        Profile(context=100, slots=2, batch=40, kv=None, repack=True, prefix_bytes=0),
+    ],
+    ids=lambda one: f"context {one.context}, batch {one.batch}" if isinstance(one, Profile) else None,
+)
+def test_no_measured_batch_is_larger_than_the_profile_allows(
+    model: Model, machine: Callable[..., Machine], profile: Profile, threads: int | None
+) -> None:
+    """A prompt longer than a batch was measured as one: engines of the profile phone could not be loaded."""
+    machine(times())
+    measure_settings(profile, threads, model)
+
+
+def test_a_phone_engine_and_one_with_small_batches_are_loaded(wide_heads: Path) -> None:
+    """'a batch has from 1 to 64 tokens and up to 1 rows of logits, not 151 and 1'."""
+    with Engine(wide_heads, profile="phone", threads=1) as engine:
+        assert engine.profile.kv == "q8_0"
+        assert engine.answer("1 + 1?", max_tokens=4).usage.completion_tokens == 4
+    with Engine(wide_heads, batch=16, threads=1) as engine:
+        assert engine.answer("1 + 1?", max_tokens=4).usage.completion_tokens == 4
+
+
+@pytest.mark.parametrize("threads", [None, 2])
+@pytest.mark.parametrize("rate_s", [1e-4, 1e-3, 5e-3])
+def test_a_quiet_measurement_ends_in_its_time(
+    model: Model, bf16: Callable[[bool], None], machine: Callable[..., Machine], rate_s: float, threads: None
+) -> None:
+    bf16(True)
+    used = machine(lambda *work: rate_s * sum(len(span.tokens) for span in work[2]))
+    began = used.wall_s
+    assert measure_settings(LAPTOP, threads, model).quiet
+    assert used.wall_s - began <= 3.0
+
+
+def test_a_measurement_whose_steps_are_held_up_ends_all_the_same(
+    model: Model, bf16: Callable[[bool], None], machine: Callable[..., Machine]
+) -> None:
+    """Beside another program an engine took 85 s to load, nearly all for the measurement.
+
+    Every batch with two threads then takes more than a second, however small it is.
+    """
+    bf16(True)
+    used = machine(lambda *_: 1.2, share=0.5)
+    began = used.wall_s
+    found = measure_settings(LAPTOP, None, model)
+    assert used.wall_s - began <= 2 * BUDGET_S
+    assert found.settings == replace(DEFAULT, threads=2, prefill_threads=2) and not found.quiet
+
+
+def memory_of(header: Header, profile: Profile) -> int:
+    """Bytes that must be available for a profile."""
+    estimate = estimate_memory(header, profile)
+    return estimate.total_bytes - estimate.program_bytes
+
+
+@pytest.fixture
+def available(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """available(nbytes): the memory that a process can have."""
     monkeypatch.setattr(memory_estimate, "reserved_bytes", lambda _: 0)
-    monkeypatch.setattr(memory_estimate, "available_bytes", lambda: between)
-    assert limit_attention(profile, model.header, 1).flash_attention is True
-    assert limit_attention(replace(profile, gpu_layers=1), model.header, 1).flash_attention is None
-    memory_estimate.check_memory(model.header, profile, 1)
+    return lambda nbytes: monkeypatch.setattr(memory_estimate, "available_bytes", lambda: nbytes)
+
+
+def test_what_takes_less_memory_is_decided_by_the_memory(
+    wide_heads: Path, available: Callable[[int], None]
+) -> None:
+    """First flash attention, whose scores are not stored, and then a KV cache in q8_0."""
+    profile, header = replace(LAPTOP, context=256, batch=64), read_header(wide_heads)
+    flash, quantized = (
+        replace(profile, flash_attention=True),
+        replace(profile, flash_attention=True, kv="q8_0"),
+    )
+    most, less, least = (
+        memory_of(header, one) for one in (replace(profile, flash_attention=False), flash, quantized)
+    )
+    assert least < less < most
+    for nbytes, limited in (
+        (most, profile),  # all is open
+        (most - 1, flash),
+        (less, flash),
+        (less - 1, quantized),
+        (least, quantized),
+        (least - 1, profile),  # nothing helps
+    ):
+        available(nbytes)
+        assert limit_settings(profile, header, 1) == limited
+    assert limit_settings(replace(profile, gpu_layers=1), header, 1).flash_attention is None
     with pytest.raises(InsufficientMemoryError):
-        memory_estimate.check_memory(model.header, replace(profile, flash_attention=False), 1)
+        memory_estimate.check_memory(header, limit_settings(profile, header, 1), 1)
 
 
-def test_the_memory_of_a_loaded_model_is_not_asked_for_twice(tiny, measured, monkeypatch):
+def test_a_given_value_is_kept_where_memory_is_short(
+    wide_heads: Path, available: Callable[[int], None]
+) -> None:
+    profile, header = replace(LAPTOP, context=256, batch=64), read_header(wide_heads)
+    available(memory_of(header, replace(profile, flash_attention=True, kv="q8_0")))
+    for given in ({"flash_attention": False}, {"kv": "f16"}, {"kv": "bf16"}):
+        limited = limit_settings(replace(profile, **given), header, 1)
+        assert given.items() <= {name: getattr(limited, name) for name in given}.items()
+    assert limit_settings(replace(profile, kv="q8_0"), header, 1).kv == "q8_0"
+    assert limit_settings(PHONE, header, 1) in {PHONE, replace(PHONE, flash_attention=True)}
+
+
+def test_heads_that_q8_0_cannot_hold_keep_f16(tiny: Path, available: Callable[[int], None]) -> None:
+    """They have 16 values, and a block of q8_0 has 32."""
+    header = read_header(tiny)
+    available(memory_of(header, replace(LAPTOP, flash_attention=True)) - 1)
+    assert limit_settings(LAPTOP, header, 1).kv is None
+
+
+def test_an_engine_with_little_memory_has_a_cache_in_q8_0(
+    wide_heads: Path, available: Callable[[int], None]
+) -> None:
+    header = read_header(wide_heads)
+    available(memory_of(header, replace(LAPTOP, batch=64, flash_attention=True)) - 1)
+    with Engine(wide_heads, batch=64, threads=1) as engine:
+        assert (engine.profile.kv, engine.profile.flash_attention) == ("q8_0", True)
+        assert engine.answer("1 + 1?", max_tokens=4).usage.completion_tokens == 4
+
+
+def test_an_engine_has_standard_attention_where_only_that_fits(
+    wide_heads: Path, available: Callable[[int], None]
+) -> None:
+    """Its smaller micro-batch needs less memory where the context is short; the engine was refused."""
+    header = read_header(wide_heads)
+    standard, flash = (memory_of(header, replace(LAPTOP, flash_attention=one)) for one in (False, True))
+    assert standard < flash
+    available(standard)
+    with Engine(wide_heads, threads=1, kv="f16") as engine:
+        assert engine.profile.flash_attention is False
+
+
+def test_the_memory_of_a_loaded_model_is_not_asked_for_twice(
+    tiny: Path, measured: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Engines with little memory to spare got flash attention."""
-    measured(*STANDARD)
+    measured(STANDARD)
     with Model(tiny) as model:
-        needed = estimate_memory(model.header, replace(LAPTOP, flash_attention=False))
-    left = needed.total_bytes - needed.program_bytes
+        profile = replace(LAPTOP, flash_attention=False)
+        left, tables = (
+            memory_of(model.header, profile),
+            estimate_memory(model.header, profile).vocabulary_bytes,
+        )
     monkeypatch.setattr(memory_estimate, "reserved_bytes", lambda _: 0)
     monkeypatch.setattr(memory_estimate, "available_bytes", lambda: left)
 
     class Loading(Model):
-        def __init__(self, *args, **options):
+        def __init__(self, *args: Any, **options: Any) -> None:
             nonlocal left
             super().__init__(*args, **options)
-            left -= needed.vocabulary_bytes
+            left -= tables
 
     monkeypatch.setattr(engine_module, "Model", Loading)
     with Engine(tiny, threads=1) as engine:
         assert engine.profile.flash_attention is False
+    measured(DEFAULT)
     with Engine(tiny, threads=1) as engine:
         assert engine.profile.flash_attention is True  # now there is less
 
 
-def test_a_header_without_a_shape_is_refused(model):
+def test_a_header_without_a_shape_is_refused(model: Model) -> None:
     fields = {key: field for key, field in model.header.fields.items() if "head_count" not in key}
+    header = replace(model.header, fields=fields)
     with pytest.raises(ModelFileError, match="head_count"):
-        known_attention(LAPTOP, replace(model.header, fields=fields), 1)
+        known_settings(LAPTOP, 1, header)
+    with pytest.raises(ModelFileError, match="head_count"):
+        limit_settings(LAPTOP, header, 1)
+    with pytest.raises(ModelFileError, match="head_count"):
+        save_tuning(tuning(DEFAULT), LAPTOP, 1, header)
 
 
-def test_standard_attention_cannot_read_a_quantized_cache(tiny):
+def test_standard_attention_cannot_read_a_quantized_cache(tiny: Path) -> None:
     with pytest.raises(RequestError, match="kv q8_0 needs flash attention"):
         Engine(tiny, kv="q8_0", flash_attention=False)
 
 
-def test_every_way_gives_the_exact_logits_within_its_rounding(smollm2):
+@pytest.mark.slow
+def test_every_way_gives_the_exact_logits_within_its_rounding(smollm2: Path) -> None:
     tokens = tuple(range(1000, 1300))
-    ways = ({"exact": True}, {"flash_attention": True}, {"flash_attention": False}, {"kv": "bf16"})
+    ways: tuple[dict[str, Any], ...] = (
+        {"exact": True},
+        *({"flash_attention": flash, "kv": kv} for flash in (True, False) for kv in ("f16", "bf16")),
+        {"kv": "q8_0"},
+        {"micro_batch": 64},
+        {"micro_batch": 64, "flash_attention": False},
+    )
     logprobs = []
     with Model(smollm2) as model:
         for way in ways:
@@ -159,8 +587,16 @@ def test_every_way_gives_the_exact_logits_within_its_rounding(smollm2):
         assert 1e-12 < np.sum(np.exp(exact) * (exact - other)) < 1e-2
 
 
-def test_an_engine_uses_what_was_chosen_or_given(tiny, measured):
-    measured(*STANDARD)
-    with Engine(tiny, threads=1) as chosen, Engine(tiny, threads=1, flash_attention=True) as given:
-        assert chosen.profile.flash_attention is False and given.profile.flash_attention is True
+def test_an_engine_uses_what_was_chosen_or_given(tiny: Path, measured: Callable[..., None]) -> None:
+    measured(replace(STANDARD, prefill_threads=2, micro_batch=32))
+    with Engine(tiny) as chosen, Engine(tiny, threads=1, flash_attention=True) as given:
+        assert (chosen.profile.flash_attention, chosen.profile.kv) == (False, "f16")
+        params = chosen._runner._context.params
+        assert (params.threads, params.prefill_threads, params.micro_batch) == (1, 2, 32)
+        assert params.adaptive_threads and not given._runner._context.params.adaptive_threads
         assert chosen.answer("1 + 1?", max_tokens=8).text == given.answer("1 + 1?", max_tokens=8).text
+    settings = {"threads": 2, "flash_attention": True, "kv": "bf16", "micro_batch": 64}
+    with Engine(tiny, **settings) as engine:
+        params = engine._runner._context.params
+        assert settings.items() <= {name: getattr(params, name) for name in settings}.items()
+        assert params.prefill_threads == 2

@@ -17,6 +17,8 @@ from thirteen.runtime.llama.model import LoraAdapter, Model
 from thirteen.runtime.llama.sampler import Sampler
 from thirteen.runtime.request import Request, Sampling, StopReason
 
+from ..fixed_settings import FIXED
+
 QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"
 
 
@@ -28,9 +30,7 @@ def model(smollm2):
 
 @pytest.fixture(scope="module")
 def engine(smollm2):
-    # The type of the KV cache is given: of f16 and bf16, the default is the faster one on this processor.
-    options = {"kv": "f16", "prefix_bytes": 0, "flash_attention": True}
-    with Engine(smollm2, context=256, slots=4, threads=1, **options) as engine:
+    with Engine(smollm2, context=256, slots=4, prefix_bytes=0, **FIXED) as engine:
         yield engine
 
 
@@ -147,8 +147,16 @@ def test_forced_tokens_count_and_stop_like_sampled_ones(engine):
     assert (stopped.stop_reason, stopped.text[-9:]) == (StopReason.STOP, "a_rather_")
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_prompt_lookup_drafts_within_a_grammar(smollm2, engine, temperature):
+    options = {"grammar": LONG, "sampling": Sampling(temperature=temperature, seed=3)}
+    question = f"Repeat: {json.dumps(dict.fromkeys(LONG_KEYS, True))}"
+    with Engine(smollm2, context=256, slots=2, lookup=4, **FIXED) as drafting:
+        assert drafting.answer(question, **options).text == engine.answer(question, **options).text
+
+
 def test_eight_sequences_have_a_position_each_in_a_grammar(smollm2):
-    with Engine(smollm2, context=256, slots=8, threads=1, flash_attention=True) as engine:
+    with Engine(smollm2, context=256, slots=8, **FIXED) as engine:
         grammar = from_regex("[a-z]{1,40}![0-9]")
         requests = [
             replace(engine.request("Hello", grammar=grammar), sampling=Sampling(temperature=2.0, seed=seed))

@@ -9,8 +9,8 @@ from thirteen.errors import RequestError
 from thirteen.runtime.engine.config import EngineConfig
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.prefix_cache import prefix_folders
-from thirteen.runtime.llama import attention, context, gpu, model
-from thirteen.runtime.llama.attention import choose_attention
+from thirteen.runtime.llama import autotune, context, gpu, model
+from thirteen.runtime.llama.autotune import ComputeSettings, choose_settings
 from thirteen.runtime.llama.context import ContextParams
 from thirteen.runtime.llama.gpu import check_gpu_layers
 from thirteen.runtime.llama.memory_estimate import estimate_memory
@@ -72,13 +72,14 @@ def test_attention_reaches_the_native_parameters(params, expected, layers):
 
 
 def test_attention_of_a_gpu_is_left_to_llama_cpp(tiny, found, monkeypatch):
-    monkeypatch.setattr(attention, "measure_attention", None)
+    monkeypatch.setattr(autotune, "measure_settings", None)
     with Model(tiny) as loaded:
-        for profile in (
-            replace(LAPTOP, gpu_layers="all"),
-            replace(LAPTOP, gpu_layers=1, flash_attention=False),
-        ):
-            assert choose_attention(profile, loaded, 1) == profile
+        for flash in (None, True, False):
+            profile = replace(LAPTOP, gpu_layers=1, flash_attention=flash)
+            assert choose_settings(profile, 1, loaded) == ComputeSettings(
+                flash, "f16", 1, 1, 256 if flash is False else 512
+            )
+        assert choose_settings(replace(LAPTOP, gpu_layers="all"), 1, loaded).flash_attention is None
 
 
 def test_llama_cpp_runs_a_context_whose_attention_it_chooses(tiny):

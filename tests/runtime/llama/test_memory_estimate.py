@@ -23,12 +23,16 @@ callback = llama_cpp.llama_log_callback(lambda level, text, _: print(text.decode
 from thirteen.runtime.llama import library
 llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
 flash = sys.argv[4] == "True"
-Engine(sys.argv[1], profile=sys.argv[2], context=int(sys.argv[3]), threads=1, flash_attention=flash).close()
+kv = "q8_0" if sys.argv[2] == "phone" else "f16"
+options = {"flash_attention": flash, "kv": kv, "micro_batch": int(sys.argv[5])}  # nothing is measured
+Engine(sys.argv[1], profile=sys.argv[2], context=int(sys.argv[3]), threads=1, **options).close()
 """
 
 
-def logged_buffers(model, profile, context, flash=True):
-    command = [sys.executable, "-c", SCRIPT, str(model), profile, str(context), str(flash)]
+def logged_buffers(model, name, profile):
+    """megabytes(name): the buffers of an engine with a profile, of this name but for what is measured."""
+    numbers = (profile.flash_attention, profile.micro_batch_tokens)
+    command = [sys.executable, "-c", SCRIPT, str(model), name, str(profile.context), *map(str, numbers)]
     log = subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def megabytes(name):
@@ -45,24 +49,30 @@ def test_an_embedding_is_repacked_only_where_it_is_the_output_too(base, tmp_path
     assert ("output.weight" in header.tensors) == (name == "llama untied")
     assert header.tensors["token_embd.weight"].nbytes > 9_000  # more than the rounding of the log
     repacked = estimate_memory(header, PROFILES["laptop"]).copied_bytes
-    assert repacked / 1e6 == pytest.approx(logged_buffers(model, "laptop", 256)("REPACK model"), abs=0.0055)
+    megabytes = logged_buffers(
+        model, "laptop", replace(PROFILES["laptop"], context=256, flash_attention=True)
+    )
+    assert repacked / 1e6 == pytest.approx(megabytes("REPACK model"), abs=0.0055)
 
 
 @pytest.mark.parametrize(
-    ("profile", "context", "flash"),
+    ("name", "context", "flash", "micro_batch"),
     [
-        ("phone", 256, True),
-        ("phone", 8192, True),
-        ("laptop", 2048, True),
-        ("laptop", 256, False),
-        ("laptop", 2048, False),
-        ("laptop", 8192, False),
+        ("phone", 256, True, None),
+        ("phone", 8192, True, None),
+        ("laptop", 2048, True, None),
+        ("laptop", 2048, True, 64),
+        ("laptop", 256, False, None),
+        ("laptop", 2048, False, None),
+        ("laptop", 2048, False, 64),
+        ("laptop", 8192, False, None),
     ],
 )
-def test_the_estimate_is_what_llama_cpp_logs(smollm2, profile, context, flash):
-    megabytes = logged_buffers(smollm2, profile, context, flash)
-    changes = {"context": context, "flash_attention": flash}
-    estimate = estimate_memory(read_header(smollm2), replace(PROFILES[profile], **changes))
+def test_the_estimate_is_what_llama_cpp_logs(smollm2, name, context, flash, micro_batch):
+    changes = {"context": context, "flash_attention": flash, "micro_batch": micro_batch}
+    profile = replace(PROFILES[name], **changes)
+    megabytes = logged_buffers(smollm2, name, profile)
+    estimate = estimate_memory(read_header(smollm2), profile)
     assert estimate.weights_bytes / 1e6 == pytest.approx(megabytes("_Mapped model"), abs=0.1)
     assert estimate.copied_bytes / 1e6 == pytest.approx(megabytes("REPACK model"), abs=0.1)
     assert estimate.kv_bytes / 1e6 == pytest.approx(megabytes("KV"), abs=0.1)

@@ -1,0 +1,277 @@
+"""All that may open an OpenMP region runs in one thread, so that libgomp has one team of workers."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import current_thread
+from threading import enumerate as enumerate_threads
+from typing import Any
+
+import llama_cpp
+import pytest
+from thirteen.bench.harness.workload import Workload
+from thirteen.bench.memory.memory import _copied_bytes, _start_s
+from thirteen.bench.speed.attention_sweep import run_attention_sweep
+from thirteen.bench.speed.engine_tuning import run_engine_tuning
+from thirteen.bench.speed.sampler_cost import run_sampler_cost
+from thirteen.errors import ModelFileError
+from thirteen.runtime.calibration.token_statistics import (
+    TokenizedPassage,
+    mean_probability,
+    outside_probability,
+)
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama import load_probe_worker
+from thirteen.runtime.llama.autotune import measure_settings
+from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.model import LoraAdapter, Model
+from thirteen.runtime.profile import PROFILES
+from thirteen.runtime.request import Sampling
+
+from ..gguf_adapters import write_lora
+
+# Everything in llama.cpp that may open a parallel region.
+PARALLEL = (
+    "llama_model_load_from_file",
+    "llama_init_from_model",
+    "llama_decode",
+    "llama_encode",
+    "llama_adapter_lora_init",
+    "llama_model_quantize",
+)
+Calls = list[tuple[str, str]]  # name of the function, name of the thread
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Calls]:
+    """The calls of PARALLEL; at the end, all must have been in the engine's thread."""
+    made: Calls = []
+
+    def recorded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            made.append((name, current_thread().name))
+            return function(*args)
+
+        return call
+
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
+    for name in PARALLEL:
+        monkeypatch.setattr(llama_cpp, name, recorded(name, getattr(llama_cpp, name)))
+    yield made
+    assert made, "nothing was recorded"
+    assert [call for call in made if call[1] != "thirteen-engine"] == []
+
+
+def names(calls: Calls) -> set[str]:
+    return {name for name, _ in calls}
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_lora(tmp_path_factory.mktemp("lora") / "lora.gguf", seed=1)
+
+
+def use(engine: Engine, lora: Path) -> None:
+    """Everything that an engine computes."""
+    engine.answer("1 + 1?", max_tokens=3)
+    engine.log_likelihoods([((1, 2), (3, 4))])
+    engine.prompt_logprobs((1, 2, 3))
+    engine.logits((1, 2, 3))
+    engine.next_logprobs([[((1, 2), (3, 4))]], sampling=Sampling(temperature=1.0))
+    engine.swap("other", lora)
+    engine.answer("1 + 1?", max_tokens=3, adapter="other")
+
+
+def test_an_engine_loads_measures_and_computes_in_one_thread(tiny: Path, lora: Path, calls: Calls) -> None:
+    """Models were loaded in the caller's thread, where repacking for AMX made a second team."""
+    with Engine(tiny, adapter=lora, context=64, slots=2) as engine:
+        use(engine, lora)
+    assert names(calls) == set(PARALLEL) - {"llama_encode", "llama_model_quantize"}
+
+
+def test_engines_one_after_the_other_and_at_once(tiny: Path, lora: Path, calls: Calls) -> None:
+    for _ in range(2):
+        with Engine(tiny, context=64, threads=1) as engine:
+            use(engine, lora)
+            with Engine(tiny, context=64, threads=1) as other:
+                use(other, lora)
+
+
+def test_an_engine_that_another_thread_loads_and_closes(tiny: Path, lora: Path, calls: Calls) -> None:
+    def run() -> None:
+        with Engine(tiny, context=64, threads=1) as engine:
+            use(engine, lora)
+
+    with ThreadPoolExecutor(2) as threads:
+        for running in [threads.submit(run) for _ in range(2)]:
+            running.result()
+    assert len([name for name, _ in calls if name == "llama_model_load_from_file"]) == 2
+
+
+def test_no_thread_is_left_after_a_model_or_one_that_could_not_be_loaded(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def left() -> list[str]:
+        return [thread.name for thread in enumerate_threads() if thread.name == "thirteen-engine"]
+
+    with Model(tiny):
+        assert left()
+    assert not left()
+    monkeypatch.setattr(llama_cpp, "llama_model_load_from_file", lambda *_: None)
+    with pytest.raises(ModelFileError):
+        Model(tiny)
+    assert not left()
+
+
+def test_a_model_with_contexts_and_an_adapter_of_its_own(tiny: Path, lora: Path, calls: Calls) -> None:
+    params = ContextParams(64, 1, 32, 1, outputs=32)
+    for adaptive in (False, True):
+        with (
+            Model(tiny) as model,
+            LoraAdapter(model, lora) as adapter,
+            Context(model, ContextParams(64, 1, 32, 1, outputs=1, adaptive_threads=adaptive)) as one,
+            Context(model, params, adapter) as other,
+        ):
+            one.decode([Span(0, 0, (1, 2), rows=1)])
+            other.decode([Span(0, 0, (1, 2), rows=2)])
+
+
+def test_calibration(tiny: Path, calls: Calls) -> None:
+    passages = [TokenizedPassage((1, 2, 3), None)]
+    with Model(tiny) as model:
+        mean_probability(model, passages, threads=1)
+        outside_probability(model, passages, range(model.vocabulary_size), [10], threads=1)
+    assert "llama_decode" in names(calls)
+
+
+def test_measurements_of_the_settings(tiny: Path, calls: Calls) -> None:
+    with Model(tiny) as model:
+        measure_settings(PROFILES["laptop"], None, model, budget_s=0.1)
+
+
+def test_benchmarks(tiny: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thirteen.bench.speed.engine_tuning._BUDGET_S", 0.05)
+    run_attention_sweep(tiny, depths=[0], sequences=[1], threads=1)
+    run_sampler_cost(tiny, threads=1, tokens=2)
+    run_engine_tuning(tiny, profiles=["laptop"], keep=False)
+    _copied_bytes(tiny)
+    _start_s(tiny, None, Workload(prompt_tokens=2, decode_tokens=2, threads=1))
+
+
+def test_trial_loads(tiny: Path, lora: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_probe_worker, "_write", lambda _: None)
+    load_probe_worker._load(tiny, [lora])
+    assert "llama_adapter_lora_init" in names(calls)
+
+
+# Records in which threads libgomp is asked for a parallel region. A library loaded by Python is not in the
+# scope of RTLD_NEXT: then the loaded libgomp is looked for by its name.
+SHIM = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <link.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+typedef void (*parallel_fn)(void (*)(void *), void *, unsigned, unsigned);
+static parallel_fn real;
+
+static int find(struct dl_phdr_info *info, size_t size, void *data) {
+    if (!real && strstr(info->dlpi_name, "libgomp")) {
+        void *library = dlopen(info->dlpi_name, RTLD_LAZY | RTLD_NOLOAD);
+        if (library) real = (parallel_fn)dlsym(library, "GOMP_parallel");
+    }
+    return 0;
+}
+
+void GOMP_parallel(void (*fn)(void *), void *data, unsigned threads, unsigned flags) {
+    static __thread int recorded;
+    if (!real) real = (parallel_fn)dlsym(RTLD_NEXT, "GOMP_parallel");
+    if (!real) dl_iterate_phdr(find, NULL);
+    if (!real) abort();
+    if (!recorded) {
+        char line[64];
+        int file = open(getenv("SHIM_RECORD"), O_WRONLY | O_CREAT | O_APPEND, 0600);
+        int length = snprintf(line, sizeof line, "%ld\n", (long)syscall(SYS_gettid));
+        if (file < 0 || write(file, line, length) != length) abort();
+        close(file);
+        recorded = 1;
+    }
+    real(fn, data, threads, flags);
+}
+"""
+PROGRAM = """
+import os, sys
+from pathlib import Path
+from thirteen.runtime.engine.engine import Engine
+{body}
+print(os.getpid())
+"""
+ANSWER = """
+with Engine(sys.argv[1], adapter=sys.argv[2], threads=2, context=64) as engine:
+    engine.answer("1 + 1?", max_tokens=4)
+    engine.logits((1, 2, 3))
+"""
+TWO_THREADS = """
+import llama_cpp
+with Engine(sys.argv[1], threads=2, context=64) as engine:
+    engine.answer("1 + 1?", max_tokens=4)
+    context = engine._make_context()
+    batch = llama_cpp.llama_batch_get_one((llama_cpp.llama_token * 1)(1), 1)
+    llama_cpp.llama_decode(context.handle, batch)
+    context.close()
+"""
+
+
+@pytest.fixture(scope="module")
+def regions(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., set[int]]:
+    """regions(body, *words): run a program with arguments; the ids of the threads that opened regions."""
+    compiler = shutil.which("cc")
+    if sys.platform != "linux" or not compiler:
+        pytest.skip("needs Linux and a C compiler")
+    folder = tmp_path_factory.mktemp("shim")
+    (folder / "shim.c").write_text(SHIM)
+    shim = folder / "shim.so"
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", "-o", shim, folder / "shim.c", "-ldl"],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    record = folder / "record"
+
+    def run(body: str, *words: Path) -> set[int]:
+        record.unlink(missing_ok=True)
+        environment = os.environ | {"LD_PRELOAD": str(shim), "SHIM_RECORD": str(record)}
+        program = PROGRAM.format(body=body)
+        subprocess.run(
+            [sys.executable, "-c", program, *words],
+            env=environment,
+            check=True,
+            timeout=120,
+            stdout=subprocess.DEVNULL,
+        )
+        if not record.exists():
+            pytest.skip("this build of llama.cpp does not use libgomp")
+        return set(map(int, record.read_text().split()))
+
+    return run
+
+
+def test_one_thread_opens_all_parallel_regions(
+    regions: Callable[..., set[int]], tiny: Path, lora: Path
+) -> None:
+    """Seen from libgomp: with a second one, its workers sleep at barriers, at half the speed."""
+    assert len(regions(ANSWER, tiny, lora)) == 1
+
+
+def test_the_record_of_regions_sees_a_second_thread(regions: Callable[..., set[int]], tiny: Path) -> None:
+    assert len(regions(TWO_THREADS, tiny)) == 2

@@ -1,0 +1,78 @@
+"""The check of the engine's speed: what is compared, over reports of `bench peers`."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from thirteen.bench.harness.environment import report_head
+from thirteen.bench.peers.peer import PeerWorkload
+from thirteen.bench.peers.peers import PeerRow, PeersReport
+from thirteen.errors import ModelFileError, RequestError
+from thirteen.workflows import speed_check
+from thirteen.workflows.speed_check import check_speed
+
+WORK = PeerWorkload(threads=1, prompt_tokens=200, decode_tokens=96)
+MODEL = Path("m.gguf")
+
+
+def report(speeds: dict[str, tuple[float, float]], absent: tuple[str, ...] = ()) -> PeersReport:
+    """A report with the tokens per second of prefill and decode."""
+    rows = []
+    for name, (prefill, decode) in speeds.items():
+        kinds = {"prefill": prefill, "decode": decode, "together": None, "busy": None}
+        rows.append(PeerRow(name, "1", kinds, dict.fromkeys(kinds), None, None))
+    return PeersReport(*report_head(), str(MODEL), WORK, 3, tuple(rows), absent)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """measured(speeds, absent=()): what run_peers returns."""
+
+    def set_measured(*args: Any) -> None:
+        monkeypatch.setattr(speed_check, "run_peers", lambda *_, **__: report(*args))
+
+    return set_measured
+
+
+def test_the_ratio_is_to_the_fastest_setting_of_llama_cpp_python(measured: Any) -> None:
+    measured(
+        {
+            "thirteen": (200.0, 48.0),
+            "llama-cpp-python": (100.0, 24.0),
+            "llama-cpp-python flash_attn=True": (200.0, 96.0),
+            "llama-cpp-python's best setting, flash_attn=True:": (200.0, 96.0),
+        }
+    )
+    check = check_speed(MODEL)
+    assert check.seconds == pytest.approx(
+        {"thirteen": 3.0, "llama-cpp-python": 6.0, "llama-cpp-python flash_attn=True": 2.0}
+    )
+    assert check.ratio == pytest.approx(2 / 3) and check.too_slow and check.text.endswith(", slower")
+
+
+def test_an_equally_fast_engine_is_not_too_slow(measured: Any) -> None:
+    measured({"thirteen": (200.0, 48.0), "llama-cpp-python": (200.0, 48.0)})
+    check = check_speed(MODEL)
+    assert check.ratio == 1 and not check.too_slow and check.text.endswith("1.00 of its speed, faster")
+
+
+def test_a_llama_bench_that_happens_to_be_on_path_does_not_count(measured: Any) -> None:
+    """The finding names llama-cpp-python, but the ratio was to whichever program was fastest."""
+    measured(
+        {"thirteen": (200.0, 48.0), "llama-bench": (2000.0, 480.0), "llama-cpp-python": (200.0, 48.0)},
+        ("llama-bench -fa 1: not measured: it is too old",),
+    )
+    check = check_speed(MODEL)
+    assert check.ratio == 1 and set(check.seconds) == {"thirteen", "llama-cpp-python"}
+
+
+def test_without_llama_cpp_python_there_is_nothing_to_compare(measured: Any) -> None:
+    measured({"thirteen": (200.0, 48.0)}, ("llama-cpp-python: not measured: its process ended",))
+    with pytest.raises(RequestError, match=r"llama-cpp-python: .*its process ended"):
+        check_speed(MODEL)
+
+
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "no.gguf").write_bytes(b"not a model, but longer than a header")
+    with pytest.raises(ModelFileError):
+        check_speed(tmp_path / "no.gguf")
