@@ -38,6 +38,7 @@ lint: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/mypy lab
 
 check: lint test
 

@@ -1,6 +1,6 @@
 """AutoRound's own GGUF export (arXiv 2309.05516), on the text that the importance is measured on.
 
-python lab/auto_round.py FULL.gguf SCHEME STEPS FOLDER
+python lab/auto_round_gguf.py FULL.gguf SCHEME STEPS FOLDER
 
 FULL.gguf is a model in F32 or F16. SCHEME is a name such as Q4_K_S or Q2_K_S. STEPS are those of its tuning
 per layer: 0 for its optimized rounding to nearest, 50 for its "light" recipe, 200 by default. The GGUF is
