@@ -114,7 +114,7 @@ def ask(
 
 
 def _warn_of_foreign_text(engine: "Engine", question: str) -> None:
-    from ..runtime.llama.foreign_text import FOREIGN_SHARE_MAX
+    from ..runtime.foreign_text import FOREIGN_SHARE_MAX
 
     share = engine.model.foreign_share(question)
     if share is not None and share > FOREIGN_SHARE_MAX:

@@ -22,8 +22,8 @@ from ..files.cache_folder import cache_dir
 from ..files.processors import processor_name, read_cpuinfo, usable_processors
 from ..files.progress import Progress, no_progress
 from ..models.fetch import embedded
+from ..runtime.available_memory import available_bytes
 from ..runtime.control_groups import ROOT, memory_limits, processor_limits
-from ..runtime.llama.available_memory import available_bytes
 from ..runtime.threads import default_threads, physical_cores
 
 if TYPE_CHECKING:  # it loads llama.cpp

@@ -9,15 +9,10 @@ from rich.console import Group
 from rich.table import Table
 
 from ...files.progress import Progress, no_progress
-from ...runtime.llama.autotune import (
-    ComputeSettings,
-    Trial,
-    Tuning,
-    limit_settings,
-    measure_settings,
-    save_tuning,
-)
+from ...runtime.llama.autotune import save_tuning
+from ...runtime.llama.compute_settings import ComputeSettings, limit_settings
 from ...runtime.llama.model import Model
+from ...runtime.llama.settings_measurement import Trial, Tuning, measure_settings
 from ...runtime.profile import PROFILES
 from ...runtime.threads import default_threads
 from ..harness.format import report_table

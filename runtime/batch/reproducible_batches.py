@@ -22,7 +22,8 @@ from ..engine.engine import Engine
 from ..engine.handle import Handle
 from ..engine.majority_vote import check_votes, mean_logprob, select_winner
 from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
-from ..llama.autotune import ComputeSettings, known_settings, limit_settings
+from ..llama.autotune import known_settings
+from ..llama.compute_settings import ComputeSettings, limit_settings
 from ..llama.gguf_checks import check_model
 from ..profile import DEFAULT_KV, PROFILES, GpuLayers, Profile
 from ..request import Request, Sampling

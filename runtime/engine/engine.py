@@ -13,7 +13,8 @@ from ...errors import PromptLengthError, RequestError
 from ...files.gguf.header import Header
 from ..answer import Answer
 from ..forks import ForkCheck
-from ..llama.autotune import choose_settings, limit_settings
+from ..llama.autotune import choose_settings
+from ..llama.compute_settings import limit_settings
 from ..llama.compute_thread import COMPUTE_THREAD, run_uninterrupted
 from ..llama.context import Context
 from ..llama.logits import Logits

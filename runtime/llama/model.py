@@ -15,11 +15,11 @@ import llama_cpp
 from ...errors import AdapterError, ModelFileError, RequestError
 from ...files.gguf.header import Header, read_header
 from ...files.gguf.model_shape import read_model_shape
+from ..foreign_text import foreign_share
 from ..forks import begin_loading
 from ..load_probe import probe_model_files
 from ..profile import GpuLayers
 from .compute_thread import COMPUTE_THREAD, KeepAlive
-from .foreign_text import foreign_share
 from .gguf_checks import check_adapter, check_model
 from .gpu import set_gpu_layers
 from .library import LOG, NativeHandle

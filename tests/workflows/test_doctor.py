@@ -14,7 +14,9 @@ from thirteen.files.gguf.header import read_header
 from thirteen.files.processors import read_cpuinfo
 from thirteen.models import fetch
 from thirteen.runtime.llama import struct_layouts
-from thirteen.runtime.llama.autotune import ComputeSettings, Tuning, save_tuning, saved_settings
+from thirteen.runtime.llama.autotune import save_tuning, saved_settings
+from thirteen.runtime.llama.compute_settings import ComputeSettings
+from thirteen.runtime.llama.settings_measurement import Tuning
 from thirteen.runtime.profile import PROFILES
 from thirteen.workflows import doctor, speed_check
 from thirteen.workflows.doctor import (

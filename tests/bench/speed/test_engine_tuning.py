@@ -10,8 +10,10 @@ from thirteen.bench.speed import engine_tuning
 from thirteen.bench.speed.engine_tuning import EngineTuning, engine_tuning_table, run_engine_tuning
 from thirteen.errors import ModelFileError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.autotune import ComputeSettings, Trial, Tuning, saved_settings
+from thirteen.runtime.llama.autotune import saved_settings
+from thirteen.runtime.llama.compute_settings import ComputeSettings
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.llama.settings_measurement import Trial, Tuning
 from thirteen.runtime.profile import PROFILES, Profile
 
 FLASH = ComputeSettings(True, "f16", threads=2, prefill_threads=2, micro_batch=512)

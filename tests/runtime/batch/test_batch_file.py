@@ -18,6 +18,8 @@ from thirteen.runtime.batch.batch_file import answer_file
 from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult, GenerationSettings
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import autotune
+from thirteen.runtime.llama.compute_settings import ComputeSettings
+from thirteen.runtime.llama.settings_measurement import Tuning
 from thirteen.runtime.request import Sampling
 
 from ...commands import Commands
@@ -189,8 +191,8 @@ def test_the_engines_of_a_job_measure_nothing_that_the_job_has_chosen(
 ) -> None:
     """A micro-batch that stayed as by default was measured again by each engine: its answers could differ."""
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
-    settings = autotune.ComputeSettings(False, "f16", 1, 1, micro_batch)
-    chosen = autotune.Tuning(settings, (), 8, quiet=False)
+    settings = ComputeSettings(False, "f16", 1, 1, micro_batch)
+    chosen = Tuning(settings, (), 8, quiet=False)
     monkeypatch.setattr(autotune, "measure_settings", lambda *_: chosen)
     job = BatchJob(tiny, None, FEW, 1)
     assert (job.flash_attention, job.kv) == (False, "f16")

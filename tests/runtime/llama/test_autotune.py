@@ -16,24 +16,20 @@ from thirteen.errors import InsufficientMemoryError, ModelFileError, RequestErro
 from thirteen.files.gguf.header import Header, read_header
 from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama import autotune, memory_estimate
-from thirteen.runtime.llama.autotune import (
-    BUDGET_S,
-    ComputeSettings,
-    Trial,
-    Tuning,
-    choose_settings,
-    known_settings,
-    limit_settings,
-    measure_settings,
-    save_tuning,
-    saved_settings,
-    thread_counts,
-)
+from thirteen.runtime.llama import autotune, compute_settings, memory_estimate, settings_measurement
+from thirteen.runtime.llama.autotune import choose_settings, known_settings, save_tuning, saved_settings
+from thirteen.runtime.llama.compute_settings import ComputeSettings, limit_settings
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.logits import log_softmax
 from thirteen.runtime.llama.memory_estimate import estimate_memory
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.llama.settings_measurement import (
+    BUDGET_S,
+    Trial,
+    Tuning,
+    measure_settings,
+    thread_counts,
+)
 from thirteen.runtime.profile import PROFILES, Profile
 
 LAPTOP, PHONE = PROFILES["laptop"], PROFILES["phone"]
@@ -55,7 +51,7 @@ def bf16(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """bf16(multiplies): whether the processor multiplies bfloat16; at first it does not."""
 
     def set_bf16(multiplies: bool) -> None:
-        monkeypatch.setattr(autotune, "multiplies_bf16", lambda: multiplies)
+        monkeypatch.setattr(compute_settings, "multiplies_bf16", lambda: multiplies)
 
     set_bf16(False)
     return set_bf16
@@ -157,11 +153,11 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
     def make(seconds: Seconds, share: float = 1.0) -> Machine:
         machine = Machine(seconds, share)
         monkeypatch.setattr(FakeContext, "machine", machine, raising=False)
-        monkeypatch.setattr(autotune, "Context", FakeContext)
-        monkeypatch.setattr(autotune, "perf_counter", lambda: machine.wall_s)
-        monkeypatch.setattr(autotune, "process_time", lambda: machine.granted_s)
-        monkeypatch.setattr(autotune, "default_threads", lambda: 2)
-        monkeypatch.setattr(autotune, "usable_processors", lambda: 2)
+        monkeypatch.setattr(settings_measurement, "Context", FakeContext)
+        monkeypatch.setattr(settings_measurement, "perf_counter", lambda: machine.wall_s)
+        monkeypatch.setattr(settings_measurement, "process_time", lambda: machine.granted_s)
+        monkeypatch.setattr(compute_settings, "default_threads", lambda: 2)
+        monkeypatch.setattr(settings_measurement, "usable_processors", lambda: 2)
         return machine
 
     return make
@@ -194,9 +190,9 @@ def test_threads_and_a_small_micro_batch_are_timed_too(model: Model) -> None:
     found = measure_settings(LAPTOP, None, model, budget_s=10)
     micro_batches = {trial.settings.micro_batch for trial in found.trials}
     threads = {trial.settings.threads for trial in found.trials}
-    usual = autotune.default_threads()
+    usual = compute_settings.default_threads()
     assert micro_batches >= {64, 512}
-    assert threads == {usual, *thread_counts(usual, autotune.usable_processors())}
+    assert threads == {usual, *thread_counts(usual, settings_measurement.usable_processors())}
 
 
 @pytest.mark.parametrize(("seconds", "faster"), [(0.97, False), (0.9, True), (1.0, False), (3.0, False)])

@@ -26,9 +26,9 @@ from thirteen.runtime.calibration.token_statistics import (
 )
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import load_probe_worker
-from thirteen.runtime.llama.autotune import measure_settings
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.model import LoraAdapter, Model
+from thirteen.runtime.llama.settings_measurement import measure_settings
 from thirteen.runtime.profile import PROFILES
 from thirteen.runtime.request import Sampling
 

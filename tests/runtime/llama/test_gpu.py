@@ -10,7 +10,8 @@ from thirteen.runtime.engine.config import EngineConfig
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.prefix_cache import prefix_folders
 from thirteen.runtime.llama import autotune, context, gpu, model
-from thirteen.runtime.llama.autotune import ComputeSettings, choose_settings
+from thirteen.runtime.llama.autotune import choose_settings
+from thirteen.runtime.llama.compute_settings import ComputeSettings
 from thirteen.runtime.llama.context import ContextParams
 from thirteen.runtime.llama.gpu import check_gpu_layers
 from thirteen.runtime.llama.memory_estimate import estimate_memory

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.convert.pipeline import convert
-from thirteen.runtime.llama.foreign_text import FOREIGN_SHARE_MAX, foreign_share
+from thirteen.runtime.foreign_text import FOREIGN_SHARE_MAX, foreign_share
 from thirteen.runtime.llama.model import Model
 
-from ...commands import Commands
-from ...convert.source.vocabularies import save_published
-from ...convert.vocabulary.kept_lists import closed_list, tables_of
+from ..commands import Commands
+from ..convert.source.vocabularies import save_published
+from ..convert.vocabulary.kept_lists import closed_list, tables_of
 
 pytestmark = pytest.mark.slow
 

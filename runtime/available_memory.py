@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 
-from ..control_groups import ROOT, memory_limits
+from .control_groups import ROOT, memory_limits
 
 _STACK_BYTES = 8 << 20  # address space of a thread's stack, unless a limit says otherwise
 _ARENA_BYTES = 64 << 20  # glibc's malloc arena of the engine's own thread

@@ -6,12 +6,12 @@ from collections import namedtuple
 
 import psutil
 import pytest
-from thirteen.runtime.llama.available_memory import available_bytes
+from thirteen.runtime.available_memory import available_bytes
 
 GIB = 1 << 30
 LIMITED = """
 import resource
-from thirteen.runtime.llama.available_memory import available_bytes
+from thirteen.runtime.available_memory import available_bytes
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, -1))
 print(available_bytes())
 """

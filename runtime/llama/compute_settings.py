@@ -1,0 +1,74 @@
+"""Settings that change the speed of a computation: attention, KV type, threads, micro-batch."""
+
+from dataclasses import dataclass, replace
+from itertools import product
+
+from gguf import GGML_QUANT_SIZES
+
+from ...errors import ModelFileError
+from ...files.gguf.header import Header
+from ...files.gguf.model_shape import read_model_shape
+from ...files.processors import multiplies_bf16
+from ..profile import DEFAULT_KV, KV_TYPES, QUANTIZED_KV, Profile
+from ..threads import default_threads
+from .memory_estimate import fits_in_memory
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeSettings:
+    """Settings that change the speed, and otherwise only the last bits of the logits.
+
+    Attributes:
+        flash_attention: whether attention is computed without storing its scores; None, with layers on a GPU,
+            leaves it to llama.cpp.
+        kv: type of the KV cache.
+        threads: threads for batches of one token.
+        prefill_threads: threads for larger batches.
+        micro_batch: maximum tokens computed at once.
+    """
+
+    flash_attention: bool | None
+    kv: str
+    threads: int
+    prefill_threads: int
+    micro_batch: int
+
+
+def limit_settings(profile: Profile, header: Header, threads: int) -> Profile:
+    """Decide what is open for memory's sake: flash attention, and then a KV cache in q8_0.
+
+    This is for before the model is loaded: afterwards, the memory of its weights is no longer available.
+    """
+    if profile.gpu_layers:
+        return profile
+    options = [
+        replace(profile, flash_attention=flash, kv=kv)
+        for flash, kv in ((False, profile.kv), (True, profile.kv), (True, "q8_0"))
+        if profile.flash_attention in {None, flash} and profile.kv in {None, kv} and _holds(header, kv)
+    ]
+    fitting = [one for one in options if fits_in_memory(header, one, threads)]
+    if not fitting or all(one in fitting for one in options if one.kv == profile.kv):
+        return profile  # nothing helps, or nothing is short
+    return fitting[0]
+
+
+def open_settings(profile: Profile, threads: int | None, header: Header) -> list[ComputeSettings]:
+    """The combinations of attention and KV type that are open, the default first."""
+    count = threads or default_threads()
+    kinds = [profile.kv] if profile.kv else [DEFAULT_KV, *(["bf16"] if multiplies_bf16() else [])]
+    ways = [
+        (flash, kv)
+        for kv, flash in product(kinds, (True, False))
+        if profile.flash_attention in {None, flash} and (flash or kv not in QUANTIZED_KV)
+    ]
+    ways = ways or [(bool(profile.flash_attention), kinds[0])]  # which the context refuses
+    return [
+        ComputeSettings(flash, kv, count, count, replace(profile, flash_attention=flash).micro_batch_tokens)
+        for flash, kv in ways
+    ]
+
+
+def _holds(header: Header, kv: str | None) -> bool:
+    """Whether the model's heads are whole blocks of a type of the KV cache."""
+    block = GGML_QUANT_SIZES[KV_TYPES[kv or DEFAULT_KV]][0]
+    return not read_model_shape(header, ModelFileError).head_dim % block

@@ -1,0 +1,274 @@
+"""The fastest settings on this processor, by timing the model itself."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from math import sqrt
+from time import perf_counter, process_time
+
+from ...files.processors import usable_processors
+from ..profile import Profile
+from .compute_settings import ComputeSettings, open_settings
+from .compute_thread import COMPUTE_THREAD
+from .context import Context, ContextParams, Span
+from .model import Model
+
+BUDGET_S = 2.6  # of a measurement, without making the contexts
+# An ordinary question: the tokens of its prompt, those of its answer, and the mean depth of these.
+_PROMPT_TOKENS, _ANSWER_TOKENS = 200, 96
+_DEPTH = _PROMPT_TOKENS + _ANSWER_TOKENS // 2
+_SHALLOW = 8  # tokens in the KV cache at the first of two depths
+_PREFILL_MIN, _PREFILL_MAX = 32, 192  # tokens of a measured prefill
+_STEPS, _STEPS_MIN = 6, 2  # decode steps, of which the fastest counts: disturbances only slow down
+_SMALL_MICRO_BATCH = 64
+_GAIN_MIN = 0.05  # of another setting than the default, which takes less memory, or fewer surprises
+_SHARE_MIN = 0.9  # of the processors' time; with less, other programs have disturbed the measurement
+_HELD_UP_S, _HELD_UP_SHARE = 0.3, 0.7  # a measurement is given up after so long with so little of their time
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Measured times with some settings.
+
+    Attributes:
+        settings: how it was computed.
+        prefill_s: seconds for a prompt token.
+        decode_s: seconds for a token of one sequence, in an ordinary question.
+        together_s: seconds for a token of every slot.
+    """
+
+    settings: ComputeSettings
+    prefill_s: float
+    decode_s: float
+    together_s: float
+
+    def question_s(self, slots: int) -> float:
+        """Geometric mean of the seconds of one ordinary question, and of one in every slot."""
+        prompt_s = _PROMPT_TOKENS * self.prefill_s
+        one_s, all_s = prompt_s + _ANSWER_TOKENS * self.decode_s, slots * prompt_s
+        return float(sqrt(one_s * (all_s + _ANSWER_TOKENS * self.together_s)))
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Result of a measurement.
+
+    Attributes:
+        settings: the best ones.
+        trials: all that were measured.
+        slots: sequences that run at once.
+        quiet: whether no other program has disturbed the measurement.
+    """
+
+    settings: ComputeSettings
+    trials: tuple[Trial, ...]
+    slots: int
+    quiet: bool
+
+
+def thread_counts(cores: int, processors: int) -> tuple[int, ...]:
+    """Numbers of threads to try beside one per core: half as many, and one per hardware thread."""
+    return tuple(count for count in (max(1, cores // 2), processors) if count != cores)
+
+
+def measure_settings(
+    profile: Profile, threads: int | None, model: Model, budget_s: float = BUDGET_S
+) -> Tuning:
+    """Time a prefill and decode steps with each open way, then numbers of threads and micro-batches.
+
+    Args:
+        profile: see choose_settings().
+        threads: see choose_settings().
+        model: the loaded model.
+        budget_s: seconds that this may take; the more, the longer the measured prompts.
+
+    Raises:
+        ModelFileError: the computation failed.
+        RequestError: the contexts do not fit in memory.
+    """
+    return COMPUTE_THREAD.call(lambda: _Measurement(profile, threads, model, budget_s).run())
+
+
+class _DisturbedError(Exception):
+    """Other programs take so much of the processors that nothing can be measured."""
+
+
+class _Measurement:
+    """The contexts of the open ways, and their times."""
+
+    def __init__(self, profile: Profile, threads: int | None, model: Model, budget_s: float) -> None:
+        self._profile, self._threads, self._model = profile, threads, model
+        self._budget_s = budget_s
+        self._slots = profile.slots
+        self._ways = open_settings(profile, threads, model.header)
+        self._using = self._ways[0].threads  # threads that compute at the moment
+        self._wall_s = self._granted_s = self._wanted_s = 0.0  # of all steps so far
+        longest = min(_PREFILL_MAX + _STEPS, profile.context, model.context_trained)
+        self._longest = max(1, longest - _STEPS)
+        vocabulary = model.vocabulary_size
+        self._prompt = tuple(token % vocabulary for token in range(1, self._longest + 1))
+
+    def run(self) -> Tuning:
+        trials: list[Trial] = []
+        best = self._ways[0]
+        with ExitStack() as loaded, suppress(_DisturbedError):
+            contexts = [loaded.enter_context(Context(self._model, self._params(way))) for way in self._ways]
+            self._end = perf_counter() + self._budget_s
+            trials = self._time_ways(contexts)
+            fastest = min(trials, key=self._cost)
+            best, context = fastest.settings, contexts[trials.index(fastest)]
+            for vary in (self._vary_threads, self._vary_micro_batch):
+                others = list(vary(context, fastest))
+                trials.extend(others)
+                fastest = min([fastest, *others], key=self._cost)
+                best = fastest.settings
+            return Tuning(best, tuple(trials), self._slots, self._granted_s >= _SHARE_MIN * self._wanted_s)
+        return Tuning(best, tuple(trials), self._slots, quiet=False)
+
+    def _params(self, settings: ComputeSettings) -> ContextParams:
+        batch = max(self._slots, min(self._profile.batch, self._longest))
+        context = min(self._longest + _STEPS, self._model.context_trained)
+        return ContextParams(context, self._slots, batch, outputs=self._slots, **asdict(settings))
+
+    @property
+    def _late(self) -> bool:
+        return perf_counter() > self._end
+
+    def _cost(self, trial: Trial) -> float:
+        """Seconds, with a handicap for each setting that is not the default."""
+        one, usual = trial.settings, self._ways[0]
+        others = (
+            (one.flash_attention != usual.flash_attention)
+            + (one.kv != usual.kv)
+            + (one.threads != usual.threads)
+            + (one.prefill_threads != usual.prefill_threads)
+            + (one.micro_batch == _SMALL_MICRO_BATCH != usual.micro_batch)
+        )
+        return trial.question_s(self._slots) * (1 + _GAIN_MIN * others)
+
+    def _time_ways(self, contexts: Sequence[Context]) -> list[Trial]:
+        """Time all ways, in turns, so that disturbances hit all of them."""
+        first = min(_SHALLOW, self._longest)
+        for context in contexts:  # the first batches also read the weights and fill the processor's caches
+            self._prefill_s(context, 0, first)
+        rate_s = min(self._prefill_s(context, 0, first) / first for context in contexts)
+        step_s = self._decode_s(contexts[0], first, 1)
+        tokens, steps = self._plan(len(contexts), rate_s, step_s)
+        shallow = _fastest(steps, [partial(self._decode_s, context, first, 1) for context in contexts])
+        prefill = [self._prefill_s(context, 0, tokens) / tokens for context in contexts]
+        for context in contexts:
+            state = context.save(0)
+            for slot in range(1, self._slots):
+                context.restore(slot, state, tokens)
+        deep = _fastest(steps, [partial(self._decode_s, context, tokens, 1) for context in contexts])
+        together = _fastest(
+            steps, [partial(self._decode_s, context, tokens, self._slots) for context in contexts]
+        )
+        self._tokens = tokens
+        trials = []
+        for index, way in enumerate(self._ways):
+            slope = max(0.0, deep[index] - shallow[index]) / max(1, tokens - first)
+            further = slope * max(0, _DEPTH - tokens)  # attention grows with the depth
+            trials.append(
+                Trial(way, prefill[index], deep[index] + further, together[index] + self._slots * further)
+            )
+        return trials
+
+    def _plan(self, ways: int, rate_s: float, step_s: float) -> tuple[int, int]:
+        """Tokens of a prefill and number of decode steps that the budget allows."""
+        steps_s = ways * (2 + min(self._slots, 3)) * step_s
+        steps = max(_STEPS_MIN, min(_STEPS, int(self._budget_s / 3 / steps_s)))
+        left_s = self._end - perf_counter() - steps * steps_s
+        tokens = int(left_s / ((ways + 2) * rate_s * 0.75))  # longer batches take less a token
+        return min(self._longest, max(_PREFILL_MIN, min(tokens, _PREFILL_MAX))), steps
+
+    def _vary_threads(self, context: Context, best: Trial) -> Iterator[Trial]:
+        """Other numbers of threads for decode, and for prefill."""
+        if self._threads:
+            return
+        usual, tokens = best.settings.threads, min(_PREFILL_MIN, self._tokens)
+        measures = [
+            partial(self._decode_s, context, self._tokens, 1),
+            partial(self._decode_s, context, self._tokens, self._slots),
+            partial(self._prefill_s, context, self._tokens - tokens, tokens),
+        ]
+        times = {}
+        for count in (usual, *thread_counts(usual, usable_processors())):
+            context.set_threads(count, count)
+            self._using = count
+            _fastest(1, measures[:1])  # OpenMP makes its team
+            times[count] = _fastest(_STEPS_MIN, measures)
+            if self._late:
+                break
+        context.set_threads(usual, usual)
+        self._using = usual
+        one, together, prefill = times.pop(usual)
+        for count, (other_one, other_together, other_prefill) in times.items():
+            decode = Trial(
+                replace(best.settings, threads=count),
+                best.prefill_s,
+                best.decode_s * other_one / one,
+                best.together_s,
+            )
+            yield decode
+            yield Trial(
+                replace(best.settings, prefill_threads=count),
+                best.prefill_s * other_prefill / prefill,
+                best.decode_s,
+                best.together_s * other_together / together,
+            )
+            yield replace(
+                decode,
+                settings=replace(best.settings, threads=count, prefill_threads=count),
+                prefill_s=best.prefill_s * other_prefill / prefill,
+                together_s=best.together_s * other_together / together,
+            )
+
+    def _vary_micro_batch(self, context: Context, best: Trial) -> Iterator[Trial]:
+        """A small micro-batch, as a prefill in small batches."""
+        if self._profile.micro_batch or self._tokens < 2 * _SMALL_MICRO_BATCH or self._late:
+            return
+        context.set_threads(best.settings.threads, best.settings.prefill_threads)
+        self._using = best.settings.prefill_threads
+        small_s = self._prefill_s(context, 0, self._tokens, _SMALL_MICRO_BATCH)
+        settings = replace(best.settings, micro_batch=_SMALL_MICRO_BATCH)
+        yield replace(best, settings=settings, prefill_s=small_s / self._tokens)
+
+    def _prefill_s(self, context: Context, start: int, tokens: int, step: int = _PREFILL_MAX) -> float:
+        """Seconds of a prefill in slot 0 from position `start` on, `step` tokens at once."""
+        context.clear(0, start)
+        step = min(step, context.params.batch)
+        end = start + tokens
+        spans = [Span(0, at, self._prompt[at : min(at + step, end)], 1) for at in range(start, end, step)]
+        return self._seconds(lambda: [context.decode([span]) for span in spans])
+
+    def _decode_s(self, context: Context, start: int, slots: int) -> float:
+        """Seconds of a decode step in the first slots, at position `start`."""
+        for slot in range(slots):
+            context.clear(slot, start)
+        spans = [Span(slot, start, self._prompt[:1], 1) for slot in range(slots)]
+        return self._seconds(lambda: context.decode(spans))
+
+    def _seconds(self, compute: Callable[[], object]) -> float:
+        """Seconds that something takes.
+
+        Raises:
+            _DisturbedError: other programs hold the measurement up.
+        """
+        began, granted = perf_counter(), process_time()
+        compute()
+        seconds = perf_counter() - began
+        self._wall_s += seconds
+        self._granted_s += process_time() - granted
+        self._wanted_s += self._using * seconds
+        held_up = self._wall_s > _HELD_UP_S and self._granted_s < _HELD_UP_SHARE * self._wanted_s
+        if held_up or self._wall_s > 2 * self._budget_s:
+            raise _DisturbedError
+        return seconds
+
+
+def _fastest(times: int, measures: Sequence[Callable[[], float]]) -> list[float]:
+    """The least result of each measure, taken in turns."""
+    rounds = [[measure() for measure in measures] for _ in range(times)]
+    return [min(results) for results in zip(*rounds, strict=True)]
