@@ -28,7 +28,7 @@ from ..stats.bootstrap import PASSAGES_MIN
 
 Value = TypeVar("Value")
 
-_RUN = "rollouts"
+ROLLOUTS = "rollouts"
 # What a training run can require of rollouts, and what another value means.
 COMMON = {
     "adapter_sha256": "another adapter",
@@ -101,7 +101,7 @@ class RolloutFile(Journal):
         Raises:
             RequestError: the file belongs to another run, or is damaged.
         """
-        super().__init__(path, identity, _RUN)
+        super().__init__(path, identity, ROLLOUTS)
         parsed = (_parse(entry, f"{path}: line {number}") for number, entry in enumerate(self.entries, 2))
         self.questions = {one.number: one for one in parsed}
 
@@ -171,7 +171,7 @@ def read_rollouts(path: Path, common: Mapping[str, Any]) -> Rollouts:
 def _read(path: Path) -> tuple[dict[str, Any], list[bytes]]:
     """The identity in the first line, and the other lines."""
     first, *lines = read_bounded(path, MAX_BYTES).split(b"\n")
-    identity = parse_identity(first, _RUN)
+    identity = parse_identity(first, ROLLOUTS)
     if identity is None:
         raise RequestError(f"{path}: not a file of rollouts, as thirteen rollouts writes it")
     return identity, lines

@@ -20,7 +20,7 @@ from ..runtime.batch.reproducible_batches import (
 from ..runtime.request import StopReason
 from ..runtime.versions import answer_versions
 from .objective import is_correct
-from .rollouts import QuestionRollouts, RolloutFile, Solution
+from .rollouts import ROLLOUTS, QuestionRollouts, RolloutFile, Solution
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ def sample_rollouts(
         raise RequestError(
             f"rollouts: samples must be at least 2, not {settings.votes}: right and wrong ones"
         )
+    job = job.with_settings_of(output, ROLLOUTS)
     with RolloutFile(output, rollout_identity(job, rows)) as file:
         progress(len(file.questions), len(rows))
         numbered = {number: row.question for number, row in enumerate(rows)}

@@ -98,8 +98,17 @@ class EngineSettings:
 
     @property
     def profile(self) -> Profile:
-        """The engine's profile, without a prefix cache."""
-        return Profile(self.context, self.slots, _BATCH, "f16", repack=True, prefix_bytes=0)
+        """The engine's profile, without a prefix cache. Nothing is measured: a resumed run scores alike."""
+        return Profile(
+            self.context,
+            self.slots,
+            _BATCH,
+            "f16",
+            repack=True,
+            prefix_bytes=0,
+            flash_attention=True,
+            micro_batch=_BATCH,
+        )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from thirteen.models.fetch import embedded
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "deploy" / "README.md",
 ]
 PACKAGES = ("bench", "cli", "convert", "files", "models", "runtime", "stats", "web", "workflows", "tests")

@@ -35,7 +35,7 @@ T = TypeVar("T")
 PRECISION = "F16"
 _METHOD = "5"  # incremented when the measurement changes, so that older files are not reused
 _CHUNK_SIZE = 512  # tokens
-# Chunks at most, spread over the text. KL of SmolLM2-135M's layers in IQ4_NL: see docs/figures.md.
+# Chunks at most, spread over the text. KL of SmolLM2-135M's layers in IQ4_NL: see docs/figures/quality.md.
 EFFORTS = {"quick": 6, "normal": 12, "thorough": 36}
 DEFAULT_EFFORT = "normal"
 SEARCHING_EFFORT = "thorough"  # with which a conversion also searches the scales of blocks

@@ -23,7 +23,7 @@ _TYPES = (
     *("Q2_K", "IQ3_XXS", "Q3_K", "IQ3_S", "IQ4_XS", "IQ4_NL", "Q4_0", "Q4_K"),
     *("Q5_0", "Q5_K", "Q6_K", "Q8_0"),
 )
-_ROUNDS = 8
+_ROUNDS = 20
 _SHAPE = ProbeShape(layers=2, vocabulary=1 << 15)  # still larger than most caches
 _HALF_WIDTH_MAX, _NOISY_MAX = 0.15, 0.25  # of a cost's ratio to Q4_K; share of types that may exceed it
 _log = logging.getLogger(__name__)

@@ -124,10 +124,8 @@ def run_accuracy(  # noqa: PLR0913 - options of a measurement, each with its def
     models: dict[str, tuple[Path, Path | None]] = {"adapted" if base else _alone(adapter): (model, adapter)}
     if base:
         models = {"base": (base, None), **models}
-    configs = {name: RunConfig(*files, question_set, settings) for name, files in models.items()}
-    evaluations = {
-        name: _evaluate(name, config, folder, executor, progress) for name, config in configs.items()
-    }
+    configs = {name: RunConfig(*files, question_set, settings, folder) for name, files in models.items()}
+    evaluations = {name: _evaluate(name, config, executor, progress) for name, config in configs.items()}
     report = _report(head, question_set, settings, evaluations)
     if timed:
         records = [records for _, records in evaluations.values()]
@@ -141,12 +139,10 @@ def _alone(adapter: object) -> str:
     return "model with adapter" if adapter else "model"
 
 
-def _evaluate(
-    name: str, config: RunConfig, folder: Path, executor: BatchExecutor, progress: EvalProgress
-) -> _Evaluation:
+def _evaluate(name: str, config: RunConfig, executor: BatchExecutor, progress: EvalProgress) -> _Evaluation:
     """Evaluate one model, or read its records from the log."""
     question_set, identity = config.question_set, config.identity
-    total, path = len(question_set.questions), folder / config.file_name
+    total, path = len(question_set.questions), config.log
     with EvalLog(path, identity, total, config.settings.batch_size) as log:
 
         def report_progress() -> None:
@@ -186,7 +182,7 @@ def _time_answers(
     question_set = configs[0].question_set
     machine = this_machine()
     identity = {
-        "records": [config.file_name for config in configs],
+        "records": [config.log.name for config in configs],
         "questions": numbers,
         "processor": machine.cpu,
         "cores": machine.cores,

@@ -19,6 +19,7 @@ from ...errors import RequestError, shorten
 from ...files.journal import Journal
 from ..harness.from_json import from_json
 
+LOGGED_RUN = "sitting"  # kind of run in the first line; the key in logs of earlier versions
 TokenCount = Annotated[int, Field(ge=1, lt=1 << 31)]  # of an answer: the end-of-generation token counts
 
 
@@ -88,8 +89,7 @@ class EvalLog:
             RequestError: the file cannot be read, is not a log, or belongs to another run.
         """
         self.path = path
-        # "sitting" is a run: the key in logs of earlier versions, which must still resume.
-        self._journal = Journal(path, identity, "sitting")
+        self._journal = Journal(path, identity, LOGGED_RUN)
         found = [_parse(entry, f"{path}: line {n}") for n, entry in enumerate(self._journal.entries, 2)]
         complete = _count_complete(found, total, batch_size, path)
         self._journal.keep(complete)

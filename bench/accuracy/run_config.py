@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError
-from ...runtime.batch.reproducible_batches import BatchJob, GenerationSettings
+from ...runtime.batch.reproducible_batches import BatchJob, GenerationSettings, computed_by
 from ...runtime.engine.engine import Engine
+from ...runtime.profile import DEFAULT_KV
 from ..harness.environment import this_build
 from .datasets import QuestionSet
+from .eval_log import LOGGED_RUN
 from .prompts import Prompt, find_prompt
 
 _NAME_BYTES_MAX = 255  # of a file, in most file systems
@@ -70,6 +72,7 @@ class RunConfig:
         adapter: a LoRA in a GGUF file, applied at run time; None for none.
         question_set: the questions.
         settings: prompt and generation settings.
+        folder: where the log is.
     """
 
     model: Path
@@ -77,29 +80,49 @@ class RunConfig:
     question_set: QuestionSet
     settings: PromptSettings
 
-    @cached_property
-    def job(self) -> BatchJob:
-        """The run as a job of the batch runtime. It is made once, as its attention depends on free memory."""
-        return BatchJob(self.model, self.adapter, self.settings, self.settings.threads)
+    folder: Path
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
-        """Everything that the answers depend on, as JSON values. Hashes the files."""
+    def job(self) -> BatchJob:
+        """The run as a job of the batch runtime, with the speed settings of its log if there is one."""
+        saved = computed_by(self.log, LOGGED_RUN)
+        return BatchJob(self.model, self.adapter, self.settings, self.settings.threads, **saved)
+
+    @cached_property
+    def _asked(self) -> dict[str, Any]:
+        """Everything that the answers depend on but for what is chosen for speed. Hashes the files."""
+        job = BatchJob(
+            self.model,
+            self.adapter,
+            self.settings,
+            self.settings.threads,
+            flash_attention=True,
+            kv=DEFAULT_KV,
+            micro_batch=1,
+        )
+        return self._with_questions(job)
+
+    def _with_questions(self, job: BatchJob) -> dict[str, Any]:
         return {
             "data_sha256": self.question_set.sha256,
             "questions": len(self.question_set.questions),
             "prompt": self.settings.prompt,
             "prompt_sha256": self.settings.prompt_format.sha256,
-            **self.job.identity,
+            **job.identity,
             **asdict(this_build()),
         }
 
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that the answers depend on, as JSON values."""
+        return self._with_questions(self.job)
+
     @property
-    def file_name(self) -> str:
-        """Name of the log: readable, and unique for each identity."""
-        digest = sha256(json.dumps(self.identity).encode()).hexdigest()[:12]
+    def log(self) -> Path:
+        """The log; its name is readable, and unique for what is asked."""
+        digest = sha256(json.dumps(self._asked).encode()).hexdigest()[:12]
         name = f"{self.model.stem}-{self.question_set.name}-{self.settings.prompt}"
         ending = f"-{digest}.jsonl"
         while len(os.fsencode(name + ending)) > _NAME_BYTES_MAX:
             name = name[:-1]
-        return name + ending
+        return self.folder / (name + ending)

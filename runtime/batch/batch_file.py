@@ -4,22 +4,20 @@ import hashlib
 import json
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from ...errors import OutputError, RequestError, shorten
 from ...files.atomic_write import atomic_write
-from ...files.journal import Journal, parse_identity
+from ...files.journal import Journal
 from ...files.json_file import read_bounded
 from ...files.json_lines import MAX_BYTES, json_object, numbered_lines, refuse_surrogates
 from ...files.output import check_target, with_added_suffix
 from ...files.progress import Progress, no_progress
-from ..profile import KV_TYPES, PROFILES
 from ..versions import answer_versions
 from .reproducible_batches import (
-    PROFILE,
     BatchExecutor,
     BatchJob,
     BatchResult,
@@ -111,7 +109,7 @@ def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
     began = perf_counter()
     part = with_added_suffix(output, ".part")
     _check_output(output, part)
-    job = _with_saved_settings(job, part)
+    job = job.with_settings_of(part, _RUN)
     data = read_bounded(questions, MAX_BYTES)
     rows = _parse_questions(questions, data, skip_bad)
     with Journal(part, _identity(data, job), _RUN) as journal:
@@ -170,24 +168,6 @@ def _parse_question(number: int, line: bytes, where: str) -> BatchQuestion:
         raise RequestError(f"{where}: 'id' must be a string or an integer, not {shorten(id_)}")
     refuse_surrogates(f"{question}{id_}", where)
     return BatchQuestion(number, question, id_)
-
-
-def _with_saved_settings(job: BatchJob, part: Path) -> BatchJob:
-    """Resume as the earlier run computed: the job's own choice depends on how much memory is free."""
-    identity = None
-    with suppress(OSError), part.open("rb") as file:
-        identity = parse_identity(file.readline(_IDENTITY_MAX), _RUN)
-    if identity is None or job.gpu_layers:
-        return job
-    kv, micro_batch = identity.get("kv"), identity.get("micro_batch")
-    flash = bool(identity.get("flash_attention", True))
-    default = replace(PROFILES[PROFILE], flash_attention=flash).micro_batch_tokens
-    return replace(
-        job,
-        flash_attention=flash,
-        kv=kv if kv in KV_TYPES else job.kv,
-        micro_batch=micro_batch if type(micro_batch) is int else default,
-    )
 
 
 def _identity(data: bytes, job: BatchJob) -> dict[str, Any]:

@@ -6,7 +6,7 @@ run that was interrupted or spread over several engines then gives the same answ
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
@@ -17,6 +17,7 @@ from typing import Any
 from ...errors import ModelFileError, RequestError
 from ...files.gguf.header import read_header
 from ...files.hashing import file_sha256
+from ...files.journal import parse_identity
 from ..answer import Answer
 from ..engine.engine import Engine
 from ..engine.handle import Handle
@@ -25,12 +26,13 @@ from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
 from ..llama.autotune import known_settings
 from ..llama.compute_settings import ComputeSettings, limit_settings
 from ..llama.gguf_checks import check_model
-from ..profile import DEFAULT_KV, PROFILES, GpuLayers, Profile
+from ..profile import DEFAULT_KV, KV_TYPES, PROFILES, GpuLayers, Profile
 from ..request import Request, Sampling
 from ..validation import check_integer
 
 PROFILE = "server"
 _BATCH_REQUESTS = 40  # five times the slots, so that few slots are idle at the end of a batch
+_IDENTITY_MAX = 1 << 24  # bytes of a journal's first line
 _PROBES = ("1", "A")  # questions without a common prefix: their prompts share only the template's tokens
 
 
@@ -168,6 +170,10 @@ class BatchJob:
                 chosen = engine.profile
         return {name: getattr(chosen, name) for name in ("flash_attention", "kv", "micro_batch")}
 
+    def with_settings_of(self, journal: Path, run: str) -> "BatchJob":
+        """The job as an earlier run computed it; see computed_by()."""
+        return self if self.gpu_layers else replace(self, **computed_by(journal, run))
+
     @property
     def files(self) -> tuple[Path, ...]:
         """The model, and the adapter if there is one."""
@@ -236,6 +242,30 @@ class BatchJob:
             gpu_layers=self.gpu_layers,
             untrusted=untrusted,
         )
+
+
+def computed_by(journal: Path, run: str) -> dict[str, Any]:
+    """How an earlier run computed: the fields of a BatchJob that are chosen for speed.
+
+    A choice of this run may differ, by free memory or by what other programs disturb.
+
+    Args:
+        journal: the earlier run's file; if there is none, nothing is returned.
+        run: kind of run; see Journal.
+    """
+    identity = None
+    with suppress(OSError), journal.open("rb") as file:
+        identity = parse_identity(file.readline(_IDENTITY_MAX), run)
+    if identity is None:
+        return {}
+    kv, micro_batch = identity.get("kv"), identity.get("micro_batch")
+    flash = bool(identity.get("flash_attention", True))
+    default = replace(PROFILES[PROFILE], flash_attention=flash).micro_batch_tokens
+    return {
+        "flash_attention": flash,
+        "kv": kv if kv in KV_TYPES else DEFAULT_KV,
+        "micro_batch": micro_batch if type(micro_batch) is int else default,
+    }
 
 
 # Answers the batches of a job: BatchJob.run, or RayWorkers.run.

@@ -14,7 +14,7 @@ from .compute_thread import COMPUTE_THREAD
 from .context import Context, ContextParams, Span
 from .model import Model
 
-BUDGET_S = 2.6  # of a measurement, without making the contexts
+BUDGET_S = 2.2  # of a measurement, without making the contexts
 # An ordinary question: the tokens of its prompt, those of its answer, and the mean depth of these.
 _PROMPT_TOKENS, _ANSWER_TOKENS = 200, 96
 _DEPTH = _PROMPT_TOKENS + _ANSWER_TOKENS // 2
@@ -55,7 +55,7 @@ class Tuning:
     """Result of a measurement.
 
     Attributes:
-        settings: the best ones.
+        settings: the best ones; the defaults if other programs have disturbed the measurement.
         trials: all that were measured.
         slots: sequences that run at once.
         quiet: whether no other program has disturbed the measurement.
@@ -123,8 +123,9 @@ class _Measurement:
                 trials.extend(others)
                 fastest = min([fastest, *others], key=self._cost)
                 best = fastest.settings
-            return Tuning(best, tuple(trials), self._slots, self._granted_s >= _SHARE_MIN * self._wanted_s)
-        return Tuning(best, tuple(trials), self._slots, quiet=False)
+            if self._granted_s >= _SHARE_MIN * self._wanted_s:
+                return Tuning(best, tuple(trials), self._slots, quiet=True)
+        return Tuning(self._ways[0], tuple(trials), self._slots, quiet=False)
 
     def _params(self, settings: ComputeSettings) -> ContextParams:
         batch = max(self._slots, min(self._profile.batch, self._longest))

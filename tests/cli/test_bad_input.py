@@ -838,7 +838,6 @@ COMMANDS = {
                 ("--no-final-line",),
                 "--final-line: it is for --data",
             ),
-            (("adapter", "encode", "BASE", "--qr"), ("--json",), "--qr and --json exclude each other"),
         )
     },
     "a vocabulary that is to suit a size, without a size": (

@@ -30,7 +30,7 @@ def limits(message: str) -> list[str]:
     return re.findall(r"[\d,]{4,}", message)
 
 
-@pytest.mark.parametrize("options", [{}, {"search_scales": True, "refine": True}], ids=["plain", "refined"])
+@pytest.mark.parametrize("options", [{}, {"search_scales": True}], ids=["plain", "searched"])
 def test_a_plan_has_the_exact_size_of_the_file(base: Base, tmp_path: Path, options: dict[str, bool]) -> None:
     """The plan measured a header with another type, other names, and without the keys of the scales."""
     texts, importance = tmp_path / "texts.jsonl", tmp_path / "importance.gguf"

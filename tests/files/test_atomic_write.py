@@ -169,8 +169,9 @@ def test_a_folder_that_cannot_reach_the_disk_is_an_error(
 
 # These write into folders that are temporary, or renamed as a whole.
 _INTO_PART_FOLDERS = {
-    *("convert/merge.py"),
-    *("convert/vocabulary/checkpoint_files.py", "learn/job.py"),
+    "convert/merge.py",
+    "convert/vocabulary/checkpoint_files.py",
+    "learn/job.py",
 }
 
 

@@ -187,7 +187,8 @@ def fake_engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engi
     monkeypatch.setattr(Context, "seconds", 0.0)
     Context.gate.set()
     engines: list[Engine] = []
-    defaults: EngineOptions = FIXED | {"slots": 2, "batch": 4}  # the fakes cannot be measured
+    # The fakes cannot be measured.
+    defaults: EngineOptions = FIXED | {"slots": 2, "batch": 4, "micro_batch": 4}
 
     def open_engine(**options: Unpack[EngineOptions]) -> Engine:
         engines.append(Engine("fake.gguf", **(defaults | options)))

@@ -26,7 +26,7 @@ from thirteen.bench.accuracy.run_config import PromptSettings, RunConfig
 from thirteen.errors import AdapterError, ModelFileError, RequestError
 from thirteen.runtime.answer import Answer, VoteTally
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
-from thirteen.runtime.batch.reproducible_batches import BatchResult
+from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult
 from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
 
 from ...runtime.conftest import write_gguf
@@ -114,12 +114,12 @@ def test_every_configuration_has_its_own_log(tiny, lora, data, tmp_path):
     name = ("another model", gguf.GGUFValueType.STRING, None)
     other = write_gguf(tmp_path / "other.gguf", {"general.name": name}, {})
     configs = [
-        RunConfig(tiny, None, data, FEW),
-        RunConfig(other, None, data, FEW),
-        RunConfig(tiny, lora, data, FEW),
-        RunConfig(tiny, None, data.subsample(3), FEW),
+        RunConfig(tiny, None, data, FEW, tmp_path),
+        RunConfig(other, None, data, FEW, tmp_path),
+        RunConfig(tiny, lora, data, FEW, tmp_path),
+        RunConfig(tiny, None, data.subsample(3), FEW, tmp_path),
         *(
-            RunConfig(tiny, None, data, replace(FEW, **change))
+            RunConfig(tiny, None, data, replace(FEW, **change), tmp_path)
             for change in (
                 {"prompt": "refined"},
                 {"votes": 2},
@@ -130,13 +130,13 @@ def test_every_configuration_has_its_own_log(tiny, lora, data, tmp_path):
             )
         ),
     ]
-    assert len({config.file_name for config in configs}) == len(configs)
+    assert len({config.log for config in configs}) == len(configs)
 
 
 def test_the_name_of_a_log_fits_the_file_system(tiny, data, tmp_path):
     """Long names of model and questions ended in `File name too long`; others stay, to be resumed."""
     model = Path(shutil.copy(tiny, tmp_path / f"{'é' * 100}.gguf"))
-    assert RunConfig(model, None, data, FEW).file_name.startswith(f"{'é' * 100}-sums-zero-shot-")
+    assert RunConfig(model, None, data, FEW, tmp_path).log.name.startswith(f"{'é' * 100}-sums-zero-shot-")
     long = replace(data.subsample(1), name="ü" * 120)
     report = run_accuracy(model, long, FEW, folder=tmp_path)
     name = Path(report.adapted.records).name
@@ -191,7 +191,7 @@ def test_a_file_with_an_adapter_is_compared_with_the_same_file_without(tiny, lor
 def rightish(tiny, tmp_path):
     """Questions of which the tiny model has some right: their answers are its own."""
     asked = [f"Tom has {n} apples and {n} pears. How many?" for n in range(12)]
-    with RunConfig(tiny, None, None, FEW).job.load_engine() as engine:
+    with BatchJob(tiny, None, FEW, 1).load_engine() as engine:
         values = [engine.submit(*FEW.sample_requests(engine, text)).answer().value or "7" for text in asked]
     path = tmp_path / "own.jsonl"
     rows = ({"question": text, "answer": value} for text, value in zip(asked, values, strict=True))

@@ -114,7 +114,7 @@ def test_busy_is_measured_beside_a_busy_process_which_then_ends():
     before = len(own.children())
     speeds = Counting(WORKLOAD).speeds(0)
     assert speeds == (8 / 2, 4 / 4, 2 * (4 + 3) / 8, BUSY_TOKENS / 4)
-    assert seen == [(8, 4, before), (BUSY_TOKENS, BUSY_TOKENS, before + 1)]
+    assert seen == [(8, 4, before), (BUSY_TOKENS, BUSY_TOKENS, before + 1), (1, 1, before)]
     assert len(own.children()) == before
 
 

@@ -147,14 +147,6 @@ def test_forced_tokens_count_and_stop_like_sampled_ones(engine):
     assert (stopped.stop_reason, stopped.text[-9:]) == (StopReason.STOP, "a_rather_")
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_prompt_lookup_drafts_within_a_grammar(smollm2, engine, temperature):
-    options = {"grammar": LONG, "sampling": Sampling(temperature=temperature, seed=3)}
-    question = f"Repeat: {json.dumps(dict.fromkeys(LONG_KEYS, True))}"
-    with Engine(smollm2, context=256, slots=2, lookup=4, **FIXED) as drafting:
-        assert drafting.answer(question, **options).text == engine.answer(question, **options).text
-
-
 def test_eight_sequences_have_a_position_each_in_a_grammar(smollm2):
     with Engine(smollm2, context=256, slots=8, **FIXED) as engine:
         grammar = from_regex("[a-z]{1,40}![0-9]")
