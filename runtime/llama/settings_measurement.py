@@ -146,7 +146,8 @@ class _Measurement:
             + (one.prefill_threads != usual.prefill_threads)
             + (one.micro_batch == _SMALL_MICRO_BATCH != usual.micro_batch)
         )
-        return trial.question_s(self._slots) * (1 + _GAIN_MIN * others)
+        handicap = _GAIN_MIN * others + (_GAIN_MIN if one.kv != usual.kv else 0)  # bf16 keeps fewer digits
+        return trial.question_s(self._slots) * (1 + handicap)
 
     def _time_ways(self, contexts: Sequence[Context]) -> list[Trial]:
         """Time all ways, in turns, so that disturbances hit all of them."""
