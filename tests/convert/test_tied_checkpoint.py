@@ -141,7 +141,7 @@ def test_the_fidelity_of_a_tied_file_is_measured(stored_twice, base, tmp_path, m
     source, config = stored_twice("Q8_0", "F16"), LoraConfig(r=2, target_modules=["q_proj"])
     adapter = save_random_adapter(base("llama"), config, tmp_path / "lora")
     report = convert(source, tmp_path / "out.gguf", quantization="Q8_0", adapter=adapter)
-    request = ConversionRequest(str(source), str(adapter), type="Q8_0", threads=1)
+    request = ConversionRequest(base=str(source), adapter=str(adapter), type="Q8_0", threads=1)
     check = check_fidelity(report, ConversionInputs(request, source, adapter, "Q8_0", None, None, ()))
     assert check.warnings == []
     assert check.fidelity is not None and check.fidelity.merged.effect is not None

@@ -15,9 +15,7 @@ import llama_cpp
 import pytest
 from thirteen.bench.harness.workload import Workload
 from thirteen.bench.memory.memory import _copied_bytes, _start_s
-from thirteen.bench.speed.attention_sweep import run_attention_sweep
 from thirteen.bench.speed.engine_tuning import run_engine_tuning
-from thirteen.bench.speed.sampler_cost import run_sampler_cost
 from thirteen.errors import ModelFileError
 from thirteen.runtime.calibration.token_statistics import (
     TokenizedPassage,
@@ -30,7 +28,6 @@ from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.model import LoraAdapter, Model
 from thirteen.runtime.llama.settings_measurement import measure_settings
 from thirteen.runtime.profile import PROFILES
-from thirteen.runtime.request import Sampling
 
 from ..gguf_adapters import write_lora
 
@@ -81,7 +78,6 @@ def use(engine: Engine, lora: Path) -> None:
     engine.log_likelihoods([((1, 2), (3, 4))])
     engine.prompt_logprobs((1, 2, 3))
     engine.logits((1, 2, 3))
-    engine.next_logprobs([[((1, 2), (3, 4))]], sampling=Sampling(temperature=1.0))
     engine.swap("other", lora)
     engine.answer("1 + 1?", max_tokens=3, adapter="other")
 
@@ -155,8 +151,6 @@ def test_measurements_of_the_settings(tiny: Path, calls: Calls) -> None:
 
 def test_benchmarks(tiny: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("thirteen.bench.speed.engine_tuning._BUDGET_S", 0.05)
-    run_attention_sweep(tiny, depths=[0], sequences=[1], threads=1)
-    run_sampler_cost(tiny, threads=1, tokens=2)
     run_engine_tuning(tiny, profiles=["laptop"], keep=False)
     _copied_bytes(tiny)
     _start_s(tiny, None, Workload(prompt_tokens=2, decode_tokens=2, threads=1))
