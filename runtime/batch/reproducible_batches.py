@@ -234,8 +234,8 @@ class BatchJob:
             profile=PROFILE,
             threads=self.threads,
             queue=queue,
-            # With flash attention the last bits depend on the number of threads.
-            adaptive_threads=self.flash_attention is False,
+            adaptive_threads=True,
+            reproducible=True,
             flash_attention=self.flash_attention,
             kv=self.kv,
             micro_batch=self.micro_batch,

@@ -38,6 +38,7 @@ class EngineOptions(ProfileOptions, total=False):
     adapters: Mapping[str, str | Path] | None
     threads: int | None
     adaptive_threads: bool | None
+    reproducible: bool
     prefix_folder: str | Path | None
     queue: int
     untrusted: bool | None
@@ -75,6 +76,7 @@ class EngineConfig:
         adapters: Mapping[str, str | Path] | None = None,
         threads: int | None = None,
         adaptive_threads: bool | None = None,
+        reproducible: bool = False,
         prefix_folder: str | Path | None = None,
         queue: int = QUEUE,
         untrusted: bool | None = None,
@@ -91,8 +93,10 @@ class EngineConfig:
         return cls(
             profile=profile,
             threads=threads,
-            params=_context_params(
-                profile, threads, threads is None if adaptive_threads is None else adaptive_threads
+            params=replace(
+                _context_params(profile, threads),
+                adaptive_threads=threads is None if adaptive_threads is None else adaptive_threads,
+                reproducible=reproducible,
             ),
             adapters=_adapter_files(adapter, adapters or {}),
             prefix_folder=None if prefix_folder is None else Path(prefix_folder),
@@ -116,7 +120,7 @@ def _resolve_profile(profile: str | Profile, overrides: ProfileOptions) -> Profi
     return profile
 
 
-def _context_params(profile: Profile, threads: int | None, adaptive: bool) -> ContextParams:
+def _context_params(profile: Profile, threads: int | None) -> ContextParams:
     if profile.slots > profile.batch:
         raise RequestError(f"slots {profile.slots} exceeds batch {profile.batch}")
     return ContextParams(
@@ -128,7 +132,6 @@ def _context_params(profile: Profile, threads: int | None, adaptive: bool) -> Co
         kv=profile.kv_name,
         flash_attention=profile.flash_attention,
         micro_batch=profile.micro_batch,
-        adaptive_threads=adaptive,
     )
 
 

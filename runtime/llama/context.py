@@ -54,7 +54,8 @@ class ContextParams:
         micro_batch: maximum tokens computed at once, which bounds the buffers; None for
             `batch`, or with standard attention STANDARD_ATTENTION_TOKENS.
         adaptive_threads: use fewer threads while other programs use the processors. With flash attention,
-            the last bits of the logits depend on the number of threads.
+            the last bits of the logits of a single token depend on the number of threads.
+        reproducible: do so only where no bit depends on it.
         exact: keep the KV cache and attention in float32, for measurements. On a CPU, flash attention rounds
             to float16 even where the cache does not, which costs a KL divergence of 1e-6 instead of 1e-11.
     """
@@ -69,6 +70,7 @@ class ContextParams:
     flash_attention: bool | None = True
     micro_batch: int | None = None
     adaptive_threads: bool = False
+    reproducible: bool = False
     exact: bool = False
 
     def __post_init__(self) -> None:
@@ -209,6 +211,14 @@ class Context(NativeHandle):
         """Threads for batches of one token, and for larger ones."""
         return self.params.threads, self.params.prefill_threads or self.params.threads
 
+    @property
+    def _limited_threads(self) -> tuple[int, int]:
+        """The same, as far as the governor limits them."""
+        one, more = self._threads
+        # Flash attention divides the keys of a single token among the threads, and adds up in their order.
+        fixed = self.params.reproducible and self.params.flash_attention is not False
+        return one if fixed else min(self._limit, one), min(self._limit, more)
+
     def set_threads(self, decode: int, prefill: int) -> None:
         """Set the number of threads for batches of one token, and for larger ones."""
         llama_cpp.llama_set_n_threads(self.handle, decode, prefill)
@@ -243,8 +253,8 @@ class Context(NativeHandle):
             return int(compute())
         self._governor.resume()
         self._apply_limit()
-        threads = self._threads[self._batch.native.n_tokens > 1]
-        status = self._governor.run(compute, min(self._governor.limit, threads))
+        threads = self._limited_threads[self._batch.native.n_tokens > 1]
+        status = self._governor.run(compute, threads)
         return int(status)
 
     def _apply_limit(self) -> None:
@@ -252,7 +262,7 @@ class Context(NativeHandle):
         assert self._governor is not None, "only contexts with one call this"
         if self._governor.limit != self._limit:
             self._limit = self._governor.limit
-            self.set_threads(*(min(self._limit, count) for count in self._threads))
+            self.set_threads(*self._limited_threads)
 
     def _check(self, spans: Sequence[Span]) -> None:
         params = self.params

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import llama_cpp
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -239,3 +240,39 @@ def test_without_adaptive_threads_the_number_is_fixed(tiny: Path) -> None:
         assert context._governor is None
         context.decode([Span(0, 0, (1, 2, 3), rows=1)])
         assert native_threads(context) == (2, 2)
+
+
+class Unmoved(ThreadGovernor):
+    """A governor that keeps its limit, whatever other programs do."""
+
+    def resume(self) -> None:
+        pass
+
+    def _adapt(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("flash", [True, False])
+def test_a_reproducible_context_gives_the_same_bits_with_any_number_of_threads(
+    smollm2: Path, flash: bool
+) -> None:
+    """A batch beside a busy program was a third as fast, because its threads did not adapt."""
+    params = ContextParams(
+        800, 2, 512, 2, outputs=2, flash_attention=flash, adaptive_threads=True, reproducible=True
+    )
+    tokens = tuple(range(1000, 1600))
+    rows = []
+    with Model(smollm2) as model:
+        for limit in (2, 1):
+            with Context(model, params) as context:
+                context._governor = Unmoved(2)
+                context._governor.limit = limit
+                for slot in (0, 1):
+                    context.decode([Span(slot, 0, tokens[:512], 0)])
+                    context.decode([Span(slot, 512, tokens[512:], 1)])
+                both = context.decode([Span(slot, 600, (77 + slot,), 1) for slot in (0, 1)])
+                found = [context.logits_row(row).copy() for row in both]
+                (row,) = context.decode([Span(0, 601, (5,), 1)])
+                rows.append([*found, context.logits_row(row).copy()])
+                assert native_threads(context) == (2 if flash else limit, limit)
+    assert all(np.array_equal(one, other) for one, other in zip(*rows, strict=True))
