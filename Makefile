@@ -21,13 +21,17 @@ LLAMA_BUILD = CMAKE_ARGS="-DLLAVA_BUILD=OFF $(LLAMA_ONLY) $(1) $$CMAKE_ARGS"
 
 # Where `make lock`, `make sbom` and `make oldest` keep uv and cyclonedx-py.
 TOOLS := .venv-tools/bin
-.PHONY: demo test quick lint check format wheel oldest lock sbom soak fuzz sanitize interop arm arm-costs vulkan screenshot screenshot-web clean
+.PHONY: demo test exhaustive quick lint check format wheel oldest lock sbom soak fuzz sanitize interop arm arm-costs vulkan screenshot screenshot-web clean
 
 demo: $(VENV)/run
 	$(BIN)/thirteen demo
 
 test: $(VENV)/test
 	$(BIN)/pytest $(PARALLEL)
+
+# The same with five times as many examples of each property; CI runs it.
+exhaustive: $(VENV)/test
+	EXHAUSTIVE=1 $(BIN)/pytest $(PARALLEL)
 
 # The inner loop: no torch, no Ray, no browser, nothing slow.
 quick: $(VENV)/test

@@ -11,8 +11,10 @@ from tempfile import gettempdir
 import pytest
 from hypothesis import settings
 
-settings.register_profile("no deadline", deadline=None)  # a loaded machine is no failure
-settings.load_profile("no deadline")
+# A loaded machine is no failure, hence no deadline. `make exhaustive` tries more examples of each property.
+settings.register_profile("quick", deadline=None, max_examples=20)
+settings.register_profile("exhaustive", deadline=None, max_examples=100)
+settings.load_profile("exhaustive" if os.environ.get("EXHAUSTIVE") else "quick")
 
 # Two workers share two cores. Threads that spin while they wait would take the other worker's core: a model
 # with two threads then computes ten times slower. Set before llama.cpp, torch and numpy are loaded.
