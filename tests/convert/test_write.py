@@ -18,7 +18,6 @@ from gguf import GGMLQuantizationType as Type
 from gguf import GGUFValueType as Kind
 from thirteen.convert.pipeline import convert
 from thirteen.convert.tensors import TensorSpec, plan_tensor
-from thirteen.convert.tunable_weights import TunableWeights
 from thirteen.convert.write import write_gguf
 from thirteen.errors import OutputError
 from thirteen.files.gguf.header import Field, read_header
@@ -250,9 +249,6 @@ def test_a_copy_of_a_foreign_file_is_as_trusted_as_that(
     if trusted:
         trust_file(foreign)
     convert(foreign, ours, quantization=quantization, threads=1)
-    assert FileState.now(ours).trusted is trusted
-    weights = TunableWeights(ours)
-    weights.write(ours, weights.snapshot(), 1)
     assert FileState.now(ours).trusted is trusted
 
 

@@ -186,7 +186,8 @@ def test_all_open_ways_are_timed(model: Model, bf16: Callable[[bool], None]) -> 
     assert found.settings in {trial.settings for trial in found.trials} and found.slots == LAPTOP.slots
 
 
-def test_threads_and_a_small_micro_batch_are_timed_too(model: Model) -> None:
+def test_threads_and_a_small_micro_batch_are_timed_too(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings_measurement, "_HELD_UP_SHARE", 0.0)  # other tests run beside this one
     found = measure_settings(LAPTOP, None, model, budget_s=10)
     micro_batches = {trial.settings.micro_batch for trial in found.trials}
     threads = {trial.settings.threads for trial in found.trials}

@@ -24,6 +24,7 @@ from thirteen.runtime.calibration.token_statistics import (
 )
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import load_probe_worker
+from thirteen.runtime.llama.compute_thread import COMPUTE_THREAD
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.model import LoraAdapter, Model
 from thirteen.runtime.llama.settings_measurement import measure_settings
@@ -111,16 +112,19 @@ def test_an_engine_that_another_thread_loads_and_closes(tiny: Path, lora: Path, 
 def test_no_thread_is_left_after_a_model_or_one_that_could_not_be_loaded(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def left() -> list[str]:
-        return [thread.name for thread in enumerate_threads() if thread.name == "thirteen-engine"]
+    def left() -> int:
+        return len(COMPUTE_THREAD._attached)
 
+    before = left()  # of models that other tests of this process share
     with Model(tiny):
-        assert left()
-    assert not left()
+        assert left() == before + 1
+        assert any(thread.name == "thirteen-engine" for thread in enumerate_threads())
+    assert left() == before
     monkeypatch.setattr(llama_cpp, "llama_model_load_from_file", lambda *_: None)
     with pytest.raises(ModelFileError):
         Model(tiny)
-    assert not left()
+    assert left() == before
+    assert before or not any(thread.name == "thirteen-engine" for thread in enumerate_threads())
 
 
 def test_a_model_with_contexts_and_an_adapter_of_its_own(tiny: Path, lora: Path, calls: Calls) -> None:

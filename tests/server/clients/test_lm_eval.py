@@ -183,7 +183,9 @@ def test_the_accuracy_is_that_of_our_benchmark(evaluate, smollm2, tmp_path, monk
     questions = load_question_set(str(data))
     scores = run_accuracy(smollm2, questions, settings, folder=tmp_path / "log").adapted.scores
     with ExitStack() as stack:
-        engine = stack.enter_context(RunConfig(smollm2, None, questions, settings).job.load_engine())
+        engine = stack.enter_context(
+            RunConfig(smollm2, None, questions, settings, tmp_path).job.load_engine()
+        )
         server = stack.enter_context(serve_engine(engine, name="smollm2"))
         requests = record_requests(engine, monkeypatch)
         results, samples = evaluate_sums(evaluate, server, rows, tokens=TOKENS)
