@@ -79,7 +79,8 @@ def test_texts_whose_tokens_are_kept_have_them_unchanged(each: Chosen) -> None:
 def test_held_out_problems_keep_nearly_all_tokens(each: Chosen) -> None:
     kept = set(each.kept.tokens)
     ids = [token for text in english() for token in each.original_ids(text)]
-    assert sum(token in kept for token in ids) > 0.997 * len(ids)
+    # Generated problems, which were among these until 0.3.0, keep more: together they had 0.997.
+    assert sum(token in kept for token in ids) > 0.995 * len(ids)
 
 
 def english() -> list[str]:
