@@ -14,7 +14,7 @@ from .compute_thread import COMPUTE_THREAD
 from .context import Context, ContextParams, Span
 from .model import Model
 
-BUDGET_S = 2.2  # of a measurement, without making the contexts
+BUDGET_S = 1.8  # of a measurement, without making the contexts
 # An ordinary question: the tokens of its prompt, those of its answer, and the mean depth of these.
 _PROMPT_TOKENS, _ANSWER_TOKENS = 200, 96
 _DEPTH = _PROMPT_TOKENS + _ANSWER_TOKENS // 2
