@@ -30,7 +30,7 @@ _TEXT_TOKENS = 32
 
 
 class Objective(Protocol):
-    """What a search maximizes."""
+    """Objective of a search."""
 
     def scores(self, candidates: Sequence[Numbers], rows: Sequence[TrainingRow]) -> list[float]:
         """The score of each candidate on the same rows; higher is better."""

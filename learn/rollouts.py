@@ -29,7 +29,7 @@ from ..stats.bootstrap import PASSAGES_MIN
 Value = TypeVar("Value")
 
 ROLLOUTS = "rollouts"
-# What a training run can require of rollouts, and what another value means.
+# Requirements of a training run on its rollouts, and the meaning of another value.
 COMMON = {
     "adapter_sha256": "another adapter",
     "peft_sha256": "another adapter",  # of the folder that the GGUF LoRA was exported from

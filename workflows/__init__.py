@@ -1,1 +1,1 @@
-"""What composes several packages: the demo, the default model, adapter resolution, size sweeps."""
+"""Composition of several packages: the demo, conversions, adapter resolution, checks."""

@@ -1,4 +1,4 @@
-"""What a user asks to convert, and what it is made from, fetched, measured and chosen."""
+"""Request of a conversion, and its inputs: fetched, measured and chosen."""
 
 import os
 from collections.abc import Iterator

@@ -83,7 +83,7 @@ class Diagnosis:
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong, a line each."""
+        """The problems, a line each."""
         return [finding.problem for finding in self.findings if finding.problem]
 
 

@@ -4,18 +4,15 @@ import json
 import logging
 from contextlib import suppress
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
-
-import llama_cpp
 
 from ..bench.speed.probe_models import ProbeShape
 from ..bench.speed.type_costs import run_type_costs, write_costs
 from ..convert.quantize.costs import CostTable, costs_for, host_target, read_costs
 from ..errors import OutputError
 from ..files.cache_folder import cache_dir
-from ..files.processors import processor_name
 from ..files.progress import Progress, no_progress
+from ..runtime.llama.autotune import speed_environment
 from ..runtime.threads import default_threads
 
 # Types that a plan may use: for each number of bits those that are small, and those that are quick somewhere.
@@ -64,10 +61,5 @@ def _measure_costs(path: Path, progress: Progress) -> None:
 
 def costs_file() -> Path:
     """Where the measured costs of this processor are kept."""
-    key = {
-        "processor": processor_name(),
-        "llama_cpp_python": version("llama-cpp-python"),
-        "features": llama_cpp.llama_print_system_info().decode("utf-8", "replace"),
-        "threads": default_threads(),
-    }
+    key = speed_environment() | {"threads": default_threads()}
     return cache_dir() / f"costs-{sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"

@@ -1,1 +1,1 @@
-"""What the benchmarks share: workload, interleaved iterations, environment, energy, isolated processes."""
+"""Common parts of the benchmarks: workload, interleaved iterations, environment, energy, isolated processes."""

@@ -22,7 +22,7 @@ _CHARTS = ("accuracy", "decode", "effect", "first-token", "memory", "ratios", "s
 
 
 def missing_matplotlib() -> str | None:
-    """What to install to draw charts; None if matplotlib is there."""
+    """Advice to install matplotlib, which draws charts; None if it is there."""
     if importlib.util.find_spec("matplotlib"):
         return None
     return f"matplotlib, which draws the charts, is not installed: {install_hint('report')}"

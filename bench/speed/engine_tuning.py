@@ -24,7 +24,7 @@ _BUDGET_S = 6.0  # of each
 
 @dataclass(frozen=True, slots=True)
 class EngineTuning:
-    """What is fastest on this machine.
+    """The fastest settings on this machine.
 
     Attributes:
         model: the model file.

@@ -89,7 +89,7 @@ def save_tuning(tuning: Tuning, profile: Profile, threads: int | None, header: H
 
 def saved_settings() -> list[ComputeSettings]:
     """All choices that were measured on this processor with this build."""
-    chosen, environment = list[ComputeSettings](), _environment()
+    chosen, environment = list[ComputeSettings](), speed_environment()
     with suppress(OutputError):  # no cache folder
         for path in cache_dir().glob(_SAVED.format("*")):
             with suppress(OSError, ValueError, KeyError, TypeError):
@@ -111,7 +111,7 @@ def _key(profile: Profile, threads: int | None, header: Header) -> dict[str, Any
     """Everything that the choice depends on."""
     shape = read_model_shape(header, ModelFileError)
     return {
-        **_environment(),
+        **speed_environment(),
         **{name: getattr(shape, name) for name in ("layers", "hidden", "heads", "kv_heads", "head_dim")},
         **{
             name: getattr(profile, name)
@@ -123,7 +123,8 @@ def _key(profile: Profile, threads: int | None, header: Header) -> dict[str, Any
     }
 
 
-def _environment() -> dict[str, str]:
+def speed_environment() -> dict[str, str]:
+    """Processor and build: what every measured speed depends on."""
     return {
         "processor": processor_name(),
         "llama_cpp_python": version("llama-cpp-python"),
