@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
-from threading import enumerate as enumerate_threads
 from time import sleep
 from typing import ClassVar, Self, Unpack, cast
 
@@ -18,6 +17,7 @@ from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.config import EngineOptions
 from thirteen.runtime.engine.dispatcher import EngineLoad
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama.compute_thread import COMPUTE_THREAD
 from thirteen.runtime.llama.constraint import Constraint
 from thirteen.runtime.llama.context import ContextParams, Span
 from thirteen.runtime.profile import GpuLayers
@@ -187,6 +187,7 @@ def fake_engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engi
     monkeypatch.setattr(Context, "seconds", 0.0)
     Context.gate.set()
     engines: list[Engine] = []
+    attached = len(COMPUTE_THREAD._attached)  # models that other tests of this process share
     # The fakes cannot be measured.
     defaults: EngineOptions = FIXED | {"slots": 2, "batch": 4, "micro_batch": 4}
 
@@ -205,4 +206,4 @@ def fake_engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engi
         assert engine._dispatcher._places.qsize() == places, "a place leaks"
     ADAPTERS.clear()
     assert Native.open_count == 0, "a native handle leaks"
-    assert not [thread for thread in enumerate_threads() if thread.name == "thirteen-engine"]
+    assert len(COMPUTE_THREAD._attached) == attached, "the compute thread would not end"

@@ -27,12 +27,25 @@ from thirteen.errors import AdapterError, ModelFileError, RequestError
 from thirteen.runtime.answer import Answer, VoteTally
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
 from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult
+from thirteen.runtime.llama import autotune
+from thirteen.runtime.llama.compute_settings import open_settings
+from thirteen.runtime.llama.settings_measurement import Tuning
 from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
 
 from ...runtime.conftest import write_gguf
 
 FEW = PromptSettings(threads=1, max_tokens=12)
 QUESTIONS = [f"What is {n} + {n}? Tom has {n} apples." for n in range(50)]
+
+
+@pytest.fixture(autouse=True)
+def usual_settings(monkeypatch):
+    """The default speed settings, saved: a measurement beside other tests chooses now these, now others."""
+
+    def defaults(profile, threads, model):
+        return Tuning(open_settings(profile, threads, model.header)[0], (), profile.slots, quiet=True)
+
+    monkeypatch.setattr(autotune, "measure_settings", defaults)
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ import sys
 from collections import Counter
 from pathlib import Path
 from random import Random
-from threading import enumerate as enumerate_threads
 
 import pytest
 from thirteen.errors import BusyError, RequestError
 from thirteen.runtime.engine.dispatcher import EngineLoad
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.grammar.grammar import from_regex
+from thirteen.runtime.llama.compute_thread import COMPUTE_THREAD
 from thirteen.runtime.request import Request, Sampling, StopReason
 
 from ..gguf_adapters import write_lora
@@ -109,7 +109,7 @@ def test_thousands_of_requests_leave_nothing_behind(tiny, tmp_path):
     assert peaks[1] <= 1.02 * peaks[0], (
         f"{peaks[0]} pages resident in the first half, {peaks[1]} in the second"
     )
-    assert not [thread for thread in enumerate_threads() if thread.name == "thirteen-engine"]
+    assert engine._dispatcher not in COMPUTE_THREAD._attached
 
 
 def test_many_threads_neither_hang_nor_crash_an_engine_that_is_closed_meanwhile(tiny):
