@@ -94,7 +94,7 @@ class Engine:
                     Thirteen did not write, once; True does it with all files, False with none.
                 The profile has the defaults of context, slots, batch, kv, prefix_bytes,
                 flash_attention, micro_batch and gpu_layers. What it leaves open is measured by the first
-                engine for a processor and a model's shape, in at most three seconds.
+                engine for a processor and a model's shape, in about three seconds.
 
         Raises:
             ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build, or it ended the

@@ -34,7 +34,7 @@ _SAVED = "compute-{}.json"
 def choose_settings(profile: Profile, threads: int | None, model: Model) -> ComputeSettings:
     """Choose what the profile and the caller leave open.
 
-    The first call for a processor, build, model shape and profile measures, in at most three seconds. The
+    The first call for a processor, build, model shape and profile measures, in about three seconds. The
     choice is saved in the cache folder, unless other programs have disturbed it.
 
     Args:

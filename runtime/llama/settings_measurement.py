@@ -123,14 +123,19 @@ class _Measurement:
                 trials.extend(others)
                 fastest = min([fastest, *others], key=self._cost)
                 best = fastest.settings
-            if self._granted_s >= _SHARE_MIN * self._wanted_s:
+            if self._quiet:
                 return Tuning(best, tuple(trials), self._slots, quiet=True)
-        return Tuning(self._ways[0], tuple(trials), self._slots, quiet=False)
+        return Tuning(self._ways[0], tuple(trials), self._slots, self._quiet)
 
     def _params(self, settings: ComputeSettings) -> ContextParams:
         batch = max(self._slots, min(self._profile.batch, self._longest))
         context = min(self._longest + _STEPS, self._model.context_trained)
         return ContextParams(context, self._slots, batch, outputs=self._slots, **asdict(settings))
+
+    @property
+    def _quiet(self) -> bool:
+        """Whether the threads got the processors; a slow model alone is no disturbance."""
+        return self._granted_s >= _SHARE_MIN * self._wanted_s
 
     @property
     def _late(self) -> bool:
@@ -187,7 +192,7 @@ class _Measurement:
 
     def _vary_threads(self, context: Context, best: Trial) -> Iterator[Trial]:
         """Other numbers of threads for decode, and for prefill."""
-        if self._threads:
+        if self._threads or self._late:
             return
         usual, tokens = best.settings.threads, min(_PREFILL_MIN, self._tokens)
         measures = [
