@@ -23,7 +23,7 @@ from .vocabulary_size import SizeLoss, choose_vocabulary_size
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionRequest:
-    """What to convert, and how.
+    """Options of a conversion.
 
     Attributes:
         base: catalogue name, hub id, folder of safetensors, or GGUF.
@@ -113,7 +113,7 @@ class ConversionRequest:
 
 @dataclass(frozen=True)
 class ConversionInputs:
-    """What a request names, fetched, measured and chosen.
+    """Inputs of a conversion: what its request names, fetched, measured and chosen.
 
     Attributes:
         request: the request.

@@ -37,7 +37,7 @@ def added_bytes(path, profile):
 
 
 def measured(profile):
-    """What a profile may leave to a measurement."""
+    """Fields that a profile may leave to a measurement."""
     return {name: getattr(profile, name) for name in ("flash_attention", "kv", "micro_batch")}
 
 
