@@ -3,7 +3,7 @@ PYTHON ?= python3
 # With LOCKED=1, an environment of exactly the versions and hashes of requirements.lock.
 VENV := $(if $(LOCKED),.venv-locked,.venv)
 BIN := $(VENV)/bin
-# Tests of one module share a worker, and so do all tests of Ray, which mostly wait: hence three workers for two cores.
+# Tests of one module share a worker. They also wait for processes and sockets: hence three workers for two cores.
 PARALLEL := -n 3 --dist loadgroup --no-loadscope-reorder
 # What pyproject.toml requires of llama-cpp-python.
 LLAMA = $(shell sed -n 's/^ *"\(llama-cpp-python[^"]*\)".*/\1/p' pyproject.toml)
@@ -29,13 +29,13 @@ demo: $(VENV)/run
 test: $(VENV)/test
 	$(BIN)/pytest $(PARALLEL)
 
-# The same with five times as many examples of each property; CI runs it.
-exhaustive: $(VENV)/test
+# All tests: also those with Ray, a browser and other clients, and with five times as many examples of each property.
+exhaustive: $(VENV)/exhaustive
 	EXHAUSTIVE=1 $(BIN)/pytest $(PARALLEL)
 
-# The inner loop: no torch, no Ray, no browser, nothing slow.
+# The inner loop: no torch, nothing slow.
 quick: $(VENV)/test
-	$(BIN)/pytest $(PARALLEL) -m 'not (slow or ray or browser or torch or interop or arm or vulkan)'
+	$(BIN)/pytest $(PARALLEL) -m 'not (slow or torch or interop or arm or vulkan)'
 
 lint: $(VENV)/test
 	$(BIN)/ruff format --check .
@@ -59,7 +59,7 @@ wheel:
 	$(call LLAMA_BUILD,-DGGML_NATIVE=ON) $(BIN)/python -m pip wheel --disable-pip-version-check --no-cache-dir --no-deps \
 	  --find-links "$$folder" --wheel-dir "$$folder" '$(LLAMA)'
 
-# All tests with the oldest versions that pyproject.toml allows, in an environment of its own.
+# The tests with the oldest versions that pyproject.toml allows, in an environment of its own.
 oldest: .venv-oldest/test
 	.venv-oldest/bin/pytest $(PARALLEL)
 
@@ -107,10 +107,10 @@ vulkan: $(VENV)-vulkan/run
 
 # The pictures in the documentation. They need Chromium (apt-get install chromium). MODEL=FILE.gguf PICTURE=FILE.png take that
 # of the web page with another model than the embedded one.
-screenshot: $(VENV)/test
+screenshot: $(VENV)/exhaustive
 	$(BIN)/python tests/screenshot.py bench/results/page.png
 
-screenshot-web: $(VENV)/test
+screenshot-web: $(VENV)/exhaustive
 	$(BIN)/python tests/screenshot_web.py $(or $(PICTURE),bench/results/web.png) $(MODEL)
 
 # Both are made again when the dependencies change. A wheel of `make wheel` has no hash in requirements.lock.
@@ -129,20 +129,25 @@ endif
 	@touch $@
 
 $(VENV)/test: $(VENV)/run
-	@echo "Installing what the tests need: PyTorch, transformers, Ray and others; some minutes of downloads."
+	@echo "Installing what the tests need: PyTorch, transformers and others; some minutes of downloads."
 	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[test]'
 	@mkdir -p $(VENV)/typed && ln -sfn ../.. $(VENV)/typed/thirteen  # the name under which mypy finds the package
 	@touch $@
 
-$(VENV)/fuzz: $(VENV)/test
+$(VENV)/exhaustive: $(VENV)/test
+	@echo "Installing what the exhaustive tests need: Ray, Playwright and clients of the server."
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[exhaustive]'
+	@touch $@
+
+$(VENV)/fuzz: $(VENV)/exhaustive
 	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[fuzz]'
 	@touch $@
 
 # The oldest versions that pyproject.toml allows; the tests' own tools are the newest ones that go with them.
 .venv-oldest/test: pyproject.toml .venv-tools/installed
 	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
-	@$(TOOLS)/uv pip compile --quiet --resolution lowest-direct --python .venv-oldest/bin/python --extra clients \
-	  --extra data --extra mcp --extra ray --extra report --extra train --extra tune \
+	@$(TOOLS)/uv pip compile --quiet --resolution lowest-direct --python .venv-oldest/bin/python --extra data \
+	  --extra mcp --extra report --extra train --extra tune \
 	  --output-file .venv-oldest/constraints.txt pyproject.toml
 	@$(TOOLS)/uv pip compile --quiet --python .venv-oldest/bin/python --constraint .venv-oldest/constraints.txt \
 	  --extra test --output-file .venv-oldest/requirements.txt pyproject.toml

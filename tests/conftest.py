@@ -11,10 +11,16 @@ from tempfile import gettempdir
 import pytest
 from hypothesis import settings
 
+EXHAUSTIVE = bool(os.environ.get("EXHAUSTIVE"))
+# They need what `make test` does not install.
+collect_ignore = (
+    [] if EXHAUSTIVE else ["cluster", "server/clients", "server/page", "server/api/test_openapi_document.py"]
+)
+
 # A loaded machine is no failure, hence no deadline. `make exhaustive` tries more examples of each property.
 settings.register_profile("quick", deadline=None, max_examples=20)
 settings.register_profile("exhaustive", deadline=None, max_examples=100)
-settings.load_profile("exhaustive" if os.environ.get("EXHAUSTIVE") else "quick")
+settings.load_profile("exhaustive" if EXHAUSTIVE else "quick")
 
 # Two workers share two cores. Threads that spin while they wait would take the other worker's core: a model
 # with two threads then computes ten times slower. Set before llama.cpp, torch and numpy are loaded.
@@ -116,13 +122,17 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need torch, and distribute the tests over workers.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what `make exhaustive` alone runs, mark the tests that need torch, and distribute over workers.
 
     All tests of a module run on one worker, so that module-scoped fixtures are made once. All tests of Ray
     run on one worker, because two clusters on one machine would compete for its processors. The longest
     groups start first.
     """
+    if not EXHAUSTIVE:
+        left_out = [item for item in items if any(map(item.get_closest_marker, ("exhaustive", "browser")))]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
     for item in items:
         module = getattr(item, "module", None)
         if "base" in getattr(item, "fixturenames", ()) or "torch" in vars(module):
