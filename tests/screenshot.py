@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import ViewportSize, sync_playwright
-from thirteen.models.fetch import embedded
+from thirteen.models.embedded import embedded
 
 ADAPTER = "smollm2-135m-sums-13"
 QUESTIONS = (

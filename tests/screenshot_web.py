@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from playwright.sync_api import ViewportSize, sync_playwright
-from thirteen.models.fetch import embedded
+from thirteen.models.embedded import embedded
 from thirteen.web.site import write_site
 from thirteen.web.static_server import background_server, isolated_app
 from thirteen.web.wllama import wllama_files

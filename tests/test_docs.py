@@ -16,7 +16,7 @@ import uvicorn
 from thirteen.cli.main import UsageError, app
 from thirteen.cli.options import default_ray_address
 from thirteen.convert.adapter.short_code import decode_short_code
-from thirteen.models.fetch import embedded
+from thirteen.models.embedded import embedded
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [

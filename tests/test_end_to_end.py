@@ -9,7 +9,7 @@ import pytest
 import torch
 from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.pipeline import convert
-from thirteen.models.fetch import embedded
+from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.engine import Engine
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

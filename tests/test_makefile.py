@@ -22,7 +22,13 @@ class Checkout:
     def __init__(self, root: Path) -> None:
         self.root, self.calls, self.cache = root, root / "calls", root / "a cache"
         (root / "files").mkdir()
-        for name in ("Makefile", "pyproject.toml", "requirements.lock", "files/processors.py"):
+        for name in (
+            "Makefile",
+            "pyproject.toml",
+            "requirements.lock",
+            "embedded.lock",
+            "files/processors.py",
+        ):
             shutil.copy(ROOT / name, root / name)
         for venv in (".venv", ".venv-locked", ".venv-oldest", ".venv-tools", ".venv-vulkan"):
             python = root / venv / "bin/python"
@@ -50,8 +56,9 @@ def test_a_wheel_is_compiled_for_this_processor_and_used_by_the_next_environment
     assert options.startswith("CMAKE_ARGS=-DLLAVA_BUILD=OFF ") and "-DGGML_NATIVE=ON" in options
     assert command.startswith("pip wheel ") and "--no-cache-dir" in command
     assert compiled.endswith(f"--find-links {folder} --wheel-dir {folder} llama-cpp-python>=0.3.36,<0.4")
-    (installed,) = checkout.make(".venv/run")
+    installed, embedded = checkout.make(".venv/run")
     assert installed.endswith(f"install --disable-pip-version-check --find-links {folder} --editable .")
+    assert embedded.endswith(" --no-deps --require-hashes --requirement embedded.lock")
     checkout.make("clean")
     assert folder.exists() and not (checkout.root / ".venv").exists()
 
@@ -62,7 +69,7 @@ def test_a_wheel_for_another_processor_is_not_used(checkout: Checkout) -> None:
     processors.write_text(
         processors.read_text() + "\ndef read_cpuinfo():\n    return 'another', frozenset()\n"
     )
-    (installed,) = checkout.make(".venv/run")
+    installed, _ = checkout.make(".venv/run")
     assert "--find-links" not in installed
     checkout.make("wheel")
     assert len(list((checkout.cache / "wheels").iterdir())) == 2
@@ -71,7 +78,7 @@ def test_a_wheel_for_another_processor_is_not_used(checkout: Checkout) -> None:
 def test_the_vulkan_build_has_its_own_environment_and_leaves_the_cache_of_pip_alone(
     checkout: Checkout,
 ) -> None:
-    llama, thirteen = checkout.make(".venv-vulkan/run")
+    llama, thirteen, _ = checkout.make(".venv-vulkan/run")
     assert llama.startswith("CMAKE_ARGS=-DGGML_VULKAN=ON -m pip install --no-cache-dir llama-cpp-python>=")
     assert "--editable ." in thirteen
     assert not (checkout.root / ".venv/run").exists()
@@ -79,14 +86,14 @@ def test_the_vulkan_build_has_its_own_environment_and_leaves_the_cache_of_pip_al
 
 def test_a_locked_environment_has_only_the_versions_and_hashes_of_the_lock_file(checkout: Checkout) -> None:
     checkout.make("wheel")
-    dependencies, thirteen = checkout.make(".venv-locked/run", "LOCKED=1")
+    dependencies, thirteen, _ = checkout.make(".venv-locked/run", "LOCKED=1")
     assert dependencies.endswith(" --require-hashes --requirement requirements.lock")
     assert thirteen.endswith(" --no-deps --editable .")
     assert not (checkout.root / ".venv/run").exists()
 
 
 def test_the_fuzzer_comes_on_top_of_the_tests(checkout: Checkout) -> None:
-    *_, tests, fuzzer = checkout.make(".venv/fuzz")
+    *_, tests, _, fuzzer = checkout.make(".venv/fuzz")
     assert tests.endswith(" --editable .[test]") and fuzzer.endswith(" --editable .[fuzz]")
 
 
@@ -110,9 +117,9 @@ def test_the_oldest_versions_are_the_constraints_of_their_environment(checkout: 
     uv = checkout.root / ".venv-tools/bin/uv"
     uv.write_text(PYTHON)
     uv.chmod(0o755)
-    _, resolved, pinned, installed, editable = checkout.make(".venv-oldest/test")
+    _, resolved, pinned, installed, editable, _ = checkout.make(".venv-oldest/test")
     assert "--resolution lowest-direct" in resolved
-    assert "--extra clients" in resolved and "--extra train" in resolved
+    assert "--extra mcp" in resolved and "--extra train" in resolved
     assert " --constraint .venv-oldest/constraints.txt --extra test " in pinned
     assert installed.endswith(" --requirement .venv-oldest/requirements.txt")
     assert editable.endswith(" --no-deps --editable .")

@@ -39,7 +39,8 @@ from ..files.gguf.header import read_header
 from ..files.hashing import file_sha256
 from ..files.progress import Progress, no_progress
 from ..models.catalogue import catalogue
-from ..models.fetch import embedded, fetch
+from ..models.embedded import embedded
+from ..models.fetch import fetch
 
 _PEFT_KEYS = {"rank": "r", "numbers": "u", "seed": "projection_seed"}  # of adapter_config.json
 _PROVENANCE = "thirteen.base.id"

@@ -1,4 +1,4 @@
-"""The default model: SmolLM2-135M-Instruct from its Python package, converted into the cache on first use."""
+"""The default model: SmolLM2-135M-Instruct, converted into the cache on first use."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..files.cache_folder import cache_dir
 from ..files.progress import Progress, no_progress
 from ..models.catalogue import adapter_folder, catalogue
-from ..models.fetch import embedded
+from ..models.embedded import embedded
 
 NAME = "smollm2-135m"
 ADAPTER = "smollm2-135m-sums-13"
-# The package has 4-bit weights. 8 bits preserve them almost exactly, and the adapter too.
+# The embedded model has 4-bit weights. 8 bits preserve them almost exactly, and the adapter too.
 TYPE = "Q8_0"
 
 
@@ -28,7 +28,7 @@ def default_model(
         progress: called during a conversion.
 
     Raises:
-        ThirteenError: the package is missing or changed, or the cache cannot be written.
+        ThirteenError: the embedded model cannot be downloaded, or the cache cannot be written.
     """
     adapter = adapter_folder(ADAPTER) if adapted else None
     # The hashes in the name keep a new base or adapter from being served from an older file.

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import psutil
 from packaging.requirements import Requirement
 
-from ..errors import DownloadError, ModelFileError, OutputError, one_line
+from ..errors import ModelFileError, OutputError, one_line
 from ..files.cache_folder import cache_dir
 from ..files.processors import processor_name, read_cpuinfo, usable_processors
 from ..files.progress import Progress, no_progress
-from ..models.fetch import embedded
+from ..models.embedded import find_embedded
 from ..runtime.available_memory import available_bytes
 from ..runtime.control_groups import ROOT, memory_limits, processor_limits
 from ..runtime.threads import default_threads, physical_cores
@@ -253,11 +253,12 @@ def extra_findings() -> Iterator[Finding]:
 
 def embedded_finding() -> Finding:
     """The embedded model; its hash is checked."""
-    try:
-        path = embedded()
-    except DownloadError as error:
-        return Finding("embedded model", "not usable", str(error))
-    return Finding("embedded model", f"{path.name}, {_size(path.stat().st_size)}, with the right hash")
+    with suppress(OutputError):  # see cache_finding()
+        if path := find_embedded():
+            return Finding(
+                "embedded model", f"{path.name}, {_size(path.stat().st_size)}, with the right hash"
+            )
+    return Finding("embedded model", "downloaded on first use")
 
 
 def _speed_findings(model: Path | None, progress: Progress) -> Iterator[Finding]:

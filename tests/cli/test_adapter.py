@@ -252,7 +252,7 @@ def test_a_full_disk_leaves_no_basis(env):
 
 
 def test_all_names_of_the_default_base_resolve():
-    from thirteen.models.fetch import embedded
+    from thirteen.models.embedded import embedded
     from thirteen.workflows.adapter_resolver import catalogue_name
 
     names = ("embedded", "smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct", str(embedded()))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from thirteen.cli.chat import ChatSession
 from thirteen.errors import ThirteenError
-from thirteen.models.fetch import embedded
+from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.conversation import Conversation
 from thirteen.runtime.engine.engine import Engine
 

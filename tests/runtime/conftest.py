@@ -7,7 +7,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from thirteen.models.fetch import embedded
+from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.engine import Engine
 
 from ..byte_level import byte_names

@@ -16,7 +16,7 @@ from thirteen.convert.pipeline import convert
 from thirteen.errors import AdapterError, ModelFileError
 from thirteen.files import trusted_files
 from thirteen.files.trusted_files import FileState
-from thirteen.models.fetch import embedded
+from thirteen.models.embedded import embedded
 from thirteen.runtime import load_probe
 from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 from thirteen.runtime.engine.engine import Engine

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from thirteen.models.fetch import embedded
+from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.gpu import gpu_found

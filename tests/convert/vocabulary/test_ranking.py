@@ -22,7 +22,7 @@ from thirteen.convert.vocabulary.token_kinds import form_factor, is_latin, requi
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
 from thirteen.convert.vocabulary.vocabulary_list import check_list
 from thirteen.errors import VocabularyError
-from thirteen.models.fetch import embedded
+from thirteen.models.embedded import embedded
 
 from ...byte_level import byte_names
 

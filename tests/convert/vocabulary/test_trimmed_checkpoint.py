@@ -17,7 +17,7 @@ from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.convert.vocabulary.vocabulary_metadata import read_vocabulary, vocabulary_of
 from thirteen.errors import ModelFileError, VocabularyError
 from thirteen.files.gguf.header import Field, read_header
-from thirteen.models.fetch import embedded
+from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.engine import Engine
 from thirteen.workflows.adapter_resolver import (
     encode_adapter,

@@ -13,7 +13,7 @@ from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList, check_list
 from thirteen.errors import VocabularyError
-from thirteen.models.fetch import embedded
+from thirteen.models.embedded import embedded
 
 HASH = "0" * 64
 

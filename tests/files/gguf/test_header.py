@@ -30,7 +30,7 @@ from thirteen.files.gguf.header import (
     Header,
     read_header,
 )
-from thirteen.models.fetch import embedded
+from thirteen.models.embedded import embedded
 
 Entries = dict[str, Field]
 Arrays = dict[str, tuple[np.ndarray, Type]]
