@@ -1,18 +1,22 @@
 """The user's cache folder, for files that can be made again."""
 
 import os
+import stat
 import sys
+from functools import cache
 from pathlib import Path
 
 from ..errors import OutputError
 from .output import make_folder
+from .private_folder import sharing_problem
 
 
 def cache_dir() -> Path:
     """The cache folder, created if it is missing; the environment variable `THIRTEEN_CACHE` overrides it.
 
     Raises:
-        OutputError: it cannot be created, or there is no home folder to create it in.
+        OutputError: it cannot be created, there is no home folder to create it in, or other users, who could
+            plant a model, can write to it.
     """
     chosen = os.environ.get("THIRTEEN_CACHE")
     try:
@@ -23,7 +27,34 @@ def cache_dir() -> Path:
             f"{place}: no home folder is known; set THIRTEEN_CACHE to a folder's path"
         ) from None
     make_folder(folder)
+    _check_private(folder)
     return folder
+
+
+@cache
+def _check_private(folder: Path) -> None:
+    """Refuse a folder that others can write to, or that has files of others.
+
+    Where one's group can write because of the umask, that right is taken away first.
+    """
+    if os.name != "posix":
+        return
+    try:
+        found = folder.stat()
+        if found.st_uid == os.geteuid() and not found.st_mode & stat.S_IWOTH:
+            folder.chmod(stat.S_IMODE(found.st_mode) & ~stat.S_IWGRP)
+        problem = sharing_problem(folder.resolve())
+        with os.scandir(folder) as entries:
+            owners = {entry.name: entry.stat(follow_symlinks=False).st_uid for entry in entries}
+    except OSError as error:
+        problem, owners = str(error), {}
+    strangers = (
+        f"{name} belongs to user {uid}" for name, uid in owners.items() if uid not in (0, os.geteuid())
+    )
+    if reason := problem or next(strangers, None):
+        raise OutputError(
+            f"the cache folder {folder} is not private: {reason}; make it so, or set THIRTEEN_CACHE"
+        )
 
 
 def _system_cache() -> Path:

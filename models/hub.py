@@ -16,7 +16,9 @@ from typing import Literal
 from ..errors import DownloadError, OutputError
 from ..files.atomic_write import atomic_write
 from ..files.hashing import file_sha256
+from ..files.private_folder import sharing_problem
 from .catalogue import catalogue
+from .hub_answers import check_answers
 
 RepositoryKind = Literal["base", "adapter"]
 
@@ -41,6 +43,8 @@ _REQUIRED: Mapping[RepositoryKind, set[str]] = {
     "base": {"config.json", "tokenizer.json"},
     "adapter": {"adapter_config.json", "adapter_model.safetensors"},
 }
+
+_log = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*")  # ".." would escape from the refs folder of the cache
@@ -86,11 +90,16 @@ def download(hub_id: str, revision: str, kind: RepositoryKind) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415 (half a second)
 
     with _hub_call(hub_id, revision):
-        folder = snapshot_download(
-            hub_id, revision=revision, allow_patterns=_PATTERNS[kind], ignore_patterns=_IGNORED
+        folder = Path(
+            snapshot_download(
+                hub_id, revision=revision, allow_patterns=_PATTERNS[kind], ignore_patterns=_IGNORED
+            )
         )
-        _verify(Path(folder), hub_id, kind)
-    return Path(folder)
+        for name in _file_stamps(folder, kind):
+            _check_inside(folder / name, folder.parents[1])
+        _verify(folder, hub_id, kind)
+        _tell_changes(folder, hub_id, revision, kind)
+    return folder
 
 
 def download_file(hub_id: str, revision: str, name: str, sha256: str | None = None) -> Path:
@@ -109,6 +118,7 @@ def download_file(hub_id: str, revision: str, name: str, sha256: str | None = No
 
     with _hub_call(hub_id, revision):
         path = Path(hf_hub_download(hub_id, name, repo_type="dataset", revision=revision))
+        _check_inside(path, next(parent for parent in path.parents if parent.name == "snapshots").parent)
         _check_hash(path, hub_id, sha256)
     return path
 
@@ -116,6 +126,7 @@ def download_file(hub_id: str, revision: str, name: str, sha256: str | None = No
 @contextmanager
 def _hub_call(hub_id: str, revision: str) -> Iterator[None]:
     """Raise what the hub's library raises in the block as one DownloadError, and silence its log."""
+    check_answers()
     try:
         with _quiet():
             yield
@@ -135,14 +146,39 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _check_inside(path: Path, repository: Path) -> None:
+    """Refuse a file of the cache that a link takes from outside its repository's folder."""
+    if not path.resolve().is_relative_to(repository.resolve()):
+        raise DownloadError(f"{path}: leads outside the cache, to {path.resolve()}: delete it")
+
+
+def _tell_changes(folder: Path, hub_id: str, revision: str, kind: RepositoryKind) -> None:
+    """Warn if a branch or tag has other large files than at its first download, which is remembered."""
+    record = folder.parents[1] / "thirteen" / f"first.{kind}.json"
+    remembered = _read_record(record)
+    first = remembered if isinstance(remembered, dict) else {}
+    hashes = _blob_hashes(folder, _file_stamps(folder, kind))
+    now = {name: digest for name, digest in hashes.items() if digest}
+    before = first.setdefault(revision, {"commit": folder.name, "files": now})
+    _write_record(record, first)
+    if isinstance(before, dict) and before.get("files") != now:
+        _log.warning(
+            "%s@%s has changed since its first download: commit %s then, %s now; to keep the first, name it: "
+            "%s@%s",
+            *(hub_id, revision, before.get("commit"), folder.name, hub_id, before.get("commit")),
+        )
+
+
 def _verify(folder: Path, hub_id: str, kind: RepositoryKind) -> None:
     """Verify that a snapshot is complete and undamaged, unless it was verified before and has not changed."""
     record = folder.parents[1] / "thirteen" / f"{folder.name}.{kind}.json"
     stamps = _file_stamps(folder, kind)
-    if _read_record(record) == stamps:
+    if sharing_problem(record.parent) is None and _read_record(record) == stamps:
         return
     published = _published_hashes(folder.name, hub_id, kind)
-    hashes = _blob_hashes(folder, stamps) if published is None else published
+    hashes = (_blob_hashes(folder, stamps) if published is None else published) | _known_hashes(
+        folder, hub_id
+    )
     missing = (hashes.keys() | _required_files(folder, kind)) - stamps.keys()
     if missing:
         where = "the cached copy, and the hub cannot be reached" if published is None else "the hub"
@@ -159,6 +195,13 @@ def _check_hash(path: Path, hub_id: str, expected: str | None) -> None:
         raise DownloadError(
             f"{hub_id}: {path.name} is damaged and was deleted: SHA-256 is {found}, expected {expected}"
         )
+
+
+def _known_hashes(folder: Path, hub_id: str) -> dict[str, str | None]:
+    """The catalogue's hash of the weights, if the snapshot is of its commit."""
+    known = {(base.hub_id, base.revision): base.sha256 for base in catalogue().bases.values()}
+    digest = known.get((hub_id, folder.name))
+    return {"model.safetensors": digest} if digest else {}
 
 
 def _published_hashes(commit: str, hub_id: str, kind: RepositoryKind) -> dict[str, str | None] | None:
@@ -223,11 +266,11 @@ def _read_record(record: Path) -> object:
         return None
 
 
-def _write_record(record: Path, stamps: dict[str, list[int]]) -> None:
+def _write_record(record: Path, content: object) -> None:
     with suppress(OSError, OutputError):  # in a read-only cache, files are hashed on each use
         record.parent.mkdir(exist_ok=True)
         with atomic_write(record) as file:
-            file.write(json.dumps(stamps).encode())
+            file.write(json.dumps(content).encode())
 
 
 def _hub_errors() -> tuple[type[BaseException], ...]:

@@ -123,7 +123,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what `make exhaustive` alone runs, mark the tests that need torch, and distribute over workers.
+    """Leave out what `make exhaustive` alone runs, mark what needs torch, and distribute tests over workers.
 
     All tests of a module run on one worker, so that module-scoped fixtures are made once. All tests of Ray
     run on one worker, because two clusters on one machine would compete for its processors. The longest

@@ -33,6 +33,8 @@ class Repository:
         error_code: value of X-Error-Code where `status` is not 200.
         corrupted: bytes sent in place of the published ones, by file name.
         break_at: number of bytes after which the first download of a file is cut off, by file name.
+        headers: headers of downloads in place of the true ones.
+        answers: JSON in place of the true one, by route (info or tree).
     """
 
     commits: dict[str, dict[str, bytes]]
@@ -41,6 +43,8 @@ class Repository:
     error_code: str = "GatedRepo"
     corrupted: dict[str, bytes] = field(default_factory=dict)
     break_at: dict[str, int] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass
@@ -115,7 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(404, "RevisionNotFound")
         files = repository.commits[commit]
         if route != "resolve":
-            return self._json({"info": _info, "tree": _tree}[route](id, commit, files))
+            true = {"info": _info, "tree": _tree}[route](id, commit, files)
+            return self._json(repository.answers.get(route, true))
         if repository.status != 200:
             return self._error(repository.status, repository.error_code)
         if name not in files:
@@ -125,16 +130,20 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, repository: Repository, commit: str, name: str, published: bytes) -> None:
         data = repository.corrupted.get(name, published)
         start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").partition("-")[0])
-        self.send_response(206 if start else 200)
+        headers = {
+            "Content-Length": str(len(data) - start),
+            "Accept-Ranges": "bytes",
+            "X-Repo-Commit": commit,
+            "ETag": f'"{git_sha1(published)}"',
+        }
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        self.send_header("Content-Length", str(len(data) - start))
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("X-Repo-Commit", commit)
-        self.send_header("ETag", f'"{git_sha1(published)}"')
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         if is_large(name):
-            self.send_header("X-Linked-Etag", f'"{hashlib.sha256(published).hexdigest()}"')
-            self.send_header("X-Linked-Size", str(len(published)))
+            headers["X-Linked-Etag"] = f'"{hashlib.sha256(published).hexdigest()}"'
+            headers["X-Linked-Size"] = str(len(published))
+        self.send_response(206 if start else 302 if "Location" in repository.headers else 200)
+        for header, value in (headers | repository.headers).items():
+            self.send_header(header, value)
         self.end_headers()
         if self.command == "HEAD":
             return

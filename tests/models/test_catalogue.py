@@ -53,7 +53,7 @@ def test_entries_are_well_formed():
         assert bool(base.public_copy) == base.gated  # for users without access to the gated repository
         assert base.gated == base.hub_id.startswith("meta-llama/")
         assert base.licence == ("llama3.2" if base.gated else "apache-2.0")
-        assert base.revision == "main" or re.fullmatch(r"[0-9a-f]{40}", base.revision)
+        assert re.fullmatch(r"[0-9a-f]{40}", base.revision)
     assert catalogue().embedded.base in catalogue().bases
 
 

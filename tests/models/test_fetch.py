@@ -204,7 +204,7 @@ def test_the_error_of_a_gated_repository_says_how_to_get_access(child, repositor
 
 def test_the_error_of_a_gated_repository_names_its_public_copy(tmp_path):
     name = "meta-llama/Llama-3.2-1B-Instruct"
-    with serve({name: Repository({OLD: BASE}, {"main": OLD}, status=401)}) as hub:
+    with serve({name: Repository({catalogue().bases["llama-3.2-1b"].revision: BASE}, {}, status=401)}) as hub:
         child = Child(hub.url, tmp_path / "home")
         message = child.error("llama-3.2-1b")
         child.close()
@@ -276,10 +276,12 @@ def test_revisions_and_ids_that_escape_from_the_cache_are_refused(child, hub):
     assert not hub.requests
 
 
-def test_a_catalogue_name_resolves_to_its_repository(child, hub):
-    hub.repositories[catalogue().bases["smollm2-135m"].hub_id] = hub.repositories["some/base"]
-    assert child.path("smollm2-135m").name == NEW
-    assert child.path("smollm2-135m@v1").name == OLD
+def test_a_catalogue_name_resolves_to_its_repository(child, hub, repository):
+    base = catalogue().bases["smollm2-360m"]
+    repository.commits[base.revision] = SHARDED
+    hub.repositories[base.hub_id] = repository
+    assert child.path("smollm2-360m").name == base.revision
+    assert child.path("smollm2-360m@v1").name == OLD
     assert "did you mean smollm2-135m" in child.error("smollm2-135n")
 
 

@@ -1,0 +1,125 @@
+"""A malicious hub: what it sends never becomes a path outside the cache."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from thirteen.errors import DownloadError
+from thirteen.models.hub_answers import _check_listing
+
+from .hub_server import Repository, serve
+from .test_fetch import BASE, NEW, Child
+
+FILES = BASE | {"tokenizer_config.json": b"{}"}
+
+
+def tree(*entries: object) -> dict[str, object]:
+    return {"tree": [{"type": "file", "oid": "0" * 40, "size": 2, "path": "config.json"}, *entries]}
+
+
+def entry(path: str = "model.safetensors", oid: str = "0" * 40, **lfs: object) -> dict[str, object]:
+    return {"type": "file", "path": path, "oid": oid, "size": 2} | ({"lfs": lfs} if lfs else {})
+
+
+ATTACKS = {
+    "ETag with traversal": ({"ETag": '"../../../escaped"'}, {}, "ETag"),
+    "ETag with an absolute path": ({"ETag": '"{outside}/escaped"'}, {}, "ETag"),
+    "linked ETag": ({"X-Linked-Etag": '"../../../escaped"'}, {}, "ETag"),
+    "weak ETag": ({"ETag": 'W/"../../escaped"'}, {}, "ETag"),
+    "existing target": ({"ETag": '"{outside}/existing"'}, {}, "ETag"),
+    "commit of a file": ({"X-Repo-Commit": "../../../escaped"}, {}, "commit"),
+    "commit of the repository": ({}, {"info": {"id": "a/b", "sha": "../../../escaped"}}, "commit"),
+    "hash of a large file": (
+        {},
+        tree(entry(oid="0" * 40, size=2) | {"lfs": {"oid": "../e", "size": 2}}),
+        "hash",
+    ),
+    "tree of another shape": ({}, {"tree": [1, 2]}, "another shape"),
+    "tree without paths": ({}, {"tree": [{"type": "file"}]}, "another shape"),
+    "tree that is a text": ({}, {"tree": "files"}, "another shape"),
+    "file name that is a number": ({}, tree(entry() | {"path": 3}), "no text"),
+    "size that is a text": ({}, tree({"type": "file", "path": "a", "oid": "0" * 40, "size": "2"}), "size"),
+    "redirect to a file": ({"Location": "file://{outside}/existing"}, {}, ""),
+}
+
+
+@pytest.fixture(scope="module")
+def files_of(tmp_path_factory: pytest.TempPathFactory):
+    """files_of(): all files outside the cache, with their content."""
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "existing").write_text("mine")
+    return outside
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_nothing_is_written_outside_the_cache(name: str, files_of: Path, tmp_path: Path) -> None:
+    headers, answers, message = ATTACKS[name]
+    headers = {key: value.format(outside=files_of) for key, value in headers.items()}
+    repository = Repository({NEW: FILES}, {"main": NEW}, headers=headers, answers=answers)
+    home = tmp_path / "deep" / "in" / "home"
+    with serve({"some/base": repository}) as hub:
+        child = Child(hub.url, home)
+        try:
+            error = child.error("some/base")
+        finally:
+            child.close()
+    assert message in error
+    assert [path.name for path in files_of.iterdir()] == ["existing"]
+    assert (files_of / "existing").read_text() == "mine"
+    assert not list(tmp_path.rglob("*escaped*"))
+
+
+def test_a_link_that_leads_outside_the_cache_is_refused(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(FILES["model.safetensors"])
+    with serve({"some/base": Repository({NEW: FILES}, {"main": NEW})}) as hub:
+        child = Child(hub.url, tmp_path / "home")
+        try:
+            folder = child.path("some/base")
+            (folder / "config.json").unlink()
+            (folder / "config.json").symlink_to(secret)
+            assert "leads outside the cache" in child.error("some/base")
+        finally:
+            child.close()
+    assert secret.exists()
+
+
+def test_a_branch_whose_weights_have_changed_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = "3" * 40
+    commits = {NEW: FILES, other: FILES | {"model.safetensors": os.urandom(1_000)}}
+    repository = Repository(commits, {"main": NEW})
+    with serve({"some/base": repository}) as hub:
+        child = Child(hub.url, tmp_path / "home")
+        try:
+            child.path("some/base")
+            assert capfd.readouterr().err == ""
+            repository.refs["main"] = other
+            assert child.path("some/base").name == other
+        finally:
+            child.close()
+    assert re.search(rf"some/base@main has changed .* {NEW} then, {other} now", capfd.readouterr().err)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["sha", "siblings", "path", "rfilename", "oid", "lfs", "size"]), inner
+            )
+        ),
+        max_leaves=8,
+    )
+)
+def test_any_listing_is_accepted_or_refused_in_one_line(listing: object) -> None:
+    try:
+        _check_listing(json.dumps(listing).encode())
+    except DownloadError as error:
+        assert "\n" not in str(error)
