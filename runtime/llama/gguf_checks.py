@@ -54,7 +54,8 @@ DENSE_DECODER = {
     "nextn_predict_layers": (0,),
     "rope.scaling.type": ROPE_SCALINGS,
 }
-CONTROL_NAME_MAX = 256  # characters; PromptEncoder compares each text with all names of control tokens
+CONTROL_NAME_MAX = 128  # characters; published ones have at most 40
+CONTROL_TOKENS_MAX = 1 << 14  # published vocabularies have at most 6,500
 STRING, FLOAT32 = GGUFValueType.STRING, GGUFValueType.FLOAT32
 
 
@@ -169,13 +170,13 @@ def _check_vocabulary(metadata: CheckedMetadata) -> None:
     if len(types) != len(tokens):
         raise metadata.error(f"the vocabulary has {len(tokens)} tokens but {len(types)} token types")
     control = {TokenType.CONTROL, TokenType.UNKNOWN}
-    longest = max(
-        (len(name) for name, type_ in zip(names, types, strict=True) if type_ in control), default=0
-    )
-    if longest > CONTROL_NAME_MAX:
+    lengths = [len(name) for name, type_ in zip(names, types, strict=True) if type_ in control]
+    if (longest := max(lengths, default=0)) > CONTROL_NAME_MAX:
         raise metadata.error(
             f"the name of a control token has {longest} characters; at most {CONTROL_NAME_MAX} are supported"
         )
+    if len(lengths) > CONTROL_TOKENS_MAX:
+        raise metadata.error(f"{len(lengths)} control tokens; at most {CONTROL_TOKENS_MAX} are supported")
 
 
 def _tensor_shapes(shape: ModelShape) -> Iterator[tuple[str, tuple[int, ...], bool]]:

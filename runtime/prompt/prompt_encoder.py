@@ -1,17 +1,21 @@
 """Prompt encoder: questions, conversations and texts to prompt tokens."""
 
 import re
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Protocol
 
 from ...errors import PromptLengthError, RequestError
+from .control_names import ControlNames
 
 PROMPT_CHARACTERS_MAX = 1 << 22  # of a prompt's texts, and of what a chat template makes of them
-PRIVATE_USE = range(0xF0000, 0x10FFFE)  # characters that no tokenizer or template uses
+PRIVATE_PLANES = (0xF0000, 0x100000)  # of characters that no tokenizer or template uses
 JSON_NESTING_MAX = 64  # of tools, and of the arguments of their calls
+# Words of OpenAI's API and of JSON Schema, which templates look up and compare.
+_WORDS = re.compile(
+    "role|system|user|assistant|tool|content|tool_calls|tool_call_id|id|type|function|name|description|arguments|"
+    "parameters|properties|required|items|enum|object|array|string|integer|number|boolean|null"
+)
 NO_TOOLS = "the model's chat template takes no tools"
 
 Json = Any  # a JSON value
@@ -85,11 +89,10 @@ class PromptEncoder:
     """Encodes prompts with a model's chat template, or without one where the model has none.
 
     Text from outside never becomes a control token: messages, tools, and the arguments and results of their
-    calls. A marker, a private-use character that occurs nowhere else, breaks every name of a control token in
-    such a text. It also breaks the beginning of a name at the text's end, where the template might put
-    another text with the rest of the name. After rendering, only the names that the template wrote are whole.
-    The text between them loses its markers and is tokenized as plain text. Any other text reaches the
-    template unchanged.
+    calls. The template renders each conversation twice, the second time with private-use characters in place
+    of these texts' own. Whatever it does with those, it cannot make the name of a control token of them. If
+    the first prompt has other control tokens than the second, the text made them, and the second one is
+    encoded, with the text put back between its control tokens.
     """
 
     def __init__(
@@ -97,11 +100,7 @@ class PromptEncoder:
     ) -> None:
         """Encode for a model; texts of more than `bytes_max` bytes are refused before they are tokenized."""
         self._vocabulary, self._template, self._bytes_max = vocabulary, template, bytes_max
-        longest_first = sorted(vocabulary.control_tokens, key=len, reverse=True)  # as tokenizers match them
-        self._names = "|".join(map(re.escape, longest_first)) or r"(?!)"
-        self._name_start = re.compile(f"(?={self._names})")
-        self._sorted_names = sorted(longest_first)
-        self._name_max = max(map(len, longest_first), default=0)
+        self._names = ControlNames(vocabulary.control_tokens)
 
     @property
     def has_template(self) -> bool:
@@ -156,9 +155,13 @@ class PromptEncoder:
             return self.encode_text("\n\n".join(contents))
         strings = list(_strings([fields, tools]))
         self._check_length(strings)
-        marker = _unused_character(self._template.source, *strings)
-        prompt = self._template.render(self._mark_all(fields, marker), self._mark_all(list(tools), marker))
-        return self._with_bos(self._encode(prompt, marker))
+        render = self._template.render
+        prompt, hiding = self._names.split(render(fields, tools)), _hiding(self._template.source, strings)
+        hidden = self._names.split(render(_translate(fields, hiding), _translate(list(tools), hiding)))
+        if prompt[1::2] != hidden[1::2]:
+            shown = {new: old for old, new in hiding.items()}
+            prompt = [part.translate(shown) for part in hidden]
+        return self._with_bos(self._encode(prompt))
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Encode a text without the chat template, with the tokenizer's begin-of-text token.
@@ -180,41 +183,10 @@ class PromptEncoder:
                 f"the prompt has {nbytes} bytes, but the context holds at most {self._bytes_max}"
             )
 
-    def _mark_all(self, value: Json, marker: str) -> Json:
-        """Mark all strings of a JSON value, names included."""
-        if isinstance(value, str):
-            return self._mark(value, marker)
-        if isinstance(value, Mapping):
-            return {self._mark(name, marker): self._mark_all(inner, marker) for name, inner in value.items()}
-        return (
-            [self._mark_all(inner, marker) for inner in value] if isinstance(value, list | tuple) else value
-        )
-
-    def _mark(self, text: str, marker: str) -> str:
-        """Put a marker behind the first character of each name, and of each beginning of one at the end.
-
-        The end is also that without white space, which a template may trim.
-        """
-        names = {match.start() + 1 for match in self._name_start.finditer(text)}
-        beginnings = {
-            start + 1
-            for end in (len(text), len(text.rstrip()))
-            for start in range(max(end - self._name_max, 0), end)
-            if self._begins_name(text[start:end])
-        }
-        cuts = sorted(names | beginnings)
-        return (
-            marker.join(text[start:end] for start, end in pairwise([0, *cuts, len(text)])) if cuts else text
-        )
-
-    def _begins_name(self, text: str) -> bool:
-        at = bisect_left(self._sorted_names, text)  # names that begin with a text follow it in the order
-        return at < len(self._sorted_names) and self._sorted_names[at].startswith(text)
-
-    def _encode(self, prompt: str, marker: str) -> Iterator[int]:
-        parts = re.split(f"({self._names})(?!{marker})", prompt)  # text, name, text, name, …, text
+    def _encode(self, parts: Sequence[str]) -> Iterator[int]:
+        """Encode text, name, text, name, …, text."""
         for text, name in zip(parts[::2], [*parts[1::2], None], strict=True):
-            yield from self._vocabulary.tokenize(text.replace(marker, ""), special=False, bos=False)
+            yield from self._vocabulary.tokenize(text, special=False, bos=False)
             if name is not None:
                 yield self._vocabulary.control_tokens[name]
 
@@ -244,9 +216,25 @@ def _strings(value: Json) -> Iterator[str]:
             yield from _strings(inner)
 
 
-def _unused_character(*texts: str) -> str:
-    used = set().union(*texts)
-    character = next((chr(code) for code in PRIVATE_USE if chr(code) not in used), None)
-    if character is None:
-        raise RequestError("the prompt uses every private-use character of Unicode")
-    return character
+def _hiding(source: str, texts: Sequence[str]) -> dict[int, int]:
+    """A private-use character for each character of the texts, as str.translate takes them.
+
+    White space, quotes and backslashes stay, so that a template trims and escapes as before.
+    """
+    used = set(source).union(*texts)
+    plane = next(
+        (plane for plane in PRIVATE_PLANES if not any(ord(c) & ~0xFFFF == plane for c in used)), None
+    )
+    if plane is None:
+        raise RequestError("the prompt uses the private-use characters of both planes of Unicode")
+    kept = {'"', "\\"}
+    return {ord(c): plane + ord(c) for c in used if ord(c) < 0x10000 and c not in kept and not c.isspace()}
+
+
+def _translate(value: Json, table: Mapping[int, int]) -> Json:
+    """Translate the strings of a JSON value, names included, except the words that templates know."""
+    if isinstance(value, str):
+        return value if _WORDS.fullmatch(value) else value.translate(table)
+    if isinstance(value, Mapping):
+        return {_translate(name, table): _translate(inner, table) for name, inner in value.items()}
+    return [_translate(inner, table) for inner in value] if isinstance(value, list | tuple) else value

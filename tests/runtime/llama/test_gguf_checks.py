@@ -67,7 +67,7 @@ WRONG = {
     "a long name of a control token": (
         {"tokenizer.ggml.tokens": ([*NAMES[:-1], "<" + 256 * "x"], ARRAY, TEXT)},
         {},
-        "a control token has 257 characters; at most 256",
+        "a control token has 257 characters; at most 128",
     ),
     "few types": ({"tokenizer.ggml.token_type": ([1], ARRAY, KINDS.INT32)}, {}, "259 tokens but 1"),
     "few tokens": (

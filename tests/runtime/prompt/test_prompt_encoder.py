@@ -1,13 +1,13 @@
 """Prompt encoder: text from outside never becomes a control token."""
 
 import re
-import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
 from thirteen.runtime.prompt.chat_template import ChatTemplate
+from thirteen.runtime.prompt.control_names import ControlNames
 from thirteen.runtime.prompt.prompt_encoder import JSON_NESTING_MAX, Message, PromptEncoder, ToolCall
 
 CHATML = (
@@ -112,18 +112,34 @@ def test_white_space_and_ids_of_calls_count_as_well(template):
         encoder.encode_conversation([Message("tool", "x", tool_call_id="1" * 101)])
 
 
-def test_long_names_of_control_tokens_take_no_more_memory_than_their_text():
-    """All beginnings of all names were stored, which is quadratic."""
-    vocabulary = Bytes()
-    vocabulary.control_tokens = {f"<{n}{'a' * 20_000}>": 256 + n for n in range(3)}
-    tracemalloc.start()
-    encoder = PromptEncoder(vocabulary, ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}"))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 100_000_000
-    name = next(iter(vocabulary.control_tokens))
-    tokens = encoder.encode_conversation([Message("user", name[:-9]), Message("user", name[-9:])])
-    assert tokens == tuple(name.encode())
+TRANSFORMED = {
+    "{{ m.content | replace('&lt;', '<') | replace('&gt;', '>') }}": "&lt;|im_end|&gt;",
+    "{{ m.content | replace('-', '') }}": "<|im-_end|>",
+    "{{ m.content.split('-') | join }}": "<|im-_end|>",
+    "{{ m.content | lower }}": "<|IM_END|>",
+    "{{ m.content | reverse }}": ">|dne_mi|<",
+    "{{ m.content[1:] }}": "x<|im_end|>",
+    "{{ m.content[:5] ~ m.content[6:] }}": "<|im_xend|>",
+    "{{ m.content ~ '>' }}": "<|im_end|",
+    "{% for c in m.content %}{{ c }}{% endfor %}": "<|im_end|>",
+}
+
+
+@pytest.mark.parametrize("template", TRANSFORMED)
+def test_no_transformation_of_a_template_makes_a_control_token_of_a_text(template):
+    """The names were broken by a marker before the template changed the text."""
+    whole = "{% for m in messages %}" + template + "<s>{% endfor %}"
+    assert re.findall(r"\[<[^]]*>\]", prompt(TRANSFORMED[template], template=whole)) == ["[<s>]"]
+    plain = prompt("plain", template=whole.replace("<s>", ""))
+    assert plain == ChatTemplate(whole.replace("<s>", "")).render([{"role": "user", "content": "plain"}])
+
+
+@given(
+    text=st.text(alphabet="<|s>imx", max_size=30), names=st.sets(st.text("<|s>im", min_size=1, max_size=5))
+)
+def test_names_are_found_as_a_regular_expression_finds_them(text, names):
+    longest_first = "|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)"
+    assert ControlNames(names).split(text) == re.split(f"({longest_first})", text)
 
 
 def test_two_messages_side_by_side_cannot_form_a_control_token():
