@@ -2,10 +2,11 @@
 
 Results go to standard output, progress and logs to standard error. The exit status is 0 for success, 2 for
 bad input, with one line `error: …`, 1 for a server whose engine failed or a check that found something wrong,
-and 130 for an interrupt.
+130 for an interrupt, and 128 plus its number for another signal.
 """
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from io import TextIOWrapper
@@ -65,6 +66,7 @@ for _panel, _modules in _PANELS.items():
 def main() -> None:
     """Run the command line; errors that a user can fix become one line and an exit status."""
     _print_any_text()
+    _handle_signals()
     try:
         status = app(default_ray_address(sys.argv[1:]), prog_name="thirteen", standalone_mode=False) or 0
         sys.stdout.flush()
@@ -84,6 +86,9 @@ def main() -> None:
         # The reader, such as `head`, closed the pipe: discard what is left in the buffers.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except _Terminated as terminated:
+        err.print("terminated")
+        sys.exit(128 + int(terminated.args[0]))
     except (KeyboardInterrupt, typer.Abort):
         err.print("interrupted")
         sys.exit(INTERRUPTED)
@@ -91,6 +96,21 @@ def main() -> None:
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
     except MemoryError:
         _fail("out of memory")
+
+
+class _Terminated(BaseException):
+    """SIGTERM or SIGHUP: what is half written is removed, as after Ctrl-C."""
+
+
+def _terminate(number: int, _: object) -> None:
+    raise _Terminated(number)
+
+
+def _handle_signals() -> None:
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP; under nohup it is ignored
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _terminate)
 
 
 def _fail(message: str, status: int = 2) -> None:

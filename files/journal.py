@@ -6,6 +6,7 @@ and does not count.
 
 import json
 import os
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from io import FileIO
@@ -201,11 +202,18 @@ def parse_identity(line: bytes, run: str) -> dict[str, Any] | None:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise RequestError(f"{path}: is not a regular file")
+            return file.read()
     except FileNotFoundError:
         return b""
     except OSError as error:
         raise RequestError(f"{path}: {error.strerror or error}") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a named pipe would wait for a writer
 
 
 def _write(file: FileIO, data: bytes) -> None:

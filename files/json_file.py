@@ -7,17 +7,23 @@ from typing import Any, BinaryIO
 
 from ..errors import CheckpointError, RequestError, ThirteenError
 
-MAX_BYTES = 100_000_000  # the largest published tokenizer.json is a third of this
+CONFIG_BYTES_MAX = 1 << 22  # the largest published tokenizer_config.json has 1.2 MB
+INDEX_BYTES_MAX = 1 << 24  # of a checkpoint's shards, or of costs
+TOKENIZER_BYTES_MAX = 1 << 26  # the largest published tokenizer.json is half of this
 _PIECE_BYTES = 1 << 20
 
 
-def read_json(path: Path, error: type[ThirteenError] = CheckpointError) -> dict[str, Any]:
+def read_json(
+    path: Path, error: type[ThirteenError] = CheckpointError, max_bytes: int = CONFIG_BYTES_MAX
+) -> dict[str, Any]:
     """Read a file that holds one JSON object.
 
+    Parsed, JSON takes up to thirty times the memory of its text: hence a bound for each kind of file.
+
     Raises:
-        ThirteenError: an `error`: the file cannot be read, is larger than MAX_BYTES, or holds no object.
+        ThirteenError: an `error`: the file cannot be read, is larger than `max_bytes`, or holds no object.
     """
-    value = parse_json(read_bounded(path, MAX_BYTES, error), str(path), error)
+    value = parse_json(read_bounded(path, max_bytes, error), str(path), error)
     if not isinstance(value, dict):
         raise error(f"{path}: not a JSON object")
     return value

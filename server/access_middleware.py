@@ -23,7 +23,8 @@ CORS_OPTIONS: dict[str, Any] = {
 API_KEY = "thirteen.api_key"  # key of the scope that holds the name of a request's API key, or None
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 # Need a key if the server has keys; other paths are public.
-_PROTECTED_PATHS = ("/v1/", OLLAMA_PATHS, "/metrics")
+_METRICS_PATH = "/metrics"
+_PROTECTED_PATHS = ("/v1/", OLLAMA_PATHS, _METRICS_PATH)
 
 
 class AccessMiddleware:
@@ -85,7 +86,7 @@ def check_access(scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[s
 
     Raises:
         HttpError: 431 the header is too large, 400 it gives the body two lengths, 403 the host is not
-            allowed, 401 the key is missing or wrong.
+            allowed or the key does not read the metrics, 401 the key is missing or wrong.
     """
     # h11 bounds only a header that arrives in several pieces.
     if (nbytes := _header_bytes(scope)) > HEADER_BYTES_MAX:
@@ -102,7 +103,14 @@ def check_access(scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[s
         )
     if not keys or not scope["path"].startswith(_PROTECTED_PATHS):
         return None
-    key = keys.identify(headers.get(b"authorization", b""))
+    authorization = headers.get(b"authorization", b"")
+    if scope["path"] == _METRICS_PATH and keys.reads_metrics(authorization):
+        return None
+    key = keys.identify(authorization)
+    if key is not None and scope["path"] == _METRICS_PATH:
+        raise HttpError(
+            403, "this API key does not read the metrics: the key file needs a line `metrics: KEY`"
+        )
     if key is None:
         raise HttpError(401, "the API key is missing or wrong: send Authorization: Bearer KEY")
     return key

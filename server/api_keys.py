@@ -13,27 +13,35 @@ from ..errors import RequestError
 from ..files.json_file import decode_utf8, read_bounded
 
 FILE_BYTES_MAX = 1 << 20
+_METRICS = "metrics:"
 
 
 class ApiKeys:
-    """A set of API keys, stored as hashes and compared in constant time."""
+    """API keys, stored as hashes and compared in constant time.
 
-    def __init__(self, keys: Iterable[str]) -> None:
+    A key either asks the model or reads the metrics, which tell what all clients together do.
+    """
+
+    def __init__(self, keys: Iterable[str], metrics_keys: Iterable[str] = ()) -> None:
         self._hashes = [sha256(key.encode()).digest() for key in keys]
+        self._metrics_hashes = [sha256(key.encode()).digest() for key in metrics_keys]
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
-        """Read keys from a text file, one per line; blank lines and lines that start with # are ignored.
+        r"""Read keys from a text file, one per line; blank lines and lines that start with # are ignored.
+
+        A line `metrics: KEY` has a key that reads the metrics. Lines end with \n or \r\n; other characters
+        that Unicode takes for line ends are part of a key.
 
         Raises:
             RequestError: the file is unreadable, too large, not UTF-8, or contains no key.
         """
         text = decode_utf8(read_bounded(path, FILE_BYTES_MAX), str(path)).removeprefix("\ufeff")
-        lines = [line.strip() for line in text.splitlines()]
-        keys = [line for line in lines if line and not line.startswith("#")]
+        lines = [line.strip(" \t\r") for line in text.split("\n")]
+        keys = [line for line in lines if line and not line.startswith(("#", _METRICS))]
         if not keys:
             raise RequestError(f"{path}: contains no key")
-        return cls(keys)
+        return cls(keys, [line.removeprefix(_METRICS).strip() for line in lines if line.startswith(_METRICS)])
 
     @staticmethod
     def warnings(path: Path) -> list[str]:
@@ -48,7 +56,15 @@ class ApiKeys:
 
         The name does not tell the key: it is a hash of the hash.
         """
-        scheme, _, key = authorization.strip().partition(b" ")
-        digest = sha256(key.strip()).digest()
-        matches = [compare_digest(digest, known) for known in self._hashes]  # no early exit: constant time
-        return sha256(digest).hexdigest() if scheme.lower() == b"bearer" and any(matches) else None
+        return _identify(authorization, self._hashes)
+
+    def reads_metrics(self, authorization: bytes) -> bool:
+        """Whether the key in an Authorization header reads the metrics."""
+        return _identify(authorization, self._metrics_hashes) is not None
+
+
+def _identify(authorization: bytes, hashes: list[bytes]) -> str | None:
+    scheme, _, key = authorization.strip().partition(b" ")
+    digest = sha256(key.strip()).digest()
+    matches = [compare_digest(digest, known) for known in hashes]  # no early exit: constant time
+    return sha256(digest).hexdigest() if scheme.lower() == b"bearer" and any(matches) else None

@@ -1,9 +1,11 @@
-"""uvicorn server that drains on SIGINT or SIGTERM: running requests finish, new ones are rejected."""
+"""uvicorn server that drains on SIGINT, SIGTERM or SIGHUP: running requests finish, new ones are rejected."""
 
+import signal
 import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from threading import current_thread, main_thread
 from time import monotonic
 from types import FrameType
 
@@ -102,6 +104,9 @@ class DrainServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening."""
         await super().startup(sockets)
+        hangup = getattr(signal, "SIGHUP", None)  # not on Windows, and ignored under nohup
+        if hangup and signal.getsignal(hangup) is not signal.SIG_IGN and current_thread() is main_thread():
+            signal.signal(hangup, self.handle_exit)
         if self._on_listening:
             self._on_listening()
 

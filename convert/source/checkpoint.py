@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...errors import CheckpointError
 from ...files.gguf.header import Field, Header, read_header
 from ...files.hashing import file_sha256
-from ...files.json_file import read_json
+from ...files.json_file import INDEX_BYTES_MAX, read_json
 from ...files.safetensors import Rows, SafetensorsFile, read_items
 from ..tensors import TensorSpec
 from . import architecture as arch
@@ -145,7 +145,7 @@ class FolderCheckpoint:
                 raise CheckpointError(f"{self.path}: has neither model.safetensors nor {INDEX}")
             file = SafetensorsFile(path)
             return dict.fromkeys(file.entries, file)
-        index = read_json(self.path / INDEX).get("weight_map")
+        index = read_json(self.path / INDEX, max_bytes=INDEX_BYTES_MAX).get("weight_map")
         if not isinstance(index, dict):
             raise CheckpointError(f"{self.path / INDEX}: no weight_map")
         shards = {shard: self._shard(shard) for shard in sorted({str(shard) for shard in index.values()})}

@@ -16,7 +16,7 @@ from gguf import GGUFValueType, TokenType
 
 from ...errors import CheckpointError
 from ...files.gguf.header import Field
-from ...files.json_file import decode_utf8, read_bounded, read_json
+from ...files.json_file import TOKENIZER_BYTES_MAX, decode_utf8, read_bounded, read_json
 
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
@@ -60,7 +60,7 @@ def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
         CheckpointError: tokenizer.json is missing or damaged, or has a feature that llama.cpp lacks.
     """
     path, config_path = folder / "tokenizer.json", folder / "tokenizer_config.json"
-    tokenizer, config = read_json(path), _optional(config_path)
+    tokenizer, config = read_json(path, max_bytes=TOKENIZER_BYTES_MAX), _optional(config_path)
     with layout_errors(path):
         fields = _vocabulary(path, tokenizer, vocab)
         first, last = _added_around(tokenizer)

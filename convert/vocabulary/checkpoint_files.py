@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import VocabularyError
-from ...files.json_file import read_json
+from ...files.json_file import TOKENIZER_BYTES_MAX, read_json
 from ..source.tokenizer import layout_errors
 from .vocabulary_list import VocabularyList
 from .vocabulary_metadata import LIST_FILE
@@ -50,7 +50,7 @@ def trim_checkpoint_files(
         path = base / name
         if path.exists():
             with layout_errors(path):
-                edited = edit(path, read_json(path), new_ids)
+                edited = edit(path, read_json(path, max_bytes=TOKENIZER_BYTES_MAX), new_ids)
                 text = json.dumps(edited, indent=2, ensure_ascii=False).encode()
             (folder / name).write_bytes(text + b"\n")
     for name in _OTHER_FORMS:
@@ -129,7 +129,8 @@ def _tokenizer_config(path: Path, config: dict[str, Any], new_ids: _NewIds) -> d
 
 def _special_tokens_map(path: Path, config: dict[str, Any], new_ids: _NewIds) -> dict[str, Any]:
     """Remove dropped tokens from the lists of special tokens: transformers would add them again."""
-    added = read_json(path.with_name("tokenizer.json")).get("added_tokens") or []
+    tokenizer = read_json(path.with_name("tokenizer.json"), max_bytes=TOKENIZER_BYTES_MAX)
+    added = tokenizer.get("added_tokens") or []
     dropped = {token["content"] for token in added if token["id"] not in new_ids}
     lists = {key: config[key] for key in _SPECIAL_LISTS if isinstance(config.get(key), list)}
     return config | {

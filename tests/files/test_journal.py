@@ -126,3 +126,10 @@ def test_the_name_of_a_file_that_a_killed_process_created_reaches_the_disk(
     with AppendOnlyFile(tmp_path / "a") as file:
         file.append("1")
     assert synced == {tmp_path.stat().st_ino, (tmp_path / "a").stat().st_ino}
+
+
+def test_a_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    """Reading one waited for a writer."""
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(RequestError, match="is not a regular file"):
+        AppendOnlyFile(tmp_path / "a.jsonl")

@@ -1,0 +1,40 @@
+"""Signals that end a command: nothing half-written stays."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from thirteen.cli import main
+from thirteen.files.atomic_write import atomic_write
+
+@main.app.command()
+def write(path: Path) -> None:
+    with atomic_write(path) as file:
+        file.write(b"half")
+        print("writing", flush=True)
+        time.sleep(60)
+
+main.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_leaves_no_part_file(name: str, tmp_path: Path) -> None:
+    number = getattr(signal, name)
+    command = [sys.executable, "-c", WRITER, "write", tmp_path / "out.gguf"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "writing\n"
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (
+        128 + number,
+        "interrupted\n" if name == "SIGINT" else "terminated\n",
+    )
+    assert list(tmp_path.iterdir()) == []

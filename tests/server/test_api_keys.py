@@ -1,0 +1,39 @@
+"""API keys: which ones a file has, and what each may do."""
+
+from pathlib import Path
+
+import pytest
+from thirteen.server.access_middleware import check_access
+from thirteen.server.api_keys import ApiKeys
+from thirteen.server.http_errors import HttpError
+
+
+def refusal(path: str, keys: ApiKeys, key: str) -> int | None:
+    """The status with which a request is refused; None if it is not."""
+    try:
+        check_access({"path": path, "headers": [(b"authorization", f"Bearer {key}".encode())]}, keys, None)
+    except HttpError as error:
+        return error.status
+    return None
+
+
+@pytest.mark.parametrize(
+    ("path", "statuses"), [("/metrics", [403, None, 401]), ("/v1/models", [None, 401, 401])]
+)
+def test_only_a_key_of_its_own_reads_the_metrics(
+    path: str, statuses: list[int | None], tmp_path: Path
+) -> None:
+    """One client's key told it the tokens, cache hits and times of the others."""
+    (tmp_path / "keys").write_text("one\nmetrics: two\n")
+    keys = ApiKeys.from_file(tmp_path / "keys")
+    assert [refusal(path, keys, key) for key in ("one", "two", "three")] == statuses
+
+
+def test_only_line_feeds_end_a_line(tmp_path: Path) -> None:
+    """Other line ends of Unicode made two short keys of a long one."""
+    odd = "o\u2028n\x0be\x1cs\x85"
+    (tmp_path / "keys").write_bytes(f"{odd}\r\ntwo\n".encode())
+    keys = ApiKeys.from_file(tmp_path / "keys")
+    assert [refusal("/v1/models", keys, key) for key in (odd, "two", "o", "n", "e", "s")] == [None, None] + [
+        401
+    ] * 4
