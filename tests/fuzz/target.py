@@ -12,15 +12,19 @@ from tempfile import TemporaryDirectory
 from time import process_time
 
 from thirteen.errors import ThirteenError
+from thirteen.runtime.llama.model import Model
+
+from ..runtime.conftest import write_gguf
 
 HERE = Path(__file__).parent
+BASE = HERE / "corpus/gguf_headers/llama"  # the model of all adapters
 SECONDS_MAX = 1.0  # of processor time
 MEMORY_FACTOR, MEMORY_BYTES_MAX = 4, 16 << 20  # at most the factor times the input's size, and this
 ADDRESS_SPACE_BYTES = 1 << 30  # that a fuzzer's process may use beyond what it has at its start
 MESSAGE_CHARACTERS_MAX = 1000
-Mutate = Callable[[bytes, Random], bytes]
+_WORD_BYTES_MAX = 32
 
-_CONTROL = re.compile(r"[\0-\x1f\x7f]")
+Mutate = Callable[[bytes, Random, tuple[str, ...]], bytes]  # the last are words
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Target:
     Attributes:
         check: reads an input and returns whether it was accepted. What it raises is a finding.
         max_bytes: size of the largest input.
-        words: texts that inputs often contain.
+        words: texts that inputs may contain, beside those in the corpus.
         mutate: makes another input from one, in its structure; empty if it has none.
         memory_bytes_max: a limit of its own.
     """
@@ -55,8 +59,19 @@ def load_target(name: str) -> Target:
 
 
 def corpus(name: str) -> list[Path]:
-    """The inputs of a target that are kept in the repository."""
-    return sorted((HERE / "corpus" / name).iterdir())
+    """The inputs of a target that are kept in the repository, the smallest first."""
+    return sorted((HERE / "corpus" / name).iterdir(), key=lambda path: (path.stat().st_size, path))
+
+
+def words(name: str, target: Target) -> tuple[str, ...]:
+    """The words of a target, and those of the texts in its corpus."""
+    found = {
+        word
+        for path in corpus(name)
+        for word in re.findall(r'[^\s"]+', path.read_bytes().decode("utf-8", "ignore"))
+        if word.isprintable() and len(word) <= _WORD_BYTES_MAX
+    }
+    return (*target.words, *sorted(found))
 
 
 def run(target: Target, data: bytes) -> bool:
@@ -92,7 +107,7 @@ def refused(error: ThirteenError) -> bool:
     """Check the message of a refusal, which is one line; returns False, the outcome of the target."""
     message = str(error)
     assert message and len(message) <= MESSAGE_CHARACTERS_MAX, f"{len(message)} characters: {message[:200]}"
-    assert not _CONTROL.search(message), repr(message)
+    assert not re.search(r"[\0-\x1f\x7f]", message), repr(message)
     return False
 
 
@@ -106,15 +121,16 @@ def accepts(reader: Callable[..., object], *arguments: object) -> bool:
 
 
 @cache
-def _folder() -> TemporaryDirectory[str]:
-    return TemporaryDirectory(prefix="thirteen-fuzz-")
-
-
 def scratch_folder(name: str) -> Path:
     """A folder for the files of a target, which is removed at the end of the process."""
     folder = Path(_folder().name, name)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir()
     return folder
+
+
+@cache
+def _folder() -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="thirteen-fuzz-")
 
 
 def scratch_file(name: str, data: bytes) -> Path:
@@ -122,3 +138,9 @@ def scratch_file(name: str, data: bytes) -> Path:
     path = Path(_folder().name, name)
     path.write_bytes(data)
     return path
+
+
+@cache
+def tiny_model() -> Model:
+    """The model of the runtime's tests, for targets that need a vocabulary."""
+    return Model(write_gguf(scratch_folder("tiny") / "tiny.gguf", {}, {}))

@@ -1,6 +1,5 @@
 """adapter_config.json of PEFT adapters: a LoRA and a TinyLoRA, each with weights that fit."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,25 +15,8 @@ from thirteen.convert.source.remote_code import refuse_code
 from thirteen.errors import AdapterError
 from thirteen.files.safetensors import write_safetensors
 
-from ..json_mutator import mutate_json
+from ..mutators import mutate_json
 from ..target import Target, accepts, scratch_folder
-
-_WORDS = (
-    *("peft_type", "LORA", "TINYLORA", "r", "lora_alpha", "target_modules", "bias", "none", "use_rslora"),
-    *("use_dora", "rank_pattern", "alpha_pattern", "init_lora_weights", "pissa", "fan_in_fan_out", "q_proj"),
-    *("modules_to_save", "layers_to_transform", "exclude_modules", "base_model_name_or_path", "auto_map"),
-    *(
-        "u",
-        "weight_tying",
-        "projection_seed",
-        "save_projection",
-        "attn_implementation",
-        ".*",
-        "(a|b)",
-        "[a-z]{1,9}",
-    ),
-)
-
 
 _QUERY = "base_model.model.model.layers.0.self_attn.q_proj"
 
@@ -67,4 +49,4 @@ def _load(folder: Path, data: bytes) -> None:
     assert adapter.trained_on is None or isinstance(adapter.trained_on, str)
 
 
-TARGET = Target(check, words=_WORDS, mutate=partial(mutate_json, words=_WORDS))
+TARGET = Target(check, mutate=mutate_json)

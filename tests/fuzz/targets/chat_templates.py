@@ -21,68 +21,6 @@ _MESSAGES = [
     {"role": "user", "content": " Tom has 3 <apples>.\n"},
     {"role": "assistant", "content": "é 🙂"},
 ]
-_WORDS = (
-    *(
-        "{{",
-        "}}",
-        "{%",
-        "%}",
-        "{#",
-        "#}",
-        "-%}",
-        "{%- for m in messages -%}",
-        "{% endfor %}",
-        "{% if ",
-        "{% endif %}",
-    ),
-    *(
-        "{% else %}",
-        "{% set x = ",
-        "{% macro f(a) %}",
-        "{% endmacro %}",
-        "{% generation %}",
-        "{% endgeneration %}",
-    ),
-    *(
-        "messages[0]",
-        "['content']",
-        ".role",
-        "loop.index0",
-        "loop.last",
-        "namespace(a=1)",
-        "range(9)",
-        "| tojson",
-    ),
-    *(
-        "| trim",
-        "| length",
-        "| join(',')",
-        "raise_exception('a')",
-        "strftime_now('%Y')",
-        "bos_token",
-        "tools",
-    ),
-    *(
-        " is defined",
-        " is string",
-        ".__class__",
-        "['__init__']",
-        "| attr('__globals__')",
-        ".format(",
-        "| map(",
-    ),
-    *(
-        "'a' * 9",
-        "2 ** 9",
-        "~",
-        "cycler",
-        "joiner",
-        "lipsum()",
-        "{% break %}",
-        "{% include 'a' %}",
-        "{% raw %}",
-    ),
-)
 
 
 class _TimeUpError(BaseException):
@@ -119,4 +57,4 @@ def _time_up(*_: object) -> None:
     raise _TimeUpError
 
 
-TARGET = Target(check, max_bytes=512, words=_WORDS, memory_bytes_max=ADDRESS_SPACE_BYTES)
+TARGET = Target(check, max_bytes=512, memory_bytes_max=ADDRESS_SPACE_BYTES)

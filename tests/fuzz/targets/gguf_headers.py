@@ -1,4 +1,4 @@
-"""Headers of GGUF files, read as a model, as a base to convert, and by `thirteen inspect`."""
+"""Headers of GGUF files, read as a model, an adapter, a base to convert, and by `thirteen inspect`."""
 
 from pathlib import Path
 
@@ -8,12 +8,14 @@ from thirteen.convert.vocabulary.vocabulary_metadata import read_vocabulary
 from thirteen.errors import ThirteenError
 from thirteen.files.gguf.header import Header, read_header
 from thirteen.files.gguf.string_array import StringArray
-from thirteen.runtime.llama.gguf_checks import check_model
+from thirteen.runtime.llama.gguf_checks import check_adapter, check_model
 from thirteen.workflows.inspect_gguf import inspect_gguf
 
 from ...runtime.llama.gguf_mutations import RawFile
-from ..gguf_mutator import mutate_gguf
-from ..target import Target, accepts, refused, scratch_file
+from ..mutators import mutate_gguf
+from ..target import BASE, Target, accepts, refused, scratch_file
+
+_BASE_HEADER = read_header(BASE)
 
 
 def check(data: bytes) -> bool:
@@ -22,14 +24,16 @@ def check(data: bytes) -> bool:
         header = read_header(path)
     except ThirteenError as error:
         return refused(error)
-    check_values(header, data)
+    _check_values(header, data)
     inspect_gguf(path)
+    if "adapter.type" in header.fields:
+        return accepts(check_adapter, header, _BASE_HEADER)
     accepts(read_vocabulary, header)
     accepts(_open_base, path)
     return accepts(check_model, header)
 
 
-def check_values(header: Header, data: bytes) -> None:
+def _check_values(header: Header, data: bytes) -> None:
     """Compare a header with what a reader finds that checks nothing."""
     raw = RawFile.decode(data)
     assert [entry.key.decode() for entry in raw.fields] == list(header.fields)

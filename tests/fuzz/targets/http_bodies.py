@@ -1,7 +1,6 @@
 """Bodies of HTTP requests, each read as all kinds of requests and made into requests of the engine."""
 
 from collections.abc import Coroutine, Iterator, Sequence
-from functools import partial
 from json import loads
 from typing import Any
 
@@ -29,9 +28,8 @@ from thirteen.server.http_errors import MESSAGE_CHARS_MAX, to_http_error
 from thirteen.server.request_limits import RequestLimits
 
 from ...runtime.conftest import CONTROL, TEMPLATE
-from ..json_mutator import mutate_json
-from ..target import Target
-from ..tiny_model import tiny_model
+from ..mutators import mutate_json
+from ..target import Target, tiny_model
 
 _CONTEXT = 256
 _LIMITS = RequestLimits(max_tokens=_CONTEXT)
@@ -53,8 +51,6 @@ def _fields(model: type[RequestBody]) -> Iterator[str]:
 
 _WORDS = (
     *sorted({*_fields(RequestBody)}),
-    *("system", "user", "assistant", "tool", "function", "auto", "required", "none", "message", "input_text"),
-    *("json_schema", "json_object", "json", "object", "integer", "string", "properties", "enum", "$ref"),
     *CONTROL,
     "[key]",  # pydantic's name for a key in the place of an error
 )
@@ -140,4 +136,4 @@ def _finish(coroutine: Coroutine[Any, Any, RequestBody]) -> RequestBody:
     raise AssertionError("it waits")
 
 
-TARGET = Target(check, words=_WORDS, mutate=partial(mutate_json, words=_WORDS))
+TARGET = Target(check, words=_WORDS, mutate=mutate_json)

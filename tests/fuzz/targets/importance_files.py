@@ -6,9 +6,8 @@ import numpy as np
 from thirteen.convert.quantize.importance import read_importance
 from thirteen.convert.source.checkpoint import open_checkpoint
 
-from ..gguf_mutator import mutate_gguf
-from ..target import Target, accepts, scratch_file
-from .lora_adapters import BASE
+from ..mutators import mutate_gguf
+from ..target import BASE, Target, accepts, scratch_file
 
 _SPECS = tuple(open_checkpoint(BASE).specs.values())
 

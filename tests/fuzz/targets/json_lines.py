@@ -16,11 +16,9 @@ from thirteen.runtime.batch.reproducible_batches import (
     QuestionBatch,
 )
 
-from ..json_mutator import mutate_json
-from ..target import Target, accepts, scratch_file
-from .lora_adapters import BASE
+from ..mutators import mutate_json
+from ..target import BASE, Target, accepts, scratch_file
 
-_WORDS = ("question", "id", "answer", "solution", "#### 5", "1/2", "1e9")
 _JOB = BatchJob(BASE, None, GenerationSettings(), 1, flash_attention=True, kv="f16", micro_batch=512)
 
 
@@ -54,12 +52,12 @@ def _refuse(job: BatchJob, batches: Iterable[QuestionBatch]) -> Generator[BatchR
         yield from (BatchResult(number, error="not asked") for number in batch)
 
 
-def mutate(data: bytes, random: Random) -> bytes:
+def mutate(data: bytes, random: Random, words: tuple[str, ...]) -> bytes:
     """Change, repeat or remove a line."""
     lines = data.split(b"\n")
     at = random.randrange(len(lines))
-    lines[at : at + 1] = random.choice(((mutate_json(lines[at], random, _WORDS),), (lines[at],) * 2, ()))
+    lines[at : at + 1] = random.choice(((mutate_json(lines[at], random, words),), (lines[at],) * 2, ()))
     return b"\n".join(lines)
 
 
-TARGET = Target(check, words=_WORDS, mutate=mutate)
+TARGET = Target(check, mutate=mutate)

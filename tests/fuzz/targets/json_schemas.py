@@ -2,7 +2,6 @@
 
 import json
 from contextlib import suppress
-from functools import partial
 from random import Random
 from typing import Any
 
@@ -13,14 +12,12 @@ from thirteen.runtime.grammar.json_schema import ANNOTATIONS
 from thirteen.runtime.grammar.schema_keywords import FORMATS, KEYWORDS
 
 from ...runtime.grammar.texts import GrammarTexts
-from ..json_mutator import mutate_json
-from ..target import Target, refused
-from ..tiny_model import tiny_model
+from ..mutators import mutate_json
+from ..target import Target, refused, tiny_model
 
 _WORDS = (
     *KEYWORDS,
     *sorted({key for keys in KEYWORDS.values() for key in keys} | ANNOTATIONS),
-    *("type", "anyOf", "oneOf", "allOf", "const", "enum", "$ref", "#", "#/$defs/a", "#/properties/a", "not"),
     *FORMATS,
 )
 # The oracle has another syntax of patterns, and divides floating point numbers.
@@ -55,4 +52,4 @@ def _sample(grammar: Grammar, seed: int) -> str | None:
         return None
 
 
-TARGET = Target(check, max_bytes=2048, words=_WORDS, mutate=partial(mutate_json, words=_WORDS))
+TARGET = Target(check, max_bytes=2048, words=_WORDS, mutate=mutate_json)

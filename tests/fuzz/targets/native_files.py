@@ -8,9 +8,8 @@ from thirteen.files.gguf.header import read_header
 from thirteen.runtime.llama.gguf_checks import check_adapter, check_model
 
 from ...runtime.llama.loader_process import LoaderProcess, is_survived
-from ..gguf_mutator import mutate_gguf
-from ..target import Target, refused, scratch_file
-from .lora_adapters import BASE
+from ..mutators import mutate_gguf
+from ..target import BASE, Target, refused, scratch_file
 
 _load = LoaderProcess(BASE)
 _BASE_HEADER = read_header(BASE)

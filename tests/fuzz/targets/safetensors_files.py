@@ -7,22 +7,9 @@ import safetensors
 from thirteen.errors import ThirteenError
 from thirteen.files.safetensors import SafetensorsFile
 
-from ..json_mutator import mutate_json
+from ..mutators import mutate_json
 from ..target import Target, refused, scratch_file
 
-_WORDS = (
-    "dtype",
-    "shape",
-    "data_offsets",
-    "__metadata__",
-    "BF16",
-    "F16",
-    "F32",
-    "F64",
-    "U8",
-    "BOOL",
-    "F8_E4M3",
-)
 _UNREAD = ("number out of range", "recursion limit")  # the reference refuses these under any key
 _TYPES = {"F16": "<f2", "F32": "<f4"}
 
@@ -53,11 +40,11 @@ def check(data: bytes) -> bool:
     return True
 
 
-def mutate(data: bytes, random: Random) -> bytes:
+def mutate(data: bytes, random: Random, words: tuple[str, ...]) -> bytes:
     """Change the header, and its length with it."""
     length = int.from_bytes(data[:8], "little")
-    header = mutate_json(data[8 : 8 + length], random, _WORDS)
+    header = mutate_json(data[8 : 8 + length], random, words)
     return len(header).to_bytes(8, "little") + header + data[8 + length :] if header else b""
 
 
-TARGET = Target(check, words=_WORDS, mutate=mutate)
+TARGET = Target(check, mutate=mutate)

@@ -1,14 +1,11 @@
 """Lists of kept tokens."""
 
-from functools import partial
 from pathlib import Path
 
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 
-from ..json_mutator import mutate_json
+from ..mutators import mutate_json
 from ..target import Target, accepts, scratch_file
-
-_WORDS = ("of", "tokens", "tokenizer_sha256", "0" * 64, "f" * 64)
 
 
 def check(data: bytes) -> bool:
@@ -22,4 +19,4 @@ def _load(path: Path) -> None:
     assert VocabularyList.load(path) == kept
 
 
-TARGET = Target(check, words=_WORDS, mutate=partial(mutate_json, words=_WORDS))
+TARGET = Target(check, mutate=mutate_json)

@@ -1,10 +1,17 @@
-"""Structured mutations of JSON texts: values exchanged, removed, repeated, renamed, and nested deeply."""
+"""Structured mutations of JSON texts and GGUF files, drawn with the fuzzer's random numbers.
+
+They return nothing for bytes that are not of the format.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from random import Random
 from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+
+from ..runtime.llama.gguf_mutations import MutatedFile, RawFile, mutated_files
 
 _ODD_VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 1.0, 0.5, -0.0, 1e308, 1e-308, 2**31, 2**53 + 1, 2**64, 10**400),
@@ -14,16 +21,30 @@ _ODD_VALUES: tuple[Any, ...] = (
 _ODD_NAMES = ("", "a", "\ud800", "\n", "a.b", "a/b~")
 _DEPTHS = (2, 64, 65, 128, 500, *range(900, 1000, 7), 1500)
 _NESTED = '"\\ue000"'  # stands for a deeply nested value until the text is written
+_SOURCE_BYTES = 1 << 12  # of random numbers, more than three mutations of a GGUF file draw
+
+
+def mutate_gguf(data: bytes, random: Random, words: Sequence[str] = ()) -> bytes:
+    """Apply one to three mutations to a file that has fields and tensors."""
+    try:
+        file = RawFile.decode(data)
+    except ValueError:
+        return b""
+    if not (file.fields and file.tensors):
+        return b""
+    mutated: list[bytes] = []
+
+    @settings(database=None, suppress_health_check=list(HealthCheck))
+    @given(mutated_files([file]))
+    def keep(value: MutatedFile) -> None:
+        mutated.append(value.content)
+
+    keep.hypothesis.fuzz_one_input(random.randbytes(_SOURCE_BYTES))  # type: ignore[attr-defined]
+    return mutated[-1] if mutated else b""
 
 
 def mutate_json(data: bytes, random: Random, words: Sequence[str] = ()) -> bytes:
-    """Apply one to three mutations; returns nothing for bytes that are no JSON.
-
-    Args:
-        data: the text.
-        random: the fuzzer's random numbers.
-        words: names of fields, and strings, that the reader knows.
-    """
+    """Apply one to three mutations: values exchanged, removed, repeated, renamed, and nested deeply."""
     try:
         root = [json.loads(data)]
         for _ in range(random.randint(1, 3)):
@@ -59,8 +80,7 @@ def _places(root: list[Any]) -> Iterator[tuple[Any, Any]]:
     containers: list[Any] = [root]
     while containers:
         container = containers.pop()
-        items = container.items() if isinstance(container, dict) else enumerate(container)
-        for key, value in items:
+        for key, value in container.items() if isinstance(container, dict) else enumerate(container):
             yield container, key
             if isinstance(value, dict | list):
                 containers.append(value)

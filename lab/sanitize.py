@@ -1,6 +1,6 @@
-"""Models and adapters in a llama.cpp that is compiled with AddressSanitizer and UndefinedBehaviorSanitizer.
+"""Models and adapters in a llama.cpp with AddressSanitizer and UndefinedBehaviorSanitizer.
 
-`make sanitize` loads the GGUF files of the fuzz targets, and those that campaigns have added to them, as
+It loads the GGUF files of the fuzz targets, and those that campaigns have added to them, as
 native_loader.py does: it computes a batch, samples, and restores the KV cache. The library is compiled once
 into the cache folder, from the source of the version that is installed.
 """
@@ -12,12 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from thirteen.files.cache_folder import cache_dir
-from thirteen.tests.fuzz.target import corpus
-from thirteen.tests.fuzz.targets.lora_adapters import BASE
+from thirteen.tests.fuzz.target import BASE, corpus
 from thirteen.tests.llama_cpp_source import llama_cpp_source
 from thirteen.tests.runtime.llama.loader_process import LoaderProcess, is_survived
 
-_TARGETS = ("gguf_headers", "lora_adapters", "native_files")
+_TARGETS = ("gguf_headers", "native_files")
 _OFF = (
     *("LLAMA_BUILD_COMMON", "LLAMA_BUILD_TESTS", "LLAMA_BUILD_TOOLS", "LLAMA_BUILD_EXAMPLES"),
     *("LLAMA_BUILD_SERVER", "LLAMA_BUILD_APP", "LLAMA_OPENSSL", "GGML_OPENMP"),
