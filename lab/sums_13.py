@@ -20,7 +20,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sums = Path(__file__).with_name("sums.py").resolve()
     for command in ((str(sums), "sums"), ("-m", "thirteen", *shlex.split(TUNE))):
-        subprocess.run((sys.executable, *command), cwd=folder, check=True)  # noqa: S603
+        subprocess.run((sys.executable, *command), cwd=folder, check=True)
 
 
 if __name__ == "__main__":

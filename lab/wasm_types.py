@@ -86,7 +86,7 @@ def headless_chromium(url: str) -> Iterator[subprocess.Popen[bytes]]:
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             options.append("--no-sandbox")  # Chromium's sandbox does not work for root
         command = [str(program), *options, url]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             yield process
         finally:

@@ -16,30 +16,29 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from .convert.peft_adapters import save_random_adapter
 from .convert.test_merge import lora, tiny
 
-TEXTS = (
-    "Natalia sold clips to 48 of her friends in April, and half as many in May: 48 / 2 = 24.\n#### 72",
-    "def area(radius: float) -> float:\n    return 3.14159 * radius**2\n",
+TEXT = "Natalia sold clips to 48 of her friends in April, and half as many in May: 48 / 2 = 24.\n#### 72"
+
+
+@pytest.mark.parametrize(
+    "name", ["llama", "llama long", "qwen2", pytest.param(None, marks=pytest.mark.exhaustive)]
 )
-
-
-def log_probabilities(logits: object) -> torch.Tensor:
-    return torch.log_softmax(torch.as_tensor(logits).double(), -1)
-
-
-def test_smollm2_in_f32_has_the_logits_of_transformers(tmp_path: Path) -> None:
-    source = embedded()
+def test_a_model_in_f32_has_the_logits_of_transformers(
+    name: str | None, base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The last is SmolLM2, which transformers reads from the GGUF file."""
+    source = base(name) if name else embedded()
+    folder, options = (source, {}) if name else (source.parent, {"gguf_file": source.name})
     convert(source, tmp_path / "f32.gguf", quantization="F32")
-    options = {"gguf_file": source.name}
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, **options)
-    model = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **options)
+    tokens = AutoTokenizer.from_pretrained(folder, **options)(TEXT)["input_ids"]
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
     with Engine(tmp_path / "f32.gguf", context=128, slots=1) as engine, torch.no_grad():
-        for text in TEXTS:
-            tokens = tokenizer(text)["input_ids"]
-            expected = log_probabilities(model(torch.tensor([tokens])).logits[0])
-            actual = log_probabilities(engine.logits(tokens))
-            divergence = (expected.exp() * (expected - actual)).sum(-1)
-            assert divergence.mean() < 1e-9
-            assert torch.equal(expected.argmax(-1), actual.argmax(-1))
+        expected, actual = (
+            torch.log_softmax(torch.as_tensor(logits).double(), -1)
+            for logits in (model(torch.tensor([tokens])).logits[0], engine.logits(tokens))
+        )
+    divergence = (expected.exp() * (expected - actual)).sum(-1)
+    assert divergence.mean() < 1e-9
+    assert torch.equal(expected.argmax(-1), actual.argmax(-1))
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ class Checkout:
             "files/processors.py",
         ):
             shutil.copy(ROOT / name, root / name)
-        for venv in (".venv", ".venv-locked", ".venv-oldest", ".venv-tools", ".venv-vulkan"):
+        for venv in (".venv", ".venv-locked"):
             python = root / venv / "bin/python"
             python.parent.mkdir(parents=True)
             python.write_text(PYTHON)
@@ -75,26 +75,12 @@ def test_a_wheel_for_another_processor_is_not_used(checkout: Checkout) -> None:
     assert len(list((checkout.cache / "wheels").iterdir())) == 2
 
 
-def test_the_vulkan_build_has_its_own_environment_and_leaves_the_cache_of_pip_alone(
-    checkout: Checkout,
-) -> None:
-    llama, thirteen, _ = checkout.make(".venv-vulkan/run")
-    assert llama.startswith("CMAKE_ARGS=-DGGML_VULKAN=ON -m pip install --no-cache-dir llama-cpp-python>=")
-    assert "--editable ." in thirteen
-    assert not (checkout.root / ".venv/run").exists()
-
-
 def test_a_locked_environment_has_only_the_versions_and_hashes_of_the_lock_file(checkout: Checkout) -> None:
     checkout.make("wheel")
     dependencies, thirteen, _ = checkout.make(".venv-locked/run", "LOCKED=1")
     assert dependencies.endswith(" --require-hashes --requirement requirements.lock")
     assert thirteen.endswith(" --no-deps --editable .")
     assert not (checkout.root / ".venv/run").exists()
-
-
-def test_the_fuzzer_comes_on_top_of_the_tests(checkout: Checkout) -> None:
-    *_, tests, _, fuzzer = checkout.make(".venv/fuzz")
-    assert tests.endswith(" --editable .[test]") and fuzzer.endswith(" --editable .[fuzz]")
 
 
 def test_the_lock_file_fits_pyproject_and_has_a_hash_for_each_package() -> None:
@@ -111,15 +97,3 @@ def test_the_lock_file_fits_pyproject_and_has_a_hash_for_each_package() -> None:
     for wanted in map(Requirement, project["dependencies"]):
         versions = locked[canonicalize_name(wanted.name)]
         assert versions and all(wanted.specifier.contains(one) for one in versions), wanted
-
-
-def test_the_oldest_versions_are_the_constraints_of_their_environment(checkout: Checkout) -> None:
-    uv = checkout.root / ".venv-tools/bin/uv"
-    uv.write_text(PYTHON)
-    uv.chmod(0o755)
-    _, resolved, pinned, installed, editable, _ = checkout.make(".venv-oldest/test")
-    assert "--resolution lowest-direct" in resolved
-    assert "--extra mcp" in resolved and "--extra train" in resolved
-    assert " --constraint .venv-oldest/constraints.txt --extra test " in pinned
-    assert installed.endswith(" --requirement .venv-oldest/requirements.txt")
-    assert editable.endswith(" --no-deps --editable .")

@@ -44,7 +44,7 @@ def generate_passages(rng: random.Random) -> Iterator[Passage]:
 
 def main(output: Path) -> None:
     """Write all passages as JSON lines."""
-    generated = islice(generate_passages(random.Random("texts 13")), GENERATED)  # noqa: S311 - repeatable
+    generated = islice(generate_passages(random.Random("texts 13")), GENERATED)
     lines = [
         json.dumps(
             {"text": passage.text}

@@ -7,7 +7,6 @@ they behave as ever. Linux only: the name of an open file is read from /proc.
 import builtins
 import errno
 import io
-import mmap
 import os
 import signal
 from collections.abc import Callable
@@ -16,13 +15,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import numpy as np
-
-KILL, FULL_DISK, BAD_DISK, NO_MEMORY = KINDS = ("kill", "ENOSPC", "EIO", "memory")
+KILL, FULL_DISK, BAD_DISK = KINDS = ("kill", "ENOSPC", "EIO")
 _GROWING = ("open", "write", "fsync", "replace", "rename", "mkdir")  # points that a full disk refuses
 _REFUSED = ("open", "write", "mkdir")  # and those that it refuses from then on
-_ALLOCATORS = ("empty", "zeros", "fromfile")  # of numpy
-_LARGE_BYTES = 1 << 14  # most arrays of the tests' models have more
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -36,42 +31,28 @@ class _Faults:
     """The points so far, and what happens at which of them.
 
     Attributes:
-        root: only files in this folder count, except that every mmap does.
+        root: only files in this folder count; before arm(), none.
         kind: what happens.
-        at: at which point of this kind; -1 for none.
-        files: operation and path of each change of a file.
-        arrays: size of each large array.
+        at: at which point; -1 for none.
+        points: operation and path of each change of a file.
     """
 
     root: Path | None = None
     kind: str = ""
     at: int = -1
-    files: list[str] = field(default_factory=list)
-    arrays: list[str] = field(default_factory=list)
+    points: list[str] = field(default_factory=list)
     lock: Lock = field(default_factory=Lock)
 
     def is_due(self, operation: str, path: Path) -> bool:
         """Count a change of a file; whether it must fail."""
-        if self.root is not None and path.is_relative_to(self.root):
-            path = path.relative_to(self.root)
-        elif operation != "mmap":
+        if self.root is None or not path.is_relative_to(self.root):
             return False
-        number = self._count(self.files, point := f"{operation} {path}")
-        if self.kind == NO_MEMORY:
-            return False
+        point = f"{operation} {path.relative_to(self.root)}"
+        with self.lock:
+            number = len(self.points)
+            self.points.append(point)
         full = self.kind == FULL_DISK and 0 <= self.at < number and operation in _REFUSED
         return full or (number == self.at and can_fail(self.kind, point))
-
-    def is_array_due(self, nbytes: int) -> bool:
-        """Count a large array; whether there is no memory for it."""
-        if self.root is None or nbytes < _LARGE_BYTES:
-            return False
-        return self._count(self.arrays, f"array {nbytes}") == self.at and self.kind == NO_MEMORY
-
-    def _count(self, points: list[str], point: str) -> int:
-        with self.lock:
-            points.append(point)
-            return len(points) - 1
 
     def fail(self, path: Path | None = None) -> None:
         """Raise the error, or kill the process."""
@@ -84,20 +65,14 @@ class _Faults:
 _faults = _Faults()
 
 
-def arm(root: str, kind: str, at: int = -1) -> None:
-    """Count from now on, and let the point number `at` fail.
-
-    Args:
-        root: the folder whose files count.
-        kind: one of KINDS. NO_MEMORY is about large arrays, the others are about changes of files.
-        at: number of the point; by default none fails.
-    """
+def arm(root: str, kind: str, at: int) -> None:
+    """Count from now on, and let the point number `at` fail; none does if it is -1."""
     _faults.root, _faults.kind, _faults.at = Path(root), kind, at
 
 
-def points() -> dict[str, list[str]]:
-    """The points so far, by kind of fault."""
-    return {kind: _faults.arrays if kind == NO_MEMORY else _faults.files for kind in KINDS}
+def points() -> list[str]:
+    """The points so far."""
+    return _faults.points
 
 
 def _path(target: Any, folder: int | None = None) -> Path:
@@ -137,12 +112,6 @@ class _FileIO(io.FileIO):
     def truncate(self, size: int | None = None, /) -> int:
         _check("truncate", self.fileno())
         return super().truncate(size)
-
-
-class _Mmap(mmap.mmap):
-    def __new__(cls, fileno: int, *args: Any, **options: Any) -> "_Mmap":
-        _check("mmap", fileno)
-        return super().__new__(cls, fileno, *args, **options)
 
 
 def _replace_open() -> None:
@@ -191,25 +160,8 @@ def _replace_in_os() -> None:
     os.write = lambda file, data: _written(file, data, lambda part: real_write(file, part))
 
 
-def _replace_in_numpy() -> None:
-    def replaced(name: str) -> Callable[..., Any]:
-        real = getattr(np, name)
-
-        def call(*args: Any, **options: Any) -> Any:
-            array = real(*args, **options)
-            if _faults.is_array_due(array.nbytes):
-                raise MemoryError
-            return array
-
-        return call
-
-    for name in _ALLOCATORS:
-        setattr(np, name, replaced(name))
-
-
 def install() -> None:
     """Replace the functions, once in a process."""
-    io.FileIO, mmap.mmap = _FileIO, _Mmap  # type: ignore[misc]
+    io.FileIO = _FileIO  # type: ignore[misc]
     _replace_open()
     _replace_in_os()
-    _replace_in_numpy()

@@ -22,12 +22,10 @@ import thirteen.learn.tune  # noqa: E402, F401
 from thirteen.cli.main import main as thirteen_main  # noqa: E402
 from thirteen.errors import ThirteenError  # noqa: E402
 from thirteen.runtime.batch import batch_file  # noqa: E402, F401
-from thirteen.runtime.calibration.corpus import read_passages  # noqa: E402
 from thirteen.runtime.engine.prefix_cache import PrefixCache  # noqa: E402
 from thirteen.runtime.request import PrefixKey  # noqa: E402
 from thirteen.workflows.adapter_resolver import resolve_runtime_lora  # noqa: E402
 from thirteen.workflows.importance_cache import cached_importance  # noqa: E402
-from thirteen.workflows.vocabulary_choice import ChoiceTexts, rank_vocabulary  # noqa: E402
 
 PREFIX_BYTES = 1 << 20
 _PROMPTS = [tuple(range(start, start + 40)) for start in (100, 200, 300)]
@@ -53,17 +51,13 @@ def main() -> None:
 def _run(function: Callable[..., object], arguments: list[Path]) -> None:
     try:
         function(*arguments)
-    except (ThirteenError, MemoryError) as error:
-        print("error:", str(error) or "out of memory", file=sys.stderr)
+    except ThirteenError as error:
+        print("error:", error, file=sys.stderr)
         sys.exit(2)
 
 
 def _importance(base: Path, texts: Path) -> None:
     cached_importance(base, None, calibration=texts, threads=1)
-
-
-def _vocabulary(base: Path, texts: Path) -> None:
-    rank_vocabulary(base, ChoiceTexts((), (), tuple(read_passages(texts))), threads=1)
 
 
 def _adapter(adapter: Path, model: Path) -> None:
@@ -89,7 +83,6 @@ def _prefixes(folder: Path) -> None:
 
 _FUNCTIONS: dict[str, Callable[..., object]] = {
     "importance-cache": _importance,
-    "vocabulary-cache": _vocabulary,
     "adapter-cache": _adapter,
     "prefix-cache": _prefixes,
 }

@@ -8,9 +8,9 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,7 +18,6 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from thirteen.convert.pipeline import convert
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.source.checkpoint import open_checkpoint
@@ -28,9 +27,7 @@ from thirteen.files.cache_folder import cache_dir
 from thirteen.files.gguf.header import read_header
 from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.logits import log_softmax
-from thirteen.runtime.llama.model import LoraAdapter, Model
 from thirteen.workflows.default_model import ADAPTER, default_model
 
 pytestmark = pytest.mark.interop
@@ -54,7 +51,8 @@ KL_FLOOR = 2e-3  # nats, where the two others happen to agree
 FEWER_EQUAL = 5  # of 20 answers: near ties of a small model
 
 Task = dict[str, Any]
-Loader = Callable[[Task], dict[str, Any]]
+Results = dict[str, Any]  # tokens, answers, and distributions as logits or log-probabilities
+Loader = Callable[[Task], Results]
 
 
 @dataclass(frozen=True)
@@ -104,11 +102,15 @@ def xllamacpp(folder: Path) -> Loader:
     return lambda task: _run([str(python), str(HERE / "with_xllamacpp.py")], task, folder)
 
 
+def thirteen(*words: object) -> None:
+    """Run a command line."""
+    subprocess.run([sys.executable, "-m", "thirteen", *map(str, words)], check=True, capture_output=True)
+
+
 @pytest.fixture(scope="session")
 def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("lora") / "lora.gguf"
-    export = ["adapter", "export", ADAPTER, "--base", str(embedded()), "--output", str(path)]
-    subprocess.run([sys.executable, "-m", "thirteen", *export], check=True, capture_output=True)
+    thirteen("adapter", "export", ADAPTER, "--base", embedded(), "--output", path)
     return path
 
 
@@ -136,62 +138,38 @@ def case(request: pytest.FixtureRequest, lora: Path, trimmed: Path) -> Case:
     return cases[request.param]
 
 
-@dataclass
-class EngineOutput:
-    """Output of this engine for a case."""
-
-    prompts: list[list[int]]
-    tokens: list[list[int]]
-    answers: list[list[int]]
-    distributions: list[NDArray[np.float64]]  # log-probabilities, (vocabulary,)
-
-
-def ours(case: Case, questions: tuple[str, ...], count: int, distributions: int) -> EngineOutput:
+def ours(case: Case, questions: Sequence[str], count: int, distributions: int) -> tuple[Task, Results]:
+    """The task of the loaders, and what this engine finds."""
     with Engine(case.model, adapter=case.adapter, threads=2, slots=1, prefix_bytes=0) as engine:
         requests = [engine.request(question, calculator=False, max_tokens=count) for question in questions]
         handles = [engine.submit(request, wait=True) for request in requests]
-        answers = [[token for piece in handle for token in piece.tokens] for handle in handles]
-        tokens = [engine.model.tokenize(text, special=True, bos=False) for text in TEXTS]
-    prompts = [list(request.tokens) for request in requests]
-    return EngineOutput(prompts, tokens, answers, _distributions(case, prompts[:distributions]))
-
-
-def _distributions(case: Case, prompts: list[list[int]]) -> list[NDArray[np.float64]]:
-    params = ContextParams(context=1024, slots=1, batch=1024, threads=2, outputs=1)
-    found = []
-    with ExitStack() as stack:
-        model = stack.enter_context(Model(case.model))
-        adapter = stack.enter_context(LoraAdapter(model, case.adapter)) if case.adapter else None
-        context = stack.enter_context(Context(model, params, adapter))
-        for prompt in prompts:
-            (row,) = context.decode([Span(0, 0, tuple(prompt), 1)])
-            found.append(log_softmax(context.logits_row(row), np.float64))
-            context.clear(0)
-    return found
-
-
-def task(case: Case, found: EngineOutput, count: int, distributions: int) -> Task:
-    adapter = str(case.adapter) if case.adapter else None
-    return {
+        prompts = [list(request.tokens) for request in requests]
+        results = {
+            "tokens": [engine.model.tokenize(text, special=True, bos=False) for text in TEXTS],
+            "answers": [[token for piece in handle for token in piece.tokens] for handle in handles],
+            "distributions": [engine.logits(prompt)[-1] for prompt in prompts[:distributions]],
+        }
+    task = {
         "model": str(case.model),
-        "adapter": adapter,
+        "adapter": str(case.adapter) if case.adapter else None,
         "texts": list(TEXTS),
-        "prompts": found.prompts,
+        "prompts": prompts,
         "count": count,
         "distributions": distributions,
     }
+    return task, results
 
 
 def test_tokens_answers_and_probabilities_are_ours(case: Case, node: Loader, xllamacpp: Loader) -> None:
-    found = ours(case, QUESTIONS, COUNT, DISTRIBUTIONS)
-    one, other = (loader(task(case, found, COUNT, DISTRIBUTIONS)) for loader in (node, xllamacpp))
+    task, found = ours(case, QUESTIONS, COUNT, DISTRIBUTIONS)
+    one, other = node(task), xllamacpp(task)
     kl_theirs = _divergence(one["distributions"], other["distributions"])
     equal_theirs = _count_equal(one["answers"], other["answers"])
     print(f"node-llama-cpp, xllamacpp: {equal_theirs} of {len(QUESTIONS)} answers equal, KL {kl_theirs:.2e}")
     for name, theirs in (("node-llama-cpp", one), ("xllamacpp", other)):
-        assert theirs["tokens"] == found.tokens
-        equal = _count_equal(found.answers, theirs["answers"])
-        kl = _divergence(found.distributions, theirs["distributions"])
+        assert theirs["tokens"] == found["tokens"]
+        equal = _count_equal(found["answers"], theirs["answers"])
+        kl = _divergence(found["distributions"], theirs["distributions"])
         print(f"ours and {name}: {equal} of {len(QUESTIONS)} answers equal, KL {kl:.2e}")
         assert equal >= equal_theirs - FEWER_EQUAL
         assert kl <= KL_FACTOR * max(kl_theirs, KL_FLOOR)
@@ -212,36 +190,25 @@ def _divergence(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
 
 
 @pytest.fixture(scope="session")
-def importance(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """importance(): an importance matrix of the embedded model on a short text, measured on first use."""
-    folder = tmp_path_factory.mktemp("importance")
-    path, texts = folder / "importance.gguf", folder / "texts.jsonl"
-
-    def measured() -> Path:
-        if not path.exists():
-            texts.write_text(json.dumps({"text": (HERE.parents[1] / "README.md").read_text()[:1500]}) + "\n")
-            measure = ["importance", "embedded", "--calibration", str(texts), "--output", str(path)]
-            subprocess.run([sys.executable, "-m", "thirteen", *measure], check=True, capture_output=True)
-        return path
-
-    return measured
-
-
-@pytest.fixture(scope="session")
-def typed(
-    tmp_path_factory: pytest.TempPathFactory, importance: Callable[[], Path]
-) -> Iterator[Callable[[str], Path]]:
+def typed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """typed(name): the embedded model in a type, where its rows allow it."""
     folder = tmp_path_factory.mktemp("types")
 
-    def write(name: str) -> Path:
-        path = folder / f"{name}.gguf"
-        given = ["--importance", str(importance())] if name in {"IQ2_S", "IQ3_XXS"} else []
-        convert = ["convert", "embedded", "--type", name, *given, "--output", str(path)]
-        subprocess.run([sys.executable, "-m", "thirteen", *convert], check=True, capture_output=True)
+    @cache
+    def importance() -> Path:
+        """Measured on a short text, when a type needs it."""
+        texts, path = folder / "texts.jsonl", folder / "importance.gguf"
+        texts.write_text(json.dumps({"text": (HERE.parents[1] / "README.md").read_text()[:1500]}) + "\n")
+        thirteen("importance", "embedded", "--calibration", texts, "--output", path)
         return path
 
-    yield write
+    def write(name: str) -> Path:
+        path = folder / f"{name}.gguf"
+        given = ("--importance", importance()) if name in {"IQ2_S", "IQ3_XXS"} else ()
+        thirteen("convert", "embedded", "--type", name, *given, "--output", path)
+        return path
+
+    return write
 
 
 @pytest.mark.parametrize("name", sorted(costs_for("x86").layer | costs_for("arm").layer))
@@ -249,10 +216,10 @@ def test_every_type_of_a_plan_loads_and_answers_count_equal(
     name: str, typed: Callable[[str], Path], node: Loader, xllamacpp: Loader
 ) -> None:
     case = Case(typed(name))
-    found = ours(case, QUESTIONS[:2], 8, 2)
-    one, other = (loader(task(case, found, 8, 2)) for loader in (node, xllamacpp))
+    task, found = ours(case, QUESTIONS[:2], 8, 2)
+    one, other = node(task), xllamacpp(task)
     kl_theirs = _divergence(one["distributions"], other["distributions"])
-    kls = [_divergence(found.distributions, theirs["distributions"]) for theirs in (one, other)]
+    kls = [_divergence(found["distributions"], theirs["distributions"]) for theirs in (one, other)]
     print(f"{name}: KL of theirs {kl_theirs:.2e}, ours from theirs {kls[0]:.2e}, {kls[1]:.2e}")
     assert max(kls) <= KL_FACTOR * max(kl_theirs, KL_FLOOR)
     case.model.unlink()

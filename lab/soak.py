@@ -1,9 +1,8 @@
-"""Soak test: a server under misbehaving clients. Run `make soak`, or `python tests/soak.py SECONDS`.
+"""Soak test: a server under misbehaving clients. python lab/soak.py [SECONDS].
 
 500 clients send requests, disconnect, read slowly, hold connections without a word, send oversized or
 malformed bodies, or use wrong keys. The test passes if every client receives an expected response, no slot is
-in use at the end, and memory stops growing once the caches are full. A process of its own measures how long
-/health and a small request take, alone and beside the clients.
+in use at the end, and memory stops growing once the caches are full.
 """
 
 import asyncio
@@ -22,8 +21,7 @@ from time import monotonic
 import httpx
 
 CLIENTS = 500
-PROBE_ALONE_S = 10
-KEY, PROBE_KEY = "the-right-key", "a-key-of-its-own"
+KEY = "the-right-key"
 MEMORY_GROWTH_MAX = 0.02
 _BUSY = (429, 503)
 _GAUGES = ("thirteen_slots_used", "thirteen_queue", "process_resident_memory_bytes")
@@ -123,43 +121,6 @@ async def run_client(url: str, end: float, outcomes: Counter[str]) -> None:
                 outcomes["disconnected: by the server"] += 1
 
 
-async def probe(url: str, seconds: float) -> dict[str, float]:
-    """Measure /health and a small request, whose key no other client has; in milliseconds."""
-    times: dict[str, list[float]] = {"health": [], "small request": []}
-    end = monotonic() + seconds
-    headers = {"Authorization": f"Bearer {PROBE_KEY}"}
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=120, verify=False) as http:
-        while monotonic() < end:
-            for _ in range(20):
-                times["health"].append(await _milliseconds(http, "GET", "/health"))
-                await asyncio.sleep(0.02)
-            body = {"prompt": "a", "max_tokens": 1}
-            times["small request"].append(await _milliseconds(http, "POST", "/v1/completions", body))
-    return {
-        f"{name}, {rank}": round(sorted(values)[int(len(values) * share)], 1)
-        for name, values in times.items()
-        for rank, share in (("median", 0.5), ("99th percentile", 0.99))
-    } | {"health, maximum": round(max(times["health"]), 1)}
-
-
-async def _milliseconds(http: httpx.AsyncClient, method: str, path: str, body: object = None) -> float:
-    """Time of a request that is repeated while the server is busy, the repetitions included."""
-    start = monotonic()
-    while True:
-        with suppress(httpx.TransportError):  # a full server ends idle connections
-            if (await http.request(method, path, json=body)).status_code not in _BUSY:
-                return (monotonic() - start) * 1000
-        await asyncio.sleep(0.01)
-
-
-async def probe_beside(url: str, seconds: float) -> dict[str, float]:
-    """Run probe() in a process of its own: 500 clients in this one would delay it."""
-    command = [sys.executable, __file__, "probe", url, str(seconds)]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    output, _ = await process.communicate()
-    return dict(json.loads(output))
-
-
 async def read_gauges(url: str) -> dict[str, float]:
     """Read load and memory from the server's metrics."""
     async with httpx.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}) as http:
@@ -171,9 +132,7 @@ async def read_gauges(url: str) -> dict[str, float]:
 async def soak(url: str, seconds: float) -> dict[str, object]:
     """Run all clients and sample the server's memory."""
     outcomes: Counter[str] = Counter()
-    alone = await probe_beside(url, PROBE_ALONE_S)
     end, memory = monotonic() + seconds, []
-    beside = asyncio.create_task(probe_beside(url, seconds - 5))
     clients = asyncio.gather(*(run_client(url, end, outcomes) for _ in range(CLIENTS)))
     while not clients.done():
         await asyncio.wait({clients}, timeout=seconds / 60)
@@ -184,12 +143,10 @@ async def soak(url: str, seconds: float) -> dict[str, object]:
     quarter = len(memory) // 4
     growth = mean(memory[-quarter:]) / mean(memory[quarter : 2 * quarter]) - 1
     unexpected = sorted(outcome for outcome in outcomes if not EXPECTED.fullmatch(outcome))
-    milliseconds = {"alone": alone, "beside the clients": await beside}
     idle = gauges["thirteen_slots_used"] == gauges["thirteen_queue"] == 0
     return {
         "outcomes": dict(sorted(outcomes.items())),
         "unexpected": unexpected,
-        "milliseconds": milliseconds,
         "idle": idle,
         "memory_bytes": max(memory),
         "memory_growth": growth,
@@ -199,12 +156,9 @@ async def soak(url: str, seconds: float) -> dict[str, object]:
 
 def main() -> int:
     """Start a server, soak it, and print the result as JSON; the exit status is 0 if the test passes."""
-    if sys.argv[1:2] == ["probe"]:
-        print(json.dumps(asyncio.run(probe(sys.argv[2], float(sys.argv[3])))))
-        return 0
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 300
     with NamedTemporaryFile("w", suffix=".keys") as keys:
-        keys.write(f"{KEY}\n{PROBE_KEY}\n")
+        keys.write(f"{KEY}\n")
         keys.flush()
         options = ["--port", "0", "--profile", "phone", "--slots", "4", "--queue", "16", "--api-key-file"]
         command = [sys.executable, "-m", "thirteen", "serve", *options, keys.name]
