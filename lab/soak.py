@@ -21,7 +21,7 @@ from time import monotonic
 import httpx
 
 CLIENTS = 500
-KEY = "the-right-key"
+KEY, METRICS_KEY = "the-right-key", "a-key-of-its-own"
 MEMORY_GROWTH_MAX = 0.02
 _BUSY = (429, 503)
 _GAUGES = ("thirteen_slots_used", "thirteen_queue", "process_resident_memory_bytes")
@@ -123,7 +123,7 @@ async def run_client(url: str, end: float, outcomes: Counter[str]) -> None:
 
 async def read_gauges(url: str) -> dict[str, float]:
     """Read load and memory from the server's metrics."""
-    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}) as http:
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {METRICS_KEY}"}) as http:
         lines = (await http.get(f"{url}/metrics")).text.splitlines()
     pairs = (line.split() for line in lines if line.startswith(_GAUGES))
     return {name: float(value) for name, value in pairs}
@@ -158,7 +158,7 @@ def main() -> int:
     """Start a server, soak it, and print the result as JSON; the exit status is 0 if the test passes."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 300
     with NamedTemporaryFile("w", suffix=".keys") as keys:
-        keys.write(f"{KEY}\n")
+        keys.write(f"{KEY}\nmetrics: {METRICS_KEY}\n")
         keys.flush()
         options = ["--port", "0", "--profile", "phone", "--slots", "4", "--queue", "16", "--api-key-file"]
         command = [sys.executable, "-m", "thirteen", "serve", *options, keys.name]
