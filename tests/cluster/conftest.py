@@ -1,5 +1,17 @@
-"""Fixtures: the tiny model of tests/runtime."""
+"""One Ray cluster for all tests, and the tiny model of tests/runtime."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
 
 from ..runtime.conftest import tiny, write_tiny
+from .ray_cluster import two_nodes
 
 __all__ = ["tiny", "write_tiny"]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    with two_nodes() as cluster:
+        yield cluster

@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 from thirteen.cluster import deploy
-from thirteen.cluster.deployment_owner import Ownership
+from thirteen.cluster.deploy import ClusterSize
+from thirteen.cluster.deployment_owner import OwnerActor, Ownership
+from thirteen.cluster.replica import ReplicaConfig
+from thirteen.errors import RequestError
+from thirteen.runtime.request import BASE
 
 WITHOUT_SIGHUP = """
 import signal
@@ -23,6 +27,39 @@ def test_serve_is_imported_where_sighup_does_not_exist() -> None:
     """`thirteen serve` imports this module whether or not --ray is given."""
     done = subprocess.run([sys.executable, "-c", WITHOUT_SIGHUP], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("['SIGINT', 'SIGTERM']\n", "")
+
+
+def test_serve_options_follow_from_the_size() -> None:
+    config = ReplicaConfig({"tiny": BASE}, {"profile": "server", "slots": None, "threads": 2, "queue": 64})
+    few, many = (ClusterSize.from_config(config, 2, None).serve_options(capacity) for capacity in (3, 4))
+    assert (few["num_replicas"], few["ray_actor_options"]) == (2, {"num_cpus": 2})
+    assert (few["max_surge_percent"], many["max_surge_percent"]) == (0, 100)
+    assert ClusterSize.from_config(config, 1, 4).serve_options(4)["autoscaling_config"] == {
+        "min_replicas": 1,
+        "max_replicas": 4,
+        "target_ongoing_requests": 8,
+    }
+    with pytest.raises(RequestError, match="--max-replicas 1: fewer than --replicas 2"):
+        ClusterSize.from_config(config, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        "Pa Ca Pb Cb -a Pc -c +b Pd +d",  # a command that fails leaves the deployment of another
+        "Pa Pb Ca -a Cb +b Pc Pd -d Cc +c",  # a commit erased the announcement of another command
+        "Pk Pa Ca +a",  # one that was killed while it deployed is forgotten
+        "Ca Pb -a +b",  # a failed update ends the deployment if the first command has ended
+    ],
+)
+def test_a_deployment_ends_with_the_command_that_deployed_last(calls: str) -> None:
+    """Commands prepare, commit, and are released with (+) or without (-) the end of the deployment."""
+    owner = OwnerActor()
+    for number, (call, token) in enumerate(calls.split()):
+        if call in "PC":
+            (owner.prepare if call == "P" else owner.commit)(token)
+        else:
+            assert owner.release(token) is (call == "+"), calls.split()[number:]
 
 
 class RayError(Exception):
@@ -126,6 +163,11 @@ def test_a_command_whose_successor_has_ended_ends_too() -> None:
     first, second = committed(ray), committed(ray)
     assert second.release()
     assert not first.held
+
+
+def test_a_command_that_was_refused_before_it_deployed_takes_nothing_down() -> None:
+    """It stopped Ray Serve while another command loaded its model."""
+    assert not Ownership(FakeRay()).release()
 
 
 def test_a_lost_cluster_is_an_error() -> None:

@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -23,18 +24,25 @@ pytestmark = pytest.mark.ray
 
 MARK = "THIRTEEN_TEST_CLUSTER"  # environment variable that all processes of a cluster inherit
 
-SESSION = """
-import json, sys
-from thirteen.cluster.ray_session import ray_session
-with ray_session("local") as ray:
-    assert ray.get(ray.remote(lambda: 13).remote()) == 13
+# A local deployment that tells its address and its folder when it listens.
+DEPLOYMENT = """
+import json, ray, sys
+from thirteen.cli.main import main
+from thirteen.cluster import deploy
+base_url = deploy.base_url
+def listening(*address):
     node = ray._private.worker._global_node
     print(json.dumps([node.gcs_address, node.get_session_dir_path()]), flush=True)
-    sys.stdin.read()
+    return base_url(*address)
+deploy.base_url = listening
+main()
 """
 
 HEAD = """
 import sys
+import ray
+import ray._private.utils
+ray.__version__ = "2.0.0"
 from ray.cluster_utils import Cluster
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 print(cluster.address, flush=True)
@@ -109,22 +117,29 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[LocalSession]:
+def session(tiny: Path) -> Iterator[LocalSession]:
+    """A deployment on a cluster of its own."""
     mark = token_hex()
-    with started([sys.executable, "-c", SESSION], **{MARK: mark}) as process:
-        assert process.stdout and process.stdin and process.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["serve", str(tiny), "--ray=local", "--port", str(port), "--threads", "1"]
+    with started([sys.executable, "-c", DEPLOYMENT, *words], **{MARK: mark}) as process:
+        assert process.stdout and process.stderr
         line = process.stdout.readline()
         assert line, process.stderr.read()
         gcs_address, folder = json.loads(line)
         yield LocalSession(process, mark, gcs_address, Path(folder))
-        process.stdin.close()
-        process.wait(60)
+        process.terminate()
+        process.communicate(timeout=60)
         assert not Path(folder).parents[1].exists(), "the folder of a session outlived it"
 
 
-def check_loopback_only(processes: list[psutil.Process]) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the sockets of all processes in /proc")
+def test_all_processes_of_a_local_deployment_listen_on_loopback_only(session: LocalSession) -> None:
+    """Ray replaces 127.0.0.1 by the machine's address, and then listens on all interfaces."""
     listening = {}
-    for process in processes:
+    for process in session.processes:
         with suppress(psutil.NoSuchProcess):
             for connection in process.net_connections("inet"):
                 if connection.status == psutil.CONN_LISTEN or connection.type == socket.SOCK_DGRAM:
@@ -132,12 +147,6 @@ def check_loopback_only(processes: list[psutil.Process]) -> None:
     assert {"raylet", "gcs_server"} <= set(listening.values())
     addresses = {address.ip.removeprefix("::ffff:") for address in listening}  # IPv4 in IPv6
     assert all(ipaddress.ip_address(ip).is_loopback for ip in addresses), listening
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the sockets of all processes in /proc")
-def test_all_processes_of_a_local_cluster_listen_on_loopback_only(session: LocalSession) -> None:
-    """Ray replaces 127.0.0.1 by the machine's address, and then listens on all interfaces."""
-    check_loopback_only(session.processes)
 
 
 def test_its_sockets_and_logs_are_in_a_private_folder(session: LocalSession) -> None:
@@ -161,55 +170,34 @@ def test_a_client_without_its_token_is_refused(session: LocalSession, tmp_path: 
         assert refused.returncode and "13" not in refused.stdout.split(), environment
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the sockets of all processes in /proc")
-def test_a_local_deployment_listens_on_loopback_only(tiny: Path) -> None:
-    mark = token_hex()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = ["serve", str(tiny), "--ray=local", "--port", str(port), "--threads", "1"]
-    with started([sys.executable, "-m", "thirteen", *words], **{MARK: mark}) as process:
-        assert process.stderr
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if line.startswith("serving "):
-                break
-        assert lines and lines[-1].startswith("serving "), lines
-        check_loopback_only(marked(mark))
-
-
-@pytest.fixture
-def open_cluster(tmp_path: Path) -> Iterator[str]:
-    """Address of a cluster that asks for no token."""
+def test_a_cluster_without_tokens_is_refused_unless_a_flag_allows_it_and_so_is_another_version(
+    tiny: Path, tmp_path: Path
+) -> None:
+    questions, output = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
+    questions.write_text('{"question": "1 + 1?"}\n')
     with started([sys.executable, "-c", HEAD], RAY_AUTH_MODE="disabled", HOME=str(tmp_path)) as head:
         assert head.stdout and head.stdin
-        yield next(line.strip() for line in head.stdout if line[0].isdigit())
+        address = next(line.strip() for line in head.stdout if line[0].isdigit())
+        for options, message in (
+            ((), "the cluster needs no token.*--ray-insecure"),
+            (
+                ("--ray-insecure",),
+                r".*2\.0\.0",
+            ),
+        ):
+            words = ["batch", questions, tiny, "--out", output, "--ray", address, "--threads", 1, *options]
+            done = subprocess.run(
+                [sys.executable, "-m", "thirteen", *map(str, words)],
+                capture_output=True,
+                text=True,
+                env=without_ray_settings(HOME=str(tmp_path)),
+                check=False,
+            )
+            assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+            assert re.match(f"error: --ray {address}: {message}", done.stderr), done.stderr
         head.stdin.close()
         head.wait(60)
-
-
-def test_a_cluster_without_tokens_is_refused_unless_a_flag_allows_it(
-    open_cluster: str, tiny: Path, tmp_path: Path
-) -> None:
-    questions = tmp_path / "questions.jsonl"
-    questions.write_text('{"question": "1 + 1?"}\n')
-    output = tmp_path / "answers.jsonl"
-
-    def batch(*options: str) -> subprocess.CompletedProcess[str]:
-        words = ["batch", questions, tiny, "--out", output, "--ray", open_cluster, "--threads", 1, *options]
-        command = [sys.executable, "-m", "thirteen", *map(str, words), "--max-tokens", "4"]
-        environment = without_ray_settings(HOME=str(tmp_path))
-        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-
-    refused = batch()
-    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
-    assert refused.stderr.startswith(f"error: --ray {open_cluster}: the cluster needs no token")
-    assert "--ray-insecure" in refused.stderr
     assert not output.exists()
-    allowed = batch("--ray-insecure")
-    assert allowed.returncode == 0, allowed.stderr
-    assert output.read_text().count("\n") == 1
 
 
 def test_a_folder_whose_socket_paths_would_be_too_long_is_not_used(
@@ -229,8 +217,9 @@ def test_a_folder_whose_socket_paths_would_be_too_long_is_not_used(
         ("head:99999", "cannot connect: "),
         (f"{'a' * 64}:1", "cannot connect: "),
         (f"head:{'1' * 5000}", "cannot connect: "),
+        ("127.0.0.1:1", "cannot connect: Connection refused"),
     ],
-    ids=["no port", "no number", "a large port", "a long host", "an endless port"],
+    ids=["no port", "no number", "a large port", "a long host", "an endless port", "nobody listens"],
 )
 def test_an_address_that_cannot_be_is_an_error_of_one_line(address: str, problem: str) -> None:
     """Some were a traceback: "²" is a digit but no number, and parts of host names have up to 63 letters."""
