@@ -216,7 +216,7 @@ def _size_target(request: ConversionRequest, stage: Stage) -> SizeTarget | None:
     elif request.target:
         table = costs_for(request.target)
     else:
-        from .machine_costs import machine_costs  # noqa: PLC0415 - other costs need none of it
+        from ..bench.speed.machine_costs import machine_costs  # noqa: PLC0415 - other costs need none of it
 
         table = machine_costs(when_needed(stage, "types"))
     load = request.workload

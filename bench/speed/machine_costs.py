@@ -6,14 +6,14 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-from ..bench.speed.probe_models import ProbeShape
-from ..bench.speed.type_costs import run_type_costs, write_costs
-from ..convert.quantize.costs import CostTable, costs_for, host_target, read_costs
-from ..errors import OutputError
-from ..files.cache_folder import cache_dir
-from ..files.progress import Progress, no_progress
-from ..runtime.llama.autotune import speed_environment
-from ..runtime.threads import default_threads
+from ...convert.quantize.costs import CostTable, costs_for, host_target, read_costs
+from ...errors import OutputError
+from ...files.cache_folder import cache_dir
+from ...files.progress import Progress, no_progress
+from ...runtime.llama.autotune import speed_environment
+from ...runtime.threads import default_threads
+from .probe_models import ProbeShape
+from .type_costs import run_type_costs, write_costs
 
 # Types that a plan may use: for each number of bits those that are small, and those that are quick somewhere.
 _TYPES = (
