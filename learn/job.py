@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -156,16 +155,7 @@ class TrainCheckpoint(Generic[State]):
         try:
             found = torch.load(self.path, weights_only=True)
             run, state = found.pop("run"), self.kind(**found)
-        except (
-            OSError,
-            RuntimeError,
-            ValueError,
-            TypeError,
-            KeyError,
-            EOFError,
-            AttributeError,
-            pickle.UnpicklingError,
-        ):
+        except Exception:  # of a damaged file torch raises errors of many classes
             raise ThirteenError(f"{self.path}: damaged checkpoint: delete it to start over") from None
         if run != self.run:
             raise ThirteenError(

@@ -25,7 +25,6 @@ class NpgResult:
     """The outcome of a run.
 
     Attributes:
-        folder: PEFT folder of the adapter.
         basis: id of its basis.
         trained_numbers: number of trained numbers.
         questions: questions asked.
@@ -37,7 +36,6 @@ class NpgResult:
         temperature: at which the solutions were sampled; gradient, divergence and gain are those there.
     """
 
-    folder: Path
     basis: str
     trained_numbers: int
     questions: int
@@ -102,7 +100,6 @@ def train_npg(
     adapted = step.numbers.astype(np.float32) + (0 if start is None else start)
     write_tinylora_folder(job.basis, adapted, job.out, job.base_id or str(job.base))
     return NpgResult(
-        folder=job.out,
         basis=job.basis.origin.id,
         trained_numbers=len(step.numbers),
         questions=sampled.questions,

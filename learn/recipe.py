@@ -68,8 +68,6 @@ class Recipe:
     threads: int = 2
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ThirteenError(f"--kind {self.kind!r}: must be one of {', '.join(KINDS)}")
         for field in fields(self):
             value = getattr(self, field.name)
             minimum, maximum = _MINIMUM.get(field.name, 1), _MAXIMUM.get(field.name, math.inf)

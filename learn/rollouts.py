@@ -9,24 +9,22 @@ standard deviations. Wrong solutions are left out, as in RAFT, which comes close
 nothing bounds how unlikely they could become. The natural policy gradient, a single short step, takes both.
 """
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from ..convert.adapter.adapter import adapter_sha256
 from ..errors import RequestError, ThirteenError, shorten
 from ..files.journal import Journal, parse_identity
 from ..files.json_file import read_bounded
-from ..files.json_lines import refuse_surrogates
 from ..models.rows import MAX_BYTES, split_rows
 from ..runtime.engine.majority_vote import VOTES_MAX
 from ..runtime.request import Sampling
 from ..stats.bootstrap import PASSAGES_MIN
-
-Value = TypeVar("Value")
 
 ROLLOUTS = "rollouts"
 # Requirements of a training run on its rollouts, and the meaning of another value.
@@ -69,7 +67,7 @@ class QuestionRollouts:
     question: str
     answer: str
     prompt_tokens: int
-    solutions: tuple[Solution, ...]
+    solutions: Annotated[tuple[Solution, ...], Field(max_length=VOTES_MAX)]
     error: str | None = None
 
     @property
@@ -81,6 +79,9 @@ class QuestionRollouts:
     def sometimes_right(self) -> bool:
         """Whether some solutions are right and some wrong: only then do they teach something."""
         return 0 < self.right < len(self.solutions)
+
+
+_QUESTION = TypeAdapter(QuestionRollouts)
 
 
 class RolloutFile(Journal):
@@ -102,8 +103,7 @@ class RolloutFile(Journal):
             RequestError: the file belongs to another run, or is damaged.
         """
         super().__init__(path, identity, ROLLOUTS)
-        parsed = (_parse(entry, f"{path}: line {number}") for number, entry in enumerate(self.entries, 2))
-        self.questions = {one.number: one for one in parsed}
+        self.questions = {one.number: one for one in _parse_questions(path, self.lines[1:])}
 
     def add(self, question: QuestionRollouts) -> None:
         """Write a question to disk.
@@ -120,16 +120,14 @@ class Rollouts:
     """A complete file of rollouts.
 
     Attributes:
-        path: the file.
-        identity: what its first line holds.
-        sampling: temperature, cut-offs and first seed of the solutions; not greedy.
         questions: the questions, in order.
+        sampling: temperature, cut-offs and first seed of the solutions; not greedy.
+        calculator: whether the calculator completed equations in the solutions.
     """
 
-    path: Path
-    identity: Mapping[str, Any]
-    sampling: Sampling
     questions: tuple[QuestionRollouts, ...]
+    sampling: Sampling
+    calculator: bool
 
 
 def read_rollouts(path: Path, common: Mapping[str, Any]) -> Rollouts:
@@ -143,7 +141,10 @@ def read_rollouts(path: Path, common: Mapping[str, Any]) -> Rollouts:
         RequestError: the file cannot be read, is no file of rollouts, is cut off, differs in a value of
             `common`, has no valid sampling parameters, or has no question with right and wrong solutions.
     """
-    identity, lines = _read(path)
+    first, *lines = read_bounded(path, MAX_BYTES).split(b"\n")
+    identity = parse_identity(first, ROLLOUTS)
+    if identity is None:
+        raise RequestError(f"{path}: not a file of rollouts, as thirteen rollouts writes it")
     for key, value in common.items():
         if identity.get(key) != value:
             there, here = shorten(identity.get(key)), shorten(value)
@@ -160,21 +161,12 @@ def read_rollouts(path: Path, common: Mapping[str, Any]) -> Rollouts:
             f"{path}: cut off: it holds {len(complete)} of {shorten(total)} questions; thirteen "
             "rollouts with the same options completes it"
         )
-    questions = [_parse_line(line, f"{path}: line {number}") for number, line in enumerate(complete, 2)]
-    questions.sort(key=lambda one: one.number)
+    questions = sorted(_parse_questions(path, complete), key=lambda one: one.number)
     if [one.number for one in questions] != list(range(total)):
         raise RequestError(f"{path}: the numbers of its {total} questions are not 0 to {total - 1}")
-    _check_outcomes(questions, path)
-    return Rollouts(path, identity, sampling, tuple(questions))
-
-
-def _read(path: Path) -> tuple[dict[str, Any], list[bytes]]:
-    """The identity in the first line, and the other lines."""
-    first, *lines = read_bounded(path, MAX_BYTES).split(b"\n")
-    identity = parse_identity(first, ROLLOUTS)
-    if identity is None:
-        raise RequestError(f"{path}: not a file of rollouts, as thirteen rollouts writes it")
-    return identity, lines
+    if not any(question.sometimes_right for question in questions):
+        raise RequestError(f"{path}: no question has right and wrong solutions: only those teach something")
+    return Rollouts(tuple(questions), sampling, bool(identity.get("calculator")))
 
 
 def _sampling(identity: Mapping[str, Any], where: str) -> Sampling:
@@ -189,57 +181,12 @@ def _sampling(identity: Mapping[str, Any], where: str) -> Sampling:
     return found
 
 
-def _check_outcomes(questions: list[QuestionRollouts], path: Path) -> None:
-    if any(question.sometimes_right for question in questions):
-        return
-    solutions = sum(len(question.solutions) for question in questions)
-    right = sum(question.right for question in questions)
-    what = f"none of its {solutions} solutions is {'wrong' if right else 'right'}"
-    if 0 < right < solutions:
-        what = "each of its questions has either right or wrong solutions"
-    raise RequestError(f"{path}: {what}: only questions that are sometimes right teach something")
-
-
-def _parse_line(line: bytes, where: str) -> QuestionRollouts:
-    try:
-        return _parse(json.loads(line), where)
-    except (ValueError, RecursionError):
-        raise RequestError(f"{where}: not a question with its solutions") from None
-
-
-def _parse(entry: Any, where: str) -> QuestionRollouts:
-    try:
-        solutions, error = _list(entry["solutions"]), entry["error"]
-        if len(solutions) <= VOTES_MAX:
-            found = QuestionRollouts(
-                _typed(entry["number"], int),
-                _typed(entry["question"], str),
-                _typed(entry["answer"], str),
-                _typed(entry["prompt_tokens"], int),
-                tuple(map(_parse_solution, solutions)),
-                error if error is None else _typed(error, str),
-            )
-            refuse_surrogates(f"{found.question}{found.answer}{found.error}", where)
-            return found
-    except (KeyError, TypeError):
-        pass
-    raise RequestError(f"{where}: not a question with its solutions")
-
-
-def _parse_solution(entry: Any) -> Solution:
-    tokens = tuple(_typed(token, int) for token in _list(entry["tokens"]))
-    return Solution(tokens, _typed(entry["ended"], bool), _typed(entry["right"], bool))
-
-
-def _typed(value: Any, kind: type[Value]) -> Value:
-    """The value, if it is of exactly this type; else a TypeError."""
-    if type(value) is not kind:
-        raise TypeError
-    return value
-
-
-def _list(value: Any) -> list[Any]:
-    return _typed(value, list)
+def _parse_questions(path: Path, lines: Sequence[bytes]) -> Iterator[QuestionRollouts]:
+    for number, line in enumerate(lines, 2):
+        try:
+            yield _QUESTION.validate_json(line, strict=True)
+        except ValidationError:
+            raise RequestError(f"{path}: line {number}: not a question with its solutions") from None
 
 
 @dataclass(frozen=True)
@@ -293,7 +240,7 @@ def read_rollout_rows(path: Path, held_out: int, seed: int) -> RolloutRows:
     rollouts = read_rollouts(path, {"system": None})  # as questions are trained with
     questions = [question for question in rollouts.questions if question.sometimes_right]
     training, held = split_rows(questions, held_out, seed, unit="questions that are sometimes right")
-    return RolloutRows(_right_rows(training), _right_rows(held), bool(rollouts.identity.get("calculator")))
+    return RolloutRows(_right_rows(training), _right_rows(held), rollouts.calculator)
 
 
 @dataclass(frozen=True)
@@ -344,8 +291,7 @@ def read_advantage_rows(path: Path, adapter: Path | None = None) -> AdvantageRow
             f"{path}: {mixed} questions have right and wrong solutions; at least {PASSAGES_MIN} are needed"
         )
     asked = sum(len(solutions) > 1 for solutions in sampled.values())
-    calculator = bool(rollouts.identity.get("calculator"))
-    return AdvantageRows(rows, asked, calculator, adapter, rollouts.sampling.temperature)
+    return AdvantageRows(rows, asked, rollouts.calculator, adapter, rollouts.sampling.temperature)
 
 
 def _advantages(question: str, solutions: Sequence[tuple[int, Solution]]) -> list[SampledRow]:

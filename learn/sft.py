@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import ThirteenError
@@ -65,7 +64,6 @@ class HeldOutLoss:
 class SftResult:
     """The outcome of a supervised run."""
 
-    folder: Path
     trained_numbers: int
     rows: int
     tokens: int  # of the training rows over all epochs, prompts included
@@ -118,7 +116,6 @@ def train_sft(
     job.save(adapted)
     checkpoint.path.unlink(missing_ok=True)
     return SftResult(
-        folder=job.out,
         trained_numbers=trained_numbers(model),
         rows=len(examples),
         tokens=job.recipe.epochs * sum(len(example.ids) for example in examples),

@@ -1,15 +1,13 @@
-"""A tiny Llama, loaded and with other chat templates, and the command line, for the tests of training."""
+"""A tiny Llama, loaded and with other chat templates, for the tests of training."""
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from thirteen.learn.base_model import load_base_model
-
-from ..commands import Commands
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +34,3 @@ def templated(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFact
 def dated(templated: Callable[[str], Path]) -> Path:
     """A base whose prompts contain the time, as Llama 3.2's contain the date."""
     return templated("{{ strftime_now('%f') }}")
-
-
-@pytest.fixture(scope="module")
-def thirteen() -> Iterator[Commands]:
-    with Commands() as commands:
-        yield commands

@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from thirteen.convert.adapter.basis import Basis, BasisOrigin
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.errors import OutputError
-from thirteen.learn.job import TrainingJob
+from thirteen.errors import OutputError, ThirteenError
+from thirteen.learn.job import ScoreState, TrainCheckpoint, TrainingJob
 from thirteen.learn.recipe import RECIPES
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -69,27 +68,27 @@ def test_a_saved_adapter_is_on_disk(
     assert {path.stat().st_ino for path in (tmp_path, tmp_path / CONFIG, tmp_path / WEIGHTS)} <= synced
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ({"groups": 2, "group_by": "depth"}, {"groups": 2, "group_by": "kind"}),
-        ({"base_sha256": "0"}, {"base_sha256": "1"}),
-    ],
-)
-def test_a_run_with_another_basis_of_the_same_shape_is_another_run(
-    job: TrainingJob, one: dict[str, Any], other: dict[str, Any]
-) -> None:
-    """Its gradients were taken for those of this run."""
-    common = {"name": "tiny", "base_sha256": "0", "numbers": 8}
-    first, second = (
-        replace(job, basis=Basis(BasisOrigin(**(common | change)), {})) for change in (one, other)
-    )
-    assert len({job.run_id(), first.run_id(), second.run_id()}) == 3
+@pytest.mark.parametrize("content", [b"", b"PK", None])
+def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    import torch
+
+    path = tmp_path / "checkpoint"
+    TrainCheckpoint(path, "one", ScoreState).save(ScoreState(torch.zeros(2, 3)))
+    found = TrainCheckpoint(path, "one", ScoreState).load()
+    assert found and found.scores.shape == (2, 3)
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ThirteenError, match="damaged" if content is not None else "another base"):
+        TrainCheckpoint(path, "other", ScoreState).load()
 
 
-def test_a_run_in_bfloat16_is_another_run(job: TrainingJob) -> None:
-    """Where it resumed on a processor without bfloat16, its result would depend on the time of the change."""
-    assert replace(job, recipe=replace(job.recipe, bf16=True)).run_id() != job.run_id()
+def test_a_run_with_another_basis_or_precision_is_another_run(job: TrainingJob) -> None:
+    """The gradients over a basis of the same shape were taken for those of this run."""
+    origin = BasisOrigin("tiny", "0", numbers=8, groups=2)
+    origins = (origin, replace(origin, group_by="kind"), replace(origin, base_sha256="1"))
+    runs = [job, replace(job, recipe=replace(job.recipe, bf16=True))]
+    runs += [replace(job, basis=Basis(one, {})) for one in origins]
+    assert len({run.run_id() for run in runs}) == 5
 
 
 def test_the_hash_of_a_sharded_base_is_that_of_its_checkpoint(

@@ -1,7 +1,8 @@
 """Rollouts: what the file holds, resumption, and one clear line for each file that cannot be used."""
 
 import json
-from dataclasses import asdict
+import re
+from dataclasses import asdict, replace
 
 import pytest
 from thirteen.errors import RequestError
@@ -10,13 +11,15 @@ from thirteen.learn.rollouts import (
     QuestionRollouts,
     RolloutFile,
     Solution,
+    read_advantage_rows,
+    read_rollout_rows,
     read_rollouts,
 )
-from thirteen.learn.sample_rollouts import sample_rollouts
+from thirteen.learn.sample_rollouts import is_correct, sample_rollouts
 from thirteen.models.rows import TrainingRow
 from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.request import Sampling
+from thirteen.runtime.request import Sampling, StopReason
 
 from ..runtime.conftest import write_gguf
 
@@ -69,10 +72,15 @@ def test_the_tokens_are_those_of_the_answers(tiny, tmp_path):
         sum(len(one["tokens"]) for entry in entries for one in entry["solutions"]) / 20
     )
     with Engine(tiny, threads=1) as engine:
+        answer = replace(engine.answer("1?", max_tokens=4), value="14", stop_reason=StopReason.END)
         for entry in entries:
             assert entry["prompt_tokens"] == len(engine.request(entry["question"]).tokens)
             assert len({tuple(one["tokens"]) for one in entry["solutions"]}) > 1
             assert all(len(one["tokens"]) == 8 for one in entry["solutions"] if not one["ended"])
+    row = TrainingRow("7 + 7?", "", "14.0")
+    assert is_correct(answer, row)
+    for wrong in ({"stop_reason": StopReason.LENGTH}, {"value": None}, {"value": "1"}):
+        assert not is_correct(replace(answer, **wrong), row)
 
 
 def test_a_question_that_does_not_fit_is_an_error(tiny, tmp_path):
@@ -112,26 +120,8 @@ def test_a_complete_file_is_read(tmp_path):
         (0, False),
     ]
     assert found.questions[0].solutions[1] == Solution((0, 1), True, False)
-    assert found.identity["questions"] == 3 and set(COMMON) == set(OURS)
-    assert found.sampling == Sampling(0.7)
-
-
-@pytest.mark.parametrize("temperature", [None, 0, -1, "1", True, float("nan"), float("inf")])
-def test_a_temperature_that_is_none_is_refused(tmp_path, temperature):
-    rollouts = write(tmp_path / "file", "10", temperature=temperature)
-    with pytest.raises(RequestError, match=r"line 1: sampling: (the )?temperature must be"):
-        read_rollouts(rollouts, OURS)
-
-
-def test_sampling_parameters_must_be_there_and_valid(tmp_path):
-    path = write(tmp_path / "file", "10", top_p=1.5)
-    with pytest.raises(
-        RequestError, match=r"line 1: sampling: top_p must be above 0 and at most 1, not 1\.5"
-    ):
-        read_rollouts(path, OURS)
-    path.write_text(path.read_text().replace('"top_p"', '"top_q"'))
-    with pytest.raises(RequestError, match=r"line 1: sampling: 'top_p' is missing"):
-        read_rollouts(path, OURS)
+    assert set(COMMON) == set(OURS)
+    assert (found.sampling, found.calculator) == (Sampling(0.7), False)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +130,15 @@ def test_sampling_parameters_must_be_there_and_valid(tmp_path):
         ({"adapter_sha256": "3"}, "another adapter: adapter_sha256 is '3' in the file, None now"),
         ({"peft_sha256": "4"}, "another adapter: peft_sha256 is '4' in the file, None now"),
         ({"system": "Think."}, "rollouts with another prompt: system is 'Think.' in the file, None now"),
+        ({"top_p": 1.5}, r"line 1: sampling: top_p must be above 0 and at most 1, not 1\.5"),
+        *(
+            ({"temperature": value}, r"line 1: sampling: (the )?temperature must be")
+            for value in (None, 0, -1, "1", True, float("nan"), float("inf"))
+        ),
+        *(
+            ({"questions": value}, "line 1: 'questions' must be an integer, not ")
+            for value in (1.0, True, "1", None)  # 1.0 ended in a TypeError, and true was taken for 1
+        ),
     ],
 )
 def test_rollouts_with_other_settings_are_refused(tmp_path, change, message):
@@ -147,18 +146,16 @@ def test_rollouts_with_other_settings_are_refused(tmp_path, change, message):
         read_rollouts(write(tmp_path / "file", "10", **change), OURS)
 
 
-@pytest.mark.parametrize(
-    ("rights", "message"),
-    [
-        (("00", "00"), "none of its 4 solutions is right"),
-        (("11",), "none of its 2 solutions is wrong"),
-        (("11", "00"), "each of its questions has either right or wrong solutions"),
-    ],
-)
-def test_rollouts_without_a_contrast_are_refused(tmp_path, rights, message):
-    with pytest.raises(
-        RequestError, match=f"{message}: only questions that are sometimes right teach something"
-    ):
+def test_sampling_parameters_must_be_there(tmp_path):
+    path = write(tmp_path / "file", "10")
+    path.write_text(path.read_text().replace('"top_p"', '"top_q"'))
+    with pytest.raises(RequestError, match=r"line 1: sampling: 'top_p' is missing"):
+        read_rollouts(path, OURS)
+
+
+@pytest.mark.parametrize("rights", [("00", "00"), ("11",), ("11", "00")])
+def test_rollouts_without_a_contrast_are_refused(tmp_path, rights):
+    with pytest.raises(RequestError, match="no question has right and wrong solutions"):
         read_rollouts(write(tmp_path / "file", *rights), OURS)
 
 
@@ -183,27 +180,11 @@ def test_files_that_are_cut_off_or_something_else_are_refused(tmp_path):
         read_rollouts(tmp_path / "nothing", OURS)
 
 
-@pytest.mark.parametrize("count", ["1.0", "true", '"1"', "null"])
-def test_a_count_of_questions_that_is_no_integer_is_refused(tmp_path, count):
-    """1.0 ended in a TypeError, and true was taken for 1."""
-    path = write(tmp_path / "file", "10")
-    path.write_text(path.read_text().replace('"questions": 1', f'"questions": {count}'))
-    with pytest.raises(RequestError, match="file: line 1: 'questions' must be an integer, not "):
-        read_rollouts(path, OURS)
-
-
-@pytest.mark.parametrize("old", ['"question": "', '"answer": "'])
-def test_a_lone_surrogate_is_refused(tmp_path, old):
-    path = write(tmp_path / "file", "10")
-    path.write_text(path.read_text().replace(old, old + "\\ud83d"))
-    with pytest.raises(RequestError, match="file: line 2: has a lone surrogate, which is not a character"):
-        read_rollouts(path, OURS)
-
-
 @pytest.mark.parametrize(
     ("old", "new"),
     [
         ('"solutions"', '"solution"'),
+        ('"question 0"', '"\\ud83d"'),  # a lone surrogate
         ('"number": 0', '"number": Infinity'),
         ('"number": 0', '"number": 0.0'),
         ('"question": "question 0"', '"question": 7'),
@@ -223,3 +204,61 @@ def test_a_question_of_other_types_is_refused(tmp_path, old, new):
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(RequestError, match="file: line 2: not a question with its solutions"):
         read_rollouts(path, OURS)
+
+
+def cut_off(path, outcome):
+    """Let the first solution with this outcome end at the limit of tokens."""
+    path.write_text(path.read_text().replace(f'"ended": true, {outcome}', f'"ended": false, {outcome}', 1))
+
+
+def test_right_solutions_weigh_as_much_as_their_advantage(tmp_path):
+    """Of GRPO: with n solutions of which k are right, sqrt((n - k) / k)."""
+    path = write(tmp_path / "file", "110", "1000", "1110", "11", "00")
+    cut_off(path, '"right": true')
+    found = read_rollout_rows(path, 1, seed=3)
+    rows = found.training + found.held_out
+    expected = {(0, 1): 2**-0.5, (1, 0): 3**0.5} | {(2, n): 3**-0.5 for n in range(3)}
+    assert {row.tokens: row.weight for row in rows} == pytest.approx(expected)  # not what was cut off
+    assert not {row.question for row in found.training} & {row.question for row in found.held_out}
+    assert len({row.question for row in found.held_out}) == 1 and not found.calculator
+
+
+def test_a_question_that_was_asked_again_is_in_one_part(tmp_path):
+    path = write(tmp_path / "file", *["10"] * 12)
+    again = re.sub(r"question (\d+)", lambda match: f"question {int(match[1]) // 4}", path.read_text())
+    path.write_text(again)  # three questions, four times each
+    rows = read_rollout_rows(path, 2, seed=3)
+    assert len(rows.held_out) == 2 and rows.training
+    assert not {row.question for row in rows.training} & {row.question for row in rows.held_out}
+
+
+MIXED = ("10", "1000", "1110", "11", "00", *["10"] * 9)
+
+
+def weights_of(path, question):
+    found = read_advantage_rows(path)
+    return found.questions, [row.weight for row in found.rows if row.question == question]
+
+
+def test_advantages_are_the_outcome_less_that_of_the_others(tmp_path):
+    path = write(tmp_path / "file", *MIXED, temperature=0.5)
+    assert weights_of(path, "question 0") == (14, [0.5, -0.5])
+    assert weights_of(path, "question 1")[1] == pytest.approx([1 / 4, -1 / 12, -1 / 12, -1 / 12])
+    found = read_advantage_rows(path)
+    assert len({row.question for row in found.rows}) == 12  # two are always or never right
+    assert (found.temperature, found.calculator, found.adapter) == (0.5, False, None)
+
+
+def test_a_solution_that_was_cut_off_is_wrong_and_has_no_end(tmp_path):
+    """The gradient is that of a right solution within the limit: to end in time is part of it."""
+    path = write(tmp_path / "file", *MIXED)
+    cut_off(path, '"right": false')
+    right, wrong = (row for row in read_advantage_rows(path).rows if row.question == "question 0")
+    assert (right.weight, right.ended, wrong.weight, wrong.ended) == (0.5, True, -0.5, False)
+
+
+def test_a_question_that_was_asked_again_counts_once(tmp_path):
+    """Each time it was a full estimate of the question's gradient."""
+    path = write(tmp_path / "file", *MIXED)
+    path.write_text(path.read_text().replace("question 5", "question 0"))
+    assert weights_of(path, "question 0") == (13, pytest.approx([1 / 6, -1 / 6] * 2))

@@ -75,3 +75,24 @@ def test_the_error_of_a_split_names_the_option(held_out, message):
     rows = [TrainingRow(f"question {n % 2}", f"solution {n}") for n in range(6)]
     with pytest.raises(RequestError, match=message):
         split_rows(rows, held_out, seed=1, option="--checks")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"\n\n", "contains no rows"),
+        (b"{}", "line 1: 'question' must be a non-empty string, not None"),
+        (b'{"question": "q", "solution": "s"}\n{"question": "q"}', "line 2: 'solution' must be"),
+        (b'{"question": "q", "solution": "  "}', "line 1: 'solution' must be"),
+        (b'{"question": 3, "solution": "s"}', "line 1: 'question' must be a non-empty string, not 3"),
+        (b'{"question": "q", "solution": "s", "answer": []}', "line 1: 'answer' must be"),
+        (b"\nnot json", "line 2: not JSON"),
+        (b"[" * 100_000, "line 1: not JSON"),
+        (b"[1]", "line 1: not a JSON object"),
+        (b"\xff\xfe", "line 1: not UTF-8"),
+    ],
+)
+def test_the_error_of_a_bad_row_names_file_and_line(tmp_path, text, message):
+    (path := tmp_path / "rows.jsonl").write_bytes(text)
+    with pytest.raises(RequestError, match=f"^{path}: {message}"):
+        read_rows(path)

@@ -1,0 +1,140 @@
+"""Tokenized rows, and the loss on their answers."""
+
+from dataclasses import replace
+
+import pytest
+from thirteen.convert.pipeline import convert
+from thirteen.errors import CheckpointError
+from thirteen.learn.base_model import attach_adapter, load_base_model
+from thirteen.learn.examples import (
+    Example,
+    batches,
+    encode_example,
+    encode_sampled,
+    held_out_losses,
+    prompt_text,
+    row_losses,
+)
+from thirteen.learn.recipe import RECIPES
+from thirteen.learn.rollouts import SampledRow
+from thirteen.models.rows import TrainingRow
+from thirteen.runtime.engine.output_stream import sampled_mask
+from thirteen.runtime.llama.model import Model
+
+from ..checkpoints import llama, qwen2, save_model
+
+ROWS = [TrainingRow(f"What is {n} and {n}?", f"It is {n}+{n} = {2 * n}.", str(2 * n)) for n in range(2, 8)]
+
+
+def test_the_loss_is_on_the_answer_and_its_end_token_only(loaded):
+    """A loss on the prompt would teach the model to ask questions."""
+    import torch
+
+    model, tokenizer = loaded
+    example = encode_example(tokenizer, ROWS[0])
+    answer = tokenizer.decode(example.ids[example.prompt_tokens :])
+    assert answer == "It is 2+2 = 4.\n#### 4<|im_end|>"
+    assert tokenizer.decode(example.ids).endswith("assistant\n" + answer)
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([example.ids])).logits[0].log_softmax(-1)
+    expected = -sum(logits[i - 1, example.ids[i]] for i in range(example.prompt_tokens, len(example.ids)))
+    assert held_out_losses(model, [example])[0] == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize(("config", "rules"), [(llama, "llama"), (llama, "smollm"), (qwen2, "qwen")])
+def test_the_loss_leaves_out_what_the_runtime_would_insert(tmp_path, config, rules):
+    """A sign of two tokens was two replacement characters, and its result was learned."""
+    folder = save_model(tmp_path / "base", config(), rules=rules)
+    convert(folder, tmp_path / "base.gguf", quantization="F32")
+    model, tokenizer = load_base_model(folder)
+    row = TrainingRow("How many?", "It is 6 ÷ 2 = 3, then 30 ÷<|endoftext|> 6 = 5. 42 * 2 = 85.")
+    plain, example = (encode_example(tokenizer, row, calculator=on) for on in (False, True))
+    learned = tokenizer.decode([example.ids[place] for place in example.loss_places])
+    assert learned.replace(" ", "") == "Itis6÷2=,then30÷<|endoftext|>6=.42*2=85.<|im_end|>"
+    assert example.ids == plain.ids and example.answer_tokens == len(example.loss_places)
+    with Model(tmp_path / "base.gguf", vocabulary_only=True) as vocabulary:
+        mask = sampled_mask(vocabulary, example.ids[example.prompt_tokens : -1])
+    inserted = (place for place, sampled in enumerate(mask, example.prompt_tokens) if not sampled)
+    assert example.inserted == set(inserted)
+    (some,), (all_,) = (held_out_losses(model, [one]) for one in (example, plain))
+    assert 0 < some < all_
+
+
+def test_the_calculator_needs_a_byte_level_tokenizer():
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"▁1": 0}, unk_token="▁1"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, chat_template="{{ 1 }}")
+    with pytest.raises(CheckpointError, match="a byte-level tokenizer, but the base has the token '▁1'"):
+        encode_example(tokenizer, TrainingRow("How many?", "1"), calculator=True)
+
+
+def test_the_loss_of_a_row_does_not_depend_on_its_batch(loaded):
+    """Attention to the padding, or a wrong order of the rows, would change the losses slightly."""
+    model, tokenizer = loaded
+    rows = [TrainingRow("a" * n, "b" * (20 - n)) for n in (9, 1, 17, 4)]
+    examples = [encode_example(tokenizer, row) for row in rows]
+    alone = held_out_losses(model, examples, batch_rows=1)
+    assert held_out_losses(model, examples, batch_rows=4) == pytest.approx(alone, rel=1e-5)
+
+
+def test_bfloat16_gives_nearly_the_same_losses_and_gradient(base):
+    """Also on a processor without it, where PyTorch converts."""
+    import torch
+
+    model, tokenizer = load_base_model(base("llama"))
+    examples = [encode_example(tokenizer, row) for row in ROWS]
+    attach_adapter(model, RECIPES["tinylora"])
+    (numbers,) = (p for p in model.parameters() if p.requires_grad)
+    losses, gradients = [], []
+    for bf16 in (False, True):
+        loss = row_losses(model, examples, bf16=bf16)
+        (gradient,) = torch.autograd.grad(loss.sum(), numbers)
+        assert loss.dtype == gradient.dtype == torch.float32
+        losses.append(loss.tolist())
+        gradients.append(gradient)
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert losses[1] != pytest.approx(losses[0], rel=1e-6)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+def test_batches_have_each_example_once_beside_others_of_its_length():
+    examples = [Example([0] * n, 1) for n in range(2, 100)]
+    cut = batches(examples, 8, seed=3)
+    assert sorted((e for batch in cut for e in batch), key=lambda e: len(e.ids)) == examples
+    assert max(len(batch[-1].ids) - len(batch[0].ids) for batch in cut) < 30
+    assert cut != batches(examples, 8, seed=4)
+
+
+def sampled_row(tokenizer, text="It is 12 + 30 = 42."):
+    """A solution to a question, and the tokens of its prompt."""
+    prompt = tokenizer(prompt_text(tokenizer, "How many?"), add_special_tokens=False).input_ids
+    tokens = tuple(tokenizer(text, add_special_tokens=False).input_ids)
+    return SampledRow("How many?", len(prompt), tokens, 2.0), prompt
+
+
+def test_the_example_of_a_solution_has_the_sampled_tokens(loaded):
+    _, tokenizer = loaded
+    row, prompt = sampled_row(tokenizer)
+    example = encode_sampled(tokenizer, row, calculator=True)
+    assert example.ids == [*prompt, *row.tokens, tokenizer.eos_token_id]
+    assert (example.prompt_tokens, example.weight) == (len(prompt), 2.0)
+    learned = tokenizer.decode([example.ids[place] for place in example.loss_places])
+    assert learned.replace(" ", "") == "Itis12+30=.<|im_end|>"
+    cut_off = encode_sampled(tokenizer, replace(row, ended=False))
+    assert cut_off.ids == [*prompt, *row.tokens]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompt_tokens": 9}, "the prompt of 'How many\\?' has 9 tokens there, [0-9]+ here"),
+        ({"tokens": (5, 10**6)}, "the base has no token 1000000"),
+        ({"tokens": (-1,)}, "the base has no token -1"),
+    ],
+)
+def test_a_solution_of_another_tokenizer_is_refused(loaded, change, message):
+    row, _ = sampled_row(loaded[1])
+    with pytest.raises(CheckpointError, match=f"another chat template or tokenizer than the base: {message}"):
+        encode_sampled(loaded[1], replace(row, **change))

@@ -1,0 +1,195 @@
+"""Training by request: what is refused before anything is written, runs with their cards, and the command."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from thirteen.cli.main import app
+from thirteen.convert.adapter.basis import BasisOrigin, make_basis, read_basis, write_basis
+from thirteen.convert.adapter.tinylora_folder import read_tinylora_numbers
+from thirteen.convert.source.checkpoint import open_checkpoint
+from thirteen.errors import ThirteenError
+from thirteen.workflows.training import TrainingRequest, run_training
+
+from .rollout_files import MIXED, write_rollouts
+
+ROWS = [
+    {"question": f"What is {n} and {n}?", "solution": f"It is {n}+{n} = {2 * n}.", "answer": str(2 * n)}
+    for n in range(2, 14)
+]
+DATA, ROLLOUTS, NPG = {"data": Path("a")}, {"rollouts": Path("a")}, {"method": "npg", "kind": "tinylora"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+@pytest.fixture
+def request_for(base, data, tmp_path) -> Callable[..., TrainingRequest]:
+    """request_for(**options): a request for a tiny Llama and `data`, of which four rows are held out."""
+
+    def make(**options) -> TrainingRequest:
+        rows = {} if "rollouts" in options else {"data": data}
+        common = {"base": str(base("llama")), "output": tmp_path / "out", "threads": 1}
+        held_out = {} if options.get("method") == "npg" else {"held_out": 4}
+        return TrainingRequest(**(common | rows | held_out | options))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give either --data or --rollouts"),
+        (DATA | ROLLOUTS, "give either --data or --rollouts"),
+        (DATA | {"method": "dpo"}, "--method 'dpo': must be one of sft, npg"),
+        (DATA | {"kind": "dora"}, "--kind 'dora': must be one of lora, tinylora"),
+        (DATA | {"numbers": 8}, "--numbers: it is for --kind tinylora"),
+        (DATA | {"basis": Path("b")}, "--basis: it is for --kind tinylora"),
+        (DATA | {"kind": "tinylora", "alpha": 8}, "--alpha: it is for --kind lora"),
+        (DATA | {"kind": "tinylora", "basis": Path("b"), "rank": 2}, "--rank: --basis determines it"),
+        (DATA | {"start": "a"}, "--start: it is for --method npg"),
+        (ROLLOUTS | {"calculator": False}, "--calculator: it is for --data"),
+        (DATA | {"method": "npg"}, "--method npg: it is for --kind tinylora"),
+        (DATA | NPG, "--data: --method npg takes --rollouts"),
+        (ROLLOUTS | NPG | {"max_rows": 5}, "--max-rows: it is not for --method npg"),
+        (ROLLOUTS | NPG | {"kl": float("nan")}, "--kl nan: must be from 0.000001 to 1"),
+        (ROLLOUTS | NPG | {"start": "out"}, "--output out: it is the folder of --start"),
+    ],
+)
+def test_options_without_effect_or_sense_are_refused(options, message):
+    with pytest.raises(ThirteenError, match=message):
+        TrainingRequest(base="a", output=Path("out"), **options).check()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": 0.0}, "--learning-rate 0.0: must be at least"),
+        ({"learning_rate": float("nan")}, "--learning-rate nan: must be"),
+        ({"learning_rate": float("inf")}, "--learning-rate inf: must be at most 1000"),
+        ({"rank": 65}, "--rank 65: must be at most 64"),
+        ({"seed": 1 << 64}, f"--seed {1 << 64}: must be at most 4294967295"),
+        ({"held_out": 0}, "--held-out 0: must be at least 1"),
+        ({"held_out": 12}, "--held-out 12: must be at least 1 and less than the 12 rows"),
+        ({"max_tokens": 3}, "--max-tokens 3: all 8 training rows are longer"),
+    ],
+)
+def test_values_out_of_range_are_refused(request_for, tmp_path, options, message):
+    with pytest.raises(ThirteenError, match=message):
+        run_training(request_for(**options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_base_without_the_adapted_modules_leaves_no_folder(request_for, tmp_path):
+    """PEFT's ValueError ended the command."""
+    from transformers import GPT2Config
+
+    from ..checkpoints import save_model
+
+    config = GPT2Config(vocab_size=272, n_embd=16, n_layer=1, n_head=2, n_positions=256)
+    base = save_model(tmp_path / "gpt2", config, rules="llama")
+    with pytest.raises(ThirteenError, match=r"^PEFT cannot adapt the base: Target modules .* not found"):
+        run_training(request_for(base=str(base)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_of_the_base_is_no_output(request_for, base, tmp_path):
+    """The adapter in it became a part of the base."""
+    folder = shutil.copytree(base("llama"), tmp_path / "base")
+    (folder / "model.gguf").touch()
+    for given in (folder, folder / "model.gguf"):
+        with pytest.raises(ThirteenError, match=f"--output {folder}: it is the folder of the base"):
+            run_training(request_for(base=str(given), output=folder))
+
+
+def test_an_output_that_cannot_be_used_is_refused_before_the_base_is_loaded(request_for, tmp_path):
+    (tmp_path / "README.md").write_text("A project.")
+    for output, message in (
+        (tmp_path, r"README\.md: is not of an adapter, and would be overwritten"),
+        (tmp_path / "README.md" / "out", r"README\.md is a file, not a folder"),
+    ):
+        with pytest.raises(ThirteenError, match=message):
+            run_training(request_for(base="nowhere", output=output))
+
+
+def test_worked_solutions_become_a_lora_with_a_card(request_for, tmp_path):
+    request = request_for(rank=2, learning_rate=0.01, batch_rows=4, max_tokens=200, max_rows=7)
+    for _ in range(2):  # the second replaces the first
+        result = run_training(request, "thirteen train …")
+    assert (result.trained_numbers, result.rows, len(result.validation)) == (4_096, 7, 3)
+    held = result.held_out
+    assert held.loss_after < held.loss_before
+    card = (tmp_path / "out/README.md").read_text()
+    assert f"| before | {held.loss_before:.4f} |" in card and "| learning_rate | 0.01 |" in card
+    assert "thirteen train …" in card and "of rows.jsonl" in card
+    config = json.loads((tmp_path / "out/adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["bias"]) == (2, 16, "none")
+
+
+def test_a_basis_with_groups_is_trained_by_its_file(request_for, base, tmp_path):
+    checkpoint, file = open_checkpoint(base("llama")), tmp_path / "basis.safetensors"
+    write_basis(make_basis(checkpoint, BasisOrigin("tiny", checkpoint.sha256(), numbers=8, groups=2)), file)
+    result = run_training(request_for(kind="tinylora", basis=file, final_line=False, calculator=True))
+    assert result.trained_numbers == 8
+    numbers = read_tinylora_numbers(tmp_path / "out", read_basis(file))
+    assert numbers.shape == (8,) and numbers[:4].any() and numbers[4:].any()
+    card = (tmp_path / "out/README.md").read_text()
+    assert "the answer ends in" not in card and "| numbers | 8 |" in card
+
+
+def test_the_basis_of_another_base_is_refused(request_for, base, tmp_path):
+    checkpoint, file = open_checkpoint(base("qwen2")), tmp_path / "basis.safetensors"
+    write_basis(make_basis(checkpoint, BasisOrigin("other", checkpoint.sha256())), file)
+    with pytest.raises(ThirteenError, match="the basis is of other: its"):
+        run_training(request_for(kind="tinylora", basis=file))
+    assert not (tmp_path / "out").exists()
+
+
+def test_right_rollouts_become_likelier(request_for, loaded, tmp_path):
+    rollouts = write_rollouts(tmp_path / "rollouts.jsonl", loaded[1])
+    options = {"learning_rate": 0.05, "epochs": 8, "held_out": 2}
+    result = run_training(request_for(kind="tinylora", rollouts=rollouts, **options))
+    assert (result.trained_numbers, len(result.held_out.tokens)) == (13, 2)
+    assert result.held_out.loss_after < result.held_out.loss_before
+    card = (tmp_path / "out/README.md").read_text()
+    assert "rollouts.jsonl, right solutions that were sampled" in card and "| final_line | False |" in card
+
+
+@pytest.mark.parametrize(
+    ("method", "file", "message"),
+    [
+        (
+            "sft",
+            {"system": "Think."},
+            "rollouts with another prompt: system is 'Think.' in the file",
+        ),
+        ("sft", {"prompt_tokens": 3}, "another chat template or tokenizer than the base"),
+        ("npg", {}, "6 questions have right and wrong solutions; at least 10 are needed"),
+        ("npg", {"adapter_sha256": "00"}, "rollouts with another adapter"),
+    ],
+)
+def test_rollouts_that_cannot_be_learned_are_refused(request_for, loaded, tmp_path, method, file, message):
+    rollouts = write_rollouts(tmp_path / "file", loaded[1], **file)
+    with pytest.raises(ThirteenError, match=message):
+        run_training(request_for(method=method, kind="tinylora", rollouts=rollouts))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_takes_a_natural_gradient_step(base, loaded, tmp_path, capsys):
+    rollouts = write_rollouts(tmp_path / "rollouts.jsonl", loaded[1], outcomes=MIXED)
+    words = ("train", base("llama"), "--rollouts", rollouts, "--output", tmp_path / "adapter", "--json")
+    flags = ("--method", "npg", "--kind", "tinylora", "--threads", 1)
+    app([*map(str, (*words, *flags))], standalone_mode=False)
+    facts = json.loads(capsys.readouterr().out)
+    keys = ["output", "trained_numbers", "questions", "solutions", "seconds", "damping", "gain"]
+    assert list(facts) == keys and facts["trained_numbers"] == 13 and facts["questions"] == 14
+    assert facts["gain"]["low"] <= facts["gain"]["value"] <= facts["gain"]["high"]
+    card = (tmp_path / "adapter/README.md").read_text()
+    assert "one step of the natural policy gradient, on" in card and "14 questions were asked" in card
+    assert "It starts from the base." in card
