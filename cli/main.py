@@ -27,7 +27,7 @@ from . import (
     serve,
     web,
 )
-from .adapters import adapter, rollouts, train, tune
+from .adapters import adapter, rollouts, train
 from .bench import commands as bench
 from .console import err, printable
 from .conversion import convert, importance, merge, plan, vocabulary
@@ -51,7 +51,7 @@ app = typer.Typer(
 )
 _PANELS = {
     "Answer": (chat, ask, batch, serve, mcp, web),
-    "Make": (convert, merge, plan, importance, vocabulary, train, tune, rollouts, adapter),
+    "Make": (convert, merge, plan, importance, vocabulary, train, rollouts, adapter),
     "Measure": (bench,),
     "About": (demo, doctor, inspect, models),
 }

@@ -1,1 +1,1 @@
-"""Gradient training of adapters with PEFT and trl: supervised fine-tuning, GRPO, distillation."""
+"""Adapters from questions: rollouts, supervised training, and the natural policy gradient."""

@@ -8,11 +8,8 @@ from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..convert.adapter.basis import TARGET_MODULES
 from ..convert.adapter.delta import CONFIG_FILE
-from ..convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code
 from ..errors import OutputError
 from ..files.atomic_write import atomic_write
 
@@ -20,7 +17,6 @@ if TYPE_CHECKING:
     from .job import TrainingJob
     from .npg import NpgResult
     from .sft import SftResult
-    from .tune import TuneJob, TuneResult
 
 _CARD = "README.md"
 _KINDS = {"lora": "LoRA", "tinylora": "TinyLoRA"}
@@ -58,50 +54,6 @@ def _front_matter(base_id: str, *tags: str) -> str:
 
 def _table(values: Mapping[str, object]) -> str:
     return "\n".join(f"| {key} | {value} |" for key, value in values.items())
-
-
-def tune_card(job: "TuneJob", result: "TuneResult", command: str, data: str) -> str:
-    """The card of an adapter tuned by forward passes."""
-    held, change = result.held_out, result.held_out.difference
-    low, high = 100 * change.low, 100 * change.high  # percentage points
-    before, after = held.accuracy
-    numbers = result.best.numbers.astype(np.float32)
-    origin, model = job.basis.origin, job.model.name
-    code = encode_short_code(ShortCode(origin.name, basis_fingerprint(origin.id), numbers))
-    return f"""{_front_matter(job.base_id, "tinylora")}# {job.out.name}
-A TinyLoRA adapter of {len(numbers)} numbers over {job.base_id}.
-All modules of {", ".join(TARGET_MODULES)} share them.
-As a code, exact: `{code}`
-
-## How it was made
-By forward passes of the quantized model {model} only, without gradients: CMA-ES over the numbers, each
-candidate a run-time adapter.
-
-```
-{command}
-```
-
-| spent | |
-| --- | --- |
-| generations | {result.search.generation}, with {result.search.restarts} restarts |
-| questions put to candidates | {result.questions:,} of {data} |
-| time | {result.seconds / 60:.0f} minutes, {result.model_share:.2f} of it in the model |
-| first step | {result.search.settings.sigma:.2g} |
-| chosen after generation | {result.best.generation} |
-
-Basis: {origin.id}, of weights with SHA-256 {origin.base_sha256}.
-
-## What it changed
-On {len(held.before)} held-out questions, which nothing was chosen on, answered by the same quantized model:
-
-| | right |
-| --- | --- |
-| before | {before:.1%} ({sum(held.before)}) |
-| after | {after:.1%} ({sum(held.after)}) |
-| gained, lost | {held.gained}, {held.lost} |
-| difference | {100 * (after - before):+.1f} points |
-| its 95 % interval, by Newcombe | {low:+.1f} to {high:+.1f} points |
-"""
 
 
 def sft_card(job: "TrainingJob", result: "SftResult", command: str, data: str) -> str:

@@ -10,6 +10,8 @@ from ..convert.adapter.export import exported_from
 from ..errors import RequestError
 from ..files.progress import Progress, no_progress
 from ..models.rows import TrainingRow
+from ..runtime.answer import Answer
+from ..runtime.arithmetic.final_answer import format_number, parse_number
 from ..runtime.batch.reproducible_batches import (
     BatchExecutor,
     BatchJob,
@@ -19,7 +21,6 @@ from ..runtime.batch.reproducible_batches import (
 )
 from ..runtime.request import StopReason
 from ..runtime.versions import answer_versions
-from .objective import is_correct
 from .rollouts import ROLLOUTS, QuestionRollouts, RolloutFile, Solution
 
 
@@ -103,6 +104,13 @@ def rollout_identity(job: BatchJob, rows: Sequence[TrainingRow]) -> dict[str, ob
         **({"peft_sha256": exported_from(job.adapter)} if job.adapter else {}),
         **answer_versions(),
     }
+
+
+def is_correct(answer: Answer, row: TrainingRow) -> bool:
+    """Whether an answer ended before the token limit, with the row's final answer."""
+    expected = parse_number(row.answer)
+    ended = answer.stop_reason is not StopReason.LENGTH
+    return ended and expected is not None and answer.value == format_number(expected)
 
 
 def _question(result: BatchResult, row: TrainingRow) -> QuestionRollouts:

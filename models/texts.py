@@ -18,6 +18,11 @@ def calibration_texts() -> Path:
     return _FOLDER / "calibration.jsonl"
 
 
+def held_out_sums() -> Path:
+    """Path of 48 one-step word problems by lab/sums.py, on which no shipped adapter was trained."""
+    return _FOLDER / "sums.jsonl"
+
+
 def held_out_texts() -> Path:
     """The held-out set: the same kinds of text, about 5,000 tokens, disjoint from the calibration set."""
     return _FOLDER / "held_out.jsonl"

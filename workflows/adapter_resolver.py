@@ -218,13 +218,6 @@ def base_file(name: str) -> Path:
     return embedded() if name == catalogue().embedded.base else fetch(name, kind="base")
 
 
-def check_same_base(model: Path, basis: Basis) -> None:
-    """Raise AdapterError if a GGUF was made from another base than the basis, as far as is known."""
-    name = catalogue_name(str(model))
-    if name is not None and name != basis.origin.name:
-        raise AdapterError(f"{model.name} was made from {name}, but the basis is of {basis.origin.name}")
-
-
 def catalogue_name(base: str) -> str | None:
     """Find the catalogue name of a base: a name, a hub id or a GGUF made from it; None if unknown.
 

@@ -17,10 +17,10 @@ from ..convert.adapter.adapter import load_adapter
 from ..convert.vocabulary.vocabulary_metadata import read_vocabulary
 from ..files.gguf.header import read_header
 from ..files.progress import Progress, no_progress
-from ..learn.objective import is_correct
-from ..learn.synthetic_sums import draw_sums
+from ..learn.sample_rollouts import is_correct
 from ..models.catalogue import adapter_folder
-from ..models.rows import TrainingRow
+from ..models.rows import TrainingRow, read_rows
+from ..models.texts import held_out_sums
 from ..runtime.answer import Answer
 from ..runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 from ..runtime.engine.engine import Engine
@@ -29,10 +29,9 @@ from ..stats.paired_ratio import ROUNDS_MIN
 from .default_model import ADAPTER, NAME, TYPE, default_model
 
 QUESTION = "If I have 3 apples and buy 4 more, how many apples do I have?"
-MAX_TOKENS = 32  # the limit that the adapter was tuned for
+MAX_TOKENS = 32  # the limit that the adapter was trained for
 TRIMMED_TOKENS = 24_576  # of 49,152
-SUMS = 48  # held-out one-step word problems
-_SEED = 1
+SUMS = 48  # one-step word problems
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def time_demo(
     settings = GenerationSettings(max_tokens=MAX_TOKENS)
     threads = default_threads()
     loaders = [BatchJob(model, None, settings, threads).load_engine for model in models]
-    questions = [row.question for row in _draw_sums()]
+    questions = [row.question for row in _read_sums()]
     times = time_answers(loaders, questions[:TIMED], settings, progress, find_energy_meter())
     return summarize_times(times, [one.sums for one in answers], questions)
 
@@ -194,7 +193,7 @@ def _trimmed_text(report: DemoReport) -> str:
 
 def ask_demo(model: Path) -> DemoAnswers:
     """Ask a model the question and the sums."""
-    rows = _draw_sums()
+    rows = _read_sums()
     with Engine(model, context=512, slots=8) as engine:
         answer = engine.answer(QUESTION, max_tokens=MAX_TOKENS)
         answers = engine.answers([row.question for row in rows], max_tokens=MAX_TOKENS)
@@ -205,8 +204,8 @@ def ask_demo(model: Path) -> DemoAnswers:
     return DemoAnswers(answer, sum(one.right for one in sums), sums)
 
 
-def _draw_sums() -> list[TrainingRow]:
-    return draw_sums(SUMS, _SEED, held_out=True)
+def _read_sums() -> list[TrainingRow]:
+    return read_rows(held_out_sums(), ("answer",))[:SUMS]
 
 
 def _home(path: str) -> str:

@@ -49,7 +49,6 @@ _INSTRUCTION_SETS = (
 _EXTRAS = {
     "peft": "unusual adapters",
     "train": "thirteen train",
-    "tune": "thirteen tune",
     "data": "the question sets gsm8k and asdiv",
     "ray": "clusters",
     "mcp": "thirteen mcp",

@@ -98,10 +98,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 ADAPTER = "smollm2-135m-sums-13"
 TRAIN = shlex.split("--epochs 1 --batch-rows 8 --max-tokens 64 --held-out 4 --threads 1")
-TUNE = shlex.split(
-    "--questions 4 --checks 4 --held-out 4 --population 4 --generations 1 --max-tokens 4 --context 128 "
-    "--check-every 1 --sigma 0.5 --threads 1"
-)
 
 
 def test_printed_json_has_the_recorded_keys(base: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +140,6 @@ def test_printed_json_has_the_recorded_keys(base: Any, folder: Path, monkeypatch
             folder / "lora.gguf",
         ),
         "adapter basis": ("adapter", "basis", model, "--name", "tiny", "-o", basis),
-        "tune": ("tune", model, "--data", rows, "-o", folder / "tuned", "--base", tiny, *TUNE),
         "adapter encode": ("adapter", "encode", folder / "numbers", "--basis", basis),
     }
     with Commands() as thirteen:

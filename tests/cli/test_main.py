@@ -68,7 +68,6 @@ def command_lines() -> dict[str, object]:
         "serve owner/tiny",
         "mcp owner/tiny",
         "rollouts owner/tiny --questions {rows} --output {folder}/out.jsonl",
-        "tune owner/tiny --data {rows} --output {folder}/out",
     ],
 )
 def test_a_first_use_converts_with_the_threads_of_the_command(
@@ -163,7 +162,7 @@ def test_a_group_alone_shows_its_help(group: str, thirteen: Commands) -> None:
     assert output_of(thirteen(*group.split())) == output_of(thirteen(*group.split(), "--help"))
 
 
-@pytest.mark.parametrize("name", ["ask", "chat", "batch", "serve"])
+@pytest.mark.parametrize("name", ["ask", "chat", "batch", "serve", "train"])
 def test_the_first_screen_of_options_is_short(name: str, thirteen: Commands) -> None:
     first, advanced = output_of(thirteen(name, "--help")).partition("Options:")[2].split("Advanced:")
     assert len(re.findall(r"^  -", first, re.MULTILINE)) <= 12

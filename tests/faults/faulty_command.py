@@ -15,10 +15,9 @@ from . import fault_points
 
 fault_points.install()
 
-import cma  # noqa: E402, F401 - with the others, loaded once for all children
 import numpy as np  # noqa: E402
 import thirteen.learn.cards  # noqa: E402
-import thirteen.learn.tune  # noqa: E402, F401
+import thirteen.learn.sample_rollouts  # noqa: E402, F401 - loaded once for all children
 from thirteen.cli.main import main as thirteen_main  # noqa: E402
 from thirteen.errors import ThirteenError  # noqa: E402
 from thirteen.runtime.batch import batch_file  # noqa: E402, F401

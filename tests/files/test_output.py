@@ -1,8 +1,6 @@
 """What goes wrong in writing is one line, and needs nothing that comes with an extra."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 from thirteen.errors import OutputError
@@ -22,19 +20,6 @@ def test_only_the_errors_named_are_of_writing(tmp_path):
         raise ValueError("full")
     with pytest.raises(ValueError, match="other"), output_errors(tmp_path):
         raise ValueError("other")
-
-
-def test_tune_writes_without_what_only_train_installs(tmp_path):
-    """Its extra is cma alone: `output_errors` once imported safetensors."""
-    script = (
-        "import sys; from pathlib import Path\n"
-        "sys.modules.update(dict.fromkeys(('safetensors', 'torch', 'transformers', 'peft')))\n"
-        "from thirteen.learn.cards import write_card; from thirteen.files.output import make_folder\n"
-        "import thirteen.learn.tune\n"
-        "out = Path(sys.argv[1]); make_folder(out); write_card(out, 'card')"
-    )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "out")], check=True, cwd=tmp_path)
-    assert (tmp_path / "out" / "README.md").read_text() == "card"
 
 
 def test_the_name_of_a_new_folder_reaches_the_disk(tmp_path, monkeypatch):

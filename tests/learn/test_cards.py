@@ -2,39 +2,17 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from thirteen.convert.adapter.basis import Basis, BasisOrigin
 from thirteen.errors import OutputError
-from thirteen.learn.cards import check_card, sft_card, tune_card
-from thirteen.learn.cma_search import CheckScore, CmaSearch, SearchSettings
+from thirteen.learn.cards import check_card, sft_card
 from thirteen.learn.job import TrainingJob
-from thirteen.learn.objective import Cost
 from thirteen.learn.recipe import RECIPES
 from thirteen.learn.sft import HeldOutLoss, SftResult
-from thirteen.learn.tune import PairedAccuracy, TuneData, TuneJob, TuneResult
-from thirteen.models.rows import TrainingRow
-
-ROWS = [TrainingRow(f"question {n}", "", str(n)) for n in range(6)]
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> TrainingJob:
     return TrainingJob(tmp_path, tmp_path / "adapter", RECIPES["lora"], base_id="tiny")
-
-
-def test_the_card_of_a_search_names_the_file_of_its_questions(tmp_path):
-    job = TuneJob(
-        tmp_path / "model.gguf",
-        Basis(BasisOrigin("tiny", "0"), {}),
-        TuneData(ROWS[:2], ROWS[2:4], ROWS[4:], questions=2),
-        tmp_path / "adapter",
-    )
-    search = CmaSearch(SearchSettings(sigma=0.1), np.zeros(13), CheckScore(0.5, 1, 2))
-    held_out = PairedAccuracy((True, False), (True, True))
-    result = TuneResult(search, search.best, held_out, 60, 30, 96, Cost())
-    card = tune_card(job, result, "thirteen", "rows.jsonl")
-    assert "| questions put to candidates | 96 of rows.jsonl |" in card
 
 
 def test_a_card_replaces_the_card_of_an_adapter_only(tmp_path):
@@ -52,6 +30,6 @@ def test_a_card_replaces_the_card_of_an_adapter_only(tmp_path):
 def test_the_time_of_a_resumed_run_is_that_of_its_last_sitting(job):
     """It read as the time of the whole training."""
     held_out = HeldOutLoss((10, 20), (30.0, 50.0), (20.0, 40.0))
-    supervised = SftResult(job.out, 2048, 8, 900, 12, 90.0, (1.5,), held_out)
+    supervised = SftResult(2048, 8, 900, 12, 90.0, (1.5,), held_out)
     card = sft_card(job, supervised, "thirteen", "rows.jsonl")
     assert "Time: 1.5 minutes, since the last resume" in card and "On 2 questions that it was never" in card

@@ -199,12 +199,17 @@ def test_a_package_that_is_missing_or_too_old_is_wrong(monkeypatch: pytest.Monke
 
 
 def test_a_missing_extra_is_told_but_not_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = ["numpy>=1", 'cma>=4; extra == "tune"', 'thirteen[tune]; extra == "train"', 'x; extra == "train"']
+    lines = [
+        "numpy>=1",
+        'peft>=1; extra == "peft"',
+        'thirteen[peft]; extra == "train"',
+        'x; extra == "train"',
+    ]
     monkeypatch.setattr(doctor, "requires", lambda _: lines)
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "cma" else "1.0")
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "peft" else "1.0")
     found = {finding.name: finding for finding in extra_findings()}
-    assert found["extra tune"].value == "for thirteen tune: missing: cma>=4 (pip install '.[tune]')"
-    assert found["extra train"].value == "for thirteen train: missing: cma>=4 (pip install '.[train]')"
+    assert found["extra peft"].value == "for unusual adapters: missing: peft>=1 (pip install '.[peft]')"
+    assert found["extra train"].value == "for thirteen train: missing: peft>=1 (pip install '.[train]')"
     assert found["extra ray"].value == "for clusters: installed"
     assert not any(finding.problem for finding in found.values())
 

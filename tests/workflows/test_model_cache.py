@@ -61,22 +61,11 @@ def test_the_second_time_needs_no_hub(home):
     assert second.returncode == 0 and "download" not in second.stderr, second
 
 
-@pytest.mark.parametrize("command", ["rollouts", "tune"])
-def test_what_samples_solutions_takes_a_model_by_its_name(home, base, tmp_path, command):
+def test_rollouts_take_a_model_by_its_name(home, tmp_path):
     """It downloaded the checkpoint and failed to load the folder: Is a directory."""
-    rows = tmp_path / "rows.jsonl"
-    row = {"question": "What is 1 + 1?", "solution": "1 + 1 = 2", "answer": "2"}
-    rows.write_text("".join(f"{json.dumps(row | {'question': f'What is {n}?'})}\n" for n in range(12)))
-    options = {
-        "rollouts": ("--questions", rows, "--limit", 1, "--samples", 2, "-o", tmp_path / "out"),
-        "tune": (
-            *("--base", base("llama wide"), "--data", rows, "-o", tmp_path / "out", "--generations", 1),
-            *("--population", 4, "--questions", 4, "--checks", 2, "--held-out", 2, "--sigma", 0.5),
-            *("--context", 128),
-        ),
-    }[command]
-    limits = ("--max-tokens", 4, "--threads", 1)
-    done = run_thirteen(home, "http://127.0.0.1:9", command, "owner/tiny", *options, *limits)
+    (rows := tmp_path / "rows.jsonl").write_text('{"question": "What is 1 + 1?", "answer": "2"}\n')
+    options = ("--questions", rows, "--samples", 2, "-o", tmp_path / "out", "--max-tokens", 4, "--threads", 1)
+    done = run_thirteen(home, "http://127.0.0.1:9", "rollouts", "owner/tiny", *options)
     assert done.returncode == 0, done
 
 

@@ -88,3 +88,17 @@ def test_logits_are_those_of_the_adapter_that_was_swapped_in(tiny, loras):
     with Engine(tiny, adapter=loras["b"], **OPTIONS) as engine:
         expected = engine.logits(tokens)
     assert np.array_equal(after, expected) and not np.array_equal(after, before)
+
+
+def test_a_swap_that_would_mix_adapters_is_refused(tiny, loras):
+    with Engine(tiny, **OPTIONS | {"prefix_bytes": 1 << 20}) as engine:
+        engine.swap("new", loras["a"])  # nothing in the prefix cache is of this name
+        with pytest.raises(RequestError, match=r"swap: 'new' .* must be new"):
+            engine.swap("new", loras["b"])
+    with Engine(tiny, **OPTIONS) as engine:
+        with pytest.raises(RequestError, match="swap: 'base'"):
+            engine.swap("base", loras["a"])
+        handle = engine.submit(Request(PROMPTS[0], 100, ignore_end=True))
+        with pytest.raises(RequestError, match="1 requests are running"):
+            engine.swap("new", loras["a"])
+        handle.abort()
