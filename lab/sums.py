@@ -105,7 +105,7 @@ _OPERATIONS = (
 def draw_sums(count: int, seed: int, *, held_out: bool = False) -> list[TrainingRow]:
     """Draw distinct questions, of the held-out sums or of the others; equal on every machine."""
     found: dict[str, TrainingRow] = {}
-    for row in _generate(random.Random(f"{seed} {held_out}"), held_out):  # noqa: S311
+    for row in _generate(random.Random(f"{seed} {held_out}"), held_out):
         if len(found) == count:
             break
         found.setdefault(row.question, row)

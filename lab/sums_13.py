@@ -125,7 +125,7 @@ def search(candidates: Candidates, generations: int, population: int, questions:
     }
     evolution = cma.CMAEvolutionStrategy(best, SIGMA, options)
     for generation in range(1, generations + 1):
-        rows = random.Random(f"{SEED} {generation - 1}").sample(pool, questions)  # noqa: S311
+        rows = random.Random(f"{SEED} {generation - 1}").sample(pool, questions)
         proposed = [np.asarray(one) for one in evolution.ask()]
         scores = [candidates.score(one, rows) for one in proposed]
         evolution.tell(proposed, [-score for score in scores])

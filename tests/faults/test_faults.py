@@ -303,11 +303,6 @@ def test_a_fault_in_the_prefix_cache_costs_a_warning_and_no_state(
 
 def test_each_kind_of_change_is_a_point(faulty: Callable[[Run], Faulty]) -> None:
     """Otherwise the tests above would prove nothing."""
-<<<<<<< HEAD
-    points = faulty(RUNS["merge"]).points + faulty(RUNS["tune"]).points
+    points = faulty(RUNS["merge"]).points + faulty(RUNS["rollouts"]).points
     changes = {"open", "write", "truncate", "fsync", "replace", "mkdir", "unlink", "rmdir"}
-=======
-    points = faulty(RUNS["merge"]).points[KILL] + faulty(RUNS["rollouts"]).points[KILL]
-    changes = {"open", "write", "truncate", "fsync", "replace", "mkdir", "mmap", "unlink", "rmdir"}
->>>>>>> c564373 (The search without gradients is lab/sums_13.py: the command tune, its options and its extra go)
     assert {point.split()[0] for point in points} == changes
