@@ -26,11 +26,12 @@ MARK = "THIRTEEN_TEST_CLUSTER"  # environment variable that all processes of a c
 
 # A local deployment that tells its address and its folder when it listens.
 DEPLOYMENT = """
-import json, ray, sys
+import json
 from thirteen.cli.main import main
 from thirteen.cluster import deploy
 base_url = deploy.base_url
 def listening(*address):
+    import ray  # it reads its settings when it is imported
     node = ray._private.worker._global_node
     print(json.dumps([node.gcs_address, node.get_session_dir_path()]), flush=True)
     return base_url(*address)

@@ -303,6 +303,8 @@ def test_a_fault_in_the_prefix_cache_costs_a_warning_and_no_state(
 
 def test_each_kind_of_change_is_a_point(faulty: Callable[[Run], Faulty]) -> None:
     """Otherwise the tests above would prove nothing."""
-    points = faulty(RUNS["merge"]).points + faulty(RUNS["rollouts"]).points
+    points = [
+        point for name in ("merge", "rollouts", "importance cache") for point in faulty(RUNS[name]).points
+    ]
     changes = {"open", "write", "truncate", "fsync", "replace", "mkdir", "unlink", "rmdir"}
     assert {point.split()[0] for point in points} == changes
