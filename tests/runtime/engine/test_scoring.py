@@ -51,7 +51,7 @@ def test_log_likelihoods_are_those_of_the_logits(engine, shared):
         assert found == pytest.approx(rows[range(len(after)), after].tolist(), abs=0.05)  # keys in float16
 
 
-@pytest.mark.parametrize("pair", [([], [1]), ([1], []), ([1] * CONTEXT, [1]), ([1], [9999])])
+@pytest.mark.parametrize("pair", [([], [1]), ([1], []), ([1] * CONTEXT, [1] * 2), ([1], [9999])])
 def test_invalid_pairs_are_refused(engine, pair):
     with pytest.raises(RequestError):
         engine.log_likelihoods([pair])
