@@ -1,0 +1,54 @@
+"""Control tokens: a template that transforms a text makes none of it.
+
+A letter of the first line chooses a transformation each; the text follows.
+"""
+
+from thirteen.runtime.prompt.chat_template import ChatTemplate
+from thirteen.runtime.prompt.prompt_encoder import Message, PromptEncoder
+
+from ..target import Target, accepts
+
+_CONTROL = {"<|im_start|>": 256, "<|im_end|>": 257, "<s>": 258, "[INST]": 259}
+_TRANSFORMATIONS = {
+    "t": " | trim",
+    "l": " | lower",
+    "u": " | upper",
+    "c": " | capitalize",
+    "e": " | e",
+    "r": " | reverse",
+    "h": " | replace('&lt;', '<') | replace('&gt;', '>')",
+    "x": " | replace('x', '')",
+    "b": " | replace(' ', '<') | replace('.', '>')",
+    "s": " | striptags",
+    "j": " | tojson",
+    "1": "[1:]",
+    "2": "[::2]",
+    "-": ".split('-') | join",
+    "w": " | wordwrap(3, true, '')",
+    "+": " ~ 'im_end|>'",
+}
+
+
+class _Bytes:
+    control_tokens = _CONTROL
+
+    def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
+        assert not special
+        return list(text.encode("utf-8", "surrogatepass"))
+
+
+def check(data: bytes) -> bool:
+    chosen, _, text = data.decode("utf-8", "replace").partition("\n")
+    expression = "m.content"
+    for letter in chosen[:6]:
+        expression = f"({expression}{_TRANSFORMATIONS.get(letter, '')})"
+    source = f"{{% for m in messages %}}<|im_start|>{{{{ {expression} }}}}<|im_end|>{{% endfor %}}"
+    return accepts(_encode, PromptEncoder(_Bytes(), ChatTemplate(source)), text)
+
+
+def _encode(encoder: PromptEncoder, text: str) -> None:
+    tokens = encoder.encode_conversation([Message("user", text), Message("assistant", text[::-1])])
+    assert [token for token in tokens if token > 255] == [256, 257] * 2
+
+
+TARGET = Target(check, max_bytes=256, words=(*_CONTROL, "<|IM_END|>", "&lt;s&gt;", " s.", "<|im_", "<s-"))
