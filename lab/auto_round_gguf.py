@@ -8,7 +8,7 @@ written to FOLDER, for `python lab/kl_curve.py --file autoround=FILE`. It needs
 `pip install "auto-round>=0.16" "sentencepiece>=0.2" "torch>=2.6" "transformers>=5.20.2"`.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -33,7 +33,7 @@ def write_checkpoint(source: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(path, gguf_file=name).save_pretrained(folder)
 
 
-def main(source: Path, scheme: str, steps: int, folder: Path) -> None:
+def quantize(source: Path, scheme: str, steps: int, folder: Path) -> None:
     """Quantize a model."""
     torch.set_num_threads(physical_cores())
     texts = calibration_chunks(open_checkpoint(source), calibration_texts())
@@ -54,5 +54,15 @@ def main(source: Path, scheme: str, steps: int, folder: Path) -> None:
     print(*folder.rglob("*.gguf"), sep="\n")
 
 
+def main() -> None:
+    """Quantize as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("source", type=Path, metavar="FULL.gguf")
+    parser.add_argument("scheme")
+    parser.add_argument("steps", type=int)
+    parser.add_argument("folder", type=Path)
+    quantize(**vars(parser.parse_args()))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))
+    main()
