@@ -3,6 +3,8 @@
 A letter of the first line chooses a transformation each; the text follows.
 """
 
+from functools import cache
+
 from thirteen.runtime.prompt.chat_template import ChatTemplate
 from thirteen.runtime.prompt.prompt_encoder import Message, PromptEncoder
 
@@ -39,11 +41,16 @@ class _Bytes:
 
 def check(data: bytes) -> bool:
     chosen, _, text = data.decode("utf-8", "replace").partition("\n")
+    return accepts(_encode, _encoder("".join(filter(_TRANSFORMATIONS.get, chosen))[:3]), text)
+
+
+@cache
+def _encoder(chosen: str) -> PromptEncoder:
     expression = "m.content"
-    for letter in chosen[:6]:
-        expression = f"({expression}{_TRANSFORMATIONS.get(letter, '')})"
+    for letter in chosen:
+        expression = f"({expression}{_TRANSFORMATIONS[letter]})"
     source = f"{{% for m in messages %}}<|im_start|>{{{{ {expression} }}}}<|im_end|>{{% endfor %}}"
-    return accepts(_encode, PromptEncoder(_Bytes(), ChatTemplate(source)), text)
+    return PromptEncoder(_Bytes(), ChatTemplate(source))
 
 
 def _encode(encoder: PromptEncoder, text: str) -> None:
