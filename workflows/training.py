@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from ..convert.adapter.basis import Basis
 from ..convert.provenance import provenance_name
@@ -106,7 +107,7 @@ class TrainingRequest:
         Raises:
             ThirteenError: a value is out of range.
         """
-        values = {"bf16": multiplies_bf16()} | (ROLLOUT_DEFAULTS if self.rollouts else {})
+        values: dict[str, Any] = {"bf16": multiplies_bf16()} | (ROLLOUT_DEFAULTS if self.rollouts else {})
         if basis:
             origin = basis.origin
             values |= {"rank": origin.rank, "numbers": origin.numbers, "projection_seed": origin.seed}
