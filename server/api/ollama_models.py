@@ -1,13 +1,12 @@
-"""Bodies of Ollama's API: requests and responses."""
+"""Bodies of Ollama's API: requests and errors."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from .request_fields import JSON_OBJECT, WHOLE, Count, Name, Nullable, Schema, StopTexts, Text, Unsupported
 from .request_models import MESSAGES_MAX, RequestBody, SamplingRequest
-from .response_models import Count as Total
 from .response_models import ResponseBody
 
 
@@ -81,105 +80,6 @@ class ShowRequest(RequestBody):
 
     model: ModelName
     verbose: Unsupported = None
-
-
-class OllamaResponse(ResponseBody):
-    """Fields of both responses that have text; durations are in nanoseconds, and only in the last."""
-
-    model: str
-    created_at: str
-    done: bool
-    done_reason: Literal["stop", "length", "load"] | None = None
-    total_duration: Total | None = None
-    load_duration: Total | None = None
-    prompt_eval_count: Total | None = None
-    prompt_eval_duration: Total | None = None
-    eval_count: Total | None = None
-    eval_duration: Total | None = None
-
-    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
-
-
-class OllamaAnswer(ResponseBody):
-    """The message of an answer, or a part of it."""
-
-    role: Literal["assistant"]
-    content: str
-
-
-class ChatResponse(OllamaResponse):
-    """Response of /api/chat, or a line of it."""
-
-    message: OllamaAnswer
-
-
-class GenerateResponse(OllamaResponse):
-    """Response of /api/generate, or a line of it."""
-
-    response: str
-
-
-class ModelDetails(ResponseBody):
-    """What a model is."""
-
-    parent_model: str
-    format: Literal["gguf"]
-    family: str
-    families: list[str]
-    parameter_size: str
-    quantization_level: str
-
-
-class ListedModel(ResponseBody):
-    """A model of /api/tags."""
-
-    name: str
-    model: str
-    modified_at: str
-    size: Total
-    digest: str
-    details: ModelDetails
-
-
-class LoadedModel(ResponseBody):
-    """A model of /api/ps."""
-
-    name: str
-    model: str
-    size: Total
-    digest: str
-    details: ModelDetails
-    expires_at: str
-    size_vram: Total
-    context_length: Total
-
-
-class TagsResponse(ResponseBody):
-    """Response of /api/tags."""
-
-    models: list[ListedModel]
-
-
-class PsResponse(ResponseBody):
-    """Response of /api/ps."""
-
-    models: list[LoadedModel]
-
-
-class ShowResponse(ResponseBody):
-    """Response of /api/show."""
-
-    modified_at: str
-    template: str
-    details: ModelDetails
-    model_info: dict[str, Any]
-    capabilities: list[Literal["completion"]]
-
-
-class VersionResponse(ResponseBody):
-    """Response of /api/version."""
-
-    version: str
 
 
 class OllamaError(ResponseBody):

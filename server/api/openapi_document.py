@@ -1,34 +1,22 @@
 """The OpenAPI document, made from the table of operations and the models of their bodies."""
 
 import re
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from ..http_errors import ERROR_TYPES
 from ..metrics import PROMETHEUS_TYPE
 from ..request_limits import RequestLimits
+from ..streams import EVENT_STREAM_TYPE
 from .operations import OPERATIONS, Operation
 from .request_body import JSON_TYPE
 from .request_models import limited
-from .response_models import Status
+from .response_models import Status, StreamEvent
 
 _REFERENCE = "#/components/schemas/{model}"
-
-_ERROR_DESCRIPTIONS = {
-    400: "The body is not JSON, or the request cannot be carried out.",
-    401: "The API key is missing or wrong.",
-    403: "The Host header does not name this server.",
-    404: "There is no such model, response or path.",
-    413: "The body is too large.",
-    415: "The content type is not JSON.",
-    422: "A field is unsupported, missing or invalid.",
-    429: "The queue is full; Retry-After gives the seconds to wait.",
-    500: "Internal server error.",
-    503: "The server is shutting down.",
-}
 
 
 def openapi_document(limits: RequestLimits) -> dict[str, Any]:
@@ -39,8 +27,8 @@ def openapi_document(limits: RequestLimits) -> dict[str, Any]:
         models[operation.error] = "serialization"
         if operation.response:
             models[operation.response] = "serialization"
-        if operation.stream:
-            models[operation.stream.model] = "serialization"
+        if operation.stream_type:
+            models[StreamEvent] = "serialization"
         if operation.body:
             models[limited(operation.body, limits)] = "validation"
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation_object(operation)
@@ -89,14 +77,14 @@ def _success_content(operation: Operation) -> dict[str, Any]:
     if operation.response is None:
         return {PROMETHEUS_TYPE: {"schema": {"type": "string"}}}
     content = {JSON_TYPE: {"schema": _reference(operation.response)}}
-    if operation.stream:
-        content[operation.stream.media_type] = {"schema": _reference(operation.stream.model)}
+    if operation.stream_type:
+        part = StreamEvent if operation.stream_type == EVENT_STREAM_TYPE else operation.response
+        content[operation.stream_type] = {"schema": _reference(part)}
     return content
 
 
 def _error_response(status: int, operation: Operation) -> dict[str, Any]:
-    assert status in ERROR_TYPES
     schema: dict[str, Any] = _reference(operation.error)
     if operation.response is Status and status == 503:
         schema = {"anyOf": [_reference(Status), schema]}
-    return {"description": _ERROR_DESCRIPTIONS[status], "content": {JSON_TYPE: {"schema": schema}}}
+    return {"description": HTTPStatus(status).phrase, "content": {JSON_TYPE: {"schema": schema}}}

@@ -6,22 +6,13 @@ from functools import partial
 from pydantic import BaseModel
 
 from ..streams import EVENT_STREAM_TYPE, JSON_LINES_TYPE
-from . import ollama_models, request_models, response_models, responses_models
-from .request_models import RequestBody
+from .ollama_models import OllamaChatRequest, OllamaError, OllamaGenerateRequest, ShowRequest
+from .request_models import AnswerRequest, ChatRequest, CheckRequest, CompletionRequest, RequestBody
+from .response_models import AnswerResponse, CheckResult, Error, JsonObject, Status
+from .responses_models import ResponseRequest
 
 BODY_ERRORS = (400, 413, 415, 422)
 ENGINE_ERRORS = (*BODY_ERRORS, 404, 429, 500, 503)
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """How a response is streamed: the media type, and the model of an event or a line."""
-
-    media_type: str
-    model: type[BaseModel]
-
-
-EVENTS = Stream(EVENT_STREAM_TYPE, response_models.StreamEvent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +24,10 @@ class Operation:
         path: path in OpenAPI syntax.
         name: operationId, and the name of the method of the API's endpoints.
         summary: one sentence for the document.
-        response: model of the successful response; None is Prometheus text.
         errors: error statuses, apart from those of the access middleware.
         body: model of the request body, if any.
-        stream: how the response is streamed, if it can be.
+        response: model of the successful response; None is Prometheus text.
+        stream_type: media type of a streamed response, if it can be streamed.
         error: model of an error.
         requires_key: whether it needs an API key if the server has keys.
     """
@@ -45,11 +36,11 @@ class Operation:
     path: str
     name: str
     summary: str
-    response: type[BaseModel] | None
     errors: tuple[int, ...] = ()
     body: type[RequestBody] | None = None
-    stream: Stream | None = None
-    error: type[BaseModel] = response_models.Error
+    response: type[BaseModel] | None = JsonObject
+    stream_type: str | None = None
+    error: type[BaseModel] = Error
     requires_key: bool = True
 
     @property
@@ -60,110 +51,57 @@ class Operation:
 
 _get = partial(Operation, "GET")
 _post = partial(Operation, "POST")
-_generate = partial(_post, errors=ENGINE_ERRORS, stream=EVENTS)
+_public = partial(_get, requires_key=False)
+_generate = partial(_post, errors=ENGINE_ERRORS, stream_type=EVENT_STREAM_TYPE)
+_ollama_get = partial(_get, error=OllamaError)
+_ollama_post = partial(_post, error=OllamaError)
+_ollama_generate = partial(_ollama_post, errors=ENGINE_ERRORS, stream_type=JSON_LINES_TYPE)
+_RESPONSE = "/v1/responses/{response_id}"
 
 OPENAI_OPERATIONS = (
-    _generate(
-        "/v1/chat/completions",
-        "chat",
-        "Answer a conversation.",
-        response_models.ChatCompletion,
-        body=request_models.ChatRequest,
-    ),
-    _generate(
-        "/v1/completions",
-        "completion",
-        "Complete a text.",
-        response_models.Completion,
-        body=request_models.CompletionRequest,
-    ),
-    _get("/v1/models", "models", "List the models.", response_models.ModelList),
-    _get("/v1/models/{model}", "model", "Describe a model.", response_models.Model, (404,)),
+    _generate("/v1/chat/completions", "chat", "Answer a conversation.", body=ChatRequest),
+    _generate("/v1/completions", "completion", "Complete a text.", body=CompletionRequest),
+    _get("/v1/models", "models", "List the models."),
+    _get("/v1/models/{model}", "model", "Describe a model.", (404,)),
 )
-
 RESPONSES_OPERATIONS = (
     _generate(
-        "/v1/responses",
-        "create_response",
-        "Answer a conversation, and keep it for the next turn.",
-        responses_models.ResponseObject,
-        body=responses_models.ResponseRequest,
+        "/v1/responses", "create_response", "Answer a conversation, and store it.", body=ResponseRequest
     ),
-    _get(
-        "/v1/responses/{response_id}",
-        "retrieve_response",
-        "Return a stored response.",
-        responses_models.ResponseObject,
-        (404, 422),
-    ),
-    Operation(
-        "DELETE",
-        "/v1/responses/{response_id}",
-        "delete_response",
-        "Delete a stored response.",
-        responses_models.DeletedResponse,
-        (404,),
-    ),
+    _get(_RESPONSE, "retrieve_response", "Return a stored response.", (404, 422)),
+    Operation("DELETE", _RESPONSE, "delete_response", "Delete a stored response.", (404,)),
 )
-
 ANSWER_OPERATIONS = (
     _generate(
         "/v1/answer",
         "answer",
         "Answer a question, with its final value and its equations checked.",
-        response_models.AnswerResponse,
-        body=request_models.AnswerRequest,
+        body=AnswerRequest,
+        response=AnswerResponse,
     ),
     _post(
         "/v1/check",
         "check",
         "Check an arithmetic claim, without a model.",
-        response_models.CheckResult,
         BODY_ERRORS,
-        request_models.CheckRequest,
+        CheckRequest,
+        CheckResult,
     ),
 )
-
-_ollama_get = partial(_get, error=ollama_models.OllamaError)
-_ollama_generate = partial(_post, errors=ENGINE_ERRORS, error=ollama_models.OllamaError)
 OLLAMA_OPERATIONS = (
-    _ollama_generate(
-        "/api/chat",
-        "ollama_chat",
-        "Answer a conversation.",
-        ollama_models.ChatResponse,
-        body=ollama_models.OllamaChatRequest,
-        stream=Stream(JSON_LINES_TYPE, ollama_models.ChatResponse),
-    ),
-    _ollama_generate(
-        "/api/generate",
-        "ollama_generate",
-        "Answer a question.",
-        ollama_models.GenerateResponse,
-        body=ollama_models.OllamaGenerateRequest,
-        stream=Stream(JSON_LINES_TYPE, ollama_models.GenerateResponse),
-    ),
-    _ollama_get("/api/tags", "ollama_tags", "List the models.", ollama_models.TagsResponse),
-    _post(
-        "/api/show",
-        "ollama_show",
-        "Describe a model.",
-        ollama_models.ShowResponse,
-        (*BODY_ERRORS, 404),
-        ollama_models.ShowRequest,
-        error=ollama_models.OllamaError,
-    ),
-    _ollama_get("/api/ps", "ollama_ps", "List the loaded models: all of them.", ollama_models.PsResponse),
-    _ollama_get("/api/version", "ollama_version", "Version of this server.", ollama_models.VersionResponse),
+    _ollama_generate("/api/chat", "ollama_chat", "Answer a conversation.", body=OllamaChatRequest),
+    _ollama_generate("/api/generate", "ollama_generate", "Answer a question.", body=OllamaGenerateRequest),
+    _ollama_get("/api/tags", "ollama_tags", "List the models."),
+    _ollama_post("/api/show", "ollama_show", "Describe a model.", (*BODY_ERRORS, 404), ShowRequest),
+    _ollama_get("/api/ps", "ollama_ps", "List the loaded models: all of them."),
+    _ollama_get("/api/version", "ollama_version", "Version of this server."),
 )
-
 STATUS_OPERATIONS = (
-    _get("/health", "health", "Check liveness.", response_models.Status, (503,), requires_key=False),
-    _get("/ready", "ready", "Check readiness.", response_models.Status, (503,), requires_key=False),
-    _get("/metrics", "metrics", "Prometheus metrics.", None),
-    _get("/openapi.json", "openapi", "This document.", response_models.JsonObject, requires_key=False),
+    _public("/health", "health", "Check liveness.", (503,), response=Status),
+    _public("/ready", "ready", "Check readiness.", (503,), response=Status),
+    _get("/metrics", "metrics", "Prometheus metrics.", response=None),
+    _public("/openapi.json", "openapi", "This document."),
 )
-
 OPERATIONS = (
     *OPENAI_OPERATIONS,
     *RESPONSES_OPERATIONS,

@@ -1,4 +1,7 @@
-"""Response bodies of the HTTP API, as pydantic models for the OpenAPI document."""
+"""Response bodies of the project's own API, as pydantic models for the OpenAPI document.
+
+Those of OpenAI's and Ollama's API are described by their authors.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -52,113 +55,6 @@ class AnswerResponse(ResponseBody):
         description="Share of the question's letters in a script that the file's vocabulary was trimmed of; "
         "null for a file with its full vocabulary."
     )
-
-
-class PromptTokensDetails(ResponseBody):
-    """Details of the prompt tokens."""
-
-    cached_tokens: Count
-
-
-class CompletionUsage(ResponseBody):
-    """Token counts of both OpenAI endpoints."""
-
-    prompt_tokens: Count
-    completion_tokens: Count
-    total_tokens: Count
-    prompt_tokens_details: PromptTokensDetails
-
-
-class AssistantMessage(ResponseBody):
-    """The message of an answer."""
-
-    role: Literal["assistant"]
-    content: str
-    refusal: None
-
-
-class CalledFunction(ResponseBody):
-    """A function that an answer calls; the arguments are a JSON object, as text."""
-
-    name: str
-    arguments: str
-
-
-class ToolCall(ResponseBody):
-    """A call in an answer."""
-
-    id: str
-    type: Literal["function"]
-    function: CalledFunction
-
-
-class ToolCallMessage(ResponseBody):
-    """The message of an answer that calls functions."""
-
-    role: Literal["assistant"]
-    content: str | None
-    refusal: None
-    tool_calls: list[ToolCall]
-
-
-class Choice(ResponseBody):
-    """An answer of both OpenAI endpoints."""
-
-    index: Count
-    logprobs: dict[str, Any] | None
-    finish_reason: Literal["stop", "length", "tool_calls"]
-
-
-class ChatChoice(Choice):
-    """An answer of /v1/chat/completions."""
-
-    message: AssistantMessage | ToolCallMessage
-
-
-class CompletionChoice(Choice):
-    """An answer of /v1/completions."""
-
-    text: str
-
-
-class OpenAiResponse(ResponseBody):
-    """Fields of both OpenAI endpoints."""
-
-    id: str
-    created: Count
-    model: str
-    system_fingerprint: str
-    usage: CompletionUsage
-
-
-class ChatCompletion(OpenAiResponse):
-    """Response of /v1/chat/completions."""
-
-    object: Literal["chat.completion"]
-    choices: list[ChatChoice]
-
-
-class Completion(OpenAiResponse):
-    """Response of /v1/completions."""
-
-    object: Literal["text_completion"]
-    choices: list[CompletionChoice]
-
-
-class Model(ResponseBody):
-    """Response of /v1/models/{model}."""
-
-    id: str
-    object: Literal["model"]
-    created: Count
-    owned_by: str
-
-
-class ModelList(ResponseBody):
-    """Response of /v1/models."""
-
-    object: Literal["list"]
-    data: list[Model]
 
 
 class StreamEvent(BaseModel):

@@ -1,13 +1,11 @@
-"""Bodies of OpenAI's Responses API: requests, stored responses and their parts."""
+"""Request bodies of OpenAI's Responses API."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from .request_fields import Count, Name, Nullable, Schema, Text, list_or_text
 from .request_models import MESSAGES_MAX, RequestBody, SamplingRequest
-from .response_models import Count as Total
-from .response_models import ResponseBody
 
 
 class InputTextPart(RequestBody):
@@ -77,97 +75,3 @@ class ResponseRequest(SamplingRequest):
     text: Nullable[TextConfig] = TextConfig()
     calculator: Nullable[bool] = Field(True, description="Complete arithmetic with exact results.")
     truncation: Nullable[Literal["disabled"]] = "disabled"
-
-
-class OutputText(ResponseBody):
-    """The text of an answer."""
-
-    type: Literal["output_text"]
-    text: str
-    annotations: list[Any]
-    logprobs: list[Any]
-
-
-class OutputMessage(ResponseBody):
-    """An answer."""
-
-    type: Literal["message"]
-    id: str
-    status: Literal["in_progress", "completed", "incomplete"]
-    role: Literal["assistant"]
-    content: list[OutputText]
-
-
-class InputTokensDetails(ResponseBody):
-    """Details of the input tokens."""
-
-    cached_tokens: Total
-
-
-class OutputTokensDetails(ResponseBody):
-    """Details of the output tokens."""
-
-    reasoning_tokens: Total
-
-
-class ResponseUsage(ResponseBody):
-    """Token counts of a response."""
-
-    input_tokens: Total
-    input_tokens_details: InputTokensDetails
-    output_tokens: Total
-    output_tokens_details: OutputTokensDetails
-    total_tokens: Total
-
-
-class IncompleteDetails(ResponseBody):
-    """Why a response is incomplete."""
-
-    reason: Literal["max_output_tokens"]
-
-
-class ResponseFailure(ResponseBody):
-    """Why a response failed."""
-
-    code: Literal["server_error"]
-    message: str
-
-
-class ResponseText(ResponseBody):
-    """The configuration of the text, as in the request."""
-
-    format: dict[str, Any]
-
-
-class ResponseObject(ResponseBody):
-    """Response of /v1/responses."""
-
-    id: str
-    object: Literal["response"]
-    created_at: Total
-    model: str
-    status: Literal["in_progress", "completed", "incomplete", "failed"]
-    error: ResponseFailure | None
-    incomplete_details: IncompleteDetails | None
-    instructions: str | None
-    max_output_tokens: int | None
-    metadata: dict[str, str]
-    output: list[OutputMessage]
-    parallel_tool_calls: bool
-    previous_response_id: str | None
-    store: bool
-    temperature: float
-    text: ResponseText
-    tool_choice: Literal["none"]
-    tools: list[Any]
-    top_p: float
-    truncation: Literal["disabled"]
-    usage: ResponseUsage | None
-
-
-class DeletedResponse(ResponseBody):
-    """Response of DELETE /v1/responses/{response_id}."""
-
-    id: str
-    object: Literal["response.deleted"]
-    deleted: bool
