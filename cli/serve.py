@@ -66,9 +66,6 @@ def serve(
         int,
         typer.Option(min=0, help="Time for running answers to finish on shutdown.", rich_help_panel=ADVANCED),
     ] = 30,
-    log_prompts: Annotated[
-        bool, typer.Option("--log-prompts", help="Log questions and answers.", rich_help_panel=ADVANCED)
-    ] = False,
     ray: options.Ray = None,
     ray_insecure: options.RayInsecure = False,
     replicas: Annotated[int | None, typer.Option(min=1, help="With --ray: number of engines.")] = None,
@@ -122,14 +119,14 @@ def serve(
         profile=profile, context=context, slots=slots, threads=threads, queue=queue, gpu_layers=layers
     )
     keeping = EngineOptions(adapters=adapters, queue=queue + KEPT_PLACES)
-    config = ReplicaConfig(models, settings, limits, keys, listen.allowed_hosts, listen.origins, log_prompts)
+    config = ReplicaConfig(models, settings, limits, keys, listen.allowed_hosts, listen.origins)
 
     def on_listening(url: str) -> None:
         note(f"serving {', '.join(models)} at {url}")
 
     if ray is None:
         with Engine(path, **settings | keeping) as engine:
-            service = EngineService(engine, models, log_prompts=log_prompts, kept_places=KEPT_PLACES)
+            service = EngineService(engine, models, kept_places=KEPT_PLACES)
             exit_signal = run_server(service, listen, limits, on_listening)
     else:
         size = ClusterSize.from_config(config, replicas or 1, max_replicas)

@@ -29,7 +29,6 @@ class ReplicaConfig:
         keys: accepted API keys; None disables authentication.
         allowed_hosts: accepted names in the Host header; None accepts any.
         origins: origins allowed by CORS; the router's setting.
-        log_prompts: whether prompts and answers are logged.
     """
 
     models: Mapping[str, str]
@@ -38,7 +37,6 @@ class ReplicaConfig:
     keys: ApiKeys | None = None
     allowed_hosts: Sequence[str] | None = None
     origins: Sequence[str] = ()
-    log_prompts: bool = False
 
 
 class Replica:
@@ -62,7 +60,7 @@ class Replica:
         named = dict(zip(adapters, loras, strict=True))
         # The command that deploys has loaded the files on trial.
         self._engine = Engine(model, **{**config.engine, "adapters": named, "untrusted": False})
-        service = EngineService(self._engine, config.models, log_prompts=config.log_prompts)
+        service = EngineService(self._engine, config.models)
         self._application = create_app(
             service,
             config.limits.for_context(self._engine.context),

@@ -1,8 +1,6 @@
 """Service between the HTTP routes and the engine: model names, submission, tracking, drain and abort."""
 
 import asyncio
-import json
-import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -17,15 +15,12 @@ from ..runtime.answer import Answer
 from ..runtime.engine.engine import Engine
 from ..runtime.engine.handle import Handle, Piece
 from ..runtime.engine.majority_vote import MajorityVote
-from ..runtime.prompt.prompt_encoder import Message
 from ..runtime.request import Request, StopReason
 from .fair_turns import FairTurns
 from .http_errors import HttpError
 from .metrics import Metrics
 
 T = TypeVar("T")
-Prompt = Sequence[Message] | Sequence[str | list[int]]  # a conversation, or prompts of text completions
-_log = logging.getLogger(__name__)
 
 
 class Client(NamedTuple):
@@ -50,24 +45,17 @@ class EngineService:
         draining: whether the server is shutting down and rejects new requests.
     """
 
-    def __init__(
-        self, engine: Engine, models: Mapping[str, str], *, log_prompts: bool = False, kept_places: int = 0
-    ) -> None:
+    def __init__(self, engine: Engine, models: Mapping[str, str], *, kept_places: int = 0) -> None:
         """Start without requests.
 
         Args:
             engine: the engine.
             models: see above.
-            log_prompts: whether prompts and answers are logged.
             kept_places: places of the engine's queue for clients that have no other request.
         """
         self.engine, self.models, self.metrics = engine, models, Metrics(engine)
         self._kept_places = kept_places
         self.draining = False
-        self._log_prompts = log_prompts
-        if log_prompts and not _log.handlers:
-            _log.addHandler(logging.StreamHandler())
-            _log.setLevel(logging.INFO)
         self._unfinished: dict[Handle, str] = {}  # with the client's name
         self._preparing: Counter[str] = Counter()  # by client: requests to submit, and prompts to score
         self._turns, self._scoring_turns = FairTurns(), FairTurns()
@@ -187,12 +175,6 @@ class EngineService:
             raise BusyError(
                 f"{taken} of {places} places are taken, {count} more are needed: the queue is full"
             )
-
-    def log_answers(self, prompt: Prompt, answers: Sequence[Answer]) -> None:
-        """Log what was asked, with the answers, if the service was created with `log_prompts`."""
-        if self._log_prompts:
-            asked = [one.template_fields() if isinstance(one, Message) else one for one in prompt]
-            _log.info(json.dumps({"prompt": asked, "answers": [answer.text for answer in answers]}))
 
     def _on_done(self, handle: Handle) -> None:
         self._unfinished.pop(handle, None)

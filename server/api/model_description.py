@@ -12,14 +12,10 @@ from gguf import LlamaFileType
 
 from ...files.gguf.header import Header
 from ...files.hashing import file_sha256
-from ...runtime.engine.engine import Engine
-from ...runtime.llama.memory_estimate import estimate_memory
-from ...runtime.profile import Profile
 
 Json = dict[str, Any]
 
 _VALUE_CHARS_MAX = 1 << 12  # of a metadata value that is told; longer ones are templates and tokenizers
-_TEMPLATE = "tokenizer.chat_template"
 
 
 def timestamp(time_s: float) -> str:
@@ -96,19 +92,4 @@ def _plain(value: object) -> object:
 
 def chat_template(header: Header) -> str:
     """The chat template of a file; "" if there is none."""
-    return str(header.metadata.get(_TEMPLATE, "")).encode("utf-8", "replace").decode()
-
-
-def memory_bytes(engine: Engine) -> tuple[int, int]:
-    """Estimated memory of an engine, and how much of it is the weights of layers on a GPU."""
-    header, profile = engine.model.header, engine.profile
-    estimate = estimate_memory(header, profile)
-    return estimate.total_bytes, int(estimate.weights_bytes * _gpu_share(header, profile))
-
-
-def _gpu_share(header: Header, profile: Profile) -> float:
-    """Share of the layers that a GPU computes; the output matrix counts as one."""
-    if profile.gpu_layers == "all":
-        return 1.0
-    layers: int = header.metadata[f"{header.metadata['general.architecture']}.block_count"] + 1
-    return min(profile.gpu_layers / layers, 1.0)
+    return str(header.metadata.get("tokenizer.chat_template", "")).encode("utf-8", "replace").decode()

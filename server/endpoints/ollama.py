@@ -1,15 +1,16 @@
 """Endpoints of Ollama's API."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from typing import Any
 
 from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ...runtime.engine.handle import Handle
+from ...runtime.llama.memory_estimate import estimate_memory
 from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.request import Request as EngineRequest
 from ..api import model_description, ollama_api
@@ -47,19 +48,7 @@ class OllamaEndpoints(Endpoints):
 
     async def ollama_tags(self, _: Request) -> Response:
         """GET /api/tags."""
-        details = model_description.model_details(self.service.engine.model.header)
-        models = [
-            {
-                "name": name,
-                "model": name,
-                "modified_at": files.modified_at,
-                "size": files.size,
-                "digest": files.digest,
-                "details": details,
-            }
-            for name, files in (await self._model_files()).items()
-        ]
-        return JSONResponse({"models": models})
+        return JSONResponse({"models": await self._described_models()})
 
     async def ollama_show(self, request: Request) -> Response:
         """POST /api/show."""
@@ -77,22 +66,14 @@ class OllamaEndpoints(Endpoints):
     async def ollama_ps(self, _: Request) -> Response:
         """GET /api/ps."""
         engine = self.service.engine
-        details = model_description.model_details(engine.model.header)
-        size, gpu_size = model_description.memory_bytes(engine)
-        models = [
-            {
-                "name": name,
-                "model": name,
-                "size": size,
-                "digest": files.digest,
-                "details": details,
-                "expires_at": _NEVER,
-                "size_vram": gpu_size,
-                "context_length": engine.context,
-            }
-            for name, files in (await self._model_files()).items()
-        ]
-        return JSONResponse({"models": models})
+        total = estimate_memory(engine.model.header, engine.profile).total_bytes
+        loaded = {
+            "size": total,
+            "size_vram": total if engine.profile.gpu_layers == "all" else 0,
+            "context_length": engine.context,
+            "expires_at": _NEVER,
+        }
+        return JSONResponse({"models": [model | loaded for model in await self._described_models()]})
 
     async def ollama_version(self, _: Request) -> Response:
         """GET /api/version."""
@@ -102,6 +83,14 @@ class OllamaEndpoints(Endpoints):
         """Name and engine adapter of a model; ":latest" is what clients add to a name without a tag."""
         known = name in self.service.models
         return self.service.resolve_model(name if known else name.removesuffix(DEFAULT_TAG))
+
+    async def _described_models(self) -> list[dict[str, Any]]:
+        """What lists of the models tell of each."""
+        details = model_description.model_details(self.service.engine.model.header)
+        return [
+            {"name": name, "model": name, **asdict(files), "details": details}
+            for name, files in (await self._model_files()).items()
+        ]
 
     async def _model_files(self) -> dict[str, ModelFiles]:
         """The files of all models, by name."""
@@ -128,15 +117,7 @@ class OllamaEndpoints(Endpoints):
 
         handles = await self._submit(request, 1, prepare)
         if body.stream:
-            return json_lines_stream(self._lines(name, messages, handles[0], content), handles)
+            lines = ollama_api.answer_lines(name, stream_pieces(handles[0]), content)
+            return json_lines_stream((format_line(line) async for line in lines), handles)
         await collect_answers(request, handles)
-        answer = handles[0].answer()
-        self.service.log_answers(messages, [answer])
-        return JSONResponse(ollama_api.answer_json(name, answer, content))
-
-    async def _lines(
-        self, name: str, messages: Sequence[Message], handle: Handle, content: Content
-    ) -> AsyncIterator[str]:
-        async for line in ollama_api.answer_lines(name, stream_pieces(handle), content):
-            yield format_line(line)
-        self.service.log_answers(messages, [handle.answer()])
+        return JSONResponse(ollama_api.answer_json(name, handles[0].answer(), content))

@@ -11,7 +11,6 @@ from starlette.responses import JSONResponse, Response
 
 from ...runtime.answer import Answer
 from ...runtime.engine.handle import Handle, Piece
-from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.request import Request as EngineRequest
 from ..api import openai_api
 from ..api.openai_api import Source
@@ -20,7 +19,7 @@ from ..api.operations import OPENAI_OPERATIONS
 from ..api.prompt_echo import EchoedPrompt, EchoFormatter
 from ..api.request_models import ChatRequest, CompletionRequest
 from ..api.tool_calls import ToolUse, check_tools
-from ..engine_service import Prompt, collect_answers, merge_streams
+from ..engine_service import collect_answers, merge_streams
 from ..http_errors import HttpError
 from ..streams import DONE_EVENT, event_stream, format_event
 from .endpoints import Endpoints, client_of
@@ -45,18 +44,15 @@ class OpenAiEndpoints(Endpoints):
         check_tools(body, takes_tools=engine.takes_tools)
         tools = ToolUse.of(body, engine.chat_template)
 
-        messages: list[Message] = []
-
         def prepare() -> list[EngineRequest]:
-            messages.extend(openai_api.chat_messages(body))
-            prompt = engine.conversation(messages, tools.template_fields())
+            prompt = engine.conversation(openai_api.chat_messages(body), tools.template_fields())
             return openai_api.chat_requests(body, prompt, Source(adapter, client.namespace), tools)
 
         handles = await self._submit(request, body.n, prepare)
         formatter = ResponseFormatter(name, engine.model.token_to_piece, body.n)
         if tools.functions:
             formatter = ToolCallFormatter(name, engine.model.token_to_piece, body.n, tools=tools)
-        return await self._completion_response(request, body, messages, formatter, handles)
+        return await self._completion_response(request, body, formatter, handles)
 
     async def completion(self, request: Request) -> Response:
         """POST /v1/completions."""
@@ -74,7 +70,7 @@ class OpenAiEndpoints(Endpoints):
 
         handles = await self._submit(request, count, prepare)
         formatter = CompletionFormatter(name, self.service.engine.model.token_to_piece, body.n)
-        return await self._completion_response(request, body, body.prompts, formatter, handles)
+        return await self._completion_response(request, body, formatter, handles)
 
     async def models(self, _: Request) -> Response:
         """GET /v1/models."""
@@ -103,9 +99,9 @@ class OpenAiEndpoints(Endpoints):
                 len(prompts) * body.n,
                 lambda: openai_api.completion_requests(body, tokens, source),
             )
-            return await self._completion_response(request, body, body.prompts, formatter, handles)
+            return await self._completion_response(request, body, formatter, handles)
         pieces = [prompt.empty_answer for prompt in prompts for _ in range(body.n)]
-        return await self._whole_response(body.prompts, formatter, pieces)
+        return await _whole_response(formatter, pieces)
 
     async def _echoed_prompts(
         self, request: Request, body: CompletionRequest, source: Source
@@ -138,40 +134,32 @@ class OpenAiEndpoints(Endpoints):
         self,
         request: Request,
         body: ChatRequest | CompletionRequest,
-        prompt: Prompt,
         formatter: ResponseFormatter,
         handles: Sequence[Handle],
     ) -> Response:
         """Response of both endpoints, whole or streamed."""
         if body.stream:
             include_usage = body.stream_options is not None and body.stream_options.include_usage
-            return event_stream(self._chunk_events(prompt, formatter, handles, include_usage), handles)
-        return await self._whole_response(prompt, formatter, await collect_answers(request, handles))
+            return event_stream(_chunk_events(formatter, handles, include_usage), handles)
+        return await _whole_response(formatter, await collect_answers(request, handles))
 
-    async def _whole_response(
-        self, prompt: Prompt, formatter: ResponseFormatter, pieces: Sequence[Piece]
-    ) -> Response:
-        """Response with all answers, each given as one piece."""
-        self.service.log_answers(prompt, [piece.answer for piece in pieces if piece.answer])
-        return await to_thread.run_sync(lambda: JSONResponse(formatter.response(pieces)))
 
-    async def _chunk_events(
-        self,
-        prompt: Prompt,
-        formatter: ResponseFormatter,
-        handles: Sequence[Handle],
-        include_usage: bool,
-    ) -> AsyncIterator[str]:
-        answers: dict[int, Answer] = {}
-        started: set[int] = set()
-        usage = {"usage": None} if include_usage else {}
-        async for index, piece in merge_streams(handles):
-            if piece.answer:
-                answers[index] = piece.answer
-            yield format_event({**formatter.chunk(index, piece, first=index not in started), **usage})
-            started.add(index)
-        ordered = [answers[index] for index in sorted(answers)]
-        if include_usage:
-            yield format_event(formatter.usage_chunk(ordered))
-        yield DONE_EVENT
-        self.service.log_answers(prompt, ordered)
+async def _whole_response(formatter: ResponseFormatter, pieces: Sequence[Piece]) -> Response:
+    """Response with all answers, each given as one piece."""
+    return await to_thread.run_sync(lambda: JSONResponse(formatter.response(pieces)))
+
+
+async def _chunk_events(
+    formatter: ResponseFormatter, handles: Sequence[Handle], include_usage: bool
+) -> AsyncIterator[str]:
+    answers: dict[int, Answer] = {}
+    started: set[int] = set()
+    usage = {"usage": None} if include_usage else {}
+    async for index, piece in merge_streams(handles):
+        if piece.answer:
+            answers[index] = piece.answer
+        yield format_event({**formatter.chunk(index, piece, first=index not in started), **usage})
+        started.add(index)
+    if include_usage:
+        yield format_event(formatter.usage_chunk([answers[index] for index in sorted(answers)]))
+    yield DONE_EVENT

@@ -110,9 +110,7 @@ class ResponsesEndpoints(Endpoints):
             yield format_event(event, event["type"])
 
     def _finish(self, turn: _Turn, answer: Answer, response: Json) -> bytes:
-        """Log a response and keep it, if that is asked for; returns it as JSON."""
-        asked = responses_api.with_instructions(turn.formatter.body, turn.messages)
-        self.service.log_answers(asked, [answer])
+        """Keep a response, if that is asked for; returns it as JSON."""
         body = bytes(JSONResponse(response).body)
         if turn.formatter.body.store:
             messages = [*turn.messages, Message("assistant", answer.text)]
