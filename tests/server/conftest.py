@@ -1,12 +1,14 @@
-"""Fixtures: the models of tests/runtime, and HTTP servers of them."""
+"""Fixtures: the models of tests/runtime, HTTP servers of them, and what a model says."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from thirteen.runtime.engine import dispatcher
 
 from ..runtime.conftest import ending, open_fake_engine, smollm2, tiny, write_tiny
 from .serving import RunningServer, open_engine, serve_engine
+from .tool_model import CONTEXT, ScriptedSampler, write_tool_model
 
 __all__ = ["ending", "open_fake_engine", "smollm2", "tiny", "write_tiny"]
 
@@ -23,3 +25,20 @@ def tiny_server(tiny: Path) -> Iterator[RunningServer]:
     """HTTP server of the tiny model, as model "tiny"."""
     with open_engine(tiny, context=256) as engine, serve_engine(engine, name="tiny") as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def tool_server(
+    tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., Path]
+) -> Iterator[RunningServer]:
+    """HTTP server of the tiny model with a chat template that takes tools, as model "tiny"."""
+    path = write_tool_model(write_tiny, tmp_path_factory.mktemp("tools") / "tiny.gguf", "tagged")
+    with open_engine(path, context=CONTEXT) as engine, serve_engine(engine, name="tiny") as server:
+        yield server
+
+
+@pytest.fixture
+def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """say(text, …): let the model say these texts, one for each answer, the last for all others."""
+    monkeypatch.setattr(dispatcher, "Sampler", ScriptedSampler)
+    return lambda *texts: monkeypatch.setattr(ScriptedSampler, "scripts", [*texts])

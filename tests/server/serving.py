@@ -59,12 +59,11 @@ def serve_engine(
     keys: Iterable[str] | None = None,
     allowed_hosts: Collection[str] | None = None,
     origins: Sequence[str] = (),
-    log_prompts: bool = False,
     kept_places: int = 0,
 ) -> Iterator[RunningServer]:
     """Serve an engine: the base model as `name`, and each adapter as a model under its own name."""
     models = {name: BASE} | {adapter: adapter for adapter in engine.adapters if adapter != BASE}
-    service = EngineService(engine, models, log_prompts=log_prompts, kept_places=kept_places)
+    service = EngineService(engine, models, kept_places=kept_places)
     limits = (limits or RequestLimits()).for_context(engine.context)
     api_keys = None if keys is None else ApiKeys(keys)
     app = create_app(service, limits, keys=api_keys, allowed_hosts=allowed_hosts, origins=origins)

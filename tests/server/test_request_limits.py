@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import logging
 import os
-import random
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -27,13 +25,7 @@ pytestmark = pytest.mark.slow
 
 JSON = {"Content-Type": "application/json"}
 WORK = {"prompt": "a", "max_tokens": 2}
-VALID = {
-    "/v1/chat/completions": {"messages": [{"role": "user", "content": "é"}], "max_tokens": 1, "n": 2},
-    "/v1/completions": {"prompt": "é", "max_tokens": 1, "n": 2},
-    "/v1/answer": {"question": "é", "max_tokens": 1, "votes": 2},
-    "/v1/check": {"claim": "1 + 1 = 2"},
-}
-POSTS = tuple(VALID)
+POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/answer", "/v1/check")
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +47,11 @@ def serving(engine):
 
         yield start
     assert engine.load.running == engine.load.waiting == 0, "leaked a slot"
+
+
+@pytest.fixture
+def client(serving):
+    return serving()
 
 
 @contextmanager
@@ -82,8 +79,7 @@ def error(response, status):
     return body
 
 
-def test_unknown_path_model_or_method_has_openais_error_format(serving):
-    client = serving()
+def test_unknown_path_model_or_method_has_openais_error_format(client):
     assert error(client.get("/v1/nothing"), 404)["code"] == "not_found"
     assert error(client.get("/v1/models/nobody"), 404)["code"] == "model_not_found"
     wrong = client.get("/v1/check")
@@ -91,45 +87,28 @@ def test_unknown_path_model_or_method_has_openais_error_format(serving):
 
 
 @pytest.mark.parametrize("path", POSTS)
-def test_body_must_be_json(serving, path):
-    client = serving()
+def test_body_must_be_json(client, path):
     assert error(client.post(path, content=b"{}", headers={"Content-Type": "text/plain"}), 415)
     assert error(client.post(path, content=b"{}"), 415)
     assert error(client.post(path, content=b"{}", headers=JSON | {"Content-Encoding": "gzip"}), 415)
-    for body in (b"", b"{", b"\xff", b'{"n": NaN}', b"[" * 100_000, b'{"n": 1' + b"0" * 5000 + b"}"):
-        assert error(client.post(path, content=body, headers=JSON), 400), body[:20]
+    assert error(client.post(path, content=b"", headers=JSON), 400)
     assert error(client.post(path, content=b"[]", headers=JSON), 422)
 
 
-@pytest.mark.parametrize("path", POSTS)
-def test_oversized_body_is_413_and_the_client_receives_it(serving, path):
+def test_oversized_body_is_413_and_the_client_receives_it(serving):
     client = serving(limits=RequestLimits(body_bytes=1000))
-    assert "1000" in error(client.post(path, content=b" " * 5_000_000, headers=JSON), 413)["message"]
-    assert error(client.post(path, content=(b" " * 600 for _ in range(3)), headers=JSON), 413)
+    for path in POSTS:
+        assert "1000" in error(client.post(path, content=b" " * 5_000_000, headers=JSON), 413)["message"]
+        assert error(client.post(path, content=(b" " * 600 for _ in range(3)), headers=JSON), 413)
     assert client.post("/v1/check", json={"claim": "1 + 1 = 2"}).json()["verified"]
 
 
-def test_bytes_that_are_not_http_are_400(serving):
-    client, rng = serving(), random.Random(13)
-    for _ in range(100):
-        with connected(client) as connection:
-            connection.sendall(rng.randbytes(200) + b"\r\n\r\n")
-            assert connection.recv(100).startswith(b"HTTP/1.1 400")
-    with connected(client) as connection:
-        connection.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000)
-        assert connection.recv(100).startswith(b"HTTP/1.1 400")
-    assert client.get("/health").json() == {"status": "ok"}
-
-
-@pytest.mark.parametrize(
-    "names", [("Content-Length", "Transfer-Encoding"), ("transfer-encoding", "content-length")]
-)
-def test_a_body_with_two_lengths_is_refused_and_the_connection_closed(serving, names):
+@pytest.mark.parametrize("first", ["Content-Length: 57", "transfer-encoding: chunked"])
+def test_a_body_with_two_lengths_is_refused_and_the_connection_closed(client, first):
     """RFC 9112, 6.1: a proxy may go by the other length, and take the hidden request for the body."""
-    client = serving()
-    values = {"content-length": "57", "transfer-encoding": "chunked"}
-    fields = "".join(f"{name}: {values[name.lower()]}\r\n" for name in names)
-    head = f"POST /v1/check HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{fields}\r\n"
+    second = "Transfer-Encoding: chunked" if first.startswith("C") else "content-length: 57"
+    lines = ["POST /v1/check HTTP/1.1", "Host: localhost", "Content-Type: application/json", first, second]
+    head = "\r\n".join([*lines, "", ""])
     hidden = "0\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with connected(client) as connection:
         connection.sendall((head + hidden).encode())
@@ -140,6 +119,7 @@ def test_a_body_with_two_lengths_is_refused_and_the_connection_closed(serving, n
     assert client.post("/v1/check", json={"claim": "1 + 1 = 2"}).json()["verified"]
 
 
+@pytest.mark.exhaustive  # it takes the time of the limit
 @pytest.mark.parametrize(
     "start", [b"", b"POST /v1/completions HT", request()[:-20]], ids=["nothing", "header", "body"]
 )
@@ -168,6 +148,7 @@ def trickle_until_closed(connection, start):
             return
 
 
+@pytest.mark.exhaustive
 def test_client_that_does_not_read_is_disconnected(serving):
     client, sent = serving(limits=RequestLimits(idle_s=1)), 40
     state = client.running.server.server_state
@@ -183,6 +164,7 @@ def test_client_that_does_not_read_is_disconnected(serving):
         assert not state.connections and state.total_requests < sent
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("stream", [False, True])
 def test_client_that_reads_slowly_receives_the_whole_response(serving, stream):
     """It was disconnected unless it had read nearly everything within the time."""
@@ -203,8 +185,7 @@ def test_client_that_reads_slowly_receives_the_whole_response(serving, stream):
     assert received.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n" if stream else b"}}}"), received[-100:]
 
 
-def test_full_queue_is_429_and_submission_is_all_or_nothing(serving, engine):
-    client = serving()
+def test_full_queue_is_429_and_submission_is_all_or_nothing(client, engine):
     handles = [engine.submit(endless(engine)) for _ in range(3)]
     full = client.post("/v1/completions", json=WORK | {"n": 2})
     assert error(full, 429)["code"] == "rate_limit_exceeded" and int(full.headers["retry-after"]) >= 1
@@ -217,9 +198,8 @@ def test_full_queue_is_429_and_submission_is_all_or_nothing(serving, engine):
     )
 
 
-def test_more_answers_than_places_are_refused_for_good(serving):
+def test_more_answers_than_places_are_refused_for_good(client):
     """An idle server answered 429, "2 requests run and 2 wait", whenever it was asked again."""
-    client = serving()
     refused = error(client.post("/v1/completions", json=WORK | {"n": 5}), 400)
     assert refused["message"] == "5 prompts or answers in one request, at most 4 here"
 
@@ -247,19 +227,6 @@ def test_a_request_that_is_cancelled_while_it_is_prepared_is_aborted(engine):
 
     asyncio.run(cancel())
     assert engine.load.running == 0
-
-
-def test_draining_server_rejects_requests_and_finishes_running_ones(serving, engine):
-    client = serving()
-    assert client.get("/ready").status_code == 200
-    (handle,) = asyncio.run(client.running.service.submit(Client("c", ""), 0, 1, lambda: [endless(engine)]))
-    client.running.server.drain()
-    assert client.get("/ready").status_code == 503 and client.get("/health").status_code == 200
-    for path, body in (("completions", WORK), ("answer", {"question": "a"})):
-        response = client.post(f"/v1/{path}", json=body)
-        assert error(response, 503) and response.headers["retry-after"]
-    assert not handle.done
-    handle.abort()
 
 
 def test_clients_of_aborted_requests_receive_503(serving):
@@ -323,24 +290,6 @@ def test_a_key_file_that_all_can_read_is_warned_of(tmp_path):
     assert ApiKeys.warnings(tmp_path / "missing") == []
 
 
-@pytest.mark.parametrize("nbytes", [17_000, 70_000])
-def test_a_header_above_the_limit_is_refused(serving, nbytes):
-    """The limit held only for a header in several pieces: one of 70 KB in a single piece passed."""
-    client = serving()
-    assert client.get("/health", headers={"x": "a" * 15_000}).status_code == 200
-    for line, headers in ((f"/health?{'a' * nbytes}", {}), ("/health", {"x": "a" * nbytes})):
-        received = _send_raw(client, f"GET {line}", headers)
-        assert received.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 ")), received[:200]
-
-
-def _send_raw(client, line, headers):
-    """The response to a request that is sent in one piece; httpx limits its own."""
-    lines = [f"{line} HTTP/1.1", "Host: localhost", *(f"{key}: {value}" for key, value in headers.items())]
-    with connected(client) as connection:
-        connection.sendall("\r\n".join([*lines, "", ""]).encode())
-        return connection.recv(1 << 16)
-
-
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
 def test_public_address_requires_a_key_or_insecure(host):
     with pytest.raises(RequestError, match="--api-key-file"):
@@ -358,31 +307,23 @@ def test_foreign_host_header_is_403(serving):
         assert client.get("/v1/models", headers={"Host": host}).status_code == 200
 
 
-def test_cors_allows_only_configured_origins(serving):
-    origin = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
-    origin["Access-Control-Request-Headers"] = "authorization,content-type"
-    foreign = origin | {"Origin": "https://evil.example"}
-    header = "access-control-allow-origin"
-    closed, allowing = serving(), serving(origins=["https://app.example"], keys=["k"])
-    assert header not in closed.options("/v1/answer", headers=origin).headers
-    assert header not in closed.get("/v1/models", headers=origin).headers
-    preflight = allowing.options("/v1/answer", headers=origin)
-    assert preflight.status_code == 200 and preflight.headers[header] == "https://app.example"
-    unauthorized = allowing.get("/v1/models", headers=origin)
-    assert unauthorized.headers[header] == "https://app.example", "the page can read errors too"
-    assert header not in allowing.options("/v1/answer", headers=foreign).headers
-
-
-def test_cors_allows_what_browsers_ask_for_openais_client(serving):
+def test_cors_allows_configured_origins_what_openais_client_asks_for(serving):
     """It sends headers of its own, and some browsers ask before a page reaches a private network."""
+    header = "access-control-allow-origin"
     asked = {
         "Origin": "https://app.example",
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization,content-type,x-stainless-lang,x-stainless-os",
         "Access-Control-Request-Private-Network": "true",
     }
-    preflight = serving(origins=["https://app.example"]).options("/v1/chat/completions", headers=asked)
-    assert preflight.status_code == 200
+    closed, allowing = serving(), serving(origins=["https://app.example"], keys=["k"])
+    assert header not in closed.options("/v1/chat/completions", headers=asked).headers
+    foreign = asked | {"Origin": "https://evil.example"}
+    assert header not in allowing.options("/v1/chat/completions", headers=foreign).headers
+    unauthorized = allowing.get("/v1/models", headers=asked)
+    assert unauthorized.headers[header] == asked["Origin"], "the page can read errors too"
+    preflight = allowing.options("/v1/chat/completions", headers=asked)
+    assert preflight.status_code == 200 and preflight.headers[header] == asked["Origin"]
     allowed = preflight.headers["access-control-allow-headers"]
     assert allowed == asked["Access-Control-Request-Headers"]
     assert preflight.headers["access-control-allow-private-network"] == "true"
@@ -414,45 +355,7 @@ def test_a_port_in_use_is_refused():
             bind_socket("127.0.0.1", port)
 
 
-def test_prompts_are_logged_only_on_request(serving, caplog):
-    """What was logged of a conversation differed between the endpoints."""
-    system, question = [{"role": role, "content": role[0]} for role in ("system", "user")]
-    earlier = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]
-    asked = {"question": "u", "system": "s", "turns": [{"question": "1", "answer": "2"}]}
-    chat = [system, *earlier, question]
-    short = {"max_tokens": 2}
-    requests = [
-        ("/v1/completions", WORK, ["a"]),
-        ("/v1/completions", {"prompt": "a", "max_tokens": 0, "echo": True}, ["a"]),
-        ("/v1/chat/completions", {"messages": chat} | short, chat),
-        ("/v1/answer", asked | short, chat),
-        ("/v1/answer", asked | short | {"stream": True}, chat),
-        ("/v1/answer", asked | short | {"votes": 2}, chat),
-        ("/v1/responses", {"input": chat[1:], "instructions": "s", "max_output_tokens": 2}, chat),
-        ("/api/chat", {"messages": chat, "model": "tiny", "options": {"num_predict": 2}}, chat),
-        (
-            "/api/generate",
-            {"prompt": "u", "system": "s", "model": "tiny", "options": {"num_predict": 2}},
-            [system, question],
-        ),
-    ]
-
-    def logged(client):
-        caplog.clear()
-        with caplog.at_level(logging.INFO, EngineService.__module__):
-            for path, body, _ in requests:
-                assert client.post(path, json=body).status_code == 200
-        messages = [
-            record.getMessage() for record in caplog.records if record.name == EngineService.__module__
-        ]
-        return [json.loads(message)["prompt"] for message in messages]
-
-    assert logged(serving()) == []
-    assert logged(serving(log_prompts=True)) == [prompt for *_, prompt in requests]
-
-
-def test_metrics(serving):
-    client = serving()
+def test_metrics(client):
     assert client.post("/v1/completions", json=WORK | {"temperature": 1, "seed": 4}).status_code == 200
     assert client.post("/v1/completions", json={"prompt": 1}).status_code == 422
     assert client.get("/secret/path").status_code == 404
@@ -461,15 +364,9 @@ def test_metrics(serving):
     assert metrics['thirteen_requests_total{path="/v1/completions",status="200"}'] == "1.0"
     assert metrics['thirteen_requests_total{path="/v1/completions",status="422"}'] == "1.0"
     assert metrics['thirteen_requests_total{path="other",status="404"}'] == "1.0" and "secret" not in text
-    assert (
-        metrics["thirteen_completion_tokens_total"] == "2.0"
-        and metrics["thirteen_prompt_tokens_total"] == "2.0"
-    )
-    assert (
-        metrics["thirteen_first_token_seconds_count"] == "1.0"
-        and metrics["thirteen_token_seconds_count"] == "1.0"
-    )
-    assert metrics["thirteen_slots"] == "2.0" and metrics["thirteen_queue"] == "0.0"
+    expected = {"completion_tokens_total": 2, "prompt_tokens_total": 2, "first_token_seconds_count": 1}
+    expected |= {"token_seconds_count": 1, "slots": 2, "queue": 0}
+    assert {name: float(metrics[f"thirteen_{name}"]) for name in expected} == expected
     assert float(metrics["process_resident_memory_bytes"]) > 1e7
 
 

@@ -164,12 +164,7 @@ def test_check_claim(http, claim, value, verified):
         ("answer", {"question": "x", "votes": 17}, 422, "votes"),
         ("answer", {"question": "x", "temperature": 1}, 422, "temperature"),
         ("answer", {"question": "x", "model": "y"}, 404, "model"),
-        ("answer", {"question": "x", "max_tokens": 1.5}, 422, "max_tokens"),
-        ("answer", {"question": "\ud800"}, 422, "question"),
-        ("answer", {"question": "x", "\ud800": 1}, 422, "?"),
-        ("answer", [], 422, None),
         ("check", {"claim": "1" * 4097}, 422, "claim"),
-        ("check", {"claim": 1}, 422, "claim"),
     ],
 )
 def test_error_names_the_invalid_field(http, path, body, status, param):

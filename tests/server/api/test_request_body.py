@@ -18,20 +18,16 @@ def post(server, path, body):
     ("fields", "message"),
     [
         ({"n": True}, "n must be a valid integer"),
-        ({"n": "1"}, "n must be a valid integer"),
         ({"n": 1.5}, "n must be a valid integer"),
         ({"n": float("inf")}, "n must be a valid integer"),
         ({"n": 10**4000}, "n must be less than or equal to 16"),
         ({"max_tokens": 1e300}, "max_tokens must be less than or equal to 256"),
-        ({"temperature": "1"}, "temperature must be a valid number"),
         ({"temperature": False}, "temperature must be a valid number"),
         ({"temperature": 10**400}, "temperature must be a valid number"),
         ({"top_p": float("inf")}, "top_p must be a finite number"),
-        ({"stream": 1}, "stream must be a valid boolean"),
         ({"stream": "true"}, "stream must be a valid boolean"),
         ({"stream_options": []}, "stream_options must be an object"),
         ({"stop": {}}, "stop must be a string or a list of strings"),
-        ({"stop": ""}, "stop must have at least 1 character"),
         ({"stop": ["a", ""]}, "stop[1] must have at least 1 character"),
         ({"stop": ["a"] * 17}, "stop must have at most 16 items, not 17"),
         ({"prompt": ["a", 1]}, "prompt[1] must be a valid string"),
@@ -42,6 +38,11 @@ def post(server, path, body):
         ({"stream_options": {"a": 1}}, "stream_options.a is not supported"),
         ({"stream_options": {"\udfff": 1}}, "stream_options.? is not supported"),
         ({"": 1}, '"" is not supported'),
+        ({"n": 0}, "n must be greater than or equal to 1"),
+        ({"top_p": 0}, "top_p must be greater than 0"),
+        ({"seed": -1}, "seed must be greater than or equal to 0"),
+        ({"max_tokens": 257}, "max_tokens must be less than or equal to 256"),
+        ({"presence_penalty": 0.5}, "presence_penalty must be less than or equal to 0"),
     ],
 )
 def test_completion(tiny_server, fields, message):
@@ -128,16 +129,10 @@ def test_message(tiny_server, message, param):
     assert (response.status_code, response.json()["error"]["param"]) == (422, param)
 
 
-def test_a_message_needs_content(tiny_server):
-    """Only calls of tools can stand in its place; see test_tools_api.py."""
-    response = post(tiny_server, CHAT, {"messages": [{"role": "user"}]})
-    assert (response.status_code, response.json()["error"]["param"]) == (400, "messages[0].content")
-
-
 def test_null_is_the_default_and_whole_numbers_are_integers(tiny_server):
     fields = dict.fromkeys(
         ["model", "stop", "top_k", "top_p", "seed", "calculator", "stream", "n", "logprobs"]
-    )
+    ) | {"presence_penalty": 0, "frequency_penalty": 0.0}
     response = post(tiny_server, COMPLETION, {"prompt": "a", "max_tokens": 2.0, **fields})
     assert response.status_code == 200 and response.json()["usage"]["completion_tokens"] <= 2
 
@@ -155,12 +150,6 @@ def test_unknown_fields_that_are_empty_are_ignored(tiny_server, value):
 def test_unknown_fields_that_say_something_are_refused(tiny_server, value):
     response = post(tiny_server, COMPLETION, {"prompt": "a", "user": None, "store": value})
     assert (response.status_code, response.json()["error"]["param"]) == (422, "store")
-
-
-def test_last_of_duplicate_names_counts(tiny_server):
-    with tiny_server.http() as http:
-        content = b'{"prompt": 1, "prompt": "a", "max_tokens": 1}'
-        assert http.post(COMPLETION, content=content, headers=HEADERS).status_code == 200
 
 
 @pytest.mark.parametrize(

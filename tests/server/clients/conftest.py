@@ -1,17 +1,11 @@
-"""Fixtures of the tests with clients: no other machine is reached, and a model calls functions."""
+"""Fixture of the tests with clients: no other machine is reached."""
 
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from thirteen.runtime.engine import dispatcher
-
-from ..serving import RunningServer, open_engine, serve_engine
-from ..tool_model import CONTEXT, ScriptedSampler, write_tool_model
 
 OFFLINE = {
     "DO_NOT_TRACK": "1",
@@ -48,21 +42,3 @@ def offline() -> Iterator[None]:
         patch.setattr(socket.socket, "connect", connect_locally)
         yield
     assert attempts == []
-
-
-@pytest.fixture(scope="module")
-def tool_server(
-    tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., Path]
-) -> Iterator[RunningServer]:
-    """HTTP server of the tiny model with a chat template that takes tools, as model "tiny"."""
-    path = write_tool_model(write_tiny, tmp_path_factory.mktemp("tools") / "tiny.gguf", "tagged")
-    with ExitStack() as stack:
-        engine = stack.enter_context(open_engine(path, context=CONTEXT))
-        yield stack.enter_context(serve_engine(engine, name="tiny"))
-
-
-@pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """say(text, …): let the model say these texts, one for each answer, the last for all others."""
-    monkeypatch.setattr(dispatcher, "Sampler", ScriptedSampler)
-    return lambda *texts: monkeypatch.setattr(ScriptedSampler, "scripts", [*texts])

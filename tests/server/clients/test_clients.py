@@ -1,0 +1,193 @@
+"""Other programs' clients get the text, the schemas and the calls that OpenAI's own client gets."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+
+import jsonschema
+import pytest
+
+from ..serving import TIMEOUT_S
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of pydantic, in these clients
+
+SYSTEM, QUESTION = "Be brief.", "Name a colour."
+MESSAGES = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}]
+FLAG = {
+    "title": "flag",
+    "description": "A flag.",
+    "type": "object",
+    "properties": {"ok": {"type": "boolean"}},
+    "required": ["ok"],
+    "additionalProperties": False,
+}
+CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+
+
+def weather(city: str) -> str:
+    """The weather of a city."""
+    return f"Rain in {city}"
+
+
+def chat_openai(server, tokens=12, **options):
+    from langchain_openai import ChatOpenAI
+
+    url = f"{server.url}/v1"
+    return ChatOpenAI(
+        model="tiny",
+        base_url=url,
+        api_key="unused",
+        temperature=0,
+        max_tokens=tokens,
+        timeout=TIMEOUT_S,
+        **options,
+    )
+
+
+def chat_ollama(server, tokens=12):
+    from langchain_ollama import ChatOllama
+
+    return ChatOllama(base_url=server.url, model="tiny", temperature=0, num_predict=tokens)
+
+
+def langchain(make, server, *, stream=False, schema=None):
+    if schema:
+        structured = make(server, 60).with_structured_output(schema, method="json_schema")
+        return json.dumps(structured.invoke(MESSAGES))
+    model = make(server)
+    return "".join(chunk.text for chunk in model.stream(MESSAGES)) if stream else model.invoke(MESSAGES).text
+
+
+def complete_litellm(provider, server, **fields):
+    import litellm
+
+    where = {
+        "openai": {"api_base": f"{server.url}/v1"},
+        # LiteLLM does not say by itself that the body is JSON.
+        "ollama_chat": {"api_base": server.url, "extra_headers": {"Content-Type": "application/json"}},
+    }
+    common = {"model": f"{provider}/tiny", "api_key": "unused", "temperature": 0, "timeout": TIMEOUT_S}
+    return litellm.completion(**common | where[provider] | {"messages": MESSAGES} | fields)
+
+
+def litellm(provider, server, *, stream=False, schema=None):
+    complete = partial(complete_litellm, provider, server, max_tokens=60 if schema else 12)
+    if stream:
+        return "".join(chunk.choices[0].delta.content or "" for chunk in complete(stream=True))
+    if schema:
+        schema = {"type": "json_schema", "json_schema": {"name": "flag", "schema": schema, "strict": True}}
+    return complete(response_format=schema).choices[0].message.content
+
+
+def llm_model(server, field):
+    import llm
+
+    entry = f"- {{model_id: one, model_name: tiny, api_base: '{server.url}/v1', {field}: true}}\n"
+    (llm.user_dir() / "extra-openai-models.yaml").write_text(entry)
+    return llm.get_model("one")
+
+
+def llm(field, server, *, stream=False, schema=None):
+    tokens = 60 if schema else 12
+    model = llm_model(server, field)
+    answer = model.prompt(
+        QUESTION, system=SYSTEM, stream=stream, schema=schema, temperature=0, max_tokens=tokens
+    )
+    return "".join(answer)
+
+
+CLIENTS = {
+    "ChatOpenAI": partial(langchain, chat_openai),
+    "ChatOpenAI, responses": partial(langchain, partial(chat_openai, use_responses_api=True)),
+    "ChatOllama": partial(langchain, chat_ollama),
+    "LiteLLM": partial(litellm, "openai"),
+    "LiteLLM, Ollama": partial(litellm, "ollama_chat"),
+    "llm": partial(llm, "supports_schema"),
+    "llm, responses": partial(llm, "responses"),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def llm_folder(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLM_USER_PATH", str(tmp_path_factory.mktemp("llm")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_server):
+    """What OpenAI's client gets for the same conversation."""
+    with tiny_server.openai() as client:
+        answer = client.chat.completions.create(model="tiny", messages=MESSAGES, max_tokens=12, temperature=0)
+    return answer.choices[0].message.content
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_text_stream_and_schema(client, tiny_server, expected):
+    ask = partial(CLIENTS[client], tiny_server)
+    assert ask() == ask(stream=True) == expected
+    if client != "llm, responses":
+        jsonschema.validate(json.loads(ask(schema=FLAG)), FLAG)
+
+
+def test_langchain_calls_a_function_and_reads_its_result(tool_server, say):
+    from langchain_core.messages import HumanMessage, ToolMessage
+
+    model = chat_openai(tool_server, 100).bind_tools([weather])
+    say(f"Let me see.\n{CALL}", "It rains.")
+    said = [HumanMessage("Will it rain?")]
+    answer = model.invoke(said)
+    (call,) = answer.tool_calls
+    assert (answer.text, call["name"], call["args"]) == ("Let me see.", "weather", {"city": "Oslo"})
+    result = ToolMessage(weather(**call["args"]), tool_call_id=call["id"])
+    assert model.invoke([*said, answer, result]).text == "It rains."
+
+
+def test_langchain_continues_a_response(tiny_server):
+    """Whole messages of the server are sent back, or named by the id of the response."""
+    from langchain_core.messages import HumanMessage
+
+    texts = []
+    for options in ({}, {"use_previous_response_id": True}, {"output_version": "responses/v1"}):
+        model = chat_openai(tiny_server, use_responses_api=True, **options)
+        said = [HumanMessage(QUESTION)]
+        said += [model.invoke(said), HumanMessage("Another?")]
+        texts.append(model.invoke(said).text)
+    assert texts[0] and len({*texts}) == 1
+
+
+def test_litellm_calls_a_function_and_reads_its_result(tool_server, say):
+    properties = {"city": {"type": "string"}}
+    function = {"name": "weather", "parameters": {"type": "object", "properties": properties}}
+    ask = partial(
+        complete_litellm,
+        "openai",
+        tool_server,
+        max_tokens=100,
+        tools=[{"type": "function", "function": function}],
+    )
+    say(CALL)
+    message = ask().choices[0].message
+    (call,) = message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"city": "Oslo"})
+    say("It rains.")
+    result = {"role": "tool", "tool_call_id": call.id, "content": "Rain"}
+    assert ask(messages=[*MESSAGES, message, result]).choices[0].message.content == "It rains."
+
+
+def test_llm_calls_a_function_and_reads_its_result(tool_server, say):
+    say(CALL, "It rains.")
+    model = llm_model(tool_server, "supports_tools")
+    chain = model.chain("Will it rain?", tools=[weather], options={"temperature": 0, "max_tokens": 100})
+    assert chain.text() == "It rains."
+
+
+def test_the_command_line_of_llm(tiny_server, expected):
+    llm_model(tiny_server, "supports_schema")
+    options = ("-m", "one", "-o", "temperature", "0", "-o", "max_tokens", "12")
+    command = [sys.executable, "-m", "llm", QUESTION, "-s", SYSTEM, *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip("\n") == expected.rstrip("\n")
