@@ -8,16 +8,16 @@ from ...runtime.answer import Answer
 from ...runtime.engine.handle import Piece
 from ...runtime.grammar.grammar import from_schema
 from ...runtime.prompt.prompt_encoder import Message
-from ...runtime.request import Request, StopReason
+from ...runtime.request import Request
 from ..http_errors import HttpError
 from .model_description import timestamp
 from .ollama_models import OllamaChatRequest, OllamaGenerateRequest, OllamaOptions, OllamaRequest
 from .openai_api import Source
+from .openai_formatter import FINISH_REASONS
 from .request_models import MAX_TOKENS_DEFAULT
 
 Json = dict[str, Any]
 
-_DONE_REASONS = {StopReason.END: "stop", StopReason.STOP: "stop", StopReason.LENGTH: "length"}
 _NS = 1_000_000_000
 
 
@@ -98,7 +98,7 @@ def answer_json(model: str, answer: Answer, content: Content, *, streamed: bool 
     return {
         **_line(model, content("" if streamed else answer.text)),
         "done": True,
-        "done_reason": _DONE_REASONS[answer.stop_reason],
+        "done_reason": FINISH_REASONS[answer.stop_reason],
         "total_duration": round((timings.first_token_s + timings.decode_s) * _NS),
         "load_duration": 0,
         "prompt_eval_count": usage.prompt_tokens,

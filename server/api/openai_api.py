@@ -16,6 +16,7 @@ from .request_models import (
     MessageToolCall,
     OpenAiRequest,
     ResponseFormat,
+    text_of,
 )
 from .tool_calls import ToolUse
 
@@ -47,7 +48,7 @@ def _message(message: ChatMessage, path: str) -> Message:
     role = "system" if message.role == "developer" else message.role
     calls = enumerate(message.tool_calls or ())
     tool_calls = tuple(_tool_call(call, f"{path}.tool_calls[{index}]") for index, call in calls)
-    return Message(role, message.text, tool_calls, message.tool_call_id)
+    return Message(role, text_of(message.content), tool_calls, message.tool_call_id)
 
 
 def _tool_call(call: MessageToolCall, path: str) -> ToolCall:

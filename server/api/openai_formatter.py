@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 _FINGERPRINT = f"thirteen-{version('thirteen')}"
 _LOGPROB_MIN = -9999.0  # OpenAI's value for an impossible token; JSON has no infinity
-_FINISH_REASONS = {StopReason.END: "stop", StopReason.STOP: "stop", StopReason.LENGTH: "length"}
+FINISH_REASONS = {StopReason.END: "stop", StopReason.STOP: "stop", StopReason.LENGTH: "length"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class ResponseFormatter:
         return {"index": index, "delta": delta, **self._finish(index, piece)}
 
     def _finish(self, index: int, piece: Piece, calls: Sequence[AnswerCall] = ()) -> Json:
-        reason = _FINISH_REASONS[piece.answer.stop_reason] if piece.answer else None
+        reason = FINISH_REASONS[piece.answer.stop_reason] if piece.answer else None
         if calls and reason == "stop":
             reason = "tool_calls"
         logprobs = self._logprobs(index, piece.logprobs) if piece.logprobs else None

@@ -77,13 +77,22 @@ def _field_names(model: type[RequestBody]) -> frozenset[str]:
 
 
 class TextPart(RequestBody):
-    """A part of a message's content."""
+    """A part of a message's content; input_text and output_text are those of the Responses API."""
 
-    type: Literal["text"]
+    type: Literal["text", "input_text", "output_text"]
     text: Text
 
 
-TextParts = Annotated[list[TextPart], Field(max_length=MESSAGES_MAX, fail_fast=True)]
+_TextParts = Annotated[list[TextPart], Field(max_length=MESSAGES_MAX, fail_fast=True)]
+Content = Annotated[
+    _TextParts,
+    list_or_text("text parts", lambda text: {"type": "text", "text": text}, Text | _TextParts),
+]
+
+
+def text_of(content: Sequence[TextPart] | None) -> str:
+    """The parts of a message's content, joined."""
+    return "".join(part.text for part in content or ())
 
 
 class FunctionCall(RequestBody):
@@ -105,22 +114,11 @@ class ChatMessage(RequestBody):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: (
-        Annotated[
-            TextParts,
-            list_or_text("text parts", lambda text: {"type": "text", "text": text}, Text | TextParts),
-        ]
-        | None
-    ) = Field(None, description="Required, except beside tool_calls.")
+    content: Content | None = Field(None, description="Required, except beside tool_calls.")
     tool_calls: Annotated[list[MessageToolCall], Field(max_length=TOOLS_MAX, fail_fast=True)] | None = Field(
         None, description="Only for the role assistant."
     )
     tool_call_id: Name | None = Field(None, description="Required for the role tool, and only for it.")
-
-    @property
-    def text(self) -> str:
-        """The content's parts, joined."""
-        return "".join(part.text for part in self.content or ())
 
 
 class JsonSchemaFormat(RequestBody):

@@ -14,7 +14,7 @@ from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.request import Request, StopReason
 from ..http_errors import HttpError, to_http_error
 from .openai_api import Source, format_grammar
-from .request_models import MAX_TOKENS_DEFAULT
+from .request_models import MAX_TOKENS_DEFAULT, text_of
 from .responses_models import ResponseRequest
 
 Json = dict[str, Any]
@@ -25,7 +25,7 @@ LAST_EVENTS = ("response.completed", "response.incomplete")
 def input_messages(body: ResponseRequest) -> list[Message]:
     """Messages of the input; the role "developer" is "system" in chat templates."""
     return [
-        Message("system" if message.role == "developer" else message.role, message.text)
+        Message("system" if message.role == "developer" else message.role, text_of(message.content))
         for message in body.input
     ]
 

@@ -5,17 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .request_fields import Count, Name, Nullable, Schema, Text, list_or_text
-from .request_models import MESSAGES_MAX, RequestBody, SamplingRequest
-
-
-class InputTextPart(RequestBody):
-    """A part of a message's content; output_text is a part of our answers, which clients send back."""
-
-    type: Literal["input_text", "output_text"]
-    text: Text
-
-
-InputTextParts = Annotated[list[InputTextPart], Field(max_length=MESSAGES_MAX, fail_fast=True)]
+from .request_models import MESSAGES_MAX, Content, RequestBody, SamplingRequest
 
 
 class InputMessage(RequestBody):
@@ -23,17 +13,9 @@ class InputMessage(RequestBody):
 
     type: Nullable[Literal["message"]] = "message"
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[
-        InputTextParts,
-        list_or_text("text parts", lambda text: {"type": "input_text", "text": text}, Text | InputTextParts),
-    ]
+    content: Content
     id: Name | None = None
     status: Literal["in_progress", "completed", "incomplete"] | None = None
-
-    @property
-    def text(self) -> str:
-        """The content's parts, joined."""
-        return "".join(part.text for part in self.content)
 
 
 InputMessages = Annotated[list[InputMessage], Field(min_length=1, max_length=MESSAGES_MAX, fail_fast=True)]
