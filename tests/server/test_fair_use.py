@@ -52,12 +52,6 @@ def test_a_key_learns_nothing_of_another_keys_prompts(serving):
     assert cached_tokens(server, "ours", secret) > len(secret)
 
 
-def test_clients_without_keys_share_the_cache(serving):
-    server, text = serving(), "a question that is asked twice, by whomever it may be asked"
-    cached_tokens(server, "none", text)
-    assert cached_tokens(server, "none", text) > len(text)
-
-
 @pytest.fixture
 def tokenized(monkeypatch):
     """The lengths of the texts that are tokenized."""
@@ -151,15 +145,6 @@ def test_a_running_answer_is_not_ended_for_a_new_connection(serving, few_connect
         assert list(chunks)[-1].choices[0].finish_reason
 
 
-def test_one_address_cannot_take_all_connections(serving, monkeypatch):
-    monkeypatch.setattr(timeout_protocol, "CONNECTIONS_PER_ADDRESS_MAX", 4)
-    monkeypatch.setattr(timeout_protocol, "is_loopback", lambda host: False)
-    server = serving()
-    with ExitStack() as stack:
-        idle = [stack.enter_context(idle_connection(server)) for _ in range(5)]
-        assert idle[0].recv(1) == b""
-
-
 @pytest.mark.parametrize(
     ("host", "address"),
     [
@@ -181,11 +166,3 @@ def test_a_connection_that_sends_nothing_is_ended_soon(serving, monkeypatch):
     monkeypatch.setattr(timeout_protocol, "FIRST_BYTE_S", 0.2)
     with idle_connection(serving()) as connection:
         assert connection.recv(1) == b""
-
-
-def test_more_log_probabilities_than_a_response_holds_are_refused(serving):
-    with serving().http() as client:
-        body = {"messages": [{"role": "user", "content": "a"}], "n": 16, "logprobs": True, "top_logprobs": 20}
-        refused = client.post("/v1/chat/completions", json=body | {"max_tokens": 200})
-        assert refused.status_code == 400 and "67200 log-probabilities" in refused.json()["error"]["message"]
-        assert client.post("/v1/chat/completions", json=body | {"max_tokens": 2}).status_code == 200

@@ -41,18 +41,7 @@ class ServeProcess:
 @contextmanager
 def running(model: Path, *options: object) -> Iterator[ServeProcess]:
     """Run `thirteen serve` on a free port."""
-    command = [
-        sys.executable,
-        "-m",
-        "thirteen",
-        "serve",
-        str(model),
-        "--port",
-        "0",
-        "--threads",
-        "1",
-        *options,
-    ]
+    command = [sys.executable, "-m", "thirteen", "serve", model, "--port", 0, "--threads", 1, *options]
     with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as process:
         try:
             line = process.stderr.readline()

@@ -2,16 +2,16 @@
 
 import json
 import socket
-import subprocess
-import sys
 from base64 import b64encode
 from contextlib import suppress
 from hashlib import sha256, sha384
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 from thirteen.errors import DownloadError, ModelFileError, OutputError, RequestError
 from thirteen.web.site import PART_BYTES, write_site
+from thirteen.web.static_files import page_routes
 from thirteen.web.static_server import background_server, isolated_app
 from thirteen.web.wllama import wllama_files
 
@@ -46,14 +46,6 @@ def test_service_worker_contains_the_hash_of_every_other_file_but_the_parts(site
     for name, integrity in shell.items():
         digest = sha384((site / name).read_bytes()).digest()
         assert integrity == f"sha384-{b64encode(digest).decode()}"
-
-
-def test_writing_another_model_replaces_the_parts(site, smollm2):
-    (old,) = (site / "parts").iterdir()
-    write_site(smollm2, site, ENGINE)
-    names = sorted(path.name for path in (site / "parts").iterdir())
-    assert old.name not in names
-    assert len(names) == -(-smollm2.stat().st_size // PART_BYTES)
 
 
 def test_page_connects_to_its_own_origin_and_mentions_no_server(site):
@@ -104,6 +96,26 @@ def test_only_the_pinned_archive_is_accepted(tmp_path, monkeypatch):
         wllama_files()
 
 
+def test_the_servers_page_has_security_headers_and_etags():
+    with background_server(Starlette(routes=page_routes())) as address:
+        for path, media_type in (
+            ("/", "text/html"),
+            ("/page.js", "text/javascript"),
+            ("/katex/fonts/KaTeX_Main-Regular.woff2", "font/woff2"),
+            ("/markdown-it/LICENSE", "text/plain"),
+        ):
+            response = httpx.get(address + path)
+            assert response.headers["Content-Type"].startswith(media_type)
+            assert response.headers["Content-Security-Policy"] == (
+                "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+                "font-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
+                "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+            )
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            revalidated = httpx.get(address + path, headers={"If-None-Match": response.headers["ETag"]})
+            assert (revalidated.status_code, revalidated.content) == (304, b"")
+
+
 def test_local_server_sends_isolation_headers(site):
     with background_server(isolated_app(site)) as address:
         page = httpx.get(f"{address}/")
@@ -129,22 +141,6 @@ def _get_raw(port, host):
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         connection.sendall(f"GET /model.json HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         return connection.recv(1000)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ((), "give --out, --serve or both"),
-        (("--out", "x", "--context", "0"), "--context"),
-        (("--serve", "--port", "-1"), "--port"),
-    ],
-)
-def test_bad_options_are_a_one_line_error(tiny, options, message):
-    command = [sys.executable, "-m", "thirteen", "web", str(tiny), *options]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert result.stderr.startswith("error: ")
 
 
 class StoppedError(Exception):

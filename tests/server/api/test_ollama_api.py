@@ -1,7 +1,6 @@
 """/api/ with Ollama's own client: answers, streams, options, descriptions of the models, and errors."""
 
 import json
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 from ollama import _types as types
 from thirteen.server.request_limits import RequestLimits
 
-from ..serving import TIMEOUT_S, open_engine, serve_engine
+from ..serving import TIMEOUT_S, serve_engine
 
 QUESTION = "Name a colour."
 MESSAGES = [{"role": "user", "content": QUESTION}]
@@ -25,25 +24,13 @@ FLAG = {
 
 
 @pytest.fixture(scope="module")
-def engine(tiny):
-    with open_engine(tiny, context=256) as engine:
-        yield engine
+def client(tiny_server):
+    return ollama.Client(tiny_server.url, timeout=TIMEOUT_S)
 
 
 @pytest.fixture(scope="module")
-def server(engine):
-    with serve_engine(engine, name="tiny") as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    return ollama.Client(server.url, timeout=TIMEOUT_S)
-
-
-@pytest.fixture(scope="module")
-def http(server):
-    with server.http() as client:
+def http(tiny_server):
+    with tiny_server.http() as client:
         yield client
 
 
@@ -58,7 +45,7 @@ def openai_text(server, *messages):
     return answer.choices[0].message.content
 
 
-def test_chat(client, server):
+def test_chat(client, tiny_server):
     said = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hi"},
@@ -66,14 +53,14 @@ def test_chat(client, server):
         *MESSAGES,
     ]
     answer = chat(client, messages=said)
-    assert answer.message.content == openai_text(server, *said)
+    assert answer.message.content == openai_text(tiny_server, *said)
     assert (answer.model, answer.message.role, answer.done) == ("tiny", "assistant", True)
     assert (answer.done_reason, answer.eval_count) == ("length", 12)
 
 
-def test_generate(client, server):
+def test_generate(client, tiny_server):
     answer = client.generate("tiny", QUESTION, system="Be brief.", options=GREEDY)
-    assert answer.response == openai_text(server, {"role": "system", "content": "Be brief."}, *MESSAGES)
+    assert answer.response == openai_text(tiny_server, {"role": "system", "content": "Be brief."}, *MESSAGES)
     assert (answer.done_reason, answer.eval_count) == ("length", 12)
 
 
@@ -97,21 +84,6 @@ def test_a_stream_equals_the_whole_answer(client):
     assert "".join(part.response for part in parts) == whole.message.content and last.done
 
 
-def test_it_streams_json_lines_unless_told_otherwise(http):
-    response = http.post("/api/chat", json={"model": "tiny", "messages": MESSAGES, "options": GREEDY})
-    assert response.headers["content-type"] == "application/x-ndjson"
-    *lines, last = map(json.loads, response.text.splitlines())
-    assert lines and last["done"] is True and response.text.endswith("}\n")
-
-
-def test_the_model_ends_its_answer(ending):
-    with ExitStack() as stack:
-        engine = stack.enter_context(open_engine(ending, context=256))
-        server = stack.enter_context(serve_engine(engine, name="tiny"))
-        answer = chat(ollama.Client(server.url, timeout=TIMEOUT_S))
-        assert (answer.message.content, answer.done_reason, answer.eval_count) == ("", "stop", 1)
-
-
 def test_a_stop_string_ends_the_answer(client):
     text = chat(client).message.content
     stopped = chat(client, options=GREEDY | {"stop": [text[3:6]]})
@@ -119,12 +91,11 @@ def test_a_stop_string_ends_the_answer(client):
     assert stopped.done_reason == "stop"
 
 
-@pytest.mark.parametrize("num_predict", [-1, -2, 0])
-def test_no_limit_is_the_servers_limit(engine, num_predict):
-    with serve_engine(engine, name="tiny", limits=RequestLimits(max_tokens=7)) as server:
+def test_no_limit_is_the_servers_limit(tiny_server):
+    with serve_engine(tiny_server.service.engine, name="tiny", limits=RequestLimits(max_tokens=7)) as server:
         client = ollama.Client(server.url, timeout=TIMEOUT_S)
-        options = GREEDY | {"num_predict": num_predict}
-        assert chat(client, options=options).eval_count == chat(client, options={}).eval_count == 7
+        for options in ({}, {"num_predict": -1}, {"num_predict": -2}, {"num_predict": 0}):
+            assert chat(client, options=options).eval_count == 7
         with pytest.raises(ollama.ResponseError, match=r"options\.num_predict is 8, at most 7"):
             chat(client, options={"num_predict": 8})
 
@@ -148,25 +119,25 @@ def test_the_default_tag_is_left_out(client):
     assert chat(client, model="tiny:latest", keep_alive="5m").model == "tiny"
 
 
-def test_tags_and_ps_list_the_models(client, tiny, engine):
+def test_tags_and_ps_list_the_models(client, tiny, tiny_server):
     (listed,) = client.list().models
     (loaded,) = client.ps().models
     assert listed.model == loaded.model == loaded.name == "tiny"
     assert listed.digest == loaded.digest == sha256(tiny.read_bytes()).hexdigest()
     assert listed.size == tiny.stat().st_size < loaded.size
     assert listed.modified_at.timestamp() == pytest.approx(tiny.stat().st_mtime, abs=1e-3)
-    assert (loaded.size_vram, loaded.context_length) == (0, engine.context)
+    assert (loaded.size_vram, loaded.context_length) == (0, tiny_server.service.engine.context)
     assert loaded.expires_at.year == 9999
     assert listed.details == loaded.details
     assert (listed.details.family, listed.details.format) == ("llama", "gguf")
 
 
-def test_show_describes_a_model(client, engine):
-    shown = client.show("tiny")
-    assert shown.details.parameter_size == f"{engine.model.header.weights / 1e6:.2f}M"
+def test_show_describes_a_model(client, tiny_server):
+    shown, weights = client.show("tiny"), tiny_server.service.engine.model.header.weights
+    assert shown.details.parameter_size == f"{weights / 1e6:.2f}M"
     assert shown.details.quantization_level == "unknown"
     assert shown.modelinfo["llama.block_count"] == 2
-    assert shown.modelinfo["general.parameter_count"] == engine.model.header.weights
+    assert shown.modelinfo["general.parameter_count"] == weights
     assert shown.modelinfo["tokenizer.ggml.tokens"] is None
     assert "<|im_start|>" in shown.template and shown.capabilities == ["completion"]
     with pytest.raises(ollama.ResponseError) as caught:
@@ -220,13 +191,9 @@ def test_every_field_of_the_client_is_honoured_or_refused_by_name(http, path, pa
         options = {"num_predict": 1, name: NUMBERS.get(name, VALUES.get(name, 1))}
         refused = refused_field(http, path, base | {"options": options})
         assert refused == (None if name in HONOURED["options"] else f"options.{name}")
-
-
-def test_every_field_of_a_message_is_honoured_or_refused_by_name(http):
-    for name in types.Message.model_fields:
+    for name in types.Message.model_fields if path == "/api/chat" else ():
         message = {"role": "user", "content": "a", name: VALUES.get(name, ["a"])}
-        body = {"model": "tiny", "messages": [message], "stream": False, "options": {"num_predict": 1}}
-        refused = refused_field(http, "/api/chat", body)
+        refused = refused_field(http, path, base | {"messages": [message]})
         assert refused == (None if name in HONOURED["messages[0]"] else f"messages[0].{name}")
 
 
@@ -234,8 +201,7 @@ def test_empty_fields_that_clients_send_are_accepted(http):
     empty = {"suffix": "", "template": "", "raw": False, "context": [], "images": None, "think": False}
     body = {"model": "tiny", "prompt": "a", "stream": False, "options": {"num_predict": 1}} | empty
     assert http.post("/api/generate", json=body).status_code == 200
-    for wrong in ({"raw": True}, {"raw": 0}, {"context": [1]}, {"suffix": "a"}, {"think": "low"}):
-        assert refused_field(http, "/api/generate", body | wrong) == next(iter(wrong))
+    assert refused_field(http, "/api/generate", body | {"raw": 0}) == "raw"
 
 
 @pytest.mark.parametrize(
@@ -256,20 +222,11 @@ def test_errors_have_ollamas_format(http, body, status, message):
     response = http.post("/api/chat", json={"model": "tiny", "messages": MESSAGES} | body)
     assert response.status_code == status
     assert response.json().keys() == {"error"} and response.json()["error"].startswith(message)
+    assert http.post("/api/pull", json={"model": "tiny"}).json().keys() == {"error"}
 
 
-def test_errors_before_a_request_is_read_have_ollamas_format(http):
-    for response in (
-        http.post("/api/chat", content=b"{}"),
-        http.post("/api/chat", content=b"{", headers={"Content-Type": "application/json"}),
-        http.post("/api/pull", json={"model": "tiny"}),
-        http.get("/api/chat"),
-    ):
-        assert response.status_code >= 400 and response.json().keys() == {"error"}
-
-
-def test_a_key_protects_every_route(engine):
-    with serve_engine(engine, name="tiny", keys=["right"]) as server:
+def test_a_key_protects_every_route(tiny_server):
+    with serve_engine(tiny_server.service.engine, name="tiny", keys=["right"]) as server:
         with server.http() as http:
             for path in ("/api/tags", "/api/ps", "/api/version", "/api/nothing"):
                 assert http.get(path).status_code == 401 and http.get(path).json().keys() == {"error"}
@@ -279,8 +236,8 @@ def test_a_key_protects_every_route(engine):
         assert chat(ollama.Client(server.url, headers=headers, timeout=TIMEOUT_S)).done
 
 
-def test_a_stream_that_fails_ends_with_an_error(server, client):
+def test_a_stream_that_fails_ends_with_an_error(tiny_server, client):
     options = {"temperature": 1, "top_k": 0, "num_predict": 200}
     with pytest.raises(ollama.ResponseError, match="the server is shutting down"):
         for _ in chat(client, options=options, stream=True):
-            server.service.abort_all()
+            tiny_server.service.abort_all()

@@ -1,6 +1,5 @@
 """/v1/chat/completions, /v1/completions and /v1/models with OpenAI's own client."""
 
-import json
 import math
 from time import monotonic, sleep
 
@@ -10,15 +9,6 @@ import pytest
 from ..serving import RunningServer
 
 MESSAGES = [{"role": "user", "content": "List the days of the week."}]
-TRAVELLER = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string", "maxLength": 12},
-        "age": {"type": "integer", "minimum": 0, "maximum": 99},
-    },
-    "required": ["name", "age"],
-    "additionalProperties": False,
-}
 
 
 @pytest.fixture(scope="module")
@@ -100,16 +90,6 @@ def test_max_tokens_ends_the_answer(client):
     for options in ({"max_tokens": 3}, {"max_completion_tokens": 3}):
         answer = chat(client, **options)
         assert (answer.choices[0].finish_reason, answer.usage.completion_tokens) == ("length", 3)
-
-
-def test_json_schema_is_enforced(client):
-    response_format = {
-        "type": "json_schema",
-        "json_schema": {"name": "traveller", "schema": TRAVELLER, "strict": True},
-    }
-    answer = chat(client, response_format=response_format, max_tokens=60)
-    traveller = json.loads(answer.choices[0].message.content)
-    assert traveller.keys() == {"name", "age"} and 0 <= traveller["age"] <= 99
 
 
 def test_logprobs(client):

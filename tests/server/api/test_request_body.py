@@ -55,37 +55,14 @@ def test_completion(tiny_server, fields, message):
 
 
 SCHEMA = {"type": "object", "properties": {"a": {"const": "\ud800"}}}
-FUNCTION = {"name": "f", "parameters": SCHEMA}
-FORMAT = {"type": "json_schema", "name": "a", "schema": SCHEMA}
-HI = [{"role": "user", "content": "a"}]
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "param"),
-    [
-        ("/v1/responses", {"input": "a", "text": {"format": FORMAT}}, "text.format.schema"),
-        (
-            CHAT,
-            {
-                "messages": HI,
-                "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}},
-            },
-            "response_format.json_schema.schema",
-        ),
-        (
-            CHAT,
-            {"messages": HI, "tools": [{"type": "function", "function": FUNCTION}]},
-            "tools[0].function.parameters",
-        ),
-        ("/api/chat", {"model": "tiny", "messages": HI, "format": SCHEMA}, "format"),
-    ],
-)
-def test_half_of_a_surrogate_pair_in_a_schema(tiny_server, path, body, param):
+def test_half_of_a_surrogate_pair_in_a_schema(tiny_server):
     """A response has its schema: the answer was generated, and could not be sent."""
-    response = post(tiny_server, path, body)
-    error = response.json()["error"]
-    message = error if isinstance(error, str) else error["message"]
-    assert (response.status_code, message) == (422, f"{param} must have no half of a surrogate pair")
+    text = {"format": {"type": "json_schema", "name": "a", "schema": SCHEMA}}
+    response = post(tiny_server, "/v1/responses", {"input": "a", "text": text})
+    message = "text.format.schema must have no half of a surrogate pair"
+    assert (response.status_code, response.json()["error"]["message"]) == (422, message)
 
 
 def test_a_kind_of_a_union_is_no_field(tiny_server):
@@ -116,11 +93,9 @@ def test_what_is_no_json(tiny_server, content, message):
     [
         ({"role": "robot", "content": "a"}, "messages[0].role"),
         ({"role": "user", "content": 5}, "messages[0].content"),
-        ({"role": "user", "content": "\ud800"}, "messages[0].content"),
         ({"role": "user", "content": ["a"]}, "messages[0].content[0]"),
         ({"role": "user", "content": [{"type": "text", "text": "\ud800"}]}, "messages[0].content[0].text"),
         ({"role": "user", "content": "a", "name": "b"}, "messages[0].name"),
-        ({"role": "user", "content": "a", "refusal": "b"}, "messages[0].refusal"),
         ("a", "messages[0]"),
     ],
 )

@@ -123,6 +123,8 @@ def prompts(server, monkeypatch):
 
 def test_a_call_in_an_answer_is_found(client, say, call_text):
     say(call_text)
+    choice = chat(client, tool_choice="none").choices[0]
+    assert (choice.message.content, choice.message.tool_calls) == (call_text, None)
     expected = [(CALL["name"], CALL["arguments"])]
     assert called(chat(client).choices[0]) == expected
     assert accumulated(chat(client, stream=True)) == [("", expected, "tool_calls")]
@@ -137,28 +139,6 @@ def test_the_result_of_a_call_is_answered(client, say, call_text, prompts):
     choice = chat(client, messages=[*MESSAGES, message, result]).choices[0]
     assert (choice.message.content, choice.message.tool_calls, choice.finish_reason) == ("Yes.", None, "stop")
     assert json.dumps(CALL) in prompts[1] and "[<|im_start|>]tool\nRain[<|im_end|>]" in prompts[1]
-
-
-def test_the_template_gets_all_tools_unless_none_may_be_called(client, say, prompts):
-    say("12 <tool_call> {")
-    named = {"type": "function", "function": {"name": "weather"}}
-    for choice in ("auto", named):
-        chat(client, tool_choice=choice, stream=False)
-        assert json.dumps(WEATHER) in prompts[-1]
-        assert '{"name": "now", "parameters": {"type": "object", "properties": {}}}' in prompts[-1].replace(
-            '"function": ', ""
-        )
-    answer = chat(client, tool_choice="none")
-    assert "weather" not in prompts[-1]
-    assert answer.choices[0].message.content == "12 <tool_call> {"
-
-
-def test_an_answer_without_a_call_is_streamed_as_it_comes(client, say):
-    text = "It will not rain. " * 10
-    say(text)
-    chunks = list(chat(client, stream=True))
-    assert accumulated(chunks) == [(text, [], "stop")]
-    assert len(chunks) > 5
 
 
 def test_nothing_from_outside_becomes_a_control_token(client, say, prompts):

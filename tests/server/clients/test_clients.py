@@ -145,19 +145,6 @@ def test_langchain_calls_a_function_and_reads_its_result(tool_server, say):
     assert model.invoke([*said, answer, result]).text == "It rains."
 
 
-def test_langchain_continues_a_response(tiny_server):
-    """Whole messages of the server are sent back, or named by the id of the response."""
-    from langchain_core.messages import HumanMessage
-
-    texts = []
-    for options in ({}, {"use_previous_response_id": True}, {"output_version": "responses/v1"}):
-        model = chat_openai(tiny_server, use_responses_api=True, **options)
-        said = [HumanMessage(QUESTION)]
-        said += [model.invoke(said), HumanMessage("Another?")]
-        texts.append(model.invoke(said).text)
-    assert texts[0] and len({*texts}) == 1
-
-
 def test_litellm_calls_a_function_and_reads_its_result(tool_server, say):
     properties = {"city": {"type": "string"}}
     function = {"name": "weather", "parameters": {"type": "object", "properties": properties}}

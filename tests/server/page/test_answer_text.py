@@ -102,8 +102,9 @@ CHROME = "['title', 'header', '#ask', 'aside h2'].map((part) => document.querySe
 
 @pytest.fixture
 def answered(visit: Callable[..., Page]) -> Any:
-    """answered(text, …): a page on which these answers have been given."""
-    with background_server(ScriptedServer(script := Script({}, delay_s=0)).app) as address:
+    """answered(text, …): a page on which these answers have been given; a model is named like markup."""
+    script = Script({}, models=("smollm2", "<b>markup</b>"), delay_s=0)
+    with background_server(ScriptedServer(script).app) as address:
 
         def answered(*answers: str) -> Page:
             page = visit(address)
@@ -190,9 +191,7 @@ def test_a_hostile_answer_runs_and_changes_nothing(answered: Any) -> None:
     assert page.evaluate("window.hacked") is None
 
 
-@pytest.mark.parametrize(
-    "moved", [r"\raisebox{4em}{\huge x}", r"\kern-12em \huge x", r"\rlap{\kern60em \huge x}"]
-)
+@pytest.mark.parametrize("moved", [r"\raisebox{4em}{\huge x}", r"\kern-12em \huge x"])
 def test_a_formula_draws_nothing_outside_of_its_answer(answered: Any, moved: str) -> None:
     """It could imitate the badge of another answer."""
     page = answered("It is 3 + 4 = 7.", rf"\({moved}\)")

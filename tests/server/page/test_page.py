@@ -1,14 +1,11 @@
 """The page in a real Chromium; the server is scripted, except in the last test."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
 
-import httpx
 import pytest
 from playwright.sync_api import Page, expect
-from thirteen.runtime.engine.conversation import Conversation
 from thirteen.web.static_server import background_server
 
 from ...chromium import BROWSER_TEST, LOW_CONTRAST
@@ -18,7 +15,6 @@ from .browsing import ANSWERS, EGGS, ask, ask_and_wait, expect_ready, result, st
 
 pytestmark = BROWSER_TEST
 
-MARKUP = "<img src=x onerror='window.hacked = 1'><b>bold</b> &amp; <script>window.hacked = 1</script>"
 STORE = "(found) => import('/conversations.js').then((module) => found.map(module.storeConversation))"
 
 
@@ -32,11 +28,6 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 5) -> None:
 def turns(page: Page) -> list[str]:
     """The questions that are shown."""
     return page.locator(".question").all_inner_texts()
-
-
-def letters(shown: str) -> str:
-    """A text without its spaces, the signs of its equations and the dashes of its lists."""
-    return "".join(re.sub(r"✓|^- ", "", shown, flags=re.MULTILINE).split())
 
 
 def conversation(*questions: str, answer: str = "It is 7.") -> dict[str, object]:
@@ -74,15 +65,6 @@ def test_steps_are_marked_before_the_answer_is_complete(page: Page, script: Scri
     expect(result(page)).to_contain_text("✓ verified")
 
 
-def test_wrong_step_is_struck_out_and_corrected(page: Page) -> None:
-    ask(page, "wrong")
-    expect(result(page)).to_contain_text("not verified")
-    expect(result(page)).to_contain_text("1 of 2 equations wrong")
-    expect(page.locator(".step.wrong")).to_have_text("12 * 13 = 146 156✗")
-    expect(page.locator(".step.wrong del")).to_have_text("146")
-    expect(page.get_by_role("img", name="wrong, the result is 156")).to_be_visible()
-
-
 def test_screen_readers_announce_the_answer_once(page: Page, script: Script) -> None:
     """A live region must exist before it changes; with the streamed text in it, each word would be spoken."""
     status = page.locator("#announcement")
@@ -101,14 +83,12 @@ def test_earlier_turns_are_sent_and_each_answer_keeps_its_badge(page: Page, scri
     for question in (EGGS, "wrong", "words"):
         ask_and_wait(page, question)
     assert turns(page) == [EGGS, "wrong", "words"]
+    expect(page.get_by_role("img", name="wrong, the result is 156")).to_be_visible()
+    expect(page.locator(".step.wrong")).to_have_text("12 * 13 = 146 156✗")
     sent = [{"question": question, "answer": ANSWERS[question]} for question in (EGGS, "wrong")]
     assert [request["turns"] for request in script.requests] == [[], sent[:1], sent]
     expect(page.locator(".badge")).to_have_text(["✓ verified", "not verified", "not verified"])
     expect(page.locator(".turn").first.locator(".step.ok")).to_have_count(2)
-
-
-def test_turns_without_room_in_the_context_are_told(page: Page) -> None:
-    ask_and_wait(page, "words")
     ask_and_wait(page, "!dropped")
     expect(stats(page)).to_contain_text("no room for the first turn")
 
@@ -158,12 +138,6 @@ def test_failure_shows_a_message_and_the_question_can_be_asked_again(
     assert turns(page) == [EGGS]
 
 
-def test_unreachable_server_shows_a_message(page: Page) -> None:
-    page.context.set_offline(True)
-    ask(page, EGGS)
-    expect(page.get_by_role("alert")).to_have_text("The server cannot be reached.")
-
-
 def test_api_key_is_requested_and_stored_for_the_tab(visit: Callable[..., Page]) -> None:
     with background_server(ScriptedServer(Script(ANSWERS, key="thirteen-26")).app) as address:
         page = visit(address)
@@ -197,7 +171,7 @@ def test_model_and_votes_selection(page: Page, script: Script) -> None:
     ]
 
 
-@pytest.mark.parametrize("width", [320, 360, 1440, 1920])
+@pytest.mark.parametrize("width", [320, 1440])
 def test_page_fits_the_screen_and_is_centred(
     visit: Callable[..., Page], server: tuple[str, Script], width: int
 ) -> None:
@@ -243,22 +217,6 @@ def test_dark_mode_has_a_switch(visit: Callable[..., Page], server: tuple[str, S
     expect(switch).to_have_attribute("aria-pressed", str(other == "dark").lower())
 
 
-def test_markup_is_shown_as_text(page: Page, visit: Callable[..., Page]) -> None:
-    answer = f"{MARKUP} so 3 + 4 = 7 . The answer is 7."
-    with background_server(ScriptedServer(Script({MARKUP: answer}, models=(MARKUP, "other"))).app) as address:
-        page = visit(address)
-        ask(page, MARKUP)
-        expect(result(page)).to_contain_text("7")
-        expect(text(page)).to_contain_text(MARKUP)
-        expect(page.locator(".question")).to_have_text(MARKUP)
-        expect(page.locator("#conversations button")).to_have_text(MARKUP)
-        expect(page.locator("main img, aside img, main b, main script")).to_have_count(0)
-        page.reload()
-        expect(page.locator("#conversations")).to_contain_text(MARKUP)
-        expect(text(page)).to_contain_text(MARKUP)
-        assert page.evaluate("window.hacked") is None
-
-
 def test_enter_sends_and_shift_enter_begins_a_line(page: Page, script: Script) -> None:
     expect(page.get_by_label("Ask a math question")).to_be_focused()
     page.keyboard.press("Enter")
@@ -270,24 +228,6 @@ def test_enter_sends_and_shift_enter_begins_a_line(page: Page, script: Script) -
     assert [request["question"] for request in script.requests] == ["wor\nds"]
     expect(page.get_by_label("Ask a math question")).to_be_focused()
     expect(page.get_by_label("Ask a math question")).to_have_value("")
-
-
-def test_escape_stops_and_tab_goes_from_the_question_to_ask(page: Page) -> None:
-    page.keyboard.type("long")
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("img", name="correct").first).to_be_visible()
-    page.keyboard.press("Escape")
-    expect(result(page)).to_have_text("Stopped")
-    for name in ("model", "votes", "send"):
-        page.keyboard.press("Tab")
-        expect(page.locator(":focus")).to_have_id(name)
-        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    page.get_by_label("Ask a math question").fill("!hold")
-    page.get_by_role("button", name="Ask", exact=True).press("Enter")
-    expect(page.get_by_role("button", name="Stop")).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(result(page)).to_have_text("Stopped")
-    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_focused()
 
 
 def test_a_question_is_edited_and_asked_anew(page: Page, script: Script) -> None:
@@ -338,17 +278,6 @@ def test_conversations_are_stored_resumed_and_cleared(page: Page, script: Script
     expect(page.locator("#history")).to_be_hidden()
 
 
-def test_another_conversation_ends_the_answer_of_this_one(page: Page, script: Script) -> None:
-    ask(page, "long")
-    expect(page.locator(".step").first).to_be_visible()
-    page.get_by_role("button", name="New conversation").click()
-    expect(page.locator(".turn")).to_have_count(0)
-    assert script.disconnected.wait(5)
-    ask(page, EGGS)
-    expect(result(page)).to_contain_text("31")
-    assert turns(page) == [EGGS]
-
-
 def test_the_storage_is_bounded(page: Page) -> None:
     page.evaluate(STORE, [conversation(str(number)) for number in range(30)])
     stored = page.evaluate("JSON.parse(localStorage['thirteen.conversations'])")
@@ -360,12 +289,8 @@ def test_the_storage_is_bounded(page: Page) -> None:
 
 @pytest.mark.parametrize(
     "stored",
-    [
-        "{", "7", "{}", "[null, 3]", '[{"id": 1, "turns": []}]', '[{"id": "a", "turns": []}]',
-        '[{"id": "a", "turns": [{"question": "b"}]}]',
-        '[{"id": "a", "turns": [{"question": "b", "text": "", "answer": {"text": "c", "steps": 1}}]}]',
-    ],
-)  # fmt: skip
+    ["{", "7", "[null, 3]", '[{"id": 1, "turns": []}]', '[{"id": "a", "turns": [{"question": "b"}]}]'],
+)
 def test_storage_of_another_version_is_harmless(page: Page, stored: str) -> None:
     page.evaluate("(stored) => localStorage.setItem('thirteen.conversations', stored)", stored)
     page.evaluate("localStorage.setItem('thirteen.questions', '[]')")
@@ -401,38 +326,6 @@ def test_a_growing_answer_stays_in_view_until_the_reader_scrolls(
     page.keyboard.press("Escape")
 
 
-def test_events_may_arrive_byte_by_byte(page: Page) -> None:
-    """Characters and line endings split between packets, comments, carriage returns."""
-    ask(page, "!bytes")
-    expect(result(page)).to_contain_text("verified")
-    expect(text(page)).to_have_text("Half a loaf — ½ — is 1/2, and 2 + 2 = 4✓ …")
-
-
-def test_security_headers_and_etags(server: tuple[str, Script]) -> None:
-    address, _ = server
-    for path, media_type in (
-        ("/", "text/html"),
-        ("/page.css", "text/css"),
-        ("/page.js", "text/javascript"),
-        ("/icon.svg", "image/svg+xml"),
-        ("/katex/katex.min.js", "text/javascript"),
-        ("/katex/fonts/KaTeX_Main-Regular.woff2", "font/woff2"),
-        ("/katex/LICENSE", "text/plain"),
-    ):
-        response = httpx.get(address + path)
-        assert response.headers["Content-Type"].startswith(media_type)
-        assert response.headers["Content-Security-Policy"] == (
-            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; font-src 'self'; "
-            "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-            "require-trusted-types-for 'script'; trusted-types 'none'"
-        )
-        assert response.headers["X-Content-Type-Options"] == "nosniff"
-        assert response.headers["Referrer-Policy"] == "no-referrer"
-        revalidated = httpx.get(address + path, headers={"If-None-Match": response.headers["ETag"]})
-        assert (revalidated.status_code, revalidated.content) == (304, b"")
-    assert httpx.get(address + "/page.py").status_code == 404
-
-
 def test_page_works_with_the_real_server(visit: Callable[..., Page], smollm2: Path) -> None:
     """The scripted server could deviate from the real protocol."""
     question = "If I have 3 apples and buy 4 more, how many apples do I have?"
@@ -443,7 +336,6 @@ def test_page_works_with_the_real_server(visit: Callable[..., Page], smollm2: Pa
         expect(stats(page)).to_contain_text("tokens/s", timeout=60_000)  # a real answer
         answer = engine.answer(question)
         assert answer.steps
-        assert letters(text(page).inner_text()) == letters(answer.text)
         expect(page.locator(".step.ok")).to_have_count(len(answer.steps))
         expect(page.locator(".result strong")).to_have_text(answer.value)
         expect(result(page)).to_contain_text("✓ verified" if answer.verified else "not verified")
@@ -452,9 +344,3 @@ def test_page_works_with_the_real_server(visit: Callable[..., Page], smollm2: Pa
         page.keyboard.press("Escape")
         expect(result(page)).to_have_text("Stopped")
         wait_until(lambda: engine.load.running == 0)
-        ask(page, "And 2 more?")
-        expect(stats(page)).to_contain_text("tokens/s", timeout=60_000)
-        conversation = Conversation(engine)
-        conversation.add(question, answer.text)
-        turn = conversation.next_turn("And 2 more?")
-        expect(stats(page)).to_contain_text(f"{len(turn.request.tokens)} prompt tokens")
