@@ -115,28 +115,6 @@ def test_offsets_of_a_stream_are_those_of_the_whole_text(client, echo):
     assert [*streamed] == [one.logprobs.text_offset for one in complete(client, **options).choices]
 
 
-@pytest.mark.parametrize(
-    ("options", "status", "param"),
-    [
-        ({"echo": False}, 400, "max_tokens"),
-        ({"stream": True}, 400, "max_tokens"),
-        ({"stream_options": {"include_usage": True}}, 400, "stream_options"),
-        ({"prompt": "a" * 200, "logprobs": 5, "n": 16, "max_tokens": 256}, 400, "logprobs"),
-        ({"prompt": [1, 9999]}, 400, None),
-        ({"prompt": "a" * 300, "logprobs": 0}, 400, None),
-        ({"prompt": [[97]] * 17}, 422, "prompt"),
-        ({"prompt": [97, "a"]}, 422, "prompt[1]"),
-        ({"prompt": [[97], [True]]}, 422, "prompt[1][0]"),
-        ({"prompt": [-1]}, 422, "prompt[0]"),
-        ({"max_tokens": -1}, 422, "max_tokens"),
-    ],
-)
-def test_errors_name_the_field(client, options, status, param):
-    with pytest.raises(openai.APIStatusError) as caught:
-        complete(client, **options)
-    assert (caught.value.status_code, caught.value.param) == (status, param)
-
-
 def test_other_clients_are_answered_while_a_prompt_is_scored(tiny, monkeypatch):
     """Scoring takes seconds for a long prompt; health checks, and answers, must not wait for it."""
     started, ended = Event(), Event()

@@ -54,6 +54,7 @@ def test_completion(tiny_server, fields, message):
     assert error["code"] == ("invalid_value" if supported else "unsupported_parameter")
 
 
+HI = [{"role": "user", "content": "a"}]
 SCHEMA = {"type": "object", "properties": {"a": {"const": "\ud800"}}}
 
 
@@ -88,20 +89,67 @@ def test_what_is_no_json(tiny_server, content, message):
     assert (response.status_code, response.json()["error"]["message"]) == (400, message)
 
 
+ECHO = {"echo": True, "max_tokens": 0}
+TEXT, SCHEMA_FORMAT = {"type": "text", "text": "a"}, {"type": "json_schema"}
+LONG = [{"role": "user", "content": "word " * 600}]
+URI = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"format": "uri"}}}
+
+
+def said(**fields):
+    return {"messages": [{"role": "user", "content": "a"} | fields]}
+
+
+def written(**fields):
+    return {"input": "a", "text": {"format": SCHEMA_FORMAT | fields}}
+
+
 @pytest.mark.parametrize(
-    ("message", "param"),
+    ("path", "body", "status", "param"),
     [
-        ({"role": "robot", "content": "a"}, "messages[0].role"),
-        ({"role": "user", "content": 5}, "messages[0].content"),
-        ({"role": "user", "content": ["a"]}, "messages[0].content[0]"),
-        ({"role": "user", "content": [{"type": "text", "text": "\ud800"}]}, "messages[0].content[0].text"),
-        ({"role": "user", "content": "a", "name": "b"}, "messages[0].name"),
-        ("a", "messages[0]"),
+        (CHAT, {"messages": ["a"]}, 422, "messages[0]"),
+        (CHAT, said(role="robot"), 422, "messages[0].role"),
+        (CHAT, said(content=5), 422, "messages[0].content"),
+        (CHAT, said(content=["a"]), 422, "messages[0].content[0]"),
+        (CHAT, said(content=[TEXT | {"text": "\ud800"}]), 422, "messages[0].content[0].text"),
+        (CHAT, said(name="b"), 422, "messages[0].name"),
+        (CHAT, {"messages": LONG}, 400, None),
+        (CHAT, said(content=" "), 400, None),
+        (CHAT, {"messages": HI, "model": "gpt-4o"}, 404, "model"),
+        (CHAT, {"messages": HI, "functions": [{"name": "f"}]}, 422, "functions"),
+        (CHAT, {"messages": HI, "top_logprobs": 2}, 400, "top_logprobs"),
+        (CHAT, {"messages": HI, "stream_options": {"include_usage": True}}, 400, "stream_options"),
+        (CHAT, {"messages": HI, "response_format": SCHEMA_FORMAT}, 400, "response_format.json_schema"),
+        (CHAT, {"messages": HI, "response_format": URI}, 400, None),
+        ("/v1/answer", {}, 422, "question"),
+        ("/v1/answer", {"question": ""}, 422, "question"),
+        ("/v1/answer", {"question": " "}, 400, None),
+        ("/v1/answer", {"question": "one two " * 3000, "votes": 3}, 400, None),
+        ("/v1/answer", {"question": "x", "votes": 17}, 422, "votes"),
+        ("/v1/answer", {"question": "x", "temperature": 1}, 422, "temperature"),
+        ("/v1/check", {"claim": "1" * 4097}, 422, "claim"),
+        ("/v1/responses", written(name="x"), 400, "text.format.schema"),
+        ("/v1/responses", written(schema={}), 400, "text.format.name"),
+        ("/v1/responses", {"input": []}, 422, "input"),
+        ("/v1/responses", {"input": [{"role": "user", "content": [{}]}]}, 422, "input[0].content[0].type"),
+        ("/v1/responses", {"input": "a", "max_output_tokens": 257}, 422, "max_output_tokens"),
+        ("/v1/responses", {"input": "a", "truncation": "auto"}, 422, "truncation"),
+        (COMPLETION, {"prompt": "a", "max_tokens": 0}, 400, "max_tokens"),
+        (COMPLETION, ECHO | {"prompt": "a", "stream": True}, 400, "max_tokens"),
+        (COMPLETION, {"prompt": "a" * 200, "logprobs": 5, "n": 16, "max_tokens": 256}, 400, "logprobs"),
+        (COMPLETION, ECHO | {"prompt": [1, 9999]}, 400, None),
+        (COMPLETION, ECHO | {"prompt": "a" * 300, "logprobs": 0}, 400, None),
+        (COMPLETION, ECHO | {"prompt": [[97]] * 17}, 422, "prompt"),
+        (COMPLETION, ECHO | {"prompt": [97, "a"]}, 422, "prompt[1]"),
+        (COMPLETION, ECHO | {"prompt": [[97], [True]]}, 422, "prompt[1][0]"),
+        (COMPLETION, ECHO | {"prompt": [-1]}, 422, "prompt[0]"),
     ],
 )
-def test_message(tiny_server, message, param):
-    response = post(tiny_server, CHAT, {"messages": [message]})
-    assert (response.status_code, response.json()["error"]["param"]) == (422, param)
+def test_error_names_the_field(tiny_server, path, body, status, param):
+    response = post(tiny_server, path, body)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (status, param) and "\n" not in error["message"]
+    if body.get("messages") is LONG or len(body.get("question", "")) > 1000:
+        assert error["code"] == "context_length_exceeded"
 
 
 def test_null_is_the_default_and_whole_numbers_are_integers(tiny_server):

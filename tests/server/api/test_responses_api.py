@@ -175,29 +175,6 @@ def test_a_key_cannot_reach_another_keys_response(tiny_server):
                 assert http.request(method, f"/v1/responses/{response.id}").status_code == 401
 
 
-@pytest.mark.parametrize(
-    ("options", "status", "param"),
-    [
-        ({"text": {"format": {"type": "json_schema", "name": "x"}}}, 400, "text.format.schema"),
-        ({"text": {"format": {"type": "json_schema", "schema": {}}}}, 400, "text.format.name"),
-        ({"input": []}, 422, "input"),
-        (
-            {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
-            422,
-            "input[0].content[0].type",
-        ),
-        ({"max_output_tokens": 257}, 422, "max_output_tokens"),
-        ({"truncation": "auto"}, 422, "truncation"),
-        ({"model": "gpt-4o"}, 404, "model"),
-        ({"input": " "}, 400, None),
-    ],
-)
-def test_errors_name_the_field(client, options, status, param):
-    with pytest.raises(openai.APIStatusError) as caught:
-        respond(client, **options)
-    assert (caught.value.status_code, caught.value.param) == (status, param)
-
-
 def test_a_query_is_refused_by_name(client):
     response = respond(client)
     with pytest.raises(openai.UnprocessableEntityError) as caught:
