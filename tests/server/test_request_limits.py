@@ -48,9 +48,12 @@ def serving(engine):
     assert engine.load.running == engine.load.waiting == 0, "leaked a slot"
 
 
-@pytest.fixture
-def client(serving):
-    return serving()
+@pytest.fixture(scope="module")
+def client(engine):
+    """An HTTP client of one server for all tests that need no options."""
+    with serve_engine(engine, name="tiny") as server, server.http() as client:
+        client.running = server
+        yield client
 
 
 @contextmanager
@@ -343,7 +346,8 @@ def test_an_unexpected_error_is_a_response_like_others_and_logged_once(serving, 
     assert caplog.text.count("Traceback") == 1 and "my secret" in caplog.text
 
 
-def test_metrics(client):
+def test_metrics(serving):
+    client = serving()
     assert client.post("/v1/completions", json=WORK | {"temperature": 1, "seed": 4}).status_code == 200
     assert client.post("/v1/completions", json={"prompt": 1}).status_code == 422
     assert client.get("/secret/path").status_code == 404

@@ -66,7 +66,8 @@ def test_earlier_turns_are_the_conversation_of_the_engine(http, smollm2_server):
     assert served["usage"]["prompt_tokens"] == len(request.tokens)
     assert served["text"] == smollm2_server.service.engine.submit(request).answer().text
     assert served["dropped_turns"] == 0
-    assert answer(http, question="And 2 + 2?", turns=turns, votes=2, max_tokens=8)["tally"]["asked"] == 2
+    votes = [answer(http, question="And 2 + 2?", turns=turns, votes=2, max_tokens=8) for _ in range(2)]
+    assert votes[0]["tally"]["asked"] == 2 and votes[0]["text"] == votes[1]["text"]
 
 
 def test_turns_for_which_there_is_no_room_are_dropped_and_counted(http):
@@ -107,12 +108,6 @@ def test_step_event_follows_the_complete_equation():
     names = [name for name, _ in collected]
     assert names == ["text"] * 4 + ["step"] + ["text"] * 2 + ["step"] * 2 + ["answer"]
     assert [data["claimed"] for name, data in collected if name == "step"] == ["156", "3", "10"]
-
-
-def test_vote_has_a_tally_and_is_reproducible(http):
-    first = answer(http, question="What is 2 + 2?", votes=3, max_tokens=16)
-    assert first["tally"]["asked"] == 3 and 1 <= first["tally"]["ended"] <= 3
-    assert answer(http, question="What is 2 + 2?", votes=3, max_tokens=16)["text"] == first["text"]
 
 
 def test_disconnect_during_a_vote_frees_all_slots(smollm2_server):
