@@ -141,6 +141,7 @@ def wait_until_busy(process):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_it_ends_when_its_input_ends_though_it_is_busy(command):
     with server_process(command) as (process, send):
         send(id=2, method="tools/call", params={"name": "solve", "arguments": STORY})
@@ -176,6 +177,7 @@ import thirteen.__main__
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_failed_engine_ends_it_though_its_input_is_open(command):
     """It answered every later call "the engine is closed"."""
     with server_process([sys.executable, "-c", FAILING, *command[1:]]) as (process, send):

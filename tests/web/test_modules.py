@@ -77,6 +77,7 @@ SECONDS = """({ text, ends }) => {
 
 @NODE_TEST
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_time_is_linear_in_hostile_text(run_node: RunNode) -> None:
     """Backtracking over 50 kB would take minutes of the processor."""
     pieces = list(dict.fromkeys((*EQUATION_PIECES, *ANSWER_PIECES)))

@@ -33,6 +33,7 @@ LONG = {
 }
 
 
+@pytest.mark.exhaustive
 def test_a_stream_of_forced_tokens_is_the_whole_answer(smollm2_server: RunningServer):
     sent = body(LONG, max_tokens=100, temperature=0, logprobs=True)
     with smollm2_server.http() as http:

@@ -135,7 +135,7 @@ def written(**fields):
         ("/v1/responses", {"input": "a", "truncation": "auto"}, 422, "truncation"),
         (COMPLETION, {"prompt": "a", "max_tokens": 0}, 400, "max_tokens"),
         (COMPLETION, ECHO | {"prompt": "a", "stream": True}, 400, "max_tokens"),
-        (COMPLETION, {"prompt": "a" * 200, "logprobs": 5, "n": 16, "max_tokens": 256}, 400, "logprobs"),
+        (COMPLETION, {"prompt": "a" * 200, "echo": True, "logprobs": 5, "n": 16}, 400, "logprobs"),
         (COMPLETION, ECHO | {"prompt": [1, 9999]}, 400, None),
         (COMPLETION, ECHO | {"prompt": "a" * 300, "logprobs": 0}, 400, None),
         (COMPLETION, ECHO | {"prompt": [[97]] * 17}, 422, "prompt"),

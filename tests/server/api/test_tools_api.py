@@ -192,7 +192,7 @@ def test_contradictions_are_refused_by_name(tagged_client):
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, 422, "tools[0].function.name"),
         ({"tools": [NOW] * 129}, 422, "tools"),
         ({"tools": [NOW | {"function": {"name": "f", "description": "x" * (1 << 16)}}]}, 400, "tools"),
-        ({"tools": [NOW | {"function": {"name": "f", "parameters": deep}}]}, 400, "tools"),
+        ({"tools": [NOW | {"function": {"name": "f", "parameters": deep}}]}, 400, None),
     ):
         found = refusal(tagged_client, **options)
         assert found[:2] == (status, param), found
