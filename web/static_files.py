@@ -1,7 +1,8 @@
 """Routes of the web page at `/`: the files of the folder `page`, with security headers.
 
-KaTeX and markdown-it, in folders of `page`, are part of the repository: `pip install` needs no npm, and the page
-no other server. Their files are those of the npm packages, unmodified; `SHA256SUMS` records versions and hashes.
+KaTeX and markdown-it, in folders of `page`, are part of the repository: `pip install` needs no npm, and the
+page no other server. Their files are those of the npm packages, unmodified; `SHA256SUMS` in each folder
+records version and hashes.
 """
 
 from collections.abc import Awaitable, Callable
