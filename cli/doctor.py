@@ -7,20 +7,28 @@ from typing import Annotated
 import typer
 
 from . import options
-from .console import out, printable, progress_bar, show_fields
+from .console import note, out, printable, progress_bar, show_fields
 
 PROBLEMS_FOUND = 1
 
 app = typer.Typer()
 
 
-@app.command(epilog=options.example("doctor", "doctor --speed --model my-model.gguf"))
+@app.command(epilog=options.example("doctor", "doctor --speed --model my-model.gguf", "doctor --tune"))
 def doctor(
     speed: Annotated[
         bool, typer.Option("--speed", help="Also time this engine beside plain llama-cpp-python: 20 seconds.")
     ] = False,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="First measure at more length, in 40 seconds, which attention, KV type, threads and "
+            "micro-batch are the fastest, for all engines with models of this shape.",
+        ),
+    ] = False,
     model: Annotated[
-        Path | None, typer.Option(help="With --speed: GGUF file. Default: the embedded model.")
+        Path | None, typer.Option(help="With --speed or --tune: GGUF file. Default: the embedded model.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -31,8 +39,10 @@ def doctor(
     """
     from ..workflows.doctor import diagnose
 
-    if model and not speed:
-        raise typer.BadParameter("--model requires --speed")
+    if model and not (speed or tune):
+        raise typer.BadParameter("--model requires --speed or --tune")
+    if tune:
+        _tune(model or options.default_base())
     if speed:
         with progress_bar("speed") as progress:
             diagnosis = diagnose(model or options.default_base(), progress)
@@ -45,3 +55,13 @@ def doctor(
             out.print(f"wrong: {printable(problem)}", markup=False, soft_wrap=True)
     if diagnosis.problems:
         raise typer.Exit(PROBLEMS_FOUND)
+
+
+def _tune(model: Path) -> None:
+    from ..workflows.engine_tuning import tune_engine
+
+    options.probe_files(model)
+    with progress_bar("tune") as progress:
+        tuned = tune_engine(model, progress)
+    if disturbed := [name for name, tuning in tuned.items() if not tuning.quiet]:
+        note(f"not saved, as other programs have disturbed it: {', '.join(disturbed)}")

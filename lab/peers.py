@@ -1,7 +1,7 @@
 """Speed of further inference programs on the same file, beside this engine and llama.cpp's own programs.
 
 python lab/peers.py MODEL.gguf [--with NAMES] [--checkpoint FOLDER] [--rounds 8] [--prompt-tokens 200]
-    [--decode-tokens 64] [--sequences 8] [--synthetic] [--threads N] [--json]
+    [--decode-tokens 64] [--sequences 8] [--threads N] [--json]
 
 To `thirteen bench peers` it adds openvino, xllamacpp, mistralrs and ik (`pip install '.[peers]'`), node-
 llama-cpp (`npm install node-llama-cpp`, in this folder or in one that NODE_PATH names), and with
@@ -513,7 +513,6 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, default=200)
     parser.add_argument("--decode-tokens", type=int, default=64)
     parser.add_argument("--sequences", type=int, default=8)
-    parser.add_argument("--synthetic", action="store_true", help="decode from an empty context")
     parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -521,7 +520,6 @@ def main() -> None:
         given.threads,
         given.prompt_tokens,
         given.decode_tokens,
-        depth=1 if given.synthetic else given.prompt_tokens,
         sequences=given.sequences,
     )
     programs, names = lab_programs(given.checkpoint), given.names.split(",") if given.names else ()

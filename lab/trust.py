@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
-from thirteen.bench.harness.environment import BenchReport, report_head, this_commit
+from thirteen.bench.harness.environment import BenchReport, report_head
 from thirteen.bench.harness.format import report_table
 from thirteen.bench.harness.interleave import (
     ITERATIONS_PER_ROUND,
+    SECONDS,
     EngineLoader,
     PairedMeasurement,
     count_iterations,
@@ -207,7 +208,6 @@ class AATestReport(BenchReport):
     """Result of an A/A test.
 
     Attributes:
-        commit: git commit of the checkout; see this_commit().
         model: the model file.
         sha256: its hash in hexadecimal.
         settings: work of an iteration.
@@ -219,7 +219,6 @@ class AATestReport(BenchReport):
         verdict: conclusions in words, a line each.
     """
 
-    commit: str | None
     model: str
     sha256: str
     settings: Workload
@@ -270,7 +269,6 @@ def run_aa_test(  # noqa: PLR0913 - options of a measurement, each with its defa
     itself, slowed = (_coverages(runs_of_other) for runs_of_other in zip(*speeds, strict=True))
     return AATestReport(
         *head,
-        commit=this_commit(),
         model=str(model),
         sha256=file_sha256(model),
         settings=workload,
@@ -302,7 +300,7 @@ def _coverage(name: str, measurements: Sequence[PairedMeasurement]) -> RatioCove
 
 def _is_slower(measurement: PairedMeasurement) -> bool:
     ratio = measurement.ratio
-    return ratio.high < 1 if measurement.higher_is_better else ratio.low > 1
+    return ratio.low > 1 if measurement.unit == SECONDS else ratio.high < 1
 
 
 def _verdict(itself: Sequence[RatioCoverage], slowed: Sequence[RatioCoverage], runs: int) -> Iterator[str]:

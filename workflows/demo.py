@@ -10,7 +10,6 @@ from rich.table import Table
 
 from ..bench.accuracy.answer_time import AnsweredQuestion, AnswerTimes, summarize_times, time_rows
 from ..bench.accuracy.timed_answers import TIMED, time_answers
-from ..bench.harness.energy import find_energy_meter
 from ..bench.speed import latency
 from ..bench.speed.questions import QuestionShape
 from ..convert.adapter.adapter import load_adapter
@@ -132,8 +131,8 @@ def time_demo(
     threads = default_threads()
     loaders = [BatchJob(model, None, settings, threads).load_engine for model in models]
     questions = [row.question for row in _read_sums()]
-    times = time_answers(loaders, questions[:TIMED], settings, progress, find_energy_meter())
-    return summarize_times(times, [one.sums for one in answers], questions)
+    times = time_answers(loaders, questions[:TIMED], settings, progress)
+    return summarize_times(times, [one.sums for one in answers])
 
 
 def _trimmed(adapted: Path, progress: Progress) -> DemoTrimmed:
@@ -145,12 +144,12 @@ def _trimmed(adapted: Path, progress: Progress) -> DemoTrimmed:
 
 def demo_table(report: DemoReport) -> Group:
     """Render the report as a short text with a table."""
-    bench = report.bench
+    bench, speeds = report.bench, report.bench.middle
     table = Table("", "base", "adapted", "adapted / base", box=None, pad_edge=False)
     for name, measure in (
-        ("prefill", bench.prefill),
-        ("first token", bench.first_token),
-        ("decode", bench.decode),
+        ("prefill", speeds.prefill),
+        ("first token", speeds.first_token),
+        ("decode", speeds.decode),
     ):
         ratio = measure.ratio
         table.add_row(
@@ -182,7 +181,7 @@ def demo_table(report: DemoReport) -> Group:
 
 
 def _trimmed_text(report: DemoReport) -> str:
-    trimmed, decode = report.trimmed, report.trimmed.bench.decode.ratio
+    trimmed, decode = report.trimmed, report.trimmed.bench.middle.decode.ratio
     sizes = [model.file_bytes for model in (trimmed.bench.base, trimmed.bench.adapted)]
     return (
         f"trimmed   adapted, {trimmed.kept:,} of {trimmed.of:,} tokens: {sizes[1] / 1e6:.1f} MB, "

@@ -52,7 +52,6 @@ _EXTRAS = {
     "data": "the question sets gsm8k and asdiv",
     "ray": "clusters",
     "mcp": "thirteen mcp",
-    "report": "the pages and plots of bench report",
     "peers": "other programs in bench peers",
 }
 _PACKAGES = ("thirteen", "llama-cpp-python", "gguf", "numpy")
@@ -271,7 +270,7 @@ def speed_finding(check: "SpeedCheck") -> Finding:
     """The speed of this engine beside plain llama-cpp-python."""
     problem = (
         f"this engine has {check.ratio:.2f} of the speed of plain llama-cpp-python: close other programs and "
-        "repeat; if it stays, `thirteen bench tune MODEL` measures again what is fastest"
+        "repeat; if it stays, `thirteen doctor --tune` measures again what is fastest"
     )
     return Finding("speed", check.text, problem if check.too_slow else None)
 

@@ -13,7 +13,8 @@ from typing import Any
 from ..bench.fidelity.adapter_effect import AdapterEffect
 from ..bench.fidelity.fidelity import FidelityReport, run_fidelity
 from ..bench.fidelity.kl_divergence import Divergence
-from ..bench.fidelity.model_roles import ModelFile, ModelRoles, ModelSource, model_sources
+from ..bench.fidelity.model_roles import ModelRoles, ModelSource, model_sources
+from ..bench.harness.model_file import ModelFile
 from ..convert.adapter.export import export_adapter
 from ..convert.pipeline import ConversionReport, convert
 from ..convert.source.checkpoint import open_checkpoint

@@ -13,7 +13,7 @@ _RATIO_MIN = 0.95  # of the speed of plain llama-cpp-python; with less, somethin
 _ROUNDS = 3
 _PEERS = ("llama-cpp-python", "llama-cpp-python flash_attn=True")
 _WORK = PeerWorkload(
-    prompt_tokens=200, depth=200, decode_tokens=96, sequences=1, short_prompt=8, short_answer=1, busy=False
+    prompt_tokens=200, decode_tokens=96, sequences=1, short_prompt=8, short_answer=1, busy=False
 )
 
 

@@ -3,27 +3,22 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
-
-from rich.table import Table
 
 from ...errors import RequestError
 from ...files.cache_folder import cache_dir
 from ...files.gguf.header import read_header
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob
 from ...runtime.validation import check_integer
-from ...stats.bootstrap import PASSAGES_MIN
-from ..harness.energy import find_energy_meter
-from ..harness.environment import BenchReport, ReportHead, report_head, this_machine
-from ..harness.format import report_table
-from .accuracy_metrics import PairedScores, Scores, group_p_value, pair_scores, score
+from ..harness.environment import BenchReport, ReportHead, report_head
+from ..harness.format import Table
+from .accuracy_metrics import PairedScores, Scores, pair_scores, score
 from .answer_time import AnsweredQuestion, AnswerTimes, describe_times, summarize_times, time_rows
 from .datasets import QuestionSet
 from .eval_log import EvalLog, Outcome, QuestionRecord
 from .evaluate import evaluate
 from .run_config import PromptSettings, RunConfig
-from .timed_answers import TimedAnswers, read_or_time, time_answers
+from .timed_answers import time_answers
 
 SIGNIFICANCE_LEVEL = 0.05
 _TRUNCATED_MAX = 0.05  # share of truncated answers above which the report warns
@@ -106,7 +101,7 @@ def run_accuracy(  # noqa: PLR0913 - options of a measurement, each with its def
         adapter: a LoRA in a GGUF file, applied at run time to `model`.
         folder: folder of the logs; by default one in the cache.
         timed: number of questions that are then asked one at a time on this machine, for the time to a right
-            answer; see answer_time.py. Their times are kept beside the logs.
+            answer; see answer_time.py.
         executor: answers batches, BatchJob.run or RayWorkers.run.
         progress: called with the model's name and accuracy so far, and with questions done and in all.
 
@@ -129,7 +124,7 @@ def run_accuracy(  # noqa: PLR0913 - options of a measurement, each with its def
     report = _report(head, question_set, settings, evaluations)
     if timed:
         records = [records for _, records in evaluations.values()]
-        times = _time_answers(list(configs.values()), records, folder, timed, progress)
+        times = _time_answers(list(configs.values()), records, timed, progress)
         report = _with_times(report, times)
     return report
 
@@ -161,7 +156,7 @@ def _evaluate(name: str, config: RunConfig, executor: BatchExecutor, progress: E
         adapter=None if config.adapter is None else str(config.adapter),
         adapter_sha256=identity["adapter_sha256"],
         records=str(path),
-        scores=score(records, question_set.groups),
+        scores=score(records),
     )
     return result, records
 
@@ -169,7 +164,6 @@ def _evaluate(name: str, config: RunConfig, executor: BatchExecutor, progress: E
 def _time_answers(
     configs: Sequence[RunConfig],
     records: Sequence[Sequence[QuestionRecord]],
-    folder: Path,
     timed: int,
     progress: EvalProgress,
 ) -> AnswerTimes | None:
@@ -180,25 +174,12 @@ def _time_answers(
     count = min(timed, len(answered))
     numbers = [answered[n * len(answered) // count][0].number for n in range(count)]  # evenly spaced
     question_set = configs[0].question_set
-    machine = this_machine()
-    identity = {
-        "records": [config.log.name for config in configs],
-        "questions": numbers,
-        "processor": machine.cpu,
-        "cores": machine.cores,
-    }
-    digest = sha256(repr(identity).encode()).hexdigest()[:12]
-
-    def measure() -> TimedAnswers:
-        return time_answers(
-            [config.job.load_engine for config in configs],
-            [question_set.questions[number].text for number in numbers],
-            configs[0].settings,
-            partial(progress, "time to an answer"),
-            find_energy_meter(),
-        )
-
-    times = read_or_time(folder / f"times-{digest}.jsonl", identity, measure)
+    times = time_answers(
+        [config.job.load_engine for config in configs],
+        [question_set.questions[number].text for number in numbers],
+        configs[0].settings,
+        partial(progress, "time to an answer"),
+    )
     questions = [
         [
             AnsweredQuestion(one.outcome is Outcome.CORRECT, sum(sample.tokens for sample in one.samples))
@@ -206,7 +187,7 @@ def _time_answers(
         ]
         for model in zip(*answered, strict=True)
     ]
-    return summarize_times(times, questions, [question_set.groups[one.number] for one, *_ in answered])
+    return summarize_times(times, questions)
 
 
 def _with_times(report: AccuracyReport, times: AnswerTimes | None) -> AccuracyReport:
@@ -228,10 +209,7 @@ def _report(
     evaluations: Mapping[str, _Evaluation],
 ) -> AccuracyReport:
     *base, (adapted, records) = evaluations.values()
-    paired, p_value = None, 1.0
-    if base:
-        sides = base[0][1], records, question_set.groups
-        paired, p_value = pair_scores(*sides), group_p_value(*sides)
+    paired = pair_scores(base[0][1], records) if base else None
     results = {name: result for name, (result, _) in evaluations.items()}
     return AccuracyReport(
         *head,
@@ -243,46 +221,32 @@ def _report(
         adapted=adapted,
         base=base[0][0] if base else None,
         paired=paired,
-        verdict=tuple(_verdict(paired, p_value, results)),
+        verdict=tuple(_verdict(paired, results)),
     )
 
 
-def _verdict(
-    paired: PairedScores | None, p_value: float, results: Mapping[str, ModelResult]
-) -> Iterator[str]:
-    """The conclusions; `p_value` is that of group_p_value()."""
+def _verdict(paired: PairedScores | None, results: Mapping[str, ModelResult]) -> Iterator[str]:
     *base, adapted = results.values()
     if adapted.adapter and not base:
         name = Path(adapted.path).name
         yield f"only {name} with the adapter was measured: --base {name} also measures it without"
     if paired:
-        yield _describe_difference(paired, p_value)
-        if not paired.independent:
-            yield (
-                f"the questions are variations of {paired.groups}: interval and sign test account for that, "
-                "McNemar's test does not"
-            )
-            if paired.groups < PASSAGES_MIN:
-                yield f"warning: with {paired.groups} groups the interval is too narrow"
+        yield _describe_difference(paired)
     for name, result in results.items():
         yield from _warnings(name, result.scores)
 
 
-def _describe_difference(paired: PairedScores, p_value: float) -> str:
+def _describe_difference(paired: PairedScores) -> str:
     points = paired.difference
     low, high = (f"{100 * bound:+.1f}" for bound in (points.low, points.high))
-    counts = f"{paired.gained} gained, {paired.lost} lost of {paired.questions}"
-    counts += ", " if paired.independent else f", sign test over {paired.groups} groups: "
-    counts += f"p = {p_value:.2g}"
-    excluded = not points.low <= 0 <= points.high
-    significant = p_value < SIGNIFICANCE_LEVEL and (paired.independent or excluded)
+    counts = f"{paired.gained} gained, {paired.lost} lost of {paired.questions}, p = {paired.p_value:.2g}"
     if not paired.gained + paired.lost:
-        undetected = 100 * min(3 / paired.groups, 1)  # the rule of three
+        undetected = 100 * min(3 / paired.questions, 1)  # the rule of three
         return (
             f"accuracy: the same on each of {paired.questions} questions; "
             f"a difference of less than {undetected:.1f} points cannot be excluded"
         )
-    if not significant:
+    if paired.p_value >= SIGNIFICANCE_LEVEL:
         return f"accuracy: no significant difference ({low} to {high} points; {counts})"
     word = "better" if points.estimate > 0 else "worse"
     return f"accuracy: {word} by {100 * abs(points.estimate):.1f} points ({low} to {high}; {counts})"
@@ -303,14 +267,14 @@ def accuracy_table(report: AccuracyReport) -> Table:
     columns = ["base", "adapted"] if report.base else [_alone(report.adapted.adapter)]
     if report.paired:
         columns.append("against the base (95 %)" if report.answer_time else "adapted - base (95 %)")
-    table = report_table(f"{report.data}, {report.terms.prompt}", _caption(report), "", *columns)
-    for row in _rows([result.scores for result in (report.base, report.adapted) if result], report.paired):
-        table.add_row(*row)
-    if report.answer_time:
-        table.add_section()
-        for row in time_rows(report.answer_time):
-            table.add_row(*row)
-    return table
+    rows = _rows([result.scores for result in (report.base, report.adapted) if result], report.paired)
+    times = report.answer_time
+    return Table(
+        f"{report.data}, {report.terms.prompt}",
+        ("", *columns),
+        (*rows, *(time_rows(times) if times else ())),
+        tuple(_notes(report)),
+    )
 
 
 def _rows(models: Sequence[Scores], paired: PairedScores | None) -> Iterator[tuple[str, ...]]:
@@ -327,21 +291,17 @@ def _rows(models: Sequence[Scores], paired: PairedScores | None) -> Iterator[tup
         yield "McNemar's exact p", "", "", f"{paired.p_value:.3g}"
 
 
-def _caption(report: AccuracyReport) -> str:
-    settings = report.terms
+def _notes(report: AccuracyReport) -> Iterator[str]:
+    settings, times = report.terms, report.answer_time
     left_out = f", {report.left_out} rows without a single number skipped" if report.left_out else ""
-    return "\n".join(
-        (
-            *report.verdict,
-            f"{report.adapted.scores.questions} questions of {report.source}{left_out}",
-            *([_describe_timing(report.answer_time)] if report.answer_time else []),
-            f"{settings.description}, at most {settings.max_tokens} tokens",
-            f"{report.machine.cpu}, threads: {settings.threads}, "
-            f"llama-cpp-python {report.build.llama_cpp_python}",
-            *(f"records: {result.records}" for result in (report.base, report.adapted) if result),
-        )
+    yield from report.verdict
+    yield f"{report.adapted.scores.questions} questions of {report.source}{left_out}"
+    if times:
+        yield f"seconds: {times.timed} of the questions, asked one at a time, {times.date}"
+    yield f"{settings.description}, at most {settings.max_tokens} tokens"
+    yield (
+        f"{report.machine.cpu}, threads: {settings.threads}, llama-cpp-python {report.build.llama_cpp_python}"
     )
-
-
-def _describe_timing(times: AnswerTimes) -> str:
-    return f"seconds: {times.timed} of the questions, asked one at a time, {times.date}"
+    for result in (report.base, report.adapted):
+        if result:
+            yield f"records: {result.records}"

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ...stats.bootstrap import grouped_mean, sum_by_passage
-from ...stats.interval import FloatArray, Interval
+from ...stats.bootstrap import grouped_mean
+from ...stats.interval import Interval
 from ...stats.mcnemar import mcnemar
 from ...stats.paired_difference import paired_difference
 from ...stats.wilson import wilson_interval
@@ -50,18 +49,15 @@ class PairedScores:
 
     Attributes:
         questions: number of questions.
-        groups: number of independent groups of questions.
         both: questions that both answered correctly.
         gained: questions that only the adapted model answered correctly.
         lost: questions that only the base answered correctly.
         neither: questions that neither answered correctly.
-        difference: accuracy of adapted less base, with its interval: Newcombe's if the questions are
-            independent, otherwise a bootstrap interval over the groups.
-        p_value: p-value of McNemar's exact test, which takes all questions as independent.
+        difference: accuracy of adapted less base, with Newcombe's interval.
+        p_value: p-value of McNemar's exact test.
     """
 
     questions: int
-    groups: int
     both: int
     gained: int
     lost: int
@@ -69,24 +65,11 @@ class PairedScores:
     difference: Interval
     p_value: float
 
-    @property
-    def independent(self) -> bool:
-        """Whether every question is a group of its own."""
-        return self.groups == self.questions
 
-
-def score(records: Sequence[QuestionRecord], groups: Sequence[str]) -> Scores:
-    """Score a model.
-
-    Args:
-        records: records of all questions, in order; at least one is not an error.
-        groups: group of each question; see Question.
-    """
+def score(records: Sequence[QuestionRecord]) -> Scores:
+    """Score a model from the records of all questions, of which at least one is not an error."""
     counts = Counter(record.outcome for record in records)
     answered = [record for record in records if record.outcome is not Outcome.ERROR]
-    groups = [groups[record.number] for record in answered]
-    correct = np.array([float(record.outcome is Outcome.CORRECT) for record in answered])  # (answered,)
-    independent = len(set(groups)) == len(groups)
     return Scores(
         questions=len(records),
         correct=counts[Outcome.CORRECT],
@@ -94,78 +77,40 @@ def score(records: Sequence[QuestionRecord], groups: Sequence[str]) -> Scores:
         truncated=counts[Outcome.TRUNCATED],
         unparsed=counts[Outcome.UNPARSED],
         errors=counts[Outcome.ERROR],
-        accuracy=(
-            wilson_interval(counts[Outcome.CORRECT], len(answered))
-            if independent
-            else grouped_mean(correct, np.array(groups))
-        ),
-        single=_single_accuracy(answered, groups),
+        accuracy=wilson_interval(counts[Outcome.CORRECT], len(answered)),
+        single=_single_accuracy(answered),
         tokens=float(np.mean([sample.tokens for record in answered for sample in record.samples])),
         first_error=next((record.error for record in records if record.error is not None), None),
     )
 
 
-def _single_accuracy(answered: Sequence[QuestionRecord], groups: Sequence[str]) -> Interval | None:
+def _single_accuracy(answered: Sequence[QuestionRecord]) -> Interval | None:
     if all(len(record.samples) == 1 for record in answered):
         return None
     shares = [
         np.mean([sample.outcome is Outcome.CORRECT for sample in record.samples]) for record in answered
     ]
-    return grouped_mean(np.array(shares, np.float64), np.array(groups))
+    return grouped_mean(np.array(shares, np.float64), np.arange(len(shares)))
 
 
-def pair_scores(
-    base: Sequence[QuestionRecord], adapted: Sequence[QuestionRecord], groups: Sequence[str]
-) -> PairedScores | None:
+def pair_scores(base: Sequence[QuestionRecord], adapted: Sequence[QuestionRecord]) -> PairedScores | None:
     """Compare two models question by question; None if every question failed on one of them."""
-    correct, labels = _paired_outcomes(base, adapted, groups)
-    if not len(correct):
+    pairs = Counter(
+        (one.outcome is Outcome.CORRECT, other.outcome is Outcome.CORRECT)
+        for one, other in zip(base, adapted, strict=True)
+        if Outcome.ERROR not in {one.outcome, other.outcome}
+    )
+    if not pairs:
         return None
-    gained, lost = int((~correct[:, 0] & correct[:, 1]).sum()), int((correct[:, 0] & ~correct[:, 1]).sum())
-    both, neither = int(correct.all(1).sum()), int((~correct.any(1)).sum())
-    count = len(np.unique(labels))
-    if count == len(correct):
-        difference = paired_difference(both, gained, lost, neither)
-    else:
-        difference = grouped_mean(_changes(correct), labels)
+    both, gained, lost, neither = (
+        pairs[pair] for pair in ((True, True), (False, True), (True, False), (False, False))
+    )
     return PairedScores(
-        questions=len(correct),
-        groups=count,
+        questions=pairs.total(),
         both=both,
         gained=gained,
         lost=lost,
         neither=neither,
-        difference=difference,
+        difference=paired_difference(both, gained, lost, neither),
         p_value=mcnemar(gained, lost),
     )
-
-
-def group_p_value(
-    base: Sequence[QuestionRecord], adapted: Sequence[QuestionRecord], groups: Sequence[str]
-) -> float:
-    """The p-value of the exact sign test over the groups, each with its net change in right answers.
-
-    It holds for any number of groups; a bootstrap interval over a few is too narrow. Where every question is
-    a group of its own, it is McNemar's test.
-    """
-    correct, labels = _paired_outcomes(base, adapted, groups)
-    net = sum_by_passage(_changes(correct), labels)
-    return mcnemar(int((net > 0).sum()), int((net < 0).sum()))
-
-
-def _paired_outcomes(
-    base: Sequence[QuestionRecord], adapted: Sequence[QuestionRecord], groups: Sequence[str]
-) -> tuple[NDArray[np.bool_], NDArray[np.str_]]:
-    """Whether each model is right, (pairs, 2), and the group, of each question that failed on neither."""
-    pairs = [
-        (one, other)
-        for one, other in zip(base, adapted, strict=True)
-        if Outcome.ERROR not in (one.outcome, other.outcome)
-    ]
-    correct = [[record.outcome is Outcome.CORRECT for record in pair] for pair in pairs]
-    labels = [groups[one.number] for one, _ in pairs]
-    return np.array(correct, bool).reshape(-1, 2), np.array(labels, str)
-
-
-def _changes(correct: NDArray[np.bool_]) -> FloatArray:
-    return correct[:, 1].astype(np.float64) - correct[:, 0]

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...stats.bootstrap import joint_interval, sum_by_passage
+from ...stats.bootstrap import joint_interval
 from ...stats.interval import FloatArray, Interval
-from ..harness.format import NOT_AVAILABLE
 from .timed_answers import TimedAnswer, TimedAnswers
 
 _RIGHT_MIN = 0.5  # right answers of a resample without any, as a ratio to none would be infinite
@@ -37,14 +36,12 @@ class AnswerTime:
         prefill_s: mean seconds to the first token.
         decode_s: mean seconds from there to the last token.
         right_per_minute: right answers a minute.
-        joules: mean energy a question; None without a meter that resolves it.
     """
 
     tokens: float
     prefill_s: float
     decode_s: float
     right_per_minute: float
-    joules: float | None
 
     @property
     def seconds(self) -> float:
@@ -62,7 +59,6 @@ class AnswerTimes:
         date: when the seconds were measured, in UTC, ISO 8601.
         timed: number of questions that were asked one at a time.
         questions: number of questions that both models answered.
-        meter: name of the energy meter; None without one.
         adapted: times of the model.
         base: times of the model that it is compared with; None without one. So are the ratios.
         tokens_ratio: ratio of the tokens a question.
@@ -73,7 +69,6 @@ class AnswerTimes:
     date: str
     timed: int
     questions: int
-    meter: str | None
     adapted: AnswerTime
     base: AnswerTime | None = None
     tokens_ratio: Interval | None = None
@@ -91,19 +86,16 @@ class _Means:
     right_per_minute: FloatArray
 
 
-def summarize_times(
-    times: TimedAnswers, answered: Sequence[Sequence[AnsweredQuestion]], groups: Sequence[str]
-) -> AnswerTimes:
+def summarize_times(times: TimedAnswers, answered: Sequence[Sequence[AnsweredQuestion]]) -> AnswerTimes:
     """Summarize the times of one model, or of base and adapted model.
 
     Args:
         times: times of some of the questions.
         answered: for each model, in the same order, all questions that each of them answered.
-        groups: group of each question; those of one group are not independent.
     """
-    counts, seconds = _count_answers(answered, groups), _count_seconds(times.models)
+    counts, seconds = _count_answers(answered), _count_seconds(times.models)
     means = _means(counts.sum(0)[None], seconds.sum(0)[None])
-    *base, adapted = (_model_time(means, model, timed) for model, timed in enumerate(times.models))
+    *base, adapted = (_model_time(means, model) for model in range(len(times.models)))
     some_right = all(any(one.right for one in model) for model in answered)
 
     def ratio(name: str) -> Interval | None:
@@ -116,8 +108,7 @@ def summarize_times(
     return AnswerTimes(
         date=times.date,
         timed=len(seconds),
-        questions=len(groups),
-        meter=times.meter,
+        questions=len(counts),
         adapted=adapted,
         base=base[0] if base else None,
         tokens_ratio=ratio("tokens"),
@@ -126,10 +117,10 @@ def summarize_times(
     )
 
 
-def _count_answers(answered: Sequence[Sequence[AnsweredQuestion]], groups: Sequence[str]) -> FloatArray:
-    """Right answers, tokens and questions of each group and model, (groups, models, 3)."""
-    values = np.array([[(one.right, one.tokens, 1) for one in model] for model in answered], np.float64)
-    return sum_by_passage(values.swapaxes(0, 1), np.array(groups))
+def _count_answers(answered: Sequence[Sequence[AnsweredQuestion]]) -> FloatArray:
+    """Right answers, tokens and questions of each question and model, (questions, models, 3)."""
+    values = [[(one.right, one.tokens, 1) for one in model] for model in answered]
+    return np.array(values, np.float64).swapaxes(0, 1)
 
 
 def _count_seconds(models: Sequence[Sequence[TimedAnswer]]) -> FloatArray:
@@ -152,16 +143,13 @@ def _means(counts: FloatArray, seconds: FloatArray, right_min: float = 0.0) -> _
     )
 
 
-def _model_time(means: _Means, model: int, timed: Sequence[TimedAnswer]) -> AnswerTime:
+def _model_time(means: _Means, model: int) -> AnswerTime:
     prefill_s, total_s = float(means.prefill_s[0, model]), float(means.seconds[0, model])
-    metered = [(one.joules, one.prefill_s + one.decode_s) for one in timed if one.joules is not None]
-    watts = sum(joules for joules, _ in metered) / sum(one_s for _, one_s in metered) if metered else None
     return AnswerTime(
         tokens=float(means.tokens[0, model]),
         prefill_s=prefill_s,
         decode_s=total_s - prefill_s,
         right_per_minute=float(means.right_per_minute[0, model]),
-        joules=None if watts is None else watts * total_s,
     )
 
 
@@ -193,6 +181,3 @@ def time_rows(times: AnswerTimes) -> Iterator[tuple[str, ...]]:
     yield row("  prefill", [f"{one.prefill_s:.2f}" for one in models])
     yield row("  decode", [f"{one.decode_s:.2f}" for one in models])
     yield row("right answers a minute", [f"{one.right_per_minute:.2f}" for one in models], times.right_ratio)
-    if times.meter:
-        joules = (NOT_AVAILABLE if one.joules is None else f"{one.joules:.1f}" for one in models)
-        yield row(f"energy a question, J ({times.meter})", list(joules))

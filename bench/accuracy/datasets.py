@@ -35,12 +35,10 @@ class Question:
     Attributes:
         text: the question.
         answer: the right number, as format_number() writes it.
-        group: questions of one group are variations of one template, so not statistically independent.
     """
 
     text: str
     answer: str
-    group: str
 
 
 @dataclass(frozen=True)
@@ -65,11 +63,6 @@ class QuestionSet:
         pairs = [(question.text, question.answer) for question in self.questions]
         return sha256(json.dumps(pairs).encode()).hexdigest()
 
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Group of each question."""
-        return tuple(question.group for question in self.questions)
-
     def subsample(self, limit: int | None) -> "QuestionSet":
         """Take at most `limit` questions, evenly spaced, because many sets are sorted; None takes all.
 
@@ -91,7 +84,7 @@ class _HubSet:
     hub_id: str
     revision: str
     file: str
-    sha256: str | None
+    sha256: str
     parse: Callable[[Row, str], Question | None]
 
 
@@ -126,17 +119,14 @@ def _collect(
             continue
         if len(questions) == QUESTIONS_MAX:
             raise RequestError(f"{where}: more than {QUESTIONS_MAX} questions, the maximum")
-        questions.append(question if question.group else replace(question, group=str(len(questions))))
+        questions.append(question)
     if not questions:
         raise RequestError(f"{origin}: holds no question")
     return QuestionSet(name, origin, tuple(questions), left_out)
 
 
 def _rows(path: Path, origin: str) -> Iterator[tuple[str, Row]]:
-    """Read the rows of a file of JSON lines, a JSON list or Parquet, by the suffix of its name."""
-    if path.suffix == ".jsonl":
-        yield from read_json_lines(path)
-        return
+    """Read the rows of a file with a JSON list or Parquet, by the suffix of its name."""
     if path.suffix == ".parquet":
         rows = _parquet(path, origin)
     else:
@@ -162,26 +152,20 @@ def _parquet(path: Path, origin: str) -> Any:
 
 
 def _parse_plain(row: Row, where: str) -> Question:
-    return Question(_text(row, "question", where), _number(row, "answer", where), "")
+    return Question(_text(row, "question", where), _number(row, "answer", where))
 
 
 def _parse_svamp(row: Row, where: str) -> Question:
     body = _text(row, "Body", where).strip()
     stop = "" if body.endswith((".", "?", "!", ",")) else "."  # many bodies end without a full stop
-    return Question(f"{body}{stop} {_text(row, 'Question', where)}", _number(row, "Answer", where), "")
+    return Question(f"{body}{stop} {_text(row, 'Question', where)}", _number(row, "Answer", where))
 
 
 def _parse_asdiv(row: Row, where: str) -> Question | None:
     text = f"{_text(row, 'body', where).strip()} {_text(row, 'question', where)}"
     found = _WITH_UNIT.fullmatch(_text(row, "answer", where))
     value = parse_number(found[1]) if found else None
-    return None if value is None else Question(text, format_number(value), "")
-
-
-def _parse_symbolic(row: Row, where: str) -> Question:
-    if "original_id" not in row:
-        raise RequestError(f"{where}: 'original_id' is missing")
-    return replace(_parse_plain(row, where), group=str(row["original_id"]))
+    return None if value is None else Question(text, format_number(value))
 
 
 def _text(row: Row, key: str, where: str) -> str:
@@ -208,8 +192,7 @@ def _number(row: Row, key: str, where: str) -> str:
 
 
 # Commits and hashes are those that public evaluations pin, and agree on where there are several, of the test
-# splits of GSM8K (1,319 questions) and SVAMP (300), and of ASDiv (2,305 rows). Only one evaluation was found
-# that pins GSM-Symbolic (5,000 questions, 50 of each of 100 templates), and no hash of its file.
+# splits of GSM8K (1,319 questions) and SVAMP (300), and of ASDiv (2,305 rows).
 HUB_SETS = {
     "gsm8k": _HubSet(
         "openai/gsm8k",
@@ -231,12 +214,5 @@ HUB_SETS = {
         "asdiv/validation-00000-of-00001.parquet",
         "79dbad6536fe3e8cd449e67da859d7a6f5ac0d8f852efe563742ca5faee7fb75",
         _parse_asdiv,
-    ),
-    "gsm-symbolic": _HubSet(
-        "apple/GSM-Symbolic",
-        "93b5b3758d9d9841ffe81d6cd2ae2b030685b078",
-        "main/test.jsonl",
-        None,
-        _parse_symbolic,
     ),
 }

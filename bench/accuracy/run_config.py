@@ -82,40 +82,30 @@ class RunConfig:
 
     folder: Path
 
+    def _job(self, **speed: Any) -> BatchJob:
+        return BatchJob(self.model, self.adapter, self.settings, self.settings.threads, **speed)
+
     @cached_property
     def job(self) -> BatchJob:
         """The run as a job of the batch runtime, with the speed settings of its log if there is one."""
-        saved = computed_by(self.log, LOGGED_RUN)
-        return BatchJob(self.model, self.adapter, self.settings, self.settings.threads, **saved)
+        return self._job(**computed_by(self.log, LOGGED_RUN))
 
     @cached_property
     def _asked(self) -> dict[str, Any]:
         """Everything that the answers depend on but for what is chosen for speed. Hashes the files."""
-        job = BatchJob(
-            self.model,
-            self.adapter,
-            self.settings,
-            self.settings.threads,
-            flash_attention=True,
-            kv=DEFAULT_KV,
-            micro_batch=1,
-        )
-        return self._with_questions(job)
-
-    def _with_questions(self, job: BatchJob) -> dict[str, Any]:
         return {
             "data_sha256": self.question_set.sha256,
             "questions": len(self.question_set.questions),
             "prompt": self.settings.prompt,
             "prompt_sha256": self.settings.prompt_format.sha256,
-            **job.identity,
+            **self._job(kv=DEFAULT_KV).asked,
             **asdict(this_build()),
         }
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, Any]:
         """Everything that the answers depend on, as JSON values."""
-        return self._with_questions(self.job)
+        return {**self._asked, **self.job.speed_settings}
 
     @property
     def log(self) -> Path:

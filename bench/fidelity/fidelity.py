@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from ...files.hashing import file_sha256
 from ...files.progress import Progress, no_progress
@@ -20,7 +19,8 @@ from ...runtime.engine.engine import Engine
 from ...runtime.validation import check_integer
 from ...stats.interval import FloatArray
 from ..harness.environment import BenchReport, report_head
-from ..harness.format import report_table
+from ..harness.format import Table
+from ..harness.model_file import ModelFile, describe_model
 from ..harness.schedule import ProgressCounter
 from .adapter_effect import InnerProducts, inner_products, logit_effect
 from .kl_divergence import PositionDivergence, position_divergence
@@ -31,7 +31,7 @@ from .merge_or_runtime import (
     fidelity_advice,
     fidelity_verdict,
 )
-from .model_roles import ModelFile, ModelRoles, ModelSource, describe_model, load_models
+from .model_roles import ModelRoles, ModelSource, load_models
 from .text_logits import (
     WINDOW_TOKENS,
     WindowPrediction,
@@ -120,7 +120,7 @@ def run_fidelity(
     texts = len(np.unique(passages))
     return FidelityReport(
         *head,
-        files=models.map(describe_model),
+        files=models.map(lambda source: describe_model(source.model, source.adapter)),
         data=str(data),
         data_sha256=file_sha256(data),
         passages=texts,
@@ -184,30 +184,13 @@ def _compare(
 def fidelity_table(report: FidelityReport) -> Table:
     """Tabulate the variants, with the verdict and the environment below."""
     title = f"{Path(report.files.shipped.path).name} vs {Path(report.files.reference.path).name}"
-    columns, variants = ["shipped (95 %)"], [report.merged]
-    if report.run_time is not None:
-        columns.append("adapter at run time (95 %)")
-        variants.append(report.run_time)
-    table = report_table(title, _caption(report), "", *columns)
-    for row in _rows(report, variants):
-        table.add_row(*row)
-    return table
+    columns = ["shipped (95 %)", "adapter at run time (95 %)"][: len(report.files.variants)]
+    return Table(title, ("", *columns), (*_rows(report), *_file_rows(report)), tuple(_notes(report)))
 
 
 def fidelity_summary(report: FidelityReport) -> dict[str, str]:
-    """Summarize the report in a few named lines."""
-    divergence = report.merged.divergence
-    lines = {
-        "KL divergence": f"{divergence.kl_mean.text(4)} nats, 99th percentile {divergence.kl_p99:.4f}",
-        "same top token": f"{divergence.same_top.text(1, 100)} %",
-        "perplexity": f"{divergence.perplexity_ratio.text(4)} of full precision's",
-    }
-    if report.vocabulary is not None:
-        lines |= dict(coverage_rows(report.vocabulary))
-    for name, variant in {"merged": report.merged, "run-time": report.run_time}.items():
-        if variant is not None and (effect := variant.effect) is not None:
-            slope, cosine = effect.slope.text(3), effect.cosine.text(3)
-            lines[f"{name} effect"] = f"slope {slope}, cosine {cosine}"
+    """The figures of fidelity_table() by name, and what to do about them."""
+    lines = {name: ", at run time ".join(cells) for name, *cells in _rows(report)}
     warnings = _warnings(report.passages, report.merged, report.files.base)
     advice = fidelity_advice(report.merged, report.run_time, report.choice)
     if verdict := "\n".join((*advice, *warnings)):
@@ -215,9 +198,10 @@ def fidelity_summary(report: FidelityReport) -> dict[str, str]:
     return lines
 
 
-def _rows(report: FidelityReport, variants: Sequence[Fidelity]) -> Iterator[tuple[str, ...]]:
+def _rows(report: FidelityReport) -> Iterator[tuple[str, ...]]:
+    variants = [variant for variant in (report.merged, report.run_time) if variant is not None]
     divergences = [variant.divergence for variant in variants]
-    yield "KL from the reference, nats", *(one.kl_mean.text(4) for one in divergences)
+    yield "KL divergence, nats", *(one.kl_mean.text(4) for one in divergences)
     yield "KL, 99th percentile", *(f"{one.kl_p99:.4f}" for one in divergences)
     yield "KL, maximum", *(f"{one.kl_max:.4f}" for one in divergences)
     yield "same top token, %", *(one.same_top.text(1, 100) for one in divergences)
@@ -229,24 +213,21 @@ def _rows(report: FidelityReport, variants: Sequence[Fidelity]) -> Iterator[tupl
         yield "adapter's effect: cosine", *(effect.cosine.text(3) for effect in effects)
         yield "adapter's effect: error", *(effect.relative_error.text(3) for effect in effects)
     if report.vocabulary is not None:
-        for name, text in coverage_rows(report.vocabulary):
-            yield name, *(text for _ in variants)
+        yield from coverage_rows(report.vocabulary)
+
+
+def _file_rows(report: FidelityReport) -> Iterator[tuple[str, ...]]:
     files = report.files.variants
-    yield (
-        "files, MB",
-        *(f"{(f.file_bytes + (f.adapter.file_bytes if f.adapter else 0)) / 1e6:.1f}" for f in files),
-    )
+    yield "files, MB", *(f"{file.total_bytes / 1e6:.1f}" for file in files)
     yield "bits per weight", *(f"{file.bits_per_weight:.2f}" for file in files)
 
 
-def _caption(report: FidelityReport) -> str:
+def _notes(report: FidelityReport) -> Iterator[str]:
     reference = report.files.reference
-    return "\n".join(
-        (
-            *report.verdict,
-            f"{report.positions:,} positions of {report.passages} texts in {Path(report.data).name}",
-            f"reference: {reference.bits_per_weight:.2f} bits per weight, "
-            f"perplexity {report.merged.divergence.reference_perplexity.text(2)}",
-            f"{report.machine.cpu}, llama-cpp-python {report.build.llama_cpp_python}",
-        )
+    yield from report.verdict
+    yield f"{report.positions:,} positions of {report.passages} texts in {Path(report.data).name}"
+    yield (
+        f"reference: {reference.bits_per_weight:.2f} bits per weight, "
+        f"perplexity {report.merged.divergence.reference_perplexity.text(2)}"
     )
+    yield f"{report.machine.cpu}, llama-cpp-python {report.build.llama_cpp_python}"

@@ -8,9 +8,7 @@ from typing import Generic, TypeVar
 
 from ...errors import RequestError
 from ...files.gguf.header import read_header
-from ...files.hashing import file_sha256
 from ...runtime.engine.engine import Engine
-from ..harness.adapter_file import AdapterFile, describe_adapter
 from .text_logits import load_for_logits
 from .token_map import TokenMap, check_same_vocabulary
 
@@ -73,17 +71,6 @@ class ModelSource:
     adapter: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFile:
-    """Description of a model file, and of the adapter that was applied to it at run time."""
-
-    path: str
-    file_bytes: int
-    bits_per_weight: float
-    sha256: str
-    adapter: AdapterFile | None
-
-
 def model_sources(
     reference: Path,
     shipped: Path,
@@ -119,18 +106,6 @@ def model_sources(
         None if base is None else ModelSource(base),
         None if shipped_base is None else ModelSource(shipped_base),
         None if shipped_base is None or adapter is None else ModelSource(shipped_base, adapter),
-    )
-
-
-def describe_model(source: ModelSource) -> ModelFile:
-    """Read the headers of the files and hash them."""
-    header = read_header(source.model)
-    return ModelFile(
-        path=str(source.model),
-        file_bytes=header.file_bytes,
-        bits_per_weight=header.bits_per_weight,
-        sha256=file_sha256(source.model),
-        adapter=describe_adapter(source.adapter) if source.adapter else None,
     )
 
 

@@ -2,12 +2,9 @@
 
 import os
 import platform
-import shutil
-import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 
 import llama_cpp
 import psutil
@@ -15,7 +12,6 @@ import psutil
 from ...files.processors import processor_name, read_cpuinfo
 from ...runtime.threads import physical_cores
 
-_PACKAGE = Path(__file__).parents[2]
 # Instruction sets for which ggml has kernels, by their names in Linux.
 _FEATURES = (
     *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_vbmi", "avx512_bf16"),
@@ -107,17 +103,3 @@ def this_build() -> Build:
     """Describe this installation."""
     system = llama_cpp.llama_print_system_info().decode("utf-8", "replace")
     return Build(version("thirteen"), version("llama-cpp-python"), system.strip(" |\n"))
-
-
-def this_commit() -> str | None:
-    """The git commit of this package's checkout, with "-dirty" if files differ from it.
-
-    Returns:
-        None if the package is not a checkout, or git is not installed.
-    """
-    git = shutil.which("git")
-    if git is None or not (_PACKAGE / ".git").exists():
-        return None
-    command = [git, "-C", str(_PACKAGE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - git itself
-    return done.stdout.strip() or None

@@ -19,7 +19,7 @@ T = TypeVar("T")
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
-def read_report(path: Path, type_: type[T]) -> tuple[T, Any]:
+def read_report(path: Path, type_: type[T]) -> T:
     """Read a file that holds the `--json` output of a command.
 
     Args:
@@ -27,14 +27,10 @@ def read_report(path: Path, type_: type[T]) -> tuple[T, Any]:
         type_: dataclass of the report. Unknown fields in the file are ignored. Fields with a default may be
             missing: the file may be older than they are.
 
-    Returns:
-        The report, and the JSON that it was restored from: a pipe can be read only once.
-
     Raises:
         RequestError: the file cannot be read, is not JSON, or does not hold that report.
     """
-    value = parse_json(read_bounded(path, _BYTES_MAX), str(path))
-    return from_json(type_, value, str(path)), value
+    return from_json(type_, parse_json(read_bounded(path, _BYTES_MAX), str(path)), str(path))
 
 
 def from_json(type_: type[T], value: Any, where: str) -> T:

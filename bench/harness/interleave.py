@@ -14,7 +14,6 @@ from .schedule import alternating_order
 
 SECONDS = "s"
 ITERATIONS_PER_ROUND = 2  # of each model
-PERCENTILES = (5, 25, 75, 95)
 
 EngineLoader = Callable[[], Engine]
 T = TypeVar("T")
@@ -30,8 +29,6 @@ class PairedMeasurement:
         adapted: values of the adapted model's iterations.
         base_median: median of the base's values.
         adapted_median: median of the adapted model's values.
-        base_percentiles: PERCENTILES of the base's values.
-        adapted_percentiles: PERCENTILES of the adapted model's values.
         ratio: adapted/base, of each model's fastest iteration in a round, paired by round. Disturbances only
             ever slow an iteration down, so the fastest one is closest to the model's own speed. The ratio can
             differ from that of the medians.
@@ -42,14 +39,7 @@ class PairedMeasurement:
     adapted: tuple[float, ...]
     base_median: float
     adapted_median: float
-    base_percentiles: tuple[float, ...]
-    adapted_percentiles: tuple[float, ...]
     ratio: Interval
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Whether the higher value is the faster one."""
-        return self.unit != SECONDS
 
 
 def interleave(
@@ -117,7 +107,5 @@ def _paired(unit: str, values: FloatArray) -> PairedMeasurement:
         adapted=tuple(values[1].tolist()),
         base_median=base_median,
         adapted_median=adapted_median,
-        base_percentiles=tuple(np.percentile(values[0], PERCENTILES).tolist()),
-        adapted_percentiles=tuple(np.percentile(values[1], PERCENTILES).tolist()),
         ratio=paired_ratio(*fastest),
     )

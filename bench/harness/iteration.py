@@ -1,7 +1,6 @@
-"""Parts of an iteration of a benchmark, and the wall time of each."""
+"""Parts of an iteration of a benchmark, and the time of each."""
 
 from collections.abc import Sequence
-from time import perf_counter
 
 import numpy as np
 from gguf import TokenType
@@ -31,22 +30,16 @@ def random_prompt(model: Model, number: int, count: int) -> tuple[int, ...]:
 def time_prefill_and_decode(
     engine: Engine, prompt: tuple[int, ...], decode_tokens: int
 ) -> tuple[float, float]:
-    """Seconds to the first token, and from there for `decode_tokens` more.
-
-    The engine itself records the time of the first token: waking this thread for it would disturb the decode.
-    """
-    start = perf_counter()
-    end = engine.submit(Request(prompt, max_tokens=1 + decode_tokens, ignore_end=True)).wait()
-    total_s = perf_counter() - start
-    assert end.usage.completion_tokens == 1 + decode_tokens, "the context has room for all of them"
-    return end.timings.first_token_s, total_s - end.timings.first_token_s
+    """Seconds to the first token, and from there for `decode_tokens` more."""
+    first_s, last_s = time_answers(engine, prompt, (1, 1 + decode_tokens))
+    return first_s, last_s - first_s
 
 
 def time_answers(engine: Engine, prompt: tuple[int, ...], answers: Sequence[int]) -> tuple[float, ...]:
     """Seconds from the submission of a prompt to the last token of an answer, for answers of several lengths.
 
-    The longest is decoded, and the others are its beginning: up to their last token the work is the same. As
-    above, the engine itself records the times.
+    The longest is decoded, and the others are its beginning: up to their last token the work is the same. The
+    engine itself records the times: waking this thread for each token would disturb the decode.
     """
     end = engine.submit(Request(prompt, max_tokens=max(answers), ignore_end=True)).wait()
     assert len(end.token_s) == max(answers), "the context has room for all of them"

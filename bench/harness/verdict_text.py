@@ -8,14 +8,13 @@ from ...stats.paired_ratio import RATIO_LEVEL
 NOISE_MAX = 0.05  # half width of a ratio's interval above which a run is too noisy
 
 
-def describe_difference(what: str, ratio: Interval, *, higher_is_better: bool) -> str:
-    """Say how much faster or slower the second model is, or that the difference is not significant."""
-    changes = [100 * (bound - 1) for bound in (ratio.low, ratio.high)]
+def describe_difference(what: str, ratio: Interval) -> str:
+    """Say how much less or more time the second model takes, or that the difference is not significant."""
+    low, high = (100 * (bound - 1) for bound in (ratio.low, ratio.high))
     if not ratio.excludes_one:
-        low, high = changes
         return f"{what}: no significant difference ({low:+.1f} to {high:+.1f} %)"
-    word = "faster" if (ratio.estimate > 1) == higher_is_better else "slower"
-    low, high = sorted(map(abs, changes))
+    word = "slower" if ratio.estimate > 1 else "faster"
+    low, high = sorted(map(abs, (low, high)))
     return f"{what}: {word} by {100 * abs(ratio.estimate - 1):.1f} % ({low:.1f} to {high:.1f} %)"
 
 

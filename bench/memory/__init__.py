@@ -1,1 +1,1 @@
-"""Load time, resident memory and energy of a model, and the smallest memory limit that it runs in."""
+"""Load time and resident memory of a model, its size, and the memory roofline."""

@@ -1,4 +1,4 @@
-"""Load time, resident memory and energy of a model, measured in a fresh process.
+"""Load time and resident memory of a model, measured in a fresh process.
 
 `python -m thirteen.bench.memory.memory WORKLOAD FILE.gguf` prints the figures as JSON. In a shared process a
 second model would reuse the memory that the first one freed.
@@ -7,22 +7,19 @@ second model would reuse the memory that the first one freed.
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from time import perf_counter
-
-from rich.table import Table
-from rich.text import Text
 
 from ...errors import ModelFileError
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.memory_estimate import kv_bytes
 from ...runtime.llama.model import Model
-from ..harness.energy import Energy, find_energy_meter, measure_energy
-from ..harness.format import NOT_AVAILABLE, megabytes, seconds
+from ..harness.format import Table, megabytes, seconds
 from ..harness.from_json import from_json
 from ..harness.isolated import print_outcome, run_in_subprocess
 from ..harness.iteration import random_prompt, time_prefill_and_decode
+from ..harness.model_file import ModelFile, describe_model
 from ..harness.peak_memory import peak_rss_bytes
 from ..harness.workload import Workload, load_engine
 from .os_page_cache import drop_from_page_cache
@@ -48,28 +45,41 @@ FOOTPRINT_LABELS = {
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """Load time, memory and energy of one model.
+    """Load time and memory of one model.
 
     Attributes:
         load_s: wall time to load an engine that accepts requests. The libraries are imported before, and the
             file is in the page cache.
         warm_start_s: wall time from the start of the load to the first token, the file in the page cache.
         cold_start_s: the same time with the file dropped from the page cache; None where the system keeps it.
-        start_rss_bytes: peak RSS before the load: Python, NumPy, llama.cpp. None where the system does not
-            report it.
-        peak_rss_bytes: peak RSS up to the end of an iteration: the above, touched pages of the file, repacked
-            weights, KV cache, buffers. None where the system does not report it.
+        peak_rss_bytes: peak RSS up to the end of an iteration: Python, NumPy, llama.cpp, touched pages of the
+            file, repacked weights, KV cache, buffers. None where the system does not report it.
         steady: resident memory after an iteration by use; None where the system does not report it.
-        energy: energy per decoded token; None without a meter, or if a battery did not discharge throughout.
     """
 
     load_s: float
     warm_start_s: float
     cold_start_s: float | None
-    start_rss_bytes: int | None
     peak_rss_bytes: int | None
     steady: Footprint | None
-    energy: Energy | None
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredModel(ModelFile):
+    """A model with its load time and memory, measured in a fresh process."""
+
+    memory: MemoryUse
+
+
+def measure_model(model: Path, adapter: Path | None, workload: Workload) -> MeasuredModel:
+    """Describe the files, then measure load time and memory; the load finds the files in the page cache.
+
+    Raises:
+        ThirteenError: measure_memory() raises it, or a file cannot be read.
+    """
+    file = describe_model(model, adapter)
+    values = {field.name: getattr(file, field.name) for field in fields(file)}
+    return MeasuredModel(**values, memory=measure_memory(model, adapter, workload))
 
 
 def measure_memory(model: Path, adapter: Path | None, workload: Workload) -> MemoryUse:
@@ -90,7 +100,7 @@ def measure_memory(model: Path, adapter: Path | None, workload: Workload) -> Mem
 
 
 def _measure_in_worker(model: Path, adapter: Path | None, workload: Workload) -> MemoryUse:
-    start_rss_bytes, before = peak_rss_bytes(), read_resident_memory()
+    before = read_resident_memory()
     copied = _copied_bytes(model)
     cold_start_s = _start_s(model, adapter, workload) if drop_from_page_cache(model) else None
     start = perf_counter()
@@ -105,10 +115,8 @@ def _measure_in_worker(model: Path, adapter: Path | None, workload: Workload) ->
             load_s=load_s,
             warm_start_s=warm_start_s,
             cold_start_s=cold_start_s,
-            start_rss_bytes=start_rss_bytes,
             peak_rss_bytes=peak,
             steady=_footprint(engine, before, after, copied) if before and after else None,
-            energy=_energy(engine, workload),
         )
 
 
@@ -139,26 +147,9 @@ def _footprint(engine: Engine, before: ResidentMemory, after: ResidentMemory, co
     return split_footprint(before, after, resident_file_bytes(header.path), copied, kv)
 
 
-def _energy(engine: Engine, workload: Workload) -> Energy | None:
-    meter = find_energy_meter()
-    if meter is None:
-        return None
-    prompt = random_prompt(engine.model, 0, 1)
-
-    def decode() -> int:
-        time_prefill_and_decode(engine, prompt, workload.decode_tokens)
-        return 1 + workload.decode_tokens
-
-    return measure_energy(meter, decode)
-
-
 def memory_table(memory: MemoryUse, model: Path) -> Table:
     """Table of memory_rows()."""
-    table = Table("", title=Text(f"{model.name} in a fresh process"), title_justify="left", min_width=60)
-    table.add_column("", justify="right")
-    for row in memory_rows(memory):
-        table.add_row(*row)
-    return table
+    return Table(f"{model.name} in a fresh process", ("", ""), tuple(memory_rows(memory)))
 
 
 def memory_rows(memory: MemoryUse) -> Iterator[tuple[str, str]]:
@@ -169,11 +160,6 @@ def memory_rows(memory: MemoryUse) -> Iterator[tuple[str, str]]:
     yield "peak resident, MB", megabytes(memory.peak_rss_bytes)
     for name, label in FOOTPRINT_LABELS.items():
         yield label, megabytes(getattr(memory.steady, name, None))
-    energy = memory.energy
-    yield (
-        "energy per token, J",
-        f"{energy.joules_per_token:.3f} ({energy.source})" if energy else NOT_AVAILABLE,
-    )
 
 
 def main(workload: str, model: str, adapter: str | None = None) -> int:

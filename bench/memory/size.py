@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from rich.table import Table
-from rich.text import Text
-
 from ...convert.quantize.file_size import parse_file_size
 from ...errors import OutputError
 from ...files.gguf.header import Header, TensorInfo, read_header
 from ...files.hashing import file_sha256
 from ...runtime.llama.gguf_checks import check_model
+from ..harness.format import Table
 
 _LAYER = re.compile(r"blk\.\d+\.(\w+)\.(?:weight|bias)")
 _REQUESTED, _BASE_ID = "thirteen.type", "thirteen.base.id"
-_TABLE_WIDTH = 76
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,22 +170,21 @@ def _budget(header: Header) -> SizeBudget | None:
 
 def size_table(report: SizeReport) -> Table:
     """Table of the tensor groups."""
-    title = Text(f"{Path(report.path).name}: {_summary(report)}")
-    table = Table(title=title, title_justify="left", min_width=_TABLE_WIDTH)
-    for column in ("tensors", "number", "MB", "of the file, %", "bits per weight", "types, MB"):
-        table.add_column(column, justify="left" if column.startswith(("tensors", "types")) else "right")
-    for group in report.groups:
-        table.add_row(
-            Text(group.group),
+    rest = report.metadata_bytes
+    rows = [
+        (
+            group.group,
             str(group.tensors),
             f"{group.nbytes / 1e6:.2f}",
             f"{100 * group.nbytes / report.file_bytes:.1f}",
             f"{group.bits_per_weight:.2f}",
             ", ".join(f"{name} {nbytes / 1e6:.2f}" for name, nbytes in group.types.items()),
         )
-    rest = report.metadata_bytes
-    table.add_row("metadata", "", f"{rest / 1e6:.2f}", f"{100 * rest / report.file_bytes:.1f}", "", "")
-    return table
+        for group in report.groups
+    ]
+    rows.append(("metadata", "", f"{rest / 1e6:.2f}", f"{100 * rest / report.file_bytes:.1f}", "", ""))
+    header = ("tensors", "number", "MB", "of the file, %", "bits per weight", "types, MB")
+    return Table(f"{Path(report.path).name}: {_summary(report)}", header, tuple(rows))
 
 
 def _summary(report: SizeReport) -> str:

@@ -1,10 +1,8 @@
-"""llama.cpp's benchmark programs llama-bench and llama-batched-bench as a peer."""
+"""llama.cpp's benchmark program llama-bench as a peer."""
 
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from ...errors import RequestError
 from ...files.gguf.header import Header
@@ -12,9 +10,9 @@ from .peer import TIMEOUT_S, PeerWorkload, Speeds
 
 
 class LlamaBenchPeer:
-    """llama-bench on PATH, and llama-batched-bench for concurrent sequences if it is there too."""
+    """llama-bench on PATH, which measures no concurrent sequences."""
 
-    load_s = None  # they load the model in every round
+    load_s = None  # it loads the model in every round
 
     def __init__(self, model: Header, workload: PeerWorkload, *, flash: bool = False) -> None:
         """Run it once, to learn its version and whether it works.
@@ -26,7 +24,7 @@ class LlamaBenchPeer:
         if command is None:
             raise RequestError("it is not on PATH")
         self._model, self._workload, self._command = model.path, workload, command
-        self._batched, self._flash = shutil.which("llama-batched-bench"), flash
+        self._flash = flash
         self.version, _, _ = self._run_single()
 
     def peak_rss_bytes(self) -> None:
@@ -35,7 +33,7 @@ class LlamaBenchPeer:
     def speeds(self, round_number: int) -> Speeds:
         """Measure a round; the prompt is the same in every round."""
         _, prefill, decode = self._run_single()
-        return prefill, decode, self._run_batched(self._batched) if self._batched else None, None
+        return prefill, decode, None, None
 
     def _run_single(self) -> tuple[str, float, float]:
         """Commit of the build, and tokens per second of prefill and decode."""
@@ -43,42 +41,17 @@ class LlamaBenchPeer:
         output = _run(
             *(self._command, "-m", str(self._model), "-t", str(work.threads), "-r", "1", "-o", "json"),
             *("-p", str(work.prompt_tokens), "-n", str(work.decode_tokens), "-fa", str(int(self._flash))),
-            *("-d", f"0,{work.depth}"),
+            *("-d", f"0,{work.prompt_tokens}"),
         )
-        with _parsing(self._command, "llama-bench"):
+        try:
             tests = {(one["n_prompt"], one["n_gen"], one["n_depth"]): one for one in json.loads(output)}
-            prefill, decode = tests[work.prompt_tokens, 0, 0], tests[0, work.decode_tokens, work.depth]
+            prefill, decode = (
+                tests[work.prompt_tokens, 0, 0],
+                tests[0, work.decode_tokens, work.prompt_tokens],
+            )
             return prefill["build_commit"], float(prefill["avg_ts"]), float(decode["avg_ts"])
-
-    def _run_batched(self, command: str) -> float:
-        work, threads = self._workload, str(self._workload.threads)
-        output = _run(
-            *(
-                command,
-                "-m",
-                str(self._model),
-                "-t",
-                threads,
-                "-tb",
-                threads,
-                "-fa",
-                "on" if self._flash else "off",
-            ),
-            *("-c", str(work.batched_tokens + 64 * work.sequences), "-b", "512", "-ub", "512"),
-            *("-npp", str(work.short_prompt), "-ntg", str(work.short_answer), "-npl", str(work.sequences)),
-            *("--output-format", "jsonl"),
-        )
-        with _parsing(command, "llama-batched-bench"):
-            (line,) = (line for line in output.splitlines() if line.startswith("{"))
-            return float(json.loads(line)["speed"])
-
-
-@contextmanager
-def _parsing(command: str, program: str) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, KeyError, TypeError):
-        raise RequestError(f"{command}: its output is not that of {program}") from None
+        except (ValueError, KeyError, TypeError):
+            raise RequestError(f"{self._command}: its output is not that of llama-bench") from None
 
 
 def _run(*command: str) -> str:

@@ -28,7 +28,6 @@ class PeerWorkload:
         threads: compute threads; by default one per physical core.
         prompt_tokens: tokens of the prefill.
         decode_tokens: tokens of the decode.
-        depth: tokens in the KV cache before the decode: those of the prompt, or 1 for an empty context.
         sequences: concurrent sequences of "together".
         short_prompt: prompt tokens of each of them.
         short_answer: tokens decoded after the first by each of them.
@@ -38,7 +37,6 @@ class PeerWorkload:
     threads: int = field(default_factory=physical_cores)
     prompt_tokens: int = 200
     decode_tokens: int = 64
-    depth: int = 200
     sequences: int = 8
     short_prompt: int = 200
     short_answer: int = 24
@@ -56,7 +54,7 @@ class PeerWorkload:
     @property
     def context(self) -> int:
         """Tokens that the longest sequence needs."""
-        single = max(self.prompt_tokens, self.depth + self.decode_tokens, 2 * BUSY_TOKENS)
+        single = max(self.prompt_tokens + self.decode_tokens, 2 * BUSY_TOKENS)
         return max(single, self.short_prompt + self.short_answer) + 8
 
 
@@ -87,8 +85,6 @@ class RequestPeer(ABC):
         """Measure a round."""
         work = self._workload
         prefill_s, decode_s = self._answer_s(round_number, work.prompt_tokens, work.decode_tokens)
-        if work.depth != work.prompt_tokens:
-            _, decode_s = self._answer_s(round_number, work.depth, work.decode_tokens)
         together_s = self._together_s(round_number)
         return (
             work.prompt_tokens / prefill_s,

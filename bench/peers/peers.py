@@ -8,12 +8,10 @@ defaults, and in further rows with options that may be faster, which are in the 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.table import Table
-from rich.text import Text
 
 from ...errors import RequestError
 from ...files.gguf.header import read_header
@@ -22,7 +20,7 @@ from ...runtime.validation import check_integer
 from ...stats.interval import FloatArray, Interval
 from ...stats.paired_ratio import paired_ratio, ratio_level
 from ..harness.environment import BenchReport, report_head
-from ..harness.format import megabytes, report_table
+from ..harness.format import Table, megabytes
 from ..harness.schedule import ProgressCounter, alternating_order
 from .peer import SPEED_KINDS, PeerWorkload
 from .peer_process import OWN, PROGRAMS, PeerProcess, Program
@@ -113,7 +111,6 @@ def run_peers(  # noqa: PLR0913 - options of a measurement, each with its defaul
         for index, peer in enumerate(peers)
         if peer.name not in absent
     )
-    found += tuple(_best_setting(found, workload))
     reasons = tuple(f"{name}: not measured: {reason}" for name, reason in absent.items())
     return PeersReport(*head, str(model), workload, rounds, found, reasons)
 
@@ -182,16 +179,6 @@ def _row(peer: PeerProcess, ours: FloatArray, theirs: FloatArray) -> PeerRow:
     return PeerRow(peer.name, peer.version, speeds, ratios, peer.load_s, peer.peak_rss_bytes)
 
 
-def _best_setting(rows: Sequence[PeerRow], work: PeerWorkload) -> Iterator[PeerRow]:
-    """The row of plain llama-cpp-python's setting that answers a question first, by a name of its own."""
-    name = "llama-cpp-python"
-    found = [row for row in rows if row.name.startswith(name)]
-    if len(found) > 1:
-        best = min(found, key=lambda row: question_s(row, work))
-        setting = best.name.removeprefix(name).strip() or "the defaults"
-        yield replace(best, name=f"{name}'s best setting, {setting}:")
-
-
 def question_s(row: PeerRow, work: PeerWorkload) -> float:
     """Seconds for a question and its answer."""
     prefill, decode = (row.speeds[kind] or np.nan for kind in ("prefill", "decode"))
@@ -202,7 +189,7 @@ def work_titles(work: PeerWorkload) -> tuple[str, ...]:
     """Column titles by SPEED_KINDS."""
     return (
         f"prefill {work.prompt_tokens}",
-        f"decode {work.decode_tokens} after {work.depth}",
+        f"decode {work.decode_tokens} after {work.prompt_tokens}",
         f"{work.sequences} concurrent, {work.short_prompt} + {work.short_answer}",
         "decode beside a busy process",
     )
@@ -210,23 +197,21 @@ def work_titles(work: PeerWorkload) -> tuple[str, ...]:
 
 def peers_table(report: PeersReport) -> Table:
     """Table with a row per peer; peers that were not measured and the machine below."""
-    title = f"{Path(report.model).name}: tokens/s, and thirteen / peer ({ratio_level(report.rounds)})"
     columns = (column for title in work_titles(report.work) for column in (title, "ratio"))
-    table = report_table(title, _caption(report), "", *columns, "load, s", "peak memory, MB")
-    for row in report.rows:
-        load = "" if row.load_s is None else f"{row.load_s:.2f}"
-        memory = "" if row.peak_rss_bytes is None else megabytes(row.peak_rss_bytes)
-        table.add_row(Text(f"{row.name} {row.version}"), *_cells(row), load, memory)
-    return table
+    rounds = f"medians of {report.rounds} rounds"
+    return Table(
+        f"{Path(report.model).name}: tokens/s, and thirteen / peer ({ratio_level(report.rounds)})",
+        ("", *columns, "load, s", "peak memory, MB"),
+        tuple(tuple(_cells(row)) for row in report.rows),
+        (*report.absent, rounds, *report.environment(report.work.threads).splitlines()),
+    )
 
 
 def _cells(row: PeerRow) -> Iterator[str]:
+    yield f"{row.name} {row.version}"
     for kind in SPEED_KINDS:
-        speed, ratio = row.speeds[kind], row.ratios[kind]
+        speed, ratio = row.speeds.get(kind), row.ratios.get(kind)
         yield "none" if speed is None else f"{speed:.1f}"
         yield "" if ratio is None or row.name == OWN else ratio.text(3)
-
-
-def _caption(report: PeersReport) -> str:
-    rounds = f"medians of {report.rounds} rounds, {report.environment(report.work.threads)}"
-    return "\n".join((*report.absent, rounds))
+    yield "" if row.load_s is None else f"{row.load_s:.2f}"
+    yield "" if row.peak_rss_bytes is None else megabytes(row.peak_rss_bytes)

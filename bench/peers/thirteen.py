@@ -22,7 +22,7 @@ class ThirteenPeer(RequestPeer):
         super().__init__(workload)
         self.version = version("thirteen")
         work = Workload(
-            max(workload.prompt_tokens, workload.depth),
+            workload.prompt_tokens,
             1 + workload.decode_tokens,
             workload.threads,
             longest=workload.short_prompt + 1 + workload.short_answer,

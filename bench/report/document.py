@@ -1,9 +1,10 @@
 """The content of a report, independent of its format: one template each for HTML and Markdown renders it."""
 
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
-from .chart import Chart
+from ...stats.interval import Interval
+from ..harness.format import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,92 +15,46 @@ class Link:
     url: str
 
 
-Cell: TypeAlias = str | Link
-
-
 @dataclass(frozen=True, slots=True)
-class Paragraph:
-    """A paragraph of text."""
+class LinkTable:
+    """A table of texts, some of them links."""
 
-    kind: ClassVar = "paragraph"
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Notes:
-    """A list of notes, one line each."""
-
-    kind: ClassVar = "notes"
-    lines: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """A key figure: its name, its value and a note."""
-
-    name: str
-    value: str
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cards:
-    """Key figures side by side."""
-
-    kind: ClassVar = "cards"
-    cards: tuple[Card, ...]
-
-    @property
-    def rows(self) -> tuple[tuple[str, ...], ...]:
-        """The cards as rows of a table."""
-        return tuple((card.name, card.value, card.note) for card in self.cards)
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table. The first column holds names; the others hold figures, or text if `is_text`."""
-
-    kind: ClassVar = "table"
     title: str
     header: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    is_text: bool = False
-
-    def __post_init__(self) -> None:
-        assert all(len(row) == len(self.header) for row in self.rows), self.title
+    rows: tuple[tuple[str | Link, ...], ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A chart, and the name of its file without the ending."""
+class Chart:
+    """Estimates with their intervals by name, around a line at `reference`; the page alone draws it."""
 
-    name: str
-    chart: Chart
+    title: str
+    intervals: dict[str, Interval]
+    reference: float
 
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Charts side by side."""
-
-    kind: ClassVar = "figures"
-    figures: tuple[Figure, ...]
+    def place(self, value: float) -> float:
+        """The place of a value between the outermost ones, in percent."""
+        bounds = [self.reference, *(b for one in self.intervals.values() for b in (one.low, one.high))]
+        return 100 * (value - min(bounds)) / ((max(bounds) - min(bounds)) or 1)
 
 
-Block: TypeAlias = Paragraph | Notes | Cards | Table | Figures
+AnyTable: TypeAlias = Table | LinkTable
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Blocks under a heading."""
+    """A heading, lines of text, a chart and a table."""
 
     title: str
-    blocks: tuple[Block, ...]
+    lines: tuple[str, ...] = ()
+    table: AnyTable | None = None
+    chart: Chart | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A title, a lead and sections."""
+    """A title and sections."""
 
     title: str
-    lead: str
     sections: tuple[Section, ...]

@@ -9,38 +9,46 @@ from ..accuracy.accuracy import AccuracyReport
 from ..accuracy.datasets import HUB_SETS
 from ..memory.size import SizeReport
 from ..speed.latency import LatencyReport
-from .collect import ReportData
-from .document import Cell, Link, Table
+from .document import Link, LinkTable
 
 NOT_MEASURED = "not measured here"
 
 
-def literature_table(data: ReportData) -> Table:
+def literature_table(
+    latency: LatencyReport | None, size: SizeReport | None, accuracy: AccuracyReport | None
+) -> LinkTable:
     """Table with a row per claim.
 
     A measurement is compared with a claim only if both have the same base model (which the size report
     holds), the same side (base or adapted), and the same prompt and questions, those of the set on the hub.
     What else shapes an accuracy, the calculator and votes, is named beside it.
     """
-    rows = tuple(_row(claim, data) for claim in claims())
+    rows = tuple(
+        (
+            f"{claim.what}, {claim.base or 'any model'}",
+            claim.text,
+            _measured(claim, latency, size, accuracy) or NOT_MEASURED,
+            Link(claim.source.title, claim.source.url),
+        )
+        for claim in claims()
+    )
     header = ("published", "figure", "measured here", "source")
-    return Table("Published figures next to those measured here", header, rows, is_text=True)
+    return LinkTable("Published figures next to those measured here", header, rows)
 
 
-def _row(claim: Claim, data: ReportData) -> tuple[Cell, ...]:
-    measured = _measured(claim, data) or NOT_MEASURED
-    source = Link(claim.source.title, claim.source.url)
-    return f"{claim.what}, {claim.base or 'any model'}", claim.text, measured, source
-
-
-def _measured(claim: Claim, data: ReportData) -> str | None:
+def _measured(
+    claim: Claim,
+    latency: LatencyReport | None,
+    size: SizeReport | None,
+    accuracy: AccuracyReport | None,
+) -> str | None:
     if claim.kind == "latency":
-        return _latency(data.latency) if data.latency else None
-    if data.size is None or not is_file_of_base(data.size, claim.base):
+        return _latency(latency) if latency else None
+    if size is None or not is_file_of_base(size, claim.base):
         return None
     if claim.kind == "size":
-        return f"{data.size.file_bytes / 1e6:.1f} MB, {data.size.bits_per_weight:.2f} bits per weight"
-    return _accuracy(claim, data.accuracy, data.size) if data.accuracy else None
+        return f"{size.file_bytes / 1e6:.1f} MB, {size.bits_per_weight:.2f} bits per weight"
+    return _accuracy(claim, accuracy, size) if accuracy else None
 
 
 def is_file_of_base(size: SizeReport, name: str) -> bool:
@@ -54,7 +62,7 @@ def is_file_of_base(size: SizeReport, name: str) -> bool:
 
 
 def _latency(latency: LatencyReport) -> str:
-    decode, first = latency.decode.ratio, latency.first_token.ratio
+    decode, first = latency.middle.decode.ratio, latency.middle.first_token.ratio
     name = Path(latency.adapted.path).name
     return f"adapted / base: decode {decode.text(3)}, first token {first.text(3)}, for {name}"
 

@@ -5,8 +5,7 @@ import re
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from .document import Document, Figure
-from .svg import render_svg
+from .document import Document
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>|~#&!$])")  # characters that can start markup
 _LINE_START = re.compile(r"^(\d*)([-+=.)])(?=[\s=-]|$)")  # what can start a list or underline a title
@@ -15,22 +14,16 @@ _LINE_START = re.compile(r"^(\d*)([-+=.)])(?=[\s=-]|$)")  # what can start a lis
 def render_html(document: Document) -> str:
     """Render a document as HTML, without scripts or network access, for screens and print.
 
-    Its texts are escaped. The charts need matplotlib.
+    Its texts are escaped.
     """
     environment = Environment(
         loader=_loader(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["svg"] = _inline_svg
     return environment.get_template("report.html.jinja").render(document=document)
 
 
-def render_markdown(document: Document, figures: str | None) -> str:
-    """Render a document as Markdown; its texts are escaped.
-
-    Args:
-        document: the document.
-        figures: relative path of the folder with the charts; None to give their values as text.
-    """
+def render_markdown(document: Document) -> str:
+    """Render a document as Markdown; its texts are escaped, and its charts are left to the page."""
     # What a template inserts is escaped for Markdown, by `finalize`, instead of HTML.
     environment = Environment(  # noqa: S701
         loader=_loader(),
@@ -41,15 +34,11 @@ def render_markdown(document: Document, figures: str | None) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["verbatim"] = Markup
-    return environment.get_template("report.md.jinja").render(document=document, figures=figures)
+    return environment.get_template("report.md.jinja").render(document=document)
 
 
 def _loader() -> PackageLoader:
     return PackageLoader(__package__, "templates")
-
-
-def _inline_svg(figure: Figure) -> Markup:
-    return Markup(render_svg(figure.chart, figure.name, standalone=False))  # noqa: S704 - escaped there
 
 
 def _escape_markdown(value: object) -> object:

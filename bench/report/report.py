@@ -1,100 +1,200 @@
-"""Report on a base and its adapted model: an HTML page, Markdown, charts and raw JSON."""
+"""Report on a base and its adapted model: an HTML page, Markdown and raw JSON."""
 
-import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from ...errors import install_hint
+from ...errors import RequestError
 from ...files.atomic_write import atomic_write
+from ...files.gguf.header import read_header
 from ...files.output import check_folder, make_folder, output_errors
-from ..accuracy.answer_time import describe_times
-from . import sections
-from .collect import ReportData
-from .document import Document, Figures, Section
-from .literature import literature_table
+from ...files.progress import Stage, no_progress
+from ...runtime.threads import default_threads, physical_cores
+from ..accuracy.accuracy import AccuracyReport, run_accuracy
+from ..accuracy.datasets import load_question_set
+from ..accuracy.run_config import PromptSettings
+from ..accuracy.timed_answers import TIMED
+from ..fidelity.fidelity import FidelityReport, run_fidelity
+from ..fidelity.model_roles import model_sources
+from ..harness.from_json import read_report
+from ..memory.size import SizeReport, run_size
+from ..peers.peer import PeerWorkload
+from ..peers.peers import PeersReport, run_peers
+from ..speed.latency import LatencyReport, run_latency
 from .render import render_html, render_markdown
-from .svg import render_svg
+from .sections import Measurements, compose_report
 
-_PAGE, _TEXT, _FIGURES, _RAW = "report.html", "report.md", "figures", "raw"
-# All charts that a report may have.
-_CHARTS = ("accuracy", "decode", "effect", "first-token", "memory", "ratios", "size")
-
-
-def missing_matplotlib() -> str | None:
-    """Advice to install matplotlib, which draws charts; None if it is there."""
-    if importlib.util.find_spec("matplotlib"):
-        return None
-    return f"matplotlib, which draws the charts, is not installed: {install_hint('report')}"
-
-
-def compose_report(data: ReportData) -> Document:
-    """Compose the document of a report."""
-    return Document(
-        title=_title(data),
-        lead=_lead(data),
-        sections=(
-            sections.headline_section(data),
-            sections.speed_section(data.latency),
-            sections.accuracy_section(data.accuracy),
-            sections.size_section(data.size),
-            sections.memory_section(data.latency),
-            sections.fidelity_section(data.fidelity),
-            sections.peers_section(data.peers),
-            Section("Published figures", (literature_table(data),)),
-            sections.environment_section(data),
-        ),
-    )
+_REPORTS: dict[str, type] = {
+    "latency": LatencyReport,
+    "size": SizeReport,
+    "accuracy": AccuracyReport,
+    "fidelity": FidelityReport,
+    "peers": PeersReport,
+}
+# Fields that shape a measurement, by the one with the file that it is read from instead.
+_SHAPED_BY = {
+    "accuracy": ("data", "limit", "max_tokens"),
+    "fidelity": ("reference",),
+    "peers": ("with_peers",),
+}
 
 
-def _lead(data: ReportData) -> str:
-    """What the report is of, after its most important figure: the time to a right answer."""
-    lead = "Speed, accuracy, size and memory of an adapted model and its base, by thirteen bench."
-    accuracy = data.accuracy
-    if accuracy and accuracy.answer_time and accuracy.paired:
-        times = describe_times(accuracy.answer_time, accuracy.paired.difference)
-        return f"{times[0].upper()}{times[1:]}. {lead}"
-    return lead
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportRequest:
+    """Measurements of a report. With models, latency and size are measured unless they are read.
+
+    Attributes:
+        base: unadapted GGUF.
+        adapted: adapted GGUF.
+        adapter: a LoRA in a GGUF file, applied at run time to the adapted model.
+        latency: file with the `--json` output of `bench latency`.
+        size: that of `bench size`.
+        accuracy: that of `bench accuracy`.
+        fidelity: that of `bench fidelity`.
+        peers: that of `bench peers`.
+        data: question set that both models answer; None leaves accuracy out.
+        limit: maximum number of its questions.
+        max_tokens: maximum tokens of an answer; by default 512.
+        reference: the adapted model in full precision; None leaves fidelity out.
+        with_peers: whether other programs run the adapted file.
+        threads: compute threads; by default as each measurement chooses.
+    """
+
+    base: Path | None = None
+    adapted: Path | None = None
+    adapter: Path | None = None
+    latency: Path | None = None
+    size: Path | None = None
+    accuracy: Path | None = None
+    fidelity: Path | None = None
+    peers: Path | None = None
+    data: str | None = None
+    limit: int | None = None
+    max_tokens: int | None = None
+    reference: Path | None = None
+    with_peers: bool = False
+    threads: int | None = None
+
+    def check(self) -> None:
+        """Raise RequestError if fields exclude each other, or have no effect."""
+        if (self.base is None) != (self.adapted is None):
+            raise RequestError("bench report: give both BASE and ADAPTED, or neither")
+        for measurement, names in _SHAPED_BY.items():
+            if getattr(self, measurement):
+                self._refuse(f"--{measurement} is given, so it is not measured", *names)
+        if self.data is None:
+            self._refuse("requires --data", "limit", "max_tokens")
+        if self.base is None and self.files:
+            self._refuse("requires BASE and ADAPTED", "adapter", "threads", "data", "reference", "with_peers")
+        if self.reference and self.adapter:
+            raise RequestError(
+                f"{self.adapter}: a report does not measure the fidelity of an adapter at run time: "
+                "use thirteen bench fidelity"
+            )
+
+    def _refuse(self, reason: str, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) not in {None, False}:
+                raise RequestError(f"--{name.replace('_', '-')}: {reason}")
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files of earlier measurements by name."""
+        return {name: path for name in _REPORTS if (path := getattr(self, name))}
 
 
-def _title(data: ReportData) -> str:
-    if latency := data.latency:
-        adapter = f" + {Path(latency.adapted.adapter.path).name}" if latency.adapted.adapter else ""
-        return f"{Path(latency.adapted.path).name}{adapter} and its base {Path(latency.base.path).name}"
-    if data.accuracy:
-        path = data.accuracy.adapted.path
-    elif data.size:
-        path = data.size.path
-    elif data.fidelity:
-        path = data.fidelity.files.shipped.path
-    else:
-        assert data.peers, "a report has at least one measurement"
-        path = data.peers.model
-    return Path(path).name
+def run_report(request: ReportRequest, folder: Path, stage: Stage = lambda name: no_progress) -> Path:
+    """Read and run the measurements, and write the report.
 
-
-def write_report(data: ReportData, folder: Path) -> Path:
-    """Write report.html and report.md, and charts and raw JSON in folders next to them.
-
-    Without matplotlib there is no page and no chart: report.md gives their values. The page and the charts of
-    an earlier report in the folder go; its raw measurements stay, since they may have taken hours.
+    Args:
+        request: what is measured.
+        folder: where report.html, report.md and the raw JSON are written.
+        stage: makes the progress callback of each measurement.
 
     Returns:
-        The path of the HTML page, or of the Markdown without matplotlib.
+        The path of the page.
 
     Raises:
+        RequestError: fields exclude each other, or a file does not hold its report.
+        OutputError: the folder cannot be written to.
+        ThirteenError: raised by a measurement.
+    """
+    check_folder(folder)
+    return write_report(collect_measurements(request, stage), folder)
+
+
+def collect_measurements(request: ReportRequest, stage: Stage = lambda name: no_progress) -> Measurements:
+    """Read earlier measurements, then run the missing ones; see run_report()."""
+    request.check()
+    if request.base is None and not request.files:
+        raise RequestError("bench report: give two models or the JSON of an earlier measurement")
+    found = {name: read_report(path, _REPORTS[name]) for name, path in request.files.items()}
+    for name, measure in _measurements(request, stage).items():
+        if name not in found:
+            found[name] = measure()
+    return Measurements(**found)
+
+
+def _measurements(request: ReportRequest, stage: Stage) -> dict[str, Callable[[], Any]]:
+    """What measures each quantity that is asked for, after a check of the inputs."""
+    base, adapted, threads = request.base, request.adapted, request.threads
+    if base is None or adapted is None:
+        return {}
+    measures: dict[str, Callable[[], Any]] = {
+        "size": lambda: run_size(adapted),
+        "latency": lambda: run_latency(
+            base, adapted, threads=threads, adapter=request.adapter, progress=stage("latency")
+        ),
+    }
+    if request.with_peers:
+        work = PeerWorkload(threads or physical_cores())
+        measures["peers"] = lambda: run_peers(adapted, workload=work, progress=stage("peers"))
+    if reference := request.reference:
+        read_header(reference)
+        models = model_sources(reference, adapted)
+        measures["fidelity"] = lambda: run_fidelity(models, threads=threads, progress=stage("fidelity"))
+    if request.data is not None:
+        questions = load_question_set(request.data).subsample(request.limit)
+        settings = PromptSettings(threads=threads or default_threads(), max_tokens=request.max_tokens or 512)
+
+        def accuracy() -> AccuracyReport:
+            progress = stage("accuracy")
+            return run_accuracy(
+                adapted,
+                questions,
+                settings,
+                base=base,
+                adapter=request.adapter,
+                timed=TIMED,
+                progress=lambda _, done, total: progress(done, total),
+            )
+
+        measures["accuracy"] = accuracy
+    return measures
+
+
+def write_report(found: Measurements, folder: Path) -> Path:
+    """Write report.html and report.md, and the raw JSON in a folder next to them.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        RequestError: a number is one that no measurement can have had, such as a model of no bytes.
         OutputError: the folder cannot be written to.
     """
-    document = compose_report(data)
-    texts = {f"{_RAW}/{name}.json": json.dumps(report, indent=1) + "\n" for name, report in data.raw.items()}
-    if missing_matplotlib():
-        texts[_TEXT] = render_markdown(document, None)
-    else:
-        texts |= {
-            **{f"{_FIGURES}/{name}.svg": svg for name, svg in _charts(document)},
-            _TEXT: render_markdown(document, _FIGURES),
-            _PAGE: render_html(document),
-        }
+    try:
+        document = compose_report(found)
+    except (ZeroDivisionError, OverflowError) as error:
+        raise RequestError(f"bench report: a number cannot be that of a measurement: {error}") from None
+    raw = {name: asdict(one) for name in _REPORTS if (one := getattr(found, name))}
+    texts = {
+        **{f"raw/{name}.json": json.dumps(one, indent=1) + "\n" for name, one in raw.items()},
+        "report.md": render_markdown(document),
+        "report.html": render_html(document),
+    }
     make_folder(folder)
     check_folder(folder)
     with output_errors(folder):
@@ -102,13 +202,4 @@ def write_report(data: ReportData, folder: Path) -> Path:
             (folder / name).parent.mkdir(exist_ok=True)
             with atomic_write(folder / name) as file:
                 file.write(text.encode("utf-8", "surrogateescape"))
-        for name in {_PAGE, *(f"{_FIGURES}/{chart}.svg" for chart in _CHARTS)} - texts.keys():
-            (folder / name).unlink(missing_ok=True)
-    return folder / (_PAGE if _PAGE in texts else _TEXT)
-
-
-def _charts(document: Document) -> Iterator[tuple[str, str]]:
-    """Name and SVG file of each chart."""
-    blocks = [block for section in document.sections for block in section.blocks]
-    for figure in (one for block in blocks if isinstance(block, Figures) for one in block.figures):
-        yield figure.name, render_svg(figure.chart, figure.name, standalone=True)
+    return folder / "report.html"

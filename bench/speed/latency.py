@@ -6,11 +6,9 @@ ratio.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-from rich.table import Table
 
 from ...errors import ModelFileError, RequestError
 from ...files.gguf.header import read_header
@@ -20,13 +18,13 @@ from ...runtime.threads import physical_cores
 from ...runtime.validation import check_integer
 from ...stats.interval import Interval
 from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN
-from ..harness.environment import BenchReport, ReportHead, report_head, this_commit
-from ..harness.format import NOT_AVAILABLE, report_table
+from ..harness.environment import BenchReport, report_head
+from ..harness.format import NOT_AVAILABLE, Table
 from ..harness.interleave import ITERATIONS_PER_ROUND, PairedMeasurement
 from ..harness.schedule import ProgressCounter
 from ..harness.verdict_text import describe_difference, describe_noise, more_rounds, too_noisy
 from ..harness.workload import Workload, load_engine
-from ..memory.measured_model import MeasuredModel, measure_model
+from ..memory.memory import MeasuredModel, measure_model
 from ..memory.roofline import (
     Roofline,
     decode_bytes,
@@ -36,12 +34,12 @@ from ..memory.roofline import (
 )
 from .questions import (
     QUESTIONS,
-    LengthSpeeds,
     QuestionShape,
     QuestionSpeeds,
     count_question_iterations,
     longest_text,
     measure_questions,
+    middle,
 )
 
 ROUNDS = 8
@@ -54,42 +52,37 @@ class LatencyReport(BenchReport):
     """Comparison of a base and an adapted model.
 
     Attributes:
-        commit: git commit of the checkout; see this_commit().
-        settings: work of the middle question.
+        threads: threads that computed.
         rounds: number of rounds, of ITERATIONS_PER_ROUND iterations of each model.
         base: the base model's file and memory.
         adapted: the adapted model's.
-        prefill: prompt tokens per second at the middle question.
-        first_token: seconds to its first token.
-        decode: tokens per second after that.
+        questions: speeds at questions with their answers, in order of both lengths.
+        roofline: the fraction of the memory roofline that decode reaches.
         noisy: whether the run was too noisy for a conclusion on the decode speed.
         more_rounds: about how many more rounds a conclusion needs; 0 if none.
         verdict: conclusions in words, a line each. Each interval stands alone: with equal models, about one
             in a hundred shows a difference.
-        questions: speeds at questions with their answers, in order of both lengths.
-        roofline: the fraction of the memory roofline that decode reaches; None in reports of 0.2.0.
     """
 
-    commit: str | None
-    settings: Workload
+    threads: int
     rounds: int
     base: MeasuredModel
     adapted: MeasuredModel
-    prefill: PairedMeasurement
-    first_token: PairedMeasurement
-    decode: PairedMeasurement
+    questions: tuple[QuestionSpeeds, ...]
+    roofline: Roofline
     noisy: bool
     more_rounds: int
     verdict: tuple[str, ...]
-    questions: tuple[QuestionSpeeds, ...] = ()
-    roofline: Roofline | None = None
 
     @property
-    def by_length(self) -> tuple[LengthSpeeds, ...]:
+    def middle(self) -> QuestionSpeeds:
+        """Speeds at the middle question."""
+        return middle(self.questions)
+
+    @property
+    def by_length(self) -> tuple[QuestionSpeeds, ...]:
         """Speeds by the length of the prompt, at questions with their longest answer."""
-        middle = LengthSpeeds(self.settings.prompt_tokens, self.prefill, self.first_token, self.decode)
-        speeds = (middle, *self.questions)  # of equal lengths, the last one counts
-        return tuple(at for _, at in sorted({at.tokens: at for at in speeds}.items()))
+        return tuple({at.tokens: at for at in self.questions}.values())
 
 
 def run_latency(  # noqa: PLR0913 - options of a measurement, each with its default
@@ -134,8 +127,19 @@ def run_latency(  # noqa: PLR0913 - options of a measurement, each with its defa
     loaders = [partial(load_engine, *file, workload) for file in files]
     answered = measure_questions(loaders, fitting, rounds, advance)
     nbytes = [sum(decode_bytes(read_header(path)) for path in file if path) for file in files]
-    report = _report(head, workload, rounds, models, answered, _roofline(answered[0], nbytes, bandwidth))
-    return replace(report, verdict=(*report.verdict, *skipped))
+    decode = middle(answered).decode.ratio
+    return LatencyReport(
+        *head,
+        threads=workload.threads,
+        rounds=rounds,
+        base=models[0],
+        adapted=models[1],
+        questions=answered,
+        roofline=_roofline(answered[0], nbytes, bandwidth),
+        noisy=too_noisy(decode),
+        more_rounds=more_rounds(decode, rounds),
+        verdict=(*_verdict(answered, decode, rounds), *skipped),
+    )
 
 
 def _measure_models(
@@ -169,9 +173,8 @@ def _split_by_context(
 
 def _workload(questions: Sequence[QuestionShape], threads: int) -> Workload:
     """The work of the middle question, with a context for all of them."""
-    middle = questions[len(questions) // 2]
-    longest = longest_text(questions)
-    return Workload(middle.prompt_tokens, middle.answer_tokens - 1, threads, longest=longest)
+    shape = middle(questions)
+    return Workload(shape.prompt_tokens, shape.answer_tokens - 1, threads, longest=longest_text(questions))
 
 
 def _roofline(question: QuestionSpeeds, nbytes: Sequence[int], bandwidth: float) -> Roofline:
@@ -180,49 +183,27 @@ def _roofline(question: QuestionSpeeds, nbytes: Sequence[int], bandwidth: float)
     return find_roofline(bandwidth, question.tokens, nbytes, (decode.base_median, decode.adapted_median))
 
 
-def _report(  # noqa: PLR0913, PLR0917 - the parts of the report
-    head: ReportHead,
-    workload: Workload,
-    rounds: int,
-    models: Sequence[MeasuredModel],
-    questions: tuple[QuestionSpeeds, ...],
-    roofline: Roofline,
-) -> LatencyReport:
-    (base, adapted), middle = models, questions[len(questions) // 2]
-    return LatencyReport(
-        *head,
-        commit=this_commit(),
-        settings=workload,
-        rounds=rounds,
-        base=base,
-        adapted=adapted,
-        prefill=middle.prefill,
-        first_token=middle.first_token,
-        decode=middle.decode,
-        noisy=too_noisy(middle.decode.ratio),
-        more_rounds=more_rounds(middle.decode.ratio, rounds),
-        verdict=tuple(_verdict(questions, middle.decode.ratio, rounds)),
-        questions=questions,
-        roofline=roofline,
-    )
-
-
 def _verdict(questions: Sequence[QuestionSpeeds], decode: Interval, rounds: int) -> Iterator[str]:
     for question in questions:
         name = f"time to an answer, {question.shape} tokens"
-        yield describe_difference(name, question.answer.ratio, higher_is_better=False)
+        yield describe_difference(name, question.answer.ratio)
     if too_noisy(decode):
         yield describe_noise("decode", decode, rounds)
 
 
 def latency_table(report: LatencyReport) -> Table:
     """Tabulate both models side by side, with the verdict and the environment below."""
-    title = f"{_file_names(report.base)} vs {_file_names(report.adapted)}"
-    ratio = f"adapted / base ({RATIO_LEVEL})"
-    table = report_table(title, _caption(report), "", "base", "adapted", ratio)
-    for row in _rows(report):
-        table.add_row(*row)
-    return table
+    return Table(
+        f"{_file_names(report.base)} vs {_file_names(report.adapted)}",
+        ("", "base", "adapted", f"adapted / base ({RATIO_LEVEL})"),
+        tuple(_rows(report)),
+        (
+            *report.verdict,
+            describe_bandwidth(report.roofline, report.threads),
+            f"medians of {report.rounds} rounds of {2 * ITERATIONS_PER_ROUND} iterations",
+            report.environment(report.threads),
+        ),
+    )
 
 
 def _file_names(model: MeasuredModel) -> str:
@@ -230,35 +211,22 @@ def _file_names(model: MeasuredModel) -> str:
     return " + ".join(Path(path).name for path in paths)
 
 
-def _rows(report: LatencyReport) -> list[tuple[str, ...]]:
-    base, adapted = report.base, report.adapted
-    return [
-        *(_answer_row(question) for question in report.questions),
-        *(row for length in report.by_length for row in _length_rows(length)),
-        *_roofline_rows(report.roofline),
-        ("load, once, s", f"{base.memory.load_s:.2f}", f"{adapted.memory.load_s:.2f}", ""),
-        _row("start to first token, s", base.memory.warm_start_s, adapted.memory.warm_start_s, 1, 2),
-        _row("  file not in the cache", base.memory.cold_start_s, adapted.memory.cold_start_s, 1, 2),
-        _row("peak memory, MB", base.memory.peak_rss_bytes, adapted.memory.peak_rss_bytes, 1e-6),
-        _row("file, MB", base.total_bytes, adapted.total_bytes, 1e-6, 1),
-        _row("bits per weight", base.bits_per_weight, adapted.bits_per_weight, 1, 2),
-    ]
-
-
-def _answer_row(question: QuestionSpeeds) -> tuple[str, ...]:
-    return _paired_row(f"time to an answer, {question.shape} tokens, s", question.answer, 1, 2)
-
-
-def _length_rows(length: LengthSpeeds) -> Iterator[tuple[str, ...]]:
-    yield _paired_row(f"prefill {length.tokens}, tokens/s", length.prefill, 1)
-    yield _paired_row(f"first token after {length.tokens}, ms", length.first_token, 1000)
-    yield _paired_row(f"decode after {length.tokens}, tokens/s", length.decode, 1)
-
-
-def _roofline_rows(roofline: Roofline | None) -> Iterator[tuple[str, ...]]:
-    if roofline:
-        title = f"decode after {roofline.depth}, % of the memory roofline"
-        yield _row(title, roofline.base_fraction, roofline.adapted_fraction, 100)
+def _rows(report: LatencyReport) -> Iterator[tuple[str, ...]]:
+    base, adapted, roofline = report.base, report.adapted, report.roofline
+    for question in report.questions:
+        yield _paired_row(f"time to an answer, {question.shape} tokens, s", question.answer, 1, 2)
+    for length in report.by_length:
+        yield _paired_row(f"prefill {length.tokens}, tokens/s", length.prefill, 1)
+        yield _paired_row(f"first token after {length.tokens}, ms", length.first_token, 1000)
+        yield _paired_row(f"decode after {length.tokens}, tokens/s", length.decode, 1)
+    title = f"decode after {roofline.depth}, % of the memory roofline"
+    yield _row(title, roofline.base_fraction, roofline.adapted_fraction, 100)
+    yield "load, once, s", f"{base.memory.load_s:.2f}", f"{adapted.memory.load_s:.2f}", ""
+    yield _row("start to first token, s", base.memory.warm_start_s, adapted.memory.warm_start_s, 1, 2)
+    yield _row("  file not in the cache", base.memory.cold_start_s, adapted.memory.cold_start_s, 1, 2)
+    yield _row("peak memory, MB", base.memory.peak_rss_bytes, adapted.memory.peak_rss_bytes, 1e-6)
+    yield _row("file, MB", base.total_bytes, adapted.total_bytes, 1e-6, 1)
+    yield _row("bits per weight", base.bits_per_weight, adapted.bits_per_weight, 1, 2)
 
 
 def _paired_row(title: str, measurement: PairedMeasurement, scale: float, digits: int = 1) -> tuple[str, ...]:
@@ -274,15 +242,3 @@ def _row(
     if base is None or adapted is None:
         return title, NOT_AVAILABLE, NOT_AVAILABLE, ""
     return title, f"{scale * base:.{digits}f}", f"{scale * adapted:.{digits}f}", f"{adapted / base:.3f}"
-
-
-def _caption(report: LatencyReport) -> str:
-    roofline = report.roofline
-    return "\n".join(
-        (
-            *report.verdict,
-            *([describe_bandwidth(roofline, report.settings.threads)] if roofline else []),
-            f"medians of {report.rounds} rounds of {2 * ITERATIONS_PER_ROUND} iterations, "
-            f"{report.environment(report.settings.threads)}",
-        )
-    )

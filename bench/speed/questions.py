@@ -6,6 +6,7 @@ A prompt has random tokens: speed depends on their number, not on what they say.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from ..harness.interleave import (
     throughput,
 )
 from ..harness.iteration import random_prompt, time_answers
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -47,31 +50,22 @@ QUESTIONS = tuple(QuestionShape(prompt, answer) for prompt in (60, 200, 800) for
 
 
 @dataclass(frozen=True, slots=True)
-class LengthSpeeds:
-    """Speeds of base and adapted model at one length.
+class QuestionSpeeds:
+    """Speeds of base and adapted model at one question and its answer.
 
     Attributes:
-        tokens: length of the prompt.
+        tokens: length of the question.
         prefill: prompt tokens per second.
         first_token: seconds from submitting the prompt's tokens to the first token.
         decode: tokens per second after that, at a depth of `tokens` and what has been written.
+        answer_tokens: length of the answer.
+        answer: seconds from submitting the prompt's tokens to the last token of the answer.
     """
 
     tokens: int
     prefill: PairedMeasurement
     first_token: PairedMeasurement
     decode: PairedMeasurement
-
-
-@dataclass(frozen=True, slots=True)
-class QuestionSpeeds(LengthSpeeds):
-    """Speeds of base and adapted model at one question and its answer.
-
-    Attributes:
-        answer_tokens: length of the answer.
-        answer: seconds from submitting the prompt's tokens to the last token of the answer.
-    """
-
     answer_tokens: int
     answer: PairedMeasurement
 
@@ -79,6 +73,11 @@ class QuestionSpeeds(LengthSpeeds):
     def shape(self) -> QuestionShape:
         """Tokens of question and answer."""
         return QuestionShape(self.tokens, self.answer_tokens)
+
+
+def middle(questions: Sequence[T]) -> T:
+    """The middle one of sorted questions, which stands for all of them in a line."""
+    return questions[len(questions) // 2]
 
 
 def longest_text(questions: Sequence[QuestionShape]) -> int:

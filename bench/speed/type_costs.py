@@ -7,7 +7,7 @@ of a weight.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-from rich.table import Table
 
 from ...convert.quantize.costs import PARTS, REFERENCE, host_target
 from ...convert.tensors import parse_type
@@ -28,7 +27,7 @@ from ...runtime.validation import check_integer
 from ...stats.interval import FloatArray, Interval
 from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN, paired_ratio
 from ..harness.environment import BenchReport, ReportHead, report_head
-from ..harness.format import report_table
+from ..harness.format import Table
 from ..harness.iteration import random_prompt, time_prefill_and_decode
 from ..harness.schedule import ProgressCounter, alternating_order
 from ..harness.verdict_text import NOISE_MAX, too_noisy
@@ -74,7 +73,6 @@ class TypeCost:
         layer: cost in the matrices of the layers, repacked where the build has kernels for that.
         output: cost in the output matrix, tied to the token embedding.
         layer_prefill: cost in the layers, per token of a prompt.
-        prefill: the ratio of `layer_prefill`.
     """
 
     type: str
@@ -82,7 +80,6 @@ class TypeCost:
     layer: WeightCost
     output: WeightCost
     layer_prefill: WeightCost
-    prefill: Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +244,7 @@ def _costs(
             bits_per_weight=_bits(type_),
             layer=cost(index, _LAYER),
             output=cost(index, _OUTPUT),
-            layer_prefill=(prefill := cost(index, _LAYER, _PREFILL)),
-            prefill=prefill.ratio,
+            layer_prefill=cost(index, _LAYER, _PREFILL),
         )
         for index, type_ in enumerate(types)
     )
@@ -287,39 +283,42 @@ def _cost_table(report: TypesReport) -> dict[str, Any]:
 
 def type_costs_table(report: TypesReport) -> Table:
     """Tabulate the types, from the fastest in layers to the slowest, with the environment below."""
-    title = "Cost of a weight: ns in decode, ratio to Q4_K (less is faster), GB/s of weights"
     ratio = f"/ Q4_K ({RATIO_LEVEL})"
-    columns = (
-        *("type", "bits", "layer", ratio, "GB/s", "output", ratio, "GB/s"),
-        f"prefill of {report.settings.prompt_tokens}",
-    )
-    table = report_table(title, _caption(report), *columns)
-    for cost in sorted(report.costs, key=lambda cost: cost.layer.ns_per_weight):
-        table.add_row(
+    rows = (
+        (
             cost.type,
             f"{cost.bits_per_weight:.2f}",
             *_cells(cost.layer),
             *_cells(cost.output),
-            cost.prefill.text(2),
+            cost.layer_prefill.ratio.text(2),
         )
-    return table
+        for cost in sorted(report.costs, key=lambda cost: cost.layer.ns_per_weight)
+    )
+    return Table(
+        "Cost of a weight: ns in decode, ratio to Q4_K (less is faster), GB/s of weights",
+        (
+            *("type", "bits", "layer", ratio, "GB/s", "output", ratio, "GB/s"),
+            f"prefill of {report.settings.prompt_tokens}",
+        ),
+        tuple(rows),
+        tuple(_notes(report)),
+    )
 
 
 def _cells(cost: WeightCost) -> tuple[str, str, str]:
     return f"{cost.ns_per_weight:.4f}", cost.ratio.text(2), f"{cost.gb_per_s:.1f}"
 
 
-def _caption(report: TypesReport) -> str:
+def _notes(report: TypesReport) -> Iterator[str]:
     workload = report.settings
-    lines = [
-        f"by {report.engine}; both repacked where it can; output: tied to the token embedding",
-        f"medians of {report.rounds} rounds, {workload.prompt_tokens} prompt and {workload.decode_tokens} "
-        f"decode tokens in an iteration, {report.environment(workload.threads)}",
-    ]
     if report.noisy:
-        lines.insert(
-            0,
+        yield (
             f"too noisy (intervals of more than ±{NOISE_MAX:.0%}): {', '.join(report.noisy)}; take more "
-            "rounds, or stop other programs",
+            "rounds, or stop other programs"
         )
-    return "\n".join(lines)
+    yield f"by {report.engine}; both repacked where it can; output: tied to the token embedding"
+    yield (
+        f"medians of {report.rounds} rounds, {workload.prompt_tokens} prompt and {workload.decode_tokens} "
+        "decode tokens in an iteration"
+    )
+    yield report.environment(workload.threads)

@@ -51,9 +51,7 @@ def bench_accuracy(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file, catalogue name or hub id.")],
     data: Annotated[
         str,
-        typer.Option(
-            help="Questions: gsm8k, svamp, asdiv, gsm-symbolic, or JSON lines with question, answer."
-        ),
+        typer.Option(help="Questions: gsm8k, svamp, asdiv, or JSON lines with question, answer."),
     ],
     base: Annotated[
         Path | None,

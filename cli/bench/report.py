@@ -1,18 +1,14 @@
 """Command `thirteen bench report`."""
 
-import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ...errors import RequestError
 from .. import options
 from ..console import show_fields, stage_bars
 from ..help_sections import ADVANCED, SectionedCommand
-
-# Options that shape a measurement, by the option that reads it from a file instead.
-_RUN_BY = {"accuracy": ("data", "limit", "max_tokens"), "fidelity": ("reference",), "peers": ("with_peers",)}
 
 app = typer.Typer()
 
@@ -36,8 +32,9 @@ def bench_report(
     ] = None,
     limit: options.Limit = None,
     max_tokens: Annotated[
-        int, typer.Option(min=1, help="Maximum tokens of an answer.", rich_help_panel=ADVANCED)
-    ] = 512,
+        int | None,
+        typer.Option(min=1, help="Maximum tokens of an answer. Default: 512.", rich_help_panel=ADVANCED),
+    ] = None,
     reference: Annotated[
         Path | None, typer.Option(help="Also measure fidelity to this adapted model in high precision.")
     ] = None,
@@ -52,33 +49,16 @@ def bench_report(
     Published figures are next to those measured. Without models and JSON files, the embedded model is
     measured with and without its adapter.
     """
-    from ...bench.report.collect import ReportInputs, ReportRequest, collect_measurements
-    from ...bench.report.report import missing_matplotlib, write_report
-    from ...files.output import check_folder
+    from ...bench.report.report import ReportRequest, run_report
 
-    for measurement, names in _RUN_BY.items():
-        if ctx.params[measurement]:
-            options.refuse_given(ctx, names, f"--{measurement} is given, so it is not measured")
-    if not data:
-        options.refuse_given(ctx, ("limit", "max_tokens"), "requires --data")
-    inputs = ReportInputs(latency, size, accuracy, fidelity, peers)
-    if (base is None) != (adapted is None):
-        raise RequestError("bench report: give both BASE and ADAPTED, or neither")
-    check_folder(out_dir)
-    if lacking := missing_matplotlib():
-        print(f"no HTML page, only Markdown and JSON: {lacking}", file=sys.stderr)
-    models = (base, adapted) if base and adapted else None
-    if models is None and inputs == ReportInputs():
-        models = options.default_base(), options.resolve_model(None, {})[0]
-    if models is None:
-        options.refuse_given(ctx, ("adapter", "threads"), "requires BASE and ADAPTED, beside the JSON")
-    for path in filter(None, (*(models or ()), reference)):
+    request = ReportRequest(**options.matching_options(ctx, ReportRequest))
+    request.check()
+    if request.base is None and not request.files:
+        request = replace(request, base=options.default_base(), adapted=options.resolve_model(None, {})[0])
+    for path in filter(None, (request.base, request.reference)):
         options.probe_files(path)
-    if models and adapter:
-        options.probe_files(models[1], adapter)
-    # Options match the fields of ReportRequest by name.
-    given = options.matching_options(ctx, ReportRequest)
+    if request.adapted:
+        options.probe_files(request.adapted, adapter)
     with stage_bars() as stage:
-        request = ReportRequest(models=models, **given)
-        measurements = collect_measurements(inputs, request, stage)
-    show_fields(as_json, {"report": str(write_report(measurements, out_dir))})
+        page = run_report(request, out_dir, stage)
+    show_fields(as_json, {"report": str(page)})

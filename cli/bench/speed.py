@@ -1,4 +1,4 @@
-"""Commands `thirteen bench …` on speed and memory: of models, programs, settings and types."""
+"""Commands `thirteen bench …` on speed and memory: of models, programs and types."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,11 +6,9 @@ from typing import Annotated
 import typer
 
 from .. import options
-from ..console import note, progress_bar, show_report
+from ..console import progress_bar, show_report
 
 app = typer.Typer()
-
-Keep = Annotated[bool, typer.Option(help="Save the result as the default of all engines.")]
 
 
 @app.command("latency", epilog=options.example("bench latency base.gguf adapted.gguf --json"))
@@ -65,9 +63,6 @@ def bench_peers(
     prompt_tokens: options.PromptTokens = 200,
     decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens to decode after the prompt.")] = 64,
     sequences: Annotated[int, typer.Option(min=1, max=64, help="Concurrent sequences.")] = 8,
-    synthetic: Annotated[
-        bool, typer.Option("--synthetic", help="Decode from an empty context, as llama-bench does.")
-    ] = False,
     names: Annotated[
         str,
         typer.Option(
@@ -82,8 +77,7 @@ def bench_peers(
 ) -> None:
     """Compare speed with other inference programs.
 
-    All run the same file with the same number of threads, each in a process of its own. llama-bench takes
-    llama-batched-bench along, if that is on PATH too.
+    All run the same file with the same number of threads, each in a process of its own.
     """
     from ...bench.peers.peer import PeerWorkload
     from ...bench.peers.peers import peers_table, run_peers
@@ -93,7 +87,6 @@ def bench_peers(
         threads or physical_cores(),
         prompt_tokens=prompt_tokens,
         decode_tokens=decode_tokens,
-        depth=1 if synthetic else prompt_tokens,
         sequences=sequences,
     )
     with progress_bar("peers") as progress:
@@ -113,10 +106,7 @@ def bench_memory(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Measure memory by purpose, start times and energy per token.
-
-    Starts are measured cold and warm.
-    """
+    """Measure memory by purpose, and cold and warm starts."""
     from ...bench.harness.workload import Workload
     from ...bench.memory.memory import measure_memory, memory_table
     from ...runtime.threads import physical_cores
@@ -125,27 +115,6 @@ def bench_memory(
     work = Workload(prompt_tokens, decode_tokens, threads or physical_cores())
     memory = measure_memory(model, adapter, work)
     show_report(as_json, memory, lambda memory: memory_table(memory, model))
-
-
-@app.command("tune", epilog=options.example("bench tune model.gguf"))
-def bench_tune(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file that will be used.")],
-    keep: Keep = True,
-    as_json: options.Json = False,
-) -> None:
-    """Find the fastest attention, KV type, threads and micro-batch.
-
-    The first engine for a model's shape measures them in three seconds; this takes longer. Unless --no-keep
-    is given, all engines with models of this shape use the result.
-    """
-    from ...bench.speed.engine_tuning import engine_tuning_table, run_engine_tuning
-
-    options.probe_files(model)
-    with progress_bar("tune") as progress:
-        tuning, saved = run_engine_tuning(model, keep=keep, progress=progress)
-    if saved:
-        note(f"saved in {' and '.join(map(str, saved))}")
-    show_report(as_json, tuning, engine_tuning_table)
 
 
 @app.command("types", epilog=options.example("bench types -o costs.json"))

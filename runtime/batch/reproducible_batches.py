@@ -182,8 +182,12 @@ class BatchJob:
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that the answers depend on, as JSON values. Hashes the files."""
+        return {**self.asked, **self.speed_settings}
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Files, settings and shape of the batches. Hashes the files."""
         profile, settings = PROFILES[PROFILE], self.settings
-        default = replace(profile, flash_attention=self.flash_attention).micro_batch_tokens
         return {
             "model_sha256": file_sha256(self.model),
             "adapter_sha256": None if self.adapter is None else file_sha256(self.adapter),
@@ -194,12 +198,23 @@ class BatchJob:
             "threads": self.threads,
             **{name: getattr(profile, name) for name in ("context", "slots", "batch", "repack")},
             "lookup": 0,  # of earlier versions, whose journals must still resume
+            "wave": settings.batch_size,  # as earlier versions called it
+        }
+
+    @property
+    def speed_settings(self) -> dict[str, Any]:
+        """What is chosen for speed."""
+        profile = replace(PROFILES[PROFILE], flash_attention=self.flash_attention)
+        return {
             "kv": self.kv,
             # Earlier versions always used flash attention and the processor.
             **({"flash_attention": False} if self.flash_attention is False else {}),
-            **({} if self.micro_batch in {None, default} else {"micro_batch": self.micro_batch}),
+            **(
+                {}
+                if self.micro_batch in {None, profile.micro_batch_tokens}
+                else {"micro_batch": self.micro_batch}
+            ),
             **({"gpu_layers": self.gpu_layers} if self.gpu_layers else {}),
-            "wave": settings.batch_size,  # as earlier versions called it
         }
 
     def run(self, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:

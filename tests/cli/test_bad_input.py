@@ -860,7 +860,10 @@ COMMANDS = {
         ("doctor", "--model", "MODEL"),
         "--model requires --speed",
     ),
-    "a file to tune that is not a GGUF": (("bench", "tune", "BASE/config.json"), "not a GGUF file"),
+    "a file to tune that is not a GGUF": (
+        ("doctor", "--tune", "--model", "BASE/config.json"),
+        "not a GGUF file",
+    ),
     "a comparison longer than the context": (
         ("bench", "latency", "MODEL", "MODEL", "--prompt-tokens", "9999"),
         "longer than the context of 256 tokens: 9999 + 65 tokens",
@@ -875,7 +878,7 @@ COMMANDS = {
     ),
     "an unknown question set": (
         ("bench", "accuracy", "MODEL", "--data", "nothing-13", "--records", "OUT"),
-        "nothing-13: no such file, and not one of the sets gsm8k, svamp, asdiv, gsm-symbolic",
+        "nothing-13: no such file, and not one of the sets gsm8k, svamp, asdiv",
     ),
     "a question set that is not JSON lines": (
         ("bench", "accuracy", "MODEL", "--data", "BASE/config.json", "--records", "OUT"),

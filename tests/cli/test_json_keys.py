@@ -30,7 +30,6 @@ REPORTS = {
     "bench memory": "bench.memory.memory.MemoryUse",
     "bench peers": "bench.peers.peers.PeersReport",
     "bench size": "bench.memory.size.SizeReport",
-    "bench tune": "bench.speed.engine_tuning.EngineTuning",
     "bench types": "bench.speed.type_costs.TypesReport",
     "demo": "workflows.demo.DemoReport",
     "doctor": "workflows.doctor.Diagnosis",

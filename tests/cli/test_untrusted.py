@@ -28,7 +28,7 @@ COMMANDS = {
     "memory": ("bench", "memory", "MODEL"),
     "peers": ("bench", "peers", "MODEL"),
     "report": ("bench", "report", "MODEL", "MODEL", "--out", "OUT"),
-    "bench tune": ("bench", "tune", "MODEL"),
+    "doctor tune": ("doctor", "--tune", "--model", "MODEL"),
 }
 
 

@@ -175,9 +175,9 @@ def test_table_has_fidelity_and_recommendation(thirteen: Commands, sources: Sour
     assert done.status == 0, done
     for text in ("KL divergence", "99th percentile", "same top token", "perplexity", "recommended: "):
         assert text in done.stdout
-    for effect in ("merged effect", "run-time effect"):
+    for effect in ("adapter's effect: slope", "adapter's effect: cosine"):
         (line,) = (line for line in done.stdout.splitlines() if line.startswith(effect))
-        assert "slope" in line and "cosine" in line
+        assert ", at run time " in line
 
 
 def test_help_states_the_number_of_positions(thirteen: Commands) -> None:

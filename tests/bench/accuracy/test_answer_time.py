@@ -13,8 +13,8 @@ from thirteen.stats import bootstrap
 from thirteen.stats.interval import Interval
 
 
-def timed(*models, meter=None):
-    return TimedAnswers("2026-11-26T00:00:00+00:00", meter, tuple(map(tuple, models)))
+def timed(*models):
+    return TimedAnswers("2026-11-26T00:00:00+00:00", tuple(map(tuple, models)))
 
 
 def answered(right, tokens):
@@ -23,17 +23,16 @@ def answered(right, tokens):
 
 def test_the_figures_are_those_by_hand():
     """One token takes 0.02 s in decode, the first 0.5 s; of four questions three and one are right."""
-    base = [TimedAnswer(0.4, 2.0, 100, 4.8), TimedAnswer(0.6, 4.0, 200, 9.2)]
-    adapted = [TimedAnswer(0.5, 1.0, 50, None), TimedAnswer(0.5, 1.0, 50, None)]
+    base = [TimedAnswer(0.4, 2.0, 100), TimedAnswer(0.6, 4.0, 200)]
+    adapted = [TimedAnswer(0.5, 1.0, 50), TimedAnswer(0.5, 1.0, 50)]
     questions = [answered([1, 0, 0, 0], [100, 200, 300, 400]), answered([1, 1, 1, 0], [50] * 4)]
-    times = summarize_times(timed(base, adapted, meter="RAPL"), questions, list("abcd"))
+    times = summarize_times(timed(base, adapted), questions)
     assert (times.timed, times.questions) == (2, 4)
     assert times.base.tokens == 250 and times.adapted.tokens == 50
     assert times.base.prefill_s == pytest.approx(0.5) and times.base.decode_s == pytest.approx(5.0)
     assert times.adapted.seconds == pytest.approx(1.5)
     assert times.base.right_per_minute == pytest.approx(60 * 0.25 / 5.5)
     assert times.adapted.right_per_minute == pytest.approx(60 * 0.75 / 1.5)
-    assert times.base.joules == pytest.approx(14 / 7 * 5.5) and times.adapted.joules is None
     assert times.right_ratio.estimate == pytest.approx(30 / (60 * 0.25 / 5.5))
     assert times.tokens_ratio.estimate == pytest.approx(0.2)
     assert times.seconds_ratio.estimate == pytest.approx(1.5 / 5.5)
@@ -41,7 +40,6 @@ def test_the_figures_are_those_by_hand():
     assert rows["seconds a question"][:2] == ("5.50", "1.50")
     assert rows["prefill"] == ("0.50", "0.50", "") and rows["decode"] == ("5.00", "1.00", "")
     assert rows["right answers a minute"][2] == f"{times.right_ratio.text(2)} times"
-    assert rows["energy a question, J (RAPL)"] == ("11.0", "not available", "")
     line = describe_times(times, Interval(-0.03, 0.015, 0.06))
     low, high = (f"{bound:.3g}" for bound in (times.right_ratio.low, times.right_ratio.high))
     assert line == (
@@ -50,7 +48,7 @@ def test_the_figures_are_those_by_hand():
 
 
 def test_one_model_has_no_ratios():
-    times = summarize_times(timed([TimedAnswer(0.5, 1.0, 50)]), [answered([1, 0], [50, 50])], list("ab"))
+    times = summarize_times(timed([TimedAnswer(0.5, 1.0, 50)]), [answered([1, 0], [50, 50])])
     assert times.base is times.right_ratio is times.tokens_ratio is times.seconds_ratio is None
     assert times.adapted.right_per_minute == pytest.approx(20)
     assert all(len(row) == 2 for row in time_rows(times))
@@ -58,9 +56,7 @@ def test_one_model_has_no_ratios():
 
 def test_without_a_right_answer_there_is_no_ratio_of_right_answers():
     one = [TimedAnswer(0.5, 1.0, 50)]
-    times = summarize_times(
-        timed(one, one), [answered([0, 0], [50, 50]), answered([1, 0], [9, 9])], ["a", "b"]
-    )
+    times = summarize_times(timed(one, one), [answered([0, 0], [50, 50]), answered([1, 0], [9, 9])])
     assert times.right_ratio is None and times.seconds_ratio.estimate < 1
     assert times.base.right_per_minute == 0 < times.adapted.right_per_minute
     assert "no ratio, as a model has none right" in describe_times(times, Interval(0, 0.5, 1))
@@ -69,11 +65,11 @@ def test_without_a_right_answer_there_is_no_ratio_of_right_answers():
 def test_a_resample_without_a_right_answer_has_a_finite_ratio():
     one = [TimedAnswer(0.5, 1.0, 50)]
     right = answered([1] + [0] * 9, [50] * 10), answered([1, 1] + [0] * 8, [50] * 10)
-    ratio = summarize_times(timed(one, one), right, list("abcdefghij")).right_ratio
+    ratio = summarize_times(timed(one, one), right).right_ratio
     assert 0 < ratio.low < ratio.estimate < ratio.high < 100 and ratio.estimate == pytest.approx(2)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_interval_covers_the_true_ratio(monkeypatch):
     """Of 100 questions 40 and 50 in 100 are right, in 200 and 80 tokens, at 0.02 s a token."""
     monkeypatch.setattr(bootstrap, "RESAMPLES", 2000)
@@ -88,6 +84,6 @@ def test_the_interval_covers_the_true_ratio(monkeypatch):
             seconds.append(
                 [TimedAnswer(0.5, s * n, n) for s, n in zip(speed, drawn[:16].tolist(), strict=True)]
             )
-        ratio = summarize_times(timed(*seconds), models, [str(n) for n in range(100)]).right_ratio
+        ratio = summarize_times(timed(*seconds), models).right_ratio
         covered += ratio.low <= true <= ratio.high
     assert covered >= 88

@@ -6,9 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from thirteen.bench.accuracy.datasets import _WITH_UNIT, HUB_SETS, Question, _rows, load_question_set
+from thirteen.bench.accuracy.datasets import HUB_SETS, Question, _rows, load_question_set
 from thirteen.errors import RequestError
-from thirteen.runtime.arithmetic.final_answer import parse_number
 
 from ...models.hub_server import Repository, serve
 
@@ -40,25 +39,20 @@ def test_answers_are_parsed_from_many_forms(file):
     expected = ["72", "1234", "5", "2.5", "3.5", "75", "1/3", "12", "5", "-4"]
     assert [question.answer for question in found.questions] == expected
     assert [question.text for question in found.questions] == [f"{n}?" for n in range(len(answers))]
-    assert len({question.group for question in found.questions}) == len(answers)
     assert (found.name, found.left_out) == ("set", 0)
 
 
 BAD = {
     "an empty file": ([], "holds no question"),
     "not JSON": ([{"question": "a", "answer": "1"}, "{"], "line 2: not JSON"),
-    "a list": (["[]"], "line 1: not a JSON object"),
     "no question": ([{"answer": "1"}], "line 1: 'question' is missing"),
     "a blank question": ([{"question": " ", "answer": "1"}], "line 1: 'question' is empty"),
-    "a question that is a number": ([{"question": 1, "answer": "1"}], "line 1: 'question' is not a string"),
     "an endless question": (
         [{"question": "a" * 20_001, "answer": "1"}],
         "'question' has 20001 characters; at most 20000 are read",
     ),
     "no answer": ([{"question": "a"}], "line 1: 'answer' is missing"),
     "an answer in words": ([{"question": "a", "answer": "yes"}], "line 1: 'answer' is not a number: 'yes'"),
-    "two answers": ([{"question": "a", "answer": "2; 3"}], "line 1: 'answer' is not a number: '2; 3'"),
-    "an answer that is null": ([{"question": "a", "answer": None}], "neither a number nor a string"),
     "an answer that is true": ([{"question": "a", "answer": True}], "neither a number nor a string"),
     "an answer that is not finite": (['{"question": "a", "answer": Infinity}'], "is not a number: 'inf'"),
     "a long answer in words": ([{"question": "a", "answer": "b" * 900}], "is not a number: 'bbbb"),
@@ -98,18 +92,6 @@ def test_the_hash_depends_on_questions_and_answers_only(file):
     assert load_question_set(str(file({"question": "a", "answer": "2"}))).sha256 != one
 
 
-@pytest.mark.parametrize(
-    ("answer", "value"),
-    [
-        *(("9 (apples)", 9), ("1/2 (of the pizza)", 0.5), ("3.5", 3.5), ("2 (weeks); 3 (days)", None)),
-        *(("5; 6", None), ("1:5", None), ("8:30 (a.m.)", None), ("yes", None), ("Tom (boy)", None)),
-    ],
-)
-def test_asdiv_answers_are_parsed_if_they_are_one_number(answer, value):
-    found = _WITH_UNIT.fullmatch(answer)
-    assert (parse_number(found[1]) if found else None) == value
-
-
 LOAD = """
 import json, sys
 from thirteen.bench.accuracy.datasets import load_question_set
@@ -117,7 +99,7 @@ from thirteen.errors import ThirteenError
 for name in sys.argv[1:]:
     try:
         found = load_question_set(name)
-        rows = [[question.text, question.answer, question.group] for question in found.questions]
+        rows = [[question.text, question.answer] for question in found.questions]
         print(json.dumps([found.source, found.left_out, rows]))
     except ThirteenError as error:
         print(json.dumps([type(error).__name__, str(error)]))
@@ -125,9 +107,6 @@ for name in sys.argv[1:]:
 SVAMP = [
     {"Body": "Dan had $ 4", "Question": "What is left of it?", "Answer": "1.0"},
     {"Body": "He buys two.", "Question": "How many?", "Answer": 2},
-]
-SYMBOLIC = [
-    {"question": "a?", "answer": "1 + 1 = <<1+1=2>>2\n#### 2", "original_id": n // 2} for n in range(4)
 ]
 
 
@@ -151,36 +130,30 @@ def from_hub(tmp_path, published, *names):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_sets_are_downloaded_at_their_commits(tmp_path):
-    lines = "".join(json.dumps(row) + "\n" for row in SYMBOLIC).encode()
-    published = {"gsm-symbolic": lines, "svamp": json.dumps(SVAMP).encode()}
-    symbolic, svamp, asdiv = from_hub(tmp_path, published, "gsm-symbolic", "svamp", "asdiv")
-    hub_set = HUB_SETS["gsm-symbolic"]
-    assert symbolic == [
-        f"{hub_set.hub_id}@{hub_set.revision}: {hub_set.file}",
-        0,
-        [["a?", "2", "0"], ["a?", "2", "0"], ["a?", "2", "1"], ["a?", "2", "1"]],
-    ]
-    # The stand-in's SVAMP is not the pinned file, and it has no ASDiv.
+def test_a_set_that_is_not_the_pinned_one_is_refused(tmp_path):
+    """The stand-in's SVAMP is not the pinned file, and it has no ASDiv."""
+    svamp, asdiv = from_hub(tmp_path, {"svamp": json.dumps(SVAMP).encode()}, "svamp", "asdiv")
     assert svamp[0] == asdiv[0] == "DownloadError"
     assert "test.json is damaged and was deleted: SHA-256 is" in svamp[1]
     assert "EleutherAI/asdiv" in asdiv[1] and "\n" not in asdiv[1]
 
 
-def test_a_row_of_svamp_is_joined_into_a_question():
-    parse = HUB_SETS["svamp"].parse
-    assert parse(SVAMP[0], "here") == Question("Dan had $ 4. What is left of it?", "1", "")
-    assert parse(SVAMP[1], "here") == Question("He buys two. How many?", "2", "")
-    with pytest.raises(RequestError, match="here: 'Body' is missing"):
-        parse({"Question": "a"}, "here")
-
-
-def test_a_row_of_asdiv_whose_answer_is_not_one_number_is_skipped():
-    parse = HUB_SETS["asdiv"].parse
-    assert parse({"body": "A b.", "question": "C?", "answer": "9 (apples)"}, "x") == Question(
-        "A b. C?", "9", ""
-    )
-    assert parse({"body": "A b.", "question": "C?", "answer": "2 (weeks); 3 (days)"}, "x") is None
+@pytest.mark.parametrize(
+    ("name", "row", "text", "answer"),
+    [
+        ("svamp", SVAMP[0], "Dan had $ 4. What is left of it?", "1"),
+        ("svamp", SVAMP[1], "He buys two. How many?", "2"),
+        *(
+            ("asdiv", {"body": "A b.", "question": "C?", "answer": given}, "A b. C?", answer)
+            for given, answer in (
+                *(("9 (apples)", "9"), ("1/2 (of the pizza)", "1/2"), ("3.5", "3.5"), ("5; 6", None)),
+                *(("2 (weeks); 3 (days)", None), ("1:5", None), ("8:30 (a.m.)", None), ("yes", None)),
+            )
+        ),
+    ],
+)
+def test_a_row_becomes_a_question_if_its_answer_is_one_number(name, row, text, answer):
+    assert HUB_SETS[name].parse(row, "here") == (Question(text, answer) if answer else None)
 
 
 @pytest.mark.slow
@@ -190,7 +163,7 @@ def test_rows_of_parquet_are_read(tmp_path):
     path = tmp_path / "test.parquet"
     parquet.write_table(arrow.Table.from_pylist([{"question": "a?", "answer": "2 + 1 = 3\n#### 3"}]), path)
     ((where, row),) = _rows(path, "origin")
-    assert HUB_SETS["gsm8k"].parse(row, where) == Question("a?", "3", "")
+    assert HUB_SETS["gsm8k"].parse(row, where) == Question("a?", "3")
     assert where == "origin: row 1"
     path.write_bytes(b"PAR1 and nothing else PAR1")
     with pytest.raises(RequestError, match="origin: not Parquet: ") as error:
@@ -205,16 +178,10 @@ def test_without_pyarrow_the_error_names_the_extra(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{}", "not a list of rows"), ("[1]", "row 1 is not an object"), ("[", "not JSON")]
+    ("text", "message"), [("{}", "not a list of rows"), ("[1]", "row 1 is not an object")]
 )
 def test_a_json_file_without_a_list_of_rows_is_refused(tmp_path, text, message):
     path = tmp_path / "test.json"
     path.write_text(text)
     with pytest.raises(RequestError, match=f"origin: {message}"):
         list(_rows(path, "origin"))
-
-
-@pytest.mark.parametrize("name", HUB_SETS)
-def test_sets_are_pinned_by_commit(name):
-    assert len(HUB_SETS[name].revision) == 40
-    assert set(HUB_SETS[name].revision) <= set("0123456789abcdef")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
@@ -55,16 +55,9 @@ class Positive:
             raise RequestError(f"bench: count must be at least 1, not {self.count}")
 
 
-@pytest.mark.parametrize("number", [1e300, 0.1 + 0.2, -5e-324])
-def test_numbers_are_restored_exactly(number):
-    plain = json.loads(json.dumps(asdict(replace(EXAMPLE, maybe=number))))
-    assert from_json(ExampleReport, plain, "example").maybe == number
-
-
-@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
-def test_numbers_that_are_not_finite_are_refused(number):
+def test_numbers_that_are_not_finite_are_refused():
     with pytest.raises(RequestError, match=r"^inner: has a number that is NaN or infinite$"):
-        from_json(Inner, json.loads(f'{{"count": 1, "part": {number}}}'), "inner")
+        from_json(Inner, json.loads('{"count": 1, "part": 1e999}'), "inner")
 
 
 def test_a_value_that_the_dataclass_refuses_is_named_by_its_place():
@@ -72,11 +65,8 @@ def test_a_value_that_the_dataclass_refuses_is_named_by_its_place():
         from_json(Positive, {"count": 0}, "file")
 
 
-def test_unknown_fields_are_ignored():
+def test_unknown_fields_are_ignored_and_missing_ones_have_their_defaults():
     assert from_json(Inner, {"count": 1, "part": 2.0, "new": []}, "inner") == Inner(1, 2.0)
-
-
-def test_a_missing_field_has_its_default():
     assert from_json(Pair[Inner], {"one": {"count": 1, "part": 2.0}}, "pair") == Pair(Inner(1, 2.0))
 
 
@@ -85,16 +75,11 @@ def test_a_missing_field_has_its_default():
     [
         ({"name": 3}, "name: 3 should be a valid string"),
         ({"kind": "c"}, "kind: 'c' should be 'a' or 'b'"),
-        ({"kind": []}, r"kind: \[\] should be"),
         ({"sure": 1}, "sure: 1 should be a valid boolean"),
         ({"several": {}}, r"several: \{\} should be a valid array"),
-        ({"several": [{"count": 1, "part": None}]}, r"several\[0\]: part: None should be a valid number"),
         ({"several": [{"count": 1, "part": "1"}]}, r"several\[0\]: part: '1' should be a valid number"),
-        ({"several": [{"count": True, "part": 1}]}, "count: True should be a valid integer"),
         ({"several": [{"count": 1.5, "part": 1}]}, "count: 1.5 should be a valid integer"),
         ({"several": [{"part": 1}]}, r"several\[0\]: count is missing"),
-        ({"two": [1]}, r"two\[1\] is missing"),
-        ({"by_name": [1]}, r"by_name: \[1\] should be an object"),
         ({"by_name": {"z": "1"}}, "by_name: z: '1' should be a valid integer"),
         ({"pair": {"one": 1, "other": None}}, "pair: one: 1 should be an object"),
         ({"maybe": "x" * 1000}, "maybe: 'xx"),
@@ -110,12 +95,7 @@ def test_a_value_of_the_wrong_type_is_named_by_its_path(change, message):
     ("content", "message"),
     [
         (b"", "not JSON"),
-        (b"{", "not JSON"),
-        (b"\xff\xfe\x00", "not UTF-8"),
-        (b"[" * 100_000, "not JSON"),
         (b"null", "None should be an object"),
-        (b"[1]", r"\[1\] should be an object"),
-        (b"{}", "count is missing"),
     ],
 )
 def test_a_file_that_is_not_the_report_is_refused(tmp_path: Path, content, message):
@@ -123,12 +103,6 @@ def test_a_file_that_is_not_the_report_is_refused(tmp_path: Path, content, messa
     path.write_bytes(content)
     with pytest.raises(RequestError, match=rf"report\.json: .*{message}"):
         read_report(path, Inner)
-
-
-def test_a_report_comes_with_the_json_that_it_was_read_from(tmp_path: Path):
-    (tmp_path / "inner.json").write_text('{"count": 1, "part": 2.0, "new": []}')
-    report = read_report(tmp_path / "inner.json", Inner)
-    assert report == (Inner(1, 2.0), {"count": 1, "part": 2.0, "new": []})
 
 
 def test_a_missing_or_too_large_file_is_refused(tmp_path: Path):

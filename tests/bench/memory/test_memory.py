@@ -4,13 +4,9 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import asdict, fields, replace
-from io import StringIO
-from math import isfinite
+from dataclasses import fields, replace
 
 import pytest
-from rich.console import Console
-from thirteen.bench.harness.from_json import from_json
 from thirteen.bench.harness.workload import Workload
 from thirteen.bench.memory.memory import MemoryUse, measure_memory, memory_table
 from thirteen.errors import AdapterError, ModelFileError, RequestError
@@ -33,7 +29,7 @@ def embedded_memory():
 def test_peak_rss_is_about_the_file_and_its_buffers(embedded_memory):
     file_bytes = embedded().stat().st_size
     assert 0 < embedded_memory.load_s < embedded_memory.warm_start_s
-    grown = embedded_memory.peak_rss_bytes - embedded_memory.start_rss_bytes
+    grown = embedded_memory.peak_rss_bytes - embedded_memory.steady.program_bytes
     # Every weight was touched; repacked weights are resident twice.
     assert 0.9 * file_bytes < grown < 3 * file_bytes + 500e6
 
@@ -46,27 +42,6 @@ def test_the_footprint_has_a_small_rest(embedded_memory):
     assert steady.mapped_bytes + steady.copied_bytes > 0.9 * file_bytes
     assert 0 < steady.pss_bytes <= steady.rss_bytes <= embedded_memory.peak_rss_bytes + 8e6
     assert abs(steady.other_bytes) < 300e6
-
-
-def test_the_cold_start_is_a_positive_time_or_none(embedded_memory):
-    assert embedded_memory.cold_start_s is None or (
-        isfinite(embedded_memory.cold_start_s) and embedded_memory.cold_start_s > 0
-    )
-
-
-def test_json_round_trip(embedded_memory):
-    plain = json.loads(json.dumps(asdict(embedded_memory)))
-    assert from_json(MemoryUse, plain, "memory") == embedded_memory
-
-
-def test_the_table_names_missing_figures(embedded_memory):
-    missing = replace(embedded_memory, energy=None, steady=None, cold_start_s=None)
-    console = Console(width=90, file=StringIO())
-    console.print(memory_table(missing, embedded()))
-    rows = [line for line in console.file.getvalue().splitlines() if "not available" in line]
-    assert [word in "".join(rows) for word in ("energy", "proportional", "KV cache", "not cached")] == [
-        True
-    ] * 4
 
 
 @pytest.mark.parametrize(("kv", "context", "slots"), [("f16", 256, 1), ("f16", 300, 3), ("q8_0", 512, 2)])
@@ -96,24 +71,21 @@ def test_memory_of_the_parent_process_does_not_count(tiny):
     assert measure_memory(tiny, None, SMALL).peak_rss_bytes < len(ballast) / 2
 
 
-def test_a_file_that_is_not_a_model_is_a_model_file_error(not_a_model):
-    with pytest.raises(ModelFileError, match=r"no\.gguf"):
-        measure_memory(not_a_model, None, SMALL)
+def test_bad_inputs_are_the_errors_of_the_process(tiny, not_a_model):
+    for error, message, model, adapter, work in (
+        (ModelFileError, r"no\.gguf", not_a_model, None, SMALL),
+        (AdapterError, "tiny", tiny, tiny, SMALL),
+        (RequestError, "300 prompt and 1 decode", tiny, None, replace(SMALL, prompt_tokens=300)),
+    ):
+        with pytest.raises(error, match=message):
+            measure_memory(model, adapter, work)
 
 
-def test_a_missing_file_is_a_model_file_error(tmp_path):
-    with pytest.raises(ModelFileError, match=r"absent\.gguf"):
-        measure_memory(tmp_path / "absent.gguf", None, SMALL)
-
-
-def test_a_model_is_not_an_adapter(tiny):
-    with pytest.raises(AdapterError):
-        measure_memory(tiny, tiny, SMALL)
-
-
-def test_an_iteration_longer_than_the_context_is_refused(tiny):
-    with pytest.raises(RequestError, match="300 prompt and 1 decode"):
-        measure_memory(tiny, None, Workload(prompt_tokens=300, decode_tokens=1, threads=1))
+def test_figures_that_the_system_does_not_report_are_not_available(embedded_memory):
+    missing = replace(embedded_memory, steady=None, cold_start_s=None)
+    rows = dict(memory_table(missing, embedded()).rows)
+    assert rows["cold start to first token (file not cached), s"] == rows["  KV cache, MB"] == "not available"
+    assert rows["load (file cached), s"] == f"{embedded_memory.load_s:.2f}"
 
 
 WORK = '{"prompt_tokens": 3, "decode_tokens": 1, "threads": 1}'

@@ -4,7 +4,6 @@ import json
 import os
 import stat
 import sys
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,18 +12,14 @@ import pytest
 from thirteen.bench.peers.peer import BUSY_TOKENS, PeerWorkload, RequestPeer
 from thirteen.bench.peers.peer_process import PROGRAMS, Program
 from thirteen.bench.peers.peers import (
-    PeerRow,
-    _best_setting,
     _row,
     peers_table,
-    question_s,
     run_peers,
-    work_titles,
 )
 from thirteen.errors import ModelFileError, RequestError
 
 WORKLOAD = PeerWorkload(
-    threads=1, prompt_tokens=8, decode_tokens=4, depth=8, sequences=2, short_prompt=4, short_answer=3
+    threads=1, prompt_tokens=8, decode_tokens=4, sequences=2, short_prompt=4, short_answer=3
 )
 ROWS = ("llama-cpp-python", "llama-cpp-python flash_attn=True")
 
@@ -38,7 +33,7 @@ def single_output(prefill, decode):
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
-    """Put a program with a fixed output on PATH, in place of llama-bench and llama-batched-bench."""
+    """Put a program with a fixed output on PATH, in place of llama-bench."""
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
 
     def write(name, output, status=0):
@@ -51,7 +46,6 @@ def program(tmp_path, monkeypatch):
 
 def test_every_peer_has_a_row(tiny, program):
     program("llama-bench", single_output(100.0, 10.0))
-    program("llama-batched-bench", "some words\n" + json.dumps({"speed": 50.0}))
     ticks = []
     report = run_peers(
         tiny,
@@ -61,41 +55,20 @@ def test_every_peer_has_a_row(tiny, program):
         rows=("llama-bench", "llama-bench -fa 1", *ROWS),
         progress=lambda done, total: ticks.append((done, total)),
     )
-    best = report.rows[-1].name.partition("setting, ")[2].rstrip(":")
     assert [row.name for row in report.rows] == [
         "thirteen",
         "llama-bench",
         "llama-bench -fa 1",
         *ROWS,
-        f"llama-cpp-python's best setting, {best}:",
     ]
     assert report.rows[1].version == "abc"
-    assert list(report.rows[1].speeds.values()) == [100.0, 10.0, 50.0, None]
+    assert list(report.rows[1].speeds.values()) == [100.0, 10.0, None, None]
     for row in report.rows:
         if "bench" in row.name:
             assert row.load_s is row.peak_rss_bytes is None
         else:
             assert row.load_s > 0 and row.peak_rss_bytes > 1e6 and all(row.speeds.values())
-    assert ticks[-1] == (15, 15) and peers_table(report).row_count == 6
-
-
-def test_the_best_setting_is_that_with_the_shortest_time_for_a_question():
-    """Its decode is slower than that of the defaults, and its prefill much faster."""
-
-    def row(name, prefill, decode):
-        speeds = {"prefill": prefill, "decode": decode, "together": 1.0, "busy": None}
-        return PeerRow(name, "1", speeds, dict.fromkeys(speeds), None, None)
-
-    thirteen = row("thirteen", 1000.0, 1000.0)
-    default = row("llama-cpp-python", 100.0, 20.0)
-    flash = row("llama-cpp-python flash_attn=True", 400.0, 18.0)
-    work = PeerWorkload(threads=1, prompt_tokens=200, decode_tokens=96)
-    assert question_s(default, work) == pytest.approx(2 + 4.8)
-    (best,) = _best_setting([thirteen, default, flash], work)
-    assert best == replace(flash, name="llama-cpp-python's best setting, flash_attn=True:")
-    (best,) = _best_setting([default, row("llama-cpp-python n_ubatch=128", 90.0, 19.0)], work)
-    assert best == replace(default, name="llama-cpp-python's best setting, the defaults:")
-    assert not [*_best_setting([thirteen, default], work)]
+    assert ticks[-1] == (15, 15) and len(peers_table(report).rows) == 5
 
 
 def test_busy_is_measured_beside_a_busy_process_which_then_ends():
@@ -214,13 +187,6 @@ def test_llama_server_on_path_is_started_measured_and_ended(tiny, tmp_path, monk
     for pid in map(int, pids.read_text().split()):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
-
-
-def test_decode_from_an_empty_context_has_its_own_prompt(tiny):
-    work = replace(WORKLOAD, depth=1)
-    report = run_peers(tiny, workload=work, rounds=1, names=ROWS[:1], rows=ROWS[:1])
-    assert [row.name for row in report.rows] == ["thirteen", "llama-cpp-python"]
-    assert "decode 4 after 1" in work_titles(work)
 
 
 def test_the_ratio_is_ours_over_theirs_and_missing_speeds_have_none():

@@ -2,12 +2,10 @@
 
 import json
 from dataclasses import asdict
-from io import StringIO
 
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
-from rich.console import Console
 from thirteen.bench.speed.probe_models import ProbeShape
 from thirteen.bench.speed.random_model import count_matrix_weights, write_uniform_model
 from thirteen.bench.speed.type_costs import (
@@ -48,8 +46,12 @@ def test_a_report_has_the_reference_and_every_requested_type(report):
             assert part.ns_per_weight > 0
             assert part.gb_per_s == pytest.approx(cost.bits_per_weight / 8 / part.ns_per_weight)
             assert 0 < part.ratio.low <= part.ratio.estimate <= part.ratio.high
-    assert report.costs[0].layer.ratio.estimate == report.costs[0].prefill.estimate == 1
+    assert report.costs[0].layer.ratio.estimate == report.costs[0].layer_prefill.ratio.estimate == 1
     assert set(report.noisy) <= {"Q8_0", "IQ3_XXS"}
+    table = type_costs_table(report)
+    assert {row[0] for row in table.rows} == {"Q4_K", "Q8_0", "IQ3_XXS"} and len(table.header) == len(
+        table.rows[0]
+    )
 
 
 def test_the_models_are_written_to_the_cache(tmp_path, monkeypatch):
@@ -68,14 +70,6 @@ def test_the_models_are_written_to_the_cache(tmp_path, monkeypatch):
 def test_progress_reaches_its_total(ticks, report):
     total = 7 * (1 + 1 + 8)  # models: written, warmed up, eight rounds
     assert ticks == [(done, total) for done in range(1, total + 1)]
-
-
-def test_the_table_shows_every_type_and_the_environment(report):
-    console = Console(width=150, file=StringIO())
-    console.print(type_costs_table(report))
-    text = console.file.getvalue()
-    for part in ("Q4_K", "Q8_0", "IQ3_XXS", "8.50", "8 rounds", report.machine.cpu):
-        assert part in text
 
 
 def test_the_cost_table_can_be_read_again(report, tmp_path):
@@ -114,7 +108,7 @@ def test_costs_are_recovered_from_times_computed_from_them():
         assert cost.layer.ratio.estimate == pytest.approx(layer / 0.03)
         assert cost.layer.ratio.low == pytest.approx(cost.layer.ratio.high)  # the drift cancels
         assert cost.output.ratio.estimate == pytest.approx(output / 0.04)
-        assert cost.prefill.estimate == pytest.approx(layer / 0.03)
+        assert cost.layer_prefill.ratio.estimate == pytest.approx(layer / 0.03)
 
 
 def test_models_no_slower_than_the_minimal_one_still_have_finite_costs():
@@ -123,6 +117,7 @@ def test_models_no_slower_than_the_minimal_one_still_have_finite_costs():
     assert 0 < cost.layer.ns_per_weight < 1e9 and cost.layer.ratio.estimate == 1
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", TYPES)
 def test_a_random_model_of_each_type_loads_and_has_finite_logits(tmp_path, name):
     type_ = GGMLQuantizationType[name]

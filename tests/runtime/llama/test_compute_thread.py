@@ -15,7 +15,6 @@ import llama_cpp
 import pytest
 from thirteen.bench.harness.workload import Workload
 from thirteen.bench.memory.memory import _copied_bytes, _start_s
-from thirteen.bench.speed.engine_tuning import run_engine_tuning
 from thirteen.errors import ModelFileError
 from thirteen.runtime.calibration.token_statistics import (
     TokenizedPassage,
@@ -153,9 +152,7 @@ def test_measurements_of_the_settings(tiny: Path, calls: Calls) -> None:
         measure_settings(PROFILES["laptop"], None, model, budget_s=0.1)
 
 
-def test_benchmarks(tiny: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thirteen.bench.speed.engine_tuning._BUDGET_S", 0.05)
-    run_engine_tuning(tiny, profiles=["laptop"], keep=False)
+def test_benchmarks(tiny: Path, calls: Calls) -> None:
     _copied_bytes(tiny)
     _start_s(tiny, None, Workload(prompt_tokens=2, decode_tokens=2, threads=1))
 

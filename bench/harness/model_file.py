@@ -1,18 +1,24 @@
-"""One model of a comparison: its file, an optional adapter, load time and memory."""
+"""A model's file and its run-time adapter as reports describe them."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...files.gguf.header import read_header
 from ...files.hashing import file_sha256
-from ..harness.adapter_file import AdapterFile, describe_adapter
-from ..harness.workload import Workload
-from .memory import MemoryUse, measure_memory
 
 
 @dataclass(frozen=True, slots=True)
-class MeasuredModel:
-    """A model with its size, load time and memory.
+class AdapterFile:
+    """A LoRA in a GGUF file; `sha256` is in hexadecimal."""
+
+    path: str
+    file_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model file, and the adapter that was applied to it at run time.
 
     Attributes:
         path: model file.
@@ -21,7 +27,6 @@ class MeasuredModel:
         bits_per_weight: mean over all tensors.
         sha256: hash of the file, in hexadecimal.
         adapter: the run-time adapter; None without one.
-        memory: load time and memory, measured in a fresh process.
     """
 
     path: str
@@ -30,7 +35,6 @@ class MeasuredModel:
     bits_per_weight: float
     sha256: str
     adapter: AdapterFile | None
-    memory: MemoryUse
 
     @property
     def total_bytes(self) -> int:
@@ -38,21 +42,19 @@ class MeasuredModel:
         return self.file_bytes + (self.adapter.file_bytes if self.adapter else 0)
 
 
-def measure_model(model: Path, adapter: Path | None, workload: Workload) -> MeasuredModel:
-    """Read and hash the files, then measure load time and memory in a fresh process.
-
-    Hashing comes first, so the load finds the files in the page cache.
+def describe_model(model: Path, adapter: Path | None = None) -> ModelFile:
+    """Read the headers of the files and hash them.
 
     Raises:
-        ThirteenError: measure_memory() raises it, or a file cannot be read.
+        ModelFileError: a file is not a GGUF, or is damaged.
     """
     header = read_header(model)
-    return MeasuredModel(
+    described = adapter and AdapterFile(str(adapter), read_header(adapter).file_bytes, file_sha256(adapter))
+    return ModelFile(
         path=str(model),
         file_bytes=header.file_bytes,
         weights=header.weights,
         bits_per_weight=header.bits_per_weight,
         sha256=file_sha256(model),
-        adapter=None if adapter is None else describe_adapter(adapter),
-        memory=measure_memory(model, adapter, workload),
+        adapter=described,
     )

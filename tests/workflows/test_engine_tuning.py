@@ -1,0 +1,69 @@
+"""`thirteen doctor --tune`: measured with a real model, and used by the next engine."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from thirteen.errors import ModelFileError
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama.autotune import saved_settings
+from thirteen.runtime.llama.compute_settings import ComputeSettings
+from thirteen.runtime.llama.settings_measurement import Trial, Tuning
+from thirteen.workflows import engine_tuning
+from thirteen.workflows.engine_tuning import tune_engine
+
+from ..runtime.conftest import write_gguf
+
+FLASH = ComputeSettings(True, "f16", threads=2, prefill_threads=2, micro_batch=512)
+STANDARD = replace(FLASH, flash_attention=False, threads=1, micro_batch=64)
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
+    return write_gguf(tmp_path / "tiny.gguf", {}, {})
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """measured(tunings): what the measurements return, in turn."""
+
+    def set_measured(*tunings: Tuning) -> None:
+        results = iter(tunings)
+        monkeypatch.setattr(engine_tuning, "measure_settings", lambda *_: next(results))
+
+    return set_measured
+
+
+def tuning(settings: ComputeSettings, seconds: float, *, quiet: bool = True) -> Tuning:
+    trial = Trial(settings, seconds / 10, seconds, 4 * seconds)
+    return Tuning(settings, (trial,), 4, quiet)
+
+
+def test_the_fastest_of_the_quiet_repeats_is_used_by_the_next_engine(
+    model: Path, measured: Callable[..., None]
+) -> None:
+    laptop = (tuning(STANDARD, 0.02), tuning(FLASH, 0.001, quiet=False), tuning(STANDARD, 0.01))
+    measured(*laptop, *[tuning(FLASH, 0.01, quiet=False)] * 3)
+    ticks: list[tuple[int, int]] = []
+    found = tune_engine(model, lambda done, total: ticks.append((done, total)))
+    assert found["laptop"] is laptop[2] and not found["server"].quiet
+    assert ticks[-1] == (6, 6) and saved_settings() == [STANDARD]
+    with Engine(model) as engine:
+        params = engine._runner._context.params
+        assert engine.profile.flash_attention is False
+        assert (params.threads, params.micro_batch) == (1, 64)
+
+
+def test_a_real_measurement_has_times_of_all_ways(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_tuning, "_BUDGET_S", 0.2)
+    for tuned in tune_engine(model).values():
+        assert {trial.settings.flash_attention for trial in tuned.trials} == {True, False}
+        assert all(trial.prefill_s > 0 and trial.decode_s > 0 for trial in tuned.trials)
+
+
+def test_a_bad_file_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "no.gguf").write_bytes(b"not a model, but longer than a header")
+    with pytest.raises(ModelFileError):
+        tune_engine(tmp_path / "no.gguf")
