@@ -31,7 +31,7 @@ from thirteen.bench.harness.peak_memory import process_peak_rss_bytes
 from thirteen.bench.peers.completion_server import CompletionServerPeer
 from thirteen.bench.peers.peer import PeerWorkload, RequestPeer, random_tokens, vocabulary_size
 from thirteen.bench.peers.peer_process import PROGRAMS, Loader, Program, run_worker
-from thirteen.bench.peers.peers import ROUNDS, peers_table, run_peers
+from thirteen.bench.peers.peers import ROUNDS, PeersRequest, peers_table, run_peers
 from thirteen.cli.console import progress_bar, show_report
 from thirteen.convert.source.remote_code import refuse_code
 from thirteen.errors import RequestError, one_line
@@ -524,9 +524,8 @@ def main() -> None:
     )
     programs, names = lab_programs(given.checkpoint), given.names.split(",") if given.names else ()
     with progress_bar("peers") as progress:
-        report = run_peers(
-            given.model, workload=work, rounds=given.rounds, names=names, programs=programs, progress=progress
-        )
+        request = PeersRequest(model=given.model, work=work, rounds=given.rounds, names=names)
+        report = run_peers(request, progress, programs)
     show_report(given.json, report, peers_table)
 
 

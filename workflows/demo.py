@@ -24,7 +24,6 @@ from ..runtime.answer import Answer
 from ..runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 from ..runtime.engine.engine import Engine
 from ..runtime.threads import default_threads
-from ..stats.paired_ratio import ROUNDS_MIN
 from .default_model import ADAPTER, NAME, TYPE, default_model
 
 QUESTION = "If I have 3 apples and buy 4 more, how many apples do I have?"
@@ -118,9 +117,8 @@ def run_demo(progress: Progress = no_progress) -> DemoReport:
 
 
 def _compare_speed(one: Path, other: Path, progress: Progress) -> latency.LatencyReport:
-    return latency.run_latency(
-        one, other, questions=(QuestionShape(64, 33),), rounds=ROUNDS_MIN, progress=progress
-    )
+    request = latency.LatencyRequest(base=one, adapted=other, questions=(QuestionShape(64, 33),))
+    return latency.run_latency(request, progress)
 
 
 def time_demo(

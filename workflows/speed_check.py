@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..bench.peers.peer import PeerWorkload
 from ..bench.peers.peer_process import OWN
-from ..bench.peers.peers import PeersReport, question_s, run_peers
+from ..bench.peers.peers import PeersReport, PeersRequest, question_s, run_peers
 from ..errors import RequestError
 from ..files.progress import Progress, no_progress
 
@@ -54,9 +54,8 @@ def check_speed(model: Path, *, progress: Progress = no_progress) -> SpeedCheck:
         ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
         RequestError: a program fails.
     """
-    report = run_peers(
-        model, workload=_WORK, rounds=_ROUNDS, names=_PEERS[:1], rows=_PEERS, progress=progress
-    )
+    request = PeersRequest(model=model, work=_WORK, rounds=_ROUNDS, names=_PEERS[:1], rows=_PEERS)
+    report = run_peers(request, progress)
     seconds = _seconds(report)
     if len(seconds) == 1:
         raise RequestError(f"llama-cpp-python: {'; '.join(report.absent)}")

@@ -1,7 +1,7 @@
 """Accuracy of a model on a question set, and of its base on the same questions, compared in pairs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from .datasets import QuestionSet
 from .eval_log import EvalLog, Outcome, QuestionRecord
 from .evaluate import evaluate
 from .run_config import PromptSettings, RunConfig
-from .timed_answers import time_answers
+from .timed_answers import TIMED, time_answers
 
 SIGNIFICANCE_LEVEL = 0.05
 _TRUNCATED_MAX = 0.05  # share of truncated answers above which the report warns
@@ -79,29 +79,39 @@ class AccuracyReport(BenchReport):
 _Evaluation = tuple[ModelResult, Sequence[QuestionRecord]]
 
 
-def run_accuracy(  # noqa: PLR0913 - options of a measurement, each with its default
-    model: Path,
-    question_set: QuestionSet,
-    settings: PromptSettings,
-    *,
-    base: Path | None = None,
-    adapter: Path | None = None,
-    folder: Path | None = None,
-    timed: int = 0,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccuracyRequest:
+    """Options of an evaluation.
+
+    Attributes:
+        model: a GGUF file.
+        questions: the questions; see load_question_set().
+        settings: prompt and generation settings.
+        base: the unadapted model, another GGUF file, or the same one with `adapter`.
+        adapter: a LoRA in a GGUF file, applied at run time to `model`.
+        records: folder of the logs; by default one in the cache.
+        timed: number of questions that are then asked one at a time on this machine, for the time to a right
+            answer; see answer_time.py.
+    """
+
+    model: Path
+    questions: QuestionSet
+    settings: PromptSettings = field(default_factory=PromptSettings)
+    base: Path | None = None
+    adapter: Path | None = None
+    records: Path | None = None
+    timed: int = TIMED
+
+
+def run_accuracy(
+    request: AccuracyRequest,
     executor: BatchExecutor = BatchJob.run,
     progress: EvalProgress = lambda label, done, total: None,
 ) -> AccuracyReport:
     """Evaluate a model, and its base on the same questions; resumes from the logs of an interrupted run.
 
     Args:
-        model: a GGUF file.
-        question_set: the questions; see load_question_set().
-        settings: prompt and generation settings.
-        base: the unadapted model, another GGUF file, or the same one with `adapter`.
-        adapter: a LoRA in a GGUF file, applied at run time to `model`.
-        folder: folder of the logs; by default one in the cache.
-        timed: number of questions that are then asked one at a time on this machine, for the time to a right
-            answer; see answer_time.py.
+        request: what is measured.
         executor: answers batches, BatchJob.run or RayWorkers.run.
         progress: called with the model's name and accuracy so far, and with questions done and in all.
 
@@ -111,20 +121,23 @@ def run_accuracy(  # noqa: PLR0913 - options of a measurement, each with its def
         RequestError: all questions failed, or a log belongs to another run.
         OutputError: a log cannot be written.
     """
-    check_integer("bench: timed", timed, 0)
+    check_integer("bench: timed", request.timed, 0)
+    model, base, adapter = request.model, request.base, request.adapter
     for path in filter(None, (model, base, adapter)):
         read_header(path)  # a bad file fails before the first question
     head = report_head()
-    folder = cache_dir() / "accuracy" if folder is None else folder
+    folder = request.records or cache_dir() / "accuracy"
     models: dict[str, tuple[Path, Path | None]] = {"adapted" if base else _alone(adapter): (model, adapter)}
     if base:
         models = {"base": (base, None), **models}
-    configs = {name: RunConfig(*files, question_set, settings, folder) for name, files in models.items()}
+    configs = {
+        name: RunConfig(*files, request.questions, request.settings, folder) for name, files in models.items()
+    }
     evaluations = {name: _evaluate(name, config, executor, progress) for name, config in configs.items()}
-    report = _report(head, question_set, settings, evaluations)
-    if timed:
+    report = _report(head, request.questions, request.settings, evaluations)
+    if request.timed:
         records = [records for _, records in evaluations.values()]
-        times = _time_answers(list(configs.values()), records, timed, progress)
+        times = _time_answers(list(configs.values()), records, request.timed, progress)
         report = _with_times(report, times)
     return report
 
@@ -297,7 +310,7 @@ def _notes(report: AccuracyReport) -> Iterator[str]:
     yield from report.verdict
     yield f"{report.adapted.scores.questions} questions of {report.source}{left_out}"
     if times:
-        yield f"seconds: {times.timed} of the questions, asked one at a time, {times.date}"
+        yield f"seconds: {times.timed} of the questions, asked one at a time"
     yield f"{settings.description}, at most {settings.max_tokens} tokens"
     yield (
         f"{report.machine.cpu}, threads: {settings.threads}, llama-cpp-python {report.build.llama_cpp_python}"

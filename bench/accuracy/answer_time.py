@@ -14,7 +14,7 @@ import numpy as np
 
 from ...stats.bootstrap import joint_interval
 from ...stats.interval import FloatArray, Interval
-from .timed_answers import TimedAnswer, TimedAnswers
+from .timed_answers import TimedAnswer
 
 _RIGHT_MIN = 0.5  # right answers of a resample without any, as a ratio to none would be infinite
 
@@ -56,7 +56,6 @@ class AnswerTimes:
     The ratios are adapted/base with bootstrap intervals over the questions, paired, and over the timed ones.
 
     Attributes:
-        date: when the seconds were measured, in UTC, ISO 8601.
         timed: number of questions that were asked one at a time.
         questions: number of questions that both models answered.
         adapted: times of the model.
@@ -66,7 +65,6 @@ class AnswerTimes:
         right_ratio: ratio of the right answers a minute; None also if either model has none right.
     """
 
-    date: str
     timed: int
     questions: int
     adapted: AnswerTime
@@ -86,16 +84,18 @@ class _Means:
     right_per_minute: FloatArray
 
 
-def summarize_times(times: TimedAnswers, answered: Sequence[Sequence[AnsweredQuestion]]) -> AnswerTimes:
+def summarize_times(
+    times: Sequence[Sequence[TimedAnswer]], answered: Sequence[Sequence[AnsweredQuestion]]
+) -> AnswerTimes:
     """Summarize the times of one model, or of base and adapted model.
 
     Args:
-        times: times of some of the questions.
+        times: for each model, the times of some of the questions.
         answered: for each model, in the same order, all questions that each of them answered.
     """
-    counts, seconds = _count_answers(answered), _count_seconds(times.models)
+    counts, seconds = _count_answers(answered), _count_seconds(times)
     means = _means(counts.sum(0)[None], seconds.sum(0)[None])
-    *base, adapted = (_model_time(means, model) for model in range(len(times.models)))
+    *base, adapted = (_model_time(means, model) for model in range(len(times)))
     some_right = all(any(one.right for one in model) for model in answered)
 
     def ratio(name: str) -> Interval | None:
@@ -106,7 +106,6 @@ def summarize_times(times: TimedAnswers, answered: Sequence[Sequence[AnsweredQue
         return joint_interval((counts, seconds), figure) if base else None
 
     return AnswerTimes(
-        date=times.date,
         timed=len(seconds),
         questions=len(counts),
         adapted=adapted,

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +12,7 @@ from ...errors import RequestError
 from ...runtime.batch.reproducible_batches import BatchJob, GenerationSettings, computed_by
 from ...runtime.engine.engine import Engine
 from ...runtime.profile import DEFAULT_KV
+from ...runtime.threads import default_threads
 from ..harness.environment import this_build
 from .datasets import QuestionSet
 from .eval_log import LOGGED_RUN
@@ -29,7 +30,7 @@ class PromptSettings(GenerationSettings):
         threads: threads that compute.
     """
 
-    threads: int
+    threads: int = field(default_factory=default_threads)
     prompt: str = "zero-shot"
 
     def __post_init__(self) -> None:

@@ -5,7 +5,6 @@ In an accuracy run questions are answered in batches, in which no question has a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from time import perf_counter
@@ -35,25 +34,12 @@ class TimedAnswer:
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class TimedAnswers:
-    """The same questions to each model.
-
-    Attributes:
-        date: start of the measurement in UTC, ISO 8601.
-        models: times of each model, in the order of the questions.
-    """
-
-    date: str
-    models: tuple[tuple[TimedAnswer, ...], ...]
-
-
 def time_answers(
     loaders: Sequence[EngineLoader],
     questions: Sequence[str],
     settings: GenerationSettings,
     progress: Progress,
-) -> TimedAnswers:
+) -> tuple[tuple[TimedAnswer, ...], ...]:
     """Ask each model each question, one at a time, in alternation; see interleave().
 
     Nothing is in the prefix cache: each question is the first one that an engine is asked.
@@ -63,6 +49,9 @@ def time_answers(
         questions: the questions, at least one.
         settings: prompt and generation settings.
         progress: called with iterations done and in all.
+
+    Returns:
+        The times of each model, in the order of the questions.
 
     Raises:
         RequestError: a question does not fit a model's context.
@@ -76,13 +65,11 @@ def time_answers(
         question = questions[(_TASKS * iteration + task) % len(questions)]
         return _time_answer(engine, question, settings)
 
-    date = datetime.now(UTC).isoformat(timespec="seconds")
     tasks = interleave(loaders, [partial(ask, task) for task in range(_TASKS)], rounds, advance)
-    models = tuple(
+    return tuple(
         tuple(chain.from_iterable(zip(*by_task, strict=True)))[: len(questions)]
         for by_task in zip(*tasks, strict=True)
     )
-    return TimedAnswers(date, models)
 
 
 def _time_answer(engine: Engine, question: str, settings: GenerationSettings) -> TimedAnswer:

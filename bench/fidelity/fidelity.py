@@ -17,6 +17,7 @@ from ...files.progress import Progress, no_progress
 from ...models.texts import held_out_texts
 from ...runtime.engine.engine import Engine
 from ...runtime.validation import check_integer
+from ...stats.bootstrap import PASSAGES_MIN
 from ...stats.interval import FloatArray
 from ..harness.environment import BenchReport, report_head
 from ..harness.format import Table
@@ -36,7 +37,6 @@ from .text_logits import (
     WINDOW_TOKENS,
     WindowPrediction,
     answer_positions,
-    few_texts_warning,
     read_windows,
     scored_passages,
 )
@@ -136,7 +136,8 @@ def run_fidelity(
 def _warnings(texts: int, merged: Fidelity, base: object) -> Iterator[str]:
     if base is not None and merged.effect is None:
         yield "warning: no adapter to measure: reference and base have the same logits over these texts"
-    yield from few_texts_warning(texts)
+    if texts < PASSAGES_MIN:
+        yield f"warning: with {texts} texts the intervals are too narrow; take {PASSAGES_MIN} or more"
 
 
 def _measure(

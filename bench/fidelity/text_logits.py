@@ -1,6 +1,6 @@
 """Logits of models over the same windows of held-out texts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ from ...runtime.engine.engine import Engine
 from ...runtime.llama.logits import Logits, log_softmax
 from ...runtime.prompt.prompt_encoder import PromptEncoder
 from ...runtime.prompt.template_process import read_chat_template
-from ...stats.bootstrap import PASSAGES_MIN
 from ...stats.interval import FloatArray
 from .token_map import TokenMap
 from .windows import Window, cut_windows
@@ -125,9 +124,3 @@ class WindowPrediction:
         if self._last[0] != place:  # the likelihood of the next token mostly needs the same row again
             self._last = place, log_softmax(self._logits[place], np.float64)
         return self._last[1]
-
-
-def few_texts_warning(texts: int) -> Iterator[str]:
-    """Warn if there are too few texts for bootstrap intervals."""
-    if texts < PASSAGES_MIN:
-        yield f"warning: with {texts} texts the intervals are too narrow; take {PASSAGES_MIN} or more"

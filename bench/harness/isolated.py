@@ -11,7 +11,6 @@ from typing import Any
 from ... import errors
 from ...errors import ThirteenError
 
-_KILLED = 9  # the number of SIGKILL, which Windows lacks
 _NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -20,8 +19,6 @@ def run_in_subprocess(
     arguments: Sequence[str],
     crash_error: Callable[[int, str], ThirteenError],
     environment: Mapping[str, str] = _NO_VARIABLES,
-    *,
-    timeout_s: float | None = None,
 ) -> dict[str, Any]:
     """Run a module whose main() ends with print_outcome().
 
@@ -31,7 +28,6 @@ def run_in_subprocess(
         crash_error: makes the error for a process that ended without a result, from its exit status (negative
             for a signal) and the last line of its standard error.
         environment: additional environment variables.
-        timeout_s: seconds after which the process is killed; None for no limit.
 
     Returns:
         The JSON object that the process printed.
@@ -40,12 +36,9 @@ def run_in_subprocess(
         ThirteenError: the error that the module raised, or that of `crash_error`.
     """
     command, variables = module_process(module, arguments, environment)
-    try:
-        done = subprocess.run(  # noqa: S603 - this package
-            command, capture_output=True, text=True, check=False, env=variables, timeout=timeout_s
-        )
-    except subprocess.TimeoutExpired:
-        raise crash_error(-_KILLED, f"it took longer than {timeout_s:g} s") from None
+    done = subprocess.run(  # noqa: S603 - this package
+        command, capture_output=True, text=True, check=False, env=variables
+    )
     try:
         outcome: dict[str, Any] = json.loads(done.stdout)
     except json.JSONDecodeError:

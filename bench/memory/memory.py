@@ -28,7 +28,6 @@ from .resident_memory import (
     ResidentMemory,
     read_resident_memory,
     resident_file_bytes,
-    split_footprint,
 )
 
 # Row titles by field of Footprint; the indented ones sum to rss_bytes.
@@ -143,8 +142,16 @@ def _copied_bytes(model: Path) -> int:
 
 def _footprint(engine: Engine, before: ResidentMemory, after: ResidentMemory, copied: int) -> Footprint:
     header = engine.model.header
-    kv = kv_bytes(header, engine.profile, engine.context)
-    return split_footprint(before, after, resident_file_bytes(header.path), copied, kv)
+    mapped, kv = resident_file_bytes(header.path), kv_bytes(header, engine.profile, engine.context)
+    return Footprint(
+        rss_bytes=after.rss_bytes,
+        pss_bytes=after.pss_bytes,
+        program_bytes=before.rss_bytes,
+        mapped_bytes=mapped,
+        copied_bytes=copied,
+        kv_bytes=kv,
+        other_bytes=after.rss_bytes - (before.rss_bytes + mapped + copied + kv),
+    )
 
 
 def memory_table(memory: MemoryUse, model: Path) -> Table:

@@ -58,18 +58,3 @@ def resident_file_bytes(path: Path) -> int:
     """Count the resident bytes of a file in the mappings of this process."""
     maps = psutil.Process().memory_maps(grouped=False)
     return sum(one.rss for one in maps if one.path == str(path.resolve()))
-
-
-def split_footprint(
-    before: ResidentMemory, after: ResidentMemory, mapped: int, copied: int, kv: int
-) -> Footprint:
-    """Split the resident memory after an iteration; `before` was read before the load."""
-    return Footprint(
-        rss_bytes=after.rss_bytes,
-        pss_bytes=after.pss_bytes,
-        program_bytes=before.rss_bytes,
-        mapped_bytes=mapped,
-        copied_bytes=copied,
-        kv_bytes=kv,
-        other_bytes=after.rss_bytes - (before.rss_bytes + mapped + copied + kv),
-    )

@@ -12,6 +12,7 @@ from time import perf_counter
 import numpy as np
 
 from ...files.gguf.header import Header
+from ..harness.interleave import PairedMeasurement
 
 BUFFER_BYTES = 1 << 28  # larger than the caches that the cores of one process share
 REPEATS = 20  # 10 to 30 ms each
@@ -67,7 +68,7 @@ def _pass_s(pool: ThreadPoolExecutor, parts: Sequence[np.ndarray]) -> float:
     return perf_counter() - start
 
 
-def find_roofline(bandwidth: float, depth: int, nbytes: Sequence[int], decode: Sequence[float]) -> Roofline:
+def find_roofline(bandwidth: float, depth: int, nbytes: Sequence[int], decode: PairedMeasurement) -> Roofline:
     """Relate decode speeds to the bandwidth.
 
     Args:
@@ -76,9 +77,11 @@ def find_roofline(bandwidth: float, depth: int, nbytes: Sequence[int], decode: S
         nbytes: bytes of weights that a decoded token reads, of base and adapted model.
         decode: tokens per second of both.
     """
-    base, adapted = (size * speed / bandwidth for size, speed in zip(nbytes, decode, strict=True))
     base_bytes, adapted_bytes = nbytes
-    return Roofline(bandwidth, depth, base_bytes, adapted_bytes, base, adapted)
+    base = base_bytes * decode.base_median / bandwidth
+    return Roofline(
+        bandwidth, depth, base_bytes, adapted_bytes, base, adapted_bytes * decode.adapted_median / bandwidth
+    )
 
 
 def describe_bandwidth(roofline: Roofline, threads: int) -> str:

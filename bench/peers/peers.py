@@ -8,7 +8,7 @@ defaults, and in further rows with options that may be faster, which are in the 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -68,60 +68,62 @@ class PeersReport(BenchReport):
     absent: tuple[str, ...]
 
 
-def run_peers(  # noqa: PLR0913 - options of a measurement, each with its default
-    model: Path,
-    *,
-    workload: PeerWorkload | None = None,
-    rounds: int = ROUNDS,
-    names: Sequence[str] = (),
-    rows: Sequence[str] = (),
-    programs: Mapping[str, Program] = PROGRAMS,
-    progress: Progress = no_progress,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeersRequest:
+    """Options of a comparison with other programs.
+
+    Attributes:
+        model: a GGUF file.
+        work: the work of one round; by default with one thread per physical core.
+        rounds: number of rounds; the order of the peers is reversed in every other round.
+        names: programs to compare with; by default all that are installed.
+        rows: those of their rows that are measured; all if empty.
+    """
+
+    model: Path
+    work: PeerWorkload = field(default_factory=PeerWorkload)
+    rounds: int = ROUNDS
+    names: Sequence[str] = ()
+    rows: Sequence[str] = ()
+
+
+def run_peers(
+    request: PeersRequest, progress: Progress = no_progress, programs: Mapping[str, Program] = PROGRAMS
 ) -> PeersReport:
     """Measure this engine and other programs.
 
     Args:
-        model: a GGUF file.
-        workload: the work of one round; by default with one thread per physical core.
-        rounds: number of rounds; the order of the peers is reversed in every other round.
-        names: programs to compare with; by default all that are installed.
-        rows: those of their rows that are measured; all if empty.
-        programs: the programs to choose from, with this engine.
+        request: what is measured.
         progress: called after each peer's work.
+        programs: the programs to choose from, with this engine.
 
     Raises:
         ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
         RequestError: a number is out of range, a name is unknown, or this engine fails.
     """
-    check_integer("bench: rounds", rounds, 1)
+    check_integer("bench: rounds", request.rounds, 1)
     others = tuple(name for name in programs if name != OWN)
-    for name in names:
+    for name in request.names:
         if name not in others:
             raise RequestError(f"bench: peer {name!r} is not one of {', '.join(others)}")
-    read_header(model)
-    workload = workload or PeerWorkload()
+    read_header(request.model)
     head = report_head()
     absent: dict[str, str] = {}
     with ExitStack() as loaded:
-        chosen = {name: programs[name] for name in (OWN, *(names or others))}
-        peers = [*_load_peers(model, workload, chosen, rows, loaded, absent)]
-        speeds = _measure(peers, rounds, absent, progress)
+        chosen = {name: programs[name] for name in (OWN, *(request.names or others))}
+        peers = [*_load_peers(request, chosen, loaded, absent)]
+        speeds = _measure(peers, request.rounds, absent, progress)
     found = tuple(
         _row(peer, speeds[:, 0], speeds[:, index])
         for index, peer in enumerate(peers)
         if peer.name not in absent
     )
     reasons = tuple(f"{name}: not measured: {reason}" for name, reason in absent.items())
-    return PeersReport(*head, str(model), workload, rounds, found, reasons)
+    return PeersReport(*head, str(request.model), request.work, request.rounds, found, reasons)
 
 
-def _load_peers(  # noqa: PLR0913, PLR0917 - what is loaded, and where to
-    model: Path,
-    workload: PeerWorkload,
-    programs: Mapping[str, Program],
-    rows: Sequence[str],
-    loaded: ExitStack,
-    absent: dict[str, str],
+def _load_peers(
+    request: PeersRequest, programs: Mapping[str, Program], loaded: ExitStack, absent: dict[str, str]
 ) -> Iterator[PeerProcess]:
     """Load this engine and the peers; the reasons of those that cannot be are added to `absent`."""
     for program, how in programs.items():
@@ -129,10 +131,10 @@ def _load_peers(  # noqa: PLR0913, PLR0917 - what is loaded, and where to
             absent[program] = reason
             continue
         for name in how.rows:
-            if rows and name not in (OWN, *rows):
+            if request.rows and name not in (OWN, *request.rows):
                 continue
             try:
-                peer = PeerProcess(name, how.worker, model, workload)
+                peer = PeerProcess(name, how.worker, request.model, request.work)
             except RequestError as error:
                 if name == OWN:
                     raise

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,18 @@ from ...errors import RequestError
 from ...files.atomic_write import atomic_write
 from ...files.gguf.header import read_header
 from ...files.output import check_folder, make_folder, output_errors
-from ...files.progress import Stage, no_progress
+from ...files.progress import Progress, Stage, no_progress
 from ...runtime.threads import default_threads, physical_cores
-from ..accuracy.accuracy import AccuracyReport, run_accuracy
+from ..accuracy.accuracy import AccuracyReport, AccuracyRequest, run_accuracy
 from ..accuracy.datasets import load_question_set
 from ..accuracy.run_config import PromptSettings
-from ..accuracy.timed_answers import TIMED
 from ..fidelity.fidelity import FidelityReport, run_fidelity
 from ..fidelity.model_roles import model_sources
 from ..harness.from_json import read_report
 from ..memory.size import SizeReport, run_size
 from ..peers.peer import PeerWorkload
-from ..peers.peers import PeersReport, run_peers
-from ..speed.latency import LatencyReport, run_latency
+from ..peers.peers import PeersReport, PeersRequest, run_peers
+from ..speed.latency import LatencyReport, LatencyRequest, run_latency
 from .render import render_html, render_markdown
 from .sections import Measurements, compose_report
 
@@ -142,37 +142,36 @@ def _measurements(request: ReportRequest, stage: Stage) -> dict[str, Callable[[]
     base, adapted, threads = request.base, request.adapted, request.threads
     if base is None or adapted is None:
         return {}
+    latency = LatencyRequest(base=base, adapted=adapted, adapter=request.adapter, threads=threads)
     measures: dict[str, Callable[[], Any]] = {
         "size": lambda: run_size(adapted),
-        "latency": lambda: run_latency(
-            base, adapted, threads=threads, adapter=request.adapter, progress=stage("latency")
-        ),
+        "latency": lambda: run_latency(latency, stage("latency")),
     }
     if request.with_peers:
-        work = PeerWorkload(threads or physical_cores())
-        measures["peers"] = lambda: run_peers(adapted, workload=work, progress=stage("peers"))
+        peers = PeersRequest(model=adapted, work=PeerWorkload(threads or physical_cores()))
+        measures["peers"] = lambda: run_peers(peers, stage("peers"))
     if reference := request.reference:
         read_header(reference)
         models = model_sources(reference, adapted)
         measures["fidelity"] = lambda: run_fidelity(models, threads=threads, progress=stage("fidelity"))
     if request.data is not None:
-        questions = load_question_set(request.data).subsample(request.limit)
-        settings = PromptSettings(threads=threads or default_threads(), max_tokens=request.max_tokens or 512)
-
-        def accuracy() -> AccuracyReport:
-            progress = stage("accuracy")
-            return run_accuracy(
-                adapted,
-                questions,
-                settings,
-                base=base,
-                adapter=request.adapter,
-                timed=TIMED,
-                progress=lambda _, done, total: progress(done, total),
-            )
-
-        measures["accuracy"] = accuracy
+        accuracy = AccuracyRequest(
+            model=adapted,
+            base=base,
+            adapter=request.adapter,
+            questions=load_question_set(request.data).subsample(request.limit),
+            settings=PromptSettings(
+                threads=threads or default_threads(), max_tokens=request.max_tokens or 512
+            ),
+        )
+        measures["accuracy"] = lambda: run_accuracy(
+            accuracy, progress=partial(_without_label, stage("accuracy"))
+        )
     return measures
+
+
+def _without_label(progress: Progress, _label: str, done: int, total: int) -> None:
+    progress(done, total)
 
 
 def write_report(found: Measurements, folder: Path) -> Path:

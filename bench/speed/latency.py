@@ -5,7 +5,7 @@ models are measured in alternation, A B B A A B B A …, so that drift affects b
 ratio.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,10 +41,6 @@ from .questions import (
     measure_questions,
     middle,
 )
-
-ROUNDS = 8
-
-ModelFiles = tuple[Path, Path | None]  # a GGUF file, and a LoRA applied at run time
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,28 +81,35 @@ class LatencyReport(BenchReport):
         return tuple({at.tokens: at for at in self.questions}.values())
 
 
-def run_latency(  # noqa: PLR0913 - options of a measurement, each with its default
-    base: Path,
-    adapted: Path,
-    *,
-    threads: int | None = None,
-    adapter: Path | None = None,
-    rounds: int = ROUNDS,
-    questions: Sequence[QuestionShape] = QUESTIONS,
-    progress: Progress = no_progress,
-) -> LatencyReport:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyRequest:
+    """Options of a comparison.
+
+    Attributes:
+        base: a GGUF file.
+        adapted: another one, or the same with `adapter`.
+        adapter: a LoRA in a GGUF file, applied at run time to the adapted model.
+        rounds: number of rounds, at least 8.
+        questions: those that fit the models' context are asked.
+        threads: threads that compute; by default one per physical core.
+    """
+
+    base: Path
+    adapted: Path
+    adapter: Path | None = None
+    rounds: int = ROUNDS_MIN
+    questions: Sequence[QuestionShape] = QUESTIONS
+    threads: int | None = None
+
+
+def run_latency(request: LatencyRequest, progress: Progress = no_progress) -> LatencyReport:
     """Measure two models in alternation.
 
     Memory and load time come first, each model in a separate process, then memory bandwidth, then the rounds,
     each with a warm-up iteration of both models.
 
     Args:
-        base: a GGUF file.
-        adapted: another one, or the same with `adapter`.
-        threads: threads that compute; by default one per physical core.
-        adapter: a LoRA in a GGUF file, applied at run time to the adapted model.
-        rounds: number of rounds, at least 8.
-        questions: those that fit the models' context are asked.
+        request: what is measured.
         progress: called with iterations done and in all, plus one for each model's memory.
 
     Raises:
@@ -114,20 +117,24 @@ def run_latency(  # noqa: PLR0913 - options of a measurement, each with its defa
         AdapterError: the adapter does not fit the adapted model.
         RequestError: a number is out of range, or all questions do not fit a model's context.
     """
+    base, adapted, adapter, rounds = request.base, request.adapted, request.adapter, request.rounds
     check_integer("bench: rounds", rounds, ROUNDS_MIN)
     for path in filter(None, (base, adapted, adapter)):
         read_header(path)  # a bad file fails before the first measurement
-    fitting, skipped = _split_by_context(questions, (base, adapted))
-    workload = _workload(fitting, physical_cores() if threads is None else threads)
+    fitting, skipped = _split_by_context(request.questions, (base, adapted))
+    workload = _workload(fitting, physical_cores() if request.threads is None else request.threads)
     head = report_head()
     advance = ProgressCounter(progress, 2 + count_question_iterations(2, fitting, rounds))
     files = ((base, None), (adapted, adapter))
-    models = _measure_models(files, workload, advance)
+    models = []
+    for file in files:
+        models.append(measure_model(*file, workload))
+        advance()
     bandwidth = measure_read_bandwidth(workload.threads)
     loaders = [partial(load_engine, *file, workload) for file in files]
     answered = measure_questions(loaders, fitting, rounds, advance)
     nbytes = [sum(decode_bytes(read_header(path)) for path in file if path) for file in files]
-    decode = middle(answered).decode.ratio
+    shortest, decode = answered[0], middle(answered).decode.ratio  # where the KV cache counts least
     return LatencyReport(
         *head,
         threads=workload.threads,
@@ -135,33 +142,18 @@ def run_latency(  # noqa: PLR0913 - options of a measurement, each with its defa
         base=models[0],
         adapted=models[1],
         questions=answered,
-        roofline=_roofline(answered[0], nbytes, bandwidth),
+        roofline=find_roofline(bandwidth, shortest.tokens, nbytes, shortest.decode),
         noisy=too_noisy(decode),
         more_rounds=more_rounds(decode, rounds),
         verdict=(*_verdict(answered, decode, rounds), *skipped),
     )
 
 
-def _measure_models(
-    files: Sequence[ModelFiles], workload: Workload, advance: Callable[[], None]
-) -> list[MeasuredModel]:
-    models = []
-    for file in files:
-        models.append(measure_model(*file, workload))
-        advance()
-    return models
-
-
-def _model_context(model: Path) -> int:
-    """Tokens of the context that a model was trained for."""
-    return read_model_shape(read_header(model), ModelFileError).context
-
-
 def _split_by_context(
     questions: Sequence[QuestionShape], models: Sequence[Path]
 ) -> tuple[list[QuestionShape], list[str]]:
     """Split questions into those that both models have room for, and a line that names the others."""
-    context = min(map(_model_context, models))
+    context = min(read_model_shape(read_header(model), ModelFileError).context for model in models)
     questions = sorted(set(questions))
     skipped = [question for question in questions if question.tokens > context]
     names = ", ".join(map(str, skipped))
@@ -175,12 +167,6 @@ def _workload(questions: Sequence[QuestionShape], threads: int) -> Workload:
     """The work of the middle question, with a context for all of them."""
     shape = middle(questions)
     return Workload(shape.prompt_tokens, shape.answer_tokens - 1, threads, longest=longest_text(questions))
-
-
-def _roofline(question: QuestionSpeeds, nbytes: Sequence[int], bandwidth: float) -> Roofline:
-    """The roofline at the shortest question, where the KV cache counts least."""
-    decode = question.decode
-    return find_roofline(bandwidth, question.tokens, nbytes, (decode.base_median, decode.adapted_median))
 
 
 def _verdict(questions: Sequence[QuestionSpeeds], decode: Interval, rounds: int) -> Iterator[str]:

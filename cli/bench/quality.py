@@ -48,6 +48,7 @@ def bench_fidelity(
     epilog=options.example("bench accuracy adapted.gguf --base base.gguf --data gsm8k"),
 )
 def bench_accuracy(
+    ctx: typer.Context,
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file, catalogue name or hub id.")],
     data: Annotated[
         str,
@@ -87,38 +88,30 @@ def bench_accuracy(
     An interrupted run resumes. Some of the questions are then asked one at a time, for the seconds that a
     user waits.
     """
-    from ...bench.accuracy.accuracy import accuracy_table, run_accuracy
+    from ...bench.accuracy.accuracy import AccuracyRequest, accuracy_table, run_accuracy
     from ...bench.accuracy.datasets import load_question_set
     from ...bench.accuracy.run_config import PromptSettings
     from ...runtime.request import Sampling
-    from ...runtime.threads import default_threads
 
-    settings = PromptSettings(
-        threads=default_threads() if threads is None else threads,
-        prompt=prompt,
-        votes=votes,
-        sampling=Sampling(temperature, seed=seed),
-        calculator=calculator,
-        max_tokens=max_tokens,
-    )
+    sampling = Sampling(temperature, seed=seed)
+    settings = PromptSettings(sampling=sampling, **options.matching_options(ctx, PromptSettings))
     executor = options.batch_executor(ray, workers, insecure=ray_insecure)
-    question_set = load_question_set(data).subsample(limit)
+    questions = load_question_set(data).subsample(limit)
     named = {"adapter": adapter} if adapter else {}
     model, loras = options.resolve_model(model, named, threads=threads)
     options.probe_files(model, *loras.values())
     if base:
         base = options.resolve_model(base, {}, threads=threads)[0]
         options.probe_files(base)
+    request = AccuracyRequest(
+        model=model,
+        questions=questions,
+        settings=settings,
+        base=base,
+        adapter=loras.get("adapter"),
+        records=records,
+        timed=timed,
+    )
     with labelled_progress_bar() as progress:
-        report = run_accuracy(
-            model,
-            question_set,
-            settings,
-            base=base,
-            adapter=loras.get("adapter"),
-            folder=records,
-            timed=timed,
-            executor=executor,
-            progress=progress,
-        )
+        report = run_accuracy(request, executor, progress)
     show_report(as_json, report, accuracy_table)

@@ -35,7 +35,7 @@ def bench_latency(
     minutes for a model of 135M parameters, and half an hour for one of 1B. Load time, memory, size and the
     fraction of the memory bandwidth are compared as well.
     """
-    from ...bench.speed.latency import latency_table, run_latency
+    from ...bench.speed.latency import LatencyRequest, latency_table, run_latency
     from ...bench.speed.questions import QUESTIONS, QuestionShape
 
     if prompt_tokens is None:
@@ -44,20 +44,14 @@ def bench_latency(
     with progress_bar("latency") as progress:
         options.probe_files(base)
         options.probe_files(adapted, adapter)
-        report = run_latency(
-            base,
-            adapted,
-            threads=threads,
-            adapter=adapter,
-            rounds=rounds,
-            questions=questions,
-            progress=progress,
-        )
+        request = LatencyRequest(**options.matching_options(ctx, LatencyRequest), questions=questions)
+        report = run_latency(request, progress)
     show_report(as_json, report, latency_table)
 
 
 @app.command("peers", epilog=options.example("bench peers model.gguf --with llama-bench,llama-server"))
 def bench_peers(
+    ctx: typer.Context,
     model: options.ModelArgument,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; each runs every program once.")] = 8,
     prompt_tokens: options.PromptTokens = 200,
@@ -80,25 +74,19 @@ def bench_peers(
     All run the same file with the same number of threads, each in a process of its own.
     """
     from ...bench.peers.peer import PeerWorkload
-    from ...bench.peers.peers import peers_table, run_peers
-    from ...runtime.threads import physical_cores
+    from ...bench.peers.peers import PeersRequest, peers_table, run_peers
 
-    work = PeerWorkload(
-        threads or physical_cores(),
-        prompt_tokens=prompt_tokens,
-        decode_tokens=decode_tokens,
-        sequences=sequences,
-    )
+    work = PeerWorkload(**options.matching_options(ctx, PeerWorkload))
+    request = PeersRequest(model=model, work=work, rounds=rounds, names=names.split(",") if names else ())
     with progress_bar("peers") as progress:
         options.probe_files(model)
-        report = run_peers(
-            model, workload=work, rounds=rounds, names=names.split(",") if names else (), progress=progress
-        )
+        report = run_peers(request, progress)
     show_report(as_json, report, peers_table)
 
 
 @app.command("memory", epilog=options.example("bench memory my-model.gguf"))
 def bench_memory(
+    ctx: typer.Context,
     model: options.ModelArgument,
     adapter: Annotated[Path | None, typer.Option(help="GGUF LoRA to apply at run time.")] = None,
     prompt_tokens: options.PromptTokens = 128,
@@ -109,10 +97,9 @@ def bench_memory(
     """Measure memory by purpose, and cold and warm starts."""
     from ...bench.harness.workload import Workload
     from ...bench.memory.memory import measure_memory, memory_table
-    from ...runtime.threads import physical_cores
 
     options.probe_files(model, adapter)
-    work = Workload(prompt_tokens, decode_tokens, threads or physical_cores())
+    work = Workload(**options.matching_options(ctx, Workload))
     memory = measure_memory(model, adapter, work)
     show_report(as_json, memory, lambda memory: memory_table(memory, model))
 

@@ -13,7 +13,7 @@ import gguf
 import numpy as np
 import pytest
 from thirteen.bench.accuracy import accuracy as accuracy_module
-from thirteen.bench.accuracy.accuracy import accuracy_table, run_accuracy
+from thirteen.bench.accuracy.accuracy import AccuracyRequest, accuracy_table, run_accuracy
 from thirteen.bench.accuracy.accuracy_metrics import pair_scores, score
 from thirteen.bench.accuracy.datasets import load_question_set
 from thirteen.bench.accuracy.eval_log import Outcome, QuestionRecord, Sample
@@ -53,6 +53,11 @@ def data(tmp_path):
     return load_question_set(str(path))
 
 
+def evaluate(model, questions, settings, executor=BatchJob.run, progress=lambda *_: None, timed=0, **others):
+    request = AccuracyRequest(model=model, questions=questions, settings=settings, timed=timed, **others)
+    return run_accuracy(request, executor, progress)
+
+
 def lines(report):
     """Lines of the log, in the order of the questions."""
     header, *records = Path(report.adapted.records).read_text("utf-8").splitlines()
@@ -73,11 +78,11 @@ def stop_at(count):
 
 @pytest.mark.parametrize("settings", [FEW, replace(FEW, votes=3)], ids=["greedy", "votes"])
 def test_an_interrupted_run_has_the_same_log(tiny, data, tmp_path, settings):
-    whole = run_accuracy(tiny, data, settings, folder=tmp_path / "whole")
+    whole = evaluate(tiny, data, settings, records=tmp_path / "whole")
     for count in (7, 45):
         with pytest.raises(Interrupted):
-            run_accuracy(tiny, data, settings, folder=tmp_path / "parts", progress=stop_at(count))
-    parts = run_accuracy(tiny, data, settings, folder=tmp_path / "parts")
+            evaluate(tiny, data, settings, records=tmp_path / "parts", progress=stop_at(count))
+    parts = evaluate(tiny, data, settings, records=tmp_path / "parts")
     assert lines(parts) == lines(whole)
     assert len(lines(whole)) == 1 + len(QUESTIONS)
     assert len({line.partition("samples")[2] for line in lines(whole)[1:]}) > 25  # the answers do differ
@@ -86,13 +91,17 @@ def test_an_interrupted_run_has_the_same_log(tiny, data, tmp_path, settings):
 RUN = """
 import sys
 from pathlib import Path
-from thirteen.bench.accuracy.accuracy import run_accuracy
+from thirteen.bench.accuracy.accuracy import AccuracyRequest, run_accuracy
 from thirteen.bench.accuracy.datasets import load_question_set
 from thirteen.bench.accuracy.run_config import PromptSettings
 model, data, folder = sys.argv[1:]
 progress = lambda label, done, total: print(done, flush=True)
 settings = PromptSettings(threads=1, max_tokens=12)
-run_accuracy(Path(model), load_question_set(data), settings, folder=Path(folder), progress=progress)
+questions = load_question_set(data)
+request = AccuracyRequest(
+    model=Path(model), questions=questions, settings=settings, records=Path(folder), timed=0
+)
+run_accuracy(request, progress=progress)
 """
 
 
@@ -107,15 +116,15 @@ def test_a_killed_process_leaves_a_log_to_resume_from(tiny, data, tmp_path, end)
     assert process.returncode != 0
     (path,) = (tmp_path / "killed").iterdir()
     assert path.read_bytes().count(b"\n") >= 43
-    again = run_accuracy(tiny, data, FEW, folder=tmp_path / "killed")
-    assert lines(again) == lines(run_accuracy(tiny, data, FEW, folder=tmp_path / "whole"))
+    again = evaluate(tiny, data, FEW, records=tmp_path / "killed")
+    assert lines(again) == lines(evaluate(tiny, data, FEW, records=tmp_path / "whole"))
 
 
 def test_logged_questions_are_not_repeated(tiny, data, tmp_path, monkeypatch):
-    first = run_accuracy(tiny, data, FEW, folder=tmp_path)
+    first = evaluate(tiny, data, FEW, records=tmp_path)
     monkeypatch.setattr("thirteen.runtime.batch.reproducible_batches.Engine", None)  # cannot be loaded
     ticks = []
-    again = run_accuracy(tiny, data, FEW, folder=tmp_path, progress=lambda *tick: ticks.append(tick))
+    again = evaluate(tiny, data, FEW, records=tmp_path, progress=lambda *tick: ticks.append(tick))
     assert (again.adapted, again.verdict) == (first.adapted, first.verdict)
     assert [tick[1:] for tick in ticks] == [(50, 50)]
 
@@ -148,7 +157,7 @@ def test_the_name_of_a_log_fits_the_file_system(tiny, data, tmp_path):
     model = Path(shutil.copy(tiny, tmp_path / f"{'é' * 100}.gguf"))
     assert RunConfig(model, None, data, FEW, tmp_path).log.name.startswith(f"{'é' * 100}-sums-zero-shot-")
     long = replace(data.subsample(1), name="ü" * 120)
-    report = run_accuracy(model, long, FEW, folder=tmp_path)
+    report = evaluate(model, long, FEW, records=tmp_path)
     name = Path(report.adapted.records).name
     assert (
         len(os.fsencode(name)) in (254, 255)
@@ -161,23 +170,23 @@ def test_one_side_is_named(tiny, lora, data, tmp_path):
     """With an adapter and no base, the table had one column named "model", and nothing told which it was."""
     labels = set()
     settings = {
-        "folder": tmp_path,
+        "records": tmp_path,
         "progress": lambda label, done, total: labels.add(label.partition(":")[0]),
     }
-    report = run_accuracy(tiny, data.subsample(3), FEW, adapter=lora, **settings)
+    report = evaluate(tiny, data.subsample(3), FEW, adapter=lora, **settings)
     assert labels == {"model with adapter"}
     assert (
         report.verdict[0]
         == "only tiny.gguf with the adapter was measured: --base tiny.gguf also measures it without"
     )
     assert accuracy_table(report).header == ("", "model with adapter")
-    plain = run_accuracy(tiny, data.subsample(3), FEW, **settings)
+    plain = evaluate(tiny, data.subsample(3), FEW, **settings)
     assert accuracy_table(plain).header == ("", "model")
     assert not any("only" in line for line in plain.verdict)
 
 
 def test_a_file_with_an_adapter_is_compared_with_the_same_file_without(tiny, lora, data, tmp_path):
-    report = run_accuracy(tiny, data.subsample(9), FEW, base=tiny, adapter=lora, folder=tmp_path)
+    report = evaluate(tiny, data.subsample(9), FEW, base=tiny, adapter=lora, records=tmp_path)
     assert (report.base.adapter, report.adapted.adapter) == (None, str(lora))
     assert report.base.sha256 == report.adapted.sha256
     assert report.paired.questions == 9
@@ -200,11 +209,11 @@ def rightish(tiny, tmp_path):
 
 def test_the_time_to_a_right_answer_is_measured(tiny, lora, rightish, tmp_path):
     """The records hold no times, so they stay the same bytes."""
-    settings = {"base": tiny, "adapter": lora, "folder": tmp_path / "records"}
-    plain = run_accuracy(tiny, rightish, FEW, **settings)
+    settings = {"base": tiny, "adapter": lora, "records": tmp_path / "records"}
+    plain = evaluate(tiny, rightish, FEW, **settings)
     records = {path: path.read_bytes() for path in (tmp_path / "records").iterdir()}
     assert plain.answer_time is None and len(records) == 2
-    timed = run_accuracy(tiny, rightish, FEW, timed=4, **settings)
+    timed = evaluate(tiny, rightish, FEW, timed=4, **settings)
     assert all(path.read_bytes() == content for path, content in records.items())
     times = timed.answer_time
     assert (times.timed, times.questions) == (4, 12)
@@ -219,7 +228,7 @@ def test_a_question_longer_than_the_context_is_an_error_and_not_a_wrong_answer(t
     path = tmp_path / "long.jsonl"
     rows = [{"question": text, "answer": 1} for text in ("short", "a" * 300, "short too")]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    report = run_accuracy(tiny, load_question_set(str(path)), FEW, folder=tmp_path, timed=3)
+    report = evaluate(tiny, load_question_set(str(path)), FEW, records=tmp_path, timed=3)
     times, scores = report.answer_time, report.adapted.scores
     assert (times.timed, times.questions) == (2, 2), "what failed is not timed"
     assert (scores.questions, scores.errors) == (3, 1)
@@ -230,7 +239,7 @@ def test_a_question_longer_than_the_context_is_an_error_and_not_a_wrong_answer(t
     with pytest.raises(
         RequestError, match=r"all questions of .*long\.jsonl failed; the first: the prompt has"
     ):
-        run_accuracy(tiny, load_question_set(str(path)), FEW, folder=tmp_path)
+        evaluate(tiny, load_question_set(str(path)), FEW, records=tmp_path)
 
 
 def test_a_failed_computation_ends_the_run_and_is_repeated(tiny, data, tmp_path):
@@ -239,9 +248,9 @@ def test_a_failed_computation_ends_the_run_and_is_repeated(tiny, data, tmp_path)
         yield BatchResult(41, error="decode: failed", failed=True)
 
     with pytest.raises(ModelFileError, match=r"tiny\.gguf: decode: failed"):
-        run_accuracy(tiny, data, FEW, folder=tmp_path / "records", executor=failing)
-    report = run_accuracy(tiny, data, FEW, folder=tmp_path / "records")
-    whole = run_accuracy(tiny, data, FEW, folder=tmp_path / "whole")
+        evaluate(tiny, data, FEW, records=tmp_path / "records", executor=failing)
+    report = evaluate(tiny, data, FEW, records=tmp_path / "records")
+    whole = evaluate(tiny, data, FEW, records=tmp_path / "whole")
     assert report.adapted.scores.errors == 0 and lines(report) == lines(whole)
 
 
@@ -253,7 +262,7 @@ def test_bad_files_are_refused_before_anything_is_written(tiny, lora, not_a_mode
         (tiny, {"adapter": tiny}, AdapterError),
     ):
         with pytest.raises(error):
-            run_accuracy(model, data, FEW, folder=folder, **change)
+            evaluate(model, data, FEW, records=folder, **change)
     assert not folder.exists()
 
 

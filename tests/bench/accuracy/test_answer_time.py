@@ -8,13 +8,9 @@ from thirteen.bench.accuracy.answer_time import (
     summarize_times,
     time_rows,
 )
-from thirteen.bench.accuracy.timed_answers import TimedAnswer, TimedAnswers
+from thirteen.bench.accuracy.timed_answers import TimedAnswer
 from thirteen.stats import bootstrap
 from thirteen.stats.interval import Interval
-
-
-def timed(*models):
-    return TimedAnswers("2026-11-26T00:00:00+00:00", tuple(map(tuple, models)))
 
 
 def answered(right, tokens):
@@ -26,7 +22,7 @@ def test_the_figures_are_those_by_hand():
     base = [TimedAnswer(0.4, 2.0, 100), TimedAnswer(0.6, 4.0, 200)]
     adapted = [TimedAnswer(0.5, 1.0, 50), TimedAnswer(0.5, 1.0, 50)]
     questions = [answered([1, 0, 0, 0], [100, 200, 300, 400]), answered([1, 1, 1, 0], [50] * 4)]
-    times = summarize_times(timed(base, adapted), questions)
+    times = summarize_times([base, adapted], questions)
     assert (times.timed, times.questions) == (2, 4)
     assert times.base.tokens == 250 and times.adapted.tokens == 50
     assert times.base.prefill_s == pytest.approx(0.5) and times.base.decode_s == pytest.approx(5.0)
@@ -48,7 +44,7 @@ def test_the_figures_are_those_by_hand():
 
 
 def test_one_model_has_no_ratios():
-    times = summarize_times(timed([TimedAnswer(0.5, 1.0, 50)]), [answered([1, 0], [50, 50])])
+    times = summarize_times([[TimedAnswer(0.5, 1.0, 50)]], [answered([1, 0], [50, 50])])
     assert times.base is times.right_ratio is times.tokens_ratio is times.seconds_ratio is None
     assert times.adapted.right_per_minute == pytest.approx(20)
     assert all(len(row) == 2 for row in time_rows(times))
@@ -56,7 +52,7 @@ def test_one_model_has_no_ratios():
 
 def test_without_a_right_answer_there_is_no_ratio_of_right_answers():
     one = [TimedAnswer(0.5, 1.0, 50)]
-    times = summarize_times(timed(one, one), [answered([0, 0], [50, 50]), answered([1, 0], [9, 9])])
+    times = summarize_times([one, one], [answered([0, 0], [50, 50]), answered([1, 0], [9, 9])])
     assert times.right_ratio is None and times.seconds_ratio.estimate < 1
     assert times.base.right_per_minute == 0 < times.adapted.right_per_minute
     assert "no ratio, as a model has none right" in describe_times(times, Interval(0, 0.5, 1))
@@ -65,7 +61,7 @@ def test_without_a_right_answer_there_is_no_ratio_of_right_answers():
 def test_a_resample_without_a_right_answer_has_a_finite_ratio():
     one = [TimedAnswer(0.5, 1.0, 50)]
     right = answered([1] + [0] * 9, [50] * 10), answered([1, 1] + [0] * 8, [50] * 10)
-    ratio = summarize_times(timed(one, one), right).right_ratio
+    ratio = summarize_times([one, one], right).right_ratio
     assert 0 < ratio.low < ratio.estimate < ratio.high < 100 and ratio.estimate == pytest.approx(2)
 
 
@@ -84,6 +80,6 @@ def test_the_interval_covers_the_true_ratio(monkeypatch):
             seconds.append(
                 [TimedAnswer(0.5, s * n, n) for s, n in zip(speed, drawn[:16].tolist(), strict=True)]
             )
-        ratio = summarize_times(timed(*seconds), models).right_ratio
+        ratio = summarize_times(seconds, models).right_ratio
         covered += ratio.low <= true <= ratio.high
     assert covered >= 88

@@ -23,7 +23,7 @@ def test_both_models_are_asked_the_same_questions_in_their_order(loaders):
     """Six questions take two rounds of four; what is asked twice is left out."""
     ticks = []
     times = time_answers(loaders, QUESTIONS, SETTINGS, lambda *tick: ticks.append(tick))
-    base, adapted = times.models
+    base, adapted = times
     assert len(base) == len(adapted) == 6
     assert ticks[0][1] == ticks[-1][0] == ticks[-1][1] == len(ticks)
     assert all(one.prefill_s > 0 and one.decode_s >= 0 for one in (*base, *adapted))
@@ -37,7 +37,7 @@ def test_both_models_are_asked_the_same_questions_in_their_order(loaders):
 
 def test_the_tokens_of_all_votes_count(loaders):
     voting = PromptSettings(threads=1, max_tokens=5, votes=3)
-    (model,) = time_answers(loaders[:1], QUESTIONS[:1], voting, no_progress).models
+    (model,) = time_answers(loaders[:1], QUESTIONS[:1], voting, no_progress)
     assert 5 < model[0].tokens <= 15
 
 

@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 from thirteen.bench.memory.os_page_cache import cached_fraction, drop_from_page_cache
 from thirteen.bench.memory.resident_memory import (
-    ResidentMemory,
     read_resident_memory,
     resident_file_bytes,
-    split_footprint,
 )
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports memory by mapping")
@@ -38,13 +36,6 @@ def test_only_mappings_of_the_file_itself_count(tmp_path: Path) -> None:
             assert sum(rest[:: mmap.PAGESIZE]) == 0
             assert resident_file_bytes(path) == 64 * mmap.PAGESIZE
     assert resident_file_bytes(path) == 0
-
-
-def test_the_parts_sum_to_the_rss_even_where_the_program_shrank() -> None:
-    before, after = ResidentMemory(100, 80, 50), ResidentMemory(450, 400, 300)
-    split = split_footprint(before, after, mapped=200, copied=120, kv=40)
-    assert split.program_bytes + 200 + 120 + 40 + split.other_bytes == 450
-    assert split.other_bytes == -10
 
 
 def test_a_written_file_is_cached_and_stays_while_it_is_mapped(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from thirteen.bench.peers.peer import BUSY_TOKENS, PeerWorkload, RequestPeer
 from thirteen.bench.peers.peer_process import PROGRAMS, Program
 from thirteen.bench.peers.peers import (
+    PeersRequest,
     _row,
     peers_table,
     run_peers,
@@ -47,14 +48,14 @@ def program(tmp_path, monkeypatch):
 def test_every_peer_has_a_row(tiny, program):
     program("llama-bench", single_output(100.0, 10.0))
     ticks = []
-    report = run_peers(
-        tiny,
-        workload=WORKLOAD,
+    request = PeersRequest(
+        model=tiny,
+        work=WORKLOAD,
         rounds=2,
         names=("llama-bench", "llama-cpp-python"),
         rows=("llama-bench", "llama-bench -fa 1", *ROWS),
-        progress=lambda done, total: ticks.append((done, total)),
     )
+    report = run_peers(request, lambda done, total: ticks.append((done, total)))
     assert [row.name for row in report.rows] == [
         "thirteen",
         "llama-bench",
@@ -93,7 +94,7 @@ def test_busy_is_measured_beside_a_busy_process_which_then_ends():
 
 def test_peers_that_are_not_measured_give_the_reason(tiny, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    report = run_peers(tiny, workload=WORKLOAD, rounds=1, rows=ROWS)
+    report = run_peers(PeersRequest(model=tiny, work=WORKLOAD, rounds=1, rows=ROWS))
     assert report.absent == tuple(
         f"{name}: not measured: it is not on PATH" for name in ("llama-bench", "llama-server")
     )
@@ -110,7 +111,7 @@ def test_peers_that_are_not_measured_give_the_reason(tiny, monkeypatch):
 def test_a_program_that_fails_is_a_line(tiny, program, name, output, status, reason):
     """An old build of llama-bench, without -d, on PATH ended the whole comparison."""
     program(name, output, status)
-    report = run_peers(tiny, workload=WORKLOAD, rounds=1, names=(name,), rows=(name,))
+    report = run_peers(PeersRequest(model=tiny, work=WORKLOAD, rounds=1, names=(name,), rows=(name,)))
     assert [row.name for row in report.rows] == ["thirteen"]
     (line,) = report.absent
     assert line.startswith(f"{name}: not measured: ") and line.endswith(reason)
@@ -124,7 +125,7 @@ def test_a_program_of_a_script_is_loaded_by_it(tiny, tmp_path, code, reason):
     script = tmp_path / "peer.py"
     script.write_text(SCRIPT.format(code=code))
     programs = {**PROGRAMS, "mine": Program(lambda: None, {"mine": None}, (str(script), "first"))}
-    report = run_peers(tiny, workload=WORKLOAD, rounds=1, names=("mine",), programs=programs)
+    report = run_peers(PeersRequest(model=tiny, work=WORKLOAD, rounds=1, names=("mine",)), programs=programs)
     assert report.absent == (f"mine: not measured: {reason}",)
 
 
@@ -177,7 +178,7 @@ def test_llama_server_on_path_is_started_measured_and_ended(tiny, tmp_path, monk
     path.write_text(SERVER.format(python=sys.executable, start=start))
     path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    report = run_peers(tiny, workload=WORKLOAD, rounds=1, names=("llama-server",))
+    report = run_peers(PeersRequest(model=tiny, work=WORKLOAD, rounds=1, names=("llama-server",)))
     if fails:
         assert "llama-server: not measured: it ended with status 3" in report.absent
         return
@@ -199,10 +200,10 @@ def test_the_ratio_is_ours_over_theirs_and_missing_speeds_have_none():
 
 def test_a_workload_beyond_the_context_and_a_file_that_is_not_a_model_are_refused(tiny, not_a_model):
     with pytest.raises(RequestError, match="500 prompt and 65 decode tokens do not fit the 256"):
-        run_peers(tiny, workload=PeerWorkload(threads=1, prompt_tokens=500))
+        run_peers(PeersRequest(model=tiny, work=PeerWorkload(threads=1, prompt_tokens=500)))
     with pytest.raises(RequestError, match="peer 'vllm' is not one of llama-bench, "):
-        run_peers(tiny, names=("vllm",))
+        run_peers(PeersRequest(model=tiny, names=("vllm",)))
     with pytest.raises(ModelFileError):
-        run_peers(not_a_model)
+        run_peers(PeersRequest(model=not_a_model))
     with pytest.raises(RequestError, match="sequences"):
         PeerWorkload(threads=1, sequences=0)

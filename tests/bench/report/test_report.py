@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from thirteen.bench.report.document import Chart
 from thirteen.bench.report.render import render_html, render_markdown
 from thirteen.bench.report.report import ReportRequest, collect_measurements, write_report
 from thirteen.bench.report.sections import Measurements, compose_report, describe_differences
-from thirteen.bench.speed.latency import latency_table, run_latency
+from thirteen.bench.speed.latency import LatencyRequest, latency_table, run_latency
 from thirteen.bench.speed.questions import QuestionShape
 from thirteen.errors import ModelFileError, OutputError, RequestError
 from thirteen.files.progress import no_progress
@@ -65,7 +64,6 @@ def accuracy_report(sha256: str, path: str = "adapted.gguf") -> AccuracyReport:
 
 def answer_times() -> AnswerTimes:
     return AnswerTimes(
-        date="2026-11-25",
         timed=16,
         questions=199,
         adapted=AnswerTime(64.0, 0.5, 1.5, 11.25),
@@ -79,13 +77,10 @@ def answer_times() -> AnswerTimes:
 @pytest.fixture(scope="module")
 def data(tiny, lora) -> Measurements:
     """Real measurements of a tiny model, with made-up accuracies."""
-    latency = run_latency(
-        tiny,
-        tiny,
-        threads=1,
-        adapter=lora,
-        questions=(QuestionShape(5, 4), QuestionShape(5, 9)),
+    request = LatencyRequest(
+        base=tiny, adapted=tiny, threads=1, adapter=lora, questions=(QuestionShape(5, 4), QuestionShape(5, 9))
     )
+    latency = run_latency(request)
     size = run_size(tiny)
     texts = tiny.with_name("texts.jsonl")
     texts.write_text("".join(json.dumps({"text": f"What is {n} times 13?"}) + "\n" for n in range(12)))
@@ -282,7 +277,10 @@ def test_requested_measurements_are_run(tiny, tmp_path, data, monkeypatch):
         reference=tiny,
         with_peers=True,
     )
-    few = partial(run_peers, rounds=1, rows=("llama-cpp-python",))
+
+    def few(request, progress):
+        return run_peers(replace(request, rounds=1, rows=("llama-cpp-python",)), progress)
+
     monkeypatch.setattr("thirteen.bench.report.report.PeerWorkload", lambda threads: WORKLOAD)
     monkeypatch.setattr("thirteen.bench.report.report.run_peers", few)
     stages = []

@@ -13,7 +13,7 @@ from thirteen.bench.harness.interleave import (
 )
 from thirteen.bench.harness.iteration import random_prompt, time_answers
 from thirteen.bench.memory.roofline import decode_bytes
-from thirteen.bench.speed.latency import ROUNDS, latency_table, run_latency
+from thirteen.bench.speed.latency import LatencyRequest, latency_table, run_latency
 from thirteen.bench.speed.questions import QuestionShape
 from thirteen.errors import ModelFileError, RequestError
 from thirteen.files.gguf.header import read_header
@@ -32,14 +32,8 @@ def ticks():
 @pytest.fixture(scope="module")
 def report(tiny, lora, ticks):
     """A report of questions, of which the last is longer than the model's context of 256."""
-    return run_latency(
-        tiny,
-        tiny,
-        adapter=lora,
-        threads=1,
-        questions=SHAPES[::-1],
-        progress=lambda done, total: ticks.append((done, total)),
-    )
+    request = LatencyRequest(base=tiny, adapted=tiny, adapter=lora, threads=1, questions=SHAPES[::-1])
+    return run_latency(request, lambda done, total: ticks.append((done, total)))
 
 
 class FakeModel:
@@ -81,7 +75,7 @@ def test_a_report_has_every_figure_of_both_models(report, tiny, lora):
     assert [measurement.unit for measurement in measurements] == ["tokens/s", "s", "tokens/s"]
     for measurement in measurements:
         base, adapted, ratio = measurement.base, measurement.adapted, measurement.ratio
-        assert len(base) == len(adapted) == ITERATIONS_PER_ROUND * ROUNDS
+        assert len(base) == len(adapted) == ITERATIONS_PER_ROUND * 8
         assert all(value > 0 and isfinite(value) for value in (*base, *adapted))
         assert measurement.base_median == pytest.approx(np.median(base))
         assert ratio.low <= ratio.estimate <= ratio.high
@@ -110,7 +104,7 @@ def test_the_time_to_an_answer_is_that_of_its_first_token_and_of_its_decode(repo
     assert [question.shape for question in report.questions] == list(SHAPES[:-1])
     for question in report.questions:
         shape = question.shape
-        assert len(question.answer.base) == ITERATIONS_PER_ROUND * ROUNDS
+        assert len(question.answer.base) == ITERATIONS_PER_ROUND * 8
         for side in ("base", "adapted"):
             first_token, decode, prefill, answer = (
                 np.array(getattr(getattr(question, name), side))
@@ -151,7 +145,7 @@ def test_a_question_longer_than_the_context_is_skipped_with_a_line(report, tiny)
     assert report.verdict[-1] == "skipped, longer than the context of 256 tokens: 250 + 7 tokens"
     assert set(report.verdict) < set(latency_table(report).notes)
     with pytest.raises(RequestError, match=r"no question is measured; skipped, .*: 250 \+ 7 tokens"):
-        run_latency(tiny, tiny, questions=SHAPES[-1:])
+        run_latency(LatencyRequest(base=tiny, adapted=tiny, questions=SHAPES[-1:]))
 
 
 @pytest.mark.parametrize(("tokens", "name"), [((0, 9), "prompt_tokens"), ((9, 1), "answer_tokens")])
@@ -161,7 +155,7 @@ def test_a_question_or_an_answer_that_is_too_short_is_refused(tokens, name):
 
 
 def test_progress_reaches_its_total(report, ticks):
-    total = 2 + count_iterations(2, 3, ROUNDS)
+    total = 2 + count_iterations(2, 3, 8)
     assert ticks == [(done, total) for done in range(1, total + 1)]
 
 
@@ -189,10 +183,10 @@ def test_random_prompts_depend_on_the_number_only_and_have_no_control_tokens(tin
 )
 def test_numbers_out_of_range_are_refused(tiny, change, message):
     with pytest.raises(RequestError, match=message):
-        run_latency(tiny, tiny, **({"questions": SHAPES[:1]} | change))
+        run_latency(LatencyRequest(base=tiny, adapted=tiny, **({"questions": SHAPES[:1]} | change)))
 
 
 def test_a_file_that_is_not_a_model_is_refused_as_either_model(tiny, not_a_model):
     for models in ((not_a_model, tiny), (tiny, not_a_model)):
         with pytest.raises(ModelFileError, match=r"no\.gguf"):
-            run_latency(*models)
+            run_latency(LatencyRequest(base=models[0], adapted=models[1]))
