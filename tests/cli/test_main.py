@@ -295,7 +295,7 @@ def test_bench_latency_prints_a_table_or_json(thirteen: Commands, model: Path) -
     )
     report = json.loads(output_of(thirteen(*words, "--threads", "1", "--json")))
     assert report["base"]["file_bytes"] == model.stat().st_size
-    assert len(report["decode"]["base"]) == 16
+    assert len(report["questions"][0]["decode"]["base"]) == 16
 
 
 def test_bench_accuracy_prints_a_table_or_json(thirteen: Commands, model: Path, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_set_that_is_not_the_pinned_one_is_refused(tmp_path):
         *(
             ("asdiv", {"body": "A b.", "question": "C?", "answer": given}, "A b. C?", answer)
             for given, answer in (
-                *(("9 (apples)", "9"), ("1/2 (of the pizza)", "1/2"), ("3.5", "3.5"), ("5; 6", None)),
+                *(("9 (apples)", "9"), ("1/2 (of the pizza)", "0.5"), ("3.5", "3.5"), ("5; 6", None)),
                 *(("2 (weeks); 3 (days)", None), ("1:5", None), ("8:30 (a.m.)", None), ("yes", None)),
             )
         ),

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 import pytest
+from thirteen.bench.peers.llama_bench import LlamaBenchPeer
 from thirteen.bench.peers.peer import BUSY_TOKENS, PeerWorkload, RequestPeer
 from thirteen.bench.peers.peer_process import PROGRAMS, Program
 from thirteen.bench.peers.peers import (
@@ -18,6 +19,7 @@ from thirteen.bench.peers.peers import (
     run_peers,
 )
 from thirteen.errors import ModelFileError, RequestError
+from thirteen.files.gguf.header import read_header
 
 WORKLOAD = PeerWorkload(
     threads=1, prompt_tokens=8, decode_tokens=4, sequences=2, short_prompt=4, short_answer=3
@@ -92,41 +94,44 @@ def test_busy_is_measured_beside_a_busy_process_which_then_ends():
     assert len(own.children()) == before
 
 
-def test_peers_that_are_not_measured_give_the_reason(tiny, monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    report = run_peers(PeersRequest(model=tiny, work=WORKLOAD, rounds=1, rows=ROWS))
-    assert report.absent == tuple(
-        f"{name}: not measured: it is not on PATH" for name in ("llama-bench", "llama-server")
-    )
+NOT_ON_PATH = "it is not on PATH"
 
 
 @pytest.mark.parametrize(
-    ("name", "output", "status", "reason"),
+    ("status", "code", "reasons"),
     [
-        ("llama-bench", "", 3, "llama-bench: failed with exit status 3: went wrong"),
-        ("llama-bench", "[{}, {}]", 0, "llama-bench: its output is not that of llama-bench"),
-        ("llama-server", "", 3, "it ended with status 3"),
+        (None, "os.abort()", (NOT_ON_PATH, NOT_ON_PATH, "its process ended with status -6")),
+        (
+            3,
+            "raise RequestError('no')",
+            ("failed with exit status 3: went wrong", "it ended with status 3", "no"),
+        ),
     ],
 )
-def test_a_program_that_fails_is_a_line(tiny, program, name, output, status, reason):
+def test_a_peer_that_is_not_measured_is_a_line_with_the_reason(
+    tiny, tmp_path, program, monkeypatch, status, code, reasons
+):
     """An old build of llama-bench, without -d, on PATH ended the whole comparison."""
-    program(name, output, status)
-    report = run_peers(PeersRequest(model=tiny, work=WORKLOAD, rounds=1, names=(name,), rows=(name,)))
-    assert [row.name for row in report.rows] == ["thirteen"]
-    (line,) = report.absent
-    assert line.startswith(f"{name}: not measured: ") and line.endswith(reason)
-
-
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [("os.abort()", "its process ended with status -6"), ("raise RequestError('no')", "no")],
-)
-def test_a_program_of_a_script_is_loaded_by_it(tiny, tmp_path, code, reason):
+    if status is None:
+        monkeypatch.setenv("PATH", "")
+    else:
+        program("llama-bench", "", status)
+        program("llama-server", "", status)
     script = tmp_path / "peer.py"
     script.write_text(SCRIPT.format(code=code))
     programs = {**PROGRAMS, "mine": Program(lambda: None, {"mine": None}, (str(script), "first"))}
-    report = run_peers(PeersRequest(model=tiny, work=WORKLOAD, rounds=1, names=("mine",)), programs=programs)
-    assert report.absent == (f"mine: not measured: {reason}",)
+    names = ("llama-bench", "llama-server", "mine")
+    request = PeersRequest(model=tiny, work=WORKLOAD, rounds=1, names=names, rows=names)
+    report = run_peers(request, programs=programs)
+    assert [row.name for row in report.rows] == ["thirteen"]
+    for line, name, reason in zip(report.absent, names, reasons, strict=True):
+        assert line.startswith(f"{name}: not measured: ") and line.endswith(reason)
+
+
+def test_output_that_is_not_that_of_llama_bench_is_refused(tiny, program):
+    program("llama-bench", "[{}, {}]")
+    with pytest.raises(RequestError, match="llama-bench: its output is not that of llama-bench"):
+        LlamaBenchPeer(read_header(tiny), WORKLOAD)
 
 
 SCRIPT = """
@@ -171,17 +176,13 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(options["--port"])), Handler).
 """
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_llama_server_on_path_is_started_measured_and_ended(tiny, tmp_path, monkeypatch, fails):
+def test_llama_server_on_path_is_started_measured_and_ended(tiny, tmp_path, monkeypatch):
     path, pids = tmp_path / "llama-server", tmp_path / "pids"
-    start = "sys.exit(3)" if fails else f"import os; open({str(pids)!r}, 'a').write(f'{{os.getpid()}} ')"
+    start = f"import os; open({str(pids)!r}, 'a').write(f'{{os.getpid()}} ')"
     path.write_text(SERVER.format(python=sys.executable, start=start))
     path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     report = run_peers(PeersRequest(model=tiny, work=WORKLOAD, rounds=1, names=("llama-server",)))
-    if fails:
-        assert "llama-server: not measured: it ended with status 3" in report.absent
-        return
     rows = report.rows[1:]
     assert [row.name for row in rows] == list(PROGRAMS["llama-server"].rows)
     assert all(row.version == "7 (abc)" and row.peak_rss_bytes > 1e6 for row in rows)

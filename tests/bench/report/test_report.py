@@ -15,6 +15,8 @@ from thirteen.bench.accuracy.run_config import PromptSettings
 from thirteen.bench.fidelity.fidelity import run_fidelity
 from thirteen.bench.fidelity.model_roles import model_sources
 from thirteen.bench.harness.environment import this_build, this_machine
+from thirteen.bench.memory.memory import MemoryUse
+from thirteen.bench.memory.resident_memory import Footprint
 from thirteen.bench.memory.size import run_size
 from thirteen.bench.peers.peer import PeerWorkload
 from thirteen.bench.peers.peers import run_peers
@@ -76,11 +78,16 @@ def answer_times() -> AnswerTimes:
 
 @pytest.fixture(scope="module")
 def data(tiny, lora) -> Measurements:
-    """Real measurements of a tiny model, with made-up accuracies."""
+    """Real measurements of a tiny model, with made-up accuracies and memory."""
     request = LatencyRequest(
         base=tiny, adapted=tiny, threads=1, adapter=lora, questions=(QuestionShape(5, 4), QuestionShape(5, 9))
     )
-    latency = run_latency(request)
+    footprint = Footprint(9_000_000, 8_000_000, 5_000_000, 1_000_000, 1_000_000, 1_000_000, 1_000_000)
+    with pytest.MonkeyPatch.context() as patch:
+        memory = MemoryUse(0.1, 0.2, None, 9_500_000, footprint)
+        patch.setattr("thirteen.bench.memory.memory.measure_memory", lambda *_: memory)
+        patch.setattr("thirteen.bench.speed.latency.measure_read_bandwidth", lambda _: 2e10)
+        latency = run_latency(request)
     size = run_size(tiny)
     texts = tiny.with_name("texts.jsonl")
     texts.write_text("".join(json.dumps({"text": f"What is {n} times 13?"}) + "\n" for n in range(12)))
