@@ -48,8 +48,9 @@ def describe_model(model: Path, adapter: Path | None = None) -> ModelFile:
     Raises:
         ModelFileError: a file is not a GGUF, or is damaged.
     """
-    header = read_header(model)
-    described = adapter and AdapterFile(str(adapter), read_header(adapter).file_bytes, file_sha256(adapter))
+    header, described = read_header(model), None
+    if adapter:
+        described = AdapterFile(str(adapter), read_header(adapter).file_bytes, file_sha256(adapter))
     return ModelFile(
         path=str(model),
         file_bytes=header.file_bytes,

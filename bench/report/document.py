@@ -1,7 +1,7 @@
 """The content of a report, independent of its format: one template each for HTML and Markdown renders it."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from ...stats.interval import Interval
 from ..harness.format import Table
@@ -16,13 +16,13 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkTable:
-    """A table of texts, some of them links."""
+class TextTable:
+    """A table of texts, some of them links, which is aligned to the left."""
 
+    is_text: ClassVar = True
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str | Link, ...], ...]
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Chart:
         return 100 * (value - min(bounds)) / ((max(bounds) - min(bounds)) or 1)
 
 
-AnyTable: TypeAlias = Table | LinkTable
+AnyTable: TypeAlias = Table | TextTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,14 @@ from ..accuracy.accuracy import AccuracyReport
 from ..accuracy.datasets import HUB_SETS
 from ..memory.size import SizeReport
 from ..speed.latency import LatencyReport
-from .document import Link, LinkTable
+from .document import Link, TextTable
 
 NOT_MEASURED = "not measured here"
 
 
 def literature_table(
     latency: LatencyReport | None, size: SizeReport | None, accuracy: AccuracyReport | None
-) -> LinkTable:
+) -> TextTable:
     """Table with a row per claim.
 
     A measurement is compared with a claim only if both have the same base model (which the size report
@@ -33,7 +33,7 @@ def literature_table(
         for claim in claims()
     )
     header = ("published", "figure", "measured here", "source")
-    return LinkTable("Published figures next to those measured here", header, rows)
+    return TextTable("Published figures next to those measured here", header, rows)
 
 
 def _measured(

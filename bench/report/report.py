@@ -130,7 +130,7 @@ def collect_measurements(request: ReportRequest, stage: Stage = lambda name: no_
     request.check()
     if request.base is None and not request.files:
         raise RequestError("bench report: give two models or the JSON of an earlier measurement")
-    found = {name: read_report(path, _REPORTS[name]) for name, path in request.files.items()}
+    found: dict[str, Any] = {name: read_report(path, _REPORTS[name]) for name, path in request.files.items()}
     for name, measure in _measurements(request, stage).items():
         if name not in found:
             found[name] = measure()

@@ -1,8 +1,9 @@
 """Sections of a report: the tables of the measurements, with their conclusions above."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ...stats.paired_ratio import RATIO_LEVEL
 from ..accuracy.accuracy import AccuracyReport, accuracy_table
@@ -14,8 +15,11 @@ from ..memory.memory import memory_rows
 from ..memory.size import SizeReport, size_table
 from ..peers.peers import PeersReport, peers_table
 from ..speed.latency import LatencyReport, latency_table
-from .document import Chart, Document, Section
+from .document import Chart, Document, Section, TextTable
 from .literature import NOT_MEASURED, literature_table
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +54,28 @@ def compose_report(found: Measurements) -> Document:
 
     sections = (
         Section("Summary", (*describe_differences(found), *verdict)),
-        section(
-            "Speed",
-            "latency BASE ADAPTED",
-            latency and latency_table(latency),
-            latency and _ratio_chart(latency),
-        ),
-        section("Memory", "latency BASE ADAPTED", latency and _memory_table(latency)),
-        section("Accuracy", "accuracy ADAPTED --base BASE --data SET", accuracy and accuracy_table(accuracy)),
-        section("Size", "size ADAPTED", found.size and size_table(found.size)),
+        section("Speed", "latency BASE ADAPTED", _of(latency_table, latency), _of(_ratio_chart, latency)),
+        section("Memory", "latency BASE ADAPTED", _of(_memory_table, latency)),
+        section("Accuracy", "accuracy ADAPTED --base BASE --data SET", _of(accuracy_table, accuracy)),
+        section("Size", "size ADAPTED", _of(size_table, found.size)),
         section(
             "Fidelity",
             "fidelity REFERENCE ADAPTED",
-            fidelity and fidelity_table(fidelity),
-            fidelity and _effect_chart(fidelity),
+            _of(fidelity_table, fidelity),
+            _of(_effect_chart, fidelity),
         ),
-        section("Other programs", "peers ADAPTED", found.peers and peers_table(found.peers)),
-        Section("Published figures", table=literature_table(found.latency, found.size, found.accuracy)),
-        Section("Environment", table=Table("", ("", ""), tuple(_environment_rows(found)))),
+        section("Other programs", "peers ADAPTED", _of(peers_table, found.peers)),
+        Section("Published figures", table=literature_table(latency, found.size, accuracy)),
+        Section(
+            "Environment",
+            table=TextTable("Machine, build and files", ("", ""), tuple(_environment_rows(found))),
+        ),
     )
     return Document(_title(found), sections)
+
+
+def _of(make: Callable[[T], U], report: T | None) -> U | None:
+    return None if report is None else make(report)
 
 
 def _title(found: Measurements) -> str:
@@ -92,7 +98,7 @@ def _ratio_chart(latency: LatencyReport) -> Chart:
     return Chart(f"Adapted / base, {RATIO_LEVEL} intervals around 1", ratios, 1.0)
 
 
-def _effect_chart(report: FidelityReport) -> Chart | None:
+def _effect_chart(report: FidelityReport) -> Chart:
     variants = {"merged": report.merged, "at run time": report.run_time}
     effects = {
         f"{name}: {figure}": getattr(variant.effect, figure)
