@@ -83,8 +83,8 @@ def _fetch(entry: EmbeddedModel) -> Path:
         atomic_write(target) as file,
     ):
         shutil.copyfileobj(member, file)
-        file.seek(0)
-        _check_sha256(hashlib.file_digest(file, "sha256").hexdigest(), entry.sha256, entry.file)
+        file.flush()
+        _check_sha256(file_sha256(Path(file.name)), entry.sha256, entry.file)
     trust_file(target, entry.sha256)
     return target
 

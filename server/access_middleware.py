@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .api_keys import ApiKeys
 from .http_errors import OLLAMA_PATHS, HttpError, to_http_error
 from .metrics import Metrics
+from .request_limits import HEADER_BYTES_MAX
 
 # Of CORSMiddleware, beside the allowed origins.
 CORS_OPTIONS: dict[str, Any] = {
@@ -78,15 +79,18 @@ class AccessMiddleware:
 
 
 def check_access(scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[str] | None) -> str | None:
-    """Check the body's length, the host and the API key of a request; see AccessMiddleware for the arguments.
+    """Check the header, the host and the API key of a request; see AccessMiddleware for the arguments.
 
     Returns:
         The name of the API key, None where none is needed.
 
     Raises:
-        HttpError: 400 the body has two lengths, 403 the host is not allowed or the key does not read the
-            metrics, 401 the key is missing or wrong.
+        HttpError: 431 the header is too large, 400 it gives the body two lengths, 403 the host is not
+            allowed or the key does not read the metrics, 401 the key is missing or wrong.
     """
+    # h11 bounds only a header that arrives in several pieces.
+    if (nbytes := _header_bytes(scope)) > HEADER_BYTES_MAX:
+        raise HttpError(431, f"a header of {nbytes} bytes; at most {HEADER_BYTES_MAX} are accepted")
     headers = dict(scope["headers"])
     if b"transfer-encoding" in headers and b"content-length" in headers:
         # A proxy in front may go by the other one: what it takes for the body would be a request here.
@@ -110,6 +114,12 @@ def check_access(scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[s
     if key is None:
         raise HttpError(401, "the API key is missing or wrong: send Authorization: Bearer KEY")
     return key
+
+
+def _header_bytes(scope: Scope) -> int:
+    """Bytes of the request line and of all headers, with their separators."""
+    line = len(scope.get("raw_path") or scope["path"].encode()) + len(scope.get("query_string", b""))
+    return line + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
 
 
 def _route_path(scope: Scope) -> str:

@@ -7,6 +7,7 @@ from typing import Self
 from ..runtime.validation import check_integer
 
 CONNECTIONS_MAX = 512  # a connection is a file descriptor, and 1,024 is the usual limit of a process
+CONNECTIONS_PER_ADDRESS_MAX = 256  # of another machine; this machine's processes share one address
 FIRST_BYTE_S = 5  # time for the first byte of a request after connecting
 HEADER_BYTES_MAX = 1 << 14  # browsers and proxies send a few thousand bytes
 CLOSING_S = 5  # time to send finished responses during shutdown

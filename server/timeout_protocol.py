@@ -6,7 +6,7 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .request_limits import FIRST_BYTE_S
+from .request_limits import CONNECTIONS_PER_ADDRESS_MAX, FIRST_BYTE_S, client_address, is_loopback
 
 
 class TimeoutProtocol(H11Protocol):
@@ -17,8 +17,8 @@ class TimeoutProtocol(H11Protocol):
     In each such interval the client must read some of a response that it has not read. The first byte of a
     connection must arrive within FIRST_BYTE_S.
 
-    When there are CONNECTIONS_MAX, a new connection ends the one that has waited longest without a request to
-    answer.
+    When there are CONNECTIONS_MAX, or CONNECTIONS_PER_ADDRESS_MAX from another machine, a new connection ends
+    the one that has waited longest without a request to answer.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -27,10 +27,12 @@ class TimeoutProtocol(H11Protocol):
         self._write_timer: asyncio.TimerHandle | None = None
         self._between_requests = True  # the next byte starts a request
         self._idle_since = monotonic()  # uvloop's time has milliseconds only
+        self._address = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timeout of the first byte, and make room for the connection."""
         super().connection_made(transport)
+        self._address = client_address(self.client[0]) if self.client else ""
         self._start_request_timer(min(FIRST_BYTE_S, self.timeout_keep_alive))
         self._make_room()
 
@@ -70,17 +72,21 @@ class TimeoutProtocol(H11Protocol):
         return bool(self.cycle and not self.cycle.more_body and not self.cycle.response_complete)
 
     def _make_room(self) -> None:
-        assert self.limit_concurrency is not None
-        if len(self.connections) < self.limit_concurrency:
-            return
         others = [
             other for other in self.connections if isinstance(other, TimeoutProtocol) and other is not self
         ]
-        idle = [other for other in others if not other._responding]
-        if idle:  # else the request gets 503
+        same = [other for other in others if other._address == self._address]
+        too_many_of_one = len(same) >= CONNECTIONS_PER_ADDRESS_MAX and not is_loopback(self._address)
+        assert self.limit_concurrency is not None
+        if len(self.connections) < self.limit_concurrency and not too_many_of_one:
+            return
+        idle = [other for other in (same if too_many_of_one else others) if not other._responding]
+        if idle:
             oldest = min(idle, key=lambda other: other._idle_since)
             oldest.transport.abort()
             self.connections.discard(oldest)  # uvloop reports its end only after the first bytes of this one
+        elif too_many_of_one:
+            self.transport.abort()  # else the request gets 503
 
     def _start_request_timer(self, seconds: float) -> None:
         if self._request_timer:

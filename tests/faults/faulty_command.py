@@ -24,12 +24,12 @@ from thirteen.errors import ThirteenError  # noqa: E402
 from thirteen.runtime.batch import batch_file  # noqa: E402, F401
 from thirteen.runtime.engine.prefix_cache import PrefixCache  # noqa: E402
 from thirteen.runtime.llama import autotune  # noqa: E402
+from thirteen.runtime.llama.settings_measurement import measure_settings  # noqa: E402
 from thirteen.runtime.request import PrefixKey  # noqa: E402
 from thirteen.workflows.adapter_resolver import resolve_runtime_lora  # noqa: E402
 from thirteen.workflows.importance_cache import cached_importance  # noqa: E402
 
 # Settings that are measured beside other programs are not saved: a later run would then save them.
-measure_settings = autotune.measure_settings
 vars(autotune)["measure_settings"] = lambda *args: replace(measure_settings(*args), quiet=True)
 
 

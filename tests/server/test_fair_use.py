@@ -145,6 +145,15 @@ def test_a_running_answer_is_not_ended_for_a_new_connection(serving, few_connect
         assert list(chunks)[-1].choices[0].finish_reason
 
 
+def test_one_address_cannot_take_all_connections(serving, monkeypatch):
+    monkeypatch.setattr(timeout_protocol, "CONNECTIONS_PER_ADDRESS_MAX", 4)
+    monkeypatch.setattr(timeout_protocol, "is_loopback", lambda host: False)
+    server = serving()
+    with ExitStack() as stack:
+        idle = [stack.enter_context(idle_connection(server)) for _ in range(5)]
+        assert idle[0].recv(1) == b""
+
+
 @pytest.mark.parametrize(
     ("host", "address"),
     [

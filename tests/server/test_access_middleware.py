@@ -1,4 +1,4 @@
-"""API keys: which ones a file has, and what each may do."""
+"""Access to the server: API keys, what each may do, and the size of a header."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 from thirteen.server.access_middleware import check_access
 from thirteen.server.api_keys import ApiKeys
 from thirteen.server.http_errors import HttpError
+from thirteen.server.request_limits import HEADER_BYTES_MAX
 
 
 def refusal(path: str, keys: ApiKeys, key: str) -> int | None:
@@ -27,6 +28,14 @@ def test_only_a_key_of_its_own_reads_the_metrics(
     (tmp_path / "keys").write_text("one\nmetrics: two\n")
     keys = ApiKeys.from_file(tmp_path / "keys")
     assert [refusal(path, keys, key) for key in ("one", "two", "three")] == statuses
+
+
+def test_a_header_above_the_limit_is_refused() -> None:
+    """The HTTP parser bounds only a header that arrives in several pieces."""
+    scope = {"path": "/", "headers": [(b"x", b"a" * HEADER_BYTES_MAX)]}
+    with pytest.raises(HttpError, match=f"at most {HEADER_BYTES_MAX}") as refused:
+        check_access(scope, None, None)
+    assert refused.value.status == 431
 
 
 def test_only_line_feeds_end_a_line(tmp_path: Path) -> None:
