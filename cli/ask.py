@@ -10,7 +10,7 @@ import typer
 from ..errors import RequestError
 from . import options
 from .console import json_text, note, out, printable, show_text, votes_text, warn
-from .help_sections import ADVANCED, SectionedCommand
+from .help_sections import ADVANCED
 
 if TYPE_CHECKING:
     from ..runtime.answer import Answer
@@ -22,7 +22,6 @@ app = typer.Typer()
 
 
 @app.command(
-    cls=SectionedCommand,
     epilog=options.example(
         "ask 'A pen costs $1.20. What do 3 pens cost?'",
         "ask model.gguf - < question.txt",

@@ -8,13 +8,11 @@ import typer
 
 from . import options
 from .console import progress_bar, show_fields, warn
-from .help_sections import SectionedCommand
 
 app = typer.Typer()
 
 
 @app.command(
-    cls=SectionedCommand,
     epilog=options.example(
         "batch questions.jsonl my-model.gguf --out answers.jsonl",
         "batch questions.jsonl my-model.gguf --ray head:6379 --threads 4",

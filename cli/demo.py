@@ -12,8 +12,8 @@ app = typer.Typer()
 def demo(as_json: options.Json = False) -> None:
     """Convert, ask and compare the embedded model and its base.
 
-    The embedded model is converted with and without its adapter, and with half of its tokens. All answer a
-    question and some sums, and their speed is compared.
+    The embedded model is converted with and without its adapter. Both answer a question and some sums, and
+    their speed is compared.
     """
     from ..workflows.demo import demo_table, run_demo
 

@@ -1,7 +1,6 @@
 """Command `thirteen inspect`."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +13,7 @@ app = typer.Typer()
 
 @app.command(epilog=options.example("inspect model.gguf --context 4096"))
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="GGUF file.")],
+    model: options.ModelArgument,
     profile: Annotated[
         str | None,
         typer.Option(help="Profile for the memory estimate: laptop, server or phone. Default: all."),
@@ -27,13 +26,14 @@ def inspect(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show the types, size, provenance and memory of a GGUF file.
+    """Show the types, size, provenance and memory of a model.
 
     The memory is an estimate from the header; nothing is loaded.
     """
     from ..workflows.inspect_gguf import inspect_gguf, memory_profiles
 
-    found = inspect_gguf(file, memory_profiles(profile, context, kv))
+    path, _ = options.resolve_model(model, {})
+    found = inspect_gguf(path, memory_profiles(profile, context, kv))
     rows = {
         "file": found.path,
         "size": f"{found.file_bytes:,} bytes, {found.bits_per_weight:.2f} bits per weight",

@@ -8,6 +8,7 @@ bad input, with one line `error: …`, 1 for a server whose engine failed or a c
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from io import TextIOWrapper
 from typing import Annotated, Any
@@ -31,7 +32,7 @@ from .adapters import adapter, rollouts, train
 from .bench import commands as bench
 from .console import err, printable
 from .conversion import convert, importance, merge, plan, vocabulary
-from .help_sections import SectionedGroup
+from .help_sections import SectionedCommand, SectionedGroup
 from .options import default_ray_address
 
 ENGINE_FAILED = 1  # for supervisors: a restart may help, which bad input (2) does not allow
@@ -55,12 +56,23 @@ _PANELS = {
     "Measure": (bench,),
     "About": (demo, doctor, inspect, models),
 }
-_GROUPS = {adapter: "adapter", bench: "bench", models: "models"}
+_GROUPS = {adapter: "adapter", bench: "bench"}
+
+
+def _commands(group: typer.Typer) -> Iterator[Any]:
+    yield from group.registered_commands
+    for inner in group.registered_groups:
+        if inner.typer_instance:
+            yield from _commands(inner.typer_instance)
+
+
 for _panel, _modules in _PANELS.items():
     for _module in _modules:
         for _command in () if _module in _GROUPS else _module.app.registered_commands:
             _command.rich_help_panel = _panel
         app.add_typer(_module.app, name=_GROUPS.get(_module), rich_help_panel=_panel)
+for _command in _commands(app):
+    _command.cls = SectionedCommand
 
 
 def main() -> None:

@@ -14,12 +14,12 @@ from .help_sections import ADVANCED
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from ..convert.vocabulary.vocabulary_list import VocabularyList
     from ..runtime.grammar.grammar import Grammar
     from ..runtime.profile import GpuLayers as RuntimeGpuLayers
 
 _ADAPTER = "PEFT folder, hub id, catalogue name, or short code."
-_RUNTIME_ADAPTER = "GGUF LoRA, PEFT folder, hub id, catalogue name, or short code."
+_RUNTIME_ADAPTER = f"GGUF LoRA, {_ADAPTER}"
+_MODEL = "GGUF, folder of safetensors, catalogue name, hub id, or embedded."
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Threads = Annotated[
@@ -36,11 +36,20 @@ GpuLayers = Annotated[
         rich_help_panel=ADVANCED,
     ),
 ]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the base on the hub.")]
+Revision = Annotated[
+    str | None,
+    typer.Option(help="Branch, tag or commit of the base on the hub.", rich_help_panel=ADVANCED),
+]
 
 # What goes in, and out.
-BaseArgument = Annotated[
-    str, typer.Argument(metavar="BASE", help="Catalogue name, hub id, folder of safetensors, or GGUF.")
+BaseArgument = Annotated[str, typer.Argument(metavar="BASE", help=_MODEL)]
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help=_MODEL)]
+ModelOrAdaptedArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="MODEL", help=f"{_MODEL} Default: the embedded model with its adapter merged."),
+]
+AnsweringModelArgument = Annotated[
+    str | None, typer.Argument(metavar="MODEL", help=f"{_MODEL} Default: embedded, without an adapter.")
 ]
 AdapterArgument = Annotated[str, typer.Argument(metavar="ADAPTER", help=_ADAPTER)]
 Adapter = Annotated[str | None, typer.Option(help=_ADAPTER)]
@@ -59,26 +68,11 @@ NamedAdapters = Annotated[
     typer.Option(
         "--adapter",
         metavar="NAME=ADAPTER",
-        help="Offer an adapter (GGUF LoRA, PEFT folder, hub id, catalogue name, or short code) as NAME; "
-        "repeatable. With the default model, adapters replace the merged one.",
+        help=f"Offer an adapter as NAME; repeatable. {_RUNTIME_ADAPTER} With the default model, adapters "
+        "replace the merged one.",
     ),
 ]
 Lora = Annotated[Path | None, typer.Option(help="GGUF LoRA to apply to the adapted model at run time.")]
-ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file.")]
-ModelOrAdaptedArgument = Annotated[
-    Path | None,
-    typer.Argument(
-        metavar="MODEL",
-        help="GGUF file, catalogue name or hub id. Default: the embedded model with its adapter merged.",
-    ),
-]
-AnsweringModelArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="MODEL",
-        help="GGUF that answers, catalogue name or hub id. Default: the embedded model without an adapter.",
-    ),
-]
 Output = Annotated[Path, typer.Option("--output", "-o", help="GGUF to write.")]
 AdapterOutput = Annotated[
     Path, typer.Option("--output", "-o", help="Adapter folder to write. An interrupted run resumes there.")
@@ -88,69 +82,6 @@ Basis = Annotated[
     typer.Option(help="Frozen part of a TinyLoRA (see adapter basis). Default: that of the base."),
 ]
 
-# A file of a given size.
-Size = Annotated[
-    str | None,
-    typer.Option(help="Maximum file size: 600MB, 572MiB or 3.9bpw. Plans the type of each tensor."),
-]
-Importance = Annotated[
-    Path | None, typer.Option(help="Importance file. Default: measured once, then cached.")
-]
-Calibration = Annotated[
-    Path | None,
-    typer.Option(help="Texts to measure importance on: JSON lines with text, or question and answer."),
-]
-Effort = Annotated[
-    str,
-    typer.Option(
-        help="Calibration text that the importance is measured on: quick (3,072 tokens), normal (6,144) or "
-        "thorough (18,432)."
-    ),
-]
-ConversionEffort = Annotated[
-    str | None,
-    typer.Option(
-        help="Calibration text that the importance is measured on: quick (3,072 tokens), normal (6,144) or "
-        "thorough (18,432), which also searches the scales of all blocks: a better file, slower."
-    ),
-]
-Target = Annotated[
-    str | None,
-    typer.Option(
-        help="Processors to plan for: x86, x86-avx512, arm, any (of these) or wasm (a browser). Default: "
-        "this one, whose costs are measured on first use, in one to two minutes."
-    ),
-]
-Prefer = Annotated[str | None, typer.Option(help="quality or speed. Default: between the two.")]
-Costs = Annotated[Path | None, typer.Option(help="Costs of types, measured by bench types.")]
-AnswerWorkload = Annotated[
-    str | None,
-    typer.Option(
-        "--workload",
-        help="Plan for answers after prompts. Default: prompt=200,answer=100, if costs know prefill.",
-    ),
-]
-
-Vocabulary = Annotated[
-    str | None,
-    typer.Option(
-        metavar="N|FILE|auto",
-        help="Keep only so many tokens, chosen and cached, or those of a list; see `thirteen vocabulary`. "
-        "auto: as many as lose the least at --size.",
-    ),
-]
-FixedVocabulary = Annotated[
-    str | None,
-    typer.Option(
-        "--vocabulary",
-        metavar="N|FILE",
-        help="Keep only so many tokens, chosen and cached, or those of a list; see `thirteen vocabulary`.",
-    ),
-]
-VocabularyTexts = Annotated[
-    Path | None,
-    typer.Option(help="Texts of your own to choose the tokens on, besides the built-in ones: JSON lines."),
-]
 # Generation.
 System = Annotated[str | None, typer.Option(help="System prompt.")]
 Context = Annotated[int, typer.Option(min=1, help="Maximum tokens of prompt and answer.")]
@@ -231,45 +162,36 @@ def resolve_adapter(adapter: str, base: str | None = None) -> Path:
         return resolve_adapter_folder(adapter, base, progress=progress)
 
 
-def _converted_base(name: str, threads: int | None) -> Path | None:
-    """The GGUF of a base that is given by its catalogue name or hub id, converted on first use; or None."""
-    if name.endswith(".gguf"):
-        return None
-    from ..workflows.model_cache import is_model_name, named_model
-
-    if not is_model_name(name):
-        return None
-    with stage_bars() as stage:
-        return named_model(name, threads=threads, announce=note, stage=stage)
-
-
 def resolve_model(
-    model: Path | None, adapters: Mapping[str, str], *, threads: int | None = None
+    model: str | Path | None, adapters: Mapping[str, str], *, threads: int | None = None
 ) -> tuple[Path, dict[str, Path]]:
     """Resolve MODEL, by default the embedded one, and its run-time adapters by name.
 
-    A base that is given by its name is converted on first use, with so many threads. The embedded model has
-    its own adapter merged, unless other adapters are given.
+    A base that is no GGUF is converted on first use, with so many threads. The embedded model has its own
+    adapter merged, unless other adapters are given.
     """
+    from ..workflows import model_cache
     from ..workflows.adapter_resolver import resolve_runtime_lora
-    from ..workflows.default_model import default_model
 
-    model = model and (_converted_base(str(model), threads) or model)
+    source = None if model is None else str(model)
+    with stage_bars() as stage:
+        path = model_cache.resolve_model(
+            source, adapted=not adapters, threads=threads, announce=note, stage=stage
+        )
     with progress_bar("preparing") as progress:
-        path = model or default_model(adapted=not adapters, progress=progress)
-        loras = {
-            name: resolve_runtime_lora(source, path, progress=progress) for name, source in adapters.items()
+        return path, {
+            name: resolve_runtime_lora(one, path, progress=progress) for name, one in adapters.items()
         }
-    return path, loras
 
 
 def answering_model(model: str | None, threads: int | None) -> Path:
     """Resolve MODEL, by default the embedded one without an adapter, as resolve_model() does."""
-    from ..models.fetch import fetch
+    return resolve_model(model or "embedded", {}, threads=threads)[0]
 
-    if model is None:
-        return default_base()
-    return _converted_base(model, threads) or fetch(model, kind="base")
+
+def default_base() -> Path:
+    """The embedded model without an adapter; it is converted on first use."""
+    return answering_model(None, None)
 
 
 def named_adapters(words: Iterable[str]) -> dict[str, str]:
@@ -288,30 +210,6 @@ def probe_files(model: Path, *adapters: Path | None) -> None:
     from ..runtime.load_probe import probe_model_files
 
     probe_model_files(model, filter(None, adapters))
-
-
-def resolve_vocabulary(
-    vocabulary: str | None, base: Path, texts: Path | None, threads: int | None
-) -> "VocabularyList | None":
-    """Resolve --vocabulary and --vocabulary-texts to the tokens of a base that stay; None for all."""
-    from ..workflows.vocabulary_choice import resolve_vocabulary
-
-    if vocabulary is None:
-        if texts:
-            raise typer.BadParameter("--vocabulary-texts requires --vocabulary with a number of tokens")
-        return None
-    if vocabulary == "auto":
-        raise typer.BadParameter("--vocabulary auto: it is for convert --size and plan")
-    with stage_bars() as stage:
-        return resolve_vocabulary(vocabulary, base, texts=texts, threads=threads, stage=stage)
-
-
-def default_base() -> Path:
-    """The embedded model without an adapter; it is converted on first use."""
-    from ..workflows.default_model import default_model
-
-    with progress_bar("preparing") as progress:
-        return default_model(adapted=False, progress=progress)
 
 
 def default_ray_address(words: Sequence[str]) -> list[str]:
@@ -361,17 +259,3 @@ def answer_grammar(
         return None
     text = decode_utf8(read_bounded(path, SCHEMA_MAX), str(path))
     return from_schema(text) if schema else from_lark(text)
-
-
-def memory_size(option: str, text: str) -> int:
-    """Parse a size in bytes, such as 1GB or 900MiB."""
-    from ..convert.quantize.file_size import parse_file_size
-    from ..errors import OutputError
-
-    try:
-        size = parse_file_size(text)
-    except OutputError:
-        size = None
-    if size is None or size.unit is None:
-        raise typer.BadParameter(f"{option} {text!r}: must be a size such as 1GB, 600MB or 572MiB")
-    return size.file_bytes(0)

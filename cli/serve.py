@@ -8,13 +8,12 @@ import typer
 
 from . import options
 from .console import note, warn
-from .help_sections import ADVANCED, SectionedCommand
+from .help_sections import ADVANCED
 
 app = typer.Typer()
 
 
 @app.command(
-    cls=SectionedCommand,
     epilog=options.example(
         "serve my-model.gguf --adapter math=math-lora.gguf --port 8080",
         "serve my-model.gguf --ray head:6379 --replicas 4",
@@ -91,15 +90,12 @@ def serve(
     With --ray, replicas on a Ray cluster serve the model, each with --threads threads. They replace an
     earlier deployment replica by replica, without failed requests.
     """
-    from ..cluster.deploy import ClusterSize, Deployment, deploy
-    from ..cluster.replica import ReplicaConfig
     from ..runtime.engine.config import EngineOptions
-    from ..runtime.engine.engine import Engine
     from ..runtime.load_probe import probe_model_files
     from ..server.api_keys import ApiKeys
-    from ..server.engine_service import EngineService
     from ..server.request_limits import RequestLimits
-    from ..server.serve import KEPT_PLACES, ListenConfig, run_server, served_models
+    from ..server.serve import ListenConfig
+    from ..workflows.serving import ClusterOptions, ServingRequest, run_serving
 
     if ray is None and (replicas or max_replicas or ray_insecure):
         raise typer.BadParameter("--replicas, --max-replicas and --ray-insecure require --ray")
@@ -108,29 +104,15 @@ def serve(
     if api_key_file:
         warn(ApiKeys.warnings(api_key_file))
     listen = ListenConfig(host, port, keys, insecure, tuple(origin or ()))
-    named = options.named_adapters(adapter or ())
-    path, adapters = options.resolve_model(model, named, threads=threads)
+    path, adapters = options.resolve_model(model, options.named_adapters(adapter or ()), threads=threads)
     if untrusted:
         probe_model_files(path, adapters.values(), untrusted=True)
-    models = served_models(name or path.stem, adapters)
     tokens = {} if max_tokens is None else {"max_tokens": max_tokens}
     limits = RequestLimits(body_bytes, votes=votes, idle_s=idle_seconds, drain_s=drain_seconds, **tokens)
-    settings = EngineOptions(
+    engine = EngineOptions(
         profile=profile, context=context, slots=slots, threads=threads, queue=queue, gpu_layers=layers
     )
-    keeping = EngineOptions(adapters=adapters, queue=queue + KEPT_PLACES)
-    config = ReplicaConfig(models, settings, limits, keys, listen.allowed_hosts, listen.origins)
-
-    def on_listening(url: str) -> None:
-        note(f"serving {', '.join(models)} at {url}")
-
-    if ray is None:
-        with Engine(path, **settings | keeping) as engine:
-            service = EngineService(engine, models, kept_places=KEPT_PLACES)
-            exit_signal = run_server(service, listen, limits, on_listening)
-    else:
-        size = ClusterSize.from_config(config, replicas or 1, max_replicas)
-        deployment = Deployment(path, adapters, config, size, listen)
-        exit_signal = deploy(ray, deployment, on_listening, insecure=ray_insecure)
-    if exit_signal == signal.SIGINT:
+    cluster = ClusterOptions(ray, ray_insecure, replicas or 1, max_replicas) if ray else None
+    request = ServingRequest(path, adapters, name, listen, limits, engine, cluster)
+    if run_serving(request, note) == signal.SIGINT:
         raise KeyboardInterrupt

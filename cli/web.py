@@ -19,7 +19,7 @@ app = typer.Typer()
 )
 def web(
     ctx: typer.Context,
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file of at most 2 GB.")],
+    model: options.ModelArgument,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder to write, for any static host.")
     ] = None,
@@ -36,7 +36,7 @@ def web(
 ) -> None:
     """Write a web page that runs a model.
 
-    After the first visit, the page works offline.
+    The model's file has at most 2 GB. After the first visit, the page works offline.
     """
     from ..files.temporary_folder import temporary_folder
     from ..web.site import write_site
@@ -49,11 +49,12 @@ def web(
         options.refuse_given(ctx, ("port",), "requires --serve")
     if folder is None:
         options.refuse_given(ctx, ("as_json",), "requires --out")
+    path, _ = options.resolve_model(model, {})
     with nullcontext(folder) if folder else temporary_folder("web") as target:
         with progress_bar("writing") as progress:
             engine = wllama_files(wllama)
-            site = write_site(model, target, engine, name=name, context=context, progress=progress)
+            site = write_site(path, target, engine, name=name, context=context, progress=progress)
         if folder:
             show_fields(as_json, asdict(site))
         if serve:
-            serve_folder(target, port, lambda address: note(f"serving {model.name} at {address}"))
+            serve_folder(target, port, lambda address: note(f"serving {path.name} at {address}"))

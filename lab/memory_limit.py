@@ -24,7 +24,7 @@ from thirteen.bench.harness.isolated import print_outcome, run_in_subprocess
 from thirteen.bench.harness.iteration import random_prompt
 from thirteen.bench.harness.peak_memory import status_bytes
 from thirteen.cli.console import progress_bar, show_report
-from thirteen.cli.options import memory_size
+from thirteen.convert.quantize.file_size import parse_file_size
 from thirteen.errors import InsufficientMemoryError, ModelFileError, RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.files.progress import Progress, no_progress
@@ -248,7 +248,7 @@ def main() -> None:
     if given.worker:
         work = partial(_run, given.model, settings, limit=int(given.cap), fill=given.fill)
         sys.exit(print_outcome(lambda: asdict(work())))
-    cap_bytes = memory_size("--cap", given.cap)
+    cap_bytes = parse_file_size(given.cap).file_bytes(0)
     with progress_bar("memory") as progress:
         report = run_memory_limit(given.model, cap_bytes, settings, progress)
     show_report(given.json, report, lambda report: memory_limit_table(report, given.model))

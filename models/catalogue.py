@@ -15,17 +15,6 @@ _ADAPTERS = _HERE / "adapters"
 
 
 @dataclass(frozen=True)
-class PublishedImportance:
-    """An importance file of a base in a data set on the hub."""
-
-    hub_id: str
-    revision: str  # a commit
-    file: str
-    sha256: str
-    base_sha256: str  # of the weights that it was measured on, see Checkpoint.sha256()
-
-
-@dataclass(frozen=True)
 class CatalogueBase:
     """A base checkpoint on the hub."""
 
@@ -40,7 +29,6 @@ class CatalogueBase:
     sha256: str | None = None  # of model.safetensors at that commit, where it is known
     size: str = "4.5bpw"  # of the file that the name stands for, where one can run
     public_copy: str | None = None  # ungated repository with the same weights; only the user may choose it
-    importance: PublishedImportance | None = None
 
 
 @dataclass(frozen=True)
@@ -93,14 +81,9 @@ def catalogue() -> Catalogue:
     table = tomllib.loads((_HERE / "catalogue.toml").read_text(encoding="utf-8"))
     return Catalogue(
         embedded=EmbeddedModel(**table["embedded"]),
-        bases={name: _base(name, entry) for name, entry in table["bases"].items()},
+        bases={name: CatalogueBase(name, **entry) for name, entry in table["bases"].items()},
         adapters={name: CatalogueAdapter(name, **entry) for name, entry in table["adapters"].items()},
     )
-
-
-def _base(name: str, entry: Mapping[str, Any]) -> CatalogueBase:
-    importance = {key: PublishedImportance(**entry[key]) for key in ("importance",) if key in entry}
-    return CatalogueBase(name, **{**entry, **importance})
 
 
 def adapter_folder(name: str) -> Path:

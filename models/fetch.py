@@ -27,7 +27,7 @@ def fetch(source: str, *, revision: str | None = None, kind: RepositoryKind) -> 
         DownloadError: the path or name does not exist; or the hub cannot be reached, refuses access, or sends
             damaged files.
     """
-    path = _local_path(source)
+    path = local_path(source)
     if path is None:
         name, _, at = source.partition("@")
         if at and revision and at != revision:
@@ -44,8 +44,12 @@ def fetch(source: str, *, revision: str | None = None, kind: RepositoryKind) -> 
     return path
 
 
-def _local_path(source: str) -> Path | None:
-    """The path that `source` denotes, or None if it is a name or a hub id."""
+def local_path(source: str) -> Path | None:
+    """The path that `source` denotes, or None if it is a name or a hub id.
+
+    Raises:
+        DownloadError: it looks like a path, but there is no such file or folder.
+    """
     # Unlike Path's methods, these accept an unknown ~user, and a name that is too long for the file system.
     path = Path(os.path.expanduser(source))  # noqa: PTH111
     if source and os.path.exists(path):  # noqa: PTH110

@@ -51,7 +51,8 @@ def resolve_adapter_folder(source: str, base: str | None = None, *, progress: Pr
 
     Args:
         source: a folder, a hub id, a catalogue name or a short code.
-        base: the base that a code must be for, as in fetch(); None accepts any.
+        base: the base that a code must be for, as in fetch(), of which the basis of a code is computed whose
+            base is not in the catalogue; None accepts any of the catalogue.
         progress: called while the basis of a code is computed.
 
     Raises:
@@ -65,7 +66,7 @@ def resolve_adapter_folder(source: str, base: str | None = None, *, progress: Pr
     key = f"{version('thirteen')} {source.strip().lower()}"
     folder = cache_dir() / f"code-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if not (folder / "adapter_model.safetensors").is_file():
-        basis = basis_for_code(code, progress=progress)
+        basis = basis_for_code(code, base, progress=progress)
         write_tinylora_folder(basis, code.numbers, folder, hub_id_of(code.name))
     return folder
 
@@ -97,13 +98,13 @@ def _export_key(folder: Path, model: Path, source: str) -> str:
 
 
 def encode_adapter(
-    source: str, basis_file: Path | None = None, *, exact: bool, progress: Progress = no_progress
+    source: str, base: str | None = None, *, exact: bool, progress: Progress = no_progress
 ) -> tuple[str, float]:
     """Encode an adapter as a short code.
 
     Args:
         source: see resolve_adapter_folder().
-        basis_file: the basis that it was trained with; by default that of the base which its config names.
+        base: the base that it was trained on; by default that of the catalogue which its config names.
         exact: keep its numbers in float32 instead of bfloat16.
         progress: see resolve_adapter_folder().
 
@@ -111,10 +112,10 @@ def encode_adapter(
         The code, and the largest relative rounding error of a number.
 
     Raises:
-        AdapterError: the adapter was not trained with this basis, or its base is not in the catalogue.
+        AdapterError: the adapter was not trained with a basis of this base, or its base is unknown.
     """
-    folder = resolve_adapter_folder(source, progress=progress)
-    basis = read_basis(basis_file) if basis_file else _basis_of_adapter(folder, progress)
+    folder = resolve_adapter_folder(source, base, progress=progress)
+    basis = _basis_of_adapter(folder, base, progress)
     numbers = read_tinylora_numbers(folder, basis)
     rounded = numbers if exact else round_to_bfloat16(numbers)
     error = float(np.max(np.abs(rounded - numbers) / np.where(numbers, np.abs(numbers), 1)))
@@ -134,7 +135,7 @@ def resolve_basis(
     Args:
         base: see fetch().
         file: a basis file.
-        settings: `rank`, `numbers` and `seed`, unless they are the defaults of BasisOrigin.
+        settings: fields of BasisOrigin that are not its defaults.
         progress: called while the basis is computed.
 
     Raises:
@@ -146,24 +147,25 @@ def resolve_basis(
         if name is not None and basis.origin.name != name:
             raise AdapterError(f"{file}: the basis is of {basis.origin.name}, but the base is {name}")
         return basis
-    path = base_file(name) if name else fetch(base, kind="base")
-    checkpoint = open_checkpoint(path)
-    name = name or code_name(path.name)
-    check_base_name(name)
+    name, checkpoint = _open_base(base)
     return _cached_basis(BasisOrigin(name, checkpoint.sha256(), **(settings or {})), checkpoint, progress)
 
 
-def code_name(file: str) -> str:
-    """The name in codes of a base that is not in the catalogue, after its file or folder."""
-    return file.lower().removesuffix(".gguf")[:NAME_MAX]
+def _open_base(base: str) -> tuple[str, Checkpoint]:
+    """Name in codes and weights of a base; one of the catalogue has the catalogue's weights."""
+    name = catalogue_name(base)
+    path = base_file(name) if name and "@" not in base else fetch(base, kind="base")
+    name = name or path.name.lower().removesuffix(".gguf")[:NAME_MAX]
+    check_base_name(name)
+    return name, open_checkpoint(path)
 
 
-def _basis_of_adapter(folder: Path, progress: Progress) -> Basis:
+def _basis_of_adapter(folder: Path, base: str | None, progress: Progress) -> Basis:
     config = read_adapter_config(folder)
-    name = recorded_name(str(config.get("base_model_name_or_path")))
-    if name is None:
-        raise AdapterError(f"{folder}: its base is not in the catalogue; use --basis")
-    checkpoint = open_checkpoint(base_file(name))
+    base = base or recorded_name(str(config.get("base_model_name_or_path")))
+    if base is None:
+        raise AdapterError(f"{folder}: its base is not in the catalogue; use --base")
+    name, checkpoint = _open_base(base)
     settings: dict[str, Any] = {field: config.get(key) for field, key in _PEFT_KEYS.items()}
     origin = with_saved_groups(BasisOrigin(name, checkpoint.sha256(), **settings), folder)
     return _cached_basis(origin, checkpoint, progress)
@@ -186,25 +188,26 @@ def hub_id_of(name: str) -> str:
     return known.hub_id if known else name
 
 
-def basis_for_code(code: ShortCode, file: Path | None = None, *, progress: Progress = no_progress) -> Basis:
-    """Find the basis of a code's numbers.
+def basis_for_code(code: ShortCode, base: str | None = None, *, progress: Progress = no_progress) -> Basis:
+    """Find the basis of a code's numbers in the cache, or compute it.
 
     Args:
         code: the code.
-        file: a basis file; by default the basis is read from the cache, or computed from the code's base.
+        base: the base, if the catalogue has none of the code's name.
         progress: called with the modules done and in all.
 
     Raises:
         ThirteenError: the base does not exist, or its basis is not the code's.
     """
     cached = cache_dir() / f"basis-{code.fingerprint}.safetensors"
-    if file or cached.is_file():
-        basis = read_basis(file or cached)
-        if not file and basis.origin.name not in catalogue().bases:  # a user's name of the same base
+    known = code.name in catalogue().bases
+    if cached.is_file():
+        basis = read_basis(cached)
+        if basis.origin.name not in catalogue().bases:  # a user's name of the same base
             basis = _renamed(basis, code.name)
-        _check_basis(code, basis.origin, str(file or cached))
+        _check_basis(code, basis.origin, str(cached))
         return basis
-    path = base_file(code.name)
+    path = base_file(code.name) if known or base is None else fetch(base, kind="base")
     checkpoint = open_checkpoint(path)
     origins = list(grouped_origins(BasisOrigin(code.name, checkpoint.sha256(), numbers=len(code.numbers))))
     named = (one for one in origins if basis_fingerprint(one.id) == code.fingerprint)
@@ -272,5 +275,5 @@ def _check_basis(code: ShortCode, origin: BasisOrigin, where: str) -> None:
     if basis_fingerprint(origin.id) != code.fingerprint or origin.numbers != len(code.numbers):
         raise AdapterError(
             f"the code was made with the basis {code.fingerprint} of {code.name}, but that of {where} is "
-            f"{basis_fingerprint(origin.id)}: decode it with the --basis that it was made with"
+            f"{basis_fingerprint(origin.id)}: give the very base that it was made for"
         )

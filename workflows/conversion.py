@@ -1,17 +1,20 @@
 """A conversion from a request to a measured file."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..bench.fidelity.fidelity import FidelityReport
+from ..convert.merge import MergeReport, merge_checkpoint
 from ..convert.pipeline import ConversionPlan, ConversionReport, plan_conversion
 from ..convert.quantize.size_planner import SizeTarget
 from ..errors import RequestError, ThirteenError
 from ..files.progress import Stage, no_progress
-from .conversion_inputs import ConversionRequest, resolve_inputs
+from .conversion_inputs import ConversionRequest, fetch_base_and_adapter, resolve_inputs
 from .fidelity_check import check_fidelity
+from .vocabulary_choice import resolve_vocabulary
 from .vocabulary_size import SizeLoss
 
-__all__ = ["ConversionRequest", "ConversionResult", "PlanResult", "run_conversion", "run_plan"]
+__all__ = ["ConversionRequest", "ConversionResult", "PlanResult", "run_conversion", "run_merge", "run_plan"]
 
 
 @dataclass(frozen=True)
@@ -91,3 +94,33 @@ def run_plan(request: ConversionRequest, stage: Stage = lambda name: no_progress
         progress=stage("plan"),
     )
     return PlanResult(plan, inputs.losses)
+
+
+def run_merge(
+    request: ConversionRequest, output: Path, stage: Stage = lambda name: no_progress
+) -> MergeReport:
+    """Merge an adapter into a base, or trim its vocabulary, and write a folder of safetensors.
+
+    Args:
+        request: what to merge: `base`, and `adapter`, `vocabulary` or both.
+        output: a folder that does not exist or is empty.
+        stage: makes the progress callback of each stage.
+
+    Raises:
+        ThirteenError: an input is invalid, or the output cannot be written.
+    """
+    request.check()
+    if request.adapter is None and request.vocabulary is None:
+        raise RequestError("merge: needs --adapter, --vocabulary, or both")
+    base, adapter = fetch_base_and_adapter(request.base, request.adapter, request.revision, stage)
+    kept = None
+    if request.vocabulary:
+        kept = resolve_vocabulary(request.vocabulary, base, texts=request.vocabulary_texts, stage=stage)
+    return merge_checkpoint(
+        base,
+        adapter,
+        output,
+        vocabulary=kept,
+        ids=request.ids,
+        progress=stage("merge"),
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..convert.pipeline import DEFAULT_TYPE, ConversionReport, convert
 from ..convert.provenance import SourceIds, source_ids
-from ..convert.quantize.costs import costs_for, ordinary_costs, parse_workload, read_costs
+from ..convert.quantize.costs import costs_for, ordinary_costs, read_costs
 from ..convert.quantize.file_size import parse_file_size
 from ..convert.quantize.size_planner import PREFERENCES, SizeTarget
 from ..convert.vocabulary.vocabulary_list import VocabularyList
@@ -39,7 +39,6 @@ class ConversionRequest:
         target: processors to plan for; by default this one, whose costs are measured on first use.
         prefer: `quality` or `speed`; by default between the two.
         costs: file of costs that `bench types` measured.
-        workload: what to plan for, as `prompt=200,answer=100`.
         fidelity: whether to compare the file with F16; by default with an adapter only.
         revision: branch, tag or commit of the base on the hub.
         threads: number of threads that compute.
@@ -58,7 +57,6 @@ class ConversionRequest:
     target: str | None = None
     prefer: str | None = None
     costs: Path | None = None
-    workload: str | None = None
     fidelity: bool | None = None
     revision: str | None = None
     threads: int | None = None
@@ -69,7 +67,7 @@ class ConversionRequest:
             if getattr(self, one) and getattr(self, other):
                 raise RequestError(f"{self._text(one)} and {self._text(other)} exclude each other")
         if self.size is None:
-            self._refuse("requires --size", "target", "prefer", "costs", "workload")
+            self._refuse("requires --size", "target", "prefer", "costs")
             if self.vocabulary == "auto":
                 raise RequestError("--vocabulary auto requires --size")
         else:
@@ -80,8 +78,6 @@ class ConversionRequest:
             self._refuse("--importance is given, so none is measured", "calibration")
         if self.prefer not in PREFERENCES:
             raise RequestError(f"{self._text('prefer')}: must be quality or speed")
-        if self.workload:
-            parse_workload(self.workload)
         check_effort(self.effort or DEFAULT_EFFORT)
 
     def _text(self, field: str) -> str:
@@ -219,9 +215,7 @@ def _size_target(request: ConversionRequest, stage: Stage) -> SizeTarget | None:
         from ..bench.speed.machine_costs import machine_costs  # noqa: PLC0415 - other costs need none of it
 
         table = machine_costs(when_needed(stage, "types"))
-    load = request.workload
-    table = table.for_answers(parse_workload(load)) if load else ordinary_costs(table)
-    return SizeTarget(parse_file_size(request.size), request.prefer, table)
+    return SizeTarget(parse_file_size(request.size), request.prefer, ordinary_costs(table))
 
 
 def _exists(path: str) -> bool:

@@ -5,7 +5,6 @@ from pathlib import Path
 from ..convert.adapter.adapter import adapter_sha256
 from ..convert.pipeline import convert
 from ..convert.provenance import SourceIds
-from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..files.cache_folder import cache_dir
 from ..files.progress import Progress, no_progress
 from ..models.catalogue import adapter_folder, catalogue
@@ -17,14 +16,11 @@ ADAPTER = "smollm2-135m-sums-13"
 TYPE = "Q8_0"
 
 
-def default_model(
-    *, adapted: bool = True, tokens: int | None = None, progress: Progress = no_progress
-) -> Path:
+def default_model(*, adapted: bool = True, progress: Progress = no_progress) -> Path:
     """Return the default model as a GGUF; convert it on first use.
 
     Args:
         adapted: with the shipped adapter.
-        tokens: number of tokens that the file keeps; by default all.
         progress: called during a conversion.
 
     Raises:
@@ -33,22 +29,14 @@ def default_model(
     adapter = adapter_folder(ADAPTER) if adapted else None
     # The hashes in the name keep a new base or adapter from being served from an older file.
     name = f"{ADAPTER}-{adapter_sha256(adapter)[:8]}" if adapter else NAME
-    kept = "" if tokens is None else f"-{tokens}"
-    output = cache_dir() / f"{name}-{catalogue().embedded.sha256[:8]}{kept}-{TYPE}.gguf"
+    output = cache_dir() / f"{name}-{catalogue().embedded.sha256[:8]}-{TYPE}.gguf"
     if not output.exists():
         convert(
             embedded(),
             output,
             quantization=TYPE,
             adapter=adapter,
-            vocabulary=None if tokens is None else _choose(tokens, progress),
             ids=SourceIds(NAME, ADAPTER),
             progress=progress,
         )
     return output
-
-
-def _choose(tokens: int, progress: Progress) -> VocabularyList:
-    from .vocabulary_choice import choose_vocabulary  # noqa: PLC0415 - 50 ms that few calls need
-
-    return choose_vocabulary(embedded(), tokens, stage=lambda name: progress)

@@ -1,4 +1,4 @@
-"""Demo of the whole path: the embedded base, its adapter and fewer tokens as GGUFs; answers and latency."""
+"""Demo of the whole path: the embedded base with and without its adapter as GGUFs; answers and latency."""
 
 import os
 from collections.abc import Sequence
@@ -13,8 +13,6 @@ from ..bench.accuracy.timed_answers import TIMED, time_answers
 from ..bench.speed import latency
 from ..bench.speed.questions import QuestionShape
 from ..convert.adapter.adapter import load_adapter
-from ..convert.vocabulary.vocabulary_metadata import read_vocabulary
-from ..files.gguf.header import read_header
 from ..files.progress import Progress, no_progress
 from ..learn.sample_rollouts import is_correct
 from ..models.catalogue import adapter_folder
@@ -28,7 +26,6 @@ from .default_model import ADAPTER, NAME, TYPE, default_model
 
 QUESTION = "If I have 3 apples and buy 4 more, how many apples do I have?"
 MAX_TOKENS = 32  # the limit that the adapter was trained for
-TRIMMED_TOKENS = 24_576  # of 49,152
 SUMS = 48  # one-step word problems
 
 
@@ -48,23 +45,6 @@ class DemoAnswers:
 
 
 @dataclass(frozen=True)
-class DemoTrimmed:
-    """The adapted model with a smaller vocabulary.
-
-    Attributes:
-        kept: number of its tokens.
-        of: number of tokens of the full vocabulary.
-        answers: its answers.
-        bench: latency of the adapted model and of this one.
-    """
-
-    kept: int
-    of: int
-    answers: DemoAnswers
-    bench: latency.LatencyReport
-
-
-@dataclass(frozen=True)
 class DemoReport:
     """Result of the demo.
 
@@ -78,7 +58,6 @@ class DemoReport:
         adapted: answers of the adapted model.
         bench: latency of both models.
         answer_time: time to a right answer of both models, on the sums.
-        trimmed: the adapted model with a smaller vocabulary.
     """
 
     question: str
@@ -90,7 +69,6 @@ class DemoReport:
     adapted: DemoAnswers
     bench: latency.LatencyReport
     answer_time: AnswerTimes
-    trimmed: DemoTrimmed
 
 
 def run_demo(progress: Progress = no_progress) -> DemoReport:
@@ -110,15 +88,11 @@ def run_demo(progress: Progress = no_progress) -> DemoReport:
         trained_numbers=load_adapter(adapter_folder(ADAPTER)).trained_parameters,
         base=answers[0],
         adapted=answers[1],
-        bench=_compare_speed(base, adapted, progress),
+        bench=latency.run_latency(
+            latency.LatencyRequest(base=base, adapted=adapted, questions=(QuestionShape(64, 33),)), progress
+        ),
         answer_time=time_demo((base, adapted), answers, progress),
-        trimmed=_trimmed(adapted, progress),
     )
-
-
-def _compare_speed(one: Path, other: Path, progress: Progress) -> latency.LatencyReport:
-    request = latency.LatencyRequest(base=one, adapted=other, questions=(QuestionShape(64, 33),))
-    return latency.run_latency(request, progress)
 
 
 def time_demo(
@@ -131,13 +105,6 @@ def time_demo(
     questions = [row.question for row in _read_sums()]
     times = time_answers(loaders, questions[:TIMED], settings, progress)
     return summarize_times(times, [one.sums for one in answers])
-
-
-def _trimmed(adapted: Path, progress: Progress) -> DemoTrimmed:
-    small = default_model(tokens=TRIMMED_TOKENS, progress=progress)
-    kept = read_vocabulary(read_header(small))
-    assert kept is not None, "it was trimmed"
-    return DemoTrimmed(len(kept.tokens), kept.of, ask_demo(small), _compare_speed(adapted, small, progress))
 
 
 def demo_table(report: DemoReport) -> Group:
@@ -173,18 +140,6 @@ def demo_table(report: DemoReport) -> Group:
         f"question  {report.question}",
         "",
         table,
-        "",
-        _trimmed_text(report),
-    )
-
-
-def _trimmed_text(report: DemoReport) -> str:
-    trimmed, decode = report.trimmed, report.trimmed.bench.middle.decode.ratio
-    sizes = [model.file_bytes for model in (trimmed.bench.base, trimmed.bench.adapted)]
-    return (
-        f"trimmed   adapted, {trimmed.kept:,} of {trimmed.of:,} tokens: {sizes[1] / 1e6:.1f} MB, "
-        f"{sizes[1] / sizes[0]:.3f} of the adapted file; {trimmed.answers.right} sums right; "
-        f"decode {decode.estimate:.3f} ({decode.low:.3f} to {decode.high:.3f})"
     )
 
 

@@ -55,7 +55,6 @@ _EXTRAS = {
     "peers": "other programs in bench peers",
 }
 _PACKAGES = ("thirteen", "llama-cpp-python", "gguf", "numpy")
-_COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +95,10 @@ def diagnose(speed_of: Path | None = None, progress: Progress = no_progress) -> 
         ThirteenError: the file cannot be run.
     """
     name, flags = processor_name(), read_cpuinfo()[1]
-    llama, threads = list(llama_findings(flags)), default_threads()
     findings = (
         processor_finding(name, flags),
-        *llama,
-        compiler_finding(needed=any(finding.problem for finding in llama)),
-        threads_finding(threads),
+        *llama_findings(flags),
+        threads_finding(default_threads()),
         memory_finding(available_bytes(), psutil.virtual_memory().total),
         control_group_finding(),
         cache_finding(),
@@ -155,21 +152,13 @@ def build_finding(system_info: str, flags: frozenset[str]) -> Finding:
     value = ", ".join(label for label, _, in_build in pairs if in_build) or "no special instruction sets"
     unused = ", ".join(label for label, in_processor, in_build in pairs if in_processor and not in_build)
     lacking = ", ".join(label for label, in_processor, in_build in pairs if in_build and not in_processor)
-    remedy = "`make wheel` compiles it for this processor; then install it again"
+    remedy = "`make wheel` compiles it for this processor, with a C++ compiler; then install it again"
     problem = None
     if flags and lacking:
         problem = f"the build of llama.cpp needs {lacking}, which the processor lacks: {remedy}"
     elif unused:
         problem = f"the build of llama.cpp does not use {unused}, which the processor has: {remedy}"
     return Finding("llama.cpp", f"built for {value}", problem)
-
-
-def compiler_finding(*, needed: bool) -> Finding:
-    """The C++ compiler, which only a new build of llama.cpp needs."""
-    names = filter(None, (os.environ.get("CXX"), *_COMPILERS))
-    found = next(filter(None, map(shutil.which, names)), None)
-    missing = "no C++ compiler: apt-get install g++, xcode-select --install, or Visual Studio's build tools"
-    return Finding("compiler", found or "none", missing if needed and not found else None)
 
 
 def threads_finding(threads: int) -> Finding:

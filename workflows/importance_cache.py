@@ -1,7 +1,6 @@
 """Importance files of a base with its adapter, measured over calibration text and cached."""
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -13,15 +12,12 @@ from ..convert.quantize.covariance import Covariance, empty_low_rank
 from ..convert.quantize.importance import ImportanceStats, write_importance
 from ..convert.source.checkpoint import Checkpoint, open_checkpoint
 from ..convert.tokenizer_file import write_tokenizer_file
-from ..errors import DownloadError, RequestError
-from ..files.atomic_write import atomic_write
+from ..errors import RequestError
 from ..files.cache_folder import cache_dir
 from ..files.hashing import file_sha256
 from ..files.output import check_target
 from ..files.progress import Stage, no_progress, part_of
 from ..files.temporary_folder import temporary_folder
-from ..models.catalogue import catalogue
-from ..models.hub import download_file
 from ..models.texts import calibration_texts
 from ..runtime.calibration.activation_stats import ActivationStats, collect_activation_stats
 from ..runtime.calibration.chunks import Chunk, chunk_passages
@@ -67,33 +63,13 @@ def cached_importance(  # noqa: PLR0913 - options of a measurement, each with it
     texts = calibration or calibration_texts()
     read_passages(texts)  # reports an invalid file before the weights are hashed
     adapter_hash = adapter_sha256(adapter) if adapter else ""
-    path = _cache_path(open_checkpoint(base).sha256(), adapter_hash, texts, _chunk_count(effort))
+    parts = [_METHOD, open_checkpoint(base).sha256(), adapter_hash, file_sha256(texts), _chunk_count(effort)]
+    key = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
+    path = cache_dir() / f"importance-{key}.gguf"
     if not path.exists():
         measure_importance(
             base, adapter, path, calibration=calibration, effort=effort, threads=threads, stage=stage
         )
-    return path
-
-
-def fetch_importance(base: str) -> Path:
-    """Download the published importance file of a base into the cache, where cached_importance() finds it.
-
-    Args:
-        base: a name in the catalogue.
-
-    Raises:
-        DownloadError: none is published for this base, or the download fails or is damaged.
-        OutputError: the cache cannot be written.
-    """
-    published = None if base == "embedded" else catalogue().base(base).importance
-    if published is None:
-        raise DownloadError(
-            f"no importance file is published for {base}: measure it without --fetch, or let convert do so"
-        )
-    source = download_file(published.hub_id, published.revision, published.file, published.sha256)
-    path = _cache_path(published.base_sha256, "", calibration_texts(), EFFORTS[DEFAULT_EFFORT])
-    with atomic_write(path) as file, source.open("rb") as data:
-        shutil.copyfileobj(data, file)
     return path
 
 
@@ -106,12 +82,6 @@ def check_effort(effort: str) -> None:
 def _chunk_count(effort: str) -> int:
     check_effort(effort)
     return EFFORTS[effort]
-
-
-def _cache_path(base_sha256: str, adapter_hash: str, texts: Path, chunks: int) -> Path:
-    parts = [_METHOD, base_sha256, adapter_hash, file_sha256(texts), str(chunks)]
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    return cache_dir() / f"importance-{key}.gguf"
 
 
 def measure_importance(  # noqa: PLR0913 - options of a measurement, each with its default

@@ -1,29 +1,26 @@
-"""Models by name: bases of the hub that were converted into the cache on first use."""
+"""Models of all forms as a GGUF: files, and bases that were converted into the cache on first use."""
 
+import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 
-from ..convert.pipeline import ConversionReport
 from ..errors import ModelFileError, RequestError
-from ..files.atomic_write import atomic_write
 from ..files.cache_folder import cache_dir
 from ..files.gguf.header import read_header
-from ..files.json_file import read_json
 from ..files.output import make_folder
-from ..files.progress import Stage, no_progress
+from ..files.progress import Stage, no_progress, when_needed
 from ..models.catalogue import catalogue
+from ..models.fetch import local_path
 from .conversion import ConversionRequest, run_conversion
+from .default_model import default_model
 
 DEFAULT_SIZE = "4.5bpw"  # of a base outside the catalogue
 _BYTES_PER_PARAMETER = 2  # of published weights
 _NOT_IN_NAMES = re.compile(r"[^\w.@-]")
-_HUB_ID = re.compile(r"[^/\\~.][^/\\]*/[^/\\]+")
 
 
 @dataclass(frozen=True)
@@ -37,9 +34,7 @@ class CachedModel:
         file_bytes: its size.
         bits_per_weight: mean over all tensors.
         tokens: size of its vocabulary.
-        predicted_divergence: KL divergence from the unquantized model in nats, as it was predicted when the
-            file was planned; None if that is not known.
-        used_at: when it was last opened by its name, in Unix seconds.
+        used_at: when it was last read, in Unix seconds, as far as the file system keeps that.
     """
 
     name: str
@@ -48,29 +43,23 @@ class CachedModel:
     file_bytes: int
     bits_per_weight: float
     tokens: int
-    predicted_divergence: float | None
     used_at: float
 
 
-def is_model_name(source: str) -> bool:
-    """Whether this is a catalogue name or a hub id, and no path."""
-    # Path.exists() raises for a name that is too long for the file system.
-    if os.path.exists(source) or source.endswith(".gguf"):  # noqa: PTH110
-        return False
-    return source.partition("@")[0] in catalogue().bases or bool(_HUB_ID.fullmatch(source))
-
-
-def named_model(
-    name: str,
+def resolve_model(
+    source: str | None,
     *,
+    adapted: bool = True,
     threads: int | None = None,
     announce: Callable[[str], None] = lambda message: None,
     stage: Stage = lambda name: no_progress,
 ) -> Path:
-    """Return the GGUF of a base; download, plan and convert it on first use.
+    """Find the GGUF of a model; a base that is no GGUF is converted into the cache on first use.
 
     Args:
-        name: catalogue name or hub id, perhaps with `@revision`.
+        source: a GGUF, a folder of safetensors, a catalogue name or a hub id, perhaps with `@revision`, or
+            `embedded`; None is the embedded model with its adapter.
+        adapted: whether None has the adapter.
         threads: number of threads that compute.
         announce: called with a line on what a first use will download and write.
         stage: makes the progress callback of each stage.
@@ -78,18 +67,33 @@ def named_model(
     Raises:
         ThirteenError: the name is unknown, the download fails, or the size is impossible.
     """
-    entry = catalogue().bases.get(name.partition("@")[0])
+    path = local_path(source) if source is not None else None
+    if path is None and source in (None, "embedded"):
+        return default_model(adapted=adapted and source is None, progress=when_needed(stage, "preparing"))
+    if path is None or path.is_dir():
+        return _converted(source or "", path, threads, announce, stage)
+    return path
+
+
+def _converted(
+    base: str, folder: Path | None, threads: int | None, announce: Callable[[str], None], stage: Stage
+) -> Path:
+    """The GGUF of a base that is given by its name, or that is a folder."""
+    entry = None if folder else catalogue().bases.get(base.partition("@")[0])
     size = entry.size if entry else DEFAULT_SIZE
+    name = f"{folder.resolve().name}-{_content_key(folder)}" if folder else base
     output = _folder() / f"{_NOT_IN_NAMES.sub('--', name)}-{size}.gguf"
     if not output.exists():
-        announce(_announcement(name, entry.parameters if entry else None, size))
-        _record_path(output).unlink(missing_ok=True)
-        request = ConversionRequest(base=name, output=output, size=size, fidelity=False, threads=threads)
-        report = run_conversion(request, stage).conversion
-        _write_record(output, report)
-    with suppress(OSError):  # in a cache that cannot be written, the time of use is not kept
-        _record_path(output).touch()  # with the times of the model itself, its trust would lapse
+        request = ConversionRequest(base=base, output=output, size=size, fidelity=False, threads=threads)
+        announce(_announcement(base, folder is None, entry.parameters if entry else None, size))
+        run_conversion(request, stage)
     return output
+
+
+def _content_key(folder: Path) -> str:
+    """Changes when a file of the folder does; hashing all weights would take seconds at each start."""
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.iterdir())]
+    return hashlib.sha256(json.dumps([str(folder.resolve()), stats]).encode()).hexdigest()[:8]
 
 
 def cached_models() -> list[CachedModel]:
@@ -101,28 +105,17 @@ def cached_models() -> list[CachedModel]:
     return sorted(found, key=lambda model: model.used_at, reverse=True)
 
 
-def cached_model(name: str) -> CachedModel:
-    """Find a model by its name in the cache.
-
-    Raises:
-        RequestError: there is none.
-    """
-    models = {model.name: model for model in cached_models()}
-    if name not in models:
-        raise RequestError(f"{name!r} is not in the cache, which has {', '.join(models) or 'no models'}")
-    return models[name]
-
-
 def remove_model(name: str) -> CachedModel:
     """Delete a model from the cache; what was downloaded for it stays in the hub's cache.
 
     Raises:
         RequestError: there is none of this name.
     """
-    model = cached_model(name)
-    model.path.unlink(missing_ok=True)
-    _record_path(model.path).unlink(missing_ok=True)
-    return model
+    models = {model.name: model for model in cached_models()}
+    if name not in models:
+        raise RequestError(f"{name!r} is not in the cache, which has {', '.join(models) or 'no models'}")
+    models[name].path.unlink(missing_ok=True)
+    return models[name]
 
 
 def _folder() -> Path:
@@ -131,38 +124,10 @@ def _folder() -> Path:
     return folder
 
 
-def _record_path(model: Path) -> Path:
-    """The file beside a model with what was predicted of it; its time is that of the last use by name."""
-    return model.with_name(f"{model.name}.json")
-
-
-def _used_at(model: Path) -> float:
-    """When a model was last opened by its name; earlier versions set the time of the model itself."""
-    files = (model, _record_path(model))
-    return max(file.stat().st_mtime for file in files if file.exists())
-
-
-def _write_record(model: Path, report: ConversionReport) -> None:
-    divergence = report.prediction.divergence if report.prediction else None
-    with atomic_write(_record_path(model)) as file:
-        file.write(json.dumps({"predicted_divergence": divergence}).encode())
-
-
-def _predicted_divergence(model: Path) -> float | None:
-    """What the record of a model says; None for a model without one."""
-    try:
-        value = read_json(_record_path(model), ModelFileError).get("predicted_divergence")
-    except ModelFileError:
-        return None
-    return value if isinstance(value, float) and isfinite(value) else None
-
-
-def _announcement(name: str, parameters: int | None, size: str) -> str:
-    download = "" if parameters is None else f" of about {parameters * _BYTES_PER_PARAMETER / 1e9:.1f} GB"
-    return (
-        f"{name}: a download{download}, unless the hub's cache has it, then a conversion to {size}. Later it "
-        "starts at once."
-    )
+def _announcement(base: str, is_remote: bool, parameters: int | None, size: str) -> str:
+    nbytes = "" if parameters is None else f" of about {parameters * _BYTES_PER_PARAMETER / 1e9:.1f} GB"
+    download = f"a download{nbytes}, unless the hub's cache has it, then " if is_remote else ""
+    return f"{base}: {download}a conversion to {size}. Later it starts at once."
 
 
 def _cached_model(path: Path) -> CachedModel:
@@ -178,6 +143,5 @@ def _cached_model(path: Path) -> CachedModel:
         file_bytes=header.file_bytes,
         bits_per_weight=header.bits_per_weight,
         tokens=len(tokens),
-        predicted_divergence=_predicted_divergence(path),
-        used_at=_used_at(path),
+        used_at=path.stat().st_atime,
     )

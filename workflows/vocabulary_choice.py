@@ -19,6 +19,7 @@ from ..errors import VocabularyError
 from ..files.atomic_write import atomic_write
 from ..files.cache_folder import cache_dir
 from ..files.hashing import file_sha256
+from ..files.output import check_target
 from ..files.progress import Stage, no_progress
 from ..files.temporary_folder import temporary_folder
 from ..models.texts import vocabulary_passages
@@ -122,6 +123,51 @@ def choose_vocabulary(
     """
     check_size(read_tables(open_checkpoint(base)), size)
     return rank_vocabulary(base, read_texts(texts), threads=threads, stage=stage).choose(size)
+
+
+@dataclass(frozen=True)
+class VocabularyReport:
+    """A chosen vocabulary.
+
+    Attributes:
+        output: file of the list.
+        sha256: hash of that file.
+        tokens: number of tokens in the list.
+        of: number of tokens in the full vocabulary.
+        required: number of tokens that every list has.
+        kinds: why the tokens of the list stay, with the number of each kind.
+    """
+
+    output: str
+    sha256: str
+    tokens: int
+    of: int
+    required: int
+    kinds: dict[str, int]
+
+
+def write_vocabulary(  # noqa: PLR0913 - options of a choice, each with its default
+    base: Path,
+    size: int,
+    output: Path,
+    *,
+    texts: Path | None = None,
+    threads: int | None = None,
+    stage: Stage = lambda name: no_progress,
+) -> VocabularyReport:
+    """Choose a vocabulary as choose_vocabulary() does, and write its list as JSON.
+
+    Raises:
+        OutputError: the file cannot be written, or is one that is read.
+        ThirteenError: as choose_vocabulary().
+    """
+    check_target(output, base, *filter(None, (texts,)))
+    check_size(read_tables(open_checkpoint(base)), size)
+    ranking = rank_vocabulary(base, read_texts(texts), threads=threads, stage=stage)
+    kept = ranking.choose(size)
+    kept.save(output)
+    sha256, kinds = file_sha256(output), ranking.count_kinds(len(kept.tokens))
+    return VocabularyReport(str(output), sha256, len(kept.tokens), kept.of, ranking.required, kinds)
 
 
 def possible_sizes(ranking: Ranking) -> list[int]:

@@ -1,4 +1,4 @@
-"""Commands `thirteen adapter …`: show, check, export and encode adapters."""
+"""Commands `thirteen adapter …`: show, check and export adapters."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -17,13 +17,14 @@ from ..console import (
     stage_bars,
     warn,
 )
+from ..conversion.options import Size
 from ..help_sections import SectionedGroup
 
 NO_EFFECT = 1
 
 app = typer.Typer(
     cls=SectionedGroup,
-    help="Show, check, export and encode adapters.",
+    help="Show, check and export adapters.",
     epilog=options.example("adapter show smollm2-135m-sums-13"),
     no_args_is_help=True,
 )
@@ -31,10 +32,18 @@ app = typer.Typer(
 
 @app.command("show", epilog=options.example("adapter show smollm2-135m-sums-13"))
 def adapter_show(adapter: options.AdapterArgument, as_json: options.Json = False) -> None:
-    """Show an adapter's kind, rank, trained numbers and norms."""
+    """Show an adapter's kind, rank and norms, or the numbers of a short code."""
     from ...convert.adapter.adapter import load_adapter, norms_by_layer
+    from ...convert.adapter.short_code import decode_short_code, looks_like_code
     from ...convert.provenance import provenance_name
 
+    if looks_like_code(adapter):
+        code = decode_short_code(adapter)
+        numbers = [float(number) for number in code.numbers]
+        type_ = "float32" if code.exact else "bfloat16"
+        shown = {"base": code.name, "basis": code.fingerprint, "type": type_, "numbers": numbers}
+        show_fields(as_json, shown)
+        return
     loaded = load_adapter(options.resolve_adapter(adapter), provenance_name(adapter))
     norms = norms_by_layer(loaded)
     facts = {
@@ -64,7 +73,7 @@ def adapter_check(
     type_: Annotated[
         str | None, typer.Option("--type", help="ggml type of the quantized file. Default: Q4_K.")
     ] = None,
-    size: options.Size = None,
+    size: Size = None,
     tokens: options.Positions = 384,
     revision: options.Revision = None,
     threads: options.Threads = None,
@@ -95,20 +104,43 @@ def adapter_check(
 
 
 @app.command(
-    "export", epilog=options.example("adapter export ./my-lora --base llama-3.2-1b --output my-lora.gguf")
+    "export",
+    epilog=options.example(
+        "adapter export ./my-lora --base llama-3.2-1b --output my-lora.gguf",
+        "adapter export smollm2-135m-sums-13 --as code",
+    ),
 )
 def adapter_export(
     ctx: typer.Context,
     adapter: options.AdapterArgument,
-    base: Annotated[str, typer.Option(help="Base of the adapter, as in convert.")],
-    output: options.Output,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            metavar="gguf|peft|code",
+            help="gguf: a GGUF LoRA, which applies to the unmerged base at run time. peft: a PEFT folder. "
+            "code: a short code, which is printed, for a TinyLoRA.",
+        ),
+    ] = "gguf",
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="Base of the adapter, as in convert. A code of a base in the catalogue needs none."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="GGUF, or new or empty folder, to write.")
+    ] = None,
+    float32: Annotated[
+        bool, typer.Option("--float32", help="With --as code: float32 instead of bfloat16.")
+    ] = False,
     keep: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
-            help="Leave out matrices as long as this share of the predicted effect is kept, such as 0.98: "
-            "each one costs time in decode.",
+            help="With --as gguf: leave out matrices as long as this share of the predicted effect is kept, "
+            "such as 0.98: each one costs time in decode.",
         ),
     ] = None,
     importance: Annotated[
@@ -119,151 +151,48 @@ def adapter_export(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write an adapter as a GGUF LoRA.
+    """Write an adapter as a GGUF LoRA, as a PEFT folder or as a short code."""
+    from ...workflows.adapter_export import ExportRequest, run_export
 
-    It applies to the unmerged base at run time.
-    """
-    from ...convert.adapter.export import export_adapter
-    from ...convert.provenance import provenance_name
-    from ...files.output import check_target
-    from ...models.fetch import fetch
-
-    if importance and keep is None:
-        raise typer.BadParameter("--importance requires --keep")
-    if keep is None:
-        options.refuse_given(ctx, ("threads",), "requires --keep")
-    if importance:
-        options.refuse_given(ctx, ("threads",), "--importance is given, so none is measured")
-    folder = options.resolve_adapter(adapter, base)
-    base_path = fetch(base, revision=revision, kind="base")
-    check_target(output, base_path, folder, *filter(None, (importance,)))
-    adapter_id, base_id = provenance_name(adapter), provenance_name(base)
-    tensors = None if keep is None else _keep_effect(folder, base_path, importance, keep, threads)
-    sha256 = export_adapter(
-        folder, base_path, output, adapter_id=adapter_id, base_id=base_id, tensors=tensors
-    )
-    show_file(output, sha256, as_json)
-
-
-def _keep_effect(
-    adapter: Path, base: Path, importance: Path | None, share: float, threads: int | None
-) -> frozenset[str]:
-    """The tensors of a LoRA that keeps a share of the adapter's effect."""
-    from ...convert.adapter.effect_shares import keep_effect
-    from ...workflows.importance_cache import cached_importance
-
-    if importance is None:
-        with stage_bars() as stage:
-            importance = cached_importance(base, None, threads=threads, stage=stage)
-    kept = keep_effect(adapter, base, importance, share)
-    note(f"{len(kept.names)} of {kept.of} matrices are kept, with {kept.share:.1%} of the predicted effect")
-    return kept.names
+    with stage_bars() as stage:
+        exported = run_export(ExportRequest(**options.matching_options(ctx, ExportRequest)), stage)
+    for line in exported.notes:
+        note(line)
+    if exported.output and exported.sha256:
+        show_file(exported.output, exported.sha256, as_json)
+    elif as_json:
+        show_fields(True, {"code": exported.code})
+    else:
+        print(exported.code)
 
 
 @app.command("basis", epilog=options.example("adapter basis smollm2-135m --output smollm2-135m.safetensors"))
 def adapter_basis(
     base: options.BaseArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Safetensors file to write.")],
-    name: Annotated[
-        str | None, typer.Option(help="Name of the base in codes. Default: its catalogue name.")
-    ] = None,
     rank: Annotated[int, typer.Option(min=1, max=64, help="Rank of the factors.")] = 2,
     numbers: Annotated[int, typer.Option(min=1, max=4096, help="Size of the trained vector.")] = 13,
-    projection_seed: Annotated[int, typer.Option(min=0, max=1 << 32, help="Seed of the projections.")] = 42,
     groups: Annotated[
         int, typer.Option(min=1, help="Groups of modules; each has its own part of the trained vector.")
     ] = 1,
     group_by: Annotated[
         str, typer.Option(help="Grouping of modules: depth (neighbouring layers) or kind (such as q_proj).")
     ] = "depth",
-    revision: options.Revision = None,
     as_json: options.Json = False,
 ) -> None:
-    """Compute the basis of a base: the frozen part of a TinyLoRA.
+    """Compute the basis of a base: the frozen part of a TinyLoRA, for train.
 
     Everyone who has the base gets the same file.
     """
-    from ...convert.adapter.basis import BasisOrigin, make_basis, write_basis
-    from ...convert.adapter.short_code import basis_fingerprint, check_base_name
-    from ...convert.provenance import provenance_name
-    from ...convert.source.checkpoint import open_checkpoint
+    from ...convert.adapter.basis import write_basis
+    from ...convert.adapter.short_code import basis_fingerprint
     from ...files.hashing import file_sha256
-    from ...files.output import check_target
-    from ...models.fetch import fetch
-    from ...workflows.adapter_resolver import base_file, catalogue_name, code_name
+    from ...workflows.adapter_resolver import resolve_basis
 
-    known = catalogue_name(base)
-    name = name or known or code_name(provenance_name(base))
-    check_base_name(name)
-    from_catalogue = base == name == known and not revision
-    path = base_file(base) if from_catalogue else fetch(base, revision=revision, kind="base")
-    check_target(output, path)
-    checkpoint = open_checkpoint(path)
-    origin = BasisOrigin(
-        name, checkpoint.sha256(), rank, numbers, projection_seed, groups=groups, group_by=group_by
-    )
+    settings = {"rank": rank, "numbers": numbers, "groups": groups, "group_by": group_by}
     with progress_bar("basis") as progress:
-        write_basis(make_basis(checkpoint, origin, progress=progress), output)
+        basis = resolve_basis(base, settings=settings, progress=progress)
+    write_basis(basis, output)
+    origin = basis.origin
     facts = asdict(origin) | {"id": origin.id, "mark": basis_fingerprint(origin.id), "output": str(output)}
-    facts |= {"file_bytes": output.stat().st_size, "sha256": file_sha256(output)}
-    show_fields(as_json, facts)
-
-
-@app.command("encode", epilog=options.example("adapter encode smollm2-135m-sums-13"))
-def adapter_encode(
-    adapter: options.AdapterArgument,
-    basis: options.Basis = None,
-    float32: Annotated[bool, typer.Option("--float32", help="Encode float32 instead of bfloat16.")] = False,
-    as_json: options.Json = False,
-) -> None:
-    """Print a TinyLoRA as a short code.
-
-    The commands ask, serve and convert accept the code as an adapter.
-    """
-    from ...workflows.adapter_resolver import encode_adapter
-
-    with progress_bar("basis") as progress:
-        code, error = encode_adapter(adapter, basis, exact=float32, progress=progress)
-    if error:
-        warn([f"bfloat16 rounds the numbers by up to {error:.1%}; --float32 preserves them"])
-    if as_json:
-        show_fields(True, {"code": code, "characters": len(code), "rounded_by": error})
-        return
-    print(code)
-
-
-@app.command("decode", epilog=options.example("adapter decode t13:smollm2-135m:… --output my-adapter"))
-def adapter_decode(
-    code: Annotated[str, typer.Argument(metavar="CODE", help="Short code, as printed by encode.")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="PEFT folder to write; it must be new or empty.")
-    ] = None,
-    basis: options.Basis = None,
-    as_json: options.Json = False,
-) -> None:
-    """Check a short code and show its numbers.
-
-    With --output, write its PEFT adapter.
-    """
-    from ...convert.adapter.short_code import decode_short_code
-    from ...convert.adapter.tinylora_folder import write_tinylora_folder
-    from ...files.output import check_empty, check_folder
-    from ...workflows.adapter_resolver import basis_for_code, hub_id_of
-
-    decoded = decode_short_code(code)
-    if output:
-        check_folder(output)
-        check_empty(output)
-    if output or basis:
-        with progress_bar("basis") as progress:
-            found = basis_for_code(decoded, basis, progress=progress)
-        if output:
-            write_tinylora_folder(found, decoded.numbers, output, hub_id_of(decoded.name))
-    facts = {
-        "base": decoded.name,
-        "basis": decoded.fingerprint,
-        "type": "float32" if decoded.exact else "bfloat16",
-        "numbers": [float(number) for number in decoded.numbers],
-        "output": str(output) if output else None,
-    }
-    show_fields(as_json, facts)
+    show_fields(as_json, facts | {"file_bytes": output.stat().st_size, "sha256": file_sha256(output)})

@@ -8,6 +8,7 @@ import typer
 
 from .. import options
 from ..console import progress_bar, show_fields, warn
+from ..help_sections import ADVANCED
 
 app = typer.Typer()
 
@@ -23,8 +24,12 @@ def rollouts(
     model: options.AnsweringModelArgument = None,
     adapter: options.ModelAdapter = None,
     samples: Annotated[int, typer.Option(min=2, max=64, help="Solutions to each question.")] = 8,
-    temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 means 0.7.")] = 0.7,
-    seed: Annotated[int, typer.Option(help="Random seed. Each further sample adds 1.")] = 0,
+    temperature: Annotated[
+        float, typer.Option(help="Sampling temperature; 0 means 0.7.", rich_help_panel=ADVANCED)
+    ] = 0.7,
+    seed: Annotated[
+        int, typer.Option(help="Random seed. Each further sample adds 1.", rich_help_panel=ADVANCED)
+    ] = 0,
     system: options.System = None,
     max_tokens: options.MaxTokens = 300,
     calculator: options.Calculator = True,
@@ -58,8 +63,8 @@ def rollouts(
     check_target(output, questions)
     executor = options.batch_executor(ray, workers, insecure=ray_insecure)
     rows = shuffle_rows(read_rows(questions, ("answer",)), seed)[:limit]
-    path, named = options.answering_model(model, threads), {"adapter": adapter} if adapter else {}
-    path, loras = options.resolve_model(path, named)
+    named = {"adapter": adapter} if adapter else {}
+    path, loras = options.resolve_model(model or "embedded", named, threads=threads)
     job = BatchJob(path, loras.get("adapter"), settings, threads or default_threads())
     with progress_bar("rollouts") as progress:
         summary = sample_rollouts(job, rows, output, executor=executor, progress=progress)

@@ -8,6 +8,17 @@ import typer
 
 from .. import options
 from ..console import json_text, note, show_fields, stage_bars, warn
+from .options import (
+    Calibration,
+    ConversionEffort,
+    Costs,
+    Importance,
+    Prefer,
+    Size,
+    Target,
+    Vocabulary,
+    VocabularyTexts,
+)
 
 if TYPE_CHECKING:
     from ...workflows.conversion import ConversionResult
@@ -32,22 +43,15 @@ def convert(
         str | None,
         typer.Option("--type", help="ggml type: Q4_K (default), Q8_0, IQ4_NL, F16, …; same: as in the base."),
     ] = None,
-    size: options.Size = None,
-    vocabulary: options.Vocabulary = None,
-    vocabulary_texts: options.VocabularyTexts = None,
-    importance: Annotated[
-        Path | None,
-        typer.Option(
-            help="Importance file. Default where it is needed, and with --calibration or --effort: measured "
-            "once, then cached."
-        ),
-    ] = None,
-    calibration: options.Calibration = None,
-    effort: options.ConversionEffort = None,
-    target: options.Target = None,
-    prefer: options.Prefer = None,
-    costs: options.Costs = None,
-    workload: options.AnswerWorkload = None,
+    size: Size = None,
+    vocabulary: Vocabulary = None,
+    vocabulary_texts: VocabularyTexts = None,
+    importance: Importance = None,
+    calibration: Calibration = None,
+    effort: ConversionEffort = None,
+    target: Target = None,
+    prefer: Prefer = None,
+    costs: Costs = None,
     fidelity: Annotated[
         bool | None,
         typer.Option(

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from .. import options
-from ..console import progress_bar, show_fields, stage_bars, warn
+from ..console import show_fields, stage_bars, warn
 from .convert import adapter_text, counts_text, vocabulary_rows
+from .options import FixedVocabulary, VocabularyTexts
 
 app = typer.Typer()
 
@@ -20,15 +21,15 @@ app = typer.Typer()
     )
 )
 def merge(
+    ctx: typer.Context,
     base: Annotated[
         str,
         typer.Argument(metavar="BASE", help="Catalogue name, hub id, or folder of safetensors (not a GGUF)."),
     ],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder to write; it must be new or empty.")],
     adapter: options.Adapter = None,
-    vocabulary: options.FixedVocabulary = None,
-    vocabulary_texts: options.VocabularyTexts = None,
-    shard_size: Annotated[str, typer.Option(help="Maximum size of a weight file.")] = "5GB",
+    vocabulary: FixedVocabulary = None,
+    vocabulary_texts: VocabularyTexts = None,
     revision: options.Revision = None,
     as_json: options.Json = False,
 ) -> None:
@@ -36,25 +37,11 @@ def merge(
 
     The output is a checkpoint for vLLM, transformers and other loaders.
     """
-    from ...convert.merge import merge_checkpoint
-    from ...convert.provenance import source_ids
-    from ...workflows.conversion_inputs import fetch_base_and_adapter
+    from ...workflows.conversion import ConversionRequest, run_merge
 
-    if adapter is None and vocabulary is None:
-        raise typer.BadParameter("merge: needs --adapter, --vocabulary, or both")
-    shard_bytes = options.memory_size("--shard-size", shard_size)
+    request = ConversionRequest(**options.matching_options(ctx, ConversionRequest))
     with stage_bars() as stage:
-        base_path, adapter_path = fetch_base_and_adapter(base, adapter, revision, stage)
-    with progress_bar("merge") as progress:
-        merged = merge_checkpoint(
-            base_path,
-            adapter_path,
-            out_dir,
-            vocabulary=options.resolve_vocabulary(vocabulary, base_path, vocabulary_texts, None),
-            ids=source_ids(base, adapter),
-            shard_bytes=shard_bytes,
-            progress=progress,
-        )
+        merged = run_merge(request, out_dir, stage)
     warn(merged.warnings)
     rows = {
         "output": merged.output,

@@ -8,6 +8,16 @@ import typer
 from .. import options
 from ..console import show_fields, stage_bars, warn
 from .convert import counts_text, note_losses, prediction_rows
+from .options import (
+    Calibration,
+    ConversionEffort,
+    Costs,
+    Importance,
+    Prefer,
+    Target,
+    Vocabulary,
+    VocabularyTexts,
+)
 
 app = typer.Typer()
 
@@ -18,15 +28,14 @@ def plan(
     base: options.BaseArgument,
     size: Annotated[str, typer.Option(help="Maximum file size: 600MB, 572MiB or 3.9bpw.")],
     adapter: options.Adapter = None,
-    vocabulary: options.Vocabulary = None,
-    vocabulary_texts: options.VocabularyTexts = None,
-    importance: options.Importance = None,
-    calibration: options.Calibration = None,
-    effort: options.ConversionEffort = None,
-    target: options.Target = None,
-    prefer: options.Prefer = None,
-    costs: options.Costs = None,
-    workload: options.AnswerWorkload = None,
+    vocabulary: Vocabulary = None,
+    vocabulary_texts: VocabularyTexts = None,
+    importance: Importance = None,
+    calibration: Calibration = None,
+    effort: ConversionEffort = None,
+    target: Target = None,
+    prefer: Prefer = None,
+    costs: Costs = None,
     revision: options.Revision = None,
     threads: options.Threads = None,
     as_json: options.Json = False,

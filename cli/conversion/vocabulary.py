@@ -2,17 +2,12 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .. import options
-from ..console import facts_table, show_result, stage_bars
-
-if TYPE_CHECKING:
-    from rich.console import Group
-
-    from ...workflows.vocabulary_report import VocabularyReport
+from ..console import show_fields, stage_bars
 
 app = typer.Typer()
 
@@ -36,40 +31,19 @@ def vocabulary(
 ) -> None:
     """Choose which tokens of a base a smaller file keeps.
 
-    The list is for convert. The tables show why tokens stay, and how much of held-out texts this and other
-    sizes keep: the tokens unchanged, and the probability that the base gives to others.
+    The list is for convert and merge. `plan --vocabulary auto` compares what files of different sizes of the
+    vocabulary lose.
     """
-    from ...files.output import check_target
     from ...models.fetch import fetch
-    from ...workflows.vocabulary_report import report_vocabulary
+    from ...workflows.vocabulary_choice import write_vocabulary
 
     path = fetch(base, revision=revision, kind="base")
-    check_target(output, path, *filter(None, (texts,)))
     with stage_bars() as stage:
-        report = report_vocabulary(path, size, output, texts=texts, threads=threads, stage=stage)
-    show_result(as_json, asdict(report), lambda: _tables(report))
-
-
-def _tables(report: "VocabularyReport") -> "Group":
-    from rich.console import Group
-    from rich.table import Table
-
-    facts = {
+        report = write_vocabulary(path, size, output, texts=texts, threads=threads, stage=stage)
+    rows = {
         "list": report.output,
         "tokens": f"{report.tokens:,} of {report.of:,}; at least {report.required:,}",
         **{f"kept, {kind}": f"{count:,}" for kind, count in report.kinds.items() if count},
         "sha256": report.sha256,
     }
-    table = Table(box=None, pad_edge=False)
-    table.add_column("tokens", justify="right")
-    table.add_column("saved as Q4_K", justify="right")
-    table.add_column("texts")
-    for name in ("unchanged", "outside, mean", "median", "in answers, mean", "median"):
-        table.add_column(name, justify="right")
-    for size in report.sizes:
-        for place, one in enumerate(size.coverage):
-            first = (f"{size.tokens:,}", f"{size.saved_bytes / 1e6:.1f} MB") if place == 0 else ("", "")
-            means = (one.outside_mean, one.outside_median, one.answers_mean, one.answers_median)
-            texts = ("" if value is None else f"{value:.1e}" for value in means)
-            table.add_row(*first, one.texts, f"{one.unchanged:.2%}", *texts)
-    return Group(facts_table(facts), "", table)
+    show_fields(as_json, asdict(report), rows)

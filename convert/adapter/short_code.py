@@ -98,7 +98,9 @@ def decode_short_code(text: str) -> ShortCode:
         raise AdapterError(f"the code {shown!r} is damaged: a code is all lower or all upper case ASCII")
     prefix, colon, body = text.lower().rpartition(":")
     if not (colon and prefix.startswith(PREFIX) and _NAME.fullmatch(prefix.removeprefix(PREFIX))):
-        raise AdapterError(f"{shown!r} is not a code: thirteen adapter encode writes one as {PREFIX}NAME:…")
+        raise AdapterError(
+            f"{shown!r} is not a code: thirteen adapter export --as code writes one as {PREFIX}NAME:…"
+        )
     if invalid := next((character for character in body if character not in CHARSET), None):
         raise AdapterError(f"the code {shown!r} is damaged: no code has the character {invalid!r}")
     symbols = [CHARSET.index(character) for character in body]

@@ -35,12 +35,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     [
         "fidelity reference shipped --base base --shipped-base shipped_base --data questions --tokens 4",
         "accuracy adapted --base base --data questions --timed 0 --max-tokens 2",
-        pytest.param(
-            "latency base adapted --prompt-tokens 2 --decode-tokens 2 --rounds 8",
-            marks=pytest.mark.slow,
-        ),
     ],
-    ids=["fidelity", "accuracy", "latency"],
+    ids=["fidelity", "accuracy"],
 )
 def test_each_file_has_the_role_that_it_is_given(
     words: str, thirteen: Commands, files: dict[str, Path]

@@ -12,7 +12,7 @@ from time import monotonic
 
 import numpy as np
 import pytest
-from thirteen.cli.chat import ChatSession
+from thirteen.cli.chat_session import ChatSession
 from thirteen.errors import ThirteenError
 from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.conversation import Conversation
@@ -38,30 +38,16 @@ def model(tmp_path_factory):
 
 def chat(thirteen, model, *lines, options=()):
     arguments = ("chat", model, "--max-tokens", "8", "--context", "256", "--threads", "1", *options)
-    return thirteen(*arguments, stdin="\n".join(lines).encode())
+    return thirteen(*arguments, stdin="\n".join(lines).encode(errors="surrogateescape"))
 
 
-def test_each_line_of_standard_input_gets_an_answer(thirteen, model):
-    done = chat(thirteen, model, "one", "", "two", "/stats", "/reset", "three")
+def test_each_line_of_standard_input_gets_an_answer_and_turns_share_their_prefix(thirteen, model):
+    """Bytes that are not text are replaced."""
+    lines = ("a question of some length to begin with", "", "caf\udce9?", "/stats", "/reset", "three")
+    done = chat(thirteen, model, *lines)
     assert done.status == 0 and done.stdout.count("answer: ") == 3, done
-    assert re.search(r"\d+ tokens at .*/s, .* prompt tokens cached, 2 answers", done.stderr)
-
-
-def test_bytes_that_are_not_text_are_replaced(thirteen, model):
-    done = thirteen("chat", model, "--max-tokens", "8", "--context", "256", stdin=b"caf\xe9?\nfile\xff")
-    assert done.status == 0 and done.stdout.count("answer: ") == 2, done
-
-
-def test_a_schema_that_is_not_text_is_one_line(thirteen, model, tmp_path):
-    (tmp_path / "schema.json").write_bytes(b'"caf\xe9"')
-    done = chat(thirteen, model, f"/schema {tmp_path / 'schema.json'}")
-    assert done.status == 2 and "schema.json: not UTF-8" in done.stderr, done
-
-
-def test_a_second_turn_takes_the_first_from_the_prefix_cache(thirteen, model):
-    done = chat(thirteen, model, "a question of some length to begin with", "and another", "/stats")
-    cached = int(re.search(r"(\d+) of \d+ prompt tokens cached", done.stderr)[1])
-    assert cached > len("a question of some length to begin with")
+    found = re.search(r"\d+ tokens at .*/s, .*, (\d+) of \d+ prompt tokens cached, 2 answers", done.stderr)
+    assert found and int(found[1]) > len(lines[0])
 
 
 def test_commands(thirteen, model, tmp_path):

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -32,28 +31,12 @@ def complete(line: str) -> list[str]:
     [
         ("thirteen bat", ["batch"]),
         ("thirteen ask --sch", ["--schema"]),
-        ("thirteen adapter en", ["encode"]),
+        ("thirteen adapter ex", ["export"]),
         ("thirteen --version do", ["doctor"]),  # it printed the version among the completions
     ],
 )
 def test_commands_and_options_are_completed(line: str, completed: list[str]) -> None:
     assert complete(line) == completed
-
-
-def test_what_is_installed_completes_in_bash(tmp_path: Path) -> None:
-    program = tmp_path / "bin" / "thirteen"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {THIRTEEN} "$@"\n')
-    program.chmod(0o755)
-    env = {"HOME": str(tmp_path), "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
-    done = bash("thirteen --install-completion", **env)
-    assert done.returncode == 0, done
-    script = (
-        'source ~/.bashrc; COMP_WORDS=(thirteen insp) COMP_CWORD=1; "$(complete -p thirteen | '
-        'sed \'s/.*-F \\([^ ]*\\).*/\\1/\')" thirteen; echo "${COMPREPLY[@]}"'
-    )
-    done = bash(script, **env)
-    assert done.stdout == "inspect\n", done
 
 
 def test_the_script_is_for_the_command_also_where_a_module_prints_it() -> None:

@@ -68,20 +68,16 @@ def test_a_terminal_of_ascii_shows_other_characters_as_escapes(as_json: list[str
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have only names in Unicode")
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_a_file_name_that_is_not_utf_8_works(encoding: str, model: Path, tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf_8_works(model: Path, tmp_path: Path) -> None:
     odd = os.path.join(os.fsencode(tmp_path), b"mod\xffel.gguf")  # noqa: PTH118 - of bytes
     os.link(model, odd)
-    env = {"PYTHONIOENCODING": encoding, "THIRTEEN_CACHE": str(tmp_path / "cache")}
+    env = {"PYTHONIOENCODING": "ascii", "THIRTEEN_CACHE": str(tmp_path / "cache")}
     done = run("inspect", odd, "--json", **env)
     assert (done.returncode, done.stderr) == (0, b"")
     assert os.fsencode(json.loads(done.stdout)["path"]) == odd
-    for words in (("inspect", odd), ("ask", odd, "Why?", *SHORT)):
-        done = run(*words, **env)
-        assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done
+    done = run("ask", odd, "Why?", *SHORT, **env)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done
     output = os.path.join(os.fsencode(tmp_path), b"out\xfe.gguf")  # noqa: PTH118
     done = run("convert", odd, "-o", output, "--type", "F16", "--threads", "1", **env)
     assert done.returncode == 0, done
-    assert run("inspect", output, **env).returncode == 0
     check_one_line(run("serve", odd, "--port", "0", **env), b"not UTF-8", b"--name")
-    check_one_line(run("ask", output + b"x", "Why?", **env))

@@ -8,42 +8,13 @@ from thirteen.convert.source.architecture import from_config, tensor_specs
 from thirteen.errors import DownloadError
 from thirteen.models.catalogue import adapter_folder, catalogue
 
-# Vocabulary, width, feed-forward width, layers, width of the queries, of the keys, attention biases.
-_SHAPES = {
-    "smollm2-135m": (49_152, 576, 1_536, 30, 576, 192, False),
-    "smollm2-360m": (49_152, 960, 2_560, 32, 960, 320, False),
-    "smollm2-1.7b": (49_152, 2_048, 8_192, 24, 2_048, 2_048, False),
-    "llama-3.2-1b": (128_256, 2_048, 8_192, 16, 2_048, 512, False),
-    "llama-3.2-3b": (128_256, 3_072, 8_192, 28, 3_072, 1_024, False),
-    "qwen2.5-0.5b": (151_936, 896, 4_864, 24, 896, 128, True),
-    "qwen2.5-1.5b": (151_936, 1_536, 8_960, 28, 1_536, 256, True),
-}
 
-
-def _parameters(shape):
-    vocabulary, width, ffn, layers, queries, keys, biased = shape
-    biases = queries + 2 * keys if biased else 0
-    layer = 2 * width * queries + 2 * width * keys + biases + 3 * width * ffn + 2 * width
-    return vocabulary * width + layers * layer + width
-
-
-def test_parameter_counts_follow_from_the_shapes():
-    assert {name: base.parameters for name, base in catalogue().bases.items()} == {
-        name: _parameters(shape) for name, shape in _SHAPES.items()
-    }
-
-
-def test_configs_have_the_shapes_and_are_valid_architectures():
+def test_configs_are_valid_architectures_of_the_stated_size():
     for name, base in catalogue().bases.items():
         architecture = from_config(base.config, name)
-        counted = sum(prod(spec.shape) for spec in tensor_specs(architecture).values())
-        assert (architecture.name, counted) == (base.architecture, base.parameters)
-        vocabulary, width, ffn, layers, queries, keys, _ = _SHAPES[name]
-        assert (architecture.vocab, architecture.hidden) == (vocabulary, width)
-        assert (architecture.ffn, architecture.layers) == (ffn, layers)
-        assert architecture.heads * architecture.head_dim == queries
-        assert architecture.kv_heads * architecture.head_dim == keys
-        assert (architecture.scaling is not None) == base.gated
+        weights = sum(prod(spec.shape) for spec in tensor_specs(architecture).values())
+        assert (architecture.name, weights) == (base.architecture, base.parameters)
+        assert (architecture.scaling is not None) == base.gated  # the Llamas
 
 
 def test_entries_are_well_formed():

@@ -195,20 +195,13 @@ def test_a_file_is_hashed_once_and_again_after_a_change(child, hub):
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_the_error_of_a_gated_repository_says_how_to_get_access(child, repository, status):
-    repository.status = status
-    message = child.error("some/base")
-    assert "some/base is gated: accept its licence at https://huggingface.co/some/base" in message
+def test_the_error_of_a_gated_repository_says_how_to_get_access(child, hub, status):
+    base = catalogue().bases["llama-3.2-1b"]
+    hub.repositories[base.hub_id] = Repository({base.revision: BASE}, {}, status=status)
+    message = child.error("llama-3.2-1b")
+    assert f"{base.hub_id} is gated: accept its licence at https://huggingface.co/{base.hub_id}" in message
     assert "`hf auth login` or set HF_TOKEN=" in message
-
-
-def test_the_error_of_a_gated_repository_names_its_public_copy(tmp_path):
-    name = "meta-llama/Llama-3.2-1B-Instruct"
-    with serve({name: Repository({catalogue().bases["llama-3.2-1b"].revision: BASE}, {}, status=401)}) as hub:
-        child = Child(hub.url, tmp_path / "home")
-        message = child.error("llama-3.2-1b")
-        child.close()
-    assert f"{name} is gated" in message and "public copy unsloth/Llama-3.2-1B-Instruct" in message
+    assert message.endswith(f"; or use its public copy {base.public_copy}, under the same licence")
 
 
 def test_a_token_without_access_has_its_own_error(child, repository):
@@ -303,18 +296,7 @@ def test_an_existing_path_is_returned_unchanged(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "source",
-    [
-        "./a",
-        "../a/b",
-        "/a/b",
-        "~/a",
-        "~nobody/a",
-        "a/b/c",
-        "a\\b",
-        "out/model.gguf",
-        "",
-        "x" * 5_000 + "/" * 2,
-    ],
+    ["./a", "../a/b", "/a/b", "~/a", "~nobody/a", "a/b/c", "a\\b", "out/model.gguf", "", "x" * 5_000 + "//"],
 )
 def test_a_string_that_looks_like_a_path_never_goes_to_the_hub(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

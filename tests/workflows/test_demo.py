@@ -5,7 +5,7 @@ from thirteen.workflows import demo
 from thirteen.workflows.default_model import default_model
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # 43 seconds
 def test_shipped_adapter_solves_more_sums(monkeypatch, tmp_path):
     """Its card reports 5 % without it and 34 % with it."""
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))

@@ -1,32 +1,26 @@
-"""Models by name: from a stand-in hub to an answer, at once the second time, listed and removed."""
+"""Models in all forms: from a stand-in hub or a folder to an answer, at once the second time, and removed."""
 
-import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import gguf
 import pytest
-from thirteen.errors import RequestError
+from thirteen.errors import DownloadError, RequestError
+from thirteen.files.gguf.header import read_header
 from thirteen.files.trusted_files import FileState
 from thirteen.workflows import model_cache
-from thirteen.workflows.model_cache import (
-    cached_model,
-    cached_models,
-    is_model_name,
-    named_model,
-    remove_model,
-)
+from thirteen.workflows.model_cache import cached_models, remove_model, resolve_model
 
 from ..models.hub_server import Repository, serve
 from ..runtime.conftest import write_gguf
 
-pytestmark = pytest.mark.slow
-
 COMMIT = "0" * 39 + "1"
 
 
-def run_thirteen(home, url, *arguments, stdin=""):
+def run_thirteen(home: Path, url: str, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | {
         "HF_ENDPOINT": url,
         "HF_HOME": str(home / "hub"),
@@ -34,119 +28,108 @@ def run_thirteen(home, url, *arguments, stdin=""):
         "NO_PROXY": "127.0.0.1",
         "THIRTEEN_CACHE": str(home / "cache"),
     }
-    command = [sys.executable, "-m", "thirteen", *map(str, arguments)]
-    return subprocess.run(command, input=stdin, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "thirteen", *words, "--threads", "1"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(scope="module")
-def home(base, tmp_path_factory):
-    """A home with the model `owner/tiny`, of which one question was asked while the hub was reachable."""
-    files = {path.name: path.read_bytes() for path in base("llama wide").iterdir() if path.is_file()}
-    home = tmp_path_factory.mktemp("home")
-    with serve({"owner/tiny": Repository({COMMIT: files}, {"main": COMMIT})}) as hub:
-        first = run_thirteen(
-            home, hub.url, "chat", "owner/tiny", "--max-tokens", "4", stdin="one plus one?\n"
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own; yields its folder of models."""
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
+    return model_cache._folder()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Converts to a type, without the measurements that a size needs."""
+
+    def convert(request: Any, stage: Any) -> Any:
+        return run(
+            model_cache.ConversionRequest(base=request.base, output=request.output, type="Q8_0"), stage
         )
+
+    run = model_cache.run_conversion
+    monkeypatch.setattr(model_cache, "run_conversion", convert)
+
+
+def converted(folder: Path, name: str) -> Path:
+    """A small model in the cache, as converted from `owner/name`."""
+    keys = {"thirteen.base.id": (f"owner/{name}", gguf.GGUFValueType.STRING, None)}
+    return write_gguf(folder / f"owner--{name}-4.5bpw.gguf", keys, {})
+
+
+@pytest.mark.exhaustive  # downloads, plans and converts, in a minute
+def test_a_hub_id_is_a_model_and_the_second_time_needs_no_hub(base: Any, tmp_path: Path) -> None:
+    files = {path.name: path.read_bytes() for path in base("llama wide").iterdir() if path.is_file()}
+    words = ("ask", "owner/tiny", "--max-tokens", "4", "one plus one?")
+    with serve({"owner/tiny": Repository({COMMIT: files}, {"main": COMMIT})}) as hub:
+        first = run_thirteen(tmp_path, hub.url, *words)
     assert first.returncode == 0 and "answer: " in first.stdout, first
-    assert (
-        "owner/tiny: a download, unless the hub's cache has it, then a conversion to 4.5bpw" in first.stderr
-    )
-    return home
-
-
-def test_the_second_time_needs_no_hub(home):
-    second = run_thirteen(
-        home, "http://127.0.0.1:9", "ask", "owner/tiny", "--max-tokens", "4", "one plus one?"
-    )
+    told = "owner/tiny: a download, unless the hub's cache has it, then a conversion to 4.5bpw"
+    assert told in first.stderr
+    second = run_thirteen(tmp_path, "http://127.0.0.1:9", *words)
     assert second.returncode == 0 and "download" not in second.stderr, second
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
+        (model,) = cached_models()
+        assert (model.name, model.base) == ("owner--tiny-4.5bpw", "owner/tiny")
+        remove_model(model.name)
+        assert cached_models() == [] and list(model.path.parent.iterdir()) == []
 
 
-def test_rollouts_take_a_model_by_its_name(home, tmp_path):
-    """It downloaded the checkpoint and failed to load the folder: Is a directory."""
-    (rows := tmp_path / "rows.jsonl").write_text('{"question": "What is 1 + 1?", "answer": "2"}\n')
-    options = ("--questions", rows, "--samples", 2, "-o", tmp_path / "out", "--max-tokens", 4, "--threads", 1)
-    done = run_thirteen(home, "http://127.0.0.1:9", "rollouts", "owner/tiny", *options)
-    assert done.returncode == 0, done
+def test_a_file_a_folder_and_the_embedded_model_are_models(
+    base: Any, cache: Path, quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_gguf(tmp_path / "a.gguf", {}, {})
+    assert resolve_model(str(file)) == file
+    said: list[str] = []
+    folders = [resolve_model(str(base("llama")), announce=said.append) for _ in range(2)]
+    assert folders[0] == folders[1] and folders[0].parent == cache
+    assert len(said) == 1 and said[0].endswith("/llama: a conversion to 4.5bpw. Later it starts at once.")
+    assert read_header(folders[0]).metadata["general.architecture"] == "llama"
+    (base("llama") / "config.json").touch()
+    assert resolve_model(str(base("llama"))) != folders[0]
+    asked: list[bool] = []
+    monkeypatch.setattr(model_cache, "default_model", lambda *, adapted, progress: asked.append(adapted))
+    resolve_model(None)
+    resolve_model(None, adapted=False)
+    resolve_model("embedded")
+    assert asked == [True, False, False]
 
 
-def test_converted_models_are_listed_shown_and_removed(home):
-    listed = json.loads(run_thirteen(home, "", "models", "list", "--json").stdout)["models"]
-    assert [(model["name"], model["base"]) for model in listed] == [("owner--tiny-4.5bpw", "owner/tiny")]
-    shown = run_thirteen(home, "", "models", "show", "owner--tiny-4.5bpw").stdout
-    assert str(listed[0]["path"]) in shown.replace("\n", "")
-    assert listed[0]["predicted_divergence"] > 0
-    assert f"{listed[0]['predicted_divergence']:.4f} nats" in shown
-    other = run_thirteen(home, "", "models", "rm", "../models/owner--tiny-4.5bpw")
-    assert other.returncode == 2 and "is not in the cache, which has owner--tiny-4.5bpw" in other.stderr
-    assert "deleted" in run_thirteen(home, "", "models", "rm", "owner--tiny-4.5bpw").stderr
-    assert json.loads(run_thirteen(home, "", "models", "list", "--json").stdout) == {"models": []}
-    assert list((home / "cache/models").iterdir()) == []
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("x", "no base 'x'"),
+        ("./model", "'./model': no such file or folder"),
+        ("a/b/c", "'a/b/c': no such file or folder"),
+        ("someone/model.gguf", "'someone/model.gguf': no such file or folder"),
+        ("a" * 300, "no base 'aaa"),
+    ],
+)
+def test_what_is_no_model_is_refused(name: str, message: str, cache: Path) -> None:
+    with pytest.raises(DownloadError, match=message):
+        resolve_model(name)
 
 
-@pytest.mark.parametrize("record", [None, '{"predicted_divergence": 0.5}'])
-def test_a_use_by_name_is_kept_beside_the_model(tmp_path, monkeypatch, record):
-    """It changed the model's own times, so that each start hashed the whole file to trust it."""
-    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
+def test_a_converted_model_is_used_again_as_it_is_and_the_last_used_is_listed_first(cache: Path) -> None:
+    """A use changed the model's own times, so that each start hashed the whole file to trust it."""
     for number, name in enumerate(("old", "tiny", "new")):
-        keys = {"thirteen.base.id": (f"owner/{name}", gguf.GGUFValueType.STRING, None)}
-        path = write_gguf(model_cache._folder() / f"owner--{name}-4.5bpw.gguf", keys, {})
-        if record is not None:
-            path.with_name(f"{path.name}.json").write_text(record)
-            os.utime(path.with_name(f"{path.name}.json"), (50, 50))
-        os.utime(path, (100 + number, 100 + number))  # the last use, to an earlier version
-    used = [(model.base, model.used_at) for model in cached_models()]
-    assert used == [("owner/new", 102), ("owner/tiny", 101), ("owner/old", 100)]
-    path = cached_model("owner--tiny-4.5bpw").path
-    before = FileState.now(path)
-    assert named_model("owner/tiny") == path and FileState.now(path) == before
-    assert [model.base for model in cached_models()] == ["owner/tiny", "owner/new", "owner/old"]
-    assert cached_model(path.stem).predicted_divergence == (0.5 if record else None)
-    remove_model(path.stem)
-    assert not list(path.parent.glob("owner--tiny*"))
-
-
-@pytest.mark.parametrize("record", [None, "", "{", "[]", "{}", '{"predicted_divergence": "0.1"}'])
-def test_a_model_without_a_record_has_no_prediction(tmp_path, monkeypatch, record):
-    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
-    text = gguf.GGUFValueType.STRING
-    path = write_gguf(
-        model_cache._folder() / "tiny.gguf", {"thirteen.base.id": ("owner/tiny", text, None)}, {}
-    )
-    if record is not None:
-        path.with_name("tiny.gguf.json").write_text(record)
-    assert cached_model("tiny").predicted_divergence is None
-
-
-def test_what_was_not_converted_here_is_neither_listed_nor_removed(tmp_path, monkeypatch):
-    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
-    folder = model_cache._folder()
-    write_gguf(folder / "foreign.gguf", {}, {})
-    (folder / "damaged.gguf").write_bytes(b"GGUF")
-    assert cached_models() == []
-    for name in ("foreign", "damaged", "nothing", ""):
-        with pytest.raises(RequestError, match="is not in the cache, which has no models"):
-            cached_model(name)
-        with pytest.raises(RequestError):
-            remove_model(name)
-    assert len(list(folder.iterdir())) == 2
-
-
-def test_names_and_paths_are_told_apart(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "owner").mkdir()
-    (tmp_path / "owner" / "model").write_text("")
-    names = ["llama-3.2-1b", "smollm2-135m@main", "someone/model", "someone/model@v1"]
-    names.append("someone/" + "a" * 300)  # longer than a file's name can be
-    paths = [
-        "owner/model",
-        "model.gguf",
-        "someone/model.gguf",
-        "./model",
-        "../a",
-        "a/b/c",
-        "~/model",
-        "/a/b",
-        "x",
-        "a" * 300,
+        os.utime(converted(cache, name), (100 + number, 50))
+    assert [(model.base, model.used_at) for model in cached_models()] == [
+        *(("owner/new", 102), ("owner/tiny", 101), ("owner/old", 100))
     ]
-    assert [is_model_name(name) for name in (*names, *paths)] == [True] * 5 + [False] * 10
+    before = FileState.now(cache / "owner--tiny-4.5bpw.gguf")
+    assert resolve_model("owner/tiny") == before.path and FileState.now(before.path) == before
+    remove_model(before.path.stem)
+    assert not list(cache.glob("owner--tiny*"))
+
+
+def test_what_was_not_converted_here_is_neither_listed_nor_removed(cache: Path) -> None:
+    write_gguf(cache / "foreign.gguf", {}, {})
+    (cache / "damaged.gguf").write_bytes(b"GGUF")
+    assert cached_models() == []
+    for name in ("foreign", "damaged", "../models/foreign", ""):
+        with pytest.raises(RequestError, match="is not in the cache, which has no models"):
+            remove_model(name)
+    assert len(list(cache.iterdir())) == 2

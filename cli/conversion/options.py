@@ -1,0 +1,64 @@
+"""Options of conversions, which several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..help_sections import ADVANCED
+
+Size = Annotated[
+    str | None,
+    typer.Option(help="Maximum file size: 600MB, 572MiB or 3.9bpw. Plans the type of each tensor."),
+]
+Importance = Annotated[
+    Path | None,
+    typer.Option(
+        help="Importance file. Default where it is needed, and with --calibration or --effort: measured "
+        "once, then cached."
+    ),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        help="Texts to measure importance on: JSON lines with text, or question and answer.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+_EFFORT = (
+    "Calibration text that the importance is measured on: quick (3,072 tokens), normal (6,144) or thorough "
+    "(18,432)"
+)
+Effort = Annotated[str, typer.Option(help=f"{_EFFORT}.")]
+ConversionEffort = Annotated[
+    str | None,
+    typer.Option(help=f"{_EFFORT}, which also searches the scales of all blocks: a better file, slower."),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        help="Processors to plan for: x86, x86-avx512, arm, any (of these) or wasm (a browser). Default: "
+        "this one, whose costs are measured on first use, in one to two minutes."
+    ),
+]
+Prefer = Annotated[
+    str | None,
+    typer.Option(help="quality or speed. Default: between the two.", rich_help_panel=ADVANCED),
+]
+Costs = Annotated[
+    Path | None,
+    typer.Option(help="Costs of types, measured by bench types.", rich_help_panel=ADVANCED),
+]
+_VOCABULARY = "Keep only so many tokens, chosen and cached, or those of a list; see `thirteen vocabulary`."
+Vocabulary = Annotated[
+    str | None,
+    typer.Option(metavar="N|FILE|auto", help=f"{_VOCABULARY} auto: as many as lose the least at --size."),
+]
+FixedVocabulary = Annotated[str | None, typer.Option("--vocabulary", metavar="N|FILE", help=_VOCABULARY)]
+VocabularyTexts = Annotated[
+    Path | None,
+    typer.Option(
+        help="Texts of your own to choose the tokens on, besides the built-in ones: JSON lines.",
+        rich_help_panel=ADVANCED,
+    ),
+]

@@ -1,0 +1,110 @@
+"""BASE, ADAPTER and MODEL take the same forms in every command: each goes through the one resolver."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from thirteen.cli.main import app
+from thirteen.errors import AdapterError, RequestError
+from thirteen.models import fetch
+from thirteen.workflows import model_cache
+
+from ..runtime.conftest import write_gguf
+
+NAME = "some/name"
+MODEL = (
+    "ask X Why?",
+    "chat X",
+    "batch ROWS X --out OUT",
+    "serve X",
+    "mcp X",
+    "inspect X",
+    "rollouts X --questions ROWS --output OUT",
+    "web X --out OUT",
+    "bench accuracy X --data ROWS",
+    "bench accuracy FILE --base X --data ROWS",
+)
+BASE = (
+    "convert X --output OUT",
+    "plan X --size 4bpw",
+    "merge X --adapter ADAPTER --out OUT",
+    "importance X --output OUT",
+    "vocabulary X --output OUT",
+    "train X --data ROWS --output OUT",
+    "adapter check ADAPTER --base X",
+    "adapter export ADAPTER --base X --output OUT",
+)
+ADAPTER = (
+    "convert FILE --output OUT --adapter X",
+    "plan FILE --size 4bpw --adapter X",
+    "merge FILE --out OUT --adapter X",
+    "importance FILE --output OUT --adapter X",
+    "adapter show X",
+    "adapter check X --base FILE",
+    "adapter export X --base FILE --output OUT",
+    "adapter export X --as peft --output OUT",
+    "adapter export X --as code",
+)
+RUN_TIME_ADAPTER = (
+    "ask FILE Why? --adapter X",
+    "chat FILE --adapter X",
+    "batch ROWS FILE --out OUT --adapter X",
+    "serve FILE --adapter name=X",
+    "mcp FILE --adapter X",
+    "rollouts FILE --questions ROWS --output OUT --adapter X",
+    "bench accuracy FILE --data ROWS --adapter X",
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """run(line, name): run a command; the resolvers raise RequestError when they are given NAME."""
+    places = {name: tmp_path / name.lower() for name in ("OUT", "ROWS", "FILE", "ADAPTER")}
+    write_gguf(places["FILE"], {}, {})
+    places["ADAPTER"].mkdir()
+    places["ROWS"].write_text('{"question": "1 + 1?", "solution": "1 + 1 = 2", "answer": "2"}\n' * 2)
+    real = fetch.local_path
+
+    def local_path(source: str) -> Path | None:
+        if source == NAME:
+            raise RequestError(f"{NAME} is resolved")
+        return real(source)
+
+    monkeypatch.setattr(fetch, "local_path", local_path)
+    monkeypatch.setattr(model_cache, "local_path", local_path)
+
+    def run(line: str, name: str) -> None:
+        words = [str(places.get(word, word)).replace("X", name) for word in shlex.split(line)]
+        app(words, standalone_mode=False)
+
+    return run
+
+
+@pytest.mark.parametrize("line", MODEL + BASE + ADAPTER + RUN_TIME_ADAPTER)
+def test_a_name_is_resolved_by_every_command(line: str, run: Callable[[str, str], None]) -> None:
+    """`rollouts` downloaded the checkpoint and failed to load the folder; `accuracy` took a file only."""
+    with pytest.raises(RequestError, match="some/name is resolved"):
+        run(line, NAME)
+
+
+@pytest.mark.parametrize("line", ADAPTER + RUN_TIME_ADAPTER)
+def test_a_code_is_decoded_by_every_command(line: str, run: Callable[[str, str], None]) -> None:
+    with pytest.raises(AdapterError, match="'t13:' is not a code"):
+        run(line, "t13:")
+
+
+@pytest.mark.parametrize("line", [line for line in MODEL if not line.startswith(("inspect", "web"))])
+def test_a_first_use_converts_with_the_threads_of_the_command(
+    line: str, run: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It computed with all of the machine's, whatever --threads said."""
+
+    def resolve(source: str, *, threads: int | None, **_: object) -> Path:
+        if source == NAME:
+            raise RequestError(f"with {threads} threads")
+        return Path(source)
+
+    monkeypatch.setattr(model_cache, "resolve_model", resolve)
+    with pytest.raises(RequestError, match="with 3 threads"):
+        run(f"{line} --threads 3", NAME)

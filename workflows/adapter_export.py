@@ -1,0 +1,142 @@
+"""Export of an adapter: from any form to a GGUF LoRA, a PEFT folder or a short code."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..convert.adapter.adapter import WEIGHTS_FILE
+from ..convert.adapter.delta import CONFIG_FILE
+from ..convert.adapter.effect_shares import keep_effect
+from ..convert.adapter.export import export_adapter
+from ..convert.provenance import provenance_name
+from ..errors import RequestError
+from ..files.atomic_write import atomic_write
+from ..files.hashing import file_sha256
+from ..files.output import check_empty, check_folder, check_target, output_folder
+from ..files.progress import Stage, no_progress, when_needed
+from ..models.fetch import fetch
+from .adapter_resolver import encode_adapter, resolve_adapter_folder
+from .importance_cache import cached_importance
+
+FORMS = ("gguf", "peft", "code")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """Options of an export.
+
+    Attributes:
+        adapter: PEFT folder, hub id, catalogue name, or short code.
+        form: one of FORMS.
+        base: base of the adapter, which a GGUF needs, and an adapter whose base is not in the catalogue.
+        output: the GGUF or the folder to write; a code is returned.
+        float32: whether a code has float32 numbers instead of bfloat16.
+        keep: share of the predicted effect that a GGUF keeps, with as few matrices as it takes.
+        importance: importance file of the base for `keep`; by default it is measured once and cached.
+        revision: branch, tag or commit of the base on the hub.
+        threads: number of threads that compute.
+    """
+
+    adapter: str
+    form: str = "gguf"
+    base: str | None = None
+    output: Path | None = None
+    float32: bool = False
+    keep: float | None = None
+    importance: Path | None = None
+    revision: str | None = None
+    threads: int | None = None
+
+    def check(self) -> None:
+        """Raise RequestError if a field is missing, unknown, or has no effect."""
+        if self.form not in FORMS:
+            raise RequestError(f"--as {self.form}: must be one of {', '.join(FORMS)}")
+        if (self.output is None) != (self.form == "code"):
+            raise RequestError(
+                "--output is for a file; a code is printed" if self.output else "--output is missing"
+            )
+        if self.form == "gguf" and self.base is None:
+            raise RequestError("--base is missing: a GGUF LoRA is for a base")
+        needs = {
+            "--as gguf": (self.form == "gguf", ("keep", "revision")),
+            "--as code": (self.form == "code", ("float32",)),
+            "--keep": (self.keep is not None, ("importance", "threads")),
+        }
+        for option, (given, names) in needs.items():
+            for name in names:
+                if not given and getattr(self, name):
+                    raise RequestError(f"--{name} requires {option}")
+        if self.importance and self.threads:
+            raise RequestError("--threads: --importance is given, so none is measured")
+
+
+@dataclass(frozen=True)
+class ExportedAdapter:
+    """An exported adapter.
+
+    Attributes:
+        output: the file or folder that was written; None for a code.
+        code: the short code; None for files.
+        sha256: hash of the file, or of the weights in the folder; None for a code.
+        notes: lines for the user.
+    """
+
+    output: Path | None
+    code: str | None
+    sha256: str | None
+    notes: tuple[str, ...] = ()
+
+
+def run_export(request: ExportRequest, stage: Stage = lambda name: no_progress) -> ExportedAdapter:
+    """Export an adapter.
+
+    Raises:
+        ThirteenError: an input is invalid, or the output cannot be written.
+    """
+    request.check()
+    if request.form == "code":
+        return _encode(request, stage)
+    assert request.output is not None, "check() demands it"
+    return (_write_folder if request.form == "peft" else _write_gguf)(request, request.output, stage)
+
+
+def _encode(request: ExportRequest, stage: Stage) -> ExportedAdapter:
+    progress = when_needed(stage, "basis")
+    code, error = encode_adapter(request.adapter, request.base, exact=request.float32, progress=progress)
+    rounded = f"bfloat16 rounds the numbers by up to {error:.1%}; --float32 preserves them"
+    return ExportedAdapter(None, code, None, (rounded,) if error else ())
+
+
+def _write_folder(request: ExportRequest, output: Path, stage: Stage) -> ExportedAdapter:
+    check_folder(output)
+    check_empty(output)
+    progress = when_needed(stage, "basis")
+    folder = resolve_adapter_folder(request.adapter, request.base, progress=progress)
+    with output_folder(output):
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            with atomic_write(output / name) as file, (folder / name).open("rb") as source:
+                shutil.copyfileobj(source, file)
+    return ExportedAdapter(output, None, file_sha256(output / WEIGHTS_FILE))
+
+
+def _write_gguf(request: ExportRequest, output: Path, stage: Stage) -> ExportedAdapter:
+    assert request.base is not None, "check() demands it"
+    folder = resolve_adapter_folder(request.adapter, request.base, progress=when_needed(stage, "basis"))
+    base = fetch(request.base, revision=request.revision, kind="base")
+    check_target(output, base, folder, *filter(None, (request.importance,)))
+    tensors: frozenset[str] | None = None
+    notes: tuple[str, ...] = ()
+    if request.keep is not None:
+        importance = request.importance or cached_importance(base, None, threads=request.threads, stage=stage)
+        kept = keep_effect(folder, base, importance, request.keep)
+        tensors = kept.names
+        notes = (f"{len(kept.names)} of {kept.of} matrices are kept, with {kept.share:.1%} of the effect",)
+    sha256 = export_adapter(
+        folder,
+        base,
+        output,
+        adapter_id=provenance_name(request.adapter),
+        base_id=provenance_name(request.base),
+        tensors=tensors,
+    )
+    return ExportedAdapter(output, None, sha256, notes)
