@@ -1,7 +1,6 @@
 """Command `thirteen doctor`."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,7 +27,8 @@ def doctor(
         ),
     ] = False,
     model: Annotated[
-        Path | None, typer.Option(help="With --speed or --tune: GGUF file. Default: the embedded model.")
+        str | None,
+        typer.Option(help="With --speed or --tune: model, as in ask. Default: the embedded model."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -42,10 +42,11 @@ def doctor(
     if model and not (speed or tune):
         raise typer.BadParameter("--model requires --speed or --tune")
     if tune:
-        _tune(model or options.default_base())
+        _tune(model or "embedded")
     if speed:
+        path, _ = options.resolve_model(model or "embedded", {})
         with progress_bar("speed") as progress:
-            diagnosis = diagnose(model or options.default_base(), progress)
+            diagnosis = diagnose(path, progress)
     else:
         diagnosis = diagnose()
     rows = {finding.name: finding.value for finding in diagnosis.findings}
@@ -57,11 +58,11 @@ def doctor(
         raise typer.Exit(PROBLEMS_FOUND)
 
 
-def _tune(model: Path) -> None:
+def _tune(model: str) -> None:
     from ..workflows.engine_tuning import tune_engine
 
-    options.probe_files(model)
+    path, _ = options.probed_model(model)
     with progress_bar("tune") as progress:
-        tuned = tune_engine(model, progress)
+        tuned = tune_engine(path, progress)
     if disturbed := [name for name, tuning in tuned.items() if not tuning.quiet]:
         note(f"not saved, as other programs have disturbed it: {', '.join(disturbed)}")

@@ -59,7 +59,7 @@ def _catalogue_table(known: "Catalogue") -> Table:
 
 
 def _cache_table(cached: "list[CachedModel]") -> Table:
-    columns = ("converted", "base", "size", "bits", "tokens", "last used", "file")
+    columns = ("name", "base", "size", "bits", "tokens", "converted", "file")
     table = Table(*columns, box=None, pad_edge=False)
     for model in cached:
         table.add_row(
@@ -68,7 +68,7 @@ def _cache_table(cached: "list[CachedModel]") -> Table:
             f"{model.file_bytes / 1e6:,.0f} MB",
             f"{model.bits_per_weight:.2f}",
             f"{model.tokens:,}",
-            datetime.fromtimestamp(model.used_at).isoformat(" ", "minutes"),
+            datetime.fromtimestamp(model.converted_at).isoformat(" ", "minutes"),
             str(model.path),
         )
     return table if cached else Table("no converted models in the cache", box=None, pad_edge=False)

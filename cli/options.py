@@ -43,7 +43,7 @@ Revision = Annotated[
 
 # What goes in, and out.
 BaseArgument = Annotated[str, typer.Argument(metavar="BASE", help=_MODEL)]
-ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help=_MODEL)]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL)]
 ModelOrAdaptedArgument = Annotated[
     str | None,
     typer.Argument(metavar="MODEL", help=f"{_MODEL} Default: the embedded model with its adapter merged."),
@@ -72,7 +72,9 @@ NamedAdapters = Annotated[
         "replace the merged one.",
     ),
 ]
-Lora = Annotated[Path | None, typer.Option(help="GGUF LoRA to apply to the adapted model at run time.")]
+Lora = Annotated[
+    str | None, typer.Option(help=f"Adapter to apply to the adapted model at run time: {_RUNTIME_ADAPTER}")
+]
 Output = Annotated[Path, typer.Option("--output", "-o", help="GGUF to write.")]
 AdapterOutput = Annotated[
     Path, typer.Option("--output", "-o", help="Adapter folder to write. An interrupted run resumes there.")
@@ -184,16 +186,6 @@ def resolve_model(
         }
 
 
-def answering_model(model: str | None, threads: int | None) -> Path:
-    """Resolve MODEL, by default the embedded one without an adapter, as resolve_model() does."""
-    return resolve_model(model or "embedded", {}, threads=threads)[0]
-
-
-def default_base() -> Path:
-    """The embedded model without an adapter; it is converted on first use."""
-    return answering_model(None, None)
-
-
 def named_adapters(words: Iterable[str]) -> dict[str, str]:
     """Parse the values of --adapter, NAME=ADAPTER."""
     named: dict[str, str] = {}
@@ -205,11 +197,15 @@ def named_adapters(words: Iterable[str]) -> dict[str, str]:
     return named
 
 
-def probe_files(model: Path, *adapters: Path | None) -> None:
-    """Load a model and its adapters in another process first, where they are not trusted."""
+def probed_model(
+    model: str | Path, adapter: str | None = None, *, threads: int | None = None
+) -> tuple[Path, Path | None]:
+    """Resolve MODEL and a run-time adapter, and first load what is not trusted in another process."""
     from ..runtime.load_probe import probe_model_files
 
-    probe_model_files(model, filter(None, adapters))
+    path, loras = resolve_model(model, {"adapter": adapter} if adapter else {}, threads=threads)
+    probe_model_files(path, loras.values())
+    return path, loras.get("adapter")
 
 
 def default_ray_address(words: Sequence[str]) -> list[str]:

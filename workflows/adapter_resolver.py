@@ -162,6 +162,8 @@ def _open_base(base: str) -> tuple[str, Checkpoint]:
 
 def _basis_of_adapter(folder: Path, base: str | None, progress: Progress) -> Basis:
     config = read_adapter_config(folder)
+    if (kind := config.get("peft_type")) != "TINYLORA":
+        raise AdapterError(f"{folder}: a short code is for a TinyLoRA; this is {kind}")
     base = base or recorded_name(str(config.get("base_model_name_or_path")))
     if base is None:
         raise AdapterError(f"{folder}: its base is not in the catalogue; use --base")

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..convert.source.checkpoint import open_checkpoint
 from ..errors import ModelFileError, RequestError
 from ..files.cache_folder import cache_dir
 from ..files.gguf.header import read_header
@@ -34,7 +35,7 @@ class CachedModel:
         file_bytes: its size.
         bits_per_weight: mean over all tensors.
         tokens: size of its vocabulary.
-        used_at: when it was last read, in Unix seconds, as far as the file system keeps that.
+        converted_at: Unix time in seconds.
     """
 
     name: str
@@ -43,7 +44,7 @@ class CachedModel:
     file_bytes: int
     bits_per_weight: float
     tokens: int
-    used_at: float
+    converted_at: float
 
 
 def resolve_model(
@@ -79,7 +80,13 @@ def _converted(
     base: str, folder: Path | None, threads: int | None, announce: Callable[[str], None], stage: Stage
 ) -> Path:
     """The GGUF of a base that is given by its name, or that is a folder."""
-    entry = None if folder else catalogue().bases.get(base.partition("@")[0])
+    entry = None
+    if folder:
+        open_checkpoint(
+            folder
+        )  # nothing is announced of a folder that is no checkpoint, or of an unknown name
+    elif "/" not in base:
+        entry = catalogue().base(base.partition("@")[0])
     size = entry.size if entry else DEFAULT_SIZE
     name = f"{folder.resolve().name}-{_content_key(folder)}" if folder else base
     output = _folder() / f"{_NOT_IN_NAMES.sub('--', name)}-{size}.gguf"
@@ -97,12 +104,12 @@ def _content_key(folder: Path) -> str:
 
 
 def cached_models() -> list[CachedModel]:
-    """The converted models in the cache, the most recently used first; damaged files are left out."""
+    """The converted models in the cache, the newest first; damaged files are left out."""
     found = []
     for path in _folder().glob("*.gguf"):
         with suppress(ModelFileError):
             found.append(_cached_model(path))
-    return sorted(found, key=lambda model: model.used_at, reverse=True)
+    return sorted(found, key=lambda model: model.converted_at, reverse=True)
 
 
 def remove_model(name: str) -> CachedModel:
@@ -143,5 +150,5 @@ def _cached_model(path: Path) -> CachedModel:
         file_bytes=header.file_bytes,
         bits_per_weight=header.bits_per_weight,
         tokens=len(tokens),
-        used_at=path.stat().st_atime,
+        converted_at=path.stat().st_mtime,
     )

@@ -151,7 +151,7 @@ def adapter_export(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write an adapter as a GGUF LoRA, as a PEFT folder or as a short code."""
+    """Write an adapter as GGUF LoRA, PEFT folder or code."""
     from ...workflows.adapter_export import ExportRequest, run_export
 
     with stage_bars() as stage:

@@ -8,7 +8,7 @@ import typer
 from ...learn.recipe import KINDS, RECIPES, ROLLOUT_DEFAULTS
 from .. import options
 from ..console import command_line, interval_json, show_fields, stage_bars
-from ..help_sections import ADVANCED, SectionedCommand
+from ..help_sections import ADVANCED
 
 if TYPE_CHECKING:
     from ...learn.npg import NpgResult
@@ -29,7 +29,6 @@ def _recipe_option(text: str, field: str, panel: str | None = None) -> Any:
 
 
 @app.command(
-    cls=SectionedCommand,
     epilog=options.example(
         "train smollm2-135m --data gsm8k-train.jsonl --output my-lora",
         "train smollm2-135m --data gsm8k-train.jsonl --output my-tinylora --kind tinylora",

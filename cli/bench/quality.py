@@ -7,7 +7,7 @@ import typer
 
 from .. import options
 from ..console import labelled_progress_bar, progress_bar, show_report
-from ..help_sections import ADVANCED, SectionedCommand
+from ..help_sections import ADVANCED
 
 app = typer.Typer()
 
@@ -15,12 +15,14 @@ app = typer.Typer()
 @app.command("fidelity", epilog=options.example("bench fidelity reference-F16.gguf my-model.gguf"))
 def bench_fidelity(
     reference: Annotated[
-        Path, typer.Argument(metavar="REFERENCE", help="Adapted model in high precision, such as F16.")
+        str, typer.Argument(metavar="REFERENCE", help="Adapted model in high precision, such as F16.")
     ],
-    shipped: Annotated[Path, typer.Argument(metavar="SHIPPED", help="Adapted model, quantized.")],
-    base: Annotated[Path | None, typer.Option(help="Unadapted model in high precision.")] = None,
-    shipped_base: Annotated[Path | None, typer.Option(help="Unadapted model, quantized.")] = None,
-    adapter: Annotated[Path | None, typer.Option(help="GGUF LoRA to compare at run time.")] = None,
+    shipped: Annotated[str, typer.Argument(metavar="SHIPPED", help="Adapted model, quantized.")],
+    base: Annotated[str | None, typer.Option(help="Unadapted model in high precision.")] = None,
+    shipped_base: Annotated[str | None, typer.Option(help="Unadapted model, quantized.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Adapter to compare at run time, on the unadapted quantized model.")
+    ] = None,
     data: options.Texts = None,
     tokens: options.Positions = 4096,
     threads: options.Threads = None,
@@ -34,28 +36,32 @@ def bench_fidelity(
     from ...bench.fidelity.fidelity import fidelity_table, run_fidelity
     from ...bench.fidelity.model_roles import model_sources
 
+    quantized, lora = options.probed_model(shipped_base, adapter) if shipped_base else (None, None)
+    models = model_sources(
+        options.probed_model(reference)[0],
+        options.probed_model(shipped)[0],
+        base=options.probed_model(base)[0] if base else None,
+        shipped_base=quantized,
+        adapter=lora or (Path(adapter) if adapter else None),
+    )
     with progress_bar("fidelity") as progress:
-        models = model_sources(reference, shipped, base=base, shipped_base=shipped_base, adapter=adapter)
-        for model in models.present:
-            options.probe_files(model.model, model.adapter)
         report = run_fidelity(models, data=data, tokens=tokens, threads=threads, progress=progress)
     show_report(as_json, report, fidelity_table)
 
 
 @app.command(
     "accuracy",
-    cls=SectionedCommand,
     epilog=options.example("bench accuracy adapted.gguf --base base.gguf --data gsm8k"),
 )
 def bench_accuracy(
     ctx: typer.Context,
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file, catalogue name or hub id.")],
+    model: options.ModelArgument,
     data: Annotated[
         str,
         typer.Option(help="Questions: gsm8k, svamp, asdiv, or JSON lines with question, answer."),
     ],
     base: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="Unadapted model to compare with. To measure the effect of --adapter, give MODEL again."
         ),
@@ -97,18 +103,13 @@ def bench_accuracy(
     settings = PromptSettings(sampling=sampling, **options.matching_options(ctx, PromptSettings))
     executor = options.batch_executor(ray, workers, insecure=ray_insecure)
     questions = load_question_set(data).subsample(limit)
-    named = {"adapter": adapter} if adapter else {}
-    model, loras = options.resolve_model(model, named, threads=threads)
-    options.probe_files(model, *loras.values())
-    if base:
-        base = options.resolve_model(base, {}, threads=threads)[0]
-        options.probe_files(base)
+    path, lora = options.probed_model(model, adapter, threads=threads)
     request = AccuracyRequest(
-        model=model,
+        model=path,
         questions=questions,
         settings=settings,
-        base=base,
-        adapter=loras.get("adapter"),
+        base=options.probed_model(base, threads=threads)[0] if base else None,
+        adapter=lora,
         records=records,
         timed=timed,
     )

@@ -8,18 +8,16 @@ import typer
 
 from .. import options
 from ..console import show_fields, stage_bars
-from ..help_sections import ADVANCED, SectionedCommand
+from ..help_sections import ADVANCED
 
 app = typer.Typer()
 
 
-@app.command(
-    "report", cls=SectionedCommand, epilog=options.example("bench report base.gguf adapted.gguf --out report")
-)
+@app.command("report", epilog=options.example("bench report base.gguf adapted.gguf --out report"))
 def bench_report(
     ctx: typer.Context,
-    base: Annotated[Path | None, typer.Argument(metavar="BASE", help="Unadapted GGUF.")] = None,
-    adapted: Annotated[Path | None, typer.Argument(metavar="ADAPTED", help="Adapted GGUF.")] = None,
+    base: Annotated[str | None, typer.Argument(metavar="BASE", help="Unadapted model.")] = None,
+    adapted: Annotated[str | None, typer.Argument(metavar="ADAPTED", help="Adapted model.")] = None,
     out_dir: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("report"),
     adapter: options.Lora = None,
     latency: Annotated[Path | None, typer.Option(help="JSON of bench latency, instead of a run.")] = None,
@@ -36,7 +34,7 @@ def bench_report(
         typer.Option(min=1, help="Maximum tokens of an answer. Default: 512.", rich_help_panel=ADVANCED),
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(help="Also measure fidelity to this adapted model in high precision.")
+        str | None, typer.Option(help="Also measure fidelity to this adapted model in high precision.")
     ] = None,
     with_peers: Annotated[
         bool, typer.Option("--with-peers", help="Also measure other programs.", rich_help_panel=ADVANCED)
@@ -53,12 +51,15 @@ def bench_report(
 
     request = ReportRequest(**options.matching_options(ctx, ReportRequest))
     request.check()
-    if request.base is None and not request.files:
-        request = replace(request, base=options.default_base(), adapted=options.resolve_model(None, {})[0])
-    for path in filter(None, (request.base, request.reference)):
-        options.probe_files(path)
-    if request.adapted:
-        options.probe_files(request.adapted, adapter)
+    if base is None and not request.files:
+        request = replace(
+            request, base=options.resolve_model("embedded", {})[0], adapted=options.resolve_model(None, {})[0]
+        )
+    elif base and adapted:
+        path, lora = options.probed_model(adapted, adapter)
+        request = replace(request, base=options.probed_model(base)[0], adapted=path, adapter=lora)
+    if reference:
+        request = replace(request, reference=options.probed_model(reference)[0])
     with stage_bars() as stage:
         page = run_report(request, out_dir, stage)
     show_fields(as_json, {"report": str(page)})

@@ -13,4 +13,4 @@ def bench_size(model: options.ModelArgument, as_json: options.Json = False) -> N
     """Break down the size of a file, and compare it with its plan."""
     from ...bench.memory.size import run_size, size_table
 
-    show_report(as_json, run_size(model), size_table)
+    show_report(as_json, run_size(options.resolve_model(model, {})[0]), size_table)

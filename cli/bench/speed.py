@@ -14,9 +14,9 @@ app = typer.Typer()
 @app.command("latency", epilog=options.example("bench latency base.gguf adapted.gguf --json"))
 def bench_latency(
     ctx: typer.Context,
-    base: Annotated[Path, typer.Argument(metavar="BASE", help="Unadapted GGUF.")],
+    base: Annotated[str, typer.Argument(metavar="BASE", help="Unadapted model, as in ask.")],
     adapted: Annotated[
-        Path, typer.Argument(metavar="ADAPTED", help="Adapted GGUF, or the unadapted one with --adapter.")
+        str, typer.Argument(metavar="ADAPTED", help="Adapted model, or the unadapted one with --adapter.")
     ],
     adapter: options.Lora = None,
     rounds: Annotated[int, typer.Option(min=8, help="Rounds of four runs, two of each model.")] = 8,
@@ -41,11 +41,11 @@ def bench_latency(
     if prompt_tokens is None:
         options.refuse_given(ctx, ("decode_tokens",), "requires --prompt-tokens")
     questions = (QuestionShape(prompt_tokens, 1 + decode_tokens),) if prompt_tokens else QUESTIONS
+    (base_path, _), (path, lora) = options.probed_model(base), options.probed_model(adapted, adapter)
+    given = options.matching_options(ctx, LatencyRequest)
+    given |= {"base": base_path, "adapted": path, "adapter": lora, "questions": questions}
     with progress_bar("latency") as progress:
-        options.probe_files(base)
-        options.probe_files(adapted, adapter)
-        request = LatencyRequest(**options.matching_options(ctx, LatencyRequest), questions=questions)
-        report = run_latency(request, progress)
+        report = run_latency(LatencyRequest(**given), progress)
     show_report(as_json, report, latency_table)
 
 
@@ -77,9 +77,9 @@ def bench_peers(
     from ...bench.peers.peers import PeersRequest, peers_table, run_peers
 
     work = PeerWorkload(**options.matching_options(ctx, PeerWorkload))
-    request = PeersRequest(model=model, work=work, rounds=rounds, names=names.split(",") if names else ())
+    path, _ = options.probed_model(model)
+    request = PeersRequest(model=path, work=work, rounds=rounds, names=names.split(",") if names else ())
     with progress_bar("peers") as progress:
-        options.probe_files(model)
         report = run_peers(request, progress)
     show_report(as_json, report, peers_table)
 
@@ -88,7 +88,7 @@ def bench_peers(
 def bench_memory(
     ctx: typer.Context,
     model: options.ModelArgument,
-    adapter: Annotated[Path | None, typer.Option(help="GGUF LoRA to apply at run time.")] = None,
+    adapter: options.ModelAdapter = None,
     prompt_tokens: options.PromptTokens = 128,
     decode_tokens: Annotated[int, typer.Option(min=2, help="Tokens to decode.")] = 64,
     threads: options.Threads = None,
@@ -98,10 +98,10 @@ def bench_memory(
     from ...bench.harness.workload import Workload
     from ...bench.memory.memory import measure_memory, memory_table
 
-    options.probe_files(model, adapter)
+    path, lora = options.probed_model(model, adapter)
     work = Workload(**options.matching_options(ctx, Workload))
-    memory = measure_memory(model, adapter, work)
-    show_report(as_json, memory, lambda memory: memory_table(memory, model))
+    memory = measure_memory(path, lora, work)
+    show_report(as_json, memory, lambda memory: memory_table(memory, path))
 
 
 @app.command("types", epilog=options.example("bench types -o costs.json"))

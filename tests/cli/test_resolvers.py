@@ -24,6 +24,16 @@ MODEL = (
     "web X --out OUT",
     "bench accuracy X --data ROWS",
     "bench accuracy FILE --base X --data ROWS",
+    "bench latency X FILE",
+    "bench latency FILE X",
+    "bench peers X",
+    "bench memory X",
+    "bench size X",
+    "bench fidelity X FILE",
+    "bench fidelity FILE X",
+    "bench report X FILE --out OUT",
+    "doctor --speed --model X",
+    "doctor --tune --model X",
 )
 BASE = (
     "convert X --output OUT",
@@ -54,6 +64,10 @@ RUN_TIME_ADAPTER = (
     "mcp FILE --adapter X",
     "rollouts FILE --questions ROWS --output OUT --adapter X",
     "bench accuracy FILE --data ROWS --adapter X",
+    "bench latency FILE FILE --adapter X",
+    "bench memory FILE --adapter X",
+    "bench fidelity FILE FILE --base FILE --shipped-base FILE --adapter X",
+    "bench report FILE FILE --out OUT --adapter X",
 )
 
 
@@ -94,7 +108,9 @@ def test_a_code_is_decoded_by_every_command(line: str, run: Callable[[str, str],
         run(line, "t13:")
 
 
-@pytest.mark.parametrize("line", [line for line in MODEL if not line.startswith(("inspect", "web"))])
+@pytest.mark.parametrize(
+    "line", [line for line in MODEL if line.split()[0] not in ("inspect", "web", "doctor", "bench")]
+)
 def test_a_first_use_converts_with_the_threads_of_the_command(
     line: str, run: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 from thirteen.bench.harness.environment import this_build
 from thirteen.cli.main import main
-from thirteen.cli.options import default_base
 from thirteen.files.gguf.header import read_header
 from thirteen.files.processors import read_cpuinfo
 from thirteen.runtime.llama import struct_layouts
@@ -18,6 +17,7 @@ from thirteen.runtime.llama.compute_settings import ComputeSettings
 from thirteen.runtime.llama.settings_measurement import Tuning
 from thirteen.runtime.profile import PROFILES
 from thirteen.workflows import doctor, speed_check
+from thirteen.workflows.default_model import default_model
 from thirteen.workflows.doctor import (
     build_finding,
     cache_finding,
@@ -266,7 +266,7 @@ def test_the_exit_status_tells_whether_something_is_wrong_or_the_engine_too_slow
     report = json.loads(capsys.readouterr().out)
     (problem,) = (finding["problem"] for finding in report["findings"] if finding["problem"])
     assert wrong == f"wrong: {problem}"
-    assert checked == [model, default_base(), default_base()]
+    assert checked == [model, default_model(adapted=False), default_model(adapted=False)]
     assert run(monkeypatch) == 0  # without --speed nothing is timed
     assert len(checked) == 3 and "wrong:" not in (shown := capsys.readouterr().out) and "[none]" in shown
     monkeypatch.setattr(doctor, "available_bytes", lambda: 1000)

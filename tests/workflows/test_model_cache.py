@@ -112,16 +112,14 @@ def test_what_is_no_model_is_refused(name: str, message: str, cache: Path) -> No
         resolve_model(name)
 
 
-def test_a_converted_model_is_used_again_as_it_is_and_the_last_used_is_listed_first(cache: Path) -> None:
+def test_a_converted_model_is_used_again_as_it_is_and_the_newest_is_listed_first(cache: Path) -> None:
     """A use changed the model's own times, so that each start hashed the whole file to trust it."""
     for number, name in enumerate(("old", "tiny", "new")):
-        os.utime(converted(cache, name), (100 + number, 50))
-    assert [(model.base, model.used_at) for model in cached_models()] == [
-        *(("owner/new", 102), ("owner/tiny", 101), ("owner/old", 100))
-    ]
+        os.utime(converted(cache, name), (50, 100 + number))
+    assert [model.base for model in cached_models()] == ["owner/new", "owner/tiny", "owner/old"]
     before = FileState.now(cache / "owner--tiny-4.5bpw.gguf")
     assert resolve_model("owner/tiny") == before.path and FileState.now(before.path) == before
-    remove_model(before.path.stem)
+    assert remove_model(before.path.stem).converted_at == 101
     assert not list(cache.glob("owner--tiny*"))
 
 
