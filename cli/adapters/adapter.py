@@ -32,7 +32,10 @@ app = typer.Typer(
 
 @app.command("show", epilog=options.example("adapter show smollm2-135m-sums-13"))
 def adapter_show(adapter: options.AdapterArgument, as_json: options.Json = False) -> None:
-    """Show an adapter's kind, rank and norms, or the numbers of a short code."""
+    """Show an adapter's kind, rank and norms.
+
+    Of a short code: its numbers, for which its base is not needed.
+    """
     from ...convert.adapter.adapter import load_adapter, norms_by_layer
     from ...convert.adapter.short_code import decode_short_code, looks_like_code
     from ...convert.provenance import provenance_name
