@@ -65,6 +65,7 @@ with Model(Path({str(embedded())!r}), repack=False) as model:
     assert estimate / (1 << 20) == pytest.approx(mebibytes, abs=0.01)
 
 
+@pytest.mark.exhaustive
 def test_memory_of_the_parent_process_does_not_count(tiny):
     """getrusage of a child started at its parent's peak, so a tiny model appeared to take gigabytes."""
     ballast = bytearray(b"x") * 1_000_000_000
