@@ -183,9 +183,9 @@ def adapter_basis(
     ] = "depth",
     as_json: options.Json = False,
 ) -> None:
-    """Compute the basis of a base: the frozen part of a TinyLoRA, for train.
+    """Compute the basis of a base, for train.
 
-    Everyone who has the base gets the same file.
+    It is the frozen part of a TinyLoRA. Everyone who has the base gets the same file.
     """
     from ...convert.adapter.basis import write_basis
     from ...convert.adapter.short_code import basis_fingerprint
