@@ -3,15 +3,13 @@
 llguidance ignores keywords that it does not know. Every text that it allows for a schema from here is valid,
 but it does not allow every valid text:
 
-- Properties come in the schema's order. Without `additionalProperties`, an object with `properties` has no
-  others; with it, the names of the others are written without needless escapes.
+- Properties come in the schema's order. An object with `properties` has no others but required ones.
 - A keyword of one type implies that type.
 - White space is at most one space, or a newline and up to 20 spaces or tabs.
 - Years start at 1000.
 """
 
 import re
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,7 +23,6 @@ from .schema_keywords import (
     is_exact,
     length_bounds,
     number_keywords,
-    other_names,
     string_keywords,
     types_of,
 )
@@ -60,8 +57,6 @@ def enforceable(schema: object) -> dict[str, Any]:
     root, definitions = normalizer.run()
     if normalizer.one_ofs:
         _check_disjoint(_Normalizer(schema, narrow=False))
-    if not _can_end(root, _finite_definitions(definitions)):
-        fail("#", "no valid value is finite")
     return {**root, "$defs": definitions} if definitions else root
 
 
@@ -210,12 +205,10 @@ class _Normalizer:
             name: self._visit(value, f"{path}/properties/{name.replace('~', '~0').replace('/', '~1')}")
             for name, value in properties.items()
         }
-        if not self._narrow or not visited or additional is False:
-            return {"properties": visited, "required": required, "additionalProperties": additional}
-        visited |= {name: additional for name in required if name not in visited}
-        # llguidance would take an escaped spelling of a property, such as "\u0061", for another one.
-        others = {"patternProperties": {other_names(visited, path): additional}}
-        return {"properties": visited, "required": required, "additionalProperties": False, **others}
+        if self._narrow and visited:  # what is required beside the properties comes after them
+            visited |= {name: additional for name in required if name not in visited}
+            additional = False
+        return {"properties": visited, "required": required, "additionalProperties": additional}
 
     def _array(self, schema: dict[str, Any], path: str) -> dict[str, Any]:
         low, high = length_bounds(schema, "minItems", "maxItems", path)
@@ -243,30 +236,3 @@ def _inexact_number(value: object) -> int | float | None:
         return None if is_exact(value) else value
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return next((number for part in parts if (number := _inexact_number(part)) is not None), None)
-
-
-def _finite_definitions(definitions: Mapping[str, dict[str, Any]]) -> set[str]:
-    """Return the definitions that have a finite value."""
-    finite: set[str] = set()
-    while new := {name for name in definitions.keys() - finite if _can_end(definitions[name], finite)}:
-        finite |= new
-    return finite
-
-
-def _can_end(schema: dict[str, Any], finite: set[str]) -> bool:
-    """Whether a normal schema has a finite value, given the definitions known to have one."""
-    if "$ref" in schema:
-        return schema["$ref"].removeprefix("#/$defs/") in finite
-    if "anyOf" in schema:
-        return any(_can_end(branch, finite) for branch in schema["anyOf"])
-    types = schema.get("type", ["null"])
-    if "enum" in schema or not {"object", "array"}.issuperset(types):
-        return True
-    required = [
-        schema["properties"].get(name, schema["additionalProperties"]) for name in schema.get("required", ())
-    ]
-    objects = "object" in types and all(_can_end(value, finite) for value in required)
-    prefix, low = schema.get("prefixItems", []), schema.get("minItems", 0)
-    items = [*prefix[:low], *([schema["items"]] if low > len(prefix) else [])]
-    arrays = "array" in types and all(_can_end(item, finite) for item in items)
-    return objects or arrays

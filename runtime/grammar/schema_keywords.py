@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Never
@@ -15,7 +15,6 @@ from .compiler import LIMITS, summary
 
 COUNT_MAX = 1000  # of items and characters
 PATTERN_MAX = 1000  # characters
-NAME_MAX = 80  # characters of a property beside additionalProperties; a pattern nests once for each
 BOUND_MAX = 10**15  # of a number; a double is exact up to there
 
 # llguidance parses decimals with an error in the last bit of a double, except those of few digits.
@@ -133,28 +132,6 @@ def _without_nul(pattern: str) -> str:
     return re.sub(
         r"\\.|\[\^(?!\])", lambda match: match[0] + r"\x00" * (match[0] == "[^"), pattern, flags=re.DOTALL
     )
-
-
-def other_names(names: Iterable[str], path: str) -> str:
-    """Return a pattern of all names but these; llguidance accepts it without needless escapes only."""
-    if long := next((name for name in names if len(name) > NAME_MAX), ""):
-        fail(
-            path,
-            f'"additionalProperties" cannot be enforced: {excerpt(long)}… has over {NAME_MAX} characters',
-        )
-    return _without_nul(f"^{_other_ends([*names])}$")
-
-
-def _other_ends(ends: Sequence[str]) -> str:
-    """Return a pattern of all texts but these, by their first characters."""
-    rest: dict[str, list[str]] = {}
-    for end in ends:
-        if end:
-            rest.setdefault(rf"\x{{{ord(end[0]):x}}}", []).append(end[1:])
-    if not rest:
-        return "(?s:.)+"
-    others = [f"[^{''.join(rest)}](?s:.)*", *(first + _other_ends(rest[first]) for first in rest)]
-    return f"(?:{'|'.join([*others, *([] if '' in ends else [''])])})"
 
 
 def number_keywords(schema: dict[str, Any], path: str) -> dict[str, Any]:
