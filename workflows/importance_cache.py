@@ -20,8 +20,7 @@ from ..files.progress import Stage, no_progress, part_of
 from ..files.temporary_folder import temporary_folder
 from ..models.texts import calibration_texts
 from ..runtime.calibration.activation_stats import ActivationStats, collect_activation_stats
-from ..runtime.calibration.chunks import Chunk, chunk_passages
-from ..runtime.calibration.corpus import read_passages
+from ..runtime.calibration.corpus import Chunk, chunk_passages, read_passages
 from ..runtime.calibration.hidden_states import compute_hidden_states
 from ..runtime.llama.model import Model
 

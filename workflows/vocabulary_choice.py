@@ -23,12 +23,11 @@ from ..files.output import check_target
 from ..files.progress import Stage, no_progress
 from ..files.temporary_folder import temporary_folder
 from ..models.texts import vocabulary_passages
-from ..runtime.calibration.corpus import Passage, read_passages
+from ..runtime.calibration.corpus import Passage, read_passages, tokenize_passages
 from ..runtime.calibration.token_statistics import (
     count_tokens,
     mean_probability,
     sample_passages,
-    tokenize_passages,
 )
 from ..runtime.llama.model import Model
 
@@ -233,7 +232,7 @@ def full_model(
 
 
 def _measure(path: Path, model: Model, texts: ChoiceTexts, threads: int | None, stage: Stage) -> None:
-    own, built_in = tokenize_passages(model, texts.own), tokenize_passages(model, texts.built_in)
+    own, built_in = (list(tokenize_passages(model, one)) for one in (texts.own, texts.built_in))
     counts = _by_own_first(count_tokens(model, own), count_tokens(model, built_in))
     sample = sample_passages(own or built_in, POSITIONS)
     probability = mean_probability(model, sample, threads=threads, progress=stage("probabilities"))

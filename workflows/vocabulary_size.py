@@ -15,8 +15,8 @@ from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..errors import VocabularyError
 from ..files.progress import Stage, no_progress
 from ..models.texts import held_out_texts
-from ..runtime.calibration.corpus import Passage, read_passages
-from ..runtime.calibration.token_statistics import outside_probability, sample_passages, tokenize_passages
+from ..runtime.calibration.corpus import Passage, read_passages, tokenize_passages
+from ..runtime.calibration.token_statistics import outside_probability, sample_passages
 from .vocabulary_choice import ChoiceTexts, full_model, possible_sizes, rank_vocabulary, read_texts
 
 POSITIONS = 1_024  # of held-out texts, at which the probability outside is measured
@@ -79,7 +79,7 @@ def choose_vocabulary_size(  # noqa: PLR0913 - the inputs of a plan
     with full_model(checkpoint, threads, stage) as model:
         ranking = rank_vocabulary(base, choice, model=model, threads=threads, stage=stage)
         sizes = possible_sizes(ranking)
-        sample = sample_passages(tokenize_passages(model, _held_out(choice)), POSITIONS)
+        sample = sample_passages(list(tokenize_passages(model, _held_out(choice))), POSITIONS)
         progress = stage("probability outside")
         outside = outside_probability(model, sample, ranking.order, sizes, threads=threads, progress=progress)
     lists = [*map(ranking.choose, sizes), None]

@@ -7,11 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ModelFileError, RequestError
-from ...runtime.calibration.corpus import answer_start, passage_tokens, read_passages
+from ...runtime.calibration.corpus import read_passages, tokenize_passages
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.logits import Logits, log_softmax
-from ...runtime.prompt.prompt_encoder import PromptEncoder
-from ...runtime.prompt.template_process import read_chat_template
 from ...stats.interval import FloatArray
 from .token_map import TokenMap
 from .windows import Window, cut_windows
@@ -54,9 +52,8 @@ def read_windows(reference: Engine, data: Path, size: int, positions: int) -> li
         RequestError: `data` cannot be read, or holds no text of at least two tokens.
     """
     model = reference.model
-    encoder = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
     windows = cut_windows(
-        (passage_tokens(model, encoder, passage) for passage in read_passages(data)),
+        (list(passage.tokens) for passage in tokenize_passages(model, read_passages(data))),
         prefix=model.tokenize("", special=False, bos=True),
         size=size,
         positions=positions,
@@ -73,10 +70,9 @@ def scored_passages(windows: Sequence[Window]) -> NDArray[np.int64]:
 
 def answer_positions(reference: Engine, data: Path, windows: Sequence[Window]) -> NDArray[np.bool_]:
     """Whether each scored position predicts a token of an answer to a question, (positions,)."""
-    model = reference.model
-    encoder = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
-    passages = read_passages(data)
-    starts = {n: answer_start(model, encoder, passages[n]) for n in {window.passage for window in windows}}
+    last = max(window.passage for window in windows)
+    tokenized = tokenize_passages(reference.model, read_passages(data)[: last + 1])
+    starts = [passage.answer for passage in tokenized]
     flags = [
         (start := starts[window.passage]) is not None and window.offset + at + 1 >= start
         for window in windows

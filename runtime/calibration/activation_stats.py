@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...files.progress import Progress, no_progress
 from .activation_covariance import InputStats, InputSums
-from .chunks import Chunk
+from .corpus import Chunk
 from .decoder import INPUTS, Array, DecoderLayer, DecoderWeights, Doubles, output_matrix
 from .hidden_states import HiddenStates
 from .output_gradient import OutputGradient

@@ -1,5 +1,6 @@
 """Calibration and evaluation text from JSON lines: plain passages, and questions with solutions."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ from ...errors import RequestError
 from ...files.json_lines import read_json_lines
 from ..llama.model import Model
 from ..prompt.prompt_encoder import PromptEncoder
+from ..prompt.template_process import read_chat_template
+
+Chunk = tuple[int, ...]  # tokens of a piece of calibration text, as llama-imatrix makes them
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +20,14 @@ class Passage:
 
     text: str
     question: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedPassage:
+    """The tokens of a passage; `answer` is the place of the first token of its solution, if it has one."""
+
+    tokens: tuple[int, ...]
+    answer: int | None
 
 
 def read_passages(path: Path) -> list[Passage]:
@@ -35,36 +47,52 @@ def read_passages(path: Path) -> list[Passage]:
     return passages
 
 
-def answer_start(model: Model, encoder: PromptEncoder, passage: Passage) -> int | None:
-    """Index of the first token of the solution in passage_tokens(); None for a text without a question."""
-    _, start = tokenize_passage(model, encoder, passage)
-    return start
-
-
-def passage_tokens(model: Model, encoder: PromptEncoder, passage: Passage) -> list[int]:
-    """The tokens of a passage; see tokenize_passage()."""
-    tokens, _ = tokenize_passage(model, encoder, passage)
-    return tokens
-
-
-def tokenize_passage(model: Model, encoder: PromptEncoder, passage: Passage) -> tuple[list[int], int | None]:
-    """Tokenize a passage, as a text or as a chat turn with its solution.
-
-    Returns:
-        The tokens, and the index of the first one of the solution; None for a text without a question.
+def tokenize_passages(model: Model, passages: Iterable[Passage]) -> Iterator[TokenizedPassage]:
+    """Tokenize passages, as texts or as chat turns with their solutions.
 
     Raises:
-        RequestError: the question is empty, or the chat template rejects it.
+        RequestError: a question is empty, or the chat template rejects it.
     """
+    encoder = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
+    return (_tokenize(model, encoder, passage) for passage in passages)
+
+
+def chunk_passages(model: Model, passages: Sequence[Passage], chunk_size: int) -> list[Chunk]:
+    """Cut the tokens of all passages into chunks.
+
+    As in llama-imatrix, the begin-of-text token replaces the first token of each chunk, if the tokenizer adds
+    one, and an incomplete last chunk is dropped, unless it is the only one.
+
+    Raises:
+        RequestError: there are no tokens, the chunk size is out of range, or the chat template rejects a
+            question.
+    """
+    if not 1 <= chunk_size <= model.context_trained:
+        raise RequestError(
+            f"chunk size must be from 1 to the {model.context_trained} tokens that the model was trained "
+            f"for, not {chunk_size}"
+        )
+    tokens = [token for passage in tokenize_passages(model, passages) for token in passage.tokens]
+    if not tokens:
+        raise RequestError("the passages have no tokens")
+    end = len(tokens) // chunk_size * chunk_size or len(tokens)
+    bos = [model.bos] if model.adds_bos and model.bos is not None else []
+    return [(*bos, *tokens[start + len(bos) : start + chunk_size]) for start in range(0, end, chunk_size)]
+
+
+def _tokenize(model: Model, encoder: PromptEncoder, passage: Passage) -> TokenizedPassage:
     if passage.question is None:
-        return model.tokenize(passage.text, special=False, bos=True), None
+        return TokenizedPassage(tuple(model.tokenize(passage.text, special=False, bos=True)), None)
     if not encoder.has_template:
         question = f"{passage.question}\n"
-        tokens = model.tokenize(question + passage.text, special=False, bos=True)
-        return tokens, len(model.tokenize(question, special=False, bos=True))
+        start = len(model.tokenize(question, special=False, bos=True))
+        return TokenizedPassage(
+            tuple(model.tokenize(question + passage.text, special=False, bos=True)), start
+        )
     prompt = encoder.encode_question(passage.question)
     solution = model.tokenize(passage.text, special=False, bos=False)
-    return [*prompt, *solution, *([] if model.eos is None else [model.eos])], len(prompt)
+    end = () if model.eos is None else (model.eos,)
+    return TokenizedPassage((*prompt, *solution, *end), len(prompt))
 
 
 def _passage(value: dict[str, Any], where: str) -> Passage:

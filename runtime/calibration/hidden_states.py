@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import ModelFileError
 from ...files.output import output_errors
 from ...files.progress import Progress, no_progress
-from .chunks import Chunk
+from .corpus import Chunk
 from .decoder import EMBEDDING, Array, DecoderLayer, DecoderWeights, LayerActivations
 from .worker_lanes import lane_pool
 

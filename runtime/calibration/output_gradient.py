@@ -9,18 +9,15 @@ HAWQ, arXiv 1905.03696).
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .decoder import Array, DecoderWeights, Doubles, output_matrix, rms_norm, rms_norm_gradient
 
 _SEED = 13
 _POSITIONS = 512  # whose logits are in memory at once
 _ROWS = 8192  # of the output matrix at once
-
-F = TypeVar("F", np.float32, np.float64)
 
 
 class OutputGradient:
@@ -110,6 +107,6 @@ class _LogitGradient:
         return product
 
 
-def _sum(arrays: Iterable[NDArray[F]]) -> NDArray[F]:
+def _sum(arrays: Iterable[Any]) -> Any:
     """Sum of at least one array, in order."""
     return reduce(np.add, arrays)

@@ -9,24 +9,15 @@ from numpy.typing import NDArray
 from ...errors import ModelFileError, RequestError
 from ...files.progress import Progress, no_progress
 from ..llama.context import Context, ContextParams, Span
+from ..llama.logits import log_softmax
 from ..llama.model import Model
-from ..prompt.prompt_encoder import PromptEncoder
-from ..prompt.template_process import read_chat_template
 from ..threads import physical_cores
-from .corpus import Passage, tokenize_passage
+from .corpus import TokenizedPassage
 
 PASSAGE_TOKENS = 512  # of a longer passage, the beginning
 _ROWS = 128  # rows of logits at once
 
 Probabilities = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class TokenizedPassage:
-    """The tokens of a passage; `answer` is the place of the first token of its solution, if it has one."""
-
-    tokens: tuple[int, ...]
-    answer: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,21 +33,10 @@ class OutsideProbability:
     answers: NDArray[np.bool_]
 
 
-def tokenize_passages(model: Model, passages: Sequence[Passage]) -> list[TokenizedPassage]:
-    """Tokenize passages; see tokenize_passage().
-
-    Raises:
-        RequestError: a question is empty, or the chat template rejects it.
-    """
-    encoder = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
-    tokenized = [tokenize_passage(model, encoder, passage) for passage in passages]
-    return [TokenizedPassage(tuple(tokens), answer) for tokens, answer in tokenized]
-
-
 def count_tokens(model: Model, passages: Sequence[TokenizedPassage]) -> NDArray[np.int64]:
     """Count how often the passages use each token, (vocab,)."""
-    tokens = np.array([token for passage in passages for token in passage.tokens], np.int64)
-    return np.bincount(tokens, minlength=model.vocabulary_size).astype(np.int64)
+    tokens = [token for passage in passages for token in passage.tokens]
+    return np.bincount(np.array(tokens, np.int64), minlength=model.vocabulary_size)
 
 
 def sample_passages(passages: Sequence[TokenizedPassage], positions: int) -> list[TokenizedPassage]:
@@ -134,18 +114,12 @@ def _predictions(
     longest = min(max(len(passage.tokens) for passage in passages), PASSAGE_TOKENS, model.context_trained)
     rows = min(longest, _ROWS)
     threads = physical_cores() if threads is None else threads
-    with Context(model, ContextParams(longest, 1, rows, threads, outputs=rows)) as context:
+    with Context(model, ContextParams(longest, 1, rows, rows, threads=threads)) as context:
         for done, passage in enumerate(passages, 1):
             for start in range(0, min(len(passage.tokens), longest), rows):
                 part = passage.tokens[start : min(start + rows, longest)]
                 for place, row in enumerate(context.decode([Span(0, start, part, len(part))]), start):
                     in_answer = passage.answer is not None and place >= passage.answer - 1
-                    yield in_answer, _softmax(context.logits_row(row))
+                    yield in_answer, np.exp(log_softmax(context.logits_row(row), np.float64))
             context.clear(0)
             progress(done, len(passages))
-
-
-def _softmax(logits: NDArray[np.float32]) -> Probabilities:
-    powers = np.exp(logits - logits.max(), dtype=np.float32)  # (vocab,)
-    probabilities: Probabilities = powers / powers.sum(dtype=np.float64)
-    return probabilities
