@@ -1,6 +1,6 @@
 """Command `thirteen batch`."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -47,7 +47,7 @@ def batch(
     with its own engine of --threads threads.
     """
     from ..runtime.batch.batch_file import answer_file
-    from ..runtime.batch.reproducible_batches import BatchJob, GenerationSettings
+    from ..runtime.batch.reproducible_batches import PROFILE, BatchJob, GenerationSettings
     from ..runtime.request import Sampling
     from ..runtime.threads import default_threads
 
@@ -63,7 +63,7 @@ def batch(
     named = {"adapter": adapter} if adapter else {}
     path, loras = options.resolve_model(model, named, threads=threads)
     threads = threads or default_threads()
-    job = BatchJob(path, loras.get("adapter"), settings, threads, gpu_layers=layers)
+    job = BatchJob(path, loras.get("adapter"), settings, threads, replace(PROFILE, gpu_layers=layers))
     with progress_bar("batch") as progress:
         report = answer_file(questions, job, output, skip_bad=skip_bad, executor=executor, progress=progress)
     warn(report.bad)

@@ -157,7 +157,7 @@ def _context_params(way: AttentionWay, sequences: int, depth: int, threads: int)
         depth + DECODE_TOKENS,
         sequences,
         max(_BATCH, sequences),
-        threads,
+        threads=threads,
         outputs=sequences,
         kv=way.kv,
         flash_attention=way.flash_attention,

@@ -23,7 +23,7 @@ BUSY = (0, 1, 2, 0)  # busy processes, in this order: the last shows the recover
 def main(model: Path, seconds: float) -> None:
     """Print a line for each number of busy processes and each way."""
     threads = default_threads()
-    params = ContextParams(256, 1, 64, threads, outputs=1)
+    params = ContextParams(256, 1, 64, threads=threads, outputs=1)
     ways = {
         f"{threads} threads": params,
         "1 thread": replace(params, threads=1),

@@ -16,10 +16,10 @@ from thirteen.runtime.llama.logits import Logits, log_softmax
 from thirteen.runtime.llama.model import Model
 
 TEXTS, TOKENS, BATCH = 8, 256, 64
-EXACT = ContextParams(TOKENS, 1, BATCH, 2, outputs=BATCH, exact=True)
+EXACT = ContextParams(TOKENS, 1, BATCH, threads=2, outputs=BATCH, exact=True)
 WAYS = {
     f"{'flash' if flash else 'standard'} {kv}": ContextParams(
-        TOKENS, 1, BATCH, 2, outputs=BATCH, kv=kv, flash_attention=flash
+        TOKENS, 1, BATCH, threads=2, outputs=BATCH, kv=kv, flash_attention=flash
     )
     for flash, kv in ((True, "f16"), (False, "f16"), (True, "bf16"), (False, "bf16"), (True, "q8_0"))
 }

@@ -65,7 +65,7 @@ def run_sampler_cost(
         RequestError: `tokens` or `threads` is out of range.
     """
     check_integer("bench: tokens", tokens, 1)
-    params = ContextParams(tokens + 1, 1, 1, threads or physical_cores(), outputs=1)
+    params = ContextParams(tokens + 1, 1, 1, threads=threads or physical_cores(), outputs=1)
     with (
         Model(model) as loaded,
         Context(loaded, params) as context,

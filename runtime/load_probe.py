@@ -22,6 +22,9 @@ _WALL_S, _WALL_BYTES_PER_S = 60, 5_000_000
 _PROCESSOR_S, _PROCESSOR_BYTES_PER_S = 20, 50_000_000
 _ADDRESS_BYTES, _ADDRESS_FACTOR = 2_000_000_000, 2
 _PROGRAM = "from thirteen.runtime.llama.load_probe_worker import main; main()"
+# GGML_NO_BACKTRACE: else ggml's abort() waits for a debugger. The threads of OpenMP and BLAS would only take
+# time and address space.
+_ALONE = {"GGML_NO_BACKTRACE": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _HINT = "THIRTEEN_UNTRUSTED=never turns trial loads off"
 
 
@@ -68,7 +71,7 @@ def _load_elsewhere(files: Sequence[Path]) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=_environment(),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **_ALONE},
             timeout=wall_s,
             check=False,
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows
@@ -80,13 +83,6 @@ def _load_elsewhere(files: Sequence[Path]) -> None:
         raise ModelFileError(f"{files[0]}: a trial load cannot be started: {error}; {_HINT}") from None
     if done.returncode:
         raise _failure(done.returncode, _last_reply(done.stdout), files[0])
-
-
-def _environment() -> dict[str, str]:
-    # GGML_NO_BACKTRACE: else ggml's abort() waits for a debugger. The threads of OpenMP and BLAS would only
-    # take time and address space.
-    alone = {"GGML_NO_BACKTRACE": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **alone}
 
 
 def _last_reply(output: bytes | None) -> dict[str, str]:
@@ -105,13 +101,6 @@ def _failure(status: int, reply: dict[str, str], model: Path) -> errors.Thirteen
     file = reply.get("file", model)
     if status > 0:
         return ModelFileError(f"{file}: a trial load failed with exit status {status}; {_HINT}")
-    return ModelFileError(
-        f"{file}: a trial load ended with {_signal_name(-status)}: the file is damaged or harmful"
-    )
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal
-        return f"signal {number}"
+    known = -status in set(signal.Signals)  # a real-time signal has no name
+    name = signal.Signals(-status).name if known else f"signal {-status}"
+    return ModelFileError(f"{file}: a trial load ended with {name}: the file is damaged or harmful")

@@ -47,24 +47,19 @@ class Signal:
 
 
 class Outcome(Generic[T]):
-    """A result that one thread sets, or its failure, and others wait for."""
+    """A result that one thread sets, or its failure, and others wait for.
+
+    Attributes:
+        done: whether there is a result or a failure.
+        failure: the failure; None without one, or while it is not done.
+    """
 
     def __init__(self) -> None:
         self._changed = Signal()
         self._result: T
-        self._failure: BaseException | None = None
-        self._done = False
+        self.failure: BaseException | None = None
+        self.done = False
         self._callbacks: deque[Callable[[], None]] = deque()
-
-    @property
-    def done(self) -> bool:
-        """Whether there is a result or a failure."""
-        return self._done
-
-    @property
-    def failure(self) -> BaseException | None:
-        """The failure; None without one, or while it is not done."""
-        return self._failure
 
     def set_result(self, result: T) -> None:
         """End with a result."""
@@ -73,7 +68,7 @@ class Outcome(Generic[T]):
 
     def set_failure(self, failure: BaseException) -> None:
         """End with a failure, which result() raises."""
-        self._failure = failure
+        self.failure = failure
         self._end()
 
     def result(self, timeout: float | None = None) -> T:
@@ -85,13 +80,13 @@ class Outcome(Generic[T]):
         """
         if not self.wait_done(timeout):
             raise TimeoutError
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         return self._result
 
     def wait_done(self, timeout: float | None = None) -> bool:
         """Wait until it is done; False if it was not within `timeout` seconds."""
-        return self._changed.wait_for(lambda: self._done, timeout)
+        return self._changed.wait_for(lambda: self.done, timeout)
 
     async def wait(self) -> None:
         """Wait in an event loop until it is done."""
@@ -112,7 +107,7 @@ class Outcome(Generic[T]):
     def call_at_end(self, callback: Callable[[], None]) -> None:
         """Call `callback` in the thread that ends this, or now if it has ended."""
         self._callbacks.append(callback)
-        if self._done:
+        if self.done:
             self._call_all()
 
     def run(self, function: Callable[[], T]) -> None:
@@ -123,8 +118,8 @@ class Outcome(Generic[T]):
             self.set_failure(failure)
 
     def _end(self) -> None:
-        assert not self._done, "it ends once"
-        self._done = True
+        assert not self.done, "it ends once"
+        self.done = True
         self._changed.notify_all()
         self._call_all()
 

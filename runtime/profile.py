@@ -10,11 +10,18 @@ from ..errors import RequestError
 KV_TYPES = {"f16": Type.F16, "bf16": Type.BF16, "q8_0": Type.Q8_0}  # types of the KV cache by option name
 QUANTIZED_KV = {"q8_0"}  # those that only flash attention reads
 DEFAULT_KV = "f16"
+CHOSEN = ("flash_attention", "kv", "micro_batch")  # fields of Profile that may be left open
 # Tokens that standard attention computes at once. With more, prefill of long prompts is no faster, and the
 # scores need more memory.
-STANDARD_ATTENTION_TOKENS = 256
+_STANDARD_ATTENTION_TOKENS = 256
 
 GpuLayers = int | Literal["all"]
+
+
+def micro_batch_tokens(batch: int, given: int | None, flash_attention: bool | None) -> int:
+    """Tokens computed at once, at most, in batches of so many; None is the default."""
+    default = _STANDARD_ATTENTION_TOKENS if flash_attention is False else batch
+    return min(batch, given or default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +38,7 @@ class Profile:
         prefix_bytes: memory of the prefix cache; 0 turns it off.
         flash_attention: whether attention is computed without storing its scores; None for the faster way on
             this processor. A KV cache in q8_0 needs it.
-        micro_batch: maximum tokens computed at once; None for the faster number on this processor.
+        micro_batch: maximum tokens computed at once; None for as many as are fast.
         gpu_layers: layers that a GPU computes, or "all": first the output matrix, which counts as one, then
             from the last layer on. 0 is the processor alone.
     """
@@ -50,12 +57,6 @@ class Profile:
     def kv_name(self) -> str:
         """Type of the KV cache; while it is open, one of the same size."""
         return self.kv or DEFAULT_KV
-
-    @property
-    def micro_batch_tokens(self) -> int:
-        """Tokens computed at once, at most."""
-        default = STANDARD_ATTENTION_TOKENS if self.flash_attention is False else self.batch
-        return min(self.batch, self.micro_batch or default)
 
 
 PROFILES = {

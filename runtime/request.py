@@ -187,12 +187,8 @@ class Request:
         if not isinstance(self.namespace, str):
             raise RequestError(f"request: namespace must be a string, not {shorten(self.namespace)}")
         check_integer("request: max_tokens", self.max_tokens, 1)
-        if self.logprobs is not None and not (
-            is_integer(self.logprobs) and 0 <= self.logprobs <= LOGPROBS_MAX
-        ):
-            raise RequestError(
-                f"request: logprobs must be an integer from 0 to {LOGPROBS_MAX}, not {self.logprobs!r}"
-            )
+        if self.logprobs is not None:
+            check_integer("request: logprobs", self.logprobs, 0, LOGPROBS_MAX)
         if self.ignore_end and self.grammar:
             raise RequestError("request: ignore_end cannot be combined with a grammar, which ends the output")
 

@@ -2,14 +2,14 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError
-from ...runtime.batch.reproducible_batches import BatchJob, GenerationSettings, computed_by
+from ...runtime.batch.reproducible_batches import PROFILE, BatchJob, GenerationSettings, computed_by
 from ...runtime.engine.engine import Engine
 from ...runtime.profile import DEFAULT_KV
 from ...runtime.threads import default_threads
@@ -84,7 +84,8 @@ class RunConfig:
     folder: Path
 
     def _job(self, **speed: Any) -> BatchJob:
-        return BatchJob(self.model, self.adapter, self.settings, self.settings.threads, **speed)
+        profile = replace(PROFILE, **speed)
+        return BatchJob(self.model, self.adapter, self.settings, self.settings.threads, profile)
 
     @cached_property
     def job(self) -> BatchJob:

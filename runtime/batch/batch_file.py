@@ -25,8 +25,7 @@ from .reproducible_batches import (
     split_into_batches,
 )
 
-_RUN = "batch"  # key of the identity in journals of earlier versions, which must still resume
-_IDENTITY_MAX = 1 << 24  # bytes of the line with it; a system prompt is part of it
+_RUN = "batch"  # key of the identity in journals
 
 Record = dict[str, Any]
 

@@ -8,7 +8,6 @@ run that was interrupted or spread over several engines then gives the same answ
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from queue import SimpleQueue
@@ -21,16 +20,16 @@ from ...files.journal import parse_identity
 from ..answer import Answer
 from ..engine.engine import Engine
 from ..engine.handle import Handle
-from ..engine.majority_vote import check_votes, mean_logprob, select_winner
+from ..engine.majority_vote import VOTES_MAX, mean_logprob, select_winner
 from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
 from ..llama.autotune import known_settings
 from ..llama.compute_settings import ComputeSettings, limit_settings
 from ..llama.gguf_checks import check_model
-from ..profile import DEFAULT_KV, KV_TYPES, PROFILES, GpuLayers, Profile
+from ..profile import CHOSEN, DEFAULT_KV, KV_TYPES, PROFILES, Profile
 from ..request import Request, Sampling
 from ..validation import check_integer
 
-PROFILE = "server"
+PROFILE = PROFILES["server"]
 _BATCH_REQUESTS = 40  # five times the slots, so that few slots are idle at the end of a batch
 _IDENTITY_MAX = 1 << 24  # bytes of a journal's first line
 _PROBES = ("1", "A")  # questions without a common prefix: their prompts share only the template's tokens
@@ -59,7 +58,7 @@ class GenerationSettings:
 
     def __post_init__(self) -> None:
         check_integer("max_tokens", self.max_tokens, 1)
-        check_votes(self.votes)
+        check_integer("votes", self.votes, 1, VOTES_MAX)
         if self.votes > 1:
             object.__setattr__(self, "sampling", self.sampling.stochastic)
 
@@ -133,46 +132,36 @@ class BatchJob:
         adapter: a LoRA in a GGUF file, applied at run time; None for the model alone.
         settings: generation settings.
         threads: compute threads.
-        flash_attention: see Profile. What is left open is chosen for all workers, the faster way on this
+        profile: what an engine allocates. What is left open is chosen for all workers, the faster way on this
             processor; with layers on a GPU llama.cpp chooses the attention.
-        kv: type of the KV cache; see Profile.
-        micro_batch: see Profile.
-        gpu_layers: see Profile.
     """
 
     model: Path
     adapter: Path | None
     settings: GenerationSettings
     threads: int
-    flash_attention: bool | None = None
-    kv: str | None = None
-    micro_batch: int | None = None
-    gpu_layers: GpuLayers = 0
+    profile: Profile = PROFILE
 
     def __post_init__(self) -> None:
-        if self.kv is None:
-            for name, value in self._choose().items():
-                object.__setattr__(self, name, value)
+        if self.profile.kv is None:
+            object.__setattr__(self, "profile", replace(self.profile, **self._choose()))
 
     def _choose(self) -> dict[str, Any]:
         """The values of the fields that are open."""
-        if self.gpu_layers:
+        if self.profile.gpu_layers:
             return {"kv": DEFAULT_KV}
         header = read_header(self.model)
         check_model(header)
-        profile = replace(
-            PROFILES[PROFILE], flash_attention=self.flash_attention, micro_batch=self.micro_batch
-        )
-        profile = limit_settings(profile, header, self.threads)
+        profile = limit_settings(self.profile, header, self.threads)
         chosen: ComputeSettings | Profile | None = known_settings(profile, self.threads, header)
         if chosen is None:
             with self.load_engine() as engine:  # whose choice is saved
                 chosen = engine.profile
-        return {name: getattr(chosen, name) for name in ("flash_attention", "kv", "micro_batch")}
+        return {name: getattr(chosen, name) for name in CHOSEN}
 
     def with_settings_of(self, journal: Path, run: str) -> "BatchJob":
         """The job as an earlier run computed it; see computed_by()."""
-        return self if self.gpu_layers else replace(self, **computed_by(journal, run))
+        return replace(self, profile=replace(self.profile, **computed_by(journal, run)))
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -186,8 +175,8 @@ class BatchJob:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """Files, settings and shape of the batches. Hashes the files."""
-        profile, settings = PROFILES[PROFILE], self.settings
+        """Files and settings. Hashes the files."""
+        settings = self.settings
         return {
             "model_sha256": file_sha256(self.model),
             "adapter_sha256": None if self.adapter is None else file_sha256(self.adapter),
@@ -195,27 +184,14 @@ class BatchJob:
             **asdict(settings.sampling),
             "calculator": settings.calculator,
             "max_tokens": settings.max_tokens,
+            "batch_size": settings.batch_size,
             "threads": self.threads,
-            **{name: getattr(profile, name) for name in ("context", "slots", "batch", "repack")},
-            "lookup": 0,  # of earlier versions, whose journals must still resume
-            "wave": settings.batch_size,  # as earlier versions called it
         }
 
     @property
     def speed_settings(self) -> dict[str, Any]:
-        """What is chosen for speed."""
-        profile = replace(PROFILES[PROFILE], flash_attention=self.flash_attention)
-        return {
-            "kv": self.kv,
-            # Earlier versions always used flash attention and the processor.
-            **({"flash_attention": False} if self.flash_attention is False else {}),
-            **(
-                {}
-                if self.micro_batch in {None, profile.micro_batch_tokens}
-                else {"micro_batch": self.micro_batch}
-            ),
-            **({"gpu_layers": self.gpu_layers} if self.gpu_layers else {}),
-        }
+        """What is allocated, and what is chosen for speed."""
+        return asdict(self.profile)
 
     def run(self, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:
         """Answer batches with one engine on this machine, which is not loaded if there are none.
@@ -237,7 +213,7 @@ class BatchJob:
         """Load an engine whose queue takes a whole batch.
 
         Args:
-            untrusted: whether to load the files in another process first; see Engine().
+            untrusted: whether to load the files in another process first; see EngineOptions.
 
         Raises:
             ThirteenError: Engine() raises it.
@@ -246,21 +222,17 @@ class BatchJob:
         return Engine(
             self.model,
             adapter=self.adapter,
-            profile=PROFILE,
+            profile=self.profile,
             threads=self.threads,
             queue=queue,
             adaptive_threads=True,
             reproducible=True,
-            flash_attention=self.flash_attention,
-            kv=self.kv,
-            micro_batch=self.micro_batch,
-            gpu_layers=self.gpu_layers,
             untrusted=untrusted,
         )
 
 
 def computed_by(journal: Path, run: str) -> dict[str, Any]:
-    """How an earlier run computed: the fields of a BatchJob that are chosen for speed.
+    """How an earlier run computed: the fields of its profile that are chosen for speed.
 
     A choice of this run may differ, by free memory or by what other programs disturb.
 
@@ -271,16 +243,9 @@ def computed_by(journal: Path, run: str) -> dict[str, Any]:
     identity = None
     with suppress(OSError), journal.open("rb") as file:
         identity = parse_identity(file.readline(_IDENTITY_MAX), run)
-    if identity is None:
-        return {}
-    kv, micro_batch = identity.get("kv"), identity.get("micro_batch")
-    flash = bool(identity.get("flash_attention", True))
-    default = replace(PROFILES[PROFILE], flash_attention=flash).micro_batch_tokens
-    return {
-        "flash_attention": flash,
-        "kv": kv if kv in KV_TYPES else DEFAULT_KV,
-        "micro_batch": micro_batch if type(micro_batch) is int else default,
-    }
+    found = {name: (identity or {}).get(name) for name in CHOSEN}
+    flash, kv, micro_batch = found.values()
+    return found if type(flash) is bool and kv in KV_TYPES and type(micro_batch) is int else {}
 
 
 # Answers the batches of a job: BatchJob.run, or RayWorkers.run.
@@ -345,17 +310,13 @@ class BatchRunner:
         finished: SimpleQueue[int] = SimpleQueue()
         for number, samples in handles.items():
             for handle in samples:
-                handle.call_at_end(partial(_put, finished, number))
+                handle.call_at_end(lambda _, number=number: finished.put(number))
         unfinished = {number: len(samples) for number, samples in handles.items()}
         while unfinished:
             unfinished[number := finished.get()] -= 1
             if not unfinished[number]:
                 del unfinished[number]
                 yield _result(number, handles[number])
-
-
-def _put(finished: SimpleQueue[int], number: int, _: Handle) -> None:
-    finished.put(number)
 
 
 def _result(number: int, handles: Sequence[Handle]) -> BatchResult:

@@ -1,12 +1,12 @@
-"""Configuration of an engine, made from the keyword arguments of Engine()."""
+"""Keywords of Engine(), and what they come to: a profile, the parameters of a context, adapter files."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Self, TypedDict, Unpack
+from typing import TypedDict
 
 from ...errors import RequestError
-from ..llama.context import CONTEXT_MAX, ContextParams
+from ..llama.context import ContextParams
 from ..llama.gpu import check_gpu_layers
 from ..profile import GpuLayers, Profile, profile_named
 from ..request import BASE
@@ -17,9 +17,39 @@ QUEUE = 64
 DEFAULT_ADAPTER = "adapter"  # name of the adapter given without one
 
 
-class ProfileOptions(TypedDict, total=False):
-    """Keywords that replace a value of the profile; see EngineOptions."""
+class EngineOptions(TypedDict, total=False):
+    """Keywords of Engine(), each optional.
 
+    The profile has the defaults of context, slots, batch, kv, prefix_bytes,
+    flash_attention, micro_batch and gpu_layers. What it leaves open is measured by the first
+    engine for a processor and a model's shape, in about three seconds.
+
+    Attributes:
+        profile: what to allocate: "laptop" (the default), "server", "phone", or a Profile.
+        adapter: a LoRA in a GGUF file, applied at run time to the requests that name no other.
+        adapters: further adapters, by the names that requests give.
+        context: maximum tokens per request, clamped to the context that the model was trained for.
+        slots: number of requests that run at once. Each has memory for `context` tokens.
+        threads: number of compute threads; by default the number that is fastest on this processor.
+        adaptive_threads: whether to use fewer threads while other programs use the processors; by
+            default if `threads` is not given.
+        reproducible: whether they do so only where no bit of an answer depends on it.
+        batch: maximum tokens per step.
+        kv: type of the KV cache, f16, bf16 or q8_0; by default the faster of f16 and bf16 on this
+            processor, or q8_0 where memory is short.
+        prefix_bytes: memory of the prefix cache; 0 turns it off.
+        flash_attention: whether to compute attention without storing its scores; by default the way
+            that is faster on this processor.
+        micro_batch: maximum tokens computed at once; by default as many as are fast.
+        gpu_layers: layers that a GPU computes, or "all": first the output matrix, which counts as
+            one, then from the last layer on. 0 uses the processor alone.
+        queue: maximum number of waiting requests (64 by default); more are refused.
+        untrusted: whether to load the files in another process first, with limits, so that a file
+            which crashes llama.cpp is a ModelFileError. By default this is done with files that
+            Thirteen did not write, once; True does it with all files, False with none.
+    """
+
+    profile: str | Profile
     context: int | None
     slots: int | None
     batch: int | None
@@ -28,114 +58,57 @@ class ProfileOptions(TypedDict, total=False):
     flash_attention: bool | None
     micro_batch: int | None
     gpu_layers: GpuLayers | None
-
-
-class EngineOptions(ProfileOptions, total=False):
-    """Keywords of Engine(), which documents them."""
-
-    profile: str | Profile
     adapter: str | Path | None
     adapters: Mapping[str, str | Path] | None
     threads: int | None
     adaptive_threads: bool | None
     reproducible: bool
-    prefix_folder: str | Path | None
     queue: int
     untrusted: bool | None
 
 
-@dataclass(frozen=True)
-class EngineConfig:
-    """What an engine loads and allocates.
+def resolve_options(options: EngineOptions) -> tuple[Profile, ContextParams]:
+    """Check the keywords, and apply them to the profile.
 
-    Attributes:
-        profile: memory profile, with the values that the keywords replace.
-        threads: compute threads; None to measure.
-        params: parameters of the context. Its length is not yet clamped to the one that the model was trained
-            for, and what is open is not yet chosen.
-        adapters: adapter files by name.
-        prefix_folder: parent of the prefix cache's folders.
-        queue: maximum number of waiting requests.
-        untrusted: which files are loaded in another process first; see Engine().
+    Returns:
+        The profile, and the parameters of the context. Its length is not yet clamped to the one that the
+        model was trained for, and what is open is not yet chosen.
+
+    Raises:
+        RequestError: a number is out of range, a name is unknown, or there is no GPU for GPU layers.
     """
-
-    profile: Profile
-    threads: int | None
-    params: ContextParams
-    adapters: Mapping[str, Path]
-    prefix_folder: Path | None
-    queue: int
-    untrusted: bool | None
-
-    @classmethod
-    def from_options(  # noqa: PLR0913 - the documented options of Engine()
-        cls,
-        *,
-        profile: str | Profile = "laptop",
-        adapter: str | Path | None = None,
-        adapters: Mapping[str, str | Path] | None = None,
-        threads: int | None = None,
-        adaptive_threads: bool | None = None,
-        reproducible: bool = False,
-        prefix_folder: str | Path | None = None,
-        queue: int = QUEUE,
-        untrusted: bool | None = None,
-        **overrides: Unpack[ProfileOptions],
-    ) -> Self:
-        """Resolve the keywords of Engine().
-
-        Raises:
-            RequestError: a number is out of range, a name is unknown or reserved, or there is no GPU for GPU
-                layers.
-        """
-        profile = _resolve_profile(profile, overrides)
-        check_integer("queue", queue, 0)
-        return cls(
-            profile=profile,
-            threads=threads,
-            params=replace(
-                _context_params(profile, threads),
-                adaptive_threads=threads is None if adaptive_threads is None else adaptive_threads,
-                reproducible=reproducible,
-            ),
-            adapters=_adapter_files(adapter, adapters or {}),
-            prefix_folder=None if prefix_folder is None else Path(prefix_folder),
-            queue=queue,
-            untrusted=untrusted,
-        )
-
-    @property
-    def default_adapter(self) -> str:
-        """Name of the adapter of requests that name none."""
-        return DEFAULT_ADAPTER if DEFAULT_ADAPTER in self.adapters else BASE
-
-
-def _resolve_profile(profile: str | Profile, overrides: ProfileOptions) -> Profile:
-    changes: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
-    profile = replace(profile_named(profile) if isinstance(profile, str) else profile, **changes)
-    for name in ("context", "slots", "batch"):  # their upper limits are those of ContextParams
-        check_integer(name, getattr(profile, name), 1)
+    if unknown := options.keys() - EngineOptions.__annotations__.keys():
+        raise TypeError(f"Engine() has no keyword {min(unknown)!r}")
+    given = options.get("profile", "laptop")
+    changes = {one.name: options.get(one.name) for one in fields(Profile)}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    profile = replace(profile_named(given) if isinstance(given, str) else given, **changes)
     check_integer("prefix_bytes", profile.prefix_bytes, 0)
     check_gpu_layers(profile.gpu_layers)
-    return profile
-
-
-def _context_params(profile: Profile, threads: int | None) -> ContextParams:
-    if profile.slots > profile.batch:
-        raise RequestError(f"slots {profile.slots} exceeds batch {profile.batch}")
-    return ContextParams(
-        context=min(profile.context, CONTEXT_MAX),
+    check_integer("queue", options.get("queue", QUEUE), 0)
+    threads, adaptive = options.get("threads"), options.get("adaptive_threads")
+    params = ContextParams(
+        context=profile.context,
         slots=profile.slots,
         batch=profile.batch,
         threads=default_threads() if threads is None else threads,
         outputs=profile.slots,
         kv=profile.kv_name,
         flash_attention=profile.flash_attention,
-        micro_batch=profile.micro_batch,
+        micro_batch=profile.micro_batch or 0,
+        adaptive_threads=threads is None if adaptive is None else adaptive,
+        reproducible=options.get("reproducible", False),
     )
+    return profile, params
 
 
-def _adapter_files(adapter: str | Path | None, adapters: Mapping[str, str | Path]) -> dict[str, Path]:
+def adapter_files(options: EngineOptions) -> dict[str, Path]:
+    """Adapter files by the names that requests give.
+
+    Raises:
+        RequestError: a name is reserved.
+    """
+    adapter, adapters = options.get("adapter"), options.get("adapters") or {}
     if reserved := {BASE, DEFAULT_ADAPTER} & adapters.keys():
         raise RequestError(f"adapters: the name {min(reserved)!r} is reserved")
     named = {**adapters, DEFAULT_ADAPTER: adapter} if adapter is not None else adapters

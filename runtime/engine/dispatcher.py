@@ -42,6 +42,7 @@ class Dispatcher:
     Attributes:
         slots: number of requests that run at once.
         queue: maximum number of waiting requests.
+        closed: whether no more requests are accepted, after close() or an unexpected error.
     """
 
     def __init__(self, model: Model, runner: Runner, *, slots: int, queue: int) -> None:
@@ -53,7 +54,7 @@ class Dispatcher:
         self._handles: dict[SequenceState, Handle] = {}
         self._lock = RLock()  # guards the flags and counts below
         self._unused = Signal()
-        self._closed = self._attached = self._broken = False
+        self.closed = self._attached = self._broken = False
         self._users = 0
         self._fork = ForkCheck()
 
@@ -63,15 +64,10 @@ class Dispatcher:
         running = self._runner.running
         return EngineLoad(running, max(len(self._handles) - running, 0))
 
-    @property
-    def closed(self) -> bool:
-        """Whether no more requests are accepted, after close() or an unexpected error."""
-        return self._closed
-
     def close(self) -> None:
         """Abort all requests, once nobody uses the model any more."""
         with self._lock:
-            self._closed = True
+            self.closed = True
         self._unused.wait_for(lambda: not self._users)
         if self._attached:
             COMPUTE_THREAD.call(self._abort_all)
@@ -120,7 +116,7 @@ class Dispatcher:
         self._guard(self._step)
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self.closed:
             raise RequestError("the engine is closed")
 
     def _reserve(self, wanted: int, wait: bool) -> int:
@@ -153,22 +149,26 @@ class Dispatcher:
             self._places.put(None)
 
     def _sampler(self, request: Request) -> Sampler:
-        constraint = self._grammars().constraint(request.grammar) if request.grammar else None
+        constraint = None
+        if request.grammar:
+            with self._lock:
+                compiler = self._compiler
+            constraint = compiler.constraint(request.grammar)
         return Sampler(self._model, request.sampling, constraint)
-
-    def _grammars(self) -> "GrammarCompiler":
-        """The compiler of this model's grammars, which is made for the first of them."""
-        with self._lock:
-            return self._compiler
 
     @cached_property
     def _compiler(self) -> "GrammarCompiler":
+        """The compiler of this model's grammars, which is made for the first of them."""
         from ..llama.constraint import GrammarCompiler  # noqa: PLC0415 - imports llguidance, 40 ms
 
         return GrammarCompiler(self._model)
 
     def _hand_over(self, sequences: Sequence[SequenceState], samplers: Sequence[Sampler]) -> list[Handle]:
-        streams = [_output_stream(self._model, sequence.request) for sequence in sequences]
+        requests = [sequence.request for sequence in sequences]
+        streams = [
+            OutputStream(self._model, one.stop, calculator=one.calculator and not one.grammar)
+            for one in requests
+        ]
         handles = {
             sequence: Handle(partial(self._abort, sequence), sequence.request.foreign_share)
             for sequence in sequences
@@ -199,7 +199,7 @@ class Dispatcher:
             action()
         except Exception as failure:
             with self._lock:
-                self._broken = self._closed = True
+                self._broken = self.closed = True
             while self._handles:
                 self._handles.popitem()[1].fail(failure)
                 self._release(1)
@@ -212,14 +212,8 @@ class Dispatcher:
             handle = self._handles.pop(update.sequence)
             self._release(1)
             handle.fail(update.failure) if update.failure else handle.put(update)
-        if self._runner.idle:
-            self._runner.flush_prefixes()
 
     def _abort_all(self) -> None:
         for sequence in list(self._handles):
             self._guard(partial(self._runner.abort, sequence))
         self.step()
-
-
-def _output_stream(model: Model, request: Request) -> OutputStream:
-    return OutputStream(model, request.stop, calculator=request.calculator and not request.grammar)

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from ...errors import PromptLengthError, RequestError
 from ...files.gguf.header import Header
@@ -21,22 +21,21 @@ from ..llama.logits import Logits
 from ..llama.memory_estimate import check_memory
 from ..llama.model import LoraAdapter, Model
 from ..load_probe import probe_model_files
-from ..profile import Profile
+from ..profile import CHOSEN
 from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder
 from ..prompt.template_process import read_chat_template
 from ..request import BASE, Request, Sampling, SequenceState, TokenLogprob
-from .config import EngineConfig, EngineOptions
+from .adapters import Adapters
+from .config import QUEUE, EngineOptions, adapter_files, resolve_options
 from .dispatcher import Dispatcher, EngineLoad
 from .handle import Handle, Piece
 from .majority_vote import MajorityVote, vote_requests
-from .prefix_cache import PrefixCache, common_length, prefix_folders
+from .prefix_cache import PrefixCache, common_length
 from .runner import Runner
-from .scoring import ContinuationScorer, compute_logits, continuation_params, exact_params
+from .scoring import Scoring
 
 if TYPE_CHECKING:  # see request.py
     from ..grammar.grammar import Grammar
-
-_GREEDY = Sampling()
 
 
 class RequestOptions(TypedDict, total=False):
@@ -67,34 +66,7 @@ class Engine:
 
         Args:
             path: a GGUF file.
-            options: keyword arguments, each optional:
-                profile: what to allocate: "laptop" (the default), "server", "phone", or a Profile.
-                adapter: a LoRA in a GGUF file, applied at run time to the requests that name no other.
-                adapters: further adapters, by the names that requests give.
-                context: maximum tokens per request, clamped to the context that the model was trained for.
-                slots: number of requests that run at once. Each has memory for `context` tokens.
-                threads: number of compute threads; by default the number that is fastest on this processor.
-                adaptive_threads: whether to use fewer threads while other programs use the processors; by
-                    default if `threads` is not given.
-                reproducible: whether they do so only where no bit of an answer depends on it.
-                batch: maximum tokens per step.
-                kv: type of the KV cache, f16, bf16 or q8_0; by default the faster of f16 and bf16 on this
-                    processor, or q8_0 where memory is short.
-                prefix_bytes: memory of the prefix cache; 0 turns it off.
-                prefix_folder: folder in which the prefix cache outlives the engine, with as many bytes again.
-                    Prompts can be read there: keep it as private as they are.
-                flash_attention: whether to compute attention without storing its scores; by default the way
-                    that is faster on this processor.
-                micro_batch: maximum tokens computed at once; by default the faster number on this processor.
-                gpu_layers: layers that a GPU computes, or "all": first the output matrix, which counts as
-                    one, then from the last layer on. 0 uses the processor alone.
-                queue: maximum number of waiting requests (64 by default); more are refused.
-                untrusted: whether to load the files in another process first, with limits, so that a file
-                    which crashes llama.cpp is a ModelFileError. By default this is done with files that
-                    Thirteen did not write, once; True does it with all files, False with none.
-                The profile has the defaults of context, slots, batch, kv, prefix_bytes,
-                flash_attention, micro_batch and gpu_layers. What it leaves open is measured by the first
-                engine for a processor and a model's shape, in about three seconds.
+            options: see EngineOptions.
 
         Raises:
             ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build, or it ended the
@@ -104,37 +76,40 @@ class Engine:
             RequestError: a number is out of range, a name is unknown or reserved, or there is no GPU for
                 gpu_layers; nothing was loaded.
         """
-        config = EngineConfig.from_options(**options)
+        profile, params = resolve_options(options)
+        files, self.queue = adapter_files(options), options.get("queue", QUEUE)
         with ExitStack() as handles:
-            model, profile = _load_model(Path(path), config)
+
+            def check(header: Header) -> None:
+                nonlocal profile
+                profile = limit_settings(profile, header, params.threads)
+                check_memory(header, profile, params.threads)
+                probe_model_files(Path(path), files.values(), untrusted=options.get("untrusted"))
+
+            layers = profile.gpu_layers
+            model = Model(Path(path), repack=profile.repack, gpu_layers=layers, check_header=check)
             self.model = handles.enter_context(model)
             template = read_chat_template(self.model.header, self.model.bos, self.model.eos)
             if template:
                 handles.callback(template.close)
-            settings = choose_settings(profile, config.threads, self.model)
-            self.profile = replace(
-                profile,
-                kv=settings.kv,
-                flash_attention=settings.flash_attention,
-                micro_batch=settings.micro_batch,
-            )
-            self._adapters: dict[str, LoraAdapter | None] = {BASE: None}
-            handles.callback(self._close_adapters)
-            for name, file in config.adapters.items():
-                self._adapters[name] = LoraAdapter(self.model, file)
+            settings = choose_settings(profile, options.get("threads"), self.model)
+            chosen = {name: getattr(settings, name) for name in CHOSEN}
+            self.profile = replace(profile, **chosen)
+            self._adapters = Adapters(self.model)
+            handles.callback(self._adapters.close)
+            self._adapters.load(files)
             self.context = min(self.profile.context, self.model.context_trained)
-            self._params = replace(config.params, context=self.context, **asdict(settings))
-            self._prefixes = _open_prefix_cache(self.model, self.profile, config)
+            self._params = replace(params, context=self.context, **asdict(settings))
+            self._prefixes = PrefixCache(profile.prefix_bytes) if profile.prefix_bytes else None
             self._runner = Runner(self._make_context(), self._adapters, self._prefixes)
             handles.callback(self._runner.close)
             if template:
                 template.compile()  # in its process, which has started meanwhile
             self._encoder = PromptEncoder(self.model, template, self.model.max_bytes(self.context))
+            self._scoring = handles.enter_context(Scoring(self.model, self._params, self._adapters))
             self._handles = handles.pop_all()
-        self._default_adapter, self.queue = config.default_adapter, config.queue
-        self._dispatcher = Dispatcher(self.model, self._runner, slots=self.profile.slots, queue=config.queue)
-        self._scoring, self._closing = Lock(), Lock()
-        self._fork = ForkCheck()
+        self._dispatcher = Dispatcher(self.model, self._runner, slots=self.profile.slots, queue=self.queue)
+        self._closing, self._fork = Lock(), ForkCheck()
 
     def _make_context(self) -> Context:
         return Context(self.model, self._params)
@@ -142,7 +117,7 @@ class Engine:
     @property
     def adapters(self) -> tuple[str, ...]:
         """Names that a request can choose from."""
-        return tuple(self._adapters)
+        return self._adapters.names
 
     def files(self, adapter: str) -> tuple[Path, ...]:
         """Files that requests for an adapter use: the model's, and the adapter's if there is one."""
@@ -209,51 +184,31 @@ class Engine:
         """
         return self._dispatcher.submit([self._new_sequence(request) for request in requests], wait=wait)
 
-    def request(  # noqa: PLR0913 - the documented options of a question
-        self,
-        question: str,
-        *,
-        system: str | None = None,
-        sampling: Sampling = _GREEDY,
-        max_tokens: int = 512,
-        stop: Sequence[str] = (),
-        calculator: bool = True,
-        grammar: "Grammar | None" = None,
-        adapter: str | None = None,
-        namespace: str = "",
-    ) -> Request:
+    def request(self, question: str, **options: Unpack[RequestOptions]) -> Request:
         """Make the request that asks a question.
 
         Args:
             question: no text in it acts as a control token.
-            system: system prompt.
-            sampling: greedy by default.
-            max_tokens: maximum tokens of the answer.
-            stop: strings that end the answer, and are not part of it.
-            calculator: whether arithmetic in the answer, such as "12 * 13 =", is completed with its exact
-                result instead of the model's tokens.
-            grammar: constrains the answer, from grammar.from_schema(), from_lark() or from_regex(); turns
-                the calculator off. The answer is cut short if max_tokens are used up.
-            adapter: a name of the engine's adapters, or "base" for none; by default the engine's own adapter.
-            namespace: namespace of the prefix cache: nobody else learns whether the prompt was asked before.
+            options: keyword arguments, each optional:
+                system: system prompt.
+                sampling: greedy by default.
+                max_tokens: maximum tokens of the answer, 512 by default.
+                stop: strings that end the answer, and are not part of it.
+                calculator: whether arithmetic in the answer, such as "12 * 13 =", is completed with its exact
+                    result instead of the model's tokens, as it is by default.
+                grammar: constrains the answer, from grammar.from_schema(), from_lark() or from_regex();
+                    turns the calculator off. The answer is cut short if max_tokens are used up.
+                adapter: a name of the engine's adapters, or "base" for none; by default the engine's own.
+                namespace: namespace of the prefix cache: nobody else learns whether the prompt was asked
+                    before.
 
         Raises:
             RequestError: the question is empty, or the chat template rejects it.
         """
+        fields: dict[str, Any] = {"calculator": True, **options}
         with self._dispatcher.in_use():
-            tokens = self._encoder.encode_question(question, system)
-            foreign = self.model.foreign_share(question)
-        return Request(
-            tokens,
-            max_tokens,
-            sampling,
-            stop=stop,
-            calculator=calculator,
-            grammar=grammar,
-            adapter=adapter,
-            foreign_share=foreign,
-            namespace=namespace,
-        )
+            tokens = self._encoder.encode_question(question, fields.pop("system", None))
+            return Request(tokens, foreign_share=self.model.foreign_share(question), **fields)
 
     def conversation(self, messages: Sequence[Message], tools: Sequence[JsonObject] = ()) -> tuple[int, ...]:
         """Encode a conversation as a prompt (see Request) for the model's next message.
@@ -296,7 +251,7 @@ class Engine:
         """Sample several answers to a question until the majority value is certain (self-consistency).
 
         Args:
-            question: the question.
+            question: see request().
             votes: number of answers, from 1 to 64, each with its own seed.
             options: see request(). Greedy sampling, which would repeat one answer, is replaced by a
                 temperature of 0.7.
@@ -319,12 +274,9 @@ class Engine:
 
         Args:
             keep: tokens of a prefix that was computed under the engine's own adapter.
-
-        Raises:
-            RequestError: the engine is closed.
         """
         with self._dispatcher.in_use():
-            COMPUTE_THREAD.call(partial(self._runner.clear_prefixes, self._default_adapter, tuple(keep)))
+            COMPUTE_THREAD.call(partial(self._runner.clear_prefixes, self._adapters.default, tuple(keep)))
 
     def check_request(self, request: Request) -> None:
         """Raise RequestError if the request can never run on this engine; see submit_all()."""
@@ -336,7 +288,7 @@ class Engine:
         Args:
             name: the name that requests give.
             path: a LoRA in a GGUF file.
-            untrusted: whether to load it in another process first; see Engine().
+            untrusted: whether to load it in another process first; see EngineOptions.
 
         Raises:
             ModelFileError: the file is not a GGUF, is damaged, or ended the other process.
@@ -346,7 +298,7 @@ class Engine:
         """
         self._check_swap(name)
         probe_model_files(self.model.header.path, [Path(path)], untrusted=untrusted)
-        with self._dispatcher.in_use(), self._scoring, ExitStack() as handles:
+        with self._dispatcher.in_use(), self._scoring.lock, ExitStack() as handles:
             self._check_swap(name)  # another thread may have taken the name
             adapter = handles.enter_context(LoraAdapter(self.model, Path(path)))
 
@@ -381,10 +333,8 @@ class Engine:
                 the engine is closed.
             ModelFileError: the computation failed.
         """
-        name = self._adapter_name(adapter)
-        with self._dispatcher.in_use(), self._scoring:
-            scores = self._scorer.score(pairs, self._adapters[name])
-        return [tuple(token.logprob for token in score) for score in scores]
+        with self._dispatcher.in_use():
+            return self._scoring.log_likelihoods(pairs, self._adapters.resolve(adapter))
 
     def prompt_logprobs(
         self, tokens: Sequence[int], top: int = 0, adapter: str | None = None
@@ -402,17 +352,11 @@ class Engine:
             The log-probabilities of all tokens but the first.
 
         Raises:
-            RequestError: the prompt is longer than the context or has an unknown token, the adapter's name is
-                unknown, or the engine is closed.
-            ModelFileError: the computation failed.
+            ThirteenError: log_likelihoods() raises it.
         """
         self._check_prompt(tokens)
-        name = self._adapter_name(adapter)
-        if len(tokens) < 2:
-            return ()
-        with self._dispatcher.in_use(), self._scoring:
-            (score,) = self._prompt_scorer.score([(tokens[:1], tokens[1:])], self._adapters[name], top)
-        return score
+        with self._dispatcher.in_use():
+            return self._scoring.prompt_logprobs(tokens, top, self._adapters.resolve(adapter))
 
     def logits(self, tokens: Sequence[int]) -> Logits:
         """Compute the logits after each token exactly, with a KV cache and attention in float32.
@@ -423,25 +367,10 @@ class Engine:
             Logits, (tokens, vocab).
 
         Raises:
-            RequestError: there are no tokens, more than fit the context, or unknown ones, or the engine is
-                closed.
+            ThirteenError: log_likelihoods() raises it.
         """
-        with self._dispatcher.in_use(), self._scoring:
-            return compute_logits(self._exact_context, tokens, self._adapters[self._default_adapter])
-
-    @cached_property
-    def _scorer(self) -> ContinuationScorer:
-        context = Context(self.model, continuation_params(self._params))
-        return ContinuationScorer(self._handles.enter_context(context))
-
-    @cached_property
-    def _prompt_scorer(self) -> ContinuationScorer:
-        context = Context(self.model, continuation_params(replace(self._params, slots=1)))
-        return ContinuationScorer(self._handles.enter_context(context))
-
-    @cached_property
-    def _exact_context(self) -> Context:
-        return self._handles.enter_context(Context(self.model, exact_params(self._params)))
+        with self._dispatcher.in_use():
+            return self._scoring.logits(tokens, self._adapters.default)
 
     @cached_property
     def _common_prefix(self) -> tuple[int, ...]:
@@ -463,41 +392,7 @@ class Engine:
 
     def _new_sequence(self, request: Request) -> SequenceState:
         self._check_prompt(request.tokens)
-        adapter = self._adapter_name(request.adapter)
+        adapter = self._adapters.resolve(request.adapter)
         if request.namespace and self._prefixes:
             self._prefixes.shared = self._common_prefix
         return SequenceState(request, self.context, adapter, submitted_at=perf_counter())
-
-    def _adapter_name(self, adapter: str | None) -> str:
-        name = self._default_adapter if adapter is None else adapter
-        if name not in self._adapters:
-            raise RequestError(f"adapter: {name!r} is not one of {', '.join(self.adapters)}")
-        return name
-
-    def _close_adapters(self) -> None:
-        for adapter in self._adapters.values():
-            if adapter:
-                adapter.close()
-
-
-def _load_model(path: Path, config: EngineConfig) -> tuple[Model, Profile]:
-    """Load the model; the profile gets what takes less memory if that is short."""
-    profile, threads = config.profile, config.params.threads
-
-    def check(header: Header) -> None:
-        nonlocal profile
-        profile = limit_settings(profile, header, threads)
-        check_memory(header, profile, threads)
-        probe_model_files(path, config.adapters.values(), untrusted=config.untrusted)
-
-    model = Model(path, repack=profile.repack, gpu_layers=profile.gpu_layers, check_header=check)
-    return model, profile
-
-
-def _open_prefix_cache(model: Model, profile: Profile, config: EngineConfig) -> PrefixCache | None:
-    if not profile.prefix_bytes:
-        return None
-    folders = {}
-    if config.prefix_folder:
-        folders = prefix_folders(config.prefix_folder, model.header.path, config.adapters, profile)
-    return PrefixCache(profile.prefix_bytes, folders)

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Thread
@@ -14,7 +15,6 @@ from ..arithmetic.final_answer import final_answer, format_number
 from ..forks import ForkCheck
 from ..outcome import Outcome, Signal
 from ..request import SequenceEnd, TokenLogprob
-from .loop_waker import LoopWaker, waker_of
 from .runner import SequenceUpdate
 
 
@@ -48,7 +48,7 @@ class Handle:
         self._changed = Signal()
         self._updates: deque[SequenceUpdate] = deque()  # not yet taken by an iterator
         self._text: list[str] = []
-        self._listeners: list[tuple[LoopWaker, asyncio.Event]] = []
+        self._listeners: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         self._end: Outcome[SequenceEnd] = Outcome()
         self._fork = ForkCheck()
 
@@ -100,8 +100,9 @@ class Handle:
 
     def _notify(self) -> None:
         self._changed.notify_all()
-        for waker, event in tuple(self._listeners):
-            waker.set_soon(event)
+        for loop, event in tuple(self._listeners):
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(event.set)
 
     def wait(self, timeout: float | None = None) -> SequenceEnd:
         """Wait for the end.
@@ -146,7 +147,7 @@ class Handle:
             self.abort()
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
-        listener = (waker_of(asyncio.get_running_loop()), event := asyncio.Event())
+        listener = (asyncio.get_running_loop(), event := asyncio.Event())
         self._listeners.append(listener)
         try:
             last = False

@@ -23,28 +23,27 @@ COMPLETE_REASONS = (StopReason.END, StopReason.STOP)  # stop reasons of an answe
 ScoredAnswer = tuple[Answer, float]  # with its mean_logprob()
 
 
-def check_votes(votes: object) -> None:
-    """Raise RequestError if this is not a valid number of votes."""
-    check_integer("votes", votes, 1, VOTES_MAX)
-
-
 def vote_requests(request: Request, votes: int) -> list[Request]:
     """The requests of a vote: the same one with other seeds, sampled at a temperature above 0.
 
     Raises:
         RequestError: `votes` is out of range.
     """
-    check_votes(votes)
+    check_integer("votes", votes, 1, VOTES_MAX)
     samplings = request.sampling.stochastic.with_seeds(votes)
     return [replace(request, sampling=sampling, logprobs=0) for sampling in samplings]
 
 
 class MajorityVote:
-    """A question that is being answered several times; awaited like a Handle."""
+    """A question that is being answered several times; awaited like a Handle.
+
+    Attributes:
+        handles: handles of the samples, in the order of their seeds.
+    """
 
     def __init__(self, handles: Sequence[Handle]) -> None:
         """Count the answers of requests as they end; the requests must ask for log-probabilities."""
-        self._handles = tuple(handles)
+        self.handles = tuple(handles)
         self._answers: list[ScoredAnswer] = []
         self._winner: Outcome[Answer] = Outcome()
         ended: SimpleQueue[Handle] = SimpleQueue()
@@ -53,14 +52,9 @@ class MajorityVote:
         # Not in the engine's thread, which computes nothing while the equations of an answer are checked.
         Thread(target=self._count_all, args=(ended,), name="thirteen-vote", daemon=True).start()
 
-    @property
-    def handles(self) -> tuple[Handle, ...]:
-        """Handles of the samples, in the order of their seeds."""
-        return self._handles
-
     def abort(self) -> None:
         """Abort the samples that are still running."""
-        for handle in self._handles:
+        for handle in self.handles:
             handle.abort()
 
     def answer(self, timeout: float | None = None) -> Answer:
@@ -87,8 +81,8 @@ class MajorityVote:
         except Exception as failure:
             self._winner.set_failure(failure)
         else:
-            if not _is_open(self._answers, len(self._handles) - len(self._answers)):
-                self._winner.set_result(select_winner(self._answers, len(self._handles)))
+            if not _is_open(self._answers, len(self.handles) - len(self._answers)):
+                self._winner.set_result(select_winner(self._answers, len(self.handles)))
         if self._winner.done:
             self.abort()
 

@@ -1,6 +1,6 @@
 """Runner: the loop body of the engine. step() schedules, decodes, samples and reports updates."""
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -10,9 +10,10 @@ from ..llama.context import Context, Span
 from ..llama.model import LoraAdapter
 from ..llama.sampler import Sampler
 from ..request import PrefixKey, SequenceEnd, SequenceState, StopReason, TokenLogprob
+from .adapters import Adapters
 from .output_stream import OutputStream
 from .prefix_cache import PrefixCache
-from .scheduler import Chunk, Scheduler, prefill_chunk
+from .scheduler import Chunk, Scheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +54,14 @@ class Runner:
     def __init__(
         self,
         context: Context,
-        adapters: MutableMapping[str, LoraAdapter | None],
+        adapters: Adapters,
         prefixes: PrefixCache | None = None,
     ) -> None:
         """Start without sequences.
 
         Args:
             context: context to compute in; close() frees it.
-            adapters: the adapters by name; None is the base.
+            adapters: the adapters by name.
             prefixes: the prefix cache, if there is one.
         """
         self._context, self._model = context, context.model
@@ -69,7 +70,6 @@ class Runner:
             context.params.slots,
             context.params.batch,
             prefix_caching=prefixes is not None,
-            chunk=prefill_chunk(context.model.header.weights),
         )
         self._outputs: dict[SequenceState, SequenceOutput] = {}
         self._updates: list[SequenceUpdate] = []
@@ -93,11 +93,6 @@ class Runner:
         """End a sequence now and free its slot; does nothing if it has ended."""
         self._end(sequence, StopReason.ABORTED)
 
-    def flush_prefixes(self) -> None:
-        """Write the prefix cache to its folders, if there are any."""
-        if self._prefixes:
-            self._prefixes.flush()
-
     def clear_prefixes(self, adapter: str, keep: tuple[int, ...]) -> None:
         """Remove all prefixes but one from memory."""
         if self._prefixes:
@@ -115,9 +110,7 @@ class Runner:
         if self._outputs:
             raise RequestError(f"swap: {len(self._outputs)} requests are running or waiting")
         self._context.set_adapter(None)
-        old = self._adapters.get(name)
-        self._adapters[name] = adapter
-        return old
+        return self._adapters.replace(name, adapter)
 
     def close(self) -> None:
         """Free the context, and the samplers of sequences that have not ended."""
@@ -151,7 +144,8 @@ class Runner:
         now = perf_counter()
         for chunk in chunks:
             chunk.sequence.started_at = chunk.sequence.started_at or now
-        rows = iter(self._context.decode([_span(chunk) for chunk in chunks]))
+        spans = [Span(one.sequence.running_slot, one.start, one.tokens, one.rows) for one in chunks]
+        rows = iter(self._context.decode(spans))
         for chunk in chunks:
             sequence = chunk.sequence
             sequence.computed += len(chunk.tokens)
@@ -236,8 +230,10 @@ class Runner:
         """Fill a new slot with the longest cached prefix of its prompt."""
         prompt = sequence.request.tokens
         found = self._prefixes.find(sequence.prefix_key, prompt) if self._prefixes else None
-        if found and self._context.restore(sequence.running_slot, found.state, found.length):
-            sequence.cached = sequence.computed = found.length
+        if found:
+            length, state = found
+            if self._context.restore(sequence.running_slot, state, length):
+                sequence.cached = sequence.computed = length
 
     def _save_prefix(self, sequence: SequenceState) -> None:
         """Add a computed prompt to the prefix cache."""
@@ -250,7 +246,3 @@ class Runner:
                 return
             with suppress(MemoryError):  # then it is not cached
                 self._prefixes.add(sequence.prefix_key, prompt, self._context.save(slot))
-
-
-def _span(chunk: Chunk) -> Span:
-    return Span(chunk.sequence.running_slot, chunk.start, chunk.tokens, rows=chunk.rows)

@@ -18,18 +18,8 @@ from itertools import count
 from ..request import SequenceState, StopReason
 from .prefix_cache import PREFIX_TOKENS_MIN
 
-PREFILL_CHUNK = 128
-SMALL_MODEL_WEIGHTS = 300_000_000
+PREFILL_CHUNK = 128  # on a CPU, a model computes so many tokens at once about as fast as more
 _RECENT = 64  # requests; a slot is kept while these are of several namespaces
-
-
-def prefill_chunk(weights: int) -> int:
-    """Prefill tokens in a batch that also decodes, for a model with so many weights.
-
-    On a CPU, such chunks hardly slow down prefill: a 1B model computes 128 tokens at once as fast as 512. A
-    small model needs 256 for that, and is still sooner back at the answers of others.
-    """
-    return 2 * PREFILL_CHUNK if weights < SMALL_MODEL_WEIGHTS else PREFILL_CHUNK
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +47,6 @@ class Scheduler:
         slots: number of sequences that run at once.
         budget: maximum tokens per batch, at least one per slot.
         prefix_caching: whether computed prompts are shared through a prefix cache.
-        chunk: maximum prefill tokens of a batch that also decodes.
         cacheable: maximum tokens of a prompt that fits the prefix cache, as far as is known.
         waiting: sequences without a slot yet, oldest first.
         running: sequences with a slot, oldest first.
@@ -66,7 +55,6 @@ class Scheduler:
     slots: int
     budget: int
     prefix_caching: bool = False
-    chunk: int = PREFILL_CHUNK
     cacheable: float = math.inf
     waiting: deque[SequenceState] = field(default_factory=deque)
     running: list[SequenceState] = field(default_factory=list)
@@ -141,12 +129,14 @@ class Scheduler:
         # The sort is stable: decode before prefill, the oldest first in each.
         for sequence in sorted(self._next_group(), key=lambda sequence: not sequence.decoding):
             if chunks and chunks[-1].sequence.decoding and not sequence.decoding:
-                budget = min(budget, self.chunk)
+                budget = min(budget, PREFILL_CHUNK)
             if not budget:
                 break
-            chunk = _next_chunk(sequence, budget)
-            budget -= len(chunk.tokens)
-            chunks.append(chunk)
+            tokens = sequence.next_tokens(budget)
+            budget -= len(tokens)
+            chunks.append(
+                Chunk(sequence, sequence.computed, tokens, rows=int(len(tokens) == sequence.pending))
+            )
         # llama.cpp computes only ascending neighbours together.
         return sorted(chunks, key=lambda chunk: chunk.sequence.running_slot)
 
@@ -179,8 +169,3 @@ class Scheduler:
         """Return the lowest free slot, next to one of the same adapter if possible; see plan()."""
         same = {other.slot for other in self.running if other.adapter == sequence.adapter}
         return min(self._free_slots, key=lambda slot: (same.isdisjoint((slot - 1, slot + 1)), slot))
-
-
-def _next_chunk(sequence: SequenceState, budget: int) -> Chunk:
-    tokens = sequence.next_tokens(budget)
-    return Chunk(sequence, sequence.computed, tokens, rows=int(len(tokens) == sequence.pending))

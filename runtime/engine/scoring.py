@@ -3,15 +3,18 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cached_property
+from threading import Lock
+from typing import Self
 
 import numpy as np
 
-from ...errors import ModelFileError, RequestError
+from ...errors import RequestError
 from ..llama.context import Context, ContextParams, Span
 from ..llama.logits import Logits
-from ..llama.model import LoraAdapter
+from ..llama.model import LoraAdapter, Model
 from ..request import TokenLogprob
-from .prefix_cache import PREFIX_TOKENS_MIN, KvState, common_length
+from .adapters import Adapters
 
 Tokens = Sequence[int]
 _PAIRS = 8  # continuations computed at once: about as many as fill a batch
@@ -19,62 +22,13 @@ _CONTINUATION_ROWS = 128  # rows of logits at once, each as wide as the vocabula
 _LOGITS_ROWS = 64
 
 
-def continuation_params(params: ContextParams) -> ContextParams:
-    """Derive the parameters of a context for ContinuationScorer: at most 8 slots, more rows of logits."""
-    slots = min(params.slots, _PAIRS)
-    return replace(params, slots=slots, outputs=max(min(_CONTINUATION_ROWS, params.batch), slots))
-
-
-def exact_params(params: ContextParams) -> ContextParams:
-    """Derive the parameters of a context for compute_logits(): one slot, everything in float32."""
-    rows = min(_LOGITS_ROWS, params.context)
-    return ContextParams(params.context, 1, rows, params.threads, outputs=rows, exact=True)
-
-
-class SharedPrefix:
-    """The prefix that several texts share: computed once, its KV cache is restored in every slot.
-
-    Attributes:
-        length: its tokens; 0 if the texts share too few.
-    """
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self.length = 0
-        self._state: KvState | None = None
-
-    def compute(self, texts: Sequence[Tokens]) -> None:
-        """Compute what texts begin with, without the last token of any, in slot 0 of an empty context."""
-        first, *others = [tuple(text[:-1]) for text in texts] or [()]
-        shared = min((common_length(first, other) for other in others), default=0)
-        self.length, self._state = (shared, None) if shared >= PREFIX_TOKENS_MIN else (0, None)
-        if self.length:
-            step = self._context.params.batch
-            try:
-                for start in range(0, shared, step):
-                    self._context.decode([Span(0, start, first[start : min(shared, start + step)], 0)])
-                self._state = self._context.save(0)
-            finally:
-                self._context.clear(0)
-
-    def restore(self, slot: int) -> None:
-        """Restore the prefix in an empty slot.
-
-        Raises:
-            ModelFileError: llama.cpp rejects it.
-        """
-        if self._state is not None and not self._context.restore(slot, self._state, self.length):
-            raise ModelFileError("llama.cpp rejects the KV cache of a sequence that it saved")
-
-
 class ContinuationScorer:
     """Computes log-probabilities of continuations, batched as in prefill."""
 
     def __init__(self, context: Context) -> None:
-        """Use a context, which must have nothing else in it, with continuation_params()."""
+        """Use a context, which must have nothing else in it."""
         self._context, self._params = context, context.params
         self._top = 0  # likeliest tokens to report
-        self._prefix = SharedPrefix(context)
 
     def score(
         self, pairs: Sequence[tuple[Tokens, Tokens]], adapter: LoraAdapter | None, top: int = 0
@@ -96,7 +50,6 @@ class ContinuationScorer:
         self._top = top
         scores: list[tuple[TokenLogprob, ...]] = [()] * len(pairs)
         try:
-            self._prefix.compute([prompt for prompt, _ in pairs])
             for batch in self._batches(pairs):
                 for index, logprobs in zip(batch, self._score_batch([pairs[i] for i in batch]), strict=True):
                     scores[index] = logprobs
@@ -120,7 +73,7 @@ class ContinuationScorer:
         batch: list[int] = []
         tokens = rows = 0
         for index in sorted(range(len(pairs)), key=lambda index: sum(map(len, pairs[index]))):
-            length, outputs = sum(map(len, pairs[index])) - 1 - self._prefix.length, len(pairs[index][1])
+            length, outputs = sum(map(len, pairs[index])) - 1, len(pairs[index][1])
             if batch and (
                 len(batch) == params.slots
                 or tokens + length > params.batch
@@ -137,16 +90,10 @@ class ContinuationScorer:
         with ExitStack() as slots:
             for slot in range(len(batch)):
                 slots.callback(self._context.clear, slot)
-                self._prefix.restore(slot)
             if len(batch) == 1:
                 return [self._score_one(*batch[0])]
             spans = [
-                Span(
-                    slot,
-                    self._prefix.length,
-                    (*prompt, *continuation[:-1])[self._prefix.length :],
-                    len(continuation),
-                )
+                Span(slot, 0, (*prompt, *continuation[:-1]), len(continuation))
                 for slot, (prompt, continuation) in enumerate(batch)
             ]
             rows = iter(self._context.decode(spans))
@@ -159,7 +106,7 @@ class ContinuationScorer:
         tokens, first = (*prompt, *continuation[:-1]), len(prompt) - 1
         logprobs: list[TokenLogprob] = []
         step = min(self._params.batch, self._params.outputs)
-        for start in range(self._prefix.length, len(tokens), step):
+        for start in range(0, len(tokens), step):
             part = tokens[start : start + step]
             outputs = max(min(start + len(part) - first, len(part)), 0)
             rows = self._context.decode([Span(0, start, part, outputs)])
@@ -199,3 +146,59 @@ def compute_logits(context: Context, tokens: Tokens, adapter: LoraAdapter | None
         context.set_adapter(None)  # the caller may now close the adapter
         context.clear(0)
     return logits
+
+
+class Scoring:
+    """What an engine scores with: contexts beside that of its requests, each made when first needed."""
+
+    def __init__(self, model: Model, params: ContextParams, adapters: Adapters) -> None:
+        """Do nothing yet; `params` are those of the engine's own context."""
+        self.lock = Lock()  # one text at a time; also held while an adapter is replaced
+        self._model, self._params, self._adapters = model, params, adapters
+        self._contexts, self._scorers = ExitStack(), dict[int, ContinuationScorer]()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._contexts.close()
+
+    def log_likelihoods(
+        self, pairs: Sequence[tuple[Tokens, Tokens]], adapter: str
+    ) -> list[tuple[float, ...]]:
+        """See Engine.log_likelihoods()."""
+        with self.lock:
+            scores = self._scorer(min(self._params.slots, _PAIRS)).score(pairs, self._adapters[adapter])
+        return [tuple(token.logprob for token in score) for score in scores]
+
+    def prompt_logprobs(self, tokens: Tokens, top: int, adapter: str) -> tuple[TokenLogprob, ...]:
+        """See Engine.prompt_logprobs()."""
+        if len(tokens) < 2:
+            return ()
+        with self.lock:
+            pair = (tokens[:1], tokens[1:])
+            (score,) = self._scorer(1).score([pair], self._adapters[adapter], top)
+        return score
+
+    def logits(self, tokens: Tokens, adapter: str) -> Logits:
+        """See Engine.logits()."""
+        with self.lock:
+            return compute_logits(self._exact_context, tokens, self._adapters[adapter])
+
+    def _scorer(self, slots: int) -> ContinuationScorer:
+        """The scorer with so many slots; with one, a long prompt needs the memory of one slot only."""
+        if slots not in self._scorers:
+            rows = max(min(_CONTINUATION_ROWS, self._params.batch), slots)
+            context = self._open(replace(self._params, slots=slots, outputs=rows))
+            self._scorers[slots] = ContinuationScorer(context)
+        return self._scorers[slots]
+
+    @cached_property
+    def _exact_context(self) -> Context:
+        rows = min(_LOGITS_ROWS, self._params.context)
+        return self._open(
+            ContextParams(self._params.context, 1, rows, rows, threads=self._params.threads, exact=True)
+        )
+
+    def _open(self, params: ContextParams) -> Context:
+        return self._contexts.enter_context(Context(self._model, params))

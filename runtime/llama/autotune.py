@@ -22,7 +22,7 @@ from ...files.cache_folder import cache_dir
 from ...files.gguf.header import Header
 from ...files.gguf.model_shape import read_model_shape
 from ...files.processors import processor_name
-from ..profile import KV_TYPES, Profile
+from ..profile import CHOSEN, KV_TYPES, Profile
 from ..threads import default_threads
 from .compute_settings import ComputeSettings, open_settings
 from .model import Model
@@ -62,7 +62,7 @@ def known_settings(profile: Profile, threads: int | None, header: Header) -> Com
     ways = open_settings(profile, threads, header)
     if profile.gpu_layers:
         return replace(ways[0], flash_attention=profile.flash_attention)
-    if len(ways) == 1 and threads and profile.micro_batch:
+    if len(ways) == 1 and threads:
         return ways[0]
     with suppress(OSError, OutputError, ValueError, KeyError, TypeError):
         key = _key(profile, threads, header)
@@ -113,11 +113,7 @@ def _key(profile: Profile, threads: int | None, header: Header) -> dict[str, Any
     return {
         **speed_environment(),
         **{name: getattr(shape, name) for name in ("layers", "hidden", "heads", "kv_heads", "head_dim")},
-        **{
-            name: getattr(profile, name)
-            for name in ("slots", "batch", "flash_attention", "kv", "micro_batch")
-        },
-        "repack": profile.repack,
+        **{name: getattr(profile, name) for name in ("slots", "batch", "repack", *CHOSEN)},
         "given_threads": threads,
         "default_threads": default_threads(),
     }

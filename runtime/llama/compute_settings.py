@@ -9,29 +9,33 @@ from ...errors import ModelFileError
 from ...files.gguf.header import Header
 from ...files.gguf.model_shape import read_model_shape
 from ...files.processors import multiplies_bf16
-from ..profile import DEFAULT_KV, KV_TYPES, QUANTIZED_KV, Profile
+from ..profile import DEFAULT_KV, KV_TYPES, QUANTIZED_KV, Profile, micro_batch_tokens
 from ..threads import default_threads
 from .memory_estimate import fits_in_memory
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeSettings:
     """Settings that change the speed, and otherwise only the last bits of the logits.
 
     Attributes:
-        flash_attention: whether attention is computed without storing its scores; None, with layers on a GPU,
-            leaves it to llama.cpp.
-        kv: type of the KV cache.
-        threads: threads for batches of one token.
-        prefill_threads: threads for larger batches.
-        micro_batch: maximum tokens computed at once.
+        threads: threads for batches of one token (decode).
+        prefill_threads: threads for larger batches; 0 is as many.
+        flash_attention: whether attention is computed without storing its scores; None leaves it to
+            llama.cpp, which looks at the devices. Standard attention cannot read a quantized KV cache.
+        kv: type of the KV cache, one of KV_TYPES.
+        micro_batch: maximum tokens computed at once, which bounds the buffers; 0 in ContextParams is the
+            default for its batch.
     """
 
-    flash_attention: bool | None
-    kv: str
     threads: int
-    prefill_threads: int
-    micro_batch: int
+    prefill_threads: int = 0
+    flash_attention: bool | None = True
+    kv: str = DEFAULT_KV
+    micro_batch: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prefill_threads", self.prefill_threads or self.threads)
 
 
 def limit_settings(profile: Profile, header: Header, threads: int) -> Profile:
@@ -61,9 +65,13 @@ def open_settings(profile: Profile, threads: int | None, header: Header) -> list
         for kv, flash in product(kinds, (True, False))
         if profile.flash_attention in {None, flash} and (flash or kv not in QUANTIZED_KV)
     ]
-    ways = ways or [(bool(profile.flash_attention), kinds[0])]  # which the context refuses
     return [
-        ComputeSettings(flash, kv, count, count, replace(profile, flash_attention=flash).micro_batch_tokens)
+        ComputeSettings(
+            threads=count,
+            flash_attention=flash,
+            kv=kv,
+            micro_batch=micro_batch_tokens(profile.batch, profile.micro_batch, flash),
+        )
         for flash, kv in ways
     ]
 

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import AdapterError, ModelFileError, RequestError
-from ..profile import KV_TYPES, QUANTIZED_KV, STANDARD_ATTENTION_TOKENS, GpuLayers
+from ..profile import KV_TYPES, QUANTIZED_KV, GpuLayers, micro_batch_tokens
 from ..request import TokenLogprob
 from ..validation import check_integer
+from .compute_settings import ComputeSettings
 from .compute_thread import COMPUTE_THREAD
 from .library import LOG, NativeHandle, byte_pointer, logits_address
 from .logits import Logits, log_softmax
@@ -38,21 +39,14 @@ _PARAMS_MAX = {
 
 
 @dataclass(frozen=True, slots=True)
-class ContextParams:
-    """What a context allocates, and how many threads compute.
+class ContextParams(ComputeSettings):
+    """What a context allocates, and how it computes.
 
     Attributes:
         context: tokens that each sequence can hold.
         slots: native sequences, numbered from 0.
         batch: maximum tokens per decode().
-        threads: threads for batches of one token (decode).
         outputs: maximum rows of logits per decode(), each as wide as the vocabulary; at least `slots`.
-        prefill_threads: threads for larger batches; None for `threads`.
-        kv: type of the KV cache, one of KV_TYPES.
-        flash_attention: compute attention without storing its scores; see autotune.py. Standard attention
-            cannot read a quantized KV cache. None leaves it to llama.cpp, which looks at the devices.
-        micro_batch: maximum tokens computed at once, which bounds the buffers; None for
-            `batch`, or with standard attention STANDARD_ATTENTION_TOKENS.
         adaptive_threads: use fewer threads while other programs use the processors. With flash attention,
             the last bits of the logits of a single token depend on the number of threads.
         reproducible: do so only where no bit depends on it.
@@ -63,12 +57,7 @@ class ContextParams:
     context: int
     slots: int
     batch: int
-    threads: int
     outputs: int
-    prefill_threads: int | None = None
-    kv: str = "f16"
-    flash_attention: bool | None = True
-    micro_batch: int | None = None
     adaptive_threads: bool = False
     reproducible: bool = False
     exact: bool = False
@@ -80,8 +69,10 @@ class ContextParams:
             raise RequestError(f"kv {self.kv} needs flash attention")
         for name, maximum in _PARAMS_MAX.items():
             check_integer(name, getattr(self, name), 1, maximum)
-        if self.micro_batch is not None:
-            check_integer("micro_batch", self.micro_batch, 1, BATCH_MAX)
+        ComputeSettings.__post_init__(self)
+        check_integer("micro_batch", self.micro_batch, 0, BATCH_MAX)
+        tokens = micro_batch_tokens(self.batch, self.micro_batch, self.flash_attention)
+        object.__setattr__(self, "micro_batch", tokens)
         if not self.slots <= self.outputs <= self.batch:
             raise RequestError(
                 f"outputs must be from slots = {self.slots} to batch = {self.batch}, not {self.outputs}"
@@ -200,7 +191,7 @@ class Context(NativeHandle):
             return
         adapters = () if adapter is None else (adapter,)
         handles = (llama_cpp.llama_adapter_lora_p_ctypes * len(adapters))(*(one.handle for one in adapters))
-        scales = (ctypes.c_float * len(adapters))(*(one.scale for one in adapters))
+        scales = (ctypes.c_float * len(adapters))(*(1.0 for _ in adapters))
         status = llama_cpp.llama_set_adapters_lora(self.handle, handles, len(adapters), scales)
         if status:
             raise AdapterError(f"adapter {adapter and adapter.path}: status {status}: {LOG.take_errors()}")
@@ -209,7 +200,7 @@ class Context(NativeHandle):
     @property
     def _threads(self) -> tuple[int, int]:
         """Threads for batches of one token, and for larger ones."""
-        return self.params.threads, self.params.prefill_threads or self.params.threads
+        return self.params.threads, self.params.prefill_threads
 
     @property
     def _limited_threads(self) -> tuple[int, int]:
@@ -252,17 +243,10 @@ class Context(NativeHandle):
         if self._governor is None:
             return int(compute())
         self._governor.resume()
-        self._apply_limit()
-        threads = self._limited_threads[self._batch.native.n_tokens > 1]
-        status = self._governor.run(compute, threads)
-        return int(status)
-
-    def _apply_limit(self) -> None:
-        """Pass the governor's limit on to llama.cpp, if it has changed."""
-        assert self._governor is not None, "only contexts with one call this"
         if self._governor.limit != self._limit:
             self._limit = self._governor.limit
             self.set_threads(*self._limited_threads)
+        return int(self._governor.run(compute, self._limited_threads[self._batch.native.n_tokens > 1]))
 
     def _check(self, spans: Sequence[Span]) -> None:
         params = self.params
@@ -315,7 +299,6 @@ class Context(NativeHandle):
 
     def state_bytes(self, slot: int) -> int:
         """Return the size of what save() returns."""
-        self._check_slot(slot)
         return int(llama_cpp.llama_state_seq_get_size(self.handle, slot))
 
     def save(self, slot: int) -> NDArray[np.uint8]:
@@ -343,7 +326,6 @@ class Context(NativeHandle):
 
     def length(self, slot: int) -> int:
         """Return how many tokens a sequence holds."""
-        self._check_slot(slot)
         return int(llama_cpp.llama_memory_seq_pos_max(self._memory, slot)) + 1
 
 
@@ -358,11 +340,9 @@ def _native_params(params: ContextParams, gpu_layers: GpuLayers) -> Any:
     native = llama_cpp.llama_context_default_params()
     native.n_seq_max = params.slots
     native.n_ctx = params.context * params.slots
-    standard = params.flash_attention is False and not params.exact
-    default = STANDARD_ATTENTION_TOKENS if standard else params.batch
-    native.n_batch, native.n_ubatch = params.batch, min(params.batch, params.micro_batch or default)
+    native.n_batch, native.n_ubatch = params.batch, params.micro_batch
     native.n_outputs_max = params.outputs
-    native.n_threads, native.n_threads_batch = params.threads, params.prefill_threads or params.threads
+    native.n_threads, native.n_threads_batch = params.threads, params.prefill_threads
     native.kv_unified = False
     native.no_perf = True
     native.type_k = native.type_v = llama_cpp.GGML_TYPE_F32 if params.exact else KV_TYPES[params.kv]

@@ -115,23 +115,17 @@ def _check_general(metadata: CheckedMetadata) -> None:
         raise metadata.error("the file has no tensors")
     if "general.alignment" in header.fields:
         metadata.get("general.alignment", GGUFValueType.UINT32)
-    _check_not_split(metadata)
+    # llama.cpp would look for the other parts, which nothing has checked. A merged file keeps the keys of its
+    # parts, with a count of 0.
+    if any(key.startswith("split.") for key in header.fields):
+        count = metadata.get("split.count", GGUFValueType.UINT16)
+        if count > 1:
+            raise metadata.error(f"one part of {count}; merge the parts first (llama-gguf-split --merge)")
     for tensor in header.tensors.values():
         if tensor.offset % DATA_ALIGNMENT:
             raise metadata.error(
                 f"tensor {tensor.name!r} starts at byte {tensor.offset}, not a multiple of {DATA_ALIGNMENT}"
             )
-
-
-def _check_not_split(metadata: CheckedMetadata) -> None:
-    """Check that llama.cpp looks for no further file, which nothing has checked.
-
-    A merged file keeps the keys of its parts, with a count of 0.
-    """
-    if any(key.startswith("split.") for key in metadata.header.fields):
-        count = metadata.get("split.count", GGUFValueType.UINT16)
-        if count > 1:
-            raise metadata.error(f"one part of {count}; merge the parts first (llama-gguf-split --merge)")
 
 
 def _check_architecture(metadata: CheckedMetadata, architecture: str) -> None:

@@ -19,7 +19,7 @@ from ...errors import InsufficientMemoryError, ModelFileError
 from ...files.gguf.header import Header, row_bytes
 from ...files.gguf.model_shape import ModelShape, read_model_shape
 from ..available_memory import available_bytes, reserved_bytes
-from ..profile import KV_TYPES, Profile
+from ..profile import KV_TYPES, Profile, micro_batch_tokens
 
 KV_CELLS = 256  # llama.cpp pads the cells of each sequence to a multiple of this
 _PROGRAM_BYTES = 68_000_000  # Python, NumPy, llama.cpp, Jinja: resident after each has been used
@@ -143,7 +143,8 @@ def _buffer_bytes(shape: ModelShape, profile: Profile) -> int:
     A layer is widest in its feed-forward network, or in its attention if that stores scores.
     """
     widest = (3 * shape.ffn + 4 * shape.hidden) * _F32_BYTES
-    cells, tokens = _cells(profile.context), profile.micro_batch_tokens
+    cells = _cells(profile.context)
+    tokens = micro_batch_tokens(profile.batch, profile.micro_batch, profile.flash_attention)
     mask = cells * _F16_BYTES
     if profile.flash_attention is False:
         widest = max(widest, (cells * shape.heads + 5 * shape.hidden + 2 * shape.kv_width) * _F32_BYTES)

@@ -1,7 +1,6 @@
 """Models and run-time LoRA adapters as llama.cpp loads them, and the vocabulary."""
 
 import ctypes
-import math
 import os
 import re
 import unicodedata
@@ -108,13 +107,6 @@ class Model(NativeHandle):
         """The native vocabulary."""
         return llama_cpp.llama_model_get_vocab(self.handle)
 
-    @cached_property
-    def description(self) -> str:
-        """Family, size and type, in llama.cpp's words."""
-        buffer = ctypes.create_string_buffer(256)
-        llama_cpp.llama_model_desc(self.handle, buffer, len(buffer))
-        return buffer.value.decode("utf-8", "replace")
-
     def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
         """Split a text into tokens.
 
@@ -219,10 +211,9 @@ class LoraAdapter(NativeHandle):
 
     Attributes:
         path: the file.
-        scale: factor of the adapter; 1 is the strength of the training.
     """
 
-    def __init__(self, model: Model, path: Path, scale: float = 1.0) -> None:
+    def __init__(self, model: Model, path: Path) -> None:
         """Load the adapter.
 
         Raises:
@@ -230,9 +221,7 @@ class LoraAdapter(NativeHandle):
             AdapterError: the file is not a LoRA, or does not fit the model.
         """
         super().__init__()
-        if not math.isfinite(scale):
-            raise AdapterError(f"{path}: the scale must be a finite number, not {scale}")
-        self.path, self.scale = path, scale
+        self.path = path
         header = read_header(path)
         check_adapter(header, model.header)
         handle = COMPUTE_THREAD.call(

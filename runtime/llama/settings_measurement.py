@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import product
 from math import sqrt
 from time import perf_counter, process_time
 
@@ -21,7 +22,6 @@ _DEPTH = _PROMPT_TOKENS + _ANSWER_TOKENS // 2
 _SHALLOW = 8  # tokens in the KV cache at the first of two depths
 _PREFILL_MIN, _PREFILL_MAX = 32, 192  # tokens of a measured prefill
 _STEPS, _STEPS_MIN = 6, 2  # decode steps, of which the fastest counts: disturbances only slow down
-_SMALL_MICRO_BATCH = 64
 _GAIN_MIN = 0.05  # of another setting than the default, which takes less memory, or fewer surprises
 _SHARE_MIN = 0.9  # of the processors' time; with less, other programs have disturbed the measurement
 _HELD_UP_S, _HELD_UP_SHARE = 0.3, 0.7  # a measurement is given up after so long with so little of their time
@@ -75,7 +75,7 @@ def thread_counts(cores: int, processors: int) -> tuple[int, ...]:
 def measure_settings(
     profile: Profile, threads: int | None, model: Model, budget_s: float = BUDGET_S
 ) -> Tuning:
-    """Time a prefill and decode steps with each open way, then numbers of threads and micro-batches.
+    """Time a prefill and decode steps with each open way, then numbers of threads.
 
     Args:
         profile: see choose_settings().
@@ -118,11 +118,9 @@ class _Measurement:
             trials = self._time_ways(contexts)
             fastest = min(trials, key=self._cost)
             best, context = fastest.settings, contexts[trials.index(fastest)]
-            for vary in (self._vary_threads, self._vary_micro_batch):
-                others = list(vary(context, fastest))
-                trials.extend(others)
-                fastest = min([fastest, *others], key=self._cost)
-                best = fastest.settings
+            others = list(self._vary_threads(context, fastest))
+            trials.extend(others)
+            best = min([fastest, *others], key=self._cost).settings
             if self._quiet:
                 return Tuning(best, tuple(trials), self._slots, quiet=True)
         return Tuning(self._ways[0], tuple(trials), self._slots, self._quiet)
@@ -149,7 +147,6 @@ class _Measurement:
             + (one.kv != usual.kv)
             + (one.threads != usual.threads)
             + (one.prefill_threads != usual.prefill_threads)
-            + (one.micro_batch == _SMALL_MICRO_BATCH != usual.micro_batch)
         )
         handicap = _GAIN_MIN * others + (_GAIN_MIN if one.kv != usual.kv else 0)  # bf16 keeps fewer digits
         return trial.question_s(self._slots) * (1 + handicap)
@@ -210,42 +207,20 @@ class _Measurement:
                 break
         context.set_threads(usual, usual)
         self._using = usual
-        one, together, prefill = times.pop(usual)
-        for count, (other_one, other_together, other_prefill) in times.items():
-            decode = Trial(
-                replace(best.settings, threads=count),
-                best.prefill_s,
-                best.decode_s * other_one / one,
-                best.together_s,
-            )
-            yield decode
+        for decode, prefill in product(times, times):
+            if decode == prefill == usual:
+                continue
             yield Trial(
-                replace(best.settings, prefill_threads=count),
-                best.prefill_s * other_prefill / prefill,
-                best.decode_s,
-                best.together_s * other_together / together,
-            )
-            yield replace(
-                decode,
-                settings=replace(best.settings, threads=count, prefill_threads=count),
-                prefill_s=best.prefill_s * other_prefill / prefill,
-                together_s=best.together_s * other_together / together,
+                replace(best.settings, threads=decode, prefill_threads=prefill),
+                prefill_s=best.prefill_s * times[prefill][2] / times[usual][2],
+                decode_s=best.decode_s * times[decode][0] / times[usual][0],
+                together_s=best.together_s * times[prefill][1] / times[usual][1],
             )
 
-    def _vary_micro_batch(self, context: Context, best: Trial) -> Iterator[Trial]:
-        """A small micro-batch, as a prefill in small batches."""
-        if self._profile.micro_batch or self._tokens < 2 * _SMALL_MICRO_BATCH or self._late:
-            return
-        context.set_threads(best.settings.threads, best.settings.prefill_threads)
-        self._using = best.settings.prefill_threads
-        small_s = self._prefill_s(context, 0, self._tokens, _SMALL_MICRO_BATCH)
-        settings = replace(best.settings, micro_batch=_SMALL_MICRO_BATCH)
-        yield replace(best, settings=settings, prefill_s=small_s / self._tokens)
-
-    def _prefill_s(self, context: Context, start: int, tokens: int, step: int = _PREFILL_MAX) -> float:
-        """Seconds of a prefill in slot 0 from position `start` on, `step` tokens at once."""
+    def _prefill_s(self, context: Context, start: int, tokens: int) -> float:
+        """Seconds of a prefill in slot 0 from position `start` on."""
         context.clear(0, start)
-        step = min(step, context.params.batch)
+        step = min(_PREFILL_MAX, context.params.batch)
         end = start + tokens
         spans = [Span(0, at, self._prompt[at : min(at + step, end)], 1) for at in range(start, end, step)]
         return self._seconds(lambda: [context.decode([span]) for span in spans])

@@ -49,24 +49,9 @@ def check_struct_layouts() -> None:
 def _differences() -> Iterator[str]:
     yield from _compare(llama_cpp.llama_model_default_params(), _MODEL_DEFAULTS)
     yield from _compare(llama_cpp.llama_context_default_params(), _CONTEXT_DEFAULTS)
-    yield from _batch_differences()
 
 
 def _compare(found: Any, expected: dict[str, Any]) -> Iterator[str]:
     for name, value in expected.items():
         if getattr(found, name) != value:
             yield f"{type(found).__name__}.{name} is {getattr(found, name)!r} by default, not {value!r}"
-
-
-def _batch_differences() -> Iterator[str]:
-    tokens = 4
-    batch = llama_cpp.llama_batch_init(tokens, 0, 1)
-    try:
-        filled = [
-            bool(getattr(batch, name)) for name in ("token", "embd", "pos", "n_seq_id", "seq_id", "logits")
-        ]
-        # The library ends the list of sequence ids with a null.
-        if batch.n_tokens or filled != [True, False, True, True, True, True] or batch.seq_id[tokens]:
-            yield "llama_batch"
-    finally:
-        llama_cpp.llama_batch_free(batch)

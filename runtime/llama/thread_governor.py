@@ -38,46 +38,28 @@ class ThreadGovernor:
         limit: most threads that the next batch may use.
     """
 
-    def __init__(
-        self,
-        maximum: int,
-        *,
-        clock: Callable[[], float] = perf_counter,
-        processor_clock: Callable[[], float] = process_time,
-        idle_clock: Callable[[], float] = idle_seconds,
-        wait: Callable[[float], None] = sleep,
-    ) -> None:
-        """Start with all threads.
-
-        Args:
-            maximum: most threads that a batch may use.
-            clock: seconds.
-            processor_clock: seconds that all threads of this process have computed.
-            idle_clock: see idle_seconds().
-            wait: waits for so many seconds.
-        """
+    def __init__(self, maximum: int) -> None:
+        """Start with all threads."""
         self.maximum = self.limit = maximum
-        self._clock, self._processor_clock, self._idle_clock = clock, processor_clock, idle_clock
-        self._sleep = wait
         self._wall_s = self._granted_s = self._wanted_s = 0.0  # of the batches since the last judgement
-        self._wait_s, self._raised_at, self._ended_at = _WAIT_S, -_WAIT_MAX_S, self._clock()
+        self._wait_s, self._raised_at, self._ended_at = _WAIT_S, -_WAIT_MAX_S, perf_counter()
         self._look = (0.0, 0.0, 0.0)  # time, own and idle processor time when the limit was last looked at
 
     def resume(self) -> None:
         """Look at the processors anew, if no batch has run for a while and some threads are unused."""
-        if self.limit < self.maximum and self._clock() - self._ended_at > _PAUSE_S:
+        if self.limit < self.maximum and perf_counter() - self._ended_at > _PAUSE_S:
             self._look = self._now()
-            self._sleep(_LOOK_S)
+            sleep(_LOOK_S)
             self._raise()
 
     def run(self, compute: Callable[[], int], threads: int) -> int:
         """Compute a batch with `threads` threads, and adapt the limit to what they got."""
-        start, granted = self._clock(), self._processor_clock()
+        start, granted = perf_counter(), process_time()
         result = compute()
-        self._ended_at = self._clock()
+        self._ended_at = perf_counter()
         wall_s = self._ended_at - start
         self._wall_s += wall_s
-        self._granted_s += self._processor_clock() - granted
+        self._granted_s += process_time() - granted
         self._wanted_s += wall_s * threads
         if self._wall_s >= _WINDOW_S:
             self._adapt()
@@ -88,13 +70,13 @@ class ThreadGovernor:
         lost_s = self._wanted_s - self._granted_s
         if self.limit > 1 and lost_s > min(_LOST_MAX * self._wanted_s, _LOST_PROCESSORS_MAX * self._wall_s):
             self._lower(int(self._granted_s / self._wall_s + _ROUNDING))
-        elif self.limit < self.maximum and self._clock() - self._look[0] >= self._wait_s:
+        elif self.limit < self.maximum and perf_counter() - self._look[0] >= self._wait_s:
             self._raise()
 
     def _lower(self, processors: int) -> None:
         """Use as many threads as there were processors for them."""
         self.limit = max(1, min(processors, self.limit - 1))
-        again = self._clock() - self._raised_at < _WAIT_MAX_S  # the last attempt to use more was wrong
+        again = perf_counter() - self._raised_at < _WAIT_MAX_S  # the last attempt to use more was wrong
         self._wait_s = min(2 * self._wait_s, _WAIT_MAX_S) if again else _WAIT_S
         self._look = self._now()
 
@@ -107,4 +89,4 @@ class ThreadGovernor:
             self.limit, self._raised_at = min(free, self.maximum), self._look[0]
 
     def _now(self) -> tuple[float, float, float]:
-        return self._clock(), self._processor_clock(), self._idle_clock()
+        return perf_counter(), process_time(), idle_seconds()
