@@ -60,7 +60,3 @@ def test_version_1_has_the_limits_of_each_controller(groups: Callable[..., Path]
     )
     assert list(processor_limits(root)) == [0.5]
     assert list(memory_limits(root)) == [(64 * MIB, 9 * MIB)]
-
-
-def test_without_groups_there_are_no_limits(tmp_path: Path) -> None:
-    assert list(processor_limits(tmp_path)) == list(memory_limits(tmp_path)) == []

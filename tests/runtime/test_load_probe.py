@@ -3,25 +3,21 @@
 import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import pytest
 from thirteen.cluster.deploy import ClusterSize, Deployment, deploy
-from thirteen.cluster.ray_batch import RayWorker, RayWorkers
+from thirteen.cluster.ray_batch import RayWorkers
 from thirteen.cluster.replica import ReplicaConfig
 from thirteen.convert.pipeline import convert
 from thirteen.errors import AdapterError, ModelFileError
 from thirteen.files import trusted_files
-from thirteen.files.trusted_files import FileState
-from thirteen.models.embedded import embedded
 from thirteen.runtime import load_probe
 from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.model import Model
 from thirteen.runtime.load_probe import probe_model_files
+from thirteen.runtime.profile import PROFILES
 from thirteen.server.serve import ListenConfig
 
 from .conftest import tensors
@@ -30,6 +26,7 @@ from .gguf_adapters import MATRICES, write_factors, write_lora
 
 SMALL: dict[str, Any] = {**FIXED, "context": 64, "slots": 1, "prefix_bytes": 0}
 IMPORT_WORKER = "import os; from thirteen.runtime.llama import load_probe_worker as worker; "
+LOAD_WORKER = IMPORT_WORKER + "from itertools import count; worker._load = lambda *_: {}; worker.main()"
 # Programs that stand in for the trial's own, or change it. The limits and the deaths are real.
 SEGMENTATION_FAULT = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
 CUT_WHILE_MAPPED = (
@@ -39,10 +36,15 @@ CUT_WHILE_MAPPED = (
     "    return made(model, *rest)\n"
     "worker.Context = cut; worker.main()"
 )
-ENDLESS = IMPORT_WORKER + "from itertools import count; worker._load = lambda *_: max(count()); worker.main()"
-GREEDY = IMPORT_WORKER + "worker._load = lambda *_: bytearray(3 << 30); worker.main()"
-ASLEEP = "import time; time.sleep(60)"
-NOT_OURS = "import sys; sys.exit(7)"
+DEATHS = {
+    SEGMENTATION_FAULT: r"a trial load ended with SIGSEGV: the file is damaged or harmful$",
+    CUT_WHILE_MAPPED: r"a trial load ended with SIGBUS: ",
+    LOAD_WORKER.format("max(count())"): r"a trial load ended with SIGXCPU: ",
+    LOAD_WORKER.format("bytearray(3 << 30)"): r"a trial load needs more than 2,[0-9,]{11} bytes of memory$",
+    "import time; time.sleep(60)": r"a trial load takes more than 2 seconds$",
+    # Where Python is embedded, sys.executable may be another program.
+    "import sys; sys.exit(7)": r"a trial load failed with exit status 7; THIRTEEN_UNTRUSTED=never turns ",
+}
 
 Trials = Callable[[], list[list[str]]]
 
@@ -91,15 +93,6 @@ def test_an_unknown_model_is_tried_once(
     assert len(texts) == 1
 
 
-def test_a_changed_model_is_tried_again(model: Path, trials: Trials) -> None:
-    answer(model)
-    content = bytearray(model.read_bytes())
-    content[-1] ^= 1  # of the last weight
-    model.write_bytes(content)
-    answer(model)
-    assert trials() == [["model.gguf"]] * 2
-
-
 def test_adapters_are_tried_with_their_model_and_once(model: Path, tmp_path: Path, trials: Trials) -> None:
     first, second = (write_lora(tmp_path / f"lora{seed}.gguf", seed) for seed in range(2))
     answer(model, adapter=first)
@@ -114,14 +107,6 @@ def test_an_adapter_that_is_swapped_in_is_tried(model: Path, tmp_path: Path, tri
         engine.swap("candidate", lora)
         engine.swap("candidate", candidate, untrusted=False)
     assert trials() == [["model.gguf"], ["model.gguf", "lora0.gguf"]]
-
-
-def test_a_model_without_an_engine_is_tried(model: Path, trials: Trials) -> None:
-    """Calibration and benchmarks load models alone."""
-    for _ in range(2):
-        with Model(model):
-            pass
-    assert trials() == [["model.gguf"]]
 
 
 def test_callers_and_the_environment_decide_otherwise(
@@ -152,16 +137,6 @@ def test_without_a_writable_cache_each_process_tries(
     assert trials() == [["model.gguf"]] * 2
 
 
-def test_concurrent_engines_all_answer(model: Path, trials: Trials) -> None:
-    with ThreadPoolExecutor(2) as pool:
-        texts = set(pool.map(answer, [model] * 2))
-    assert len(texts) == 1
-    tried = trials()
-    assert 1 <= len(tried) <= 2
-    answer(model)
-    assert trials() == tried
-
-
 def test_files_that_this_project_writes_are_not_tried(
     base: Callable[[str], Path], tmp_path: Path, trials: Trials
 ) -> None:
@@ -170,29 +145,28 @@ def test_files_that_this_project_writes_are_not_tried(
     assert trials() == []
 
 
-def test_the_embedded_model_is_trusted(records: Path) -> None:
-    assert FileState.now(embedded()).trusted
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-@pytest.mark.parametrize(
-    ("program", "expected"),
-    [(SEGMENTATION_FAULT, "SIGSEGV"), (CUT_WHILE_MAPPED, "SIGBUS")],
-    ids=["crash", "cut while mapped"],
-)
+@pytest.mark.skipif(sys.platform != "linux", reason="signals and limits of Linux")
+@pytest.mark.parametrize("program", DEATHS)
 def test_a_model_that_ends_the_process_is_one_line(
-    program: str, expected: str, model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
+    program: str, model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And is no record: the next engine does not load it either."""
     content = model.read_bytes()
     monkeypatch.setattr(load_probe, "_PROGRAM", program)
-    for _ in range(2):
+    monkeypatch.setattr(load_probe, "_PROCESSOR_S", 1)
+    monkeypatch.setattr(load_probe, "_WALL_S", 2 if "sleep" in program else 60)
+    for _ in range(2 if program == CUT_WHILE_MAPPED else 1):
         model.write_bytes(content)
-        with pytest.raises(ModelFileError) as raised:
+        with pytest.raises(ModelFileError, match=r"/model\.gguf: " + DEATHS[program]):
             answer(model)
-        assert str(raised.value) == (
-            f"{model}: a trial load ended with {expected}: the file is damaged or harmful"
-        )
+
+
+def test_a_program_that_cannot_be_started_tells_how_to_go_on(
+    model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(model.with_name("no-python")))
+    with pytest.raises(ModelFileError, match=r"cannot be started: .*THIRTEEN_UNTRUSTED=never"):
+        answer(model)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -210,50 +184,6 @@ def test_the_adapter_that_ends_the_process_is_named(
     )
     with pytest.raises(ModelFileError, match=r"/bad\.gguf: a trial load ended with SIGABRT: "):
         answer(model, adapters=loras)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
-def test_a_load_that_computes_without_end_is_ended(
-    model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(load_probe, "_PROCESSOR_S", 1)
-    monkeypatch.setattr(load_probe, "_PROGRAM", ENDLESS)
-    with pytest.raises(ModelFileError, match=r"model\.gguf: a trial load ended with SIGXCPU: "):
-        answer(model)
-
-
-def test_a_load_that_waits_without_end_is_ended(
-    model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(load_probe, "_WALL_S", 1)
-    monkeypatch.setattr(load_probe, "_PROGRAM", ASLEEP)
-    started = perf_counter()
-    with pytest.raises(ModelFileError, match=r"model\.gguf: a trial load takes more than 1 seconds$"):
-        answer(model)
-    assert perf_counter() - started < 10
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
-def test_a_load_that_takes_all_memory_is_ended(
-    model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(load_probe, "_PROGRAM", GREEDY)
-    with pytest.raises(
-        ModelFileError, match=r"a trial load needs more than 2,\d{3},\d{3},\d{3} bytes of memory$"
-    ):
-        answer(model)
-
-
-def test_a_program_that_fails_for_other_reasons_tells_how_to_go_on(
-    model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where Python is embedded, sys.executable may be another program, or missing."""
-    monkeypatch.setattr(load_probe, "_PROGRAM", NOT_OURS)
-    with pytest.raises(ModelFileError, match=r"status 7; THIRTEEN_UNTRUSTED=never turns trial loads off$"):
-        answer(model)
-    monkeypatch.setattr(sys, "executable", str(model.with_name("no-python")))
-    with pytest.raises(ModelFileError, match=r"cannot be started: .*THIRTEEN_UNTRUSTED=never"):
-        answer(model)
 
 
 def test_errors_of_the_trial_are_those_of_a_load(model: Path, tmp_path: Path, records: Path) -> None:
@@ -290,23 +220,9 @@ def test_a_cluster_does_not_see_a_model_that_ends_the_process(
     model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(load_probe, "_PROGRAM", SEGMENTATION_FAULT)
-    job = BatchJob(model, None, GenerationSettings(), 1, flash_attention=True, kv="f16", micro_batch=512)
+    job = BatchJob(model, None, GenerationSettings(), 1, PROFILES["phone"])
     with pytest.raises(ModelFileError, match="ended with SIGSEGV"):
         next(RayWorkers("no.such.host:1").run(job, [{1: "1 + 1?"}]))
     config, size, listen = ReplicaConfig({}), ClusterSize(1, None, 1, 1, 1), ListenConfig("127.0.0.1", 8080)
     with pytest.raises(ModelFileError, match="ended with SIGSEGV"):
         deploy("no.such.host:1", Deployment(model, {}, config, size, listen), print)
-
-
-def test_a_worker_of_a_cluster_does_not_repeat_the_trial(model: Path, trials: Trials) -> None:
-    class Files:
-        def fetch(self) -> list[Path]:
-            return [model]
-
-    job = BatchJob(
-        model, None, GenerationSettings(max_tokens=2), 1, flash_attention=True, kv="f16", micro_batch=512
-    )
-    worker = RayWorker(job, Files())  # type: ignore[arg-type]
-    (row,) = worker({"numbers": [1], "questions": ["1 + 1?"]})
-    worker._runner._engine.close()
-    assert not row["failure"] and trials() == []

@@ -1,44 +1,13 @@
 """Profiles with the real library: an engine allocates what its profile says."""
 
-import subprocess
-import sys
 from dataclasses import replace
 
-import gguf
-import numpy as np
 import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.profile import PROFILES, Profile
 
 QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"
-
-
-# Prints the anonymous memory that an engine adds. Each measurement runs in a new process: in an old one, the
-# allocator may have free memory left for one engine and not for another.
-GROWTH = """
-import re, sys
-from pathlib import Path
-from thirteen.runtime.engine.engine import Engine
-
-def anonymous_bytes():
-    return int(re.search(r"RssAnon:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
-
-before = anonymous_bytes()
-with Engine(sys.argv[1], profile=sys.argv[2], kv="f16", context=64, slots=1, threads=1) as engine:
-    engine.answer("1", max_tokens=1)
-    print(anonymous_bytes() - before)
-"""
-
-
-def added_bytes(path, profile):
-    command = [sys.executable, "-c", GROWTH, path, profile]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
-
-
-def measured(profile):
-    """Fields that a profile may leave to a measurement."""
-    return {name: getattr(profile, name) for name in ("flash_attention", "kv", "micro_batch")}
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -54,25 +23,6 @@ def test_every_profile_answers(smollm2, name):
         assert (params.slots, params.batch) == (profile.slots, profile.batch)
         assert {one: getattr(params, one) for one in open_names} == chosen
         assert engine.answer(QUESTION, max_tokens=4).usage.completion_tokens == 4
-
-
-def test_the_phone_profile_holds_no_repacked_copy_of_the_weights(tmp_path, write_tiny):
-    """The weights are Q4_0, which processors repack; those of SmolLM2 are not repacked."""
-    assert PROFILES["laptop"].repack and not PROFILES["phone"].repack
-    width = 1 << 17
-    shapes = {"ffn_gate": (width, 64), "ffn_up": (width, 64), "ffn_down": (64, width)}
-    weights = {
-        f"blk.{layer}.{name}.weight": np.zeros((rows, columns // 32 * 18), np.uint8)
-        for layer in range(2)
-        for name, (rows, columns) in shapes.items()
-    }
-    keys = {"llama.feed_forward_length": (width, gguf.GGUFValueType.UINT32, None)}
-    path = write_tiny(tmp_path / "wide.gguf", keys, weights)
-    copy = sum(array.nbytes for array in weights.values())
-    added = {name: added_bytes(path, name) for name in ("phone", "laptop")}
-    if added["laptop"] < copy / 2:
-        pytest.skip("this processor repacks no weights")
-    assert added["phone"] < added["laptop"] - copy / 2
 
 
 def test_keywords_override_the_profile(smollm2):

@@ -69,7 +69,7 @@ def _greedy(
 
     The next token is the one of `forced` if given, or else the most likely one.
     """
-    params = ContextParams(256, 1, 256, 2, outputs=1, flash_attention=None if layers else True)
+    params = ContextParams(256, 1, 256, threads=2, outputs=1, flash_attention=None if layers else True)
     tokens: list[int] = []
     logits: list[NDArray[np.float32]] = []
     with Model(path, gpu_layers=layers) as model, Context(model, params) as context:

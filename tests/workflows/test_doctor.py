@@ -108,10 +108,17 @@ def test_saved_measurements_are_told(tmp_path: Path) -> None:
     found = {finding.name: finding.value for finding in diagnose().findings}
     assert found["fastest settings"] == "measured when a model is first loaded"
     header = read_header(write_gguf(tmp_path / "tiny.gguf", {}, {}))
-    standard = ComputeSettings(False, "bf16", 1, 2, 256)
+    standard = ComputeSettings(
+        flash_attention=False, kv="bf16", threads=1, prefill_threads=2, micro_batch=256
+    )
     for profile in PROFILES.values():
         save_tuning(Tuning(standard, (), 1, quiet=True), profile, None, header)
-    flash = Tuning(ComputeSettings(True, "f16", 3, 3, 512), (), 1, quiet=True)
+    flash = Tuning(
+        ComputeSettings(flash_attention=True, kv="f16", threads=3, prefill_threads=3, micro_batch=512),
+        (),
+        1,
+        quiet=True,
+    )
     other = save_tuning(flash, PROFILES["laptop"], 3, header)
     found = {finding.name: finding.value for finding in diagnose().findings}
     assert sorted(found["fastest settings"].split("; ")) == [

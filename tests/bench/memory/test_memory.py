@@ -55,7 +55,7 @@ from thirteen.runtime.llama.model import Model
 keep = llama_cpp.llama_log_callback(lambda level, text, _: print(text.decode(), end="", flush=True))
 llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
 with Model(Path({str(embedded())!r}), repack=False) as model:
-    Context(model, ContextParams({context}, {slots}, 64, 1, {slots}, kv={kv!r})).close()
+    Context(model, ContextParams({context}, {slots}, 64, {slots}, threads=1, kv={kv!r})).close()
 """
     log = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     mebibytes = float(re.search(r"KV buffer size = +([0-9.]+) MiB", log)[1])

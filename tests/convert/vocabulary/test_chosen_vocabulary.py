@@ -10,8 +10,8 @@ from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.ranking import Ranking, rank_tokens
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.models.texts import held_out_texts
-from thirteen.runtime.calibration.corpus import read_passages
-from thirteen.runtime.calibration.token_statistics import count_tokens, tokenize_passages
+from thirteen.runtime.calibration.corpus import read_passages, tokenize_passages
+from thirteen.runtime.calibration.token_statistics import count_tokens
 from thirteen.runtime.llama.model import Model
 from thirteen.workflows.vocabulary_choice import read_tables, read_texts
 
@@ -53,7 +53,7 @@ def make_chosen(name: str, folder: Path) -> Chosen:
     save_published(name, folder)
     convert(folder, folder / "full.gguf", quantization="F32", threads=1)
     full = Model(folder / "full.gguf")
-    counts = count_tokens(full, tokenize_passages(full, read_texts(None).built_in))
+    counts = count_tokens(full, list(tokenize_passages(full, read_texts(None).built_in)))
     ranking = rank_tokens(read_tables(open_checkpoint(folder)), counts)
     kept = ranking.choose(SIZES[name])
     convert(folder, folder / "trimmed.gguf", quantization="F32", vocabulary=kept, threads=1)

@@ -15,11 +15,12 @@ from thirteen.runtime.batch.reproducible_batches import (
     GenerationSettings,
     QuestionBatch,
 )
+from thirteen.runtime.profile import PROFILES
 
 from ..mutators import mutate_json
 from ..target import BASE, Target, accepts, scratch_file
 
-_JOB = BatchJob(BASE, None, GenerationSettings(), 1, flash_attention=True, kv="f16", micro_batch=512)
+_JOB = BatchJob(BASE, None, GenerationSettings(), 1, PROFILES["phone"])
 
 
 def check(data: bytes) -> bool:

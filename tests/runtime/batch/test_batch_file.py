@@ -11,18 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from thirteen.cli.options import default_ray_address
 from thirteen.errors import ModelFileError, OutputError, RequestError
 from thirteen.files import atomic_write
 from thirteen.runtime.batch.batch_file import answer_file
-from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult, GenerationSettings
+from thirteen.runtime.batch.reproducible_batches import PROFILE, BatchJob, BatchResult, GenerationSettings
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import autotune
 from thirteen.runtime.llama.compute_settings import ComputeSettings
 from thirteen.runtime.llama.settings_measurement import Tuning
 from thirteen.runtime.request import Sampling
-
-from ...commands import Commands
 
 COUNT = 90
 FEW = GenerationSettings(max_tokens=12)
@@ -95,15 +92,6 @@ def test_the_records_stay_until_the_answers_are_on_disk(
     assert len(read(tmp_path / "answers.jsonl.part")) == 1 + COUNT
 
 
-def test_a_link_planted_for_the_records_is_not_followed(
-    job: BatchJob, questions: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "answers.jsonl.part").symlink_to(tmp_path / "victim")
-    with pytest.raises(OutputError, match=r"answers\.jsonl\.part: cannot write"):
-        answer_file(questions, job, tmp_path / "answers.jsonl")
-    assert not (tmp_path / "victim").exists()
-
-
 @pytest.mark.parametrize("votes", [1, 3])
 def test_a_batch_interrupted_anywhere_gives_the_same_file(
     votes: int, tiny: Path, questions: Path, tmp_path: Path
@@ -171,44 +159,26 @@ def test_an_existing_output_is_not_overwritten(job: BatchJob, questions: Path, t
     assert (tmp_path / "answers.jsonl").read_text() == "mine\n"
 
 
-def test_layers_on_a_gpu_are_part_of_the_identity_and_attention_is_then_not_measured(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without them the identity is that of earlier versions."""
-    monkeypatch.setattr(autotune, "measure_settings", None)
-    on_cpu, on_gpu = (
-        BatchJob(tiny, None, FEW, 1, flash_attention=flash, kv=kv, gpu_layers=layers)
-        for flash, kv, layers in ((True, "f16", 0), (None, None, "all"))
-    )
-    assert "gpu_layers" not in on_cpu.identity
-    assert on_gpu.identity == on_cpu.identity | {"gpu_layers": "all"}
-    assert "flash_attention" not in on_gpu.identity
-
-
-@pytest.mark.parametrize("micro_batch", [256, 64])
 def test_the_engines_of_a_job_measure_nothing_that_the_job_has_chosen(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, micro_batch: int
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A micro-batch that stayed as by default was measured again by each engine: its answers could differ."""
+    """What stayed as by default was measured again by each engine: its answers could differ."""
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
-    settings = ComputeSettings(False, "f16", 1, 1, micro_batch)
-    chosen = Tuning(settings, (), 8, quiet=False)
+    chosen = Tuning(ComputeSettings(threads=1, flash_attention=False, micro_batch=256), (), 8, quiet=False)
     monkeypatch.setattr(autotune, "measure_settings", lambda *_: chosen)
     job = BatchJob(tiny, None, FEW, 1)
-    assert (job.flash_attention, job.kv) == (False, "f16")
-    other = replace(chosen, settings=replace(settings, micro_batch=32))
-    monkeypatch.setattr(autotune, "measure_settings", lambda *_: other)
-    for _ in range(2):
-        with job.load_engine() as engine:
-            profile = engine.profile
-            assert (profile.flash_attention, profile.kv) == (False, "f16")
-            assert profile.micro_batch_tokens == micro_batch
+    monkeypatch.setattr(autotune, "measure_settings", None)
+    with job.load_engine() as engine:
+        assert engine.profile == job.profile
+    assert (job.profile.flash_attention, job.profile.kv, job.profile.micro_batch) == (False, "f16", 256)
 
 
 @pytest.mark.parametrize("flash", [False, True])
 def test_a_batch_resumes_with_its_attention(flash: bool, tiny: Path, questions: Path, tmp_path: Path) -> None:
     """Less free memory than before made it another batch."""
-    begun, now = (BatchJob(tiny, None, FEW, 1, flash_attention=one) for one in (flash, not flash))
+    begun, now = (
+        BatchJob(tiny, None, FEW, 1, replace(PROFILE, flash_attention=one)) for one in (flash, not flash)
+    )
     output, whole = tmp_path / "answers.jsonl", tmp_path / "whole.jsonl"
     with pytest.raises(StoppedError):
         answer_file(questions, begun, output, progress=stop_at(3))
@@ -252,29 +222,6 @@ def test_a_failed_computation_is_not_a_bad_row_and_is_repeated(
     assert (report.answered, report.earlier, report.bad) == (COUNT, 5, ())
 
 
-def test_two_processes_do_not_mix_their_answers(job: BatchJob, questions: Path, tmp_path: Path) -> None:
-    output = tmp_path / "answers.jsonl"
-    part = tmp_path / "answers.jsonl.part"
-
-    def concurrent(job: BatchJob, batches: Any) -> Any:
-        with pytest.raises(StoppedError):
-            answer_file(questions, job, output, progress=stop_at(3))  # another process, while this one loads
-        yield from job.run(batches)
-
-    with pytest.raises(OutputError, match=r"answers\.jsonl\.part: another process has written"):
-        answer_file(questions, job, output, executor=concurrent)
-    assert len(read(part)) == 1 + 3
-
-
-def test_earlier_counts_only_rows_with_an_answer(job: BatchJob, tmp_path: Path) -> None:
-    path = write(tmp_path / "questions.jsonl", ["nothing", *({"question": f"{n} + 1?"} for n in range(45))])
-    with pytest.raises(StoppedError):
-        answer_file(path, job, tmp_path / "answers.jsonl", skip_bad=True, progress=stop_at(42))
-    report = answer_file(path, job, tmp_path / "answers.jsonl", skip_bad=True)
-    assert (report.rows, report.answered, report.earlier) == (46, 45, 41)
-    assert report.questions_an_hour > 0
-
-
 DAMAGED = {
     "a row alone": {"value": ..., "text": ..., "line": ..., "question": ..., "id": ...},
     "a value that is a number": {"value": 7},
@@ -286,10 +233,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("what", DAMAGED)
-@pytest.mark.parametrize("skip_bad", [False, True])
-def test_damaged_records_are_refused_and_stay(
-    what: str, skip_bad: bool, job: BatchJob, tmp_path: Path
-) -> None:
+def test_damaged_records_are_refused_and_stay(what: str, job: BatchJob, tmp_path: Path) -> None:
     """The run ended in a traceback, after it had removed the records."""
     path = write(tmp_path / "questions.jsonl", [{"question": "1 + 1?", "id": 3}])
     output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
@@ -300,23 +244,9 @@ def test_damaged_records_are_refused_and_stay(
     write(part, [header, {name: value for name, value in record.items() if value is not ...}])
     damaged = part.read_bytes()
     with pytest.raises(RequestError) as error:
-        answer_file(path, job, output, skip_bad=skip_bad)
+        answer_file(path, job, output, skip_bad=True)
     assert str(error.value) == f"{part}: line 2: not a record of line 1 of the questions"
     assert part.read_bytes() == damaged and not output.exists()
-
-
-def test_errors_of_a_run_that_skipped_them_end_one_that_does_not(job: BatchJob, tmp_path: Path) -> None:
-    """It wrote them as answers."""
-    long = {"question": "What is it? " * 60}
-    path = write(tmp_path / "questions.jsonl", [long, {"question": "1 + 1?"}])
-    output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
-    with pytest.raises(StoppedError):
-        answer_file(path, job, output, skip_bad=True, progress=stop_at(2))
-    with pytest.raises(RequestError, match=r"questions\.jsonl: line 1: .*context"):
-        answer_file(path, job, output)
-    assert part.exists() and not output.exists()
-    report = answer_file(path, job, output, skip_bad=True)
-    assert (report.answered, len(report.bad), part.exists()) == (1, 1, False)
 
 
 BAD = {
@@ -351,46 +281,11 @@ def test_a_bad_line_ends_the_batch_or_is_reported_and_skipped(
     assert first["text"] and third["text"]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("", "has no question"), ("\n\n", "has no question"), ("x\n", "line 1: not JSON")],
-)
-def test_a_file_without_questions_is_rejected(text: str, message: str, job: BatchJob, tmp_path: Path) -> None:
-    (tmp_path / "questions.jsonl").write_text(text)
-    with pytest.raises(RequestError, match=message):
-        answer_file(tmp_path / "questions.jsonl", job, tmp_path / "answers.jsonl")
-    with pytest.raises(RequestError, match="has no question"):
-        answer_file(tmp_path / "questions.jsonl", job, tmp_path / "answers.jsonl", skip_bad=True)
-
-
-def test_the_command_reports_and_refuses_to_overwrite(tiny: Path, tmp_path: Path) -> None:
-    path = write(tmp_path / "questions.jsonl", [{"question": "1 + 1?"}, "nothing"])
-    words = ("batch", path, tiny, "--out", tmp_path / "answers.jsonl", "--max-tokens", 4)
-    with Commands() as thirteen:
-        strict = thirteen(*words)
-        done = thirteen(*words, "--skip-bad", "--json")
-        again = thirteen(*words)
-    assert (strict.status, strict.stdout) == (2, "")
-    assert strict.stderr.startswith(f"error: {path}: line 2: not JSON")
-    assert done.status == 0
-    assert f"warning: {path}: line 2: not JSON" in done.stderr
-    assert json.loads(done.stdout)["answered"] == 1
-    assert again.status == 2
-    assert "already exists" in again.stderr
-
-
-@pytest.mark.parametrize(
-    ("words", "parsed"),
-    [
-        ([], []),
-        (["batch", "--ray"], ["batch", "--ray=local"]),
-        (["batch", "--ray", "--threads", "1"], ["batch", "--ray=local", "--threads", "1"]),
-        (["batch", "--ray", "head:6379", "-o", "a"], ["batch", "--ray", "head:6379", "-o", "a"]),
-        (["batch", "--ray=auto"], ["batch", "--ray=auto"]),
-    ],
-)
-def test_the_address_of_ray_is_optional(words: list[str], parsed: list[str]) -> None:
-    assert default_ray_address(words) == parsed
+def test_a_file_without_questions_is_rejected(job: BatchJob, tmp_path: Path) -> None:
+    for text in ("\n\n", "x\n"):
+        (tmp_path / "questions.jsonl").write_text(text)
+        with pytest.raises(RequestError, match="has no question"):
+            answer_file(tmp_path / "questions.jsonl", job, tmp_path / "answers.jsonl", skip_bad=True)
 
 
 def test_a_run_killed_before_it_removed_the_records_is_finished_by_the_next(
@@ -411,3 +306,17 @@ def test_a_run_killed_before_it_removed_the_records_is_finished_by_the_next(
     with pytest.raises(OutputError, match="already exists"):
         answer_file(questions, job, output)
     assert (output.read_text(), part.read_bytes()) == ("mine\n", records)
+
+
+def test_errors_of_a_run_that_skipped_them_end_one_that_does_not(job: BatchJob, tmp_path: Path) -> None:
+    """It wrote them as answers."""
+    long = {"question": "What is it? " * 60}
+    path = write(tmp_path / "questions.jsonl", [long, {"question": "1 + 1?"}])
+    output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
+    with pytest.raises(StoppedError):
+        answer_file(path, job, output, skip_bad=True, progress=stop_at(2))
+    with pytest.raises(RequestError, match=r"questions\.jsonl: line 1: .*context"):
+        answer_file(path, job, output)
+    assert part.exists() and not output.exists()
+    report = answer_file(path, job, output, skip_bad=True)
+    assert (report.answered, len(report.bad), part.exists()) == (1, 1, False)

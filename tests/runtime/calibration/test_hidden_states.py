@@ -1,12 +1,9 @@
 """Hidden states, as calibration keeps them on disk; test_decoder.py compares layers with transformers."""
 
 import numpy as np
-import pytest
-from thirteen.errors import ModelFileError
 from thirteen.runtime.calibration.decoder import EMBEDDING, DecoderLayer
 from thirteen.runtime.calibration.hidden_states import compute_hidden_states
 
-from ..conftest import tensors
 from .weights import weights_of
 
 CHUNKS = [tuple(range(10, 50)), tuple(range(90, 100))]
@@ -28,15 +25,6 @@ def test_the_states_before_each_layer_and_after_the_last_are_kept(tiny, tmp_path
             states = DecoderLayer(weights, layer).output(made)
         assert np.array_equal(kept.load(weights.shape.layers, number), states)
     assert progress == [(1, 2), (2, 2)]
-
-
-@pytest.mark.parametrize("value", [np.nan, 3e38])
-def test_non_finite_states_are_rejected(tmp_path, write_tiny, value):
-    broken = tensors()["blk.0.ffn_up.weight"]
-    broken[3, :] = value
-    path = write_tiny(tmp_path / "nan.gguf", {}, {"blk.0.ffn_up.weight": broken})
-    with pytest.raises(ModelFileError, match="not finite numbers: those after layer 0"):
-        compute_hidden_states(weights_of(path), CHUNKS, tmp_path, threads=1)
 
 
 def test_outputs_beyond_float16_are_kept_as_its_largest_value(tiny, tmp_path):

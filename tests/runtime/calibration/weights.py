@@ -9,7 +9,7 @@ from thirteen.convert.calibration_weights import WeightsByGgufName
 from thirteen.convert.merged_view import MergedView
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.runtime.calibration.activation_stats import ActivationStats, collect_activation_stats
-from thirteen.runtime.calibration.chunks import Chunk
+from thirteen.runtime.calibration.corpus import Chunk
 from thirteen.runtime.calibration.hidden_states import compute_hidden_states
 
 

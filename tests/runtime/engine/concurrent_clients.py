@@ -18,7 +18,7 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.handle import Handle
 from thirteen.runtime.request import Request, Sampling
 
-THREADS, ENGINES, SECONDS = 50, 6, 0.5
+THREADS, SECONDS, TIMEOUT_S = 50, 0.5, 20
 
 
 def request(random: Random) -> Request:
@@ -115,7 +115,8 @@ def stress(path: str, seed: int) -> list[str]:
 
 if __name__ == "__main__":
     faulthandler.enable()
-    faulthandler.dump_traceback_later(float(sys.argv[2]), exit=True)
-    for number in range(ENGINES):
+    engines = int(sys.argv[2])
+    faulthandler.dump_traceback_later(TIMEOUT_S * engines, exit=True)
+    for number in range(engines):
         for error in stress(sys.argv[1], number):
             print(error)

@@ -1,9 +1,7 @@
 """Detokenizer: no part of a character and no stop string is ever shown."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from thirteen.errors import RequestError
 from thirteen.runtime.engine.detokenizer import Detokenizer
 
 
@@ -23,11 +21,6 @@ def test_an_incomplete_character_ends_as_a_replacement_character():
 def test_what_may_begin_a_stop_string_is_held_back():
     assert detokenize([b"a\n", b"\nb", b"\n"], ["\n\n"]) == (["a", "", "", ""], True)
     assert detokenize([b"a\n", b"b\n"], ["\n\n"]) == (["a", "\nb", "\n"], False)
-
-
-def test_an_empty_stop_string_is_refused():
-    with pytest.raises(RequestError, match="stop"):
-        Detokenizer([""])
 
 
 @given(

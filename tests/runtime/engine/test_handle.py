@@ -63,14 +63,3 @@ def test_each_piece_goes_to_one_iterator_and_the_answer_to_all():
     others = list(handle)
     assert [piece.text for piece in others] == ["two"]
     assert [(piece.text, piece.answer.text) for piece in first] == [("", "one two")]
-
-
-def test_a_loop_closed_while_waiting_does_no_harm():
-    handle = Handle(lambda: None)
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(pieces_of(handle))
-    loop.run_until_complete(asyncio.sleep(0.01))
-    loop.close()
-    handle.put(update("all", END))
-    assert handle.answer(0).text == "all"
-    task._log_destroy_pending = False

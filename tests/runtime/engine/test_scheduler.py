@@ -37,17 +37,6 @@ def apply(scheduler: Scheduler, chunks: list[Chunk]) -> None:
                 scheduler.finish(chunk.sequence, StopReason.LENGTH)
 
 
-def test_an_idle_scheduler_plans_nothing():
-    assert plan(Scheduler(slots=2, budget=8)) == []
-
-
-def test_slots_are_given_in_the_order_of_submission():
-    scheduler = Scheduler(slots=2, budget=8)
-    waiting = [add(scheduler, prompt=1) for _ in range(3)]
-    plan(scheduler)
-    assert [sequence.slot for sequence in waiting] == [0, 1, None]
-
-
 def test_the_namespace_with_the_fewest_running_requests_is_next():
     scheduler = Scheduler(slots=3, budget=8)
     greedy = [add(scheduler, prompt=1, namespace="greedy") for _ in range(4)]
@@ -172,26 +161,6 @@ def test_a_prompt_that_will_not_be_cached_is_not_waited_for():
             list(scheduler.admit())
             assert (second.slot is None) == (waits and cacheable == 1000)
             assert scheduler.has_waiter(first) == (second.slot is None)
-
-
-def test_a_prefix_restored_from_the_cache_is_not_waited_for():
-    scheduler = Scheduler(slots=2, budget=8, prefix_caching=True)
-    shared = tuple(range(2 * PREFIX_TOKENS_MIN))
-    first = add(scheduler, (*shared, *[1] * 99))
-    list(scheduler.admit())
-    first.cached = first.computed = len(shared)
-    second = add(scheduler, (*shared, *[2] * 99))
-    list(scheduler.admit())
-    assert second.slot is not None
-
-
-def test_a_waiting_request_can_be_retired():
-    scheduler = Scheduler(slots=1, budget=8)
-    add(scheduler, prompt=1)
-    second = add(scheduler, prompt=1)
-    list(scheduler.admit())
-    assert scheduler.finish(second, StopReason.ABORTED) is None
-    assert not scheduler.waiting
 
 
 @given(

@@ -1,16 +1,11 @@
 """Log-probabilities of prompts: those of the exact logits, and bad prompts are refused."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from thirteen.errors import ModelFileError, PromptLengthError, RequestError
+from thirteen.errors import PromptLengthError, RequestError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.engine.scoring import ContinuationScorer
-from thirteen.runtime.llama.context import ContextParams
 from thirteen.runtime.llama.logits import log_softmax
 
-from ..fakes import Context, Model
 from ..fixed_settings import FIXED
 
 CONTEXT = 200  # longer than the rows of logits that are computed at once
@@ -67,10 +62,6 @@ def test_prompts_are_scored_while_answers_are_computed(engine):
     assert handle.answer().text == expected
 
 
-def test_one_token_has_nothing_before_it(engine):
-    assert engine.prompt_logprobs([1]) == ()
-
-
 @pytest.mark.parametrize(
     ("tokens", "options", "error"),
     [
@@ -96,26 +87,3 @@ def test_a_prompt_with_an_unknown_token_is_refused_before_anything_is_computed(t
         with pytest.raises(RequestError, match="9999"):
             engine.log_likelihoods([(wrong, (3,)), (wrong, (4,))])
         assert engine.log_likelihoods(pairs) == expected
-
-
-class FailingContext(Context):
-    """Its second batch cannot be computed."""
-
-    batches = 0
-
-    def decode(self, spans):
-        self.batches += 1
-        if self.batches == 2:
-            raise ModelFileError("decoding failed")
-        return super().decode(spans)
-
-
-def test_a_shared_prefix_that_cannot_be_computed_leaves_the_context_empty():
-    """Its first batch stayed there, and all later calls failed."""
-    Context.gate.set()
-    pairs = [(tuple(b"a beginning of twenty bytes or more, " + end), (1,)) for end in (b"a", b"b")]
-    with Model(Path("fake.gguf")) as model, FailingContext(model, ContextParams(100, 2, 4, 1, 2)) as context:
-        scorer = ContinuationScorer(context)
-        with pytest.raises(ModelFileError, match="decoding failed"):
-            scorer.score(pairs, None)
-        assert len(scorer.score(pairs, None)) == 2

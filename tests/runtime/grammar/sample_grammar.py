@@ -1,4 +1,4 @@
-"""Compiles the Lark grammar on standard input for a model and samples a text; refusal is an outcome too.
+"""Compiles Lark grammars for a model and samples a text of each; refusal is an outcome too.
 
 A script, not a test: what the limits should have stopped may end the process.
 """
@@ -14,7 +14,9 @@ from thirteen.tests.runtime.grammar.texts import GrammarTexts
 
 if __name__ == "__main__":
     with Model(Path(sys.argv[1])) as model:
-        try:
-            print(GrammarTexts(model).sample(from_lark(sys.stdin.read()), random.Random(13), max_bytes=100))
-        except (RequestError, AssertionError) as error:  # llguidance's masks are inexact with negation
-            print(f"refused: {error}")
+        for source in sys.argv[2:]:
+            try:
+                text = GrammarTexts(model).sample(from_lark(source), random.Random(13), max_bytes=100)
+                print(repr(text), flush=True)
+            except (RequestError, AssertionError) as error:  # llguidance's masks are inexact with negation
+                print(f"refused: {error}", flush=True)

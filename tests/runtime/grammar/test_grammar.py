@@ -8,7 +8,6 @@ import sys
 import time
 from itertools import product
 from pathlib import Path
-from types import MappingProxyType
 
 import jsonschema
 import pytest
@@ -19,8 +18,10 @@ from thirteen.runtime.grammar.grammar import from_lark, from_regex, from_schema
 from thirteen.runtime.llama.constraint import GrammarCompiler
 from thirteen.runtime.llama.model import Model
 
-from .json_schemas import SCHEMAS, VALUES, any_keywords, is_valid, valid_values
+from .json_schemas import any_keywords, described_values
 from .texts import GrammarTexts
+
+EXAMPLES = 5 * settings.default.max_examples
 
 
 @pytest.fixture(scope="module")
@@ -49,44 +50,28 @@ def enforceable(schema):
         assume(False)
 
 
-@pytest.mark.slow
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
-@given(schema=SCHEMAS, seed=st.integers(0, 2**32))
-def test_sampled_texts_are_valid(texts, schema, seed):
-    """The oracle is the package jsonschema, and for formats a validator of our own."""
+def check_sample(texts, schema, seed):
+    """The oracle is the package jsonschema."""
     text = texts.sample(enforceable(schema), random.Random(seed))
-    assume(text is not None)
-    value = json.loads(text)
-    jsonschema.Draft202012Validator(schema).validate(value)
-    assert is_valid(value, schema), text
-
-
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-@given(schema=SCHEMAS, data=st.data())
-def test_valid_values_are_accepted(texts, schema, data):
-    grammar = enforceable(schema)
-    assert texts.accepts(grammar, dumps(data.draw(valid_values(schema))))
-
-
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-@given(schema=SCHEMAS, value=VALUES)
-def test_accepted_values_are_valid(texts, schema, value):
-    assert not texts.accepts(enforceable(schema), dumps(value)) or is_valid(value, schema)
-
-
-@pytest.mark.slow
-@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(schema=any_keywords(), seed=st.integers(0, 2**32))
-def test_schemas_with_any_keywords_are_enforced_or_refused(texts, schema, seed):
-    """Most are refused: keywords that contradict each other, or cannot be enforced together."""
-    try:
-        text = texts.sample(from_schema(schema), random.Random(seed))
-    except RequestError:
-        text = None
     if text is not None:
         checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
         value = json.loads(text, parse_int=below_2_53(int), parse_float=below_2_53(float))
         jsonschema.Draft202012Validator(schema, format_checker=checker).validate(value)
+
+
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+@given(described=described_values(), seed=st.integers(0, 2**32))
+def test_valid_values_are_accepted_and_sampled_texts_are_valid(texts, described, seed):
+    value, schema = described
+    assert texts.accepts(enforceable(schema), dumps(value))
+    check_sample(texts, schema, seed)
+
+
+@settings(max_examples=2 * EXAMPLES, suppress_health_check=list(HealthCheck))
+@given(schema=any_keywords(), seed=st.integers(0, 2**32))
+def test_schemas_with_any_keywords_are_enforced_or_refused(texts, schema, seed):
+    """Most are refused: keywords that contradict each other, or cannot be enforced together."""
+    check_sample(texts, schema, seed)
 
 
 def below_2_53(parse):
@@ -112,279 +97,129 @@ KINDS = [
     {"type": "object", "properties": {"kind": {"const": kind}, "of": {"$ref": "#"}}, "required": ["kind"]}
     for kind in ("a", "b", "c")
 ]
-SCHEMA_TEXTS = {
-    # schema, accepted texts, rejected texts
-    "any value": (
-        True,
-        ["{}", "[]", '"é😀"', "-0.5e-7", "null", '{"a": [1, {}]}', '{\n\t"a":1 }'],
-        ["", "nul", "01"],
-    ),
-    "white space": (
+# Schema, accepted texts, rejected texts; a string has texts without white space.
+SCHEMA_TEXTS = [
+    (True, ["{}", '"é😀"', "-0.5e-7", '{"a": [1, {}]}', '{\n\t"a":1 }'], ["", "nul", "01"]),
+    (
         {"type": "array", "items": {"type": "integer"}},
         ["[]", "[ ]", "[1, 2]", "[\n  1,\n  2\n]", f"[\n{' ' * 20}]"],
         ["[  ]", "[\n\n]", " []", "[] ", f"[\n{' ' * 21}]", "[1,]"],
     ),
-    "a recursive tree": (
-        TREE,
-        ['{"name":"","inner":[{"name":"x","inner":[]}]}'],
-        ['{"name":""}', '{"inner":[],"name":""}'],
-    ),
-    "oneOf": (
-        {"oneOf": KINDS},
-        ['{"kind":"a","of":{"kind":"c"}}'],
-        ['{"kind":"d"}', '{"of":{"kind":"a"}}'],
-    ),
-    "properties": (
+    (TREE, '{"name":"","inner":[{"name":"x","inner":[]}]}', '{"name":""} {"inner":[],"name":""}'),
+    ({"oneOf": KINDS}, '{"kind":"a","of":{"kind":"c"}}', '{"kind":"d"} {"of":{"kind":"a"}}'),
+    (
         {"properties": {"a": {}, 'b"\\\n': {"type": "null"}, "c": {}, "d": {}}, "required": ["c"]},
-        [
-            '{"c":1}',
-            '{"a":1,"c":1}',
-            '{"b\\"\\\\\\n":null,"c":1,"d":2}',
-            '{"a":1,"b\\"\\\\\\n":null,"c":1,"d":2}',
-        ],
-        [
-            "{}",
-            '{"a":1}',
-            '{"c":1,"a":1}',
-            '{"c":1,"e":1}',
-            '{"c":1,"c":1}',
-            '{"a":1,}',
-            '{,"c":1}',
-            '{"b":null,"c":1}',
-        ],
+        r'{"c":1} {"a":1,"c":1} {"a":1,"b\"\\\n":null,"c":1,"d":2}',
+        '{} {"c":1,"a":1} {"c":1,"e":1} {"c":1,"c":1} {"a":1,} {,"c":1}',
     ),
-    "a map": ({"additionalProperties": {"type": "null"}}, ["{}", '{"a":null,"b":null}'], ['{"a":1}', "null"]),
-    "prefix items": (
+    ({"additionalProperties": {"type": "null"}}, '{} {"a":null,"b":null}', '{"a":1} null'),
+    (
+        {"properties": {"a": {}}, "required": ["c"], "additionalProperties": {"type": "boolean"}},
+        '{"a":null,"c":true} {"c":false}',
+        '{"c":null} {"a":1} {"c":true,"b":true}',
+    ),
+    (
         {"prefixItems": [{"type": "null"}, {"type": "boolean"}], "items": False, "minItems": 1},
-        ["[null]", "[null,true]"],
-        ["[]", "[true]", "[null,true,1]", "[null,null]"],
+        "[null] [null,true]",
+        "[] [true] [null,true,1] [null,null]",
     ),
-    "length in code points": (
-        {"type": "string", "minLength": 2, "maxLength": 2},
-        [
-            '"ab"',
-            '"😀\\n"',
-        ],
-        ['"a"', '"abc"', '"😀"', r'"\ud83d\ude00"', r'"a\ud83d"', r'"a\ude00"'],
-    ),
-    "enum": (
+    # A length is in code points.
+    ({"minLength": 2, "maxLength": 2}, r'"ab" "😀\n"', r'"a" "abc" "😀" "\ud83d\ude00" "a\ud83d" "a\ude00"'),
+    (
         {"enum": ["a", "ab", 'a"b', 1, 12, 1.5, True, None, {"a": [1, "\\"]}]},
-        ['"a"', '"ab"', r'"a\"b"', "1", "12", "1.5", "true", "null", r'{"a":[1,"\\"]}'],
-        ['"', '"b"', '"abb"', "11", "2", "false", r'{"a":[1,"\"]}', "1.0"],
+        r'"a" "ab" "a\"b" 1 12 1.5 true null {"a":[1,"\\"]}',
+        r'" "b" "abb" 11 2 false {"a":[1,"\"]} 1.0',
     ),
-    "numbers of many digits in an enum": (
-        {"enum": [2**53, -(2**53), 123456789.123456, 1.23456789012345e-7, 1e-22]},
-        [
-            *("9007199254740992", "-9007199254740992", "123456789.123456", "0.000000123456789012345"),
-            "0.0000000000000000000001",
-        ],
-        ["9007199254740993", "123456789.12345601", "0.0000000000000000000002"],
+    (
+        {"enum": [2**53, -(2**53), 123456789.123456, 1.23456789012345e-7]},
+        "9007199254740992 -9007199254740992 123456789.123456 0.000000123456789012345",
+        "9007199254740993 123456789.12345601",
     ),
-    "integers from": (
-        {"type": "integer", "minimum": 98},
-        ["98", "100", "12345"],
-        ["97", "-98", "098", "98.0", "9"],
-    ),
-    "integers about 0": (
-        {"minimum": -2, "maximum": 1, "type": "integer"},
-        ["-2", "0", "1"],
-        ["-3", "2", "-"],
-    ),
-    "numbers between": (
-        {"type": "number", "minimum": -1, "maximum": 10},
-        ["-1", "-1.0", "-0.5", "0", "9.99", "10.0"],
-        ["-1.1", "10.1", "11", "1e1", "01", "-2"],
-    ),
-    "dates": (
+    ({"type": "integer", "minimum": 98}, "98 100 12345", "97 -98 098 98.0 9"),
+    ({"minimum": -2, "maximum": 1, "type": "integer"}, "-2 0 1", "-3 2 -"),
+    ({"type": "number", "minimum": -1, "maximum": 10}, "-1 -1.0 -0.5 0 9.99 10.0", "-1.1 10.1 11 1e1 01 -2"),
+    (
         {"type": "string", "format": "date"},
-        ['"2024-02-29"', '"2000-02-29"', '"1999-12-31"', '"2023-04-30"'],
-        [
-            '"2023-02-29"',
-            '"1900-02-29"',
-            '"2023-04-31"',
-            '"2023-01-32"',
-            '"2023-13-01"',
-            '"2023-00-10"',
-            '"0999-01-01"',
-            '"2023-1-1"',
-        ],
+        '"2024-02-29" "2000-02-29" "1999-12-31" "2023-04-30"',
+        '"2023-02-29" "1900-02-29" "2023-04-31" "2023-13-01" "2023-00-10" "0999-01-01"',
     ),
-    "other properties are no properties in an escaped spelling": (
-        {
-            "properties": {name: {"type": "null"} for name in ("a", "ab", '"', "\n")},
-            "required": ["c"],
-            "additionalProperties": {"type": "boolean"},
-        },
-        ['{"a":null,"ab":null,"c":true,"":true,"b":true}', '{"\\n":null,"c":true,"abc":true,"\\"a":false}'],
-        [
-            '{"c":null}',
-            r'{"c":true,"\u0061":true}',
-            r'{"c":true,"\u0061\u0062":true}',
-            r'{"c":true,"\"":true}',
-            r'{"c":true,"\u000a":true}',
-            r'{"c":true,"\u0063":true}',
-        ],
-    ),
-    "other properties beside a long name": (
-        {"properties": {"a" * 80: {"type": "null"}}, "additionalProperties": True},
-        [f'{{"{"a" * 80}":null}}', f'{{"{"a" * 79}":1}}'],
-        [f'{{"{"a" * 80}":1}}'],
-    ),
-    "a pattern without quotes": (
-        {"pattern": r'^[^"]\[?$'},
-        ['"a"', r'"\n["', r'"\\"'],
-        [r'"\""'],
-    ),
-    "allOf with one schema": ({"allOf": [{"type": "null"}], "description": "d"}, ["null"], ["1"]),
-    "a pointer with escapes": (
-        {"$ref": "#/$defs/a~1b%25/anyOf/0", "$defs": {"a/b%": {"anyOf": [{"type": "null"}]}}},
-        ["null"],
-        ["1"],
-    ),
-}
+    ({"format": "time"}, '"23:59:59.5+01:30"', '"24:00:00Z" "23:60:00Z" "12:00:00"'),
+    ({"pattern": r'^[^"]\[?$'}, r'"a" "\n[" "\\"', r'"\""'),
+    ({"allOf": [{"type": "null"}], "description": "d"}, "null", "1"),
+    ({"$ref": "#/$defs/a~1b%25/anyOf/0", "$defs": {"a/b%": {"anyOf": [{"type": "null"}]}}}, "null", "1"),
+]
 
 
-@pytest.mark.parametrize("name", SCHEMA_TEXTS)
-def test_accepted_and_rejected_texts_of_schemas(texts, name):
-    schema, accepted, rejected = SCHEMA_TEXTS[name]
+@pytest.mark.parametrize(("schema", "accepted", "rejected"), SCHEMA_TEXTS)
+def test_accepted_and_rejected_texts_of_schemas(texts, schema, accepted, rejected):
+    accepted, rejected = (one.split() if isinstance(one, str) else one for one in (accepted, rejected))
     for grammar in (from_schema(schema), from_schema(json.dumps(schema))):
         assert [text for text in accepted if not texts.accepts(grammar, text)] == []
         assert [text for text in rejected if texts.accepts(grammar, text)] == []
 
 
-def test_schema_can_be_any_mapping(texts):
-    assert texts.accepts(from_schema(MappingProxyType({"type": "null"})), "null")
-
-
+UNKNOWN_KEYWORDS = """
+not if then else uniqueItems patternProperties propertyNames contains dependentSchemas dependentRequired
+minProperties maxProperties minContains unevaluatedProperties unevaluatedItems contentMediaType $anchor
+$dynamicRef nullable additionalItems dependencies $vocabulary x-anything x-guidance Type
+"""
+BAD_PATTERNS = (
+    *("^[]$", "^[^]$", "^[b-a]$", r"^\b$", "^(?=a)", r"^\1$", "^a{2,1}$", "^a{,2}$", "^a{$", "^[a$"),
+    *(5, r"^[\uD800]$", "^a^$", "^a$b$", "a" * 1001, "(" * 300 + ")" * 300),
+)
 REFUSED = [
     (
-        {"properties": {"a": {"type": "number", "multipleOf": 10001}}},
-        'schema at #/properties/a: "multipleOf" cannot be enforced for 10001',
+        {"properties": {"a": {"multipleOf": 10001}}},
+        'schema at #/properties/a: "multipleOf" cannot be enforced',
     ),
     *(
         ({"items": {keyword: {}}}, f'schema at #/items: "{keyword}" cannot be enforced')
-        for keyword in (
-            *("not", "if", "then", "else", "uniqueItems", "patternProperties", "propertyNames", "contains"),
-            *("dependentSchemas", "dependentRequired", "minProperties", "maxProperties", "minContains"),
-            *(
-                "unevaluatedProperties",
-                "unevaluatedItems",
-                "contentMediaType",
-                "$anchor",
-                "$dynamicRef",
-                "nullable",
-            ),
-            *("additionalItems", "dependencies", "$vocabulary", "x-anything", "x-guidance", "Type"),
-        )
+        for keyword in UNKNOWN_KEYWORDS.split()
     ),
     ({"items": {"$id": "other", "type": "null"}}, '#/items: "$id" cannot'),
     ({"type": "string", "minimum": 1}, '"minimum" cannot be enforced for string'),
     ({"type": "number", "multipleOf": 0}, '"multipleOf" cannot be enforced for 0'),
     # The exclusive bound itself was allowed.
-    (
-        {"exclusiveMinimum": 0.0, "maximum": 0.5},
-        '"exclusiveMinimum" cannot be enforced less than 1 from "max',
-    ),
-    (
-        {"exclusiveMaximum": -5, "minimum": -5.5},
-        '"exclusiveMaximum" cannot be enforced less than 1 from "min',
-    ),
-    ({"type": "integer", "minLength": 1}, '"minLength" cannot be enforced for integer'),
+    ({"exclusiveMinimum": 0.0, "maximum": 0.5}, 'cannot be enforced less than 1 from "maximum"'),
+    ({"exclusiveMaximum": -5, "minimum": -5.5}, 'cannot be enforced less than 1 from "minimum"'),
     ({"type": "integer", "minimum": True}, '"minimum" must be a number up to 1000000000000000, not true'),
     ({"type": "integer", "minimum": 3, "exclusiveMaximum": 3}, "minimum (3) is equal to exclusiveMaximum"),
-    ({"type": "number", "minimum": 3, "maximum": 2}, "minimum (3) is greater than maximum (2)"),
-    ({"type": "string", "minLength": -1}, '"minLength" must be'),
     ({"type": "string", "maxLength": 1001}, "from 0 to 1000, not 1001"),
     ({"type": "string", "minLength": 3, "maxLength": 2}, '"minLength" is 3, but "maxLength" is 2'),
     ({"type": "array", "minItems": "1"}, '"minItems" must be'),
     ({"type": "array", "prefixItems": [True], "items": False, "minItems": 2}, "from 2 to 1 items"),
     ({"type": "array", "items": [{}]}, "#/items: must be an object or true, not [{}]"),
-    ({"type": "array", "prefixItems": {}}, '"prefixItems" must be a list'),
     ({"type": "string", "format": "uri"}, '"format" can only be enforced for date'),
-    (
-        {"type": "string", "format": "date", "minLength": 10},
-        '"format" cannot be enforced with "minLength"',
-    ),
-    (
-        {"type": "string", "pattern": "^a$", "maxLength": 1},
-        '"pattern" cannot be enforced with "maxLength"',
-    ),
-    (
-        {"type": "string", "pattern": "^a$", "format": "date"},
-        '"pattern" cannot be enforced with "format"',
-    ),
-    *(
-        ({"pattern": pattern}, 'schema at #: "pattern" cannot be enforced')
-        for pattern in (
-            *(
-                5,
-                "^[]$",
-                "^[^]$",
-                "^[b-a]$",
-                r"^\b$",
-                "^(?=a)",
-                r"^\1$",
-                "^a{2,1}$",
-                "^a{,2}$",
-                "^a{$",
-                "^[a$",
-            ),
-            *(r"^[\uD800]$", "^a^$", "^a$b$", "a" * 1001, "(" * 300 + ")" * 300),
-        )
-    ),
+    ({"format": "date", "minLength": 10}, '"format" cannot be enforced with "minLength"'),
+    *(({"pattern": pattern}, 'schema at #: "pattern" cannot be enforced') for pattern in BAD_PATTERNS),
     ({"properties": {"a": {}}, "required": ["b"]}, '"required" cannot be enforced for "b"'),
-    ({"properties": {"a": {}}, "required": "a"}, '"required" must be a list'),
-    ({"properties": [1]}, '"properties" must be an object'),
     ({"properties": {}, "additionalProperties": 0}, "#/additionalProperties: must be an object or true"),
-    (
-        {"properties": {"a" * 81: {}}, "additionalProperties": {}},
-        '"additionalProperties" cannot be enforced',
-    ),
     ({"properties": {"a/b": False}}, "schema at #/properties/a~1b: must be an object or true"),
     ({"properties": {"a\n\u2028": 1}}, r"#/properties/a\n\u2028: "),
     (False, "schema at #: must be an object or true, not false"),
     ({"anyOf": []}, '"anyOf" cannot be enforced unless'),
-    ({"anyOf": [{"not": {}}]}, '#/anyOf/0: "not"'),
     ({"anyOf": [True], "type": "null"}, '"type" cannot be enforced with "anyOf"'),
     ({"allOf": [True, True]}, '"allOf" cannot be enforced'),
     ({"pattern": "^[\x1b[31m"}, '"pattern" cannot be enforced: regex parse error'),
-    ({"const": 1, "enum": [1]}, '"enum" cannot be enforced with "const"'),
     ({"enum": [1], "minimum": 0}, '"minimum" cannot be enforced with "enum"'),
     ({"enum": []}, "no listed value"),
-    ({"enum": 1}, '"enum" must be a list'),
     ({"enum": ["a", True], "type": "integer"}, "no listed value is integer"),
     # llguidance would allow 9007199254740992, 0.30000000000000006 and the like instead.
     ({"const": 2**53 + 1}, '"const" cannot be enforced for 9007199254740993: a number has at most 15 digits'),
     ({"enum": [1, {"a": [-(2**64)]}]}, '"enum" cannot be enforced for -18446744073709551616'),
-    ({"const": 0.1 + 0.2}, "cannot be enforced for 0.30000000000000004: a number has at most 15 digits"),
     ({"const": 1e-23}, "cannot be enforced for 1e-23: a number has at most 15 digits and 22 decimal places"),
     ({"minimum": 0.00011874404507367229}, '"minimum" cannot be enforced for 0.00011874404507367229'),
     ({"type": "any"}, '"type" must be one of object'),
-    ({"type": []}, '"type" must list distinct types'),
-    (
-        {"oneOf": [{"type": "integer"}, {"type": "number"}]},
-        'schema at #: "oneOf" cannot be enforced: its schemas may overlap',
-    ),
+    ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "cannot be enforced: its schemas may overlap"),
     ({"oneOf": [{"enum": [1, 2]}, {"enum": [2.0]}]}, '"oneOf" cannot be enforced'),
-    ({"oneOf": [{"$ref": "#"}, {"type": "string"}]}, '"oneOf" cannot be enforced'),
     (
         {"oneOf": [{"type": "object", "properties": {name: {}}, "required": [name]} for name in "ab"]},
         '"oneOf" cannot be enforced',  # another may have both
     ),
     ({"$ref": "https://example.com/schema"}, '"$ref" must be # or begin with #/, not'),
-    ({"$ref": "#anchor"}, '"$ref" must be # or begin with #/'),
     ({"$ref": "#/$defs/none"}, '"$ref" does not resolve'),
-    ({"$ref": "#/anyOf/9", "$defs": {}}, '"$ref" does not resolve'),
-    (
-        {"$ref": "#/$defs/a", "minimum": 1, "$defs": {"a": True}},
-        '"minimum" cannot be enforced with "$ref"',
-    ),
-    ({"$ref": "#"}, "no valid value is finite"),
-    ({"properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "no valid value is finite"),
-    (5, "not 5"),
     ({"const": float("nan")}, "not JSON"),
     ('{"type": "null"', "not JSON at line 1 column 16"),
-    ('{"type":\n null,}', "not JSON at line 2 column"),
     ('{"const": NaN}', "NaN is not a finite number"),
     ('{"const": 1e400}', "1e400 is not a finite number"),
     (f'{{"const": {"1" * 5000}}}', "not JSON"),
@@ -393,7 +228,6 @@ REFUSED = [
     ('{"\\ud800": 1}', r'"\ud800" cannot be enforced'),
     ("[" * 30000 + "]" * 30000, "not JSON"),
     (f'{{"const": "{"a" * 70000}"}}', "bytes are more than 65536"),
-    ("", "not JSON at line 1 column 1"),
 ]
 
 
@@ -402,30 +236,11 @@ def test_unenforceable_schemas_are_refused(schema, reason):
     assert reason in error_message(from_schema, schema)
 
 
-def test_cyclic_schema_object_is_refused():
-    schema = {"type": "array"}
-    schema["items"] = schema
-    assert "not JSON" in error_message(from_schema, schema)
-
-
-@pytest.mark.parametrize("key", ["enum", "type", "oneOf", "$ref", "minimum"])
+@pytest.mark.parametrize("key", ["enum", "minimum"])
 def test_values_that_just_fit_the_limit_of_recursion_are_refused(key):
     """They were parsed, and exceeded the limit where an error quoted them."""
     for depth in range(sys.getrecursionlimit() - 200, sys.getrecursionlimit()):
         assert error_message(from_schema, f'{{"{key}": {"[" * depth}{"]" * depth}}}')
-
-
-EXCLUSIVE_ONLY_AS_WRITTEN = {
-    "other properties are allowed": [{"properties": {"a": {}}, "required": ["a"]}, {"properties": {"b": {}}}],
-    "other types are allowed": [{"minLength": 1}, {"minItems": 1}],
-    "overlap within a definition": [{"$ref": "#/$defs/a"}, {"properties": {"b": {}}, "required": ["b"]}],
-}
-
-
-@pytest.mark.parametrize("name", EXCLUSIVE_ONLY_AS_WRITTEN)
-def test_one_of_is_checked_by_what_its_schemas_allow_not_by_what_we_would_write(name):
-    schema = {"oneOf": EXCLUSIVE_ONLY_AS_WRITTEN[name], "$defs": {"a": {"type": "object", "properties": {}}}}
-    assert '"oneOf" cannot be enforced' in error_message(from_schema, schema)
 
 
 def nested(levels, inner, wrap):
@@ -465,27 +280,11 @@ def pattern_by_many_names():
     return {"properties": references, "$defs": {"abcdefgh": {"properties": patterns}}}
 
 
-def nested_definitions(count, inner):
-    """A $ref to each of nested subschemas, which all contain the inner one."""
-    references = [{"$ref": "#/prefixItems/0" + "/items" * n} for n in range(count)]
-    return {"prefixItems": [nested(count, inner, lambda one: {"items": one}), *references]}
-
-
 LARGE = {
     "a definition by many names": (pattern_by_many_names(), None),
     "deep": (nested(200, {}, lambda inner: {"items": inner}), "more than 64 keywords and names deep"),
     "doubling parses": (overlapping(30), None),
-    "dangling references": (
-        {"$ref": "#/$defs/0", "$defs": {str(n): {"$ref": f"#/$defs/{n + 1}"} for n in range(400)}},
-        "does not resolve",
-    ),
     "references in unions": (reference_chain(490, lambda one: {"anyOf": [one, {"type": "null"}]}), None),
-    "a long array of arrays": (
-        nested(8, {}, lambda inner: {"type": "array", "items": inner, "minItems": 1000, "maxItems": 1000}),
-        None,
-    ),
-    "many properties": ({"properties": {f"p{n}": {"maxLength": 9} for n in range(300)}}, None),
-    "values that are prefixes": ({"enum": ["a" * n for n in range(300)]}, None),
     "multiples": ({"properties": {f"p{n}": {"multipleOf": 997 - n} for n in range(200)}}, "multipleOf"),
     "ambiguous patterns": (
         {"properties": {f"p{n}": {"pattern": f"(a|b)*a(a|b){{{n}}}$"} for n in range(100)}},
@@ -538,11 +337,6 @@ def test_expressions_that_cannot_be_enforced_are_refused(text):
     assert error_message(from_regex, text).startswith("regex")
 
 
-@pytest.mark.parametrize("make", [from_lark, from_regex])
-def test_a_grammar_must_be_a_string(make):
-    assert "not bytes" in error_message(make, b'root ::= "a"')
-
-
 def test_a_grammar_without_texts_is_refused_for_the_model(texts):
     assert "no text" in error_message(texts.sample, from_lark("start: start"), random.Random(1))
 
@@ -553,7 +347,6 @@ def test_lark_grammars_are_enforced(texts):
     assert not texts.accepts(grammar, "<b>a")
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.from_regex(re.compile(r"[ab]{1,3}(c|d+)?\Z"), fullmatch=True), st.text("abcd", max_size=6))
 def test_expressions_match_the_whole_text(texts, matching, other):
     grammar = from_regex("[ab]{1,3}(c|d+)?")
@@ -561,27 +354,25 @@ def test_expressions_match_the_whole_text(texts, matching, other):
     assert texts.accepts(grammar, other) == bool(re.fullmatch("[ab]{1,3}(c|d+)?", other))
 
 
-HOSTILE = {
-    "rules": rule_chain(900, "{this}: {next}", '"x"'),
-    "right recursion": rule_chain(600, '{this}: {next} "x" | {next} "y"', '"z"'),
-    "doubling parses": 'start: a\na: "x" a "y" | "x" a "z" | "w"',
-    "every way": 'start: (start | "a" | "")*',
-    "repetitions": 'start: ((("a" b){1000}){1000}){1000}\nb: "c"',
-    "intersections": rule_chain(300, "{this}: {next} & /.*A.*/", "/.*/").upper().replace("START", "start"),
-    "optional characters": "start: /" + "a?" * 5000 + "/",
-}
+HOSTILE = [
+    rule_chain(900, "{this}: {next}", '"x"'),
+    rule_chain(600, '{this}: {next} "x" | {next} "y"', '"z"'),
+    'start: a\na: "x" a "y" | "x" a "z" | "w"',
+    'start: (start | "a" | "")*',
+    'start: ((("a" b){1000}){1000}){1000}\nb: "c"',
+    rule_chain(300, "{this}: {next} & /.*A.*/", "/.*/").upper().replace("START", "start"),
+    "start: /" + "a?" * 5000 + "/",
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_grammars_end_no_process(tiny, name):
+def test_hostile_grammars_end_no_process(tiny):
     """Without a deep stack and limits the library ends the process, or computes for minutes."""
     script = Path(__file__).with_name("sample_grammar.py")
-    command = [sys.executable, script, tiny]
-    done = subprocess.run(
-        command, input=HOSTILE[name], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    command = [sys.executable, script, tiny, *HOSTILE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, (done.stdout, done.stderr[-2000:])
+    assert len(done.stdout.splitlines()) == len(HOSTILE)
 
 
 def test_a_grammar_is_compiled_once_for_all_sequences(tiny, monkeypatch):

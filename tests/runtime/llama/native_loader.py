@@ -145,7 +145,7 @@ def _shown(field: Field) -> tuple[object, ...]:
 def run(model: Model, adapter: LoraAdapter | None = None) -> None:
     """Compute a batch, sample from its logits, and restore its KV cache."""
     model.tokenize("ab 12 <|im_end|>\n é", special=True, bos=True)
-    params = ContextParams(min(32, model.context_trained), 1, 8, 1, outputs=1)
+    params = ContextParams(min(32, model.context_trained), 1, 8, threads=1, outputs=1)
     tokens = tuple(token % model.vocabulary_size for token in TOKENS)[: params.context]
     with Context(model, params, adapter) as context:
         (row,) = context.decode([Span(0, 0, tokens, rows=1)])

@@ -1,9 +1,5 @@
 """All that may open an OpenMP region runs in one thread, so that libgomp has one team of workers."""
 
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +12,8 @@ import pytest
 from thirteen.bench.harness.workload import Workload
 from thirteen.bench.memory.memory import _copied_bytes, _start_s
 from thirteen.errors import ModelFileError
+from thirteen.runtime.calibration.corpus import TokenizedPassage
 from thirteen.runtime.calibration.token_statistics import (
-    TokenizedPassage,
     mean_probability,
     outside_probability,
 )
@@ -89,14 +85,6 @@ def test_an_engine_loads_measures_and_computes_in_one_thread(tiny: Path, lora: P
     assert names(calls) == set(PARALLEL) - {"llama_encode", "llama_model_quantize"}
 
 
-def test_engines_one_after_the_other_and_at_once(tiny: Path, lora: Path, calls: Calls) -> None:
-    for _ in range(2):
-        with Engine(tiny, context=64, threads=1) as engine:
-            use(engine, lora)
-            with Engine(tiny, context=64, threads=1) as other:
-                use(other, lora)
-
-
 def test_an_engine_that_another_thread_loads_and_closes(tiny: Path, lora: Path, calls: Calls) -> None:
     def run() -> None:
         with Engine(tiny, context=64, threads=1) as engine:
@@ -127,12 +115,12 @@ def test_no_thread_is_left_after_a_model_or_one_that_could_not_be_loaded(
 
 
 def test_a_model_with_contexts_and_an_adapter_of_its_own(tiny: Path, lora: Path, calls: Calls) -> None:
-    params = ContextParams(64, 1, 32, 1, outputs=32)
+    params = ContextParams(64, 1, 32, threads=1, outputs=32)
     for adaptive in (False, True):
         with (
             Model(tiny) as model,
             LoraAdapter(model, lora) as adapter,
-            Context(model, ContextParams(64, 1, 32, 1, outputs=1, adaptive_threads=adaptive)) as one,
+            Context(model, ContextParams(64, 1, 32, threads=1, outputs=1, adaptive_threads=adaptive)) as one,
             Context(model, params, adapter) as other,
         ):
             one.decode([Span(0, 0, (1, 2), rows=1)])
@@ -161,112 +149,3 @@ def test_trial_loads(tiny: Path, lora: Path, calls: Calls, monkeypatch: pytest.M
     monkeypatch.setattr(load_probe_worker, "_write", lambda _: None)
     load_probe_worker._load(tiny, [lora])
     assert "llama_adapter_lora_init" in names(calls)
-
-
-# Records in which threads libgomp is asked for a parallel region. A library loaded by Python is not in the
-# scope of RTLD_NEXT: then the loaded libgomp is looked for by its name.
-SHIM = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <fcntl.h>
-#include <link.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-typedef void (*parallel_fn)(void (*)(void *), void *, unsigned, unsigned);
-static parallel_fn real;
-
-static int find(struct dl_phdr_info *info, size_t size, void *data) {
-    if (!real && strstr(info->dlpi_name, "libgomp")) {
-        void *library = dlopen(info->dlpi_name, RTLD_LAZY | RTLD_NOLOAD);
-        if (library) real = (parallel_fn)dlsym(library, "GOMP_parallel");
-    }
-    return 0;
-}
-
-void GOMP_parallel(void (*fn)(void *), void *data, unsigned threads, unsigned flags) {
-    static __thread int recorded;
-    if (!real) real = (parallel_fn)dlsym(RTLD_NEXT, "GOMP_parallel");
-    if (!real) dl_iterate_phdr(find, NULL);
-    if (!real) abort();
-    if (!recorded) {
-        char line[64];
-        int file = open(getenv("SHIM_RECORD"), O_WRONLY | O_CREAT | O_APPEND, 0600);
-        int length = snprintf(line, sizeof line, "%ld\n", (long)syscall(SYS_gettid));
-        if (file < 0 || write(file, line, length) != length) abort();
-        close(file);
-        recorded = 1;
-    }
-    real(fn, data, threads, flags);
-}
-"""
-PROGRAM = """
-import os, sys
-from pathlib import Path
-from thirteen.runtime.engine.engine import Engine
-{body}
-print(os.getpid())
-"""
-ANSWER = """
-with Engine(sys.argv[1], adapter=sys.argv[2], threads=2, context=64) as engine:
-    engine.answer("1 + 1?", max_tokens=4)
-    engine.logits((1, 2, 3))
-"""
-TWO_THREADS = """
-import llama_cpp
-with Engine(sys.argv[1], threads=2, context=64) as engine:
-    engine.answer("1 + 1?", max_tokens=4)
-    context = engine._make_context()
-    batch = llama_cpp.llama_batch_get_one((llama_cpp.llama_token * 1)(1), 1)
-    llama_cpp.llama_decode(context.handle, batch)
-    context.close()
-"""
-
-
-@pytest.fixture(scope="module")
-def regions(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., set[int]]:
-    """regions(body, *words): run a program with arguments; the ids of the threads that opened regions."""
-    compiler = shutil.which("cc")
-    if sys.platform != "linux" or not compiler:
-        pytest.skip("needs Linux and a C compiler")
-    folder = tmp_path_factory.mktemp("shim")
-    (folder / "shim.c").write_text(SHIM)
-    shim = folder / "shim.so"
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", "-O1", "-o", shim, folder / "shim.c", "-ldl"],
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
-    record = folder / "record"
-
-    def run(body: str, *words: Path) -> set[int]:
-        record.unlink(missing_ok=True)
-        environment = os.environ | {"LD_PRELOAD": str(shim), "SHIM_RECORD": str(record)}
-        program = PROGRAM.format(body=body)
-        subprocess.run(
-            [sys.executable, "-c", program, *words],
-            env=environment,
-            check=True,
-            timeout=120,
-            stdout=subprocess.DEVNULL,
-        )
-        if not record.exists():
-            pytest.skip("this build of llama.cpp does not use libgomp")
-        return set(map(int, record.read_text().split()))
-
-    return run
-
-
-def test_one_thread_opens_all_parallel_regions(
-    regions: Callable[..., set[int]], tiny: Path, lora: Path
-) -> None:
-    """Seen from libgomp: with a second one, its workers sleep at barriers, at half the speed."""
-    assert len(regions(ANSWER, tiny, lora)) == 1
-
-
-def test_the_record_of_regions_sees_a_second_thread(regions: Callable[..., set[int]], tiny: Path) -> None:
-    assert len(regions(TWO_THREADS, tiny)) == 2

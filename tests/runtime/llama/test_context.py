@@ -1,15 +1,15 @@
 """The real library: SmolLM2 and a tiny random model, compared with llama-cpp-python's high-level API."""
 
 import json
-import re
 from dataclasses import replace
 
+import gguf
 import llama_cpp
 import numpy as np
 import pytest
 from thirteen.errors import AdapterError, RequestError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.grammar.grammar import from_lark, from_regex, from_schema
+from thirteen.runtime.grammar.grammar import from_regex, from_schema
 from thirteen.runtime.llama.constraint import Constraint, GrammarCompiler
 from thirteen.runtime.llama.context import KV_TYPES, Context, ContextParams, Span
 from thirteen.runtime.llama.library import LOG
@@ -18,6 +18,8 @@ from thirteen.runtime.llama.sampler import Sampler
 from thirteen.runtime.request import Request, Sampling, StopReason
 
 from ..fixed_settings import FIXED
+from ..gguf_adapters import write_factors
+from .gguf_mutations import adapter_file
 
 QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"
 
@@ -70,13 +72,6 @@ def test_greedy_tokens_are_those_of_llama_cpp_python(engine, high_level):
     assert run(engine, Request(prompt, max_tokens=16))[0] == expected
 
 
-def test_the_same_request_gives_the_same_tokens_again(engine):
-    prompt = engine._encoder.encode_question("Write a poem.")
-    for sampling in (Sampling(), Sampling(temperature=0.9, seed=5)):
-        request = Request(prompt, 8, sampling)
-        assert run(engine, request) == run(engine, request)
-
-
 def test_sampling_follows_llama_cpps_chain(model):
     """All samples lie within the cut-offs computed here from the same logits, and likely ones prevail."""
     sampling = Sampling(temperature=0.8, top_k=30, top_p=0.9, min_p=0.02, seed=7)
@@ -103,14 +98,6 @@ def test_no_digit_excludes_tokens_that_extend_a_number(model, temperature):
     assert others and not any(piece.lstrip(b".,")[:1].isdigit() for piece in others)
 
 
-def test_a_sum_in_a_real_models_answer_is_right(engine):
-    """The calculator inserts the digits of its result."""
-    question = "Repeat this line and nothing else: 137 * 246 ="
-    answer = engine.answer(question, max_tokens=40)
-    assert "137 * 246 = 33702" in answer.text
-    assert answer.steps and all(step.ok for step in answer.steps)
-
-
 SCHEMA = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
 
 
@@ -132,33 +119,6 @@ def test_tokens_that_a_grammar_forces_are_not_sampled(engine):
     assert answer.usage.sampled_tokens < answer.usage.completion_tokens / 2
 
 
-def test_forced_tokens_can_be_sampled_instead(engine):
-    forced = engine.request("Yes or no?", grammar=LONG)
-    handles = engine.submit_all([forced, replace(forced, insert_forced=False)])
-    answers = [handle.answer() for handle in handles]
-    assert [[*json.loads(answer.text)] for answer in answers] == [[*LONG_KEYS]] * 2
-    assert 2 * answers[0].usage.sampled_tokens < answers[1].usage.sampled_tokens
-
-
-def test_forced_tokens_count_and_stop_like_sampled_ones(engine):
-    short = engine.answer("Hello", grammar=LONG, max_tokens=7)
-    assert (short.stop_reason, short.usage.completion_tokens) == (StopReason.LENGTH, 7)
-    stopped = engine.answer("Hello", grammar=LONG, stop=["long_name"])
-    assert (stopped.stop_reason, stopped.text[-9:]) == (StopReason.STOP, "a_rather_")
-
-
-def test_eight_sequences_have_a_position_each_in_a_grammar(smollm2):
-    with Engine(smollm2, context=256, slots=8, **FIXED) as engine:
-        grammar = from_regex("[a-z]{1,40}![0-9]")
-        requests = [
-            replace(engine.request("Hello", grammar=grammar), sampling=Sampling(temperature=2.0, seed=seed))
-            for seed in range(8)
-        ]
-        answers = [handle.answer() for handle in engine.submit_all(requests)]
-    assert all(re.fullmatch("[a-z]{1,40}![0-9]", answer.text) for answer in answers)
-    assert len({answer.text for answer in answers}) > 1
-
-
 def test_a_grammar_that_fails_midway_fails_its_request_alone(engine, monkeypatch):
     def fail(_):
         raise RequestError("grammar: too many items")
@@ -171,40 +131,12 @@ def test_a_grammar_that_fails_midway_fails_its_request_alone(engine, monkeypatch
         constrained.answer()
 
 
-def test_a_grammar_can_force_unlikely_text(engine):
-    answer = engine.answer("Hello", grammar=from_lark('start: "Ω<|im_start|>≠" /[x-z]{3}/ "\\n"'))
-    assert re.fullmatch("Ω<\\|im_start\\|>≠[x-z]{3}\n", answer.text), answer.text
-
-
 def test_control_tokens_are_not_allowed_in_a_free_string(model):
     """They have no text, so that an answer with them would not be what the grammar saw."""
     allowed = set(GrammarCompiler(model).constraint(from_regex("[^x]*")).allowed().tolist())
     control = set(model.control_tokens.values())
     assert allowed & control == {token for token in control if model.is_eog(token)}
     assert len(allowed) > model.vocabulary_size // 2
-
-
-def test_a_sequence_does_not_depend_on_the_others_in_its_batch(model):
-    """The logits of a slot differ only by rounding when other slots are in the batch."""
-    prompts = [
-        tuple(model.tokenize(text, special=False, bos=False)) for text in ("One two three", "Red green blue")
-    ]
-    with Context(model, params()) as context:
-        alone = [context.logits_row(context.decode([Span(0, 0, prompts[0], 1)])[0]).copy()]
-        context.clear(0)
-        rows = context.decode([Span(slot, 0, prompt, 1) for slot, prompt in enumerate(prompts)])
-        together = context.logits_row(rows[0]).copy()
-    assert np.abs(alone[0] - together).max() < 0.05 * alone[0].std()
-    assert alone[0].argmax() == together.argmax()
-
-
-def test_a_full_context_ends_one_answer_and_no_other(smollm2):
-    with Engine(smollm2, context=64, slots=2, threads=1) as engine:
-        full, alone = engine.answers([QUESTION + " Explain." * 4, "Say hi."], max_tokens=8)
-        assert full.stop_reason is StopReason.LENGTH
-        assert alone.usage.completion_tokens > 0
-        with pytest.raises(RequestError, match=r"tokens, but the context holds 64"):
-            engine.answer(QUESTION * 10)
 
 
 @pytest.mark.slow
@@ -291,18 +223,6 @@ def test_a_state_that_is_too_short_or_of_other_parameters_is_refused(model):
                 assert not other.restore(0, state, len(WORDS)) and other.length(0) == 0
 
 
-def test_a_state_that_does_not_fit_is_refused(tmp_path, write_tiny):
-    import gguf
-
-    keys = {"llama.context_length": (1024, gguf.GGUFValueType.UINT32, None)}
-    with Model(write_tiny(tmp_path / "long.gguf", keys)) as model:
-        with Context(model, params(context=1024, batch=1024)) as context:
-            context.decode([Span(0, 0, (42,) * 600, 0)])
-            state = context.save(0)
-        with Context(model, params(context=256)) as context:
-            assert not context.restore(0, state, 100) and context.length(0) == 0
-
-
 @pytest.mark.parametrize(
     "sizes",
     [
@@ -323,18 +243,6 @@ def test_params_out_of_range_are_refused(sizes):
         params(**sizes)
 
 
-def test_a_context_longer_than_the_trained_one_is_refused(model):
-    with pytest.raises(RequestError, match=r"8192 tokens .* not 8193"):
-        Context(model, params(context=8193))
-
-
-def test_names_of_control_tokens_are_text_unless_special(model):
-    assert model.tokenize("<|im_end|>", special=True, bos=False) == [2]
-    plain = model.tokenize("<|im_end|>", special=False, bos=False)
-    assert 2 not in plain
-    assert b"".join(map(model.token_to_piece, plain)) == b"<|im_end|>"
-
-
 def test_any_text_comes_back_from_its_tokens(model):
     for text in ("", "a\0b", "naïve 😀 中文\r\n\t  x", "a" * 3000, "1" * 3000, "\ud800"):
         pieces = b"".join(map(model.token_to_piece, model.tokenize(text, special=False, bos=False)))
@@ -342,8 +250,6 @@ def test_any_text_comes_back_from_its_tokens(model):
 
 
 def test_text_is_normalized_for_qwen_only(tmp_path, write_tiny):
-    import gguf
-
     for pre, expected in (("qwen2", "é".encode()), ("llama-bpe", "e\u0301".encode())):
         path = write_tiny(
             tmp_path / f"{pre}.gguf", {"tokenizer.ggml.pre": (pre, gguf.GGUFValueType.STRING, None)}
@@ -359,66 +265,42 @@ def test_nothing_is_printed(capfd, smollm2):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.fixture
-def lora(tmp_path):
-    """An adapter of the tiny model that changes one matrix."""
-    import gguf
-
-    def write(
-        architecture="llama", name="blk.0.attn_q.weight", a=(1, 64), b=(64, 1), alpha=1.0, kind="adapter"
-    ):
-        path = tmp_path / "adapter.gguf"
-        writer = gguf.GGUFWriter(path, architecture)
-        (writer.add_string if isinstance(kind, str) else writer.add_uint32)("general.type", kind)
-        writer.add_string("adapter.type", "lora")
-        writer.add_float32("adapter.lora.alpha", alpha)
-        random = np.random.default_rng(1)
-        writer.add_tensor(name + ".lora_a", random.normal(size=a).astype(np.float32))
-        writer.add_tensor(name + ".lora_b", random.normal(size=b).astype(np.float32))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        return path
-
-    return write
-
-
-def test_an_adapter_gives_the_logits_of_the_merged_model(tmp_path, tiny, write_tiny, lora):
-    random = np.random.default_rng(1)
-    a, b = (random.normal(size=shape).astype(np.float32) for shape in ((1, 64), (64, 1)))
-    with Engine(tiny, threads=1) as engine:
-        base = engine.logits([1, 2, 3])
-    arrays = {"blk.0.attn_q.weight": base_matrix(tiny, "blk.0.attn_q.weight") + b @ a}
-    with Engine(write_tiny(tmp_path / "merged.gguf", {}, arrays), threads=1) as engine:
-        merged = engine.logits([1, 2, 3])
-    with Engine(tiny, adapter=lora(), threads=1) as engine:
-        adapted = engine.logits([1, 2, 3])
-    assert np.abs(adapted - merged).max() < 1e-3 * np.abs(merged - base).max()
-
-
-def base_matrix(path, name):
-    import gguf
-
-    (tensor,) = [tensor for tensor in gguf.GGUFReader(path).tensors if tensor.name == name]
-    return tensor.data
+def random(*shape):
+    return np.random.default_rng(1).normal(size=shape)
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("name", "a", "b"),
     [
-        {"architecture": "qwen2"},
-        {"kind": "model"},
-        {"kind": 7},  # llama.cpp reads it as a string without checking, and aborts
-        {"name": "blk.9.attn_q.weight"},
-        {"name": "blk.0.attn_norm.weight"},
-        {"name": "token_embd.weight", "b": (259, 1)},
-        {"a": (1, 32)},
-        {"b": (32, 1)},
-        {"a": (2, 64)},
-        {"alpha": float("nan")},
+        ("blk.9.attn_q.weight", (1, 64), (64, 1)),
+        ("blk.0.attn_norm.weight", (1, 64), (64, 1)),
+        ("token_embd.weight", (1, 64), (259, 1)),
+        ("blk.0.attn_q.weight", (1, 32), (64, 1)),
+        ("blk.0.attn_q.weight", (1, 64), (32, 1)),
+        ("blk.0.attn_q.weight", (2, 64), (64, 1)),
     ],
 )
-def test_an_adapter_that_does_not_fit_is_refused(tiny, lora, changes):
+def test_an_adapter_that_does_not_fit_is_refused(tiny, tmp_path, name, a, b):
+    path = write_factors(tmp_path / "adapter.gguf", {name: (random(*a), random(*b))})
     with Model(tiny) as model, pytest.raises(AdapterError, match=r"adapter\.gguf: "):
-        LoraAdapter(model, lora(**changes))
+        LoraAdapter(model, path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (b"general.architecture", b"qwen2"),
+        (b"general.type", b"model"),
+        (b"general.type", 7),  # llama.cpp reads it as a string without checking, and aborts
+        (b"adapter.lora.alpha", float("nan")),
+    ],
+)
+def test_an_adapter_with_other_metadata_is_refused(tiny, tmp_path, key, value):
+    original, (path, kind) = adapter_file(), (tmp_path / "adapter.gguf", gguf.GGUFValueType.UINT32)
+    fields = [
+        replace(one, value=value, type=kind if value == 7 else one.type) if one.key == key else one
+        for one in original.fields
+    ]
+    path.write_bytes(replace(original, fields=fields).encode())
+    with Model(tiny) as model, pytest.raises(AdapterError, match=r"adapter\.gguf: "):
+        LoraAdapter(model, path)

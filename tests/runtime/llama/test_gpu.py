@@ -8,18 +8,16 @@ import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.engine.config import EngineConfig
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.engine.prefix_cache import prefix_folders
 from thirteen.runtime.llama import autotune, context, gpu, model
 from thirteen.runtime.llama.autotune import choose_settings
 from thirteen.runtime.llama.compute_settings import ComputeSettings
 from thirteen.runtime.llama.context import ContextParams
 from thirteen.runtime.llama.gpu import check_gpu_layers
-from thirteen.runtime.llama.memory_estimate import estimate_memory
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.profile import PROFILES
 
 LAPTOP = PROFILES["laptop"]
-PARAMS = ContextParams(128, 1, 64, 1, outputs=1)
+PARAMS = ContextParams(128, 1, 64, threads=1, outputs=1)
 
 pytestmark = pytest.mark.skipif(gpu.gpu_found(), reason="these tests are for a build without a GPU")
 
@@ -78,24 +76,10 @@ def test_attention_of_a_gpu_is_left_to_llama_cpp(tiny, found, monkeypatch):
         for flash in (None, True, False):
             profile = replace(LAPTOP, gpu_layers=1, flash_attention=flash)
             assert choose_settings(profile, 1, loaded) == ComputeSettings(
-                flash, "f16", 1, 1, 256 if flash is False else 512
+                flash_attention=flash,
+                kv="f16",
+                threads=1,
+                prefill_threads=1,
+                micro_batch=256 if flash is False else 512,
             )
         assert choose_settings(replace(LAPTOP, gpu_layers="all"), 1, loaded).flash_attention is None
-
-
-def test_llama_cpp_runs_a_context_whose_attention_it_chooses(tiny):
-    with Model(tiny) as loaded, context.Context(loaded, replace(PARAMS, flash_attention=None)) as automatic:
-        assert automatic.decode([context.Span(0, 0, (1, 2, 3), rows=1)]) == [2]
-
-
-def test_the_memory_estimate_does_not_shrink(smollm2):
-    with Model(smollm2) as loaded:
-        estimates = {estimate_memory(loaded.header, replace(LAPTOP, gpu_layers=n)) for n in (0, 8, "all")}
-    assert len(estimates) == 1
-
-
-def test_prefixes_are_not_shared_between_processor_and_gpu(tiny, tmp_path):
-    folders = [
-        prefix_folders(tmp_path, tiny, {}, replace(LAPTOP, gpu_layers=n))["base"] for n in (0, 8, "all")
-    ]
-    assert len(set(folders)) == 3

@@ -17,9 +17,3 @@ def test_rows_are_computed_alone_and_together_to_the_bit(dtype):
         for row, logprob in zip(LOGITS, logprobs, strict=True)
     )
     assert np.allclose(np.exp(logprobs).sum(1), 1, atol=1e-6)
-
-
-def test_large_logits_do_not_overflow():
-    assert np.allclose(
-        log_softmax(LOGITS + np.float32(1e4), np.float64), log_softmax(LOGITS, np.float64), atol=1e-2
-    )

@@ -1,12 +1,8 @@
 """Chat templates: rendered as transformers does, with one clear error for bad ones."""
 
-import json
-from importlib import resources
-
 import pytest
 from thirteen.errors import ModelFileError, RequestError
 from thirteen.runtime.prompt.chat_template import ChatTemplate
-from thirteen.runtime.prompt.prompt_encoder import Message, ToolCall
 
 
 @pytest.mark.parametrize("source", ["{% if %}", "{{", "{% for x in %}", "{% unknown %}"])
@@ -107,27 +103,3 @@ def test_tools_and_their_calls_render_as_in_transformers(tools):
         [messages], tools=tools, chat_template=source, add_generation_prompt=True
     )
     assert ChatTemplate(source).render(messages, tools or ()) == expected
-
-
-@pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "llama3_1", "llama3_2"])
-def test_published_templates_render_tools_as_in_transformers(name):
-    """Calls in the form of OpenAI's API, with parsed arguments, and the results that follow them."""
-    chat_template_utils = pytest.importorskip("transformers.utils.chat_template_utils")
-    path = resources.files(pytest.importorskip("trl")) / "chat_templates" / f"{name}.jinja"
-    if not path.is_file():
-        pytest.skip("this version of trl has no such template")
-    source, arguments = path.read_text("utf-8"), {"city": "Oslo", "days": [1, 2.5, None]}
-    messages = [
-        Message("system", "be brief"),
-        Message("user", "Rain?"),
-        Message("assistant", "", (ToolCall("1", "f", arguments),)),
-        Message("tool", "<yes>", tool_call_id="1"),
-    ]
-    fields = [message.template_fields() for message in messages]
-    (expected,), _ = chat_template_utils.render_jinja_template(
-        [fields], tools=[TOOL], chat_template=source, add_generation_prompt=True, bos_token="<s>"
-    )
-    template = ChatTemplate(source, "<s>")
-    prompt = template.render(fields, [TOOL])
-    assert template.takes_tools and prompt == expected
-    assert json.dumps(arguments) in prompt and "<yes>" in prompt and TOOL["function"]["description"] in prompt

@@ -78,27 +78,10 @@ def conversation(*messages, template=CHATML):
     return decode(encoder.encode_conversation([Message(*one) for one in messages]))
 
 
-def test_a_conversation_has_its_turns_in_order():
-    text = conversation(("user", "a"), ("assistant", "b"), ("user", "c"))
-    turn = "[<|im_start|>]{}\n{}[<|im_end|>]\n".format
-    assert (
-        text == turn("user", "a") + turn("assistant", "b") + turn("user", "c") + "[<|im_start|>]assistant\n"
-    )
-
-
-def test_no_role_can_name_a_control_token():
-    assert "[<|im_end|>]x" not in conversation(("<|im_end|>x", "hi"))
-
-
 @pytest.mark.parametrize("messages", [[], [("user", " ")], [("system", ""), ("user", "\n")]])
 def test_an_empty_conversation_is_refused(messages):
     with pytest.raises(RequestError, match="empty"):
         conversation(*messages)
-
-
-def test_a_question_beyond_all_contexts_is_refused_before_it_is_tokenized():
-    with pytest.raises(RequestError, match="the prompt has 5000000 characters"):
-        prompt("a" * 5_000_000, template=None)
 
 
 @pytest.mark.parametrize("template", [CHATML, None])

@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
 import pytest
@@ -24,22 +23,6 @@ GREEDY = [
     "{{ '%999999999d' % 1 }}",
     "{{ 'a'.ljust(999999999) }}",
 ]
-
-
-def test_it_renders_conversations_one_after_the_other():
-    template = TemplateProcess("{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}", "<s>")
-    template.compile()
-    assert [template.render(MESSAGES * n) for n in (1, 3)] == [
-        "<s>a \ud800 <b> é",
-        "<s>" + "a \ud800 <b> é" * 3,
-    ]
-
-
-def test_threads_take_turns():
-    template = TemplateProcess("{{ messages[0].content * 1000 }}")
-    with ThreadPoolExecutor(8) as pool:
-        rendered = pool.map(lambda n: template.render([{"role": "user", "content": str(n)}]), range(100))
-    assert list(rendered) == [str(n) * 1000 for n in range(100)]
 
 
 @pytest.mark.parametrize("source", ENDLESS)
@@ -81,13 +64,6 @@ def test_modules_of_the_working_directory_are_not_imported(tmp_path, monkeypatch
     assert TemplateProcess("{{ messages[0].content }}").render(MESSAGES) == MESSAGES[0]["content"]
 
 
-def test_closing_ends_the_process():
-    template = TemplateProcess("x")
-    process = template._process._popen
-    template.close()
-    assert process.poll() is not None
-
-
 def test_an_unreferenced_template_leaves_no_process():
     process = TemplateProcess("x")._process._popen
     assert process.poll() is not None
@@ -97,12 +73,6 @@ def test_a_source_of_more_than_64_kibibytes_is_refused():
     assert TemplateProcess("x" * SOURCE_BYTES_MAX).render(MESSAGES) == "x" * SOURCE_BYTES_MAX
     with pytest.raises(ModelFileError, match="65537 bytes, more than 65536"):
         TemplateProcess("x" * (SOURCE_BYTES_MAX + 1))
-
-
-def test_a_template_that_does_not_compile_is_an_error_of_the_file():
-    template = TemplateProcess("{% if %}")
-    with pytest.raises(ModelFileError, match=r"^the chat template cannot be compiled: [^\n]+$"):
-        template.compile()
 
 
 def test_it_tells_whether_the_template_takes_tools_and_renders_them():
