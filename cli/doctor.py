@@ -22,8 +22,8 @@ def doctor(
         bool,
         typer.Option(
             "--tune",
-            help="First measure at more length, in 40 seconds, which attention, KV type, threads and "
-            "micro-batch are the fastest, for all engines with models of this shape.",
+            help="First measure at more length, in 40 seconds, which attention, KV type and threads "
+            "are the fastest, for all engines with models of this shape.",
         ),
     ] = False,
     model: Annotated[

@@ -307,13 +307,13 @@ class BatchRunner:
                 yield BatchResult(number, error=str(error))
         submitted = iter(self._engine.submit_all(list(chain.from_iterable(requests.values())), wait=True))
         handles = {number: list(islice(submitted, len(samples))) for number, samples in requests.items()}
-        finished: SimpleQueue[int] = SimpleQueue()
-        for number, samples in handles.items():
-            for handle in samples:
-                handle.call_at_end(lambda _, number=number: finished.put(number))
+        finished: SimpleQueue[Handle] = SimpleQueue()
+        owners = {handle: number for number, samples in handles.items() for handle in samples}
+        for handle in owners:
+            handle.call_at_end(finished.put)
         unfinished = {number: len(samples) for number, samples in handles.items()}
         while unfinished:
-            unfinished[number := finished.get()] -= 1
+            unfinished[number := owners[finished.get()]] -= 1
             if not unfinished[number]:
                 del unfinished[number]
                 yield _result(number, handles[number])

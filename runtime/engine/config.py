@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from ...errors import RequestError
 from ..llama.context import ContextParams
@@ -80,7 +80,7 @@ def resolve_options(options: EngineOptions) -> tuple[Profile, ContextParams]:
     if unknown := options.keys() - EngineOptions.__annotations__.keys():
         raise TypeError(f"Engine() has no keyword {min(unknown)!r}")
     given = options.get("profile", "laptop")
-    changes = {one.name: options.get(one.name) for one in fields(Profile)}
+    changes: dict[str, Any] = {one.name: options.get(one.name) for one in fields(Profile)}
     changes = {name: value for name, value in changes.items() if value is not None}
     profile = replace(profile_named(given) if isinstance(given, str) else given, **changes)
     check_integer("prefix_bytes", profile.prefix_bytes, 0)

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from random import Random
 
@@ -85,7 +84,6 @@ RUNS = {
     "importance cache": Run("importance-cache {inputs}/tiny.gguf {inputs}/texts.jsonl"),
     "adapter cache": Run("adapter-cache {inputs}/lora {inputs}/tiny.gguf"),
 }
-PREFIXES = Run("prefix-cache out")
 
 
 @pytest.fixture(scope="module")
@@ -277,28 +275,6 @@ def test_a_fault_leaves_nothing_half_written_and_the_next_run_goes_on(
         except AssertionError as error:
             failures.append(f"{run.points[at]} ({at}): {error}")
     assert not failures, "\n".join(failures)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_fault_in_the_prefix_cache_costs_a_warning_and_no_state(
-    kind: str, faulty: Callable[[Run], Faulty]
-) -> None:
-    run = faulty(PREFIXES)
-    assert any(point.startswith("unlink") for point in run.points), "the folder is full"
-    for at in run.chosen(kind):
-        root, point = run.prepare(f"{kind}-{at}"), run.points[at]
-        done, _ = run(root, kind, at)
-        assert done.status == (-9 if kind == KILL else 0), (point, done)
-        assert all(line.startswith("prefix cache ") for line in done.stderr.splitlines()), (point, done)
-        for path in root.rglob("*.prefix"):
-            assert sha256(path.read_bytes()).hexdigest() == path.stem, point
-        done, _ = run(root)
-        assert (done.status, done.stderr) == (0, ""), (point, done)
-        for folder in ("base", "other"):
-            files = list((root / "out" / folder).iterdir())
-            assert files and {path.suffix for path in files} == {".prefix"}, (point, files)
-            assert sum(path.stat().st_size for path in files) <= 1 << 20
-        shutil.rmtree(root)
 
 
 def test_each_kind_of_change_is_a_point(faulty: Callable[[Run], Faulty]) -> None:

@@ -15,7 +15,7 @@ from thirteen.workflows.engine_tuning import tune_engine
 
 from ..runtime.conftest import write_gguf
 
-FLASH = ComputeSettings(True, "f16", threads=2, prefill_threads=2, micro_batch=512)
+FLASH = ComputeSettings(flash_attention=True, kv="f16", threads=2, prefill_threads=2, micro_batch=512)
 STANDARD = replace(FLASH, flash_attention=False, threads=1, micro_batch=64)
 
 

@@ -22,6 +22,7 @@ VALUES: SearchStrategy[Json] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=6,
 )
+ANY: list[Schema] = [{}, True]
 TYPES = ["null", "boolean", "string", "integer", "number", "object", "array"]
 PATTERNS = [
     *("^$", "^a$", r"^[A-Z]{2}-\d+$", r'^[^a-z"]*x?$', r"^\+?[1-9]\d{1,4}$", r"^.{2,3}$"),
@@ -37,7 +38,9 @@ FORMATS: dict[str, SearchStrategy[str]] = {
 
 def any_keywords() -> SearchStrategy[Schema]:
     """Schemas whose keywords may contradict each other, or be unknown to us."""
-    leaves = st.sampled_from([{}, True]) | st.sampled_from(TYPES).map(lambda name: {"type": name})
+    leaves: SearchStrategy[Schema] = st.sampled_from(ANY) | st.sampled_from(TYPES).map(
+        lambda name: {"type": name}
+    )
     return st.recursive(leaves, _any_keywords, max_leaves=6)
 
 
@@ -80,7 +83,7 @@ def described_values(draw: DrawFn) -> tuple[Json, Schema]:
 def _schema_of(draw: DrawFn, value: Json) -> Schema:
     match draw(st.sampled_from(["any", "const", "enum", "anyOf", *["type"] * 6])):
         case "any":
-            return draw(st.sampled_from([{}, True]))
+            return draw(st.sampled_from(ANY))
         case "const":
             return {"const": value}
         case "enum":

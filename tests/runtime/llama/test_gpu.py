@@ -6,7 +6,7 @@ from dataclasses import replace
 import llama_cpp
 import pytest
 from thirteen.errors import RequestError
-from thirteen.runtime.engine.config import EngineConfig
+from thirteen.runtime.engine.config import resolve_options
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import autotune, context, gpu, model
 from thirteen.runtime.llama.autotune import choose_settings
@@ -44,15 +44,15 @@ def test_what_is_no_number_of_layers_is_refused(layers, found):
 
 @pytest.mark.parametrize(("layers", "native_layers"), [(0, 0), (5, 5), ("all", -1)])
 def test_layers_reach_the_native_parameters(layers, native_layers, found):
-    config = EngineConfig.from_options(gpu_layers=layers)
-    assert config.profile.gpu_layers == layers
+    profile, params = resolve_options({"gpu_layers": layers})
+    assert profile.gpu_layers == layers
     native = model._native_params(layers, repack=True)
     assert (native.n_gpu_layers, native.use_extra_bufts) == (native_layers, True)
     if layers:
         assert native.devices is None  # all devices
     else:
         assert ctypes.c_void_p.from_address(native.devices).value is None  # a list of none
-    native = context._native_params(config.params, layers)
+    native = context._native_params(params, layers)
     assert native.op_offload == native.offload_kqv == bool(layers)
 
 

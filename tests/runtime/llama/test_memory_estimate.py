@@ -22,8 +22,7 @@ callback = llama_cpp.llama_log_callback(lambda level, text, _: print(text.decode
 from thirteen.runtime.llama import library
 llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
 flash = sys.argv[4] == "True"
-kv = "q8_0" if sys.argv[2] == "phone" else "f16"
-options = {"flash_attention": flash, "kv": kv, "micro_batch": int(sys.argv[5])}  # nothing is measured
+options = {"flash_attention": flash, "kv": sys.argv[6], "micro_batch": int(sys.argv[5])}
 Engine(sys.argv[1], profile=sys.argv[2], context=int(sys.argv[3]), threads=1, **options).close()
 """
 
@@ -31,7 +30,7 @@ Engine(sys.argv[1], profile=sys.argv[2], context=int(sys.argv[3]), threads=1, **
 def logged_buffers(model, name, profile):
     """megabytes(name): the buffers of an engine with a profile, of this name but for what is measured."""
     tokens = micro_batch_tokens(profile.batch, profile.micro_batch, profile.flash_attention)
-    numbers = (profile.flash_attention, tokens)
+    numbers = (profile.flash_attention, tokens, profile.kv_name)
     command = [sys.executable, "-c", SCRIPT, str(model), name, str(profile.context), *map(str, numbers)]
     log = subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -53,7 +52,8 @@ def test_an_embedding_is_repacked_only_where_it_is_the_output_too(base, tmp_path
         model, "laptop", replace(PROFILES["laptop"], context=256, flash_attention=True)
     )
     assert repacked / 1e6 == pytest.approx(megabytes("REPACK model"), abs=0.0055)
-    phone = logged_buffers(model, "phone", replace(PROFILES["phone"], context=256, flash_attention=True))
+    small = replace(PROFILES["phone"], context=256, flash_attention=True, kv="f16")
+    phone = logged_buffers(model, "phone", small)
     assert phone("REPACK model") == 0 == estimate_memory(header, PROFILES["phone"]).copied_bytes
 
 
