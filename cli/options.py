@@ -156,14 +156,6 @@ def refuse_given(ctx: typer.Context, names: Iterable[str], reason: str) -> None:
             raise typer.BadParameter(f"{option}: {reason}")
 
 
-def resolve_adapter(adapter: str, base: str | None = None) -> Path:
-    """Resolve ADAPTER to its PEFT folder; see resolve_adapter_folder()."""
-    from ..workflows.adapter_resolver import resolve_adapter_folder
-
-    with progress_bar("basis") as progress:
-        return resolve_adapter_folder(adapter, base, progress=progress)
-
-
 def resolve_model(
     model: str | Path | None, adapters: Mapping[str, str], *, threads: int | None = None
 ) -> tuple[Path, dict[str, Path]]:

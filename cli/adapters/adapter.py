@@ -39,6 +39,7 @@ def adapter_show(adapter: options.AdapterArgument, as_json: options.Json = False
     from ...convert.adapter.adapter import load_adapter, norms_by_layer
     from ...convert.adapter.short_code import decode_short_code, looks_like_code
     from ...convert.provenance import provenance_name
+    from ...models.fetch import fetch
 
     if looks_like_code(adapter):
         code = decode_short_code(adapter)
@@ -47,7 +48,7 @@ def adapter_show(adapter: options.AdapterArgument, as_json: options.Json = False
         shown = {"base": code.name, "basis": code.fingerprint, "type": type_, "numbers": numbers}
         show_fields(as_json, shown)
         return
-    loaded = load_adapter(options.resolve_adapter(adapter), provenance_name(adapter))
+    loaded = load_adapter(fetch(adapter, kind="adapter"), provenance_name(adapter))
     norms = norms_by_layer(loaded)
     facts = {
         "adapter": loaded.id,

@@ -4,8 +4,6 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import gguf
-import numpy as np
 import pytest
 
 from ..commands import Commands
@@ -70,51 +68,6 @@ def test_a_plan_goes_by_the_costs_that_are_given(
     assert json.loads(planned.stdout)["prediction"]["decode_speed"] == pytest.approx(
         (1 + 2 * 1) / (2 + 2 * 3)
     )
-
-
-@pytest.mark.parametrize("name", ["llama", "llama untied"])
-def test_the_sensitivity_of_the_embedding_is_measured_and_used(
-    thirteen: Commands, base: Callable[[str], Path], tmp_path: Path, name: str
-) -> None:
-    """A higher sensitivity predicts more loss; an importance file without it can still be used."""
-    (tmp_path / "texts.jsonl").write_text(TEXT, "utf-8")
-    options = ("--calibration", tmp_path / "texts.jsonl", "--threads", "1")
-    done = thirteen("importance", base(name), "--output", tmp_path / "measured.gguf", *options)
-    assert done.status == 0, done.stderr
-    arrays = {tensor.name: tensor.data for tensor in gguf.GGUFReader(tmp_path / "measured.gguf").tensors}
-    sensitivity = "token_embd.weight.look_up_sensitivity"
-    assert arrays[sensitivity] > 0 and arrays["token_embd.weight.look_ups"].sum() > 300
-    assert ("output.weight.sensitivity" in arrays) == (name == "llama untied")
-
-    def predicted(**changes: np.ndarray | None) -> float:
-        path = tmp_path / "changed.gguf"
-        rewrite(tmp_path / "measured.gguf", path, {f"token_embd.weight.{k}": v for k, v in changes.items()})
-        size = ("--size", "9bpw", "--target", "x86", "--prefer", "quality")
-        planned = thirteen("plan", base(name), *size, "--importance", path, "--json")
-        assert planned.status == 0, planned.stderr
-        return json.loads(planned.stdout)["prediction"]["divergence"]
-
-    measured = predicted()
-    assert predicted(look_up_sensitivity=100 * arrays[sensitivity]) > 1.01 * measured > 0
-    assert predicted(look_up_sensitivity=None, look_ups=None) > 0
-
-
-def rewrite(source: Path, target: Path, changes: dict[str, np.ndarray | None]) -> None:
-    """Copy an importance file with some tensors replaced; None drops a tensor."""
-    reader = gguf.GGUFReader(source)
-    writer = gguf.GGUFWriter(target, "")
-    for field in reader.fields.values():
-        if not field.name.startswith("GGUF."):
-            kind, *element = field.types
-            writer.add_key_value(field.name, field.contents(), kind, element[0] if element else None)
-    for tensor in reader.tensors:
-        array = changes.get(tensor.name, tensor.data)
-        if array is not None:
-            writer.add_tensor(tensor.name, np.array(array))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 @pytest.mark.parametrize("size", ["600", "1KB"])

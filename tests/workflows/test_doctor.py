@@ -12,7 +12,7 @@ from thirteen.cli.main import main
 from thirteen.files.gguf.header import read_header
 from thirteen.files.processors import read_cpuinfo
 from thirteen.runtime.llama import struct_layouts
-from thirteen.runtime.llama.autotune import save_tuning, saved_settings
+from thirteen.runtime.llama.autotune import save_tuning
 from thirteen.runtime.llama.compute_settings import ComputeSettings
 from thirteen.runtime.llama.settings_measurement import Tuning
 from thirteen.runtime.profile import PROFILES
@@ -21,7 +21,6 @@ from thirteen.workflows.default_model import default_model
 from thirteen.workflows.doctor import (
     build_finding,
     cache_finding,
-    control_group_finding,
     diagnose,
     embedded_finding,
     extra_findings,
@@ -108,45 +107,21 @@ def test_saved_measurements_are_told(tmp_path: Path) -> None:
     found = {finding.name: finding.value for finding in diagnose().findings}
     assert found["fastest settings"] == "measured when a model is first loaded"
     header = read_header(write_gguf(tmp_path / "tiny.gguf", {}, {}))
-    standard = ComputeSettings(
-        flash_attention=False, kv="bf16", threads=1, prefill_threads=2, micro_batch=256
-    )
-    for profile in PROFILES.values():
-        save_tuning(Tuning(standard, (), 1, quiet=True), profile, None, header)
-    flash = Tuning(
-        ComputeSettings(flash_attention=True, kv="f16", threads=3, prefill_threads=3, micro_batch=512),
-        (),
-        1,
-        quiet=True,
-    )
-    other = save_tuning(flash, PROFILES["laptop"], 3, header)
+    for attention, threads, profile in ((True, 3, "phone"), (False, 1, "laptop"), (False, 1, "server")):
+        settings = ComputeSettings(
+            flash_attention=attention, kv="f16", threads=threads, prefill_threads=3, micro_batch=512
+        )
+        save_tuning(Tuning(settings, (), 1, quiet=True), PROFILES[profile], None, header)
     found = {finding.name: finding.value for finding in diagnose().findings}
     assert sorted(found["fastest settings"].split("; ")) == [
         "flash attention, f16, 3 threads for 1 kinds of models",
-        "standard attention, bf16, 1 threads for 3 kinds of models",
+        "standard attention, f16, 1 threads for 2 kinds of models",
     ]
-    other.write_text(other.read_text().replace('"processor": "', '"processor": "another '))
-    assert saved_settings() == [standard] * 3
-    found = {finding.name: finding.value for finding in diagnose().findings}
-    assert found["fastest settings"] == "standard attention, bf16, 1 threads for 3 kinds of models"
 
 
 def test_little_memory_is_wrong() -> None:
     assert memory_finding(2 * GIB, 8 * GIB) == doctor.Finding("memory", "2.1 GB available of 8.6 GB")
     assert "only 537 MB of memory is available" in (memory_finding(GIB // 2, 8 * GIB).problem or "")
-
-
-def test_the_limits_of_a_control_group_are_told(tmp_path: Path) -> None:
-    folder = tmp_path / "sys/fs/cgroup"
-    folder.mkdir(parents=True)
-    (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "proc/self/cgroup").write_text("0::/\n")
-    for name, content in {"cpu.max": "150000 100000", "memory.max": f"{GIB}", "memory.current": "1"}.items():
-        (folder / name).write_text(f"{content}\n")
-    (folder / "memory.stat").write_text("file 0\n")
-    finding = doctor.Finding("control groups", "1.1 GB of memory, 1.5 processors")
-    assert control_group_finding(tmp_path) == finding
-    assert control_group_finding(tmp_path / "none") == doctor.Finding("control groups", "no limits")
 
 
 def test_a_cache_folder_has_a_size_and_must_be_writable(
@@ -261,7 +236,7 @@ def test_the_exit_status_tells_whether_something_is_wrong_or_the_engine_too_slow
         monkeypatch.setattr(speed_check, "check_speed", check_speed)
 
     check(2.0)
-    model = tmp_path / "m.gguf"
+    (model := tmp_path / "m.gguf").touch()
     assert run(monkeypatch, "--speed", "--model", str(model)) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "an ordinary question takes 2.00 s, llama-cpp-python 3.00 s: 1.50 of its speed, faster" in out

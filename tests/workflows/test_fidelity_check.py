@@ -4,10 +4,7 @@ import functools
 import json
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -225,27 +222,3 @@ def test_model_beyond_the_range_of_f16_is_converted_with_a_warning(
     assert report["fidelity"] is None
     (warning,) = report["warnings"]
     assert warning.startswith("fidelity was not measured: tensor") and "70000" in warning
-
-
-@pytest.mark.exhaustive  # half a minute; interrupts at other places are in tests/cli and tests/faults
-@pytest.mark.parametrize("temporary_file", [".reference F16.gguf.part", "adapter.gguf"])
-def test_ctrl_c_during_the_measurement_leaves_only_the_output(
-    temporary_file: str, thirteen: Commands, cache: Path, tmp_path: Path
-) -> None:
-    """While the first model is written, and while all models are loaded."""
-    target = tmp_path / "model.gguf"
-    command = [sys.executable, "-m", "thirteen", "convert", "embedded", "--threads", "1", "-o", target]
-    command += ["--adapter", "smollm2-135m-sums-13", "--type", "Q4_0"]
-    # SIGINT is ignored in background jobs.
-    reset_sigint = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=reset_sigint) as running:  # noqa: PLW1509
-        while not any(cache.glob(f"*/{temporary_file}")):
-            assert running.poll() is None, running.stderr.read()
-            time.sleep(0.005)
-        running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=60)
-    *_, last = errors.splitlines()  # a slow machine also says how far it was
-    assert (running.returncode, last) == (130, "interrupted")
-    assert leftovers(cache) == []
-    assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
-    assert thirteen("inspect", target).status == 0

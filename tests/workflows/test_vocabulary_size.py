@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,6 @@ from thirteen.errors import OutputError, VocabularyError
 from thirteen.workflows import vocabulary_choice, vocabulary_size
 from thirteen.workflows.importance_cache import measure_importance
 from thirteen.workflows.vocabulary_size import choose_vocabulary_size
-
-from ..commands import Commands
 
 Base = Callable[[str], Path]
 TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}) + "\n"
@@ -97,18 +95,6 @@ def test_statistics_belong_to_tokenizer_and_configuration(base: Base, tmp_path: 
     for folder in (base("llama"), copy, base("llama")):
         vocabulary_choice.rank_vocabulary(folder, texts, threads=1)
     assert len(list((tmp_path / "cache").glob("vocabulary-*.npz"))) == 2
-
-
-@pytest.fixture(scope="module")
-def thirteen() -> Iterator[Commands]:
-    with Commands() as commands:
-        yield commands
-
-
-def test_auto_without_a_size_is_one_line(thirteen: Commands, base: Base, tmp_path: Path) -> None:
-    done = thirteen("convert", base("llama"), "--vocabulary", "auto", "-o", tmp_path / "a.gguf")
-    assert (done.status, done.stdout) == (2, "") and not list(tmp_path.iterdir())
-    assert "--vocabulary auto requires --size" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_what_a_killed_process_left_of_a_full_model_is_removed(
