@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 WRITER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from thirteen.cli import main
 from thirteen.files.atomic_write import atomic_write
@@ -20,6 +20,7 @@ def write(path: Path) -> None:
         print("writing", flush=True)
         time.sleep(60)
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
 main.main()
 """
 
