@@ -59,7 +59,7 @@ def doctor(
 
 
 def _tune(model: str) -> None:
-    from ..workflows.engine_tuning import tune_engine
+    from ..bench.speed.engine_tuning import tune_engine
 
     path, _ = options.probed_model(model)
     with progress_bar("tune") as progress:

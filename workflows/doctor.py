@@ -27,7 +27,7 @@ from ..runtime.control_groups import ROOT, memory_limits, processor_limits
 from ..runtime.threads import default_threads, physical_cores
 
 if TYPE_CHECKING:  # it loads llama.cpp
-    from .speed_check import SpeedCheck
+    from ..bench.peers.speed_check import SpeedCheck
 
 MEMORY_MIN = 1 << 30  # for a model of 600 MB with the profile phone
 # For temporary files of a conversion of 1B weights: 4.1 GB to measure the importance; after these are
@@ -250,7 +250,7 @@ def embedded_finding() -> Finding:
 
 def _speed_findings(model: Path | None, progress: Progress) -> Iterator[Finding]:
     if model is not None:
-        from .speed_check import check_speed  # noqa: PLC0415 - loads llama.cpp
+        from ..bench.peers.speed_check import check_speed  # noqa: PLC0415 - loads llama.cpp
 
         yield speed_finding(check_speed(model, progress=progress))
 

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 from thirteen.bench.harness.environment import this_build
+from thirteen.bench.peers import speed_check
+from thirteen.bench.peers.speed_check import SpeedCheck
 from thirteen.cli.main import main
 from thirteen.files.gguf.header import read_header
 from thirteen.files.processors import read_cpuinfo
@@ -16,7 +18,7 @@ from thirteen.runtime.llama.autotune import save_tuning
 from thirteen.runtime.llama.compute_settings import ComputeSettings
 from thirteen.runtime.llama.settings_measurement import Tuning
 from thirteen.runtime.profile import PROFILES
-from thirteen.workflows import doctor, speed_check
+from thirteen.workflows import doctor
 from thirteen.workflows.default_model import default_model
 from thirteen.workflows.doctor import (
     build_finding,
@@ -30,7 +32,6 @@ from thirteen.workflows.doctor import (
     speed_finding,
     versions_finding,
 )
-from thirteen.workflows.speed_check import SpeedCheck
 
 from ..runtime.conftest import write_gguf
 

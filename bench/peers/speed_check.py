@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bench.peers.peer import PeerWorkload
-from ..bench.peers.peer_process import OWN
-from ..bench.peers.peers import PeersReport, PeersRequest, question_s, run_peers
-from ..errors import RequestError
-from ..files.progress import Progress, no_progress
+from ...errors import RequestError
+from ...files.progress import Progress, no_progress
+from .peer import PeerWorkload
+from .peer_process import OWN
+from .peers import PeersReport, PeersRequest, question_s, run_peers
 
 _RATIO_MIN = 0.95  # of the speed of plain llama-cpp-python; with less, something is wrong
 _ROUNDS = 3

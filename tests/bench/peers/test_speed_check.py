@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from thirteen.bench.harness.environment import report_head
+from thirteen.bench.peers import speed_check
 from thirteen.bench.peers.peer import PeerWorkload
 from thirteen.bench.peers.peers import PeerRow, PeersReport
+from thirteen.bench.peers.speed_check import check_speed
 from thirteen.errors import ModelFileError, RequestError
-from thirteen.workflows import speed_check
-from thirteen.workflows.speed_check import check_speed
 
 WORK = PeerWorkload(threads=1, prompt_tokens=200, decode_tokens=96)
 MODEL = Path("m.gguf")

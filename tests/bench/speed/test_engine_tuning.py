@@ -5,15 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from thirteen.bench.speed import engine_tuning
+from thirteen.bench.speed.engine_tuning import tune_engine
 from thirteen.errors import ModelFileError
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.autotune import saved_settings
 from thirteen.runtime.llama.compute_settings import ComputeSettings
 from thirteen.runtime.llama.settings_measurement import Trial, Tuning
-from thirteen.workflows import engine_tuning
-from thirteen.workflows.engine_tuning import tune_engine
 
-from ..runtime.conftest import write_gguf
+from ...runtime.conftest import write_gguf
 
 FLASH = ComputeSettings(flash_attention=True, kv="f16", threads=2, prefill_threads=2, micro_batch=512)
 STANDARD = replace(FLASH, flash_attention=False, threads=1, micro_batch=64)

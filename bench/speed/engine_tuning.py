@@ -3,13 +3,13 @@
 from math import inf
 from pathlib import Path
 
-from ..files.progress import Progress, no_progress
-from ..runtime.llama.autotune import save_tuning
-from ..runtime.llama.compute_settings import limit_settings
-from ..runtime.llama.model import Model
-from ..runtime.llama.settings_measurement import Tuning, measure_settings
-from ..runtime.profile import PROFILES
-from ..runtime.threads import default_threads
+from ...files.progress import Progress, no_progress
+from ...runtime.llama.autotune import save_tuning
+from ...runtime.llama.compute_settings import limit_settings
+from ...runtime.llama.model import Model
+from ...runtime.llama.settings_measurement import Tuning, measure_settings
+from ...runtime.profile import PROFILES
+from ...runtime.threads import default_threads
 
 PROFILE_NAMES = ("laptop", "server")
 _REPEATS = 3  # of which the fastest counts: disturbances only slow down
