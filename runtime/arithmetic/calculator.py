@@ -96,12 +96,6 @@ def _left_side(plain: str, start: int, sign: re.Match[str], bounded: bool) -> Ex
     return left if is_share or sign[0] != "is" else None
 
 
-def _right_side(plain: str, start: int, end: int) -> Expression | None:
-    window_end = min(end, start + WINDOW)
-    right = parse_right_side(plain, start, window_end)
-    return right if right and (window_end == end or right.lexemes[-1].end < window_end) else None
-
-
 def _format_result(left: Expression) -> str | None:
     quantity = left.quantity
     currency = left.first("currency") if not quantity.units.isdisjoint(CURRENCIES) else ""
@@ -129,20 +123,26 @@ def _check_step(text: str, plain: str, start: int, sign: re.Match[str], end: int
     window_start = max(start, sign.start() - WINDOW)
     rounding_word = _ROUNDING_WORD.match(plain, sign.end(), end)
     left = _left_side(plain, window_start, sign, bounded=window_start == start)
-    right = _right_side(plain, rounding_word.end() if rounding_word else sign.end(), end) if left else None
-    if not left or not right:
+    if left is None:
+        return None
+    result_start = rounding_word.end() if rounding_word else sign.end()
+    window_end = min(end, result_start + WINDOW)
+    right = parse_right_side(plain, result_start, window_end, bounded=window_end == end)
+    if right is None or not left.quantity.agrees_with(right.quantity):
         return None
     rounds = bool(rounding_word or sign[0] in _APPROXIMATIONS)
     truncates = plain.startswith(("..", "\u2026"), right.lexemes[-1].end)  # "0.66..."
-    values = [left.quantity.value]
+    value = as_written = left.quantity.value
     if left.quantity.percent != right.quantity.percent:
-        values.append(values[0] / 100 if left.quantity.percent else values[0] * 100)
-    matching = [value for value in values if _matches(value, right, rounds, truncates)]
+        value = value / 100 if left.quantity.percent else value * 100
+    ok = _matches(value, right, rounds, truncates)
+    if not ok and value != as_written and _matches(as_written, right, rounds, truncates):
+        return None  # "100 - 80 = 20%" is right only if the sign is overlooked
     return Step(
         expression=text[left.lexemes[0].start : sign.start()].rstrip(_LINE_MARKUP),
         claimed=format_number(right.quantity.value),
-        computed=format_number((matching or values)[-1]),
-        ok=bool(matching),
+        computed=format_number(value),
+        ok=ok,
     )
 
 

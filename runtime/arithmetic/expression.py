@@ -7,26 +7,39 @@ would be wrong with confidence.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import takewhile
+from itertools import pairwise, takewhile
 
 from .final_answer import VULGAR_FRACTIONS
 from .lexer import OPERAND_ENDS, Lexeme, lex
 from .notation import NOTATION
-from .units import CONNECTIVES, LINKS, NUMBER_WORDS, AmbiguityError, Quantity, parse_units
+from .units import (
+    CARDINALS,
+    CLAUSES,
+    CONNECTIVES,
+    AmbiguityError,
+    Quantity,
+    is_arithmetic,
+    is_variable,
+    parse_result_units,
+    parse_units,
+)
 
 DIGITS_MAX = NOTATION.limits["digits"]  # of a number
-_AMBIGUOUS = "ambiguous: add parentheses"
 _NESTING_MAX = NOTATION.limits["nesting"]  # parentheses
 _EXPONENT_MAX = NOTATION.limits["exponent"]
 
 _OPERAND_STARTS, _WORDS = NOTATION.lists["kinds"]["operand_starts"], NOTATION.lists["kinds"]["words"]
-_FOLLOWERS = NOTATION.lists["kinds"]["followers"]  # kinds that do not continue an expression
+_ENDS = NOTATION.lists["kinds"]["ends"]  # kinds that end a clause
+_NOTHING = Lexeme("end", "", 0, 0, False)
+_GROUP_DIGITS = 3  # that a separator of thousands is followed by
 _CLOSING = {opening: tuple(closing) for opening, closing in NOTATION.lists["brackets"].items()}
 
-# Words before a number: some change it, some join it to the text before, some only label it.
-_MODIFIERS, _OPERATOR_WORDS = NOTATION.words("modifiers"), NOTATION.words("operator_words")
-_LABELS, _FUNCTION_WORDS = NOTATION.words("labels"), NOTATION.words("function_words")
-_JOINERS, _REMAINDERS = NOTATION.words("joiners"), NOTATION.words("remainders")
+# An expression stands by itself only after these words: after a statement whatever came before it, after an
+# introducer if no words before it calculate.
+_STATEMENTS, _INTRODUCERS = NOTATION.words("statements"), NOTATION.words("introducers")
+_AMOUNTS, _PRONOUNS = NOTATION.words("amounts"), NOTATION.words("pronouns")
+_PREPOSITIONS, _FUNCTIONS = NOTATION.words("prepositions"), NOTATION.words("functions")
+_PLACES = NOTATION.words("places")  # a number after them is not added to the result before them
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,36 +81,31 @@ def parse_left_side(text: str, start: int, end: int, bounded: bool) -> Expressio
     return expression if expression and len(expression.lexemes) == len(lexemes) - first - 1 else None
 
 
-def parse_right_side(text: str, start: int, end: int) -> Expression | None:
+def parse_right_side(text: str, start: int, end: int, bounded: bool) -> Expression | None:
     """Parse the expression that begins at a position and ends at or before another.
+
+    Args:
+        text: result of blank_markup().
+        start: position of the expression.
+        end: position after the last character to read.
+        bounded: whether no expression can continue beyond `end`.
 
     Returns:
         The expression; None if it may continue in the text after it.
     """
-    _, *lexemes = lex(text, start, end)
+    _, *lexemes, last = lex(text, start, end)
+    lexemes.append(last if bounded else last._replace(kind="unknown"))
     expression = _parse(lexemes, before_prose=True)
     if expression is None:
         return None
-    rest = lexemes[len(expression.lexemes) :]
-    if _has_second_part(expression.lexemes, rest):
+    rest, value = lexemes[len(expression.lexemes) :], expression.quantity
+    noun = takewhile(lambda lexeme: lexeme.kind == "word" or lexeme.text == "/", rest)
+    words = ["per" if lexeme.text == "/" else lexeme.text.lower() for lexeme in noun]
+    units = parse_result_units(words, abbreviated=rest[0].tight)
+    if units is None or not _is_complete(rest, counted=bool(value.units)):
         return None
-    after = rest[0].kind
-    has_unit = expression.lexemes[-1].kind == "word"  # a number after it is another expression
-    return expression if after in _FOLLOWERS or (has_unit and after in _OPERAND_STARTS) else None
-
-
-def evaluate(text: str) -> Quantity:
-    """Evaluate a text that is an expression and nothing else; `text` is a result of blank_markup().
-
-    Raises:
-        AmbiguityError: it is none, may mean something else, or has no value, or one that is too large.
-    """
-    _, *lexemes = lex(f" {text}", 1, len(text) + 1)  # a space before it, so that it begins no list item
-    parser = _ExpressionParser(lexemes, before_prose=False)
-    quantity = parser.sum()
-    if (after := lexemes[parser.position]).kind != "end":
-        raise AmbiguityError("a parenthesis was not opened" if after.kind == "close" else "")
-    return quantity
+    quantity = replace(value, units=value.units | units[0], per=value.per | units[1])
+    return replace(expression, quantity=quantity)
 
 
 def _expression_start(lexemes: Sequence[Lexeme]) -> int | None:
@@ -113,74 +121,69 @@ def _expression_start(lexemes: Sequence[Lexeme]) -> int | None:
 
 
 def _is_independent(lexemes: Sequence[Lexeme], first: int) -> bool:
-    """Return whether nothing before an expression belongs to it."""
-    index = first
-    while lexemes[index - 1].kind in _WORDS:
-        index -= 1
-    words, previous = [lexeme.text.lower() for lexeme in lexemes[index:first]], lexemes[index - 1]
-    if lexemes[first].kind == "open" and words and (lexemes[first].tight or previous.kind in OPERAND_ENDS):
-        return False  # "f(3) + 1", "5 apples (3 red) + 2"
-    last = next((word for word in reversed(words) if word not in _FUNCTION_WORDS), "")
-    if previous.kind in OPERAND_ENDS and (
-        last in _OPERATOR_WORDS or _joins(words, lexemes[first:]) or _is_second(words, lexemes[:index])
-    ):
+    """Return whether nothing before an expression belongs to it: the word before it must be a known one."""
+    before = lexemes[:first]
+    if before[-1].kind == "break":
+        return not _continues(before, lexemes[first])
+    clause = list(takewhile(lambda lexeme: lexeme.kind != "break", reversed(before)))
+    words = [lexeme.text.lower() for lexeme in takewhile(lambda lexeme: lexeme.kind in _WORDS, clause)]
+    previous = before[-1 - len(words)]
+    joined = previous.kind in ("open", "operator") and not (previous.text == "/" and previous.tight)
+    if joined or words[0] in _STATEMENTS:
+        return not joined
+    if len(clause) == first or any(is_arithmetic(lexeme.text, _FUNCTIONS) for lexeme in clause):
+        return False  # the clause may begin before the window
+    word, after, *_ = *words, ""
+    if word == "of":
+        return after in _AMOUNTS
+    if word in _PRONOUNS:  # "gave her"
+        word = after
+    has_number = previous.kind in OPERAND_ENDS or not CARDINALS.isdisjoint(words)
+    return word in _INTRODUCERS and not (word in _PREPOSITIONS and has_number)
+
+
+def _continues(before: Sequence[Lexeme], first: Lexeme) -> bool:
+    """Return whether an expression continues the text before the break that it follows."""
+    mark = before[-1].text.strip()[-1:]
+    if mark in ("-", "\u2013"):
+        return True  # a bullet, or a sign
+    last = next((lexeme for lexeme in reversed(before) if lexeme.kind != "break"), None)
+    if last is None:
         return False
-    word = last.rpartition("-")[2]
-    if word in _MODIFIERS or word.removesuffix("s") in _LABELS or _is_variable(word):
-        return False
-    if previous.kind == "break":
-        return not _continues(lexemes[:index], lexemes[first])
-    return previous.kind not in ("open", "operator") or (previous.text == "/" and previous.tight)
-
-
-def _is_variable(word: str) -> bool:
-    return (len(word) == 1 and word != "i") or any(c == "_" or c.isdecimal() for c in word)
-
-
-def _joins(words: Sequence[str], lexemes: Sequence[Lexeme]) -> bool:
-    """Return whether words make one quantity of two numbers: "3 boxes of 12", "2 hours 30 minutes"."""
-    adjacent = words[-1] == "and" or (len(words) == 1 and words[0] not in CONNECTIVES)
-    has_unit = any(lexeme.kind == "word" for lexeme in lexemes)
-    return len(words) <= 3 and ("of" in words[-2:] or (adjacent and has_unit))
-
-
-def _is_second(words: Sequence[str], before: Sequence[Lexeme]) -> bool:
-    """Return whether words make an expression the second operand: "multiply 12 by", "the sum of 12 and"."""
-    if words[-1] != "and":
-        return words[-1] in _JOINERS
-    start, *others = before
-    after_sign = start.kind == "break" and start.start > 0  # "3 * 4 = 12 and 5 * 2" has two equations
-    return not after_sign or any(lexeme.kind in ("operator", "break", *_WORDS) for lexeme in others)
-
-
-def _has_second_part(side: Sequence[Lexeme], rest: Sequence[Lexeme]) -> bool:
-    """Return whether a right side is only a part of the result: "3 hours 20 minutes", "3, remainder 2"."""
-    if rest[0].kind == "open" or rest[0].text == ",":
-        words = _leading_words(rest[1:])
-        return "remainder" in words and words[0] in ("remainder", "with")
-    words = _leading_words(side[::-1])[::-1]
-    if words[-1:] == ["and"]:
-        words.pop()
-    is_unit = len(words) == 1 and words[0] not in CONNECTIVES | LINKS
-    kinds = [lexeme.kind for lexeme in rest[:3]]
-    return is_unit and kinds[:2] == ["number", "word"] and kinds[2] != "operator"
-
-
-def _leading_words(lexemes: Sequence[Lexeme]) -> list[str]:
-    return [lexeme.text.lower() for lexeme in takewhile(lambda lexeme: lexeme.kind == "word", lexemes)]
-
-
-def _continues(lexemes: Sequence[Lexeme], first: Lexeme) -> bool:
-    """Return whether an expression continues the text before the break that ends the lexemes."""
-    line = list(takewhile(lambda lexeme: lexeme.kind != "break", reversed(lexemes[:-1])))
-    last = next((lexeme for lexeme in reversed(lexemes) if lexeme.kind != "break"), None)
-    if last and last.kind in ("operator", "open"):
+    separated = before[-1].text[:1] in (":", "\n")
+    others = _PREPOSITIONS if separated else _PREPOSITIONS | _FUNCTIONS | CARDINALS
+    if last.kind in ("operator", "open") or is_arithmetic(last.text, others):
         return True
-    mark = lexemes[-1].text.strip()[-1:]
-    if mark == "," and line[1:] and line[0].kind == "number":
-        return len(line[0].text) <= 3 == len(first.text)  # "in 14, 400 / 80"
-    has_operator = any(lexeme.kind == "operator" for lexeme in line)
-    return has_operator and mark in ("-", "\u2013", "*")  # the mark is an operator, not a bullet
+    if mark == "*":
+        return last.kind in OPERAND_ENDS  # "12\n* 5": the mark is an operator
+    if mark != "," or last.kind not in OPERAND_ENDS:
+        return False
+    after_sign = before[0].start > 0 and all(lexeme.kind in OPERAND_ENDS for lexeme in before[1:-1])
+    return not after_sign or len(first.text) == _GROUP_DIGITS  # "the sum of 5, 3 + 4", "in 14, 400 / 80"
+
+
+def _is_complete(rest: Sequence[Lexeme], counted: bool) -> bool:
+    """Return whether the clause after a result has no more arithmetic.
+
+    A number after a unit and a preposition of place is none: "15 apples in 4 boxes".
+    """
+    in_place = False
+    for last, lexeme in pairwise([_NOTHING, *rest]):
+        word = lexeme.text.lower()
+        if lexeme.kind == "word":
+            if word in CLAUSES:
+                return True
+            in_place |= word in _PLACES and (counted or last.kind == "word")
+            in_place &= word not in CONNECTIVES
+            if is_arithmetic(word, frozenset() if in_place else CARDINALS) or is_variable(word):
+                return False
+        elif lexeme.kind in _ENDS and word != ",":
+            return last.kind != "number"  # "3 people in 4"
+        elif last.text == "," and lexeme.kind in _OPERAND_STARTS:
+            return len(word) != _GROUP_DIGITS
+        elif word not in ("/", ",", "(") and not (in_place and lexeme.kind in _OPERAND_STARTS):
+            return False
+    return False
 
 
 def _parse(lexemes: Sequence[Lexeme], before_prose: bool = False) -> Expression | None:
@@ -197,7 +200,7 @@ class _ExpressionParser:
 
     Attributes:
         lexemes: the last has the kind "end".
-        before_prose: whether prose may follow; then words without an operator after them need not be a unit.
+        before_prose: whether prose may follow; words without an operator after them are then left out.
         position: index of the next lexeme.
         operators: the operators so far, in order.
     """
@@ -235,7 +238,7 @@ class _ExpressionParser:
         while operator := self._operator("+", "-"):
             term = self._product()
             if operator.text == "-" and operator.tight and self._spaced and total.value < term.value:
-                raise AmbiguityError(_AMBIGUOUS)  # a range: "2-3 * 5"
+                raise AmbiguityError  # a range: "2-3 * 5"
             total += term if operator.text == "+" else -term
         return total
 
@@ -244,13 +247,13 @@ class _ExpressionParser:
         while operator := self._operator("*", "/", "of") or self._implicit_product():
             is_share = value.percent or (0 < value.value < 1 and not value.units)
             if _is_ambiguous(last, operator):
-                raise AmbiguityError(_AMBIGUOUS)
+                raise AmbiguityError
             if operator.text == "of" and not is_share:
                 raise AmbiguityError  # "2 of 3"
             factor, last = self._signed(), operator
             value = value / factor if operator.text == "/" else value * factor
             if operator.text == "of" and self._next.text in ("+", "-"):
-                raise AmbiguityError(_AMBIGUOUS)  # "20% of 85 + 15"
+                raise AmbiguityError  # "20% of 85 + 15"
         return value
 
     def _implicit_product(self) -> Lexeme | None:
@@ -274,7 +277,7 @@ class _ExpressionParser:
         if self._operator("^"):
             value **= self._exponent()
             if self._next.text == "^":
-                raise AmbiguityError(_AMBIGUOUS)  # "2^3^2"
+                raise AmbiguityError  # "2^3^2"
         if self._accept("percent"):
             value = replace(value, percent=True)
         currency = currency or self._accept("currency")
@@ -288,7 +291,7 @@ class _ExpressionParser:
         last = self.lexemes[self.position - 1]
         if number := self._accept("number"):
             if last.kind == "operator" and _is_two_numbers(last, number):
-                raise AmbiguityError(_AMBIGUOUS)
+                raise AmbiguityError
             return Quantity(_parse_mixed_number(number.text))
         if self._accept("fraction"):
             numerator = self._group("brace")
@@ -299,13 +302,11 @@ class _ExpressionParser:
     def _group(self, kind: str) -> Quantity:
         opening = self._accept(kind)
         self._nesting += 1
-        if not opening or opening.text not in _CLOSING:
+        if not opening or opening.text not in _CLOSING or self._nesting > _NESTING_MAX:
             raise AmbiguityError
-        if self._nesting > _NESTING_MAX:
-            raise AmbiguityError(f"more than {_NESTING_MAX} parentheses are open")
         value = self.sum()
         if not self._accept(*_CLOSING[opening.text]):
-            raise AmbiguityError("a parenthesis is not closed" if self._next.kind == "end" else "")
+            raise AmbiguityError
         self._nesting -= 1
         return value
 
@@ -313,24 +314,22 @@ class _ExpressionParser:
         braced = self._accept("brace", "{")
         number = self._accept("number")
         if not number or not number.text.isdecimal() or int(number.text) > _EXPONENT_MAX:
-            raise AmbiguityError(f"an exponent must be a whole number up to {_EXPONENT_MAX}")
+            raise AmbiguityError
         if braced and not self._accept("brace", "}"):
             raise AmbiguityError
         return int(number.text)
 
     def _units(self, has_unit: bool) -> tuple[frozenset[str], frozenset[str]]:
         """Parse the unit after a number: "red apples", "miles/hour", or "/hour" if the number has a unit."""
-        abbreviated = self._next.kind == "word" and self._next.tight
+        start, abbreviated = self.position, self._next.kind == "word" and self._next.tight
         words = self._words()
         has_unit |= self.before_prose and len(self._second.text) > 1
         while (words or has_unit) and self._next.text == "/" and self._second.kind == "word":
             self.position += 1
             words += ["per", *self._words()]
         if self.before_prose and self._next.kind != "operator":
-            near = words[1:3] if words[:1] == ["and"] else words[:1]  # "3 and a half"
-            if not abbreviated and NUMBER_WORDS.isdisjoint(near) and _REMAINDERS.isdisjoint(words):
-                words = []
-        return parse_units(words, abbreviated)
+            self.position, words, abbreviated = start, [], False  # see parse_result_units()
+        return parse_units(words, abbreviated=abbreviated)
 
     def _words(self) -> list[str]:
         words = []
@@ -357,12 +356,10 @@ def _parse_mixed_number(text: str) -> Fraction:
     try:
         values = [Fraction(part) for part in parts]
     except ZeroDivisionError:
-        raise AmbiguityError("division by zero") from None
-    digits = max(len(part.replace(".", "")) for part in parts)
-    if digits > DIGITS_MAX:
-        raise AmbiguityError(f"a number has more than {DIGITS_MAX} digits")
+        raise AmbiguityError from None
     if (
-        (text[:1] == "0" and (text[1:2].isdecimal() or text[1:2] == ","))  # 007, or 0,5 with zeros
+        max(len(part.replace(".", "")) for part in parts) > DIGITS_MAX
+        or (text[:1] == "0" and (text[1:2].isdecimal() or text[1:2] == ","))  # 007, or 0,5 with zeros
         or not all(0 < part < 1 for part in values[1:])
     ):
         raise AmbiguityError

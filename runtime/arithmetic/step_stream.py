@@ -6,7 +6,7 @@ Within open braces it may: markup that is closed later, such as \text{…}, chan
 from .calculator import WINDOW, Step, check_relations
 from .notation import NOTATION
 
-# A number before it cannot grow any more. ", r" and ", w" are none: they may begin ", with remainder 2".
+# Nothing after it belongs to the clause before it.
 _EQUATION_END = NOTATION.patterns["equation_end"]
 _END_CHARS = 2  # at most, with the space
 _REACH = (

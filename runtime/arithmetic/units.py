@@ -3,24 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from .notation import NOTATION
 
 CURRENCIES = NOTATION.texts["fragments"]["currencies"]
-NUMBER_WORDS = NOTATION.words("number_words")  # after a number, they scale it or join it to the next
-# They separate the number before them from an operator after them.
+CARDINALS = NOTATION.words("cardinals")
+CLAUSES = NOTATION.words("clauses")  # they begin another clause
 CONNECTIVES = NOTATION.words("connectives")
-LINKS = NOTATION.words("links")  # they end the unit before them
 
+_NO_UNITS = CARDINALS | CONNECTIVES | (CLAUSES - NOTATION.words("links"))
 _MAGNITUDE_LIMIT = 10 ** NOTATION.limits["magnitude_digits"]  # of a numerator or denominator
 _PER = NOTATION.words("per")
 _DIGIT = NOTATION.patterns["digit"]
+_LINKS = NOTATION.words("links")  # they end the noun before them
 _TRAILING, _ABBREVIATIONS = NOTATION.words("trailing"), NOTATION.words("abbreviations")
+_ARITHMETIC = NOTATION.words("arithmetic")
+_NOUNS = NOTATION.words("nouns") | _ABBREVIATIONS  # that do not end in "s"
 
 
 class AmbiguityError(Exception):
-    """An expression has no value, or could mean more than one thing; the message may say why."""
+    """An expression has no value, or could mean more than one thing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Quantity:
 
     def __post_init__(self) -> None:
         if max(abs(self.value.numerator), self.value.denominator) >= _MAGNITUDE_LIMIT:
-            raise AmbiguityError("a number has more than 60 digits")
+            raise AmbiguityError
 
     def __neg__(self) -> "Quantity":
         return Quantity(-self.value, self.units, self.per, self.percent)
@@ -64,7 +67,7 @@ class Quantity:
         value, percent = self.value * other.value, self.percent and other.percent
         if other.percent and other.value == 100 and not self.percent and self.units.isdisjoint(CURRENCIES):
             if self.value.denominator == 1 and not self.per:
-                raise AmbiguityError("ambiguous: * 100% may keep the number or make it a percentage")
+                raise AmbiguityError  # "80 * 100%": 80, or 8000%?
             percent = True
         elif self.percent or other.percent:
             value /= 100
@@ -73,7 +76,7 @@ class Quantity:
 
     def __truediv__(self, other: "Quantity") -> "Quantity":
         if not other.value:
-            raise AmbiguityError("division by zero")
+            raise AmbiguityError
         value = self.value / other.value
         if other.percent and not self.percent:
             value *= 100
@@ -85,16 +88,25 @@ class Quantity:
             raise AmbiguityError
         return Quantity(self.value**exponent)
 
+    def agrees_with(self, result: "Quantity") -> bool:
+        """Return whether a result of this value has its units; either may leave them out."""
+        if self.per and result.per and self.per != result.per:
+            return False
+        money, result_money = (units.intersection(CURRENCIES) for units in (self.units, result.units))
+        if not (money or result_money):
+            return not result.units or self.units <= result.units
+        return money == result_money or not (self.units and result.units)
+
     def _fraction(self) -> "Quantity":
         """Convert a term next to a percentage: "1 - 20%" is 0.8, but "100 - 20%" may mean 99.8 or 80."""
         if self.percent:
             return Quantity(self.value / 100, self.units, self.per)
         if self.value != 1 or self.units:
-            raise AmbiguityError("ambiguous: a percentage is added to a number, or taken from it")
+            raise AmbiguityError
         return self
 
 
-def parse_units(words: Sequence[str], abbreviated: bool = False) -> tuple[frozenset[str], frozenset[str]]:
+def parse_units(words: Sequence[str], *, abbreviated: bool) -> tuple[frozenset[str], frozenset[str]]:
     """Parse the words after a number: "red apples a day" counts apples per day.
 
     Args:
@@ -107,23 +119,53 @@ def parse_units(words: Sequence[str], abbreviated: bool = False) -> tuple[frozen
     Raises:
         AmbiguityError: the words may be variables, or part of the number.
     """
-    if words[:1] in (["of"], ["the"]) or len(words) > NOTATION.limits["unit_words"]:
+    if words[:1] in (["of"], ["the"], ["a"]) or len(words) > NOTATION.limits["unit_words"]:
         raise AmbiguityError
     if abbreviated and words[0] not in _ABBREVIATIONS:
         raise AmbiguityError
-    if any(_is_no_unit(word) for index, word in enumerate(words) if not (index and word == "a")):
+    if any(is_variable(word) or is_arithmetic(word, _NO_UNITS) for word in words):
         raise AmbiguityError
     if words == ["in"]:
         return frozenset(words), frozenset()  # inches; in "5 in the box" it is a link
-    link = next((index for index, word in enumerate(words) if word in LINKS), len(words))
-    counted = [word for word in words[:link] if word not in _TRAILING][-1:]
-    divisors = [after for word, after in pairwise(words) if word in _PER]
-    return frozenset(map(_stem, counted)), frozenset(map(_stem, divisors))
+    noun = takewhile(lambda word: word not in _LINKS, words)
+    counted = [word for word in noun if word not in _TRAILING][-1:]
+    if not all(map(_is_noun, counted)):
+        raise AmbiguityError
+    return frozenset(map(_stem, counted)), _divisors(words)
 
 
-def _is_no_unit(word: str) -> bool:
-    variable = len(word) == 1 or _DIGIT.search(word) is not None
-    return variable or word in NUMBER_WORDS or word in CONNECTIVES
+def parse_result_units(
+    words: Sequence[str], *, abbreviated: bool
+) -> tuple[frozenset[str], frozenset[str]] | None:
+    """Parse the words after a result, where the clause goes on: "red apples that he eats" may count apples.
+
+    See parse_units(), but `units` has all words of the noun. None if it may be no noun.
+    """
+    ends = _LINKS | _TRAILING | CONNECTIVES | CLAUSES
+    noun = list(takewhile(lambda word: word not in ends, words))
+    if words and abbreviated and words[0] not in _ABBREVIATIONS:
+        return None
+    if not all(map(_is_noun, noun[-1:])):
+        return None
+    return frozenset(map(_stem, noun)), _divisors(words)
+
+
+def is_arithmetic(words: str, others: frozenset[str] = frozenset()) -> bool:
+    """Return whether a word, or a part of a compound, calculates or negates, or is one of the others."""
+    return not (_ARITHMETIC | others).isdisjoint(words.lower().split("-"))
+
+
+def is_variable(word: str) -> bool:
+    """Return whether a word may be a variable."""
+    return (len(word) == 1 and word not in "ai") or "_" in word or _DIGIT.search(word) is not None
+
+
+def _is_noun(word: str) -> bool:
+    return word in _NOUNS or (word.endswith("s") and not word.endswith("ss"))
+
+
+def _divisors(words: Sequence[str]) -> frozenset[str]:
+    return frozenset(_stem(after) for word, after in pairwise(words) if word in _PER)
 
 
 def _stem(noun: str) -> str:

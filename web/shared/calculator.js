@@ -53,12 +53,6 @@ function leftSide(plain, start, sign, bounded) {
   return isShare || sign.text !== "is" ? left : null;
 }
 
-function rightSide(plain, start, end) {
-  const windowEnd = Math.min(end, start + limits.window);
-  const right = parseRightSide(plain, start, windowEnd);
-  return right && (windowEnd === end || right.lexemes.at(-1).end < windowEnd) ? right : null;
-}
-
 /** Check the equation at a relation sign, whose sides are between `start` and `end`. */
 function checkStep(text, plain, start, sign, end) {
   if (![...EQUALITIES, ...APPROXIMATIONS].includes(sign.text)) return null;
@@ -66,21 +60,25 @@ function checkStep(text, plain, start, sign, end) {
   ROUNDING_WORD.lastIndex = sign.end;
   const wordEnd = ROUNDING_WORD.test(plain.slice(0, end)) ? ROUNDING_WORD.lastIndex : null;
   const left = leftSide(plain, windowStart, sign, windowStart === start);
-  const right = left && rightSide(plain, wordEnd ?? sign.end, end);
-  if (!right) return null;
+  const resultStart = wordEnd ?? sign.end;
+  const windowEnd = Math.min(end, resultStart + limits.window);
+  const right = left && parseRightSide(plain, resultStart, windowEnd, windowEnd === end);
+  if (!right || !left.quantity.agreesWith(right.quantity)) return null;
   const rounds = wordEnd !== null || APPROXIMATIONS.includes(sign.text);
   const after = right.lexemes.at(-1).end;
   const truncates = plain.startsWith("..", after) || plain.startsWith("\u2026", after); // "0.66..."
-  const values = [left.quantity.value];
+  const asWritten = left.quantity.value;
+  let value = asWritten;
   if (left.quantity.percent !== right.quantity.percent) {
-    values.push(left.quantity.percent ? values[0].dividedBy(HUNDRED) : values[0].times(HUNDRED));
+    value = left.quantity.percent ? value.dividedBy(HUNDRED) : value.times(HUNDRED);
   }
-  const matching = values.filter((value) => matches(value, right, rounds, truncates));
+  const ok = matches(value, right, rounds, truncates);
+  if (!ok && !value.equals(asWritten) && matches(asWritten, right, rounds, truncates)) return null; // "100 - 80 = 20%"
   return {
     expression: text.slice(left.lexemes[0].start, sign.start).replace(/[ \t\n\\&]+$/, ""),
     claimed: formatNumber(right.quantity.value),
-    computed: formatNumber((matching.length ? matching : values).at(-1)),
-    ok: matching.length > 0,
+    computed: formatNumber(value),
+    ok,
   };
 }
 

@@ -3,8 +3,9 @@
 import { Fraction, ONE, ZERO } from "./fraction.js";
 import { lex } from "./lexer.js";
 import { brackets, expandVulgar, kinds, limits, words as tables } from "./tables.js";
-import { ambiguous, AmbiguityError, parseUnits, Quantity, union } from "./units.js";
+import { ambiguous, AmbiguityError, isArithmetic, isVariable, parseResultUnits, parseUnits, Quantity, union } from "./units.js";
 
+const GROUP_DIGITS = 3; // that a separator of thousands is followed by
 const LEADING_ZERO = /^0[\p{Nd},]/u; // 0930, 007, or 0,500 with a decimal comma
 
 /**
@@ -26,15 +27,19 @@ export function parseLeftSide(text, start, end, bounded) {
 }
 
 /** Parse the expression that begins at a position; null if it may continue in the text after it. */
-export function parseRightSide(text, start, end) {
+export function parseRightSide(text, start, end, bounded) {
   const lexemes = lex(text, start, end).slice(1);
+  if (!bounded) lexemes.push({ ...lexemes.pop(), kind: "unknown" });
   const expression = parse(lexemes, true);
   if (!expression) return null;
   const rest = lexemes.slice(expression.lexemes.length);
-  if (hasSecondPart(expression.lexemes, rest)) return null;
-  const after = rest[0].kind;
-  const hasUnit = expression.lexemes.at(-1).kind === "word"; // a number after it is another expression
-  return kinds.followers.includes(after) || (hasUnit && kinds.operand_starts.includes(after)) ? expression : null;
+  const value = expression.quantity;
+  const noun = leading(rest, ({ kind, text }) => kind === "word" || text === "/");
+  const words = noun.map(({ text }) => (text === "/" ? "per" : text.toLowerCase()));
+  const units = parseResultUnits(words, rest[0].tight);
+  if (!units || !isComplete(rest, value.units.size > 0)) return null;
+  const quantity = value.with({ units: union(value.units, units[0]), per: union(value.per, units[1]) });
+  return { ...expression, quantity };
 }
 
 /** The text of the first lexeme of a kind; empty if there is none. */
@@ -55,71 +60,66 @@ function expressionStart(lexemes) {
   return null;
 }
 
-/** Whether nothing before an expression belongs to it. */
+/** Whether nothing before an expression belongs to it: the word before it must be a known one. */
 function isIndependent(lexemes, first) {
-  let index = first;
-  while (kinds.words.includes(lexemes[index - 1]?.kind)) index--;
-  const words = lexemes.slice(index, first).map((lexeme) => lexeme.text.toLowerCase());
-  const previous = lexemes.at(index - 1);
-  const opens = lexemes[first].kind === "open" && words.length > 0;
-  if (opens && (lexemes[first].tight || kinds.operand_ends.includes(previous.kind))) return false; // "f(3) + 1"
-  const last = words.findLast((word) => !tables.function_words.has(word)) ?? "";
-  if (kinds.operand_ends.includes(previous.kind)) {
-    if (tables.operator_words.has(last) || joins(words, lexemes.slice(first))) return false;
-    if (isSecond(words, lexemes.slice(0, index))) return false;
+  const before = lexemes.slice(0, first);
+  if (before.at(-1).kind === "break") return !continues(before, lexemes[first]);
+  const clause = leading([...before].reverse(), ({ kind }) => kind !== "break");
+  const words = leading(clause, ({ kind }) => kinds.words.includes(kind)).map(({ text }) => text.toLowerCase());
+  const previous = before.at(-1 - words.length);
+  const joined = ["open", "operator"].includes(previous.kind) && !(previous.text === "/" && previous.tight);
+  if (joined || tables.statements.has(words[0])) return !joined;
+  if (clause.length === first || clause.some(({ text }) => isArithmetic(text, tables.functions))) return false;
+  let [word, after = ""] = words;
+  if (word === "of") return tables.amounts.has(after);
+  if (tables.pronouns.has(word)) word = after; // "gave her"
+  const hasNumber = kinds.operand_ends.includes(previous.kind) || words.some((one) => tables.cardinals.has(one));
+  return tables.introducers.has(word) && !(tables.prepositions.has(word) && hasNumber);
+}
+
+/** Whether an expression continues the text before the break that it follows. */
+function continues(before, first) {
+  const mark = before.at(-1).text.trim().slice(-1);
+  if (mark === "-" || mark === "\u2013") return true; // a bullet, or a sign
+  const last = before.findLast(({ kind }) => kind !== "break");
+  if (!last) return false;
+  const separated = [":", "\n"].includes(before.at(-1).text[0]);
+  const others = separated ? [tables.prepositions] : [tables.prepositions, tables.functions, tables.cardinals];
+  if (["operator", "open"].includes(last.kind) || isArithmetic(last.text, ...others)) return true;
+  const isOperand = kinds.operand_ends.includes(last.kind);
+  if (mark === "*") return isOperand; // "12\n* 5": the mark is an operator
+  if (mark !== "," || !isOperand) return false;
+  const afterSign = before[0].start > 0 && before.slice(1, -1).every(({ kind }) => kinds.operand_ends.includes(kind));
+  return !afterSign || first.text.length === GROUP_DIGITS; // "the sum of 5, 3 + 4", "in 14, 400 / 80"
+}
+
+/**
+ * Whether the clause after a result has no more arithmetic. A number after a unit and a preposition of place is none:
+ * "15 apples in 4 boxes".
+ */
+function isComplete(rest, counted) {
+  let [inPlace, last] = [false, {}];
+  for (const lexeme of rest) {
+    const [word, startsOperand] = [lexeme.text.toLowerCase(), kinds.operand_starts.includes(lexeme.kind)];
+    if (lexeme.kind === "word") {
+      if (tables.clauses.has(word)) return true;
+      inPlace ||= tables.places.has(word) && (counted || last.kind === "word");
+      inPlace &&= !tables.connectives.has(word);
+      if (isArithmetic(word, inPlace ? new Set() : tables.cardinals) || isVariable(word)) return false;
+    } else if (kinds.ends.includes(lexeme.kind) && word !== ",") {
+      return last.kind !== "number"; // "3 people in 4"
+    } else if (last.text === "," && startsOperand) {
+      return word.length !== GROUP_DIGITS;
+    } else if (!["/", ",", "("].includes(word) && !(inPlace && startsOperand)) return false;
+    last = lexeme;
   }
-  const word = last.slice(last.lastIndexOf("-") + 1);
-  if (tables.modifiers.has(word) || tables.labels.has(word.replace(/s$/, "")) || isVariable(word)) return false;
-  if (previous.kind === "break") return !continues(lexemes.slice(0, index), lexemes[first]);
-  return !["open", "operator"].includes(previous.kind) || (previous.text === "/" && previous.tight);
+  return false;
 }
 
-const isVariable = (word) => ([...word].length === 1 && word !== "i") || /[\p{Nd}_]/u.test(word);
-
-/** Whether words make one quantity of two numbers: "3 boxes of 12", "2 hours 30 minutes". */
-function joins(words, lexemes) {
-  const adjacent = words.at(-1) === "and" || (words.length === 1 && !tables.connectives.has(words[0]));
-  const hasUnit = lexemes.some((lexeme) => lexeme.kind === "word");
-  return words.length <= 3 && (words.slice(-2).includes("of") || (adjacent && hasUnit));
-}
-
-/** Whether words make an expression the second operand: "multiply 12 by", "the sum of 12 and". */
-function isSecond(words, [start, ...others]) {
-  if (words.at(-1) !== "and") return tables.joiners.has(words.at(-1));
-  const afterSign = start.kind === "break" && start.start > 0; // "3 * 4 = 12 and 5 * 2" has two equations
-  return !afterSign || others.some(({ kind }) => ["operator", "break", ...kinds.words].includes(kind));
-}
-
-/** Whether a right side is only a part of the result: "3 hours 20 minutes", "3, remainder 2". */
-function hasSecondPart(side, rest) {
-  if (rest[0].kind === "open" || rest[0].text === ",") {
-    const after = leadingWords(rest.slice(1));
-    return after.includes("remainder") && ["remainder", "with"].includes(after[0]);
-  }
-  const words = leadingWords([...side].reverse()).reverse();
-  if (words.at(-1) === "and") words.pop();
-  const isUnit = words.length === 1 && !tables.connectives.has(words[0]) && !tables.links.has(words[0]);
-  return isUnit && rest[0].kind === "number" && rest[1].kind === "word" && rest[2].kind !== "operator";
-}
-
-function leadingWords(lexemes) {
-  const end = lexemes.findIndex(({ kind }) => kind !== "word");
-  return lexemes.slice(0, end < 0 ? lexemes.length : end).map(({ text }) => text.toLowerCase());
-}
-
-/** Whether an expression continues the text before the break that ends the lexemes. */
-function continues(lexemes, first) {
-  const reversed = lexemes.slice(0, -1).reverse();
-  const end = reversed.findIndex((lexeme) => lexeme.kind === "break");
-  const line = end < 0 ? reversed : reversed.slice(0, end);
-  const last = lexemes.findLast((lexeme) => lexeme.kind !== "break");
-  if (last && ["operator", "open"].includes(last.kind)) return true;
-  const mark = lexemes.at(-1).text.trim().slice(-1);
-  if (mark === "," && line.length > 1 && line[0].kind === "number") {
-    return line[0].text.length <= 3 && first.text.length === 3; // "in 14, 400 / 80"
-  }
-  const hasOperator = line.some((lexeme) => lexeme.kind === "operator");
-  return hasOperator && ["-", "\u2013", "*"].includes(mark); // the mark is an operator, not a bullet
+/** The elements before the first one that does not hold. */
+function leading(elements, holds) {
+  const end = elements.findIndex((element) => !holds(element));
+  return end < 0 ? elements : elements.slice(0, end);
 }
 
 function parse(lexemes, beforeProse = false) {
@@ -137,8 +137,8 @@ function parse(lexemes, beforeProse = false) {
 class ExpressionParser {
   /**
    * @param {object[]} lexemes the last has the kind "end".
-   * @param {boolean} beforeProse whether prose may follow; then words without an operator after them need not be
-   *   a unit.
+   * @param {boolean} beforeProse whether prose may follow; words without an operator after them are then left
+   *   out.
    */
   constructor(lexemes, beforeProse) {
     Object.assign(this, { lexemes, beforeProse, position: 0, nesting: 0, operators: [] });
@@ -256,7 +256,8 @@ class ExpressionParser {
 
   /** Parse the unit after a number: "red apples", "miles/hour", or "/hour" if the number has a unit. */
   units(hasUnit) {
-    const abbreviated = this.next.kind === "word" && this.next.tight;
+    const start = this.position;
+    let abbreviated = this.next.kind === "word" && this.next.tight;
     let words = this.words();
     const divisible = hasUnit || (this.beforeProse && this.second.text.length > 1);
     while ((words.length || divisible) && this.next.text === "/" && this.second.kind === "word") {
@@ -264,10 +265,7 @@ class ExpressionParser {
       words = [...words, "per", ...this.words()];
     }
     if (this.beforeProse && this.next.kind !== "operator") {
-      const near = words[0] === "and" ? words.slice(1, 3) : words.slice(0, 1); // "3 and a half"
-      const isNumber = near.some((word) => tables.number_words.has(word));
-      const hasRemainder = words.some((word) => tables.remainders.has(word));
-      if (!abbreviated && !isNumber && !hasRemainder) words = [];
+      [this.position, words, abbreviated] = [start, [], false]; // see parseResultUnits()
     }
     return parseUnits(words, abbreviated);
   }

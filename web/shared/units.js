@@ -5,6 +5,8 @@ import { currencies, limits, prose, words as tables } from "./tables.js";
 
 const MAGNITUDE_LIMIT = 10n ** BigInt(limits.magnitude_digits); // of a numerator or denominator
 const DIGIT = prose("digit");
+const { cardinals, connectives, clauses, links, trailing } = tables;
+const NO_UNITS = difference(union(cardinals, union(connectives, clauses)), difference(links, connectives));
 
 /** An expression has no value, or could mean more than one thing. */
 export class AmbiguityError extends Error {}
@@ -68,6 +70,14 @@ export class Quantity {
     return new Quantity(this.value.power(exponent));
   }
 
+  /** Whether a result of this value has its units; either may leave them out. */
+  agreesWith(result) {
+    if (this.per.size && result.per.size && !equal(this.per, result.per)) return false;
+    const [money, resultMoney] = [this.units, result.units].map((units) => intersection(units, currencies));
+    if (!(money.size || resultMoney.size)) return !result.units.size || !difference(this.units, result.units).size;
+    return equal(money, resultMoney) || !(this.units.size && result.units.size);
+  }
+
   /** Convert a term next to a percentage: "1 - 20%" is 0.8, but "100 - 20%" may mean 99.8 or 80. */
   #fraction() {
     if (this.percent) return new Quantity(this.value.dividedBy(HUNDRED), this.units, this.per);
@@ -85,30 +95,64 @@ export class Quantity {
  * @throws {AmbiguityError} the words may be variables, or part of the number.
  */
 export function parseUnits(words, abbreviated) {
-  const first = words[0];
-  if (first === "of" || first === "the" || words.length > limits.unit_words) ambiguous();
-  if (abbreviated && !tables.abbreviations.has(first)) ambiguous();
-  if (words.some((word, index) => !(index && word === "a") && isNoUnit(word))) ambiguous();
-  if (first === "in" && words.length === 1) return [new Set(words), new Set()]; // in "5 in the box" it is a link
-  const link = words.findIndex((word) => tables.links.has(word));
-  const beforeLink = link < 0 ? words : words.slice(0, link);
-  const counted = beforeLink.filter((word) => !tables.trailing.has(word)).slice(-1);
-  const divisors = words.filter((_, index) => index && tables.per.has(words[index - 1]));
-  return [new Set(counted.map(stem)), new Set(divisors.map(stem))];
+  if (["of", "the", "a"].includes(words[0]) || words.length > limits.unit_words) ambiguous();
+  if (abbreviated && !tables.abbreviations.has(words[0])) ambiguous();
+  if (words.some((word) => isVariable(word) || isArithmetic(word, NO_UNITS))) ambiguous();
+  if (words[0] === "in" && words.length === 1) return [new Set(words), new Set()]; // in "5 in the box" it is a link
+  const counted = until(words, [links]).filter((word) => !trailing.has(word)).slice(-1);
+  if (!counted.every(isNoun)) ambiguous();
+  return [new Set(counted.map(stem)), divisors(words)];
 }
 
-function isNoUnit(word) {
-  const variable = [...word].length === 1 || DIGIT.test(word);
-  return variable || tables.number_words.has(word) || tables.connectives.has(word);
+/**
+ * Parse the words after a result, where the clause goes on: "red apples that he eats" may count apples.
+ * See parseUnits(), but the units have all words of the noun. Null if it may be no noun.
+ */
+export function parseResultUnits(words, abbreviated) {
+  const noun = until(words, [links, trailing, connectives, clauses]);
+  if (words.length && abbreviated && !tables.abbreviations.has(words[0])) return null;
+  if (!noun.slice(-1).every(isNoun)) return null;
+  return [new Set(noun.map(stem)), divisors(words)];
 }
+
+/** Whether a word, or a part of a compound, calculates or negates, or is one of the others. */
+export function isArithmetic(words, ...others) {
+  const parts = words.toLowerCase().split("-");
+  return parts.some((word) => [tables.arithmetic, ...others].some((table) => table.has(word)));
+}
+
+/** Whether a word may be a variable. */
+export function isVariable(word) {
+  return ([...word].length === 1 && !"ai".includes(word)) || word.includes("_") || DIGIT.test(word);
+}
+
+function isNoun(word) {
+  if (tables.nouns.has(word) || tables.abbreviations.has(word)) return true;
+  return word.endsWith("s") && !word.endsWith("ss");
+}
+
+function until(words, ends) {
+  const end = words.findIndex((word) => ends.some((table) => table.has(word)));
+  return end < 0 ? words : words.slice(0, end);
+}
+
+const divisors = (words) => new Set(words.filter((_, index) => index && tables.per.has(words[index - 1])).map(stem));
 
 function stem(noun) {
   const bare = noun.replace(/s$/, "").replace(/e$/, "");
   return bare === "dollar" ? "$" : bare;
 }
 
-export const union = (left, right) => new Set([...left, ...right]);
+const intersection = (left, right) => new Set([...left].filter((item) => right.has(item)));
+const equal = (left, right) => left.size === right.size && !difference(left, right).size;
 const intersect = (left, right) => [...left].some((item) => right.has(item));
 const either = (left, right) => (left.size ? left : right);
-const difference = (left, right) => new Set([...left].filter((item) => !right.has(item)));
 const cancel = (units, per) => [difference(units, per), difference(per, units)];
+
+export function union(left, right) {
+  return new Set([...left, ...right]);
+}
+
+function difference(left, right) {
+  return new Set([...left].filter((item) => !right.has(item)));
+}

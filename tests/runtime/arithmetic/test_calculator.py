@@ -13,6 +13,7 @@ from thirteen.runtime.arithmetic.final_answer import format_number
 
 from .calculator_cases import GSM8K, NOT_PENDING, PENDING, STEPS
 from .hostile_pieces import EQUATION_PIECES
+from .sentences import draw_sentence
 
 
 @pytest.mark.parametrize(("text", "result"), PENDING + GSM8K)
@@ -160,10 +161,9 @@ class SumWriter:
             "She has ",
             "Total: ",
             "1. ",
-            "- ",
             "Step 2: ",
             "x = ",
-            "2 + 3 = 5\n* ",
+            "She buys:\n* ",
             "It is\n",
             "**",
         )
@@ -203,14 +203,24 @@ def test_result_of_a_random_sum(draw):
     assert pending_result(text) == result
 
 
-@given(
-    st.randoms(use_true_random=False), st.sampled_from(("", " apples", ".", "\n", " and 3 more", r"\)", "**"))
-)
+@given(st.randoms(use_true_random=False), st.sampled_from(("", ".", "\n", ", so it is", r"\)", "**")))
 def test_pending_result_makes_a_correct_step(draw, after):
     text, _ = SumWriter(draw).text_and_result()
     result = pending_result(text)
     if result is not None:
         assert check_steps(text + result + after)[-1].ok
+
+
+@settings(max_examples=1_000)
+@given(st.randoms(use_true_random=False))
+def test_marks_and_completions_hold_in_every_reading(draw):
+    draw_sentence(draw.choice).check()
+
+
+def test_most_sentences_without_words_that_calculate_are_marked():
+    draw = random.Random(13)
+    sentences = [draw_sentence(draw.choice) for _ in range(1_000)]
+    assert sum(sentence.check() for sentence in sentences) > 300
 
 
 @given(st.text() | st.text(alphabet="0123456789.,+-*/x^%$€=≈()[]{}\\ \nfracoftimesis\u00d7÷\u2212½²:;<>|`#"))
@@ -224,14 +234,14 @@ def test_no_text_raises(text):
 @pytest.mark.slow
 @pytest.mark.parametrize("piece", EQUATION_PIECES)
 def test_time_is_linear_in_hostile_text(piece):
-    """Backtracking over 100 kB would take minutes. The limit is generous for busy machines."""
-    text = piece * (100_000 // len(piece))
+    """Backtracking over 30 kB would take minutes. The limit is generous for busy machines."""
+    text = piece * (30_000 // len(piece))
     start_s = time.process_time()
     for end in ("=", " 1 + 1 = ", "20% of 85 is"):
         pending_result(text + end)
     assert time.process_time() - start_s < 0.5
     check_steps(text)
-    assert time.process_time() - start_s < 10
+    assert time.process_time() - start_s < 5
 
 
 def test_text_without_a_pending_result_costs_little():
