@@ -151,7 +151,8 @@ def _show_answer(answer: "Answer") -> None:
         note(f"votes: {votes_text(answer.tally)} ({decided})")
     if answer.steps:
         wrong = [f"{step.expression} is {step.computed}" for step in answer.steps if not step.ok]
-        note(f"equations: {len(answer.steps)}, wrong: {'; '.join(wrong) or 'none'}")
+        source = "" if answer.grounded else ", not all of their numbers from the question"
+        note(f"equations: {len(answer.steps)}, wrong: {'; '.join(wrong) or f'none{source}'}")
     note(
         f"{usage.completion_tokens} tokens at {_throughput(answer)['decode_tokens_per_s']:.1f}/s, "
         f"first after {answer.timings.first_token_s:.2f} s ({usage.prompt_tokens} tokens of prompt), "

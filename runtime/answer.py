@@ -40,6 +40,8 @@ class Answer:
         tally: tally of the majority vote that selected this answer; None without a vote.
         foreign_share: share of the question's letters in a script that the file's trimmed vocabulary has no
             tokens for, from 0 to 1; None for a file with all tokens of its base.
+        grounded: whether it is verified, and every number of its equations is in the question, in what was
+            said before, or the result of an earlier equation.
     """
 
     value: str | None
@@ -51,3 +53,4 @@ class Answer:
     verified: bool
     tally: VoteTally | None = None
     foreign_share: float | None = None
+    grounded: bool = False

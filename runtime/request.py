@@ -156,6 +156,7 @@ class Request:
             benchmark may want to know what that gains.
         report_end: whether the log-probabilities include that of a sampled end-of-generation token.
         namespace: namespace of the prefix cache; clients of other namespaces learn nothing of the prompt.
+        question: what was asked, with all that was said before; it grounds the numbers of the answer.
         foreign_share: Model.foreign_share() of the question, for its answer.
         ignore_end: whether to continue after end-of-generation tokens, so that a benchmark gets exactly
             max_tokens.
@@ -172,6 +173,7 @@ class Request:
     report_end: bool = False
     insert_forced: bool = True
     ignore_end: bool = False
+    question: str = ""
     foreign_share: float | None = None
     namespace: str = ""
 

@@ -33,6 +33,7 @@ class Solution(BaseModel):
 
     value: str | None
     verified: bool
+    grounded: bool
     complete: bool
     steps: list[Step]
     text: str
@@ -43,6 +44,7 @@ class Solution(BaseModel):
         return cls(
             value=answer.value,
             verified=answer.verified,
+            grounded=answer.grounded,
             complete=answer.stop_reason in COMPLETE_REASONS,
             steps=list(answer.steps),
             text=answer.text,
@@ -77,8 +79,9 @@ def create_server(engine: Engine, options: RequestOptions) -> MCPServer:
 
     @tool(
         description="Solve a word problem. Gives the final value, the reasoning, each equation in it with "
-        "whether it holds, whether all of them hold and lead to the value, and whether the reasoning is "
-        "complete: if it was cut off, the value may not be the final one."
+        "whether it holds, whether all of them hold and lead to the value (verified), whether all of their "
+        "numbers also stem from the problem (grounded), and whether the reasoning is complete: "
+        "if it was cut off, the value may not be the final one."
     )
     async def solve(question: Question, votes: Votes = 1) -> Solution:
         try:

@@ -128,8 +128,8 @@ def _check_step(text: str, plain: str, start: int, sign: re.Match[str], end: int
     result_start = rounding_word.end() if rounding_word else sign.end()
     window_end = min(end, result_start + WINDOW)
     right = parse_right_side(plain, result_start, window_end, bounded=window_end == end)
-    if right is None or not left.quantity.agrees_with(right.quantity):
-        return None
+    if right is None or "of" in right.operators or not left.quantity.agrees_with(right.quantity):
+        return None  # "3/3 - 2/3 = 1/3 of $150"
     rounds = bool(rounding_word or sign[0] in _APPROXIMATIONS)
     truncates = plain.startswith(("..", "\u2026"), right.lexemes[-1].end)  # "0.66..."
     value = as_written = left.quantity.value

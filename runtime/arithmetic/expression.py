@@ -4,10 +4,10 @@ An expression that may be part of a larger one, or may mean something else, is n
 would be wrong with confidence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import pairwise, takewhile
+from itertools import takewhile
 
 from .final_answer import VULGAR_FRACTIONS
 from .lexer import OPERAND_ENDS, Lexeme, lex
@@ -30,6 +30,7 @@ _EXPONENT_MAX = NOTATION.limits["exponent"]
 
 _OPERAND_STARTS, _WORDS = NOTATION.lists["kinds"]["operand_starts"], NOTATION.lists["kinds"]["words"]
 _ENDS = NOTATION.lists["kinds"]["ends"]  # kinds that end a clause
+_OF_SUMS = (*OPERAND_ENDS, "operator")
 _NOTHING = Lexeme("end", "", 0, 0, False)
 _GROUP_DIGITS = 3  # that a separator of thousands is followed by
 _CLOSING = {opening: tuple(closing) for opening, closing in NOTATION.lists["brackets"].items()}
@@ -126,12 +127,15 @@ def _is_independent(lexemes: Sequence[Lexeme], first: int) -> bool:
     if before[-1].kind == "break":
         return not _continues(before, lexemes[first])
     clause = list(takewhile(lambda lexeme: lexeme.kind != "break", reversed(before)))
+    if len(clause) == 1 and before[-1].text.lower() == "and":  # ", and 3 + 4"
+        line = takewhile(lambda lexeme: lexeme.kind != "break", reversed(before[:-2]))
+        return not (_calculates(line) or _continues(before[:-1], lexemes[first]))
     words = [lexeme.text.lower() for lexeme in takewhile(lambda lexeme: lexeme.kind in _WORDS, clause)]
     previous = before[-1 - len(words)]
     joined = previous.kind in ("open", "operator") and not (previous.text == "/" and previous.tight)
     if joined or words[0] in _STATEMENTS:
         return not joined
-    if len(clause) == first or any(is_arithmetic(lexeme.text, _FUNCTIONS) for lexeme in clause):
+    if len(clause) == first or _calculates(clause):
         return False  # the clause may begin before the window
     word, after, *_ = *words, ""
     if word == "of":
@@ -140,6 +144,10 @@ def _is_independent(lexemes: Sequence[Lexeme], first: int) -> bool:
         word = after
     has_number = previous.kind in OPERAND_ENDS or not CARDINALS.isdisjoint(words)
     return word in _INTRODUCERS and not (word in _PREPOSITIONS and has_number)
+
+
+def _calculates(clause: Iterable[Lexeme]) -> bool:
+    return any(is_arithmetic(lexeme.text, _FUNCTIONS) for lexeme in clause)
 
 
 def _continues(before: Sequence[Lexeme], first: Lexeme) -> bool:
@@ -158,7 +166,7 @@ def _continues(before: Sequence[Lexeme], first: Lexeme) -> bool:
         return last.kind in OPERAND_ENDS  # "12\n* 5": the mark is an operator
     if mark != "," or last.kind not in OPERAND_ENDS:
         return False
-    after_sign = before[0].start > 0 and all(lexeme.kind in OPERAND_ENDS for lexeme in before[1:-1])
+    after_sign = before[0].start > 0 and all(lexeme.kind in _OF_SUMS for lexeme in before[1:-1])
     return not after_sign or len(first.text) == _GROUP_DIGITS  # "the sum of 5, 3 + 4", "in 14, 400 / 80"
 
 
@@ -167,8 +175,8 @@ def _is_complete(rest: Sequence[Lexeme], counted: bool) -> bool:
 
     A number after a unit and a preposition of place is none: "15 apples in 4 boxes".
     """
-    in_place = False
-    for last, lexeme in pairwise([_NOTHING, *rest]):
+    in_place, last, before_last = False, _NOTHING, _NOTHING
+    for index, lexeme in enumerate(rest):
         word = lexeme.text.lower()
         if lexeme.kind == "word":
             if word in CLAUSES:
@@ -179,10 +187,13 @@ def _is_complete(rest: Sequence[Lexeme], counted: bool) -> bool:
                 return False
         elif lexeme.kind in _ENDS and word != ",":
             return last.kind != "number"  # "3 people in 4"
-        elif last.text == "," and lexeme.kind in _OPERAND_STARTS:
-            return len(word) != _GROUP_DIGITS
+        elif "," in (last.text, before_last.text) and lexeme.kind in _OPERAND_STARTS:
+            operators = [lexeme.text for lexeme in rest[index : index + 3] if lexeme.kind == "operator"]
+            is_sum = operators != [] and operators[0] != "/"
+            return is_sum if last.text == "and" else last.text == "," and len(word) != _GROUP_DIGITS
         elif word not in ("/", ",", "(") and not (in_place and lexeme.kind in _OPERAND_STARTS):
             return False
+        before_last, last = last, lexeme
     return False
 
 
@@ -292,7 +303,7 @@ class _ExpressionParser:
         if number := self._accept("number"):
             if last.kind == "operator" and _is_two_numbers(last, number):
                 raise AmbiguityError
-            return Quantity(_parse_mixed_number(number.text))
+            return Quantity(parse_mixed_number(number.text))
         if self._accept("fraction"):
             numerator = self._group("brace")
             self.operators.append("/")
@@ -350,8 +361,12 @@ def _is_two_numbers(operator: Lexeme, number: Lexeme) -> bool:
     return "and" in number.text or (operator.text == "/" and number.tight and " " in number.text)
 
 
-def _parse_mixed_number(text: str) -> Fraction:
-    """Parse a number with an optional fraction: "12", "2 1/2", "2 and 1/2", "2½"."""
+def parse_mixed_number(text: str) -> Fraction:
+    """Parse a number with an optional fraction: "12", "2 1/2", "2 and 1/2", "2½".
+
+    Raises:
+        AmbiguityError: it is none, or too long.
+    """
     parts = text.replace(",", "").replace("and", " ").translate(VULGAR_FRACTIONS).split()
     try:
         values = [Fraction(part) for part in parts]

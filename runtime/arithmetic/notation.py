@@ -15,7 +15,7 @@ from pathlib import Path
 PATH = Path(__file__).with_name("notation.json")
 
 _TEXTS = ("vulgar_fractions", "operators")
-_LISTS = ("brackets", "kinds", "relations", "words", "lexemes")
+_LISTS = ("brackets", "kinds", "relations", "words", "values", "lexemes")
 _ANSWERS = re.ASCII | re.IGNORECASE
 _FLAGS = {"prose": re.NOFLAG, "any_case": re.IGNORECASE, "answers": _ANSWERS}
 

@@ -95,6 +95,7 @@ class GenerationSettings:
                 stop=self.stop,
                 calculator=self.calculator,
                 logprobs=None if self.votes == 1 else 0,
+                question=question,
             )
             for sampling in self.sampling.with_seeds(self.votes)
         ]

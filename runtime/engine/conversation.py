@@ -66,7 +66,9 @@ class Conversation:
         if tokens is None or len(tokens) > context:  # with less than `room`, a short answer has room
             raise PromptLengthError(f"the message does not fit the context of {context} tokens")
         del self.messages[:dropped]
-        return Turn(replace(request, tokens=tokens), dropped, len(tokens) / context)
+        said = "\n".join(message.content for message in self.messages)
+        request = replace(request, tokens=tokens, question=f"{said}\n{text}")
+        return Turn(request, dropped, len(tokens) / context)
 
     def _fit(self, text: str, room: int) -> tuple[int, tuple[int, ...] | None]:
         """How many of the oldest messages to drop, and the prompt; all are dropped if nothing fits the room.

@@ -170,7 +170,9 @@ class Dispatcher:
             for one in requests
         ]
         handles = {
-            sequence: Handle(partial(self._abort, sequence), sequence.request.foreign_share)
+            sequence: Handle(
+                partial(self._abort, sequence), sequence.request.question, sequence.request.foreign_share
+            )
             for sequence in sequences
         }
 

@@ -208,7 +208,8 @@ class Engine:
         fields: dict[str, Any] = {"calculator": True, **options}
         with self._dispatcher.in_use():
             tokens = self._encoder.encode_question(question, fields.pop("system", None))
-            return Request(tokens, foreign_share=self.model.foreign_share(question), **fields)
+            foreign = self.model.foreign_share(question)
+            return Request(tokens, question=question, foreign_share=foreign, **fields)
 
     def conversation(self, messages: Sequence[Message], tools: Sequence[JsonObject] = ()) -> tuple[int, ...]:
         """Encode a conversation as a prompt (see Request) for the model's next message.

@@ -12,6 +12,7 @@ from typing import Any
 from ..answer import Answer
 from ..arithmetic.calculator import check_steps, is_verified
 from ..arithmetic.final_answer import final_answer, format_number
+from ..arithmetic.grounding import is_grounded
 from ..forks import ForkCheck
 from ..outcome import Outcome, Signal
 from ..request import SequenceEnd, TokenLogprob
@@ -43,8 +44,10 @@ class Handle:
     the loop early aborts the request. `answer()` and `await` wait for the whole answer.
     """
 
-    def __init__(self, abort: Callable[[], None], foreign_share: float | None = None) -> None:
-        self._abort, self._foreign_share = abort, foreign_share
+    def __init__(
+        self, abort: Callable[[], None], question: str = "", foreign_share: float | None = None
+    ) -> None:
+        self._abort, self._question, self._foreign_share = abort, question, foreign_share
         self._changed = Signal()
         self._updates: deque[SequenceUpdate] = deque()  # not yet taken by an iterator
         self._text: list[str] = []
@@ -187,6 +190,7 @@ class Handle:
         end, text = self.wait(0), "".join(self._text)
         number, equations = final_answer(text), check_steps(text)
         value = None if number is None else format_number(number)
+        verified = is_verified(equations, value)
         return Answer(
             value=value,
             text=text,
@@ -194,6 +198,7 @@ class Handle:
             usage=end.usage,
             timings=end.timings,
             steps=equations,
-            verified=is_verified(equations, value),
+            verified=verified,
             foreign_share=self._foreign_share,
+            grounded=verified and is_grounded(equations, self._question),
         )

@@ -43,7 +43,11 @@ class AnswerResponse(ResponseBody):
 
     model: str
     value: str | None
-    verified: bool
+    verified: bool = Field(description="Whether all equations hold and one results in the value.")
+    grounded: bool = Field(
+        description="Whether it is verified, and every number of its equations is in the question, in an "
+        "earlier turn, or the result of an earlier equation."
+    )
     steps: list[Step]
     text: str
     stop_reason: Literal["end", "stop", "length"]

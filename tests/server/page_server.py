@@ -14,6 +14,7 @@ from starlette.routing import Route
 from thirteen.runtime.answer import Answer, VoteTally
 from thirteen.runtime.arithmetic.calculator import check_steps, is_verified
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
+from thirteen.runtime.arithmetic.grounding import is_grounded
 from thirteen.runtime.engine.handle import Piece
 from thirteen.runtime.request import StopReason, Timings, Usage
 from thirteen.server.api.answer_api import AnswerFormatter
@@ -47,13 +48,14 @@ class Script:
     release: threading.Event = field(default_factory=threading.Event)
 
 
-def scripted_answer(text: str, votes: int) -> Answer:
+def scripted_answer(question: str, text: str, votes: int) -> Answer:
     """The engine's Answer for this text; with several votes, one of them is for 7."""
     number, found = final_answer(text), check_steps(text)
     value = None if number is None else format_number(number)
     tally = VoteTally(asked=votes, ended=votes, votes={str(value): votes - 1, "7": 1}) if votes > 1 else None
-    correct = is_verified(found, value)
-    return Answer(value, text, StopReason.END, USAGE, TIMINGS, steps=found, verified=correct, tally=tally)
+    verified = is_verified(found, value)
+    grounded = verified and is_grounded(found, question)
+    return Answer(value, text, StopReason.END, USAGE, TIMINGS, found, verified, tally, grounded=grounded)
 
 
 def error_response(status: int, message: str, **headers: str) -> Response:
@@ -92,7 +94,9 @@ class ScriptedServer:
 
     async def _stream(self, body: dict[str, Any]) -> AsyncIterator[bytes]:
         question, model = body["question"], body.get("model", self.script.models[0])
-        answer = scripted_answer(self.script.answers.get(question, "It is 3 + 4 = 7 ."), body["votes"])
+        answer = scripted_answer(
+            question, self.script.answers.get(question, "It is 3 + 4 = 7 ."), body["votes"]
+        )
         done = False
         try:
             formatter = AnswerFormatter(model, 1 if question == "!dropped" else 0)

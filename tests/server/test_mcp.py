@@ -63,7 +63,14 @@ def test_the_tools_are_described(call):
         and solve.input_schema["properties"]["votes"]["maximum"] == 8
     )
     assert check.input_schema["required"] == ["text"]
-    assert set(solve.output_schema["properties"]) == {"value", "verified", "complete", "steps", "text"}
+    assert set(solve.output_schema["properties"]) == {
+        "value",
+        "verified",
+        "grounded",
+        "complete",
+        "steps",
+        "text",
+    }
     assert all(tool.description and tool.annotations.read_only_hint for tool in (solve, check))
 
 
@@ -88,7 +95,7 @@ def test_a_solution_that_is_cut_off_says_so(open_fake_engine):
 
 
 def test_check_arithmetic(call):
-    found = value(call, "check_arithmetic", text="é: 12 * 13 = 156 and 2 + 2 = 5")
+    found = value(call, "check_arithmetic", text="é: 12 * 13 = 156 so 2 + 2 = 5")
     assert [(step["expression"], step["computed"], step["ok"]) for step in found["steps"]] == [
         ("12 * 13", "156", True),
         ("2 + 2", "4", False),

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from thirteen.runtime.arithmetic.calculator import check_steps
+from thirteen.runtime.arithmetic.grounding import is_grounded
 from thirteen.server.api.answer_api import check_claim
 from thirteen.tests.runtime.arithmetic.calculator_cases import GSM8K, NOT_PENDING, PENDING, STEPS
 from thirteen.tests.runtime.arithmetic.final_answer_cases import FINAL_ANSWERS
@@ -43,8 +45,15 @@ def _mixture(rng: random.Random, sources: list[str]) -> str:
 
 
 def vectors() -> list[dict[str, Any]]:
-    """Return each text with its steps, its final value, and whether the value is verified."""
-    return [{"text": text, **check_claim(text)} for text in texts()]
+    """Return each text with its steps, its final value, and whether the value is verified and grounded.
+
+    As a question stands the text itself, in which some numbers differ.
+    """
+    return [{"text": text, **check_claim(text), "grounded": _is_grounded(text)} for text in texts()]
+
+
+def _is_grounded(text: str) -> bool:
+    return check_claim(text)["verified"] and is_grounded(check_steps(text), text.replace("3", "4"))
 
 
 if __name__ == "__main__":

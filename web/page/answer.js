@@ -1,31 +1,35 @@
-// What is said about an answer: its final value, whether it is verified, the votes, and statistics.
+// What is said about an answer: its final value, whether its sums check out, the votes, and statistics.
 
 import { element } from "./element.js";
 
 const LONG_VALUE_CHARS = 12; // longer values are shown in a smaller font
 
-/** Final value, badge and reason. */
-export function resultNodes({ value, verified, steps }) {
+/** Final value, badge and reason; nothing for an answer without equations, which need not be about numbers. */
+export function resultNodes(answer) {
+  const { value, grounded, steps, tally } = answer;
+  if (!steps.length && !tally) return [];
   const size = value?.length > LONG_VALUE_CHARS ? "value long" : "value";
   const none = element("span", { class: "none" }, "No final number");
   const shown = value === null ? none : element("strong", { class: size }, value);
-  const [style, label] = verified ? ["badge ok", "✓ verified"] : ["badge", "not verified"];
-  const reason = element("span", { class: "small" }, verificationReason(value, verified, steps));
-  return [shown, element("span", { class: style }, label), reason];
+  if (!steps.length) return [shown];
+  const badge = element("span", { class: grounded ? "badge ok" : "badge" }, `${grounded ? "✓ " : ""}${verdict(answer)}`);
+  return [shown, badge, element("span", { class: "small" }, reason(answer))];
 }
 
 /** The same in one sentence, for a screen reader. */
-export function resultSentence({ value, verified, steps }) {
-  const label = verified ? "verified" : "not verified";
-  return `${value ?? "No final number"}, ${label}: ${verificationReason(value, verified, steps)}.`;
+export function resultSentence(answer) {
+  if (!answer.steps.length) return "";
+  return `${answer.value ?? "No final number"}, ${verdict(answer)}: ${reason(answer)}. `;
 }
 
-function verificationReason(value, verified, steps) {
+const verdict = ({ steps }) => (steps.every(({ ok }) => ok) ? "sums check out" : "sums do not check out");
+
+function reason({ value, verified, grounded, steps }) {
   const equations = steps.length === 1 ? "1 equation" : `${steps.length} equations`;
-  const wrong = steps.filter((step) => !step.ok).length;
-  if (!steps.length) return "no equation to check";
+  const wrong = steps.filter(({ ok }) => !ok).length;
   if (wrong) return `${wrong} of ${equations} wrong`;
-  return verified || value === null ? `${equations} checked` : `${equations} checked, none gives this number`;
+  if (grounded || value === null) return `${equations} checked`;
+  return `${equations} checked, ${verified ? "some numbers are not in the question" : "none gives this number"}`;
 }
 
 /** Values by descending votes; the object itself is unordered, since JavaScript sorts integer keys. */

@@ -99,7 +99,7 @@ export class Chat {
     if (event !== "answer") return;
     turn.answer = data;
     view.finish(data);
-    this.announcement.textContent = `${resultSentence(data)} ${data.text.slice(0, SPOKEN_CHARS)}`;
+    this.announcement.textContent = `${resultSentence(data)}${data.text.slice(0, SPOKEN_CHARS)}`;
   }
 
   #end(conversation) {

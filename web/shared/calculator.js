@@ -3,6 +3,7 @@
 import { firstOf, parseLeftSide, parseRightSide } from "./expression.js";
 import { finalAnswer, formatNumber } from "./final_answer.js";
 import { Fraction, HALF, HUNDRED } from "./fraction.js";
+import { isGrounded } from "./grounding.js";
 import { blankMarkup } from "./lexer.js";
 import { anyCase, limits, prose, relations, TRAILING_SPACE } from "./tables.js";
 
@@ -44,6 +45,12 @@ export function checkClaim(text) {
   return { steps, value, verified: isVerified(steps, value) };
 }
 
+/** Check the answer to a question, which is given with all that was said before. */
+export function checkAnswer(text, question) {
+  const checked = checkClaim(text);
+  return { ...checked, grounded: checked.verified && isGrounded(checked.steps, question) };
+}
+
 /** Parse the sum before "=", or the share ("20% of 85") before "is". */
 function leftSide(plain, start, sign, bounded) {
   const end = start + plain.slice(start, sign.start).replace(TRAILING_SPACE, "").length;
@@ -63,7 +70,7 @@ function checkStep(text, plain, start, sign, end) {
   const resultStart = wordEnd ?? sign.end;
   const windowEnd = Math.min(end, resultStart + limits.window);
   const right = left && parseRightSide(plain, resultStart, windowEnd, windowEnd === end);
-  if (!right || !left.quantity.agreesWith(right.quantity)) return null;
+  if (!right || right.operators.includes("of") || !left.quantity.agreesWith(right.quantity)) return null;
   const rounds = wordEnd !== null || APPROXIMATIONS.includes(sign.text);
   const after = right.lexemes.at(-1).end;
   const truncates = plain.startsWith("..", after) || plain.startsWith("\u2026", after); // "0.66..."

@@ -65,17 +65,23 @@ function isIndependent(lexemes, first) {
   const before = lexemes.slice(0, first);
   if (before.at(-1).kind === "break") return !continues(before, lexemes[first]);
   const clause = leading([...before].reverse(), ({ kind }) => kind !== "break");
+  if (clause.length === 1 && before.at(-1).text.toLowerCase() === "and") { // ", and 3 + 4"
+    const line = leading(before.slice(0, -2).reverse(), ({ kind }) => kind !== "break");
+    return !(calculates(line) || continues(before.slice(0, -1), lexemes[first]));
+  }
   const words = leading(clause, ({ kind }) => kinds.words.includes(kind)).map(({ text }) => text.toLowerCase());
   const previous = before.at(-1 - words.length);
   const joined = ["open", "operator"].includes(previous.kind) && !(previous.text === "/" && previous.tight);
   if (joined || tables.statements.has(words[0])) return !joined;
-  if (clause.length === first || clause.some(({ text }) => isArithmetic(text, tables.functions))) return false;
+  if (clause.length === first || calculates(clause)) return false;
   let [word, after = ""] = words;
   if (word === "of") return tables.amounts.has(after);
   if (tables.pronouns.has(word)) word = after; // "gave her"
   const hasNumber = kinds.operand_ends.includes(previous.kind) || words.some((one) => tables.cardinals.has(one));
   return tables.introducers.has(word) && !(tables.prepositions.has(word) && hasNumber);
 }
+
+const calculates = (clause) => clause.some(({ text }) => isArithmetic(text, tables.functions));
 
 /** Whether an expression continues the text before the break that it follows. */
 function continues(before, first) {
@@ -89,7 +95,8 @@ function continues(before, first) {
   const isOperand = kinds.operand_ends.includes(last.kind);
   if (mark === "*") return isOperand; // "12\n* 5": the mark is an operator
   if (mark !== "," || !isOperand) return false;
-  const afterSign = before[0].start > 0 && before.slice(1, -1).every(({ kind }) => kinds.operand_ends.includes(kind));
+  const ofSums = [...kinds.operand_ends, "operator"];
+  const afterSign = before[0].start > 0 && before.slice(1, -1).every(({ kind }) => ofSums.includes(kind));
   return !afterSign || first.text.length === GROUP_DIGITS; // "the sum of 5, 3 + 4", "in 14, 400 / 80"
 }
 
@@ -98,8 +105,8 @@ function continues(before, first) {
  * "15 apples in 4 boxes".
  */
 function isComplete(rest, counted) {
-  let [inPlace, last] = [false, {}];
-  for (const lexeme of rest) {
+  let [inPlace, last, beforeLast] = [false, {}, {}];
+  for (const [index, lexeme] of rest.entries()) {
     const [word, startsOperand] = [lexeme.text.toLowerCase(), kinds.operand_starts.includes(lexeme.kind)];
     if (lexeme.kind === "word") {
       if (tables.clauses.has(word)) return true;
@@ -108,10 +115,12 @@ function isComplete(rest, counted) {
       if (isArithmetic(word, inPlace ? new Set() : tables.cardinals) || isVariable(word)) return false;
     } else if (kinds.ends.includes(lexeme.kind) && word !== ",") {
       return last.kind !== "number"; // "3 people in 4"
-    } else if (last.text === "," && startsOperand) {
-      return word.length !== GROUP_DIGITS;
+    } else if ([last.text, beforeLast.text].includes(",") && startsOperand) {
+      const operator = rest.slice(index, index + 3).find(({ kind }) => kind === "operator");
+      const isSum = Boolean(operator) && operator.text !== "/";
+      return last.text === "and" ? isSum : last.text === "," && word.length !== GROUP_DIGITS;
     } else if (!["/", ",", "("].includes(word) && !(inPlace && startsOperand)) return false;
-    last = lexeme;
+    [beforeLast, last] = [last, lexeme];
   }
   return false;
 }
@@ -290,7 +299,7 @@ function isTwoNumbers(operator, number) {
 }
 
 /** Parse a number with an optional fraction: "12", "2 1/2", "2 and 1/2", "2½". */
-function parseMixedNumber(text) {
+export function parseMixedNumber(text) {
   const plain = text.replaceAll(",", "").replaceAll("and", " ");
   const parts = expandVulgar(plain).trim().split(/\s+/);
   const digits = Math.max(...parts.map((part) => part.replaceAll(".", "").length));

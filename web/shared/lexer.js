@@ -47,6 +47,17 @@ export function lex(text, start, end, bounded = true) {
   return lexemes;
 }
 
+/** Yield the lexemes of a text as they are written. */
+export function* matchLexemes(text, from = 0) {
+  LEXEME.lastIndex = from;
+  for (let match; (match = LEXEME.exec(text)); ) {
+    const kind = Object.keys(match.groups).find((name) => match.groups[name] !== undefined);
+    const end = LEXEME.lastIndex;
+    yield { kind, text: match[0], start: match.index, end };
+    LEXEME.lastIndex = end;
+  }
+}
+
 /** Yield the matches from a position on; at position 0, first the list markers of the first line. */
 function* matches(scope, start) {
   let from = start;
@@ -56,11 +67,5 @@ function* matches(scope, start) {
     yield { kind: "break", text, start: 0, end: text.length };
     from = text.length;
   }
-  LEXEME.lastIndex = from;
-  for (let match; (match = LEXEME.exec(scope)); ) {
-    const kind = Object.keys(match.groups).find((name) => match.groups[name] !== undefined);
-    const end = LEXEME.lastIndex;
-    yield { kind, text: match[0], start: match.index, end };
-    LEXEME.lastIndex = end;
-  }
+  yield* matchLexemes(scope, from);
 }

@@ -1,6 +1,6 @@
 // The model in the browser: answers by wllama (llama.cpp in WebAssembly), their equations checked.
 
-import { checkClaim, checkSteps } from "./calculator.js";
+import { checkAnswer, checkSteps } from "./calculator.js";
 import { loadEngine } from "./engine.js";
 import { ModelError } from "./errors.js";
 import { prose } from "./tables.js";
@@ -139,7 +139,8 @@ export class Model {
     const promptTokens = (timings.prompt_n ?? 0) + (timings.cache_n ?? 0);
     const promptChars = countChars(messages);
     if (promptTokens && promptChars > MEASURED_CHARS) this.#tokensPerChar = promptTokens / promptChars;
-    const answer = buildAnswer(text, stopReason, timings, { pieces, decode_s, first_token_s });
+    const question = messages.map(({ content }) => content).join("\n");
+    const answer = buildAnswer(question, text, stopReason, timings, { pieces, decode_s, first_token_s });
     yield { answer: { ...answer, model: this.name } };
   }
 
@@ -214,10 +215,10 @@ function selectWinner(answers, asked) {
 }
 
 /** The answer in the format of /v1/answer; wllama's timings, if any, are more exact than our own. */
-function buildAnswer(text, stop_reason, timings, { pieces, decode_s, first_token_s }) {
+function buildAnswer(question, text, stop_reason, timings, { pieces, decode_s, first_token_s }) {
   const tokens = timings.predicted_n ?? pieces;
   return {
-    ...checkClaim(text),
+    ...checkAnswer(text, question),
     text,
     stop_reason,
     tally: null,

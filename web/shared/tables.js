@@ -4,6 +4,8 @@
 import notation from "./notation.js";
 
 export const { limits, operators, brackets, kinds, relations } = notation;
+/** Values of number words. */
+export const values = new Map(Object.entries(notation.values));
 export const words = Object.fromEntries(Object.entries(notation.words).map(([name, list]) => [name, new Set(list)]));
 
 // Python's classes of characters.

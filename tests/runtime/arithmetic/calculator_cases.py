@@ -129,8 +129,10 @@ PENDING: list[tuple[str, str]] = [
     ("The 2-hour trip and the service/cleaning fee took 5 + 3 =", " 8"),
     ("24 because 12 x 2 =", " 24"),
     ("5 * 2 = 10, 10 + 50 =", " 60"),
+    ("3 - 5 = -2, 1/2 + 1/4 = 3/4, 2 + 2 =", " 4"),
     ("Two boxes cost 5 + 3 =", " 8"),
     ("It costs her 5 + 3 =", " 8"),
+    ("That is 3 * 4 = 12, and 5 + 3 =", " 8"),
     ("Ten minus 4 is 5 + 3 =", " 8"),
     ("We subtract:\n5 - 3 =", " 2"),
 ]
@@ -360,7 +362,12 @@ STEPS: list[tuple[str, list[Equation]]] = [
     *(("1 + 1 = 2%", []), ("0.5 * 0.5 = 0.25%", []), ("1/4 = 0.25%", []), ("50 * 50% = 25%", [])),
     *(("10% of 50 = 5%", []), ("100 - 80 = 20%", []), ("100% - 20% = 80", [])),
     # words that may continue the result
-    *(("3 * 4 = 12 times 2", []), ("3 * 4 = 12 apples plus 3 apples", []), ("3 * 4 = 12, plus 3", [])),
+    *(
+        ("3 * 4 = 12 times 2", []),
+        ("3/3 - 2/3 = 1/3 of $150", []),
+        ("3 * 4 = 12 apples plus 3 apples", []),
+        ("3 * 4 = 12, plus 3", []),
+    ),
     *(("10 / 2 = 5 apples and a half", []), ("11 / 2 = 5 apples and a half", []), ("3 * 4 = 12 zorble", [])),
     *(
         ("5 * 3 = 15 m", []),
@@ -378,6 +385,9 @@ STEPS: list[tuple[str, list[Equation]]] = [
     *(("$5 * 3 = 15 apples", []), ("$5/hour * 2 = $10/day", []), ("5 cm + 5 cm = $10", [])),
     ("$5 * 3 apples = 15 dollars", [("$5 * 3 apples", "15", "15", True)]),
     ("2 + 2 does not = 4", []),
+    # another equation
+    ("3 * 4 = 12, and 5 * 2 = 11", [("3 * 4", "12", "12", True), ("5 * 2", "11", "10", False)]),
+    *(("7 / 2 = 3, and 1 / 2 = 0.5", [("1 / 2", "0.5", "0.5", True)]), ("3 * 4 = 12, and 5 more", [])),
     # right sides in two units
     ("200 / 60 = 3 hours and 20 minutes", []),
     ("90 / 60 = 1 hour 30 minutes", []),

@@ -66,6 +66,8 @@ SCALES = {
     " tens": 10,
 }
 ADDED = {
+    ", and 3 more": 3,
+    ", and 1/2": "1/2",
     " and a half": "1/2",
     " and three": 3,
     " and 1/2": "1/2",

@@ -7,7 +7,18 @@ from thirteen.runtime.arithmetic.notation import NOTATION, PATH
 
 SECTIONS = ("lexemes", "prose", "any_case", "normalizations", "answers", "cues")
 TEXTS = ("vulgar_fractions", "operators", "fragments", "normalizations")
-LISTS = ("brackets", "kinds", "relations", "words", "lexemes", "prose", "any_case", "answers", "cues")
+LISTS = (
+    "brackets",
+    "kinds",
+    "relations",
+    "words",
+    "values",
+    "lexemes",
+    "prose",
+    "any_case",
+    "answers",
+    "cues",
+)
 
 
 def test_a_fragment_is_expanded_in_the_fragments_after_it():

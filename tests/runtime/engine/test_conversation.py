@@ -44,6 +44,7 @@ def test_the_oldest_turns_make_room_and_the_system_prompt_stays(engine):
     text = prompt_text(engine, turn)
     assert "be brief" in text and "question 7" in text and "question 0" not in text
     assert len(turn.request.tokens) <= 256 - 64
+    assert "question 7" in turn.request.question and turn.request.question.endswith("\nlast")
     assert conversation.next_turn("last", max_tokens=100).dropped == 0
 
 

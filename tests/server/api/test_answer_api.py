@@ -51,6 +51,7 @@ def test_answer_is_the_engines(http, smollm2_server):
         {"expression": "1234 * 5678", "claimed": "7006652", "computed": "7006652", "ok": True}
     ]
     assert (served["model"], served["value"], served["verified"]) == ("smollm2", "7006652", True)
+    assert served["grounded"] is direct.grounded is True
     assert (served["stop_reason"], served["tally"]) == ("end", None)
     assert served["usage"]["sampled_tokens"] < served["usage"]["completion_tokens"]
     assert served["timings"]["decode_tokens_per_s"] > 0 < served["timings"]["first_token_s"]

@@ -9,12 +9,12 @@ WIDE = "9" * 90 + " is a number and " + "w" * 120 + " a word. 123456789012345678
 ANSWERS = {
     EGGS: "The boxes hold 3 * 12 = 36 eggs. 5 break, so 36 - 5 = 31 are left. The answer is 31.",
     "wrong": "We need 12 * 13 = 146 and then 146 + 1 = 147 . The answer is 147.",
-    "!hold": "It is 3 + 4 = 7, and the answer is 7.",
+    "!hold": "It is 3 + 4 = 7. So the answer is 7.",
     "!dropped": "It is 1 + 1 = 2 .",
     "words": "I would rather not say.",
     "wide": WIDE + "\n\n```\n" + "c" * 200 + "\n```\n\\[" + "x + " * 60 + "y\\] \\(" + "1" * 99 + "\\)",
     "long": " ".join(f"{n} + 1 = {n + 1} ." for n in range(1_000)),
-    "!bytes": "Half a loaf — ½ — is 1/2, and 2 + 2 = 4 …",
+    "!bytes": "Half a loaf — ½ — is 1/2. So 2 + 2 = 4 …",
 }
 
 
