@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 
-from .expression import DIGITS_MAX, Expression, parse_left_side, parse_right_side
+from .expression import DIGITS_MAX, Expression, parse_left_side, parse_mixed_number, parse_right_side
 from .final_answer import format_number
 from .lexer import blank_markup
 from .notation import NOTATION
@@ -136,6 +136,8 @@ def _check_step(text: str, plain: str, start: int, sign: re.Match[str], end: int
     if left.quantity.percent != right.quantity.percent:
         value = value / 100 if left.quantity.percent else value * 100
     ok = _matches(value, right, rounds, truncates)
+    if not ok and right.operators and value == parse_mixed_number(right.first("number")):
+        return None  # a running total: "3 * 4 = 12 + 5"
     if not ok and value != as_written and _matches(as_written, right, rounds, truncates):
         return None  # "100 - 80 = 20%" is right only if the sign is overlooked
     return Step(

@@ -142,12 +142,12 @@ def _is_independent(lexemes: Sequence[Lexeme], first: int) -> bool:
         return after in _AMOUNTS
     if word in _PRONOUNS:  # "gave her"
         word = after
-    has_number = previous.kind in OPERAND_ENDS or not CARDINALS.isdisjoint(words)
-    return word in _INTRODUCERS and not (word in _PREPOSITIONS and has_number)
+    has_number = previous.kind in OPERAND_ENDS or not CARDINALS.isdisjoint("-".join(words).split("-"))
+    return word in _INTRODUCERS | _STATEMENTS and not (word in _PREPOSITIONS and has_number)
 
 
 def _calculates(clause: Iterable[Lexeme]) -> bool:
-    return any(is_arithmetic(lexeme.text, _FUNCTIONS) for lexeme in clause)
+    return any(lexeme.kind == "percent" or is_arithmetic(lexeme.text, _FUNCTIONS) for lexeme in clause)
 
 
 def _continues(before: Sequence[Lexeme], first: Lexeme) -> bool:
@@ -186,12 +186,14 @@ def _is_complete(rest: Sequence[Lexeme], counted: bool) -> bool:
             if is_arithmetic(word, frozenset() if in_place else CARDINALS) or is_variable(word):
                 return False
         elif lexeme.kind in _ENDS and word != ",":
-            return last.kind != "number"  # "3 people in 4"
+            return last.kind != "number" and last.text not in _PREPOSITIONS  # "3 people in 4"
         elif "," in (last.text, before_last.text) and lexeme.kind in _OPERAND_STARTS:
             operators = [lexeme.text for lexeme in rest[index : index + 3] if lexeme.kind == "operator"]
             is_sum = operators != [] and operators[0] != "/"
-            return is_sum if last.text == "and" else last.text == "," and len(word) != _GROUP_DIGITS
-        elif word not in ("/", ",", "(") and not (in_place and lexeme.kind in _OPERAND_STARTS):
+            return is_sum and last.text in (",", "and") and len(word) != _GROUP_DIGITS
+        elif lexeme.kind not in ("break", "open") and not (
+            word == "/" or (in_place and lexeme.kind in _OPERAND_STARTS)
+        ):
             return False
         before_last, last = last, lexeme
     return False

@@ -141,6 +141,8 @@ def parse_result_units(
 
     See parse_units(), but `units` has all words of the noun. None if it may be no noun.
     """
+    if words == ["in"]:
+        return frozenset(words), frozenset()
     ends = _LINKS | _TRAILING | CONNECTIVES | CLAUSES
     noun = list(takewhile(lambda word: word not in ends, words))
     if words and abbreviated and words[0] not in _ABBREVIATIONS:

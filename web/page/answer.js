@@ -12,7 +12,8 @@ export function resultNodes(answer) {
   const none = element("span", { class: "none" }, "No final number");
   const shown = value === null ? none : element("strong", { class: size }, value);
   if (!steps.length) return [shown];
-  const badge = element("span", { class: grounded ? "badge ok" : "badge" }, `${grounded ? "✓ " : ""}${verdict(answer)}`);
+  const [style, mark] = grounded ? ["badge ok", "✓ "] : ["badge", ""];
+  const badge = element("span", { class: style }, mark + verdict(answer));
   return [shown, badge, element("span", { class: "small" }, reason(answer))];
 }
 

@@ -1,6 +1,6 @@
 // Checks of the equations in a text, a port of runtime/arithmetic/calculator.py.
 
-import { firstOf, parseLeftSide, parseRightSide } from "./expression.js";
+import { firstOf, parseLeftSide, parseMixedNumber, parseRightSide } from "./expression.js";
 import { finalAnswer, formatNumber } from "./final_answer.js";
 import { Fraction, HALF, HUNDRED } from "./fraction.js";
 import { isGrounded } from "./grounding.js";
@@ -80,6 +80,8 @@ function checkStep(text, plain, start, sign, end) {
     value = left.quantity.percent ? value.dividedBy(HUNDRED) : value.times(HUNDRED);
   }
   const ok = matches(value, right, rounds, truncates);
+  const runs = right.operators.length > 0 && value.equals(parseMixedNumber(firstOf(right, "number")));
+  if (!ok && runs) return null; // a running total: "3 * 4 = 12 + 5"
   if (!ok && !value.equals(asWritten) && matches(asWritten, right, rounds, truncates)) return null; // "100 - 80 = 20%"
   return {
     expression: text.slice(left.lexemes[0].start, sign.start).replace(/[ \t\n\\&]+$/, ""),

@@ -3,7 +3,8 @@
 import { Fraction, ONE, ZERO } from "./fraction.js";
 import { lex } from "./lexer.js";
 import { brackets, expandVulgar, kinds, limits, words as tables } from "./tables.js";
-import { ambiguous, AmbiguityError, isArithmetic, isVariable, parseResultUnits, parseUnits, Quantity, union } from "./units.js";
+import { ambiguous, AmbiguityError, isArithmetic, isVariable, parseResultUnits, parseUnits } from "./units.js";
+import { Quantity, union } from "./units.js";
 
 const GROUP_DIGITS = 3; // that a separator of thousands is followed by
 const LEADING_ZERO = /^0[\p{Nd},]/u; // 0930, 007, or 0,500 with a decimal comma
@@ -77,11 +78,15 @@ function isIndependent(lexemes, first) {
   let [word, after = ""] = words;
   if (word === "of") return tables.amounts.has(after);
   if (tables.pronouns.has(word)) word = after; // "gave her"
-  const hasNumber = kinds.operand_ends.includes(previous.kind) || words.some((one) => tables.cardinals.has(one));
-  return tables.introducers.has(word) && !(tables.prepositions.has(word) && hasNumber);
+  const parts = words.flatMap((one) => one.split("-"));
+  const hasNumber = kinds.operand_ends.includes(previous.kind) || parts.some((part) => tables.cardinals.has(part));
+  const isKnown = tables.introducers.has(word) || tables.statements.has(word);
+  return isKnown && !(tables.prepositions.has(word) && hasNumber);
 }
 
-const calculates = (clause) => clause.some(({ text }) => isArithmetic(text, tables.functions));
+function calculates(clause) {
+  return clause.some(({ kind, text }) => kind === "percent" || isArithmetic(text, tables.functions));
+}
 
 /** Whether an expression continues the text before the break that it follows. */
 function continues(before, first) {
@@ -114,12 +119,12 @@ function isComplete(rest, counted) {
       inPlace &&= !tables.connectives.has(word);
       if (isArithmetic(word, inPlace ? new Set() : tables.cardinals) || isVariable(word)) return false;
     } else if (kinds.ends.includes(lexeme.kind) && word !== ",") {
-      return last.kind !== "number"; // "3 people in 4"
+      return last.kind !== "number" && !tables.prepositions.has(last.text); // "3 people in 4"
     } else if ([last.text, beforeLast.text].includes(",") && startsOperand) {
       const operator = rest.slice(index, index + 3).find(({ kind }) => kind === "operator");
       const isSum = Boolean(operator) && operator.text !== "/";
-      return last.text === "and" ? isSum : last.text === "," && word.length !== GROUP_DIGITS;
-    } else if (!["/", ",", "("].includes(word) && !(inPlace && startsOperand)) return false;
+      return isSum && [",", "and"].includes(last.text) && word.length !== GROUP_DIGITS;
+    } else if (!["break", "open"].includes(lexeme.kind) && word !== "/" && !(inPlace && startsOperand)) return false;
     [beforeLast, last] = [last, lexeme];
   }
   return false;

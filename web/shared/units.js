@@ -109,6 +109,7 @@ export function parseUnits(words, abbreviated) {
  * See parseUnits(), but the units have all words of the noun. Null if it may be no noun.
  */
 export function parseResultUnits(words, abbreviated) {
+  if (words[0] === "in" && words.length === 1) return [new Set(words), new Set()];
   const noun = until(words, [links, trailing, connectives, clauses]);
   if (words.length && abbreviated && !tables.abbreviations.has(words[0])) return null;
   if (!noun.slice(-1).every(isNoun)) return null;
