@@ -87,7 +87,7 @@ def test_a_solution_that_is_cut_off_says_so(open_fake_engine):
 
     async def solve(**options):
         async with Client(create_server(engine, {"calculator": False} | options)) as client:
-            result = await client.call_tool("solve", {"question": "1 + 1 = 2 and 2 + 2 = 4"})
+            result = await client.call_tool("solve", {"question": "1 + 1 = 2. 2 + 2 = 4"})
         return result.structured_content["verified"], result.structured_content["complete"]
 
     assert asyncio.run(solve(max_tokens=9)) == (True, False)

@@ -92,7 +92,7 @@ def test_stream_has_text_steps_and_answer(http):
 
 def test_step_event_follows_the_complete_equation():
     """Sent only at the end, steps would not appear during the stream; sent too early, "= 1" would be one."""
-    parts = ["12 * 13", " = 1", "56", ", then", " 1 + 1 = 3", " and so 5 + 5 = 10"]
+    parts = ["12 * 13", " = 1", "56", ". Then", " 1 + 1 = 3", " and so 5 + 5 = 10"]
     text = "".join(parts)
 
     async def pieces():
