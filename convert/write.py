@@ -46,7 +46,7 @@ def write_gguf(  # noqa: PLR0913 - the parts of a file, and where they are from
     """
     check_target(target)
     trusted = source is None or source.is_dir() or is_trusted(source)  # before it may be replaced
-    with atomic_write(target, exclusive=True, nbytes=sum(plan.nbytes for plan in plans)) as file:
+    with atomic_write(target, nbytes=sum(plan.nbytes for plan in plans)) as file:
         digest, header = hashlib.sha256(), _header(architecture, fields, plans)
         remaining = iter(blocks)
         _put(file, digest, header + bytes(-len(header) % ALIGNMENT))

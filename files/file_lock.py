@@ -1,6 +1,9 @@
 """Exclusive lock on an open file or folder, held until it is closed."""
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -9,7 +12,7 @@ try:
 except ImportError:  # Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
 
-LOCKS = fcntl is not None
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # a link planted under a known name is not followed
 
 
 def lock_file(file: IO[bytes] | int, *, wait: bool = False, unsupported: bool = True) -> bool:
@@ -44,3 +47,19 @@ def is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(descriptor))
     except FileNotFoundError:
         return False
+
+
+def left_over(folder: Path, name: str) -> Iterator[Path]:
+    """Files and folders, by a regex of their name, that no process has locked; the caller has them locked.
+
+    A process that was killed left them. Without locks nobody can tell, and there are none.
+    """
+    with suppress(OSError):
+        for path in [Path(entry) for entry in os.scandir(folder) if re.fullmatch(name, entry.name)]:
+            with suppress(OSError):
+                descriptor = os.open(path, os.O_RDONLY | NO_LINK | getattr(os, "O_NONBLOCK", 0))
+                try:
+                    if lock_file(descriptor, unsupported=False) and is_at(descriptor, path):
+                        yield path
+                finally:
+                    os.close(descriptor)

@@ -15,9 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..errors import OutputError, RequestError, shorten
-from .atomic_write import NO_LINK
 from .disk_sync import sync_folder
-from .file_lock import is_at, lock_file
+from .file_lock import NO_LINK, is_at, lock_file
 from .output import make_folder, output_errors
 
 FORMAT = 1
@@ -162,18 +161,15 @@ class Journal(AppendOnlyFile):
         self.append(json.dumps(entry))
 
     def _opener(self, path: str, flags: int) -> int:
-        return os.open(
-            path, flags | NO_LINK, 0o666
-        )  # the name can be foreseen, so a link may be planted there
+        # The name can be foreseen, so a link may be planted there.
+        return os.open(path, flags | NO_LINK, 0o666)
 
     def _check_identity(self) -> None:
-        try:
-            header = json.loads(self.lines[0])
-            found, format_ = dict(header[self._run]), header["format"]
-        except (ValueError, LookupError, TypeError, RecursionError):
-            raise RequestError(f"{self.path}: not a record of this kind of run: bad first line") from None
-        if format_ != FORMAT:
-            raise RequestError(f"{self.path}: records of format {shorten(format_)}, not {FORMAT}")
+        found = parse_identity(self.lines[0], self._run)
+        if found is None:
+            raise RequestError(
+                f"{self.path}: not a record of this kind of run, or not of format {FORMAT}: bad first line"
+            )
         for key in [*self._identity, *found]:
             if found.get(key) != self._identity.get(key):
                 there, here = (shorten(side.get(key)) for side in (found, self._identity))

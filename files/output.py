@@ -60,7 +60,9 @@ def check_folder(folder: Path) -> None:
 
 
 def check_empty(folder: Path) -> None:
-    """Raise OutputError if `folder` exists and is not empty."""
+    """Raise OutputError if `folder` exists and is not an empty folder."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: is a file, not a folder")
     if folder.is_dir() and any(folder.iterdir()):
         raise OutputError(f"{folder}: the folder is not empty: choose another")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import OutputError
 from .cache_folder import cache_dir
-from .file_lock import LOCKS, is_at, lock_file
+from .file_lock import NO_LINK, is_at, left_over, lock_file
 from .output import output_errors
 
 _CREATIONS = 100  # attempts; each fails only if another process cleans up at the same moment
@@ -48,7 +48,8 @@ def locked_folder(parent: Path, prefix: str, mode: int = 0o777) -> Iterator[Path
     Raises:
         OSError: it cannot be created.
     """
-    _remove_left_over(parent, prefix)
+    for left in left_over(parent, rf"{re.escape(prefix)}-[0-9a-f]{{16}}"):
+        shutil.rmtree(left, ignore_errors=True)
     with ExitStack() as lock:
         folder = _create(parent, prefix, mode, lock)
         try:
@@ -62,29 +63,12 @@ def _create(parent: Path, prefix: str, mode: int, lock: ExitStack) -> Path:
     for _ in range(_CREATIONS):
         folder = parent / f"{prefix}-{secrets.token_hex(8)}"
         folder.mkdir(mode)
-        if not LOCKS or _lock(folder, lock):
+        if os.name != "posix":
             return folder
+        with ExitStack() as opened, suppress(FileNotFoundError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | NO_LINK)
+            opened.callback(os.close, descriptor)
+            if lock_file(descriptor) and is_at(descriptor, folder):
+                lock.push(opened.pop_all())
+                return folder
     raise OutputError(f"{parent}: other processes remove its temporary folders")
-
-
-def _lock(folder: Path, lock: ExitStack, *, unsupported: bool = True) -> bool:
-    """Lock a folder until `lock` is closed; False if another process has locked or removed it."""
-    with ExitStack() as opened, suppress(FileNotFoundError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        opened.callback(os.close, descriptor)
-        if lock_file(descriptor, unsupported=unsupported) and is_at(descriptor, folder):
-            lock.push(opened.pop_all())
-            return True
-    return False
-
-
-def _remove_left_over(parent: Path, prefix: str) -> None:
-    """Remove the folders of a prefix that no process has locked. Without locks nobody can tell."""
-    if not LOCKS:
-        return
-    name = re.compile(rf"{re.escape(prefix)}-[0-9a-f]{{16}}")
-    with suppress(OSError):
-        for folder in [Path(entry) for entry in os.scandir(parent) if name.fullmatch(entry.name)]:
-            with suppress(OSError), ExitStack() as lock:
-                if _lock(folder, lock, unsupported=False):
-                    shutil.rmtree(folder, ignore_errors=True)

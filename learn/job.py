@@ -139,7 +139,7 @@ class TrainCheckpoint(Generic[State]):
         import torch
 
         make_folder(self.path.parent)
-        with output_errors(self.path, RuntimeError), atomic_write(self.path, exclusive=True) as file:
+        with output_errors(self.path, RuntimeError), atomic_write(self.path) as file:
             torch.save({"run": self.run, **vars(state)}, file)  # raises RuntimeError on a full disk
 
     def load(self) -> State | None:

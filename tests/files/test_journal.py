@@ -86,21 +86,6 @@ def test_a_file_that_its_owner_removed_meanwhile_is_not_written(
     assert path.exists()
 
 
-def test_only_its_own_file_is_removed(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    with AppendOnlyFile(path).claim():
-        path.unlink()
-        path.write_bytes(b"another's\n")
-    assert path.read_bytes() == b"another's\n"
-
-
-def test_a_file_behind_a_link_is_written(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path / "a")
-    with AppendOnlyFile(tmp_path / "link") as file:
-        file.append("1")
-    assert (tmp_path / "a").read_bytes() == b"1\n"
-
-
 def test_a_journal_keeps_its_entries_and_no_other_run_resumes_it(tmp_path: Path) -> None:
     path, identity = tmp_path / "new" / "a.jsonl", {"seed": 1}
     with Journal(path, identity, "batch") as journal:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 from thirteen.errors import OutputError
-from thirteen.files.output import make_folder, output_errors, output_folder
+from thirteen.files.output import make_folder, output_folder
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
@@ -13,13 +13,6 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"file/folder: cannot write: Not a directory"):
         make_folder(tmp_path / "file" / "folder")
-
-
-def test_only_the_errors_named_are_of_writing(tmp_path):
-    with pytest.raises(OutputError, match="cannot write: full"), output_errors(tmp_path, ValueError):
-        raise ValueError("full")
-    with pytest.raises(ValueError, match="other"), output_errors(tmp_path):
-        raise ValueError("other")
 
 
 def test_the_name_of_a_new_folder_reaches_the_disk(tmp_path, monkeypatch):

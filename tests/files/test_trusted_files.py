@@ -33,15 +33,6 @@ def test_a_file_is_not_trusted_until_it_is_recorded(
     assert {path.name for path in records.iterdir()} == {state.stamp, hashing.file_sha256(file)}
 
 
-def test_a_file_that_has_not_changed_is_not_hashed_again(
-    file: Path, records: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trust_file(file, hashing.file_sha256(file))
-    forget(monkeypatch)
-    monkeypatch.delattr(trusted_files, "file_sha256")
-    assert FileState.now(file).trusted
-
-
 @pytest.mark.parametrize("make", [Path.rename, shutil.copy, os.link], ids=["renamed", "copied", "linked"])
 def test_a_record_belongs_to_the_bytes(
     make, file: Path, records: Path, monkeypatch: pytest.MonkeyPatch

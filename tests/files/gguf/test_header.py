@@ -1,7 +1,6 @@
 """A GGUF header is read as it was written, and a damaged one is an error that names the file, no more."""
 
 import os
-import random
 import string
 import struct
 import subprocess
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFValueType as Kind
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.errors import ModelFileError
 from thirteen.files.gguf.header import (
@@ -108,7 +107,6 @@ def check_sound(header: Header) -> None:
     assert header.bits_per_weight >= 0
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     st.dictionaries(keys, fields, max_size=6),
     st.dictionaries(names, tensors(), max_size=4),
@@ -150,15 +148,6 @@ def test_what_is_passed_over_is_checked_but_not_kept(entries: Entries, data: st.
     for key, field in full.fields.items():
         left = key in over and field.element is Kind.STRING
         assert partial.fields[key] == (Field([], Kind.ARRAY, Kind.STRING) if left else field)
-
-
-def test_a_text_that_is_passed_over_must_lie_in_the_file(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.gguf", {"k": Field([b"ab", b"cd"], Kind.ARRAY, Kind.STRING)}, {})
-    content = path.read_bytes()
-    at = content.index(b"\x02" + bytes(7) + b"cd")
-    path.write_bytes(content[:at] + b"\xff" * 8 + content[at + 8 :])
-    with pytest.raises(ModelFileError, match="runs past the end"):
-        read_header(path, skip_values=("k",))
 
 
 def test_a_real_model_is_read() -> None:
@@ -212,27 +201,6 @@ def test_a_file_cut_at_any_byte_is_refused(file_content: bytes, tmp_path: Path) 
         assert bool(messages) == (cut < end), cut
 
 
-@pytest.mark.parametrize("changed", [1, 4])
-def test_any_changed_bytes_of_a_header_are_refused_or_leave_it_sound(
-    changed: int, file_content: bytes, tmp_path: Path
-) -> None:
-    path, chance = tmp_path / "a.gguf", random.Random(13)
-    path.write_bytes(file_content)
-    header_bytes = min(tensor.offset for tensor in read_header(path).tensors.values())
-    outcomes = set()
-    for _ in range(1500):
-        damaged = bytearray(file_content)
-        for _ in range(changed):
-            damaged[chance.randrange(header_bytes)] = chance.choice(
-                (0, 1, 127, 128, 255, chance.randrange(256))
-            )
-        path.write_bytes(damaged)
-        with refused(path) as messages:
-            check_sound(read_header(path))
-        outcomes.add(bool(messages))
-    assert outcomes == {True, False}
-
-
 def text(value: bytes) -> bytes:
     return struct.pack("<Q", len(value)) + value
 
@@ -249,6 +217,14 @@ def crafted(
     return head + bytes(-len(head) % 32) + data
 
 
+def string_array(count: int, string: bytes) -> bytes:
+    return text(b"k") + ARRAY + STRING + struct.pack("<Q", count) + text(string) * count
+
+
+def number_array(count: int, type_: bytes, number: bytes) -> bytes:
+    return text(b"k") + ARRAY + type_ + struct.pack("<Q", count) + number * count
+
+
 U8, U32, F32, BOOL, STRING, ARRAY = (struct.pack("<I", kind) for kind in (0, 4, 6, 7, 8, 9))
 ALIGNMENT = text(b"general.alignment")
 
@@ -257,12 +233,10 @@ ALIGNMENT = text(b"general.alignment")
     ("content", "named"),
     [
         (b"", "not a GGUF file"),
-        (b"GGU", "not a GGUF file"),
         (b"PK\3\4" + bytes(64), "not a GGUF file"),
         (b"GGUF", "past the end"),
         (b"GGUF" + struct.pack("<IQQ", 1, 0, 0), "version 1"),
         (b"FUGG"[::-1] + struct.pack(">IQQ", 3, 0, 0), "version 50331648"),
-        (b"GGUF" + struct.pack("<IQQ", 3, 2**63, 0), "9223372036854775808 tensors"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 2**40), "1099511627776 metadata keys"),
         (crafted((struct.pack("<Q", 2**63),)), "a string of 9223372036854775808 bytes"),
         (crafted((text(b"k") + struct.pack("<I", 13),)), "unknown type 13"),
@@ -272,27 +246,20 @@ ALIGNMENT = text(b"general.alignment")
             "'k' has 1152921504606846976 elements",
         ),
         (crafted((text(b"k") + U8 + b"1", text(b"k") + U8 + b"1")), "'k' occurs twice"),
-        (crafted((ALIGNMENT + U32 + struct.pack("<I", 24),)), "general.alignment is 24"),
-        (crafted((ALIGNMENT + U32 + bytes(4),)), "general.alignment is 0"),
         (
             crafted((ALIGNMENT + U32 + struct.pack("<I", 1 << 21),)),
             "general.alignment is 2097152 (UINT32); it must be a UINT32 and a power of two up to 1,048,576",
         ),
         (crafted((ALIGNMENT + BOOL + b"\1",)), "general.alignment is True"),
-        (crafted((ALIGNMENT + STRING + text(b"32"),)), "general.alignment is '32'"),
         (crafted(infos=(declared((4,)), declared((4,), offset=32))), "'t' occurs twice"),
         (crafted(infos=(declared((4,), name=b"n" * 64),)), "longer than 63 bytes"),
-        (crafted((text(b"k" * 65536) + U8 + b"1",)), "longer than 65535 bytes"),
-        (crafted((text(b"") + U8 + b"1",)), "the name of a metadata key is empty"),
         (crafted(infos=(declared((4,), name=b""),)), "the name of a tensor is empty"),
         (
             crafted((text(b"k") + STRING + struct.pack("<Q", 2**25 + 1),), data=bytes(2**25 + 2)),
             "a string of",
         ),
         (crafted(infos=(declared(()),)), "0 dimensions"),
-        (crafted(infos=(declared((1, 1, 1, 1, 1)),)), "5 dimensions"),
         (crafted(infos=(declared((0, 4)),)), "shape (4, 0)"),
-        (crafted(infos=(declared((2**63, 2)),)), "shape (2, 9223372036854775808)"),
         (crafted(infos=(declared((4,), type_=4),)), "unknown type 4"),
         (
             crafted(infos=(declared((33,), type_=int(Type.Q8_0)),)),
@@ -304,6 +271,19 @@ ALIGNMENT = text(b"general.alignment")
             "at offset 0; it must be at 32",
         ),
         (crafted(infos=(declared((65,)),)), "it is truncated"),
+        (crafted((string_array(MAX_STRINGS + 1, b""),)), f"{MAX_STRINGS + 1} strings"),
+        (crafted((number_array(MAX_NUMBERS + 1, U8, b"\1"),)), f"{MAX_NUMBERS + 1} numbers"),
+        (b"GGUF" + struct.pack("<IQQ", 3, MAX_ENTRIES + 1, 0), f"{MAX_ENTRIES + 1} tensors"),
+        # Published holes of GGUF parsers: sizes whose sum or product wraps around, and data beyond the end.
+        (crafted((text(b"k") + ARRAY + STRING + struct.pack("<Q", 2**61),)), "elements"),  # CVE-2024-21825
+        (crafted(infos=(text(b"t") + struct.pack("<I", 2**31),)), "dimensions"),  # CVE-2024-23605
+        (  # CVE-2025-53630
+            crafted(infos=(declared((2**47,)), declared((2**47,), offset=2**49, name=b"u"))),
+            "is truncated",
+        ),
+        (crafted(infos=(declared((2**62 - 1, 1)),)), "has the shape"),  # CVE-2026-27940
+        (crafted(infos=(declared((2**31, 2**31, 2, 1)),)), "has the shape"),  # CVE-2026-33298
+        (crafted(infos=(declared((1 << 20,)),)), "is truncated"),  # CVE-2026-7482
     ],
 )
 def test_a_lying_header_is_named(content: bytes, named: str, tmp_path: Path) -> None:
@@ -315,37 +295,7 @@ def test_a_lying_header_is_named(content: bytes, named: str, tmp_path: Path) -> 
     assert str(path) in str(failure.value)
 
 
-# One class of input per published hole of GGUF parsers.
-PUBLISHED = {
-    # A count of keys or tensors that overflows the allocation.
-    "CVE-2024-21802 keys": b"GGUF" + struct.pack("<IQQ", 3, 0, 2**64 // 24),
-    "CVE-2024-21836 tensors": b"GGUF" + struct.pack("<IQQ", 3, 2**60 + 1, 0),
-    # A length of a string, or of an array, whose product with the element's size wraps around.
-    "CVE-2024-23496 string": crafted((struct.pack("<Q", 2**64 - 1),)),
-    "CVE-2024-21825 array": crafted((text(b"k") + ARRAY + U32 + struct.pack("<Q", 2**62),)),
-    "CVE-2024-21825 strings": crafted((text(b"k") + ARRAY + STRING + struct.pack("<Q", 2**61),)),
-    "CVE-2024-23605 dimensions": crafted(infos=(text(b"t") + struct.pack("<I", 2**31),)),
-    # Sizes of tensors whose sum, or whose padding, wraps around.
-    "CVE-2025-53630 sum": crafted(infos=(declared((2**47,)), declared((2**47,), offset=2**49, name=b"u"))),
-    "CVE-2026-27940 padding": crafted(infos=(declared((2**62 - 1, 1)),)),
-    "CVE-2026-33298 bytes": crafted(infos=(declared((2**31, 2**31, 2, 1)),)),
-    # Data that a quantizer reads beyond the end of an uploaded file.
-    "CVE-2026-7482 data": crafted(infos=(declared((1 << 20,)),)),
-}
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_holes_are_refused(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "a.gguf"
-    path.write_bytes(PUBLISHED[name])
-    with refused(path) as messages:
-        read_header(path)
-    assert messages
-
-
-@pytest.mark.parametrize(
-    "odd", [b"\0", b"a\0", b"\0a", b"a\0b", b" ", b"a/b", b"a\n", b"\x7f", "é".encode(), b"\xff"]
-)
+@pytest.mark.parametrize("odd", [b"\0", b"a\0b", b" ", b"a\n", "é".encode(), b"\xff"])
 def test_a_name_that_is_another_as_a_c_string_is_refused(odd: bytes, tmp_path: Path) -> None:
     """llama.cpp reads `block_count\\0` as `block_count`: unchecked values reached its assertions."""
     path = tmp_path / "a.gguf"
@@ -376,14 +326,6 @@ print(peak() - before)
 """
 
 
-def string_array(count: int, string: bytes) -> bytes:
-    return text(b"k") + ARRAY + STRING + struct.pack("<Q", count) + text(string) * count
-
-
-def number_array(count: int, type_: bytes, number: bytes) -> bytes:
-    return text(b"k") + ARRAY + type_ + struct.pack("<Q", count) + number * count
-
-
 def many_tensors() -> bytes:
     infos = tuple(
         declared((1,) * 4, type_=int(Type.I8), offset=32 * n, name=b"%063d" % n) for n in range(MAX_ENTRIES)
@@ -392,18 +334,14 @@ def many_tensors() -> bytes:
 
 
 MOST_MEMORY: dict[str, Callable[[], bytes]] = {
-    "short strings": lambda: crafted((string_array(MAX_STRINGS, b"xy"),)),
-    "odd strings": lambda: crafted((string_array(MAX_STRINGS, b"\xff\xfe"),)),
     "long strings": lambda: crafted((string_array(MAX_STRINGS, b"x" * 51 + "😀".encode()),)),
-    "small numbers": lambda: crafted((number_array(MAX_NUMBERS, U8, b"\3"),)),
     "floats": lambda: crafted((number_array(MAX_NUMBERS, F32, struct.pack("<f", 0.3)),)),
     "entries": lambda: crafted(tuple(text(b"%x" % n) + STRING + text(b"xy") for n in range(MAX_ENTRIES))),
     "tensors": many_tensors,
-    "a text": lambda: crafted((text(b"k") + STRING + text(b"x" * (MAX_STRING_BYTES - 4) + "😀".encode()),)),
 }
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("name", MOST_MEMORY)
 def test_a_header_takes_four_times_its_size_and_a_constant(name: str, tmp_path: Path) -> None:
@@ -412,28 +350,6 @@ def test_a_header_takes_four_times_its_size_and_a_constant(name: str, tmp_path: 
     path.write_bytes(MOST_MEMORY[name]())
     done = subprocess.run([sys.executable, "-c", MEMORY, path], capture_output=True, text=True, check=True)
     assert 0 < int(done.stdout) < 4 * path.stat().st_size + 70_000_000
-
-
-@pytest.mark.parametrize(
-    ("content", "named"),
-    [
-        (crafted((string_array(MAX_STRINGS + 1, b""),)), f"{MAX_STRINGS + 1} strings"),
-        (crafted((number_array(MAX_NUMBERS + 1, U8, b"\1"),)), f"{MAX_NUMBERS + 1} numbers"),
-        (
-            crafted(
-                (number_array(MAX_NUMBERS, U8, b"\1"), b"\1\0\0\0\0\0\0\0j" + ARRAY + U8 + b"\1" + bytes(8))
-            ),
-            "numbers",
-        ),
-        (b"GGUF" + struct.pack("<IQQ", 3, MAX_ENTRIES + 1, 0), f"{MAX_ENTRIES + 1} tensors"),
-    ],
-    ids=["strings", "numbers", "numbers of two", "tensors"],
-)
-def test_counts_that_would_fill_the_memory_are_refused(content: bytes, named: str, tmp_path: Path) -> None:
-    path = tmp_path / "a.gguf"
-    path.write_bytes(content)
-    with pytest.raises(ModelFileError, match=named):
-        read_header(path)
 
 
 def test_texts_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
