@@ -14,14 +14,7 @@ from pathlib import Path
 from gguf import GGML_QUANT_SIZES
 from thirteen.bench.speed.random_model import write_planned_model
 from thirteen.convert.source.architecture import ROPE_FACTORS, Architecture, from_config, tensor_specs
-from thirteen.convert.tensors import (
-    TensorPlan,
-    TensorSpec,
-    parse_type,
-    plan_like,
-    plan_tensor,
-    plan_uniform,
-)
+from thirteen.convert.tensors import TensorPlan, TensorSpec, parse_type, plan_tensor, plan_uniform
 from thirteen.errors import OutputError
 from thirteen.files.gguf.header import MAGIC, read_header
 from thirteen.files.hashing import file_sha256
@@ -46,7 +39,7 @@ def write_shape_model(name: str, types: str, output: Path) -> str:
         DownloadError: the catalogue has no such base.
         OutputError: the type does not exist, the plan is not one or does not fit the base, or the file
             cannot be written.
-        ModelFileError: the GGUF given as `types` is damaged or has other shapes.
+        ModelFileError: the GGUF given as `types` is damaged.
     """
     architecture = from_config(catalogue().base(name).config, name)
     plans = _plans(architecture, types)
@@ -71,11 +64,8 @@ def _plans(architecture: Architecture, types: str) -> Sequence[TensorPlan]:
 def _plans_from_file(specs: Sequence[TensorSpec], path: Path) -> Sequence[TensorPlan]:
     with path.open("rb") as file:
         is_gguf = file.read(len(MAGIC)) == MAGIC
-    if is_gguf:
-        header = read_header(path)
-        header.tensors.pop(ROPE_FACTORS, None)  # write_planned_model() adds it
-        return plan_like(specs, header)
-    types = _read_plan(path)
+    tensors = read_header(path).tensors if is_gguf else {}
+    types = {name: tensor.type.name for name, tensor in tensors.items()} if is_gguf else _read_plan(path)
     if unpaired := {spec.target for spec in specs} ^ (types.keys() - {ROPE_FACTORS}):
         raise OutputError(f"{path}: plan of another model: only one of the two has tensor {min(unpaired)!r}")
     return [_plan_as_read(spec, types[spec.target], path) for spec in specs]

@@ -6,17 +6,15 @@ from pathlib import Path
 
 from ..convert.adapter.adapter import WEIGHTS_FILE
 from ..convert.adapter.delta import CONFIG_FILE
-from ..convert.adapter.effect_shares import keep_effect
 from ..convert.adapter.export import export_adapter
 from ..convert.provenance import provenance_name
 from ..errors import RequestError
 from ..files.atomic_write import atomic_write
 from ..files.hashing import file_sha256
-from ..files.output import check_empty, check_folder, check_target, output_folder
+from ..files.output import check_empty, check_folder, output_folder
 from ..files.progress import Stage, no_progress, when_needed
 from ..models.fetch import fetch
 from .adapter_resolver import encode_adapter, resolve_adapter_folder
-from .importance_cache import cached_importance
 
 FORMS = ("gguf", "peft", "code")
 
@@ -31,10 +29,7 @@ class ExportRequest:
         base: base of the adapter, which a GGUF needs, and an adapter whose base is not in the catalogue.
         output: the GGUF or the folder to write; a code is returned.
         float32: whether a code has float32 numbers instead of bfloat16.
-        keep: share of the predicted effect that a GGUF keeps, with as few matrices as it takes.
-        importance: importance file of the base for `keep`; by default it is measured once and cached.
         revision: branch, tag or commit of the base on the hub.
-        threads: number of threads that compute.
     """
 
     adapter: str
@@ -42,10 +37,7 @@ class ExportRequest:
     base: str | None = None
     output: Path | None = None
     float32: bool = False
-    keep: float | None = None
-    importance: Path | None = None
     revision: str | None = None
-    threads: int | None = None
 
     def check(self) -> None:
         """Raise RequestError if a field is missing, unknown, or has no effect."""
@@ -57,17 +49,9 @@ class ExportRequest:
             )
         if self.form == "gguf" and self.base is None:
             raise RequestError("--base is missing: a GGUF LoRA is for a base")
-        needs = {
-            "--as gguf": (self.form == "gguf", ("keep", "revision")),
-            "--as code": (self.form == "code", ("float32",)),
-            "--keep": (self.keep is not None, ("importance", "threads")),
-        }
-        for option, (given, names) in needs.items():
-            for name in names:
-                if not given and getattr(self, name):
-                    raise RequestError(f"--{name} requires {option}")
-        if self.importance and self.threads:
-            raise RequestError("--threads: --importance is given, so none is measured")
+        for form, name in (("gguf", "revision"), ("code", "float32")):
+            if self.form != form and getattr(self, name):
+                raise RequestError(f"--{name} requires --as {form}")
 
 
 @dataclass(frozen=True)
@@ -123,20 +107,6 @@ def _write_gguf(request: ExportRequest, output: Path, stage: Stage) -> ExportedA
     assert request.base is not None, "check() demands it"
     folder = resolve_adapter_folder(request.adapter, request.base, progress=when_needed(stage, "basis"))
     base = fetch(request.base, revision=request.revision, kind="base")
-    check_target(output, base, folder, *filter(None, (request.importance,)))
-    tensors: frozenset[str] | None = None
-    notes: tuple[str, ...] = ()
-    if request.keep is not None:
-        importance = request.importance or cached_importance(base, None, threads=request.threads, stage=stage)
-        kept = keep_effect(folder, base, importance, request.keep)
-        tensors = kept.names
-        notes = (f"{len(kept.names)} of {kept.of} matrices are kept, with {kept.share:.1%} of the effect",)
-    sha256 = export_adapter(
-        folder,
-        base,
-        output,
-        adapter_id=provenance_name(request.adapter),
-        base_id=provenance_name(request.base),
-        tensors=tensors,
-    )
-    return ExportedAdapter(output, None, sha256, notes)
+    adapter_id, base_id = provenance_name(request.adapter), provenance_name(request.base)
+    sha256 = export_adapter(folder, base, output, adapter_id=adapter_id, base_id=base_id)
+    return ExportedAdapter(output, None, sha256)

@@ -11,7 +11,6 @@ from ..errors import RequestError, ThirteenError
 from ..files.progress import Stage, no_progress
 from .conversion_inputs import ConversionRequest, fetch_base_and_adapter, resolve_inputs
 from .fidelity_check import check_fidelity
-from .vocabulary_choice import resolve_vocabulary
 from .vocabulary_size import SizeLoss
 
 __all__ = ["ConversionRequest", "ConversionResult", "PlanResult", "run_conversion", "run_merge", "run_plan"]
@@ -99,10 +98,10 @@ def run_plan(request: ConversionRequest, stage: Stage = lambda name: no_progress
 def run_merge(
     request: ConversionRequest, output: Path, stage: Stage = lambda name: no_progress
 ) -> MergeReport:
-    """Merge an adapter into a base, or trim its vocabulary, and write a folder of safetensors.
+    """Merge an adapter into a base, and write a folder of safetensors.
 
     Args:
-        request: what to merge: `base`, and `adapter`, `vocabulary` or both.
+        request: what to merge: `base` and `adapter`.
         output: a folder that does not exist or is empty.
         stage: makes the progress callback of each stage.
 
@@ -110,17 +109,8 @@ def run_merge(
         ThirteenError: an input is invalid, or the output cannot be written.
     """
     request.check()
-    if request.adapter is None and request.vocabulary is None:
-        raise RequestError("merge: needs --adapter, --vocabulary, or both")
+    if request.adapter is None:
+        raise RequestError("merge: needs --adapter")
     base, adapter = fetch_base_and_adapter(request.base, request.adapter, request.revision, stage)
-    kept = None
-    if request.vocabulary:
-        kept = resolve_vocabulary(request.vocabulary, base, texts=request.vocabulary_texts, stage=stage)
-    return merge_checkpoint(
-        base,
-        adapter,
-        output,
-        vocabulary=kept,
-        ids=request.ids,
-        progress=stage("merge"),
-    )
+    assert adapter is not None, "it was given"
+    return merge_checkpoint(base, adapter, output, ids=request.ids, progress=stage("merge"))

@@ -138,21 +138,7 @@ def adapter_export(
     float32: Annotated[
         bool, typer.Option("--float32", help="With --as code: float32 instead of bfloat16.")
     ] = False,
-    keep: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="With --as gguf: leave out matrices as long as this share of the predicted effect is kept, "
-            "such as 0.98: each one costs time in decode.",
-        ),
-    ] = None,
-    importance: Annotated[
-        Path | None,
-        typer.Option(help="With --keep: importance file of the base. Default: measured once, then cached."),
-    ] = None,
     revision: options.Revision = None,
-    threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
     """Write an adapter as GGUF LoRA, PEFT folder or code."""
@@ -177,11 +163,8 @@ def adapter_basis(
     rank: Annotated[int, typer.Option(min=1, max=64, help="Rank of the factors.")] = 2,
     numbers: Annotated[int, typer.Option(min=1, max=4096, help="Size of the trained vector.")] = 13,
     groups: Annotated[
-        int, typer.Option(min=1, help="Groups of modules; each has its own part of the trained vector.")
+        int, typer.Option(min=1, help="Groups of layers; each has its own part of the trained vector.")
     ] = 1,
-    group_by: Annotated[
-        str, typer.Option(help="Grouping of modules: depth (neighbouring layers) or kind (such as q_proj).")
-    ] = "depth",
     as_json: options.Json = False,
 ) -> None:
     """Compute the basis of a base, for train.
@@ -193,7 +176,7 @@ def adapter_basis(
     from ...files.hashing import file_sha256
     from ...workflows.adapter_resolver import resolve_basis
 
-    settings = {"rank": rank, "numbers": numbers, "groups": groups, "group_by": group_by}
+    settings = {"rank": rank, "numbers": numbers, "groups": groups}
     with progress_bar("basis") as progress:
         basis = resolve_basis(base, settings=settings, progress=progress)
     write_basis(basis, output)

@@ -8,18 +8,12 @@ import typer
 
 from .. import options
 from ..console import show_fields, stage_bars, warn
-from .convert import adapter_text, counts_text, vocabulary_rows
-from .options import FixedVocabulary, VocabularyTexts
+from .convert import adapter_text, counts_text
 
 app = typer.Typer()
 
 
-@app.command(
-    epilog=options.example(
-        "merge llama-3.2-1b --adapter ./my-lora --out merged",
-        "merge llama-3.2-1b --vocabulary english.json --out trimmed",
-    )
-)
+@app.command(epilog=options.example("merge llama-3.2-1b --adapter ./my-lora --out merged"))
 def merge(
     ctx: typer.Context,
     base: Annotated[
@@ -28,12 +22,10 @@ def merge(
     ],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder to write; it must be new or empty.")],
     adapter: options.Adapter = None,
-    vocabulary: FixedVocabulary = None,
-    vocabulary_texts: VocabularyTexts = None,
     revision: options.Revision = None,
     as_json: options.Json = False,
 ) -> None:
-    """Merge an adapter, trim the vocabulary, write safetensors.
+    """Merge an adapter and write safetensors.
 
     The output is a checkpoint for vLLM, transformers and other loaders.
     """
@@ -48,6 +40,5 @@ def merge(
         "files": ", ".join(merged.files),
         "weights": f"{merged.total_bytes:,} bytes; tensors: {counts_text(merged.types)}",
         "adapter": adapter_text(merged.adapter),
-        **vocabulary_rows(merged.vocabulary),
     }
     show_fields(as_json, asdict(merged), rows)

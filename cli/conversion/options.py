@@ -49,12 +49,14 @@ Costs = Annotated[
     Path | None,
     typer.Option(help="Costs of types, measured by bench types.", rich_help_panel=ADVANCED),
 ]
-_VOCABULARY = "Keep only so many tokens, chosen and cached, or those of a list; see `thirteen vocabulary`."
 Vocabulary = Annotated[
     str | None,
-    typer.Option(metavar="N|FILE|auto", help=f"{_VOCABULARY} auto: as many as lose the least at --size."),
+    typer.Option(
+        metavar="N|FILE|auto",
+        help="Keep only so many tokens, chosen and cached, or those of a list; see `thirteen vocabulary`. "
+        "auto: as many as lose the least at --size.",
+    ),
 ]
-FixedVocabulary = Annotated[str | None, typer.Option("--vocabulary", metavar="N|FILE", help=_VOCABULARY)]
 VocabularyTexts = Annotated[
     Path | None,
     typer.Option(

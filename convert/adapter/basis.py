@@ -19,14 +19,12 @@ from ...files.safetensors import Rows, SafetensorsFile, write_safetensors
 from ..source.architecture import module_order
 from ..source.checkpoint import Checkpoint
 from .delta import Delta, check_factors
-from .deterministic_svd import Svd, svd_factors
+from .deterministic_svd import svd_factors
 from .torch_random import torch_normal
 
-GROUPINGS = ("depth", "kind")
 TARGET_MODULES = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
 NAME_MAX = 20  # characters, so that a code of thirteen numbers has at most 80
 _PARTS = ("tinylora_A", "tinylora_B", "tinylora_P")
-_SINCE_GROUPS = ("groups", "group_by")  # fields that earlier files lack
 _METADATA_KEY = "thirteen.basis"
 _VERSION = 1  # of the algorithm; a change makes another basis
 NUMBERS_MAX = 4096  # of a trained vector
@@ -44,10 +42,8 @@ class BasisOrigin:
         numbers: length of the trained vector.
         seed: seed of the projections; module number n uses `seed` + n.
         version: version of the algorithm.
-        groups: number of groups of modules. Each group has its own part of the vector, numbers/groups long:
-            the projections of its modules are zero in all other parts.
-        group_by: what modules of a group have in common: `depth`, neighbouring layers, or `kind`, the last
-            part of their names.
+        groups: number of groups of neighbouring layers. Each group has its own part of the vector,
+            numbers/groups long: the projections of its modules are zero in all other parts.
     """
 
     name: str
@@ -57,7 +53,6 @@ class BasisOrigin:
     seed: int = 42
     version: int = _VERSION
     groups: int = 1
-    group_by: str = "depth"
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not isinstance(self.base_sha256, str):
@@ -70,17 +65,14 @@ class BasisOrigin:
                 raise AdapterError(f"basis: {name} must be an integer from {low} to {high}, not {value!r}")
         if type(self.groups) is not int or self.groups < 1 or self.numbers % self.groups:
             raise AdapterError(f"basis: {self.numbers} numbers do not divide into {self.groups!r} groups")
-        if self.group_by not in GROUPINGS:
-            raise AdapterError(
-                f"basis: group_by must be one of {', '.join(GROUPINGS)}, not {self.group_by!r}"
-            )
 
     @property
     def id(self) -> str:
         """Hash of all attributes except the name, which users choose."""
-        hashed = {key: value for key, value in asdict(self).items() if key != "name"}
-        if self.groups == 1:  # as in earlier files
-            hashed = {key: value for key, value in hashed.items() if key not in _SINCE_GROUPS}
+        hashed = asdict(self) | {"group_by": "depth"}
+        # Earlier files know no groups.
+        unhashed = ("name", "groups", "group_by") if self.groups == 1 else ("name",)
+        hashed = {key: value for key, value in hashed.items() if key not in unhashed}
         return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
 
 
@@ -88,7 +80,7 @@ def grouped_origins(origin: BasisOrigin) -> Iterator[BasisOrigin]:
     """All origins that differ in their groups only, beginning with one group."""
     for groups in range(1, origin.numbers + 1):
         if not origin.numbers % groups:
-            yield from (replace(origin, groups=groups, group_by=by) for by in GROUPINGS)
+            yield replace(origin, groups=groups)
 
 
 @dataclass(frozen=True)
@@ -133,19 +125,16 @@ def target_modules(base: Checkpoint) -> list[str]:
     return _in_order(name for name in names if name.rpartition(".")[2] in TARGET_MODULES)
 
 
-def make_basis(
-    base: Checkpoint, origin: BasisOrigin, *, svd: Svd | None = None, progress: Progress = no_progress
-) -> Basis:
+def make_basis(base: Checkpoint, origin: BasisOrigin, *, progress: Progress = no_progress) -> Basis:
     """Compute a basis.
 
     Args:
         base: the base checkpoint.
         origin: what determines the basis.
-        svd: decomposes a matrix, by default NumPy; the choice affects only the last bits.
         progress: called with the number of modules done and of all modules.
 
     Raises:
-        AdapterError: the base has fewer layers, or fewer kinds of modules, than there are groups.
+        AdapterError: the base has fewer layers than there are groups.
         CheckpointError: a weight of the base is not finite.
     """
     modules = target_modules(base)
@@ -156,7 +145,7 @@ def make_basis(
         weight = base.rows(name, 0, base.specs[name].shape[0])
         if not np.isfinite(weight).all():
             raise CheckpointError(f"{base.path}: tensor {name!r} holds a value that is not finite")
-        b, a = svd_factors(weight, origin.rank, svd)
+        b, a = svd_factors(weight, origin.rank)
         part = origin.numbers // origin.groups
         projections = np.zeros((origin.numbers, len(a), len(a)), np.float32)  # (u, r, r)
         start = part * groups[module]
@@ -168,23 +157,16 @@ def make_basis(
 
 
 def module_groups(modules: Sequence[str], origin: BasisOrigin) -> dict[str, int]:
-    """The group of each module: equal shares of the layers in their order, or of the kinds.
+    """The group of each module: equal shares of the layers in their order.
 
     Raises:
-        AdapterError: there are fewer layers, or fewer kinds of modules, than groups.
+        AdapterError: there are fewer layers than groups.
     """
-    by_depth = origin.group_by == "depth"
-    keys = {
-        module: (module_order(module) or (0, 0))[0]
-        if by_depth
-        else TARGET_MODULES.index(module.rpartition(".")[2])
-        for module in modules
-    }
-    order = {key: place for place, key in enumerate(sorted(set(keys.values())))}
+    layers = {module: (module_order(module) or (0, 0))[0] for module in modules}
+    order = {layer: place for place, layer in enumerate(sorted(set(layers.values())))}
     if len(order) < origin.groups:
-        what = "layers" if by_depth else "kinds of modules"
-        raise AdapterError(f"basis: {origin.groups} groups of {len(order)} {what}")
-    return {module: order[key] * origin.groups // len(order) for module, key in keys.items()}
+        raise AdapterError(f"basis: {origin.groups} groups of {len(order)} layers")
+    return {module: order[layer] * origin.groups // len(order) for module, layer in layers.items()}
 
 
 def write_basis(basis: Basis, path: Path) -> None:
@@ -207,7 +189,7 @@ def read_basis(path: Path) -> Basis:
     file = SafetensorsFile(path, AdapterError)
     metadata = _read_metadata(file)
     attributes: dict[str, Any] = {
-        field.name: metadata.get(field.name, field.default if field.name in _SINCE_GROUPS else None)
+        field.name: metadata.get(field.name, 1 if field.name == "groups" else None)  # earlier files lack it
         for field in fields(BasisOrigin)
     }
     origin = BasisOrigin(**attributes)

@@ -5,8 +5,6 @@ for equal singular values, the basis of their subspace. Libraries choose differe
 version. Here a probe, a fixed random vector, decides: each singular vector is the one that leans towards it.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,8 +12,6 @@ from ...files.safetensors import Rows
 from .torch_random import torch_normal
 
 Doubles = NDArray[np.float64]
-# Maps a matrix (out, in) to its singular values, descending (k,), and right singular vectors as rows (k, in).
-Svd = Callable[[Doubles], tuple[Doubles, Doubles]]
 
 _PROBE_SEED = 13
 # Relative to the largest singular value.
@@ -23,19 +19,18 @@ _EQUAL = 1e-8  # far above float64's rounding error, far below the differences i
 _ZERO = 1e-7  # above a Gram matrix's noise, the square root of float64's: its vectors differ by library
 
 
-def svd_factors(weight: Rows, rank: int, svd: Svd | None = None) -> tuple[Rows, Rows]:
+def svd_factors(weight: Rows, rank: int) -> tuple[Rows, Rows]:
     """Factor a matrix by truncated SVD, U S V' = (U √S)(√S V').
 
     Args:
         weight: a matrix of finite numbers, (out, in).
         rank: number of singular values, at most the smaller dimension.
-        svd: computes the decomposition; by default NumPy, by way of the smaller Gram matrix.
 
     Returns:
         B = U √S, (out, r), and A = √S V', (r, in); zero where the singular value is.
     """
     exact = weight.astype(np.float64)
-    values, right = (svd or _gram_svd)(exact)
+    values, right = _gram_svd(exact)
     nonzero = int(np.count_nonzero(values > _ZERO * values[0]))
     values, right = values[:nonzero], right[:nonzero]
     rank = min(rank, *weight.shape)
@@ -67,7 +62,10 @@ def _probed_basis(subspace: Doubles) -> Doubles:
 
 
 def _gram_svd(weight: Doubles) -> tuple[Doubles, Doubles]:
-    """SVD from the eigenvectors of the smaller Gram matrix: faster, and as exact for the leading values."""
+    """Singular values, descending (k,), and right singular vectors as rows (k, in).
+
+    They come from the eigenvectors of the smaller Gram matrix: faster, and as exact for the leading values.
+    """
     wide = weight.shape[0] < weight.shape[1]
     squares, vectors = np.linalg.eigh(weight @ weight.T if wide else weight.T @ weight)
     values = np.sqrt(np.maximum(squares[::-1], 0.0))

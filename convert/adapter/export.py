@@ -4,8 +4,7 @@ The layout is that of llama.cpp's convert_lora_to_gguf.py: `lora_a` (r, in) and 
 tensor, and one alpha for all, with a scale of alpha / r.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +22,8 @@ from ..vocabulary.vocabulary_list import VocabularyList
 from ..write import write_gguf
 from .adapter import PeftAdapter, load_adapter
 
-EXPORT_VERSION = (
-    1  # incremented when an adapter is exported differently, so that older cached files are not used
-)
+# Incremented when an adapter is exported differently, so that older cached files are not used.
+EXPORT_VERSION = 1
 
 _SOURCE_HASH = "thirteen.adapter.sha256"
 _TEXT = GGUFValueType.STRING
@@ -39,7 +37,6 @@ def export_adapter(  # noqa: PLR0913 - inputs of an export
     adapter_id: str = "",
     base_id: str = "",
     vocabulary: VocabularyList | None = None,
-    tensors: Collection[str] | None = None,
 ) -> str:
     """Write a PEFT folder as a GGUF LoRA in float32.
 
@@ -50,7 +47,6 @@ def export_adapter(  # noqa: PLR0913 - inputs of an export
         adapter_id: name of the adapter; by default that of its folder.
         base_id: name of the base in the provenance; by default that of its folder or file.
         vocabulary: the tokens of `base` that the model keeps; by default all.
-        tensors: names of the tensors that the LoRA changes; by default all that the adapter does.
 
     Returns:
         The file's SHA-256.
@@ -65,10 +61,6 @@ def export_adapter(  # noqa: PLR0913 - inputs of an export
     if vocabulary is not None:
         checkpoint = TrimmedCheckpoint(checkpoint, vocabulary)
     loaded = load_adapter(adapter, adapter_id).for_base(checkpoint)
-    if tensors is not None:
-        loaded = replace(
-            loaded, deltas={name: loaded.deltas[name] for name in loaded.deltas if name in tensors}
-        )
     fields = {
         "general.name": Field(loaded.id, _TEXT),
         "thirteen.base.id": Field(checkpoint.id, _TEXT),

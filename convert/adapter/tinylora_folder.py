@@ -12,7 +12,7 @@ from ...files.atomic_write import atomic_write
 from ...files.output import output_folder
 from ...files.safetensors import Rows, SafetensorsFile, write_tensors
 from .adapter import WEIGHTS_FILE, load_adapter, read_adapter_config
-from .basis import GROUPINGS, TARGET_MODULES, Basis, BasisOrigin, module_groups
+from .basis import TARGET_MODULES, Basis, BasisOrigin
 from .delta import CONFIG_FILE, Delta
 
 _VECTOR = "base_model.tinylora_v.0"
@@ -88,35 +88,21 @@ def read_tinylora_numbers(folder: Path, basis: Basis) -> Rows:
 
 
 def with_saved_groups(origin: BasisOrigin, folder: Path) -> BasisOrigin:
-    """The origin with the groups that the saved projections of an adapter show.
+    """The origin with as many groups as the saved projections of an adapter show.
 
-    A module's projections are zero outside of its group's part of the vector. What shows no groups is
-    returned as it is.
+    A module's projections are zero outside of its group's part of the vector.
 
     Raises:
         AdapterError: the adapter's weights are damaged.
     """
     file = SafetensorsFile(folder / WEIGHTS_FILE, AdapterError)
-    used = {  # by module: the numbers that its projections use
-        name.removeprefix("base_model.model.").removesuffix(_PROJECTIONS): np.flatnonzero(
-            file.rows(name).any((1, 2))
-        )
+    parts = (
+        np.count_nonzero(file.rows(name).any((1, 2)))
         for name, entry in file.entries.items()
         if name.endswith(_PROJECTIONS) and len(entry.shape) == 3
-    }
-    part = max(map(len, used.values()), default=0)
-    known = all(module.rpartition(".")[2] in TARGET_MODULES for module in used)
-    if not known or not part or origin.numbers % part:
-        return origin
-    found = {module: int(numbers[0]) // part for module, numbers in used.items() if len(numbers)}
-    for by in GROUPINGS:
-        grouped = replace(origin, groups=origin.numbers // part, group_by=by)
-        try:
-            if module_groups([*found], grouped) == found:
-                return grouped
-        except AdapterError:  # more groups than layers or kinds
-            continue
-    return origin
+    )
+    part = int(max(parts, default=0))
+    return replace(origin, groups=1 if not part or origin.numbers % part else origin.numbers // part)
 
 
 def _check_same_delta(folder: Path, module: str, saved: Delta, expected: Delta) -> None:

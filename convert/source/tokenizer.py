@@ -61,10 +61,10 @@ def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
     """
     path, config_path = folder / "tokenizer.json", folder / "tokenizer_config.json"
     tokenizer, config = read_json(path, max_bytes=TOKENIZER_BYTES_MAX), _optional(config_path)
-    with layout_errors(path):
+    with _layout_errors(path):
         fields = _vocabulary(path, tokenizer, vocab)
         first, last = _added_around(tokenizer)
-    with layout_errors(config_path):
+    with _layout_errors(config_path):
         _check_added(config_path, config, fields["tokenizer.ggml.tokens"].value)
         fields |= _special_tokens(folder, config, fields["tokenizer.ggml.tokens"].value, first, last)
         fields |= _chat_templates(folder, config)
@@ -77,7 +77,7 @@ def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
 
 
 @contextmanager
-def layout_errors(path: Path) -> Iterator[None]:
+def _layout_errors(path: Path) -> Iterator[None]:
     """Raise errors of values with an unexpected type in untrusted JSON as a CheckpointError."""
     try:
         yield

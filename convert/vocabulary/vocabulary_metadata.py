@@ -12,7 +12,6 @@ from .trimmed_checkpoint import TrimmedCheckpoint
 from .vocabulary_list import MAX_TOKENS, VocabularyList, check_tokens
 
 PREFIX = "thirteen.vocabulary."
-LIST_FILE = "thirteen_vocabulary.json"  # in a trimmed checkpoint's folder
 _U32, _TEXT, _ARRAY = GGUFValueType.UINT32, GGUFValueType.STRING, GGUFValueType.ARRAY
 _TOKENS = "tokenizer.ggml.tokens"
 
@@ -63,13 +62,12 @@ def vocabulary_of(base: Checkpoint) -> VocabularyList | None:
     """Which tokens of the full vocabulary a base keeps; None if it keeps all.
 
     Raises:
-        ThirteenError: the list that the base carries is damaged, or has another number of tokens.
+        ModelFileError: the list that the base carries is damaged, or has another number of tokens.
     """
     if isinstance(base, TrimmedCheckpoint):
         return _composed(base.kept, vocabulary_of(base.full))
     if base.path.is_dir():
-        path = base.path / LIST_FILE
-        return _fitting(VocabularyList.load(path), base) if path.exists() else None
+        return None
     return read_vocabulary(base.header if isinstance(base, GgufCheckpoint) else read_header(base.path))
 
 
@@ -77,14 +75,6 @@ def vocabulary_size(base: Checkpoint) -> VocabularySize | None:
     """How many tokens a base keeps of how many; None if it keeps all."""
     kept = vocabulary_of(base)
     return VocabularySize(len(kept.tokens), kept.of) if kept else None
-
-
-def _fitting(kept: VocabularyList, base: Checkpoint) -> VocabularyList:
-    if len(kept.tokens) != base.architecture.vocab:
-        raise VocabularyError(
-            f"{kept.name}: has {len(kept.tokens)} tokens, but the base has {base.architecture.vocab}"
-        )
-    return kept
 
 
 def _composed(kept: VocabularyList, earlier: VocabularyList | None) -> VocabularyList:

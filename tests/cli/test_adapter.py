@@ -126,14 +126,6 @@ def test_ask_and_accuracy_take_an_adapter_in_all_forms(env: SimpleNamespace, tmp
         assert texts[0] == texts[1] == texts[2] != texts[3]
 
 
-@pytest.mark.parametrize("output", ["", "missing/out.gguf", "tiny.gguf"])
-def test_an_export_checks_its_output_before_it_measures(env: SimpleNamespace, output: str) -> None:
-    """The importance of a large base was measured first, for minutes."""
-    out = env.folder / output
-    words = ("--keep", 0.9, "--importance", env.folder / "unread", "-o", out)
-    assert refused(export(env, env.adapter, *words)).startswith(f"error: {out}: ")
-
-
 def test_a_code_for_another_base_or_basis_is_refused(env: SimpleNamespace, tmp_path: Path) -> None:
     convert(env.model, tmp_path / "known.gguf", quantization="F32", ids=SourceIds("smollm2-135m"))
     code = encode_short_code(ShortCode("smollm2-360m", env.fingerprint, NUMBERS))

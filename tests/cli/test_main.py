@@ -95,11 +95,6 @@ def test_the_help_of_bench_peers_names_all_that_it_can_be_given(
     assert set(PROGRAMS) <= set(re.findall(r"[\w-]+", output_of(thirteen("bench", "peers", "--help"))))
 
 
-def test_a_vocabulary_of_automatic_size_is_offered_only_where_it_is_taken(thirteen: Commands) -> None:
-    assert "N|FILE" in (text := output_of(thirteen("merge", "--help")))
-    assert "auto:" not in text and "|auto" not in text
-
-
 @pytest.mark.parametrize("group", ["", "adapter", "bench"])
 def test_a_group_alone_shows_its_help(group: str, thirteen: Commands) -> None:
     """It was one line of error, in which the help was squashed."""

@@ -1,4 +1,4 @@
-"""--vocabulary on the command line: convert, plan and merge, and lists that cannot be applied."""
+"""--vocabulary on the command line: convert and plan, and lists that cannot be applied."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -82,16 +82,6 @@ def test_a_size_is_planned_and_kept_with_an_adapter(
     assert fidelity["vocabulary"]["kept"] == 262 and fidelity["merged"]["effect"] is not None
 
 
-def test_merge_writes_a_trimmed_checkpoint(
-    thirteen: Commands, folder: Path, english: Path, out: Path
-) -> None:
-    done = thirteen("merge", folder, "--vocabulary", english, "--out", out / "trimmed")
-    assert done.status == 0 and "262 of 272 tokens" in done.stdout and "adapter" in done.stdout
-    again = thirteen("convert", out / "trimmed", "--type", "F16", "-o", out / "m.gguf", "--json")
-    assert json.loads(again.stdout)["vocabulary"] == {"kept": 262, "of": 272}
-    check_refused(thirteen("merge", folder, "--out", out / "none"), "needs --adapter, --vocabulary, or both")
-
-
 BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "of another base": (lambda v: v.update(tokenizer_sha256="0" * 64), "is for another tokenizer"),
     "out of range": (lambda v: v["tokens"].append(272), r"tokens[262]: 272 is not one of 272 tokens"),
@@ -108,7 +98,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 @pytest.mark.parametrize(
     ("command", "kind"),
-    [*(("convert", kind) for kind in BAD), ("plan", "not closed"), ("merge", "not closed")],
+    [*(("convert", kind) for kind in BAD), ("plan", "not closed")],
 )
 def test_a_list_that_cannot_be_applied_is_refused(
     command: str, kind: str, thirteen: Commands, folder: Path, kept: VocabularyList, out: Path, tmp_path: Path
@@ -121,7 +111,6 @@ def test_a_list_that_cannot_be_applied_is_refused(
     options = {
         "convert": ("-o", out / "m.gguf"),
         "plan": ("--size", "12bpw", "--calibration", tmp_path / "texts.jsonl"),
-        "merge": ("--out", out / "merged"),
     }[command]
     result = thirteen(command, folder, "--vocabulary", tmp_path / "list.json", *options)
     check_refused(result, message)

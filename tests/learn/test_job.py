@@ -85,7 +85,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path, content: byt
 def test_a_run_with_another_basis_or_precision_is_another_run(job: TrainingJob) -> None:
     """The gradients over a basis of the same shape were taken for those of this run."""
     origin = BasisOrigin("tiny", "0", numbers=8, groups=2)
-    origins = (origin, replace(origin, group_by="kind"), replace(origin, base_sha256="1"))
+    origins = (origin, replace(origin, groups=4), replace(origin, base_sha256="1"))
     runs = [job, replace(job, recipe=replace(job.recipe, bf16=True))]
     runs += [replace(job, basis=Basis(one, {})) for one in origins]
     assert len({run.run_id() for run in runs}) == 5
