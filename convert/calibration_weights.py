@@ -2,11 +2,11 @@
 
 from ..files.gguf.model_shape import ModelShape
 from ..files.safetensors import Rows
-from .merged_view import MergedView
+from .merged_model import MergedModel
 
 
 class WeightsByGgufName:
-    """Tensors of a merged view, whole or by rows. The rows of q and k are in transformers' order.
+    """Tensors of a merged model, whole or by rows. The rows of q and k are in transformers' order.
 
     Attributes:
         shape: sizes of the model.
@@ -17,16 +17,16 @@ class WeightsByGgufName:
         tied: whether the token embedding is also the output matrix.
     """
 
-    def __init__(self, view: MergedView) -> None:
-        architecture = view.base.architecture
-        self._view = view
-        self._sources = {spec.target: spec.source for spec in view.base.specs.values()}
+    def __init__(self, model: MergedModel) -> None:
+        architecture = model.base.architecture
+        self._model = model
+        self._sources = {spec.target: spec.source for spec in model.base.specs.values()}
         self.shape: ModelShape = architecture
         self.rms_eps, self.rope_theta = architecture.rms_eps, architecture.rope_theta
-        self.rope_factors = view.base.rope_factors
+        self.rope_factors = model.base.rope_factors
         self.biased = "blk.0.attn_q.bias" in self._sources
         self.tied = architecture.tied
 
     def rows(self, name: str, start: int, stop: int) -> Rows:
         """Rows `start` to `stop` of a tensor, (n, …)."""
-        return self._view.rows(self._sources[name], start, stop)
+        return self._model.rows(self._sources[name], start, stop)

@@ -10,7 +10,6 @@ from gguf import GGMLQuantizationType
 from ..errors import OutputError
 from ..files.progress import Progress, no_progress
 from .merged_model import MergedModel
-from .quantize.file_size import FileSize
 from .quantize.knapsack import TypeOptions
 from .quantize.size_planner import Prediction, SizeTarget, measure_all_types, plan_for_size
 from .source.architecture import EMBEDDING, OUTPUT, ROPE_FACTORS
@@ -44,19 +43,8 @@ def plan_for_file_size(
         model.warnings.append(
             f"{model.importance.path}: has no sensitivities: an error counts relative to its matrix's output"
         )
-    options = _measure_types(model, model.base.specs, target, pool, progress)
+    options = measure_all_types(model.base.specs, model, model.importance, target.costs, pool, progress)
     return _plan_with(model, target, options)
-
-
-def _measure_types(
-    model: MergedModel,
-    specs: Mapping[str, TensorSpec],
-    target: SizeTarget,
-    pool: ThreadPoolExecutor,
-    progress: Progress,
-) -> TypeOptions:
-    assert model.importance is not None, "it was given"
-    return measure_all_types(specs, model, model.importance, target.costs, pool, progress)
 
 
 def _plan_with(
@@ -71,11 +59,6 @@ def _plan_with(
     measured = importance is not None and bool(importance.sensitivity)
     tensors, prediction = plan_for_size(base.specs, options, target, overhead, measured=measured)
     return [*tensors, *rope_factors], prediction
-
-
-def _in_bytes(size: FileSize, specs: Mapping[str, TensorSpec]) -> FileSize:
-    """A size that does not depend on the number of weights that are kept."""
-    return replace(size, amount=size.file_bytes(count_weights(specs.values())), unit=1)
 
 
 def file_specs(base: Checkpoint) -> list[TensorSpec]:
@@ -115,21 +98,28 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
         OutputError: no file can have the size.
         ThirteenError: an input is invalid.
     """
-    full = MergedModel(open_checkpoint(base), adapter, "", importance, None)
+    full = MergedModel(open_checkpoint(base), adapter, importance=importance)
     specs = full.base.specs
     by_token = [name for name, spec in specs.items() if spec.target in (EMBEDDING, OUTPUT)]
     shared = {name: spec for name, spec in specs.items() if name not in by_token}
-    target = replace(target, size=_in_bytes(target.size, specs))
+    # A size that does not depend on the number of weights that are kept.
+    size = replace(target.size, amount=target.size.file_bytes(count_weights(specs.values())), unit=1)
+    target = replace(target, size=size)
     losses, failures = list[float | None](), list[OutputError]()
     with worker_pool(threads) as pool:
-        types = _measure_types(full, specs, target, pool, progress)
+
+        def measured(model: MergedModel, specs: Mapping[str, TensorSpec], progress: Progress) -> TypeOptions:
+            assert model.importance is not None, "it was given"
+            return measure_all_types(specs, model, model.importance, target.costs, pool, progress)
+
+        types = measured(full, specs, progress)
         for vocabulary in vocabularies:
             if vocabulary is None:
                 model, changed = full, types
             else:
-                model = MergedModel(open_checkpoint(base), adapter, "", importance, vocabulary)
+                model = MergedModel(open_checkpoint(base), adapter, "", vocabulary, importance=importance)
                 own = {name: model.base.specs[name] for name in by_token}
-                changed = _measure_types(model, own, target, pool, no_progress)
+                changed = measured(model, own, no_progress)
             options = {name: (types if name in shared else changed)[name] for name in types}
             try:
                 _, prediction = _plan_with(model, target, options)

@@ -1,44 +1,90 @@
-"""The model to write: a merged view, with the importance of its matrices and the quantizer of its rows."""
+"""The model to write: a base with an adapter merged into its rows, in float32, and their quantizer."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from gguf import GGUFValueType
+
 from ..files.gguf.header import Field
-from .merged_view import MergedView
-from .provenance import file_metadata, scale_fields
+from ..files.safetensors import Rows
+from .adapter.adapter import adapter_sha256, load_adapter, peft_only_reason, read_adapter_config
+from .adapter.delta import Delta
+from .adapter.peft_merge import PeftMergedCheckpoint
+from .provenance import AdapterSource, file_metadata
 from .quantize.importance import fitting_importance, read_importance
 from .quantize.rounding import RowQuantizer
 from .source.architecture import ROPE_FACTORS
 from .source.checkpoint import FLOATS, Checkpoint
 from .tensors import TensorPlan
+from .tied_checkpoint import matrix_names, tie_embeddings
+from .vocabulary.trimmed_checkpoint import TrimmedCheckpoint
 from .vocabulary.vocabulary_list import VocabularyList
 
 
-class MergedModel(MergedView):
-    """The merged model, and the quantizer of its rows."""
+class MergedModel:
+    """A base with an optional adapter; rows are merged when they are read.
+
+    Attributes:
+        base: the base; if PEFT merges the adapter, the merged model; tied if it stores one matrix twice; with
+            a vocabulary, trimmed to it.
+        deltas: the adapter's change to each tensor, by name; empty if PEFT merges it.
+        source: the adapter's origin; None without an adapter.
+        importance: the importance of its matrices, if any.
+        quantizer: quantizes its rows.
+        warnings: messages for the user.
+    """
 
     def __init__(  # noqa: PLR0913 - inputs of a conversion
         self,
         base: Checkpoint,
-        folder: Path | None,
-        adapter_id: str,
-        importance: Path | None,
-        vocabulary: VocabularyList | None,
+        adapter: Path | None,
+        adapter_id: str = "",
+        vocabulary: VocabularyList | None = None,
         *,
+        importance: Path | None = None,
         search_scales: bool = False,
     ) -> None:
-        self._settings = scale_fields(searched=search_scales)
-        super().__init__(base, folder, adapter_id, vocabulary)
+        """Read the adapter and the importance, if any.
+
+        The adapter is for the full base. What it changes in the rows of dropped tokens is dropped with them.
+        Token embedding and output are presented as one matrix if they are equal or differ by rounding, and
+        the adapter changes neither.
+
+        Raises:
+            AdapterError: the adapter is damaged, cannot be merged, or is for another base.
+            VocabularyError: the vocabulary does not fit the base.
+            ModelFileError: the importance file is invalid, or for another model.
+        """
+        self.base = base
+        self.deltas: dict[str, Delta] = {}
+        self.source: AdapterSource | None = None
+        self.warnings: list[str] = []
+        if adapter is not None:
+            self._load(adapter, adapter_id or adapter.resolve().name)
+        if not self.base.architecture.tied and not any(map(self._changes, matrix_names(self.base))):
+            self.base, messages = tie_embeddings(self.base)
+            self.warnings += messages
+        if vocabulary is not None:
+            self._trim(vocabulary)
         self.importance = fitting_importance(read_importance(importance), self.base) if importance else None
         if search_scales and not (self.importance and self.importance.covariance_blocks):
             self.warnings.append(
                 "scales are not searched: the covariances of `thirteen importance` are missing"
             )
+        self._search_scales = search_scales
         self.quantizer = RowQuantizer(self.importance, search_scales=search_scales)
+
+    def rows(self, name: str, start: int, stop: int) -> Rows:
+        """Read rows `start` to `stop` of a tensor, merged."""
+        rows = self.base.rows(name, start, stop)
+        return self.deltas[name].merge(rows, start) if name in self.deltas else rows
 
     def metadata(self, requested: str, base_sha256: str = "0" * 64) -> dict[str, Field]:
         """The file's metadata; its size does not depend on the hash of the base."""
-        return file_metadata(self.base, self.source, self.importance, requested, base_sha256) | self._settings
+        fields = file_metadata(self.base, self.source, self.importance, requested, base_sha256)
+        scales = {"thirteen.scales": Field("searched", GGUFValueType.STRING)}
+        return fields | (scales if self._search_scales else {})
 
     def stored_rows(self, plan: TensorPlan, start: int, stop: int) -> bytes | None:
         """Rows that the base already has in the planned type; None if there are none, or if they change.
@@ -51,18 +97,46 @@ class MergedModel(MergedView):
 
     def warn_of_requantization(self, plans: Sequence[TensorPlan]) -> None:
         """Add a warning if tensors that are quantized in the base are quantized again."""
-        if self.base.quantized and any(self._requantized(plan) for plan in plans):
+        if self.base.quantized and any(map(self._requantized, plans)):
             types = ", ".join(f"{count} {name}" for name, count in self.base.quantized.items())
             self.warnings.insert(
                 0, f"the base is already quantized ({types}): quantizing it again adds to its error"
             )
+
+    def prepare(self, plan: TensorPlan) -> None:
+        """Compute what all blocks of a tensor share, so that none of them waits for it."""
+        delta = self.deltas.get(plan.source)
+        self.quantizer.prepare(plan, None if delta is None else delta.a)
 
     def _requantized(self, plan: TensorPlan) -> bool:
         if plan.source == ROPE_FACTORS or self.base.stored_type(plan.source) in FLOATS:
             return False
         return self.stored_rows(plan, 0, 1) is None
 
-    def prepare(self, plan: TensorPlan) -> None:
-        """Compute what all blocks of a tensor share, so that none of them waits for it."""
-        delta = self.deltas.get(plan.source)
-        self.quantizer.prepare(plan, None if delta is None else delta.a)
+    def _changes(self, name: str) -> bool:
+        """Whether the adapter changes a tensor."""
+        by_peft = isinstance(self.base, PeftMergedCheckpoint) and self.base.changes(name)
+        return by_peft or name in self.deltas
+
+    def _trim(self, vocabulary: VocabularyList) -> None:
+        self.base = trimmed = TrimmedCheckpoint(self.base, vocabulary)
+        kept = np.array(vocabulary.tokens, np.int64)
+        self.deltas = {
+            name: delta.select_rows(kept) if trimmed.is_trimmed(name) else delta
+            for name, delta in self.deltas.items()
+        }
+
+    def _load(self, folder: Path, adapter_id: str) -> None:
+        reason = peft_only_reason(read_adapter_config(folder))
+        if reason:
+            self.base = merged = PeftMergedCheckpoint(self.base, folder)
+            self.source = AdapterSource(adapter_id, adapter_sha256(folder), merged.kind, None, None, "peft")
+            self.warnings.append(f"{adapter_id} was merged by PEFT, with the whole model in memory: {reason}")
+            return
+        adapter = load_adapter(folder, adapter_id).for_base(self.base)
+        self.deltas = adapter.deltas
+        self.source = AdapterSource(
+            adapter_id, adapter.sha256, adapter.kind, adapter.rank, adapter.trained_parameters, "thirteen"
+        )
+        if adapter.zero_deltas:
+            self.warnings.append(f"{len(adapter.zero_deltas)} of {len(adapter.deltas)} deltas are zero")

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from itertools import islice
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
 
 from gguf import GGMLQuantizationType
 
-from ..files.gguf.header import read_header
 from ..files.output import check_target
 from ..files.progress import Progress, no_progress
 from ..files.safetensors import Rows
@@ -23,7 +21,7 @@ from .quantize.ggml import quantize_rows
 from .quantize.size_planner import Prediction, SizeTarget
 from .source.architecture import ROPE_FACTORS, permute
 from .source.checkpoint import Checkpoint, open_checkpoint
-from .tensors import TensorPlan, TensorSpec, parse_type, plan_like, plan_tensor, plan_uniform
+from .tensors import GGML_TYPES, TensorPlan, TensorSpec, parse_type, plan_tensor, plan_uniform
 from .vocabulary.vocabulary_list import VocabularyList
 from .vocabulary.vocabulary_metadata import VocabularySize, vocabulary_size
 from .worker_pool import worker_pool
@@ -108,13 +106,9 @@ def plan_conversion(  # noqa: PLR0913 - inputs of a conversion
     Raises:
         ThirteenError: an input is invalid, or the size cannot be met.
     """
+    checkpoint = open_checkpoint(base, ids.base)
     model = MergedModel(
-        open_checkpoint(base, ids.base),
-        adapter,
-        ids.adapter,
-        importance,
-        vocabulary,
-        search_scales=search_scales,
+        checkpoint, adapter, ids.adapter, vocabulary, importance=importance, search_scales=search_scales
     )
     with worker_pool(threads) as pool:
         tensors, prediction = plan_for_file_size(model, target, pool, progress)
@@ -126,7 +120,7 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
     base: Path,
     output: Path,
     *,
-    quantization: str | SizeTarget | Path = DEFAULT_TYPE,
+    quantization: str | SizeTarget = DEFAULT_TYPE,
     importance: Path | None = None,
     adapter: Path | None = None,
     vocabulary: VocabularyList | None = None,
@@ -141,8 +135,7 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
         base: a folder of safetensors, or a GGUF.
         output: the GGUF, written atomically.
         quantization: name of a ggml type, with llama.cpp's fallback for rows that its blocks do not divide;
-            `same` for the type that each tensor has in the base; a file size, which needs an importance; or a
-            GGUF whose types are copied tensor by tensor.
+            `same` for the type that each tensor has in the base; or a file size, which needs an importance.
         importance: importance file of the base, or better of the base with this adapter.
         adapter: a PEFT folder.
         vocabulary: the tokens that the file keeps; by default all.
@@ -156,70 +149,51 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
         ThirteenError: an input is invalid, or the output cannot be written.
     """
     started = time.perf_counter()
-    types = _parse_quantization(quantization)
-    inputs = (base, adapter, importance, quantization)
-    check_target(output, *(path for path in inputs if isinstance(path, Path)))
+    if isinstance(quantization, str) and quantization != SAME_TYPES:
+        quantization = parse_type(quantization, SAME_TYPES).name
+    requested = quantization if isinstance(quantization, str) else quantization.text
+    check_target(output, *filter(None, (base, adapter, importance)))
     checkpoint = open_checkpoint(base, ids.base)
     model = MergedModel(
-        checkpoint,
-        adapter,
-        ids.adapter,
-        importance,
-        vocabulary,
-        search_scales=search_scales,
+        checkpoint, adapter, ids.adapter, vocabulary, importance=importance, search_scales=search_scales
     )
     with worker_pool(threads) as pool:
         base_sha256 = pool.submit(checkpoint.sha256)
-        plan = _plan(model, types, pool, progress)
-        model.warn_of_requantization(plan.tensors)
-        blocks = _quantize(plan.tensors, model, pool, progress)  # starts before the tokenizer is read
-        fields = model.metadata(plan.requested, base_sha256.result())
+        plans, prediction = _plan(model, quantization, pool, progress)
+        model.warn_of_requantization(plans)
+        blocks = _quantize(plans, model, pool, progress)  # starts before the tokenizer is read
+        fields = model.metadata(requested, base_sha256.result())
         sha256 = write_gguf(
-            output, checkpoint.architecture.name, fields, plan.tensors, blocks, source=checkpoint.path
+            output, checkpoint.architecture.name, fields, plans, blocks, source=checkpoint.path
         )
-    return _report(output, sha256, model, plan, base_sha256.result(), time.perf_counter() - started)
-
-
-def _parse_quantization(
-    quantization: str | SizeTarget | Path,
-) -> GGMLQuantizationType | SizeTarget | Path | None:
-    """Parse the name of a type; None is the type that each tensor has in the base."""
-    if isinstance(quantization, str):
-        return None if quantization == SAME_TYPES else parse_type(quantization, SAME_TYPES)
-    return quantization
-
-
-class _Plan(NamedTuple):
-    """Plan of a file.
-
-    Attributes:
-        tensors: the tensors in file order.
-        requested: value of thirteen.type: the type or size that was requested.
-        prediction: predicted loss and speed; None without a size.
-    """
-
-    tensors: list[TensorPlan]
-    requested: str
-    prediction: Prediction | None = None
+    used = model.importance
+    return ConversionReport(
+        output=str(output),
+        sha256=sha256,
+        file_bytes=output.stat().st_size,
+        bits_per_weight=8 * sum(p.nbytes for p in plans) / sum(prod(p.shape) for p in plans),
+        types=_count_types(plans),
+        base=WeightsSource(model.base.id, base_sha256.result()),
+        base_quantized=dict(model.base.quantized),
+        adapter=model.source,
+        importance=WeightsSource(used.path.name, used.sha256) if used else None,
+        prediction=prediction,
+        vocabulary=vocabulary_size(model.base),
+        warnings=model.warnings,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def _plan(
-    model: MergedModel,
-    types: GGMLQuantizationType | SizeTarget | Path | None,
-    pool: ThreadPoolExecutor,
-    progress: Progress,
-) -> _Plan:
-    if isinstance(types, SizeTarget):
-        tensors, prediction = plan_for_file_size(model, types, pool, progress)
-        return _Plan(tensors, types.text, prediction)
+    model: MergedModel, quantization: str | SizeTarget, pool: ThreadPoolExecutor, progress: Progress
+) -> tuple[list[TensorPlan], Prediction | None]:
+    """Plan the tensors in file order; with a size, also their predicted loss and speed."""
+    if isinstance(quantization, SizeTarget):
+        return plan_for_file_size(model, quantization, pool, progress)
     specs = file_specs(model.base)
-    if isinstance(types, Path):
-        header = read_header(types)
-        requested = str(header.metadata.get("thirteen.type", f"like {types.name}"))
-        return _Plan(plan_like(specs, header), requested)
-    if types is None:
-        return _Plan(_plan_same(specs, model.base), SAME_TYPES)
-    return _Plan(plan_uniform(specs, types), types.name)
+    if quantization == SAME_TYPES:
+        return _plan_same(specs, model.base), None
+    return plan_uniform(specs, GGML_TYPES[quantization]), None
 
 
 def _plan_same(specs: Sequence[TensorSpec], base: Checkpoint) -> list[TensorPlan]:
@@ -291,27 +265,6 @@ def _block(plan: TensorPlan, model: MergedModel, start: int, stop: int) -> bytes
         return model.quantizer.quantize(plan, permuted(rows))
     merged = delta.merge(rows.copy(), start)
     return model.quantizer.quantize(plan, permuted(rows), permuted(merged), delta.a)
-
-
-def _report(  # noqa: PLR0913, PLR0917 - each known at another step
-    output: Path, sha256: str, model: MergedModel, plan: _Plan, base_sha256: str, seconds: float
-) -> ConversionReport:
-    importance, plans = model.importance, plan.tensors
-    return ConversionReport(
-        output=str(output),
-        sha256=sha256,
-        file_bytes=output.stat().st_size,
-        bits_per_weight=8 * sum(p.nbytes for p in plans) / sum(prod(p.shape) for p in plans),
-        types=_count_types(plans),
-        base=WeightsSource(model.base.id, base_sha256),
-        base_quantized=dict(model.base.quantized),
-        adapter=model.source,
-        importance=WeightsSource(importance.path.name, importance.sha256) if importance else None,
-        prediction=plan.prediction,
-        vocabulary=vocabulary_size(model.base),
-        warnings=model.warnings,
-        seconds=seconds,
-    )
 
 
 def _count_types(plans: Sequence[TensorPlan]) -> dict[str, int]:

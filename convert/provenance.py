@@ -116,11 +116,6 @@ def _text_fields(values: Mapping[str, object]) -> dict[str, Field]:
     return {key: Field(value, _TEXT) for key, value in provenance_entries(values).items()}
 
 
-def scale_fields(*, searched: bool) -> dict[str, Field]:
-    """Metadata of a file whose scales are searched."""
-    return {"thirteen.scales": Field("searched", _TEXT)} if searched else {}
-
-
 def provenance_entries(values: Mapping[str, object]) -> dict[str, str]:
     """Entries `thirteen.*`; unknown values are omitted."""
     return {f"thirteen.{key}": str(value) for key, value in values.items() if value not in ("", None)}

@@ -6,8 +6,8 @@ from math import prod
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from ..errors import ModelFileError, OutputError
-from ..files.gguf.header import Header, row_bytes
+from ..errors import OutputError
+from ..files.gguf.header import row_bytes
 
 ALIGNMENT = 32  # of tensor data: the default of the metadata key general.alignment
 
@@ -95,35 +95,6 @@ def plan_tensor(spec: TensorSpec, type_: GGMLQuantizationType) -> TensorPlan:
     """Plan one tensor in a type whose block divides its rows."""
     nbytes = prod(spec.shape[:-1]) * row_bytes(spec.shape[-1], type_)
     return TensorPlan(spec.source, spec.target, spec.shape, type_, nbytes)
-
-
-def plan_like(specs: Iterable[TensorSpec], model: Header) -> list[TensorPlan]:
-    """Plan every tensor in its type in `model`, a GGUF of the same model or of a fine-tune of it.
-
-    Raises:
-        ModelFileError: `model` has other tensors or shapes, or a type that convert does not write.
-    """
-    by_name = {spec.target: spec for spec in specs}
-    if unpaired := model.tensors.keys() ^ by_name.keys():
-        raise ModelFileError(
-            f"{model.path}: a different model: only one of the two has tensor {min(unpaired)!r}"
-        )
-    return [_plan_like(spec, model) for spec in by_name.values()]
-
-
-def _plan_like(spec: TensorSpec, model: Header) -> TensorPlan:
-    tensor = model.tensors[spec.target]
-    if tensor.shape != spec.shape:
-        raise ModelFileError(
-            f"{model.path}: a different model: tensor {spec.target!r} has the shape {tensor.shape}, "
-            f"not {spec.shape}"
-        )
-    supported = ["F32"] if len(spec.shape) == 1 else list(GGML_TYPES)
-    if tensor.type.name not in supported:
-        raise ModelFileError(
-            f"{model.path}: tensor {spec.target!r} is {tensor.type.name}; supported: {', '.join(supported)}"
-        )
-    return plan_tensor(spec, tensor.type)
 
 
 def _compatible_type(spec: TensorSpec, type_: GGMLQuantizationType) -> GGMLQuantizationType:

@@ -3,7 +3,6 @@
 Many GGUF files of models with tied embeddings do, in types of their own. The two then differ by rounding.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -16,8 +15,7 @@ from .quantize.ggml import quantize_rows
 from .source.architecture import EMBEDDING, OUTPUT
 from .source.checkpoint import Checkpoint, WrappedCheckpoint
 
-_ROWS = 1024  # read at once
-_SAMPLE = 1024  # rows that are compared first
+_SAMPLE = 1024  # rows that are compared
 _ROUNDING_MAX = 2.0  # the difference may be so many times the rounding error of the smaller type
 
 
@@ -62,17 +60,13 @@ def tie_embeddings(base: Checkpoint) -> tuple[Checkpoint, list[str]]:
     if base.architecture.tied:
         return base, []
     kept, dropped = _by_size(base)
-    saved = f"which saves {_stored_bytes(base, dropped):,} bytes of the base"
-    both = f"{EMBEDDING} and {OUTPUT}"
-    if _equal(base):
-        return TiedCheckpoint(base), [f"{both} are equal and stored once, {saved}"]
-    difference, rounding = _difference(base), _rounding_error(base, kept, dropped)
+    if _difference(base) > _ROUNDING_MAX * _rounding_error(base, kept, dropped):
+        return base, []
     types = " and ".join(base.stored_type(name).name for name in matrix_names(base))
-    if difference <= _ROUNDING_MAX * rounding:
-        return TiedCheckpoint(base), [
-            f"{both} are one matrix, rounded to {types}: it is stored once, {saved}"
-        ]
-    return base, []
+    return TiedCheckpoint(base), [
+        f"{EMBEDDING} and {OUTPUT} are one matrix, in {types}: it is stored once, which saves "
+        f"{_stored_bytes(base, dropped):,} bytes of the base"
+    ]
 
 
 def _by_size(base: Checkpoint) -> tuple[str, str]:
@@ -85,20 +79,6 @@ def _by_size(base: Checkpoint) -> tuple[str, str]:
 def _stored_bytes(base: Checkpoint, name: str) -> int:
     rows, columns = base.specs[name].shape
     return rows * row_bytes(columns, base.stored_type(name))
-
-
-def _equal(base: Checkpoint) -> bool:
-    """Whether both matrices have the same values."""
-    first, second = matrix_names(base)
-    if base.stored_type(first) is not base.stored_type(second):
-        return False
-    pairs = ((base.rows(first, *span), base.rows(second, *span)) for span in _spans(base))
-    return all(np.array_equal(one, other) for one, other in pairs)
-
-
-def _spans(base: Checkpoint) -> Iterator[tuple[int, int]]:
-    for start in range(0, base.architecture.vocab, _ROWS):
-        yield start, min(start + _ROWS, base.architecture.vocab)
 
 
 def _sample(base: Checkpoint, name: str) -> Rows:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..files.safetensors import Rows
-from .merged_view import MergedView
+from .merged_model import MergedModel
 from .source.checkpoint import Checkpoint, open_checkpoint
 
 _ROWS = 1024  # read at once
@@ -26,27 +26,23 @@ def weight_changes(base: Path, adapter: Path, adapter_id: str = "") -> dict[str,
         ZeroAdapterError: it changes nothing.
     """
     checkpoint = open_checkpoint(base)
-    merged = MergedView(checkpoint, adapter, adapter_id)
+    merged = MergedModel(checkpoint, adapter, adapter_id)
     changes = {name: _change(checkpoint, merged, name) for name in merged.deltas or checkpoint.specs}
     return {name: change for name, change in changes.items() if change}
 
 
-def _change(base: Checkpoint, merged: MergedView, name: str) -> float:
+def _change(base: Checkpoint, merged: MergedModel, name: str) -> float:
     """The relative change of a tensor: from the factors, or where they do not tell all, from its rows."""
     delta, spec = merged.deltas.get(name), base.specs[name]
     step = spec.shape[0] if spec.heads else _ROWS  # of a permuted tensor, only whole heads can be read
     from_factors = delta is not None and delta.magnitude is None
-    own = changed = 0.0
+    own, changed = 0.0, delta.norm**2 if delta is not None and from_factors else 0.0
     for start in range(0, spec.shape[0], step):
         rows = base.rows(name, start, min(start + step, spec.shape[0]))
         own += _squares(rows)
         if not from_factors:
             changed += _squares(merged.rows(name, start, start + len(rows)) - rows)
-    if delta is not None and from_factors:
-        changed = delta.norm**2
-    if not own:
-        return math.inf if changed else 0.0
-    return math.sqrt(changed / own)
+    return math.sqrt(changed / own) if own else math.inf if changed else 0.0
 
 
 def _squares(rows: Rows) -> float:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from ..convert.adapter.adapter import adapter_sha256
 from ..convert.calibration_weights import WeightsByGgufName
-from ..convert.merged_view import MergedView
+from ..convert.merged_model import MergedModel
 from ..convert.quantize.covariance import Covariance, empty_low_rank
 from ..convert.quantize.importance import ImportanceStats, write_importance
 from ..convert.source.checkpoint import Checkpoint, open_checkpoint
@@ -101,7 +101,7 @@ def measure_importance(  # noqa: PLR0913 - options of a measurement, each with i
         The file's SHA-256.
     """
     texts = calibration or calibration_texts()
-    view = MergedView(open_checkpoint(base), adapter, "")
+    view = MergedModel(open_checkpoint(base), adapter, "")
     check_target(output)
     chunks = calibration_chunks(view.base, texts, effort)
     weights = WeightsByGgufName(view)

@@ -43,14 +43,6 @@ _MACHINES = {"x86_64": "x86", "amd64": "x86", "i686": "x86", "aarch64": "arm", "
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerWorkload:
-    """Tokens of a typical prompt, and of its answer."""
-
-    prompt_tokens: int
-    answer_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
 class CostTable:
     """Costs by type name. A type that is absent must not be used for the target.
 
@@ -61,18 +53,12 @@ class CostTable:
         target: one of TARGETS.
         layer: cost of a weight in a layer's matrix.
         output: cost of a weight in a tied output matrix.
-        cpu: the processor measured on, or "derived".
-        date: date of the measurement, in ISO 8601.
-        build: version of llama-cpp-python, or of wllama and the browser.
         layer_prefill: cost of a weight in a layer's matrix per token of a prompt; empty where unknown.
     """
 
     target: str
     layer: Mapping[str, float]
     output: Mapping[str, float]
-    cpu: str
-    date: str
-    build: str
     layer_prefill: Mapping[str, float] = field(default_factory=dict)
 
     def weight_costs(self, name: str, *, tied: bool) -> Mapping[str, float]:
@@ -81,8 +67,11 @@ class CostTable:
             return self.layer
         return self.output if tied else dict.fromkeys(self.layer, 0.0)  # a token reads only one row
 
-    def for_answers(self, workload: AnswerWorkload) -> "CostTable":
+    def for_answers(self, ratio: float) -> "CostTable":
         """The table for answers after prompts: costs per written token, its share of the prompt included.
+
+        Args:
+            ratio: tokens of the prompt per token of the answer.
 
         Raises:
             OutputError: the table has no costs of prefill.
@@ -92,7 +81,6 @@ class CostTable:
                 f"the costs for {self.target} know decode only; measure prefill with `thirteen bench types "
                 "--output FILE` and give --costs FILE"
             )
-        ratio = workload.prompt_tokens / workload.answer_tokens
         layer = {
             name: cost + ratio * self.layer_prefill[name]
             for name, cost in self.layer.items()
@@ -109,11 +97,10 @@ def read_costs(path: Path) -> CostTable:
     """
     content = read_json(path, OutputError)
     layer, output = (_parse_costs(content.get(part), f"{path}: {part}") for part in PARTS[:2])
-    prefill = PARTS[2]
-    layer_prefill = _parse_costs(content[prefill], f"{path}: {prefill}") if prefill in content else {}
-    cpu, date, build = (_parse_text(content.get(key), f"{path}: {key}") for key in ("cpu", "date", "build"))
+    prefill = content.get("layer_prefill")
+    layer_prefill = {} if prefill is None else _parse_costs(prefill, f"{path}: layer_prefill")
     target = _parse_target(content.get("target"), f"{path}: target")
-    return CostTable(target, layer, output, cpu, date, build, layer_prefill)
+    return CostTable(target, layer, output, layer_prefill)
 
 
 @cache
@@ -147,14 +134,7 @@ def _worse_of(one: CostTable, other: CostTable) -> CostTable:
         ]
         return {name: max(cost, costs[1][name]) for name, cost in costs[0].items() if name in costs[1]}
 
-    return CostTable(
-        target="any",
-        layer=higher("layer"),
-        output=higher("output"),
-        cpu=f"{one.cpu}; {other.cpu}",
-        date=max(one.date, other.date),
-        build=f"{one.build}; {other.build}",
-    )
+    return CostTable("any", higher("layer"), higher("output"))
 
 
 def ordinary_costs(table: CostTable) -> CostTable:
@@ -162,8 +142,8 @@ def ordinary_costs(table: CostTable) -> CostTable:
     return table.for_answers(parse_workload(ORDINARY_WORKLOAD)) if table.layer_prefill else table
 
 
-def parse_workload(text: str) -> AnswerWorkload:
-    """Parse text such as "prompt=200,answer=64".
+def parse_workload(text: str) -> float:
+    """Parse text such as "prompt=200,answer=64" to the tokens of the prompt per token of the answer.
 
     Raises:
         OutputError: it is not of that form, or a number is out of range.
@@ -173,19 +153,13 @@ def parse_workload(text: str) -> AnswerWorkload:
         raise OutputError(
             f"--workload {shorten(text)}: it must be like prompt=200,answer=64, with at least 1 answer token"
         )
-    return AnswerWorkload(int(found[1]), int(found[2]))
+    return int(found[1]) / int(found[2])
 
 
 def _parse_target(value: Any, where: str) -> str:
     if value not in TARGETS:
         raise OutputError(f"{where}: {shorten(value)} is not a target; choose from {', '.join(TARGETS)}")
     return str(value)
-
-
-def _parse_text(value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        raise OutputError(f"{where}: {shorten(value)} is not a string")
-    return value
 
 
 def _parse_costs(value: Any, where: str) -> dict[str, float]:

@@ -52,9 +52,8 @@ class Covariance:
         projected = self.multiply(np.ascontiguousarray(directions.T))  # (columns, r)
         energies, vectors = np.linalg.eigh(directions.astype(np.float64) @ projected)
         nonzero = energies > 1e-6 * energies.max(initial=0)
-        root = (
-            np.sqrt(weight) * (projected @ vectors[:, nonzero]) / np.sqrt(energies[nonzero])
-        )  # (columns, ≤ r)
+        # (columns, ≤ r)
+        root = np.sqrt(weight) * (projected @ vectors[:, nonzero]) / np.sqrt(energies[nonzero])
         added = root.astype(np.float32).reshape(*self.blocks.shape[:2], -1)
         return Covariance(
             self.blocks + added @ added.transpose(0, 2, 1),

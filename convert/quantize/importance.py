@@ -7,6 +7,7 @@ llama.cpp ignores these.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...errors import ModelFileError, shorten
 from ...files.gguf.header import MAGIC, Field, Header, TensorInfo, read_header
+from ...files.gguf.metadata import CheckedMetadata
 from ...files.hashing import file_sha256
 from ...files.safetensors import read_items
 from ..source.architecture import EMBEDDING, OUTPUT
@@ -218,14 +220,15 @@ def read_importance(path: Path) -> Importance:
     if not sums:
         raise ModelFileError(f"{path}: no tensor ends in {_SUMS!r}")
     token_counts = {name: round(counts[name]) for name in sums}
+    metadata = CheckedMetadata(header, ModelFileError)
     return Importance(
         path=path,
         sha256=file_sha256(path),
         mean_squares={name: _means(sums[name], count) for name, count in token_counts.items()},
         token_counts=token_counts,
-        datasets=tuple(_metadata(header, _DATASETS, _ARRAY, _TEXT)),
-        chunk_size=_metadata(header, _CHUNK_SIZE, _U32),
-        chunk_count=_metadata(header, _CHUNK_COUNT, _U32),
+        datasets=tuple(metadata.array(_DATASETS, _TEXT)),
+        chunk_size=metadata.get(_CHUNK_SIZE, _U32),
+        chunk_count=metadata.get(_CHUNK_COUNT, _U32),
         sensitivity=_scalars(header, _SENSITIVITY),
         lookup_sensitivity=_scalars(header, _LOOKUP_SENSITIVITY).get(EMBEDDING),
         lookup_counts=_vectors(header, _LOOKUPS).get(EMBEDDING),
@@ -291,40 +294,19 @@ def _tensors(stats: ImportanceStats) -> dict[str, Any]:
 
 
 def _importance_header(path: Path) -> Header:
-    try:
-        header = read_header(path)
-    except ModelFileError:
-        if not _lacks_magic(path):
-            raise
-        raise ModelFileError(
-            f"{path}: not a GGUF file; llama-imatrix converts a file in its older format: "
-            f"llama-imatrix --model MODEL --in-file {path} --output-format gguf -o importance.gguf"
-        ) from None
+    with suppress(OSError), path.open("rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            raise ModelFileError(
+                f"{path}: not a GGUF file; llama-imatrix converts a file in its older format: "
+                f"llama-imatrix --model MODEL --in-file {path} --output-format gguf -o importance.gguf"
+            )
+    header = read_header(path)
     kind = header.metadata.get("general.type", "model")
     if kind != "imatrix":
         raise ModelFileError(
             f"{path}: not an importance file: its general.type is {shorten(kind)}, not 'imatrix'"
         )
     return header
-
-
-def _lacks_magic(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) != MAGIC
-    except OSError:
-        return False
-
-
-def _metadata(header: Header, key: str, type_: GGUFValueType, element: GGUFValueType | None = None) -> Any:
-    entry = header.fields.get(key)
-    if entry is None:
-        raise ModelFileError(f"{header.path}: metadata key {key!r} is missing")
-    if (entry.type, entry.element) != (type_, element):
-        raise ModelFileError(
-            f"{header.path}: metadata key {key!r}: {shorten(entry.value)} has the wrong type"
-        )
-    return entry.value
 
 
 def _scalars(header: Header, suffix: str) -> dict[str, float]:
@@ -338,29 +320,25 @@ def _scalars(header: Header, suffix: str) -> dict[str, float]:
 
 def _vectors(header: Header, suffix: str) -> dict[str, Vector]:
     """The vectors whose names end in `suffix`, by the rest of their names; finite and not negative."""
-    vectors = {name: _vector(header.path, tensor) for name, tensor in _with_suffix(header, suffix).items()}
-    for name, values in vectors.items():
+    vectors, path = dict[str, Vector](), header.path
+    for name, tensor in _with_suffix(header, suffix).items():
+        if tensor.type is not _F32:
+            raise ModelFileError(f"{path}: tensor {tensor.name!r} is {tensor.type.name}, not F32")
+        if (experts := prod(tensor.shape[:-1])) != 1:
+            raise ModelFileError(
+                f"{path}: tensor {tensor.name!r} has {experts} experts; only dense models are supported"
+            )
+        values = read_items(path, _LITTLE, tensor.shape[-1], tensor.offset, ModelFileError)  # (columns,)
         invalid = values[~(np.isfinite(values) & (values >= 0))]
         if invalid.size:
-            raise ModelFileError(f"{header.path}: tensor {name + suffix!r} holds {invalid[0]}")
+            raise ModelFileError(f"{path}: tensor {tensor.name!r} holds {invalid[0]}")
+        vectors[name] = values.astype(np.float32, copy=False)
     return vectors
 
 
 def _with_suffix(header: Header, suffix: str) -> dict[str, TensorInfo]:
     """The tensors whose names end in `suffix`, by the rest of their names."""
     return {name.removesuffix(suffix): t for name, t in header.tensors.items() if name.endswith(suffix)}
-
-
-def _vector(path: Path, tensor: TensorInfo) -> Vector:
-    if tensor.type is not _F32:
-        raise ModelFileError(f"{path}: tensor {tensor.name!r} is {tensor.type.name}, not F32")
-    experts = prod(tensor.shape[:-1])
-    if experts != 1:
-        raise ModelFileError(
-            f"{path}: tensor {tensor.name!r} has {experts} experts; only dense models are supported"
-        )
-    values = read_items(path, _LITTLE, tensor.shape[-1], tensor.offset, ModelFileError)  # (columns,)
-    return values.astype(np.float32, copy=False)
 
 
 def _means(sums: Vector, count: int) -> Vector:

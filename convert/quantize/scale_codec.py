@@ -60,9 +60,12 @@ def _scale_codes(values: Floats, super_scale: Floats, lowest: int, highest: int)
     return np.clip(np.rint(ratio, out=ratio), lowest, highest).astype(np.int16)
 
 
+def _without_offsets(scales: Floats) -> tuple[Floats, Floats]:
+    return scales, np.zeros_like(scales)
+
+
 def _read_scale(blocks: Bytes) -> tuple[Floats, Floats]:
-    d = _float16(blocks, 0)
-    return d, np.zeros_like(d)
+    return _without_offsets(_float16(blocks, 0))
 
 
 def _write_scale(blocks: Bytes, scales: Floats, offsets: Floats) -> None:
@@ -79,8 +82,8 @@ def _write_scale_and_offset(blocks: Bytes, scales: Floats, offsets: Floats) -> N
 
 
 def _read_exponent(blocks: Bytes) -> tuple[Floats, Floats]:
-    d: Floats = np.ldexp(np.float32(0.5), blocks[..., :1].astype(np.int32) - 127).astype(np.float32)
-    return d, np.zeros_like(d)
+    scales = np.ldexp(np.float32(0.5), blocks[..., :1].astype(np.int32) - 127)
+    return _without_offsets(scales.astype(np.float32))
 
 
 def _write_exponent(blocks: Bytes, scales: Floats, offsets: Floats) -> None:
@@ -94,10 +97,8 @@ def _read_q2_k(blocks: Bytes) -> tuple[Floats, Floats]:
 
 
 def _write_q2_k(blocks: Bytes, scales: Floats, offsets: Floats) -> None:
-    s, m = (
-        _scale_codes(scales, _float16(blocks, 80), 0, 15),
-        _scale_codes(-offsets, _float16(blocks, 82), 0, 15),
-    )
+    s = _scale_codes(scales, _float16(blocks, 80), 0, 15)
+    m = _scale_codes(-offsets, _float16(blocks, 82), 0, 15)
     blocks[..., :16] = s | m << 4
 
 
@@ -105,8 +106,7 @@ def _read_q3_k(blocks: Bytes) -> tuple[Floats, Floats]:
     low, high = blocks[..., 96:104], blocks[..., 104:108]
     low_bits = np.concatenate([low & 15, low >> 4], -1)  # (..., 16)
     high_bits = np.concatenate([high >> shift & 3 for shift in (0, 2, 4, 6)], -1)
-    d = _float16(blocks, 108) * ((low_bits | high_bits << 4).astype(np.int8) - 32)
-    return d, np.zeros_like(d)
+    return _without_offsets(_float16(blocks, 108) * ((low_bits | high_bits << 4).astype(np.int8) - 32))
 
 
 def _write_q3_k(blocks: Bytes, scales: Floats, offsets: Floats) -> None:
@@ -124,18 +124,15 @@ def _read_q4_k(blocks: Bytes) -> tuple[Floats, Floats]:
 
 
 def _write_q4_k(blocks: Bytes, scales: Floats, offsets: Floats) -> None:
-    s, m = (
-        _scale_codes(scales, _float16(blocks, 0), 0, 63),
-        _scale_codes(-offsets, _float16(blocks, 2), 0, 63),
-    )
+    s = _scale_codes(scales, _float16(blocks, 0), 0, 63)
+    m = _scale_codes(-offsets, _float16(blocks, 2), 0, 63)
     blocks[..., 4:8] = s[..., :4] | s[..., 4:] >> 4 << 6
     blocks[..., 8:12] = m[..., :4] | m[..., 4:] >> 4 << 6
     blocks[..., 12:16] = s[..., 4:] & 15 | (m[..., 4:] & 15) << 4
 
 
 def _read_q6_k(blocks: Bytes) -> tuple[Floats, Floats]:
-    d = _float16(blocks, 208) * np.ascontiguousarray(blocks[..., 192:208]).view(np.int8)
-    return d, np.zeros_like(d)
+    return _without_offsets(_float16(blocks, 208) * np.ascontiguousarray(blocks[..., 192:208]).view(np.int8))
 
 
 def _write_q6_k(blocks: Bytes, scales: Floats, offsets: Floats) -> None:
@@ -146,8 +143,7 @@ def _write_q6_k(blocks: Bytes, scales: Floats, offsets: Floats) -> None:
 def _read_iq4_xs(blocks: Bytes) -> tuple[Floats, Floats]:
     high = np.ascontiguousarray(blocks[..., 2:4]).view("<u2") >> np.arange(0, 16, 2) & 3  # (..., 8)
     low = np.repeat(blocks[..., 4:8], 2, -1) >> np.tile([0, 4], 4) & 15
-    d = _float16(blocks, 0) * ((low | high << 4).astype(np.int8) - 32)
-    return d, np.zeros_like(d)
+    return _without_offsets(_float16(blocks, 0) * ((low | high << 4).astype(np.int8) - 32))
 
 
 def _write_iq4_xs(blocks: Bytes, scales: Floats, offsets: Floats) -> None:

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from thirteen.convert.calibration_weights import WeightsByGgufName
-from thirteen.convert.merged_view import MergedView
+from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.runtime.calibration.activation_stats import ActivationStats, collect_activation_stats
 from thirteen.runtime.calibration.corpus import Chunk
@@ -14,7 +14,7 @@ from thirteen.runtime.calibration.hidden_states import compute_hidden_states
 
 
 def weights_of(path: Path) -> WeightsByGgufName:
-    return WeightsByGgufName(MergedView(open_checkpoint(path), None, ""))
+    return WeightsByGgufName(MergedModel(open_checkpoint(path), None, ""))
 
 
 def stats_of(path: Path, chunks: Sequence[Chunk], threads: int = 1, **options: Any) -> ActivationStats:
