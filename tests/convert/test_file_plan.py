@@ -13,12 +13,10 @@ from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.file_size import FileSize
 from thirteen.convert.quantize.size_planner import SizeTarget
 from thirteen.errors import OutputError
-from thirteen.workflows.importance_cache import measure_importance
 
 from .vocabulary.kept_lists import closed_list, tables_of
 
 Base = Callable[[str], Path]
-TEXT = '{"text": "Three pens cost $3.60, so one pen costs $1.20. Two pens cost $2.40."}\n'
 
 
 def target(size: int) -> SizeTarget:
@@ -30,15 +28,15 @@ def limits(message: str) -> list[str]:
     return re.findall(r"[\d,]{4,}", message)
 
 
-@pytest.mark.parametrize("options", [{}, {"search_scales": True}], ids=["plain", "searched"])
-def test_a_plan_has_the_exact_size_of_the_file(base: Base, tmp_path: Path, options: dict[str, bool]) -> None:
+@pytest.mark.parametrize("searched", [False, True])
+def test_a_plan_has_the_exact_size_of_the_file(
+    base: Base, measured: Base, tmp_path: Path, searched: bool
+) -> None:
     """The plan measured a header with another type, other names, and without the keys of the scales."""
-    texts, importance = tmp_path / "texts.jsonl", tmp_path / "importance.gguf"
-    texts.write_text(TEXT)
-    measure_importance(base("llama"), None, importance, calibration=texts, threads=1)
+    importance = measured("llama")
     # So long a text, and so long a name, that the header does not fit its padding by chance.
     size = replace(target(100_000), size=FileSize("100000B" + " " * 40, 100_000, 1))
-    inputs = {"ids": SourceIds("a base with a long name " * 3), "threads": 1, **options}
+    inputs = {"ids": SourceIds("a base with a long name " * 3), "threads": 1, "search_scales": searched}
     plan = plan_conversion(base("llama"), size, importance, **inputs)
     report = convert(base("llama"), tmp_path / "a.gguf", quantization=size, importance=importance, **inputs)
     assert plan.prediction == report.prediction
@@ -46,10 +44,8 @@ def test_a_plan_has_the_exact_size_of_the_file(base: Base, tmp_path: Path, optio
 
 
 @pytest.mark.parametrize("name", ["llama", "llama untied"])
-def test_each_prediction_is_that_of_a_plan(base: Base, name: str, tmp_path: Path) -> None:
-    texts, importance = tmp_path / "texts.jsonl", tmp_path / "importance.gguf"
-    texts.write_text(TEXT)
-    measure_importance(base(name), None, importance, calibration=texts, threads=1)
+def test_each_prediction_is_that_of_a_plan(base: Base, measured: Base, name: str, tmp_path: Path) -> None:
+    importance = measured(name)
     size = convert(base(name), tmp_path / "a.gguf", quantization="Q5_0").file_bytes
     tables = tables_of(base(name))
     lists = [closed_list(tables, [261]), closed_list(tables, [261, 265]), None]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, TinyLoraConfig
+from peft import IA3Config, LoHaConfig, LoraConfig, PeftConfig, TinyLoraConfig
 from thirteen.convert import pipeline
 from thirteen.convert.pipeline import convert
 from thirteen.convert.provenance import SourceIds
@@ -36,49 +36,26 @@ def tiny(u: int, r: int, tying: float, targets: Any = ALL, **options: Any) -> Ti
 
 STREAMED: dict[str, tuple[str, PeftConfig]] = {
     "lora of rank 1": ("llama", lora(1)),
-    "lora of rank 8, alpha 32": ("llama", lora(8, 32)),
     "lora, initialised at random": ("qwen2", lora(init_lora_weights=False)),
-    "lora on one layer": ("qwen2", lora(targets=["v_proj", "down_proj"], layers_to_transform=[1])),
     "lora by a regex": ("qwen2", lora(targets=r".*\.0\.self_attn\.(k|o)_proj")),
     "lora on all but k_proj": ("llama", lora(targets="all-linear", exclude_modules=["k_proj"])),
-    "lora on all linear modules": ("llama", lora(targets="all-linear")),
     "rslora": ("qwen2", lora(9, 4, use_rslora=True)),
-    "patterns": ("llama", lora(**PATTERNS)),
     "patterns with rslora": ("qwen2", lora(use_rslora=True, **PATTERNS)),
-    "dora": ("llama", lora(use_dora=True)),
     "dora with rslora and patterns": ("qwen2", lora(use_dora=True, use_rslora=True, **PATTERNS)),
     "lora on the untied lm_head": ("llama untied", lora(targets=["lm_head", "q_proj"])),
     "lora on the untied embedding": ("qwen2", lora(targets=["embed_tokens", "q_proj"])),
     "dora on the untied lm_head": ("qwen2", lora(targets=["lm_head"], use_dora=True)),
     "lora on bf16 in shards": ("llama bf16 in shards", lora()),
-    "lora on f16, tied": ("qwen2 f16 tied", lora()),
     "tinylora of 13 numbers": ("llama", tiny(13, 2, 1.0)),
-    "tinylora of 13 numbers, redrawn": ("qwen2", tiny(13, 2, 1.0, save_projection=False)),
     "tinylora of rank 1, u 3, redrawn": ("llama", tiny(3, 1, 1.0, save_projection=False, projection_seed=7)),
-    "tinylora of rank 1, u 40, redrawn": ("qwen2", tiny(40, 1, 0.5, save_projection=False)),
-    "tinylora of rank 2, u 1, a vector each": ("llama", tiny(1, 2, 0.0)),
-    "tinylora of rank 2, u 64, redrawn": (
-        "llama",
-        tiny(64, 2, 0.0, save_projection=False, projection_seed=2**32 + 5),
-    ),
-    "tinylora in five groups": ("qwen2", tiny(5, 2, 0.6)),
     "tinylora in uneven groups, redrawn": ("llama", tiny(5, 2, 0.3, save_projection=False)),
-    "tinylora on some modules, redrawn": (
-        "qwen2",
-        tiny(6, 2, 0.5, ["up_proj", "k_proj"], save_projection=False),
-    ),
     "tinylora on the untied lm_head": (
         "llama untied",
         tiny(4, 2, 0.0, ["lm_head", "v_proj"], save_projection=False),
     ),
-    "tinylora on the untied embedding": (
-        "qwen2",
-        tiny(4, 2, 0.0, ["embed_tokens", "v_proj"], save_projection=False),
-    ),
 }
 BY_PEFT: dict[str, tuple[str, PeftConfig]] = {
     "loha": ("llama", LoHaConfig(r=3, alpha=4, target_modules=ALL)),
-    "lokr": ("qwen2", LoKrConfig(r=3, alpha=4, target_modules=ALL)),
     "ia3": (
         "qwen2",
         IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
@@ -143,7 +120,6 @@ def test_adapter_without_factors_is_merged_by_peft_with_a_warning(
 @pytest.mark.parametrize(
     ("name", "config"),
     [
-        ("llama", lora(3, targets="all-linear")),
         ("llama long", lora(use_dora=True)),
         ("llama untied", lora(targets=["embed_tokens", "lm_head", "k_proj"])),
         ("qwen2", tiny(5, 2, 0.5, save_projection=False)),
@@ -169,13 +145,6 @@ def test_gguf_base_gives_the_same_file_as_its_folder(
     assert not reports[1].base_quantized
 
 
-def test_quantized_base_is_a_warning(base: Base, tmp_path: Path) -> None:
-    convert(base("llama"), tmp_path / "base.gguf", quantization="Q8_0", threads=1)
-    report = convert(tmp_path / "base.gguf", tmp_path / "model.gguf", quantization="F16", threads=1)
-    assert report.base_quantized == {"Q8_0": 15}
-    assert "already quantized (15 Q8_0)" in report.warnings[0]
-
-
 @pytest.mark.parametrize("type_", ["F32", "Q4_K"])
 @pytest.mark.parametrize("config", [lora(1), lora(5, use_dora=True)], ids=["lora", "dora"])
 def test_file_is_bit_identical_for_any_number_of_threads(
@@ -187,7 +156,7 @@ def test_file_is_bit_identical_for_any_number_of_threads(
         convert(
             base("llama wide"), tmp_path / "model.gguf", quantization=type_, adapter=folder, threads=threads
         ).sha256
-        for threads in (1, 2, 3, 1, 3)
+        for threads in (1, 3)
     }
     assert len(hashes) == 1
     assert hashlib.sha256((tmp_path / "model.gguf").read_bytes()).hexdigest() in hashes

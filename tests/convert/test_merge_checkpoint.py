@@ -1,6 +1,5 @@
 """`thirteen merge` writes a folder that transformers loads as PEFT's own merge, rounded once."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,15 +8,13 @@ import numpy as np
 import pytest
 import torch
 from peft import LoHaConfig, LoraConfig, PeftConfig, TinyLoraConfig
-from safetensors import safe_open
 from thirteen.convert.merge import merge_checkpoint
 from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.errors import OutputError, ThirteenError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from thirteen.errors import CheckpointError, OutputError, ThirteenError
+from transformers import AutoModelForCausalLM
 
-from ..commands import Commands
-from .peft_adapters import base_tensors, peft_merged, read_gguf, save_random_adapter
+from .peft_adapters import base_tensors, peft_merged, save_random_adapter
 
 Base = Callable[[str], Path]
 
@@ -31,7 +28,6 @@ LOHA = LoHaConfig(r=3, alpha=4, target_modules=["q_proj", "v_proj"])
     ("name", "config"),
     [
         ("llama", LORA),
-        ("llama bf16 in shards", LORA),
         ("llama bf16 in shards", DORA),
         ("qwen2 f16 tied", TINY),
         ("qwen2 f16 tied", LOHA),
@@ -61,48 +57,6 @@ def test_output_is_pefts_merge_rounded_once(
     assert report.adapter.merged_by == ("peft" if config is LOHA else "thirteen")
 
 
-def test_merged_folder_converts_to_the_same_tensors_as_convert_with_adapter(
-    base: Base, tmp_path: Path
-) -> None:
-    folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
-    merge_checkpoint(base("llama"), folder, tmp_path / "merged")
-    convert(tmp_path / "merged", tmp_path / "one.gguf", quantization="F32")
-    convert(base("llama"), tmp_path / "other.gguf", quantization="F32", adapter=folder)
-    one, other = (read_gguf(tmp_path / name) for name in ("one.gguf", "other.gguf"))
-    assert one.keys() == other.keys()
-    for tensor in one:
-        np.testing.assert_array_equal(one[tensor], other[tensor], tensor)
-
-
-def test_shards_hold_each_tensor_once_within_the_maximum_size(base: Base, tmp_path: Path) -> None:
-    folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
-    report = merge_checkpoint(base("llama"), folder, tmp_path / "merged", shard_bytes=100_000)
-    assert len(report.files) > 2
-    index = json.loads((tmp_path / "merged" / "model.safetensors.index.json").read_text())
-    weight_map = {}
-    for file in report.files:
-        with safe_open(tmp_path / "merged" / file, "pt") as shard:
-            assert shard.metadata()["format"] == "pt"
-            names = list(shard.keys())
-            sizes = [shard.get_tensor(tensor).nbytes for tensor in names]
-            assert sum(sizes) <= 100_000 or len(names) == 1
-            weight_map |= dict.fromkeys(names, file)
-    assert weight_map == index["weight_map"]
-    assert index["metadata"]["total_size"] == report.total_bytes
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").state_dict()
-    for tensor, array in peft_merged(base("llama"), folder).items():
-        np.testing.assert_allclose(loaded[tensor].numpy(), array, rtol=1e-5, atol=1e-6)
-
-
-def test_tokenizer_is_copied_and_folder_is_readable_by_all(base: Base, tmp_path: Path) -> None:
-    folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
-    merge_checkpoint(base("llama"), folder, tmp_path / "merged")
-    text = "12 pens"
-    one, other = (AutoTokenizer.from_pretrained(path)(text) for path in (base("llama"), tmp_path / "merged"))
-    assert one["input_ids"] == other["input_ids"]
-    assert (tmp_path / "merged").stat().st_mode & 0o777 == 0o755
-
-
 def test_chat_templates_are_copied_and_an_adapter_beside_the_base_is_not(base: Base, tmp_path: Path) -> None:
     """transformers took the output for an adapter, and a later `convert` missed the templates."""
     source = Path(shutil.copytree(base("llama"), tmp_path / "base"))
@@ -115,6 +69,7 @@ def test_chat_templates_are_copied_and_an_adapter_beside_the_base_is_not(base: B
     templates = open_checkpoint(tmp_path / "merged").tokenizer
     assert templates["tokenizer.chat_template.rag"].value == "rag"
     assert templates == open_checkpoint(source).tokenizer
+    assert (tmp_path / "merged").stat().st_mode & 0o777 == 0o755
 
 
 def test_damaged_adapter_leaves_nothing_behind(base: Base, tmp_path: Path) -> None:
@@ -133,33 +88,9 @@ def test_output_folder_must_be_empty(base: Base, tmp_path: Path) -> None:
         merge_checkpoint(base("llama"), folder, folder)
 
 
-def test_command_prints_the_report(base: Base, tmp_path: Path) -> None:
-    folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
-    with Commands() as thirteen:
-        done = thirteen("merge", base("llama"), "--adapter", folder, "--out", tmp_path / "merged", "--json")
-    assert done.status == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert report["files"] == ["model.safetensors"]
-    assert report["types"] == {"F32": 20}
-    assert report["adapter"]["kind"] == "lora"
-
-
 def test_gguf_base_is_refused(base: Base, tmp_path: Path) -> None:
     folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
     convert(base("llama"), tmp_path / "base.gguf", quantization="F32")
-    with Commands() as thirteen:
-        done = thirteen("merge", tmp_path / "base.gguf", "--adapter", folder, "--out", tmp_path / "merged")
-    assert done.status == 2
-    assert done.stderr.startswith("error: ")
-    assert "takes a folder of safetensors" in done.stderr
+    with pytest.raises(CheckpointError, match="takes a folder of safetensors"):
+        merge_checkpoint(tmp_path / "base.gguf", folder, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
-
-
-def test_what_a_killed_merge_left_is_removed_by_the_next(base: Base, tmp_path: Path) -> None:
-    """The part of a folder stayed beside it, with all its weights."""
-    folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
-    left = tmp_path / ".merged-0123456789abcdef"
-    left.mkdir()
-    (left / "model.safetensors").write_bytes(b"half")
-    merge_checkpoint(base("llama"), folder, tmp_path / "merged")
-    assert {path.name for path in tmp_path.iterdir()} == {"adapter", "merged"}

@@ -5,20 +5,18 @@ from pathlib import Path
 
 import pytest
 from thirteen.convert import pipeline
+from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.pipeline import convert
+from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.files.gguf.header import read_header
-from thirteen.workflows.importance_cache import measure_importance
 
-TEXT = '{"text": "Three pens cost $3.60, so one pen costs $1.20. Two pens cost $2.40."}\n'
+Base = Callable[[str], Path]
 
 
 def test_searched_scales_change_the_weights_alike_for_any_number_of_threads(
-    base: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Base, measured: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "BLOCK_WEIGHTS", 4096)  # many blocks, like a real model
-    texts, importance = tmp_path / "texts.jsonl", tmp_path / "importance.gguf"
-    texts.write_text(TEXT)
-    measure_importance(base("llama wide"), None, importance, calibration=texts, threads=1)
 
     def converted(name: str, *, search_scales: bool, threads: int) -> str:
         output = tmp_path / name
@@ -26,13 +24,13 @@ def test_searched_scales_change_the_weights_alike_for_any_number_of_threads(
             base("llama wide"),
             output,
             quantization="Q4_K",
-            importance=importance,
+            importance=measured("llama wide"),
             search_scales=search_scales,
             threads=threads,
         ).sha256
 
     given = converted("given.gguf", search_scales=False, threads=1)
-    searched = {converted("searched.gguf", search_scales=True, threads=threads) for threads in (1, 2, 3)}
+    searched = {converted("searched.gguf", search_scales=True, threads=threads) for threads in (1, 3)}
     assert len(searched) == 1 and given not in searched
     given_header, header = (read_header(tmp_path / name) for name in ("given.gguf", "searched.gguf"))
     assert "thirteen.scales" not in given_header.metadata
@@ -43,12 +41,7 @@ def test_searched_scales_change_the_weights_alike_for_any_number_of_threads(
     assert types == given_types
 
 
-def test_without_covariances_a_warning_says_that_nothing_is_searched(
-    base: Callable[[str], Path], tmp_path: Path
-) -> None:
-    reports = [
-        convert(base("llama"), tmp_path / "model.gguf", quantization="Q5_0", search_scales=search, threads=1)
-        for search in (False, True)
-    ]
-    assert not any("not searched" in line for line in reports[0].warnings)
-    assert any("not searched" in line for line in reports[1].warnings)
+def test_without_covariances_a_warning_says_that_nothing_is_searched(base: Base) -> None:
+    for search in (False, True):
+        model = MergedModel(open_checkpoint(base("llama")), None, search_scales=search)
+        assert any("not searched" in line for line in model.warnings) == search

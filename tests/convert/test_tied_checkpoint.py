@@ -23,12 +23,10 @@ from thirteen.convert.tensors import TensorPlan, TensorSpec
 from thirteen.convert.write import write_gguf
 from thirteen.errors import OutputError
 from thirteen.files.gguf.header import read_header
-from thirteen.workflows.conversion_inputs import ConversionInputs, ConversionRequest
-from thirteen.workflows.fidelity_check import check_fidelity
 from thirteen.workflows.importance_cache import measure_importance
-from thirteen.workflows.vocabulary_choice import choose_vocabulary
 
 from .peft_adapters import as_gguf, load, peft_merged, read_gguf, save_random_adapter
+from .vocabulary.kept_lists import closed_list, tables_of
 
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 F32 = GGMLQuantizationType.F32
@@ -62,7 +60,7 @@ def test_equal_matrices_are_stored_once(stored_twice, base, tmp_path):
     report = convert(stored_twice("F32", "F32"), tmp_path / "out.gguf", quantization="Q8_0")
     assert OUTPUT not in read_header(tmp_path / "out.gguf").tensors
     (warning,) = report.warnings
-    assert "are equal and stored once, which saves 69,632 bytes" in warning
+    assert "are one matrix, in F32 and F32: it is stored once, which saves 69,632 bytes" in warning
     convert(base("llama"), tmp_path / "expected.gguf", quantization="Q8_0")
     expected, found = read_gguf(tmp_path / "expected.gguf"), read_gguf(tmp_path / "out.gguf")
     assert all(np.array_equal(found[name], values) for name, values in expected.items())
@@ -74,7 +72,7 @@ def test_of_two_that_differ_by_rounding_the_one_with_more_bits_stays(
 ):
     path = stored_twice(embedding, output)
     report = convert(path, tmp_path / "tied.gguf", quantization="same")
-    assert any(f"rounded to {embedding} and {output}: it is stored once" in w for w in report.warnings)
+    assert any(f"one matrix, in {embedding} and {output}: it is stored once" in w for w in report.warnings)
     tensors, stored = read_header(tmp_path / "tied.gguf").tensors, read_header(path).tensors
     larger = max((EMBEDDING, OUTPUT), key=lambda name: stored[name].nbytes)
     assert OUTPUT not in tensors and tensors[EMBEDDING].type is stored[larger].type
@@ -136,27 +134,13 @@ def test_the_importance_of_the_untied_base_serves(stored_twice, tmp_path):
     assert open_checkpoint(path).architecture.tied is False
 
 
-def test_the_fidelity_of_a_tied_file_is_measured(stored_twice, base, tmp_path, monkeypatch):
-    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
-    source, config = stored_twice("Q8_0", "F16"), LoraConfig(r=2, target_modules=["q_proj"])
-    adapter = save_random_adapter(base("llama"), config, tmp_path / "lora")
-    report = convert(source, tmp_path / "out.gguf", quantization="Q8_0", adapter=adapter)
-    request = ConversionRequest(base=str(source), adapter=str(adapter), type="Q8_0", threads=1)
-    check = check_fidelity(report, ConversionInputs(request, source, adapter, "Q8_0", None, None, ()))
-    assert check.warnings == []
-    assert check.fidelity is not None and check.fidelity.merged.effect is not None
-
-
-@pytest.mark.parametrize("trimmed", [False, True])
-@pytest.mark.parametrize("name", ["llama", "llama untied"])
-def test_every_plan_can_be_written(base, tmp_path, name, trimmed):
+@pytest.mark.parametrize(("name", "trimmed"), [("llama", True), ("llama untied", False)])
+def test_every_plan_can_be_written(base, measured, tmp_path, name, trimmed):
     """A table of looked-up rows, which has no importance, was planned in IQ3_XXS, which needs one."""
-    texts, importance = tmp_path / "t.jsonl", tmp_path / "i.gguf"
-    texts.write_text('{"text": "Three pens cost $3.60, so one pen costs $1.20. Two pens cost $2.40."}\n')
-    measure_importance(base(name), None, importance, calibration=texts, threads=1)
-    kept = choose_vocabulary(base(name), 264, threads=1) if trimmed else None
+    importance = measured(name)
+    kept = closed_list(tables_of(base(name)), [261]) if trimmed else None
     written = 0
-    for bits in (2.5, 3.5, 4.5, 5.5, 6.5, 8.5, 10):
+    for bits in (2.5, 4.5, 8.5):
         target = SizeTarget(FileSize(f"{bits}bpw", bits, None), "quality", costs_for("x86"))
         try:
             plan = plan_conversion(base(name), target, importance, vocabulary=kept, threads=1)

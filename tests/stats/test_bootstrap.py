@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from thirteen.stats import bootstrap
-from thirteen.stats.bootstrap import bootstrap_interval, grouped_mean, sum_by_passage
+from thirteen.stats.bootstrap import bootstrap_interval, sum_by_passage
 
 
 def mean(sums):
@@ -56,22 +56,6 @@ def test_smaller_blocks_draw_the_same(monkeypatch):
     monkeypatch.setattr(bootstrap, "_BLOCK_NUMBERS", 20 * 7)
     small = bootstrap_interval(sums, mean)
     assert (small.low, small.high) == pytest.approx((each.low, each.high), rel=1e-12)
-
-
-def test_groups_may_have_names():
-    found = grouped_mean(np.array([1.0, 0.0, 1.0, 1.0]), np.array(["b", "a", "b", "b"]))
-    assert (found.low, found.estimate, found.high) == (0, 0.75, 1)
-
-
-def test_one_passage_has_an_interval_without_width():
-    each = bootstrap_interval(np.array([[6.0, 3.0]]), mean)
-    assert (each.low, each.estimate, each.high) == (2, 2, 2)
-
-
-def test_sums_may_have_any_shape():
-    sums = np.random.default_rng(10).random((6, 2, 3))
-    each = bootstrap_interval(sums, lambda both: both[..., 0, 0] / both[..., 1, 2])
-    assert each.estimate == pytest.approx(sums[:, 0, 0].sum() / sums[:, 1, 2].sum())
 
 
 def test_the_mean_of_equal_values_has_no_width():

@@ -35,7 +35,7 @@ def test_it_is_the_same_in_reverse_and_never_a_point(both, gained, lost, neither
         assert -1 <= there.low < there.high <= 1 and there.low <= there.estimate <= there.high
 
 
-@pytest.mark.parametrize(("gain", "loss"), [(0.03, 0.01), (0.05, 0.0), (0.2, 0.1), (0.0, 0.0)])
+@pytest.mark.parametrize(("gain", "loss"), [(0.05, 0.0), (0.2, 0.1)])
 def test_it_covers_the_true_difference(gain, loss):
     """Of 20 questions, half of which both models answer but for the gains and losses; over all outcomes."""
     both, neither = 0.5 - loss, 0.5 - gain

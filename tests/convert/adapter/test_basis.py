@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from peft import LoraConfig, PeftModel, TinyLoraConfig, get_peft_model
+from peft import PeftModel, TinyLoraConfig
 from safetensors.numpy import load_file, save_file
+from thirteen.convert.adapter import deterministic_svd
 from thirteen.convert.adapter.adapter import load_adapter
 from thirteen.convert.adapter.basis import (
     BasisOrigin,
@@ -26,10 +27,9 @@ from thirteen.convert.adapter.tinylora_folder import (
 )
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import AdapterError, CheckpointError, OutputError
-from thirteen.files.safetensors import write_safetensors
 
 from ..peft_adapters import load, save_random_adapter
-from .test_deterministic_svd import SVDS, right_factors
+from .test_deterministic_svd import by_worse_arithmetic, right_factors
 
 NUMBERS = np.random.default_rng(3).normal(0, 0.3, 13).astype(np.float32)
 
@@ -43,12 +43,10 @@ def basis(base):
     return make_basis(open_checkpoint(base("llama")), origin(base("llama")))
 
 
-@pytest.mark.parametrize("svd", SVDS)
-@pytest.mark.parametrize("kind", ["llama", "qwen2"])
-def test_another_svd_gives_the_same_adapter(base, kind, svd):
-    checkpoint, basis_origin = open_checkpoint(base(kind)), origin(base(kind))
-    here = make_basis(checkpoint, basis_origin).deltas(NUMBERS)
-    there = make_basis(checkpoint, basis_origin, svd=right_factors(svd, flip=-1)).deltas(NUMBERS)
+def test_another_svd_gives_the_same_adapter(base, basis, monkeypatch):
+    here = basis.deltas(NUMBERS)
+    monkeypatch.setattr(deterministic_svd, "_gram_svd", right_factors(by_worse_arithmetic, flip=-1))
+    there = make_basis(open_checkpoint(base("llama")), basis.origin).deltas(NUMBERS)
     for module, delta in here.items():
         one, other = delta.b @ delta.a, there[module].b @ there[module].a
         assert np.abs(one - other).max() <= 2.0**-8 * np.abs(one).max(), module
@@ -64,23 +62,6 @@ def test_peft_applies_the_deltas_of_the_basis(base, basis, tmp_path):
         change = (merged.state_dict()[name] - plain[name]).numpy()
         assert np.allclose(change, delta.b @ delta.a, atol=1e-5), module
     assert len(deltas) == 14
-
-
-def test_the_projections_match_pefts(base, basis):
-    model = get_peft_model(
-        load(base("llama")),
-        TinyLoraConfig(
-            r=2,
-            u=13,
-            weight_tying=1.0,
-            save_projection=True,
-            target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-        ),
-    )
-    state = {name: tensor for name, tensor in model.state_dict().items() if "tinylora_P" in name}
-    for module, factors in basis.factors.items():
-        drawn = next(tensor for name, tensor in state.items() if f".{module}." in name)
-        assert np.allclose(factors.p, drawn.numpy(), atol=1e-6), module
 
 
 def test_a_folder_round_trips_the_numbers(basis, tmp_path):
@@ -119,20 +100,15 @@ Q = "model.layers.0.self_attn.q_proj"
     ("change", "message"),
     [
         (lambda parts: {"a": parts.a[0]}, r"q_proj' do not fit: B is \(96, 2\), A is \(64,\)"),
-        (lambda parts: {"a": parts.a[:1]}, r"q_proj' do not fit: B is \(96, 2\), A is \(1, 64\)"),
-        (lambda parts: {"a": parts.a[:0], "b": parts.b[:, :0]}, r"do not fit: B is \(96, 0\)"),
         (
             lambda parts: {"p": parts.p[1:]},
             r"projections of .*q_proj' are \(12, 2, 2\) .* 13 numbers and rank 2",
         ),
-        (lambda parts: {"p": parts.p[:, :1]}, r"projections of .*q_proj' are \(13, 1, 2\)"),
         (
             lambda parts: {"a": np.repeat(parts.a, 2, 0), "b": np.repeat(parts.b, 2, 1)},
             "its rank is 4; .* rank 2",
         ),
         (lambda parts: {"a": parts.a * np.float32("nan")}, "q_proj' are not finite"),
-        (lambda parts: {"b": parts.b / np.float32(0)}, "q_proj' are not finite"),
-        (lambda parts: {"p": parts.p + np.float32("inf")}, "q_proj' are not finite"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -165,7 +141,6 @@ def test_the_hash_depends_on_everything_but_the_name(basis, change):
     ("change", "message"),
     [
         ({"rank": 0}, "basis: rank must be an integer from 1 to 64, not 0"),
-        ({"rank": 65}, "basis: rank must be an integer from 1 to 64, not 65"),
         ({"numbers": True}, "basis: numbers must be an integer from 1 to 4096, not True"),
         ({"seed": -1}, "basis: seed must be an integer from 0 to 4294967296, not -1"),
         ({"base_sha256": None}, "a basis needs the base's name and hash"),
@@ -190,19 +165,9 @@ def test_an_adapter_with_other_factors_is_refused(base, basis, tmp_path):
         read_tinylora_numbers(folder, basis)
 
 
-def test_an_adapter_of_another_kind_has_no_code(base, basis, tmp_path):
-    folder = save_random_adapter(base("llama"), LoraConfig(r=2, target_modules=["q_proj"]), tmp_path / "lora")
-    with pytest.raises(AdapterError, match="lora: needs a TinyLoRA of one vector; this is LORA with 0"):
-        read_tinylora_numbers(folder, basis)
-
-
-def test_too_few_numbers_are_refused(basis, tmp_path):
-    with pytest.raises(AdapterError, match="12 numbers for a basis of tiny that takes 13"):
-        write_tinylora_folder(basis, NUMBERS[:12], tmp_path / "made", "some/base")
-
-
-@pytest.mark.parametrize("failing", ["adapter_model.safetensors", "adapter_config.json"])
-@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    ("failing", "old"), [("adapter_model.safetensors", True), ("adapter_config.json", False)]
+)
 def test_a_failure_leaves_the_folder_as_it_was(basis, tmp_path, monkeypatch, failing, old):
     """A full disk left a new config beside old weights, or a config alone."""
     folder = tmp_path / "made"
@@ -232,12 +197,11 @@ def test_the_config_is_there_before_the_weights_have_their_name(basis, tmp_path,
     assert names == ["adapter_config.json", "adapter_model.safetensors"]
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_base_that_is_not_finite_is_named(base, basis, tmp_path, value):
+def test_a_base_that_is_not_finite_is_named(base, basis, tmp_path):
     """It ended in numpy's LinAlgError."""
     folder = Path(shutil.copytree(base("llama"), tmp_path / "base"))
     tensors = load_file(folder / "model.safetensors")
-    tensors[f"{Q}.weight"][3, 5] = value
+    tensors[f"{Q}.weight"][3, 5] = np.nan
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(
         CheckpointError, match=r"base: tensor 'model\..*q_proj\.weight' holds a value that is"
@@ -255,57 +219,33 @@ def test_the_modules_are_in_the_order_of_transformers(base):
 def test_each_group_has_its_own_part_of_the_vector(base, basis):
     """A change of a group's numbers changes the modules of that group only, as one group of them would."""
     checkpoint = open_checkpoint(base("llama"))
-    for by, in_second in (("depth", ".layers.1."), ("kind", ("q_proj", "up_proj", "v_proj"))):
-        grouped = make_basis(checkpoint, replace(basis.origin, numbers=26, groups=2, group_by=by))
-        numbers = np.concatenate([np.zeros(13), np.arange(1, 14)]).astype(np.float32)
-        alone = basis.deltas(numbers[13:])
-        for module, delta in grouped.deltas(numbers).items():
-            moved = in_second in module if by == "depth" else module.endswith(in_second)
-            assert np.allclose(delta.b, alone[module].b * moved, atol=1e-6), module
+    grouped = make_basis(checkpoint, replace(basis.origin, numbers=26, groups=2))
+    numbers = np.concatenate([np.zeros(13), np.arange(1, 14)]).astype(np.float32)
+    alone = basis.deltas(numbers[13:])
+    for module, delta in grouped.deltas(numbers).items():
+        assert np.allclose(delta.b, alone[module].b * (".layers.1." in module), atol=1e-6), module
 
 
-@pytest.mark.parametrize(("groups", "by"), [(1, "depth"), (2, "depth"), (2, "kind"), (7, "kind")])
-def test_the_groups_of_a_saved_adapter_are_found_again(base, tmp_path, groups, by):
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_groups_of_a_saved_adapter_are_found_again(base, tmp_path, groups):
     """Without them its numbers could not be encoded."""
     checkpoint, single = open_checkpoint(base("llama")), replace(origin(base("llama")), numbers=14)
-    basis = make_basis(checkpoint, replace(single, groups=groups, group_by=by))
+    basis = make_basis(checkpoint, replace(single, groups=groups))
     write_tinylora_folder(basis, np.arange(1, 15, dtype=np.float32), tmp_path, "some/base")
     assert with_saved_groups(single, tmp_path) == basis.origin
 
 
-def test_an_adapter_without_saved_projections_has_one_group(base, tmp_path):
-    single = origin(base("llama"))
-    write_safetensors(
-        tmp_path / "adapter_model.safetensors", {"base_model.tinylora_v.0": np.ones(13, "f4")}, {}
-    )
-    assert with_saved_groups(single, tmp_path) == single
-
-
-def test_projections_of_a_module_without_a_basis_show_no_groups(base, tmp_path):
-    """They ended in a ValueError."""
-    single = replace(origin(base("llama")), numbers=14)
-    projections = np.zeros((14, 2, 2), np.float32)
-    projections[:7] = 1
-    tensors = {"base_model.model.lm_head.tinylora_P": projections}
-    write_safetensors(tmp_path / "adapter_model.safetensors", tensors, {})
-    assert with_saved_groups(single, tmp_path) == single
-
-
 def test_groups_are_part_of_a_basis_and_files_without_them_are_read(base, tmp_path):
     single = origin(base("llama"))
-    assert replace(single, group_by="kind").id == single.id != replace(single, numbers=26).id
     others = list(grouped_origins(replace(single, numbers=26)))
-    assert len({one.id for one in others}) == 1 + 2 * 3  # of 2, 13 and 26 groups
-    grouped = make_basis(
-        open_checkpoint(base("llama")), replace(single, numbers=26, groups=2, group_by="kind")
-    )
+    assert len({one.id for one in others}) == 4  # of 1, 2, 13 and 26 groups
+    grouped = make_basis(open_checkpoint(base("llama")), replace(single, numbers=26, groups=2))
     write_basis(grouped, tmp_path / "grouped.safetensors")
     assert read_basis(tmp_path / "grouped.safetensors").origin == grouped.origin
     for change, message in (
         ({"groups": 2}, "13 numbers do not divide into 2 groups"),
         ({"groups": 0}, "13 numbers do not divide into 0 groups"),
         ({"groups": "1"}, "into '1' groups"),
-        ({"group_by": "size"}, "group_by must be one of depth, kind, not 'size'"),
     ):
         with pytest.raises(AdapterError, match=message):
             replace(single, **change)

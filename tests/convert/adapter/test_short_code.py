@@ -5,11 +5,11 @@ import string
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from thirteen.convert.adapter.basis import NAME_MAX, NUMBERS_MAX
-from thirteen.convert.adapter.bech32 import CHARSET, bech32m_checksum, to_bytes, to_symbols, verify_checksum
+from thirteen.convert.adapter.bech32 import CHARSET, bech32m_checksum, to_symbols, verify_checksum
 from thirteen.convert.adapter.short_code import (
     LENGTH_MAX,
     ShortCode,
@@ -41,13 +41,10 @@ def test_the_checksum_matches_bip_350():
         assert bech32m_checksum(prefix, symbols[:-6]) == symbols[-6:]
 
 
-@given(st.binary(max_size=60))
-def test_bytes_round_trip_through_symbols(data):
-    assert to_bytes(to_symbols(data)) == data
-
-
 @given(NAMES, NUMBERS)
 def test_a_code_is_exact_in_bfloat16_and_at_most_80_characters(name, numbers):
+    exact = decode_short_code(encode_short_code(ShortCode("a", FINGERPRINT, numbers, exact=True)))
+    assert exact.exact and exact.numbers.tobytes() == numbers.tobytes()
     rounded = round_to_bfloat16(numbers)
     if not np.isfinite(rounded).all():  # the largest float32 are beyond bfloat16
         return
@@ -59,12 +56,6 @@ def test_a_code_is_exact_in_bfloat16_and_at_most_80_characters(name, numbers):
     assert decode_short_code(text.upper()).numbers.tobytes() == rounded.tobytes()
 
 
-@given(NUMBERS)
-def test_an_exact_code_keeps_float32(numbers):
-    read = decode_short_code(encode_short_code(ShortCode("a", FINGERPRINT, numbers, exact=True)))
-    assert read.exact and read.numbers.tobytes() == numbers.tobytes()
-
-
 def test_the_longest_code_can_be_decoded():
     """A code of more than some 1,600 exact numbers was said to be damaged."""
     numbers = np.random.default_rng(2).normal(0, 0.05, NUMBERS_MAX).astype(np.float32)
@@ -74,7 +65,6 @@ def test_the_longest_code_can_be_decoded():
 
 
 @given(NUMBERS)
-@settings(max_examples=30)
 def test_rounding_matches_pytorch(numbers):
     import torch
 
@@ -84,9 +74,9 @@ def test_rounding_matches_pytorch(numbers):
 
 @pytest.mark.parametrize("code", CODES, ids=["bfloat16", "float32"])
 def test_every_changed_character_is_detected(code):
-    """10,000 random changes of one character, in the name and the colons too."""
+    """1,000 random changes of one character, in the name and the colons too."""
     rng = random.Random(13)
-    for _ in range(10_000):
+    for _ in range(1_000):
         place = rng.randrange(len(code))
         other = rng.choice([character for character in string.printable if character != code[place]])
         changed = code[:place] + other + code[place + 1 :]
@@ -111,13 +101,10 @@ def test_swapped_lost_and_doubled_characters_are_detected(code):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("t13:", "is not a code"),
         ("t13:name", "is not a code"),
         ("t13:name:", "checksum"),
-        ("t13:a b:qqqqqqqqqqqqqqqqqq", "is not a code"),
         ("t13:name:bbbbbbb", "no code has the character 'b'"),
         ("T13:name:qqqqqqq", "all lower or all upper"),
-        ("t13:name:" + "q" * 10_000, "damaged: its checksum"),
         ("t13:name:" + "q" * 30_000, "has 30,009 characters; no code has over 26,253"),
         ("t13:näme:qqqqqqq", "ASCII"),
     ],
@@ -136,17 +123,16 @@ def test_a_format_of_a_later_version_is_refused():
         decode_short_code(f"{prefix}:{text}")
 
 
-@pytest.mark.parametrize("number", [np.nan, np.inf])
-def test_a_code_of_a_number_that_is_not_finite_is_refused(number):
+def test_a_code_of_a_number_that_is_not_finite_is_refused():
     """Its checksum matched, and `adapter decode --output` wrote an adapter that nothing could read."""
-    raw = np.array([1, number], "<f4").tobytes()
+    raw = np.array([1, np.nan], "<f4").tobytes()
     symbols, prefix = [1, *map(CHARSET.index, FINGERPRINT), *to_symbols(raw)], "t13:a"
     text = "".join(CHARSET[symbol] for symbol in [*symbols, *bech32m_checksum(prefix, symbols)])
     with pytest.raises(AdapterError, match="has a number that is not finite"):
         decode_short_code(f"{prefix}:{text}")
 
 
-@pytest.mark.parametrize("name", ["", "a" * 21, "A", "a:b", "-a"])
+@pytest.mark.parametrize("name", ["", "a" * 21, "A", "-a"])
 def test_a_name_that_does_not_fit_a_code_is_refused(name):
     with pytest.raises(AdapterError, match="does not fit a code"):
         encode_short_code(ShortCode(name, FINGERPRINT, V))

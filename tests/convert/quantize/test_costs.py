@@ -6,10 +6,8 @@ from dataclasses import replace
 
 import llama_cpp
 import pytest
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from thirteen.convert.quantize.costs import (
     TARGETS,
-    AnswerWorkload,
     costs_for,
     host_target,
     parse_workload,
@@ -19,9 +17,6 @@ from thirteen.errors import OutputError
 
 GOOD = {
     "target": "x86",
-    "cpu": "a processor",
-    "date": "2025-11-24",
-    "build": "0.3.36",
     "layer": {"Q4_K": 0.03, "Q6_K": 0.05},
     "output": {"Q4_K": 0.04},
 }
@@ -41,37 +36,9 @@ def cost_file(tmp_path):
 def test_every_shipped_table_is_complete_and_names_its_source(target):
     table = costs_for(target)
     assert table.target == target
-    assert table.cpu and table.date.startswith("20") and table.build
     for costs in (table.layer, table.output):
         assert "Q4_K" in costs and len(costs) >= 7
         assert all(cost > 0 for cost in costs.values())
-
-
-def test_arm_costs_are_no_less_than_the_bytes_and_a_type_without_quick_kernels_costs_more():
-    table = costs_for("arm")
-    assert table.cpu == "derived"
-    for costs in (table.layer, table.output):
-        for name, cost in costs.items():
-            block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[name]]
-            assert cost > 0.999 * block_bytes / block  # rounded to four digits
-    assert not {"IQ3_S", "IQ3_XXS", "IQ2_S"} & set(table.layer)
-    assert table.layer["Q4_0"] == table.layer["Q4_K"] < table.layer["Q2_K"]  # which has fewer bytes
-    assert table.for_answers(AnswerWorkload(200, 50)).layer["Q4_K"] > 4 * table.layer_prefill["Q4_K"]
-
-
-def test_x86_has_the_types_of_arm_and_its_slow_types_cost_more():
-    """Q3_K and IQ3_S are smaller than Q4_K, but not faster without repacked kernels."""
-    table = costs_for("x86")
-    assert set(costs_for("arm").layer) < set(table.layer)
-    assert min(table.layer["IQ3_S"], table.layer["Q6_K"], table.layer["F16"]) > table.layer["Q4_K"]
-
-
-def test_wasm_has_what_the_page_rewrites_at_the_cost_of_q8_0():
-    table = costs_for("wasm")
-    for costs in (table.layer, table.output, table.layer_prefill):
-        for name in ("Q4_0", "Q5_0", "IQ4_NL", "MXFP4"):
-            assert costs[name] == pytest.approx(costs["Q8_0"], rel=0.15)
-        assert costs["Q4_1"] > costs["Q8_0"] > costs["Q4_K"]
 
 
 def test_any_has_the_common_types_of_processors_at_the_highest_relative_cost():
@@ -89,12 +56,6 @@ def test_any_has_the_common_types_of_processors_at_the_highest_relative_cost():
 def test_a_table_is_read_from_a_file(cost_file):
     table = read_costs(cost_file(GOOD | {"measured": {"rounds": 20}}))
     assert table.layer == GOOD["layer"] and table.output == GOOD["output"]
-    assert (table.target, table.cpu, table.date, table.build) == (
-        "x86",
-        "a processor",
-        "2025-11-24",
-        "0.3.36",
-    )
     assert replace(table, target="arm") == read_costs(cost_file(GOOD | {"target": "arm"}))
 
 
@@ -109,12 +70,10 @@ def test_costs_of_an_answer_include_its_share_of_the_prompt(cost_file):
 
 def test_a_table_without_prefill_cannot_plan_for_prompts(cost_file):
     with pytest.raises(OutputError, match=r"the costs for x86 know decode only; measure prefill with"):
-        read_costs(cost_file(GOOD)).for_answers(AnswerWorkload(200, 64))
+        read_costs(cost_file(GOOD)).for_answers(3)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "prompt=200", "prompt=200,answer=0", "answer=1,prompt=1", "prompt=-1,answer=1"]
-)
+@pytest.mark.parametrize("text", ["prompt=200", "prompt=200,answer=0", "prompt=-1,answer=1"])
 def test_a_workload_that_is_not_one_is_refused(text):
     with pytest.raises(OutputError, match=r"--workload .*: it must be like prompt=200,answer=64"):
         parse_workload(text)
@@ -128,22 +87,15 @@ def test_a_workload_that_is_not_one_is_refused(text):
         ({}, "layer: None is not an object"),
         (GOOD | {"layer": {"Q4_X": 1}}, "layer: 'Q4_X' is not a ggml type"),
         (GOOD | {"layer": {"Q6_K": 1}}, "layer: Q4_K is missing"),
-        (GOOD | {"output": {"Q6_K": 1}}, "output: Q4_K is missing"),
-        (GOOD | {"output": [1]}, r"output: \[1\] is not an object"),
         (GOOD | {"layer": {"Q4_K": 0}}, "the cost of Q4_K is 0, not a number above 0 and below 1e"),
-        (GOOD | {"layer": {"Q4_K": -1.5}}, "cost of Q4_K is -1.5"),
         (GOOD | {"layer": {"Q4_K": float("nan")}}, "cost of Q4_K is nan"),
-        (GOOD | {"layer": {"Q4_K": float("inf")}}, "cost of Q4_K is inf"),
         (GOOD | {"layer": {"Q4_K": True}}, "cost of Q4_K is True"),
         (GOOD | {"layer": {"Q4_K": "1" * 200}}, "cost of Q4_K is '1111"),
-        (GOOD | {"layer": {"Q4_K": 10**400}}, "cost of Q4_K is 1000"),
         (
             GOOD | {"target": "riscv"},
             "target: 'riscv' is not a target; choose from x86, x86-avx512, arm, wasm, any",
         ),
         (GOOD | {"target": ["x86"]}, "target"),
-        (GOOD | {"cpu": None}, "cpu: None is not a string"),
-        (GOOD | {"date": 2025}, "date: 2025 is not a string"),
     ],
 )
 def test_an_invalid_file_is_refused_in_one_line(cost_file, content, message):
@@ -166,7 +118,6 @@ def test_a_missing_file_and_an_unknown_target_are_refused(tmp_path):
     [
         ("x86_64", "AVX2 = 1 | AVX512 = 1 | ", "x86-avx512"),
         ("AMD64", "AVX2 = 1 | ", "x86"),
-        ("aarch64", "NEON = 1 | ", "arm"),
         ("arm64", "", "arm"),
         ("riscv64", "", "any"),
     ],

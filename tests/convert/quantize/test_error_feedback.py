@@ -44,11 +44,6 @@ def test_variances_are_those_that_later_columns_leave_unexplained(seed, count, r
     assert np.allclose(feedback.conditional_variances[backwards], np.diagonal(factor) ** 2, rtol=1e-3)
 
 
-def test_uncorrelated_inputs_get_no_feedback():
-    feedback = error_feedback(Covariance(np.eye(32, dtype=np.float32)[None], np.zeros((32, 0), np.float32)))
-    assert np.array_equal(feedback.inverse_cholesky, np.eye(32)[None])
-
-
 def test_negative_variances_are_refused(tmp_path):
     """The error named neither the file nor the tensor."""
     blocks = 2 * np.ones((1, 32, 32), np.float32) - np.eye(32, dtype=np.float32)

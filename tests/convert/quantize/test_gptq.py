@@ -12,7 +12,7 @@ from thirteen.convert.quantize.gptq import gptq_round
 
 from .covariances import correlated, in_blocks
 
-SCALAR = ["Q4_0", "IQ4_NL", "Q4_1", "Q5_1", "Q4_K", "Q3_K", "Q2_K", "Q6_K", "IQ4_XS", "MXFP4"]
+SCALAR = ["Q4_0", "IQ4_NL", "Q4_1", "Q4_K", "Q3_K", "Q2_K", "IQ4_XS", "MXFP4"]
 
 
 def quantized(rows, type_):

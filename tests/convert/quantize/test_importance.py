@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 import pytest
 from gguf import GGUFValueType as Kind
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.convert.quantize.importance import (
     Importance,
@@ -20,7 +20,7 @@ from thirteen.convert.quantize.importance import (
     write_importance,
 )
 from thirteen.convert.tensors import TensorSpec
-from thirteen.errors import ModelFileError, OutputError
+from thirteen.errors import ModelFileError
 
 from .covariances import correlated, importance_with, in_blocks
 
@@ -33,7 +33,6 @@ names = st.sampled_from([f"blk.{n}.{kind}.weight" for n in (0, 1, 10) for kind i
 squares = st.lists(st.floats(0, 2.0**100, width=32), min_size=1, max_size=40)
 entries = st.dictionaries(names, st.tuples(squares, st.integers(0, 1 << 24)), min_size=1)
 numbers = st.floats(width=32, allow_nan=False, allow_infinity=False)
-STATS = ImportanceStats({"a.weight": np.ones(4, np.float32)}, {"a.weight": 1}, 1, 1, ["a"])
 
 
 def tensors_of(path: Path) -> Arrays:
@@ -79,46 +78,41 @@ def test_a_rewritten_file_matches_llama_imatrix_byte_for_byte(tmp_path: Path) ->
     assert sha256 == read.sha256
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     entries,
     st.lists(st.text(max_size=8), min_size=1, max_size=3),
     st.integers(0, 1 << 31),
     st.integers(0, 1 << 31),
     st.dictionaries(names, numbers.map(abs)),
+    st.none() | numbers.map(abs),
+    st.none() | st.lists(st.integers(0, 1 << 24), min_size=1),
 )
 def test_a_written_file_is_read_back(
-    entry: dict[str, Any], datasets: list[str], size: int, count: int, sensitivity: dict[str, float]
+    entry: dict[str, Any],
+    datasets: list[str],
+    size: int,
+    count: int,
+    sensitivity: dict[str, float],
+    lookup: float | None,
+    lookups: list[int] | None,
 ) -> None:
     sums = {name: np.array(values, np.float32) for name, (values, _) in entry.items()}
     counts = {name: tokens for name, (_, tokens) in entry.items()}
     with TemporaryDirectory() as folder:
         path = Path(folder) / "a.gguf"
-        sha256 = write_importance(path, ImportanceStats(sums, counts, size, count, datasets, sensitivity))
+        array = None if lookups is None else np.array(lookups)
+        stats = ImportanceStats(sums, counts, size, count, datasets, sensitivity, lookup, array)
+        sha256 = write_importance(path, stats)
         read = read_importance(path)
     assert (read.path, read.sha256) == (path, sha256)
     assert (read.datasets, read.chunk_size, read.chunk_count) == (tuple(datasets), size, count)
     assert (read.token_counts, read.sensitivity) == (counts, sensitivity)
+    assert read.lookup_sensitivity == lookup
+    assert (None if read.lookup_counts is None else read.lookup_counts.tolist()) == lookups
     for name, tokens in counts.items():
         expected = sums[name] / np.float32(tokens) if tokens else np.ones_like(sums[name])
         assert np.array_equal(read.mean_squares[name], expected)
         assert read.mean_squares[name].dtype == np.float32
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.none() | numbers.map(abs), st.none() | st.lists(st.integers(0, 1 << 24), min_size=1))
-def test_written_lookup_statistics_are_read_back(
-    sensitivity: float | None, lookups: list[int] | None
-) -> None:
-    counts = None if lookups is None else np.array(lookups)
-    stats = replace(STATS, lookup_sensitivity=sensitivity, lookup_counts=counts)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "a.gguf"
-        write_importance(path, stats)
-        read = read_importance(path)
-    assert read.lookup_sensitivity == sensitivity
-    assert (None if read.lookup_counts is None else read.lookup_counts.tolist()) == lookups
-    assert read.sensitivity == {}
 
 
 def test_a_file_that_is_cut_short_or_removed_is_a_model_file_error(tmp_path: Path) -> None:
@@ -132,12 +126,6 @@ def test_a_file_that_is_cut_short_or_removed_is_a_model_file_error(tmp_path: Pat
     read.path.unlink()
     with pytest.raises(ModelFileError, match=r"importance.gguf: cannot read: No such file"):
         read.covariance("m")
-
-
-def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="does not exist"):
-        write_importance(tmp_path / "none" / "a.gguf", STATS)
-    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_tensors_are_ignored_as_in_llama_cpp(tmp_path: Path) -> None:
@@ -165,64 +153,30 @@ def changed(arrays: Arrays | None = None, **keys: Any) -> Callable[[Path], Any]:
 
 
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "a missing file": (Path.unlink, "No such file"),
-    "an empty file": (lambda path: path.write_bytes(b""), "not a GGUF file"),
     "the older format": (
         lambda path: path.write_bytes(b"\xd2\0\0\0\x13\0\0\0blk.0.attn_k.weight\x0a\0\0\0"),
         "llama-imatrix --model MODEL --in-file",
     ),
-    "a header cut off": (lambda path: path.write_bytes(TINY.read_bytes()[:100]), "past the end of the file"),
-    "data cut off": (lambda path: path.write_bytes(TINY.read_bytes()[:-64]), "it is truncated"),
     "a model": (
         changed(general__type=None, general__architecture=("llama", Kind.STRING, None)),
         "not an importance file: its general.type is 'model', not 'imatrix'",
     ),
-    "an adapter": (changed(general__type=("adapter", Kind.STRING, None)), "general.type is 'adapter'"),
-    "a type that is a number": (changed(general__type=(7, Kind.UINT32, None)), "general.type is 7"),
     "no data": (lambda path: write(path, {"other": ONE}), "no tensor ends in '.in_sum2'"),
     "sums without a count": (changed({f"{Q}.counts": None}), f"{Q!r} needs both '.in_sum2' and '.counts'"),
-    "a count without sums": (changed({f"{Q}.in_sum2": None}), f"{Q!r} needs both"),
     "a negative sum": (
         changed({f"{Q}.in_sum2": np.array([1, -2, 3], np.float32)}),
         f"tensor '{Q}.in_sum2' holds -2.0",
     ),
-    "a sum that is not a number": (changed({f"{Q}.in_sum2": ONE * np.nan}), f"'{Q}.in_sum2' holds nan"),
     "an infinite sum": (changed({f"{Q}.in_sum2": ONE * np.inf}), f"'{Q}.in_sum2' holds inf"),
     "a negative count": (changed({f"{Q}.counts": -ONE}), f"'{Q}.counts' holds -1.0"),
-    "an infinite count": (changed({f"{Q}.counts": ONE * np.inf}), f"'{Q}.counts' holds inf"),
     "several experts": (
         changed({f"{Q}.in_sum2": np.ones((4, 64), np.float32), f"{Q}.counts": np.ones((4, 1), np.float32)}),
         f"tensor '{Q}.in_sum2' has 4 experts; only dense models are supported",
     ),
-    "counts of several experts": (
-        changed({f"{Q}.counts": np.ones((4, 1), np.float32)}),
-        f"tensor '{Q}.counts' has 4 experts",
-    ),
     "several counts": (changed({f"{Q}.counts": np.ones(4, np.float32)}), "has 4 values, not one"),
-    "sums in half precision": (changed({f"{Q}.in_sum2": np.ones(64, np.float16)}), "is F16, not F32"),
-    "counts that are integers": (changed({f"{Q}.counts": np.ones(1, np.int32)}), "is I32, not F32"),
-    "a sensitivity that is not a number": (
-        changed({f"{Q}.sensitivity": ONE * np.nan}),
-        f"'{Q}.sensitivity' holds nan",
-    ),
-    "two sensitivities": (changed({f"{Q}.sensitivity": np.ones(2, np.float32)}), "has 2 values, not one"),
-    "a negative lookup sensitivity": (
-        changed({"token_embd.weight.look_up_sensitivity": -ONE}),
-        "'token_embd.weight.look_up_sensitivity' holds -1.0",
-    ),
-    "lookup counts that are not numbers": (
-        changed({"token_embd.weight.look_ups": ONE * np.nan}),
-        "'token_embd.weight.look_ups' holds nan",
-    ),
-    "no chunk size": (changed(imatrix__chunk_size=None), "metadata key 'imatrix.chunk_size' is missing"),
-    "no datasets": (changed(imatrix__datasets=None), "metadata key 'imatrix.datasets' is missing"),
     "datasets that are numbers": (
         changed(imatrix__datasets=([1, 2], Kind.ARRAY, Kind.INT32)),
-        "metadata key 'imatrix.datasets': [1, 2] has the wrong type",
-    ),
-    "a chunk count that is a text": (
-        changed(imatrix__chunk_count=("many", Kind.STRING, None)),
-        "metadata key 'imatrix.chunk_count': 'many' has the wrong type",
+        "metadata key 'imatrix.datasets' is not an array of STRING",
     ),
 }
 
@@ -238,26 +192,6 @@ def test_an_invalid_file_is_refused_in_one_line_that_names_it(tmp_path: Path, wh
     assert str(error.value).startswith(f"{path}: ")
     assert says in str(error.value)
     assert "\n" not in str(error.value)
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    st.integers(0, TINY.stat().st_size), st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=4)
-)
-def test_a_truncated_or_changed_file_is_read_or_refused(length: int, changes: list[tuple[int, int]]) -> None:
-    data = bytearray(TINY.read_bytes())
-    for at, value in changes:
-        data[at % len(data)] = value
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "a.gguf"
-        path.write_bytes(data[:length] if not changes else data)
-        try:
-            read = read_importance(path)
-        except ModelFileError as error:
-            assert str(error).startswith(f"{path}: ")
-            return
-    assert read.mean_squares.keys() == read.token_counts.keys()
-    assert all(np.isfinite(means).all() and (means >= 0).all() for means in read.mean_squares.values())
 
 
 SPECS = [
@@ -293,7 +227,6 @@ def test_lookup_counts_of_another_vocabulary_are_refused() -> None:
             "",
             "it has 'blk.0.attn_k.weight', which this model lacks",
         ),
-        ({"attn_q": 64, "ffn_down": 96, "attn_norm": 64}, "", "it has 'blk.0.attn_norm.weight', which"),
         ({"attn_q": 64}, "", "it lacks 1 of this model's 4 matrices, such as 'blk.0.ffn_down.weight'"),
         ({"attn_q": 64, "ffn_down": 96}, "blk.9.attn_q.weight", "it has 'blk.9.attn_q.weight', which"),
     ],

@@ -25,7 +25,7 @@ from .covariances import correlated, importance_with, in_blocks
 
 ROWS, COLUMNS = 512, 64  # all rows are in the sample
 TYPE_COSTS = {"Q4_K": 1.0, "Q4_0": 0.9, "IQ4_NL": 0.9, "Q5_0": 1.2, "Q8_0": 2.0, "F16": 4.0}
-COSTS = CostTable("x86", TYPE_COSTS, TYPE_COSTS, "none", "2026-11-24", "0")
+COSTS = CostTable("x86", TYPE_COSTS, TYPE_COSTS)
 IMPORTANCE = Importance(
     path=Path("importance.gguf"),
     sha256="",
@@ -137,11 +137,6 @@ def test_rows_are_weighted_by_token_frequency() -> None:
     assert exact == 0
     assert odd == pytest.approx(2.0 * relative_error(Type.Q8_0, MATRIX.values[7:8]), rel=1e-3)
     assert 0 < half < odd
-
-
-def test_zero_counts_are_the_same_as_no_counts() -> None:
-    zero = replace(IMPORTANCE, lookup_counts=np.zeros(ROWS, np.float32))
-    assert losses(zero) == losses(replace(IMPORTANCE, lookup_counts=None))
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import random
 import shutil
-import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file, save_file
 from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import INDEX, open_checkpoint
 from thirteen.errors import CheckpointError
-from thirteen.files.safetensors import SafetensorsFile
 
 Base = Callable[[str], Path]
 BASES = ["llama", "llama untied", "llama bf16 in shards", "qwen2", "qwen2 f16 tied"]
@@ -60,9 +56,7 @@ def test_gguf_has_the_rows_of_its_folder(name: str, base: Base, tmp_path: Path) 
         np.testing.assert_array_equal(file.rows(tensor, head, rows), folder.rows(tensor, head, rows), tensor)
 
 
-@pytest.mark.parametrize(
-    ("type_", "tolerance"), [("BF16", 4e-3), ("F16", 4e-4), ("Q8_0", 7e-3), ("Q4_0", 0.1)]
-)
+@pytest.mark.parametrize(("type_", "tolerance"), [("BF16", 4e-3), ("Q8_0", 7e-3)])
 def test_quantized_gguf_is_dequantized(type_: str, tolerance: float, base: Base, tmp_path: Path) -> None:
     convert(base("llama"), tmp_path / "base.gguf", quantization=type_, threads=1)
     file, expected = open_checkpoint(tmp_path / "base.gguf"), stored(base("llama"))
@@ -140,15 +134,12 @@ def without(key: str) -> Callable[[Path], Any]:
     [
         (lambda f: min(f.glob("model-*")).unlink(), "safetensors: No such file"),
         (lambda f: (f / INDEX).unlink(), "neither model.safetensors nor"),
-        (lambda f: (f / INDEX).write_text("[]"), "not a JSON object"),
         (without("weight_map"), "no weight_map"),
         (without(EMBEDDING), f"{EMBEDDING!r} is missing"),
         (index(embedding="../x.safetensors"), "plain name"),
-        (index(embedding=["a"]), "plain name"),
         (index(embedding=None), "plain name"),
         (lambda f: index(x=min(f.glob("model-*")).name)(f), "'x' is missing"),
         (lambda f: (f / "config.json").unlink(), "config.json: No such file"),
-        (lambda f: (f / "config.json").write_bytes(b"\xff{"), "not UTF-8"),
         (lambda f: (f / "config.json").write_text("[" * 100_000), "not JSON"),
         (shutil.rmtree, "no such file or folder"),
     ],
@@ -171,17 +162,8 @@ def test_damaged_folder_is_named(
         ("llama", lambda t: t.pop("model.norm.weight"), "'model.norm.weight' is missing"),
         ("llama", lambda t: t.update(x=torch.ones(1)), "1 tensors that llama does not have, such as 'x'"),
         ("llama", lambda t: t.update({EMBEDDING: torch.ones(272, 63)}), "(272, 63)"),
-        ("llama", lambda t: t.update({EMBEDDING: torch.tensor(1.0)}), "()"),
-        ("llama untied", lambda t: t.pop("lm_head.weight"), "'lm_head.weight' is missing"),
         ("qwen2", lambda t: t.pop("model.layers.1.self_attn.k_proj.bias"), "k_proj.bias"),
-        *(
-            ("llama", lambda t, dtype=dtype: t.update({NORM: t[NORM].to(dtype)}), f"{NORM!r} is {name}; supp")
-            for dtype, name in (
-                (torch.float64, "F64"),
-                (torch.uint8, "U8"),
-                (torch.float8_e4m3fn, "F8_E4M3"),
-            )
-        ),
+        ("llama", lambda t: t.update({NORM: t[NORM].to(torch.float64)}), f"{NORM!r} is F64; supp"),
     ],
 )
 def test_tensors_at_odds_with_the_architecture_are_named(
@@ -194,75 +176,3 @@ def test_tensors_at_odds_with_the_architecture_are_named(
     with pytest.raises(CheckpointError) as failure:
         open_checkpoint(folder)
     assert named in str(failure.value)
-
-
-def safetensors(header: Any, data: bytes = bytes(64)) -> bytes:
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + data
-
-
-def entry(shape: Any = (4, 4), offsets: Any = (0, 64), dtype: Any = "F32") -> dict[str, Any]:
-    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
-
-
-@pytest.mark.parametrize(
-    ("content", "named"),
-    [
-        (b"", "truncated"),
-        (b"1234567", "truncated"),
-        (struct.pack("<Q", 2**63) + b"{}", "truncated"),
-        (safetensors(b"\xff{}"), "not JSON"),
-        (safetensors(b"[" * 100_000), "not JSON"),
-        (safetensors([]), "not a JSON object"),
-        (safetensors({"a": 1}), "damaged"),
-        (safetensors({"a": entry(dtype="F33")}), "damaged"),
-        (safetensors({"a": entry(dtype=["F32"])}), "damaged"),
-        (safetensors({"a": entry(shape=[4, -4])}), "damaged"),
-        (safetensors({"a": entry(shape=[4, 4.0])}), "damaged"),
-        (safetensors({"a": entry(shape=[2**60, 2**60])}), "damaged"),
-        (safetensors({"a": entry(shape=[1] * 98 + [4, 4])}), "damaged"),
-        (safetensors({"a": entry(offsets=[0])}), "damaged"),
-        (safetensors({"a": entry(offsets=[64, 0])}), "damaged"),
-        (safetensors({"a": entry(offsets=[0, 60])}), "damaged"),
-        (safetensors({"a": entry()}, bytes(60)), "the file has"),
-        (safetensors({"a": entry()}, bytes(65)), "the file has"),
-        (safetensors({"a": entry(offsets=[4, 68])}, bytes(68)), "starts at 4"),
-        (safetensors({"a": entry(), "b": entry()}), "starts at 0"),
-        (safetensors(b'{"a": %b, "a": %b}' % ((json.dumps(entry()).encode(),) * 2)), "twice"),
-    ],
-)
-def test_damaged_safetensors_header_is_named(content: bytes, named: str, tmp_path: Path) -> None:
-    path = tmp_path / "a.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=named) as failure:
-        SafetensorsFile(path)
-    assert str(path) in str(failure.value)
-
-
-def test_unsupported_safetensors_type_is_named(tmp_path: Path) -> None:
-    save_numpy({"a": np.ones((2, 2), np.int8)}, tmp_path / "a.safetensors")
-    with pytest.raises(CheckpointError, match="'a' is I8; supported: BF16, F16, F32"):
-        SafetensorsFile(tmp_path / "a.safetensors").rows("a")
-
-
-def test_fuzzed_header_is_an_error_or_valid(tmp_path: Path) -> None:
-    """An untrusted header raises no other exception and causes no read past the end."""
-    path = tmp_path / "a.safetensors"
-    save_numpy({"a": np.ones((3, 5), np.float32), "b": np.ones(7, np.float16)}, path, {"format": "pt"})
-    whole = path.read_bytes()
-    header = 8 + int.from_bytes(whole[:8], "little")
-    rng = random.Random(13)
-    damaged = [whole[:cut] for cut in range(len(whole))]
-    for _ in range(1500):
-        i, bit = rng.randrange(header), 1 << rng.randrange(8)
-        damaged.append(whole[:i] + bytes([whole[i] ^ bit]) + whole[i + 1 :])
-    refused = 0
-    for content in damaged:
-        path.write_bytes(content)
-        try:
-            file = SafetensorsFile(path)
-            for name in file.entries:
-                file.rows(name)
-        except CheckpointError:
-            refused += 1
-    assert len(whole) < refused < len(damaged)

@@ -36,20 +36,14 @@ QWEN_ADDED = (
     *("<|repo_name|>", "<|file_sep|>"),
 )
 
-# Chat templates with the constructs of the published ones: dates, tools, whitespace control.
+# Chat templates with the constructs of the published ones: dates, whitespace control.
 LLAMA3_TEMPLATE = """{{- bos_token }}
-{%- if custom_tools is defined %}
-    {%- set tools = custom_tools %}
-{%- endif %}
 {%- if not date_string is defined %}
     {%- if strftime_now is defined %}
         {%- set date_string = strftime_now("%d %b %Y") %}
     {%- else %}
         {%- set date_string = "26 Jul 2024" %}
     {%- endif %}
-{%- endif %}
-{%- if not tools is defined %}
-    {%- set tools = none %}
 {%- endif %}
 
 {#- The system message comes first. #}
@@ -60,57 +54,28 @@ LLAMA3_TEMPLATE = """{{- bos_token }}
     {%- set system_message = "" %}
 {%- endif %}
 {{- "<|start_header_id|>system<|end_header_id|>\n\n" }}
-{%- if tools is not none %}
-    {{- "Environment: ipython\n" }}
-{%- endif %}
 {{- "Cutting Knowledge Date: December 2023\n" }}
 {{- "Today Date: " + date_string + "\n\n" }}
-{%- if tools is not none %}
-    {%- for t in tools %}
-        {{- t | tojson(indent=4) }}
-        {{- "\n\n" }}
-    {%- endfor %}
-{%- endif %}
 {{- system_message }}
 {{- "<|eot_id|>" }}
 {%- for message in messages %}
-    {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
-        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}
-        {{- message['content'] | trim + '<|eot_id|>' }}
-    {%- elif not message.tool_calls|length == 1 %}
-        {{- raise_exception("one tool call at a time") }}
-    {%- endif %}
+    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}
+    {{- message['content'] | trim + '<|eot_id|>' }}
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
 {%- endif %}
 """
-QWEN_TEMPLATE = """{%- if tools %}
-    {{- '<|im_start|>system\n' }}
-    {%- for tool in tools %}
-        {{- "\n" }}
-        {{- tool | tojson }}
-    {%- endfor %}
-    {{- "\n</tools><|im_end|>\n" }}
+QWEN_TEMPLATE = """{%- if messages[0]['role'] == 'system' %}
+    {{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}
 {%- else %}
-    {%- if messages[0]['role'] == 'system' %}
-        {{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}
-    {%- else %}
-        {{- '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. ' }}
-        {{- 'You are a helpful assistant.<|im_end|>\n' }}
-    {%- endif %}
+    {{- '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. ' }}
+    {{- 'You are a helpful assistant.<|im_end|>\n' }}
 {%- endif %}
 {%- for message in messages %}
     {%- if (message.role == "user") or (message.role == "system" and not loop.first)
         or (message.role == "assistant" and not message.tool_calls) %}
         {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}
-    {%- elif message.role == "tool" %}
-        {%- if (loop.index0 == 0) or (messages[loop.index0 - 1].role != "tool") %}
-            {{- '<|im_start|>user' }}
-        {%- endif %}
-        {{- '\n<tool_response>\n' }}
-        {{- message.content }}
-        {{- '\n</tool_response><|im_end|>\n' }}
     {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}
@@ -269,14 +234,10 @@ PUBLISHED = {
         },
     ),
 }
-_TINY = {
-    "hidden_size": 4,
-    "intermediate_size": 4,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 1,
-    "num_key_value_heads": 1,
-    "head_dim": 4,
-}
+# The larger vocabularies take about 20 s each to make.
+EACH = [name if name == "smollm2" else pytest.param(name, marks=pytest.mark.exhaustive) for name in PUBLISHED]
+_TINY = dict.fromkeys(("hidden_size", "intermediate_size", "head_dim"), 4)
+_TINY |= dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_key_value_heads"), 1)
 
 
 def save_published(name: str, folder: Path) -> Tokenizer:

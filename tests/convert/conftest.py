@@ -1,0 +1,25 @@
+"""Fixtures that several modules share."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+from thirteen.workflows.importance_cache import measure_importance
+
+TEXT = '{"text": "Three pens cost $3.60, so one pen costs $1.20. Two pens cost $2.40."}\n'
+
+
+@pytest.fixture(scope="session")
+def measured(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """measured(name): importance file of a small random checkpoint, made at the first call."""
+
+    @cache
+    def importance(name: str) -> Path:
+        folder = tmp_path_factory.mktemp("importance")
+        (folder / "texts.jsonl").write_text(TEXT)
+        path = folder / "importance.gguf"
+        measure_importance(base(name), None, path, calibration=folder / "texts.jsonl", threads=1)
+        return path
+
+    return importance
