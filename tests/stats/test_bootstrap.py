@@ -56,8 +56,3 @@ def test_smaller_blocks_draw_the_same(monkeypatch):
     monkeypatch.setattr(bootstrap, "_BLOCK_NUMBERS", 20 * 7)
     small = bootstrap_interval(sums, mean)
     assert (small.low, small.high) == pytest.approx((each.low, each.high), rel=1e-12)
-
-
-def test_the_mean_of_equal_values_has_no_width():
-    interval = bootstrap.mean_interval(np.ones(10))
-    assert (interval.low, interval.estimate, interval.high) == (1.0, 1.0, 1.0)

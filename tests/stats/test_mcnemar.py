@@ -21,14 +21,6 @@ def test_the_p_value_is_that_of_the_definition(total):
         assert isclose(mcnemar(gained, total - gained), naive(gained, total - gained), rel_tol=1e-12)
 
 
-def test_known_values():
-    assert mcnemar(0, 0) == 1
-    assert mcnemar(5, 5) == 1
-    assert mcnemar(1, 0) == 1
-    assert mcnemar(6, 0) == 2 / 64
-    assert mcnemar(60, 28) == mcnemar(28, 60) == pytest.approx(0.00084, rel=0.02)
-
-
 def test_thousands_of_questions_are_neither_slow_nor_out_of_range():
     assert mcnemar(2_600, 2_400) == pytest.approx(0.0049, rel=0.02)
     assert mcnemar(5_000, 0) == 0  # below the smallest float
