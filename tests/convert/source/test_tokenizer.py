@@ -24,7 +24,7 @@ from ...byte_level import byte_names
 from . import tokenizer_texts
 from .vocabularies import EACH, LLAMA3_SPECIAL, QWEN_ADDED, QWEN_SPECIAL, made_once, save_published
 
-LINES = 2000
+LINES = 1000
 BYTES = byte_names()
 NFC = normalizers.NFC()
 # llama.cpp makes these control tokens by their text, regardless of their type in the file.
@@ -93,12 +93,12 @@ def test_corpus_has_the_token_ids_of_the_source(pair: Pair) -> None:
     texts = tokenizer_texts.lines(LINES)
     differing = {*pair.differing(texts, special=True), *pair.differing(texts, special=False)}
     assert [text for text in differing if not pair.excused(text)] == []
-    assert len(differing) < LINES // 200
+    assert len(differing) < LINES // 100
 
 
 def test_characters_are_split_as_by_the_source(pair: Pair) -> None:
     """Guards against different Unicode tables; an exhaustive run found only the excused differences."""
-    codes = {*range(0, 0x20000, 7), *range(0x20000, 0x110000, 997), *tokenizer_texts.NEW_DIGITS}
+    codes = {*range(0, 0x20000, 29), *range(0x20000, 0x110000, 997), *tokenizer_texts.NEW_DIGITS}
     characters = map(chr, sorted(codes - {*range(0xD800, 0xE000)}))
     texts = [f"a{c}b 7{c}1 .{c} {c}{c}\n{c}'{c} 'S" for c in characters]
     assert [text for text in pair.differing(texts, special=True) if not pair.excused(text)] == []

@@ -20,7 +20,7 @@ from ..source import tokenizer_texts
 from ..source.vocabularies import EACH, made_once, save_published
 from .kept_lists import closed_list, tables_of
 
-LINES = 2000
+LINES = 1000
 
 
 @dataclass(frozen=True, eq=False)
