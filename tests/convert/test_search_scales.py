@@ -16,7 +16,7 @@ Base = Callable[[str], Path]
 def test_searched_scales_change_the_weights_alike_for_any_number_of_threads(
     base: Base, measured: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "BLOCK_WEIGHTS", 4096)  # many blocks, like a real model
+    monkeypatch.setattr(pipeline, "BLOCK_WEIGHTS", 1 << 15)  # many blocks, like a real model
 
     def converted(name: str, *, search_scales: bool, threads: int) -> str:
         output = tmp_path / name

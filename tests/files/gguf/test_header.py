@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -285,6 +286,7 @@ ALIGNMENT = text(b"general.alignment")
         (crafted(infos=(declared((2**31, 2**31, 2, 1)),)), "has the shape"),  # CVE-2026-33298
         (crafted(infos=(declared((1 << 20,)),)), "is truncated"),  # CVE-2026-7482
     ],
+    ids=count(),  # some contents have megabytes
 )
 def test_a_lying_header_is_named(content: bytes, named: str, tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
