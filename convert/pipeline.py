@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gguf import GGMLQuantizationType
 
+from ..files.gguf.header import read_header
 from ..files.output import check_target
 from ..files.progress import Progress, no_progress
 from ..files.safetensors import Rows
@@ -21,7 +22,7 @@ from .quantize.ggml import quantize_rows
 from .quantize.size_planner import Prediction, SizeTarget
 from .source.architecture import ROPE_FACTORS, permute
 from .source.checkpoint import Checkpoint, open_checkpoint
-from .tensors import GGML_TYPES, TensorPlan, TensorSpec, parse_type, plan_tensor, plan_uniform
+from .tensors import GGML_TYPES, TensorPlan, TensorSpec, parse_type, plan_like, plan_tensor, plan_uniform
 from .vocabulary.vocabulary_list import VocabularyList
 from .vocabulary.vocabulary_metadata import VocabularySize, vocabulary_size
 from .worker_pool import worker_pool
@@ -120,7 +121,7 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
     base: Path,
     output: Path,
     *,
-    quantization: str | SizeTarget = DEFAULT_TYPE,
+    quantization: str | SizeTarget | Path = DEFAULT_TYPE,
     importance: Path | None = None,
     adapter: Path | None = None,
     vocabulary: VocabularyList | None = None,
@@ -135,7 +136,8 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
         base: a folder of safetensors, or a GGUF.
         output: the GGUF, written atomically.
         quantization: name of a ggml type, with llama.cpp's fallback for rows that its blocks do not divide;
-            `same` for the type that each tensor has in the base; or a file size, which needs an importance.
+            `same` for the type that each tensor has in the base; a file size, which needs an importance; or a
+            GGUF of the same tensors, whose types are copied.
         importance: importance file of the base, or better of the base with this adapter.
         adapter: a PEFT folder.
         vocabulary: the tokens that the file keeps; by default all.
@@ -151,8 +153,8 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
     started = time.perf_counter()
     if isinstance(quantization, str) and quantization != SAME_TYPES:
         quantization = parse_type(quantization, SAME_TYPES).name
-    requested = quantization if isinstance(quantization, str) else quantization.text
-    check_target(output, *filter(None, (base, adapter, importance)))
+    inputs = (base, adapter, importance, quantization)
+    check_target(output, *(path for path in inputs if isinstance(path, Path)))
     checkpoint = open_checkpoint(base, ids.base)
     model = MergedModel(
         checkpoint, adapter, ids.adapter, vocabulary, importance=importance, search_scales=search_scales
@@ -162,7 +164,7 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
         plans, prediction = _plan(model, quantization, pool, progress)
         model.warn_of_requantization(plans)
         blocks = _quantize(plans, model, pool, progress)  # starts before the tokenizer is read
-        fields = model.metadata(requested, base_sha256.result())
+        fields = model.metadata(_requested(quantization), base_sha256.result())
         sha256 = write_gguf(
             output, checkpoint.architecture.name, fields, plans, blocks, source=checkpoint.path
         )
@@ -184,13 +186,22 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
     )
 
 
+def _requested(quantization: str | SizeTarget | Path) -> str:
+    """Value of thirteen.type: the type or size that was requested."""
+    if isinstance(quantization, Path):
+        return str(read_header(quantization).metadata.get("thirteen.type", f"like {quantization.name}"))
+    return quantization if isinstance(quantization, str) else quantization.text
+
+
 def _plan(
-    model: MergedModel, quantization: str | SizeTarget, pool: ThreadPoolExecutor, progress: Progress
+    model: MergedModel, quantization: str | SizeTarget | Path, pool: ThreadPoolExecutor, progress: Progress
 ) -> tuple[list[TensorPlan], Prediction | None]:
     """Plan the tensors in file order; with a size, also their predicted loss and speed."""
     if isinstance(quantization, SizeTarget):
         return plan_for_file_size(model, quantization, pool, progress)
     specs = file_specs(model.base)
+    if isinstance(quantization, Path):
+        return plan_like(specs, read_header(quantization)), None
     if quantization == SAME_TYPES:
         return _plan_same(specs, model.base), None
     return plan_uniform(specs, GGML_TYPES[quantization]), None

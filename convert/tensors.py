@@ -1,13 +1,13 @@
 """Tensors of a GGUF to write: names, shapes, ggml types, sizes and alignment."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from ..errors import OutputError
-from ..files.gguf.header import row_bytes
+from ..errors import ModelFileError, OutputError
+from ..files.gguf.header import Header, row_bytes
 
 ALIGNMENT = 32  # of tensor data: the default of the metadata key general.alignment
 
@@ -95,6 +95,20 @@ def plan_tensor(spec: TensorSpec, type_: GGMLQuantizationType) -> TensorPlan:
     """Plan one tensor in a type whose block divides its rows."""
     nbytes = prod(spec.shape[:-1]) * row_bytes(spec.shape[-1], type_)
     return TensorPlan(spec.source, spec.target, spec.shape, type_, nbytes)
+
+
+def plan_like(specs: Sequence[TensorSpec], model: Header) -> list[TensorPlan]:
+    """Plan every tensor in its type in `model`, a GGUF of the same model or of a fine-tune of it.
+
+    Raises:
+        ModelFileError: `model` has other tensors or shapes.
+    """
+    shapes = {spec.target: spec.shape for spec in specs}
+    if other := shapes.items() ^ {(tensor.name, tensor.shape) for tensor in model.tensors.values()}:
+        raise ModelFileError(
+            f"{model.path}: a different model: only one of the two has tensor {min(other)[0]!r} of this shape"
+        )
+    return [plan_tensor(spec, model.tensors[spec.target].type) for spec in specs]
 
 
 def _compatible_type(spec: TensorSpec, type_: GGMLQuantizationType) -> GGMLQuantizationType:

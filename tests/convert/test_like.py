@@ -1,0 +1,32 @@
+"""Conversion with the types of another file, tensor by tensor, as the fidelity check makes its base."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from thirteen.convert.pipeline import convert
+from thirteen.errors import ModelFileError
+
+from .peft_adapters import save_random_adapter
+from .test_merge import lora
+
+Base = Callable[[str], Path]
+
+
+def test_base_with_types_of_adapted_file_equals_base_converted_to_that_type(
+    base: Base, tmp_path: Path
+) -> None:
+    plain, adapted, alike = (tmp_path / f"{part}.gguf" for part in ("plain", "adapted", "alike"))
+    convert(base("llama long"), plain, quantization="Q4_K")
+    adapter = save_random_adapter(base("llama long"), lora(2, 4), tmp_path / "adapter")
+    convert(base("llama long"), adapted, quantization="Q4_K", adapter=adapter)
+    convert(base("llama long"), alike, quantization=adapted)
+    assert alike.read_bytes() == plain.read_bytes() != adapted.read_bytes()
+
+
+@pytest.mark.parametrize(("other", "name"), [("llama untied", "output.weight"), ("llama wide", "blk")])
+def test_file_with_other_tensors_is_refused(other: str, name: str, base: Base, tmp_path: Path) -> None:
+    convert(base(other), tmp_path / "other.gguf", quantization="Q8_0")
+    with pytest.raises(ModelFileError, match=rf"other\.gguf: a different model: only one .* '{name}"):
+        convert(base("llama"), tmp_path / "alike.gguf", quantization=tmp_path / "other.gguf")
+    assert [path.name for path in tmp_path.iterdir()] == ["other.gguf"]
