@@ -18,7 +18,6 @@ cost more than twice as much as Q4_K in decode are not in the table.
 """
 
 import platform
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, reduce
@@ -34,7 +33,7 @@ from ..source.architecture import EMBEDDING
 _PROCESSORS = ("x86", "x86-avx512", "arm")
 TARGETS = (*_PROCESSORS, "wasm", "any")
 PARTS = ("layer", "output", "layer_prefill")
-ORDINARY_WORKLOAD = "prompt=200,answer=100"  # of an ordinary question, for which plans are made
+_PROMPT_SHARE = 2.0  # tokens of the prompt per token of the answer of an ordinary question: 200 and 100
 REFERENCE = "Q4_K"  # in every table; the type that costs are compared with
 
 _COST_MAX = 1e6  # nanoseconds: a thousand times the slowest type on a slow machine
@@ -66,27 +65,6 @@ class CostTable:
         if name != EMBEDDING:
             return self.layer
         return self.output if tied else dict.fromkeys(self.layer, 0.0)  # a token reads only one row
-
-    def for_answers(self, ratio: float) -> "CostTable":
-        """The table for answers after prompts: costs per written token, its share of the prompt included.
-
-        Args:
-            ratio: tokens of the prompt per token of the answer.
-
-        Raises:
-            OutputError: the table has no costs of prefill.
-        """
-        if not self.layer_prefill:
-            raise OutputError(
-                f"the costs for {self.target} know decode only; measure prefill with `thirteen bench types "
-                "--output FILE` and give --costs FILE"
-            )
-        layer = {
-            name: cost + ratio * self.layer_prefill[name]
-            for name, cost in self.layer.items()
-            if name in self.layer_prefill
-        }
-        return replace(self, layer=layer)
 
 
 def read_costs(path: Path) -> CostTable:
@@ -138,22 +116,15 @@ def _worse_of(one: CostTable, other: CostTable) -> CostTable:
 
 
 def ordinary_costs(table: CostTable) -> CostTable:
-    """The table for ordinary questions; for decode alone, where it knows no costs of prefill."""
-    return table.for_answers(parse_workload(ORDINARY_WORKLOAD)) if table.layer_prefill else table
+    """The table for ordinary questions: costs per written token, its share of the prompt included.
 
-
-def parse_workload(text: str) -> float:
-    """Parse text such as "prompt=200,answer=64" to the tokens of the prompt per token of the answer.
-
-    Raises:
-        OutputError: it is not of that form, or a number is out of range.
+    A table without costs of prefill stays as it is, for decode alone.
     """
-    found = re.fullmatch(r"prompt=([0-9]{1,6}),answer=([0-9]{1,6})", text)
-    if not found or not int(found[2]):
-        raise OutputError(
-            f"--workload {shorten(text)}: it must be like prompt=200,answer=64, with at least 1 answer token"
-        )
-    return int(found[1]) / int(found[2])
+    if not table.layer_prefill:
+        return table
+    prefill = table.layer_prefill
+    layer = {n: cost + _PROMPT_SHARE * prefill[n] for n, cost in table.layer.items() if n in prefill}
+    return replace(table, layer=layer)
 
 
 def _parse_target(value: Any, where: str) -> str:

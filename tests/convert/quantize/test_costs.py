@@ -10,7 +10,7 @@ from thirteen.convert.quantize.costs import (
     TARGETS,
     costs_for,
     host_target,
-    parse_workload,
+    ordinary_costs,
     read_costs,
 )
 from thirteen.errors import OutputError
@@ -62,21 +62,10 @@ def test_a_table_is_read_from_a_file(cost_file):
 def test_costs_of_an_answer_include_its_share_of_the_prompt(cost_file):
     prefill = {"layer_prefill": {"Q4_K": 0.5, "Q8_0": 0.25}}
     table = read_costs(cost_file(GOOD | {"layer": {"Q4_K": 1, "Q8_0": 2, "Q6_K": 3}} | prefill))
-    answers = table.for_answers(parse_workload("prompt=200,answer=50"))
-    assert answers.layer == {"Q4_K": 1 + 4 * 0.5, "Q8_0": 2 + 4 * 0.25}  # Q6_K: its prefill is unknown
+    answers = ordinary_costs(table)
+    assert answers.layer == {"Q4_K": 1 + 2 * 0.5, "Q8_0": 2 + 2 * 0.25}  # Q6_K: its prefill is unknown
     assert answers.output == table.output  # computed once for a prompt, as for a written token
-    assert table.for_answers(parse_workload("prompt=0,answer=1")).layer == {"Q4_K": 1, "Q8_0": 2}
-
-
-def test_a_table_without_prefill_cannot_plan_for_prompts(cost_file):
-    with pytest.raises(OutputError, match=r"the costs for x86 know decode only; measure prefill with"):
-        read_costs(cost_file(GOOD)).for_answers(3)
-
-
-@pytest.mark.parametrize("text", ["prompt=200", "prompt=200,answer=0", "prompt=-1,answer=1"])
-def test_a_workload_that_is_not_one_is_refused(text):
-    with pytest.raises(OutputError, match=r"--workload .*: it must be like prompt=200,answer=64"):
-        parse_workload(text)
+    assert ordinary_costs(read_costs(cost_file(GOOD))) == read_costs(cost_file(GOOD))
 
 
 @pytest.mark.parametrize(
