@@ -22,8 +22,8 @@ from thirteen.convert.vocabulary.vocabulary_list import check_list
 from thirteen.errors import VocabularyError
 from thirteen.models.embedded import embedded
 from thirteen.models.texts import held_out_texts
-from thirteen.runtime.calibration.corpus import read_passages
-from thirteen.runtime.calibration.token_statistics import count_tokens, tokenize_passages
+from thirteen.runtime.calibration.corpus import read_passages, tokenize_passages
+from thirteen.runtime.calibration.token_statistics import count_tokens
 from thirteen.runtime.llama.model import Model
 from thirteen.workflows.vocabulary_choice import read_texts
 
@@ -122,7 +122,7 @@ def test_held_out_problems_keep_nearly_all_tokens() -> None:
     """Half of the tokens, chosen on the built-in texts."""
     tables = tables_of(embedded())
     with Model(embedded()) as model:
-        counts = count_tokens(model, tokenize_passages(model, read_texts(None).built_in))
+        counts = count_tokens(model, list(tokenize_passages(model, read_texts(None).built_in)))
         kept = set(rank_tokens(tables, counts).choose(24_576).tokens)
         passages = [one for one in read_passages(held_out_texts()) if one.question is not None]
         used = [token for one in passages for token in model.tokenize(one.text, special=False, bos=False)]
