@@ -20,71 +20,30 @@ SIGNS = {"+": "+", "-": "-", "*": "*", "/": "/", "x": "*", "\u00d7": "*", "\u00f
 OPERATORS = {"plus": "+", "minus": "-", "times": "*", "divided by": "/", "multiplied by": "*", "less": "-"}
 # Before a sum: without effect, a first operand with an operator, a factor, and what is beyond the oracle.
 HARMLESS = (
-    "",
-    "So ",
-    "She has ",
-    "There are ",
-    "It costs ",
-    "Total: ",
-    "We get\n",
-    "He sold ",
-    "1. ",
+    "", "So ", "She has ", "There are ", "It costs ", "Total: ", "We get\n", "He sold ", "1. ",
     "Then, ",
-)
+)  # fmt: skip
 NUMERALS = {"Two": 2, "Ten": 10, "Twenty": 20, "One hundred": 100, "A dozen": 12, "30": 30, "4 apples": 4}
 FACTORS = {"double": 2, "Twice": 2, "half of": "1/2", "a third of": "1/3", "triple": 3, "a seventh of": "1/7"}
 FACTORS |= {"quadruple": 4, "minus": -1, "-": -1, "\u2013": -1, "negative": -1, "Two thirds of": "2/3"}
-UNKNOWN: tuple[str, ...] = (
-    "The average of",
-    "max",
-    "Zorble",
-    "sqrt",
-    "f",
-    "the square of",
-    "Multiply 5 by",
-    "5 more than",
-)
-UNKNOWN += (
-    "The sum of 5,",
-    "The product of 3 and",
-    "It is not",
-    "Divide by",
-    "log",
-    "x",
-    "the cube of",
-    "vs.",
-)
+UNKNOWN = (
+    "The average of", "max", "Zorble", "sqrt", "f", "the square of", "Multiply 5 by", "5 more than",
+    "The sum of 5,", "The product of 3 and", "It is not", "Divide by", "log", "x", "the cube of", "vs.",
+)  # fmt: skip
 # After a result: without effect, a factor, an operand, and what is beyond the oracle.
 ENDS = ("", ".", ", so it is done.", "\n", " because she says so.", " left.", " for Tom.", "; fine")
 SCALES = {
-    " dozen": 12,
-    " hundred": 100,
-    " million": 10**6,
-    " doubled": 2,
-    " halved": "1/2",
-    " twice": 2,
+    " dozen": 12, " hundred": 100, " million": 10**6, " doubled": 2, " halved": "1/2", " twice": 2,
     " tens": 10,
-}
+}  # fmt: skip
 ADDED = {
-    ", and 3 more": 3,
-    ", and 1/2": "1/2",
-    " and a half": "1/2",
-    " and three": 3,
-    " and 1/2": "1/2",
-    " and a quarter": "1/4",
-    " and another 2": 2,
-}
-UNCLEAR: tuple[str, ...] = (
-    " zorble",
-    " x",
-    " squared",
-    ", remainder 1",
-    " to 4",
-    " not",
-    " more than 3",
-    " out of 5",
+    ", and 3 more": 3, ", and 1/2": "1/2", " and a half": "1/2", " and three": 3, " and 1/2": "1/2",
+    " and a quarter": "1/4", " and another 2": 2,
+}  # fmt: skip
+UNCLEAR = (
+    " zorble", " x", " squared", ", remainder 1", " to 4", " not", " more than 3", " out of 5",
     ", with 2 left",
-)
+)  # fmt: skip
 # Units of one kind, with their sizes; without a size they cannot be compared.
 KINDS = (
     (("", "", 0), ("", " apples", 1), ("", " red apples", 1)),
