@@ -27,11 +27,15 @@ class TextTable:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Estimates with their intervals by name, around a line at `reference`; the page alone draws it."""
+    """Estimates with their intervals by name, around a line at `reference`; the page alone draws it.
+
+    `better` says which values are, such as "lower".
+    """
 
     title: str
+    better: str
     intervals: dict[str, Interval]
-    reference: float
+    reference: float = 1.0
 
     def place(self, value: float) -> float:
         """The place of a value between the outermost ones, in percent."""
@@ -44,12 +48,12 @@ AnyTable: TypeAlias = Table | TextTable
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, lines of text, a chart and a table."""
+    """A heading, lines of text, charts and tables."""
 
     title: str
     lines: tuple[str, ...] = ()
-    table: AnyTable | None = None
-    chart: Chart | None = None
+    charts: tuple[Chart, ...] = ()
+    tables: tuple[AnyTable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,11 @@ from ..memory.size import SizeReport
 from ..speed.latency import LatencyReport
 from .document import Link, TextTable
 
-NOT_MEASURED = "not measured here"
-
 
 def literature_table(
     latency: LatencyReport | None, size: SizeReport | None, accuracy: AccuracyReport | None
-) -> TextTable:
-    """Table with a row per claim.
+) -> TextTable | None:
+    """Table with a row per claim that something measured here compares with; None if nothing does.
 
     A measurement is compared with a claim only if both have the same base model (which the size report
     holds), the same side (base or adapted), and the same prompt and questions, those of the set on the hub.
@@ -27,13 +25,14 @@ def literature_table(
         (
             f"{claim.what}, {claim.base or 'any model'}",
             claim.text,
-            _measured(claim, latency, size, accuracy) or NOT_MEASURED,
+            measured,
             Link(claim.source.title, claim.source.url),
         )
         for claim in claims()
+        if (measured := _measured(claim, latency, size, accuracy))
     )
     header = ("published", "figure", "measured here", "source")
-    return TextTable("Published figures next to those measured here", header, rows)
+    return TextTable("Published figures next to those measured here", header, rows) if rows else None
 
 
 def _measured(

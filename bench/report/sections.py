@@ -1,25 +1,36 @@
 """Sections of a report: the tables of the measurements, with their conclusions above."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 from ...stats.paired_ratio import RATIO_LEVEL
 from ..accuracy.accuracy import AccuracyReport, accuracy_table
+from ..accuracy.answer_time import time_rows
 from ..fidelity.fidelity import FidelityReport, fidelity_table
 from ..harness.environment import BenchReport
-from ..harness.format import Table, megabytes
+from ..harness.format import NOT_AVAILABLE, Table, megabytes
 from ..harness.model_file import ModelFile
 from ..memory.memory import memory_rows
 from ..memory.size import SizeReport, size_table
 from ..peers.peers import PeersReport, peers_table
 from ..speed.latency import LatencyReport, latency_table
 from .document import Chart, Document, Section, TextTable
-from .literature import NOT_MEASURED, literature_table
+from .literature import literature_table
 
-T = TypeVar("T")
-U = TypeVar("U")
+_COMMANDS = {
+    "latency": "latency BASE ADAPTED",
+    "accuracy": "accuracy ADAPTED --base BASE --data SET",
+    "size": "size ADAPTED",
+    "fidelity": "fidelity REFERENCE ADAPTED",
+    "peers": "peers ADAPTED",
+}
+# Kinds of figures, by the unit at the end of a row's title.
+_KINDS = {
+    "Times: lower is better": (", s", ", ms"),
+    "Speeds: higher is better": (", tokens/s", ", % of the memory roofline"),
+    "Memory and size: lower is better": (", MB", "bits per weight"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,40 +53,71 @@ class Measurements:
 
 
 def compose_report(found: Measurements) -> Document:
-    """Compose the document of a report. A section without a measurement names the command."""
-    latency, accuracy, fidelity = found.latency, found.accuracy, found.fidelity
-    verdict = tuple(line for one in (accuracy, latency, fidelity) if one for line in one.verdict)
-
-    def section(title: str, command: str, table: Table | None, chart: Chart | None = None) -> Section:
-        if table is None:
-            text = f"{NOT_MEASURED.capitalize()}. To measure it: thirteen bench {command} --json"
-            return Section(title, (text,))
-        return Section(title, tuple(line for line in table.notes if line not in verdict), table, chart)
-
-    sections = (
-        Section("Summary", (*describe_differences(found), *verdict)),
-        section("Speed", "latency BASE ADAPTED", _of(latency_table, latency), _of(_ratio_chart, latency)),
-        section("Memory", "latency BASE ADAPTED", _of(_memory_table, latency)),
-        section("Accuracy", "accuracy ADAPTED --base BASE --data SET", _of(accuracy_table, accuracy)),
-        section("Size", "size ADAPTED", _of(size_table, found.size)),
-        section(
-            "Fidelity",
-            "fidelity REFERENCE ADAPTED",
-            _of(fidelity_table, fidelity),
-            _of(_effect_chart, fidelity),
-        ),
-        section("Other programs", "peers ADAPTED", _of(peers_table, found.peers)),
-        Section("Published figures", table=literature_table(latency, found.size, accuracy)),
-        Section(
-            "Environment",
-            table=TextTable("Machine, build and files", ("", ""), tuple(_environment_rows(found))),
-        ),
+    """Compose the document of a report; its last line names what was not measured."""
+    verdicts = tuple(
+        line for one in (found.accuracy, found.latency, found.fidelity) if one for line in one.verdict
     )
-    return Document(_title(found), sections)
+    summary = Section("Summary", (*describe_differences(found), *verdicts))
+    told = (replace(one, lines=_without(one.lines, verdicts)) for one in _sections(found))
+    commands = [
+        f"{name} (thirteen bench {command} --json)"
+        for name, command in _COMMANDS.items()
+        if getattr(found, name) is None
+    ]
+    missing = [*commands, *(_missing_rows(found.latency) if found.latency else ())]
+    last = [Section("Not measured", ("; ".join(missing),))] if missing else []
+    return Document(_title(found), (summary, *told, *last))
 
 
-def _of(make: Callable[[T], U], report: T | None) -> U | None:
-    return None if report is None else make(report)
+def _without(lines: tuple[str, ...], told: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(line for line in lines if line not in told)
+
+
+def _sections(found: Measurements) -> Iterator[Section]:
+    if latency := found.latency:
+        table = latency_table(latency)
+        yield Section("Speed and size", table.notes, tuple(_ratio_charts(latency)), tuple(_by_kind(table)))
+        yield Section("Memory", tables=(_memory_table(latency),))
+    if accuracy := found.accuracy:
+        table, times = accuracy_table(accuracy), accuracy.answer_time
+        time = tuple(time_rows(times)) if times else ()
+        scores = replace(table, rows=tuple(row for row in table.rows if row not in time))
+        others = (
+            (Table("Times: lower is better; right answers a minute: higher is better", table.header, time),)
+            if time
+            else ()
+        )
+        yield Section("Accuracy", table.notes, tuple(_accuracy_charts(accuracy)), (scores, *others))
+    if found.size:
+        yield Section("Size", tables=(size_table(found.size),))
+    if fidelity := found.fidelity:
+        table = fidelity_table(fidelity)
+        better = "lower is better: KL divergence, perplexity, error; higher is better: same top token"
+        yield Section("Fidelity", (*table.notes, better), tuple(_effect_charts(fidelity)), (table,))
+    if found.peers:
+        table = peers_table(found.peers)
+        better = "higher is better: tokens/s, thirteen / peer; lower is better: load, peak memory"
+        yield Section("Other programs", (*table.notes, better), tables=(table,))
+    if published := literature_table(found.latency, found.size, found.accuracy):
+        yield Section("Published figures", tables=(published,))
+    if rows := tuple(_environment_rows(found)):
+        yield Section("Environment", tables=(TextTable("Machine, build and files", ("", ""), rows),))
+
+
+def _is_measured(row: tuple[str, ...]) -> bool:
+    return NOT_AVAILABLE not in row[1:]
+
+
+def _by_kind(table: Table) -> Iterator[Table]:
+    """A table for each kind of figures, without rows that were not measured."""
+    for title, units in _KINDS.items():
+        rows = tuple(row for row in table.rows if row[0].endswith(units) and _is_measured(row))
+        yield Table(title, table.header, rows)
+
+
+def _missing_rows(latency: LatencyReport) -> list[str]:
+    rows = (row for row in _memory_rows(latency) if not _is_measured(row))
+    return [row[0].strip().rpartition(",")[0] for row in rows]
 
 
 def _title(found: Measurements) -> str:
@@ -91,14 +133,24 @@ def _title(found: Measurements) -> str:
     return Path(next(path for path in paths if path)).name
 
 
-def _ratio_chart(latency: LatencyReport) -> Chart:
-    ratios = {f"answer, {one.shape} tokens": one.answer.ratio for one in latency.questions}
-    for name in ("prefill", "first_token", "decode"):
-        ratios[name.replace("_", " ")] = getattr(latency.middle, name).ratio
-    return Chart(f"Adapted / base, {RATIO_LEVEL} intervals around 1", ratios, 1.0)
+def _ratio_charts(latency: LatencyReport) -> Iterator[Chart]:
+    title, middle = f"{{}}, adapted / base ({RATIO_LEVEL})", latency.middle
+    times = {f"answer, {one.shape} tokens": one.answer.ratio for one in latency.questions}
+    yield Chart(title.format("Times"), "lower", times | {"first token": middle.first_token.ratio})
+    speeds = {"prefill": middle.prefill.ratio, "decode": middle.decode.ratio}
+    yield Chart(title.format("Speeds"), "higher", speeds)
 
 
-def _effect_chart(report: FidelityReport) -> Chart:
+def _accuracy_charts(report: AccuracyReport) -> Iterator[Chart]:
+    if base := report.base:
+        scores = {"base": base.scores.accuracy, "adapted": report.adapted.scores.accuracy}
+        yield Chart("Accuracy (95 %)", "higher", scores, scores["base"].estimate)
+    times = report.answer_time
+    if times and times.seconds_ratio:
+        yield Chart("Seconds a question, adapted / base (95 %)", "lower", {"seconds": times.seconds_ratio})
+
+
+def _effect_charts(report: FidelityReport) -> Iterator[Chart]:
     variants = {"merged": report.merged, "at run time": report.run_time}
     effects = {
         f"{name}: {figure}": getattr(variant.effect, figure)
@@ -106,13 +158,18 @@ def _effect_chart(report: FidelityReport) -> Chart:
         if variant and variant.effect
         for figure in ("slope", "cosine")
     }
-    return Chart("The adapter's effect after quantization; 1 is fully preserved", effects, 1.0)
+    if effects:
+        yield Chart("The adapter's effect after quantization (95 %)", "closer to 1", effects)
+
+
+def _memory_rows(latency: LatencyReport) -> Iterator[tuple[str, str, str]]:
+    base, adapted = (memory_rows(one.memory) for one in (latency.base, latency.adapted))
+    return ((title, one, other) for (title, one), (_, other) in zip(base, adapted, strict=True))
 
 
 def _memory_table(latency: LatencyReport) -> Table:
-    base, adapted = (memory_rows(one.memory) for one in (latency.base, latency.adapted))
-    rows = tuple((title, one, other) for (title, one), (_, other) in zip(base, adapted, strict=True))
-    return Table("Each model in a fresh process", ("", "base", "adapted"), rows)
+    rows = tuple(row for row in _memory_rows(latency) if row[0].endswith(", MB") and _is_measured(row))
+    return Table("Each model in a fresh process: lower is better", ("", "base", "adapted"), rows)
 
 
 def _environment_rows(found: Measurements) -> Iterator[tuple[str, str]]:

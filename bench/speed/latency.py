@@ -209,7 +209,7 @@ def _rows(report: LatencyReport) -> Iterator[tuple[str, ...]]:
     yield _row(title, roofline.base_fraction, roofline.adapted_fraction, 100)
     yield "load, once, s", f"{base.memory.load_s:.2f}", f"{adapted.memory.load_s:.2f}", ""
     yield _row("start to first token, s", base.memory.warm_start_s, adapted.memory.warm_start_s, 1, 2)
-    yield _row("  file not in the cache", base.memory.cold_start_s, adapted.memory.cold_start_s, 1, 2)
+    yield _row("  file not in the cache, s", base.memory.cold_start_s, adapted.memory.cold_start_s, 1, 2)
     yield _row("peak memory, MB", base.memory.peak_rss_bytes, adapted.memory.peak_rss_bytes, 1e-6)
     yield _row("file, MB", base.total_bytes, adapted.total_bytes, 1e-6, 1)
     yield _row("bits per weight", base.bits_per_weight, adapted.bits_per_weight, 1, 2)

@@ -136,7 +136,7 @@ def test_the_table_shows_each_length_once_and_the_roofline(report, tiny, lora):
             )
         ),
         *("decode after 6, % of the memory roofline", "load, once, s", "start to first token, s"),
-        *("  file not in the cache", "peak memory, MB", "file, MB", "bits per weight"),
+        *("  file not in the cache, s", "peak memory, MB", "file, MB", "bits per weight"),
     ]
     assert rows["file, MB"][0] == f"{tiny.stat().st_size / 1e6:.1f}"
 
