@@ -29,6 +29,7 @@ def screenshot(target: Path, model: Path) -> None:
         ready = page.locator("html[data-ready] #ask")
         with background_server(isolated_app(Path(name) / "site")) as url:
             page.goto(url)
+            page.get_by_role("button", name="Download").click()
             ready.wait_for(timeout=TIMEOUT_MS)
             page.wait_for_function("navigator.serviceWorker.controller")
         start = time.perf_counter()

@@ -272,7 +272,7 @@ class EarlierTurn(RequestBody):
     answer: Text
 
 
-class AnswerRequest(GenerationRequest):
+class AnswerRequest(GenerationRequest, SamplingRequest):
     """Body of /v1/answer."""
 
     question: Annotated[Text, Field(min_length=1)]

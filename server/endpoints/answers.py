@@ -40,6 +40,7 @@ class AnswerEndpoints(Endpoints):
             system=body.system,
             max_tokens=body.max_tokens,
             calculator=body.calculator,
+            sampling=body.new_sampling(),
             adapter=adapter,
             namespace=client_of(request).namespace,
         )

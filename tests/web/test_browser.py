@@ -42,7 +42,18 @@ def server(small: Path) -> Iterator[Server]:
         yield address, faulty
 
 
+def download(page: Any) -> Any:
+    """Agree to the download, which the page asks for."""
+    page.get_by_role("button", name="Download 1 MB").click()
+    return page
+
+
 def ready(page: Any) -> Any:
+    """The page with its model loaded, after the download that it asks for if it has not stored it."""
+    button, form = page.locator("#retry:visible"), page.locator("html[data-ready] #ask")
+    button.or_(form).wait_for()
+    if button.is_visible():
+        button.click()
     page.locator("html[data-ready] #ask").wait_for()
     expect(page.locator("#model")).not_to_be_empty(timeout=TIMEOUT_MS)
     return page
@@ -101,9 +112,15 @@ def test_a_conversation_outgrows_the_context(server: Server, visit: Visit) -> No
 
 
 def test_axe_finds_nothing_from_the_download_to_an_answer(server: Server, visit: Visit) -> None:
-    """A download can be cancelled and resumed."""
-    page = visit(server[0], BLOCK_PARTS)
+    """A download is asked for, and can be cancelled and resumed."""
+    address, faulty = server
+    page = visit(address, BLOCK_PARTS)
     page.emulate_media(color_scheme="dark")
+    expect(page.get_by_role("button", name="Download 1 MB")).to_be_focused()
+    expect(page.get_by_role("button", name="Cancel")).to_be_hidden()
+    assert not any(path.endswith((".bin", ".wasm", "sw.js")) for path in faulty.paths)
+    assert violations(page) == []
+    page.keyboard.press("Enter")
     page.get_by_role("button", name="Cancel").wait_for()
     assert violations(page) == []
     page.keyboard.press("Tab")
@@ -154,7 +171,7 @@ def test_file_too_large_or_no_description_shows_a_message(small: Path, server: S
 def test_damaged_or_missing_part_shows_a_message_and_can_be_retried(server: Server, visit: Visit) -> None:
     address, faulty = server
     faulty.faults[".bin"] = lambda: Response(b"damaged")
-    page = visit(address)
+    page = download(visit(address))
     expect(page.get_by_role("alert")).to_contain_text("is damaged on the server")
     faulty.faults[".bin"] = lambda: Response(status_code=404)
     page.get_by_role("button", name="Try again").click()
@@ -285,4 +302,5 @@ def test_unloadable_model_shows_a_message(
     page_model["parts"][0]["sha256"] = sha256(part.read_bytes()).hexdigest()
     (folder / "model.json").write_text(json.dumps(page_model))
     with background_server(isolated_app(folder)) as address:
-        expect(visit(address).get_by_role("alert")).to_contain_text("could not be loaded", timeout=TIMEOUT_MS)
+        page = download(visit(address))
+        expect(page.get_by_role("alert")).to_contain_text("could not be loaded", timeout=TIMEOUT_MS)

@@ -123,6 +123,29 @@ def test_a_vote_is_the_engines(
     assert run_node(VOTES, [answers]) == [[value, votes, ended]]
 
 
+SENT = """async (options) => {
+  const { Model } = await import("./model.js");
+  const sent = [];
+  const createChatCompletion = async ({ messages, temperature, seed }) => {
+    sent.push([messages.map(({ role }) => role).join(), temperature, Number.isInteger(seed)]);
+  };
+  const model = new Model({ createChatCompletion }, { name: "fake", context: 512 });
+  for await (const _ of model.events("1 + 1", options));
+  return sent[0];
+}"""
+
+
+@NODE_TEST
+def test_settings_reach_the_model(run_node: RunNode) -> None:
+    chosen = {"system": "Be brief.", "temperature": 0.3}
+    assert run_node(SENT, [{}, {"votes": 3}, chosen, chosen | {"votes": 3}]) == [
+        ["user", 0, True],
+        ["user", 0.7, True],
+        ["system,user", 0.3, True],
+        ["system,user", 0.3, True],
+    ]
+
+
 ABORTED = """async (text) => {
   const { Model } = await import("./model.js");
   const createChatCompletion = ({ abortSignal, onData }) => new Promise((_, reject) => {

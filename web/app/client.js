@@ -20,6 +20,6 @@ export async function listModels() {
 }
 
 /** Ask a question and stream the answer: the events of Model.events(). */
-export function streamAnswer({ question, turns, votes }, signal) {
-  return model.events(question, { turns, votes, signal });
+export function streamAnswer({ question, ...options }, signal) {
+  return model.events(question, { ...options, signal });
 }

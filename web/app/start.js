@@ -5,12 +5,13 @@ import { fetchDescription } from "./description.js";
 import { formatBytes, unsupportedReason } from "./device.js";
 import { LoadError } from "./errors.js";
 import { offerInstallation } from "./install.js";
-import { modelBlob } from "./parts.js";
+import { missingBytes, modelBlob } from "./parts.js";
 import { showStorage } from "./storage.js";
 import { formatSeconds, TimeLeft } from "./time_left.js";
 
 const ui = Object.fromEntries([...document.querySelectorAll("[id]")].map((found) => [found.id, found]));
 let loading = null; // AbortController of the current download
+let agreed = false; // to a download of the size that was shown
 
 async function start() {
   ui.error.textContent = "";
@@ -32,6 +33,9 @@ async function prepareModel(signal) {
   const model = await fetchDescription(new URL(".", document.baseURI).href, signal);
   const reason = unsupportedReason(model);
   if (reason) throw new LoadError(reason);
+  const missing = await missingBytes(model, document.baseURI);
+  if (missing && !agreed) return offerDownload(model, missing);
+  navigator.serviceWorker?.register("sw.js").catch(() => {}); // without it, the page only works online
   const { blob, cached } = await modelBlob(model, document.baseURI, signal, showProgress(model));
   ui.cancel.hidden = true;
   ui.progress.removeAttribute("value");
@@ -42,6 +46,13 @@ async function prepareModel(signal) {
   ui.load.hidden = true;
   document.documentElement.dataset.ready = "yes";
   await import("./page.js");
+}
+
+/** Ask before so much is downloaded. */
+function offerDownload({ name }, bytes) {
+  showStatus(`The model ${name} has to be downloaded first.`, true);
+  ui.retry.textContent = `Download ${formatBytes(bytes)}`;
+  agreed = true; // by the button, which starts anew
 }
 
 /** What shows the bytes available so far. Only the status is read aloud, and it stays the same. */
@@ -70,6 +81,7 @@ function showStatus(message, ended) {
   ui.amount.textContent = "";
   ui.cancel.hidden = ended;
   ui.retry.hidden = !ended;
+  ui.retry.textContent = "Try again";
   if (ended) ui.retry.focus();
 }
 
@@ -77,5 +89,4 @@ ui.cancel.addEventListener("click", () => loading?.abort());
 ui.retry.addEventListener("click", start);
 
 offerInstallation(ui.install);
-navigator.serviceWorker?.register("sw.js").catch(() => {}); // without it, the page only works online
 start();

@@ -33,6 +33,11 @@ function reason({ value, verified, grounded, steps }) {
   return `${equations} checked, ${verified ? "some numbers are not in the question" : "none gives this number"}`;
 }
 
+/** Whether an answer is code, of which no number is the result: unless an equation gives one. */
+export function isCode({ text, verified }) {
+  return /^[ \t]*(```|~~~)/m.test(text) && !verified;
+}
+
 /** Values by descending votes; the object itself is unordered, since JavaScript sorts integer keys. */
 export function tallyItems(tally) {
   const votes = Object.entries(tally?.votes ?? {}).sort(([, a], [, b]) => b - a);
@@ -42,6 +47,19 @@ export function tallyItems(tally) {
     const share = element("span", { class: "small" }, `${count} of ${tally.ended}`);
     return element("li", {}, candidate, bar, share);
   });
+}
+
+/** How many answers of a vote were counted, and why not all of them. */
+export function tallyNote(tally) {
+  if (!tally) return "";
+  const { asked, ended, votes } = tally;
+  const none = ended - Object.values(votes).reduce((sum, count) => sum + count, 0);
+  const open = asked - ended;
+  return [
+    `${ended} of ${asked} answers counted`,
+    none && `, ${none} without a number`,
+    open && `; the other ${open === 1 ? "one" : open} could not change the result`,
+  ].filter(Boolean).join("");
 }
 
 /** Token counts, rates and the model in a line. */

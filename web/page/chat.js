@@ -1,6 +1,6 @@
 // The conversation that is shown: its turns, and the answer that is being generated.
 
-import { resultSentence } from "./answer.js";
+import { isCode, resultSentence } from "./answer.js";
 import { streamAnswer } from "./client.js";
 import { newConversation } from "./conversations.js";
 import { follow, watchTurns } from "./follow.js";
@@ -18,8 +18,8 @@ export class Chat {
   /**
    * @param {HTMLElement} list shows the turns.
    * @param {HTMLElement} announcement a live region, for screen readers.
-   * @param {{onEdit: (index: number) => void, onChange: (conversation: object) => void}} handlers called when a
-   *   turn's question is to be edited, and when a conversation has changed.
+   * @param {Object<string, function>} handlers `onEdit(index)` and `onAgain(index)` are called when a turn's question
+   *   is to be edited or asked again, `onChange(conversation)` when a conversation has changed.
    */
   constructor(list, announcement, handlers) {
     Object.assign(this, { list, announcement, handlers });
@@ -59,7 +59,7 @@ export class Chat {
   /**
    * Ask a question and show its answer.
    *
-   * @param {{question: string, model?: string, votes: number}} request
+   * @param {{question: string, model?: string, votes: number, system?: string, temperature?: number}} request
    * @param {?number} from index of the turn that this one and no others after it replace; null replaces none.
    * @returns {Promise<void>} rejected with a ServerError if there is no complete answer.
    */
@@ -99,7 +99,8 @@ export class Chat {
     if (event !== "answer") return;
     turn.answer = data;
     view.finish(data);
-    this.announcement.textContent = `${resultSentence(data)}${data.text.slice(0, SPOKEN_CHARS)}`;
+    const result = isCode(data) ? "Code. " : resultSentence(data);
+    this.announcement.textContent = `${result}${data.text.slice(0, SPOKEN_CHARS)}`;
   }
 
   #end(conversation) {
@@ -109,7 +110,9 @@ export class Chat {
 
   #add(turn) {
     const index = this.#views.length;
-    const view = new TurnView(turn, () => this.handlers.onEdit(index));
+    const { onEdit, onAgain } = this.handlers;
+    const onCopied = (message) => (this.announcement.textContent = message);
+    const view = new TurnView(turn, { onEdit: () => onEdit(index), onAgain: () => onAgain(index), onCopied });
     this.#views.push(view);
     this.list.append(view.element);
     return view;

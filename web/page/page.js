@@ -5,6 +5,7 @@ import { listModels, ServerError, setApiKey } from "./client.js";
 import { loadConversations } from "./conversations.js";
 import { element } from "./element.js";
 import { History } from "./history.js";
+import { Settings } from "./settings.js";
 import { load, save } from "./store.js";
 
 const OPEN_NAME = "thirteen.conversation"; // the id of this tab's conversation
@@ -12,7 +13,8 @@ const QUESTIONS_NAME = "thirteen.questions"; // an earlier version's
 
 const ui = Object.fromEntries([...document.querySelectorAll("[id]")].map((found) => [found.id, found]));
 const history = new History(ui.history, ui.conversations, open);
-const chat = new Chat(ui.turns, ui.announcement, { onEdit: edit, onChange: store });
+const settings = new Settings(ui.options, ui.settings);
+const chat = new Chat(ui.turns, ui.announcement, { onEdit: edit, onAgain: askAgain, onChange: store });
 let edited = null; // index of the turn whose question is being edited
 let waitingForKey = false; // the last question failed for lack of an API key
 
@@ -85,14 +87,26 @@ function cancelEdit() {
 }
 
 async function ask() {
-  const request = { question: ui.question.value.trim(), model: ui.model.value || undefined, votes: Number(ui.votes.value) };
-  const from = edited;
+  const [question, from] = [ui.question.value.trim(), edited];
   endEdit();
   ui.question.value = "";
+  await request(question, from, settings.fields(false));
+}
+
+/** Ask a turn's question again, for another answer. */
+async function askAgain(index) {
+  await chat.stop();
+  endEdit();
+  const answered = attempt(() => request(chat.questions[index], index, settings.fields(true)));
+  ui.stop.focus(); // the button that was pressed is gone
+  await answered;
+}
+
+async function request(question, from, fields) {
   waitingForKey = false;
   swap(ui.send, ui.stop);
   try {
-    await chat.ask(request, from);
+    await chat.ask({ question, model: ui.model.value || undefined, votes: Number(ui.votes.value), ...fields }, from);
   } catch (error) {
     waitingForKey = error.status === 401;
     if (!ui.question.value) await edit(chat.questions.length - 1); // to be asked again
@@ -119,6 +133,13 @@ async function resume() {
 ui.ask.addEventListener("submit", (event) => {
   event.preventDefault();
   if (!chat.running && ui.question.value.trim()) attempt(ask);
+});
+
+ui.examples.addEventListener("click", ({ target }) => {
+  if (target === ui.examples) return;
+  ui.question.value = target.textContent;
+  ui.ask.requestSubmit();
+  ui.stop.focus(); // the example is hidden now
 });
 
 ui.unlock.addEventListener("submit", async (event) => {

@@ -1,11 +1,13 @@
 // View of a turn: a question and its answer, with marked equations, final value, votes and statistics.
 
-import { resultNodes, statsLine, tallyItems } from "./answer.js";
+import { isCode, resultNodes, statsLine, tallyItems, tallyNote } from "./answer.js";
 import { describeAnswer } from "./answer_text.js";
+import { copyText } from "./copy.js";
 import { element } from "./element.js";
 import { keepReachable, watchScrolling } from "./scrolling.js";
 import { update } from "./tree.js";
 
+const COPIED_MS = 1500;
 let count = 0; // for unique ids
 
 export class TurnView {
@@ -15,18 +17,31 @@ export class TurnView {
   #result = element("p", { class: "result" });
   #content = element("div", { class: "answer" });
   #tally = element("ul", { class: "tally", "aria-label": "Result of the vote" });
+  #counted = element("p", { class: "small" });
   #stats = element("p", { class: "stats small" });
 
   /**
    * @param {{question: string, text: string, answer: ?object}} turn
-   * @param {() => void} onEdit called when the question is to be edited.
+   * @param {Object<string, function>} handlers `onEdit()` and `onAgain()` are called when the question is to be
+   *   edited or asked again, `onCopied(message)` when the answer has been copied.
    */
-  constructor(turn, onEdit) {
+  constructor(turn, { onEdit, onAgain, onCopied }) {
     const id = `question-${++count}`;
-    const edit = element("button", { type: "button", class: "secondary edit", "aria-describedby": id }, "Edit");
+    const described = { type: "button", class: "secondary", "aria-describedby": id };
+    const edit = element("button", described, "Edit");
+    const again = element("button", { ...described, title: "Another answer, without the turns after it" }, "Regenerate");
+    const copy = element("button", described, "Copy");
     edit.addEventListener("click", onEdit);
+    again.addEventListener("click", onAgain);
+    copy.addEventListener("click", async () => {
+      const copied = await copyText(this.#text).then(() => "Copied", () => "Not copied");
+      copy.textContent = copied;
+      setTimeout(() => (copy.textContent = "Copy"), COPIED_MS);
+      onCopied(copied);
+    });
     const head = element("div", { class: "head" }, element("h2", { id, class: "question" }, turn.question), edit);
-    const parts = [head, this.#result, this.#content, this.#tally, this.#stats];
+    const foot = element("div", { class: "foot" }, this.#stats, copy, again);
+    const parts = [head, this.#result, this.#content, this.#tally, this.#counted, foot];
     watchScrolling(this.#content);
     this.element = element("article", { class: "turn", "aria-labelledby": id }, ...parts);
     if (turn.answer) this.finish(turn.answer);
@@ -42,6 +57,7 @@ export class TurnView {
   start(votes) {
     const message = votes > 1 ? `Working it out ${votes} times` : "Working it out";
     const dots = element("span", { class: "dots", "aria-hidden": "true" }, ...[1, 2, 3].map(() => element("span", {})));
+    this.element.classList.add("running");
     this.#result.replaceChildren(dots, element("span", { class: "small" }, message));
   }
 
@@ -61,7 +77,9 @@ export class TurnView {
   finish(answer) {
     [this.#text, this.#steps] = [answer.text, answer.steps];
     this.#draw();
-    this.#result.replaceChildren(...resultNodes(answer));
+    this.element.classList.remove("running");
+    this.#result.replaceChildren(...(isCode(answer) ? [] : resultNodes(answer)));
+    this.#counted.textContent = tallyNote(answer.tally);
     this.#tally.replaceChildren(...tallyItems(answer.tally));
     this.#stats.textContent = statsLine(answer);
     keepReachable(this.#content);
@@ -71,6 +89,7 @@ export class TurnView {
   stop(message, text = this.#text) {
     this.#text = text;
     this.#draw();
+    this.element.classList.remove("running");
     this.#result.replaceChildren(element("span", { class: "small" }, message));
   }
 

@@ -45,30 +45,32 @@ export class Model {
    * Ask a question and stream the answer.
    *
    * @param {string} question
-   * @param {{turns?: Array<{question: string, answer: string}>, votes?: number, signal?: AbortSignal}} [options]
-   *   `turns` are the earlier ones of the conversation, of which the oldest are dropped if the context has no
+   * @param {{turns?: Array<{question: string, answer: string}>, votes?: number, system?: string,
+   *   temperature?: number, signal?: AbortSignal}} [options] `turns` are the earlier ones of the conversation, of which the oldest are dropped if the context has no
    *   room for them. `votes`: answers of a majority vote. `signal` aborts the generation, and so does leaving
    *   the loop.
    * @yields {{event: string, data: object}} "text" and "step" events, and "answer" as the last.
    * @throws {ModelError} the question is too long, the generation failed, or another one is running. An abort
    *   throws the signal's reason.
    */
-  async *events(question, { turns = [], votes = 1, signal } = {}) {
+  async *events(question, { turns = [], votes = 1, system, temperature, signal } = {}) {
     if (this.#busy) throw new ModelError("The model is answering another question.");
     this.#busy = true;
     try {
-      yield* this.#eventsThatFit(question, turns, votes, signal);
+      const messages = (kept) => toMessages(system, kept, question);
+      yield* this.#eventsThatFit(messages, turns, votes, temperature, signal);
     } finally {
       this.#busy = false;
     }
   }
 
-  async *#eventsThatFit(question, turns, votes, signal) {
-    const kept = turns.slice(this.#firstKept(question, turns));
+  async *#eventsThatFit(messages, turns, votes, temperature, signal) {
+    const kept = turns.slice(this.#firstKept(messages, turns));
     for (let started = false; !started; ) {
       try {
-        const messages = toMessages(question, kept);
-        const events = votes > 1 ? this.#vote(messages, votes, signal) : this.#streamGreedy(messages, signal);
+        const prompt = messages(kept);
+        const events =
+          votes > 1 ? this.#vote(prompt, votes, temperature, signal) : this.#stream(prompt, temperature, signal);
         for await (const event of events) {
           started = true;
           if (event.event === "answer") event.data.dropped_turns = turns.length - kept.length;
@@ -85,16 +87,16 @@ export class Model {
   }
 
   /** Index of the first turn that leaves room for an answer. Tokens are estimated: wllama counts none. */
-  #firstKept(question, turns) {
+  #firstKept(messages, turns) {
     const room = (this.#context - Math.min(MAX_TOKENS, this.#context / 4)) / this.#tokensPerChar;
-    const chars = (from) => countChars(toMessages(question, turns.slice(from)));
+    const chars = (from) => countChars(messages(turns.slice(from)));
     const first = turns.findIndex((_, index) => chars(index) <= room);
     return first < 0 ? turns.length : first;
   }
 
-  async *#streamGreedy(messages, signal) {
+  async *#stream(messages, temperature = 0, signal) {
     let [text, sentSteps] = ["", 0];
-    for await (const piece of this.#generate(messages, { temperature: 0 }, signal)) {
+    for await (const piece of this.#generate(messages, { temperature, seed: randomSeed() }, signal)) {
       if (piece.answer) {
         for (const data of piece.answer.steps.slice(sentSteps)) yield { event: "step", data };
         yield { event: "answer", data: piece.answer };
@@ -109,10 +111,11 @@ export class Model {
   }
 
   /** Majority vote over several sampled answers (self-consistency), until the missing ones cannot change it. */
-  async *#vote(messages, votes, signal) {
-    const answers = [];
+  async *#vote(messages, votes, temperature, signal) {
+    const [answers, sampling] = [[], { temperature: temperature || VOTE_TEMPERATURE }];
+    const first = temperature ? randomSeed() : 0;
     for (let seed = 0; seed < votes && isOpen(answers, votes - seed); seed++) {
-      for await (const piece of this.#generate(messages, { temperature: VOTE_TEMPERATURE, seed }, signal)) {
+      for await (const piece of this.#generate(messages, { ...sampling, seed: first + seed }, signal)) {
         if (piece.answer) answers.push(piece.answer);
       }
     }
@@ -175,12 +178,14 @@ export class Model {
 
 const countChars = (messages) => messages.reduce((sum, { content }) => sum + content.length, 0);
 
-function toMessages(question, turns) {
+const randomSeed = () => Math.floor(Math.random() * 2 ** 31);
+
+function toMessages(system, turns, question) {
   const earlier = turns.flatMap((turn) => [
     { role: "user", content: turn.question },
     { role: "assistant", content: turn.answer },
   ]);
-  return [...earlier, { role: "user", content: question }];
+  return [...(system ? [{ role: "system", content: system }] : []), ...earlier, { role: "user", content: question }];
 }
 
 const isVote = ({ value, stop_reason }) => value !== null && stop_reason === "end";

@@ -35,6 +35,13 @@ export async function modelBlob(model, base, signal, onProgress) {
   return { blob: new Blob(blobs), cached };
 }
 
+/** Bytes that modelBlob() would download: those of the parts that are not cached. */
+export async function missingBytes({ parts }, base) {
+  const stored = ({ name }) => caches.match(new URL(name, base).href).catch(() => null);
+  const sizes = await Promise.all(parts.map(async (part) => ((await stored(part)) ? 0 : part.bytes)));
+  return sizes.reduce((sum, bytes) => sum + bytes, 0);
+}
+
 /** Delete every model that is stored for pages of this origin. */
 export async function deleteStoredModels() {
   for (const name of await caches.keys()) if (name.startsWith(CACHE_PREFIX)) await caches.delete(name);

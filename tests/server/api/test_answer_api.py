@@ -10,7 +10,7 @@ from thirteen.runtime.answer import Answer
 from thirteen.runtime.arithmetic.calculator import check_steps
 from thirteen.runtime.engine.conversation import Conversation
 from thirteen.runtime.engine.handle import Piece
-from thirteen.runtime.request import StopReason, Timings, Usage
+from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
 from thirteen.server.api.answer_api import AnswerFormatter
 
 from ..serving import TIMEOUT_S, halted
@@ -55,6 +55,13 @@ def test_answer_is_the_engines(http, smollm2_server):
     assert (served["stop_reason"], served["tally"]) == ("end", None)
     assert served["usage"]["sampled_tokens"] < served["usage"]["completion_tokens"]
     assert served["timings"]["decode_tokens_per_s"] > 0 < served["timings"]["first_token_s"]
+
+
+def test_an_answer_can_be_sampled(http, smollm2_server):
+    engine, fruit = smollm2_server.service.engine, {"question": "Name a fruit.", "max_tokens": 8}
+    served = answer(http, **fruit, temperature=1.5, seed=3)
+    assert served["text"] == engine.answer(**fruit, sampling=Sampling(1.5, seed=3)).text
+    assert served["text"] != engine.answer(**fruit).text == answer(http, **fruit, temperature=0)["text"]
 
 
 def test_earlier_turns_are_the_conversation_of_the_engine(http, smollm2_server):

@@ -125,7 +125,7 @@ def written(**fields):
         ("/v1/answer", {"question": " "}, 400, None),
         ("/v1/answer", {"question": "one two " * 3000, "votes": 3}, 400, None),
         ("/v1/answer", {"question": "x", "votes": 17}, 422, "votes"),
-        ("/v1/answer", {"question": "x", "temperature": 1}, 422, "temperature"),
+        ("/v1/answer", {"question": "x", "temperature": 3}, 422, "temperature"),
         ("/v1/check", {"claim": "1" * 4097}, 422, "claim"),
         ("/v1/responses", written(name="x"), 400, "text.format.schema"),
         ("/v1/responses", written(schema={}), 400, "text.format.name"),

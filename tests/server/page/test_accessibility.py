@@ -33,7 +33,7 @@ def screen(
 
 def test_axe_finds_nothing_in_a_conversation(screen: Page) -> None:
     assert violations(screen) == []
-    for question in (EGGS, "wrong", "words", "wide"):
+    for question in (EGGS, "wrong", "words", "code", "wide"):
         ask_and_wait(screen, question)
     screen.get_by_label("Votes").select_option("3")
     ask(screen, EGGS)
@@ -42,6 +42,11 @@ def test_axe_finds_nothing_in_a_conversation(screen: Page) -> None:
     assert screen.evaluate(SMALL_TARGETS, TARGET_PX) == []
     screen.get_by_role("button", name="Edit").nth(1).click()
     assert violations(screen) == []
+    screen.keyboard.press("Escape")
+    screen.get_by_role("button", name="Settings").click()
+    expect(screen.get_by_role("dialog", name="Settings")).to_be_visible()
+    assert violations(screen) == []
+    assert screen.evaluate(SMALL_TARGETS, TARGET_PX) == []
     screen.keyboard.press("Escape")
     ask(screen, "!fail")
     expect(screen.get_by_role("alert")).not_to_be_empty()

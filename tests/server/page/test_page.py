@@ -1,5 +1,6 @@
 """The page in a real Chromium; the server is scripted, except in the last test."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
@@ -15,6 +16,7 @@ from .browsing import ANSWERS, EGGS, ask, ask_and_wait, expect_ready, result, st
 
 pytestmark = BROWSER_TEST
 
+TALLY = "(tally) => import('/answer.js').then((module) => module.tallyNote(tally))"
 STORE = "(found) => import('/conversations.js').then((module) => found.map(module.storeConversation))"
 
 
@@ -169,10 +171,96 @@ def test_model_and_votes_selection(page: Page, script: Script) -> None:
     page.get_by_label("Model").select_option("gsm8k-13")
     page.get_by_label("Votes").select_option("5")
     ask(page, EGGS)
+    expect(page.get_by_label("Votes")).to_have_accessible_description(re.compile("that most of them give"))
     expect(page.locator(".tally li")).to_have_text(["314 of 5", "71 of 5"])
+    expect(page.locator(".turn")).to_contain_text("5 of 5 answers counted")
     assert script.requests == [
         {"question": EGGS, "turns": [], "model": "gsm8k-13", "votes": 5, "stream": True}
     ]
+
+
+def test_votes_that_are_not_counted_are_explained(page: Page) -> None:
+    for tally, note in (
+        (None, ""),
+        ({"asked": 5, "ended": 3, "votes": {"7": 3}}, "; the other 2 could not change the result"),
+        ({"asked": 3, "ended": 3, "votes": {"7": 1, "8": 1}}, ", 1 without a number"),
+    ):
+        counted = f"{tally['ended']} of {tally['asked']} answers counted" if tally else ""
+        assert page.evaluate(TALLY, tally) == counted + note
+
+
+def test_examples_are_asked_at_a_click(page: Page, script: Script) -> None:
+    examples = page.get_by_role("group", name="Example questions")
+    expect(examples.get_by_role("button")).to_have_count(3)
+    question = examples.get_by_role("button").nth(1).inner_text()
+    examples.get_by_role("button").nth(1).click()
+    expect(stats(page)).not_to_be_empty()
+    assert [request["question"] for request in script.requests] == [question]
+    expect(examples).to_be_hidden()
+    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_focused()
+
+
+def test_an_answer_is_copied(page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    ask_and_wait(page, "wrong")
+    page.get_by_role("button", name="Copy").click()
+    expect(page.locator("#announcement")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == ANSWERS["wrong"]  # without marks
+    expect(page.get_by_role("button", name="Copy", exact=True)).to_be_visible()
+
+
+def test_an_answer_is_copied_without_a_secure_context(
+    visit: Callable[..., Page], server: tuple[str, Script]
+) -> None:
+    """The page of another machine, over HTTP."""
+    page = visit(server[0], "Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    ask_and_wait(page, EGGS)
+    page.get_by_role("button", name="Copy").click()
+    expect(page.locator("#announcement")).to_have_text("Copied")
+    box = page.get_by_label("Ask a math question")
+    box.focus()
+    page.keyboard.press("Control+V")
+    expect(box).to_have_value(ANSWERS[EGGS])
+
+
+def test_an_answer_is_regenerated_by_sampling(page: Page, script: Script) -> None:
+    """At temperature 0 it would be the same; what came after it goes, as after an edited question."""
+    for question in ("words", EGGS, "wrong"):
+        ask_and_wait(page, question)
+    page.get_by_role("button", name="Regenerate").nth(1).click()
+    expect(page.locator(".turn")).to_have_count(2)
+    expect(page.locator(".turn .stats:not(:empty)")).to_have_count(2)
+    again = script.requests[-1]
+    assert (again["question"], again["temperature"]) == (EGGS, 0.7)
+    assert [turn["question"] for turn in again["turns"]] == ["words"]
+    assert turns(page) == ["words", EGGS]
+
+
+def test_settings_are_sent_and_kept(page: Page, script: Script) -> None:
+    gear, system = page.get_by_role("button", name="Settings"), page.get_by_label("System prompt")
+    gear.click()
+    system.fill(" Answer in French. ")
+    page.get_by_label("Temperature").fill("0.3")
+    page.keyboard.press("Enter")
+    expect(system).to_be_hidden()
+    page.reload()
+    expect_ready(page)
+    ask_and_wait(page, EGGS)
+    sent = {key: script.requests[-1][key] for key in ("system", "temperature")}
+    assert sent == {"system": "Answer in French.", "temperature": 0.3}
+    gear.click()
+    page.get_by_role("button", name="Reset").click()
+    page.get_by_role("button", name="Done").click()
+    assert page.evaluate("localStorage.getItem('thirteen.settings')") is None
+    ask_and_wait(page, "words")
+    assert not {"system", "temperature"} & set(script.requests[-1])
+
+
+def test_code_has_no_number_as_its_result(page: Page) -> None:
+    ask_and_wait(page, "code")
+    expect(result(page)).to_be_empty()
+    expect(text(page).locator("pre")).to_contain_text("return n * 2")
+    expect(page.locator("#announcement")).to_contain_text("Code. Here it is")
 
 
 @pytest.mark.parametrize("width", [320, 1440])

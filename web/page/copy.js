@@ -1,0 +1,13 @@
+// Copies text to the clipboard.
+
+import { element } from "./element.js";
+
+/** Copy a text. Over plain HTTP from another machine the browser has no clipboard interface, but the older command. */
+export async function copyText(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const box = element("textarea", { class: "unseen" }, text);
+  document.body.append(box);
+  box.select();
+  document.execCommand("copy");
+  box.remove();
+}
