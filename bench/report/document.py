@@ -29,13 +29,14 @@ class TextTable:
 class Chart:
     """Estimates with their intervals by name, around a line at `reference`; the page alone draws it.
 
-    `better` says which values are, such as "lower".
+    `better` says which values are, such as "lower"; `scale` multiplies those that are shown.
     """
 
     title: str
     better: str
     intervals: dict[str, Interval]
     reference: float = 1.0
+    scale: float = 1.0
 
     def place(self, value: float) -> float:
         """The place of a value between the outermost ones, in percent."""

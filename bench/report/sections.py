@@ -144,7 +144,7 @@ def _ratio_charts(latency: LatencyReport) -> Iterator[Chart]:
 def _accuracy_charts(report: AccuracyReport) -> Iterator[Chart]:
     if base := report.base:
         scores = {"base": base.scores.accuracy, "adapted": report.adapted.scores.accuracy}
-        yield Chart("Accuracy (95 %)", "higher", scores, scores["base"].estimate)
+        yield Chart("Accuracy, % (95 %)", "higher", scores, scores["base"].estimate, 100)
     times = report.answer_time
     if times and times.seconds_ratio:
         yield Chart("Seconds a question, adapted / base (95 %)", "lower", {"seconds": times.seconds_ratio})

@@ -33,9 +33,9 @@ function reason({ value, verified, grounded, steps }) {
   return `${equations} checked, ${verified ? "some numbers are not in the question" : "none gives this number"}`;
 }
 
-/** Whether an answer is code, of which no number is the result: unless an equation gives one. */
-export function isCode({ text, verified }) {
-  return /^[ \t]*(```|~~~)/m.test(text) && !verified;
+/** Whether an answer is code, of which no number is the result, unless worked out of the question's numbers. */
+export function isCode({ text, grounded }) {
+  return /^[ \t]*(```|~~~)/m.test(text) && !grounded;
 }
 
 /** Values by descending votes; the object itself is unordered, since JavaScript sorts integer keys. */

@@ -11,7 +11,7 @@ ANSWERS = {
     "wrong": "We need 12 * 13 = 146 and then 146 + 1 = 147 . The answer is 147.",
     "!hold": "It is 3 + 4 = 7. So the answer is 7.",
     "!dropped": "It is 1 + 1 = 2 .",
-    "code": "Here it is:\n\n```python\ndef double(n):\n    return n * 2\n```",
+    "code": "Here it is:\n\n```python\ndef double(n):\n    return n * 2  # 2 * 2 = 4\n```",
     "words": "I would rather not say.",
     "wide": WIDE + "\n\n```\n" + "c" * 200 + "\n```\n\\[" + "x + " * 60 + "y\\] \\(" + "1" * 99 + "\\)",
     "long": " ".join(f"{n} + 1 = {n + 1} ." for n in range(1_000)),

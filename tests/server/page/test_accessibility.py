@@ -96,7 +96,7 @@ def test_a_conversation_by_keyboard_alone(page: Page) -> None:
     page.keyboard.press("Enter")
     expect(stats(page)).not_to_be_empty()
     press_until("#question", "Tab")
-    press_until(".turn button")
+    press_until(".head button")
     page.keyboard.press("Enter")
     expect(page.get_by_label("Ask a math question")).to_be_focused()
     page.keyboard.press("Control+A")
