@@ -15,7 +15,7 @@ from thirteen.web.site import write_site
 from thirteen.web.static_server import background_server, isolated_app
 from thirteen.web.wllama import wllama_files
 
-QUESTION = "If I have 3 apples and buy 4 more, how many apples do I have?"
+QUESTION = "A box holds 12 eggs. How many eggs are in 7 boxes?"
 PHONE: ViewportSize = {"width": 390, "height": 760}
 TIMEOUT_MS = 120_000
 
