@@ -77,11 +77,6 @@ def test_the_cost_table_can_be_read_again(report, tmp_path):
     write_costs(report, path)
     read = read_costs(path)
     assert read.target == host_target()
-    assert (read.cpu, read.date, read.build) == (
-        report.machine.cpu,
-        report.date,
-        report.build.llama_cpp_python,
-    )
     for part in PARTS:
         expected = {cost.type: getattr(cost, part).ns_per_weight for cost in report.costs}
         assert getattr(read, part) == pytest.approx(expected, rel=1e-3)

@@ -50,7 +50,7 @@ def test_a_result_does_not_exceed_max_tokens(open_fake_engine, max_tokens):
 def test_a_stream_yields_the_text_as_it_comes_and_then_the_answer(open_fake_engine, monkeypatch):
     monkeypatch.setattr(Context, "seconds", 0.02)
     *pieces, last = open_fake_engine().stream("aé😀b")
-    assert len(pieces) > 1 and {len(piece.text.encode()) for piece in pieces} <= {0, 1, 2, 4}
+    assert len(pieces) > 1
     assert "".join(piece.text for piece in (*pieces, last)) == last.answer.text == "aé😀b"
 
 
