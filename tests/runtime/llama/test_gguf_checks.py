@@ -62,6 +62,14 @@ WRONG = {
         {},
         "a control token has 257 characters; at most 128",
     ),
+    "many control tokens": (  # 20,000 took 13 seconds to load, and held the server at each question
+        {
+            "tokenizer.ggml.tokens": ([*NAMES, *(f"<{n}>" for n in range(20_000))], ARRAY, TEXT),
+            "tokenizer.ggml.token_type": ([3] * (len(NAMES) + 20_000), ARRAY, KINDS.INT32),
+        },
+        {},
+        "20259 control tokens; at most 16384",
+    ),
     "few types": ({"tokenizer.ggml.token_type": ([1], ARRAY, KINDS.INT32)}, {}, "259 tokens but 1"),
     "few tokens": (
         {
