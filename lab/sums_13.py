@@ -102,7 +102,7 @@ class Candidates:
 @contextmanager
 def open_candidates(basis: Basis, threads: int) -> Iterator[Candidates]:
     """Load the embedded model."""
-    model = default_model(adapted=False)
+    model = default_model(None)
     with (
         TemporaryDirectory() as folder,
         Engine(model, profile=PROFILE, threads=threads, queue=1 << 16) as engine,

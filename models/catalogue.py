@@ -12,6 +12,9 @@ from ..errors import DownloadError
 
 _HERE = Path(__file__).parent
 _ADAPTERS = _HERE / "adapters"
+_BITS = 4.5  # per weight, of a file that a name stands for
+_PROGRAM_BYTES = 300_000_000  # Python, its libraries and llama.cpp's buffers
+_MEMORY_SHARE = 0.5  # of what is available, which leaves the rest to other programs
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,16 @@ class CatalogueBase:
     sha256: str | None = None  # of model.safetensors at that commit, where it is known
     size: str = "4.5bpw"  # of the file that the name stands for, where one can run
     public_copy: str | None = None  # ungated repository with the same weights; only the user may choose it
+    gsm8k: float | None = None  # share of that test set that is right, as published
+    tokens_per_s: float | None = None  # decode, as measured
+
+    def memory_bytes(self, context: int = 4096) -> int:
+        """About what its file needs to answer: weights, a KV cache in float16, and the program."""
+        config = self.config
+        heads = config["num_attention_heads"]
+        head_dim = config.get("head_dim", config["hidden_size"] // heads)
+        cached = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head_dim
+        return int(self.parameters * _BITS / 8) + 2 * cached * context + _PROGRAM_BYTES
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,7 @@ class CatalogueAdapter:
 
     name: str
     base: str
+    sha256: str  # of its files
 
     @property
     def folder(self) -> Path:
@@ -73,6 +87,16 @@ class Catalogue:
         if name not in self.bases:
             raise DownloadError(_unknown_name("base", name, ["embedded", *self.bases]))
         return self.bases[name]
+
+    def recommended(self, available_bytes: int) -> CatalogueBase | None:
+        """The base with the most right answers that everyone can download and that fits in the memory."""
+        room = _MEMORY_SHARE * available_bytes
+        fitting = [
+            one
+            for one in self.bases.values()
+            if one.gsm8k is not None and not one.gated and one.memory_bytes() <= room
+        ]
+        return max(fitting, key=lambda one: one.gsm8k or 0, default=None)
 
 
 @cache

@@ -1,42 +1,66 @@
-"""The default model: SmolLM2-135M-Instruct, converted into the cache on first use."""
+"""The embedded model: SmolLM2-135M-Instruct, converted into the cache on first use."""
 
+import re
 from pathlib import Path
 
-from ..convert.adapter.adapter import adapter_sha256
-from ..convert.pipeline import convert
-from ..convert.provenance import SourceIds
 from ..files.cache_folder import cache_dir
 from ..files.progress import Progress, no_progress
-from ..models.catalogue import adapter_folder, catalogue
-from ..models.embedded import embedded
+from ..models.catalogue import catalogue
 
 NAME = "smollm2-135m"
-ADAPTER = "smollm2-135m-sums-13"
+ADAPTER = "smollm2-135m-sums-840"
 # The embedded model has 4-bit weights. 8 bits preserve them almost exactly, and the adapter too.
 TYPE = "Q8_0"
+LIMITS = "the embedded model is for trying out; a capable one: `thirteen chat qwen2.5-0.5b`"
+_SHORT_NAMES = {ADAPTER: "smollm2-135m-sums"}
+_WORDS_MAX = 40  # the longest question of lab/sums.py has half of them
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_NOT_ONE_STEP = re.compile(r"%|\bper ?cent|\bhalf\b|\btwice\b", re.IGNORECASE)
 
 
-def default_model(*, adapted: bool = True, progress: Progress = no_progress) -> Path:
-    """Return the default model as a GGUF; convert it on first use.
+def default_model(adapter: str | None = ADAPTER, *, progress: Progress = no_progress) -> Path:
+    """Return the embedded model as a GGUF; convert it on first use.
 
     Args:
-        adapted: with the shipped adapter.
+        adapter: name of the shipped adapter to merge, or None.
         progress: called during a conversion.
 
     Raises:
         ThirteenError: the embedded model cannot be downloaded, or the cache cannot be written.
     """
-    adapter = adapter_folder(ADAPTER) if adapted else None
-    # The hashes in the name keep a new base or adapter from being served from an older file.
-    name = f"{ADAPTER}-{adapter_sha256(adapter)[:8]}" if adapter else NAME
-    output = cache_dir() / f"{name}-{catalogue().embedded.sha256[:8]}-{TYPE}.gguf"
+    known = catalogue()
+    # The hashes keep a new base or adapter from being served from an older file. They name the folder, so
+    # that the name of the file, which users read, is short.
+    hashes = [known.embedded.sha256, *([known.adapters[adapter].sha256] if adapter else [])]
+    folder = _folder() / "-".join(one[:8] for one in hashes)
+    output = folder / f"{_SHORT_NAMES.get(adapter, adapter) if adapter else NAME}.gguf"
     if not output.exists():
+        from ..convert.pipeline import convert  # noqa: PLC0415 - numpy and more, which an answer does not need
+        from ..convert.provenance import SourceIds  # noqa: PLC0415
+        from ..models.embedded import embedded  # noqa: PLC0415
+
+        folder.mkdir(parents=True, exist_ok=True)
         convert(
             embedded(),
             output,
             quantization=TYPE,
-            adapter=adapter,
-            ids=SourceIds(NAME, ADAPTER),
+            adapter=known.adapters[adapter].folder if adapter else None,
+            ids=SourceIds(NAME, adapter or ""),
             progress=progress,
         )
     return output
+
+
+def is_default_model(path: Path) -> bool:
+    """Whether default_model() made a file."""
+    return path.parent.parent == _folder()
+
+
+def is_short_sum(question: str) -> bool:
+    """Whether a question is of the kind that the embedded model learned: one step with two numbers."""
+    numbers = len(_NUMBER.findall(question))
+    return numbers == 2 and len(question.split()) <= _WORDS_MAX and not _NOT_ONE_STEP.search(question)
+
+
+def _folder() -> Path:
+    return cache_dir() / "embedded"

@@ -22,8 +22,9 @@ from ..runtime.answer import Answer
 from ..runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 from ..runtime.engine.engine import Engine
 from ..runtime.threads import default_threads
-from .default_model import ADAPTER, NAME, TYPE, default_model
+from .default_model import NAME, TYPE, default_model
 
+ADAPTER = "smollm2-135m-sums-13"
 QUESTION = "If I have 3 apples and buy 4 more, how many apples do I have?"
 MAX_TOKENS = 32  # the limit that the adapter was trained for
 SUMS = 48  # one-step word problems
@@ -77,8 +78,8 @@ def run_demo(progress: Progress = no_progress) -> DemoReport:
     Raises:
         ThirteenError: the embedded model is missing, or the cache cannot be written.
     """
-    base = default_model(adapted=False, progress=progress)
-    adapted = default_model(adapted=True, progress=progress)
+    base = default_model(None, progress=progress)
+    adapted = default_model(ADAPTER, progress=progress)
     answers = ask_demo(base), ask_demo(adapted)
     return DemoReport(
         question=QUESTION,

@@ -17,10 +17,11 @@ from ..files.progress import Stage, no_progress, when_needed
 from ..models.catalogue import catalogue
 from ..models.fetch import local_path
 from .conversion import ConversionRequest, run_conversion
-from .default_model import default_model
+from .default_model import ADAPTER, NAME, default_model
 
 DEFAULT_SIZE = "4.5bpw"  # of a base outside the catalogue
 _BYTES_PER_PARAMETER = 2  # of published weights
+_HUB_ID = re.compile(r"[A-Za-z][\w-]*/[A-Za-z][\w.-]*")
 _NOT_IN_NAMES = re.compile(r"[^\w.@-]")
 
 
@@ -59,7 +60,7 @@ def resolve_model(
 
     Args:
         source: a GGUF, a folder of safetensors, a catalogue name or a hub id, perhaps with `@revision`, or
-            `embedded`; None is the embedded model with its adapter.
+            `embedded`, which the name of its base means as well; None is the embedded model with its adapter.
         adapted: whether None has the adapter.
         threads: number of threads that compute.
         announce: called with a line on what a first use will download and write.
@@ -69,11 +70,24 @@ def resolve_model(
         ThirteenError: the name is unknown, the download fails, or the size is impossible.
     """
     path = local_path(source) if source is not None else None
-    if path is None and source in (None, "embedded"):
-        return default_model(adapted=adapted and source is None, progress=when_needed(stage, "preparing"))
+    if path is None and source in (None, "embedded", NAME):
+        adapter = ADAPTER if adapted and source is None else None
+        return default_model(adapter, progress=when_needed(stage, "preparing"))
     if path is None or path.is_dir():
         return _converted(source or "", path, threads, announce, stage)
     return path
+
+
+def is_model_name(word: str) -> bool:
+    """Whether a word is a model's file or name rather than a question."""
+    name = word.partition("@")[0]
+    return bool(
+        name == "embedded"
+        or name in catalogue().bases
+        or name.endswith(".gguf")
+        or _HUB_ID.fullmatch(name)
+        or Path(word, "config.json").is_file()
+    )
 
 
 def _converted(

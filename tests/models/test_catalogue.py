@@ -4,6 +4,7 @@ import re
 from math import prod
 
 import pytest
+from thirteen.convert.adapter.adapter import adapter_sha256
 from thirteen.convert.source.architecture import from_config, tensor_specs
 from thirteen.errors import DownloadError
 from thirteen.models.catalogue import adapter_folder, catalogue
@@ -35,7 +36,16 @@ def test_the_listed_adapters_are_the_shipped_folders():
     assert {path.name for path in folder.iterdir() if path.is_dir()} == set(adapters)
     for name, adapter in adapters.items():
         assert adapter_folder(name) == adapter.folder
+        assert adapter_sha256(adapter.folder) == adapter.sha256
         assert adapter.base in catalogue().bases
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "name"), [(1, None), (1.5, "qwen2.5-0.5b"), (3, "qwen2.5-1.5b"), (64, "qwen2.5-1.5b")]
+)
+def test_the_recommended_base_is_the_best_ungated_one_that_fits(gigabytes, name):
+    best = catalogue().recommended(int(gigabytes * 1e9))
+    assert (best.name if best else None) == name
 
 
 @pytest.mark.parametrize(

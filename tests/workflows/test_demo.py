@@ -10,7 +10,7 @@ def test_shipped_adapter_solves_more_sums(monkeypatch, tmp_path):
     """Its card reports 5 % without it and 34 % with it."""
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
     monkeypatch.setattr(demo, "SUMS", 16)
-    models = [default_model(adapted=adapted) for adapted in (False, True)]
+    models = [default_model(adapter) for adapter in (None, demo.ADAPTER)]
     base, adapted = answers = [demo.ask_demo(model) for model in models]
     assert base.right + 2 <= adapted.right <= 16
     assert adapted.answer.value == "7" and adapted.answer.text.endswith(".")

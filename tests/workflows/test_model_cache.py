@@ -89,12 +89,13 @@ def test_a_file_a_folder_and_the_embedded_model_are_models(
     assert read_header(folders[0]).metadata["general.architecture"] == "llama"
     (base("llama") / "config.json").touch()
     assert resolve_model(str(base("llama"))) != folders[0]
-    asked: list[bool] = []
-    monkeypatch.setattr(model_cache, "default_model", lambda *, adapted, progress: asked.append(adapted))
+    asked: list[str | None] = []
+    monkeypatch.setattr(model_cache, "default_model", lambda adapter, progress: asked.append(adapter))
     resolve_model(None)
     resolve_model(None, adapted=False)
     resolve_model("embedded")
-    assert asked == [True, False, False]
+    resolve_model("smollm2-135m")
+    assert asked == ["smollm2-135m-sums-840", None, None, None]
 
 
 @pytest.mark.parametrize(
