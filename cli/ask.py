@@ -9,8 +9,10 @@ import typer
 
 from ..errors import RequestError
 from . import options
-from .console import json_text, note, out, printable, show_text, votes_text, warn
+from .console import json_text, note, show_text, votes_text, warn
 from .help_sections import ADVANCED
+from .spinner import spinner
+from .word_wrap import WordWrap
 
 if TYPE_CHECKING:
     from ..runtime.answer import Answer
@@ -23,19 +25,20 @@ app = typer.Typer()
 
 @app.command(
     epilog=options.example(
-        "ask 'A pen costs $1.20. What do 3 pens cost?'",
-        "ask model.gguf - < question.txt",
+        "ask 'Tom has 12 eggs and buys 6 more. How many eggs does he have?'",
+        "ask qwen2.5-0.5b 'What is the capital of France?'",
+        "ask model.gguf < question.txt",
     ),
 )
 def ask(
     words: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="[MODEL] QUESTION",
+            metavar="[MODEL] [QUESTION]",
             help="GGUF file, catalogue name or hub id (default: the embedded model with its adapter merged), "
-            "and question (- reads standard input).",
+            "and question. Without one, it is read from standard input.",
         ),
-    ],
+    ] = None,
     adapter: options.RuntimeAdapter = None,
     system: options.System = None,
     max_tokens: options.MaxTokens = 512,
@@ -73,18 +76,13 @@ def ask(
     as_json: options.Json = False,
 ) -> None:
     """Ask a question and print the answer."""
-    from ..files.json_file import decode_utf8
+    name, question = _model_and_question(words or [])
+    spinner.begin("loading…")
     from ..runtime.engine.config import EngineOptions
     from ..runtime.engine.engine import Engine, RequestOptions
     from ..runtime.request import Sampling
+    from ..workflows.default_model import LIMITS, is_default_model, is_short_sum
 
-    if len(words) > 2:
-        raise typer.BadParameter(f"expected [MODEL] QUESTION, not {len(words)} arguments: quote the question")
-    question = words[-1]
-    if question == "-":
-        question = decode_utf8(sys.stdin.buffer.read(), "standard input")
-    if not question.strip():
-        raise RequestError("the question is empty")
     request = RequestOptions(
         system=system,
         sampling=Sampling(temperature, top_k, top_p, min_p, seed),
@@ -95,21 +93,42 @@ def ask(
     )
     layers = options.gpu_layers(gpu_layers)
     named = {"adapter": adapter} if adapter else {}
-    model, loras = options.resolve_model(Path(words[0]) if len(words) == 2 else None, named, threads=threads)
+    model, loras = options.resolve_model(name, named, threads=threads)
     slots, lora = min(votes, _VOTE_SLOTS_MAX), loras.get("adapter")
     settings = EngineOptions(adapter=lora, context=context, slots=slots, threads=threads, gpu_layers=layers)
     with Engine(model, **settings) as engine:
         _warn_of_foreign_text(engine, question)
         if votes > 1:
+            spinner.begin("voting…")
             answer = engine.poll(question, votes, **request).answer()
         else:
             answer = _stream(engine, question, request, silent=as_json)
+    spinner.end()
+    if is_default_model(model) and not adapter and not (answer.steps and is_short_sum(question)):
+        note(LIMITS)
     if as_json:
         print(json_text(asdict(answer) | _throughput(answer) | {"model": str(model)}))
         return
     if votes > 1:
         show_text(answer.text)
     _show_answer(answer)
+
+
+def _model_and_question(words: list[str]) -> tuple[str | None, str]:
+    """Tell [MODEL] and [QUESTION] apart; a question that is missing or `-` comes from standard input."""
+    from ..files.json_file import decode_utf8
+    from ..workflows.model_cache import is_model_name
+
+    if len(words) > 2:
+        raise typer.BadParameter(f"expected [MODEL] QUESTION, not {len(words)} arguments: quote the question")
+    model = words[0] if len(words) == 2 or (words and is_model_name(words[0])) else None
+    question = words[-1] if len(words) == 2 or (words and model is None) else None
+    if question in (None, "-"):
+        typed = question is None and sys.stdin.isatty()
+        question = "" if typed else decode_utf8(sys.stdin.buffer.read(), "standard input")
+    if not question.strip():
+        raise RequestError(f"ask {model or ''}".rstrip() + ": the question is missing")
+    return model, question
 
 
 def _warn_of_foreign_text(engine: "Engine", question: str) -> None:
@@ -127,10 +146,12 @@ def _warn_of_foreign_text(engine: "Engine", question: str) -> None:
 
 def _stream(engine: "Engine", question: str, request: "RequestOptions", *, silent: bool) -> "Answer":
     """Print the answer as it is generated."""
+    wrap = WordWrap()
     for piece in engine.stream(question, **request):
+        spinner.end()
         if not silent:
-            sys.stdout.write(printable(piece.text))
-            sys.stdout.flush()
+            wrap.write(piece.text)
+    wrap.flush()
     assert piece.answer is not None, "the last piece carries the answer"
     return piece.answer
 
@@ -145,7 +166,7 @@ def _throughput(answer: "Answer") -> dict[str, float]:
 def _show_answer(answer: "Answer") -> None:
     """Print the final value on standard output, and votes, equations and timings on standard error."""
     usage = answer.usage
-    out.print(f"\n\nanswer: {answer.value if answer.value is not None else 'none found'}", markup=False)
+    show_text(f"\n\nanswer: {answer.value if answer.value is not None else 'none found'}")
     if answer.tally:
         decided = f"decided after {answer.tally.ended} of {answer.tally.asked}"
         note(f"votes: {votes_text(answer.tally)} ({decided})")

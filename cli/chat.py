@@ -1,21 +1,24 @@
 """Command `thirteen chat`."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from . import options
-from .chat_session import ChatSession, with_name
+from .chat_commands import with_name
+from .chat_session import ChatSession
 from .console import note
+from .spinner import spinner
 
 app = typer.Typer()
 
 
 @app.command(
     epilog=options.example(
-        "chat", "chat llama-3.2-1b --adapter ./my-lora", "chat model.gguf --adapter math=my-lora"
+        "chat qwen2.5-0.5b", "chat llama-3.2-1b --adapter ./my-lora", "chat model.gguf --adapter math=my-lora"
     ),
 )
 def chat(
@@ -39,9 +42,13 @@ def chat(
 ) -> None:
     """Talk with a model.
 
-    Sums in its answers are marked as right or wrong. Ctrl-C ends an answer, /help lists the commands. Without
-    a terminal, each line of standard input is a message or a command.
+    Sums in its answers are marked as right or wrong. Ctrl-C ends an answer, /help lists the commands, /bye or
+    exit ends the chat. Without a terminal, each line of standard input is a message or a command.
     """
+    terminal = sys.stdin.isatty()
+    if terminal:
+        note(f"thirteen chat, with {model or 'the embedded model'}. /help lists the commands.")
+    spinner.begin("loading…")
     from ..runtime.engine.conversation import Conversation
     from ..runtime.engine.engine import Engine, RequestOptions
     from ..runtime.request import Sampling
@@ -52,18 +59,21 @@ def chat(
     layers = options.gpu_layers(gpu_layers)
     named = options.named_adapters(map(with_name, adapter or ()))
     path, adapters = options.resolve_model(model, named, threads=threads)
-    loaded = dict(adapters)
 
-    def open_engine(slots: int) -> Engine:
-        return Engine(path, adapters=loaded, context=context, slots=slots, threads=threads, gpu_layers=layers)
+    def open_engine(path: Path, adapters: Mapping[str, Path], slots: int) -> Engine:
+        return Engine(
+            path, adapters=adapters, context=context, slots=slots, threads=threads, gpu_layers=layers
+        )
 
-    engine, terminal = open_engine(slots=1), sys.stdin.isatty()
-    session = ChatSession(engine, Conversation(engine, system), request, open_engine, loaded, terminal)
+    engine = open_engine(path, adapters, slots=1)
+    spinner.end()
+    conversation = Conversation(engine, system)
+    session = ChatSession(engine, conversation, request, open_engine, path, adapters, terminal)
     try:
         if adapters:
             request["adapter"] = next(iter(adapters))
         if terminal:
-            note(f"{path.name}, context of {engine.context} tokens. /help lists the commands.")
+            note(f"{path.stem}, context of {engine.context:,} tokens.")
         session.run(_typed_lines() if terminal else _piped_lines())
     finally:
         session.engine.close()

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..files.progress import Progress, Stage
+from .spinner import spinner
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -69,6 +70,7 @@ def show_text(text: str) -> None:
 
 def note(message: str) -> None:
     """Print a line on standard error, after what standard output has so far."""
+    spinner.end()
     sys.stdout.flush()
     err.print(printable(message), markup=False, soft_wrap=True)
 
@@ -222,6 +224,7 @@ def stage_bars() -> Iterator[Stage]:
         lines = _ProgressLines()
 
         def start(name: str) -> Progress:
+            spinner.end()
             for old in bars.task_ids[: 1 - _STAGES_SHOWN]:
                 bars.remove_task(old)
             task = bars.add_task(name, total=None)

@@ -34,6 +34,7 @@ from .console import err, printable
 from .conversion import convert, importance, merge, plan, vocabulary
 from .help_sections import SectionedCommand, SectionedGroup
 from .options import default_ray_address
+from .spinner import spinner
 
 ENGINE_FAILED = 1  # for supervisors: a restart may help, which bad input (2) does not allow
 INTERRUPTED = 130
@@ -80,7 +81,10 @@ def main() -> None:
     _print_any_text()
     _handle_signals()
     try:
-        status = app(default_ray_address(sys.argv[1:]), prog_name="thirteen", standalone_mode=False) or 0
+        try:
+            status = app(default_ray_address(sys.argv[1:]), prog_name="thirteen", standalone_mode=False) or 0
+        finally:
+            spinner.end()
         sys.stdout.flush()
         if status == INTERRUPTED:
             raise KeyboardInterrupt  # noqa: TRY301 - some versions of typer return it as a status

@@ -39,7 +39,7 @@ class Conversation:
     """Turns of a user and a model; those that were not answered are not kept.
 
     Attributes:
-        engine: answers; it may be replaced by another one of the same model.
+        engine: answers; it may be replaced.
         system: system prompt; None for the chat template's own.
         messages: what was said so far, without dropped messages.
     """

@@ -13,6 +13,7 @@ from time import monotonic
 import numpy as np
 import pytest
 from thirteen.cli.chat_session import ChatSession
+from thirteen.cli.word_wrap import WordWrap
 from thirteen.errors import ThirteenError
 from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.conversation import Conversation
@@ -63,10 +64,19 @@ def test_commands(thirteen, model, tmp_path):
         "yes or no?",
         "/schema",
     ]
-    done = chat(
-        thirteen, model, *lines, "/votes 3", "two", "/calculator off", "/adapter base", "/quit", "never"
-    )
+    settings = {
+        "/votes 3": "votes: 3",
+        "/calculator off": "calculator: off",
+        "/adapter base": "adapter: base",
+        "/temperature 0.5": "temperature: 0.5",
+        "/system Be brief.": "system prompt: Be brief.",
+        "/system": "system prompt: that of the model",
+        f"/model {model}": "model: tiny, context of 256 tokens",
+        "/model": "model: tiny",
+    }
+    done = chat(thirteen, model, *lines, "/votes 2", "two", *settings, "/quit", "never")
     assert done.status == 0 and "/adapter" in done.stderr and "votes: " in done.stderr, done
+    assert done.stderr.splitlines()[-len(settings) :] == list(settings.values())
     assert [message["role"] for message in json.loads(talk.read_text())["messages"]] == ["user", "assistant"]
     assert re.search("^(true|false)$", done.stdout, re.MULTILINE)
     assert done.stdout.count("answer: ") == 3
@@ -95,6 +105,10 @@ def test_an_adapter_of_another_model_is_refused_with_one_line(thirteen, model, t
     ("line", "problem"),
     [
         ("/nothing", "/nothing is no command; /help lists them"),
+        ("/retry", "/retry: there is no answer yet"),
+        ("/temperature hot", "/temperature hot: must be a number"),
+        ("/temperature -1", "sampling: temperature must be"),
+        ("/model /nonexistent.gguf", "'/nonexistent.gguf': no such file or folder"),
         ("/votes 0", "/votes 0: must be from 1 to 8"),
         ("/votes many", "/votes many: must be from 1 to 8"),
         ("/calculator maybe", "/calculator maybe: must be on or off"),
@@ -125,14 +139,14 @@ def test_votes_open_the_model_with_more_slots_and_keep_what_was_loaded(thirteen,
 
 
 def test_votes_that_memory_has_no_room_for_leave_the_chat_as_it_was(model):
-    def open_engine(slots):
+    def open_engine(model, adapters, slots):
         if slots > 1:
             raise ThirteenError("8 slots: too much")
-        return Engine(model, slots=slots, context=256, threads=1)
+        return Engine(model, adapters=adapters, slots=slots, context=256, threads=1)
 
-    engine = open_engine(1)
+    engine = open_engine(model, {}, 1)
     options = {"max_tokens": 4}
-    session = ChatSession(engine, Conversation(engine), options, open_engine, {}, interactive=False)
+    session = ChatSession(engine, Conversation(engine), options, open_engine, model, {}, interactive=False)
     try:
         session.run(iter(["one"]))
         with pytest.raises(ThirteenError):
@@ -141,6 +155,39 @@ def test_votes_that_memory_has_no_room_for_leave_the_chat_as_it_was(model):
         assert (session.votes, len(session.answered), len(session.conversation.messages)) == (1, 2, 4)
     finally:
         session.engine.close()
+
+
+@pytest.mark.parametrize("word", ["exit", "quit", "/bye", "/exit"])
+def test_a_word_ends_the_chat(thirteen, model, word):
+    done = chat(thirteen, model, word, "never")
+    assert done.status == 0 and done.stdout == "", done
+
+
+def test_a_retry_replaces_the_last_answer_by_another_one(thirteen, model, tmp_path):
+    talk = tmp_path / "talk.json"
+    done = chat(thirteen, model, "one", "/retry", "/retry", f"/save {talk}")
+    assert done.status == 0, done
+    answers = re.split(r"\nanswer: .*\n\n", done.stdout)[:-1]
+    assert len(set(answers)) == 3
+    assert [one["content"] for one in json.loads(talk.read_text())["messages"]] == ["one", answers[-1]]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "shown"),
+    [
+        (["one tw", "o three", " four"], "one two \nthree four"),
+        (["a\nlong", "er line"], "a\nlonger \nline"),
+        (["x" * 30], "x" * 24 + "\n" + "x" * 6),
+    ],
+)
+def test_on_a_terminal_lines_break_between_words(pieces, shown, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "10")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    wrap = WordWrap()
+    for piece in pieces:
+        wrap.write(piece)
+    wrap.flush()
+    assert capsys.readouterr().out == shown
 
 
 class Terminal:
@@ -202,6 +249,11 @@ def test_a_person_edits_lines_stops_an_answer_and_goes_on():
     terminal.interrupt("stopped; the question is not kept")
     terminal.type("/votes nonsense\r")
     terminal.wait_for("error: /votes nonsense")
+    terminal.type("/votes 2\r")
+    terminal.wait_for("loading…")
+    terminal.wait_for("votes: 2")
+    terminal.type("/votes 1\r")
+    terminal.wait_for("votes: 1")
     terminal.type("Repeat exactly: 12 * 13 =\r")
     terminal.wait_for("= 156")
     terminal.wait_for("\u2713")

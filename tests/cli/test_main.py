@@ -158,11 +158,21 @@ def test_adapter_show_prints_a_table_or_json(thirteen: Commands, adapter: Path) 
     assert "layer 1" in output_of(thirteen("adapter", "show", adapter))
 
 
-def test_the_question_can_be_read_from_standard_input(thirteen: Commands, model: Path) -> None:
-    given = output_of(thirteen("ask", model, "-", *SHORT, "--json", stdin="Wie viel? é🙂\n".encode()))
+@pytest.mark.parametrize("dash", [(), ("-",)])
+def test_the_question_can_be_read_from_standard_input(
+    dash: tuple[str, ...], thirteen: Commands, model: Path
+) -> None:
+    given = output_of(thirteen("ask", model, *dash, *SHORT, "--json", stdin="Wie viel? é🙂\n".encode()))
     typed = output_of(thirteen("ask", model, "Wie viel? é🙂\n", *SHORT, "--json"))
     assert json.loads(given)["text"] == json.loads(typed)["text"]
     assert json.loads(given)["usage"] == json.loads(typed)["usage"]
+
+
+@pytest.mark.parametrize("name", ["llama-3.2-1b", "embedded", "owner/name", "model.gguf", ""])
+def test_a_model_without_a_question_is_an_error(name: str, thirteen: Commands) -> None:
+    """The name was the question, which the embedded model answered."""
+    done = thirteen("ask", *name.split())
+    assert done.status == 2 and done.stderr == f"error: {f'ask {name}'.rstrip()}: the question is missing\n"
 
 
 def test_printable_removes_control_characters() -> None:
@@ -200,6 +210,7 @@ def test_nan_is_null_in_json(thirteen: Commands, tmp_path: Path) -> None:
 
 def test_the_catalogue_and_the_cache_are_listed(thirteen: Commands) -> None:
     listed = output_of(thirteen("models"))
+    assert re.search(r"^\* +qwen2.5-1.5b .* 73 %", listed, re.MULTILINE), "it fits in 3 GB"
     assert "llama-3.2-1b" in listed and "no converted models in the cache" in listed
 
 

@@ -1,0 +1,191 @@
+"""The commands of a chat, which begin with a slash. Each returns the line that confirms it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import RequestError, ThirteenError
+from . import options
+from .console import progress_bar
+
+if TYPE_CHECKING:
+    from .chat_session import ChatSession
+
+_VOTES_MAX = 8  # as many answers run at once
+_SHOWN = 60  # characters of a system prompt
+
+
+class QuitError(Exception):
+    """The user ends the chat."""
+
+
+def _help(_: "ChatSession", __: str) -> str:
+    """List the commands."""
+    lines = [f"/{name:12} {command.__doc__}" for name, command in COMMANDS.items() if command is not _quit]
+    quits = ", ".join(f"/{name}" for name, command in COMMANDS.items() if command is _quit)
+    return "\n".join(
+        (*lines, f"{quits}: {_quit.__doc__}", "Esc Enter begins a new line. Ctrl-C ends an answer.")
+    )
+
+
+def _adapter(session: "ChatSession", word: str) -> str:
+    """NAME: answer with this adapter, or load [NAME=]ADAPTER; base is the model without one."""
+    name = word if word in session.engine.adapters else _load_adapter(session, word)
+    session.request["adapter"] = name
+    return f"adapter: {name}"
+
+
+def _load_adapter(session: "ChatSession", word: str) -> str:
+    """Load an adapter, as --adapter does, and return its name."""
+    from ..workflows.adapter_resolver import resolve_runtime_lora
+
+    names = session.engine.adapters
+    name, _, source = with_name(word).partition("=")
+    if not (name and source) or name in names:
+        raise RequestError(
+            f"/adapter {word}: must be one of {', '.join(names)}, or [NAME=]ADAPTER with a new name"
+        )
+    try:
+        with progress_bar("preparing") as progress:
+            lora = resolve_runtime_lora(source, session.model, progress=progress)
+        session.engine.swap(name, lora)
+        session.adapters[name] = lora
+    except ThirteenError as error:
+        raise RequestError(f"/adapter {word}: {error}; loaded are {', '.join(names)}") from None
+    return name
+
+
+def _model(session: "ChatSession", word: str) -> str:
+    """NAME: go on with another model, without adapters."""
+    if not word:
+        return f"model: {session.model.stem}"
+    path, _ = options.resolve_model(word, {})
+    session.reopen(path, {}, session.votes)
+    session.request.pop("adapter", None)
+    return f"model: {path.stem}, context of {session.engine.context:,} tokens"
+
+
+def _system(session: "ChatSession", text: str) -> str:
+    """TEXT: system prompt from now on; without TEXT the model's own."""
+    session.conversation.system = text or None
+    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return f"system prompt: {shown or 'that of the model'}"
+
+
+def _temperature(session: "ChatSession", number: str) -> str:
+    """N: sampling temperature; 0 is greedy."""
+    try:
+        temperature = float(number)
+    except ValueError:
+        raise RequestError(f"/temperature {number}: must be a number") from None
+    session.request["sampling"] = replace(session.request["sampling"], temperature=temperature)
+    return f"temperature: {temperature:g}"
+
+
+def _retry(session: "ChatSession", _: str) -> str:
+    """Answer the last message again, with other random numbers; if greedy, at temperature 0.7."""
+    messages = session.conversation.messages
+    if not messages:
+        raise RequestError("/retry: there is no answer yet")
+    replaced, kept = messages[-2:], False
+    del messages[-2:]
+    sampling = session.request["sampling"].stochastic
+    try:
+        sampling = replace(sampling, seed=sampling.seed + len(session.answered))
+        kept = session.answer(replaced[0].content, sampling)
+    finally:
+        if not kept:
+            messages.extend(replaced)
+    return ""
+
+
+def _votes(session: "ChatSession", number: str) -> str:
+    """N: sample so many answers and take the value that most of them give."""
+    if not (number.isascii() and number.isdigit() and 1 <= int(number) <= _VOTES_MAX):
+        raise RequestError(f"/votes {number}: must be from 1 to {_VOTES_MAX}")
+    votes, session.votes = int(number), 1  # one, if there is no memory for so many
+    if votes > session.engine.profile.slots:
+        session.reopen(session.model, session.adapters, votes)
+    session.votes = votes
+    return f"votes: {votes}"
+
+
+def _calculator(session: "ChatSession", switch: str) -> str:
+    """On|off: complete sums with their exact results."""
+    if switch not in ("on", "off"):
+        raise RequestError(f"/calculator {switch}: must be on or off")
+    session.request["calculator"] = switch == "on"
+    return f"calculator: {switch}"
+
+
+def _schema(session: "ChatSession", file: str) -> str:
+    """FILE: JSON schema that answers must match; without FILE none."""
+    session.request["grammar"] = options.answer_grammar(Path(file) if file else None)
+    return f"schema: {file or 'none'}"
+
+
+def _save(session: "ChatSession", file: str) -> str:
+    """FILE: write the conversation."""
+    session.conversation.save(_path("save", file))
+    return f"saved: {len(session.conversation.messages)} messages in {file}"
+
+
+def _load(session: "ChatSession", file: str) -> str:
+    """FILE: continue a written conversation."""
+    session.conversation.load(_path("load", file))
+    return f"loaded: {len(session.conversation.messages)} messages of {file}"
+
+
+def _path(command: str, file: str) -> Path:
+    if not file:
+        raise RequestError(f"/{command}: give a file")
+    return Path(file)
+
+
+def _reset(session: "ChatSession", _: str) -> str:
+    """Forget the conversation."""
+    session.conversation.messages.clear()
+    return "the conversation is forgotten"
+
+
+def _stats(session: "ChatSession", _: str) -> str:
+    """Show tokens and speed of the last answer, and the context in use."""
+    if not session.answered:
+        raise RequestError("/stats: there is no answer yet")
+    last = session.answered[-1]
+    return (
+        f"{last.usage.completion_tokens} tokens at {last.timings.decode_tokens_per_s(last.usage):.1f}/s, "
+        f"first after {last.timings.first_token_s:.2f} s, {last.usage.cached_tokens} of "
+        f"{last.usage.prompt_tokens} prompt tokens cached, {len(session.answered)} answers"
+    )
+
+
+def _quit(_: "ChatSession", __: str) -> str:
+    """End the chat."""
+    raise QuitError
+
+
+COMMANDS: dict[str, "Callable[[ChatSession, str], str]"] = {
+    "help": _help,
+    "model": _model,
+    "adapter": _adapter,
+    "system": _system,
+    "temperature": _temperature,
+    "retry": _retry,
+    "votes": _votes,
+    "calculator": _calculator,
+    "schema": _schema,
+    "save": _save,
+    "load": _load,
+    "reset": _reset,
+    "stats": _stats,
+    "bye": _quit,
+    "exit": _quit,
+    "quit": _quit,
+}
+
+
+def with_name(word: str) -> str:
+    """NAME=ADAPTER of [NAME=]ADAPTER, by default with the name of the file."""
+    return word if "=" in word else f"{Path(word).name}={word}"
