@@ -7,6 +7,7 @@ that may open a parallel region runs here: batches, contexts, and loading, where
 AMX.
 """
 
+from _thread import start_new_thread
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Lock, Thread, current_thread
@@ -97,7 +98,8 @@ class ComputeThread:
 def run_uninterrupted(function: Callable[[], None]) -> None:
     """Run a function to its end even if Ctrl-C comes meanwhile, which is raised afterwards."""
     outcome: Outcome[None] = Outcome()
-    Thread(target=outcome.run, args=(function,), name="thirteen-close").start()
+    # Thread.start() waits under a lock that an interrupt can leave taken, and the thread then never begins.
+    start_new_thread(outcome.run, (function,))
     _uninterrupted_result(outcome)
 
 
