@@ -42,7 +42,7 @@ def ask(
     adapter: options.RuntimeAdapter = None,
     system: options.System = None,
     max_tokens: options.MaxTokens = 512,
-    context: options.Context = 2048,
+    context: options.Context = None,
     temperature: options.Temperature = 0.0,
     top_k: Annotated[
         int,

@@ -33,7 +33,7 @@ def chat(
     ] = None,
     system: options.System = None,
     max_tokens: options.MaxTokens = 512,
-    context: options.Context = 4096,
+    context: options.Context = None,
     temperature: options.Temperature = 0.0,
     seed: options.Seed = 0,
     calculator: options.Calculator = True,

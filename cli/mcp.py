@@ -17,7 +17,7 @@ def mcp(
     adapter: options.RuntimeAdapter = None,
     system: options.System = None,
     max_tokens: options.MaxTokens = 512,
-    context: options.Context = 2048,
+    context: options.Context = None,
     calculator: options.Calculator = True,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",

@@ -86,7 +86,12 @@ Basis = Annotated[
 
 # Generation.
 System = Annotated[str | None, typer.Option(help="System prompt.")]
-Context = Annotated[int, typer.Option(min=1, help="Maximum tokens of prompt and answer.")]
+Context = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Maximum tokens of prompt and answer. Default: 4096, or what model and memory allow."
+    ),
+]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens of an answer.")]
 Temperature = Annotated[
     float, typer.Option(help="Sampling temperature. 0 is greedy, or 0.7 with several votes.")

@@ -2,7 +2,7 @@
 
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,7 +36,7 @@ def serve(
         list[str] | None, typer.Option(help="Allowed CORS origin; repeatable.", rich_help_panel=ADVANCED)
     ] = None,
     profile: Annotated[str, typer.Option(help="Memory profile: laptop, server or phone.")] = "laptop",
-    context: Annotated[int | None, typer.Option(min=1, help="Maximum tokens of prompt and answer.")] = None,
+    context: options.Context = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Concurrent answers.")] = None,
     queue: Annotated[
         int,
@@ -65,6 +65,14 @@ def serve(
         int,
         typer.Option(min=0, help="Time for running answers to finish on shutdown.", rich_help_panel=ADVANCED),
     ] = 30,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Refuse fields that have no effect. By default a header of the response names them.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = False,
     ray: options.Ray = None,
     ray_insecure: options.RayInsecure = False,
     replicas: Annotated[int | None, typer.Option(min=1, help="With --ray: number of engines.")] = None,
@@ -107,8 +115,10 @@ def serve(
     path, adapters = options.resolve_model(model, options.named_adapters(adapter or ()), threads=threads)
     if untrusted:
         probe_model_files(path, adapters.values(), untrusted=True)
-    tokens = {} if max_tokens is None else {"max_tokens": max_tokens}
-    limits = RequestLimits(body_bytes, votes=votes, idle_s=idle_seconds, drain_s=drain_seconds, **tokens)
+    tokens: dict[str, Any] = {} if max_tokens is None else {"max_tokens": max_tokens}
+    limits = RequestLimits(
+        body_bytes, votes=votes, idle_s=idle_seconds, drain_s=drain_seconds, strict=strict, **tokens
+    )
     engine = EngineOptions(
         profile=profile, context=context, slots=slots, threads=threads, queue=queue, gpu_layers=layers
     )

@@ -28,7 +28,7 @@ def web(
     ] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of --serve; 0 picks a free one.")] = 8081,
     name: Annotated[str | None, typer.Option(help="Model name. Default: the file name.")] = None,
-    context: options.Context = 2048,
+    context: Annotated[int, typer.Option(min=1, help="Maximum tokens of prompt and answer.")] = 2048,
     wllama: Annotated[
         Path | None, typer.Option(help="Archive of wllama's npm package. Default: downloaded once by npm.")
     ] = None,
@@ -42,6 +42,7 @@ def web(
     from ..web.site import write_site
     from ..web.static_server import serve_folder
     from ..web.wllama import wllama_files
+    from ..workflows.default_model import short_name
 
     if folder is None and not serve:
         raise typer.BadParameter("web: give --out, --serve or both")
@@ -52,8 +53,8 @@ def web(
     path, _ = options.resolve_model(model, {})
     with nullcontext(folder) if folder else temporary_folder("web") as target:
         with progress_bar("writing") as progress:
-            engine = wllama_files(wllama)
-            site = write_site(path, target, engine, name=name, context=context, progress=progress)
+            engine, shown = wllama_files(wllama), name or short_name(path)
+            site = write_site(path, target, engine, name=shown, context=context, progress=progress)
         if folder:
             show_fields(as_json, asdict(site))
         if serve:

@@ -10,6 +10,7 @@ from ..errors import RequestError
 KV_TYPES = {"f16": Type.F16, "bf16": Type.BF16, "q8_0": Type.Q8_0}  # types of the KV cache by option name
 QUANTIZED_KV = {"q8_0"}  # those that only flash attention reads
 DEFAULT_KV = "f16"
+CONTEXT = 4096  # tokens of a context, where the model and the memory allow as many
 CHOSEN = ("flash_attention", "kv", "micro_batch")  # fields of Profile that may be left open
 # Tokens that standard attention computes at once. With more, prefill of long prompts is no faster, and the
 # scores need more memory.
@@ -60,8 +61,8 @@ class Profile:
 
 
 PROFILES = {
-    "laptop": Profile(context=2048, slots=4, batch=512, kv=None, repack=True, prefix_bytes=256 << 20),
-    "server": Profile(context=2048, slots=8, batch=512, kv=None, repack=True, prefix_bytes=1 << 30),
+    "laptop": Profile(context=CONTEXT, slots=4, batch=512, kv=None, repack=True, prefix_bytes=256 << 20),
+    "server": Profile(context=CONTEXT, slots=8, batch=512, kv=None, repack=True, prefix_bytes=1 << 30),
     "phone": Profile(context=2048, slots=1, batch=64, kv="q8_0", repack=False, prefix_bytes=16 << 20),
 }
 

@@ -1,13 +1,13 @@
 """Types that the engine's packages share: request, sampling parameters, sequence state, usage, timings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from operator import index
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from ..errors import RequestError, shorten
-from .validation import check_integer, is_finite, is_integer
+from .validation import check_integer, check_type, is_finite, is_integer
 
 if TYPE_CHECKING:  # it imports llguidance, which only requests with a grammar need
     from .grammar.grammar import Grammar
@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # it imports llguidance, which only requests with a grammar n
 BASE = "base"  # adapter name of a request for the model without an adapter
 LOGPROBS_MAX = 20
 SEED_MAX = 2**32 - 2  # 2**32 - 1 is LLAMA_DEFAULT_SEED: llama.cpp draws a random seed
+BIAS_MAX = 100  # as in OpenAI's API: so large a bias forbids a token, or leaves no other; also of penalties
 TEMPERATURE_MIN = 1e-4  # below, logits divided by it overflow; so low a temperature is greedy in all but name
 _STOCHASTIC_TEMPERATURE = 0.7
 
@@ -38,7 +39,37 @@ _RULES: dict[str, tuple[Callable[..., bool], str]] = {
     "top_p": (lambda v: is_finite(v) and 0 < v <= 1, "above 0 and at most 1"),
     "min_p": (lambda v: is_finite(v) and 0 <= v < 1, "from 0 and below 1"),
     "seed": (lambda v: is_integer(v) and 0 <= v <= SEED_MAX, f"an integer from 0 to {SEED_MAX}"),
+    "repeat_penalty": (lambda v: is_finite(v) and 0.01 <= v <= BIAS_MAX, f"from 0.01 to {BIAS_MAX}"),
+    **dict.fromkeys(
+        ("presence_penalty", "frequency_penalty"),
+        (lambda v: is_finite(v) and abs(v) <= BIAS_MAX, f"from {-BIAS_MAX} to {BIAS_MAX}"),
+    ),
+    "repeat_last_n": (lambda v: is_integer(v) and -1 <= v < 2**31, f"an integer from -1 to {2**31 - 1}"),
+    "logit_bias": (
+        lambda v: (
+            isinstance(v, Mapping)
+            and all(
+                is_integer(token) and is_finite(bias) and abs(bias) <= BIAS_MAX for token, bias in v.items()
+            )
+        ),
+        f"a mapping of tokens to numbers from {-BIAS_MAX} to {BIAS_MAX}",
+    ),
 }
+
+
+class SamplingOptions(TypedDict, total=False):
+    """Keywords that replace a value of a Sampling, which documents them."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    seed: int
+    repeat_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    repeat_last_n: int
+    logit_bias: Mapping[int, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +82,12 @@ class Sampling:
         top_p: keep the likeliest tokens up to this cumulative probability; 1 keeps all.
         min_p: keep tokens with at least this fraction of the likeliest token's probability; 0 keeps all.
         seed: seed of the random generator; equal seeds give equal tokens.
+        repeat_penalty: divides the positive logits of tokens that the answer has, and multiplies their
+            negative ones; 1 changes nothing.
+        presence_penalty: is subtracted from the logits of tokens that the answer has.
+        frequency_penalty: the same, as many times as the answer has the token.
+        repeat_last_n: number of the answer's last tokens that penalties look at; -1 for all.
+        logit_bias: is added to the logits of these tokens.
     """
 
     temperature: float = 0.0
@@ -58,6 +95,11 @@ class Sampling:
     top_p: float = 0.95
     min_p: float = 0.05
     seed: int = 0
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repeat_last_n: int = -1
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for name, (is_valid, rule) in _RULES.items():
@@ -69,6 +111,12 @@ class Sampling:
     def greedy(self) -> bool:
         """Whether the likeliest token is always chosen."""
         return self.temperature == 0
+
+    @property
+    def penalizes(self) -> bool:
+        """Whether what the answer has so far changes the logits."""
+        penalties = (self.repeat_penalty, self.presence_penalty, self.frequency_penalty)
+        return penalties != (1, 0, 0) and self.repeat_last_n != 0
 
     @property
     def stochastic(self) -> "Sampling":
@@ -186,11 +234,15 @@ class Request:
             raise RequestError("request: the prompt is empty")
         if not (isinstance(self.stop, Sequence) and all(isinstance(one, str) for one in self.stop)):
             raise RequestError(f"request: stop must be a sequence of strings, not {shorten(self.stop)}")
-        if not isinstance(self.namespace, str):
-            raise RequestError(f"request: namespace must be a string, not {shorten(self.namespace)}")
+        check_type("request: namespace", self.namespace, str)
         check_integer("request: max_tokens", self.max_tokens, 1)
         if self.logprobs is not None:
             check_integer("request: logprobs", self.logprobs, 0, LOGPROBS_MAX)
+        check_type("request: sampling", self.sampling, Sampling)
+        if self.adapter is not None:
+            check_type("request: adapter", self.adapter, str)
+        if self.grammar is not None and not hasattr(self.grammar, "source"):
+            raise RequestError(f"request: grammar must be a Grammar, not {shorten(self.grammar)}")
         if self.ignore_end and self.grammar:
             raise RequestError("request: ignore_end cannot be combined with a grammar, which ends the output")
 

@@ -1,9 +1,9 @@
-"""Checks of numbers given by a user."""
+"""Checks of values given by a user."""
 
 import math
 from typing import TypeGuard
 
-from ..errors import RequestError
+from ..errors import RequestError, shorten
 
 
 def is_integer(value: object) -> TypeGuard[int]:
@@ -24,3 +24,10 @@ def check_integer(name: str, value: object, minimum: int, maximum: int | None = 
     if not is_integer(value) or value < minimum or (maximum is not None and value > maximum):
         expected = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
         raise RequestError(f"{name} must be an integer {expected}, not {value!r}")
+
+
+def check_type(name: str, value: object, kind: type) -> None:
+    """Raise RequestError unless `value` is of a type."""
+    if not isinstance(value, kind):
+        expected = "a string" if kind is str else f"a {kind.__name__}"
+        raise RequestError(f"{name} must be {expected}, not {shorten(value)}")

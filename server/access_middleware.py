@@ -1,6 +1,7 @@
 """ASGI middleware around all routes: Host header check, API keys, unexpected errors, response counting."""
 
 from collections.abc import Collection
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,13 +13,14 @@ from .api_keys import ApiKeys
 from .http_errors import OLLAMA_PATHS, HttpError, to_http_error
 from .metrics import Metrics
 from .request_limits import HEADER_BYTES_MAX
+from .request_log import IGNORED_HEADER, ignored_names, log_request
 
 # Of CORSMiddleware, beside the allowed origins.
 CORS_OPTIONS: dict[str, Any] = {
     "allow_methods": ["GET", "POST", "DELETE"],
     "allow_headers": ["*"],  # OpenAI's client for JavaScript sends headers of its own
     "allow_private_network": True,  # these pages are meant to reach a server on the user's machine
-    "expose_headers": ["Retry-After"],
+    "expose_headers": ["Retry-After", IGNORED_HEADER],
 }
 API_KEY = "thirteen.api_key"  # key of the scope that holds the name of a request's API key, or None
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -59,23 +61,28 @@ class AccessMiddleware:
             await self._app(scope, receive, send)
             return
 
-        started = False
+        began, status = monotonic(), 0
 
         async def send_counted(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 self._metrics.count_response(_route_path(scope), message["status"])
-                MutableHeaders(scope=message).setdefault("X-Content-Type-Options", "nosniff")
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("X-Content-Type-Options", "nosniff")
+                if ignored := ignored_names(scope):
+                    headers[IGNORED_HEADER] = ", ".join(ignored)
             await send(message)
 
         try:
             scope[API_KEY] = check_access(scope, self._keys, self._allowed_hosts)
             await self._app(scope, receive, send_counted)
         except Exception as error:
-            if started:
+            if status:
                 raise
             await to_http_error(error).response(scope["path"])(scope, receive, send_counted)
+        finally:
+            log_request(scope, status, began)
 
 
 def check_access(scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[str] | None) -> str | None:

@@ -20,6 +20,8 @@ from .fair_turns import FairTurns
 from .http_errors import HttpError
 from .metrics import Metrics
 
+DEFAULT_MODEL = "default"  # a name of the first model, whatever its own is
+
 T = TypeVar("T")
 
 
@@ -76,12 +78,12 @@ class EngineService:
             handle.abort()
 
     def resolve_model(self, name: str | None) -> tuple[str, str]:
-        """Name and engine adapter of a model; None is the default model.
+        """Name and engine adapter of a model; None and "default" are the first model.
 
         Raises:
             HttpError: 404 there is no such model.
         """
-        if name is None:
+        if name is None or (name == DEFAULT_MODEL and name not in self.models):
             name = next(iter(self.models))
         if name not in self.models:
             raise HttpError(

@@ -24,6 +24,7 @@ class RequestLimits:
         idle_s: maximum time in seconds to receive a whole request, to send any part of a response, and to
             keep an idle connection open.
         drain_s: time in seconds for running answers to finish when the server shuts down.
+        strict: whether fields without effect, and numbers of tokens above max_tokens, are refused.
     """
 
     body_bytes: int = 1 << 20
@@ -31,6 +32,7 @@ class RequestLimits:
     votes: int = 16
     idle_s: int = 30
     drain_s: int = 30
+    strict: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "body_bytes", "votes", "idle_s"):

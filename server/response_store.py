@@ -26,7 +26,9 @@ class StoredResponse:
     @property
     def nbytes(self) -> int:
         """About as much memory as it takes; messages that other responses share count for each of them."""
-        texts = sum(len(message.content.encode()) + _MESSAGE_BYTES for message in self.messages)
+        texts = sum(
+            len(str(message).encode("utf-8", "replace")) + _MESSAGE_BYTES for message in self.messages
+        )
         return _ENTRY_BYTES + len(self.body) + texts
 
 

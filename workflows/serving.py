@@ -10,7 +10,9 @@ from ..runtime.engine.config import EngineOptions
 from ..runtime.engine.engine import Engine
 from ..server.engine_service import EngineService
 from ..server.request_limits import RequestLimits
+from ..server.request_log import log_to_stderr
 from ..server.serve import KEPT_PLACES, ListenConfig, run_server, served_models
+from .default_model import short_name
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class ServingRequest:
     Attributes:
         model: the GGUF.
         adapters: GGUF LoRAs by the name under which they are served.
-        name: name of the model; by default that of its file.
+        name: name of the model; by default short_name() of its file.
         listen: listen address and access rules.
         limits: limits of requests and connections.
         engine: options of the engines, without files; `queue` is required.
@@ -67,12 +69,13 @@ def run_serving(request: ServingRequest, announce: Callable[[str], None]) -> int
         ThirteenError: the model cannot be loaded, the address is taken, or the cluster cannot be reached.
         EngineFailedError: the engine failed, and the server has drained.
     """
-    models = served_models(request.name or request.model.stem, request.adapters)
+    models = served_models(request.name or short_name(request.model), request.adapters)
     listen, limits = request.listen, request.limits
 
     def on_listening(url: str) -> None:
         announce(f"serving {', '.join(models)} at {url}")
 
+    log_to_stderr()
     if request.cluster is None:
         keeping = EngineOptions(adapters=request.adapters, queue=request.engine["queue"] + KEPT_PLACES)
         with Engine(request.model, **request.engine | keeping) as engine:

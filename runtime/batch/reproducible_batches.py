@@ -29,7 +29,7 @@ from ..profile import CHOSEN, DEFAULT_KV, KV_TYPES, PROFILES, Profile
 from ..request import Request, Sampling
 from ..validation import check_integer
 
-PROFILE = PROFILES["server"]
+PROFILE = replace(PROFILES["server"], context=2048)  # each question on its own
 _BATCH_REQUESTS = 40  # five times the slots, so that few slots are idle at the end of a batch
 _IDENTITY_MAX = 1 << 24  # bytes of a journal's first line
 _PROBES = ("1", "A")  # questions without a common prefix: their prompts share only the template's tokens

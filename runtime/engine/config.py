@@ -28,7 +28,8 @@ class EngineOptions(TypedDict, total=False):
         profile: what to allocate: "laptop" (the default), "server", "phone", or a Profile.
         adapter: a LoRA in a GGUF file, applied at run time to the requests that name no other.
         adapters: further adapters, by the names that requests give.
-        context: maximum tokens per request, clamped to the context that the model was trained for.
+        context: maximum tokens per request, clamped to the context that the model was trained for; by
+            default that of the profile, or a half or a quarter of it where memory is short.
         slots: number of requests that run at once. Each has memory for `context` tokens.
         threads: number of compute threads; by default the number that is fastest on this processor.
         adaptive_threads: whether to use fewer threads while other programs use the processors; by

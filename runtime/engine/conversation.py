@@ -64,7 +64,9 @@ class Conversation:
         room = context - min(request.max_tokens, max(_ANSWER_TOKENS_MIN, context // 4))
         dropped, tokens = self._fit(text, room)
         if tokens is None or len(tokens) > context:  # with less than `room`, a short answer has room
-            raise PromptLengthError(f"the message does not fit the context of {context} tokens")
+            raise PromptLengthError(
+                f"the message does not fit the context of {context} tokens; {self.engine.context_hint}"
+            )
         del self.messages[:dropped]
         said = "\n".join(message.content for message in self.messages)
         request = replace(request, tokens=tokens, question=f"{said}\n{text}")

@@ -1,34 +1,35 @@
 """The engine: one model that answers many requests at once, from any thread."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ...errors import PromptLengthError, RequestError
 from ...files.gguf.header import Header
 from ..answer import Answer
 from ..forks import ForkCheck
 from ..llama.autotune import choose_settings
-from ..llama.compute_settings import limit_settings
+from ..llama.compute_settings import fit_context, limit_settings
 from ..llama.compute_thread import COMPUTE_THREAD, run_uninterrupted
 from ..llama.context import Context
 from ..llama.logits import Logits
 from ..llama.memory_estimate import check_memory
 from ..llama.model import LoraAdapter, Model
 from ..load_probe import probe_model_files
-from ..profile import CHOSEN
+from ..profile import CHOSEN, Profile
 from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder
 from ..prompt.template_process import read_chat_template
-from ..request import BASE, Request, Sampling, SequenceState, TokenLogprob
+from ..request import BASE, Request, Sampling, SamplingOptions, SequenceState, TokenLogprob
+from ..validation import check_type
 from .adapters import Adapters
 from .config import QUEUE, EngineOptions, adapter_files, resolve_options
 from .dispatcher import Dispatcher, EngineLoad
-from .handle import Handle, Piece
+from .handle import Handle
 from .majority_vote import MajorityVote, vote_requests
 from .prefix_cache import PrefixCache, common_length
 from .runner import Runner
@@ -38,11 +39,11 @@ if TYPE_CHECKING:  # see request.py
     from ..grammar.grammar import Grammar
 
 
-class RequestOptions(TypedDict, total=False):
+class RequestOptions(SamplingOptions, total=False):
     """Keywords of Engine.request(), which documents them."""
 
     system: str | None
-    sampling: Sampling
+    sampling: Sampling | None
     max_tokens: int
     stop: Sequence[str]
     calculator: bool
@@ -59,6 +60,7 @@ class Engine:
         context: maximum tokens per request, prompt and answer together.
         profile: what is allocated.
         queue: maximum number of waiting requests.
+        context_hint: what to do about a prompt that is too long.
     """
 
     def __init__(self, path: str | Path, **options: Unpack[EngineOptions]) -> None:
@@ -82,7 +84,8 @@ class Engine:
 
             def check(header: Header) -> None:
                 nonlocal profile
-                profile = limit_settings(profile, header, params.threads)
+                is_open = options.get("context") is None and not isinstance(options.get("profile"), Profile)
+                profile = (fit_context if is_open else limit_settings)(profile, header, params.threads)
                 check_memory(header, profile, params.threads)
                 probe_model_files(Path(path), files.values(), untrusted=options.get("untrusted"))
 
@@ -105,7 +108,14 @@ class Engine:
             handles.callback(self._runner.close)
             if template:
                 template.compile()  # in its process, which has started meanwhile
-            self._encoder = PromptEncoder(self.model, template, self.model.max_bytes(self.context))
+            trained = self.model.context_trained
+            self.context_hint = (
+                f"--context (context= in Python) can be up to {trained}"
+                if trained > self.context
+                else "the model was trained for no more"
+            )
+            bytes_max = self.model.max_bytes(self.context)
+            self._encoder = PromptEncoder(self.model, template, bytes_max, self.context_hint)
             self._scoring = handles.enter_context(Scoring(self.model, self._params, self._adapters))
             self._handles = handles.pop_all()
         self._dispatcher = Dispatcher(self.model, self._runner, slots=self.profile.slots, queue=self.queue)
@@ -201,14 +211,23 @@ class Engine:
                 adapter: a name of the engine's adapters, or "base" for none; by default the engine's own.
                 namespace: namespace of the prefix cache: nobody else learns whether the prompt was asked
                     before.
+                Others, such as temperature=0.5, replace a parameter of `sampling`.
 
         Raises:
-            RequestError: the question is empty, or the chat template rejects it.
+            RequestError: a value is invalid, the question is empty, or the chat template rejects it.
         """
+        check_type("question", question, str)
         fields: dict[str, Any] = {"calculator": True, **options}
+        if (system := fields.pop("system", None)) is not None:
+            check_type("system", system, str)
+        if (sampling := fields.pop("sampling", None)) is None:
+            sampling = Sampling()
+        check_type("sampling", sampling, Sampling)
+        changes = {name: fields.pop(name) for name in SamplingOptions.__annotations__ if name in fields}
         with self._dispatcher.in_use():
-            tokens = self._encoder.encode_question(question, fields.pop("system", None))
+            tokens = self._encoder.encode_question(question, system)
             foreign = self.model.foreign_share(question)
+            fields["sampling"] = replace(sampling, **changes)
             return Request(tokens, question=question, foreign_share=foreign, **fields)
 
     def conversation(self, messages: Sequence[Message], tools: Sequence[JsonObject] = ()) -> tuple[int, ...]:
@@ -240,6 +259,8 @@ class Engine:
 
     def answers(self, questions: Sequence[str], **options: Unpack[RequestOptions]) -> list[Answer]:
         """Ask several questions at once; the answers are in the order of the questions."""
+        if isinstance(questions, str):
+            raise RequestError("answers() takes several questions: give a list, or call answer()")
         requests = [self.request(question, **options) for question in questions]
         handles = self.submit_all(requests, wait=True)
         try:
@@ -263,9 +284,9 @@ class Engine:
         """
         return MajorityVote(self.submit_all(vote_requests(self.request(question, **options), votes)))
 
-    def stream(self, question: str, **options: Unpack[RequestOptions]) -> Iterator[Piece]:
-        """Ask a question and yield the text as it is generated; the last piece carries the answer."""
-        yield from self.submit(self.request(question, **options), wait=True)
+    def stream(self, question: str, **options: Unpack[RequestOptions]) -> Handle:
+        """Ask a question; `for` and `async for` yield its pieces as they come, the last with the answer."""
+        return self.submit(self.request(question, **options), wait=True)
 
     def clear_prefix_cache(self, *, keep: Sequence[int] = ()) -> None:
         """Remove all prefixes but one from memory.
@@ -387,8 +408,8 @@ class Engine:
         self.model.check_tokens(tokens)
         if len(tokens) > self.context:
             raise PromptLengthError(
-                f"the prompt has {len(tokens)} tokens, but the context holds {self.context} "
-                f"(the model was trained for {self.model.context_trained})"
+                f"the prompt has {len(tokens)} tokens, but the context holds {self.context}; "
+                f"{self.context_hint}"
             )
 
     def _new_sequence(self, request: Request) -> SequenceState:

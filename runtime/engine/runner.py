@@ -196,6 +196,7 @@ class Runner:
         sequence.output.append(token)
         sequence.output_at.append(sequence.last_token_at)
         output.tokens.append(token)
+        output.sampler.accept(token)
         output.stream.feed(token)
         if output.stream.stopped:
             self._end(sequence, StopReason.STOP)

@@ -56,6 +56,15 @@ def limit_settings(profile: Profile, header: Header, threads: int) -> Profile:
     return fitting[0]
 
 
+def fit_context(profile: Profile, header: Header, threads: int) -> Profile:
+    """Halve the context, up to twice, until the model fits in memory; see limit_settings() for the rest."""
+    for halvings in range(3):
+        limited = limit_settings(replace(profile, context=profile.context >> halvings), header, threads)
+        if limited.context and fits_in_memory(header, limited, threads):
+            return limited
+    return limit_settings(profile, header, threads)
+
+
 def open_settings(profile: Profile, threads: int | None, header: Header) -> list[ComputeSettings]:
     """The combinations of attention and KV type that are open, the default first."""
     count = threads or default_threads()

@@ -2,7 +2,7 @@
 
 import ctypes
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # it imports llguidance, which only sequences with a grammar 
     from .constraint import Constraint
 
 _CANDIDATE = np.dtype(llama_cpp.llama_token_data)
+_WINDOW_MAX = 1 << 17  # tokens of an answer that penalties look at
 
 
 class Sampler(NativeHandle):
@@ -38,6 +39,10 @@ class Sampler(NativeHandle):
         self._model, self._sampling = model, sampling
         self._constraint = constraint
         self.own(_chain(_samplers(sampling)), llama_cpp.llama_sampler_free)
+        self._penalties: Any = None  # and biases
+        if sampling.penalizes or sampling.logit_bias:
+            self._penalties = _chain(_penalties(model, sampling))
+            self._handles.callback(llama_cpp.llama_sampler_free, self._penalties)
 
     @cached_property
     def _no_digit_chain(self) -> Any:
@@ -59,7 +64,10 @@ class Sampler(NativeHandle):
         """
         chain = self._no_digit_chain if no_digit else self.handle
         logits = context.logits_row(row)
-        if self._sampling.greedy and not no_digit:
+        if self._penalties:
+            logits = self._penalized(logits, no_digit=no_digit)
+            token = self._choose(np.arange(len(logits)), self.handle, logits)
+        elif self._sampling.greedy and not no_digit:
             token = int(logits.argmax())  # a chain would first copy the vocabulary into a candidate list
         else:
             token = int(llama_cpp.llama_sampler_sample(chain, context.handle, row))
@@ -71,6 +79,11 @@ class Sampler(NativeHandle):
             if not self._constraint.accept(token):
                 raise RequestError(f"grammar: it allows token {token} here, and then does not")
         return token
+
+    def accept(self, token: int) -> None:
+        """Take note of a token of the answer, for the penalties: chosen, forced or inserted."""
+        if self._penalties:
+            llama_cpp.llama_sampler_accept(self._penalties, token)
 
     def take_forced(self) -> Sequence[int]:
         """Return the tokens that the grammar forces next, after advancing past them.
@@ -84,6 +97,15 @@ class Sampler(NativeHandle):
     def finished(self) -> bool:
         """Whether the grammar allows nothing but the end."""
         return self._constraint is not None and self._constraint.finished
+
+    def _penalized(self, logits: Logits, *, no_digit: bool) -> Logits:
+        """The logits with penalties and biases, (vocab,)."""
+        candidates, native = _candidates(np.arange(len(logits)), logits)
+        llama_cpp.llama_sampler_apply(self._penalties, ctypes.byref(native))
+        penalized: Logits = candidates["logit"].copy()
+        if no_digit:
+            penalized[[*self._model.digit_tokens]] = -math.inf
+        return penalized
 
     def _choose(self, tokens: NDArray[np.int64], chain: Any, logits: Logits) -> int:
         """Choose one of some tokens by the logits of all, (vocab,)."""
@@ -120,8 +142,27 @@ def _chain(samplers: Iterable[Any]) -> Any:
 
 def _ban(model: Model, tokens: Sequence[int]) -> Any:
     """Make a sampler that gives these tokens a logit of -inf."""
-    biases = (llama_cpp.llama_logit_bias * len(tokens))(*((token, -math.inf) for token in tokens))
-    return llama_cpp.llama_sampler_init_logit_bias(model.vocabulary_size, len(tokens), biases)
+    return _bias(model, dict.fromkeys(tokens, -math.inf))
+
+
+def _bias(model: Model, biases: Mapping[int, float]) -> Any:
+    native = (llama_cpp.llama_logit_bias * len(biases))(*biases.items())
+    return llama_cpp.llama_sampler_init_logit_bias(model.vocabulary_size, len(biases), native)
+
+
+def _penalties(model: Model, sampling: Sampling) -> Iterator[Any]:
+    """Yield the samplers that change logits, and choose none."""
+    if sampling.logit_bias:
+        yield _bias(model, sampling.logit_bias)
+    if sampling.penalizes:
+        window = _WINDOW_MAX if sampling.repeat_last_n < 0 else min(sampling.repeat_last_n, _WINDOW_MAX)
+        yield llama_cpp.llama_sampler_init_penalties(
+            model.vocabulary_size,
+            window,
+            sampling.repeat_penalty,
+            sampling.frequency_penalty,
+            sampling.presence_penalty,
+        )
 
 
 def _samplers(sampling: Sampling) -> Iterator[Any]:

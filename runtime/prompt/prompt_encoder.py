@@ -96,9 +96,21 @@ class PromptEncoder:
     """
 
     def __init__(
-        self, vocabulary: PromptVocabulary, template: PromptTemplate | None, bytes_max: int | None = None
+        self,
+        vocabulary: PromptVocabulary,
+        template: PromptTemplate | None,
+        bytes_max: int | None = None,
+        hint: str = "",
     ) -> None:
-        """Encode for a model; texts of more than `bytes_max` bytes are refused before they are tokenized."""
+        """Encode for a model.
+
+        Args:
+            vocabulary: the model's vocabulary.
+            template: its chat template.
+            bytes_max: texts of more bytes are refused before they are tokenized.
+            hint: the end of the error, with what to do about it.
+        """
+        self._hint = hint
         self._vocabulary, self._template, self._bytes_max = vocabulary, template, bytes_max
         self._names = ControlNames(vocabulary.control_tokens)
 
@@ -181,6 +193,7 @@ class PromptEncoder:
         if self._bytes_max is not None and nbytes > self._bytes_max:
             raise PromptLengthError(
                 f"the prompt has {nbytes} bytes, but the context holds at most {self._bytes_max}"
+                f"; {self._hint}"
             )
 
     def _encode(self, parts: Sequence[str]) -> Iterator[int]:

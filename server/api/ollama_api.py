@@ -1,13 +1,14 @@
 """Ollama's API: engine requests from request bodies, and lines of responses from answers."""
 
-from collections.abc import AsyncIterator, Callable
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
 from time import time
 from typing import Any
 
 from ...runtime.answer import Answer
 from ...runtime.engine.handle import Piece
 from ...runtime.grammar.grammar import from_schema
-from ...runtime.prompt.prompt_encoder import Message
+from ...runtime.prompt.prompt_encoder import Message, ToolCall
 from ...runtime.request import Request
 from ..http_errors import HttpError
 from .model_description import timestamp
@@ -15,6 +16,7 @@ from .ollama_models import OllamaChatRequest, OllamaGenerateRequest, OllamaOptio
 from .openai_api import Source
 from .openai_formatter import FINISH_REASONS
 from .request_models import MAX_TOKENS_DEFAULT
+from .tool_calls import AnswerCall, ToolCallParser, ToolUse
 
 Json = dict[str, Any]
 
@@ -22,8 +24,27 @@ _NS = 1_000_000_000
 
 
 def chat_messages(body: OllamaChatRequest) -> list[Message]:
-    """Messages of a chat request."""
-    return [Message(message.role, message.content) for message in body.messages]
+    """Messages of a chat request; a result of a call is that of the call at its place among the last ones.
+
+    Raises:
+        HttpError: 400 a message has calls that are not for its role.
+    """
+    messages: list[Message] = []
+    open_calls: list[ToolCall] = []
+    for index, message in enumerate(body.messages):
+        if message.tool_calls and message.role != "assistant":
+            param = f"messages[{index}].tool_calls"
+            raise HttpError(400, f"{param} is only for the role assistant", param=param)
+        calls = tuple(
+            ToolCall(f"call_{index}_{at}", call.function.name, call.function.arguments)
+            for at, call in enumerate(message.tool_calls)
+        )
+        open_calls += calls
+        answered = None
+        if message.role == "tool":
+            answered = open_calls.pop(0).id if open_calls else message.tool_name or f"call_{index}"
+        messages.append(Message(message.role, message.content, calls, answered))
+    return messages
 
 
 def generate_messages(body: OllamaGenerateRequest) -> list[Message]:
@@ -32,13 +53,14 @@ def generate_messages(body: OllamaGenerateRequest) -> list[Message]:
     return [*system, Message("user", body.prompt)]
 
 
-def max_tokens(options: OllamaOptions, tokens_max: int, context: int) -> int:
+def max_tokens(options: OllamaOptions, tokens_max: int, context: int, ignored: list[str] | None) -> int:
     """Maximum tokens of an answer.
 
     Args:
         options: options of a request.
         tokens_max: limit of the server.
         context: tokens of the engine's context.
+        ignored: gets the names of the options that are beyond a limit; None refuses them.
 
     Raises:
         HttpError: 400 an option is beyond a limit.
@@ -48,13 +70,18 @@ def max_tokens(options: OllamaOptions, tokens_max: int, context: int) -> int:
         ("num_ctx", options.num_ctx, context),
         ("num_predict", options.num_predict, tokens_max),
     ):
-        if value is not None and value > maximum:
+        if value is None or value <= maximum:
+            continue
+        if ignored is None:
             param = f"options.{name}"
             raise HttpError(400, f"{param} is {value}, at most {maximum}", param=param)
+        ignored.append(name)
     return min(wanted, tokens_max) if wanted > 0 else tokens_max
 
 
-def ollama_request(body: OllamaRequest, prompt: tuple[int, ...], source: Source, max_tokens: int) -> Request:
+def ollama_request(
+    body: OllamaRequest, prompt: tuple[int, ...], source: Source, max_tokens: int, tools: ToolUse
+) -> Request:
     """Engine request of a request that generates text.
 
     Raises:
@@ -66,37 +93,31 @@ def ollama_request(body: OllamaRequest, prompt: tuple[int, ...], source: Source,
         body.options.new_sampling(),
         stop=body.options.stop,
         calculator=body.calculator,
-        grammar=None if body.format is None else from_schema(body.format),
+        grammar=tools.grammar() or (None if body.format is None else from_schema(body.format)),
         adapter=source.adapter,
         namespace=source.namespace,
     )
 
 
-def chat_content(text: str) -> Json:
-    """Text of an answer in /api/chat."""
-    return {"message": {"role": "assistant", "content": text}}
+def chat_content(text: str, calls: Sequence[AnswerCall] = ()) -> Json:
+    """Text and calls of an answer in /api/chat."""
+    made = [{"function": {"name": call.name, "arguments": json.loads(call.arguments)}} for call in calls]
+    return {"message": {"role": "assistant", "content": text, **({"tool_calls": made} if made else {})}}
 
 
-def generate_content(text: str) -> Json:
+def generate_content(text: str, _: Sequence[AnswerCall] = ()) -> Json:
     """Text of an answer in /api/generate."""
     return {"response": text}
 
 
-Content = Callable[[str], Json]
+Content = Callable[[str, Sequence[AnswerCall]], Json]
 
 
-def answer_json(model: str, answer: Answer, content: Content, *, streamed: bool = False) -> Json:
-    """Response with an answer, or the last line of a stream, which has no text.
-
-    Args:
-        model: model name.
-        answer: the answer.
-        content: makes the field of the text.
-        streamed: whether the text was streamed.
-    """
+def answer_json(model: str, answer: Answer, content: Json) -> Json:
+    """Response with an answer, or the last line of a stream, whose content has no text."""
     usage, timings = answer.usage, answer.timings
     return {
-        **_line(model, content("" if streamed else answer.text)),
+        **_line(model, content),
         "done": True,
         "done_reason": FINISH_REASONS[answer.stop_reason],
         "total_duration": round((timings.first_token_s + timings.decode_s) * _NS),
@@ -110,16 +131,19 @@ def answer_json(model: str, answer: Answer, content: Content, *, streamed: bool 
 
 def loaded_json(model: str, content: Content) -> Json:
     """Response to a request that asks for nothing, which clients send to load a model."""
-    return {**_line(model, content("")), "done": True, "done_reason": "load"}
+    return {**_line(model, content("", ())), "done": True, "done_reason": "load"}
 
 
-async def answer_lines(model: str, pieces: AsyncIterator[Piece], content: Content) -> AsyncIterator[Json]:
+async def answer_lines(
+    model: str, pieces: AsyncIterator[Piece], content: Content, parser: ToolCallParser
+) -> AsyncIterator[Json]:
     """Lines of a streamed answer; see answer_json()."""
     async for piece in pieces:
-        if piece.text:
-            yield {**_line(model, content(piece.text)), "done": False}
+        text, calls = parser.take(piece)
+        if text or calls:
+            yield {**_line(model, content(text, calls)), "done": False}
         if piece.answer:
-            yield answer_json(model, piece.answer, content, streamed=True)
+            yield answer_json(model, piece.answer, content("", ()))
 
 
 def _line(model: str, content: Json) -> Json:

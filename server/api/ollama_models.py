@@ -1,12 +1,12 @@
 """Bodies of Ollama's API: requests and errors."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from .request_fields import JSON_OBJECT, WHOLE, Count, Name, Nullable, Schema, StopTexts, Text, Unsupported
-from .request_models import MESSAGES_MAX, RequestBody, SamplingRequest
+from .request_fields import JSON_OBJECT, WHOLE, Count, Name, Nullable, Schema, StopTexts, Text
+from .request_models import MESSAGES_MAX, TOOLS_MAX, RequestBody, SamplingRequest, Tool
 from .response_models import ResponseBody
 
 
@@ -32,8 +32,9 @@ class OllamaOptions(SamplingRequest):
     num_predict: Annotated[int, Field(ge=-2), WHOLE] | None = Field(
         None, description="Maximum tokens of the answer; as many as the server allows if not above 0."
     )
-    num_ctx: Count | None = Field(
-        None, description="At most the server's context, which is used in any case."
+    num_ctx: Count | None = Field(None, description="Without effect: the server's context is used.")
+    repeat_last_n: Nullable[Annotated[int, Field(ge=-1, le=2**31 - 1), WHOLE]] = Field(
+        64, description="Last tokens of the answer that penalties look at; -1 for all."
     )
     stop: Nullable[StopTexts] = Field(
         [], description="Strings that end the answer; they are not included in it."
@@ -43,20 +44,48 @@ class OllamaOptions(SamplingRequest):
 class OllamaRequest(RequestBody):
     """Fields of both requests that generate text."""
 
+    refused: ClassVar = {
+        **dict.fromkeys(
+            ("temperature", "top_p", "top_k", "seed", "stop", "num_predict"), "put it into options"
+        ),
+        **dict.fromkeys(("logprobs", "top_logprobs"), "use /v1/chat/completions"),
+        **dict.fromkeys(("raw", "template", "suffix"), "send the whole prompt to /v1/completions"),
+        "context": "send the messages to /api/chat",
+        "images": "send text",
+    }
+
     model: ModelName
     stream: Nullable[bool] = True
     format: OllamaFormat = None
     options: Nullable[OllamaOptions] = OllamaOptions.model_validate({})
     keep_alive: float | Name | None = Field(None, description="Without effect: models stay loaded.")
     calculator: Nullable[bool] = Field(True, description="Complete arithmetic with exact results.")
-    think: Unsupported = None
+
+
+class OllamaFunctionCall(RequestBody):
+    """A function that the model has called."""
+
+    name: Name
+    arguments: Schema
+
+
+class OllamaToolCall(RequestBody):
+    """A call in a message of the model."""
+
+    function: OllamaFunctionCall
 
 
 class OllamaMessage(RequestBody):
     """A message of a conversation."""
 
-    role: Literal["system", "user", "assistant"]
-    content: Text
+    refused: ClassVar = {"images": "send text"}
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: Nullable[Text] = ""
+    tool_calls: Nullable[Annotated[list[OllamaToolCall], Field(max_length=TOOLS_MAX, fail_fast=True)]] = (
+        Field([], description="Only for the role assistant.")
+    )
+    tool_name: Name | None = Field(None, description="For the role tool: whose result it is.")
 
 
 class OllamaChatRequest(OllamaRequest):
@@ -65,6 +94,14 @@ class OllamaChatRequest(OllamaRequest):
     messages: Nullable[Annotated[list[OllamaMessage], Field(max_length=MESSAGES_MAX, fail_fast=True)]] = (
         Field([], description="Without messages, nothing is generated.")
     )
+    tools: Nullable[Annotated[list[Tool], Field(max_length=TOOLS_MAX, fail_fast=True)]] = Field([])
+    tool_choice: ClassVar[None] = None
+    parallel_tool_calls: ClassVar[None] = None
+
+    @property
+    def format_field(self) -> str | None:
+        """The field that says that the answer has a format, if there is one."""
+        return None if self.format is None else "format"
 
 
 class OllamaGenerateRequest(OllamaRequest):
@@ -72,14 +109,12 @@ class OllamaGenerateRequest(OllamaRequest):
 
     prompt: Nullable[Text] = Field("", description="Without a prompt, nothing is generated.")
     system: Text | None = None
-    raw: Unsupported = None
 
 
 class ShowRequest(RequestBody):
     """Body of /api/show."""
 
     model: ModelName
-    verbose: Unsupported = None
 
 
 class OllamaError(ResponseBody):

@@ -1,11 +1,10 @@
 """OpenAI chat and text completions: engine requests from request bodies, and the list of models."""
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ...runtime.grammar.grammar import Grammar, from_schema
-from ...runtime.prompt.prompt_encoder import Message, ToolCall
+from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.request import Request, Sampling
 from ..http_errors import HttpError
 from .request_fields import JSON_OBJECT
@@ -13,12 +12,11 @@ from .request_models import (
     ChatMessage,
     ChatRequest,
     CompletionRequest,
-    MessageToolCall,
     OpenAiRequest,
     ResponseFormat,
     text_of,
 )
-from .tool_calls import ToolUse
+from .tool_calls import ToolUse, parse_call
 
 Json = dict[str, Any]
 
@@ -47,19 +45,16 @@ def _message(message: ChatMessage, path: str) -> Message:
         )
     role = "system" if message.role == "developer" else message.role
     calls = enumerate(message.tool_calls or ())
-    tool_calls = tuple(_tool_call(call, f"{path}.tool_calls[{index}]") for index, call in calls)
+    tool_calls = tuple(
+        parse_call(
+            call.id,
+            call.function.name,
+            call.function.arguments,
+            f"{path}.tool_calls[{index}].function.arguments",
+        )
+        for index, call in calls
+    )
     return Message(role, text_of(message.content), tool_calls, message.tool_call_id)
-
-
-def _tool_call(call: MessageToolCall, path: str) -> ToolCall:
-    param = f"{path}.function.arguments"
-    try:
-        arguments = json.loads(call.function.arguments)
-    except (ValueError, RecursionError):
-        arguments = None
-    if not isinstance(arguments, dict):
-        raise HttpError(400, f"{param} must be a JSON object, as text", param=param)
-    return ToolCall(call.id, call.function.name, arguments)
 
 
 def response_grammar(response_format: ResponseFormat | None) -> Grammar | None:

@@ -126,11 +126,7 @@ class ToolCallFormatter(ResponseFormatter):
         """Text and calls of a piece; the calls come with the last one."""
         if index not in self._parsers:
             self._parsers[index] = self.tools.parser()
-        text = self._parsers[index].feed(piece.text)
-        if not piece.answer:
-            return text, []
-        rest, calls = self._parsers[index].finish()
-        return text + rest, calls
+        return self._parsers[index].take(piece)
 
 
 class _TextOffsets:

@@ -27,13 +27,16 @@ _PROBLEMS = {
 ModelType = TypeVar("ModelType", bound=BaseModel)
 
 
-async def read_body(request: Request, model: type[ModelType], max_bytes: int) -> ModelType:
+async def read_body(
+    request: Request, model: type[ModelType], max_bytes: int, ignored: list[str] | None
+) -> ModelType:
     """Read and validate the JSON object in a request body; request.state.body_bytes will be its size.
 
     Args:
         request: a request whose body has not been read.
         model: model of the object.
         max_bytes: maximum size of the body.
+        ignored: gets the names of the fields that have no effect; None refuses them.
 
     Raises:
         HttpError: 415 the content type is not JSON, 413 the body is too large, 400 the body is not JSON,
@@ -46,9 +49,9 @@ async def read_body(request: Request, model: type[ModelType], max_bytes: int) ->
     request.state.body_bytes = len(data)
     value = _parse_json(data)
     try:
-        return model.model_validate(value)
+        return model.model_validate(value, context=ignored)
     except ValidationError as error:
-        details = error.errors(include_url=False, include_input=False, include_context=False)
+        details = error.errors(include_url=False, include_input=False)
     raise _to_http_error(details, value)
 
 
@@ -86,13 +89,18 @@ def _to_http_error(details: Sequence[ErrorDetails], body: Any) -> HttpError:
     """One of the errors in a body: that of an unsupported field, or else the first."""
     error = min(details, key=lambda error: error["type"] != "extra_forbidden")
     path, value = _locate(error, body)
+    unknown = error.get("ctx", {}) if error["type"] == "extra_forbidden" else {}
+    if unknown:
+        name = unknown["name"] or '""'
+        path = f"{path}.{name}" if path else name
     if error["type"] == "string_unicode" and isinstance(value, dict):  # a name that is no text
         name = next(name for name in value if not is_text(name))
         path, error = f"{path}.{name}" if path else name, {**error, "type": "extra_forbidden"}
     _, should, rest = error["msg"].replace(" after validation", "").partition(" should ")
     problem = _PROBLEMS.get(error["type"]) or (f"must {rest}" if should else error["msg"])
     code = "unsupported_parameter" if error["type"] == "extra_forbidden" else ""
-    return HttpError(422, f"{path or 'the body'} {problem}", code=code, param=path or None)
+    use = f": {unknown['use']}" if unknown.get("use") else ""
+    return HttpError(422, f"{path or 'the body'} {problem}{use}", code=code, param=path or None)
 
 
 def _locate(error: ErrorDetails, value: Any) -> tuple[str, Any]:

@@ -12,11 +12,13 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     Tag,
-    WithJsonSchema,
+    ValidationInfo,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticUseDefault
 from pydantic_core.core_schema import no_info_before_validator_function
+
+from ...runtime.request import BIAS_MAX
 
 TEXT_CHARS_MAX = 1 << 22  # about a million tokens, more than any context
 _NAME_CHARS_MAX = 1024
@@ -25,7 +27,8 @@ _PROMPT_TOKENS_MAX = 1 << 20
 _STOPS_MAX = 16  # each new piece of text is searched for all stop strings
 _STOP_CHARS_MAX = 256
 JSON_OBJECT = {"type": "object"}  # the schema of any object
-EMPTY: tuple[Any, ...] = (None, "", [], {})  # values that say that a field is not used
+_BIASES_MAX = 1024
+EMPTY: tuple[Any, ...] = (None, "", [], {})  # values that say that a field is not used, as False does
 
 T = TypeVar("T")
 
@@ -89,10 +92,16 @@ def _check_text(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _reject(value: Any) -> None:
-    """Reject a value of an unsupported field, unless it says that the field is not used."""
-    if value is not False and value not in EMPTY:
-        raise PydanticCustomError("extra_forbidden", "Input is not supported")
+def capped(maximum: int) -> BeforeValidator:
+    """Validator of an integer, lowered to a limit of the server unless requests are read strictly."""
+
+    def cap(value: Any, info: ValidationInfo) -> Any:
+        if info.context is None or type(value) not in {int, float} or not value > maximum:
+            return _whole_number(value)
+        info.context.append(info.field_name)
+        return maximum
+
+    return BeforeValidator(cap)
 
 
 def prompt_kind(value: Any) -> str | None:
@@ -108,9 +117,10 @@ def prompt_kind(value: Any) -> str | None:
 Nullable = Annotated[T, _NullIsDefault()]
 WHOLE = BeforeValidator(_whole_number)
 Count = Annotated[int, Field(ge=1), WHOLE]
-Zero = Annotated[float, Field(ge=0, le=0)]
-# A field that clients send as false although they do not use it; unknown fields may only be empty.
-Unsupported = Annotated[None, BeforeValidator(_reject), WithJsonSchema({"enum": [False, *EMPTY]})]
+LogitBias = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-BIAS_MAX, le=BIAS_MAX)]],
+    Field(max_length=_BIASES_MAX),
+]
 
 # A bound on the length also makes pydantic refuse half of a surrogate pair. Validation of a list ends at its
 # first error, because a body has room for hundreds of thousands.

@@ -1,34 +1,46 @@
 """Request bodies of the HTTP API, as pydantic models.
 
-In a field with a default, null means the default, as in OpenAI's API.
+In a field with a default, null means the default, as in OpenAI's API. Validation has a list as its context,
+to which it adds the names of fields that have no effect. Without one, these fields are refused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from secrets import randbelow
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    create_model,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from ...runtime.request import LOGPROBS_MAX, SEED_MAX, TEMPERATURE_MIN, Sampling
+from ...runtime.request import BIAS_MAX, LOGPROBS_MAX, SEED_MAX, TEMPERATURE_MIN, Sampling
 from ..request_limits import RequestLimits
 from .request_fields import (
     EMPTY,
     WHOLE,
     Count,
     FunctionName,
+    LogitBias,
     Name,
     Nullable,
     Prompts,
     Schema,
     StopTexts,
     Text,
-    Zero,
+    capped,
     list_or_text,
     prompt_kind,
 )
 
 MAX_TOKENS_DEFAULT = 512
+_IGNORED_MAX = 32  # names that a response tells
 CLAIM_CHARS_MAX = 4096
 MESSAGES_MAX = 1024
 _TURNS_MAX = MESSAGES_MAX // 2
@@ -40,34 +52,42 @@ _DEFAULT = Sampling()
 ModelType = TypeVar("ModelType", bound="RequestBody")
 
 
-def _as_choice(value: Any) -> Any:
+def as_choice(value: Any) -> Any:
     """A word is a tool choice without a function."""
     return {"type": value} if isinstance(value, str) else value
 
 
 class RequestBody(BaseModel):
-    """An object of a request body: no unknown fields but empty ones, no conversion between JSON's types."""
+    """An object of a request body, without conversion between JSON's types.
+
+    Attributes:
+        refused: fields that would change the answer if they had an effect, with what to use instead.
+    """
+
+    refused: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(
         extra="forbid",
         strict=True,
         frozen=True,
         allow_inf_nan=False,
-        json_schema_extra={"additionalProperties": {"enum": [*EMPTY]}},
+        json_schema_extra={"additionalProperties": {"enum": [False, *EMPTY]}},
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_unknown(cls, value: Any) -> Any:
-        """Drop unknown fields that are empty.
-
-        Keep only the first other one: every unknown field would be an error of its own.
-        """
+    def _drop_unknown(cls, value: Any, info: ValidationInfo) -> Any:
+        """Drop fields without effect; those that say something are noted, or refused."""
         if not isinstance(value, dict) or value.keys() <= (known := _field_names(cls)):
             return value
-        refused = next((name for name in value if name not in known and value[name] not in EMPTY), None)
-        if refused is not None:
-            return {refused: None}
+        for name in value:
+            if name in known or value[name] is False or value[name] in EMPTY:
+                continue
+            if info.context is None or name in cls.refused:
+                use = cls.refused.get(name, "")
+                raise PydanticCustomError("extra_forbidden", "not supported", {"name": name, "use": use})
+            if len(info.context) < _IGNORED_MAX:
+                info.context.append(name)
         return {name: value[name] for name in value if name in known}
 
 
@@ -112,6 +132,8 @@ class MessageToolCall(RequestBody):
 
 class ChatMessage(RequestBody):
     """A message of a conversation."""
+
+    refused = {"audio": "send text", "function_call": "send tool_calls"}
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = Field(None, description="Required, except beside tool_calls.")
@@ -198,6 +220,13 @@ class SamplingRequest(RequestBody):
     seed: Annotated[int, Field(ge=0, le=SEED_MAX), WHOLE] | None = Field(
         None, description="By default random."
     )
+    presence_penalty: Nullable[Annotated[float, Field(ge=-2, le=2)]] = 0.0
+    frequency_penalty: Nullable[Annotated[float, Field(ge=-2, le=2)]] = 0.0
+    repeat_penalty: Nullable[Annotated[float, Field(ge=0.01, le=BIAS_MAX)]] = 1.0
+    repeat_last_n: Nullable[Annotated[int, Field(ge=-1, le=2**31 - 1), WHOLE]] = Field(
+        -1, description="Last tokens of the answer that penalties look at; -1 for all."
+    )
+    logit_bias: Nullable[LogitBias] = {}
 
     def new_sampling(self) -> Sampling:
         """The engine's sampling parameters."""
@@ -207,6 +236,11 @@ class SamplingRequest(RequestBody):
             self.top_p,
             self.min_p,
             seed=randbelow(SEED_MAX + 1) if self.seed is None else self.seed,
+            repeat_penalty=self.repeat_penalty,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            repeat_last_n=self.repeat_last_n,
+            logit_bias={int(token): bias for token, bias in self.logit_bias.items()},
         )
 
 
@@ -218,23 +252,28 @@ class OpenAiRequest(GenerationRequest, SamplingRequest):
         [], description="Strings that end the answer; they are not included in it."
     )
     stream_options: StreamOptions | None = None
-    presence_penalty: Nullable[Zero] = Field(0, description="Only 0 is supported.")
-    frequency_penalty: Nullable[Zero] = Field(0, description="Only 0 is supported.")
 
 
 class ChatRequest(OpenAiRequest):
     """Body of /v1/chat/completions."""
+
+    refused = {
+        "functions": "use tools",
+        "function_call": "use tool_choice",
+        "audio": "answers are text",
+        "web_search_options": "give a function that searches as a tool",
+    }
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MESSAGES_MAX, fail_fast=True)]
     max_completion_tokens: Count | None = Field(None, description="Takes precedence over max_tokens.")
     response_format: ResponseFormat | None = Field(
         None, description="Format of the answer; a schema that cannot be enforced is an error."
     )
-    tools: Annotated[list[Tool], Field(min_length=1, max_length=TOOLS_MAX, fail_fast=True)] | None = None
+    tools: Nullable[Annotated[list[Tool], Field(max_length=TOOLS_MAX, fail_fast=True)]] = Field([])
     tool_choice: Annotated[
         ToolChoice | None,
         BeforeValidator(
-            _as_choice, json_schema_input_type=Literal["none", "auto", "required"] | ToolChoice | None
+            as_choice, json_schema_input_type=Literal["none", "auto", "required"] | ToolChoice | None
         ),
     ] = Field(None, description="By default auto.")
     parallel_tool_calls: bool | None = Field(None, description="Whether an answer may have several calls.")
@@ -243,9 +282,16 @@ class ChatRequest(OpenAiRequest):
         None, description="Requires logprobs."
     )
 
+    @property
+    def format_field(self) -> str | None:
+        """The field that says that the answer has a format, if there is one."""
+        return "response_format" if self.response_format and self.response_format.type != "text" else None
+
 
 class CompletionRequest(OpenAiRequest):
     """Body of /v1/completions."""
+
+    refused = {"suffix": "write it into the prompt as the model expects it", "best_of": "use n"}
 
     prompt: Prompts
     max_tokens: Nullable[Annotated[int, Field(ge=0), WHOLE]] = Field(
@@ -311,6 +357,7 @@ def _limited(model: type[RequestBody], limits: RequestLimits) -> type[RequestBod
         field, maximum = model.model_fields[name], maxima[name]
         default = None if field.default is None else min(field.default, maximum)
         minimum = next((bound.ge for bound in field.metadata if hasattr(bound, "ge")), 1)
-        count = Nullable[Annotated[int, Field(ge=minimum, le=maximum), WHOLE]]
+        whole = capped(maximum) if name.endswith("tokens") else WHOLE
+        count = Nullable[Annotated[int, Field(ge=minimum, le=maximum), whole]]
         fields[name] = (count, Field(default, description=field.description))
     return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **fields)

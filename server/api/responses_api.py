@@ -1,7 +1,7 @@
 """OpenAI's Responses API: engine requests from request bodies, responses and events from answers."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count
 from time import time
 from typing import Any
@@ -15,7 +15,8 @@ from ...runtime.request import Request, StopReason
 from ..http_errors import HttpError, to_http_error
 from .openai_api import Source, format_grammar
 from .request_models import MAX_TOKENS_DEFAULT, text_of
-from .responses_models import ResponseRequest
+from .responses_models import FunctionChoice, FunctionTool, InputCall, InputCallResult, ResponseRequest
+from .tool_calls import AnswerCall, ToolUse, parse_call
 
 Json = dict[str, Any]
 
@@ -23,11 +24,30 @@ LAST_EVENTS = ("response.completed", "response.incomplete")
 
 
 def input_messages(body: ResponseRequest) -> list[Message]:
-    """Messages of the input; the role "developer" is "system" in chat templates."""
-    return [
-        Message("system" if message.role == "developer" else message.role, text_of(message.content))
-        for message in body.input
-    ]
+    """Messages of the input; the role "developer" is "system" in chat templates.
+
+    Calls belong to the message of the model before them.
+
+    Raises:
+        HttpError: 400 the arguments of a call are no JSON object.
+    """
+    messages: list[Message] = []
+    for index, item in enumerate(body.input):
+        match item:
+            case InputCall():
+                last = (
+                    messages.pop()
+                    if messages and messages[-1].role == "assistant"
+                    else Message("assistant", "")
+                )
+                call = parse_call(item.call_id, item.name, item.arguments, f"input[{index}].arguments")
+                messages.append(replace(last, tool_calls=(*last.tool_calls, call)))
+            case InputCallResult():
+                messages.append(Message("tool", text_of(item.output), tool_call_id=item.call_id))
+            case _:
+                role = "system" if item.role == "developer" else item.role
+                messages.append(Message(role, text_of(item.content)))
+    return messages
 
 
 def with_instructions(body: ResponseRequest, messages: Iterable[Message]) -> list[Message]:
@@ -36,7 +56,7 @@ def with_instructions(body: ResponseRequest, messages: Iterable[Message]) -> lis
 
 
 def response_request(
-    body: ResponseRequest, prompt: tuple[int, ...], source: Source, tokens_max: int
+    body: ResponseRequest, prompt: tuple[int, ...], source: Source, tokens_max: int, tools: ToolUse
 ) -> Request:
     """Engine request of a request for a response.
 
@@ -45,6 +65,7 @@ def response_request(
         prompt: its conversation.
         source: what it does not say itself.
         tokens_max: limit of an answer's tokens.
+        tools: what the answer may call.
 
     Raises:
         RequestError: a field is invalid for the engine.
@@ -55,7 +76,7 @@ def response_request(
         min(body.max_output_tokens or MAX_TOKENS_DEFAULT, tokens_max),
         body.new_sampling(),
         calculator=body.calculator,
-        grammar=_text_grammar(body),
+        grammar=tools.grammar() or _text_grammar(body),
         adapter=source.adapter,
         namespace=source.namespace,
     )
@@ -77,6 +98,7 @@ class ResponsesFormatter:
     Attributes:
         body: the request.
         model: model name.
+        tools: what the answer may call.
         id: id of the response.
         item_id: id of its message.
         created_at: Unix time of the response.
@@ -84,17 +106,23 @@ class ResponsesFormatter:
 
     body: ResponseRequest
     model: str
+    tools: ToolUse
     id: str = field(default_factory=lambda: f"resp_{uuid4().hex}")
     item_id: str = field(default_factory=lambda: f"msg_{uuid4().hex}")
     created_at: int = field(default_factory=lambda: int(time()))
 
     def response(self, answer: Answer) -> Json:
         """The response with an answer."""
+        return self._whole(answer, *self.tools.parser().take(Piece(answer.text, answer=answer)))
+
+    def _whole(self, answer: Answer, text: str, calls: Sequence[AnswerCall]) -> Json:
         status, details = "completed", None
         if answer.stop_reason is StopReason.LENGTH:
             status, details = "incomplete", {"reason": "max_output_tokens"}
-        message = self._message(status, [_text_part(answer.text)])
-        return self._response(status, incomplete_details=details, output=[message], usage=_usage_json(answer))
+        output = [_call_item(call) for call in calls]
+        if text or not calls:
+            output.insert(0, self._message(status, [_text_part(text)]))
+        return self._response(status, incomplete_details=details, output=output, usage=_usage_json(answer))
 
     async def events(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[Json]:
         """Events of a streamed response; if it fails, the last one says so.
@@ -117,18 +145,20 @@ class ResponsesFormatter:
             yield name, {"response": self._response("in_progress")}
         place = {"output_index": 0}
         part = {"item_id": self.item_id, **place, "content_index": 0}
-        yield "output_item.added", {**place, "item": self._message("in_progress", [])}
-        yield "content_part.added", {**part, "part": _text_part("")}
+        parser, texts = self.tools.parser(), list[str]()
         async for piece in pieces:
-            if piece.text:
-                yield "output_text.delta", {**part, "delta": piece.text, "logprobs": []}
+            text, calls = parser.take(piece)
+            if not texts and (text or (piece.answer and not calls)):
+                yield "output_item.added", {**place, "item": self._message("in_progress", [])}
+                yield "content_part.added", {**part, "part": _text_part("")}
+            if text:
+                texts.append(text)
+                yield "output_text.delta", {**part, "delta": text, "logprobs": []}
             if piece.answer:
-                response = self.response(piece.answer)
-                (message,) = response["output"]
-                (content,) = message["content"]
-                yield "output_text.done", {**part, "text": content["text"], "logprobs": []}
-                yield "content_part.done", {**part, "part": content}
-                yield "output_item.done", {**place, "item": message}
+                response = self._whole(piece.answer, "".join(texts), calls)
+                for index, item in enumerate(response["output"]):
+                    for event in _call_events(item) if item["type"] == "function_call" else _text_ends(item):
+                        yield event[0], {"output_index": index, **event[1]}
                 yield response["status"], {"response": response}
 
     def _message(self, status: str, content: Sequence[Json]) -> Json:
@@ -154,18 +184,76 @@ class ResponsesFormatter:
             "max_output_tokens": body.max_output_tokens,
             "metadata": {},
             "output": [],
-            "parallel_tool_calls": False,
+            "parallel_tool_calls": self.tools.several,
             "previous_response_id": body.previous_response_id,
             "store": body.store,
             "temperature": body.temperature or 0.0,
             "text": body.text.model_dump(by_alias=True, exclude_none=True),
-            "tool_choice": "none",
-            "tools": [],
+            "tool_choice": _choice_json(body.tool_choice),
+            "tools": [_tool_json(tool) for tool in body.tools],
             "top_p": body.top_p,
             "truncation": "disabled",
             "usage": None,
             **fields,
         }
+
+
+def output_message(response: Json) -> Message:
+    """The output of a response as a message of the next prompt."""
+    items = response["output"]
+    texts = [part["text"] for item in items if item["type"] == "message" for part in item["content"]]
+    calls = (
+        parse_call(item["call_id"], item["name"], item["arguments"], "arguments")
+        for item in items
+        if item["type"] == "function_call"
+    )
+    return Message("assistant", "".join(texts), tuple(calls))
+
+
+def _call_item(call: AnswerCall) -> Json:
+    return {
+        "type": "function_call",
+        "id": call.id.replace("call_", "fc_"),
+        "call_id": call.id,
+        "name": call.name,
+        "arguments": call.arguments,
+        "status": "completed",
+    }
+
+
+def _call_events(item: Json) -> Iterator[tuple[str, Json]]:
+    """All events of a call, without its place: it comes as a whole."""
+    begun = {**item, "arguments": "", "status": "in_progress"}
+    part, arguments = {"item_id": item["id"]}, item["arguments"]
+    yield "output_item.added", {"item": begun}
+    yield "function_call_arguments.delta", {**part, "delta": arguments}
+    yield "function_call_arguments.done", {**part, "name": item["name"], "arguments": arguments}
+    yield "output_item.done", {"item": item}
+
+
+def _text_ends(message: Json) -> Iterator[tuple[str, Json]]:
+    """The last events of a message, without its place."""
+    (content,) = message["content"]
+    part = {"item_id": message["id"], "content_index": 0}
+    yield "output_text.done", {**part, "text": content["text"], "logprobs": []}
+    yield "content_part.done", {**part, "part": content}
+    yield "output_item.done", {"item": message}
+
+
+def _choice_json(choice: FunctionChoice | None) -> str | Json:
+    if choice is None or choice.name is None:
+        return choice.type if choice else "auto"
+    return {"type": choice.type, "name": choice.name}
+
+
+def _tool_json(tool: FunctionTool) -> Json:
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+        "strict": tool.strict,
+    }
 
 
 def _text_part(text: str) -> Json:

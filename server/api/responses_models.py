@@ -1,24 +1,92 @@
 """Request bodies of OpenAI's Responses API."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from .request_fields import Count, Name, Nullable, Schema, Text, list_or_text
-from .request_models import MESSAGES_MAX, Content, RequestBody, SamplingRequest
+from .request_fields import Count, FunctionName, Name, Nullable, Schema, Text, list_or_text
+from .request_models import (
+    MESSAGES_MAX,
+    TOOLS_MAX,
+    ChosenFunction,
+    Content,
+    FunctionDefinition,
+    RequestBody,
+    SamplingRequest,
+    as_choice,
+)
 
 
-class InputMessage(RequestBody):
-    """A message of the input; `id` and `status` are those of our answers."""
+class InputItem(RequestBody):
+    """An item of the input; `id` and `status` are those of our answers."""
 
-    type: Nullable[Literal["message"]] = "message"
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content
     id: Name | None = None
     status: Literal["in_progress", "completed", "incomplete"] | None = None
 
 
-InputMessages = Annotated[list[InputMessage], Field(min_length=1, max_length=MESSAGES_MAX, fail_fast=True)]
+class InputMessage(InputItem):
+    """A message of the input."""
+
+    type: Nullable[Literal["message"]] = "message"
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content
+
+
+class InputCall(InputItem):
+    """A function that the model has called."""
+
+    type: Literal["function_call"]
+    call_id: Name
+    name: Name
+    arguments: Annotated[Text, Field(description="A JSON object, as text.")]
+
+
+class InputCallResult(InputItem):
+    """The result of a call."""
+
+    type: Literal["function_call_output"]
+    call_id: Name
+    output: Content
+
+
+def _item_type(value: Any) -> str:
+    return str(value.get("type") or "message") if isinstance(value, dict) else "message"
+
+
+_InputItem = Annotated[
+    Annotated[InputMessage, Tag("message")]
+    | Annotated[InputCall, Tag("function_call")]
+    | Annotated[InputCallResult, Tag("function_call_output")],
+    Discriminator(
+        _item_type,
+        custom_error_type="input_item",
+        custom_error_message="Input should be a message, a function_call or a function_call_output",
+    ),
+]
+InputItems = Annotated[list[_InputItem], Field(min_length=1, max_length=MESSAGES_MAX, fail_fast=True)]
+
+
+class FunctionTool(FunctionDefinition):
+    """A tool of a request: a function of the client."""
+
+    type: Literal["function"]
+
+    @property
+    def function(self) -> FunctionDefinition:
+        """The function."""
+        return self
+
+
+class FunctionChoice(RequestBody):
+    """Whether the model may or must call a function, and which."""
+
+    type: Literal["none", "auto", "required", "function"]
+    name: FunctionName | None = None
+
+    @property
+    def function(self) -> ChosenFunction | None:
+        """The function that it must call, if one is named."""
+        return None if self.name is None else ChosenFunction(name=self.name)
 
 
 class TextFormat(RequestBody):
@@ -40,10 +108,27 @@ class TextConfig(RequestBody):
 class ResponseRequest(SamplingRequest):
     """Body of /v1/responses."""
 
+    refused: ClassVar = {
+        "background": "use stream",
+        "conversation": "use previous_response_id",
+        "max_tokens": "use max_output_tokens",
+        "prompt": "use instructions and input",
+        "response_format": "use text.format",
+        **dict.fromkeys(("n", "stop", "top_logprobs"), "use /v1/chat/completions"),
+    }
+
     input: Annotated[
-        InputMessages,
-        list_or_text("messages", lambda text: {"role": "user", "content": text}, Text | InputMessages),
+        InputItems,
+        list_or_text("messages", lambda text: {"role": "user", "content": text}, Text | InputItems),
     ]
+    tools: Nullable[Annotated[list[FunctionTool], Field(max_length=TOOLS_MAX, fail_fast=True)]] = Field([])
+    tool_choice: Annotated[
+        FunctionChoice | None,
+        BeforeValidator(
+            as_choice, json_schema_input_type=Literal["none", "auto", "required"] | FunctionChoice | None
+        ),
+    ] = Field(None, description="By default auto.")
+    parallel_tool_calls: bool | None = Field(None, description="Whether an answer may have several calls.")
     model: Name | None = Field(None, description="A model name from /v1/models; by default the first.")
     instructions: Text | None = Field(None, description="System prompt; not carried over to the next turn.")
     max_output_tokens: Count | None = None
@@ -57,3 +142,8 @@ class ResponseRequest(SamplingRequest):
     text: Nullable[TextConfig] = TextConfig()
     calculator: Nullable[bool] = Field(True, description="Complete arithmetic with exact results.")
     truncation: Nullable[Literal["disabled"]] = "disabled"
+
+    @property
+    def format_field(self) -> str | None:
+        """The field that says that the answer has a format, if there is one."""
+        return "text.format" if self.text.format.type != "text" else None

@@ -1,8 +1,8 @@
-"""Tool calls of chat completions: what an answer may call, its grammar, and the calls in its text.
+"""Tool calls: what an answer may call, its grammar, and the calls in its text.
 
 Models write calls in one of two notations. Hermes and Qwen, whose chat templates name the tag, write
 <tool_call>{"name": …, "arguments": {…}}</tool_call>, also behind other text. Llama 3 writes nothing but
-{"name": …, "parameters": {…}}.
+{"name": …, "parameters": {…}}. Small models mix them, and write code fences: all of this is read.
 """
 
 import json
@@ -13,15 +13,30 @@ from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 from ...errors import RequestError
+from ...runtime.engine.handle import Piece
 from ...runtime.grammar.grammar import Grammar, from_lark, from_schema
-from ...runtime.prompt.prompt_encoder import NO_TOOLS, check_nesting
+from ...runtime.prompt.prompt_encoder import NO_TOOLS, ToolCall, check_nesting
 from ..http_errors import HttpError
+from .ollama_models import OllamaChatRequest
 from .request_models import TOOLS_BYTES_MAX, ChatRequest, FunctionDefinition
+from .responses_models import ResponseRequest
 
 Json = dict[str, Any]
+ToolRequest = ChatRequest | ResponseRequest | OllamaChatRequest
 
-_TAG, _END_TAG = "<tool_call>", "</tool_call>"
-_SPACE, _BETWEEN_CALLS = re.compile(r"\s*"), re.compile(r"[\s;]*")
+_TAG, _END_TAG, _FENCE = "<tool_call>", "</tool_call>", "```"
+# Where a call may begin: at a tag, or at a fence or an object at the start of a line.
+_OPENING = re.compile(rf"(?P<tag>{_TAG})\s*|^[^\S\n]*(?:(?P<fence>{_FENCE})[\w-]*\s*|(?={{))", re.MULTILINE)
+_KEYS = ("name", "type", "function", "arguments", "parameters")
+_CALLS = tuple(f'{{"{key}":' for key in _KEYS)  # what calls begin with, without white space
+# What stands behind the calls.
+_CLOSED = {
+    "tag": re.compile(rf"\s*(?:{_END_TAG}|\Z)"),
+    "fence": re.compile(rf"\s*{_FENCE}"),
+    "": re.compile(r"[^\S\n;]*;?[^\S\n]*(?=\n|\Z)"),
+}
+_LOOK = 64  # characters that tell a call from other text
+_BETWEEN_CALLS = re.compile(r"[\s;]*")
 _DECODER = JSONDecoder(strict=False)  # models write line breaks in strings
 _NO_PARAMETERS: Json = {"type": "object", "properties": {}}
 # What a call begins with, what stands between name and arguments, and its end; behind the tag.
@@ -39,16 +54,22 @@ TEXT: /\s*([^{\s](?s:.*))?/
 """
 
 
-def check_tools(body: ChatRequest, *, takes_tools: bool) -> None:
-    """Check the fields of a request that speak of tools; `takes_tools` is whether the chat template does.
+def check_tools(body: ToolRequest, *, takes_tools: bool, strict: bool) -> None:
+    """Check the fields of a request that speak of tools.
+
+    Args:
+        body: the request.
+        takes_tools: whether the chat template takes tools.
+        strict: whether fields without effect are refused.
 
     Raises:
         HttpError: 400 they contradict each other, or the template takes no tools.
     """
-    choice, names = body.tool_choice, [tool.function.name for tool in body.tools or ()]
+    choice, names = body.tool_choice, [tool.function.name for tool in body.tools]
     named = choice.function.name if choice and choice.function else None
-    for field in ("tool_choice", "parallel_tool_calls"):
-        if not names and getattr(body, field) is not None:
+    must_call = choice is not None and choice.type not in {"auto", "none"}
+    for field, asked in (("tool_choice", must_call), ("parallel_tool_calls", False)):
+        if not names and (asked or (strict and getattr(body, field) is not None)):
             raise HttpError(400, f"{field} requires tools", param=field)
     if names and not takes_tools:
         raise HttpError(400, f"tools: {NO_TOOLS}", param="tools")
@@ -66,8 +87,23 @@ def check_tools(body: ChatRequest, *, takes_tools: bool) -> None:
             f"tool_choice.function.name is {named}, which is no function in tools",
             param="tool_choice.function.name",
         )
-    if names and body.response_format and body.response_format.type != "text":
-        raise HttpError(400, "response_format cannot be combined with tools", param="response_format")
+    if names and (formatted := body.format_field):
+        raise HttpError(400, f"{formatted} cannot be combined with tools", param=formatted)
+
+
+def parse_call(call_id: str, name: str, arguments: str, param: str) -> ToolCall:
+    """A call that a client sends back.
+
+    Raises:
+        HttpError: 400 the arguments, of which `param` is the field, are no JSON object.
+    """
+    try:
+        parsed = json.loads(arguments)
+    except (ValueError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise HttpError(400, f"{param} must be a JSON object, as text", param=param)
+    return ToolCall(call_id, name, parsed)
 
 
 class AnswerCall(NamedTuple):
@@ -75,10 +111,12 @@ class AnswerCall(NamedTuple):
 
     name: str
     arguments: str
+    id: str
 
     def to_json(self) -> Json:
-        """The call as OpenAI's API describes it, with a new id."""
-        return {"id": f"call_{uuid4().hex}", "type": "function", "function": self._asdict()}
+        """The call as OpenAI's API describes it."""
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"id": self.id, "type": "function", "function": function}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +128,7 @@ class ToolUse:
         functions: what it may call.
         required: whether it must call one of them.
         several: whether it may call more than one.
-        tagged: whether it writes tags around calls.
+        tagged: whether the chat template writes tags around calls.
     """
 
     tools: tuple[FunctionDefinition, ...] = ()
@@ -100,7 +138,7 @@ class ToolUse:
     tagged: bool = False
 
     @classmethod
-    def of(cls, body: ChatRequest, chat_template: str) -> Self:
+    def of(cls, body: ToolRequest, chat_template: str) -> Self:
         """What the answer to a request may call; see check_tools()."""
         choice = body.tool_choice
         if not body.tools or (choice and choice.type == "none"):
@@ -171,96 +209,101 @@ class ToolUse:
 
     def parser(self) -> "ToolCallParser":
         """Parser of one answer."""
-        return ToolCallParser(
-            frozenset(one.name for one in self.functions), tagged=self.tagged, several=self.several
-        )
+        return ToolCallParser(frozenset(one.name for one in self.functions), several=self.several)
 
 
 class ToolCallParser:
     """Takes the calls out of the text of an answer while it is generated.
 
     What is no call of a known function remains text, and so does a call nested too deeply to be sent back in
-    a prompt. White space before a call is dropped.
+    a prompt. White space before a call is dropped. Behind a call, other text begins a line of its own.
     """
 
-    def __init__(self, names: frozenset[str], *, tagged: bool, several: bool = True) -> None:
+    def __init__(self, names: frozenset[str], *, several: bool = True) -> None:
         """Start an answer that may call the functions of these names; see ToolUse."""
-        self._names, self._tagged, self._several = names, tagged, several
+        self._names, self._several = names, several
         self._held = ""  # what may belong to a call
-        self._in_call = self._is_text = False
+        self._in_call = self._started = False
+
+    def take(self, piece: Piece) -> tuple[str, list[AnswerCall]]:
+        """Text and calls of a piece; the calls come with the last one."""
+        text = self.feed(piece.text)
+        if not piece.answer:
+            return text, []
+        rest, calls = self.finish()
+        return text + rest, calls
 
     def feed(self, text: str) -> str:
         """Take more of the answer, and return what is certain not to belong to a call."""
         self._held += text
-        end = self._certain()
+        end = len(self._held[: self._certain()].rstrip()) if self._names else len(self._held)
         certain, self._held = self._held[:end], self._held[end:]
+        self._started = self._started or bool(certain)
         return certain
 
     def finish(self) -> tuple[str, list[AnswerCall]]:
         """Return the rest of the text, and the calls; the answer is complete."""
-        if not self._in_call:
-            return self._held, []
-        text, calls = self._tagged_calls() if self._tagged else self._bare_calls()
-        return text, calls if self._several else calls[:1]
+        text, calls, position = [], list[AnswerCall](), 0
+        while opening := self._opening(position):
+            found, end = self._read_calls(opening)
+            text.append(
+                self._held[position : opening.start()].rstrip() if found else self._held[position:end]
+            )
+            calls, position = calls + found, end
+        rest = self._held[position:]
+        text.append(rest.rstrip() if calls else rest)
+        return "".join(text), calls if self._several else calls[:1]
+
+    def _opening(self, position: int) -> re.Match[str] | None:
+        """The next place where a call may begin."""
+        found = _OPENING.finditer(self._held, position) if self._names else iter(())
+        # What is held begins within a line if something before it was certain.
+        return next((one for one in found if one.start() or one["tag"] or not self._started), None)
 
     def _certain(self) -> int:
-        """How many of the held characters are certain not to belong to a call."""
+        """How many of the held characters are certain not to belong to a call, but for white space."""
+        position = 0
+        while not self._in_call and (opening := self._opening(position)):
+            begun = "".join(self._held[opening.end() : opening.end() + _LOOK].split())
+            if not begun or any(one.startswith(begun[: len(one)]) for one in _CALLS):
+                self._in_call = any(map(begun.startswith, _CALLS))
+                return opening.start()
+            position = _behind(opening)
         if self._in_call:
             return 0
-        if not self._tagged:
-            first = "" if self._is_text else self._held.lstrip()[:1]
-            self._in_call, self._is_text = first == "{", self._is_text or first not in {"", "{"}
-            return len(self._held) if self._is_text else 0
-        end = self._held.find(_TAG)
-        self._in_call = end >= 0
-        if end < 0:
-            begun = next((size for size in range(len(_TAG), 0, -1) if self._held.endswith(_TAG[:size])), 0)
-            end = len(self._held) - begun
-        return len(self._held[:end].rstrip())
+        marks = (mark[:size] for mark in (_TAG, _FENCE) for size in range(len(mark), 0, -1))
+        return len(self._held) - next((len(mark) for mark in marks if self._held.endswith(mark)), 0)
 
-    def _bare_calls(self) -> tuple[str, list[AnswerCall]]:
-        """The calls that are the whole text, or the text."""
-        calls, position = [], _after(_SPACE, self._held, 0)
-        while position < len(self._held):
-            call, end = self._read_call(self._held, position)
-            if call is None:
-                return self._held, []
-            calls.append(call)
-            position = _after(_BETWEEN_CALLS, self._held, end)
-        return "", calls
+    def _read_calls(self, opening: re.Match[str]) -> tuple[list[AnswerCall], int]:
+        """The calls that begin at a place, and where they end; without calls, where to look on."""
+        calls, end, position = list[AnswerCall](), opening.end(), opening.end()
+        while found := self._read_call(position):
+            calls.append(found[0])
+            end, position = found[1], _after(_BETWEEN_CALLS, self._held, found[1])
+        closed = _CLOSED["tag" if opening["tag"] else "fence" if opening["fence"] else ""]
+        last = closed.match(self._held, end)
+        return (calls, last.end()) if calls and last else ([], _behind(opening))
 
-    def _tagged_calls(self) -> tuple[str, list[AnswerCall]]:
-        """The calls in the text, and the text without them."""
-        text, calls, position = [], [], 0
-        while (start := self._held.find(_TAG, position)) >= 0:
-            call, end = self._read_call(self._held, _after(_SPACE, self._held, start + len(_TAG)))
-            end = _after(_SPACE, self._held, end)
-            closed = self._held.startswith(_END_TAG, end) or end == len(self._held)
-            if call is None or not closed:
-                end = start + len(_TAG)
-                text.append(self._held[position:end])
-            else:
-                end = min(end + len(_END_TAG), len(self._held))
-                text.append(self._held[position:start].rstrip())
-                calls.append(call)
-            position = end
-        rest = self._held[position:]
-        return "".join([*text, rest.rstrip() if calls else rest]), calls
-
-    def _read_call(self, text: str, start: int) -> tuple[AnswerCall | None, int]:
+    def _read_call(self, start: int) -> tuple[AnswerCall, int] | None:
         """Read a call of a known function, and return where it ends."""
         try:
-            value, end = _DECODER.raw_decode(text, start)
-            match value:
+            value, end = _DECODER.raw_decode(self._held, start)
+            match value.get("function", value) if isinstance(value, dict) else None:
                 case {"name": str(name), "arguments": dict(arguments)} | {
                     "name": str(name),
                     "parameters": dict(arguments),
                 } if name in self._names:
                     check_nesting(arguments)
-                    return AnswerCall(name, json.dumps(arguments, allow_nan=False)), end
+                    text = json.dumps(arguments, allow_nan=False)
+                    return AnswerCall(name, text, f"call_{uuid4().hex}"), end
         except (ValueError, RecursionError, RequestError):  # no JSON, or too deep for the next prompt
             pass
-        return None, start
+        return None
+
+
+def _behind(opening: re.Match[str]) -> int:
+    """Where to look on behind a place at which no call begins: behind its tag or fence, or its brace."""
+    return max(opening.end("tag"), opening.end("fence"), opening.start() + 1)
 
 
 def _after(pattern: re.Pattern[str], text: str, start: int) -> int:

@@ -34,8 +34,8 @@ class AnswerEndpoints(Endpoints):
 
     async def answer(self, request: Request) -> Response:
         """POST /v1/answer."""
-        body = await self._read_body(request, AnswerRequest)
-        name, adapter = self.service.resolve_model(body.model)
+        body = await self._read_body(request, AnswerRequest, strict=True)
+        name, adapter = self._model(request, body.model)
         options = RequestOptions(
             system=body.system,
             max_tokens=body.max_tokens,
@@ -69,7 +69,7 @@ class AnswerEndpoints(Endpoints):
 
     async def check(self, request: Request) -> Response:
         """POST /v1/check."""
-        body = await self._read_body(request, CheckRequest)
+        body = await self._read_body(request, CheckRequest, strict=True)
         async with self.checks.turn(client_of(request).name, request.state.body_bytes):
             result = await to_thread.run_sync(check_claim, body.claim)
         return JSONResponse(result)

@@ -32,14 +32,29 @@ class Endpoints:
     limits: RequestLimits
     operations: ClassVar[tuple[Operation, ...]] = ()
 
-    async def _read_body(self, request: Request, model: type[Body]) -> Body:
-        return await read_body(request, limited(model, self.limits), self.limits.body_bytes)
+    async def _read_body(self, request: Request, model: type[Body], *, strict: bool = False) -> Body:
+        """Read a body; request.state.ignored will be the names of its fields that have no effect."""
+        request.state.ignored = ignored = list[str]()
+        strict = strict or self.limits.strict
+        return await read_body(
+            request, limited(model, self.limits), self.limits.body_bytes, None if strict else ignored
+        )
 
     async def _submit(
         self, request: Request, count: int, prepare: Callable[[], Sequence[EngineRequest]]
     ) -> list[Handle]:
-        """Submit requests of an HTTP request whose body has been read; see EngineService.submit()."""
-        return await self.service.submit(client_of(request), request.state.body_bytes, count, prepare)
+        """Submit requests of an HTTP request whose body has been read; see EngineService.submit().
+
+        request.state.handles will be their handles.
+        """
+        submitted = self.service.submit(client_of(request), request.state.body_bytes, count, prepare)
+        request.state.handles = handles = await submitted
+        return handles
+
+    def _model(self, request: Request, name: str | None) -> tuple[str, str]:
+        """Name and engine adapter of the model of a request; request.state.model will be the name."""
+        request.state.model, adapter = self.service.resolve_model(name)
+        return request.state.model, adapter
 
 
 def client_of(request: Request) -> Client:

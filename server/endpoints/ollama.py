@@ -19,6 +19,7 @@ from ..api.ollama_api import Content
 from ..api.ollama_models import OllamaChatRequest, OllamaGenerateRequest, OllamaRequest, ShowRequest
 from ..api.openai_api import Source
 from ..api.operations import OLLAMA_OPERATIONS
+from ..api.tool_calls import ToolUse, check_tools
 from ..engine_service import collect_answers, stream_pieces
 from ..streams import format_line, json_lines_stream
 from .endpoints import Endpoints, client_of
@@ -38,13 +39,16 @@ class OllamaEndpoints(Endpoints):
     async def ollama_chat(self, request: Request) -> Response:
         """POST /api/chat."""
         body = await self._read_body(request, OllamaChatRequest)
-        return await self._respond(request, body, ollama_api.chat_messages(body), ollama_api.chat_content)
+        engine, messages = self.service.engine, ollama_api.chat_messages(body)
+        check_tools(body, takes_tools=engine.takes_tools, strict=self.limits.strict)
+        tools = ToolUse.of(body, engine.chat_template)
+        return await self._respond(request, body, messages, ollama_api.chat_content, tools)
 
     async def ollama_generate(self, request: Request) -> Response:
         """POST /api/generate."""
         body = await self._read_body(request, OllamaGenerateRequest)
         messages = ollama_api.generate_messages(body) if body.prompt else []
-        return await self._respond(request, body, messages, ollama_api.generate_content)
+        return await self._respond(request, body, messages, ollama_api.generate_content, ToolUse())
 
     async def ollama_tags(self, _: Request) -> Response:
         """GET /api/tags."""
@@ -52,14 +56,14 @@ class OllamaEndpoints(Endpoints):
 
     async def ollama_show(self, request: Request) -> Response:
         """POST /api/show."""
-        name, _ = self._resolve_model((await self._read_body(request, ShowRequest)).model)
+        name, _ = self._model(request, (await self._read_body(request, ShowRequest)).model)
         header = self.service.engine.model.header
         shown = {
             "modified_at": (await self._model_files())[name].modified_at,
             "template": model_description.chat_template(header),
             "details": model_description.model_details(header),
             "model_info": model_description.model_info(header),
-            "capabilities": ["completion"],
+            "capabilities": ["completion", *(["tools"] if self.service.engine.takes_tools else [])],
         }
         return JSONResponse(shown)
 
@@ -79,10 +83,10 @@ class OllamaEndpoints(Endpoints):
         """GET /api/version."""
         return JSONResponse({"version": version("thirteen")})
 
-    def _resolve_model(self, name: str) -> tuple[str, str]:
-        """Name and engine adapter of a model; ":latest" is what clients add to a name without a tag."""
-        known = name in self.service.models
-        return self.service.resolve_model(name if known else name.removesuffix(DEFAULT_TAG))
+    def _model(self, request: Request, name: str | None) -> tuple[str, str]:
+        """The same; ":latest" is what clients add to a name without a tag."""
+        known = name is None or name in self.service.models
+        return super()._model(request, name if known else name.removesuffix(DEFAULT_TAG))
 
     async def _described_models(self) -> list[dict[str, Any]]:
         """What lists of the models tell of each."""
@@ -102,22 +106,31 @@ class OllamaEndpoints(Endpoints):
         return self._files
 
     async def _respond(
-        self, request: Request, body: OllamaRequest, messages: Sequence[Message], content: Content
+        self,
+        request: Request,
+        body: OllamaRequest,
+        messages: Sequence[Message],
+        content: Content,
+        tools: ToolUse,
     ) -> Response:
         """Response to a conversation, whole or as a stream of lines."""
-        name, adapter = self._resolve_model(body.model)
+        name, adapter = self._model(request, body.model)
         engine = self.service.engine
-        tokens = ollama_api.max_tokens(body.options, self.limits.max_tokens, engine.context)
+        ignored = None if self.limits.strict else request.state.ignored
+        tokens = ollama_api.max_tokens(body.options, self.limits.max_tokens, engine.context, ignored)
         if not messages:
             return JSONResponse(ollama_api.loaded_json(name, content))
         source = Source(adapter, client_of(request).namespace)
 
         def prepare() -> list[EngineRequest]:
-            return [ollama_api.ollama_request(body, engine.conversation(messages), source, tokens)]
+            prompt = engine.conversation(messages, tools.template_fields())
+            return [ollama_api.ollama_request(body, prompt, source, tokens, tools)]
 
         handles = await self._submit(request, 1, prepare)
         if body.stream:
-            lines = ollama_api.answer_lines(name, stream_pieces(handles[0]), content)
+            lines = ollama_api.answer_lines(name, stream_pieces(handles[0]), content, tools.parser())
             return json_lines_stream((format_line(line) async for line in lines), handles)
-        await collect_answers(request, handles)
-        return JSONResponse(ollama_api.answer_json(name, handles[0].answer(), content))
+        (piece,) = await collect_answers(request, handles)
+        return JSONResponse(
+            ollama_api.answer_json(name, handles[0].answer(), content(*tools.parser().take(piece)))
+        )

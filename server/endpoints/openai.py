@@ -39,9 +39,9 @@ class OpenAiEndpoints(Endpoints):
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
         body = await self._read_body(request, ChatRequest)
-        name, adapter = self.service.resolve_model(body.model)
+        name, adapter = self._model(request, body.model)
         engine, client = self.service.engine, client_of(request)
-        check_tools(body, takes_tools=engine.takes_tools)
+        check_tools(body, takes_tools=engine.takes_tools, strict=self.limits.strict)
         tools = ToolUse.of(body, engine.chat_template)
 
         def prepare() -> list[EngineRequest]:
@@ -58,7 +58,7 @@ class OpenAiEndpoints(Endpoints):
         """POST /v1/completions."""
         body = await self._read_body(request, CompletionRequest)
         openai_api.check_completion(body)
-        name, adapter = self.service.resolve_model(body.model)
+        name, adapter = self._model(request, body.model)
         if (count := len(body.prompts) * body.n) > self.limits.votes:
             raise HttpError(400, f"prompts times n is {count}, at most {self.limits.votes}", param="n")
         source = Source(adapter, client_of(request).namespace)

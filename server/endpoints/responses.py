@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ...runtime.answer import Answer
 from ...runtime.engine.handle import Handle
 from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.request import Request as EngineRequest
@@ -16,6 +15,7 @@ from ..api.operations import RESPONSES_OPERATIONS
 from ..api.request_body import JSON_TYPE
 from ..api.responses_api import LAST_EVENTS, Json, ResponsesFormatter
 from ..api.responses_models import ResponseRequest
+from ..api.tool_calls import ToolUse, check_tools
 from ..engine_service import collect_answers, stream_pieces
 from ..http_errors import HttpError
 from ..response_store import ResponseStore, StoredResponse
@@ -52,23 +52,24 @@ class ResponsesEndpoints(Endpoints):
     async def create_response(self, request: Request) -> Response:
         """POST /v1/responses."""
         body = await self._read_body(request, ResponseRequest)
-        name, adapter = self.service.resolve_model(body.model)
+        name, adapter = self._model(request, body.model)
         namespace, engine = client_of(request).namespace, self.service.engine
         messages = [*self._history(namespace, body.previous_response_id), *responses_api.input_messages(body)]
-        turn = _Turn(namespace, messages, ResponsesFormatter(body, name))
+        check_tools(body, takes_tools=engine.takes_tools, strict=self.limits.strict)
+        tools = ToolUse.of(body, engine.chat_template)
+        turn = _Turn(namespace, messages, ResponsesFormatter(body, name, tools))
         conversation, source = responses_api.with_instructions(body, messages), Source(adapter, namespace)
 
         def prepare() -> list[EngineRequest]:
-            prompt = engine.conversation(conversation)
-            return [responses_api.response_request(body, prompt, source, self.limits.max_tokens)]
+            prompt = engine.conversation(conversation, tools.template_fields())
+            return [responses_api.response_request(body, prompt, source, self.limits.max_tokens, tools)]
 
         handles = await self._submit(request, 1, prepare)
         if body.stream:
             return event_stream(self._events(turn, handles[0]), handles, "error")
         await collect_answers(request, handles)
-        answer = handles[0].answer()
-        response = turn.formatter.response(answer)
-        return Response(self._finish(turn, answer, response), media_type=JSON_TYPE)
+        response = turn.formatter.response(handles[0].answer())
+        return Response(self._finish(turn, response), media_type=JSON_TYPE)
 
     async def retrieve_response(self, request: Request) -> Response:
         """GET /v1/responses/{response_id}."""
@@ -106,13 +107,13 @@ class ResponsesEndpoints(Endpoints):
     async def _events(self, turn: _Turn, handle: Handle) -> AsyncIterator[str]:
         async for event in turn.formatter.events(stream_pieces(handle)):
             if event["type"] in LAST_EVENTS:  # kept before the client can ask for it
-                self._finish(turn, handle.answer(), event["response"])
+                self._finish(turn, event["response"])
             yield format_event(event, event["type"])
 
-    def _finish(self, turn: _Turn, answer: Answer, response: Json) -> bytes:
+    def _finish(self, turn: _Turn, response: Json) -> bytes:
         """Keep a response, if that is asked for; returns it as JSON."""
         body = bytes(JSONResponse(response).body)
         if turn.formatter.body.store:
-            messages = [*turn.messages, Message("assistant", answer.text)]
+            messages = [*turn.messages, responses_api.output_message(response)]
             self.store.add(turn.namespace, turn.formatter.id, body, messages)
         return body

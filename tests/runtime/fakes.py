@@ -155,6 +155,9 @@ class FreeSampler(Native):
 
     finished = False
 
+    def accept(self, token: int) -> None:
+        """It has no penalties."""
+
     def take_forced(self) -> Sequence[int]:
         return ()
 

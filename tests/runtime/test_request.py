@@ -1,5 +1,7 @@
 """Validation of requests and sampling parameters, and the derived properties of a sequence."""
 
+import re
+
 import numpy as np
 import pytest
 from thirteen.errors import RequestError
@@ -23,11 +25,19 @@ from thirteen.runtime.request import Request, Sampling, SequenceState, StopReaso
         ("min_p", -0.5),
         ("seed", -1),
         ("seed", 2**32 - 1),
+        ("repeat_penalty", 0),
+        ("presence_penalty", "high"),
+        ("frequency_penalty", 101),
+        ("repeat_last_n", -2),
+        ("logit_bias", [1]),
+        ("logit_bias", {"1": 1}),
+        ("logit_bias", {1: 101}),
     ],
 )
 def test_invalid_sampling_names_the_field_and_the_value(field, value):
-    with pytest.raises(RequestError, match=f"{field} must be .* not {value!r}"):
+    with pytest.raises(RequestError, match=re.escape(f", not {value!r}")) as caught:
         Sampling(**{field: value})
+    assert f"{field} must be " in str(caught.value)
 
 
 def test_any_sequence_of_integers_is_a_prompt():
@@ -49,6 +59,8 @@ def test_any_sequence_of_integers_is_a_prompt():
         *(({"max_tokens": value}, "max_tokens must be an integer of at least 1") for value in (0, 1.5, True)),
         ({"logprobs": 21}, "logprobs must be an integer from 0 to 20, not 21"),
         ({"namespace": ["a"]}, r"namespace must be a string, not \['a'\]"),
+        ({"adapter": ["a"]}, r"adapter must be a string, not \['a'\]"),
+        ({"sampling": {"top_k": 1}}, "sampling must be a Sampling, not"),
     ],
 )
 def test_values_of_other_types_are_refused(fields, message):

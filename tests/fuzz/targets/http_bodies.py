@@ -23,7 +23,7 @@ from thirteen.server.api.request_models import (
     limited,
 )
 from thirteen.server.api.responses_models import ResponseRequest
-from thirteen.server.api.tool_calls import ToolUse, check_tools
+from thirteen.server.api.tool_calls import ToolRequest, ToolUse, check_tools
 from thirteen.server.http_errors import MESSAGE_CHARS_MAX, to_http_error
 from thirteen.server.request_limits import RequestLimits
 
@@ -63,7 +63,8 @@ def check(data: bytes) -> bool:
 
 def _accepts(data: bytes, model: type[RequestBody]) -> bool:
     try:
-        _use(_finish(read_body(_request(data), limited(model, _LIMITS), _LIMITS.body_bytes)))
+        body = limited(model, _LIMITS)
+        _use(_finish(read_body(_request(data), body, _LIMITS.body_bytes, [])))
     except ThirteenError as error:
         return _refused(error)
     return True
@@ -73,8 +74,7 @@ def _use(body: RequestBody) -> list[EngineRequest]:
     """The requests of the engine, as the endpoints make them."""
     match body:
         case ChatRequest():
-            check_tools(body, takes_tools=True)
-            tools = ToolUse.of(body, _TOOL_TEMPLATE)
+            tools = _tools(body)
             prompt = _encode(openai_api.chat_messages(body), tools)
             return openai_api.chat_requests(body, prompt, _SOURCE, tools)
         case CompletionRequest():
@@ -82,17 +82,24 @@ def _use(body: RequestBody) -> list[EngineRequest]:
             prompts = [_encoder.encode_text(one) if isinstance(one, str) else one for one in body.prompts]
             return openai_api.completion_requests(body, list(map(tuple, prompts)), _SOURCE)
         case ResponseRequest():
-            messages = responses_api.with_instructions(body, responses_api.input_messages(body))
-            return [responses_api.response_request(body, _encode(messages), _SOURCE, _CONTEXT)]
+            messages, tools = responses_api.input_messages(body), _tools(body)
+            prompt = _encode(responses_api.with_instructions(body, messages), tools)
+            return [responses_api.response_request(body, prompt, _SOURCE, _CONTEXT, tools)]
         case OllamaChatRequest() | OllamaGenerateRequest():
             messages = _ollama_messages(body)
-            tokens = ollama_api.max_tokens(body.options, _CONTEXT, _CONTEXT)
-            return [ollama_api.ollama_request(body, _encode(messages), _SOURCE, tokens)]
+            tools = _tools(body) if isinstance(body, OllamaChatRequest) else ToolUse()
+            tokens = ollama_api.max_tokens(body.options, _CONTEXT, _CONTEXT, [])
+            return [ollama_api.ollama_request(body, _encode(messages, tools), _SOURCE, tokens, tools)]
         case AnswerRequest():
             return [EngineRequest(_encoder.encode_question(body.question, body.system), body.max_tokens)]
         case CheckRequest():
             check_claim(body.claim)
     return []
+
+
+def _tools(body: ToolRequest) -> ToolUse:
+    check_tools(body, takes_tools=True, strict=False)
+    return ToolUse.of(body, _TOOL_TEMPLATE)
 
 
 def _ollama_messages(body: OllamaChatRequest | OllamaGenerateRequest) -> list[Message]:

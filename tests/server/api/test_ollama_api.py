@@ -8,6 +8,7 @@ from typing import Any
 import ollama
 import pytest
 from ollama import _types as types
+from thirteen.server.api.ollama_models import OllamaRequest
 from thirteen.server.request_limits import RequestLimits
 
 from ..serving import TIMEOUT_S, serve_engine
@@ -96,8 +97,13 @@ def test_no_limit_is_the_servers_limit(tiny_server):
         client = ollama.Client(server.url, timeout=TIMEOUT_S)
         for options in ({}, {"num_predict": -1}, {"num_predict": -2}, {"num_predict": 0}):
             assert chat(client, options=options).eval_count == 7
-        with pytest.raises(ollama.ResponseError, match=r"options\.num_predict is 8, at most 7"):
-            chat(client, options={"num_predict": 8})
+        assert chat(client, options={"num_predict": 8, "num_ctx": 1 << 20}).eval_count == 7
+    limits = RequestLimits(max_tokens=7, strict=True)
+    with serve_engine(tiny_server.service.engine, name="tiny", limits=limits) as server:
+        client = ollama.Client(server.url, timeout=TIMEOUT_S)
+        for name, value, most in (("num_predict", 8, 7), ("num_ctx", 257, 256)):
+            with pytest.raises(ollama.ResponseError, match=rf"options\.{name} is {value}, at most {most}"):
+                chat(client, options={name: value})
 
 
 def test_a_format_is_enforced(client):
@@ -159,59 +165,82 @@ VALUES: dict[str, Any] = {
     "role": "user",
     "content": "a",
     "options": {},
+    "tools": [{"type": "function", "function": {"name": "a"}}],
+    "tool_calls": None,
+    "tool_name": "a",
 }
 NUMBERS = {"temperature": 0.5, "top_p": 0.5, "min_p": 0.5, "top_k": 1, "seed": 1, "num_predict": 1}
+NUMBERS |= dict.fromkeys(("repeat_penalty", "presence_penalty", "frequency_penalty", "repeat_last_n"), 1)
 HONOURED = {
-    "/api/chat": {"model", "messages", "stream", "format", "options", "keep_alive"},
+    "/api/chat": {"model", "messages", "stream", "format", "options", "keep_alive", "tools"},
     "/api/generate": {"model", "prompt", "system", "stream", "format", "options", "keep_alive"},
     "options": {*NUMBERS, "num_ctx", "stop"},
-    "messages[0]": {"role", "content"},
+    "messages[0]": {"role", "content", "tool_calls", "tool_name"},
 }
+REFUSED = {*OllamaRequest.refused, "messages[0].images"}
 
 
-def refused_field(http, path, body):
-    """The field that a refusal begins with; None if the request is not refused."""
+def effect(http, path, body):
+    """The fields that are ignored, or the field that is refused; None if all are honoured."""
     response = http.post(path, json=body)
     if response.status_code == 200:
-        return None
+        return response.headers.get("X-Thirteen-Ignored")
     assert response.status_code == 422 and response.json().keys() == {"error"}, response.text
-    return response.json()["error"].removesuffix(" is not supported")
+    return response.json()["error"].partition(" is not supported")[0]
 
 
+@pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize(
     ("path", "params"), [("/api/chat", types.ChatRequest), ("/api/generate", types.GenerateRequest)]
 )
-def test_every_field_of_the_client_is_honoured_or_refused_by_name(http, path, params):
+def test_every_field_of_the_client_is_honoured_or_named(tool_server, path, params, strict):
+    limits = RequestLimits(strict=strict)
+    with (
+        serve_engine(tool_server.service.engine, name="tiny", limits=limits) as server,
+        server.http() as http,
+    ):
+        check_fields(http, path, params, strict=strict)
+
+
+def check_fields(http, path, params, *, strict):
+    def expected(place, name):
+        path = f"{place}.{name}" if place in {"options", "messages[0]"} else name
+        if name in HONOURED[place]:
+            return None
+        return path if strict or path in REFUSED else name
+
     base = {"model": "tiny", "stream": False, "options": {"num_predict": 1}}
     base |= {"messages": MESSAGES} if path == "/api/chat" else {"prompt": "a"}
     for name in params.model_fields:
-        refused = refused_field(http, path, base | {name: VALUES.get(name, ["a"])})
-        assert refused == (None if name in HONOURED[path] else name)
+        assert effect(http, path, base | {name: VALUES.get(name, ["a"])}) == expected(path, name)
     for name in {*types.Options.model_fields, "min_p"}:
         options = {"num_predict": 1, name: NUMBERS.get(name, VALUES.get(name, 1))}
-        refused = refused_field(http, path, base | {"options": options})
-        assert refused == (None if name in HONOURED["options"] else f"options.{name}")
+        assert effect(http, path, base | {"options": options}) == expected("options", name)
     for name in types.Message.model_fields if path == "/api/chat" else ():
         message = {"role": "user", "content": "a", name: VALUES.get(name, ["a"])}
-        refused = refused_field(http, path, base | {"messages": [message]})
-        assert refused == (None if name in HONOURED["messages[0]"] else f"messages[0].{name}")
+        assert effect(http, path, base | {"messages": [message]}) == expected("messages[0]", name)
 
 
 def test_empty_fields_that_clients_send_are_accepted(http):
     empty = {"suffix": "", "template": "", "raw": False, "context": [], "images": None, "think": False}
     body = {"model": "tiny", "prompt": "a", "stream": False, "options": {"num_predict": 1}} | empty
     assert http.post("/api/generate", json=body).status_code == 200
-    assert refused_field(http, "/api/generate", body | {"raw": 0}) == "raw"
+    assert effect(http, "/api/generate", body | {"raw": 0}) == "raw"
 
 
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
-        ({"options": {"num_ctx": 257}}, 400, "options.num_ctx is 257, at most 256"),
         ({"options": {"seed": -1}}, 422, "options.seed must be greater than or equal to 0"),
         ({"format": 5}, 422, 'format must be "json" or a JSON schema'),
         ({"format": {"type": "string", "format": "uri"}}, 400, "schema"),
-        ({"messages": [{"role": "tool", "content": "a"}]}, 422, "messages[0].role must be"),
+        ({"messages": [{"role": "robot", "content": "a"}]}, 422, "messages[0].role must be"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "a"}}]},
+            400,
+            "tools: the model's chat template",
+        ),
+        ({"temperature": 1}, 422, "temperature is not supported: put it into options"),
         ({"messages": [{"role": "user", "content": " "}]}, 400, "the conversation is empty"),
         ({"messages": [{"role": "user", "content": "a" * 300}]}, 400, "the prompt has"),
         ({"model": "llama3"}, 404, "the model 'llama3' does not exist"),

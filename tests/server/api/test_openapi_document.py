@@ -1,4 +1,4 @@
-"""The OpenAPI document is correct: the server accepts what it allows, and rejects everything else."""
+"""The OpenAPI document is correct: a strict server accepts what it allows, and rejects everything else."""
 
 from inspect import iscoroutinefunction
 
@@ -7,6 +7,9 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from thirteen.server.api.operations import OPERATIONS
 from thirteen.server.app import ENDPOINTS
+from thirteen.server.request_limits import RequestLimits
+
+from ..serving import serve_engine
 
 pytestmark = pytest.mark.slow
 
@@ -17,11 +20,13 @@ EXPECTED_STATUSES = ["2xx", "400", "404"]
 
 @pytest.fixture(scope="module")
 def document(tiny_server):
-    schema = schemathesis.openapi.from_url(f"{tiny_server.url}/openapi.json")
-    schema.config.checks.positive_data_acceptance.expected_statuses = EXPECTED_STATUSES
-    rejection = schema.config.checks.negative_data_rejection
-    rejection.expected_statuses = [*rejection.expected_statuses, "413"]  # a body that is too large
-    return schema
+    limits = RequestLimits(strict=True)
+    with serve_engine(tiny_server.service.engine, name="tiny", limits=limits) as server:
+        schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+        schema.config.checks.positive_data_acceptance.expected_statuses = EXPECTED_STATUSES
+        rejection = schema.config.checks.negative_data_rejection
+        rejection.expected_statuses = [*rejection.expected_statuses, "413"]  # a body that is too large
+        yield schema
 
 
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=lambda mode: mode.value)

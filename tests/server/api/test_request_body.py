@@ -3,6 +3,9 @@
 import json
 
 import pytest
+from thirteen.server.request_limits import RequestLimits
+
+from ..serving import serve_engine
 
 COMPLETION, CHAT = "/v1/completions", "/v1/chat/completions"
 HEADERS = {"Content-Type": "application/json"}
@@ -21,7 +24,6 @@ def post(server, path, body):
         ({"n": 1.5}, "n must be a valid integer"),
         ({"n": float("inf")}, "n must be a valid integer"),
         ({"n": 10**4000}, "n must be less than or equal to 16"),
-        ({"max_tokens": 1e300}, "max_tokens must be less than or equal to 256"),
         ({"temperature": False}, "temperature must be a valid number"),
         ({"temperature": 10**400}, "temperature must be a valid number"),
         ({"top_p": float("inf")}, "top_p must be a finite number"),
@@ -34,24 +36,47 @@ def post(server, path, body):
         ({"prompt": "\ud800"}, "prompt has half of a surrogate pair"),
         ({"prompt": None}, "prompt must be a string or tokens, or a list of either"),
         ({"model": "a" * 1025}, "model must have at most 1024 characters"),
-        ({"prompts": "a", "n": 0}, "prompts is not supported"),
-        ({"stream_options": {"a": 1}}, "stream_options.a is not supported"),
-        ({"stream_options": {"\udfff": 1}}, "stream_options.? is not supported"),
-        ({"": 1}, '"" is not supported'),
+        ({"suffix": "b"}, "suffix is not supported: write it into the prompt as the model expects it"),
         ({"n": 0}, "n must be greater than or equal to 1"),
         ({"top_p": 0}, "top_p must be greater than 0"),
         ({"seed": -1}, "seed must be greater than or equal to 0"),
-        ({"max_tokens": 257}, "max_tokens must be less than or equal to 256"),
-        ({"presence_penalty": 0.5}, "presence_penalty must be less than or equal to 0"),
+        ({"presence_penalty": 2.5}, "presence_penalty must be less than or equal to 2"),
+        ({"logit_bias": {"97": 101}}, "logit_bias.97 must be less than or equal to 100"),
     ],
 )
 def test_completion(tiny_server, fields, message):
-    response = post(tiny_server, COMPLETION, {"prompt": "a"} | fields)
+    check_refusal(tiny_server, fields, message)
+
+
+def check_refusal(server, fields, message):
+    response = post(server, COMPLETION, {"prompt": "a"} | fields)
     error = response.json()["error"]
     assert (response.status_code, error["message"]) == (422, message)
     assert message.startswith(error["param"]) and error["type"] == "invalid_request_error"
     supported = "is not supported" not in message
     assert error["code"] == ("invalid_value" if supported else "unsupported_parameter")
+
+
+@pytest.fixture(scope="module")
+def strict_server(tiny_server):
+    limits = RequestLimits(strict=True)
+    with serve_engine(tiny_server.service.engine, name="tiny", limits=limits) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_tokens": 1e300}, "max_tokens must be less than or equal to 256"),
+        ({"max_tokens": 257}, "max_tokens must be less than or equal to 256"),
+        ({"prompts": "a", "n": 0}, "prompts is not supported"),
+        ({"stream_options": {"a": 1}}, "stream_options.a is not supported"),
+        ({"stream_options": {"\udfff": 1}}, "stream_options.? is not supported"),
+        ({"": 1}, '"" is not supported'),
+    ],
+)
+def test_what_only_a_strict_server_refuses(strict_server, fields, message):
+    check_refusal(strict_server, fields, message)
 
 
 HI = [{"role": "user", "content": "a"}]
@@ -111,7 +136,7 @@ def written(**fields):
         (CHAT, said(content=5), 422, "messages[0].content"),
         (CHAT, said(content=["a"]), 422, "messages[0].content[0]"),
         (CHAT, said(content=[TEXT | {"text": "\ud800"}]), 422, "messages[0].content[0].text"),
-        (CHAT, said(name="b"), 422, "messages[0].name"),
+        (CHAT, said(audio="b"), 422, "messages[0].audio"),
         (CHAT, {"messages": LONG}, 400, None),
         (CHAT, said(content=" "), 400, None),
         (CHAT, {"messages": HI, "model": "gpt-4o"}, 404, "model"),
@@ -131,7 +156,8 @@ def written(**fields):
         ("/v1/responses", written(schema={}), 400, "text.format.name"),
         ("/v1/responses", {"input": []}, 422, "input"),
         ("/v1/responses", {"input": [{"role": "user", "content": [{}]}]}, 422, "input[0].content[0].type"),
-        ("/v1/responses", {"input": "a", "max_output_tokens": 257}, 422, "max_output_tokens"),
+        ("/v1/responses", {"input": "a", "background": True}, 422, "background"),
+        ("/v1/responses", {"input": [{"type": "item_reference", "id": "1"}]}, 422, "input[0]"),
         ("/v1/responses", {"input": "a", "truncation": "auto"}, 422, "truncation"),
         (COMPLETION, {"prompt": "a", "max_tokens": 0}, 400, "max_tokens"),
         (COMPLETION, ECHO | {"prompt": "a", "stream": True}, 400, "max_tokens"),
@@ -160,7 +186,7 @@ def test_null_is_the_default_and_whole_numbers_are_integers(tiny_server):
     assert response.status_code == 200 and response.json()["usage"]["completion_tokens"] <= 2
 
 
-@pytest.mark.parametrize("value", [None, "", [], {}])
+@pytest.mark.parametrize("value", [None, "", [], {}, False])
 def test_unknown_fields_that_are_empty_are_ignored(tiny_server, value):
     """Clients send them: a message of ours that OpenAI's client has read has annotations that are null."""
     message = {"role": "user", "content": "a", "annotations": value}
@@ -169,16 +195,16 @@ def test_unknown_fields_that_are_empty_are_ignored(tiny_server, value):
         assert response.status_code == 200, response.text
 
 
-@pytest.mark.parametrize("value", [False, 0, [None], {"a": None}])
-def test_unknown_fields_that_say_something_are_refused(tiny_server, value):
-    response = post(tiny_server, COMPLETION, {"prompt": "a", "user": None, "store": value})
+@pytest.mark.parametrize("value", [0, [None], {"a": None}])
+def test_unknown_fields_that_say_something_are_refused(strict_server, value):
+    response = post(strict_server, COMPLETION, {"prompt": "a", "user": None, "store": value})
     assert (response.status_code, response.json()["error"]["param"]) == (422, "store")
 
 
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        (COMPLETION, {"prompt": "a"} | {f"{number}": 0 for number in range(70_000)}),
+        (COMPLETION, {"prompt": 1} | {f"{number}": 0 for number in range(70_000)}),
         (COMPLETION, {f"{number}": "" for number in range(70_000)}),
         (COMPLETION, {"prompt": ["", *[0] * 300_000]}),
         (COMPLETION, {"prompt": [0, *[""] * 200_000]}),

@@ -31,9 +31,9 @@ SUM = {
 SCHEMAS = {"get_weather": WEATHER, "add": SUM, "now": {"type": "object", "properties": {}}}
 
 
-def parse(*pieces, tagged=True, several=True):
+def parse(*pieces, several=True):
     """Text and calls of an answer that comes in pieces."""
-    parser = ToolCallParser(NAMES, tagged=tagged, several=several)
+    parser = ToolCallParser(NAMES, several=several)
     text = "".join(map(parser.feed, pieces))
     rest, calls = parser.finish()
     return text + rest, [(call.name, json.loads(call.arguments)) for call in calls]
@@ -41,6 +41,10 @@ def parse(*pieces, tagged=True, several=True):
 
 def tag(call):
     return f"<tool_call>{call}</tool_call>"
+
+
+def fence(call, info="json"):
+    return f"```{info}\n{call}\n```"
 
 
 @pytest.mark.parametrize(
@@ -75,10 +79,31 @@ def test_calls_with_tags(text, content, calls):
         (f"{CALL}; {CALL}", [ADD, ADD]),
         (f"{CALL}\n{CALL};", [ADD, ADD]),
         ('{"type": "function", ' + CALL[1:], [ADD]),
+        ('{"type": "function", "function": ' + CALL + "}", [ADD]),
+        (fence(CALL), [ADD]),
+        (f" {fence(CALL, '')}\n", [ADD]),
+        (f"{fence(CALL)}\n\n{fence(CALL, 'tool_call')}", [ADD, ADD]),
     ],
 )
 def test_calls_without_tags(text, calls):
-    assert parse(text, tagged=False) == ("", calls)
+    assert parse(text) == ("", calls)
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "calls"),
+    [
+        (f"Sure:\n{CALL}\nDone.", "Sure:\nDone.", [ADD]),
+        (f"Sure:\n{fence(CALL)}\nDone.", "Sure:\nDone.", [ADD]),
+        (f"```python\nx = {{}}\n```\n{CALL}", "```python\nx = {}\n```", [ADD]),
+        (f"{{a}}\n{CALL}", "{a}", [ADD]),
+        (fence(CALL)[:-4], "```json", [ADD]),  # the model ended its turn instead
+        (f"Write {CALL}", f"Write {CALL}", []),
+        (f"Write {fence('{}')}", f"Write {fence('{}')}", []),
+        (fence(f"{CALL} # calls"), fence(f"{CALL} # calls"), []),
+    ],
+)
+def test_calls_between_other_text(text, content, calls):
+    assert parse(text) == parse(*text) == (content, calls)
 
 
 @pytest.mark.parametrize(
@@ -99,21 +124,24 @@ def test_calls_without_tags(text, calls):
     ],
 )
 def test_what_is_no_call_of_a_known_function_stays_text(call):
-    assert parse(f" see: {tag(call)} \n") == (f" see: {tag(call)} \n", [])
-    assert parse(f" {call}\n", tagged=False) == (f" {call}\n", [])
+    for text in (f" see: {tag(call)} \n", f" {call}\n", f" {fence(call)}\n"):
+        assert parse(text) == (text, [])
 
 
 def test_only_the_first_of_several_calls_may_be_wanted():
     assert parse(tag(CALL) * 2, several=False) == ("", [ADD])
-    assert parse(f"{CALL};{CALL}", tagged=False, several=False) == ("", [ADD])
+    assert parse(f"{CALL};{CALL}", several=False) == ("", [ADD])
 
 
 def test_text_comes_before_the_answer_ends_unless_it_may_belong_to_a_call():
-    parser = ToolCallParser(NAMES, tagged=True)
+    parser = ToolCallParser(NAMES)
     fed = [parser.feed(piece) for piece in ("a <b", "> \n", "c <to", "ol", " d", "\n<tool_call", ">{}", " e")]
-    assert fed == ["a <b", ">", " \nc", "", " <tool d", "", "", ""]
-    parser = ToolCallParser(NAMES, tagged=False)
-    assert [parser.feed(piece) for piece in (" ", "\n", "a ", "{", "b")] == ["", "", " \na ", "{", "b"]
+    assert fed == ["a <b", ">", " \nc", "", " <tool d", "", "\n<tool_call>{}", " e"]
+    parser = ToolCallParser(NAMES)
+    assert [parser.feed(piece) for piece in (" ", "\n", "a ", "{", "b")] == ["", "", " \na", " {", "b"]
+    parser = ToolCallParser(NAMES)
+    fed = [parser.feed(piece) for piece in ("```", "py", "\nx", "\n```\n", "{", '"', "a", '\n{"name": ', "a")]
+    assert fed == ["", "", "```py\nx", "", "", "", "", '\n```\n{"a', ""]
 
 
 JSON = st.recursive(
@@ -122,22 +150,22 @@ JSON = st.recursive(
     max_leaves=8,
 )
 CALLS = st.tuples(st.sampled_from(sorted(NAMES)), st.dictionaries(st.text(), JSON, max_size=3))
-SCRAPS = ["<tool_call>", "</tool_call>", "<tool", "<", CALL, CALL[:9], *"{};\n a", "\ud800", "<|x|>"]
+SCRAPS = ["<tool_call>", "</tool_call>", "<tool", "<", CALL, CALL[:9], *"{};\n a`", "```", "json", "\ud800"]
 TEXTS = st.lists(st.sampled_from(SCRAPS) | st.text(max_size=3), max_size=12).map("".join)
 
 
-@given(TEXTS, st.lists(st.integers(0, 60)), st.booleans())
-def test_any_pieces_of_a_text_give_the_same(text, cuts, tagged):
+@given(TEXTS, st.lists(st.integers(0, 60)))
+def test_any_pieces_of_a_text_give_the_same(text, cuts):
     bounds = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     pieces = [text[start:end] for start, end in pairwise(bounds)]
-    content, calls = parse(*pieces, tagged=tagged)
-    assert (content, calls) == parse(text, tagged=tagged)
+    content, calls = parse(*pieces)
+    assert (content, calls) == parse(text)
     assert calls or content == text
 
 
 @given(
     st.lists(CALLS, min_size=1, max_size=3),
-    st.text(st.characters(exclude_characters="<{"), max_size=9),
+    st.text(st.characters(exclude_characters="<{`"), max_size=9),
     st.booleans(),
 )
 def test_calls_that_are_written_are_read(calls, before, ascii_only):
@@ -150,7 +178,7 @@ def test_calls_that_are_written_are_read(calls, before, ascii_only):
         before.rstrip(),
         calls,
     )
-    assert parse("; ".join(texts), tagged=False) == ("", calls)
+    assert parse("; ".join(texts)) == parse(fence("\n".join(texts))) == ("", calls)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 
 import jsonschema
+import ollama
 import openai
 import pytest
 
@@ -176,8 +177,8 @@ def test_contradictions_are_refused_by_name(tagged_client):
     json_object = {"type": "json_object"}
     deep = json.loads('{"properties": ' * 500 + "{}" + "}" * 500)
     for options, status, param in (
-        ({"tools": None, "tool_choice": "auto"}, 400, "tool_choice"),
-        ({"tools": None, "parallel_tool_calls": False}, 400, "parallel_tool_calls"),
+        ({"tools": None, "tool_choice": "required"}, 400, "tool_choice"),
+        ({"tools": [], "tool_choice": named}, 400, "tool_choice"),
         ({"tools": [NOW, NOW]}, 400, "tools"),
         ({"tool_choice": named}, 400, "tool_choice.function.name"),
         ({"tool_choice": {"type": "function"}}, 400, "tool_choice.function"),
@@ -185,10 +186,9 @@ def test_contradictions_are_refused_by_name(tagged_client):
         ({"tool_choice": "sometimes"}, 422, "tool_choice"),
         ({"tool_choice": 1}, 422, "tool_choice"),
         ({"response_format": json_object}, 400, "response_format"),
-        ({"tools": []}, 422, "tools"),
         ({"tools": [{"type": "function"}]}, 422, "tools[0].function"),
         ({"tools": [{"type": "calculator"}]}, 422, "tools[0].type"),
-        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, 422, "tools[0].custom"),
+        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, 422, "tools[0].type"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, 422, "tools[0].function.name"),
         ({"tools": [NOW] * 129}, 422, "tools"),
         ({"tools": [NOW | {"function": {"name": "f", "description": "x" * (1 << 16)}}]}, 400, "tools"),
@@ -243,3 +243,75 @@ def test_a_model_whose_template_takes_no_tools_refuses_them_by_name(smollm2_serv
         result = {"role": "tool", "tool_call_id": "1", "content": "x"}
         options = {"model": "smollm2", "tools": None, "messages": [*MESSAGES, result]}
         assert refusal(client, **options)[2] == "tools: the model's chat template takes no tools"
+
+
+PLAIN = [json.dumps(CALL), f"```json\n{json.dumps(CALL)}\n```", f"<tool_call>{json.dumps(CALL)}</tool_call>"]
+FLAT = [{"type": "function", **tool["function"]} for tool in TOOLS]
+
+
+def respond(client, content, **options):
+    body = {"model": "tiny", "input": content, "tools": FLAT, "temperature": 0, "max_output_tokens": 300}
+    return client.responses.create(**body | options)
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_what_small_models_write_is_a_call_in_all_apis(server, client, say, text):
+    """Whatever notation the template has."""
+    say(text)
+    expected = [(CALL["name"], CALL["arguments"])]
+    assert called(chat(client).choices[0]) == expected
+    (item,) = respond(client, MESSAGES).output
+    assert (item.type, item.name, json.loads(item.arguments)) == ("function_call", *expected[0])
+    answer = ollama.Client(server.url).chat("tiny", MESSAGES, tools=TOOLS)
+    (call,) = answer.message.tool_calls
+    assert (call.function.name, call.function.arguments, answer.message.content) == (*expected[0], "")
+
+
+def test_ollama_calls_and_reads_the_result(server, say, call_text, prompts):
+    client = ollama.Client(server.url)
+    say(f"Let me see.\n{call_text}")
+    first = client.chat("tiny", MESSAGES, tools=TOOLS).message
+    *parts, last = client.chat("tiny", MESSAGES, tools=TOOLS, stream=True)
+    assert "".join(part.message.content for part in parts) == first.content == "Let me see."
+    assert [part.message.tool_calls for part in parts if part.message.tool_calls] == [first.tool_calls]
+    assert last.done_reason == "stop" and last.message.content == ""
+    say("Yes.")
+    result = {"role": "tool", "content": "Rain", "tool_name": "weather"}
+    assert client.chat("tiny", [*MESSAGES, first, result], tools=TOOLS).message.content == "Yes."
+    assert json.dumps(CALL) in prompts[-1] and "[<|im_start|>]tool\nRain[<|im_end|>]" in prompts[-1]
+    assert "tools" in client.show("tiny").capabilities
+
+
+def test_responses_call_and_read_the_result(client, say, call_text, prompts):
+    """By sending the output back, and by the id of the stored response."""
+    say(f"Let me see.\n{call_text}")
+    first = respond(client, MESSAGES)
+    text, call = first.output
+    assert (text.content[0].text, call.name, json.loads(call.arguments)) == ("Let me see.", *CALL.values())
+    say("Yes.")
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "Rain"}
+    again = respond(client, [*MESSAGES, *first.to_dict()["output"], result])
+    stored = respond(client, [result], previous_response_id=first.id)
+    assert again.output_text == stored.output_text == "Yes."
+    assert prompts[-1] == prompts[-2] and json.dumps(CALL) in prompts[-1] and "tool\nRain[" in prompts[-1]
+
+
+def test_events_of_a_call(client, say, call_text):
+    say(f"Let me see.\n{call_text}")
+    with client.responses.stream(model="tiny", input=MESSAGES, tools=FLAT) as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    assert [item.type for item in final.output] == ["message", "function_call"]
+    (done,) = [one for one in events if one.type == "response.function_call_arguments.done"]
+    assert (done.output_index, json.loads(done.arguments)) == (1, CALL["arguments"])
+    assert [event.sequence_number for event in events] == sorted(event.sequence_number for event in events)
+    say(call_text)
+    names = [event.type for event in respond(client, MESSAGES, stream=True)]
+    assert not any("output_text" in name for name in names) and names[-1] == "response.completed"
+    assert final.tools[0].name == "weather" and final.tool_choice == "auto"
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "weather"}])
+def test_a_required_call_of_a_response_fits_its_schema(client, choice):
+    (call,) = respond(client, MESSAGES, tool_choice=choice, tools=FLAT[:1]).output
+    jsonschema.validate(json.loads(call.arguments), PARAMETERS)
