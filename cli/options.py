@@ -48,6 +48,10 @@ ModelOrAdaptedArgument = Annotated[
     str | None,
     typer.Argument(metavar="MODEL", help=f"{_MODEL} Default: the embedded model with its adapter merged."),
 ]
+ServedModelsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="MODEL", help=f"{_MODEL} Default: the embedded model with its adapter merged."),
+]
 AnsweringModelArgument = Annotated[
     str | None, typer.Argument(metavar="MODEL", help=f"{_MODEL} Default: embedded, without an adapter.")
 ]

@@ -16,11 +16,12 @@ app = typer.Typer()
 @app.command(
     epilog=options.example(
         "serve my-model.gguf --adapter math=math-lora.gguf --port 8080",
+        "serve my-model.gguf qwen.gguf --memory 4GB",
         "serve my-model.gguf --ray head:6379 --replicas 4",
     ),
 )
 def serve(
-    model: options.ModelOrAdaptedArgument = None,
+    models: options.ServedModelsArgument = None,
     name: Annotated[str | None, typer.Option(help="Model name. Default: the file name.")] = None,
     adapter: options.NamedAdapters = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -65,6 +66,13 @@ def serve(
         int,
         typer.Option(min=0, help="Time for running answers to finish on shutdown.", rich_help_panel=ADVANCED),
     ] = 30,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="With several models: limit of their memory, such as 4GB. Default: what is available.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
     strict: Annotated[
         bool,
         typer.Option(
@@ -93,11 +101,15 @@ def serve(
         ),
     ] = False,
 ) -> None:
-    """Serve a model over HTTP, for clients of OpenAI and Ollama.
+    """Serve models over HTTP, for clients of OpenAI and Ollama.
+
+    One model is loaded at once. Several are loaded when they are asked for, and unloaded after five idle
+    minutes or when another needs the memory: the least recently used first.
 
     With --ray, replicas on a Ray cluster serve the model, each with --threads threads. They replace an
     earlier deployment replica by replica, without failed requests.
     """
+    from ..convert.quantize.file_size import parse_file_size
     from ..runtime.engine.config import EngineOptions
     from ..runtime.load_probe import probe_model_files
     from ..server.api_keys import ApiKeys
@@ -112,9 +124,15 @@ def serve(
     if api_key_file:
         warn(ApiKeys.warnings(api_key_file))
     listen = ListenConfig(host, port, keys, insecure, tuple(origin or ()))
-    path, adapters = options.resolve_model(model, options.named_adapters(adapter or ()), threads=threads)
+    first, others = (models[0], models[1:]) if models else (None, [])
+    limit = parse_file_size(memory, "--memory").file_bytes(0) if memory else None
+    if limit == 0 or (memory and not others):
+        raise typer.BadParameter("--memory requires several models, and bytes such as 4GB")
+    path, adapters = options.resolve_model(first, options.named_adapters(adapter or ()), threads=threads)
+    paths = [options.resolve_model(other, {}, threads=threads)[0] for other in others]
     if untrusted:
-        probe_model_files(path, adapters.values(), untrusted=True)
+        for one in (path, *paths):
+            probe_model_files(one, adapters.values(), untrusted=True)
     tokens: dict[str, Any] = {} if max_tokens is None else {"max_tokens": max_tokens}
     limits = RequestLimits(
         body_bytes, votes=votes, idle_s=idle_seconds, drain_s=drain_seconds, strict=strict, **tokens
@@ -123,6 +141,6 @@ def serve(
         profile=profile, context=context, slots=slots, threads=threads, queue=queue, gpu_layers=layers
     )
     cluster = ClusterOptions(ray, ray_insecure, replicas or 1, max_replicas) if ray else None
-    request = ServingRequest(path, adapters, name, listen, limits, engine, cluster)
+    request = ServingRequest(path, adapters, name, listen, limits, engine, cluster, paths, limit)
     if run_serving(request, note) == signal.SIGINT:
         raise KeyboardInterrupt

@@ -82,6 +82,8 @@ class AccessMiddleware:
                 raise
             await to_http_error(error).response(scope["path"])(scope, receive, send_counted)
         finally:
+            if service := scope.get("state", {}).get("service"):
+                service.pinned -= 1
             log_request(scope, status, began)
 
 

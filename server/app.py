@@ -20,7 +20,7 @@ from .endpoints.ollama import OllamaEndpoints
 from .endpoints.openai import OpenAiEndpoints
 from .endpoints.responses import ResponsesEndpoints
 from .endpoints.status import StatusEndpoints
-from .engine_service import EngineService
+from .engine_service import ServedModels
 from .http_errors import ERROR_TYPES, HttpError, to_http_error
 from .request_limits import RequestLimits
 
@@ -35,7 +35,7 @@ _CLIENT_CLOSED_REQUEST = 499  # nginx's status for a disconnected client; only t
 
 
 def create_app(
-    service: EngineService,
+    service: ServedModels,
     limits: RequestLimits,
     *,
     keys: ApiKeys | None = None,
@@ -45,7 +45,7 @@ def create_app(
     """Create the application: API routes, web page, middleware and error handlers.
 
     Args:
-        service: submits requests to the engine.
+        service: the models.
         limits: limits of a request.
         keys: accepted API keys; None disables authentication.
         allowed_hosts: accepted names in the Host header; None accepts any.

@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ..errors import RequestError
-from .engine_service import EngineService
+from .engine_service import ServedModels
 from .request_limits import CLOSING_S, CONNECTIONS_MAX, HEADER_BYTES_MAX, RequestLimits
 from .timeout_protocol import TimeoutProtocol
 
@@ -21,6 +21,9 @@ if sys.platform == "win32":  # there SO_REUSEADDR would let another process bind
     _BIND_OPTION = socket.SO_EXCLUSIVEADDRUSE
 else:
     _BIND_OPTION = socket.SO_REUSEADDR
+
+
+_TICKS_PER_S = 10  # of uvicorn
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
@@ -61,7 +64,7 @@ class DrainServer(uvicorn.Server):
     def __init__(
         self,
         app: ASGIApp,
-        service: EngineService,
+        service: ServedModels,
         limits: RequestLimits,
         on_listening: Callable[[], None] | None = None,
     ) -> None:
@@ -112,7 +115,7 @@ class DrainServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to exit now; uvicorn calls this ten times per second."""
-        if self._service.engine.closed and not self._service.draining:
+        if self._service.failed and not self._service.draining:
             self.engine_failed = True
             self.drain()
         if self._service.draining and not self.should_exit:
@@ -120,6 +123,8 @@ class DrainServer(uvicorn.Server):
             if timed_out:
                 self._service.abort_all()
             self.should_exit = timed_out or self._service.idle
+        elif not counter % _TICKS_PER_S:
+            await self._service.tend()
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -1,9 +1,11 @@
 """Service between the HTTP routes and the engine: model names, submission, tracking, drain and abort."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from anyio import to_thread
@@ -11,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
 from ..errors import BusyError
+from ..files.gguf.header import Header
 from ..runtime.answer import Answer
 from ..runtime.engine.engine import Engine
 from ..runtime.engine.handle import Handle, Piece
@@ -37,45 +40,56 @@ class Client(NamedTuple):
     namespace: str
 
 
-class EngineService:
-    """Prepares requests, submits them to an engine, and tracks them until they finish.
+class ServedModels(ABC):
+    """The models of a server, by name, on one engine or several.
 
     Attributes:
-        engine: the engine that runs the requests.
         models: engine adapter of each served model name; the first model is the default.
         metrics: Prometheus counters.
         draining: whether the server is shutting down and rejects new requests.
     """
 
-    def __init__(self, engine: Engine, models: Mapping[str, str], *, kept_places: int = 0) -> None:
-        """Start without requests.
+    def __init__(self, models: Mapping[str, str], metrics: Metrics) -> None:
+        self.models, self.metrics, self.draining = models, metrics, False
 
-        Args:
-            engine: the engine.
-            models: see above.
-            kept_places: places of the engine's queue for clients that have no other request.
-        """
-        self.engine, self.models, self.metrics = engine, models, Metrics(engine)
-        self._kept_places = kept_places
-        self.draining = False
-        self._unfinished: dict[Handle, str] = {}  # with the client's name
-        self._preparing: Counter[str] = Counter()  # by client: requests to submit, and prompts to score
-        self._turns, self._scoring_turns = FairTurns(), FairTurns()
+    @property
+    @abstractmethod
+    def failed(self) -> bool:
+        """Whether the server can answer nothing any more."""
+
+    @property
+    @abstractmethod
+    def idle(self) -> bool:
+        """Whether all accepted requests have finished."""
+
+    @property
+    @abstractmethod
+    def loaded(self) -> Mapping[str, Engine]:
+        """Engines of the models that are in memory, by name."""
+
+    @abstractmethod
+    def abort_all(self) -> None:
+        """Abort all unfinished requests."""
+
+    @abstractmethod
+    async def use(self, name: str) -> "EngineService":
+        """The service of a model; it stays until its `pinned` is lowered by one."""
+
+    @abstractmethod
+    def header(self, name: str) -> Header:
+        """Header of a model's file."""
+
+    @abstractmethod
+    def files(self, name: str) -> Sequence[Path]:
+        """Files of a model."""
+
+    async def tend(self) -> None:  # noqa: B027 - most have nothing to tend
+        """Do what is due now and then."""
 
     @property
     def ready(self) -> bool:
         """Whether new requests are accepted."""
-        return not self.draining and not self.engine.closed
-
-    @property
-    def idle(self) -> bool:
-        """Whether all accepted requests have finished."""
-        return not (self._unfinished or self._preparing.total())
-
-    def abort_all(self) -> None:
-        """Abort all unfinished requests."""
-        for handle in list(self._unfinished):
-            handle.abort()
+        return not self.draining and not self.failed
 
     def resolve_model(self, name: str | None) -> tuple[str, str]:
         """Name and engine adapter of a model; None and "default" are the first model.
@@ -90,6 +104,76 @@ class EngineService:
                 404, f"the model {name[:100]!r} does not exist", code="model_not_found", param="model"
             )
         return name, self.models[name]
+
+
+class EngineService(ServedModels):
+    """Prepares requests, submits them to an engine, and tracks them until they finish.
+
+    Attributes:
+        engine: the engine that runs the requests.
+        pinned: number of HTTP requests that use it now.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        models: Mapping[str, str],
+        *,
+        kept_places: int = 0,
+        metrics: Metrics | None = None,
+    ) -> None:
+        """Start without requests.
+
+        Args:
+            engine: the engine.
+            models: see above.
+            kept_places: places of the engine's queue for clients that have no other request.
+            metrics: counters that it shares with other engines.
+        """
+        super().__init__(models, metrics or Metrics(lambda: [engine]))
+        self.engine, self.pinned = engine, 0
+        self._kept_places = kept_places
+        self._unfinished: dict[Handle, str] = {}  # with the client's name
+        self._preparing: Counter[str] = Counter()  # by client: requests to submit, and prompts to score
+        self._turns, self._scoring_turns = FairTurns(), FairTurns()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the engine has failed."""
+        return self.engine.closed
+
+    @property
+    def idle(self) -> bool:
+        """Whether all accepted requests have finished."""
+        return not (self._unfinished or self._preparing.total())
+
+    @property
+    def unused(self) -> bool:
+        """Whether nobody would notice if the engine were closed."""
+        return self.idle and not self.pinned
+
+    @property
+    def loaded(self) -> Mapping[str, Engine]:
+        """The engine, under each name."""
+        return dict.fromkeys(self.models, self.engine)
+
+    async def use(self, name: str) -> "EngineService":
+        """This service, which stays in any case."""
+        self.pinned += 1
+        return self
+
+    def header(self, name: str) -> Header:
+        """Header of the model's file."""
+        return self.engine.model.header
+
+    def files(self, name: str) -> Sequence[Path]:
+        """Files of the model, and of its adapter if it has one."""
+        return self.engine.files(self.models[name])
+
+    def abort_all(self) -> None:
+        """Abort all unfinished requests."""
+        for handle in list(self._unfinished):
+            handle.abort()
 
     async def submit(
         self,

@@ -1,6 +1,6 @@
 """Prometheus metrics: responses, slots and queue, tokens, latencies, prefix cache hits, process memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -17,22 +17,25 @@ _TOKEN_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.5, 
 class _EngineLoadCollector(Collector):
     """Gauges of the engine's load, read at each scrape."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engines: Callable[[], Iterable[Engine]]) -> None:
+        self._engines = engines
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        load = self._engine.load
-        yield GaugeMetricFamily("thirteen_slots", "Slots of the engine.", self._engine.profile.slots)
-        yield GaugeMetricFamily("thirteen_slots_used", "Running requests.", load.running)
-        yield GaugeMetricFamily("thirteen_queue", "Waiting requests.", load.waiting)
+        engines = list(self._engines())
+        slots, loads = sum(engine.profile.slots for engine in engines), [engine.load for engine in engines]
+        running, waiting = sum(load.running for load in loads), sum(load.waiting for load in loads)
+        yield GaugeMetricFamily("thirteen_slots", "Slots of the engines.", slots)
+        yield GaugeMetricFamily("thirteen_slots_used", "Running requests.", running)
+        yield GaugeMetricFamily("thirteen_queue", "Waiting requests.", waiting)
 
 
 class Metrics:
     """Metrics of one server."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engines: Callable[[], Iterable[Engine]]) -> None:
+        """Start at zero; `engines` returns those that are loaded."""
         self._registry = registry = CollectorRegistry()
-        registry.register(_EngineLoadCollector(engine))
+        registry.register(_EngineLoadCollector(engines))
         ProcessCollector(registry=registry)  # resident memory, CPU time and open files, on Linux
         self._responses = Counter(
             "thirteen_requests", "Responses by path and status.", ("path", "status"), registry=registry

@@ -11,7 +11,7 @@ from .access_middleware import LOOPBACK_HOSTS
 from .api_keys import ApiKeys
 from .app import create_app
 from .drain_server import DrainServer, bind_socket
-from .engine_service import EngineService
+from .engine_service import ServedModels
 from .request_limits import RequestLimits, is_loopback
 
 KEPT_PLACES = 16  # of the queue, for clients that have no other request
@@ -78,12 +78,12 @@ def served_models(name: str, adapters: Mapping[str, Path]) -> dict[str, str]:
 
 
 def run_server(
-    service: EngineService, listen: ListenConfig, limits: RequestLimits, on_listening: Callable[[str], None]
+    service: ServedModels, listen: ListenConfig, limits: RequestLimits, on_listening: Callable[[str], None]
 ) -> int | None:
     """Serve until a signal arrives, then drain.
 
     Args:
-        service: submits requests to the engine.
+        service: the models.
         listen: listen address and access rules.
         limits: limits of requests and connections.
         on_listening: called with the server's URL when it accepts connections.
@@ -95,7 +95,8 @@ def run_server(
         RequestError: the address is not local or already in use.
         EngineFailedError: the engine failed, and the server has drained.
     """
-    limits = limits.for_context(service.engine.context)
+    for engine in service.loaded.values():
+        limits = limits.for_context(engine.context)
     app = create_app(
         service, limits, keys=listen.keys, allowed_hosts=listen.allowed_hosts, origins=listen.origins
     )

@@ -1,14 +1,21 @@
-"""A served model: from a request to the server's end, on this machine or on a Ray cluster."""
+"""Served models: from a request to the server's end, on this machine or on a Ray cluster."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..cluster.deploy import ClusterSize, Deployment, deploy
 from ..cluster.replica import ReplicaConfig
-from ..runtime.engine.config import EngineOptions
+from ..errors import RequestError
+from ..files.gguf.header import read_header
+from ..runtime.available_memory import available_bytes
+from ..runtime.engine.config import EngineOptions, resolve_options
 from ..runtime.engine.engine import Engine
+from ..runtime.llama.gguf_checks import check_model
+from ..runtime.llama.memory_estimate import estimate_memory
 from ..server.engine_service import EngineService
+from ..server.model_pool import ModelPool, PooledModel
 from ..server.request_limits import RequestLimits
 from ..server.request_log import log_to_stderr
 from ..server.serve import KEPT_PLACES, ListenConfig, run_server, served_models
@@ -44,6 +51,9 @@ class ServingRequest:
         limits: limits of requests and connections.
         engine: options of the engines, without files; `queue` is required.
         cluster: the cluster that serves; None serves here.
+        others: further GGUFs, without adapters.
+        memory_bytes: limit of the memory of all models together, if there are several; None for what is
+            available.
     """
 
     model: Path
@@ -53,6 +63,8 @@ class ServingRequest:
     limits: RequestLimits
     engine: EngineOptions
     cluster: ClusterOptions | None = None
+    others: Sequence[Path] = ()
+    memory_bytes: int | None = None
 
 
 def run_serving(request: ServingRequest, announce: Callable[[str], None]) -> int | None:
@@ -69,6 +81,8 @@ def run_serving(request: ServingRequest, announce: Callable[[str], None]) -> int
         ThirteenError: the model cannot be loaded, the address is taken, or the cluster cannot be reached.
         EngineFailedError: the engine failed, and the server has drained.
     """
+    if request.others:
+        return _serve_several(request, announce)
     models = served_models(request.name or short_name(request.model), request.adapters)
     listen, limits = request.listen, request.limits
 
@@ -86,3 +100,35 @@ def run_serving(request: ServingRequest, announce: Callable[[str], None]) -> int
     size = ClusterSize.from_config(config, cluster.replicas, cluster.max_replicas)
     deployment = Deployment(request.model, request.adapters, config, size, listen)
     return deploy(cluster.address, deployment, on_listening, insecure=cluster.insecure)
+
+
+def _serve_several(request: ServingRequest, announce: Callable[[str], None]) -> int | None:
+    """Serve several models, which are loaded when they are asked for."""
+    if request.adapters or request.name or request.cluster:
+        raise RequestError("several models: --adapter, --name and --ray are for one")
+    models: dict[str, PooledModel] = {}
+    for path in (request.model, *request.others):
+        (name,) = served_models(short_name(path), {})
+        if name in models:
+            raise RequestError(f"{path}: another model has the name {name}")
+        models[name] = _pooled(path, request.engine)
+    pool = ModelPool(models, request.memory_bytes or available_bytes(), kept_places=KEPT_PLACES)
+    log_to_stderr()
+    try:
+        return run_server(
+            pool,
+            request.listen,
+            request.limits,
+            lambda url: announce(f"serving {', '.join(models)} at {url}"),
+        )
+    finally:
+        pool.close()
+
+
+def _pooled(path: Path, options: EngineOptions) -> PooledModel:
+    header = read_header(path)
+    check_model(header)
+    profile, _ = resolve_options(options)
+    keeping = EngineOptions(queue=options["queue"] + KEPT_PLACES)
+    nbytes = estimate_memory(header, profile).total_bytes
+    return PooledModel(header, nbytes, partial(Engine, path, **options | keeping))

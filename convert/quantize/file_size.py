@@ -32,8 +32,8 @@ class FileSize:
         return math.floor(self.amount * (weights / 8 if self.unit is None else self.unit))
 
 
-def parse_file_size(text: str) -> FileSize:
-    """Parse a size.
+def parse_file_size(text: str, option: str = "--size") -> FileSize:
+    """Parse a size, the value of an option.
 
     Raises:
         OutputError: the text has no unit, is not a positive number, or exceeds 32 bits per weight.
@@ -41,10 +41,10 @@ def parse_file_size(text: str) -> FileSize:
     found = _PATTERN.fullmatch(text.strip())
     unit = found[2].upper() if found else ""
     if not found or (unit not in _UNITS and unit != _BITS_PER_WEIGHT):
-        raise OutputError(f"--size {text!r}: {_USAGE}")
+        raise OutputError(f"{option} {text!r}: {_USAGE}")
     amount = float(found[1])
     if not 0 < amount < math.inf:
-        raise OutputError(f"--size {text!r}: must be a positive number; {_USAGE}")
+        raise OutputError(f"{option} {text!r}: must be a positive number; {_USAGE}")
     if unit == _BITS_PER_WEIGHT and amount > _BITS_MAX:
-        raise OutputError(f"--size {text!r}: no type has more than {_BITS_MAX} bits per weight")
+        raise OutputError(f"{option} {text!r}: no type has more than {_BITS_MAX} bits per weight")
     return FileSize(text.strip(), amount, _UNITS.get(unit))

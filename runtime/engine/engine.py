@@ -414,6 +414,7 @@ class Engine:
 
     def _new_sequence(self, request: Request) -> SequenceState:
         self._check_prompt(request.tokens)
+        self.model.check_tokens([*request.sampling.logit_bias])
         adapter = self._adapters.resolve(request.adapter)
         if request.namespace and self._prefixes:
             self._prefixes.shared = self._common_prefix

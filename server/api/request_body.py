@@ -110,9 +110,13 @@ def _locate(error: ErrorDetails, value: Any) -> tuple[str, Any]:
     the kind of a union. They are left out.
     """
     path, is_missing = "", error["type"] == "missing"
-    for step in error["loc"]:
+    for place, step in enumerate(error["loc"], 1 - len(error["loc"])):
         if isinstance(step, int) and isinstance(value, list):
             path, value = f"{path}[{step}]", value[step]
-        elif isinstance(step, str) and isinstance(value, dict) and (step in value or is_missing):
+        elif (
+            isinstance(step, str)
+            and isinstance(value, dict)
+            and (step in value or (is_missing and not place))
+        ):
             path, value = f"{path}.{step}" if path else step or '""', value.get(step)
     return path, value

@@ -85,7 +85,8 @@ class RequestBody(BaseModel):
                 continue
             if info.context is None or name in cls.refused:
                 use = cls.refused.get(name, "")
-                raise PydanticCustomError("extra_forbidden", "not supported", {"name": name, "use": use})
+                shown = name.encode("utf-8", "replace").decode()
+                raise PydanticCustomError("extra_forbidden", "not supported", {"name": shown, "use": use})
             if len(info.context) < _IGNORED_MAX:
                 info.context.append(name)
         return {name: value[name] for name in value if name in known}

@@ -35,7 +35,7 @@ class AnswerEndpoints(Endpoints):
     async def answer(self, request: Request) -> Response:
         """POST /v1/answer."""
         body = await self._read_body(request, AnswerRequest, strict=True)
-        name, adapter = self._model(request, body.model)
+        service, name, adapter = await self._model(request, body.model)
         options = RequestOptions(
             system=body.system,
             max_tokens=body.max_tokens,
@@ -44,7 +44,7 @@ class AnswerEndpoints(Endpoints):
             adapter=adapter,
             namespace=client_of(request).namespace,
         )
-        engine = self.service.engine
+        engine = service.engine
         conversation = Conversation(engine, body.system)
         for turn in body.turns:
             conversation.add(turn.question, turn.answer)

@@ -12,7 +12,7 @@ from ..access_middleware import API_KEY
 from ..api.operations import Operation
 from ..api.request_body import read_body
 from ..api.request_models import RequestBody, limited
-from ..engine_service import Client, EngineService
+from ..engine_service import Client, EngineService, ServedModels
 from ..request_limits import RequestLimits, client_address
 
 Body = TypeVar("Body", bound=RequestBody)
@@ -23,12 +23,12 @@ class Endpoints:
     """Endpoints of one API.
 
     Attributes:
-        service: submits requests to the engine.
+        service: the models.
         limits: limits of a request.
         operations: operations of the API, each the name of a method.
     """
 
-    service: EngineService
+    service: ServedModels
     limits: RequestLimits
     operations: ClassVar[tuple[Operation, ...]] = ()
 
@@ -47,14 +47,24 @@ class Endpoints:
 
         request.state.handles will be their handles.
         """
-        submitted = self.service.submit(client_of(request), request.state.body_bytes, count, prepare)
+        service: EngineService = request.state.service
+        submitted = service.submit(client_of(request), request.state.body_bytes, count, prepare)
         request.state.handles = handles = await submitted
         return handles
 
-    def _model(self, request: Request, name: str | None) -> tuple[str, str]:
-        """Name and engine adapter of the model of a request; request.state.model will be the name."""
-        request.state.model, adapter = self.service.resolve_model(name)
-        return request.state.model, adapter
+    def _resolve(self, name: str | None) -> tuple[str, str]:
+        """Name and engine adapter of a model; see ServedModels.resolve_model()."""
+        return self.service.resolve_model(name)
+
+    async def _model(self, request: Request, name: str | None) -> tuple[EngineService, str, str]:
+        """Service, name and engine adapter of the model of a request.
+
+        request.state.service will be the service, which AccessMiddleware unpins after the response, and
+        request.state.model the name.
+        """
+        request.state.model, adapter = self._resolve(name)
+        request.state.service = service = await self.service.use(request.state.model)
+        return service, request.state.model, adapter
 
 
 def client_of(request: Request) -> Client:

@@ -10,6 +10,7 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ...runtime.engine.engine import Engine
 from ...runtime.llama.memory_estimate import estimate_memory
 from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.request import Request as EngineRequest
@@ -39,16 +40,13 @@ class OllamaEndpoints(Endpoints):
     async def ollama_chat(self, request: Request) -> Response:
         """POST /api/chat."""
         body = await self._read_body(request, OllamaChatRequest)
-        engine, messages = self.service.engine, ollama_api.chat_messages(body)
-        check_tools(body, takes_tools=engine.takes_tools, strict=self.limits.strict)
-        tools = ToolUse.of(body, engine.chat_template)
-        return await self._respond(request, body, messages, ollama_api.chat_content, tools)
+        return await self._respond(request, body, ollama_api.chat_messages(body), ollama_api.chat_content)
 
     async def ollama_generate(self, request: Request) -> Response:
         """POST /api/generate."""
         body = await self._read_body(request, OllamaGenerateRequest)
         messages = ollama_api.generate_messages(body) if body.prompt else []
-        return await self._respond(request, body, messages, ollama_api.generate_content, ToolUse())
+        return await self._respond(request, body, messages, ollama_api.generate_content)
 
     async def ollama_tags(self, _: Request) -> Response:
         """GET /api/tags."""
@@ -56,66 +54,61 @@ class OllamaEndpoints(Endpoints):
 
     async def ollama_show(self, request: Request) -> Response:
         """POST /api/show."""
-        name, _ = self._model(request, (await self._read_body(request, ShowRequest)).model)
-        header = self.service.engine.model.header
+        name, _ = self._resolve((await self._read_body(request, ShowRequest)).model)
+        header = self.service.header(name)
+        template = model_description.chat_template(header)
         shown = {
             "modified_at": (await self._model_files())[name].modified_at,
-            "template": model_description.chat_template(header),
+            "template": template,
             "details": model_description.model_details(header),
             "model_info": model_description.model_info(header),
-            "capabilities": ["completion", *(["tools"] if self.service.engine.takes_tools else [])],
+            "capabilities": ["completion", *(["tools"] if "tools" in template else [])],
         }
         return JSONResponse(shown)
 
     async def ollama_ps(self, _: Request) -> Response:
         """GET /api/ps."""
-        engine = self.service.engine
-        total = estimate_memory(engine.model.header, engine.profile).total_bytes
-        loaded = {
-            "size": total,
-            "size_vram": total if engine.profile.gpu_layers == "all" else 0,
-            "context_length": engine.context,
-            "expires_at": _NEVER,
-        }
-        return JSONResponse({"models": [model | loaded for model in await self._described_models()]})
+        loaded = self.service.loaded
+        described = [model for model in await self._described_models() if model["name"] in loaded]
+        return JSONResponse({"models": [model | _loaded_json(loaded[model["name"]]) for model in described]})
 
     async def ollama_version(self, _: Request) -> Response:
         """GET /api/version."""
         return JSONResponse({"version": version("thirteen")})
 
-    def _model(self, request: Request, name: str | None) -> tuple[str, str]:
+    def _resolve(self, name: str | None) -> tuple[str, str]:
         """The same; ":latest" is what clients add to a name without a tag."""
-        known = name is None or name in self.service.models
-        return super()._model(request, name if known else name.removesuffix(DEFAULT_TAG))
+        if name is not None and name not in self.service.models:
+            name = name.removesuffix(DEFAULT_TAG)
+        return super()._resolve(name)
 
     async def _described_models(self) -> list[dict[str, Any]]:
         """What lists of the models tell of each."""
-        details = model_description.model_details(self.service.engine.model.header)
+        details = {
+            name: model_description.model_details(self.service.header(name)) for name in self.service.models
+        }
         return [
-            {"name": name, "model": name, **asdict(files), "details": details}
+            {"name": name, "model": name, **asdict(files), "details": details[name]}
             for name, files in (await self._model_files()).items()
         ]
 
     async def _model_files(self) -> dict[str, ModelFiles]:
         """The files of all models, by name."""
         async with self._reading:
-            for name, adapter in self.service.models.items():
+            for name in self.service.models:
                 if name not in self._files:
-                    paths = self.service.engine.files(adapter)
-                    self._files[name] = await to_thread.run_sync(ModelFiles.read, paths)
+                    self._files[name] = await to_thread.run_sync(ModelFiles.read, self.service.files(name))
         return self._files
 
     async def _respond(
-        self,
-        request: Request,
-        body: OllamaRequest,
-        messages: Sequence[Message],
-        content: Content,
-        tools: ToolUse,
+        self, request: Request, body: OllamaRequest, messages: Sequence[Message], content: Content
     ) -> Response:
         """Response to a conversation, whole or as a stream of lines."""
-        name, adapter = self._model(request, body.model)
-        engine = self.service.engine
+        service, name, adapter = await self._model(request, body.model)
+        engine, tools = service.engine, ToolUse()
+        if isinstance(body, OllamaChatRequest):
+            check_tools(body, takes_tools=engine.takes_tools, strict=self.limits.strict)
+            tools = ToolUse.of(body, engine.chat_template)
         ignored = None if self.limits.strict else request.state.ignored
         tokens = ollama_api.max_tokens(body.options, self.limits.max_tokens, engine.context, ignored)
         if not messages:
@@ -134,3 +127,14 @@ class OllamaEndpoints(Endpoints):
         return JSONResponse(
             ollama_api.answer_json(name, handles[0].answer(), content(*tools.parser().take(piece)))
         )
+
+
+def _loaded_json(engine: Engine) -> dict[str, Any]:
+    """What /api/ps tells of a loaded model, beside its description."""
+    total = estimate_memory(engine.model.header, engine.profile).total_bytes
+    return {
+        "size": total,
+        "size_vram": total if engine.profile.gpu_layers == "all" else 0,
+        "context_length": engine.context,
+        "expires_at": _NEVER,
+    }

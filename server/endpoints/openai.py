@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from ...runtime.answer import Answer
+from ...runtime.engine.engine import Engine
 from ...runtime.engine.handle import Handle, Piece
 from ...runtime.request import Request as EngineRequest
 from ..api import openai_api
@@ -19,7 +20,7 @@ from ..api.operations import OPENAI_OPERATIONS
 from ..api.prompt_echo import EchoedPrompt, EchoFormatter
 from ..api.request_models import ChatRequest, CompletionRequest
 from ..api.tool_calls import ToolUse, check_tools
-from ..engine_service import collect_answers, merge_streams
+from ..engine_service import EngineService, collect_answers, merge_streams
 from ..http_errors import HttpError
 from ..streams import DONE_EVENT, event_stream, format_event
 from .endpoints import Endpoints, client_of
@@ -39,8 +40,8 @@ class OpenAiEndpoints(Endpoints):
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
         body = await self._read_body(request, ChatRequest)
-        name, adapter = self._model(request, body.model)
-        engine, client = self.service.engine, client_of(request)
+        service, name, adapter = await self._model(request, body.model)
+        engine, client = service.engine, client_of(request)
         check_tools(body, takes_tools=engine.takes_tools, strict=self.limits.strict)
         tools = ToolUse.of(body, engine.chat_template)
 
@@ -58,18 +59,18 @@ class OpenAiEndpoints(Endpoints):
         """POST /v1/completions."""
         body = await self._read_body(request, CompletionRequest)
         openai_api.check_completion(body)
-        name, adapter = self._model(request, body.model)
+        service, name, adapter = await self._model(request, body.model)
         if (count := len(body.prompts) * body.n) > self.limits.votes:
             raise HttpError(400, f"prompts times n is {count}, at most {self.limits.votes}", param="n")
         source = Source(adapter, client_of(request).namespace)
         if body.echo:
-            return await self._echo_response(request, body, name, source)
+            return await self._echo_response(request, service, body, source)
 
         def prepare() -> list[EngineRequest]:
-            return openai_api.completion_requests(body, self._prompt_tokens(body), source)
+            return openai_api.completion_requests(body, _prompt_tokens(service.engine, body), source)
 
         handles = await self._submit(request, count, prepare)
-        formatter = CompletionFormatter(name, self.service.engine.model.token_to_piece, body.n)
+        formatter = CompletionFormatter(name, service.engine.model.token_to_piece, body.n)
         return await self._completion_response(request, body, formatter, handles)
 
     async def models(self, _: Request) -> Response:
@@ -81,18 +82,14 @@ class OpenAiEndpoints(Endpoints):
         name, _ = self.service.resolve_model(request.path_params["model"])
         return JSONResponse(openai_api.model_entry(name, self.created))
 
-    def _prompt_tokens(self, body: CompletionRequest) -> list[tuple[int, ...]]:
-        encode = self.service.engine.encode_text
-        return [encode(prompt) if isinstance(prompt, str) else tuple(prompt) for prompt in body.prompts]
-
     async def _echo_response(
-        self, request: Request, body: CompletionRequest, model: str, source: Source
+        self, request: Request, service: EngineService, body: CompletionRequest, source: Source
     ) -> Response:
         """Response of /v1/completions that begins with its prompts."""
-        prompts = await self._echoed_prompts(request, body, source)
+        prompts = await _echoed_prompts(request, service, body, source)
         tokens = [prompt.tokens for prompt in prompts]
-        token_to_piece = self.service.engine.model.token_to_piece
-        formatter = EchoFormatter(model, token_to_piece, body.n, prompts=prompts)
+        token_to_piece = service.engine.model.token_to_piece
+        formatter = EchoFormatter(request.state.model, token_to_piece, body.n, prompts=prompts)
         if body.max_tokens:
             handles = await self._submit(
                 request,
@@ -102,33 +99,6 @@ class OpenAiEndpoints(Endpoints):
             return await self._completion_response(request, body, formatter, handles)
         pieces = [prompt.empty_answer for prompt in prompts for _ in range(body.n)]
         return await _whole_response(formatter, pieces)
-
-    async def _echoed_prompts(
-        self, request: Request, body: CompletionRequest, source: Source
-    ) -> list[EchoedPrompt]:
-        """The prompts with the log-probabilities of their tokens, if these are asked for."""
-        client, size, engine = client_of(request), request.state.body_bytes, self.service.engine
-        async with self.service.scoring_turn(client, size, len(body.prompts)):
-            prompts = await to_thread.run_sync(self._prompt_tokens, body)
-            if not all(prompts):
-                raise HttpError(400, "prompt is empty", param="prompt")
-            most = sum(len(prompt) + body.max_tokens for prompt in prompts)
-            openai_api.check_entries(body, most, body.logprobs)
-            scored = []
-            for text, tokens in zip(body.prompts, prompts, strict=True):
-                if await request.is_disconnected():
-                    raise ClientDisconnect
-                logprobs = None
-                if body.logprobs is not None:
-                    score = partial(engine.prompt_logprobs, tokens, body.logprobs, source.adapter)
-                    logprobs = await to_thread.run_sync(score)
-                scored.append(EchoedPrompt(self._text(text), tokens, logprobs))
-        return scored
-
-    def _text(self, prompt: str | Sequence[int]) -> str:
-        if isinstance(prompt, str):
-            return prompt
-        return b"".join(map(self.service.engine.model.token_to_piece, prompt)).decode("utf-8", "replace")
 
     async def _completion_response(
         self,
@@ -163,3 +133,37 @@ async def _chunk_events(
     if include_usage:
         yield format_event(formatter.usage_chunk([answers[index] for index in sorted(answers)]))
     yield DONE_EVENT
+
+
+def _prompt_tokens(engine: Engine, body: CompletionRequest) -> list[tuple[int, ...]]:
+    encode = engine.encode_text
+    return [encode(prompt) if isinstance(prompt, str) else tuple(prompt) for prompt in body.prompts]
+
+
+async def _echoed_prompts(
+    request: Request, service: EngineService, body: CompletionRequest, source: Source
+) -> list[EchoedPrompt]:
+    """The prompts with the log-probabilities of their tokens, if these are asked for."""
+    client, size, engine = client_of(request), request.state.body_bytes, service.engine
+    async with service.scoring_turn(client, size, len(body.prompts)):
+        prompts = await to_thread.run_sync(_prompt_tokens, engine, body)
+        if not all(prompts):
+            raise HttpError(400, "prompt is empty", param="prompt")
+        most = sum(len(prompt) + body.max_tokens for prompt in prompts)
+        openai_api.check_entries(body, most, body.logprobs)
+        scored = []
+        for text, tokens in zip(body.prompts, prompts, strict=True):
+            if await request.is_disconnected():
+                raise ClientDisconnect
+            logprobs = None
+            if body.logprobs is not None:
+                score = partial(engine.prompt_logprobs, tokens, body.logprobs, source.adapter)
+                logprobs = await to_thread.run_sync(score)
+            scored.append(EchoedPrompt(_text(engine, text), tokens, logprobs))
+    return scored
+
+
+def _text(engine: Engine, prompt: str | Sequence[int]) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return b"".join(map(engine.model.token_to_piece, prompt)).decode("utf-8", "replace")

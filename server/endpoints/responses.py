@@ -52,8 +52,8 @@ class ResponsesEndpoints(Endpoints):
     async def create_response(self, request: Request) -> Response:
         """POST /v1/responses."""
         body = await self._read_body(request, ResponseRequest)
-        name, adapter = self._model(request, body.model)
-        namespace, engine = client_of(request).namespace, self.service.engine
+        service, name, adapter = await self._model(request, body.model)
+        namespace, engine = client_of(request).namespace, service.engine
         messages = [*self._history(namespace, body.previous_response_id), *responses_api.input_messages(body)]
         check_tools(body, takes_tools=engine.takes_tools, strict=self.limits.strict)
         tools = ToolUse.of(body, engine.chat_template)

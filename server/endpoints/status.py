@@ -19,7 +19,7 @@ class StatusEndpoints(Endpoints):
 
     async def health(self, _: Request) -> Response:
         """GET /health: liveness."""
-        failed = self.service.engine.closed
+        failed = self.service.failed
         return _status_response("failed" if failed else "ok", ok=not failed)
 
     async def ready(self, _: Request) -> Response:

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
-from typing import Unpack
+from typing import Any, Unpack
 
 import httpx
 import pytest
 from openai import OpenAI
+from starlette.applications import Starlette
 from thirteen.runtime.engine.config import EngineOptions
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.scheduler import Chunk, Scheduler
@@ -67,6 +68,13 @@ def serve_engine(
     limits = (limits or RequestLimits()).for_context(engine.context)
     api_keys = None if keys is None else ApiKeys(keys)
     app = create_app(service, limits, keys=api_keys, allowed_hosts=allowed_hosts, origins=origins)
+    with run_app(app, service, limits) as server:
+        yield server
+
+
+@contextmanager
+def run_app(app: Starlette, service: Any, limits: RequestLimits) -> Iterator[RunningServer]:
+    """Run an application until the end of the block, then drain."""
     server = DrainServer(app, service, limits)
     with bind_socket("127.0.0.1", 0) as bound:
         bound.listen()

@@ -54,7 +54,7 @@ def test_langchain(tool_server, tools, responses):
         api_key="unused",
         timeout=TIMEOUT_S,
         use_responses_api=responses,
-        presence_penalty=0.1,
+        **({} if responses else {"presence_penalty": 0.1}),
     )
     agent = agents.create_agent(model, [tools.temperature, tools.add], system_prompt="Be brief.")
     messages = agent.invoke({"messages": [{"role": "user", "content": QUESTION}]})["messages"]

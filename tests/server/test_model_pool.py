@@ -1,0 +1,97 @@
+"""Several models behind one server: loaded on demand, and unloaded for each other and when idle."""
+
+from contextlib import contextmanager
+from functools import partial
+from time import sleep
+
+import openai
+import pytest
+from thirteen.errors import RequestError
+from thirteen.files.gguf.header import read_header
+from thirteen.server import model_pool
+from thirteen.server.app import create_app
+from thirteen.server.model_pool import ModelPool, PooledModel
+from thirteen.server.request_limits import RequestLimits
+
+from .serving import open_engine, run_app
+
+NAMES = ("one", "two", "three")
+MEMORY = 100
+
+
+@contextmanager
+def serve_pool(tiny, models):
+    """Serve the tiny model under several names; `models` has what each is said to need."""
+    header = read_header(tiny)
+    load = partial(open_engine, tiny, context=256, slots=1)
+    pool = ModelPool({name: PooledModel(header, nbytes, load) for name, nbytes in models.items()}, MEMORY)
+    limits = RequestLimits()
+    try:
+        with run_app(create_app(pool, limits), pool, limits) as server:
+            yield pool, server
+    finally:
+        pool.close()
+
+
+def ask(client, model, **options):
+    said = [{"role": "user", "content": "a"}]
+    return client.chat.completions.create(**{"model": model, "messages": said, "max_tokens": 4} | options)
+
+
+def test_the_least_recently_used_model_makes_room(tiny):
+    with serve_pool(tiny, dict.fromkeys(NAMES, 40)) as (pool, server), server.openai() as client:
+        assert [model.id for model in client.models.list()] == [*NAMES] and not pool.loaded
+        assert [ask(client, name).model for name in ("default", "two", "one")] == ["one", "two", "one"]
+        assert [*pool.loaded] == ["two", "one"]
+        assert client.responses.create(model="three", input="a", max_output_tokens=4).model == "three"
+        assert [*pool.loaded] == ["one", "three"]
+        with server.http() as http:
+            listed = [model["name"] for model in http.get("/api/ps").json()["models"]]
+            assert listed == ["one", "three"] and len(http.get("/api/tags").json()["models"]) == 3
+            echo = {"model": "two", "prompt": "ab", "echo": True, "logprobs": 1, "max_tokens": 0}
+            assert http.post("/v1/completions", json=echo).json()["choices"][0]["text"] == "ab"
+            assert (
+                http.post("/v1/answer", json={"model": "one", "question": "a", "votes": 2}).status_code == 200
+            )
+            metrics = http.get("/metrics").text
+        assert "thirteen_slots 2.0" in metrics and 'thirteen_answers_total{stop_reason="length"} ' in metrics
+        with pytest.raises(openai.NotFoundError):
+            ask(client, "four")
+
+
+def test_a_model_in_use_is_not_unloaded(tiny):
+    with serve_pool(tiny, dict.fromkeys(NAMES, 60)) as (pool, server), server.openai() as client:
+        options = {
+            "max_tokens": 250,
+            "stream": True,
+            "temperature": 1,
+            "top_p": 1,
+            "extra_body": {"top_k": 0},
+        }
+        stream = ask(client, "one", logit_bias={"258": -100}, **options)
+        next(stream)
+        with pytest.raises(openai.RateLimitError, match="too little memory for two: see --memory"):
+            ask(client, "two")
+        assert [*pool.loaded] == ["one"]
+        assert list(stream)[-1].choices[0].finish_reason == "length"
+        assert ask(client, "two").model == "two" and [*pool.loaded] == ["two"]
+
+
+def test_an_idle_model_is_unloaded_and_a_failed_one_replaced(tiny, monkeypatch):
+    with serve_pool(tiny, dict.fromkeys(NAMES, 60)) as (pool, server), server.openai() as client:
+        ask(client, "one")
+        pool.loaded["one"].close()
+        assert ask(client, "one").model == "one" and server.http().get("/ready").status_code == 200
+        monkeypatch.setattr(model_pool, "IDLE_S", 0.0)
+        for _ in range(100):
+            if not pool.loaded:
+                break
+            sleep(0.1)
+        assert not pool.loaded and ask(client, "one").model == "one"
+
+
+def test_a_model_that_never_fits_is_refused_at_the_start(tiny):
+    with pytest.raises(
+        RequestError, match="two needs 0 MB of memory, more than the limit of 0 MB: see --memory"
+    ):
+        ModelPool({"two": PooledModel(read_header(tiny), 101, lambda: None)}, MEMORY)
