@@ -119,7 +119,7 @@ WHOLE = BeforeValidator(_whole_number)
 Count = Annotated[int, Field(ge=1), WHOLE]
 LogitBias = Annotated[
     dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-BIAS_MAX, le=BIAS_MAX)]],
-    Field(max_length=_BIASES_MAX),
+    Field(max_length=_BIASES_MAX, json_schema_extra={"additionalProperties": False}),
 ]
 
 # A bound on the length also makes pydantic refuse half of a surrogate pair. Validation of a list ends at its
