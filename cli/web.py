@@ -42,7 +42,6 @@ def web(
     from ..web.site import write_site
     from ..web.static_server import serve_folder
     from ..web.wllama import wllama_files
-    from ..workflows.default_model import short_name
 
     if folder is None and not serve:
         raise typer.BadParameter("web: give --out, --serve or both")
@@ -53,8 +52,8 @@ def web(
     path, _ = options.resolve_model(model, {})
     with nullcontext(folder) if folder else temporary_folder("web") as target:
         with progress_bar("writing") as progress:
-            engine, shown = wllama_files(wllama), name or short_name(path)
-            site = write_site(path, target, engine, name=shown, context=context, progress=progress)
+            engine = wllama_files(wllama)
+            site = write_site(path, target, engine, name=name, context=context, progress=progress)
         if folder:
             show_fields(as_json, asdict(site))
         if serve:

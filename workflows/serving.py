@@ -19,7 +19,6 @@ from ..server.model_pool import ModelPool, PooledModel
 from ..server.request_limits import RequestLimits
 from ..server.request_log import log_to_stderr
 from ..server.serve import KEPT_PLACES, ListenConfig, run_server, served_models
-from .default_model import short_name
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class ServingRequest:
     Attributes:
         model: the GGUF.
         adapters: GGUF LoRAs by the name under which they are served.
-        name: name of the model; by default short_name() of its file.
+        name: name of the model; by default that of its file.
         listen: listen address and access rules.
         limits: limits of requests and connections.
         engine: options of the engines, without files; `queue` is required.
@@ -83,7 +82,7 @@ def run_serving(request: ServingRequest, announce: Callable[[str], None]) -> int
     """
     if request.others:
         return _serve_several(request, announce)
-    models = served_models(request.name or short_name(request.model), request.adapters)
+    models = served_models(request.name or request.model.stem, request.adapters)
     listen, limits = request.listen, request.limits
 
     def on_listening(url: str) -> None:
@@ -108,7 +107,7 @@ def _serve_several(request: ServingRequest, announce: Callable[[str], None]) -> 
         raise RequestError("several models: --adapter, --name and --ray are for one")
     models: dict[str, PooledModel] = {}
     for path in (request.model, *request.others):
-        (name,) = served_models(short_name(path), {})
+        (name,) = served_models(path.stem, {})
         if name in models:
             raise RequestError(f"{path}: another model has the name {name}")
         models[name] = _pooled(path, request.engine)
