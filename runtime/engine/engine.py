@@ -43,7 +43,7 @@ class RequestOptions(SamplingOptions, total=False):
     """Keywords of Engine.request(), which documents them."""
 
     system: str | None
-    sampling: Sampling | None
+    sampling: Sampling
     max_tokens: int
     stop: Sequence[str]
     calculator: bool
@@ -220,9 +220,7 @@ class Engine:
         fields: dict[str, Any] = {"calculator": True, **options}
         if (system := fields.pop("system", None)) is not None:
             check_type("system", system, str)
-        if (sampling := fields.pop("sampling", None)) is None:
-            sampling = Sampling()
-        check_type("sampling", sampling, Sampling)
+        check_type("sampling", sampling := fields.pop("sampling", Sampling()), Sampling)
         changes = {name: fields.pop(name) for name in SamplingOptions.__annotations__ if name in fields}
         with self._dispatcher.in_use():
             tokens = self._encoder.encode_question(question, system)
