@@ -18,7 +18,7 @@ QUESTIONS = (
     "She buys 3 pens for $1.20 each. What do they cost?",
 )
 SIZE: ViewportSize = {"width": 1280, "height": 780}
-TIMEOUT_MS = 120_000
+TIMEOUT_MS = 300_000
 ONE_THREAD = ("--threads", "1")  # several threads busy-wait for each other, very slow on a loaded machine
 THIRTEEN = (sys.executable, "-m", "thirteen")
 

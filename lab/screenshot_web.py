@@ -15,9 +15,9 @@ from thirteen.web.site import write_site
 from thirteen.web.static_server import background_server, isolated_app
 from thirteen.web.wllama import wllama_files
 
-QUESTION = "A box holds 12 eggs. How many eggs are in 7 boxes?"
+QUESTION = "Sara had 20 dollars and spent 6. How much has she left?"
 PHONE: ViewportSize = {"width": 390, "height": 760}
-TIMEOUT_MS = 120_000
+TIMEOUT_MS = 300_000
 
 
 def screenshot(target: Path, model: Path) -> None:

@@ -21,7 +21,7 @@ CLAIMS = [  # a text, and the claims of its equations as written
     (r"\[\frac{3}{4} \times 8 = 6\] so \(6 + 1 = \boxed{7}\)", ["6", r"\boxed{7}"]),
     ("3 + 4 apples are 3 + 4 = 7. 2 more: 7 + 2 = 9", ["7", "9"]),
     ("He pays 3 * $1,250.50 = $3,751.50. Then", ["$3,751.50"]),
-    ("3 * 4 = <<3*4=12>>12 eggs, 10 / 3 ≈ 3.33 each", ["12", "3.33"]),
+    ("3 * 4 = <<3*4=12>>12 eggs. 10 / 3 ≈ 3.33 each", ["12", "3.33"]),
     ("1/2 + 1/4 = 3/4, 5 - 8 = -3, 2 + 2 = 5", ["3/4", "-3", "5"]),
     ("x\n  3 + 4\n  = 7\n= 5 + 2", ["7"]),
     ("* 1 + 1 = 2\n* So 2 + 2 = 4", ["2", "4"]),
@@ -138,7 +138,7 @@ def test_sums_are_no_markdown(page: Page, source: str) -> None:
 def test_equations_are_marked_in_markdown_and_in_formulas(answered: Any) -> None:
     source = (
         "1. **2 * 3 = 6** so 6 * 2 = **13**\n2. `7 + 1 = 8`\n\n"
-        r"So \(4 + 4 = 8\) and \[5 + 5 = 11, 5 + 6 = 11\]"
+        r"So \(4 + 4 = 8\). Then \[5 + 5 = 11; 5 + 6 = 11\]"
     )
     page = answered(source)
     expect(text(page).locator("li strong .step.ok")).to_have_text("2 * 3 = 6✓")

@@ -420,7 +420,7 @@ def test_a_growing_answer_stays_in_view_until_the_reader_scrolls(
 
 def test_page_works_with_the_real_server(visit: Callable[..., Page], smollm2: Path) -> None:
     """The scripted server could deviate from the real protocol."""
-    question = "If I have 3 apples and buy 4 more, how many apples do I have?"
+    question = "Repeat exactly: 1234 * 5678 ="
     with serving.open_engine(smollm2) as engine, serving.serve_engine(engine, name="smollm2") as real:
         page = visit(real.url)
         expect_ready(page)
@@ -430,7 +430,7 @@ def test_page_works_with_the_real_server(visit: Callable[..., Page], smollm2: Pa
         assert answer.steps
         expect(page.locator(".step.ok")).to_have_count(len(answer.steps))
         expect(page.locator(".result strong")).to_have_text(answer.value)
-        expect(page.locator(".badge.ok")).to_have_count(answer.grounded)
+        expect(page.locator(".badge.ok")).to_have_count(int(answer.grounded))
         ask(page, "Write a long story about the number thirteen.")
         expect(text(page)).to_contain_text("a")
         page.keyboard.press("Escape")
