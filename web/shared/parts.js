@@ -37,8 +37,9 @@ export async function modelBlob(model, base, signal, onProgress) {
 
 /** Bytes that modelBlob() would download: those of the parts that are not cached. */
 export async function missingBytes({ parts }, base) {
-  const stored = ({ name }) => caches.match(new URL(name, base).href).catch(() => null);
-  const sizes = await Promise.all(parts.map(async (part) => ((await stored(part)) ? 0 : part.bytes)));
+  const stored = async ({ name }) => caches.match(new URL(name, base).href);
+  const missing = async (part) => ((await stored(part).catch(() => null)) ? 0 : part.bytes);
+  const sizes = await Promise.all(parts.map(missing));
   return sizes.reduce((sum, bytes) => sum + bytes, 0);
 }
 
