@@ -16,7 +16,7 @@ from thirteen.web.static_server import background_server, isolated_app
 from thirteen.web.wllama import wllama_files
 
 QUESTION = "Sara had 20 dollars and spent 6. How much has she left?"
-PHONE: ViewportSize = {"width": 390, "height": 760}
+PHONE: ViewportSize = {"width": 390, "height": 630}
 TIMEOUT_MS = 300_000
 
 
@@ -26,7 +26,7 @@ def screenshot(target: Path, model: Path) -> None:
         write_site(model, Path(name) / "site", wllama_files(), name="smollm2-135m")
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = chromium.new_context(viewport=PHONE, device_scale_factor=2, is_mobile=True).new_page()
-        ready = page.locator("html[data-ready] #ask")
+        ready = page.locator("html[data-ready]:has(#model option) #ask")
         with background_server(isolated_app(Path(name) / "site")) as url:
             page.goto(url)
             page.get_by_role("button", name="Download").click()
