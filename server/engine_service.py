@@ -79,9 +79,9 @@ class ServedModels(ABC):
     def header(self, name: str) -> Header:
         """Header of a model's file."""
 
-    @abstractmethod
     def files(self, name: str) -> Sequence[Path]:
-        """Files of a model."""
+        """Files of a model, and of its adapter if it has one."""
+        return (self.header(name).path,)
 
     async def tend(self) -> None:  # noqa: B027 - most have nothing to tend
         """Do what is due now and then."""
@@ -167,7 +167,7 @@ class EngineService(ServedModels):
         return self.engine.model.header
 
     def files(self, name: str) -> Sequence[Path]:
-        """Files of the model, and of its adapter if it has one."""
+        """The same."""
         return self.engine.files(self.models[name])
 
     def abort_all(self) -> None:

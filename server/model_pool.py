@@ -3,9 +3,8 @@
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic
 
 from anyio import to_thread
@@ -63,14 +62,13 @@ class ModelPool(ServedModels):
                 raise RequestError(
                     f"{name} needs {needed} of memory, more than the limit of {limit}: see --memory"
                 )
-        super().__init__(dict.fromkeys(models, BASE), Metrics(self._engines))
-        self._pooled, self._memory_bytes, self._kept_places = models, memory_bytes, kept_places
         self._loaded: OrderedDict[str, EngineService] = OrderedDict()
+        super().__init__(
+            dict.fromkeys(models, BASE), Metrics(lambda: [one.engine for one in self._loaded.values()])
+        )
+        self._pooled, self._memory_bytes, self._kept_places = models, memory_bytes, kept_places
         self._used_at: dict[str, float] = {}
         self._changing = asyncio.Lock()
-
-    def _engines(self) -> Iterator[Engine]:
-        return (service.engine for service in self._loaded.values())
 
     @property
     def failed(self) -> bool:
@@ -90,10 +88,6 @@ class ModelPool(ServedModels):
     def header(self, name: str) -> Header:
         """Header of a model's file."""
         return self._pooled[name].header
-
-    def files(self, name: str) -> Sequence[Path]:
-        """Files of a model."""
-        return (self.header(name).path,)
 
     @property
     def loaded(self) -> Mapping[str, Engine]:

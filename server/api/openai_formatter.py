@@ -31,6 +31,7 @@ class ResponseFormatter:
         choices: answers per prompt.
         id: id of the response.
         created: Unix time of the response.
+        tools: what the answers may call.
     """
 
     model: str
@@ -38,8 +39,13 @@ class ResponseFormatter:
     choices: int
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid4().hex}")
     created: int = field(default_factory=lambda: int(time()))
+    tools: ToolUse = field(default_factory=ToolUse)
+    _parsers: dict[int, ToolCallParser] = field(init=False)
     response_type = "chat.completion"
     chunk_type = "chat.completion.chunk"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_parsers", defaultdict(self.tools.parser))
 
     def response(self, pieces: Sequence[Piece]) -> Json:
         """Response with all answers, each given as one piece."""
@@ -68,12 +74,18 @@ class ResponseFormatter:
         }
 
     def _choice(self, index: int, piece: Piece) -> Json:
-        message = {"role": "assistant", "content": piece.text, "refusal": None}
-        return {"index": index, "message": message, **self._finish(index, piece)}
+        text, calls = self._parsers[index].take(piece)
+        message: Json = {"role": "assistant", "content": text, "refusal": None}
+        if calls:
+            message |= {"content": text or None, "tool_calls": [call.to_json() for call in calls]}
+        return {"index": index, "message": message, **self._finish(index, piece, calls)}
 
     def _chunk_choice(self, index: int, piece: Piece, *, first: bool) -> Json:
-        delta = {"role": "assistant", "content": piece.text} if first else {"content": piece.text}
-        return {"index": index, "delta": delta, **self._finish(index, piece)}
+        text, calls = self._parsers[index].take(piece)
+        delta: Json = {"role": "assistant", "content": text} if first else {"content": text}
+        if calls:
+            delta["tool_calls"] = [{"index": at, **call.to_json()} for at, call in enumerate(calls)]
+        return {"index": index, "delta": delta, **self._finish(index, piece, calls)}
 
     def _finish(self, index: int, piece: Piece, calls: Sequence[AnswerCall] = ()) -> Json:
         reason = FINISH_REASONS[piece.answer.stop_reason] if piece.answer else None
@@ -95,38 +107,6 @@ class ResponseFormatter:
     def _token_logprob(self, token: int, logprob: float) -> Json:
         data = self.token_bytes(token)
         return {"token": _token_text(data), "logprob": max(logprob, _LOGPROB_MIN), "bytes": list(data)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ToolCallFormatter(ResponseFormatter):
-    """Formats chat completions that may call functions.
-
-    Attributes:
-        tools: which functions.
-    """
-
-    tools: ToolUse
-    _parsers: dict[int, ToolCallParser] = field(default_factory=dict, init=False)
-
-    def _choice(self, index: int, piece: Piece) -> Json:
-        text, calls = self._parse(index, piece)
-        message: Json = {"role": "assistant", "content": text, "refusal": None}
-        if calls:
-            message |= {"content": text or None, "tool_calls": [call.to_json() for call in calls]}
-        return {"index": index, "message": message, **self._finish(index, piece, calls)}
-
-    def _chunk_choice(self, index: int, piece: Piece, *, first: bool) -> Json:
-        text, calls = self._parse(index, piece)
-        delta: Json = {"role": "assistant", "content": text} if first else {"content": text}
-        if calls:
-            delta["tool_calls"] = [{"index": at, **call.to_json()} for at, call in enumerate(calls)]
-        return {"index": index, "delta": delta, **self._finish(index, piece, calls)}
-
-    def _parse(self, index: int, piece: Piece) -> tuple[str, list[AnswerCall]]:
-        """Text and calls of a piece; the calls come with the last one."""
-        if index not in self._parsers:
-            self._parsers[index] = self.tools.parser()
-        return self._parsers[index].take(piece)
 
 
 class _TextOffsets:

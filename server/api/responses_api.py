@@ -15,7 +15,7 @@ from ...runtime.request import Request, StopReason
 from ..http_errors import HttpError, to_http_error
 from .openai_api import Source, format_grammar
 from .request_models import MAX_TOKENS_DEFAULT, text_of
-from .responses_models import FunctionChoice, FunctionTool, InputCall, InputCallResult, ResponseRequest
+from .responses_models import InputCall, InputCallResult, ResponseRequest
 from .tool_calls import AnswerCall, ToolUse, parse_call
 
 Json = dict[str, Any]
@@ -171,7 +171,7 @@ class ResponsesFormatter:
         }
 
     def _response(self, status: str, **fields: object) -> Json:
-        body = self.body
+        body, choice = self.body, self.body.tool_choice
         return {
             "id": self.id,
             "object": "response",
@@ -189,8 +189,12 @@ class ResponsesFormatter:
             "store": body.store,
             "temperature": body.temperature or 0.0,
             "text": body.text.model_dump(by_alias=True, exclude_none=True),
-            "tool_choice": _choice_json(body.tool_choice),
-            "tools": [_tool_json(tool) for tool in body.tools],
+            "tool_choice": choice.model_dump()
+            if choice and choice.name
+            else choice.type
+            if choice
+            else "auto",
+            "tools": [tool.model_dump() for tool in body.tools],
             "top_p": body.top_p,
             "truncation": "disabled",
             "usage": None,
@@ -238,22 +242,6 @@ def _text_ends(message: Json) -> Iterator[tuple[str, Json]]:
     yield "output_text.done", {**part, "text": content["text"], "logprobs": []}
     yield "content_part.done", {**part, "part": content}
     yield "output_item.done", {"item": message}
-
-
-def _choice_json(choice: FunctionChoice | None) -> str | Json:
-    if choice is None or choice.name is None:
-        return choice.type if choice else "auto"
-    return {"type": choice.type, "name": choice.name}
-
-
-def _tool_json(tool: FunctionTool) -> Json:
-    return {
-        "type": "function",
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": tool.parameters,
-        "strict": tool.strict,
-    }
 
 
 def _text_part(text: str) -> Json:

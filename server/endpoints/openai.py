@@ -15,7 +15,7 @@ from ...runtime.engine.handle import Handle, Piece
 from ...runtime.request import Request as EngineRequest
 from ..api import openai_api
 from ..api.openai_api import Source
-from ..api.openai_formatter import CompletionFormatter, ResponseFormatter, ToolCallFormatter
+from ..api.openai_formatter import CompletionFormatter, ResponseFormatter
 from ..api.operations import OPENAI_OPERATIONS
 from ..api.prompt_echo import EchoedPrompt, EchoFormatter
 from ..api.request_models import ChatRequest, CompletionRequest
@@ -50,9 +50,7 @@ class OpenAiEndpoints(Endpoints):
             return openai_api.chat_requests(body, prompt, Source(adapter, client.namespace), tools)
 
         handles = await self._submit(request, body.n, prepare)
-        formatter = ResponseFormatter(name, engine.model.token_to_piece, body.n)
-        if tools.functions:
-            formatter = ToolCallFormatter(name, engine.model.token_to_piece, body.n, tools=tools)
+        formatter = ResponseFormatter(name, engine.model.token_to_piece, body.n, tools=tools)
         return await self._completion_response(request, body, formatter, handles)
 
     async def completion(self, request: Request) -> Response:
