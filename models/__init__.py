@@ -1,1 +1,1 @@
-"""Models: catalogue, downloads, published claims, training rows, and the shipped adapters."""
+"""Models: catalogue, downloads, training rows, and the shipped adapters."""

@@ -40,7 +40,7 @@ class CatalogueBase:
         config = self.config
         heads = config["num_attention_heads"]
         head_dim = config.get("head_dim", config["hidden_size"] // heads)
-        cached = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head_dim
+        cached: int = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head_dim
         return int(self.parameters * _BITS / 8) + 2 * cached * context + _PROGRAM_BYTES
 
 

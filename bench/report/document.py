@@ -8,21 +8,13 @@ from ..harness.format import Table
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """A text with a link."""
-
-    text: str
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
 class TextTable:
-    """A table of texts, some of them links, which is aligned to the left."""
+    """A table of texts, which is aligned to the left."""
 
     is_text: ClassVar = True
     title: str
     header: tuple[str, ...]
-    rows: tuple[tuple[str | Link, ...], ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)

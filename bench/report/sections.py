@@ -16,7 +16,6 @@ from ..memory.size import SizeReport, size_table
 from ..peers.peers import PeersReport, peers_table
 from ..speed.latency import LatencyReport, latency_table
 from .document import Chart, Document, Section, TextTable
-from .literature import literature_table
 
 _COMMANDS = {
     "latency": "latency BASE ADAPTED",
@@ -98,8 +97,6 @@ def _sections(found: Measurements) -> Iterator[Section]:
         table = peers_table(found.peers)
         better = "higher is better: tokens/s, thirteen / peer; lower is better: load, peak memory"
         yield Section("Other programs", (*table.notes, better), tables=(table,))
-    if published := literature_table(found.latency, found.size, found.accuracy):
-        yield Section("Published figures", tables=(published,))
     if rows := tuple(_environment_rows(found)):
         yield Section("Environment", tables=(TextTable("Machine, build and files", ("", ""), rows),))
 
