@@ -78,6 +78,9 @@ def ask(
     """Ask a question and print the answer."""
     name, question = _model_and_question(words or [])
     spinner.begin("loading…")
+    from ..runtime.prompt.template_process import start_early
+
+    start_early()
     from ..runtime.engine.config import EngineOptions
     from ..runtime.engine.engine import Engine, RequestOptions
     from ..runtime.request import Sampling

@@ -49,6 +49,9 @@ def chat(
     if terminal:
         note(f"thirteen chat, with {model or 'the embedded model'}. /help lists the commands.")
     spinner.begin("loading…")
+    from ..runtime.prompt.template_process import start_early
+
+    start_early()
     from ..runtime.engine.conversation import Conversation
     from ..runtime.engine.engine import Engine, RequestOptions
     from ..runtime.request import Sampling

@@ -174,13 +174,16 @@ def resolve_model(
     adapter merged, unless other adapters are given.
     """
     from ..workflows import model_cache
-    from ..workflows.adapter_resolver import resolve_runtime_lora
 
     source = None if model is None else str(model)
     with stage_bars() as stage:
         path = model_cache.resolve_model(
             source, adapted=not adapters, threads=threads, announce=note, stage=stage
         )
+    if not adapters:
+        return path, {}
+    from ..workflows.adapter_resolver import resolve_runtime_lora
+
     with progress_bar("preparing") as progress:
         return path, {
             name: resolve_runtime_lora(one, path, progress=progress) for name, one in adapters.items()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from gguf import GGMLQuantizationType as Type
+from gguf.constants import GGMLQuantizationType as Type
 
 from ..errors import RequestError
 

@@ -8,15 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..convert.source.checkpoint import open_checkpoint
 from ..errors import ModelFileError, RequestError
 from ..files.cache_folder import cache_dir
-from ..files.gguf.header import read_header
 from ..files.output import make_folder
 from ..files.progress import Stage, no_progress, when_needed
 from ..models.catalogue import catalogue
 from ..models.fetch import local_path
-from .conversion import ConversionRequest, run_conversion
 from .default_model import ADAPTER, NAME, default_model
 
 DEFAULT_SIZE = "4.5bpw"  # of a base outside the catalogue
@@ -94,6 +91,10 @@ def _converted(
     base: str, folder: Path | None, threads: int | None, announce: Callable[[str], None], stage: Stage
 ) -> Path:
     """The GGUF of a base that is given by its name, or that is a folder."""
+    # What an answer does not need, and takes a third of a second.
+    from ..convert.source.checkpoint import open_checkpoint  # noqa: PLC0415
+    from .conversion import ConversionRequest, run_conversion  # noqa: PLC0415
+
     entry = None
     if folder:
         open_checkpoint(
@@ -152,6 +153,8 @@ def _announcement(base: str, is_remote: bool, parameters: int | None, size: str)
 
 
 def _cached_model(path: Path) -> CachedModel:
+    from ..files.gguf.header import read_header  # noqa: PLC0415 - see _converted()
+
     header = read_header(path)
     base = header.metadata.get("thirteen.base.id")
     tokens = header.metadata.get("tokenizer.ggml.tokens")

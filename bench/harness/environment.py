@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-import llama_cpp
 import psutil
 
 from ...files.processors import processor_name, read_cpuinfo
+from ...runtime.llama.bindings import llama_cpp
 from ...runtime.threads import physical_cores
 
 # Instruction sets for which ggml has kernels, by their names in Linux.

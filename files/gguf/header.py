@@ -17,7 +17,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
 from ...errors import InsufficientMemoryError, ModelFileError
 from .string_array import LENGTH_BYTES, StringArray
@@ -209,7 +209,18 @@ class _HeaderReader:
 
     def string_array(self, count: int) -> StringArray:
         start, ends = self.at, array("I")
+        data, read, at, last = self.data, _LENGTH.unpack_from, self.at, len(self.data)
+        longest = min(MAX_STRING_BYTES, (MAX_TEXT_BYTES - self.text_bytes) // max(1, count))
+        # A vocabulary has 100,000 strings: those that are far from every limit are passed in this short loop.
         for _ in range(count):
+            (length,) = read(data, at)
+            if length > longest or length > last - at - LENGTH_BYTES:
+                break
+            at += LENGTH_BYTES + length
+            ends.append(at - start)
+        self.text_bytes += at - start - LENGTH_BYTES * len(ends)
+        self.at = at
+        for _ in range(count - len(ends)):
             self.pass_string()
             ends.append(self.at - start)
         return StringArray(self.data[start : self.at], ends)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from gguf import GGUFValueType
+from gguf.constants import GGUFValueType
 
 from ...errors import ThirteenError
 from .header import Header

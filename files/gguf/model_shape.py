@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gguf import GGUFValueType
+from gguf.constants import GGUFValueType
 
 from ...errors import ThirteenError
 from .header import Header

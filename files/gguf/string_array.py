@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import overload
 
 LENGTH_BYTES = 8  # of the length before each string
@@ -43,6 +44,11 @@ class StringArray(Sequence[str]):
         for end in self._ends:
             yield self._decode(start, end)
             start = end
+
+    def raw(self) -> list[bytes]:
+        """The bytes of all strings."""
+        data = self._data
+        return [data[start + LENGTH_BYTES : end] for start, end in pairwise((0, *self._ends))]
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, StringArray):

@@ -12,9 +12,8 @@ from dataclasses import asdict, replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from time import time
 from typing import Any
-
-import llama_cpp
 
 from ...errors import ModelFileError, OutputError, ThirteenError
 from ...files.atomic_write import atomic_write
@@ -24,18 +23,21 @@ from ...files.gguf.model_shape import read_model_shape
 from ...files.processors import processor_name
 from ..profile import CHOSEN, KV_TYPES, Profile
 from ..threads import default_threads
+from .bindings import llama_cpp
 from .compute_settings import ComputeSettings, open_settings
 from .model import Model
 from .settings_measurement import Tuning, measure_settings
 
 _SAVED = "compute-{}.json"
+_DISTURBED_S = 600  # how long a disturbed choice holds
 
 
 def choose_settings(profile: Profile, threads: int | None, model: Model) -> ComputeSettings:
     """Choose what the profile and the caller leave open.
 
     The first call for a processor, build, model shape and profile measures, in about three seconds. The
-    choice is saved in the cache folder, unless other programs have disturbed it.
+    choice is saved in the cache folder; one that other programs have disturbed holds for ten minutes, so that
+    not every start on a busy machine measures.
 
     Args:
         profile: what an engine allocates. With layers on a GPU nothing is measured: a short measurement would
@@ -51,9 +53,8 @@ def choose_settings(profile: Profile, threads: int | None, model: Model) -> Comp
     if settings is None:
         tuning = measure_settings(profile, threads, model)
         settings = tuning.settings
-        if tuning.quiet:
-            with suppress(ThirteenError):  # else the next process measures again
-                save_tuning(tuning, profile, threads, model.header)
+        with suppress(ThirteenError):  # else the next process measures again
+            save_tuning(tuning, profile, threads, model.header)
     return settings
 
 
@@ -65,8 +66,10 @@ def known_settings(profile: Profile, threads: int | None, header: Header) -> Com
     if len(ways) == 1 and threads:
         return ways[0]
     with suppress(OSError, OutputError, ValueError, KeyError, TypeError):
-        key = _key(profile, threads, header)
-        return _parse(json.loads(_choice_file(key).read_bytes())["settings"])
+        path = _choice_file(_key(profile, threads, header))
+        found = json.loads(path.read_bytes())
+        if found["quiet"] or abs(time() - path.stat().st_mtime) < _DISTURBED_S:
+            return _parse(found["settings"])
     return None
 
 
@@ -94,7 +97,7 @@ def saved_settings() -> list[ComputeSettings]:
         for path in cache_dir().glob(_SAVED.format("*")):
             with suppress(OSError, ValueError, KeyError, TypeError):
                 found = json.loads(path.read_bytes())
-                if all(found[name] == value for name, value in environment.items()):
+                if found["quiet"] and all(found[name] == value for name, value in environment.items()):
                     chosen.append(_parse(found["settings"]))
     return chosen
 

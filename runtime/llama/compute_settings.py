@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from itertools import product
 
-from gguf import GGML_QUANT_SIZES
+from gguf.constants import GGML_QUANT_SIZES
 
 from ...errors import ModelFileError
 from ...files.gguf.header import Header

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from threading import Lock
 
-import llama_cpp
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from ...errors import RequestError
 from ..grammar.compiler import compile_matcher, summary
 from ..grammar.grammar import Grammar
+from .bindings import llama_cpp
 from .model import Model
 
 _COMPILED_MAX = 8  # grammars that are kept
@@ -109,7 +109,7 @@ class GrammarCompiler:
         return from_llamacpp(
             tokens=tokens,
             vocab_ptr=model.vocab,
-            tokenize_fptr=ctypes.cast(llama_cpp.llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value,
+            tokenize_fptr=ctypes.cast(llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value,
             eos_token=[token for token in model.control_tokens.values() if model.is_eog(token)] or model.eos,
             slices=None,
         )

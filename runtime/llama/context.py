@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +17,7 @@ from ...errors import AdapterError, ModelFileError, RequestError
 from ..profile import KV_TYPES, QUANTIZED_KV, GpuLayers, micro_batch_tokens
 from ..request import TokenLogprob
 from ..validation import check_integer
+from .bindings import llama_cpp
 from .compute_settings import ComputeSettings
 from .compute_thread import COMPUTE_THREAD
 from .library import LOG, NativeHandle, byte_pointer, logits_address

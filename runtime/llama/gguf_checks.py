@@ -8,14 +8,15 @@ models/llama.cpp and models/qwen2.cpp of the llama.cpp that llama-cpp-python 0.3
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 
-from gguf import GGMLQuantizationType, GGUFValueType, TokenType
+from gguf.constants import GGMLQuantizationType, GGUFValueType, TokenType
 
 from ...errors import AdapterError, ModelFileError
 from ...files.gguf.header import Header, TensorInfo
 from ...files.gguf.metadata import CheckedMetadata
 from ...files.gguf.model_shape import ModelShape, read_model_shape
+from ...files.gguf.string_array import StringArray
 
 DATA_ALIGNMENT = (
     32  # TENSOR_ALIGNMENT of ggml: the address of each mapped tensor is asserted to be a multiple
@@ -154,23 +155,30 @@ def _check_vocabulary(metadata: CheckedMetadata) -> None:
     tokens = metadata.array("tokenizer.ggml.tokens", STRING)
     if not tokens:
         raise metadata.error("the vocabulary is empty")
-    # llama.cpp reads a token up to its first zero byte and gives an empty token a name of its own.
-    names = [token.split("\0", 1)[0] or f"[EMPTY_{i}]" for i, token in enumerate(tokens)]
-    name, times = Counter(names).most_common(1)[0]
-    if times > 1:
-        raise metadata.error(f"token {name!r} occurs {times} times in the vocabulary")
+    assert isinstance(tokens, StringArray), "arrays of strings are read as such"
+    raw = tokens.raw()
+    if len(set(raw)) < len(raw) or not all(raw) or b"\0" in b"".join(raw):
+        _check_distinct(metadata, tokens)
     metadata.array("tokenizer.ggml.merges", STRING)
     types = metadata.array("tokenizer.ggml.token_type", GGUFValueType.INT32)
     if len(types) != len(tokens):
         raise metadata.error(f"the vocabulary has {len(tokens)} tokens but {len(types)} token types")
-    control = {TokenType.CONTROL, TokenType.UNKNOWN}
-    lengths = [len(name) for name, type_ in zip(names, types, strict=True) if type_ in control]
+    control = {int(TokenType.CONTROL), int(TokenType.UNKNOWN)}
+    lengths = [len(tokens[token]) for token, type_ in enumerate(types) if type_ in control]
     if (longest := max(lengths, default=0)) > CONTROL_NAME_MAX:
         raise metadata.error(
             f"the name of a control token has {longest} characters; at most {CONTROL_NAME_MAX} are supported"
         )
     if len(lengths) > CONTROL_TOKENS_MAX:
         raise metadata.error(f"{len(lengths)} control tokens; at most {CONTROL_TOKENS_MAX} are supported")
+
+
+def _check_distinct(metadata: CheckedMetadata, tokens: Iterable[str]) -> None:
+    # llama.cpp reads a token up to its first zero byte and gives an empty token a name of its own.
+    names = [token.split("\0", 1)[0] or f"[EMPTY_{i}]" for i, token in enumerate(tokens)]
+    name, times = Counter(names).most_common(1)[0]
+    if times > 1:
+        raise metadata.error(f"token {name!r} occurs {times} times in the vocabulary")
 
 
 def _tensor_shapes(shape: ModelShape) -> Iterator[tuple[str, tuple[int, ...], bool]]:

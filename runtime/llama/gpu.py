@@ -3,11 +3,10 @@
 import ctypes
 from typing import Any
 
-import llama_cpp
-
 from ...errors import RequestError
 from ..profile import GpuLayers
 from ..validation import is_integer
+from .bindings import llama_cpp
 from .library import LOG
 
 _LAYERS_MAX = 1 << 16  # far more than any model has

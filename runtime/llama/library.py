@@ -6,12 +6,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Self
 
-import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import RequestError
 from ..forks import ForkCheck
+from .bindings import llama_cpp
 
 _ERROR, _CONTINUED = 4, 5  # of ggml_log_level
 
@@ -43,7 +43,7 @@ llama_cpp.llama_backend_init()
 
 # Returns an integer: llama_cpp's own binding makes a pointer object for each row of logits.
 logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, llama_cpp.llama_context_p_ctypes, ctypes.c_int32)(
-    ("llama_get_logits_ith", llama_cpp.llama_cpp._lib)
+    ("llama_get_logits_ith", llama_cpp._lib)
 )
 
 

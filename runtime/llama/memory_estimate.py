@@ -12,14 +12,14 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from math import prod
 
-import llama_cpp
-from gguf import GGMLQuantizationType as Type
+from gguf.constants import GGMLQuantizationType as Type
 
 from ...errors import InsufficientMemoryError, ModelFileError
 from ...files.gguf.header import Header, row_bytes
 from ...files.gguf.model_shape import ModelShape, read_model_shape
 from ..available_memory import available_bytes, reserved_bytes
 from ..profile import KV_TYPES, Profile, micro_batch_tokens
+from .bindings import llama_cpp
 
 KV_CELLS = 256  # llama.cpp pads the cells of each sequence to a multiple of this
 _PROGRAM_BYTES = 68_000_000  # Python, NumPy, llama.cpp, Jinja: resident after each has been used

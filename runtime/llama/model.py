@@ -9,8 +9,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
-
 from ...errors import AdapterError, ModelFileError, RequestError
 from ...files.gguf.header import Header, read_header
 from ...files.gguf.model_shape import read_model_shape
@@ -18,6 +16,7 @@ from ..foreign_text import foreign_share
 from ..forks import begin_loading
 from ..load_probe import probe_model_files
 from ..profile import GpuLayers
+from .bindings import llama_cpp
 from .compute_thread import COMPUTE_THREAD, KeepAlive
 from .gguf_checks import check_adapter, check_model
 from .gpu import set_gpu_layers
@@ -28,7 +27,7 @@ CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOW
 NFC_PRE_TOKENIZERS = ("qwen2",)  # their own tokenizers normalize to NFC, which llama.cpp leaves out
 _NFC_RATIO = 3  # bytes of a text / bytes of its normal form, at most: a Hangul syllable has 9 or 3
 _NAME_ENCODING = ("utf-8", "surrogateescape")  # how read_header() decodes the names of tokens
-_EXTENDS_NUMBER = re.compile(r"[.,]?[0-9]")
+_EXTENDS_NUMBER = re.compile(rb"[.,]?[0-9]")
 
 
 def _probe(header: Header) -> None:
@@ -141,9 +140,7 @@ class Model(NativeHandle):
 
     def max_bytes(self, tokens: int) -> int:
         """Bytes of the longest text that can have so few tokens, for a check before the text is tokenized."""
-        longest = max(
-            map(len, self.header.metadata["tokenizer.ggml.tokens"])
-        )  # a character stands for a byte
+        longest = max(map(len, self._raw_tokens))  # at least one for each byte that the token stands for
         shrinks = self.header.metadata.get("tokenizer.ggml.pre") in NFC_PRE_TOKENIZERS
         return tokens * longest * (_NFC_RATIO if shrinks else 1)
 
@@ -169,15 +166,21 @@ class Model(NativeHandle):
         return self._eog[token]
 
     @cached_property
+    def _raw_tokens(self) -> list[bytes]:
+        """The names of all tokens, as the file has them."""
+        return self.header.metadata["tokenizer.ggml.tokens"].raw()  # type: ignore[no-any-return]
+
+    @cached_property
     def control_tokens(self) -> dict[str, int]:
         """Control tokens by name; text from outside must never become one."""
-        metadata = self.header.metadata
-        names, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
+        normal = llama_cpp.LLAMA_TOKEN_TYPE_NORMAL
+        named = tuple(one.encode() for one in ("<", "[", "_", "▁"))
+        types = self.header.metadata["tokenizer.ggml.token_type"]
         tokens = (
             token
-            for token, (name, type_) in enumerate(zip(names, types, strict=True))
+            for token, (name, type_) in enumerate(zip(self._raw_tokens, types, strict=True))
             # llama.cpp also turns some normal tokens into control tokens by name: all these begin like this.
-            if (type_ != llama_cpp.LLAMA_TOKEN_TYPE_NORMAL or name.startswith(("<", "[", "_", "▁")))
+            if (type_ != normal or name.startswith(named))
             and llama_cpp.llama_vocab_get_attr(self.vocab, token) & CONTROL
         )
         return {
@@ -188,8 +191,8 @@ class Model(NativeHandle):
     @cached_property
     def digit_tokens(self) -> tuple[int, ...]:
         """Tokens that would make a number before them longer."""
-        names = self.header.metadata["tokenizer.ggml.tokens"]  # byte-level BPE leaves digits and points as is
-        return tuple(token for token, name in enumerate(names) if _EXTENDS_NUMBER.match(name))
+        # Byte-level BPE leaves digits and points as they are.
+        return tuple(token for token, name in enumerate(self._raw_tokens) if _EXTENDS_NUMBER.match(name))
 
     def check_tokens(self, tokens: Sequence[int]) -> None:
         """Raise RequestError if a token is not in the vocabulary."""

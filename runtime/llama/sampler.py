@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ModelFileError, RequestError
 from ..request import Sampling
+from .bindings import llama_cpp
 from .context import Context
 from .library import NativeHandle
 from .logits import Logits

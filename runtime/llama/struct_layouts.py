@@ -9,9 +9,8 @@ from functools import cache
 from importlib.metadata import requires, version
 from typing import Any
 
-import llama_cpp
-
 from ...errors import ModelFileError
+from .bindings import llama_cpp
 
 # Defaults of llama.cpp that have not changed for years, from the beginning to the end of each struct.
 _MODEL_DEFAULTS = {

@@ -52,7 +52,7 @@ class TemplateProcess:
         self.source, self.takes_tools = source, False
         self._template, self._where = {"source": source, "bos": bos, "eos": eos}, where
         self._lock = Lock()  # one conversation at a time
-        self._process = _Process(self._template)
+        self._process = _SPARE.pop() if _SPARE else _Process()
 
     def compile(self) -> None:
         """Wait until the template is compiled.
@@ -88,9 +88,9 @@ class TemplateProcess:
     def _running(self) -> "_Process":
         """The process with the compiled template."""
         if not self._process.alive:
-            self._process = _Process(self._template)
+            self._process = _Process()
         try:
-            self.takes_tools = self._process.compile()
+            self.takes_tools = self._process.compile(self._template)
         except _ReplyError as error:
             raise ModelFileError(f"{self._where}{error}") from None
         return self._process
@@ -103,8 +103,7 @@ class _ReplyError(Exception):
 class _Process:
     """One run of template_worker.py."""
 
-    def __init__(self, template: dict[str, str]) -> None:
-        self._template = template
+    def __init__(self) -> None:
         self._takes_tools: bool | None = None  # until it is compiled
         try:
             self._popen = subprocess.Popen(  # noqa: S603 - own program
@@ -125,10 +124,10 @@ class _Process:
         """Whether it can be asked: it runs, and this process has started it."""
         return self._owner == os.getpid() and self._popen.poll() is None
 
-    def compile(self) -> bool:
+    def compile(self, template: dict[str, str]) -> bool:
         """Wait until the template is compiled, and return whether it takes tools."""
         if self._takes_tools is None:
-            self._takes_tools = bool(self.request(self._template))
+            self._takes_tools = bool(self.request(template))
         return self._takes_tools
 
     def request(self, message: Any) -> object:
@@ -167,6 +166,15 @@ class _Process:
             self.close()
             raise
         return reply if isinstance(reply, dict) and reply.keys() & {"result", "error"} else {}
+
+
+_SPARE: list[_Process] = []
+
+
+def start_early() -> None:
+    """Start the process of the next TemplateProcess, which then need not wait for it."""
+    if not _SPARE:
+        _SPARE.append(_Process())
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -249,7 +249,7 @@ def test_the_exit_status_tells_whether_something_is_wrong_or_the_engine_too_slow
     report = json.loads(capsys.readouterr().out)
     (problem,) = (finding["problem"] for finding in report["findings"] if finding["problem"])
     assert wrong == f"wrong: {problem}"
-    assert checked == [model, default_model(None), default_model(adapted=False)]
+    assert checked == [model, default_model(None), default_model(None)]
     assert run(monkeypatch) == 0  # without --speed nothing is timed
     assert len(checked) == 3 and "wrong:" not in (shown := capsys.readouterr().out) and "[none]" in shown
     monkeypatch.setattr(doctor, "available_bytes", lambda: 1000)

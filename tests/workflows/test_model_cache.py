@@ -11,7 +11,7 @@ import pytest
 from thirteen.errors import DownloadError, RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.files.trusted_files import FileState
-from thirteen.workflows import model_cache
+from thirteen.workflows import conversion, model_cache
 from thirteen.workflows.model_cache import cached_models, remove_model, resolve_model
 
 from ..models.hub_server import Repository, serve
@@ -44,12 +44,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Converts to a type, without the measurements that a size needs."""
 
     def convert(request: Any, stage: Any) -> Any:
-        return run(
-            model_cache.ConversionRequest(base=request.base, output=request.output, type="Q8_0"), stage
-        )
+        return run(conversion.ConversionRequest(base=request.base, output=request.output, type="Q8_0"), stage)
 
-    run = model_cache.run_conversion
-    monkeypatch.setattr(model_cache, "run_conversion", convert)
+    run = conversion.run_conversion
+    monkeypatch.setattr(conversion, "run_conversion", convert)
 
 
 def converted(folder: Path, name: str) -> Path:

@@ -7,7 +7,6 @@ from threading import current_thread
 from threading import enumerate as enumerate_threads
 from typing import Any
 
-import llama_cpp
 import pytest
 from thirteen.bench.harness.workload import Workload
 from thirteen.bench.memory.memory import _copied_bytes, _start_s
@@ -19,6 +18,7 @@ from thirteen.runtime.calibration.token_statistics import (
 )
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import load_probe_worker
+from thirteen.runtime.llama.bindings import llama_cpp
 from thirteen.runtime.llama.compute_thread import COMPUTE_THREAD
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.model import LoraAdapter, Model

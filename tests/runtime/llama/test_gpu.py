@@ -3,13 +3,13 @@
 import ctypes
 from dataclasses import replace
 
-import llama_cpp
 import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.engine.config import resolve_options
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import autotune, context, gpu, model
 from thirteen.runtime.llama.autotune import choose_settings
+from thirteen.runtime.llama.bindings import llama_cpp
 from thirteen.runtime.llama.compute_settings import ComputeSettings
 from thirteen.runtime.llama.context import ContextParams
 from thirteen.runtime.llama.gpu import check_gpu_layers

@@ -10,7 +10,7 @@ import pytest
 ABORT = """
 import ctypes, importlib, sys
 importlib.import_module(sys.argv[1])
-import llama_cpp
+import llama_cpp.llama_cpp
 llama_cpp.llama_cpp._lib.ggml_abort(b"file.c", 13, b"the model is broken")
 """
 

@@ -4,10 +4,10 @@ import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 
-import llama_cpp
 import pytest
 from thirteen.errors import ModelFileError
 from thirteen.runtime.llama import struct_layouts
+from thirteen.runtime.llama.bindings import llama_cpp
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.struct_layouts import check_struct_layouts
 

@@ -6,10 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
-import llama_cpp
 import numpy as np
 import pytest
 from thirteen.runtime.llama import thread_governor
+from thirteen.runtime.llama.bindings import llama_cpp
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.thread_governor import ThreadGovernor

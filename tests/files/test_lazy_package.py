@@ -1,0 +1,26 @@
+"""Packages whose `__init__` runs only when it is needed; each case in an interpreter of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+LOADS = "print(int('gguf.gguf_writer' in sys.modules), int('llama_cpp.llama' in sys.modules))"
+
+
+@pytest.mark.parametrize(
+    ("code", "loaded"),
+    [
+        ("import thirteen.runtime.engine.engine", "0 0"),
+        ("import thirteen.runtime.engine.engine; from gguf import GGUFWriter", "1 0"),
+        ("import thirteen.runtime.engine.engine, llama_cpp; llama_cpp.Llama", "0 1"),
+        ("import thirteen.runtime.engine.engine, llama_cpp; llama_cpp.__version__", "0 1"),
+        ("import thirteen.runtime, gguf; assert not hasattr(gguf, '__path')", "0 0"),
+        ("import thirteen.runtime, gguf; gguf.constants.GGUFValueType", "1 0"),
+    ],
+)
+def test_a_package_is_loaded_when_an_attribute_is_asked_for(code: str, loaded: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\n{LOADS}"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == loaded
