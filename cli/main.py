@@ -28,7 +28,7 @@ from . import (
     serve,
     web,
 )
-from .adapters import adapter, rollouts, train
+from .adapters import adapter, learn, train
 from .bench import commands as bench
 from .console import err, printable
 from .conversion import convert, importance, merge, plan, vocabulary
@@ -53,7 +53,7 @@ app = typer.Typer(
 )
 _PANELS = {
     "Answer": (chat, ask, batch, serve, mcp, web),
-    "Make": (convert, merge, plan, importance, vocabulary, train, rollouts, adapter),
+    "Make": (convert, merge, plan, importance, vocabulary, learn, train, adapter),
     "Measure": (bench,),
     "About": (demo, doctor, inspect, models),
 }

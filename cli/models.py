@@ -67,7 +67,7 @@ def _catalogue_table(known: "Catalogue", best: "CatalogueBase | None") -> Table:
             base.licence,
         )
     for adapter in known.adapters.values():
-        table.add_row("", adapter.name, f"adapter for {adapter.base}")
+        table.add_row("", adapter.name, f"adapter for {adapter.base_file or adapter.base}")
     if best:
         table.caption = f"* recommended for this machine's memory: thirteen chat {best.name}"
         table.caption_justify = "left"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from ..convert.adapter.adapter import refuse_adapter_beside
 from ..convert.adapter.basis import TARGET_MODULES, Basis
 from ..convert.source.remote_code import refuse_code
 from ..errors import AdapterError, CheckpointError, ThirteenError, as_line, install_hint
+from ..files.gguf.header import read_header
 from .recipe import Recipe
 
 
@@ -49,24 +51,44 @@ def load_base_model(base: Path) -> tuple[Any, Any]:
     return model.requires_grad_(False).eval(), tokenizer
 
 
+def check_gguf_base(base: Path) -> None:
+    """Check, before hours of work, that load_base_model() can load a GGUF.
+
+    Raises:
+        CheckpointError: transformers would split texts otherwise than its tokenizer.
+        ThirteenError: the `train` extra is not installed.
+    """
+    for package in ("torch", "transformers"):
+        if find_spec(package) is None:
+            raise ThirteenError(f"learning needs {package}: {install_hint('train')}")
+    pre_tokenizer(base)
+
+
+def pre_tokenizer(base: Path) -> str:
+    """The rules by which a GGUF's tokenizer splits texts: `smollm` or `qwen2`.
+
+    Raises:
+        CheckpointError: they are others.
+    """
+    name = read_header(base).metadata.get("tokenizer.ggml.pre")
+    if name not in {"smollm", "qwen2"}:
+        raise CheckpointError(f"{base}: tokenizer.ggml.pre is {name!r}; train from the folder of safetensors")
+    return str(name)
+
+
 def _fix_pre_tokenizer(base: Path, tokenizer: Any) -> None:
     """Split texts as the GGUF's tokenizer does.
 
     When it reads a GGUF, transformers drops SmolLM2's rule that each digit is a token, and keeps Qwen2's.
     """
-    from gguf import GGUFReader
     from tokenizers import pre_tokenizers
 
-    field = GGUFReader(base).get_field("tokenizer.ggml.pre")
-    name = field.contents() if field else None
-    if name == "smollm":
+    if pre_tokenizer(base) == "smollm":
         rules: Any = [
             pre_tokenizers.Digits(individual_digits=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(rules)
-    elif name != "qwen2":
-        raise CheckpointError(f"{base}: tokenizer.ggml.pre is {name!r}; train from the folder of safetensors")
 
 
 def attach_adapter(model: Any, recipe: Recipe, basis: Basis | None = None) -> Any:

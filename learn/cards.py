@@ -1,10 +1,10 @@
 """Model cards: the README.md of an adapter, with its origin and its measured effect.
 
-Each card is made of a job and its result, the command line, and the file name of the rows.
+Each card is made of a result, the command line, and the file name of the rows.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,11 @@ from ..files.atomic_write import atomic_write
 
 if TYPE_CHECKING:
     from .job import TrainingJob
-    from .npg import NpgResult
+    from .learn_result import LearnResult
     from .sft import SftResult
 
 _CARD = "README.md"
+_CODE_MAX = 120  # characters of a code that is shown
 _KINDS = {"lora": "LoRA", "tinylora": "TinyLoRA"}
 
 
@@ -95,29 +96,42 @@ On {len(held.tokens)} questions that it was never trained on ({sum(held.tokens):
 """
 
 
-def npg_card(job: "TrainingJob", result: "NpgResult", kl: float, command: str, data: str) -> str:
-    """The card of an adapter that is one natural policy gradient step."""
-    low, gain, high = (f"{100 * value:+.1f}" for value in astuple(result.gain))
-    start = f"the adapter {result.start.name}, which sampled them" if result.start else "the base"
-    return f"""{_front_matter(job.base_id, job.recipe.kind)}# {job.out.name}
-A {_KINDS[job.recipe.kind]} adapter of {result.trained_numbers:,} trained numbers over {job.base_id}.
+def learn_card(result: "LearnResult", name: str, command: str, data: str) -> str:
+    """The card of an adapter that was learned from questions with known answers."""
+    held = result.held_out
+    (before, after), tokens, count = held.right, held.tokens, len(held.base)
+    return f"""{_front_matter(result.base_id, "tinylora")}# {name}
+A TinyLoRA adapter of {result.numbers:,} trained numbers over {result.base_id}: {result.verdict}.
+
+```
+thirteen ask {result.base_id} --adapter {result.code if len(result.code) < _CODE_MAX else name} "QUESTION"
+```
 
 ## How it was made
-Reinforcement by one step of the natural policy gradient, on {result.solutions:,} right and wrong solutions of
-{data}, sampled at temperature {result.temperature:g}, where {result.questions:,} questions were asked.
-Its length is {kl:g} nats of KL divergence per token, to second order. It starts from {start}.
+By one step of the natural policy gradient, on {result.solutions:,} right and wrong solutions to
+{result.sometimes_right:,} of the {result.asked:,} questions of {data} that were asked, sampled at temperature
+{result.temperature:g} within {result.max_tokens} tokens. Its length is {result.kl:g} nats of KL divergence
+per token, to second order.
 
 ```
 {command}
 ```
 
 - Damping of the Fisher matrix, by cross-validation: {result.damping:g} of its largest eigenvalue
-- Basis: {result.basis}; seed of the folds: {job.recipe.seed}
-- Matrices multiplied in {"bfloat16" if job.recipe.bf16 else "float32"}
-- Time: {result.seconds / 60:.1f} minutes, since the last resume, {job.recipe.threads} threads
-- Base weights: SHA-256 {job.base_sha256}
+- Basis: {result.basis}
+- Time: {result.minutes:.1f} minutes, since the last resume
 
 ## What it changed
-Expected, not measured: {gain} points of right ones among solutions sampled so ({low} to {high}, 95 %
-bootstrap over questions), to first order, by cross-validation over all questions asked.
+Greedy answers within {result.max_tokens} tokens, with the calculator, to {count} questions that were set
+aside. None begins as one that was learned from, but for its numbers and names. An answer that does not end in
+time is wrong.
+
+| | base | adapter |
+| --- | --- | --- |
+| right | {before} ({before / count:.1%}) | {after} ({after / count:.1%}) |
+| tokens an answer | {tokens[0]:.0f} | {tokens[1]:.0f} |
+| became right, became wrong | | {held.count(False, True)}, {held.count(True, False)} |
+| difference, points (95 %) | | {held.difference.text(1, 100)} |
+
+That is {result.verdict}. Expected among samples, to first order: {result.expected.text(1, 100)} points.
 """

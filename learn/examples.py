@@ -28,14 +28,12 @@ class Example:
         ids: the prompt, then the answer, which the loss is on, with the end-of-turn token unless cut off.
         prompt_tokens: tokens of the prompt.
         inserted: places of the answer's tokens that the calculator inserts; the loss is not on them.
-        weight: factor of the loss in training.
         question: the question.
     """
 
     ids: list[int]
     prompt_tokens: int
     inserted: frozenset[int] = frozenset()
-    weight: float = 1.0
     question: str = ""
 
     @property
@@ -51,7 +49,7 @@ class Example:
     @property
     def identity(self) -> list[object]:
         """What a run's id depends on. Not the prompt: some chat templates write the date of today."""
-        return [self.question, self.ids[self.prompt_tokens :], self.weight]
+        return [self.question, self.ids[self.prompt_tokens :]]
 
 
 def prompt_text(tokenizer: Any, question: str) -> str:
@@ -138,7 +136,7 @@ def encode_sampled(tokenizer: Any, row: SampledRow, *, calculator: bool = False)
             f"the rollouts are of another chat template or tokenizer than the base: {found}"
         )
     example = _example(tokenizer, row.question, prompt_ids, row.tokens, calculator=calculator)
-    return replace(example, ids=example.ids if row.ended else example.ids[:-1], weight=row.weight)
+    return replace(example, ids=example.ids if row.ended else example.ids[:-1])
 
 
 def _prompt_ids(tokenizer: Any, question: str) -> list[int]:

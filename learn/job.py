@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from ..convert.adapter.basis import Basis
 from ..convert.source.checkpoint import weights_sha256
@@ -104,33 +104,21 @@ class TrainState:
     optimizer: dict[str, Any]
 
 
-@dataclass
-class ScoreState:
-    """The gradients of the first solutions, a tensor (solutions, numbers)."""
-
-    scores: Any
-
-
-State = TypeVar("State", TrainState, ScoreState)
-
-
 @dataclass(frozen=True)
-class TrainCheckpoint(Generic[State]):
+class TrainCheckpoint:
     """The checkpoint file of one run.
 
     Attributes:
         path: the file.
         run: hash of all that the run's result depends on.
-        kind: class of the state.
-        every: steps, or batches of solutions, between two checkpoints.
+        every: steps between two checkpoints.
     """
 
     path: Path
     run: str
-    kind: type[State]
     every: int = 10
 
-    def save(self, state: State) -> None:
+    def save(self, state: TrainState) -> None:
         """Write the state atomically; the folder is created if needed.
 
         Raises:
@@ -142,7 +130,7 @@ class TrainCheckpoint(Generic[State]):
         with output_errors(self.path, RuntimeError), atomic_write(self.path) as file:
             torch.save({"run": self.run, **vars(state)}, file)  # raises RuntimeError on a full disk
 
-    def load(self) -> State | None:
+    def load(self) -> TrainState | None:
         """The last state saved, or None.
 
         Raises:
@@ -154,7 +142,7 @@ class TrainCheckpoint(Generic[State]):
             return None
         try:
             found = torch.load(self.path, weights_only=True)
-            run, state = found.pop("run"), self.kind(**found)
+            run, state = found.pop("run"), TrainState(**found)
         except Exception:  # of a damaged file torch raises errors of many classes
             raise ThirteenError(f"{self.path}: damaged checkpoint: delete it to start over") from None
         if run != self.run:

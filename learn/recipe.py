@@ -2,12 +2,10 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
 
 from ..errors import ThirteenError
 
 KINDS = ("lora", "tinylora")
-METHODS = ("sft", "npg")
 # Bounds of the numbers; of the others the minimum is 1.
 _MINIMUM = {"learning_rate": 1e-9} | dict.fromkeys(("warmup", "seed", "projection_seed"), 0)
 _MAXIMUM = {
@@ -91,6 +89,3 @@ RECIPES = {
         max_rows=1_000,
     ),
 }
-
-# Instead of a recipe's values for rollouts: they were sampled for this run, so nearly all are learned.
-ROLLOUT_DEFAULTS: dict[str, Any] = {"max_rows": 100_000, "max_tokens": 4_096, "held_out": 32}

@@ -21,10 +21,9 @@ from ..files.progress import Progress, Stage, no_progress
 from ..models.rows import TrainingRow
 from ..stats.interval import Interval
 from .base_model import attach_adapter, trained_numbers
-from .examples import Example, batches, encode_example, encode_sampled, held_out_losses, row_losses
+from .examples import Example, batches, encode_example, held_out_losses, row_losses
 from .job import TrainCheckpoint, TrainingJob, TrainState
 from .recipe import Recipe
-from .rollouts import SampledRow
 
 _VALIDATION_ROWS = 64  # the first held-out rows, on which the loss is measured after each epoch
 _CHECKPOINT = ".checkpoint.pt"
@@ -75,11 +74,11 @@ class SftResult:
 
 def train_sft(
     job: TrainingJob,
-    training: Sequence[TrainingRow | SampledRow],
-    held_out: Sequence[TrainingRow | SampledRow],
+    training: Sequence[TrainingRow],
+    held_out: Sequence[TrainingRow],
     stage: Stage = lambda name: no_progress,
 ) -> SftResult:
-    """Train an adapter on worked solutions, or on the model's own right ones, and save it.
+    """Train an adapter on worked solutions, and save it.
 
     Args:
         job: base, recipe and output folder.
@@ -88,7 +87,7 @@ def train_sft(
         stage: starts the progress of a stage.
 
     Raises:
-        CheckpointError: the base cannot be loaded, or a solution was sampled with another tokenizer.
+        CheckpointError: the base cannot be loaded.
         OutputError: the output folder cannot be written.
         ThirteenError: all training rows are too long, the loss is not finite, or the checkpoint belongs to
             another run.
@@ -101,7 +100,7 @@ def train_sft(
     before = loss(held, progress=stage("held out, before"))
     identities = [[example.identity for example in part] for part in (examples, held)]
     run = job.run_id(tokenizer.chat_template, identities)
-    checkpoint = TrainCheckpoint(job.out / _CHECKPOINT, run, TrainState)
+    checkpoint = TrainCheckpoint(job.out / _CHECKPOINT, run)
     start = time.monotonic()
     state = fit_adapter(
         model,
@@ -130,7 +129,7 @@ def train_sft(
     )
 
 
-def sum_by_question(rows: Sequence[TrainingRow | SampledRow], values: Sequence[Number]) -> tuple[Number, ...]:
+def sum_by_question(rows: Sequence[TrainingRow], values: Sequence[Number]) -> tuple[Number, ...]:
     """Sum the values of the rows of each question: solutions to one question are not independent."""
     sums: dict[str, Number] = {}
     for row, value in zip(rows, values, strict=True):
@@ -138,9 +137,7 @@ def sum_by_question(rows: Sequence[TrainingRow | SampledRow], values: Sequence[N
     return tuple(sums.values())
 
 
-def _training_examples(
-    tokenizer: Any, rows: Sequence[TrainingRow | SampledRow], recipe: Recipe
-) -> list[Example]:
+def _training_examples(tokenizer: Any, rows: Sequence[TrainingRow], recipe: Recipe) -> list[Example]:
     """Tokenize rows without those that are too long, up to the recipe's maximum."""
     encoded = (_encode(tokenizer, row, recipe) for row in rows)
     short = (example for example in encoded if len(example.ids) <= recipe.max_tokens)
@@ -150,9 +147,7 @@ def _training_examples(
     return examples
 
 
-def _encode(tokenizer: Any, row: TrainingRow | SampledRow, recipe: Recipe) -> Example:
-    if isinstance(row, SampledRow):
-        return encode_sampled(tokenizer, row, calculator=recipe.calculator)
+def _encode(tokenizer: Any, row: TrainingRow, recipe: Recipe) -> Example:
     return encode_example(tokenizer, row, final_line=recipe.final_line, calculator=recipe.calculator)
 
 
@@ -166,7 +161,7 @@ def fit_adapter(  # noqa: PLR0913 - the inputs of a run
     recipe: Recipe,
     *,
     validate: Callable[[], float] | None = None,
-    checkpoint: TrainCheckpoint[TrainState] | None = None,
+    checkpoint: TrainCheckpoint | None = None,
     progress: Progress = no_progress,
 ) -> TrainState:
     """Train the parameters that require a gradient: Adam, linear warm-up, then cosine decay to zero.
@@ -229,14 +224,11 @@ def _lr_factor(step: int, steps: int, warmup: float) -> float:
 
 def _train_step(model: Any, batch: Sequence[Example], recipe: Recipe, optimizer: Any) -> float:
     """Take one step on `batch`, with gradients accumulated over micro-batches; returns the loss."""
-    import torch
-
     optimizer.zero_grad()
     tokens, total = sum(example.answer_tokens for example in batch), 0.0
     for start in range(0, len(batch), recipe.micro_rows):
         part = batch[start : start + recipe.micro_rows]
-        weights = torch.tensor([example.weight for example in part])
-        loss = (weights * row_losses(model, part, bf16=recipe.bf16)).sum() / tokens
+        loss = row_losses(model, part, bf16=recipe.bf16).sum() / tokens
         loss.backward()  # type: ignore[no-untyped-call]  # as torch declares it
         total += loss.item()
     if not math.isfinite(total):

@@ -3,7 +3,6 @@
 An adapted module adds B R A x to its output, where R = sum_i v_i P_i. While v is zero, the gradient by R is
 the sum over tokens of (B^T g) (A x)^T, if g is the gradient by the module's output. So hooks on the frozen
 base give the gradient of every solution of a batch apart, from one backward pass (as in arXiv 1510.01799).
-Other numbers are merged into the base first; the gradient is then by a change of them.
 """
 # ruff: noqa: PLC0415 - torch takes seconds to import and comes with an extra
 
@@ -18,14 +17,15 @@ import numpy as np
 
 from ..convert.adapter.basis import TARGET_MODULES, Basis
 from ..errors import AdapterError, ThirteenError
+from ..files.journal import Journal
 from ..files.progress import Progress, no_progress
-from ..files.safetensors import Rows
 from ..stats.interval import FloatArray
 from .examples import Example, row_losses
-from .job import ScoreState, TrainCheckpoint
 
 if TYPE_CHECKING:
     import torch
+
+BATCH_ROWS = 8  # solutions in one pass
 
 
 def solution_scores(  # noqa: PLR0913 - the inputs of a run
@@ -33,24 +33,20 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
     basis: Basis,
     examples: Sequence[Example],
     *,
-    start: Rows | None = None,
-    batch_rows: int = 8,
     bf16: bool = False,
     temperature: float = 1.0,
-    checkpoint: TrainCheckpoint[ScoreState] | None = None,
+    journal: Journal | None = None,
     progress: Progress = no_progress,
 ) -> FloatArray:
     """Compute the scores of solutions.
 
     Args:
-        model: frozen transformers model without an adapter; `start` is merged into it.
+        model: frozen transformers model without an adapter.
         basis: basis of the numbers.
         examples: the solutions.
-        start: the numbers at which the gradients are computed, (numbers,); by default zeros.
-        batch_rows: solutions in one pass.
         bf16: multiply matrices in bfloat16.
         temperature: the likelihoods are those at this temperature.
-        checkpoint: file to resume from and to save the state to.
+        journal: keeps the scores of each batch; what it has is not computed again.
         progress: called with the number of solutions done and of all solutions.
 
     Returns:
@@ -58,31 +54,25 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
 
     Raises:
         AdapterError: the basis is of another base, or lacks modules of it.
-        ThirteenError: a score is not finite, or the checkpoint belongs to another run.
-        OutputError: the checkpoint cannot be written.
+        ThirteenError: a score is not finite.
+        OutputError: the journal cannot be written.
     """
-    import torch
-
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
-    saved = checkpoint.load() if checkpoint else None
-    done = list(saved.scores) if saved else []  # in that order
+    done = [row for entry in (journal.entries if journal else ()) for row in entry["scores"]]  # in that order
     with _recorded(model, basis) as inner:
-        if start is not None:
-            _merge(model, basis, start)
-        for first in range(len(done), len(order), batch_rows):
-            batch = [examples[i] for i in order[first : first + batch_rows]]
+        for first in range(len(done), len(order), BATCH_ROWS):
+            batch = [examples[i] for i in order[first : first + BATCH_ROWS]]
             losses = row_losses(model, batch, bf16=bf16, temperature=temperature)
             losses.sum().backward()  # type: ignore[no-untyped-call]  # by torch
             scores = _by_numbers(inner, basis)
             if not scores.isfinite().all():
-                raise ThirteenError("the gradient of a solution's likelihood is not finite: try --no-bf16")
-            done += scores
-            batches = first // batch_rows + 1
-            if checkpoint and (batches % checkpoint.every == 0 or len(done) == len(order)):
-                checkpoint.save(ScoreState(torch.stack(done)))
+                raise ThirteenError("the gradient of a solution's likelihood is not finite")
+            if journal:
+                journal.record({"scores": scores.tolist()})
+            done += scores.tolist()
             progress(len(done), len(order))
     in_order = np.empty((len(order), basis.origin.numbers))
-    in_order[order] = torch.stack(done).numpy()
+    in_order[order] = done
     return in_order
 
 
@@ -111,15 +101,6 @@ def _recorded(model: Any, basis: Basis) -> Iterator[dict[str, torch.Tensor]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _merge(model: Any, basis: Basis, numbers: Rows) -> None:
-    import torch
-
-    modules = dict(model.named_modules())
-    with torch.no_grad():
-        for name, delta in basis.deltas(numbers).items():
-            modules[name].weight += torch.from_numpy(delta.b @ delta.a)
 
 
 def _watch(  # noqa: PLR0913, PLR0917 - as torch calls a hook, after what is bound

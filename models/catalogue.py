@@ -62,7 +62,10 @@ class CatalogueAdapter:
 
     name: str
     base: str
-    sha256: str  # of its files
+    sha256: str = ""  # of its files
+    code: str | None = None  # where it ships as a short code, without a folder
+    base_file: str | None = None  # the very file that the code is for
+    base_sha256: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -120,6 +123,12 @@ def adapter_folder(name: str) -> Path:
     if name not in shipped:
         raise DownloadError(_unknown_name("adapter", name, shipped))
     return shipped[name]
+
+
+def adapter_code(source: str) -> str:
+    """The short code of an adapter that ships as one; any other source is returned as it is."""
+    known = catalogue().adapters.get(source)
+    return (known and known.code) or source
 
 
 def _unknown_name(kind: str, name: str, known: Collection[str]) -> str:

@@ -32,13 +32,14 @@ from ..convert.adapter.short_code import (
     round_to_bfloat16,
 )
 from ..convert.adapter.tinylora_folder import read_tinylora_numbers, with_saved_groups, write_tinylora_folder
+from ..convert.provenance import provenance_name
 from ..convert.source.checkpoint import Checkpoint, open_checkpoint
 from ..errors import AdapterError, ThirteenError
 from ..files.cache_folder import cache_dir
 from ..files.gguf.header import read_header
 from ..files.hashing import file_sha256
 from ..files.progress import Progress, no_progress
-from ..models.catalogue import catalogue
+from ..models.catalogue import adapter_code, catalogue
 from ..models.embedded import embedded
 from ..models.fetch import fetch
 
@@ -58,6 +59,7 @@ def resolve_adapter_folder(source: str, base: str | None = None, *, progress: Pr
     Raises:
         ThirteenError: the adapter does not exist, or its code is damaged or for another base.
     """
+    source = adapter_code(source)
     if not looks_like_code(source):
         return fetch(source, kind="adapter")
     code = decode_short_code(source)
@@ -184,6 +186,12 @@ def _renamed(basis: Basis, name: str) -> Basis:
     return replace(basis, origin=replace(basis.origin, name=name))
 
 
+def base_id(base: str) -> str:
+    """The name of a base, as in fetch(), to record in its adapters: its hub id if it is in the catalogue."""
+    name = catalogue_name(base)
+    return hub_id_of(name) if name else provenance_name(base)
+
+
 def hub_id_of(name: str) -> str:
     """Return the hub id of a base in the catalogue; of any other base its name."""
     known = catalogue().bases.get(name)
@@ -275,7 +283,9 @@ def _check_basis(code: ShortCode, origin: BasisOrigin, where: str) -> None:
     if origin.name != code.name:
         raise AdapterError(f"the code is for {code.name}, but the basis of {where} is for {origin.name}")
     if basis_fingerprint(origin.id) != code.fingerprint or origin.numbers != len(code.numbers):
+        made_for = (one for one in catalogue().adapters.values() if one.code and one.base == code.name)
+        files = "".join(f": {one.base_file}, SHA-256 {one.base_sha256}" for one in made_for)
         raise AdapterError(
             f"the code was made with the basis {code.fingerprint} of {code.name}, but that of {where} is "
-            f"{basis_fingerprint(origin.id)}: give the very base that it was made for"
+            f"{basis_fingerprint(origin.id)}: give the very base that it was made for{files}"
         )

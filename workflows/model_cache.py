@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ModelFileError, RequestError
+from ..errors import ModelFileError, RequestError, VocabularyError
 from ..files.cache_folder import cache_dir
 from ..files.output import make_folder
 from ..files.progress import Stage, no_progress, when_needed
@@ -110,6 +110,40 @@ def _converted(
         announce(_announcement(base, folder is None, entry.parameters if entry else None, size))
         run_conversion(request, stage)
     return output
+
+
+def trimmed_model(
+    model: Path, *, threads: int | None = None, stage: Stage = lambda name: no_progress
+) -> Path:
+    """Find a GGUF's copy in the cache that keeps 49,152 tokens; the model itself if it has no more.
+
+    Raises:
+        ThirteenError: the model is invalid, or the cache cannot be written.
+    """
+    from ..files.gguf.header import read_header
+    from ..files.hashing import file_sha256
+    from .conversion import ConversionRequest, run_conversion
+    from .vocabulary_choice import DEFAULT_SIZE as VOCABULARY
+
+    tokens = read_header(model).metadata.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, Sequence) or len(tokens) <= VOCABULARY:
+        return model
+    output = _folder() / f"{model.stem}-{file_sha256(model)[:8]}-{VOCABULARY}.gguf"
+    if not output.exists():
+        size = str(VOCABULARY)
+        with suppress(VocabularyError):  # of another kind of tokenizer
+            run_conversion(
+                ConversionRequest(
+                    base=str(model),
+                    output=output,
+                    type="same",
+                    vocabulary=size,
+                    fidelity=False,
+                    threads=threads,
+                ),
+                stage,
+            )
+    return output if output.exists() else model
 
 
 def _content_key(folder: Path) -> str:

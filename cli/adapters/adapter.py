@@ -39,8 +39,10 @@ def adapter_show(adapter: options.AdapterArgument, as_json: options.Json = False
     from ...convert.adapter.adapter import load_adapter, norms_by_layer
     from ...convert.adapter.short_code import decode_short_code, looks_like_code
     from ...convert.provenance import provenance_name
+    from ...models.catalogue import adapter_code
     from ...models.fetch import fetch
 
+    adapter = adapter_code(adapter)
     if looks_like_code(adapter):
         code = decode_short_code(adapter)
         numbers = [float(number) for number in code.numbers]

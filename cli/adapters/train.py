@@ -1,22 +1,14 @@
 """Command `thirteen train`: an adapter by gradients."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ...learn.recipe import KINDS, RECIPES, ROLLOUT_DEFAULTS
+from ...learn.recipe import KINDS, RECIPES
 from .. import options
 from ..console import command_line, interval_json, show_fields, stage_bars
 from ..help_sections import ADVANCED
-
-if TYPE_CHECKING:
-    from ...learn.npg import NpgResult
-    from ...learn.sft import SftResult
-
-_ROLLOUT_DEFAULTS = ", ".join(
-    f"--{name.replace('_', '-')} {value}" for name, value in ROLLOUT_DEFAULTS.items()
-)
 
 app = typer.Typer()
 
@@ -32,52 +24,19 @@ def _recipe_option(text: str, field: str, panel: str | None = None) -> Any:
     epilog=options.example(
         "train smollm2-135m --data gsm8k-train.jsonl --output my-lora",
         "train smollm2-135m --data gsm8k-train.jsonl --output my-tinylora --kind tinylora",
-        "train my-model.gguf --rollouts rollouts.jsonl --output my-lora",
     ),
 )
 def train(
     ctx: typer.Context,
     base: options.BaseArgument,
     output: options.AdapterOutput,
-    data: Annotated[
-        Path | None, typer.Option(help="Training rows: JSON lines with question, solution, answer.")
-    ] = None,
-    rollouts: Annotated[
-        Path | None,
-        typer.Option(
-            help="Instead of --data: rollouts. With npg right and wrong solutions are learned from. With sft "
-            "the right ones are, with GRPO's weights; --held-out counts questions, and the defaults are "
-            f"{_ROLLOUT_DEFAULTS}."
-        ),
-    ] = None,
+    data: Annotated[Path, typer.Option(help="Training rows: JSON lines with question, solution, answer.")],
     kind: Annotated[str, typer.Option(help="Kind of adapter: lora or tinylora.")] = "lora",
-    method: Annotated[
-        str,
-        typer.Option(
-            help="Method: sft on solutions, or npg: one natural policy gradient step on right and wrong "
-            "rollouts, for tinylora."
-        ),
-    ] = "sft",
     basis: options.Basis = None,
     learning_rate: Annotated[float | None, _recipe_option("Peak learning rate.", "learning_rate")] = None,
     epochs: Annotated[int | None, _recipe_option("Passes over the rows.", "epochs")] = None,
     held_out: Annotated[
         int | None, _recipe_option("Number of held-out rows to measure on.", "held_out")
-    ] = None,
-    kl: Annotated[
-        float | None,
-        typer.Option(
-            help="With npg: KL divergence of the step, in nats per token. Default: 0.01.",
-            rich_help_panel=ADVANCED,
-        ),
-    ] = None,
-    start: Annotated[
-        str | None,
-        typer.Option(
-            help="With npg: adapter over the same basis, or its code, to start from. The rollouts must be "
-            "its own.",
-            rich_help_panel=ADVANCED,
-        ),
     ] = None,
     rank: Annotated[int | None, _recipe_option("Rank of the factors.", "rank", ADVANCED)] = None,
     numbers: Annotated[
@@ -94,14 +53,14 @@ def train(
     final_line: Annotated[
         bool | None,
         typer.Option(
-            help="With --data: learn a last line with the final answer after each solution, the default.",
+            help="Learn a last line with the final answer after each solution, the default.",
             rich_help_panel=ADVANCED,
         ),
     ] = None,
     calculator: Annotated[
         bool | None,
         typer.Option(
-            help="With --data: do not learn results of equations, which the calculator completes.",
+            help="Do not learn results of equations, which the calculator completes.",
             rich_help_panel=ADVANCED,
         ),
     ] = None,
@@ -122,21 +81,15 @@ def train(
     The defaults are the published LoRA recipe, and for tinylora the settings of the shipped adapter
     smollm2-135m-sums-840, but for its basis and rows. Requires the extra `train`.
     """
-    from ...learn.sft import SftResult
     from ...workflows.training import TrainingRequest, run_training
 
     request = TrainingRequest(**options.matching_options(ctx, TrainingRequest))
     with stage_bars() as stage:
         result = run_training(request, command_line(), stage)
-    facts, text = _sft_facts(result) if isinstance(result, SftResult) else _npg_facts(result)
-    facts = {"output": str(output), "trained_numbers": result.trained_numbers} | facts
-    show_fields(as_json, facts, {key.replace("_", " "): str(value) for key, value in (facts | text).items()})
-
-
-def _sft_facts(result: "SftResult") -> tuple[dict[str, Any], dict[str, str]]:
-    """The facts of a supervised run, and those that are shown otherwise."""
     held = result.held_out
     facts = {
+        "output": str(output),
+        "trained_numbers": result.trained_numbers,
         "rows": result.rows,
         "steps": result.steps,
         "train_s": result.train_s,
@@ -145,15 +98,5 @@ def _sft_facts(result: "SftResult") -> tuple[dict[str, Any], dict[str, str]]:
         "loss_after": held.loss_after,
         "difference": interval_json(held.difference),
     }
-    return facts, {"difference": f"{held.difference.text(4)} nats per token (95 %)"}
-
-
-def _npg_facts(result: "NpgResult") -> tuple[dict[str, Any], dict[str, str]]:
-    facts = {
-        "questions": result.questions,
-        "solutions": result.solutions,
-        "seconds": result.seconds,
-        "damping": result.damping,
-        "gain": interval_json(result.gain),
-    }
-    return facts, {"gain": f"{result.gain.text(1, 100)} points expected, to first order (95 %)"}
+    shown = facts | {"difference": f"{held.difference.text(4)} nats per token (95 %)"}
+    show_fields(as_json, facts, {key.replace("_", " "): str(value) for key, value in shown.items()})

@@ -11,7 +11,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 
 from ...errors import AdapterError
-from ...files.gguf.header import Field, read_header
+from ...files.gguf.header import Field
 from ...files.output import check_target
 from ...files.safetensors import Rows
 from ..source.architecture import EMBEDDING, permute
@@ -71,16 +71,6 @@ def export_adapter(  # noqa: PLR0913 - inputs of an export
     return write_lora(
         output, checkpoint.architecture.name, fields, loaded.rank, _adapter_tensors(loaded, checkpoint)
     )
-
-
-def exported_from(lora: Path) -> str | None:
-    """Hash of the PEFT folder that a GGUF LoRA was exported from, as adapter_sha256() computes it, if known.
-
-    Raises:
-        ModelFileError: the file is damaged.
-    """
-    found = read_header(lora).metadata.get(_SOURCE_HASH)
-    return found if isinstance(found, str) else None
 
 
 def write_lora(

@@ -116,10 +116,6 @@ def test_printed_json_has_the_recorded_keys(base: Any, folder: Path, monkeypatch
         "ask": ("ask", model, "What is 2 + 2?", "--max-tokens", 4, "--threads", 1),
         "ask --votes": ("ask", model, "2?", "--votes", 2, "--max-tokens", 4, "--threads", 1),
         "batch": ("batch", rows, model, "--out", folder / "answers.jsonl", "--max-tokens", 4, "--threads", 1),
-        "rollouts": (
-            *("rollouts", model, "--questions", rows, "-o", folder / "rollouts.jsonl", "--limit", 4),
-            *("--samples", 2, "--max-tokens", 4, "--threads", 1),
-        ),
         "merge": ("merge", tiny, "--adapter", lora, "--out", folder / "merged"),
         "adapter show": ("adapter", "show", ADAPTER),
         "adapter show CODE": ("adapter", "show", encode_short_code(CODE)),

@@ -20,7 +20,7 @@ MODEL = (
     "serve X",
     "mcp X",
     "inspect X",
-    "rollouts X --questions ROWS --output OUT",
+    "learn X MANY --output OUT",
     "web X --out OUT",
     "bench accuracy X --data ROWS",
     "bench accuracy FILE --base X --data ROWS",
@@ -62,7 +62,6 @@ RUN_TIME_ADAPTER = (
     "batch ROWS FILE --out OUT --adapter X",
     "serve FILE --adapter name=X",
     "mcp FILE --adapter X",
-    "rollouts FILE --questions ROWS --output OUT --adapter X",
     "bench accuracy FILE --data ROWS --adapter X",
     "bench latency FILE FILE --adapter X",
     "bench memory FILE --adapter X",
@@ -74,10 +73,12 @@ RUN_TIME_ADAPTER = (
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     """run(line, name): run a command; the resolvers raise RequestError when they are given NAME."""
-    places = {name: tmp_path / name.lower() for name in ("OUT", "ROWS", "FILE", "ADAPTER")}
+    places = {name: tmp_path / name.lower() for name in ("OUT", "ROWS", "MANY", "FILE", "ADAPTER")}
     write_gguf(places["FILE"], {}, {})
     places["ADAPTER"].mkdir()
     places["ROWS"].write_text('{"question": "1 + 1?", "solution": "1 + 1 = 2", "answer": "2"}\n' * 2)
+    many = (f'{{"question": "{chr(97 + n % 26)}{n} apples?", "answer": 1}}\n' for n in range(40))
+    places["MANY"].write_text("".join(many))
     real = fetch.local_path
 
     def local_path(source: str) -> Path | None:
@@ -97,7 +98,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str],
 
 @pytest.mark.parametrize("line", MODEL + BASE + ADAPTER + RUN_TIME_ADAPTER)
 def test_a_name_is_resolved_by_every_command(line: str, run: Callable[[str, str], None]) -> None:
-    """`rollouts` downloaded the checkpoint and failed to load the folder; `accuracy` took a file only."""
+    """One command downloaded the checkpoint and failed to load the folder; `accuracy` took a file only."""
     with pytest.raises(RequestError, match="some/name is resolved"):
         run(line, NAME)
 

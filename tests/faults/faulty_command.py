@@ -15,8 +15,7 @@ from . import fault_points
 
 fault_points.install()
 
-import thirteen.learn.cards  # noqa: E402
-import thirteen.learn.sample_rollouts  # noqa: E402, F401 - loaded once for all children
+import thirteen.learn.cards  # noqa: E402, F401 - loaded once for all children
 from thirteen.cli.main import main as thirteen_main  # noqa: E402
 from thirteen.errors import ThirteenError  # noqa: E402
 from thirteen.runtime.batch import batch_file  # noqa: E402, F401

@@ -76,11 +76,6 @@ RUNS = {
         "batch {inputs}/rows.jsonl {inputs}/tiny.gguf --out out/answers.jsonl --max-tokens 3 --threads 1",
         journals=("out/answers.jsonl.part",),
     ),
-    "rollouts": Run(
-        "rollouts {inputs}/tiny.gguf --questions {inputs}/rows.jsonl --output out/rollouts.jsonl --samples 2 "
-        "--max-tokens 3 --threads 1",
-        journals=("out/rollouts.jsonl",),
-    ),
     "importance cache": Run("importance-cache {inputs}/tiny.gguf {inputs}/texts.jsonl"),
     "adapter cache": Run("adapter-cache {inputs}/lora {inputs}/tiny.gguf"),
 }
@@ -279,8 +274,6 @@ def test_a_fault_leaves_nothing_half_written_and_the_next_run_goes_on(
 
 def test_each_kind_of_change_is_a_point(faulty: Callable[[Run], Faulty]) -> None:
     """Otherwise the tests above would prove nothing."""
-    points = [
-        point for name in ("merge", "rollouts", "importance cache") for point in faulty(RUNS[name]).points
-    ]
+    points = [point for name in ("merge", "batch", "importance cache") for point in faulty(RUNS[name]).points]
     changes = {"open", "write", "truncate", "fsync", "replace", "mkdir", "unlink", "rmdir"}
     assert {point.split()[0] for point in points} == changes

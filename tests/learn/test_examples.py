@@ -119,7 +119,7 @@ def test_the_example_of_a_solution_has_the_sampled_tokens(loaded):
     row, prompt = sampled_row(tokenizer)
     example = encode_sampled(tokenizer, row, calculator=True)
     assert example.ids == [*prompt, *row.tokens, tokenizer.eos_token_id]
-    assert (example.prompt_tokens, example.weight) == (len(prompt), 2.0)
+    assert example.prompt_tokens == len(prompt)
     learned = tokenizer.decode([example.ids[place] for place in example.loss_places])
     assert learned.replace(" ", "") == "Itis12+30=.<|im_end|>"
     cut_off = encode_sampled(tokenizer, replace(row, ended=False))

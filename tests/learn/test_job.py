@@ -13,7 +13,7 @@ import pytest
 from thirteen.convert.adapter.basis import Basis, BasisOrigin
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import OutputError, ThirteenError
-from thirteen.learn.job import ScoreState, TrainCheckpoint, TrainingJob
+from thirteen.learn.job import TrainCheckpoint, TrainingJob, TrainState
 from thirteen.learn.recipe import RECIPES
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -73,17 +73,17 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path, content: byt
     import torch
 
     path = tmp_path / "checkpoint"
-    TrainCheckpoint(path, "one", ScoreState).save(ScoreState(torch.zeros(2, 3)))
-    found = TrainCheckpoint(path, "one", ScoreState).load()
-    assert found and found.scores.shape == (2, 3)
+    TrainCheckpoint(path, "one").save(TrainState(3, [0.5], [], [torch.zeros(2, 3)], {}))
+    found = TrainCheckpoint(path, "one").load()
+    assert found and found.step == 3 and found.trained[0].shape == (2, 3)
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ThirteenError, match="damaged" if content is not None else "another base"):
-        TrainCheckpoint(path, "other", ScoreState).load()
+        TrainCheckpoint(path, "other").load()
 
 
 def test_a_run_with_another_basis_or_precision_is_another_run(job: TrainingJob) -> None:
-    """The gradients over a basis of the same shape were taken for those of this run."""
+    """The state over a basis of the same shape was taken for that of this run."""
     origin = BasisOrigin("tiny", "0", numbers=8, groups=2)
     origins = (origin, replace(origin, groups=4), replace(origin, base_sha256="1"))
     runs = [job, replace(job, recipe=replace(job.recipe, bf16=True))]

@@ -12,10 +12,9 @@ from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import ThirteenError
 from thirteen.learn import sft
 from thirteen.learn.base_model import attach_adapter, load_base_model
-from thirteen.learn.examples import Example, encode_example, encode_sampled, held_out_losses, prompt_text
-from thirteen.learn.job import TrainCheckpoint, TrainingJob, TrainState
+from thirteen.learn.examples import Example, encode_example, held_out_losses
+from thirteen.learn.job import TrainCheckpoint, TrainingJob
 from thirteen.learn.recipe import RECIPES
-from thirteen.learn.rollouts import SampledRow
 from thirteen.learn.sft import HeldOutLoss, fit_adapter, train_sft
 from thirteen.models.rows import TrainingRow
 
@@ -92,7 +91,7 @@ def test_a_resumed_run_ends_with_the_same_weights(base, tmp_path, kind):
             if done == stop:
                 raise Killed
 
-        checkpoint = TrainCheckpoint(path, "run", TrainState, 2)
+        checkpoint = TrainCheckpoint(path, "run", 2)
         fit_adapter(model, examples, recipe, checkpoint=checkpoint, progress=progress)
         return [p.detach().clone() for p in model.parameters() if p.requires_grad]
 
@@ -102,12 +101,6 @@ def test_a_resumed_run_ends_with_the_same_weights(base, tmp_path, kind):
             run(tmp_path / "parts", stop)
     parts = run(tmp_path / "parts", None)
     assert all(torch.equal(one, other) for one, other in zip(whole, parts, strict=True))
-
-
-def sampled(tokenizer, question, *weights):
-    """Solutions to a question, which differ in their weights alone."""
-    prompt = tokenizer(prompt_text(tokenizer, question), add_special_tokens=False).input_ids
-    return [SampledRow(question, len(prompt), (5, 6, 7), weight) for weight in weights]
 
 
 def killed_stage(name):
@@ -120,21 +113,17 @@ def killed_stage(name):
     return progress
 
 
-@pytest.mark.parametrize("kind", ["solutions", "rollouts"])
-def test_a_run_resumes_on_another_day_and_no_other_run_does(dated, templated, tmp_path, kind):
+def test_a_run_resumes_on_another_day_and_no_other_run_does(dated, templated, tmp_path):
     """With the date in its prompts it was another run. The places of the weights were no part of its id."""
-    tokenizer = load_base_model(dated)[1]
-    training, held = {
-        "solutions": (ROWS[:2], ROWS[2:4]),
-        "rollouts": (sampled(tokenizer, "How many?", 1.0, 2.0), sampled(tokenizer, "How few?", 1.0)),
-    }[kind]
+    training, held = ROWS[:2], ROWS[2:4]
     job = TrainingJob(dated, tmp_path / "out", replace(RECIPE, epochs=6, batch_rows=1))
     with pytest.raises(Killed):
         train_sft(job, training, held, killed_stage)
-    others = [(job, training[::-1])]
-    if kind == "solutions":
-        others.append((replace(job, base=templated("Hello.")), training))
-        others.append((replace(job, recipe=replace(job.recipe, final_line=False)), training))
+    others = [
+        (job, training[::-1]),
+        (replace(job, base=templated("Hello.")), training),
+        (replace(job, recipe=replace(job.recipe, final_line=False)), training),
+    ]
     for other, rows in others:
         with pytest.raises(ThirteenError, match="checkpoint of a run with another base"):
             train_sft(other, rows, held)
@@ -146,22 +135,13 @@ def test_a_run_resumes_on_another_day_and_no_other_run_does(dated, templated, tm
 def test_solutions_to_a_held_out_question_are_one_unit(base, loaded, tmp_path):
     """Resampled one by one, they made the interval too narrow."""
     model, tokenizer = loaded
-    training, *held = (sampled(tokenizer, f"How many {n}?", 1.5, 1.5, 1.5) for n in range(3))
+    held = [replace(ROWS[n], question=f"How many {n // 3}?") for n in (0, 0, 0, 3, 3, 3)]
     job = TrainingJob(base("llama"), tmp_path / "out", replace(RECIPE, epochs=1))
-    found = train_sft(job, training, held[0] + held[1]).held_out
-    assert found.tokens == (12, 12) and len(found.before) == len(found.after) == 2
-    alone = held_out_losses(model, [encode_sampled(tokenizer, held[0][0])])[0]
-    assert found.before[0] == pytest.approx(3 * alone, rel=1e-5)
-
-
-def test_the_weight_is_a_factor_of_the_loss(fresh):
-    """Otherwise a question that is nearly always right would be learned as much as a hard one."""
-    model, (one, other, *_) = fresh
-    first, second = held_out_losses(model, [one, other])
-    attach_adapter(model, RECIPE)
-    examples = [one, replace(other, weight=2.5)]
-    (loss,) = fit_adapter(model, examples, replace(RECIPE, epochs=1)).losses
-    assert loss == pytest.approx((first + 2.5 * second) / (one.answer_tokens + other.answer_tokens), rel=1e-5)
+    found = train_sft(job, ROWS[:2], held).held_out
+    alone = encode_example(tokenizer, held[0], final_line=job.recipe.final_line)
+    assert len(found.tokens) == len(found.before) == len(found.after) == 2
+    assert found.tokens[0] == 3 * alone.answer_tokens
+    assert found.before[0] == pytest.approx(3 * held_out_losses(model, [alone])[0], rel=1e-5)
 
 
 def test_a_step_does_not_depend_on_the_micro_batch(base):
@@ -196,8 +176,7 @@ def test_a_nan_loss_stops_the_run(monkeypatch):
 
 
 def test_the_import_does_not_load_torch():
-    code = (
-        "import sys, thirteen.workflows.training; print({'torch', 'transformers', 'peft'} & {*sys.modules})"
-    )
+    modules = "thirteen.workflows.learning, thirteen.workflows.training"
+    code = f"import sys, {modules}; print({{'torch', 'transformers', 'peft'}} & {{*sys.modules}})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"

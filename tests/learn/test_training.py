@@ -6,20 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from thirteen.cli.main import app
 from thirteen.convert.adapter.basis import BasisOrigin, make_basis, read_basis, write_basis
 from thirteen.convert.adapter.tinylora_folder import read_tinylora_numbers
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import ThirteenError
 from thirteen.workflows.training import TrainingRequest, run_training
 
-from .rollout_files import MIXED, write_rollouts
-
 ROWS = [
     {"question": f"What is {n} and {n}?", "solution": f"It is {n}+{n} = {2 * n}.", "answer": str(2 * n)}
     for n in range(2, 14)
 ]
-DATA, ROLLOUTS, NPG = {"data": Path("a")}, {"rollouts": Path("a")}, {"method": "npg", "kind": "tinylora"}
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +30,8 @@ def request_for(base, data, tmp_path) -> Callable[..., TrainingRequest]:
     """request_for(**options): a request for a tiny Llama and `data`, of which four rows are held out."""
 
     def make(**options) -> TrainingRequest:
-        rows = {} if "rollouts" in options else {"data": data}
-        common = {"base": str(base("llama")), "output": tmp_path / "out", "threads": 1}
-        held_out = {} if options.get("method") == "npg" else {"held_out": 4}
-        return TrainingRequest(**(common | rows | held_out | options))
+        common = {"base": str(base("llama")), "output": tmp_path / "out", "data": data, "held_out": 4}
+        return TrainingRequest(**(common | {"threads": 1} | options))
 
     return make
 
@@ -45,26 +39,16 @@ def request_for(base, data, tmp_path) -> Callable[..., TrainingRequest]:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "give either --data or --rollouts"),
-        (DATA | ROLLOUTS, "give either --data or --rollouts"),
-        (DATA | {"method": "dpo"}, "--method 'dpo': must be one of sft, npg"),
-        (DATA | {"kind": "dora"}, "--kind 'dora': must be one of lora, tinylora"),
-        (DATA | {"numbers": 8}, "--numbers: it is for --kind tinylora"),
-        (DATA | {"basis": Path("b")}, "--basis: it is for --kind tinylora"),
-        (DATA | {"kind": "tinylora", "alpha": 8}, "--alpha: it is for --kind lora"),
-        (DATA | {"kind": "tinylora", "basis": Path("b"), "rank": 2}, "--rank: --basis determines it"),
-        (DATA | {"start": "a"}, "--start: it is for --method npg"),
-        (ROLLOUTS | {"calculator": False}, "--calculator: it is for --data"),
-        (DATA | {"method": "npg"}, "--method npg: it is for --kind tinylora"),
-        (DATA | NPG, "--data: --method npg takes --rollouts"),
-        (ROLLOUTS | NPG | {"max_rows": 5}, "--max-rows: it is not for --method npg"),
-        (ROLLOUTS | NPG | {"kl": float("nan")}, "--kl nan: must be from 0.000001 to 1"),
-        (ROLLOUTS | NPG | {"start": "out"}, "--output out: it is the folder of --start"),
+        ({"kind": "dora"}, "--kind 'dora': must be one of lora, tinylora"),
+        ({"numbers": 8}, "--numbers: it is for --kind tinylora"),
+        ({"basis": Path("b")}, "--basis: it is for --kind tinylora"),
+        ({"kind": "tinylora", "alpha": 8}, "--alpha: it is for --kind lora"),
+        ({"kind": "tinylora", "basis": Path("b"), "rank": 2}, "--rank: --basis determines it"),
     ],
 )
 def test_options_without_effect_or_sense_are_refused(options, message):
     with pytest.raises(ThirteenError, match=message):
-        TrainingRequest(base="a", output=Path("out"), **options).check()
+        TrainingRequest(base="a", output=Path("out"), data=Path("a"), **options).check()
 
 
 @pytest.mark.parametrize(
@@ -149,47 +133,3 @@ def test_the_basis_of_another_base_is_refused(request_for, base, tmp_path):
     with pytest.raises(ThirteenError, match="the basis is of other: its"):
         run_training(request_for(kind="tinylora", basis=file))
     assert not (tmp_path / "out").exists()
-
-
-def test_right_rollouts_become_likelier(request_for, loaded, tmp_path):
-    rollouts = write_rollouts(tmp_path / "rollouts.jsonl", loaded[1])
-    options = {"learning_rate": 0.05, "epochs": 8, "held_out": 2}
-    result = run_training(request_for(kind="tinylora", rollouts=rollouts, **options))
-    assert (result.trained_numbers, len(result.held_out.tokens)) == (13, 2)
-    assert result.held_out.loss_after < result.held_out.loss_before
-    card = (tmp_path / "out/README.md").read_text()
-    assert "rollouts.jsonl, right solutions that were sampled" in card and "| final_line | False |" in card
-
-
-@pytest.mark.parametrize(
-    ("method", "file", "message"),
-    [
-        (
-            "sft",
-            {"system": "Think."},
-            "rollouts with another prompt: system is 'Think.' in the file",
-        ),
-        ("sft", {"prompt_tokens": 3}, "another chat template or tokenizer than the base"),
-        ("npg", {}, "6 questions have right and wrong solutions; at least 10 are needed"),
-        ("npg", {"adapter_sha256": "00"}, "rollouts with another adapter"),
-    ],
-)
-def test_rollouts_that_cannot_be_learned_are_refused(request_for, loaded, tmp_path, method, file, message):
-    rollouts = write_rollouts(tmp_path / "file", loaded[1], **file)
-    with pytest.raises(ThirteenError, match=message):
-        run_training(request_for(method=method, kind="tinylora", rollouts=rollouts))
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_command_takes_a_natural_gradient_step(base, loaded, tmp_path, capsys):
-    rollouts = write_rollouts(tmp_path / "rollouts.jsonl", loaded[1], outcomes=MIXED)
-    words = ("train", base("llama"), "--rollouts", rollouts, "--output", tmp_path / "adapter", "--json")
-    flags = ("--method", "npg", "--kind", "tinylora", "--threads", 1)
-    app([*map(str, (*words, *flags))], standalone_mode=False)
-    facts = json.loads(capsys.readouterr().out)
-    keys = ["output", "trained_numbers", "questions", "solutions", "seconds", "damping", "gain"]
-    assert list(facts) == keys and facts["trained_numbers"] == 13 and facts["questions"] == 14
-    assert facts["gain"]["low"] <= facts["gain"]["value"] <= facts["gain"]["high"]
-    card = (tmp_path / "adapter/README.md").read_text()
-    assert "one step of the natural policy gradient, on" in card and "14 questions were asked" in card
-    assert "It starts from the base." in card

@@ -12,7 +12,7 @@ from peft import LoraConfig
 from thirteen.convert.adapter.short_code import ShortCode, basis_fingerprint
 from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.errors import DownloadError
+from thirteen.errors import AdapterError, DownloadError
 from thirteen.files.gguf.header import read_header
 from thirteen.models.embedded import embedded
 from thirteen.workflows import adapter_resolver
@@ -115,6 +115,11 @@ def test_a_base_has_its_whole_name_up_to_twenty_characters(
         model if path.suffix.lower() == ".gguf" else base("llama"), path
     )
     assert resolve_basis(str(path)).origin.name == name
+
+
+def test_a_shipped_code_names_the_file_that_it_is_for(model: Path) -> None:
+    with pytest.raises(AdapterError, match=r"it was made for: qwen2\.5-coder-.*\.gguf, SHA-256 1d961463"):
+        resolve_runtime_lora("qwen2.5-coder-0.5b-svamp", model)
 
 
 def test_all_names_of_the_default_base_are_known() -> None:

@@ -1,0 +1,79 @@
+"""Command `thirteen learn`: an adapter from questions with known answers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import options
+from ..console import command_line, interval_json, note, show_fields, stage_bars
+from ..help_sections import ADVANCED
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=options.example(
+        "learn my-model.gguf questions.jsonl --output my-adapter",
+        "learn embedded sums.jsonl --minutes 20 --held-out sums-held-out.jsonl --output my-adapter",
+    )
+)
+def learn(
+    ctx: typer.Context,
+    model: options.ModelArgument,
+    questions: Annotated[
+        Path, typer.Argument(metavar="QUESTIONS", help="JSON lines with question and answer, a number.")
+    ],
+    output: options.AdapterOutput,
+    numbers: Annotated[int, typer.Option(help="Trained numbers.")] = 13,
+    minutes: Annotated[
+        float, typer.Option(help="Maximum expected time; it limits how many of the questions are used.")
+    ] = 60,
+    held_out: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|SHARE", help="Questions to measure on: a share to set aside, or a file of others."
+        ),
+    ] = "0.3",
+    max_tokens: options.MaxTokens = 300,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the split and the samples.", rich_help_panel=ADVANCED)
+    ] = 0,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+) -> None:
+    """Learn an adapter from questions with known answers.
+
+    The model samples solutions, learns from its right and wrong ones, and is measured on questions that were
+    set aside: near-duplicates, which differ in numbers and names, are never on both sides.
+    """
+    from ...workflows.learning import LORA_FILE, LearnRequest, run_learn
+
+    request = LearnRequest(**options.matching_options(ctx, LearnRequest))
+    with stage_bars() as stage:
+        result = run_learn(request, command_line(), stage, note)
+    held = result.held_out
+    before, after = held.right
+    facts = {
+        "output": str(output),
+        "code": result.code,
+        "lora": str(output / LORA_FILE),
+        "questions": result.asked,
+        "sometimes_right": result.sometimes_right,
+        "solutions": result.solutions,
+        "expected": interval_json(result.expected),
+        "held_out": len(held.base),
+        "right_before": before,
+        "right_after": after,
+        "gained": held.count(False, True),
+        "lost": held.count(True, False),
+        "difference": interval_json(held.difference),
+        "verdict": result.verdict,
+        "minutes": result.minutes,
+    }
+    shown = facts | {
+        "expected": f"{result.expected.text(1, 100)} points among samples, to first order (95 %)",
+        "difference": f"{held.difference.text(1, 100)} points (95 %)",
+        "minutes": f"{result.minutes:.1f}",
+    }
+    show_fields(as_json, facts, {key.replace("_", " "): str(value) for key, value in shown.items()})

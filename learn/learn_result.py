@@ -1,0 +1,94 @@
+"""What learning from questions came to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..stats.interval import Interval
+from ..stats.paired_difference import paired_difference
+from .rollouts import QuestionRollouts
+
+
+@dataclass(frozen=True)
+class HeldOutAnswers:
+    """Greedy answers to the questions that were set aside, in pairs: of the base, and with the adapter.
+
+    Attributes:
+        base: the answers of the base.
+        adapted: those with the adapter.
+    """
+
+    base: Sequence[QuestionRollouts]
+    adapted: Sequence[QuestionRollouts]
+
+    def count(self, before: bool, after: bool) -> int:
+        """The number of questions that are right, or wrong, before and after."""
+        outcomes = [
+            (one.right > 0, other.right > 0) for one, other in zip(self.base, self.adapted, strict=True)
+        ]
+        return outcomes.count((before, after))
+
+    @property
+    def right(self) -> tuple[int, int]:
+        """Number of right answers before and after."""
+        both = self.count(True, True)
+        return both + self.count(True, False), both + self.count(False, True)
+
+    @property
+    def tokens(self) -> tuple[float, float]:
+        """Mean tokens of an answer before and after."""
+        base, adapted = (
+            sum(len(solution.tokens) for one in answers for solution in one.solutions) / len(answers)
+            for answers in (self.base, self.adapted)
+        )
+        return base, adapted
+
+    @property
+    def difference(self) -> Interval:
+        """The change of the fraction of right answers."""
+        pairs = ((True, True), (False, True), (True, False), (False, False))
+        return paired_difference(*(self.count(*pair) for pair in pairs))
+
+
+@dataclass(frozen=True)
+class LearnResult:
+    """An adapter that was learned.
+
+    Attributes:
+        code: the adapter as a short code.
+        base_id: name of its base.
+        basis: id of its basis.
+        numbers: number of trained numbers.
+        asked: questions to which solutions were sampled.
+        sometimes_right: those with right and wrong ones.
+        solutions: solutions to those.
+        temperature: at which they were sampled.
+        max_tokens: maximum tokens of a solution or an answer.
+        kl: length of the step in nats of KL divergence per token.
+        damping: of the Fisher matrix, as a fraction of its largest eigenvalue.
+        expected: see NaturalStep.gain.
+        held_out: answers to the questions that were set aside.
+        minutes: time since the last resume.
+    """
+
+    code: str
+    base_id: str
+    basis: str
+    numbers: int
+    asked: int
+    sometimes_right: int
+    solutions: int
+    temperature: float
+    max_tokens: int
+    kl: float
+    damping: float
+    expected: Interval
+    held_out: HeldOutAnswers
+    minutes: float
+
+    @property
+    def verdict(self) -> str:
+        """Whether the change of right answers is certain."""
+        difference = self.held_out.difference
+        if difference.low > 0:
+            return "a certain gain"
+        return "a certain loss: do not use it" if difference.high < 0 else "no certain gain"

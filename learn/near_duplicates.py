@@ -1,0 +1,71 @@
+"""Questions that are set aside to measure on, without near-duplicates among those that are learned from.
+
+Sets of word problems hold variations of one problem. An adapter gains more on a variation of what it was
+trained on than on another question, so one that is measured on variations seems better than it is.
+"""
+
+import re
+from collections.abc import Sequence
+
+from ..errors import RequestError
+from ..models.rows import Row, shuffle_rows
+
+_SENTENCE = re.compile(r"(?<=[.?!])\s")
+_WORD = re.compile(r"\d[\d.,]*|\w+")
+_NUMBER_WORDS = (
+    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fifteen|twenty|thirty|fifty|"
+    "hundred|half|twice|double"
+)
+_NUMBER = re.compile(rf"\d.*|{_NUMBER_WORDS}", re.IGNORECASE)
+
+
+def masked_beginning(question: str) -> str:
+    """The first sentence of a question without its numbers and names, which near-duplicates share.
+
+    Names are all words with a capital letter, also the first one.
+    """
+    sentence = _SENTENCE.split(question.strip(), maxsplit=1)[0]
+    masked = " ".join(_mask(word) for word in _WORD.findall(sentence))
+    return re.sub(r"\bX( X)+\b", "X", masked)
+
+
+def _mask(word: str) -> str:
+    if _NUMBER.fullmatch(word):
+        return "0"
+    return "X" if word[0].isupper() else word
+
+
+def set_aside(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Shuffle rows, and set whole groups of near-duplicates aside until they are a share of the rows.
+
+    Args:
+        rows: the rows.
+        share: fraction of the rows to set aside.
+        seed: seed of the shuffle.
+
+    Returns:
+        The remaining rows, and those that are set aside.
+
+    Raises:
+        RequestError: either would be empty.
+    """
+    groups: dict[str, list[Row]] = {}
+    for row in shuffle_rows(rows, seed):
+        groups.setdefault(masked_beginning(row.question), []).append(row)
+    held: list[Row] = []
+    for group in groups.values():
+        if len(held) + len(group) <= share * len(rows):
+            held += group
+    rest = without_near_duplicates(shuffle_rows(rows, seed), held)
+    if not held or not rest:
+        raise RequestError(
+            f"--held-out {share:g}: the {len(rows)} questions have {len(groups)} different beginnings; "
+            "near-duplicates stay together, so that nothing would be left on one side"
+        )
+    return rest, held
+
+
+def without_near_duplicates(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
+    """The rows that begin as none of `others`, but for numbers and names."""
+    beginnings = {masked_beginning(row.question) for row in others}
+    return [row for row in rows if masked_beginning(row.question) not in beginnings]

@@ -1,0 +1,94 @@
+"""How many questions fit into a number of minutes, from a few seconds of sampling."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+from ..errors import RequestError
+from ..runtime.batch.reproducible_batches import BatchJob
+from ..stats.bootstrap import PASSAGES_MIN
+from .sample_rollouts import SLOTS
+
+FIRST = 4  # solutions to each question; as many more if some are right and some wrong
+_PROBED_TOKENS = 24
+# Of SVAMP with Qwen2.5-Coder-0.5B: solutions take two thirds of 300 tokens, and 64 % of the questions have
+# right and wrong ones.
+_LENGTH, _MIXED = 0.66, 0.64
+_GRADIENT_PASSES = 4.0  # a gradient by PyTorch takes about as long as so many readings by llama.cpp
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Speed of a model while many solutions are sampled.
+
+    Attributes:
+        sampled_s: seconds for a sampled token.
+        read_s: seconds for a token of a given text.
+        prompt_tokens: mean length of a prompt.
+    """
+
+    sampled_s: float
+    read_s: float
+    prompt_tokens: float
+
+
+@dataclass(frozen=True)
+class TimePlan:
+    """The questions of a run.
+
+    Attributes:
+        questions: number of questions to learn from.
+        held_out: number of questions to measure on.
+        minutes: expected time.
+    """
+
+    questions: int
+    held_out: int
+    minutes: float
+
+
+def measure_speed(job: BatchJob, questions: Sequence[str]) -> Speed:
+    """Sample the beginnings of some solutions, and read some tokens.
+
+    Raises:
+        ThirteenError: the model cannot be loaded, or no question can be asked.
+    """
+    job = replace(job, settings=replace(job.settings, max_tokens=_PROBED_TOKENS))
+    asked = sorted(questions, key=len)[: SLOTS // job.settings.votes]
+    with job.load_engine() as engine:
+        requests = [one for text in asked for one in job.settings.sample_requests(engine, text)]
+        began = perf_counter()
+        answers = [handle.answer() for handle in engine.submit_all(requests, wait=True)]
+        sampled_s = (perf_counter() - began) / sum(answer.usage.completion_tokens for answer in answers)
+        prompts = [request.tokens for request in requests]
+        began = perf_counter()
+        engine.log_likelihoods([(tokens, tokens[-_PROBED_TOKENS:]) for tokens in prompts])
+        read = sum(map(len, prompts)) + _PROBED_TOKENS * len(prompts)
+        return Speed(sampled_s, (perf_counter() - began) / read, sum(map(len, prompts)) / len(prompts))
+
+
+def plan_time(minutes: float, *, questions: int, held_out: int, speed: Speed, max_tokens: int) -> TimePlan:
+    """Plan a run that takes so many minutes at most: of both kinds of questions the same share.
+
+    Args:
+        minutes: the limit.
+        questions: number of questions to learn from.
+        held_out: number of questions to measure on.
+        speed: of the model.
+        max_tokens: maximum tokens of a solution.
+
+    Raises:
+        RequestError: fewer than 10 questions of a kind fit.
+    """
+    tokens = _LENGTH * max_tokens
+    gradient_s = 2 * FIRST * _MIXED * (speed.prompt_tokens + tokens) * speed.read_s * _GRADIENT_PASSES
+    sampling_s = FIRST * (1 + _MIXED) * tokens * speed.sampled_s
+    needed = (questions * (sampling_s + gradient_s) + 2 * held_out * tokens * speed.sampled_s) / 60
+    share = min(1.0, minutes / needed)
+    least = PASSAGES_MIN / min(questions, held_out)
+    if share < least:
+        raise RequestError(
+            f"--minutes {minutes:g}: too few for this machine: {PASSAGES_MIN} questions of each kind "
+            f"take about {needed * least:.0f}"
+        )
+    return TimePlan(round(questions * share), round(held_out * share), min(minutes, needed))

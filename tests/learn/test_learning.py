@@ -1,0 +1,184 @@
+"""`thirteen learn` from questions to a measured adapter; a tiny model, judged by chance."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from thirteen.cli.main import app
+from thirteen.convert.adapter.short_code import decode_short_code
+from thirteen.convert.pipeline import convert
+from thirteen.convert.provenance import SourceIds
+from thirteen.errors import RequestError
+from thirteen.files.journal import AppendOnlyFile
+from thirteen.learn import sample_rollouts
+from thirteen.learn.time_plan import Speed, plan_time
+from thirteen.workflows import learning
+from thirteen.workflows.adapter_resolver import resolve_runtime_lora
+from thirteen.workflows.learning import LearnRequest, run_learn
+
+THINGS = [
+    "pens",
+    "cups",
+    "hats",
+    "figs",
+    "nuts",
+    "keys",
+    "rings",
+    "maps",
+    "balls",
+    "boats",
+    "coins",
+    "rods",
+    "cars",
+    "pots",
+    "bags",
+    "dogs",
+    "cats",
+    "cows",
+]
+ROWS = [{"question": f"Tom has {n} {one}.", "answer": 7} for one in THINGS for n in (3, 5)]
+
+
+@pytest.fixture(scope="module")
+def tiny(base, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
+    convert(base("qwen2"), path, quantization="F32", ids=SourceIds("tiny"))
+    return path
+
+
+@pytest.fixture
+def env(tiny, tmp_path, monkeypatch) -> SimpleNamespace:
+    """A request for the tiny model; a solution is right if the sum of its text's bytes is even."""
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(learning, "_PROMPT_TOKENS", 200)
+    monkeypatch.setattr(sample_rollouts, "is_correct", lambda answer, row: sum(answer.text.encode()) % 2 == 0)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    options: dict[str, Any] = {"numbers": 4, "max_tokens": 6, "threads": 1}
+    request = LearnRequest(model=str(tiny), questions=rows, output=tmp_path / "adapter", **options)
+    return SimpleNamespace(request=request, tiny=tiny, folder=tmp_path)
+
+
+def outcome(result: learning.LearnResult) -> object:
+    """All but the time."""
+    return replace(result, minutes=0)
+
+
+def test_an_adapter_is_learned_and_measured(env, capsys):
+    words = [env.tiny, env.request.questions, "-o", env.request.output, "--json"]
+    words += ["--numbers", 4, "--max-tokens", 6, "--threads", 1]
+    app(["learn", *map(str, words)], standalone_mode=False)
+    shown = capsys.readouterr()
+    facts = json.loads(shown.out)
+    assert re.search(r"26 questions to learn from and 10 to measure on: about \d+ minutes", shown.err)
+    assert (facts["questions"], facts["held_out"]) == (26, 10)
+    assert facts["solutions"] == 8 * facts["sometimes_right"] >= 80
+    low, high = facts["difference"]["low"], facts["difference"]["high"]
+    certain = {"a certain gain": low > 0, "a certain loss: do not use it": high < 0}
+    assert certain.get(facts["verdict"], low <= 0 <= high)
+    assert facts["right_after"] - facts["right_before"] == facts["gained"] - facts["lost"]
+    card = (env.request.output / "README.md").read_text()
+    assert facts["verdict"] in card and facts["code"] in card
+    assert np.abs(decode_short_code(facts["code"]).numbers).max() > 0
+    assert (
+        resolve_runtime_lora(facts["code"], env.tiny).stat().st_size > 0 < Path(facts["lora"]).stat().st_size
+    )
+
+
+@pytest.mark.exhaustive
+def test_a_killed_run_has_the_same_result(env, monkeypatch):
+    """Whenever it is killed: here in turn before each few of the entries of its journals."""
+    expected = outcome(run_learn(env.request))
+    output, append = env.folder / "again", AppendOnlyFile.append
+    left = [0]
+
+    def killed(self: AppendOnlyFile, line: str) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        append(self, line)
+
+    monkeypatch.setattr(AppendOnlyFile, "append", killed)
+    kills = 0
+    while True:
+        left[0] = 31
+        try:
+            result = run_learn(replace(env.request, output=output))
+            break
+        except KeyboardInterrupt:
+            kills += 1
+    assert outcome(result) == expected and kills >= 3
+    with pytest.raises(RequestError, match=r"another run: numbers is 4 in the file, 5 now"):
+        run_learn(replace(env.request, output=output, numbers=5))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"numbers": 0}, "--numbers 0: must be from 1 to 4096"),
+        ({"minutes": float("nan")}, "--minutes nan: must be above 0"),
+        ({"held_out": "1.5"}, r"--held-out 1.5: must be a share between 0 and 1, or a file"),
+        ({"held_out": "nothing.jsonl"}, r"nothing.jsonl: No such file"),
+        ({"held_out": "0.1"}, "of 36 different questions, 34 are left to learn from and 2 to measure on"),
+        (
+            {"minutes": 1e-6},
+            "--minutes 1e-06: too few for this machine: 10 questions of each kind take about",
+        ),
+    ],
+)
+def test_bad_options_are_one_line(env, change, message):
+    with pytest.raises(RequestError, match=message):
+        run_learn(replace(env.request, **change))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"question": "1?"}', "rows.jsonl: line 37: 'answer' is missing"),
+        (
+            '{"question": "1?", "answer": "many"}',
+            "rows.jsonl: line 37: 'answer' must be a number, not 'many'",
+        ),
+        ('{"question": " ", "answer": 1}', "rows.jsonl: line 37: 'question' must be a non-empty string"),
+    ],
+)
+def test_bad_rows_are_one_line(env, line, message):
+    with env.request.questions.open("a") as file:
+        file.write(line)
+    with pytest.raises(RequestError, match=message):
+        run_learn(env.request)
+    assert not env.request.output.exists()
+
+
+def test_questions_that_are_never_partly_right_teach_nothing(env, monkeypatch):
+    monkeypatch.setattr(sample_rollouts, "is_correct", lambda answer, row: False)
+    advice = "0 of 26 questions have right and wrong solutions, 26 have no right one; .* easier questions"
+    with pytest.raises(RequestError, match=advice):
+        run_learn(env.request)
+
+
+def test_a_file_to_measure_on_has_no_near_duplicates_in_training(env):
+    held_out = env.folder / "held-out.jsonl"
+    held_out.write_text("".join(json.dumps(row) + "\n" for row in ROWS[:10]))
+    training, held = replace(env.request, held_out=str(held_out)).read_questions()
+    assert (len(training), len(held)) == (26, 10)
+
+
+def test_the_time_limits_the_questions():
+    speed = Speed(sampled_s=0.01, read_s=0.001, prompt_tokens=100)
+    options: dict[str, Any] = {
+        "questions": 100,
+        "held_out": 40,
+        "speed": speed,
+        "max_tokens": 300,
+    }
+    whole = plan_time(1e6, **options)
+    half = plan_time(whole.minutes / 2, **options)
+    assert (whole.questions, whole.held_out, half.questions, half.held_out) == (100, 40, 50, 20)
+    one = 100 * (4 * 1.64 * 198 * 0.01 + 8 * 0.64 * 298 * 0.001 * 4) + 80 * 198 * 0.01
+    assert whole.minutes == pytest.approx(one / 60)

@@ -1,0 +1,72 @@
+"""Gradients of solutions of a tiny Llama, with PEFT as the oracle."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from thirteen.convert.adapter.basis import Basis, BasisOrigin, make_basis
+from thirteen.convert.source.checkpoint import open_checkpoint
+from thirteen.errors import AdapterError, ThirteenError
+from thirteen.files.journal import Journal
+from thirteen.learn import solution_scores as scores
+from thirteen.learn.base_model import attach_adapter, load_base_model
+from thirteen.learn.examples import Example, encode_example, row_losses
+from thirteen.learn.recipe import RECIPES
+from thirteen.models.rows import TrainingRow
+
+NUMBERS = 8
+
+
+@pytest.fixture(scope="module")
+def basis(base) -> Basis:
+    checkpoint = open_checkpoint(base("llama"))
+    return make_basis(checkpoint, BasisOrigin("tiny", checkpoint.sha256(), numbers=NUMBERS, groups=2))
+
+
+@pytest.fixture(scope="module")
+def examples(loaded) -> list[Example]:
+    rows = (TrainingRow(f"What is {n} and {n}?", "It is so. " * n + str(2 * n)) for n in range(9))
+    return [encode_example(loaded[1], row) for row in rows]
+
+
+def test_the_scores_are_those_of_the_peft_adapter(base, loaded, basis, examples):
+    import torch
+
+    recipe = replace(RECIPES["tinylora"], numbers=NUMBERS)
+    adapted = attach_adapter(load_base_model(base("llama"))[0], recipe, basis)
+    (trained,) = (p for p in adapted.parameters() if p.requires_grad)
+    gradients = (torch.autograd.grad(-row_losses(adapted, [one]).sum(), trained)[0] for one in examples)
+    expected = torch.stack(list(gradients)).numpy()
+    found = scores.solution_scores(loaded[0], basis, examples)
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-4 * np.abs(expected).max())
+    rounded = scores.solution_scores(loaded[0], basis, examples, bf16=True)
+    assert (rounded * expected).sum() / np.linalg.norm(rounded) / np.linalg.norm(expected) > 0.99
+
+
+def test_the_gradient_is_that_at_the_temperature_of_the_samples(base, loaded, basis, examples):
+    """It was that at temperature 1. At 0.5 the logits are twice as large."""
+    import torch
+
+    found = scores.solution_scores(loaded[0], basis, examples[:2], temperature=0.5)
+    model = load_base_model(base("llama"))[0]
+    output = model.get_output_embeddings()
+    output.weight = torch.nn.Parameter(2 * output.weight, requires_grad=False)
+    expected = scores.solution_scores(model, basis, examples[:2])
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-5 * np.abs(expected).max())
+
+
+def test_a_gradient_that_is_not_finite_is_not_saved(loaded, basis, examples, monkeypatch, tmp_path):
+    """Every later run would have failed on it."""
+    monkeypatch.setattr(scores, "row_losses", lambda *args, **options: np.nan * row_losses(*args, **options))
+    with Journal(tmp_path / "scores", {}, "scores") as journal, pytest.raises(ThirteenError, match="finite"):
+        scores.solution_scores(loaded[0], basis, examples, journal=journal)
+    assert not (tmp_path / "scores").exists()
+
+
+def test_a_basis_of_other_modules_is_refused(base, loaded, basis, examples):
+    lacking = replace(basis, factors=dict(list(basis.factors.items())[1:]))
+    checkpoint = open_checkpoint(base("qwen2"))
+    other = make_basis(checkpoint, BasisOrigin("other", checkpoint.sha256(), numbers=NUMBERS))
+    for wrong, message in ((lacking, "of tiny: it lacks the model's"), (other, "of other: its")):
+        with pytest.raises(AdapterError, match=f"the basis is {message}"):
+            scores.solution_scores(loaded[0], wrong, examples)

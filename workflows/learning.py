@@ -1,0 +1,312 @@
+"""Learning from questions with known answers, in one run: from a request to an adapter with its card.
+
+The model samples solutions. A step of the natural policy gradient makes the right ones likelier. What it
+changed is measured on questions that were set aside. Each part has a journal, from which a run resumes.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..convert.adapter.basis import NUMBERS_MAX, Basis
+from ..convert.adapter.export import export_adapter
+from ..convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code, round_to_bfloat16
+from ..convert.adapter.tinylora_folder import write_tinylora_folder
+from ..errors import RequestError
+from ..files.hashing import file_sha256
+from ..files.journal import Journal
+from ..files.output import check_folder
+from ..files.processors import multiplies_bf16
+from ..files.progress import Progress, Stage, no_progress, when_needed
+from ..learn.base_model import check_gguf_base, load_base_model
+from ..learn.cards import check_card, learn_card, write_card
+from ..learn.learn_result import HeldOutAnswers, LearnResult
+from ..learn.natural_gradient import NaturalStep, SampledScores, natural_step
+from ..learn.near_duplicates import set_aside, without_near_duplicates
+from ..learn.rollouts import QuestionRollouts, SampledRow, advantage_rows
+from ..learn.sample_rollouts import SLOTS, RolloutSettings, sample_rollouts
+from ..learn.time_plan import FIRST, TimePlan, measure_speed, plan_time
+from ..models.rows import TrainingRow, read_rows, shuffle_rows
+from ..runtime.batch.reproducible_batches import PROFILE, BatchJob
+from ..runtime.request import Sampling
+from ..runtime.threads import default_threads
+from ..stats.bootstrap import PASSAGES_MIN
+from ..stats.interval import FloatArray
+from . import model_cache
+from .adapter_resolver import base_id, resolve_basis
+
+TEMPERATURE = 0.7  # 1 gained much less in greedy answers
+KL = 0.01  # nats a token
+LORA_FILE = "adapter.gguf"
+_PROMPT_TOKENS = 512  # at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnRequest:
+    """Options of a run.
+
+    Attributes:
+        model: GGUF, folder of safetensors, catalogue name, hub id, or `embedded`.
+        questions: JSON lines with question and answer, a number.
+        output: adapter folder to write. It also holds the journals from which an interrupted run resumes.
+        numbers: trained numbers.
+        minutes: limit of the expected time; of long files only as many questions are used as fit.
+        held_out: share of the questions to set aside, or a file of others to measure on.
+        max_tokens: maximum tokens of a solution.
+        seed: seed of the split and of the samples.
+        threads: number of threads that compute.
+    """
+
+    model: str
+    questions: Path
+    output: Path
+    numbers: int = 13
+    minutes: float = 60
+    held_out: str = "0.3"
+    max_tokens: int = 300
+    seed: int = 0
+    threads: int | None = None
+
+    def check(self) -> None:
+        """Raise RequestError if a value is out of range."""
+        if not 1 <= self.numbers <= NUMBERS_MAX:
+            raise RequestError(f"--numbers {self.numbers}: must be from 1 to {NUMBERS_MAX}")
+        if not 0 < self.minutes <= 1e6:
+            raise RequestError(f"--minutes {self.minutes}: must be above 0 and at most 1000000")
+        if self.share is not None and not 0 < self.share < 1:
+            raise RequestError(f"--held-out {self.held_out}: must be a share between 0 and 1, or a file")
+
+    @property
+    def share(self) -> float | None:
+        """The share of the questions to set aside; None if a file is given."""
+        try:
+            return float(self.held_out)
+        except ValueError:
+            return None
+
+    def read_questions(self) -> tuple[list[TrainingRow], list[TrainingRow]]:
+        """The questions to learn from and to measure on, shuffled, without near-duplicates on both sides.
+
+        Raises:
+            RequestError: a file or a row is invalid, or there are too few questions.
+        """
+        distinct = {row.question: row for row in read_rows(self.questions, ("answer",))}
+        rows = [*distinct.values()]
+        if self.share is not None:
+            training, held_out = set_aside(rows, self.share, self.seed)
+        else:
+            held_out = shuffle_rows(read_rows(Path(self.held_out), ("answer",)), self.seed)
+            training = without_near_duplicates(shuffle_rows(rows, self.seed), held_out)
+        if min(len(training), len(held_out)) < PASSAGES_MIN:
+            raise RequestError(
+                f"{self.questions}: of {len(rows)} different questions, {len(training)} are left to learn "
+                f"from and {len(held_out)} to measure on; at least {PASSAGES_MIN} each are needed"
+            )
+        return training, held_out
+
+
+def run_learn(
+    request: LearnRequest,
+    command: str = "",
+    stage: Stage = lambda name: no_progress,
+    announce: Callable[[str], None] = lambda message: None,
+) -> LearnResult:
+    """Learn an adapter, measure it, and write it with its card and as a GGUF LoRA.
+
+    Args:
+        request: what to learn.
+        command: the command line, for the card.
+        stage: makes the progress callback of each stage.
+        announce: called with lines on what will be done, and how long it takes.
+
+    Raises:
+        ThirteenError: an input is invalid, too few questions are sometimes right, the output cannot be
+            written, or it belongs to another run.
+    """
+    began = time.monotonic()
+    request.check()
+    check_folder(request.output)
+    check_card(request.output)
+    training, held_out = request.read_questions()
+    threads = request.threads or default_threads()
+    full = model_cache.resolve_model(
+        request.model, adapted=False, threads=threads, announce=announce, stage=stage
+    )
+    check_gguf_base(full)
+    settings = {"numbers": request.numbers}
+    basis = resolve_basis(request.model, settings=settings, progress=when_needed(stage, "basis"))
+    run = _Run(
+        request, full, model_cache.trimmed_model(full, threads=threads, stage=stage), threads, basis, stage
+    )
+    plan = run.plan(training, held_out)
+    announce(
+        f"{plan.questions} questions to learn from and {plan.held_out} to measure on: about "
+        f"{plan.minutes:.0f} minutes, less what an earlier run has done"
+    )
+    training, held_out = training[: plan.questions], held_out[: plan.held_out]
+    questions = run.sample(training)
+    rows = advantage_rows(questions)
+    mixed = len({row.question for row in rows})
+    if mixed < PASSAGES_MIN:
+        raise RequestError(_too_few(request, questions, mixed))
+    step = run.step(rows, len(training))
+    numbers = round_to_bfloat16(step.numbers.astype(np.float32))
+    adapter = request.output / LORA_FILE
+    write_tinylora_folder(basis, numbers, request.output, base_id(request.model))
+    export_adapter(
+        request.output, full, adapter, adapter_id=request.output.name, base_id=base_id(request.model)
+    )
+    result = LearnResult(
+        code=encode_short_code(
+            ShortCode(basis.origin.name, basis_fingerprint(basis.origin.id), numbers, exact=False)
+        ),
+        base_id=base_id(request.model),
+        basis=basis.origin.id,
+        numbers=len(numbers),
+        asked=len(training),
+        sometimes_right=mixed,
+        solutions=len(rows),
+        temperature=TEMPERATURE,
+        max_tokens=request.max_tokens,
+        kl=KL,
+        damping=step.damping,
+        expected=step.gain,
+        held_out=run.measure(held_out, adapter),
+        minutes=(time.monotonic() - began) / 60,
+    )
+    write_card(request.output, learn_card(result, request.output.name, command, request.questions.name))
+    return result
+
+
+def _too_few(request: LearnRequest, questions: Sequence[QuestionRollouts], mixed: int) -> str:
+    never = sum(not question.right for question in questions)
+    advice = "easier questions or a larger --max-tokens" if 2 * never > len(questions) else "harder questions"
+    return (
+        f"{request.questions}: {mixed} of {len(questions)} questions have right and wrong solutions, {never} "
+        f"have no right one; at least {PASSAGES_MIN} are needed: give more questions, or {advice}"
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The parts of a run; each has a journal in the output folder."""
+
+    request: LearnRequest
+    full: Path
+    model: Path  # with a smaller vocabulary: it is faster, and has the same adapters
+    threads: int
+    basis: Basis
+    stage: Stage
+
+    def job(self, samples: int, seed: int = 0, adapter: Path | None = None) -> BatchJob:
+        """Several samples a question, or a greedy answer."""
+        settings = RolloutSettings(
+            votes=samples,
+            sampling=Sampling(TEMPERATURE, seed=seed) if samples > 1 else Sampling(),
+            max_tokens=self.request.max_tokens,
+        )
+        context = _PROMPT_TOKENS + self.request.max_tokens
+        profile = replace(PROFILE, slots=SLOTS, context=context)
+        return BatchJob(self.model, adapter, settings, self.threads, profile)
+
+    def journal(self, name: str) -> Path:
+        """A journal in the output folder."""
+        return self.request.output / f".{name}.jsonl"
+
+    def plan(self, training: Sequence[TrainingRow], held_out: Sequence[TrainingRow]) -> TimePlan:
+        """Choose the questions by the time they take: once, so that a resumed run has the same ones."""
+        request = self.request
+        identity = {
+            "model_sha256": file_sha256(self.full),
+            "questions_sha256": _sha256([astuple(row) for row in (*training, *held_out)]),
+            "numbers": request.numbers,
+            "minutes": request.minutes,
+            "held_out": request.held_out,
+            "max_tokens": request.max_tokens,
+            "seed": request.seed,
+            "threads": self.threads,
+        }
+        with Journal(self.journal("learn"), identity, "learn") as journal:
+            if not journal.entries:
+                speed = measure_speed(self.job(FIRST), [row.question for row in training])
+                plan = plan_time(
+                    request.minutes,
+                    questions=len(training),
+                    held_out=len(held_out),
+                    speed=speed,
+                    max_tokens=request.max_tokens,
+                )
+                journal.record({"plan": astuple(plan)})
+                return plan
+            return TimePlan(*journal.entries[0]["plan"])
+
+    def sample(self, rows: Sequence[TrainingRow]) -> list[QuestionRollouts]:
+        """Sample solutions; more of them to the questions that have right and wrong ones."""
+        seed = self.request.seed
+        first = sample_rollouts(
+            self.job(FIRST, seed), rows, self.journal("rollouts"), self.stage("solutions")
+        )
+        mixed = [rows[one.number] for one in first if one.sometimes_right]
+        if not mixed:
+            return first
+        job, progress = self.job(FIRST, seed + FIRST), self.stage("more solutions")
+        return first + sample_rollouts(job, mixed, self.journal("rollouts-2"), progress)
+
+    def step(self, rows: Sequence[SampledRow], asked: int) -> NaturalStep:
+        """The step of the numbers that the solutions suggest."""
+        job = self.job(FIRST)
+        identity = {
+            "model_sha256": file_sha256(self.model),
+            "basis": self.basis.origin.id,
+            "solutions_sha256": _sha256([astuple(row) for row in rows]),
+            "bf16": multiplies_bf16(),
+            "threads": self.threads,
+        }
+        with Journal(self.journal("scores"), identity, "scores") as journal:
+            scores = _scores(job, self.basis, rows, journal, self.stage("gradients"))
+        solutions = SampledScores(
+            scores=scores,
+            advantages=np.array([row.weight for row in rows]),
+            questions=np.array([row.question for row in rows]),
+            tokens=np.array([float(len(row.tokens) + row.ended) for row in rows]),
+            asked=asked,
+        )
+        return natural_step(solutions, KL, self.request.seed)
+
+    def measure(self, rows: Sequence[TrainingRow], adapter: Path) -> HeldOutAnswers:
+        """Answer the questions that were set aside with the base and with the adapter."""
+        base, adapted = (
+            sample_rollouts(self.job(1, adapter=lora), rows, self.journal(name), self.stage(name))
+            for name, lora in (("base", None), ("adapted", adapter))
+        )
+        return HeldOutAnswers(base, adapted)
+
+
+def _scores(
+    job: BatchJob, basis: Basis, rows: Sequence[SampledRow], journal: Journal, progress: Progress
+) -> FloatArray:
+    import torch  # noqa: PLC0415 - see base_model.py
+
+    from ..learn.examples import encode_sampled  # noqa: PLC0415
+    from ..learn.solution_scores import solution_scores  # noqa: PLC0415
+
+    model, tokenizer = load_base_model(job.model)
+    torch.set_num_threads(job.threads)
+    return solution_scores(
+        model,
+        basis,
+        [encode_sampled(tokenizer, row, calculator=job.settings.calculator) for row in rows],
+        bf16=multiplies_bf16(),
+        temperature=job.settings.sampling.temperature,
+        journal=journal,
+        progress=progress,
+    )
+
+
+def _sha256(rows: Sequence[tuple[Any, ...]]) -> str:
+    return hashlib.sha256(repr(rows).encode()).hexdigest()
