@@ -120,10 +120,10 @@ def trimmed_model(
     Raises:
         ThirteenError: the model is invalid, or the cache cannot be written.
     """
-    from ..files.gguf.header import read_header
-    from ..files.hashing import file_sha256
-    from .conversion import ConversionRequest, run_conversion
-    from .vocabulary_choice import DEFAULT_SIZE as VOCABULARY
+    from ..files.gguf.header import read_header  # noqa: PLC0415 - see _converted()
+    from ..files.hashing import file_sha256  # noqa: PLC0415
+    from .conversion import ConversionRequest, run_conversion  # noqa: PLC0415
+    from .vocabulary_choice import DEFAULT_SIZE as VOCABULARY  # noqa: PLC0415
 
     tokens = read_header(model).metadata.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, Sequence) or len(tokens) <= VOCABULARY:
