@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..bench.fidelity.fidelity import FidelityReport
-from ..convert.merge import MergeReport, merge_checkpoint
+from ..convert.merged_checkpoint import MergeReport, merge_checkpoint
 from ..convert.pipeline import ConversionPlan, ConversionReport, plan_conversion
 from ..convert.quantize.size_planner import SizeTarget
 from ..errors import RequestError, ThirteenError

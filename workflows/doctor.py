@@ -120,8 +120,8 @@ def llama_findings(flags: frozenset[str]) -> Iterator[Finding]:
     """The installed build of llama.cpp, and what it finds on this machine."""
     try:
         from ..bench.harness.environment import this_build  # noqa: PLC0415 - each loads the library
-        from ..runtime.llama.autotune import saved_settings  # noqa: PLC0415
         from ..runtime.llama.gpu import gpu_found  # noqa: PLC0415
+        from ..runtime.llama.settings_choice import saved_settings  # noqa: PLC0415
         from ..runtime.llama.struct_layouts import check_struct_layouts  # noqa: PLC0415
     except (ImportError, OSError, RuntimeError) as error:
         yield Finding("llama.cpp", "cannot be loaded", f"{one_line(error)}: install llama-cpp-python again")

@@ -4,9 +4,9 @@ from math import inf
 from pathlib import Path
 
 from ...files.progress import Progress, no_progress
-from ...runtime.llama.autotune import save_tuning
 from ...runtime.llama.compute_settings import limit_settings
 from ...runtime.llama.model import Model
+from ...runtime.llama.settings_choice import save_tuning
 from ...runtime.llama.settings_measurement import Tuning, measure_settings
 from ...runtime.profile import PROFILES
 from ...runtime.threads import default_threads

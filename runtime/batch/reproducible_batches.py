@@ -22,9 +22,9 @@ from ..engine.engine import Engine
 from ..engine.handle import Handle
 from ..engine.majority_vote import VOTES_MAX, mean_logprob, select_winner
 from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
-from ..llama.autotune import known_settings
 from ..llama.compute_settings import ComputeSettings, limit_settings
 from ..llama.gguf_checks import check_model
+from ..llama.settings_choice import known_settings
 from ..profile import CHOSEN, DEFAULT_KV, KV_TYPES, PROFILES, Profile
 from ..request import Request, Sampling
 from ..validation import check_integer

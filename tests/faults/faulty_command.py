@@ -19,13 +19,13 @@ import thirteen.learn.cards  # noqa: E402, F401 - loaded once for all children
 from thirteen.cli.main import main as thirteen_main  # noqa: E402
 from thirteen.errors import ThirteenError  # noqa: E402
 from thirteen.runtime.batch import batch_file  # noqa: E402, F401
-from thirteen.runtime.llama import autotune  # noqa: E402
+from thirteen.runtime.llama import settings_choice  # noqa: E402
 from thirteen.runtime.llama.settings_measurement import measure_settings  # noqa: E402
 from thirteen.workflows.adapter_resolver import resolve_runtime_lora  # noqa: E402
 from thirteen.workflows.importance_cache import cached_importance  # noqa: E402
 
 # Settings that are measured beside other programs are not saved: a later run would then save them.
-vars(autotune)["measure_settings"] = lambda *args: replace(measure_settings(*args), quiet=True)
+vars(settings_choice)["measure_settings"] = lambda *args: replace(measure_settings(*args), quiet=True)
 
 
 def main() -> None:

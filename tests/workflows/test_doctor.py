@@ -14,8 +14,8 @@ from thirteen.cli.main import main
 from thirteen.files.gguf.header import read_header
 from thirteen.files.processors import read_cpuinfo
 from thirteen.runtime.llama import struct_layouts
-from thirteen.runtime.llama.autotune import save_tuning
 from thirteen.runtime.llama.compute_settings import ComputeSettings
+from thirteen.runtime.llama.settings_choice import save_tuning
 from thirteen.runtime.llama.settings_measurement import Tuning
 from thirteen.runtime.profile import PROFILES
 from thirteen.workflows import doctor

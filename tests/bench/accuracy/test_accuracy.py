@@ -24,7 +24,7 @@ from thirteen.errors import AdapterError, ModelFileError, RequestError
 from thirteen.runtime.answer import Answer, VoteTally
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
 from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult
-from thirteen.runtime.llama import autotune
+from thirteen.runtime.llama import settings_choice
 from thirteen.runtime.llama.compute_settings import open_settings
 from thirteen.runtime.llama.settings_measurement import Tuning
 from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
@@ -42,7 +42,7 @@ def usual_settings(monkeypatch):
     def defaults(profile, threads, model):
         return Tuning(open_settings(profile, threads, model.header)[0], (), profile.slots, quiet=True)
 
-    monkeypatch.setattr(autotune, "measure_settings", defaults)
+    monkeypatch.setattr(settings_choice, "measure_settings", defaults)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from thirteen.bench.speed import engine_tuning
 from thirteen.bench.speed.engine_tuning import tune_engine
 from thirteen.errors import ModelFileError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.autotune import saved_settings
 from thirteen.runtime.llama.compute_settings import ComputeSettings
+from thirteen.runtime.llama.settings_choice import saved_settings
 from thirteen.runtime.llama.settings_measurement import Trial, Tuning
 
 from ...runtime.conftest import write_gguf

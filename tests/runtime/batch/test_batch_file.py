@@ -16,7 +16,7 @@ from thirteen.files import atomic_write
 from thirteen.runtime.batch.batch_file import answer_file
 from thirteen.runtime.batch.reproducible_batches import PROFILE, BatchJob, BatchResult, GenerationSettings
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama import autotune
+from thirteen.runtime.llama import settings_choice
 from thirteen.runtime.llama.compute_settings import ComputeSettings
 from thirteen.runtime.llama.settings_measurement import Tuning
 from thirteen.runtime.request import Sampling
@@ -165,9 +165,9 @@ def test_the_engines_of_a_job_measure_nothing_that_the_job_has_chosen(
     """What stayed as by default was measured again by each engine: its answers could differ."""
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
     chosen = Tuning(ComputeSettings(threads=1, flash_attention=False, micro_batch=256), (), 8, quiet=False)
-    monkeypatch.setattr(autotune, "measure_settings", lambda *_: chosen)
+    monkeypatch.setattr(settings_choice, "measure_settings", lambda *_: chosen)
     job = BatchJob(tiny, None, FEW, 1)
-    monkeypatch.setattr(autotune, "measure_settings", None)
+    monkeypatch.setattr(settings_choice, "measure_settings", None)
     with job.load_engine() as engine:
         assert engine.profile == job.profile
     assert (job.profile.flash_attention, job.profile.kv, job.profile.micro_batch) == (False, "f16", 256)

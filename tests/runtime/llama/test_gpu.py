@@ -7,13 +7,13 @@ import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.engine.config import resolve_options
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama import autotune, context, gpu, model
-from thirteen.runtime.llama.autotune import choose_settings
+from thirteen.runtime.llama import context, gpu, model, settings_choice
 from thirteen.runtime.llama.bindings import llama_cpp
 from thirteen.runtime.llama.compute_settings import ComputeSettings
 from thirteen.runtime.llama.context import ContextParams
 from thirteen.runtime.llama.gpu import check_gpu_layers
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.llama.settings_choice import choose_settings
 from thirteen.runtime.profile import PROFILES
 
 LAPTOP = PROFILES["laptop"]
@@ -71,7 +71,7 @@ def test_attention_reaches_the_native_parameters(params, expected, layers):
 
 
 def test_attention_of_a_gpu_is_left_to_llama_cpp(tiny, found, monkeypatch):
-    monkeypatch.setattr(autotune, "measure_settings", None)
+    monkeypatch.setattr(settings_choice, "measure_settings", None)
     with Model(tiny) as loaded:
         for flash in (None, True, False):
             profile = replace(LAPTOP, gpu_layers=1, flash_attention=flash)

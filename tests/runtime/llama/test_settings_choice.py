@@ -17,14 +17,14 @@ import pytest
 from thirteen.errors import InsufficientMemoryError, RequestError
 from thirteen.files.gguf.header import Header, read_header
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama import autotune, compute_settings, memory_estimate, settings_measurement
-from thirteen.runtime.llama.autotune import choose_settings, known_settings, saved_settings
+from thirteen.runtime.llama import compute_settings, memory_estimate, settings_choice, settings_measurement
 from thirteen.runtime.llama.bindings import llama_cpp
 from thirteen.runtime.llama.compute_settings import ComputeSettings, limit_settings
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.logits import log_softmax
 from thirteen.runtime.llama.memory_estimate import estimate_memory
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.llama.settings_choice import choose_settings, known_settings, saved_settings
 from thirteen.runtime.llama.settings_measurement import (
     BUDGET_S,
     Trial,
@@ -64,7 +64,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """measured(settings, quiet=True): what a measurement returns."""
 
     def set_measured(settings: ComputeSettings, quiet: bool = True) -> None:
-        monkeypatch.setattr(autotune, "measure_settings", lambda *_: tuning(settings, quiet))
+        monkeypatch.setattr(settings_choice, "measure_settings", lambda *_: tuning(settings, quiet))
 
     return set_measured
 
@@ -264,7 +264,7 @@ def test_a_measurement_without_its_processors_is_not_quiet(
 
 
 def test_what_is_given_is_not_measured(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autotune, "measure_settings", None)
+    monkeypatch.setattr(settings_choice, "measure_settings", None)
     assert choose_settings(ALL_GIVEN, 3, model) == ComputeSettings(
         flash_attention=True, kv="f16", threads=3, prefill_threads=3, micro_batch=128
     )

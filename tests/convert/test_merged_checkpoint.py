@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoHaConfig, LoraConfig, PeftConfig, TinyLoraConfig
-from thirteen.convert.merge import merge_checkpoint
+from thirteen.convert.merged_checkpoint import merge_checkpoint
 from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import CheckpointError, OutputError, ThirteenError
