@@ -112,8 +112,8 @@ def serve(
     from ..convert.quantize.file_size import parse_file_size
     from ..runtime.engine.config import EngineOptions
     from ..runtime.load_probe import probe_model_files
-    from ..server.api_keys import ApiKeys
-    from ..server.request_limits import RequestLimits
+    from ..server.access.api_keys import ApiKeys
+    from ..server.access.request_limits import RequestLimits
     from ..server.serve import ListenConfig
     from ..workflows.serving import ClusterOptions, ServingRequest, run_serving
 

@@ -14,7 +14,7 @@ from ..files.gguf.header import read_header
 from ..runtime.load_probe import probe_model_files
 from ..runtime.profile import profile_named
 from ..runtime.threads import default_threads
-from ..server.request_limits import CLOSING_S
+from ..server.access.request_limits import CLOSING_S
 from ..server.serve import ListenConfig, base_url
 from .deployment_owner import Ownership
 from .ray_session import SharedFiles, error_line, ray_session, worker_capacity

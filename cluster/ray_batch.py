@@ -10,7 +10,7 @@ from ..runtime.batch.reproducible_batches import BatchJob, BatchResult, BatchRun
 from ..runtime.load_probe import probe_model_files
 from .ray_session import SharedFiles, error_line, ray_session, worker_capacity
 
-_RESTARTS = 4  # of a worker, and attempts of a batch: one that ends its worker each time fails in the end
+_ALWAYS = -1  # a worker that dies is started again, and its batches run again, however often
 _IN_FLIGHT = 2  # batches per worker: the one that it answers, and the next
 
 
@@ -54,8 +54,8 @@ class RayWorkers:
                     size=min(self.workers or capacity, len(rows)), max_tasks_in_flight_per_actor=_IN_FLIGHT
                 ),
                 num_cpus=job.threads,
-                max_restarts=_RESTARTS,
-                max_task_retries=_RESTARTS,
+                max_restarts=_ALWAYS,
+                max_task_retries=_ALWAYS,
             )
             try:
                 for block in answered.iter_batches(batch_size=None, prefetch_batches=0):

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import ModelFileError, RequestError, install_hint
 from ..files.temporary_folder import temporary_folder
-from ..server.request_limits import is_loopback
+from ..server.access.request_limits import is_loopback
 from .file_transfer import RemoteFile, read_chunk
 
 LOCAL = "local"  # address of a cluster on this machine that starts and ends with the command

@@ -7,10 +7,10 @@ from typing import Any
 
 from ..errors import ModelFileError
 from ..runtime.engine.engine import Engine
-from ..server.api_keys import ApiKeys
+from ..server.access.api_keys import ApiKeys
+from ..server.access.request_limits import RequestLimits
 from ..server.app import create_app
 from ..server.engine_service import EngineService
-from ..server.request_limits import RequestLimits
 from .ray_session import SharedFiles, bind_serve_port_to_loopback
 
 ROUTING_KEYS_MAX = 512  # routing keys that a replica is known for

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import BusyError
 from ..runtime.request import BASE
-from ..server.access_middleware import CORS_OPTIONS, check_access
+from ..server.access.access_middleware import CORS_OPTIONS, check_access
 from ..server.endpoints.ollama import DEFAULT_TAG
 from ..server.http_errors import HttpError, to_http_error
 from .ray_session import bind_serve_port_to_loopback, import_ray

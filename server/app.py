@@ -12,8 +12,9 @@ from starlette.routing import Route
 
 from ..errors import ThirteenError
 from ..web.static_files import page_routes
-from .access_middleware import CORS_OPTIONS, AccessMiddleware
-from .api_keys import ApiKeys
+from .access.access_middleware import CORS_OPTIONS, AccessMiddleware
+from .access.api_keys import ApiKeys
+from .access.request_limits import RequestLimits
 from .endpoints.answers import AnswerEndpoints
 from .endpoints.endpoints import Endpoints
 from .endpoints.ollama import OllamaEndpoints
@@ -22,7 +23,6 @@ from .endpoints.responses import ResponsesEndpoints
 from .endpoints.status import StatusEndpoints
 from .engine_service import ServedModels
 from .http_errors import ERROR_TYPES, HttpError, to_http_error
-from .request_limits import RequestLimits
 
 ENDPOINTS: tuple[type[Endpoints], ...] = (
     OpenAiEndpoints,

@@ -13,9 +13,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ..errors import RequestError
+from .access.request_limits import CLOSING_S, CONNECTIONS_MAX, HEADER_BYTES_MAX, RequestLimits
+from .access.timeout_protocol import TimeoutProtocol
 from .engine_service import ServedModels
-from .request_limits import CLOSING_S, CONNECTIONS_MAX, HEADER_BYTES_MAX, RequestLimits
-from .timeout_protocol import TimeoutProtocol
 
 if sys.platform == "win32":  # there SO_REUSEADDR would let another process bind the same port
     _BIND_OPTION = socket.SO_EXCLUSIVEADDRUSE

@@ -19,7 +19,7 @@ from ..runtime.engine.engine import Engine
 from ..runtime.engine.handle import Handle, Piece
 from ..runtime.engine.majority_vote import MajorityVote
 from ..runtime.request import Request, StopReason
-from .fair_turns import FairTurns
+from .access.fair_turns import FairTurns
 from .http_errors import HttpError
 from .metrics import Metrics
 

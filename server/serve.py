@@ -7,12 +7,12 @@ from pathlib import Path
 
 from ..errors import EngineFailedError, RequestError
 from ..runtime.request import BASE
-from .access_middleware import LOOPBACK_HOSTS
-from .api_keys import ApiKeys
+from .access.access_middleware import LOOPBACK_HOSTS
+from .access.api_keys import ApiKeys
+from .access.request_limits import RequestLimits, is_loopback
 from .app import create_app
 from .drain_server import DrainServer, bind_socket
 from .engine_service import ServedModels
-from .request_limits import RequestLimits, is_loopback
 
 KEPT_PLACES = 16  # of the queue, for clients that have no other request
 

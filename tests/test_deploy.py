@@ -81,7 +81,9 @@ def test_the_wheels_are_those_of_the_lock_file_and_the_build_context_has_them() 
 def test_both_serve_with_keys_where_other_machines_can_connect() -> None:
     image = parse(json.loads(last("CMD")))
     assert (image["host"], image["api_key_file"]) == ("0.0.0.0", Path("/run/secrets/api-keys"))
-    assert str(image["model"]).startswith("/models/")  # a mount, not a part of the image
+    assert all(
+        str(model).startswith("/models/") for model in image["models"]
+    )  # a mount, not part of the image
     assert json.loads(last("ENTRYPOINT")) == ["thirteen"]
     (start,) = unit()["ExecStart"]
     service = parse(shlex.split(start)[1:])

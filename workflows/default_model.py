@@ -1,8 +1,10 @@
 """The embedded model: SmolLM2-135M-Instruct, converted into the cache on first use."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
+from ..errors import OutputError
 from ..files.cache_folder import cache_dir
 from ..files.progress import Progress, no_progress
 from ..models.catalogue import catalogue
@@ -53,7 +55,9 @@ def default_model(adapter: str | None = ADAPTER, *, progress: Progress = no_prog
 
 def is_default_model(path: Path) -> bool:
     """Whether default_model() made a file."""
-    return path.parent.parent == _folder()
+    with suppress(OutputError):  # there is no cache folder
+        return path.parent.parent == _folder()
+    return False
 
 
 def is_short_sum(question: str) -> bool:

@@ -14,9 +14,9 @@ from ..runtime.engine.config import EngineOptions, resolve_options
 from ..runtime.engine.engine import Engine
 from ..runtime.llama.gguf_checks import check_model
 from ..runtime.llama.memory_estimate import estimate_memory
+from ..server.access.request_limits import RequestLimits
 from ..server.engine_service import EngineService
 from ..server.model_pool import ModelPool, PooledModel
-from ..server.request_limits import RequestLimits
 from ..server.request_log import log_to_stderr
 from ..server.serve import KEPT_PLACES, ListenConfig, run_server, served_models
 

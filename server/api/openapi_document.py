@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from ..access.request_limits import RequestLimits
 from ..metrics import PROMETHEUS_TYPE
-from ..request_limits import RequestLimits
 from ..streams import EVENT_STREAM_TYPE
 from .operations import OPERATIONS, Operation
 from .request_body import JSON_TYPE

@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ...runtime.request import BIAS_MAX, LOGPROBS_MAX, SEED_MAX, TEMPERATURE_MIN, Sampling
-from ..request_limits import RequestLimits
+from ..access.request_limits import RequestLimits
 from .request_fields import (
     EMPTY,
     WHOLE,

@@ -12,11 +12,11 @@ from ...runtime.engine.engine import RequestOptions
 from ...runtime.engine.handle import Handle
 from ...runtime.engine.majority_vote import MajorityVote, vote_requests
 from ...runtime.request import Request as EngineRequest
+from ..access.fair_turns import FairTurns
 from ..api.answer_api import AnswerFormatter, check_claim
 from ..api.operations import ANSWER_OPERATIONS
 from ..api.request_models import AnswerRequest, CheckRequest
 from ..engine_service import collect_answers, collect_vote, ensure_completed, stream_pieces
-from ..fair_turns import FairTurns
 from ..streams import event_stream, format_event
 from .endpoints import Endpoints, client_of
 

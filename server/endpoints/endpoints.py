@@ -8,12 +8,12 @@ from starlette.requests import Request
 
 from ...runtime.engine.handle import Handle
 from ...runtime.request import Request as EngineRequest
-from ..access_middleware import API_KEY
+from ..access.access_middleware import API_KEY
+from ..access.request_limits import RequestLimits, client_address
 from ..api.operations import Operation
 from ..api.request_body import read_body
 from ..api.request_models import RequestBody, limited
 from ..engine_service import Client, EngineService, ServedModels
-from ..request_limits import RequestLimits, client_address
 
 Body = TypeVar("Body", bound=RequestBody)
 

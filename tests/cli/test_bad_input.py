@@ -655,8 +655,8 @@ def test_a_bad_run_time_adapter_is_refused(
     ),
     ("bench accuracy MODEL --data svamp --votes 65", "Invalid value for '--votes'"),
     ("ask OUT/x.gguf Why?", "x.gguf': no such file or folder"),
-    ("ask MODEL ''", "the question is empty"),
-    ("ask MODEL ' '", "the question is empty"),
+    ("ask MODEL ''", "the question is missing"),
+    ("ask MODEL ' '", "the question is missing"),
     (f"ask MODEL '{'many words ' * 100}'", "tokens, but the context holds 256"),
     ("ask MODEL Why? --context 4", "tokens, but the context holds 4"),
     ("ask MODEL Why? --context 0", "Invalid value for '--context'"),
@@ -684,7 +684,9 @@ def test_a_bad_command_line_is_refused(
 
 
 @table(
-    (b"", "the question is empty"), (b" \n", "the question is empty"), (b"\xff", "standard input: not UTF-8")
+    (b"", "the question is missing"),
+    (b" \n", "the question is missing"),
+    (b"\xff", "standard input: not UTF-8"),
 )
 def test_a_bad_question_from_standard_input_is_refused(
     bad: bytes, message: str, more: None, thirteen: Commands, good: Good, out: Path

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from thirteen.cluster.replica import ReplicaConfig
 from thirteen.cluster.router import Router, RoutingKey
 from thirteen.runtime.request import BASE
-from thirteen.server.api_keys import ApiKeys
+from thirteen.server.access.api_keys import ApiKeys
 
 from ..server.serving import open_engine, serve_engine
 

@@ -17,11 +17,11 @@ from thirteen.runtime.engine.config import EngineOptions
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.scheduler import Chunk, Scheduler
 from thirteen.runtime.request import BASE
-from thirteen.server.api_keys import ApiKeys
+from thirteen.server.access.api_keys import ApiKeys
+from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.app import create_app
 from thirteen.server.drain_server import DrainServer, bind_socket
 from thirteen.server.engine_service import EngineService
-from thirteen.server.request_limits import RequestLimits
 
 from ..runtime.fixed_settings import FIXED
 

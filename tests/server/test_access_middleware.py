@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from thirteen.server.access_middleware import check_access
-from thirteen.server.api_keys import ApiKeys
+from thirteen.server.access.access_middleware import check_access
+from thirteen.server.access.api_keys import ApiKeys
+from thirteen.server.access.request_limits import HEADER_BYTES_MAX
 from thirteen.server.http_errors import HttpError
-from thirteen.server.request_limits import HEADER_BYTES_MAX
 
 
 def refusal(path: str, keys: ApiKeys, key: str) -> int | None:

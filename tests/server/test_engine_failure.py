@@ -10,8 +10,8 @@ from thirteen.cli import main as cli
 from thirteen.errors import EngineFailedError
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import BASE
+from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.engine_service import EngineService
-from thirteen.server.request_limits import RequestLimits
 from thirteen.server.serve import ListenConfig, run_server
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from thirteen.server.fair_turns import FairTurns
+from thirteen.server.access.fair_turns import FairTurns
 
 
 async def order_of(turns, requests, cancelled=()):

@@ -10,9 +10,10 @@ from time import sleep
 import pytest
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.request import Request
-from thirteen.server import drain_server, timeout_protocol
+from thirteen.server import drain_server
+from thirteen.server.access import timeout_protocol
+from thirteen.server.access.request_limits import client_address
 from thirteen.server.engine_service import Client
-from thirteen.server.request_limits import client_address
 
 from ..repeats import REPEATS
 from .serving import TIMEOUT_S, halted, open_engine, serve_engine

@@ -9,9 +9,9 @@ import pytest
 from thirteen.errors import RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.server import model_pool
+from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.app import create_app
 from thirteen.server.model_pool import ModelPool, PooledModel
-from thirteen.server.request_limits import RequestLimits
 
 from .serving import open_engine, run_app
 

@@ -12,10 +12,10 @@ from time import monotonic, sleep
 import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.request import Request
-from thirteen.server.access_middleware import LOOPBACK_HOSTS
-from thirteen.server.api_keys import FILE_BYTES_MAX, ApiKeys
+from thirteen.server.access.access_middleware import LOOPBACK_HOSTS
+from thirteen.server.access.api_keys import FILE_BYTES_MAX, ApiKeys
+from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.engine_service import Client, EngineService
-from thirteen.server.request_limits import RequestLimits
 from thirteen.server.serve import ListenConfig
 
 from .serving import TIMEOUT_S, halted, open_engine, serve_engine

@@ -9,6 +9,7 @@ from thirteen.errors import ThirteenError
 from thirteen.runtime.prompt.chat_template import ChatTemplate
 from thirteen.runtime.prompt.prompt_encoder import Message, PromptEncoder
 from thirteen.runtime.request import Request as EngineRequest
+from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.api import ollama_api, openai_api, responses_api
 from thirteen.server.api.answer_api import check_claim
 from thirteen.server.api.ollama_models import OllamaChatRequest, OllamaGenerateRequest
@@ -25,7 +26,6 @@ from thirteen.server.api.request_models import (
 from thirteen.server.api.responses_models import ResponseRequest
 from thirteen.server.api.tool_calls import ToolRequest, ToolUse, check_tools
 from thirteen.server.http_errors import MESSAGE_CHARS_MAX, to_http_error
-from thirteen.server.request_limits import RequestLimits
 
 from ...runtime.conftest import CONTROL, TEMPLATE
 from ..mutators import mutate_json

@@ -8,8 +8,8 @@ from typing import Any
 import ollama
 import pytest
 from ollama import _types as types
+from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.api.ollama_models import OllamaRequest
-from thirteen.server.request_limits import RequestLimits
 
 from ..serving import TIMEOUT_S, serve_engine
 

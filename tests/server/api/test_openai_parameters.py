@@ -10,9 +10,9 @@ import pytest
 from openai.types import completion_create_params
 from openai.types.chat import completion_create_params as chat_create_params
 from openai.types.responses import response_create_params
+from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.api.request_models import ChatRequest, CompletionRequest
 from thirteen.server.api.responses_models import ResponseRequest
-from thirteen.server.request_limits import RequestLimits
 
 from ..serving import serve_engine
 

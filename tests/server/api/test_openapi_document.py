@@ -5,9 +5,9 @@ from inspect import iscoroutinefunction
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.api.operations import OPERATIONS
 from thirteen.server.app import ENDPOINTS
-from thirteen.server.request_limits import RequestLimits
 
 from ..serving import serve_engine
 

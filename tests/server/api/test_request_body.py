@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from thirteen.server.request_limits import RequestLimits
+from thirteen.server.access.request_limits import RequestLimits
 
 from ..serving import serve_engine
 

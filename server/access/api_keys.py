@@ -9,8 +9,8 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Self
 
-from ..errors import RequestError
-from ..files.json_file import decode_utf8, read_bounded
+from ...errors import RequestError
+from ...files.json_file import decode_utf8, read_bounded
 
 FILE_BYTES_MAX = 1 << 20
 _METRICS = "metrics:"

@@ -9,11 +9,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..http_errors import OLLAMA_PATHS, HttpError, to_http_error
+from ..metrics import Metrics
+from ..request_log import IGNORED_HEADER, ignored_names, log_request
 from .api_keys import ApiKeys
-from .http_errors import OLLAMA_PATHS, HttpError, to_http_error
-from .metrics import Metrics
 from .request_limits import HEADER_BYTES_MAX
-from .request_log import IGNORED_HEADER, ignored_names, log_request
 
 # Of CORSMiddleware, beside the allowed origins.
 CORS_OPTIONS: dict[str, Any] = {

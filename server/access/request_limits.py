@@ -4,7 +4,7 @@ import ipaddress
 from dataclasses import dataclass, replace
 from typing import Self
 
-from ..runtime.validation import check_integer
+from ...runtime.validation import check_integer
 
 CONNECTIONS_MAX = 512  # a connection is a file descriptor, and 1,024 is the usual limit of a process
 CONNECTIONS_PER_ADDRESS_MAX = 256  # of another machine; this machine's processes share one address
