@@ -19,7 +19,6 @@ from ..errors import EngineFailedError, ThirteenError
 from . import (
     ask,
     batch,
-    chat,
     demo,
     doctor,
     inspect,
@@ -30,6 +29,7 @@ from . import (
 )
 from .adapters import adapter, learn, train
 from .bench import commands as bench
+from .chat import chat
 from .console import err, printable
 from .conversion import convert, importance, merge, plan, vocabulary
 from .help_sections import SectionedCommand, SectionedGroup

@@ -33,7 +33,7 @@ from thirteen.files.hashing import file_sha256
 from thirteen.files.temporary_folder import temporary_folder
 from thirteen.lab.llama_quantize import StockFormat, quantize_stock, stock_sizes
 from thirteen.models.texts import held_out_texts
-from thirteen.runtime.llama.logits import Logits, log_softmax
+from thirteen.runtime.logits import Logits, log_softmax
 from thirteen.stats.bootstrap import bootstrap_interval, sum_by_passage
 from thirteen.stats.interval import FloatArray, Interval
 from thirteen.workflows.conversion import ConversionRequest, run_conversion

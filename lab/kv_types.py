@@ -12,8 +12,8 @@ import numpy as np
 from thirteen.files.json_lines import json_object, numbered_lines
 from thirteen.runtime.engine.scoring import compute_logits
 from thirteen.runtime.llama.context import Context, ContextParams
-from thirteen.runtime.llama.logits import Logits, log_softmax
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.logits import Logits, log_softmax
 
 TEXTS, TOKENS, BATCH = 8, 256, 64
 EXACT = ContextParams(TOKENS, 1, BATCH, threads=2, outputs=BATCH, exact=True)

@@ -11,7 +11,7 @@ from ..errors import RequestError, ThirteenError
 from ..files.progress import Stage, no_progress
 from .conversion_inputs import ConversionRequest, fetch_base_and_adapter, resolve_inputs
 from .fidelity_check import check_fidelity
-from .vocabulary_size import SizeLoss
+from .vocabulary.vocabulary_size import SizeLoss
 
 __all__ = ["ConversionRequest", "ConversionResult", "PlanResult", "run_conversion", "run_merge", "run_plan"]
 

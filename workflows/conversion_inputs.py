@@ -17,8 +17,8 @@ from ..files.progress import Progress, Stage, no_progress, when_needed
 from ..models.fetch import fetch
 from .adapter_resolver import resolve_adapter_folder
 from .importance_cache import DEFAULT_EFFORT, SEARCHING_EFFORT, cached_importance, check_effort
-from .vocabulary_choice import resolve_vocabulary
-from .vocabulary_size import SizeLoss, choose_vocabulary_size
+from .vocabulary.vocabulary_choice import resolve_vocabulary
+from .vocabulary.vocabulary_size import SizeLoss, choose_vocabulary_size
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,7 +123,7 @@ def trimmed_model(
     from ..files.gguf.header import read_header  # noqa: PLC0415 - see _converted()
     from ..files.hashing import file_sha256  # noqa: PLC0415
     from .conversion import ConversionRequest, run_conversion  # noqa: PLC0415
-    from .vocabulary_choice import DEFAULT_SIZE as VOCABULARY  # noqa: PLC0415
+    from .vocabulary.vocabulary_choice import DEFAULT_SIZE as VOCABULARY  # noqa: PLC0415
 
     tokens = read_header(model).metadata.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, Sequence) or len(tokens) <= VOCABULARY:

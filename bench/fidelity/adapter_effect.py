@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.llama.logits import Logits
+from ...runtime.logits import Logits
 from ...stats.bootstrap import bootstrap_interval, sum_by_passage
 from ...stats.interval import FloatArray, Interval
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ...errors import ModelFileError, RequestError
 from ...runtime.calibration.corpus import read_passages, tokenize_passages
 from ...runtime.engine.engine import Engine
-from ...runtime.llama.logits import Logits, log_softmax
+from ...runtime.logits import Logits, log_softmax
 from ...stats.interval import FloatArray
 from .token_map import TokenMap
 from .windows import Window, cut_windows

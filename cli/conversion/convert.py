@@ -22,7 +22,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ...workflows.conversion import ConversionResult
-    from ...workflows.vocabulary_size import SizeLoss
+    from ...workflows.vocabulary.vocabulary_size import SizeLoss
 
 app = typer.Typer()
 

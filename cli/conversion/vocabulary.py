@@ -35,7 +35,7 @@ def vocabulary(
     vocabulary lose.
     """
     from ...models.fetch import fetch
-    from ...workflows.vocabulary_choice import write_vocabulary
+    from ...workflows.vocabulary.vocabulary_choice import write_vocabulary
 
     path = fetch(base, revision=revision, kind="base")
     with stage_bars() as stage:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from ...errors import ModelFileError, RequestError
 from ...files.progress import Progress, no_progress
 from ..llama.context import Context, ContextParams, Span
-from ..llama.logits import log_softmax
 from ..llama.model import Model
+from ..logits import log_softmax
 from ..threads import physical_cores
 from .corpus import TokenizedPassage
 

@@ -16,11 +16,11 @@ from ..forks import ForkCheck
 from ..llama.compute_settings import fit_context, limit_settings
 from ..llama.compute_thread import COMPUTE_THREAD, run_uninterrupted
 from ..llama.context import Context
-from ..llama.logits import Logits
 from ..llama.memory_estimate import check_memory
 from ..llama.model import LoraAdapter, Model
 from ..llama.settings_choice import choose_settings
 from ..load_probe import probe_model_files
+from ..logits import Logits
 from ..profile import CHOSEN, Profile
 from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder
 from ..prompt.template_process import read_chat_template

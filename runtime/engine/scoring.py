@@ -11,8 +11,8 @@ import numpy as np
 
 from ...errors import RequestError
 from ..llama.context import Context, ContextParams, Span
-from ..llama.logits import Logits
 from ..llama.model import LoraAdapter, Model
+from ..logits import Logits
 from ..request import TokenLogprob
 from .adapters import Adapters
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import AdapterError, ModelFileError, RequestError
+from ..logits import Logits, log_softmax
 from ..profile import KV_TYPES, QUANTIZED_KV, GpuLayers, micro_batch_tokens
 from ..request import TokenLogprob
 from ..validation import check_integer
@@ -21,7 +22,6 @@ from .bindings import llama_cpp
 from .compute_settings import ComputeSettings
 from .compute_thread import COMPUTE_THREAD
 from .library import LOG, NativeHandle, byte_pointer, logits_address
-from .logits import Logits, log_softmax
 from .model import LoraAdapter, Model
 from .thread_governor import ThreadGovernor
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ModelFileError, RequestError
+from ..logits import Logits
 from ..request import Sampling
 from .bindings import llama_cpp
 from .context import Context
 from .library import NativeHandle
-from .logits import Logits
 from .model import Model
 
 if TYPE_CHECKING:  # it imports llguidance, which only sequences with a grammar need

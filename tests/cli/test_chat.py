@@ -12,7 +12,7 @@ from time import monotonic
 
 import numpy as np
 import pytest
-from thirteen.cli.chat_session import ChatSession
+from thirteen.cli.chat.chat_session import ChatSession
 from thirteen.cli.word_wrap import WordWrap
 from thirteen.errors import ThirteenError
 from thirteen.models.embedded import embedded

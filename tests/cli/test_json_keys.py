@@ -36,7 +36,7 @@ REPORTS = {
     "demo": "workflows.demo.DemoReport",
     "doctor": "workflows.doctor.Diagnosis",
     "inspect": "workflows.inspect_gguf.Inspection",
-    "vocabulary": "workflows.vocabulary_choice.VocabularyReport",
+    "vocabulary": "workflows.vocabulary.vocabulary_choice.VocabularyReport",
     "web": "web.site.Site",
 }
 BY_DATA = {"types", "norm_by_layer", "tally.votes"}  # objects whose keys are names out of the data

@@ -17,8 +17,8 @@ from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.gpu import gpu_found
-from thirteen.runtime.llama.logits import log_softmax
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.logits import log_softmax
 from thirteen.runtime.profile import GpuLayers
 
 pytestmark = pytest.mark.vulkan

@@ -13,9 +13,9 @@ from thirteen.convert.quantize.importance import ImportanceStats, read_importanc
 from thirteen.convert.quantize.size_planner import SizeTarget
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import OutputError, VocabularyError
-from thirteen.workflows import vocabulary_choice, vocabulary_size
 from thirteen.workflows.importance_cache import measure_importance
-from thirteen.workflows.vocabulary_size import choose_vocabulary_size
+from thirteen.workflows.vocabulary import vocabulary_choice, vocabulary_size
+from thirteen.workflows.vocabulary.vocabulary_size import choose_vocabulary_size
 
 Base = Callable[[str], Path]
 TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}) + "\n"

@@ -25,7 +25,7 @@ from thirteen.models.texts import held_out_texts
 from thirteen.runtime.calibration.corpus import read_passages, tokenize_passages
 from thirteen.runtime.calibration.token_statistics import count_tokens
 from thirteen.runtime.llama.model import Model
-from thirteen.workflows.vocabulary_choice import read_texts
+from thirteen.workflows.vocabulary.vocabulary_choice import read_texts
 
 from ...byte_level import byte_names
 from .kept_lists import closed_list, tables_of

@@ -8,8 +8,8 @@ import pytest
 from thirteen.convert.quantize.ggml import quantize_rows
 from thirteen.runtime.calibration.corpus import Passage, chunk_passages
 from thirteen.runtime.llama.context import Context, ContextParams, Span
-from thirteen.runtime.llama.logits import log_softmax
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.logits import log_softmax
 
 from ..conftest import tensors
 from .weights import stats_of

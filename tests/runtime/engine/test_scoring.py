@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from thirteen.errors import PromptLengthError, RequestError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.logits import log_softmax
+from thirteen.runtime.logits import log_softmax
 
 from ..fixed_settings import FIXED
 

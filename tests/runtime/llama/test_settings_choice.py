@@ -21,7 +21,6 @@ from thirteen.runtime.llama import compute_settings, memory_estimate, settings_c
 from thirteen.runtime.llama.bindings import llama_cpp
 from thirteen.runtime.llama.compute_settings import ComputeSettings, limit_settings
 from thirteen.runtime.llama.context import Context, ContextParams, Span
-from thirteen.runtime.llama.logits import log_softmax
 from thirteen.runtime.llama.memory_estimate import estimate_memory
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings_choice import choose_settings, known_settings, saved_settings
@@ -32,6 +31,7 @@ from thirteen.runtime.llama.settings_measurement import (
     measure_settings,
     thread_counts,
 )
+from thirteen.runtime.logits import log_softmax
 from thirteen.runtime.profile import PROFILES, Profile
 
 LAPTOP, PHONE = PROFILES["laptop"], PROFILES["phone"]

@@ -9,7 +9,7 @@ import numpy as np
 import openai
 import pytest
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.logits import log_softmax
+from thirteen.runtime.logits import log_softmax
 
 from ..serving import open_engine, serve_engine
 

@@ -5,18 +5,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import RequestError, ThirteenError
+from ...errors import RequestError, ThirteenError
+from ..console import note, show_text, votes_text
+from ..spinner import spinner
+from ..word_wrap import WordWrap
 from .chat_commands import COMMANDS, QuitError
-from .console import note, show_text, votes_text
-from .spinner import spinner
-from .word_wrap import WordWrap
 
 if TYPE_CHECKING:
-    from ..runtime.answer import Answer
-    from ..runtime.arithmetic.calculator import Step
-    from ..runtime.engine.conversation import Conversation, Turn
-    from ..runtime.engine.engine import Engine, RequestOptions
-    from ..runtime.request import Sampling
+    from ...runtime.answer import Answer
+    from ...runtime.arithmetic.calculator import Step
+    from ...runtime.engine.conversation import Conversation, Turn
+    from ...runtime.engine.engine import Engine, RequestOptions
+    from ...runtime.request import Sampling
 
 _FULL = 0.8  # share of the context from which on the chat says that it is filling up
 _QUIT = ("exit", "quit")  # also without the slash
@@ -94,7 +94,7 @@ class ChatSession:
             note(f"({turn.context_share:.0%} of the context is used; the oldest messages will be forgotten)")
 
     def _tell_limits(self, question: str) -> None:
-        from ..workflows.default_model import LIMITS, is_default_model, is_short_sum
+        from ...workflows.default_model import LIMITS, is_default_model, is_short_sum
 
         if not self._limits_told and is_default_model(self.model) and not is_short_sum(question):
             self._limits_told = True
@@ -102,7 +102,7 @@ class ChatSession:
 
     def _stream(self, turn: "Turn") -> "Answer":
         """Print the answer as it comes, with a mark after each equation."""
-        from ..runtime.arithmetic.step_stream import StepStream
+        from ...runtime.arithmetic.step_stream import StepStream
 
         spinner.begin("reading…")
         steps, marked, wrap = StepStream(), 0, WordWrap()
@@ -119,7 +119,7 @@ class ChatSession:
         return piece.answer
 
     def _vote(self, turn: "Turn") -> "Answer":
-        from ..runtime.engine.majority_vote import MajorityVote, vote_requests
+        from ...runtime.engine.majority_vote import MajorityVote, vote_requests
 
         spinner.begin(f"{self.votes} answers vote…")
         vote = MajorityVote(self.engine.submit_all(vote_requests(turn.request, self.votes), wait=True))

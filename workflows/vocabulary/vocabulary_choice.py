@@ -10,26 +10,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..convert.pipeline import convert
-from ..convert.source.checkpoint import Checkpoint, GgufCheckpoint, open_checkpoint
-from ..convert.vocabulary.ranking import Ranking, check_size, rank_tokens
-from ..convert.vocabulary.tokenizer_tables import TokenizerTables
-from ..convert.vocabulary.vocabulary_list import SIZES, VocabularyList
-from ..errors import VocabularyError
-from ..files.atomic_write import atomic_write
-from ..files.cache_folder import cache_dir
-from ..files.hashing import file_sha256
-from ..files.output import check_target
-from ..files.progress import Stage, no_progress
-from ..files.temporary_folder import temporary_folder
-from ..models.texts import vocabulary_passages
-from ..runtime.calibration.corpus import Passage, read_passages, tokenize_passages
-from ..runtime.calibration.token_statistics import (
+from ...convert.pipeline import convert
+from ...convert.source.checkpoint import Checkpoint, GgufCheckpoint, open_checkpoint
+from ...convert.vocabulary.ranking import Ranking, check_size, rank_tokens
+from ...convert.vocabulary.tokenizer_tables import TokenizerTables
+from ...convert.vocabulary.vocabulary_list import SIZES, VocabularyList
+from ...errors import VocabularyError
+from ...files.atomic_write import atomic_write
+from ...files.cache_folder import cache_dir
+from ...files.hashing import file_sha256
+from ...files.output import check_target
+from ...files.progress import Stage, no_progress
+from ...files.temporary_folder import temporary_folder
+from ...models.texts import vocabulary_passages
+from ...runtime.calibration.corpus import Passage, read_passages, tokenize_passages
+from ...runtime.calibration.token_statistics import (
     count_tokens,
     mean_probability,
     sample_passages,
 )
-from ..runtime.llama.model import Model
+from ...runtime.llama.model import Model
 
 DEFAULT_SIZE = 49_152
 POSITIONS = 4_096  # at which the model's probabilities are measured

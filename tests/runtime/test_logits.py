@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from thirteen.runtime.llama.logits import log_softmax
+from thirteen.runtime.logits import log_softmax
 
 LOGITS = np.random.default_rng(13).normal(0, 5, (3, 1000)).astype(np.float32)
 

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from . import options
+from .. import options
+from ..console import note
+from ..spinner import spinner
 from .chat_commands import with_name
 from .chat_session import ChatSession
-from .console import note
-from .spinner import spinner
 
 app = typer.Typer()
 
@@ -49,12 +49,12 @@ def chat(
     if terminal:
         note(f"thirteen chat, with {model or 'the embedded model'}. /help lists the commands.")
     spinner.begin("loading…")
-    from ..runtime.prompt.template_process import start_early
+    from ...runtime.prompt.template_process import start_early
 
     start_early()
-    from ..runtime.engine.conversation import Conversation
-    from ..runtime.engine.engine import Engine, RequestOptions
-    from ..runtime.request import Sampling
+    from ...runtime.engine.conversation import Conversation
+    from ...runtime.engine.engine import Engine, RequestOptions
+    from ...runtime.request import Sampling
 
     request = RequestOptions(
         sampling=Sampling(temperature, seed=seed), max_tokens=max_tokens, calculator=calculator

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import RequestError, ThirteenError
-from . import options
-from .console import progress_bar
+from ...errors import RequestError, ThirteenError
+from .. import options
+from ..console import progress_bar
 
 if TYPE_CHECKING:
     from .chat_session import ChatSession
@@ -38,7 +38,7 @@ def _adapter(session: "ChatSession", word: str) -> str:
 
 def _load_adapter(session: "ChatSession", word: str) -> str:
     """Load an adapter, as --adapter does, and return its name."""
-    from ..workflows.adapter_resolver import resolve_runtime_lora
+    from ...workflows.adapter_resolver import resolve_runtime_lora
 
     names = session.engine.adapters
     name, _, source = with_name(word).partition("=")

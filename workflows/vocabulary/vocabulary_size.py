@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ..convert.file_plan import predict_vocabularies
-from ..convert.quantize.importance import read_importance
-from ..convert.quantize.size_planner import SizeTarget
-from ..convert.source.checkpoint import open_checkpoint
-from ..convert.vocabulary.ranking import Ranking
-from ..convert.vocabulary.vocabulary_list import VocabularyList
-from ..errors import VocabularyError
-from ..files.progress import Stage, no_progress
-from ..models.texts import held_out_texts
-from ..runtime.calibration.corpus import Passage, read_passages, tokenize_passages
-from ..runtime.calibration.token_statistics import outside_probability, sample_passages
+from ...convert.file_plan import predict_vocabularies
+from ...convert.quantize.importance import read_importance
+from ...convert.quantize.size_planner import SizeTarget
+from ...convert.source.checkpoint import open_checkpoint
+from ...convert.vocabulary.ranking import Ranking
+from ...convert.vocabulary.vocabulary_list import VocabularyList
+from ...errors import VocabularyError
+from ...files.progress import Stage, no_progress
+from ...models.texts import held_out_texts
+from ...runtime.calibration.corpus import Passage, read_passages, tokenize_passages
+from ...runtime.calibration.token_statistics import outside_probability, sample_passages
 from .vocabulary_choice import ChoiceTexts, full_model, possible_sizes, rank_vocabulary, read_texts
 
 POSITIONS = 1_024  # of held-out texts, at which the probability outside is measured

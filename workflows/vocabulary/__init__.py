@@ -1,0 +1,1 @@
+"""A smaller vocabulary: which tokens, and how many."""
