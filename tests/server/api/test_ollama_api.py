@@ -266,7 +266,7 @@ def test_a_key_protects_every_route(tiny_server):
 
 
 def test_a_stream_that_fails_ends_with_an_error(tiny_server, client):
-    options = {"temperature": 1, "top_k": 0, "num_predict": 200}
+    options = {"temperature": 0, "num_predict": 200}  # a sampled one may end before
     with pytest.raises(ollama.ResponseError, match="the server is shutting down"):
         for _ in chat(client, options=options, stream=True):
             tiny_server.service.abort_all()
