@@ -134,7 +134,7 @@ async def _streaming_response(stream: Any) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class RoutingKey:
-    """What a replica may have cached for a request.
+    """Keys by which a replica is chosen for a request.
 
     Attributes:
         route: key that selects the replica: the conversation after its first turn, else the adapter. With ""

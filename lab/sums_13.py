@@ -141,7 +141,7 @@ def search(candidates: Candidates, generations: int, population: int, questions:
 
 
 def measure(candidates: Candidates, numbers: Numbers, rows: Sequence[TrainingRow]) -> str:
-    """What the numbers change on held-out sums, in words."""
+    """Effect of the numbers on held-out sums, in words."""
     before, after = (candidates.right(one, rows) for one in (np.zeros_like(numbers), numbers))
     pairs = list(zip(before, after, strict=True))
     counts = (pairs.count(pair) for pair in ((True, True), (False, True), (True, False), (False, False)))

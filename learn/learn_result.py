@@ -1,4 +1,4 @@
-"""What learning from questions came to."""
+"""Result of learning from questions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -95,10 +95,11 @@ def download(hub_id: str, revision: str, kind: RepositoryKind) -> Path:
                 hub_id, revision=revision, allow_patterns=_PATTERNS[kind], ignore_patterns=_IGNORED
             )
         )
-        for name in _file_stamps(folder, kind):
+        stamps = _file_stamps(folder, kind)
+        for name in stamps:
             _check_inside(folder / name, folder.parents[1])
-        _verify(folder, hub_id, kind)
-        _tell_changes(folder, hub_id, revision, kind)
+        _verify(folder, hub_id, kind, stamps)
+        _warn_of_changes(folder, hub_id, revision, kind, _blob_hashes(folder, stamps))
     return folder
 
 
@@ -152,15 +153,18 @@ def _check_inside(path: Path, repository: Path) -> None:
         raise DownloadError(f"{path}: leads outside the cache, to {path.resolve()}: delete it")
 
 
-def _tell_changes(folder: Path, hub_id: str, revision: str, kind: RepositoryKind) -> None:
+def _warn_of_changes(
+    folder: Path, hub_id: str, revision: str, kind: RepositoryKind, hashes: Mapping[str, str | None]
+) -> None:
     """Warn if a branch or tag has other large files than at its first download, which is remembered."""
     record = folder.parents[1] / "thirteen" / f"first.{kind}.json"
     remembered = _read_record(record)
     first = remembered if isinstance(remembered, dict) else {}
-    hashes = _blob_hashes(folder, _file_stamps(folder, kind))
     now = {name: digest for name, digest in hashes.items() if digest}
-    before = first.setdefault(revision, {"commit": folder.name, "files": now})
-    _write_record(record, first)
+    if revision not in first:
+        _write_record(record, first | {revision: {"commit": folder.name, "files": now}})
+        return
+    before = first[revision]
     if isinstance(before, dict) and before.get("files") != now:
         _log.warning(
             "%s@%s has changed since its first download: commit %s then, %s now; to keep the first, name it: "
@@ -169,10 +173,9 @@ def _tell_changes(folder: Path, hub_id: str, revision: str, kind: RepositoryKind
         )
 
 
-def _verify(folder: Path, hub_id: str, kind: RepositoryKind) -> None:
+def _verify(folder: Path, hub_id: str, kind: RepositoryKind, stamps: Mapping[str, list[int]]) -> None:
     """Verify that a snapshot is complete and undamaged, unless it was verified before and has not changed."""
     record = folder.parents[1] / "thirteen" / f"{folder.name}.{kind}.json"
-    stamps = _file_stamps(folder, kind)
     if sharing_problem(record.parent) is None and _read_record(record) == stamps:
         return
     published = _published_hashes(folder.name, hub_id, kind)

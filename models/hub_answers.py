@@ -20,7 +20,7 @@ _MAX_LISTING = 32 << 20  # bytes; a repository of 100,000 files has 20 MB
 def check_answers() -> None:
     """Make huggingface_hub check each answer of the hub, in this process from now on.
 
-    What it refuses raises DownloadError inside the library's call.
+    An answer that is refused raises DownloadError inside the library's call.
     """
     from huggingface_hub import set_client_factory  # noqa: PLC0415 (half a second)
     from huggingface_hub.utils import _http  # noqa: PLC0415

@@ -27,7 +27,7 @@ def micro_batch_tokens(batch: int, given: int | None, flash_attention: bool | No
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What an engine allocates.
+    """Memory and settings of an engine.
 
     Attributes:
         context: maximum tokens of a request, prompt and answer together.

@@ -128,9 +128,6 @@ class Sampling:
         return [replace(self, seed=(self.seed + index) % (SEED_MAX + 1)) for index in range(samples)]
 
 
-FULL_DISTRIBUTION = Sampling(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
-
-
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Token counts of a request.
@@ -179,7 +176,7 @@ class Timings:
 
 
 class PrefixKey(NamedTuple):
-    """What may share an entry of the prefix cache: an adapter and a namespace."""
+    """Key of a part of the prefix cache: an adapter and a namespace."""
 
     adapter: str
     namespace: str = ""

@@ -127,7 +127,7 @@ def check_adapter(
 
 
 def find_problem(effect: MeasuredEffect, quantization: str) -> str | None:
-    """What is wrong with an adapter's effect, in a line; None if nothing is."""
+    """Problem of an adapter's effect, in a line; None if there is none."""
     if (moved := effect.moved.kl_mean.estimate) < KL_MIN:
         return f"no effect: the adapter moves the predictions by {moved:.1g} nats of KL"
     if effect.merged is None:

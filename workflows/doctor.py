@@ -1,4 +1,4 @@
-"""What this machine and this installation have, and what is wrong with them."""
+"""Findings about this machine and this installation."""
 
 import math
 import os

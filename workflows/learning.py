@@ -156,16 +156,14 @@ def run_learn(
         raise RequestError(_too_few(request, questions, mixed))
     step = run.step(rows, len(training))
     numbers = round_to_bfloat16(step.numbers.astype(np.float32))
-    adapter = request.output / LORA_FILE
-    write_tinylora_folder(basis, numbers, request.output, base_id(request.model))
-    export_adapter(
-        request.output, full, adapter, adapter_id=request.output.name, base_id=base_id(request.model)
-    )
+    adapter, base = request.output / LORA_FILE, base_id(request.model)
+    write_tinylora_folder(basis, numbers, request.output, base)
+    export_adapter(request.output, full, adapter, adapter_id=request.output.name, base_id=base)
     result = LearnResult(
         code=encode_short_code(
             ShortCode(basis.origin.name, basis_fingerprint(basis.origin.id), numbers, exact=False)
         ),
-        base_id=base_id(request.model),
+        base_id=base,
         basis=basis.origin.id,
         numbers=len(numbers),
         asked=len(training),

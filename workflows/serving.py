@@ -1,6 +1,6 @@
 """Served models: from a request to the server's end, on this machine or on a Ray cluster."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ class ClusterOptions:
 
 @dataclass(frozen=True)
 class ServingRequest:
-    """What to serve, and how.
+    """Models to serve, and the way of serving them.
 
     Attributes:
         model: the GGUF.
@@ -85,9 +85,7 @@ def run_serving(request: ServingRequest, announce: Callable[[str], None]) -> int
     models = served_models(request.name or request.model.stem, request.adapters)
     listen, limits = request.listen, request.limits
 
-    def on_listening(url: str) -> None:
-        announce(f"serving {', '.join(models)} at {url}")
-
+    on_listening = _announcing(models, announce)
     log_to_stderr()
     if request.cluster is None:
         keeping = EngineOptions(adapters=request.adapters, queue=request.engine["queue"] + KEPT_PLACES)
@@ -114,14 +112,14 @@ def _serve_several(request: ServingRequest, announce: Callable[[str], None]) -> 
     pool = ModelPool(models, request.memory_bytes or available_bytes(), kept_places=KEPT_PLACES)
     log_to_stderr()
     try:
-        return run_server(
-            pool,
-            request.listen,
-            request.limits,
-            lambda url: announce(f"serving {', '.join(models)} at {url}"),
-        )
+        return run_server(pool, request.listen, request.limits, _announcing(models, announce))
     finally:
         pool.close()
+
+
+def _announcing(names: Iterable[str], announce: Callable[[str], None]) -> Callable[[str], None]:
+    """The callback with the URL of a server that accepts connections."""
+    return lambda url: announce(f"serving {', '.join(names)} at {url}")
 
 
 def _pooled(path: Path, options: EngineOptions) -> PooledModel:

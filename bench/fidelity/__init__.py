@@ -1,1 +1,1 @@
-"""What quantization preserves: KL divergence from a reference, and the adapter's effect on the logits."""
+"""Fidelity of quantization: KL divergence from a reference, and the adapter's effect on the logits."""

@@ -41,7 +41,7 @@ class InnerProducts(NamedTuple):
 
 
 def logit_effect(adapted: Logits, base: Logits) -> FloatArray:
-    """What an adapter adds to the logits of one position, (vocab,), less the mean over all tokens."""
+    """Change of the logits of one position by an adapter, (vocab,), less the mean over all tokens."""
     added = adapted.astype(np.float64) - base  # (vocab,)
     added -= added.mean()
     return added

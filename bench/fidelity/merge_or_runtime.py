@@ -19,7 +19,7 @@ Variant = Literal["merged", "run-time"]
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """What one variant preserves: predictions and, if measured, the adapter's effect."""
+    """Fidelity of one variant: predictions and, if measured, the adapter's effect."""
 
     divergence: Divergence
     effect: AdapterEffect | None
@@ -84,7 +84,7 @@ def fidelity_verdict(
 def fidelity_advice(
     merged: Fidelity, run_time: Fidelity | None, choice: Recommendation | None
 ) -> Iterator[str]:
-    """What to do about the adapter's effect, a line each; nothing if it is not measured."""
+    """Advice on the adapter's effect, a line each; none if it is not measured."""
     effect = merged.effect
     if effect is None:
         return

@@ -82,7 +82,7 @@ def answer_positions(reference: Engine, data: Path, windows: Sequence[Window]) -
 
 
 class WindowPrediction:
-    """What a model predicts at the positions of a window, which is in the reference's tokens."""
+    """Predictions of a model at the positions of a window, which is in the reference's tokens."""
 
     def __init__(self, model: Engine, window: Window, tokens: TokenMap) -> None:
         """Compute the logits.

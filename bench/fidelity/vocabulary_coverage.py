@@ -1,4 +1,4 @@
-"""What a trimmed file's vocabulary covers of held-out texts and of the reference's predictions."""
+"""Coverage of held-out texts and of the reference's predictions by a trimmed file's vocabulary."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

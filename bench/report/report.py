@@ -138,7 +138,7 @@ def collect_measurements(request: ReportRequest, stage: Stage = lambda name: no_
 
 
 def _measurements(request: ReportRequest, stage: Stage) -> dict[str, Callable[[], Any]]:
-    """What measures each quantity that is asked for, after a check of the inputs."""
+    """A measurement for each quantity that is asked for, after a check of the inputs."""
     base, adapted, threads = request.base, request.adapted, request.threads
     if base is None or adapted is None:
         return {}

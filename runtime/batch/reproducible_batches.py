@@ -191,7 +191,7 @@ class BatchJob:
 
     @property
     def speed_settings(self) -> dict[str, Any]:
-        """What is allocated, and what is chosen for speed."""
+        """Sizes that are allocated, and the settings chosen for speed."""
         return asdict(self.profile)
 
     def run(self, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:

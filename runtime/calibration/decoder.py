@@ -74,7 +74,7 @@ def output_matrix(weights: DecoderWeights) -> str:
 
 @dataclass(frozen=True)
 class LayerActivations:
-    """What a layer computes for one sequence; all have a row per token.
+    """Activations of a layer for one sequence; all have a row per token.
 
     Attributes:
         attention_input: normalized hidden state, (tokens, hidden).

@@ -22,7 +22,7 @@ _ANSWER_TOKENS_MIN = 64  # room for an answer, which the oldest turns make
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What comes next in a conversation.
+    """Next turn of a conversation.
 
     Attributes:
         request: the request for the next answer.

@@ -40,7 +40,7 @@ class SequenceUpdate:
 
 @dataclass(slots=True)
 class SequenceOutput:
-    """What turns the logits of one sequence into tokens and text."""
+    """Sampler and output stream of one sequence: from logits to tokens and text."""
 
     sampler: Sampler
     stream: OutputStream

@@ -149,7 +149,7 @@ def compute_logits(context: Context, tokens: Tokens, adapter: LoraAdapter | None
 
 
 class Scoring:
-    """What an engine scores with: contexts beside that of its requests, each made when first needed."""
+    """Scoring of an engine: contexts beside that of its requests, each made when first needed."""
 
     def __init__(self, model: Model, params: ContextParams, adapters: Adapters) -> None:
         """Do nothing yet; `params` are those of the engine's own context."""

@@ -40,7 +40,7 @@ _PARAMS_MAX = {
 
 @dataclass(frozen=True, slots=True)
 class ContextParams(ComputeSettings):
-    """What a context allocates, and how it computes.
+    """Sizes and settings of a context.
 
     Attributes:
         context: tokens that each sequence can hold.

@@ -24,8 +24,8 @@ CORS_OPTIONS: dict[str, Any] = {
 }
 API_KEY = "thirteen.api_key"  # key of the scope that holds the name of a request's API key, or None
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
-# Need a key if the server has keys; other paths are public.
 _METRICS_PATH = "/metrics"
+# Need a key if the server has keys; other paths are public.
 _PROTECTED_PATHS = ("/v1/", OLLAMA_PATHS, _METRICS_PATH)
 
 

@@ -1,4 +1,4 @@
-"""What Ollama's API tells of a served model: its files, and the header of the model's file."""
+"""Description of a served model in Ollama's API: its files, and the header of the model's file."""
 
 import math
 from collections.abc import Sequence

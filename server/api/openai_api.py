@@ -87,7 +87,7 @@ def format_grammar(kind: str, schema: Json | None, param: str) -> Grammar | None
 
 
 class Source(NamedTuple):
-    """What a request does not say itself: the engine's adapter, and the namespace of the prefix cache."""
+    """Adapter and namespace of the prefix cache, which a request does not name itself."""
 
     adapter: str
     namespace: str

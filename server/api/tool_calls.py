@@ -121,7 +121,7 @@ class AnswerCall(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """What an answer may call.
+    """Tools of an answer.
 
     Attributes:
         tools: what the model is told of.
@@ -139,7 +139,7 @@ class ToolUse:
 
     @classmethod
     def of(cls, body: ToolRequest, chat_template: str) -> Self:
-        """What the answer to a request may call; see check_tools()."""
+        """The tools of the answer to a request; see check_tools()."""
         choice = body.tool_choice
         if not body.tools or (choice and choice.type == "none"):
             return cls()

@@ -1,4 +1,4 @@
-"""What the endpoints of all APIs share: the server's state, reading of bodies and submission."""
+"""Base of the endpoints of all APIs: the server's state, reading of bodies and submission."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

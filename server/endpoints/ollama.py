@@ -83,7 +83,7 @@ class OllamaEndpoints(Endpoints):
         return super()._resolve(name)
 
     async def _described_models(self) -> list[dict[str, Any]]:
-        """What lists of the models tell of each."""
+        """Entries of the models in Ollama's lists."""
         details = {
             name: model_description.model_details(self.service.header(name)) for name in self.service.models
         }
@@ -130,7 +130,7 @@ class OllamaEndpoints(Endpoints):
 
 
 def _loaded_json(engine: Engine) -> dict[str, Any]:
-    """What /api/ps tells of a loaded model, beside its description."""
+    """Further fields of a loaded model in /api/ps."""
     total = estimate_memory(engine.model.header, engine.profile).total_bytes
     return {
         "size": total,

@@ -24,7 +24,7 @@ POSITIONS = 1_024  # of held-out texts, at which the probability outside is meas
 
 @dataclass(frozen=True)
 class SizeLoss:
-    """What a file is predicted to lose with a number of tokens.
+    """Predicted loss of a file with a number of tokens.
 
     Attributes:
         tokens: number of tokens.
