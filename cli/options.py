@@ -122,6 +122,7 @@ Workers = Annotated[
 ]
 
 # Measurements.
+Rounds = Annotated[int, typer.Option(min=8, help="Rounds of four runs, two of each model.")]
 PromptTokens = Annotated[int, typer.Option(min=1, help="Tokens to prefill.")]
 Texts = Annotated[Path | None, typer.Option(help="Texts as JSON lines. Default: the built-in ones.")]
 Positions = Annotated[int, typer.Option(min=1, help="Maximum positions to compare.")]

@@ -23,19 +23,20 @@ def too_noisy(ratio: Interval) -> bool:
     return ratio.half_width > NOISE_MAX
 
 
-def more_rounds(ratio: Interval, rounds: int) -> int:
-    """Estimate how many more rounds would make the interval narrow enough; 0 if it is.
+def more_rounds(half_width: float, rounds: int) -> int:
+    """Estimate how many more rounds or questions would make an interval narrow enough; 0 if it is.
 
-    The width of an interval falls with the square root of the rounds.
+    The width of an interval falls with the square root of their number.
     """
-    needed = rounds * (ratio.half_width / NOISE_MAX) ** 2
+    needed = rounds * (half_width / NOISE_MAX) ** 2
     return max(0, ceil(needed - 1e-6) - rounds)
 
 
 def describe_noise(what: str, ratio: Interval, rounds: int) -> str:
     """Say how wide an interval is after a number of rounds, and what would make it narrower."""
+    half_width = ratio.half_width
     return (
-        f"too noisy: the {RATIO_LEVEL} interval of the {what} ratio is ±{100 * ratio.half_width:.1f} % wide, "
-        f"more than ±{100 * NOISE_MAX:.0f} %; take about {more_rounds(ratio, rounds)} more rounds, or stop "
-        "other programs"
+        f"too noisy: the {RATIO_LEVEL} interval of the {what} ratio is ±{100 * half_width:.1f} % wide, "
+        f"more than ±{100 * NOISE_MAX:.0f} %; take about {more_rounds(half_width, rounds)} more rounds, or "
+        "stop other programs"
     )

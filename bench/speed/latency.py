@@ -144,7 +144,7 @@ def run_latency(request: LatencyRequest, progress: Progress = no_progress) -> La
         questions=answered,
         roofline=find_roofline(bandwidth, shortest.tokens, nbytes, shortest.decode),
         noisy=too_noisy(decode),
-        more_rounds=more_rounds(decode, rounds),
+        more_rounds=more_rounds(decode.half_width, rounds),
         verdict=(*_verdict(answered, decode, rounds), *skipped),
     )
 

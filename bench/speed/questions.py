@@ -75,6 +75,17 @@ class QuestionSpeeds:
         return QuestionShape(self.tokens, self.answer_tokens)
 
 
+@dataclass(frozen=True, slots=True)
+class ModelSpeed:
+    """Speed of one model at one question: medians, in the units of QuestionSpeeds."""
+
+    question: QuestionShape
+    prefill: float
+    first_token_s: float
+    decode: float
+    answer_s: float
+
+
 def middle(questions: Sequence[T]) -> T:
     """The middle one of sorted questions, which stands for all of them in a line."""
     return questions[len(questions) // 2]
@@ -108,6 +119,17 @@ def measure_questions(
         for (tokens, answers), by_model in zip(by_prompt.items(), results, strict=True)
         for speeds in _speeds(tokens, answers, by_model)
     )
+
+
+def measure_alone(
+    loader: EngineLoader, question: QuestionShape, rounds: int, advance: Callable[[], None] = lambda: None
+) -> ModelSpeed:
+    """Measure one model at one question."""
+    task = partial(_run_iteration, question.prompt_tokens, (question.answer_tokens,))
+    ((times,),) = interleave([loader], [task], rounds, advance)
+    first_s, answer_s = np.median(np.array(times), axis=0).tolist()
+    decode = (question.answer_tokens - 1) / (answer_s - first_s)
+    return ModelSpeed(question, question.prompt_tokens / first_s, first_s, decode, answer_s)
 
 
 def _answers_by_prompt(questions: Sequence[QuestionShape]) -> dict[int, list[int]]:

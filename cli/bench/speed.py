@@ -19,7 +19,7 @@ def bench_latency(
         str, typer.Argument(metavar="ADAPTED", help="Adapted model, or the unadapted one with --adapter.")
     ],
     adapter: options.Lora = None,
-    rounds: Annotated[int, typer.Option(min=8, help="Rounds of four runs, two of each model.")] = 8,
+    rounds: options.Rounds = 8,
     prompt_tokens: Annotated[
         int | None, typer.Option(min=1, help="Ask one question only, of so many tokens.")
     ] = None,

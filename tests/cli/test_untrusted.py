@@ -25,6 +25,7 @@ COMMANDS = {
     "accuracy": ("bench", "accuracy", "MODEL", "--data", "QUESTIONS"),
     "fidelity": ("bench", "fidelity", "MODEL", "MODEL"),
     "latency": ("bench", "latency", "MODEL", "MODEL"),
+    "bench": ("bench", "MODEL"),
     "memory": ("bench", "memory", "MODEL"),
     "peers": ("bench", "peers", "MODEL"),
     "report": ("bench", "report", "MODEL", "MODEL", "--out", "OUT"),

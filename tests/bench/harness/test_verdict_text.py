@@ -30,4 +30,4 @@ def test_an_interval_with_a_half_width_above_5_percent_is_too_noisy():
     ("half_width", "rounds", "more"), [(0.04, 9, 0), (0.05, 9, 0), (0.1, 9, 27), (0.06, 10, 5)]
 )
 def test_an_interval_narrows_with_the_square_root_of_the_rounds(half_width, rounds, more):
-    assert more_rounds(Interval(1 - half_width, 1.0, 1 + half_width), rounds) == more
+    assert more_rounds(half_width, rounds) == more

@@ -1,0 +1,53 @@
+"""Command `thirteen bench MODEL`."""
+
+from typing import Annotated
+
+import typer
+
+from .. import options
+from ..console import duration_text, labelled_progress_bar, note, show_report
+
+app = typer.Typer()
+
+
+@app.command(
+    "model", epilog=options.example("bench model base.gguf --adapter my-adapter --data gsm8k --limit 100")
+)
+def bench_model(
+    ctx: typer.Context,
+    model: options.ModelArgument,
+    adapter: options.ModelAdapter = None,
+    data: Annotated[
+        str | None, typer.Option(help="Also measure accuracy, as in bench accuracy --data.")
+    ] = None,
+    limit: options.Limit = None,
+    max_tokens: options.MaxTokens = 512,
+    rounds: options.Rounds = 8,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure latency and accuracy, with and without an adapter.
+
+    `thirteen bench MODEL` is short for it. It first estimates how long it takes; the first line of the result
+    says what the adapter costs and gains.
+    """
+    from ...bench.accuracy.datasets import load_question_set
+    from ...bench.accuracy.run_config import PromptSettings
+    from ...workflows.benchmark import BenchmarkRequest, benchmark_tables, run_benchmark
+
+    if data is None:
+        options.refuse_given(ctx, ("limit", "max_tokens"), "requires --data")
+    path, lora = options.probed_model(model, adapter, threads=threads)
+    request = BenchmarkRequest(
+        model=path,
+        adapter=lora,
+        questions=load_question_set(data).subsample(limit) if data else None,
+        settings=PromptSettings(**options.matching_options(ctx, PromptSettings)),
+        rounds=rounds,
+        threads=threads,
+    )
+    with labelled_progress_bar() as progress:
+        report = run_benchmark(
+            request, lambda what, seconds: note(f"{what} {duration_text(seconds)}"), progress
+        )
+    show_report(as_json, report, benchmark_tables)

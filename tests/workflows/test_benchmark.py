@@ -1,0 +1,105 @@
+"""`thirteen bench MODEL`: an estimate, the verdict, and an early end where no answer has room."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from thirteen.bench.accuracy.accuracy_metrics import PairedScores
+from thirteen.stats.interval import Interval
+from thirteen.workflows.benchmark import describe_accuracy, describe_speed, verdict
+
+from ..bench.conftest import lora  # noqa: F401 - a fixture
+from ..commands import Commands
+from ..runtime.conftest import tensors, write_gguf
+
+END = 258
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, with short answers."""
+    embedding = tensors()["token_embd.weight"]
+    embedding[END] *= 4
+    return write_gguf(tmp_path_factory.mktemp("bench") / "tiny.gguf", {}, {"token_embd.weight": embedding})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "sums.jsonl"
+    path.write_text(
+        "".join(json.dumps({"question": f"{n} + {n}?", "answer": 2 * n}) + "\n" for n in range(12))
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Commands]:
+    with Commands() as thirteen:
+        yield lambda *words: thirteen("bench", *words, "--threads", 1)
+
+
+@pytest.mark.slow
+def test_with_an_adapter_both_parts_are_compared(bench, model, lora, data):  # noqa: F811
+    done = bench(model, "--adapter", lora, "--data", data, "--max-tokens", 24, "--json")
+    assert done.status == 0, done.stderr
+    first, then = (line for line in done.stderr.splitlines() if " take " in line)
+    assert first.startswith("the first 8 questions take at most ")
+    assert then.startswith("latency and accuracy take about ")
+    report = json.loads(done.stdout)
+    assert report["speed"] is None and "accurate" in report["verdict"]
+    assert report["latency"]["adapted"]["adapter"]["path"] == report["accuracy"]["adapted"]["adapter"]
+    assert report["accuracy"]["paired"]["questions"] == 12
+
+
+def test_a_model_alone(bench, model, data):
+    done = bench(model, "--data", data, "--max-tokens", 24, "--limit", 3)
+    assert done.status == 0, done.stderr
+    assert done.stdout.startswith("first token after ") and "accuracy, % (95 %)" in done.stdout
+
+
+def test_it_ends_where_all_first_answers_are_cut_off(bench, model, data):
+    done = bench(model, "--data", data, "--max-tokens", 1)
+    *_, error = done.stderr.splitlines()
+    assert (done.status, done.stdout) == (2, "")
+    assert error.startswith(
+        "error: all answers to the first 8 questions were cut off at 1 tokens: allow more, "
+    )
+    assert error.endswith(" --max-tokens 2")
+
+
+def paired(gained: int, lost: int, low: float, high: float, p_value: float) -> PairedScores:
+    return PairedScores(100, 40, gained, lost, 0, Interval(low, (gained - lost) / 100, high), p_value)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "scores", "line"),
+    [
+        (
+            (1.14, 1.16, 1.19),
+            (5, 5, -0.07, 0.07, 1),
+            "1.16 times slower (1.14 to 1.19), equally accurate so far (-7.0 to +7.0 points): "
+            "about 96 more questions would settle it",
+        ),
+        (
+            (0.9, 1, 1.1),
+            (20, 2, 0.09, 0.27, 0.001),
+            "equally fast so far (0.90 to 1.10 times), more accurate by 18.0 points (+9.0 to +27.0 points): "
+            "about 24 more rounds would settle it",
+        ),
+        (
+            (0.5, 0.8, 0.9),
+            (0, 9, -0.15, -0.04, 0.004),
+            "1.25 times faster (1.11 to 2.00), less accurate by 9.0 points (-15.0 to -4.0 points)",
+        ),
+        (
+            (0.99, 1, 1.01),
+            (1, 1, -0.04, 0.04, 1),
+            "equally fast (0.99 to 1.01 times), equally accurate (-4.0 to +4.0 points)",
+        ),
+        ((1.001, 1.004, 1.006), (1, 1, -0.04, 0.04, 1), "1.0040 times slower (1.0010 to 1.0060), equally"),
+    ],
+)
+def test_the_verdict_says_what_is_open(ratio, scores, line):
+    found = verdict([describe_speed(Interval(*ratio), 8), describe_accuracy(paired(*scores))])
+    assert found.startswith(line) and (line.endswith("equally") or found == line)

@@ -1,0 +1,224 @@
+"""Benchmark of a model with and without an adapter, or alone: latency, accuracy, and a verdict in a line."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from rich.console import Group
+from rich.text import Text
+
+from ..bench.accuracy.accuracy import (
+    SIGNIFICANCE_LEVEL,
+    AccuracyReport,
+    AccuracyRequest,
+    EvalProgress,
+    accuracy_table,
+    run_accuracy,
+)
+from ..bench.accuracy.accuracy_metrics import PairedScores
+from ..bench.accuracy.datasets import QuestionSet
+from ..bench.accuracy.run_config import PromptSettings
+from ..bench.accuracy.timed_answers import TIMED
+from ..bench.harness.format import Table
+from ..bench.harness.schedule import ProgressCounter
+from ..bench.harness.verdict_text import more_rounds, too_noisy
+from ..bench.harness.workload import Workload, load_engine
+from ..bench.speed.latency import LatencyReport, LatencyRequest, latency_table, run_latency
+from ..bench.speed.questions import ModelSpeed, QuestionShape, count_question_iterations, measure_alone
+from ..errors import RequestError
+from ..files.temporary_folder import temporary_folder
+from ..runtime.threads import physical_cores
+from ..stats.interval import Interval
+from ..stats.paired_ratio import ROUNDS_MIN
+
+QUESTION = QuestionShape(128, 64)
+FIRST = 8  # questions that are asked before the others
+_TRIAL = QuestionShape(32, 9)
+_MEMORY_RUNS = 3  # a model's iterations in other processes, for its memory
+
+_TWO_DIGITS_MIN = 1.01  # a smaller ratio has four
+
+Conclusion = tuple[str, str]  # what was found, and what would settle it; "" if it is settled
+Announce = Callable[[str, float], None]  # what comes next, and the seconds that it takes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkRequest:
+    """Options of a benchmark.
+
+    Attributes:
+        model: a GGUF file.
+        adapter: a LoRA in a GGUF file: the model is measured with and without it.
+        questions: for the accuracy; None leaves it out.
+        settings: prompt and generation settings.
+        rounds: rounds of the latency, at least 8.
+        threads: threads that compute, for the latency; by default one per physical core.
+    """
+
+    model: Path
+    adapter: Path | None = None
+    questions: QuestionSet | None = None
+    settings: PromptSettings = field(default_factory=PromptSettings)
+    rounds: int = ROUNDS_MIN
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkReport:
+    """Result of a benchmark.
+
+    Attributes:
+        verdict: conclusions in a line.
+        speed: the model's, if it was measured alone.
+        latency: the model's with the adapter against that without.
+        accuracy: of the model, with and without the adapter; None without questions.
+    """
+
+    verdict: str
+    speed: ModelSpeed | None
+    latency: LatencyReport | None
+    accuracy: AccuracyReport | None
+
+
+def run_benchmark(request: BenchmarkRequest, announce: Announce, progress: EvalProgress) -> BenchmarkReport:
+    """Estimate the time, then measure.
+
+    Args:
+        request: what is measured.
+        announce: called with what comes next and its seconds, before any of it.
+        progress: called with a label, and with what is done and in all.
+
+    Raises:
+        ThirteenError: run_latency() or run_accuracy() raises it.
+        RequestError: all answers to the first questions were truncated.
+    """
+    model, adapter, rounds, questions = request.model, request.adapter, request.rounds, request.questions
+    models = 2 if adapter else 1
+    threads = physical_cores() if request.threads is None else request.threads
+    workload = Workload(QUESTION.prompt_tokens, QUESTION.answer_tokens, threads)
+    trial = measure_alone(partial(load_engine, model, adapter, workload), _TRIAL, 1)
+    question_s = QUESTION.prompt_tokens / trial.prefill + QUESTION.answer_tokens / trial.decode
+    iterations = count_question_iterations(models, [QUESTION], rounds)
+    latency_s = question_s * (iterations + (_MEMORY_RUNS * models if adapter else 0))
+    accuracy_s = _try_questions(request, questions, trial, announce, progress) if questions else 0.0
+    announce(f"latency {'and accuracy take' if questions else 'takes'} about", latency_s + accuracy_s)
+
+    speed = latency = accuracy = None
+    conclusions = list[Conclusion]()
+    if adapter:
+        latency = run_latency(
+            LatencyRequest(
+                base=model,
+                adapted=model,
+                adapter=adapter,
+                rounds=rounds,
+                questions=(QUESTION,),
+                threads=threads,
+            ),
+            partial(progress, "latency"),
+        )
+        conclusions.append(describe_speed(latency.middle.answer.ratio, rounds))
+    else:
+        advance = ProgressCounter(partial(progress, "latency"), iterations)
+        speed = measure_alone(partial(load_engine, model, None, workload), QUESTION, rounds, advance)
+        text = f"first token after {speed.first_token_s:.2f} s, then {speed.decode:.1f} tokens/s"
+        conclusions.append((text, ""))
+    if questions:
+        accuracy = run_accuracy(_accuracy_request(request, questions), progress=progress)
+        right = f"{accuracy.adapted.scores.accuracy.text(1, 100)} % right"
+        conclusions.append(describe_accuracy(accuracy.paired) if accuracy.paired else (right, ""))
+    return BenchmarkReport(verdict(conclusions), speed, latency, accuracy)
+
+
+def _accuracy_request(request: BenchmarkRequest, questions: QuestionSet, **others: Any) -> AccuracyRequest:
+    return AccuracyRequest(
+        model=request.model,
+        base=request.model if request.adapter else None,
+        adapter=request.adapter,
+        questions=questions,
+        settings=request.settings,
+        **others,
+    )
+
+
+def _try_questions(
+    request: BenchmarkRequest,
+    questions: QuestionSet,
+    trial: ModelSpeed,
+    announce: Announce,
+    progress: EvalProgress,
+) -> float:
+    """Ask the first questions, and estimate the seconds that all of them take."""
+    first, max_tokens = questions.subsample(FIRST), request.settings.max_tokens
+    asked = len(first.questions)
+    announce(
+        f"the first {asked} questions take at most",
+        asked * (2 if request.adapter else 1) * max_tokens / trial.decode,
+    )
+    start = perf_counter()
+    with temporary_folder("first-questions-") as folder:
+        report = run_accuracy(_accuracy_request(request, first, records=folder, timed=0), progress=progress)
+    batch_s = perf_counter() - start
+    scores = [result.scores for result in (report.base, report.adapted) if result]
+    if all(one.truncated == asked for one in scores):
+        raise RequestError(
+            f"all answers to the first {asked} questions were cut off at {max_tokens} tokens: "
+            f"allow more, such as --max-tokens {2 * max_tokens}"
+        )
+    timed = min(TIMED, len(questions.questions))
+    alone_s = sum(one.tokens for one in scores) / trial.decode
+    return batch_s * len(questions.questions) / asked + timed * alone_s
+
+
+def describe_speed(ratio: Interval, rounds: int) -> Conclusion:
+    """Compare the time to an answer."""
+    if not ratio.excludes_one:
+        interval = f"({ratio.low:.2f} to {ratio.high:.2f} times)"
+        if too_noisy(ratio):
+            return f"equally fast so far {interval}", f"{more_rounds(ratio.half_width, rounds)} more rounds"
+        return f"equally fast {interval}", ""
+    word, times = "slower", ratio
+    if ratio.estimate < 1:
+        word, times = "faster", Interval(1 / ratio.high, 1 / ratio.estimate, 1 / ratio.low)
+    digits = 2 if times.low >= _TWO_DIGITS_MIN else 4
+    return times.text(digits).replace(" ", f" times {word} ", 1), ""
+
+
+def describe_accuracy(paired: PairedScores) -> Conclusion:
+    """Compare the right answers."""
+    points = paired.difference
+    interval = f"({100 * points.low:+.1f} to {100 * points.high:+.1f} points)"
+    if paired.p_value < SIGNIFICANCE_LEVEL:
+        word = "more" if points.estimate > 0 else "less"
+        return f"{word} accurate by {100 * abs(points.estimate):.1f} points {interval}", ""
+    if questions := more_rounds((points.high - points.low) / 2, paired.questions):
+        return f"equally accurate so far {interval}", f"{questions} more questions"
+    return f"equally accurate {interval}", ""
+
+
+def verdict(conclusions: Iterable[Conclusion]) -> str:
+    """Join conclusions to a line, with what would settle those that are open."""
+    texts, missing = zip(*conclusions, strict=True)
+    needed = " and ".join(filter(None, missing))
+    return ", ".join(texts) + (f": about {needed} would settle it" if needed else "")
+
+
+def benchmark_tables(report: BenchmarkReport) -> Group:
+    """The verdict, and the tables of what was measured."""
+    tables: list[Any] = [Text(report.verdict)]
+    if speed := report.speed:
+        rows = (
+            ("prefill, tokens/s", f"{speed.prefill:.1f}"),
+            ("first token, ms", f"{1000 * speed.first_token_s:.1f}"),
+            ("decode, tokens/s", f"{speed.decode:.1f}"),
+            ("time to an answer, s", f"{speed.answer_s:.2f}"),
+        )
+        tables.append(Table(f"a question of {speed.question} tokens", ("", "median"), rows))
+    if report.latency:
+        tables.append(latency_table(report.latency))
+    if report.accuracy:
+        tables.append(accuracy_table(report.accuracy))
+    return Group(*tables)
