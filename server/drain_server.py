@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from threading import current_thread, main_thread
 from time import monotonic
 from types import FrameType
@@ -13,6 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ..errors import RequestError
+from .access.refusal_pace import RefusalPace
 from .access.request_limits import CLOSING_S, CONNECTIONS_MAX, HEADER_BYTES_MAX, RequestLimits
 from .access.timeout_protocol import TimeoutProtocol
 from .engine_service import ServedModels
@@ -79,7 +81,7 @@ class DrainServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=TimeoutProtocol,
+                http=partial(TimeoutProtocol, pace=RefusalPace()),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="off",
                 log_config=None,

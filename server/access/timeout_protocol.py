@@ -1,11 +1,14 @@
-"""HTTP/1.1 connection with timeouts for slow clients, and room for new ones."""
+"""HTTP/1.1 connection with timeouts for slow clients, delays for refused ones, and room for new ones."""
 
 import asyncio
 from time import monotonic
 from typing import Any
 
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from .access_middleware import API_KEY
+from .refusal_pace import RefusalPace
 from .request_limits import CONNECTIONS_PER_ADDRESS_MAX, FIRST_BYTE_S, client_address, is_loopback
 
 
@@ -18,11 +21,13 @@ class TimeoutProtocol(H11Protocol):
     connection must arrive within FIRST_BYTE_S.
 
     When there are CONNECTIONS_MAX, or CONNECTIONS_PER_ADDRESS_MAX from another machine, a new connection ends
-    the one that has waited longest without a request to answer.
+    the one that has waited longest without a request to answer, first of all one whose refusal is delayed.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, pace: RefusalPace, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._paced_app, self.app, self._pace = self.app, self._run_app, pace
+        self._delay: asyncio.Task[None] | None = None  # of a refusal
         self._request_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._between_requests = True  # the next byte starts a request
@@ -37,10 +42,10 @@ class TimeoutProtocol(H11Protocol):
         self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel all timeouts."""
-        for timer in (self._request_timer, self._write_timer):
-            if timer:
-                timer.cancel()
+        """Cancel all timeouts and delays."""
+        for pending in (self._request_timer, self._write_timer, self._delay):
+            if pending:
+                pending.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -56,6 +61,12 @@ class TimeoutProtocol(H11Protocol):
         self._start_request_timer(self.timeout_keep_alive)
         super().on_response_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, when its turn comes."""
+        if not self._delayed:  # else the connection ends after that refusal
+            self.flow.pause_reading()
+            self._start_delay(self._address).add_done_callback(lambda _: self._refuse(msg))
+
     def pause_writing(self) -> None:
         """Start the write timeout: the send buffer is full."""
         super().pause_writing()
@@ -69,22 +80,50 @@ class TimeoutProtocol(H11Protocol):
 
     @property
     def _responding(self) -> bool:
-        return bool(self.cycle and not self.cycle.more_body and not self.cycle.response_complete)
+        cycle = self.cycle
+        return bool(cycle and not cycle.more_body and not cycle.response_complete and not self._delayed)
+
+    @property
+    def _delayed(self) -> bool:
+        return bool(self._delay and not self._delay.done())
+
+    async def _run_app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application; a response that is an error waits for its turn."""
+
+        async def send_paced(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                await asyncio.wait([self._start_delay(scope.get(API_KEY) or self._address)])
+            await send(message)
+
+        await self._paced_app(scope, receive, send_paced)
+
+    def _start_delay(self, client: str) -> asyncio.Task[None]:
+        self._delay = self.loop.create_task(self._pace.wait(client))
+        return self._delay
+
+    def _refuse(self, reason: str) -> None:
+        if not self.transport.is_closing():
+            super().send_400_response(reason)
 
     def _make_room(self) -> None:
-        others = [
-            other for other in self.connections if isinstance(other, TimeoutProtocol) and other is not self
-        ]
+        assert self.limit_concurrency is not None
+        full = len(self.connections) >= self.limit_concurrency
+        if not full and is_loopback(self._address):
+            return
+        others = [each for each in self.connections if isinstance(each, TimeoutProtocol) and each is not self]
         same = [other for other in others if other._address == self._address]
         too_many_of_one = len(same) >= CONNECTIONS_PER_ADDRESS_MAX and not is_loopback(self._address)
-        assert self.limit_concurrency is not None
-        if len(self.connections) < self.limit_concurrency and not too_many_of_one:
+        if too_many_of_one:
+            others = same
+        elif not full:
             return
-        idle = [other for other in (same if too_many_of_one else others) if not other._responding]
-        if idle:
-            oldest = min(idle, key=lambda other: other._idle_since)
-            oldest.transport.abort()
-            self.connections.discard(oldest)  # uvloop reports its end only after the first bytes of this one
+        ending = next((other for other in others if other._delayed), None)
+        if not ending:
+            idle = (other for other in others if not other._responding)
+            ending = min(idle, key=lambda other: other._idle_since, default=None)
+        if ending:
+            ending.transport.abort()
+            self.connections.discard(ending)  # uvloop reports its end only after the first bytes of this one
         elif too_many_of_one:
             self.transport.abort()  # else the request gets 503
 
