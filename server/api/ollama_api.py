@@ -93,7 +93,7 @@ def ollama_request(
         body.options.new_sampling(),
         stop=body.options.stop,
         calculator=body.calculator,
-        grammar=tools.grammar() or (None if body.format is None else from_schema(body.format)),
+        grammar=tools.grammar(None if body.format is None else from_schema(body.format)),
         adapter=source.adapter,
         namespace=source.namespace,
     )

@@ -98,11 +98,6 @@ class OllamaChatRequest(OllamaRequest):
     tool_choice: ClassVar[None] = None
     parallel_tool_calls: ClassVar[None] = None
 
-    @property
-    def format_field(self) -> str | None:
-        """The field that says that the answer has a format, if there is one."""
-        return None if self.format is None else "format"
-
 
 class OllamaGenerateRequest(OllamaRequest):
     """Body of /api/generate."""

@@ -110,7 +110,7 @@ def chat_requests(
         [prompt],
         source,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        grammar=tools.grammar() or response_grammar(body.response_format),
+        grammar=tools.grammar(response_grammar(body.response_format)),
     )
 
 

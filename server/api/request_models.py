@@ -283,11 +283,6 @@ class ChatRequest(OpenAiRequest):
         None, description="Requires logprobs."
     )
 
-    @property
-    def format_field(self) -> str | None:
-        """The field that says that the answer has a format, if there is one."""
-        return "response_format" if self.response_format and self.response_format.type != "text" else None
-
 
 class CompletionRequest(OpenAiRequest):
     """Body of /v1/completions."""

@@ -76,7 +76,7 @@ def response_request(
         min(body.max_output_tokens or MAX_TOKENS_DEFAULT, tokens_max),
         body.new_sampling(),
         calculator=body.calculator,
-        grammar=tools.grammar() or _text_grammar(body),
+        grammar=tools.grammar(_text_grammar(body)),
         adapter=source.adapter,
         namespace=source.namespace,
     )

@@ -142,8 +142,3 @@ class ResponseRequest(SamplingRequest):
     text: Nullable[TextConfig] = TextConfig()
     calculator: Nullable[bool] = Field(True, description="Complete arithmetic with exact results.")
     truncation: Nullable[Literal["disabled"]] = "disabled"
-
-    @property
-    def format_field(self) -> str | None:
-        """The field that says that the answer has a format, if there is one."""
-        return "text.format" if self.text.format.type != "text" else None

@@ -87,8 +87,6 @@ def check_tools(body: ToolRequest, *, takes_tools: bool, strict: bool) -> None:
             f"tool_choice.function.name is {named}, which is no function in tools",
             param="tool_choice.function.name",
         )
-    if names and (formatted := body.format_field):
-        raise HttpError(400, f"{formatted} cannot be combined with tools", param=formatted)
 
 
 def parse_call(call_id: str, name: str, arguments: str, param: str) -> ToolCall:
@@ -175,14 +173,17 @@ class ToolUse:
             )
         return fields
 
-    def grammar(self) -> Grammar | None:
+    def grammar(self, text: Grammar | None) -> Grammar | None:
         """Grammar of the answer, None if it is free; calls that are required or strict follow their schemas.
+
+        Args:
+            text: grammar of an answer without calls, by from_schema(); None if it is free.
 
         Raises:
             HttpError: 400 a schema cannot be enforced.
         """
-        if not (self.required or any(function.strict for function in self.functions)):
-            return None
+        if not (self.required or any(one.strict for one in self.functions) or (text and self.functions)):
+            return text
         start, key, end = _TAGGED_CALL if self.tagged else _BARE_CALL
         numbers = range(len(self.functions))
         rules = [
@@ -191,11 +192,14 @@ class ToolUse:
         ]
         for number, function in enumerate(self.functions):
             rules.append(f"f{number}: {json.dumps(function.name + key)} a{number}")
-        if self.required:
-            rules.append(f"start: {json.dumps(_TAG)} call" if self.tagged else "start: call")
+        values = {f"a{number}": self._arguments(self.functions[number]) for number in numbers}
+        if self.required or text:
+            rules.append(f"start: {json.dumps(_TAG) if self.tagged else ''} call")
         else:
             rules.append(_TAGGED_ANSWER if self.tagged else _BARE_ANSWER)
-        values = {f"a{number}": self._arguments(self.functions[number]) for number in numbers}
+        if text and not self.required:
+            rules[-1] += " | text"
+            values["text"] = text
         return from_lark("\n".join(rules), values)
 
     def _arguments(self, function: FunctionDefinition) -> Grammar:

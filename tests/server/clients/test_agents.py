@@ -1,4 +1,4 @@
-"""Agents of LangChain and of OpenAI's Agents SDK use two tools, one after the other, and answer."""
+"""Agents of LangChain, OpenAI's Agents SDK and Pydantic AI use two tools, one after the other, and answer."""
 
 import json
 
@@ -89,3 +89,16 @@ def test_openai_agents(tool_server, tools, api, stream):
             return result.final_output
 
     assert asyncio.run(run()) == TEXTS[-1] and tools.asked == ["Oslo", (3, 20)]
+
+
+@pytest.mark.parametrize("api", ["OpenAIResponsesModel", "OpenAIChatModel"])
+def test_pydantic_ai(tool_server, tools, api):
+    pydantic_ai = pytest.importorskip("pydantic_ai")
+    from pydantic_ai.models import openai as models
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    provider = OpenAIProvider(base_url=f"{tool_server.url}/v1", api_key="unused")
+    agent = pydantic_ai.Agent(
+        getattr(models, api)("default", provider=provider), tools=[tools.temperature, tools.add]
+    )
+    assert agent.run_sync(QUESTION).output == TEXTS[-1] and tools.asked == ["Oslo", (3, 20)]

@@ -1,5 +1,6 @@
 """Other programs' clients get the text, the schemas and the calls that OpenAI's own client gets."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -98,12 +99,39 @@ def llm(field, server, *, stream=False, schema=None):
     return "".join(answer)
 
 
+def pydantic_ai(api, server, *, stream=False, schema=None):
+    from pydantic_ai import Agent, NativeOutput, StructuredDict
+    from pydantic_ai.models import openai as models
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    model = getattr(models, api)(
+        "tiny", provider=OpenAIProvider(base_url=f"{server.url}/v1", api_key="unused")
+    )
+    agent = Agent(
+        model,
+        instructions=SYSTEM,
+        output_type=NativeOutput(StructuredDict(schema)) if schema else str,
+        model_settings={"temperature": 0, "max_tokens": 60 if schema else 12},
+    )
+    if not stream:
+        output = agent.run_sync(QUESTION).output
+        return json.dumps(output) if schema else output
+
+    async def run():
+        async with agent.run_stream(QUESTION) as result:
+            return "".join([text async for text in result.stream_text(delta=True)])
+
+    return asyncio.run(run())
+
+
 CLIENTS = {
     "ChatOpenAI": partial(langchain, chat_openai),
     "ChatOpenAI, responses": partial(langchain, partial(chat_openai, use_responses_api=True)),
     "ChatOllama": partial(langchain, chat_ollama),
     "LiteLLM": partial(litellm, "openai"),
     "LiteLLM, Ollama": partial(litellm, "ollama_chat"),
+    "pydantic-ai": partial(pydantic_ai, "OpenAIChatModel"),
+    "pydantic-ai, responses": partial(pydantic_ai, "OpenAIResponsesModel"),
     "llm": partial(llm, "supports_schema"),
     "llm, responses": partial(llm, "responses"),
 }
@@ -130,6 +158,19 @@ def test_text_stream_and_schema(client, tiny_server, expected):
     assert ask() == ask(stream=True) == expected
     if client != "llm, responses":
         jsonschema.validate(json.loads(ask(schema=FLAG)), FLAG)
+
+
+@pytest.mark.parametrize("mode", ["TOOLS", "JSON_SCHEMA", "RESPONSES_TOOLS"])
+def test_instructor(mode, tool_server, say):
+    """It is not among the extras, as it needs a jiter older than that of openai 3."""
+    instructor = pytest.importorskip("instructor")
+    from pydantic import create_model
+
+    flag = create_model("Flag", ok=(bool, ...))
+    say('{"ok": true}' if mode == "JSON_SCHEMA" else '{"name": "Flag", "arguments": {"ok": true}}')
+    with tool_server.openai() as client:
+        create = instructor.from_openai(client, mode=instructor.Mode[mode]).create
+        assert create(model="tiny", messages=MESSAGES, response_model=flag).ok is True
 
 
 def test_langchain_calls_a_function_and_reads_its_result(tool_server, say):
