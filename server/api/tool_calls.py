@@ -173,7 +173,7 @@ class ToolUse:
             )
         return fields
 
-    def grammar(self, text: Grammar | None) -> Grammar | None:
+    def grammar(self, text: Grammar | None = None) -> Grammar | None:
         """Grammar of the answer, None if it is free; calls that are required or strict follow their schemas.
 
         Args:
