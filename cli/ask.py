@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import RequestError
+from ..runtime.effort import Effort
 from . import options
-from .console import json_text, note, show_text, votes_text, warn
+from .console import json_text, note, show_text, value_text, votes_text, warn
 from .help_sections import ADVANCED
 from .spinner import spinner
 from .word_wrap import WordWrap
@@ -17,8 +18,6 @@ from .word_wrap import WordWrap
 if TYPE_CHECKING:
     from ..runtime.answer import Answer
     from ..runtime.engine.engine import Engine, RequestOptions
-
-_VOTE_SLOTS_MAX = 8
 
 app = typer.Typer()
 
@@ -70,7 +69,8 @@ def ask(
     regex: Annotated[
         str | None, typer.Option(help="Regular expression that the whole answer must match.")
     ] = None,
-    votes: Annotated[int, typer.Option(min=1, help="Answers to sample, for a majority vote.")] = 1,
+    effort: options.AnswerEffort = Effort.LOW,
+    min_confidence: options.MinConfidence = 0.0,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
     as_json: options.Json = False,
@@ -93,27 +93,23 @@ def ask(
         stop=stop or (),
         calculator=calculator,
         grammar=options.answer_grammar(schema, grammar, regex),
+        effort=effort,
+        min_confidence=min_confidence,
     )
     layers = options.gpu_layers(gpu_layers)
     named = {"adapter": adapter} if adapter else {}
     model, loras = options.resolve_model(name, named, threads=threads)
-    slots, lora = min(votes, _VOTE_SLOTS_MAX), loras.get("adapter")
+    slots, lora = effort.rule.width, loras.get("adapter")
     settings = EngineOptions(adapter=lora, context=context, slots=slots, threads=threads, gpu_layers=layers)
     with Engine(model, **settings) as engine:
         _warn_of_foreign_text(engine, question)
-        if votes > 1:
-            spinner.begin("voting…")
-            answer = engine.poll(question, votes, **request).answer()
-        else:
-            answer = _stream(engine, question, request, silent=as_json)
+        answer = _stream(engine, question, request, silent=as_json)
     spinner.end()
     if is_default_model(model) and not adapter and not (answer.steps and is_short_sum(question)):
         note(LIMITS)
     if as_json:
         print(json_text(asdict(answer) | _throughput(answer) | {"model": str(model)}))
         return
-    if votes > 1:
-        show_text(answer.text)
     _show_answer(answer)
 
 
@@ -151,6 +147,9 @@ def _stream(engine: "Engine", question: str, request: "RequestOptions", *, silen
     """Print the answer as it is generated."""
     wrap = WordWrap()
     for piece in engine.stream(question, **request):
+        if piece.tally and not piece.answer:
+            spinner.begin(f"{piece.tally.agreement}…")
+            continue
         spinner.end()
         if not silent:
             wrap.write(piece.text)
@@ -169,10 +168,11 @@ def _throughput(answer: "Answer") -> dict[str, float]:
 def _show_answer(answer: "Answer") -> None:
     """Print the final value on standard output, and votes, equations and timings on standard error."""
     usage = answer.usage
-    show_text(f"\n\nanswer: {answer.value if answer.value is not None else 'none found'}")
+    show_text(f"\n\nanswer: {value_text(answer)}")
     if answer.tally:
         decided = f"decided after {answer.tally.ended} of {answer.tally.asked}"
         note(f"votes: {votes_text(answer.tally)} ({decided})")
+    note(f"confidence: {answer.confidence:.0%}")
     if answer.steps:
         wrong = [f"{step.expression} is {step.computed}" for step in answer.steps if not step.ok]
         source = "" if answer.grounded else ", not all of their numbers from the question"

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..runtime.effort import Effort
 from . import options
 from .console import progress_bar, show_fields, warn
 
@@ -28,7 +29,8 @@ def batch(
     ] = Path("answers.jsonl"),
     adapter: options.RuntimeAdapter = None,
     system: options.System = None,
-    votes: options.Votes = 1,
+    effort: options.AnswerEffort = Effort.LOW,
+    min_confidence: options.MinConfidence = 0.0,
     temperature: options.Temperature = 0.0,
     seed: options.Seed = 0,
     calculator: options.Calculator = True,
@@ -53,7 +55,8 @@ def batch(
 
     settings = GenerationSettings(
         system=system,
-        votes=votes,
+        effort=effort,
+        min_confidence=min_confidence,
         sampling=Sampling(temperature, seed=seed),
         calculator=calculator,
         max_tokens=max_tokens,

@@ -24,7 +24,7 @@ from .spinner import spinner
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from ..runtime.answer import VoteTally
+    from ..runtime.answer import Answer, VoteTally
     from ..stats.interval import Interval
 
 T = TypeVar("T", bound="DataclassInstance")
@@ -118,6 +118,13 @@ def show_file(output: Path, sha256: str, as_json: bool) -> None:
 def interval_json(interval: "Interval") -> dict[str, float]:
     """The JSON form of a confidence interval."""
     return {"low": interval.low, "value": interval.estimate, "high": interval.high}
+
+
+def value_text(answer: "Answer") -> str:
+    """The value of an answer, or why there is none."""
+    if not answer.sure:
+        return f"not sure (confidence {answer.confidence:.0%})"
+    return answer.value if answer.value is not None else "none found"
 
 
 def votes_text(tally: "VoteTally") -> str:

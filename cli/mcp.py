@@ -6,7 +6,7 @@ from ..errors import RequestError, install_hint
 from . import options
 from .console import note
 
-_SLOTS = 4  # answers at once; a vote has up to 8, of which the others wait
+_SLOTS = 4  # answers at once; of a vote, the others wait
 
 app = typer.Typer()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..runtime.effort import Effort
 from .console import note, progress_bar, stage_bars
 from .help_sections import ADVANCED
 
@@ -98,10 +99,20 @@ Context = Annotated[
 ]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens of an answer.")]
 Temperature = Annotated[
-    float, typer.Option(help="Sampling temperature. 0 is greedy, or 0.7 with several votes.")
+    float, typer.Option(help="Sampling temperature. 0 is greedy, or 0.7 where answers vote.")
 ]
-Seed = Annotated[int, typer.Option(help="Random seed. Each further vote adds 1.", rich_help_panel=ADVANCED)]
-Votes = Annotated[int, typer.Option(min=1, max=64, help="Answers per question, for a majority vote.")]
+Seed = Annotated[int, typer.Option(help="Random seed. Each further answer adds 1.", rich_help_panel=ADVANCED)]
+AnswerEffort = Annotated[
+    Effort,
+    typer.Option(
+        help="low: one answer. medium and high: up to 8 or 24 answers to a question with a number, until "
+        "their majority is certain."
+    ),
+]
+MinConfidence = Annotated[
+    float,
+    typer.Option(help='Answer "not sure" below this probability of being right.', rich_help_panel=ADVANCED),
+]
 Calculator = Annotated[bool, typer.Option(help="Complete equations with their exact results.")]
 Ray = Annotated[
     str | None,

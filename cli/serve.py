@@ -50,9 +50,9 @@ def serve(
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Maximum tokens of an answer. Default: the context.")
     ] = None,
-    votes: Annotated[
-        int, typer.Option(min=1, max=64, help="Maximum answers per request.", rich_help_panel=ADVANCED)
-    ] = 16,
+    answers: Annotated[
+        int, typer.Option(min=1, max=64, help="Maximum answers of a request.", rich_help_panel=ADVANCED)
+    ] = 24,
     body_bytes: Annotated[
         int, typer.Option(min=1, help="Maximum bytes of a request body.", rich_help_panel=ADVANCED)
     ] = 1 << 20,
@@ -135,7 +135,7 @@ def serve(
             probe_model_files(one, adapters.values(), untrusted=True)
     tokens: dict[str, Any] = {} if max_tokens is None else {"max_tokens": max_tokens}
     limits = RequestLimits(
-        body_bytes, votes=votes, idle_s=idle_seconds, drain_s=drain_seconds, strict=strict, **tokens
+        body_bytes, answers=answers, idle_s=idle_seconds, drain_s=drain_seconds, strict=strict, **tokens
     )
     engine = EngineOptions(
         profile=profile, context=context, slots=slots, threads=threads, queue=queue, gpu_layers=layers

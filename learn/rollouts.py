@@ -13,9 +13,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ..errors import RequestError
 from ..files.journal import Journal
-from ..runtime.engine.majority_vote import VOTES_MAX
 
 ROLLOUTS = "rollouts"
+SOLUTIONS_MAX = 64  # to a question
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class QuestionRollouts:
     question: str
     answer: str
     prompt_tokens: int
-    solutions: Annotated[tuple[Solution, ...], Field(max_length=VOTES_MAX)]
+    solutions: Annotated[tuple[Solution, ...], Field(max_length=SOLUTIONS_MAX)]
     error: str | None = None
 
     @property

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import RequestError
@@ -17,21 +18,39 @@ from ..runtime.batch.reproducible_batches import (
     run_batches,
     split_into_batches,
 )
+from ..runtime.effort import VotingRule
 from ..runtime.request import StopReason
+from ..runtime.validation import check_integer
 from ..runtime.versions import answer_versions
-from .rollouts import ROLLOUTS, QuestionRollouts, RolloutFile, Solution
+from .rollouts import ROLLOUTS, SOLUTIONS_MAX, QuestionRollouts, RolloutFile, Solution
 
 SLOTS = 32
 _BATCH_SOLUTIONS = 5 * SLOTS  # so that few slots are idle at the end of a batch
 
 
+@dataclass(frozen=True, kw_only=True)
 class RolloutSettings(GenerationSettings):
-    """Settings of rollouts, which are computed in large batches."""
+    """Settings of rollouts, which are computed in large batches.
+
+    Attributes:
+        solutions: sampled solutions to each question.
+    """
+
+    solutions: int = 1
+
+    def __post_init__(self) -> None:
+        check_integer("solutions", self.solutions, 1, SOLUTIONS_MAX)
+        super().__post_init__()
+
+    @property
+    def rule(self) -> VotingRule:
+        """All solutions at once."""
+        return VotingRule((self.solutions,))
 
     @property
     def batch_size(self) -> int:
         """Questions per batch."""
-        return max(_BATCH_SOLUTIONS // self.votes, 1)
+        return max(_BATCH_SOLUTIONS // self.solutions, 1)
 
 
 def sample_rollouts(
@@ -40,7 +59,7 @@ def sample_rollouts(
     """Sample solutions to questions and write them to a file; an interrupted run resumes.
 
     Args:
-        job: model and settings, whose votes are the solutions to each question.
+        job: model and settings.
         rows: questions with their right answers.
         output: the file, new or of an earlier, interrupted run.
         progress: called with questions done and in all.

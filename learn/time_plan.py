@@ -6,6 +6,7 @@ from time import perf_counter
 
 from ..errors import RequestError
 from ..runtime.batch.reproducible_batches import BatchJob
+from ..runtime.engine.majority_vote import sample_requests
 from ..stats.bootstrap import PASSAGES_MIN
 from .sample_rollouts import SLOTS
 
@@ -54,9 +55,10 @@ def measure_speed(job: BatchJob, questions: Sequence[str]) -> Speed:
         ThirteenError: the model cannot be loaded, or no question can be asked.
     """
     job = replace(job, settings=replace(job.settings, max_tokens=_PROBED_TOKENS))
-    asked = sorted(questions, key=len)[: SLOTS // job.settings.votes]
+    asked = sorted(questions, key=len)[: SLOTS // job.settings.rule.answers]
     with job.load_engine() as engine:
-        requests = [one for text in asked for one in job.settings.sample_requests(engine, text)]
+        asking = [job.settings.request(engine, text) for text in asked]
+        requests = [one for request in asking for one in sample_requests(request, job.settings.rule)]
         began = perf_counter()
         answers = [handle.answer() for handle in engine.submit_all(requests, wait=True)]
         sampled_s = (perf_counter() - began) / sum(answer.usage.completion_tokens for answer in answers)

@@ -17,12 +17,27 @@ class VoteTally:
     Attributes:
         asked: requested answers.
         ended: finished answers when the vote was decided.
-        votes: number of finished answers with each value, in descending order.
+        votes: number of finished answers with each value, in descending order. Answers that were cut short
+            or have a wrong equation do not vote.
     """
 
     asked: int
     ended: int
     votes: Mapping[str, int]
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Votes of the leading value, and of the next one."""
+        first, second = [*self.votes.values(), 0, 0][:2]
+        return first, second
+
+    @property
+    def agreement(self) -> str:
+        """How many agree, in words."""
+        value = next(iter(self.votes), None)
+        return (
+            f"{self.counts[0]} of {self.ended} agree on {value}" if value else f"{self.ended} without a value"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +48,15 @@ class Answer:
         value: final answer as format_number() writes it; None if the text has none.
         text: full text.
         stop_reason: why the text ended.
-        usage: token counts.
-        timings: latencies.
+        usage: token counts; of all answers, if several were sampled.
+        timings: latencies; `decode_s` ends with the last answer that counted.
         steps: equations found in the text, each with whether it holds.
         verified: whether all steps hold and the final answer is the result of one of them.
         tally: tally of the majority vote that selected this answer; None without a vote.
         foreign_share: share of the question's letters in a script that the file's trimmed vocabulary has no
             tokens for, from 0 to 1; None for a file with all tokens of its base.
+        confidence: calibrated probability that the value is right; see confidence.py.
+        sure: whether it is at least the request's `min_confidence`; otherwise there is no value.
         grounded: whether it is verified, and every number of its equations is in the question, in what was
             said before, or the result of an earlier equation.
     """
@@ -54,3 +71,5 @@ class Answer:
     tally: VoteTally | None = None
     foreign_share: float | None = None
     grounded: bool = False
+    confidence: float = 0.0
+    sure: bool = True

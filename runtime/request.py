@@ -7,7 +7,8 @@ from operator import index
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from ..errors import RequestError, shorten
-from .validation import check_integer, check_type, is_finite, is_integer
+from .effort import Effort, parse_effort
+from .validation import check_confidence, check_integer, check_type, is_finite, is_integer
 
 if TYPE_CHECKING:  # it imports llguidance, which only requests with a grammar need
     from .grammar.grammar import Grammar
@@ -28,6 +29,8 @@ class StopReason(StrEnum):
     LENGTH = "length"  # max_tokens or the context is used up
     ABORTED = "aborted"
 
+
+COMPLETE_REASONS = (StopReason.END, StopReason.STOP)  # of an answer that was not cut short
 
 # Field of Sampling -> predicate and its wording in the error.
 _RULES: dict[str, tuple[Callable[..., bool], str]] = {
@@ -201,8 +204,11 @@ class Request:
             benchmark may want to know what that gains.
         report_end: whether the log-probabilities include that of a sampled end-of-generation token.
         namespace: namespace of the prefix cache; clients of other namespaces learn nothing of the prompt.
+        turn: requests of the same name share the slots with those of others; by default the namespace.
         question: what was asked, with all that was said before; it grounds the numbers of the answer.
         foreign_share: Model.foreign_share() of the question, for its answer.
+        effort: how many answers are sampled, of which the majority's is taken.
+        min_confidence: confidence below which the answer's value is withheld.
         ignore_end: whether to continue after end-of-generation tokens, so that a benchmark gets exactly
             max_tokens.
     """
@@ -221,6 +227,9 @@ class Request:
     question: str = ""
     foreign_share: float | None = None
     namespace: str = ""
+    turn: str = ""
+    effort: Effort = Effort.LOW
+    min_confidence: float = 0.0
 
     def __post_init__(self) -> None:
         try:
@@ -240,8 +249,21 @@ class Request:
             check_type("request: adapter", self.adapter, str)
         if self.grammar is not None and not hasattr(self.grammar, "source"):
             raise RequestError(f"request: grammar must be a Grammar, not {shorten(self.grammar)}")
+        check_effort(self)
         if self.ignore_end and self.grammar:
             raise RequestError("request: ignore_end cannot be combined with a grammar, which ends the output")
+
+
+def check_effort(request: Request) -> None:
+    """Raise RequestError if the fields of an effort are invalid, or exclude each other."""
+    object.__setattr__(request, "effort", effort := parse_effort(request.effort))
+    check_confidence(request.min_confidence)
+    if effort.votes and request.grammar:
+        raise RequestError(
+            f"request: effort {effort} cannot be combined with a grammar: answers vote by number"
+        )
+    if effort.votes and request.logprobs is not None:
+        raise RequestError(f"request: effort {effort} cannot be combined with logprobs: several answers vote")
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +339,11 @@ class SequenceState:
     started_at: float = 0.0
     first_token_at: float = 0.0
     last_token_at: float = 0.0
+
+    @property
+    def turn(self) -> str:
+        """Name under which it shares the slots with others; see Request.turn."""
+        return self.request.turn or self.request.namespace
 
     @property
     def prefix_key(self) -> PrefixKey:

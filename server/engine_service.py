@@ -17,7 +17,6 @@ from ..files.gguf.header import Header
 from ..runtime.answer import Answer
 from ..runtime.engine.engine import Engine
 from ..runtime.engine.handle import Handle, Piece
-from ..runtime.engine.majority_vote import MajorityVote
 from ..runtime.request import Request, StopReason
 from .access.fair_turns import FairTurns
 from .http_errors import HttpError
@@ -253,10 +252,10 @@ class EngineService(ServedModels):
         places = self.engine.profile.slots + self.engine.queue
         if count > places:
             raise HttpError(400, f"{count} prompts or answers in one request, at most {places} here")
-        names = (*tuple(self._unfinished.values()), *self._preparing)
-        if client.name in names:
+        unfinished = dict(self._unfinished)
+        if client.name in (*unfinished.values(), *self._preparing):
             places -= self._kept_places
-        taken = len(self._unfinished) + self._preparing.total()
+        taken = sum(handle.width for handle in unfinished) + self._preparing.total()
         if taken + count > places:
             raise BusyError(
                 f"{taken} of {places} places are taken, {count} more are needed: the queue is full"
@@ -335,11 +334,6 @@ async def collect_answers(request: HttpRequest, handles: Sequence[Handle]) -> li
     for answer in await abort_on_disconnect(request, asyncio.gather(*handles), handles):
         ensure_completed(answer)
     return [await anext(aiter(handle)) for handle in handles]  # all are done: the first piece is everything
-
-
-async def collect_vote(request: HttpRequest, vote: MajorityVote) -> Answer:
-    """Wait for the winning answer; raises as collect_answers() does."""
-    return ensure_completed(await abort_on_disconnect(request, vote, vote.handles))
 
 
 async def abort_on_disconnect(request: HttpRequest, result: Awaitable[T], handles: Sequence[Handle]) -> T:

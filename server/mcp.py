@@ -16,12 +16,12 @@ from pydantic import BaseModel, Field
 from ..errors import ThirteenError, as_line
 from ..runtime.answer import Answer
 from ..runtime.arithmetic.calculator import Step, check_steps
+from ..runtime.effort import Effort
 from ..runtime.engine.engine import Engine, RequestOptions
-from ..runtime.engine.majority_vote import COMPLETE_REASONS, MajorityVote, vote_requests
+from ..runtime.request import COMPLETE_REASONS
 
 QUESTION_CHARS_MAX = 1 << 15
 TEXT_CHARS_MAX = 1 << 12  # as in /v1/check
-VOTES_MAX = 8
 _CLOSING_S = 1.0  # time to send the results of calls during which the engine failed
 _READS = ToolAnnotations(
     read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
@@ -34,6 +34,7 @@ class Solution(BaseModel):
     value: str | None
     verified: bool
     grounded: bool
+    confidence: float
     complete: bool
     steps: list[Step]
     text: str
@@ -45,6 +46,7 @@ class Solution(BaseModel):
             value=answer.value,
             verified=answer.verified,
             grounded=answer.grounded,
+            confidence=answer.confidence,
             complete=answer.stop_reason in COMPLETE_REASONS,
             steps=list(answer.steps),
             text=answer.text,
@@ -58,9 +60,9 @@ class CheckedText(BaseModel):
 
 
 Question = Annotated[str, Field(min_length=1, max_length=QUESTION_CHARS_MAX, description="The word problem.")]
-Votes = Annotated[
-    int,
-    Field(ge=1, le=VOTES_MAX, description="Answers to sample; the value that most of them give is taken."),
+AnswerEffort = Annotated[
+    Effort,
+    Field(description="low: one answer; medium, high: the majority of up to 8 or 24 answers is taken."),
 ]
 Text = Annotated[
     str, Field(max_length=TEXT_CHARS_MAX, description="A text with equations, such as 12 * 13 = 156.")
@@ -80,15 +82,15 @@ def create_server(engine: Engine, options: RequestOptions) -> MCPServer:
     @tool(
         description="Solve a word problem. Gives the final value, the reasoning, each equation in it with "
         "whether it holds, whether all of them hold and lead to the value (verified), whether all of their "
-        "numbers also stem from the problem (grounded), and whether the reasoning is complete: "
+        "numbers also stem from the problem (grounded), how likely the value is right (confidence), and "
+        "whether the reasoning is complete: "
         "if it was cut off, the value may not be the final one."
     )
-    async def solve(question: Question, votes: Votes = 1) -> Solution:
+    async def solve(question: Question, effort: AnswerEffort = Effort.LOW) -> Solution:
         try:
-            request = await asyncio.to_thread(partial(engine.request, question, **options))
-            if votes == 1:
-                return Solution.of(await engine.submit(request))
-            return Solution.of(await MajorityVote(engine.submit_all(vote_requests(request, votes))))
+            asked: RequestOptions = {**options, "effort": effort}
+            request = await asyncio.to_thread(partial(engine.request, question, **asked))
+            return Solution.of(await engine.submit(request))
         except ThirteenError as error:  # of others, the SDK tells the client nothing
             raise ToolError(as_line(str(error))) from None
 

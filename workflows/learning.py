@@ -204,7 +204,7 @@ class _Run:
     def job(self, samples: int, seed: int = 0, adapter: Path | None = None) -> BatchJob:
         """Several samples a question, or a greedy answer."""
         settings = RolloutSettings(
-            votes=samples,
+            solutions=samples,
             sampling=Sampling(TEMPERATURE, seed=seed) if samples > 1 else Sampling(),
             max_tokens=self.request.max_tokens,
         )

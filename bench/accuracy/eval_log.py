@@ -63,6 +63,7 @@ class QuestionRecord:
         outcome: outcome of that value.
         samples: all answers, in the order of their seeds; empty after an error.
         error: what went wrong; None without an error.
+        confidence: probability that the value is right; see confidence.py.
     """
 
     number: int
@@ -71,6 +72,7 @@ class QuestionRecord:
     outcome: Outcome
     samples: tuple[Sample, ...]
     error: str | None = None
+    confidence: float = 0.0
 
 
 class EvalLog:

@@ -5,7 +5,7 @@ from contextlib import closing
 
 from ...runtime.answer import Answer
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchResult, run_batches, split_into_batches
-from ...runtime.engine.majority_vote import COMPLETE_REASONS
+from ...runtime.request import COMPLETE_REASONS
 from .eval_log import EvalLog, Outcome, QuestionRecord, Sample
 from .run_config import RunConfig
 
@@ -49,7 +49,10 @@ def _record(result: BatchResult, expected: str) -> QuestionRecord:
         for answer in result.samples
     )
     outcome = grade(result.answer, expected)
-    return QuestionRecord(result.number, expected, result.answer.value, outcome, samples)
+    answer = result.answer
+    return QuestionRecord(
+        result.number, expected, answer.value, outcome, samples, confidence=answer.confidence
+    )
 
 
 def grade(answer: Answer, expected: str) -> Outcome:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...errors import RequestError
 from ...runtime.batch.reproducible_batches import PROFILE, BatchJob, GenerationSettings, computed_by
+from ...runtime.effort import parse_effort
 from ...runtime.engine.engine import Engine
 from ...runtime.profile import DEFAULT_KV
 from ...runtime.threads import default_threads
@@ -26,14 +27,16 @@ class PromptSettings(GenerationSettings):
     """Generation settings with a named prompt.
 
     Attributes:
-        prompt: a name in PROMPTS.
+        prompt: a name in PROMPTS; by default "examples" where answers vote, or else "zero-shot".
         threads: threads that compute.
     """
 
     threads: int = field(default_factory=default_threads)
-    prompt: str = "zero-shot"
+    prompt: str = ""
 
     def __post_init__(self) -> None:
+        if not self.prompt:
+            object.__setattr__(self, "prompt", "examples" if parse_effort(self.effort).votes else "zero-shot")
         find_prompt(self.prompt)
         if self.system is not None:
             raise RequestError("bench: the prompts have no system prompt of the user's")
@@ -47,9 +50,10 @@ class PromptSettings(GenerationSettings):
     @property
     def description(self) -> str:
         """How answers are sampled, and whether with the calculator."""
-        temperature = f"temperature {self.sampling.temperature}"
-        votes = f"majority of {self.votes}, {temperature}" if self.votes > 1 else temperature
-        sampled = "greedy" if self.sampling.greedy else votes
+        sampled = "greedy" if self.sampling.greedy else f"temperature {self.sampling.temperature}"
+        if self.effort.votes:
+            votes, sampling = self.effort.rule.answers, self.sampling.stochastic
+            sampled = f"effort {self.effort}: majority of up to {votes}, temperature {sampling.temperature}"
         return f"{sampled}, calculator {'on' if self.calculator else 'off'}"
 
     @property

@@ -25,8 +25,8 @@ class TimedAnswer:
 
     Attributes:
         prefill_s: seconds from submission to the first token.
-        decode_s: seconds from there to the last token of the last sample.
-        tokens: tokens of all samples.
+        decode_s: seconds from there to the end of the answer, or of the vote.
+        tokens: tokens of all answers that counted.
     """
 
     prefill_s: float
@@ -74,9 +74,8 @@ def time_answers(
 
 def _time_answer(engine: Engine, question: str, settings: GenerationSettings) -> TimedAnswer:
     engine.clear_prefix_cache()
-    requests = settings.sample_requests(engine, question)
+    request = settings.request(engine, question)
     start = perf_counter()
-    ends = [handle.wait() for handle in engine.submit_all(requests, wait=True)]
-    total_s = perf_counter() - start
-    prefill_s = min(end.timings.first_token_s for end in ends)
-    return TimedAnswer(prefill_s, total_s - prefill_s, sum(end.usage.completion_tokens for end in ends))
+    end = engine.submit(request, wait=True).wait()
+    prefill_s, total_s = end.timings.first_token_s, perf_counter() - start
+    return TimedAnswer(prefill_s, total_s - prefill_s, end.usage.completion_tokens)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ...runtime.effort import Effort
 from .. import options
 from ..console import labelled_progress_bar, progress_bar, show_report
 from ..help_sections import ADVANCED
@@ -68,9 +69,14 @@ def bench_accuracy(
     ] = None,
     adapter: options.ModelAdapter = None,
     prompt: Annotated[
-        str, typer.Option(help="Prompt format: zero-shot, refined or 8-shot.", rich_help_panel=ADVANCED)
-    ] = "zero-shot",
-    votes: options.Votes = 1,
+        str | None,
+        typer.Option(
+            help="Prompt format: bare, zero-shot (default), refined, examples (default where answers vote), "
+            "or 8-shot.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
+    effort: options.AnswerEffort = Effort.LOW,
     temperature: options.Temperature = 0.0,
     seed: options.Seed = 0,
     calculator: options.Calculator = True,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ...runtime.effort import Effort
 from .. import options
 from ..console import note
 from ..spinner import spinner
@@ -36,6 +37,8 @@ def chat(
     context: options.Context = None,
     temperature: options.Temperature = 0.0,
     seed: options.Seed = 0,
+    effort: options.AnswerEffort = Effort.LOW,
+    min_confidence: options.MinConfidence = 0.0,
     calculator: options.Calculator = True,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
@@ -57,7 +60,11 @@ def chat(
     from ...runtime.request import Sampling
 
     request = RequestOptions(
-        sampling=Sampling(temperature, seed=seed), max_tokens=max_tokens, calculator=calculator
+        sampling=Sampling(temperature, seed=seed),
+        max_tokens=max_tokens,
+        calculator=calculator,
+        effort=effort,
+        min_confidence=min_confidence,
     )
     layers = options.gpu_layers(gpu_layers)
     named = options.named_adapters(map(with_name, adapter or ()))
@@ -68,7 +75,7 @@ def chat(
             path, adapters=adapters, context=context, slots=slots, threads=threads, gpu_layers=layers
         )
 
-    engine = open_engine(path, adapters, slots=1)
+    engine = open_engine(path, adapters, slots=effort.rule.width)
     spinner.end()
     conversation = Conversation(engine, system)
     session = ChatSession(engine, conversation, request, open_engine, path, adapters, terminal)

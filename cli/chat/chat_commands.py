@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import RequestError, ThirteenError
+from ...runtime.effort import Effort, parse_effort
 from .. import options
 from ..console import progress_bar
 
 if TYPE_CHECKING:
     from .chat_session import ChatSession
 
-_VOTES_MAX = 8  # as many answers run at once
 _SHOWN = 60  # characters of a system prompt
 
 
@@ -61,7 +61,7 @@ def _model(session: "ChatSession", word: str) -> str:
     if not word:
         return f"model: {session.model.stem}"
     path, _ = options.resolve_model(word, {})
-    session.reopen(path, {}, session.votes)
+    session.reopen(path, {}, session.engine.profile.slots)
     session.request.pop("adapter", None)
     return f"model: {path.stem}, context of {session.engine.context:,} tokens"
 
@@ -100,15 +100,13 @@ def _retry(session: "ChatSession", _: str) -> str:
     return ""
 
 
-def _votes(session: "ChatSession", number: str) -> str:
-    """N: sample so many answers and take the value that most of them give."""
-    if not (number.isascii() and number.isdigit() and 1 <= int(number) <= _VOTES_MAX):
-        raise RequestError(f"/votes {number}: must be from 1 to {_VOTES_MAX}")
-    votes, session.votes = int(number), 1  # one, if there is no memory for so many
-    if votes > session.engine.profile.slots:
-        session.reopen(session.model, session.adapters, votes)
-    session.votes = votes
-    return f"votes: {votes}"
+def _effort(session: "ChatSession", name: str) -> str:
+    """NAME: low for one answer; medium or high for the majority of up to 8 or 24."""
+    effort, session.request["effort"] = parse_effort(name), Effort.LOW  # low, if there is no memory for more
+    if effort.rule.width > session.engine.profile.slots:
+        session.reopen(session.model, session.adapters, effort.rule.width)
+    session.request["effort"] = effort
+    return f"effort: {effort}"
 
 
 def _calculator(session: "ChatSession", switch: str) -> str:
@@ -173,7 +171,7 @@ COMMANDS: dict[str, "Callable[[ChatSession, str], str]"] = {
     "system": _system,
     "temperature": _temperature,
     "retry": _retry,
-    "votes": _votes,
+    "effort": _effort,
     "calculator": _calculator,
     "schema": _schema,
     "save": _save,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import RequestError, ThirteenError
-from ..console import note, show_text, votes_text
+from ..console import note, show_text, value_text, votes_text
 from ..spinner import spinner
 from ..word_wrap import WordWrap
 from .chat_commands import COMMANDS, QuitError
@@ -34,7 +34,6 @@ class ChatSession:
         model: the model.
         adapters: its adapters; those that the chat loads are added.
         interactive: whether a person reads along; errors then do not end the chat.
-        votes: answers to sample for a majority vote.
         answered: answers so far, for /stats.
     """
 
@@ -45,7 +44,6 @@ class ChatSession:
     model: Path
     adapters: dict[str, Path]
     interactive: bool
-    votes: int = 1
     answered: list["Answer"] = field(default_factory=list)
     _limits_told: bool = False
 
@@ -77,13 +75,15 @@ class ChatSession:
         turn = self.conversation.next_turn(text, **options)
         self._tell_context(turn)
         try:
-            answer = self._vote(turn) if self.votes > 1 else self._stream(turn)
+            answer = self._stream(turn)
         except KeyboardInterrupt:
             note("\n(stopped; the question is not kept)")
             return False
         self.conversation.add(text, answer.text)
         self.answered.append(answer)
-        show_text(f"\nanswer: {answer.value if answer.value is not None else 'none found'}\n")
+        if answer.tally:
+            note(f"\nvotes: {votes_text(answer.tally)}; confidence: {answer.confidence:.0%}")
+        show_text(f"\nanswer: {value_text(answer)}\n")
         self._tell_limits(text)
         return True
 
@@ -108,6 +108,9 @@ class ChatSession:
         steps, marked, wrap = StepStream(), 0, WordWrap()
         try:
             for piece in self.engine.submit(turn.request, wait=True):
+                if piece.tally and not piece.answer:
+                    spinner.begin(f"{piece.tally.agreement}…")
+                    continue
                 spinner.end()
                 found = piece.answer.steps[marked:] if piece.answer else steps.feed(piece.text)
                 marked += len(found)
@@ -117,22 +120,6 @@ class ChatSession:
             wrap.flush()
         assert piece.answer is not None, "the last piece carries the answer"
         return piece.answer
-
-    def _vote(self, turn: "Turn") -> "Answer":
-        from ...runtime.engine.majority_vote import MajorityVote, vote_requests
-
-        spinner.begin(f"{self.votes} answers vote…")
-        vote = MajorityVote(self.engine.submit_all(vote_requests(turn.request, self.votes), wait=True))
-        try:
-            answer = vote.answer()
-        finally:
-            spinner.end()
-            vote.abort()
-        wrap = WordWrap()
-        wrap.write(f"{answer.text}\n")
-        assert answer.tally is not None, "a vote has a tally"
-        note(f"votes: {votes_text(answer.tally)}")
-        return answer
 
     def reopen(self, model: Path, adapters: dict[str, Path], slots: int) -> None:
         """Replace the engine; if the new one cannot be opened, the old one is opened again."""

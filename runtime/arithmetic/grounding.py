@@ -28,6 +28,11 @@ def is_grounded(steps: Iterable[Step], question: str) -> bool:
     return True
 
 
+def has_number(text: str) -> bool:
+    """Whether a text has a number, in digits or in words."""
+    return any(True for _ in _numbers(text))
+
+
 def _numbers(text: str) -> Iterator[Fraction]:
     last = Fraction(0)
     for match in _LEXEME.finditer(text):

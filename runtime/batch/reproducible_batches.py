@@ -5,10 +5,11 @@ answered in batches of fixed size. Each starts when the previous one has ended, 
 run that was interrupted or spread over several engines then gives the same answers as any other.
 """
 
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -18,21 +19,23 @@ from ...files.gguf.header import read_header
 from ...files.hashing import file_sha256
 from ...files.journal import parse_identity
 from ..answer import Answer
+from ..confidence import with_confidence
+from ..effort import Effort, VotingRule, parse_effort
 from ..engine.engine import Engine
 from ..engine.handle import Handle
-from ..engine.majority_vote import VOTES_MAX, mean_logprob, select_winner
+from ..engine.majority_vote import is_decided, sample_requests, score, select_winner
 from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
 from ..llama.compute_settings import ComputeSettings, limit_settings
 from ..llama.gguf_checks import check_model
 from ..llama.settings_choice import known_settings
 from ..profile import CHOSEN, DEFAULT_KV, KV_TYPES, PROFILES, Profile
 from ..request import Request, Sampling
-from ..validation import check_integer
+from ..validation import check_confidence, check_integer
 
 PROFILE = replace(PROFILES["server"], context=2048)  # each question on its own
 _BATCH_REQUESTS = 40  # five times the slots, so that few slots are idle at the end of a batch
 _IDENTITY_MAX = 1 << 24  # bytes of a journal's first line
-_PROBES = ("1", "A")  # questions without a common prefix: their prompts share only the template's tokens
+_PROBES = ("1", "2")  # questions without a common prefix: their prompts share what is the same for all
 
 
 QuestionBatch = Mapping[int, str]  # question number -> question
@@ -44,23 +47,24 @@ class GenerationSettings:
 
     Attributes:
         system: system prompt.
-        votes: answers per question; the majority vote selects one of several.
-        sampling: sampling parameters. With several votes, greedy ones become temperature 0.7.
+        effort: how many answers are sampled to a question with a number, of which the majority's is taken.
+        min_confidence: confidence below which an answer's value is withheld.
+        sampling: sampling parameters. For several answers, greedy ones become temperature 0.7.
         calculator: whether arithmetic in answers is completed with its exact result.
         max_tokens: maximum tokens of an answer.
     """
 
     system: str | None = None
-    votes: int = 1
+    effort: Effort = Effort.LOW
+    min_confidence: float = 0.0
     sampling: Sampling = field(default_factory=Sampling)
     calculator: bool = True
     max_tokens: int = 512
 
     def __post_init__(self) -> None:
         check_integer("max_tokens", self.max_tokens, 1)
-        check_integer("votes", self.votes, 1, VOTES_MAX)
-        if self.votes > 1:
-            object.__setattr__(self, "sampling", self.sampling.stochastic)
+        object.__setattr__(self, "effort", parse_effort(self.effort))
+        check_confidence(self.min_confidence)
 
     @property
     def stop(self) -> tuple[str, ...]:
@@ -70,7 +74,12 @@ class GenerationSettings:
     @property
     def batch_size(self) -> int:
         """Questions per batch."""
-        return max(_BATCH_REQUESTS // self.votes, 1)
+        return max(_BATCH_REQUESTS // self.rule.waves[0], 1)
+
+    @property
+    def rule(self) -> VotingRule:
+        """How many answers are sampled to a question with a number."""
+        return self.effort.rule
 
     def prompt_tokens(self, engine: Engine, question: str) -> tuple[int, ...]:
         """Encode the prompt of a question.
@@ -78,29 +87,26 @@ class GenerationSettings:
         Raises:
             RequestError: the question is empty, or the chat template rejects it.
         """
-        return engine.request(question, system=self.system).tokens
+        return engine.request(question, system=self.system, effort=self.effort).tokens
 
-    def sample_requests(self, engine: Engine, question: str) -> list[Request]:
-        """Make the requests that sample the answers to a question, one for each vote.
+    def request(self, engine: Engine, question: str) -> Request:
+        """Make the request that asks a question.
 
         Raises:
             RequestError: the question is empty or too long for the engine, or the chat template rejects it.
         """
-        tokens = self.prompt_tokens(engine, question)
-        requests = [
-            Request(
-                tokens,
-                self.max_tokens,
-                sampling,
-                stop=self.stop,
-                calculator=self.calculator,
-                logprobs=None if self.votes == 1 else 0,
-                question=question,
-            )
-            for sampling in self.sampling.with_seeds(self.votes)
-        ]
-        engine.check_request(requests[0])  # the others differ in their seeds only
-        return requests
+        request = Request(
+            self.prompt_tokens(engine, question),
+            self.max_tokens,
+            self.sampling,
+            stop=self.stop,
+            calculator=self.calculator,
+            question=question,
+            effort=self.effort.for_question(question),
+            min_confidence=self.min_confidence,
+        )
+        engine.check_request(request)
+        return request
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +187,9 @@ class BatchJob:
         return {
             "model_sha256": file_sha256(self.model),
             "adapter_sha256": None if self.adapter is None else file_sha256(self.adapter),
-            "votes": settings.votes,
+            "effort": settings.effort,
+            "rule": asdict(settings.rule),
+            "min_confidence": settings.min_confidence,
             **asdict(settings.sampling),
             "calculator": settings.calculator,
             "max_tokens": settings.max_tokens,
@@ -219,7 +227,7 @@ class BatchJob:
         Raises:
             ThirteenError: Engine() raises it.
         """
-        queue = self.settings.batch_size * self.settings.votes
+        queue = self.settings.batch_size * self.settings.rule.width
         return Engine(
             self.model,
             adapter=self.adapter,
@@ -300,33 +308,73 @@ class BatchRunner:
             The result of each question as it finishes.
         """
         self._engine.clear_prefix_cache(keep=self._prefix)
-        requests: dict[int, list[Request]] = {}
+        votes: list[_Vote] = []
         for number, question in batch.items():
             try:
-                requests[number] = self._settings.sample_requests(self._engine, question)
+                request = self._settings.request(self._engine, question)
             except RequestError as error:
                 yield BatchResult(number, error=str(error))
-        submitted = iter(self._engine.submit_all(list(chain.from_iterable(requests.values())), wait=True))
-        handles = {number: list(islice(submitted, len(samples))) for number, samples in requests.items()}
+            else:
+                rule = self._settings.rule if request.effort is self._settings.effort else Effort.LOW.rule
+                votes.append(_Vote(number, sample_requests(request, rule), rule))
+        while votes:  # a wave of each at a time: what is computed together depends on nothing else
+            yield from self._run_wave(votes)
+            votes = [vote for vote in votes if not vote.decided]
+
+    def _run_wave(self, votes: "Sequence[_Vote]") -> Iterator[BatchResult]:
+        """Sample the next wave of answers to each question; yields the results of those that need no more."""
+        waves = [vote.next_wave() for vote in votes]
+        submitted = iter(self._engine.submit_all([*chain.from_iterable(waves)], wait=True))
         finished: SimpleQueue[Handle] = SimpleQueue()
-        owners = {handle: number for number, samples in handles.items() for handle in samples}
+        owners: dict[Handle, _Vote] = {}
+        for vote, wave in zip(votes, waves, strict=True):
+            handles = list(islice(submitted, len(wave)))
+            vote.handles += handles
+            owners |= dict.fromkeys(handles, vote)
         for handle in owners:
             handle.call_at_end(finished.put)
-        unfinished = {number: len(samples) for number, samples in handles.items()}
-        while unfinished:
-            unfinished[number := owners[finished.get()]] -= 1
-            if not unfinished[number]:
-                del unfinished[number]
-                yield _result(number, handles[number])
+        unfinished = Counter(owners.values())
+        while +unfinished:
+            unfinished[vote := owners[finished.get()]] -= 1
+            if not unfinished[vote] and (result := vote.result(self._settings.min_confidence)):
+                yield result
 
 
-def _result(number: int, handles: Sequence[Handle]) -> BatchResult:
-    try:
-        samples = tuple(handle.answer() for handle in handles)
-    except ModelFileError as error:
-        return BatchResult(number, error=str(error), failed=True)
-    tokens = tuple(tuple(token for piece in handle for token in piece.tokens) for handle in handles)
-    if len(samples) == 1:
-        return BatchResult(number, samples, samples[0], tokens=tokens)
-    scored = list(zip(samples, map(mean_logprob, handles), strict=True))
-    return BatchResult(number, samples, select_winner(scored, len(samples)), tokens=tokens)
+@dataclass(eq=False)
+class _Vote:
+    """A question that is being answered.
+
+    Attributes:
+        number: number of the question.
+        requests: requests that sample its answers.
+        rule: how many of them are needed.
+        handles: handles of those that were submitted.
+        decided: whether no more are needed.
+    """
+
+    number: int
+    requests: Sequence[Request]
+    rule: VotingRule
+    handles: list[Handle] = field(default_factory=list)
+    decided: bool = False
+
+    def next_wave(self) -> Sequence[Request]:
+        """The requests that are to be submitted next."""
+        start = len(self.handles)
+        ends = accumulate(self.rule.waves)
+        return self.requests[start : next(end for end in ends if end > start)]
+
+    def result(self, min_confidence: float) -> BatchResult | None:
+        """The result, once a wave has ended; None if more answers are needed."""
+        try:
+            scored = [score(handle) for handle in self.handles]
+        except ModelFileError as error:
+            self.decided = True
+            return BatchResult(self.number, error=str(error), failed=True)
+        self.decided = is_decided(scored, self.rule)
+        if not self.decided:
+            return None
+        samples = tuple(answer for answer, _ in scored)
+        tokens = tuple(tuple(token for piece in handle for token in piece.tokens) for handle in self.handles)
+        answer = select_winner(scored, self.rule) if samples[1:] else samples[0]
+        return BatchResult(self.number, samples, with_confidence(answer, min_confidence), tokens=tokens)

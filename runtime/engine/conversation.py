@@ -62,7 +62,7 @@ class Conversation:
         """
         request, context = self.engine.request(text, **options), self.engine.context
         room = context - min(request.max_tokens, max(_ANSWER_TOKENS_MIN, context // 4))
-        dropped, tokens = self._fit(text, room)
+        dropped, tokens = self._fit(text, room, examples=request.effort.votes)
         if tokens is None or len(tokens) > context:  # with less than `room`, a short answer has room
             raise PromptLengthError(
                 f"the message does not fit the context of {context} tokens; {self.engine.context_hint}"
@@ -72,7 +72,7 @@ class Conversation:
         request = replace(request, tokens=tokens, question=f"{said}\n{text}")
         return Turn(request, dropped, len(tokens) / context)
 
-    def _fit(self, text: str, room: int) -> tuple[int, tuple[int, ...] | None]:
+    def _fit(self, text: str, room: int, *, examples: bool) -> tuple[int, tuple[int, ...] | None]:
         """How many of the oldest messages to drop, and the prompt; all are dropped if nothing fits the room.
 
         Of a long conversation, few prompts are encoded: the number is found by bisection.
@@ -80,7 +80,7 @@ class Conversation:
 
         @cache
         def encode(dropped: int) -> tuple[int, ...] | None:
-            return self._encode(text, self.messages[dropped:])
+            return self._encode(text, self.messages[dropped:], examples=examples)
 
         def fits(dropped: int) -> bool:
             tokens = encode(dropped)
@@ -91,11 +91,12 @@ class Conversation:
         at = 0 if fits(0) else bisect_left(counts, True, lo=min(1, last), hi=last, key=fits)
         return counts[at], encode(counts[at])
 
-    def _encode(self, text: str, messages: Sequence[Message]) -> tuple[int, ...] | None:
+    def _encode(self, text: str, messages: Sequence[Message], *, examples: bool) -> tuple[int, ...] | None:
         """Encode messages and a text as a prompt; None if they have too many bytes to be tokenized."""
         system = [Message("system", self.system)] if self.system else []
         try:
-            return self.engine.conversation([*system, *messages, Message("user", text)])
+            said = [*system, *messages, Message("user", text)]
+            return self.engine.conversation(said, examples=examples)
         except PromptLengthError:
             return None
 

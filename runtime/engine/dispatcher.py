@@ -170,10 +170,7 @@ class Dispatcher:
             for one in requests
         ]
         handles = {
-            sequence: Handle(
-                partial(self._abort, sequence), sequence.request.question, sequence.request.foreign_share
-            )
-            for sequence in sequences
+            sequence: Handle(partial(self._abort, sequence), sequence.request) for sequence in sequences
         }
 
         def add() -> None:

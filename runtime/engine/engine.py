@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from ...errors import PromptLengthError, RequestError
 from ...files.gguf.header import Header
 from ..answer import Answer
+from ..effort import Effort, parse_effort
 from ..forks import ForkCheck
 from ..llama.compute_settings import fit_context, limit_settings
 from ..llama.compute_thread import COMPUTE_THREAD, run_uninterrupted
@@ -22,15 +23,16 @@ from ..llama.settings_choice import choose_settings
 from ..load_probe import probe_model_files
 from ..logits import Logits
 from ..profile import CHOSEN, Profile
-from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder
+from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder, question_messages
 from ..prompt.template_process import read_chat_template
+from ..prompt.worked_examples import with_worked_examples
 from ..request import BASE, Request, Sampling, SamplingOptions, SequenceState, TokenLogprob
 from ..validation import check_type
 from .adapters import Adapters
 from .config import QUEUE, EngineOptions, adapter_files, resolve_options
 from .dispatcher import Dispatcher, EngineLoad
 from .handle import Handle
-from .majority_vote import MajorityVote, vote_requests
+from .majority_vote import MajorityVote
 from .prefix_cache import PrefixCache, common_length
 from .runner import Runner
 from .scoring import Scoring
@@ -50,6 +52,9 @@ class RequestOptions(SamplingOptions, total=False):
     grammar: "Grammar | None"
     adapter: str | None
     namespace: str
+    turn: str
+    effort: Effort
+    min_confidence: float
 
 
 class Engine:
@@ -192,7 +197,21 @@ class Engine:
                 unknown, a grammar cannot be compiled, or the engine is closed.
             BusyError: the queue is full.
         """
+        if any(request.effort.votes for request in requests):
+            return self._submit_votes(requests, wait)
         return self._dispatcher.submit([self._new_sequence(request) for request in requests], wait=wait)
+
+    def _submit_votes(self, requests: Sequence[Request], wait: bool) -> list[Handle]:
+        with ExitStack() as aborts:
+            handles: list[Handle] = []
+            for request in requests:
+                if request.effort.votes:
+                    handles.append(MajorityVote(request, self.submit_all, wait=wait))
+                else:
+                    handles.append(self.submit(request, wait=wait))
+                aborts.callback(handles[-1].abort)
+            aborts.pop_all()
+        return handles
 
     def request(self, question: str, **options: Unpack[RequestOptions]) -> Request:
         """Make the request that asks a question.
@@ -211,6 +230,11 @@ class Engine:
                 adapter: a name of the engine's adapters, or "base" for none; by default the engine's own.
                 namespace: namespace of the prefix cache: nobody else learns whether the prompt was asked
                     before.
+                turn: requests of the same name share the slots with those of others; by default the
+                    namespace.
+                effort: with "medium" or "high", up to 8 or 24 answers are sampled to a question that has a
+                    number, until their majority is certain; "low" by default. See effort.py.
+                min_confidence: confidence below which the answer has no value; see confidence.py.
                 Others, such as temperature=0.5, replace a parameter of `sampling`.
 
         Raises:
@@ -222,24 +246,33 @@ class Engine:
             check_type("system", system, str)
         check_type("sampling", sampling := fields.pop("sampling", Sampling()), Sampling)
         changes = {name: fields.pop(name) for name in SamplingOptions.__annotations__ if name in fields}
+        effort = parse_effort(fields.get("effort", Effort.LOW)).for_question(question)
+        fields["effort"] = effort
         with self._dispatcher.in_use():
-            tokens = self._encoder.encode_question(question, system)
+            if effort.votes:
+                tokens = self.conversation(question_messages(question, system), examples=True)
+            else:
+                tokens = self._encoder.encode_question(question, system)
             foreign = self.model.foreign_share(question)
             fields["sampling"] = replace(sampling, **changes)
             return Request(tokens, question=question, foreign_share=foreign, **fields)
 
-    def conversation(self, messages: Sequence[Message], tools: Sequence[JsonObject] = ()) -> tuple[int, ...]:
+    def conversation(
+        self, messages: Sequence[Message], tools: Sequence[JsonObject] = (), *, examples: bool = False
+    ) -> tuple[int, ...]:
         """Encode a conversation as a prompt (see Request) for the model's next message.
 
         Args:
             messages: what was said so far.
             tools: what the model may call, each in the form of OpenAI's API.
+            examples: whether worked examples stand before them, as for a question that is voted on.
 
         Raises:
             RequestError: all messages are empty, or the chat template takes no tools or rejects them.
         """
         with self._dispatcher.in_use():
-            return self._encoder.encode_conversation(messages, tools)
+            said = with_worked_examples(messages) if examples else messages
+            return self._encoder.encode_conversation(said, tools)
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Encode a text as a prompt (see Request) without the chat template, for the model to continue.
@@ -260,27 +293,11 @@ class Engine:
         if isinstance(questions, str):
             raise RequestError("answers() takes several questions: give a list, or call answer()")
         requests = [self.request(question, **options) for question in questions]
-        handles = self.submit_all(requests, wait=True)
-        try:
-            return [handle.answer() for handle in handles]
-        finally:
+        with ExitStack() as aborts:
+            handles = self.submit_all(requests, wait=True)
             for handle in handles:
-                handle.abort()
-
-    def poll(self, question: str, votes: int, **options: Unpack[RequestOptions]) -> MajorityVote:
-        """Sample several answers to a question until the majority value is certain (self-consistency).
-
-        Args:
-            question: see request().
-            votes: number of answers, from 1 to 64, each with its own seed.
-            options: see request(). Greedy sampling, which would repeat one answer, is replaced by a
-                temperature of 0.7.
-
-        Raises:
-            RequestError: request() or submit() raises it, or `votes` is out of range.
-            BusyError: the queue has no room for so many.
-        """
-        return MajorityVote(self.submit_all(vote_requests(self.request(question, **options), votes)))
+                aborts.callback(handle.abort)
+            return [handle.answer() for handle in handles]
 
     def stream(self, question: str, **options: Unpack[RequestOptions]) -> Handle:
         """Ask a question; `for` and `async for` yield its pieces as they come, the last with the answer."""

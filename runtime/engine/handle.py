@@ -9,13 +9,14 @@ from functools import cached_property
 from threading import Thread
 from typing import Any
 
-from ..answer import Answer
+from ..answer import Answer, VoteTally
 from ..arithmetic.calculator import check_steps, is_verified
 from ..arithmetic.final_answer import final_answer, format_number
 from ..arithmetic.grounding import is_grounded
+from ..confidence import with_confidence
 from ..forks import ForkCheck
 from ..outcome import Outcome, Signal
-from ..request import SequenceEnd, TokenLogprob
+from ..request import Request, SequenceEnd, TokenLogprob
 from .runner import SequenceUpdate
 
 
@@ -29,12 +30,14 @@ class Piece:
         logprobs: log-probabilities of these tokens, and with Request.report_end of the token that ended them,
             if the request asks for them.
         answer: the whole answer, None while there may be more.
+        tally: the votes so far, of a question that is answered several times.
     """
 
     text: str
     tokens: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     answer: Answer | None = None
+    tally: VoteTally | None = None
 
 
 class Handle:
@@ -42,12 +45,15 @@ class Handle:
 
     Iterating with `for` or `async for` yields the pieces as they come; several iterators share them. Leaving
     the loop early aborts the request. `answer()` and `await` wait for the whole answer.
+
+    Attributes:
+        width: how many sequences run for it at once, at most.
     """
 
-    def __init__(
-        self, abort: Callable[[], None], question: str = "", foreign_share: float | None = None
-    ) -> None:
-        self._abort, self._question, self._foreign_share = abort, question, foreign_share
+    width = 1
+
+    def __init__(self, abort: Callable[[], None], request: Request) -> None:
+        self._abort, self._request = abort, request
         self._changed = Signal()
         self._updates: deque[SequenceUpdate] = deque()  # not yet taken by an iterator
         self._text: list[str] = []
@@ -191,7 +197,8 @@ class Handle:
         number, equations = final_answer(text), check_steps(text)
         value = None if number is None else format_number(number)
         verified = is_verified(equations, value)
-        return Answer(
+        request = self._request
+        answer = Answer(
             value=value,
             text=text,
             stop_reason=end.stop_reason,
@@ -199,6 +206,7 @@ class Handle:
             timings=end.timings,
             steps=equations,
             verified=verified,
-            foreign_share=self._foreign_share,
-            grounded=verified and is_grounded(equations, self._question),
+            foreign_share=request.foreign_share,
+            grounded=verified and is_grounded(equations, request.question),
         )
+        return with_confidence(answer, request.min_confidence)

@@ -5,126 +5,159 @@ prompt, whose KV cache is computed once and copied.
 """
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any
+from time import perf_counter
 
 from ..answer import Answer, VoteTally
-from ..outcome import Outcome
-from ..request import Request, StopReason
-from ..validation import check_integer
-from .handle import Handle
+from ..confidence import with_confidence
+from ..effort import Effort, VotingRule
+from ..request import COMPLETE_REASONS, Request, SequenceEnd, SequenceState, Timings
+from .handle import Handle, Piece
+from .runner import SequenceUpdate
 
-VOTES_MAX = 64
-COMPLETE_REASONS = (StopReason.END, StopReason.STOP)  # stop reasons of an answer that was not cut short
-
-ScoredAnswer = tuple[Answer, float]  # with its mean_logprob()
+ScoredAnswer = tuple[Answer, float]  # with the mean log-probability of its tokens
 
 
-def vote_requests(request: Request, votes: int) -> list[Request]:
-    """The requests of a vote: the same one with other seeds, sampled at a temperature above 0.
+def sample_requests(request: Request, rule: VotingRule) -> list[Request]:
+    """The requests of a vote: the same one with other seeds, sampled at a temperature above 0."""
+    alone = replace(request, effort=Effort.LOW, min_confidence=0)
+    if rule.answers == 1:
+        return [alone]
+    alone = replace(alone, turn=f"{request.turn or request.namespace} (votes)")
+    samplings = request.sampling.stochastic.with_seeds(rule.answers)
+    return [replace(alone, sampling=sampling, logprobs=0) for sampling in samplings]
 
-    Raises:
-        RequestError: `votes` is out of range.
-    """
-    check_integer("votes", votes, 1, VOTES_MAX)
-    samplings = request.sampling.stochastic.with_seeds(votes)
-    return [replace(request, sampling=sampling, logprobs=0) for sampling in samplings]
 
+class MajorityVote(Handle):
+    """A question that is being answered several times.
 
-class MajorityVote:
-    """A question that is being answered several times; awaited like a Handle.
+    Its pieces are the tallies so far, without text; the last is the winning answer.
 
     Attributes:
-        handles: handles of the samples, in the order of their seeds.
+        width: how many of them run at once, at most.
     """
 
-    def __init__(self, handles: Sequence[Handle]) -> None:
-        """Count the answers of requests as they end; the requests must ask for log-probabilities."""
-        self.handles = tuple(handles)
-        self._answers: list[ScoredAnswer] = []
-        self._winner: Outcome[Answer] = Outcome()
-        ended: SimpleQueue[Handle] = SimpleQueue()
-        for handle in handles:
-            handle.call_at_end(ended.put)
-        # Not in the engine's thread, which computes nothing while the equations of an answer are checked.
-        Thread(target=self._count_all, args=(ended,), name="thirteen-vote", daemon=True).start()
+    def __init__(self, request: Request, submit: Callable[..., list[Handle]], *, wait: bool) -> None:
+        """Submit the first wave of answers.
 
-    def abort(self) -> None:
-        """Abort the samples that are still running."""
-        for handle in self.handles:
+        Args:
+            request: the question, with its effort.
+            submit: see Engine.submit_all().
+            wait: whether to wait while the queue is full.
+
+        Raises:
+            ThirteenError: `submit` raises it.
+        """
+        super().__init__(self._abort_samples, request)
+        self._rule, self._submit = request.effort.rule, submit
+        self.width = self._rule.width
+        self._waiting, self._waves = sample_requests(request, self._rule), list(self._rule.waves)
+        self._running: set[Handle] = set()
+        self._answers: list[ScoredAnswer] = []
+        self._began, self._aborted = perf_counter(), False
+        self._ended: SimpleQueue[Handle] = SimpleQueue()
+        self._start_wave(wait=wait)
+        # Not in the engine's thread, which computes nothing while the equations of an answer are checked.
+        Thread(target=self._run, name="thirteen-vote", daemon=True).start()
+
+    def _start_wave(self, *, wait: bool) -> None:
+        count = self._waves.pop(0)
+        wave, self._waiting = self._waiting[:count], self._waiting[count:]
+        handles = self._submit(wave, wait=wait)
+        self._running.update(handles)
+        for handle in handles:
+            handle.call_at_end(self._ended.put)
+        if self._aborted:  # meanwhile
+            self._abort_samples()
+
+    def _abort_samples(self) -> None:
+        """Abort the answers that are not finished; the vote ends with the others."""
+        self._aborted = True
+        for handle in tuple(self._running):
             handle.abort()
 
-    def answer(self, timeout: float | None = None) -> Answer:
-        """Wait for the winning answer, which carries the tally; see Handle.wait()."""
-        return self._winner.result(timeout)
-
-    def __await__(self) -> Generator[Any, None, Answer]:
-        return self._wait().__await__()
-
-    async def _wait(self) -> Answer:
+    def _run(self) -> None:
         try:
-            await self._winner.wait()
-            return self._winner.result(0)
-        finally:
-            self.abort()
-
-    def _count_all(self, ended: "SimpleQueue[Handle]") -> None:
-        while not self._winner.done:
-            self._count(ended.get())
-
-    def _count(self, handle: Handle) -> None:
-        try:
-            self._answers.append((handle.answer(), mean_logprob(handle)))
+            self._count_all()
+            winner = select_winner(self._answers, self._rule)
+            first_s = min(answer.timings.first_token_s for answer, _ in self._answers)
+            decode_s = perf_counter() - self._began - first_s
+            self._winner = replace(winner, timings=Timings(winner.timings.prefill_s, first_s, decode_s))
+            self._update(winner.text, SequenceEnd(winner.stop_reason, winner.usage, self._winner.timings))
         except Exception as failure:
-            self._winner.set_failure(failure)
-        else:
-            if not _is_open(self._answers, len(self.handles) - len(self._answers)):
-                self._winner.set_result(select_winner(self._answers, len(self.handles)))
-        if self._winner.done:
-            self.abort()
+            self.fail(failure)
+        finally:
+            self._abort_samples()
+
+    def _count_all(self) -> None:
+        """Count the answers as they end, until the majority is certain."""
+        while not is_decided(self._answers, self._rule):
+            if not self._running:
+                if self._aborted:
+                    return
+                self._start_wave(wait=True)
+            handle = self._ended.get()
+            self._running.remove(handle)
+            self._answers.append(score(handle))
+            self._update()
+
+    def _update(self, text: str = "", end: SequenceEnd | None = None) -> None:
+        self.put(SequenceUpdate(SequenceState(self._request, 0), text, (), (), end))
+
+    def _piece(self, updates: list[SequenceUpdate]) -> Piece:
+        return replace(super()._piece(updates), tally=tally(self._answers, self._rule))
+
+    @cached_property
+    def _answer(self) -> Answer:
+        return with_confidence(self._winner, self._request.min_confidence)
 
 
-def mean_logprob(handle: Handle) -> float:
-    """Wait for an answer and return the mean log-probability of its tokens; see Handle.wait()."""
+def score(handle: Handle) -> ScoredAnswer:
+    """Wait for an answer, and return it with the mean log-probability of its tokens; see Handle.wait()."""
     end = handle.wait()
-    return end.log_likelihood / max(end.usage.sampled_tokens, 1)
+    return handle.answer(), end.log_likelihood / max(end.usage.sampled_tokens, 1)
 
 
 def _is_vote(answer: Answer) -> bool:
-    """Whether the answer has a value and was not cut short."""
-    return answer.value is not None and answer.stop_reason in COMPLETE_REASONS
+    """Whether the answer has a value, was not cut short, and has no wrong equation."""
+    complete = answer.stop_reason in COMPLETE_REASONS
+    return answer.value is not None and complete and all(step.ok for step in answer.steps)
 
 
-def _votes(answers: Sequence[ScoredAnswer]) -> Counter[str | None]:
-    return Counter(answer.value for answer, _ in answers if _is_vote(answer))
+def tally(answers: Sequence[ScoredAnswer], rule: VotingRule) -> VoteTally:
+    """Count the votes of the answers that have ended."""
+    votes = Counter(str(answer.value) for answer, _ in answers if _is_vote(answer))
+    return VoteTally(rule.answers, len(answers), dict(votes.most_common()))
 
 
-def _is_open(answers: Sequence[ScoredAnswer], missing: int) -> bool:
-    """Whether the missing answers could change which value has most votes."""
-    counts = [count for _, count in _votes(answers).most_common(2)]
-    first, second = [*counts, 0, 0][:2]
-    return missing > 0 and first <= second + missing
+def is_decided(answers: Sequence[ScoredAnswer], rule: VotingRule) -> bool:
+    """Whether no more answers are needed."""
+    counted = tally(answers, rule)
+    return counted.ended == rule.answers or rule.is_decided(*counted.counts, rule.answers - counted.ended)
 
 
-def select_winner(answers: Sequence[ScoredAnswer], requested: int) -> Answer:
+def select_winner(answers: Sequence[ScoredAnswer], rule: VotingRule) -> Answer:
     """Select the best answer of the winning value.
 
     The value with most votes wins; ties go to the value with most verified votes, then to the likeliest.
     Answers that are no votes count only if there are no votes.
-
-    Args:
-        answers: the answers that have ended.
-        requested: number of requested answers.
     """
     candidates = [scored for scored in answers if _is_vote(scored[0])] or answers
-    votes = _votes(candidates)
+    counted = tally(answers, rule)
+    votes = Counter(answer.value for answer, _ in candidates)
     verified = Counter(answer.value for answer, _ in candidates if answer.verified)
     value = max(candidates, key=lambda s: (votes[s[0].value], verified[s[0].value], s[1]))[0].value
     best, _ = max(
         (scored for scored in candidates if scored[0].value == value), key=lambda s: (s[0].verified, s[1])
     )
-    tally = {value: count for value, count in votes.most_common() if value is not None}
-    return replace(best, tally=VoteTally(requested, len(answers), tally))
+    usages = [answer.usage for answer, _ in answers]
+    usage = replace(
+        best.usage,
+        completion_tokens=sum(usage.completion_tokens for usage in usages),
+        sampled_tokens=sum(usage.sampled_tokens for usage in usages),
+    )
+    return replace(best, usage=usage, tally=counted)

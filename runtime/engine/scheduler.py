@@ -1,6 +1,6 @@
 """Scheduler: which tokens go into the next batch. It holds no tensors, so it is tested without weights.
 
-Requests are admitted first come, first served, and keep their slot until they end. Of several namespaces, the
+Requests are admitted first come, first served, and keep their slot until they end. Of several clients, the
 one with the fewest requests in slots is next, and while there are several, the last free slot is kept for one
 that has none, so that no client keeps the others waiting. A request whose prompt shares a prefix with one in
 prefill waits until that prefix is in the prefix cache. A batch has one adapter: of those with work, the one
@@ -19,7 +19,7 @@ from ..request import SequenceState, StopReason
 from .prefix_cache import PREFIX_TOKENS_MIN
 
 PREFILL_CHUNK = 128  # on a CPU, a model computes so many tokens at once about as fast as more
-_RECENT = 64  # requests; a slot is kept while these are of several namespaces
+_RECENT = 64  # requests; a slot is kept while these are of several clients
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Scheduler:
     waiting: deque[SequenceState] = field(default_factory=deque)
     running: list[SequenceState] = field(default_factory=list)
     _free_slots: set[int] = field(init=False)
-    _recent: deque[str] = field(default_factory=lambda: deque(maxlen=_RECENT))  # namespaces
+    _recent: deque[str] = field(default_factory=lambda: deque(maxlen=_RECENT))  # their clients
     _scheduled: dict[str, int] = field(default_factory=dict)  # adapter -> number of its last batch
     _batches: "count[int]" = field(default_factory=count)
 
@@ -75,7 +75,7 @@ class Scheduler:
     def add(self, sequence: SequenceState) -> None:
         """Append a new sequence to the queue."""
         self.waiting.append(sequence)
-        self._recent.append(sequence.request.namespace)
+        self._recent.append(sequence.turn)
 
     def admit(self) -> Iterator[SequenceState]:
         """Give free slots to waiting sequences.
@@ -93,15 +93,15 @@ class Scheduler:
 
     def _next_waiting(self) -> SequenceState | None:
         """The waiting sequence that is next, of those that need not wait for the prefill of another."""
-        running = Counter(sequence.request.namespace for sequence in self.running)
+        running = Counter(sequence.turn for sequence in self.running)
         keep = len(self._free_slots) == 1 < self.slots and len(set(self._recent)) > 1
         ready = (
             sequence
             for sequence in self.waiting
-            if not (keep and running[sequence.request.namespace])
+            if not (keep and running[sequence.turn])
             and not any(self._shares_prefill(sequence, other) for other in self.running)
         )
-        return min(ready, key=lambda sequence: running[sequence.request.namespace], default=None)
+        return min(ready, key=lambda sequence: running[sequence.turn], default=None)
 
     def has_waiter(self, sequence: SequenceState) -> bool:
         """Whether another sequence waits for the prefill of this one."""

@@ -85,6 +85,12 @@ class Message:
         return fields
 
 
+def question_messages(question: str, system: str | None = None) -> list[Message]:
+    """The conversation that asks a question."""
+    user = Message("user", question)
+    return [Message("system", system), user] if system else [user]
+
+
 class PromptEncoder:
     """Encodes prompts with a model's chat template, or without one where the model has none.
 
@@ -137,8 +143,7 @@ class PromptEncoder:
         """
         if not question.strip():
             raise RequestError("the question is empty")
-        user = Message("user", question)
-        return self.encode_conversation([Message("system", system), user] if system else [user])
+        return self.encode_conversation(question_messages(question, system))
 
     def encode_conversation(
         self, messages: Sequence[Message], tools: Sequence[JsonObject] = ()

@@ -20,7 +20,7 @@ class RequestLimits:
     Attributes:
         body_bytes: maximum size of a request body.
         max_tokens: maximum completion tokens of one answer; see for_context().
-        votes: maximum answers of one request: votes, choices, or prompts times choices.
+        answers: maximum answers of one request: those that vote, choices, or prompts times choices.
         idle_s: maximum time in seconds to receive a whole request, to send any part of a response, and to
             keep an idle connection open.
         drain_s: time in seconds for running answers to finish when the server shuts down.
@@ -29,13 +29,13 @@ class RequestLimits:
 
     body_bytes: int = 1 << 20
     max_tokens: int = 1 << 20
-    votes: int = 16
+    answers: int = 24
     idle_s: int = 30
     drain_s: int = 30
     strict: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "body_bytes", "votes", "idle_s"):
+        for name in ("max_tokens", "body_bytes", "answers", "idle_s"):
             check_integer(name, getattr(self, name), 1)
         check_integer("drain_s", self.drain_s, 0)
 

@@ -5,7 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from .request_fields import JSON_OBJECT, WHOLE, Count, Name, Nullable, Schema, StopTexts, Text
+from ...runtime.effort import Effort
+from .request_fields import JSON_OBJECT, WHOLE, AnswerEffort, Count, Name, Nullable, Schema, StopTexts, Text
 from .request_models import MESSAGES_MAX, TOOLS_MAX, RequestBody, SamplingRequest, Tool
 from .response_models import ResponseBody
 
@@ -59,6 +60,7 @@ class OllamaRequest(RequestBody):
     format: OllamaFormat = None
     options: Nullable[OllamaOptions] = OllamaOptions.model_validate({})
     keep_alive: float | Name | None = Field(None, description="Without effect: models stay loaded.")
+    think: Nullable[AnswerEffort] = Effort.LOW
     calculator: Nullable[bool] = Field(True, description="Complete arithmetic with exact results.")
 
 

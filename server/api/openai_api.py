@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from ...runtime.effort import Effort
 from ...runtime.grammar.grammar import Grammar, from_schema
 from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.request import Request, Sampling
@@ -87,10 +88,44 @@ def format_grammar(kind: str, schema: Json | None, param: str) -> Grammar | None
 
 
 class Source(NamedTuple):
-    """Adapter and namespace of the prefix cache, which a request does not name itself."""
+    """Who asks what, and where: the fields of an engine request that do not depend on the API.
+
+    Attributes:
+        adapter: adapter of the engine.
+        namespace: namespace of the prefix cache.
+        turn: see Request.
+        question: the last message of the user.
+        effort: how many answers are sampled to it.
+    """
 
     adapter: str
     namespace: str
+    turn: str = ""
+    question: str = ""
+    effort: Effort = Effort.LOW
+
+    def asking(self, messages: Sequence[Message], effort: Effort, tools: ToolUse) -> "Source":
+        """The same for a conversation. With tools to call there is nothing to vote on."""
+        question = next((one.content for one in reversed(messages) if one.role == "user"), "")
+        effort = Effort.LOW if tools.tools else effort.for_question(question)
+        return self._replace(question=question, effort=effort)
+
+
+def check_effort(effort: Effort, param: str, **excluded: object) -> None:
+    """Check that a request with votes has none of the fields that exclude them.
+
+    Args:
+        effort: the effort.
+        param: name of its field.
+        excluded: the fields by name; one that is falsy is not used.
+
+    Raises:
+        HttpError: 400 it has one.
+    """
+    for name, value in excluded.items():
+        if effort.votes and value:
+            message = f"{param} {effort} cannot be combined with {name}: several answers vote"
+            raise HttpError(400, message, param=param)
 
 
 def chat_requests(
@@ -104,6 +139,11 @@ def chat_requests(
     """
     if body.top_logprobs is not None and not body.logprobs:
         raise HttpError(400, "top_logprobs requires logprobs: true", param="top_logprobs")
+    check_effort(
+        body.reasoning_effort,
+        "reasoning_effort",
+        **{"n above 1": body.n > 1, "logprobs": body.logprobs, "response_format": body.format_field},
+    )
     max_tokens = body.max_completion_tokens or body.max_tokens
     return _requests(
         body.model_copy(update={"max_tokens": max_tokens}),
@@ -176,8 +216,7 @@ def _requests(  # noqa: PLR0913 - the differences between the endpoints
             stop=body.stop,
             calculator=body.calculator,
             grammar=grammar,
-            adapter=source.adapter,
-            namespace=source.namespace,
+            **source._asdict(),
             logprobs=logprobs,
             report_end=report_end,
         )

@@ -83,6 +83,8 @@ class ResponseFormatter:
     def _chunk_choice(self, index: int, piece: Piece, *, first: bool) -> Json:
         text, calls = self._parsers[index].take(piece)
         delta: Json = {"role": "assistant", "content": text} if first else {"content": text}
+        if piece.tally and not piece.answer:
+            delta["reasoning_content"] = f"{piece.tally.agreement}\n"
         if calls:
             delta["tool_calls"] = [{"index": at, **call.to_json()} for at, call in enumerate(calls)]
         return {"index": index, "delta": delta, **self._finish(index, piece, calls)}

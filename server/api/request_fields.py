@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any, LiteralString, TypeVar
+from typing import Annotated, Any, Literal, LiteralString, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -18,8 +18,19 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticUseDefault
 from pydantic_core.core_schema import no_info_before_validator_function
 
+from ...runtime.effort import Effort
 from ...runtime.request import BIAS_MAX
 
+# Efforts by OpenAI's names and by Ollama's.
+_EFFORTS = {
+    "none": Effort.LOW,
+    "minimal": Effort.LOW,
+    **{effort.value: effort for effort in Effort},
+    "xhigh": Effort.HIGH,
+    "max": Effort.HIGH,
+    False: Effort.LOW,
+    True: Effort.MEDIUM,
+}
 TEXT_CHARS_MAX = 1 << 22  # about a million tokens, more than any context
 _NAME_CHARS_MAX = 1024
 _PROMPTS_MAX = 16
@@ -31,6 +42,12 @@ _BIASES_MAX = 1024
 EMPTY: tuple[Any, ...] = (None, "", [], {})  # values that say that a field is not used, as False does
 
 T = TypeVar("T")
+
+
+def _parse_effort(value: Any) -> Effort:
+    if isinstance(value, str | bool) and value in _EFFORTS:
+        return _EFFORTS[value]
+    raise PydanticCustomError("effort", "Input should be low, medium or high")
 
 
 class _NullIsDefault:
@@ -116,6 +133,17 @@ def prompt_kind(value: Any) -> str | None:
 
 Nullable = Annotated[T, _NullIsDefault()]
 WHOLE = BeforeValidator(_whole_number)
+AnswerEffort = Annotated[
+    Effort,
+    BeforeValidator(
+        _parse_effort,
+        json_schema_input_type=Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | bool,
+    ),
+    Field(
+        description="medium and high sample up to 8 or 24 answers to a question with a number, and take the "
+        "majority's; not with tools, a format, log-probabilities, or several answers."
+    ),
+]
 Count = Annotated[int, Field(ge=1), WHOLE]
 LogitBias = Annotated[
     dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-BIAS_MAX, le=BIAS_MAX)]],

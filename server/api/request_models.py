@@ -20,11 +20,13 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from ...runtime.effort import Effort
 from ...runtime.request import BIAS_MAX, LOGPROBS_MAX, SEED_MAX, TEMPERATURE_MIN, Sampling
 from ..access.request_limits import RequestLimits
 from .request_fields import (
     EMPTY,
     WHOLE,
+    AnswerEffort,
     Count,
     FunctionName,
     LogitBias,
@@ -278,6 +280,7 @@ class ChatRequest(OpenAiRequest):
         ),
     ] = Field(None, description="By default auto.")
     parallel_tool_calls: bool | None = Field(None, description="Whether an answer may have several calls.")
+    reasoning_effort: Nullable[AnswerEffort] = Effort.LOW
     logprobs: Nullable[bool] = False
     top_logprobs: Annotated[int, Field(ge=0, le=LOGPROBS_MAX), WHOLE] | None = Field(
         None, description="Requires logprobs."
@@ -323,7 +326,10 @@ class AnswerRequest(GenerationRequest, SamplingRequest):
         description="Earlier turns of the conversation; the oldest are dropped if the context has no room.",
     )
     system: Text | None = None
-    votes: Nullable[Count] = 1
+    effort: Nullable[AnswerEffort] = Effort.LOW
+    min_confidence: Nullable[Annotated[float, Field(ge=0, lt=1)]] = Field(
+        0.0, description="Confidence below which there is no value, and `sure` is false."
+    )
 
 
 class CheckRequest(RequestBody):
@@ -345,8 +351,7 @@ def _limited(model: type[RequestBody], limits: RequestLimits) -> type[RequestBod
         "max_tokens": limits.max_tokens,
         "max_completion_tokens": limits.max_tokens,
         "max_output_tokens": limits.max_tokens,
-        "n": limits.votes,
-        "votes": limits.votes,
+        "n": limits.answers,
     }
     fields: dict[str, Any] = {}
     for name in maxima.keys() & model.model_fields.keys():

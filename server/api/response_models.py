@@ -48,6 +48,10 @@ class AnswerResponse(ResponseBody):
         description="Whether it is verified, and every number of its equations is in the question, in an "
         "earlier turn, or the result of an earlier equation."
     )
+    confidence: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="Calibrated probability that the value is right."
+    )
+    sure: bool = Field(description="Whether it is at least `min_confidence`; otherwise there is no value.")
     steps: list[Step]
     text: str
     stop_reason: Literal["end", "stop", "length"]

@@ -4,7 +4,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from .request_fields import Count, FunctionName, Name, Nullable, Schema, Text, list_or_text
+from ...runtime.effort import Effort
+from .request_fields import AnswerEffort, Count, FunctionName, Name, Nullable, Schema, Text, list_or_text
 from .request_models import (
     MESSAGES_MAX,
     TOOLS_MAX,
@@ -105,6 +106,12 @@ class TextConfig(RequestBody):
     format: Nullable[TextFormat] = TextFormat.model_validate({"type": "text"})
 
 
+class ReasoningConfig(RequestBody):
+    """How much is computed for an answer."""
+
+    effort: Nullable[AnswerEffort] = Effort.LOW
+
+
 class ResponseRequest(SamplingRequest):
     """Body of /v1/responses."""
 
@@ -141,4 +148,5 @@ class ResponseRequest(SamplingRequest):
     stream: Nullable[bool] = False
     text: Nullable[TextConfig] = TextConfig()
     calculator: Nullable[bool] = Field(True, description="Complete arithmetic with exact results.")
+    reasoning: Nullable[ReasoningConfig] = ReasoningConfig()
     truncation: Nullable[Literal["disabled"]] = "disabled"

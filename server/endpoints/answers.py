@@ -10,13 +10,12 @@ from starlette.responses import JSONResponse, Response
 from ...runtime.engine.conversation import Conversation
 from ...runtime.engine.engine import RequestOptions
 from ...runtime.engine.handle import Handle
-from ...runtime.engine.majority_vote import MajorityVote, vote_requests
 from ...runtime.request import Request as EngineRequest
 from ..access.fair_turns import FairTurns
 from ..api.answer_api import AnswerFormatter, check_claim
 from ..api.operations import ANSWER_OPERATIONS
 from ..api.request_models import AnswerRequest, CheckRequest
-from ..engine_service import collect_answers, collect_vote, ensure_completed, stream_pieces
+from ..engine_service import collect_answers, stream_pieces
 from ..streams import event_stream, format_event
 from .endpoints import Endpoints, client_of
 
@@ -36,13 +35,17 @@ class AnswerEndpoints(Endpoints):
         """POST /v1/answer."""
         body = await self._read_body(request, AnswerRequest, strict=True)
         service, name, adapter = await self._model(request, body.model)
+        client, width = client_of(request), self._check_effort(body.effort, "effort")
         options = RequestOptions(
             system=body.system,
             max_tokens=body.max_tokens,
             calculator=body.calculator,
             sampling=body.new_sampling(),
             adapter=adapter,
-            namespace=client_of(request).namespace,
+            namespace=client.namespace,
+            turn=client.name,
+            effort=body.effort,
+            min_confidence=body.min_confidence,
         )
         engine = service.engine
         conversation = Conversation(engine, body.system)
@@ -51,21 +54,15 @@ class AnswerEndpoints(Endpoints):
 
         def prepare() -> list[EngineRequest]:
             if body.turns:
-                asked = conversation.next_turn(body.question, **options).request
-            else:
-                asked = engine.request(body.question, **options)
-            return vote_requests(asked, body.votes) if body.votes > 1 else [asked]
+                return [conversation.next_turn(body.question, **options).request]
+            return [engine.request(body.question, **options)]
 
-        handles = await self._submit(request, body.votes, prepare)
+        (handle,) = handles = await self._submit(request, width, prepare)
         formatter = AnswerFormatter(name, len(body.turns) - len(conversation.messages) // 2)
-        vote = MajorityVote(handles) if body.votes > 1 else None
         if body.stream:
-            events = _vote_events(formatter, vote) if vote else _answer_events(formatter, handles[0])
-            return event_stream(events, handles, "error")
-        if vote:
-            return JSONResponse(formatter.response(await collect_vote(request, vote)))
+            return event_stream(_answer_events(formatter, handle), handles, "error")
         await collect_answers(request, handles)
-        return JSONResponse(formatter.response(handles[0].answer()))
+        return JSONResponse(formatter.response(handle.answer()))
 
     async def check(self, request: Request) -> Response:
         """POST /v1/check."""
@@ -78,8 +75,3 @@ class AnswerEndpoints(Endpoints):
 async def _answer_events(formatter: AnswerFormatter, handle: Handle) -> AsyncIterator[str]:
     async for name, data in formatter.events(stream_pieces(handle)):
         yield format_event(data, name)
-
-
-async def _vote_events(formatter: AnswerFormatter, vote: MajorityVote) -> AsyncIterator[str]:
-    """The only event of a stream with votes: the winning answer."""
-    yield format_event(formatter.response(ensure_completed(await vote)), "answer")

@@ -6,14 +6,17 @@ from typing import ClassVar, TypeVar
 
 from starlette.requests import Request
 
+from ...runtime.effort import Effort
 from ...runtime.engine.handle import Handle
 from ...runtime.request import Request as EngineRequest
 from ..access.access_middleware import API_KEY
 from ..access.request_limits import RequestLimits, client_address
+from ..api.openai_api import Source
 from ..api.operations import Operation
 from ..api.request_body import read_body
 from ..api.request_models import RequestBody, limited
 from ..engine_service import Client, EngineService, ServedModels
+from ..http_errors import HttpError
 
 Body = TypeVar("Body", bound=RequestBody)
 
@@ -52,6 +55,17 @@ class Endpoints:
         request.state.handles = handles = await submitted
         return handles
 
+    def _check_effort(self, effort: Effort, param: str) -> int:
+        """How many answers run at once for an effort, at most.
+
+        Raises:
+            HttpError: 400 it samples more than the server allows.
+        """
+        if (answers := effort.rule.answers) > self.limits.answers:
+            message = f"{param} {effort} samples up to {answers} answers, at most {self.limits.answers} here"
+            raise HttpError(400, message, param=param)
+        return effort.rule.width
+
     def _resolve(self, name: str | None) -> tuple[str, str]:
         """Name and engine adapter of a model; see ServedModels.resolve_model()."""
         return self.service.resolve_model(name)
@@ -65,6 +79,12 @@ class Endpoints:
         request.state.model, adapter = self._resolve(name)
         request.state.service = service = await self.service.use(request.state.model)
         return service, request.state.model, adapter
+
+
+def source_of(request: Request, adapter: str) -> Source:
+    """The adapter and the client of a request, for its engine requests."""
+    client = client_of(request)
+    return Source(adapter, client.namespace, client.name)
 
 
 def client_of(request: Request) -> Client:

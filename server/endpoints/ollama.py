@@ -18,12 +18,11 @@ from ..api import model_description, ollama_api
 from ..api.model_description import ModelFiles
 from ..api.ollama_api import Content
 from ..api.ollama_models import OllamaChatRequest, OllamaGenerateRequest, OllamaRequest, ShowRequest
-from ..api.openai_api import Source
 from ..api.operations import OLLAMA_OPERATIONS
 from ..api.tool_calls import ToolUse, check_tools
 from ..engine_service import collect_answers, stream_pieces
 from ..streams import format_line, json_lines_stream
-from .endpoints import Endpoints, client_of
+from .endpoints import Endpoints, source_of
 
 _NEVER = "9999-12-31T23:59:59Z"
 DEFAULT_TAG = ":latest"
@@ -113,13 +112,14 @@ class OllamaEndpoints(Endpoints):
         tokens = ollama_api.max_tokens(body.options, self.limits.max_tokens, engine.context, ignored)
         if not messages:
             return JSONResponse(ollama_api.loaded_json(name, content))
-        source = Source(adapter, client_of(request).namespace)
+        source, width = source_of(request, adapter), self._check_effort(body.think, "think")
 
         def prepare() -> list[EngineRequest]:
-            prompt = engine.conversation(messages, tools.template_fields())
-            return [ollama_api.ollama_request(body, prompt, source, tokens, tools)]
+            asked = source.asking(messages, body.think, tools)
+            prompt = engine.conversation(messages, tools.template_fields(), examples=asked.effort.votes)
+            return [ollama_api.ollama_request(body, prompt, asked, tokens, tools)]
 
-        handles = await self._submit(request, 1, prepare)
+        handles = await self._submit(request, width, prepare)
         if body.stream:
             lines = ollama_api.answer_lines(name, stream_pieces(handles[0]), content, tools.parser())
             return json_lines_stream((format_line(line) async for line in lines), handles)

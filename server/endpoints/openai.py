@@ -23,7 +23,7 @@ from ..api.tool_calls import ToolUse, check_tools
 from ..engine_service import EngineService, collect_answers, merge_streams
 from ..http_errors import HttpError
 from ..streams import DONE_EVENT, event_stream, format_event
-from .endpoints import Endpoints, client_of
+from .endpoints import Endpoints, client_of, source_of
 
 
 @dataclass
@@ -41,15 +41,19 @@ class OpenAiEndpoints(Endpoints):
         """POST /v1/chat/completions."""
         body = await self._read_body(request, ChatRequest)
         service, name, adapter = await self._model(request, body.model)
-        engine, client = service.engine, client_of(request)
+        engine, source = service.engine, source_of(request, adapter)
         check_tools(body, takes_tools=engine.takes_tools, strict=self.limits.strict)
         tools = ToolUse.of(body, engine.chat_template)
 
-        def prepare() -> list[EngineRequest]:
-            prompt = engine.conversation(openai_api.chat_messages(body), tools.template_fields())
-            return openai_api.chat_requests(body, prompt, Source(adapter, client.namespace), tools)
+        width = self._check_effort(body.reasoning_effort, "reasoning_effort")
 
-        handles = await self._submit(request, body.n, prepare)
+        def prepare() -> list[EngineRequest]:
+            messages = openai_api.chat_messages(body)
+            asked = source.asking(messages, body.reasoning_effort, tools)
+            prompt = engine.conversation(messages, tools.template_fields(), examples=asked.effort.votes)
+            return openai_api.chat_requests(body, prompt, asked, tools)
+
+        handles = await self._submit(request, max(body.n, width), prepare)
         formatter = ResponseFormatter(name, engine.model.token_to_piece, body.n, tools=tools)
         return await self._completion_response(request, body, formatter, handles)
 
@@ -58,9 +62,9 @@ class OpenAiEndpoints(Endpoints):
         body = await self._read_body(request, CompletionRequest)
         openai_api.check_completion(body)
         service, name, adapter = await self._model(request, body.model)
-        if (count := len(body.prompts) * body.n) > self.limits.votes:
-            raise HttpError(400, f"prompts times n is {count}, at most {self.limits.votes}", param="n")
-        source = Source(adapter, client_of(request).namespace)
+        if (count := len(body.prompts) * body.n) > self.limits.answers:
+            raise HttpError(400, f"prompts times n is {count}, at most {self.limits.answers}", param="n")
+        source = source_of(request, adapter)
         if body.echo:
             return await self._echo_response(request, service, body, source)
 

@@ -10,7 +10,6 @@ from ...runtime.engine.handle import Handle
 from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.request import Request as EngineRequest
 from ..api import responses_api
-from ..api.openai_api import Source
 from ..api.operations import RESPONSES_OPERATIONS
 from ..api.request_body import JSON_TYPE
 from ..api.responses_api import LAST_EVENTS, Json, ResponsesFormatter
@@ -20,7 +19,7 @@ from ..engine_service import collect_answers, stream_pieces
 from ..http_errors import HttpError
 from ..response_store import ResponseStore, StoredResponse
 from ..streams import event_stream, format_event
-from .endpoints import Endpoints, client_of
+from .endpoints import Endpoints, client_of, source_of
 
 
 @dataclass(frozen=True)
@@ -58,13 +57,15 @@ class ResponsesEndpoints(Endpoints):
         check_tools(body, takes_tools=engine.takes_tools, strict=self.limits.strict)
         tools = ToolUse.of(body, engine.chat_template)
         turn = _Turn(namespace, messages, ResponsesFormatter(body, name, tools))
-        conversation, source = responses_api.with_instructions(body, messages), Source(adapter, namespace)
+        conversation, source = responses_api.with_instructions(body, messages), source_of(request, adapter)
+        width = self._check_effort(body.reasoning.effort, "reasoning.effort")
 
         def prepare() -> list[EngineRequest]:
-            prompt = engine.conversation(conversation, tools.template_fields())
-            return [responses_api.response_request(body, prompt, source, self.limits.max_tokens, tools)]
+            asked = source.asking(conversation, body.reasoning.effort, tools)
+            prompt = engine.conversation(conversation, tools.template_fields(), examples=asked.effort.votes)
+            return [responses_api.response_request(body, prompt, asked, self.limits.max_tokens, tools)]
 
-        handles = await self._submit(request, 1, prepare)
+        handles = await self._submit(request, width, prepare)
         if body.stream:
             return event_stream(self._events(turn, handles[0]), handles, "error")
         await collect_answers(request, handles)

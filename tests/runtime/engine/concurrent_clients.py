@@ -67,7 +67,7 @@ def use_event_loop(handle: Handle, random: Random) -> None:
 def act(engine: Engine, random: Random) -> None:
     """One random action of a client."""
     if (kind := random.random()) < 0.1:
-        engine.poll("12 + 1", random.randint(1, 3), max_tokens=9).answer()
+        engine.answer("12 + 1", effort=random.choice([*Effort]), max_tokens=9)
     elif kind < 0.15:
         assert engine.logits([1, 2, 3]).shape == (3, engine.model.vocabulary_size)
     elif kind < 0.25:

@@ -1,0 +1,24 @@
+"""Confidence: the calibrated probability that the value of an answer is right."""
+
+from dataclasses import replace
+from math import exp
+
+from .answer import Answer
+
+
+def with_confidence(answer: Answer, minimum: float) -> Answer:
+    """The answer with its confidence; below the minimum it is not sure, and has no value."""
+    confidence = _confidence(answer)
+    if confidence >= minimum:
+        return replace(answer, confidence=confidence)
+    return replace(answer, confidence=confidence, sure=False, value=None)
+
+
+def _confidence(answer: Answer) -> float:
+    """Logistic regression."""
+    if answer.value is None:
+        return 0.0
+    first, second = answer.tally.counts if answer.tally else (1, 0)
+    ended = answer.tally.ended if answer.tally else 1
+    odds = -1.0 + 3.0 * first / ended - 1.0 * second / ended + 0.5 * answer.grounded
+    return 1 / (1 + exp(-odds))

@@ -1,0 +1,94 @@
+"""Effort: how many answers are sampled to a question, and when their majority is certain.
+
+Answers are sampled in waves until the leading value is certain to stay ahead (Aggarwal et al., "Let's Sample
+Step by Step: Adaptive-Consistency", 2023, arXiv 2305.11860). The paper's Beta criterion: under a uniform
+prior, after v1 answers with the leading value and v2 with the next, the first is the likelier one with the
+probability P(X <= v1), where X is binomial with v1 + v2 + 1 trials of 1/2.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from math import comb
+
+from ..errors import RequestError, shorten
+from .arithmetic.grounding import has_number
+
+
+@dataclass(frozen=True, slots=True)
+class VotingRule:
+    """How many answers are sampled at most, and when fewer are enough.
+
+    Attributes:
+        waves: numbers of answers that are sampled together, one wave after the other.
+        certainty: probability that the leading value is the likelier one, from which on no more are sampled.
+    """
+
+    waves: tuple[int, ...]
+    certainty: float = 1.0
+
+    @property
+    def answers(self) -> int:
+        """Maximum answers."""
+        return sum(self.waves)
+
+    @property
+    def width(self) -> int:
+        """Answers that run at once, at most."""
+        return max(self.waves)
+
+    def is_decided(self, first: int, second: int, missing: int) -> bool:
+        """Whether the majority is certain, or the missing answers cannot change it.
+
+        Args:
+            first: votes of the leading value.
+            second: votes of the next one.
+            missing: answers that have not ended.
+        """
+        return first > second + missing or majority_certainty(first, second) >= self.certainty
+
+
+def majority_certainty(first: int, second: int) -> float:
+    """Probability that the value with `first` votes is likelier than the one with `second`."""
+    trials = first + second + 1
+    return float(sum(comb(trials, at) for at in range(first + 1)) / 2**trials)
+
+
+def parse_effort(name: object) -> "Effort":
+    """The effort of a name.
+
+    Raises:
+        RequestError: there is none.
+    """
+    for effort in Effort:
+        if name == effort:
+            return effort
+    raise RequestError(f"effort must be {', '.join(Effort)}, not {shorten(name)}")
+
+
+class Effort(StrEnum):
+    """How much is computed for an answer."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+    def for_question(self, question: str) -> "Effort":
+        """The effort that a question gets: low without a number in it, since there is nothing to vote on."""
+        return self if self.votes and has_number(question) else Effort.LOW
+
+    @property
+    def votes(self) -> bool:
+        """Whether several answers are sampled."""
+        return self is not Effort.LOW
+
+    @property
+    def rule(self) -> VotingRule:
+        """How many answers are sampled."""
+        return _RULES[self]
+
+
+_RULES = {
+    Effort.LOW: VotingRule((1,)),
+    Effort.MEDIUM: VotingRule((3, 2, 3), 0.85),
+    Effort.HIGH: VotingRule((4, 4, 8, 8), 0.95),
+}

@@ -1,0 +1,38 @@
+"""Worked examples that stand before a question which is answered several times: answers become short.
+
+With them, an answer has about a third of the tokens, and a vote takes a third of the time.
+"""
+
+from collections.abc import Sequence
+
+from .prompt_encoder import Message
+
+_ROLES = ("user", "assistant")
+
+WORKED_EXAMPLES = (
+    (
+        "A box has 12 pens. Tom takes 5 of them and then puts 2 back. How many pens are in the box?",
+        "Tom takes 5 pens, so 12 - 5 = 7 pens are left. He puts 2 back: 7 + 2 = 9. The answer is 9.",
+    ),
+    (
+        "Each of 6 bags has 8 apples. Ann eats 3 of the apples. How many apples are left?",
+        "There are 6 * 8 = 48 apples. After Ann eats 3 of them, 48 - 3 = 45 are left. The answer is 45.",
+    ),
+    (
+        "A book of 120 pages costs 15 dollars. Mia reads 30 pages every day. How many days does she read?",
+        "She reads 30 of the 120 pages every day, so she needs 120 / 30 = 4 days. The answer is 4.",
+    ),
+    (
+        "Ben is 14 years old. He is 5 years older than Eva. How old will Eva be in 3 years?",
+        "Eva is 14 - 5 = 9 years old. In 3 years she will be 9 + 3 = 12. The answer is 12.",
+    ),
+)
+
+
+def with_worked_examples(messages: Sequence[Message]) -> list[Message]:
+    """The conversation with worked examples before its first question."""
+    first = next((at for at, message in enumerate(messages) if message.role != "system"), len(messages))
+    examples = [
+        Message(role, text) for pair in WORKED_EXAMPLES for role, text in zip(_ROLES, pair, strict=True)
+    ]
+    return [*messages[:first], *examples, *messages[first:]]
