@@ -259,11 +259,9 @@ def check_effort(request: Request) -> None:
     object.__setattr__(request, "effort", effort := parse_effort(request.effort))
     check_confidence(request.min_confidence)
     if effort.votes and request.grammar:
-        raise RequestError(
-            f"request: effort {effort} cannot be combined with a grammar: answers vote by number"
-        )
+        raise RequestError(f"request: effort {effort} cannot be combined with a grammar: the answers vote")
     if effort.votes and request.logprobs is not None:
-        raise RequestError(f"request: effort {effort} cannot be combined with logprobs: several answers vote")
+        raise RequestError(f"request: effort {effort} cannot be combined with logprobs: the answers vote")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from ...runtime.request import Request
 from ..http_errors import HttpError
 from .model_description import timestamp
 from .ollama_models import OllamaChatRequest, OllamaGenerateRequest, OllamaOptions, OllamaRequest
-from .openai_api import Source, check_effort
+from .openai_api import Source
 from .openai_formatter import FINISH_REASONS
 from .request_models import MAX_TOKENS_DEFAULT
 from .tool_calls import AnswerCall, ToolCallParser, ToolUse
@@ -87,7 +87,6 @@ def ollama_request(
     Raises:
         RequestError: an option is invalid for the engine, or the schema cannot be enforced.
     """
-    check_effort(body.think, "think", format=body.format)
     return Request(
         prompt,
         max_tokens,

@@ -111,23 +111,6 @@ class Source(NamedTuple):
         return self._replace(question=question, effort=effort)
 
 
-def check_effort(effort: Effort, param: str, **excluded: object) -> None:
-    """Check that a request with votes has none of the fields that exclude them.
-
-    Args:
-        effort: the effort.
-        param: name of its field.
-        excluded: the fields by name; one that is falsy is not used.
-
-    Raises:
-        HttpError: 400 it has one.
-    """
-    for name, value in excluded.items():
-        if effort.votes and value:
-            message = f"{param} {effort} cannot be combined with {name}: several answers vote"
-            raise HttpError(400, message, param=param)
-
-
 def chat_requests(
     body: ChatRequest, prompt: tuple[int, ...], source: Source, tools: ToolUse
 ) -> list[Request]:
@@ -139,11 +122,8 @@ def chat_requests(
     """
     if body.top_logprobs is not None and not body.logprobs:
         raise HttpError(400, "top_logprobs requires logprobs: true", param="top_logprobs")
-    check_effort(
-        body.reasoning_effort,
-        "reasoning_effort",
-        **{"n above 1": body.n > 1, "logprobs": body.logprobs, "response_format": body.format_field},
-    )
+    if body.n > 1 and source.effort.votes:
+        raise HttpError(400, f"reasoning_effort {source.effort} cannot be combined with n above 1", param="n")
     max_tokens = body.max_completion_tokens or body.max_tokens
     return _requests(
         body.model_copy(update={"max_tokens": max_tokens}),

@@ -22,7 +22,7 @@ from ...runtime.effort import Effort
 from ...runtime.request import BIAS_MAX
 
 # Efforts by OpenAI's names and by Ollama's.
-_EFFORTS = {
+_EFFORTS: dict[str | bool, Effort] = {
     "none": Effort.LOW,
     "minimal": Effort.LOW,
     **{effort.value: effort for effort in Effort},

@@ -13,7 +13,7 @@ from ...runtime.grammar.grammar import Grammar
 from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.request import Request, StopReason
 from ..http_errors import HttpError, to_http_error
-from .openai_api import Source, check_effort, format_grammar
+from .openai_api import Source, format_grammar
 from .request_models import MAX_TOKENS_DEFAULT, text_of
 from .responses_models import InputCall, InputCallResult, ResponseRequest
 from .tool_calls import AnswerCall, ToolUse, parse_call
@@ -71,7 +71,6 @@ def response_request(
         RequestError: a field is invalid for the engine.
         HttpError: 400 fields contradict each other.
     """
-    check_effort(body.reasoning.effort, "reasoning.effort", **{"text.format": body.format_field})
     return Request(
         prompt,
         min(body.max_output_tokens or MAX_TOKENS_DEFAULT, tokens_max),

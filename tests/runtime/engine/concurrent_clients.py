@@ -14,6 +14,7 @@ from threading import enumerate as enumerate_threads
 from time import sleep
 
 from thirteen.errors import BusyError, RequestError
+from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine.dispatcher import EngineLoad
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.handle import Handle
