@@ -12,12 +12,12 @@ from .errors import ThirteenError
 
 if TYPE_CHECKING:
     from .runtime.answer import Answer
-    from .runtime.engine.engine import Engine
     from .runtime.request import Sampling
+    from .workflows.named_engine import Engine
 
 __all__ = ["Answer", "Engine", "Sampling", "ThirteenError"]
 
-_MODULES = {"Answer": "runtime.answer", "Engine": "runtime.engine.engine", "Sampling": "runtime.request"}
+_MODULES = {"Answer": "runtime.answer", "Engine": "workflows.named_engine", "Sampling": "runtime.request"}
 
 
 def __getattr__(name: str) -> Any:

@@ -33,7 +33,7 @@ def bench_model(
     """
     from ...bench.accuracy.datasets import load_question_set
     from ...bench.accuracy.run_config import PromptSettings
-    from ...workflows.benchmark import BenchmarkRequest, benchmark_tables, run_benchmark
+    from ...bench.benchmark import BenchmarkRequest, benchmark_tables, run_benchmark
 
     if data is None:
         options.refuse_given(ctx, ("limit", "max_tokens"), "requires --data")

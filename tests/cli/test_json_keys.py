@@ -30,7 +30,7 @@ REPORTS = {
     "bench fidelity": "bench.fidelity.fidelity.FidelityReport",
     "bench latency": "bench.speed.latency.LatencyReport",
     "bench memory": "bench.memory.memory.MemoryUse",
-    "bench model": "workflows.benchmark.BenchmarkReport",
+    "bench model": "bench.benchmark.BenchmarkReport",
     "bench peers": "bench.peers.peers.PeersReport",
     "bench size": "bench.memory.size.SizeReport",
     "bench types": "bench.speed.type_costs.TypesReport",

@@ -8,6 +8,7 @@ from typing import Any
 
 import gguf
 import pytest
+from thirteen import Engine
 from thirteen.errors import DownloadError, RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.files.trusted_files import FileState
@@ -54,6 +55,19 @@ def converted(folder: Path, name: str) -> Path:
     """A small model in the cache, as converted from `owner/name`."""
     keys = {"thirteen.base.id": (f"owner/{name}", gguf.GGUFValueType.STRING, None)}
     return write_gguf(folder / f"owner--{name}-4.5bpw.gguf", keys, {})
+
+
+def test_an_engine_takes_what_the_command_line_takes(
+    base: Any, cache: Path, quick: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`embedded` was no file."""
+    for name in (str(base("llama")), str(write_gguf(cache / "a.gguf", {}, {}))):
+        with Engine(name, threads=1) as engine:
+            assert engine.answer("1 + 1?", max_tokens=4).usage.completion_tokens <= 4
+    (told,) = caplog.messages
+    assert "a conversion to 4.5bpw" in told
+    with pytest.raises(DownloadError, match="no base 'embeded': did you mean embedded"):
+        Engine("embeded")
 
 
 @pytest.mark.exhaustive  # downloads, plans and converts, in a minute

@@ -10,7 +10,12 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from ..bench.accuracy.accuracy import (
+from ..errors import RequestError
+from ..files.temporary_folder import temporary_folder
+from ..runtime.threads import physical_cores
+from ..stats.interval import Interval
+from ..stats.paired_ratio import ROUNDS_MIN
+from .accuracy.accuracy import (
     SIGNIFICANCE_LEVEL,
     AccuracyReport,
     AccuracyRequest,
@@ -18,21 +23,16 @@ from ..bench.accuracy.accuracy import (
     accuracy_table,
     run_accuracy,
 )
-from ..bench.accuracy.accuracy_metrics import PairedScores
-from ..bench.accuracy.datasets import QuestionSet
-from ..bench.accuracy.run_config import PromptSettings
-from ..bench.accuracy.timed_answers import TIMED
-from ..bench.harness.format import Table
-from ..bench.harness.schedule import ProgressCounter
-from ..bench.harness.verdict_text import more_rounds, too_noisy
-from ..bench.harness.workload import Workload, load_engine
-from ..bench.speed.latency import LatencyReport, LatencyRequest, latency_table, run_latency
-from ..bench.speed.questions import ModelSpeed, QuestionShape, count_question_iterations, measure_alone
-from ..errors import RequestError
-from ..files.temporary_folder import temporary_folder
-from ..runtime.threads import physical_cores
-from ..stats.interval import Interval
-from ..stats.paired_ratio import ROUNDS_MIN
+from .accuracy.accuracy_metrics import PairedScores
+from .accuracy.datasets import QuestionSet
+from .accuracy.run_config import PromptSettings
+from .accuracy.timed_answers import TIMED
+from .harness.format import Table
+from .harness.schedule import ProgressCounter
+from .harness.verdict_text import more_rounds, too_noisy
+from .harness.workload import Workload, load_engine
+from .speed.latency import LatencyReport, LatencyRequest, latency_table, run_latency
+from .speed.questions import ModelSpeed, QuestionShape, count_question_iterations, measure_alone
 
 QUESTION = QuestionShape(128, 64)
 FIRST = 8  # questions that are asked before the others

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 from thirteen.bench.accuracy.accuracy_metrics import PairedScores
+from thirteen.bench.benchmark import describe_accuracy, describe_speed, verdict
 from thirteen.stats.interval import Interval
-from thirteen.workflows.benchmark import describe_accuracy, describe_speed, verdict
 
-from ..bench.conftest import lora  # noqa: F401 - a fixture
 from ..commands import Commands
 from ..runtime.conftest import tensors, write_gguf
 
@@ -40,7 +39,7 @@ def bench() -> Iterator[Commands]:
 
 
 @pytest.mark.slow
-def test_with_an_adapter_both_parts_are_compared(bench, model, lora, data):  # noqa: F811
+def test_with_an_adapter_both_parts_are_compared(bench, model, lora, data):
     done = bench(model, "--adapter", lora, "--data", data, "--max-tokens", 24, "--json")
     assert done.status == 0, done.stderr
     first, then = (line for line in done.stderr.splitlines() if " take " in line)
