@@ -7,7 +7,7 @@ would be wrong with confidence.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 
 from .final_answer import VULGAR_FRACTIONS
 from .lexer import OPERAND_ENDS, Lexeme, lex
@@ -41,6 +41,7 @@ _STATEMENTS, _INTRODUCERS = NOTATION.words("statements"), NOTATION.words("introd
 _AMOUNTS, _PRONOUNS = NOTATION.words("amounts"), NOTATION.words("pronouns")
 _PREPOSITIONS, _FUNCTIONS = NOTATION.words("prepositions"), NOTATION.words("functions")
 _PLACES = NOTATION.words("places")  # a number after them is not added to the result before them
+_WHOLES = NOTATION.words("wholes")  # a result that they follow is a rounded one
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +134,15 @@ def _is_independent(lexemes: Sequence[Lexeme], first: int) -> bool:
     words = [lexeme.text.lower() for lexeme in takewhile(lambda lexeme: lexeme.kind in _WORDS, clause)]
     previous = before[-1 - len(words)]
     joined = previous.kind in ("open", "operator") and not (previous.text == "/" and previous.tight)
-    if joined or words[0] in _STATEMENTS:
+    amount = words[0] == "of" and not _AMOUNTS.isdisjoint(words[1:2])
+    skipped = _PRONOUNS | {"a", "the"} if amount else _PRONOUNS  # "gives us a total of"
+    word = next((word for word in words[2 * amount :] if word not in skipped), "")
+    if joined or word in _STATEMENTS:
         return not joined
     if len(clause) == first or _calculates(clause):
         return False  # the clause may begin before the window
-    word, after, *_ = *words, ""
-    if word == "of":
-        return after in _AMOUNTS
-    if word in _PRONOUNS:  # "gave her"
-        word = after
+    if amount:
+        return True
     has_number = previous.kind in OPERAND_ENDS or not CARDINALS.isdisjoint("-".join(words).split("-"))
     return word in _INTRODUCERS | _STATEMENTS and not (word in _PREPOSITIONS and has_number)
 
@@ -158,9 +159,12 @@ def _continues(before: Sequence[Lexeme], first: Lexeme) -> bool:
     last = next((lexeme for lexeme in reversed(before) if lexeme.kind != "break"), None)
     if last is None:
         return False
-    separated = before[-1].text[:1] in (":", "\n")
-    others = _PREPOSITIONS if separated else _PREPOSITIONS | _FUNCTIONS | CARDINALS
-    if last.kind in ("operator", "open") or is_arithmetic(last.text, others):
+    separated, ended = before[-1].text[:1] in (":", "\n"), before[-1].text[:1] in (".", "!", "?")
+    others = frozenset() if separated else _FUNCTIONS | CARDINALS
+    operands = CARDINALS if ended else _FUNCTIONS | CARDINALS
+    stranded = (separated or ended) and _is_stranded(last, before, operands)
+    preposition = last.text.lower() in _PREPOSITIONS and not stranded
+    if last.kind in ("operator", "open") or is_arithmetic(last.text, others) or preposition:
         return True
     if mark == "*":
         return last.kind in OPERAND_ENDS  # "12\n* 5": the mark is an operator
@@ -168,6 +172,15 @@ def _continues(before: Sequence[Lexeme], first: Lexeme) -> bool:
         return False
     after_sign = before[0].start > 0 and all(lexeme.kind in _OF_SUMS for lexeme in before[1:-1])
     return not after_sign or len(first.text) == _GROUP_DIGITS  # "the sum of 5, 3 + 4", "in 14, 400 / 80"
+
+
+def _is_stranded(last: Lexeme, before: Sequence[Lexeme], others: frozenset[str]) -> bool:
+    """Return whether a word ends a sentence without calculation: "what she began with: 3 + 4"."""
+    sentence = dropwhile(lambda lexeme: lexeme.kind == "break", reversed(before))
+    return last.text.lower() in _INTRODUCERS and all(
+        lexeme.text == "," or (lexeme.kind == "word" and not is_arithmetic(lexeme.text, others))
+        for lexeme in takewhile(lambda lexeme: lexeme.kind != "break" or lexeme.text == ",", sentence)
+    )
 
 
 def _is_complete(rest: Sequence[Lexeme], counted: bool) -> bool:
@@ -183,7 +196,7 @@ def _is_complete(rest: Sequence[Lexeme], counted: bool) -> bool:
                 return True
             in_place |= word in _PLACES and (counted or last.kind == "word")
             in_place &= word not in CONNECTIVES
-            if is_arithmetic(word, frozenset() if in_place else CARDINALS) or is_variable(word):
+            if is_arithmetic(word, _WHOLES if in_place else _WHOLES | CARDINALS) or is_variable(word):
                 return False
         elif lexeme.kind in _ENDS and word != ",":
             return last.kind != "number" and last.text not in _PREPOSITIONS  # "3 people in 4"
@@ -296,7 +309,7 @@ class _ExpressionParser:
         currency = currency or self._accept("currency")
         if value.units and (currency or value.percent):
             raise AmbiguityError
-        units, per = self._units(bool(currency or value.units))
+        units, per = self._units(bool(currency or value.units), single=value == Quantity(Fraction(1)))
         symbol = {currency.text[-1]} if currency else set()
         return replace(value, units=value.units | units | symbol, per=value.per | per)
 
@@ -332,7 +345,7 @@ class _ExpressionParser:
             raise AmbiguityError
         return int(number.text)
 
-    def _units(self, has_unit: bool) -> tuple[frozenset[str], frozenset[str]]:
+    def _units(self, has_unit: bool, single: bool) -> tuple[frozenset[str], frozenset[str]]:
         """Parse the unit after a number: "red apples", "miles/hour", or "/hour" if the number has a unit."""
         start, abbreviated = self.position, self._next.kind == "word" and self._next.tight
         words = self._words()
@@ -342,7 +355,7 @@ class _ExpressionParser:
             words += ["per", *self._words()]
         if self.before_prose and self._next.kind != "operator":
             self.position, words, abbreviated = start, [], False  # see parse_result_units()
-        return parse_units(words, abbreviated=abbreviated)
+        return parse_units(words, abbreviated=abbreviated, single=single)
 
     def _words(self) -> list[str]:
         words = []

@@ -106,12 +106,15 @@ class Quantity:
         return self
 
 
-def parse_units(words: Sequence[str], *, abbreviated: bool) -> tuple[frozenset[str], frozenset[str]]:
+def parse_units(
+    words: Sequence[str], *, abbreviated: bool, single: bool
+) -> tuple[frozenset[str], frozenset[str]]:
     """Parse the words after a number: "red apples a day" counts apples per day.
 
     Args:
         words: the words in lower case, in order; may be empty.
         abbreviated: whether the first word follows the number without a space, as only well-known units do.
+        single: whether the number is 1: its noun needs no plural.
 
     Returns:
         The fields `units` and `per` of a Quantity.
@@ -129,7 +132,7 @@ def parse_units(words: Sequence[str], *, abbreviated: bool) -> tuple[frozenset[s
         return frozenset(words), frozenset()  # inches; in "5 in the box" it is a link
     noun = takewhile(lambda word: word not in _LINKS, words)
     counted = [word for word in noun if word not in _TRAILING][-1:]
-    if not all(map(_is_noun, counted)):
+    if not (single or all(map(_is_noun, counted))):
         raise AmbiguityError
     return frozenset(map(_stem, counted)), _divisors(words)
 

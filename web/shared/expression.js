@@ -73,11 +73,12 @@ function isIndependent(lexemes, first) {
   const words = leading(clause, ({ kind }) => kinds.words.includes(kind)).map(({ text }) => text.toLowerCase());
   const previous = before.at(-1 - words.length);
   const joined = ["open", "operator"].includes(previous.kind) && !(previous.text === "/" && previous.tight);
-  if (joined || tables.statements.has(words[0])) return !joined;
+  const amount = words[0] === "of" && tables.amounts.has(words[1]);
+  const skipped = amount ? union(tables.pronouns, ["a", "the"]) : tables.pronouns; // "gives us a total of"
+  const word = words.slice(amount ? 2 : 0).find((each) => !skipped.has(each)) ?? "";
+  if (joined || tables.statements.has(word)) return !joined;
   if (clause.length === first || calculates(clause)) return false;
-  let [word, after = ""] = words;
-  if (word === "of") return tables.amounts.has(after);
-  if (tables.pronouns.has(word)) word = after; // "gave her"
+  if (amount) return true;
   const parts = words.flatMap((one) => one.split("-"));
   const hasNumber = kinds.operand_ends.includes(previous.kind) || parts.some((part) => tables.cardinals.has(part));
   const isKnown = tables.introducers.has(word) || tables.statements.has(word);
@@ -94,15 +95,27 @@ function continues(before, first) {
   if (mark === "-" || mark === "\u2013") return true; // a bullet, or a sign
   const last = before.findLast(({ kind }) => kind !== "break");
   if (!last) return false;
-  const separated = [":", "\n"].includes(before.at(-1).text[0]);
-  const others = separated ? [tables.prepositions] : [tables.prepositions, tables.functions, tables.cardinals];
-  if (["operator", "open"].includes(last.kind) || isArithmetic(last.text, ...others)) return true;
+  const separator = before.at(-1).text[0];
+  const [separated, ended] = [[":", "\n"].includes(separator), [".", "!", "?"].includes(separator)];
+  const others = separated ? [] : [tables.functions, tables.cardinals];
+  const operands = ended ? [tables.cardinals] : [tables.functions, tables.cardinals];
+  const stranded = (separated || ended) && isStranded(last, before, operands);
+  const preposition = tables.prepositions.has(last.text.toLowerCase()) && !stranded;
+  if (["operator", "open"].includes(last.kind) || isArithmetic(last.text, ...others) || preposition) return true;
   const isOperand = kinds.operand_ends.includes(last.kind);
   if (mark === "*") return isOperand; // "12\n* 5": the mark is an operator
   if (mark !== "," || !isOperand) return false;
   const ofSums = [...kinds.operand_ends, "operator"];
   const afterSign = before[0].start > 0 && before.slice(1, -1).every(({ kind }) => ofSums.includes(kind));
   return !afterSign || first.text.length === GROUP_DIGITS; // "the sum of 5, 3 + 4", "in 14, 400 / 80"
+}
+
+/** Whether a word ends a sentence without calculation: "what she began with: 3 + 4". */
+function isStranded({ text: last }, before, others) {
+  const words = before.slice(0, before.findLastIndex(({ kind }) => kind !== "break") + 1).reverse();
+  const sentence = leading(words, ({ kind, text }) => kind !== "break" || text === ",");
+  const isPlain = ({ kind, text }) => text === "," || (kind === "word" && !isArithmetic(text, ...others));
+  return tables.introducers.has(last.toLowerCase()) && sentence.every(isPlain);
 }
 
 /**
@@ -117,7 +130,7 @@ function isComplete(rest, counted) {
       if (tables.clauses.has(word)) return true;
       inPlace ||= tables.places.has(word) && (counted || last.kind === "word");
       inPlace &&= !tables.connectives.has(word);
-      if (isArithmetic(word, inPlace ? new Set() : tables.cardinals) || isVariable(word)) return false;
+      if (isArithmetic(word, tables.wholes, inPlace ? new Set() : tables.cardinals) || isVariable(word)) return false;
     } else if (kinds.ends.includes(lexeme.kind) && word !== ",") {
       return last.kind !== "number" && !tables.prepositions.has(last.text); // "3 people in 4"
     } else if ([last.text, beforeLast.text].includes(",") && startsOperand) {
@@ -232,7 +245,8 @@ class ExpressionParser {
     if (this.accept("percent")) value = value.with({ percent: true });
     currency ??= this.accept("currency");
     if (value.units.size && (currency || value.percent)) ambiguous();
-    const [units, per] = this.units(Boolean(currency || value.units.size));
+    const single = !value.units.size && !value.per.size && !value.percent && value.value.equals(ONE);
+    const [units, per] = this.units(Boolean(currency || value.units.size), single);
     const symbol = new Set(currency ? [currency.text.at(-1)] : []);
     return value.with({ units: union(union(value.units, units), symbol), per: union(value.per, per) });
   }
@@ -269,7 +283,7 @@ class ExpressionParser {
   }
 
   /** Parse the unit after a number: "red apples", "miles/hour", or "/hour" if the number has a unit. */
-  units(hasUnit) {
+  units(hasUnit, single) {
     const start = this.position;
     let abbreviated = this.next.kind === "word" && this.next.tight;
     let words = this.words();
@@ -281,7 +295,7 @@ class ExpressionParser {
     if (this.beforeProse && this.next.kind !== "operator") {
       [this.position, words, abbreviated] = [start, [], false]; // see parseResultUnits()
     }
-    return parseUnits(words, abbreviated);
+    return parseUnits(words, abbreviated, single);
   }
 
   words() {

@@ -91,16 +91,17 @@ export class Quantity {
  *
  * @param {string[]} words in lower case.
  * @param {boolean} abbreviated whether the first word follows the number without a space.
+ * @param {boolean} single whether the number is 1: its noun needs no plural.
  * @returns {[Set<string>, Set<string>]} the fields `units` and `per` of a Quantity.
  * @throws {AmbiguityError} the words may be variables, or part of the number.
  */
-export function parseUnits(words, abbreviated) {
+export function parseUnits(words, abbreviated, single) {
   if (["of", "the", "a"].includes(words[0]) || words.length > limits.unit_words) ambiguous();
   if (abbreviated && !tables.abbreviations.has(words[0])) ambiguous();
   if (words.some((word) => isVariable(word) || isArithmetic(word, NO_UNITS))) ambiguous();
   if (words[0] === "in" && words.length === 1) return [new Set(words), new Set()]; // in "5 in the box" it is a link
   const counted = until(words, [links]).filter((word) => !trailing.has(word)).slice(-1);
-  if (!counted.every(isNoun)) ambiguous();
+  if (!single && !counted.every(isNoun)) ambiguous();
   return [new Set(counted.map(stem)), divisors(words)];
 }
 

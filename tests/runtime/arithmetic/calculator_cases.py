@@ -136,6 +136,23 @@ PENDING: list[tuple[str, str]] = [
     ("That is 3 * 4 = 12, and 5 + 3 =", " 8"),
     ("Ten minus 4 is 5 + 3 =", " 8"),
     ("We subtract:\n5 - 3 =", " 2"),
+    # a preposition at the end of a sentence without numbers
+    ("The kids that she played with:\n\n\\[ 17 + 15 + 2 =", " 34"),
+    ("It can be expressed as: 2 + 1 + 1 =", " 4"),
+    ("We subtract it from what he started with. 601 - 336 =", " 265"),
+    # words that round a result, and name a shape, before a sum
+    ("The pages that she had to complete:\n107 - 97 =", " 10"),
+    ("The whole family has to complete 4 + 2 =", " 6"),
+    ("First fold: 3 * 2 =", " 6"),
+    # a singular
+    (r"1 \text{ carrot} \times 5 \text{ carrots per pound} =", " 5"),
+    ("7 legos - 1 lego =", " 6"),
+    ("1 memory card * 60 dollars/memory card =", " 60"),
+    ("She will distribute 20 / 2 =", " 10"),
+    ("They get a change of 50 - 45 =", " 5"),
+    ("Adding these together gives us 31 + 270 =", " 301"),
+    ("Adding these together gives us a total of 66 + 35 =", " 101"),
+    ("We perform the addition step-by-step:\n66 + 35 =", " 101"),
 ]
 
 # Texts without a pending result: no expression, a part of one, or an ambiguous one.
@@ -195,7 +212,16 @@ NOT_PENDING: list[str] = [
         "2 + 2 does not =",
         "avg. 3 + 5 =",
     ),
-    *("10% off a total of 10 + 5 =", "Average: 3 + 5 =", "log: 3 + 4 =", "Thirty-five take 3 + 4 ="),
+    *(
+        "10% off a total of 10 + 5 =",
+        "It is twice a total of 10 + 5 =",
+        "Average: 3 + 5 =",
+        "log: 3 + 4 =",
+        "Thirty-five take 3 + 4 =",
+    ),
+    *("Ten to:\n4 + 2 =", "Add it to:\n4 + 2 =", "The logarithm of:\n4 + 2 =", "12, compared to: 4 + 2 ="),
+    *("He needs to add 10 - 6 =", "A 10 goes with 4 + 2 =", "Ten, vs. 4 + 2 =", "Divide it by: 4 + 2 ="),
+    *("3 fold * 4 =", "2 lego + 1 lego =", "1% interest * 5 =", "1 half * 4 =", "1 x 4 + y ="),
     *("Ten minus:\n4 + 2 =", "Twice, 3 + 1 =", "Half the cost 4 + 2 =", "Ten to 4 + 2 =", "Zorble 4 + 2 ="),
     *(
         "The sum of 5, 3 + 4 =",
@@ -353,6 +379,9 @@ STEPS: list[tuple[str, list[Equation]]] = [
     ("2 + 3 = 5 million", []),
     ("7 / 2 = 3 and a half", []),
     ("7 / 2 = 3 remainder 1", []),
+    ("7 / 2 = 3 full boxes", []),
+    ("7 / 2 = 3 boxes in 4 whole days", []),
+    ("3 * 4 = 12 fold", []),
     ("7 / 2 = 3 with a remainder of 1", []),
     ("17 / 5 = 3 R 2", []),
     ("17 / 5 = 3 r 2", []),

@@ -21,7 +21,7 @@ OPERATORS = {"plus": "+", "minus": "-", "times": "*", "divided by": "/", "multip
 # Before a sum: without effect, a first operand with an operator, a factor, and what is beyond the oracle.
 HARMLESS = (
     "", "So ", "She has ", "There are ", "It costs ", "Total: ", "We get\n", "He sold ", "1. ",
-    "Then, ",
+    "Then, ", "What she began with: ", "First fold:\n", "He shared ",
 )  # fmt: skip
 NUMERALS = {"Two": 2, "Ten": 10, "Twenty": 20, "One hundred": 100, "A dozen": 12, "30": 30, "4 apples": 4}
 FACTORS = {"double": 2, "Twice": 2, "half of": "1/2", "a third of": "1/3", "triple": 3, "a seventh of": "1/7"}
@@ -29,6 +29,7 @@ FACTORS |= {"quadruple": 4, "minus": -1, "-": -1, "\u2013": -1, "negative": -1, 
 UNKNOWN = (
     "The average of", "max", "Zorble", "sqrt", "f", "the square of", "Multiply 5 by", "5 more than",
     "The sum of 5,", "The product of 3 and", "It is not", "Divide by", "log", "x", "the cube of", "vs.",
+    "Add it to:\n", "Ten goes with:\n",
 )  # fmt: skip
 # After a result: without effect, a factor, an operand, and what is beyond the oracle.
 ENDS = ("", ".", ", so it is done.", "\n", " because she says so.", " left.", " for Tom.", "; fine")
