@@ -175,16 +175,16 @@ def _try_questions(
 
 def describe_speed(ratio: Interval, rounds: int) -> Conclusion:
     """Compare the time to an answer."""
+    noisy = too_noisy(ratio)
+    so_far = " so far" if noisy else ""
+    missing = f"{more_rounds(ratio.half_width, rounds)} more rounds" if noisy else ""
     if not ratio.excludes_one:
-        interval = f"({ratio.low:.2f} to {ratio.high:.2f} times)"
-        if too_noisy(ratio):
-            return f"equally fast so far {interval}", f"{more_rounds(ratio.half_width, rounds)} more rounds"
-        return f"equally fast {interval}", ""
+        return f"equally fast{so_far} ({ratio.low:.2f} to {ratio.high:.2f} times)", missing
     word, times = "slower", ratio
     if ratio.estimate < 1:
         word, times = "faster", Interval(1 / ratio.high, 1 / ratio.estimate, 1 / ratio.low)
-    digits = 2 if times.low >= _TWO_DIGITS_MIN else 4
-    return times.text(digits).replace(" ", f" times {word} ", 1), ""
+    text = times.text(2 if times.low >= _TWO_DIGITS_MIN else 4)
+    return text.replace(" ", f" times {word}{so_far} ", 1), missing
 
 
 def describe_accuracy(paired: PairedScores) -> Conclusion:

@@ -87,15 +87,16 @@ def paired(gained: int, lost: int, low: float, high: float, p_value: float) -> P
             "about 24 more rounds would settle it",
         ),
         (
-            (0.5, 0.8, 0.9),
+            (0.78, 0.8, 0.82),
             (0, 9, -0.15, -0.04, 0.004),
-            "1.25 times faster (1.11 to 2.00), less accurate by 9.0 points (-15.0 to -4.0 points)",
+            "1.25 times faster (1.22 to 1.28), less accurate by 9.0 points (-15.0 to -4.0 points)",
         ),
         (
             (0.99, 1, 1.01),
             (1, 1, -0.04, 0.04, 1),
             "equally fast (0.99 to 1.01 times), equally accurate (-4.0 to +4.0 points)",
         ),
+        ((1.06, 1.2, 1.9), (1, 1, -0.04, 0.04, 1), "1.20 times slower so far (1.06 to 1.90), equally"),
         ((1.001, 1.004, 1.006), (1, 1, -0.04, 0.04, 1), "1.0040 times slower (1.0010 to 1.0060), equally"),
     ],
 )
