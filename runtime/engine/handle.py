@@ -30,7 +30,7 @@ class Piece:
         logprobs: log-probabilities of these tokens, and with Request.report_end of the token that ended them,
             if the request asks for them.
         answer: the whole answer, None while there may be more.
-        tally: the votes so far, of a question that is answered several times.
+        tally: the votes so far, if there are new ones; of a question that is answered several times.
     """
 
     text: str

@@ -58,6 +58,7 @@ class MajorityVote(Handle):
         self._waiting, self._waves = sample_requests(request, self._rule), list(self._rule.waves)
         self._running: set[Handle] = set()
         self._answers: list[ScoredAnswer] = []
+        self._told = 0  # answers whose votes a piece has told
         self._began, self._aborted = perf_counter(), False
         self._ended: SimpleQueue[Handle] = SimpleQueue()
         self._start_wave(wait=wait)
@@ -109,7 +110,10 @@ class MajorityVote(Handle):
         self.put(SequenceUpdate(SequenceState(self._request, 0), text, (), (), end))
 
     def _piece(self, updates: list[SequenceUpdate]) -> Piece:
-        return replace(super()._piece(updates), tally=tally(self._answers, self._rule))
+        piece = super()._piece(updates)
+        counted = sum(update.end is None for update in updates)
+        self._told += counted
+        return replace(piece, tally=tally(self._answers[: self._told], self._rule)) if counted else piece
 
     @cached_property
     def _answer(self) -> Answer:

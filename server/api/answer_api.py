@@ -50,7 +50,7 @@ class AnswerFormatter:
         """
         stream, sent_steps = StepStream(), 0
         async for piece in pieces:
-            if piece.tally and not piece.answer:
+            if piece.tally:
                 yield "tally", asdict(piece.tally)
             if piece.text:
                 yield "text", {"text": piece.text}

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from time import time
 from typing import Any
 
-from ...runtime.answer import Answer
+from ...runtime.answer import Answer, VoteTally
 from ...runtime.engine.handle import Piece
 from ...runtime.grammar.grammar import from_schema
 from ...runtime.prompt.prompt_encoder import Message, ToolCall
@@ -98,18 +98,23 @@ def ollama_request(
     )
 
 
-def chat_content(text: str, calls: Sequence[AnswerCall] = ()) -> Json:
+def chat_content(text: str, calls: Sequence[AnswerCall] = (), tally: VoteTally | None = None) -> Json:
     """Text and calls of an answer in /api/chat."""
     made = [{"function": {"name": call.name, "arguments": json.loads(call.arguments)}} for call in calls]
-    return {"message": {"role": "assistant", "content": text, **({"tool_calls": made} if made else {})}}
+    message = {"role": "assistant", "content": text, **_thinking(tally)}
+    return {"message": {**message, **({"tool_calls": made} if made else {})}}
 
 
-def generate_content(text: str, _: Sequence[AnswerCall] = ()) -> Json:
+def generate_content(text: str, _: Sequence[AnswerCall] = (), tally: VoteTally | None = None) -> Json:
     """Text of an answer in /api/generate."""
-    return {"response": text}
+    return {"response": text, **_thinking(tally)}
 
 
-Content = Callable[[str, Sequence[AnswerCall]], Json]
+def _thinking(tally: VoteTally | None) -> Json:
+    return {"thinking": f"{tally.agreement}\n"} if tally else {}
+
+
+Content = Callable[[str, Sequence[AnswerCall], VoteTally | None], Json]
 
 
 def answer_json(model: str, answer: Answer, content: Json) -> Json:
@@ -130,7 +135,7 @@ def answer_json(model: str, answer: Answer, content: Json) -> Json:
 
 def loaded_json(model: str, content: Content) -> Json:
     """Response to a request that asks for nothing, which clients send to load a model."""
-    return {**_line(model, content("", ())), "done": True, "done_reason": "load"}
+    return {**_line(model, content("", (), None)), "done": True, "done_reason": "load"}
 
 
 async def answer_lines(
@@ -139,10 +144,10 @@ async def answer_lines(
     """Lines of a streamed answer; see answer_json()."""
     async for piece in pieces:
         text, calls = parser.take(piece)
-        if text or calls:
-            yield {**_line(model, content(text, calls)), "done": False}
+        if text or calls or piece.tally:
+            yield {**_line(model, content(text, calls, piece.tally)), "done": False}
         if piece.answer:
-            yield answer_json(model, piece.answer, content("", ()))
+            yield answer_json(model, piece.answer, content("", (), None))
 
 
 def _line(model: str, content: Json) -> Json:

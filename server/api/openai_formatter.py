@@ -76,6 +76,8 @@ class ResponseFormatter:
     def _choice(self, index: int, piece: Piece) -> Json:
         text, calls = self._parsers[index].take(piece)
         message: Json = {"role": "assistant", "content": text, "refusal": None}
+        if piece.tally:
+            message["reasoning_content"] = f"{piece.tally.agreement}\n"
         if calls:
             message |= {"content": text or None, "tool_calls": [call.to_json() for call in calls]}
         return {"index": index, "message": message, **self._finish(index, piece, calls)}
@@ -83,7 +85,7 @@ class ResponseFormatter:
     def _chunk_choice(self, index: int, piece: Piece, *, first: bool) -> Json:
         text, calls = self._parsers[index].take(piece)
         delta: Json = {"role": "assistant", "content": text} if first else {"content": text}
-        if piece.tally and not piece.answer:
+        if piece.tally:
             delta["reasoning_content"] = f"{piece.tally.agreement}\n"
         if calls:
             delta["tool_calls"] = [{"index": at, **call.to_json()} for at, call in enumerate(calls)]

@@ -1,6 +1,6 @@
 """OpenAI's Responses API: engine requests from request bodies, responses and events from answers."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from time import time
@@ -15,7 +15,7 @@ from ...runtime.request import Request, StopReason
 from ..http_errors import HttpError, to_http_error
 from .openai_api import Source, format_grammar
 from .request_models import MAX_TOKENS_DEFAULT, text_of
-from .responses_models import InputCall, InputCallResult, ResponseRequest
+from .responses_models import InputCall, InputCallResult, InputReasoning, ResponseRequest
 from .tool_calls import AnswerCall, ToolUse, parse_call
 
 Json = dict[str, Any]
@@ -44,6 +44,8 @@ def input_messages(body: ResponseRequest) -> list[Message]:
                 messages.append(replace(last, tool_calls=(*last.tool_calls, call)))
             case InputCallResult():
                 messages.append(Message("tool", text_of(item.output), tool_call_id=item.call_id))
+            case InputReasoning():
+                pass
             case _:
                 role = "system" if item.role == "developer" else item.role
                 messages.append(Message(role, text_of(item.content)))
@@ -112,15 +114,18 @@ class ResponsesFormatter:
 
     def response(self, answer: Answer) -> Json:
         """The response with an answer."""
-        return self._whole(answer, *self.tools.parser().take(Piece(answer.text, answer=answer)))
+        text, calls = self.tools.parser().take(Piece(answer.text, answer=answer))
+        return self._whole(answer, text, calls, answer.tally.agreement if answer.tally else "")
 
-    def _whole(self, answer: Answer, text: str, calls: Sequence[AnswerCall]) -> Json:
+    def _whole(self, answer: Answer, text: str, calls: Sequence[AnswerCall], progress: str) -> Json:
         status, details = "completed", None
         if answer.stop_reason is StopReason.LENGTH:
             status, details = "incomplete", {"reason": "max_output_tokens"}
         output = [_call_item(call) for call in calls]
         if text or not calls:
             output.insert(0, self._message(status, [_text_part(text)]))
+        if progress:
+            output.insert(0, self._reasoning(_summary_part(progress)))
         return self._response(status, incomplete_details=details, output=output, usage=_usage_json(answer))
 
     async def events(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[Json]:
@@ -142,10 +147,12 @@ class ResponsesFormatter:
         """Names of events, and their fields."""
         for name in ("created", "in_progress"):
             yield name, {"response": self._response("in_progress")}
-        place = {"output_index": 0}
-        part = {"item_id": self.item_id, **place, "content_index": 0}
-        parser, texts = self.tools.parser(), list[str]()
+        parser, texts, progress = self.tools.parser(), list[str](), list[str]()
         async for piece in pieces:
+            for name, fields in self._progress_events(piece, progress):
+                yield name, {"output_index": 0, **fields}
+            place = {"output_index": min(1, len(progress))}
+            part = {"item_id": self.item_id, **place, "content_index": 0}
             text, calls = parser.take(piece)
             if not texts and (text or (piece.answer and not calls)):
                 yield "output_item.added", {**place, "item": self._message("in_progress", [])}
@@ -154,11 +161,29 @@ class ResponsesFormatter:
                 texts.append(text)
                 yield "output_text.delta", {**part, "delta": text, "logprobs": []}
             if piece.answer:
-                response = self._whole(piece.answer, "".join(texts), calls)
+                response = self._whole(piece.answer, "".join(texts), calls, "".join(progress))
                 for index, item in enumerate(response["output"]):
-                    for event in _call_events(item) if item["type"] == "function_call" else _text_ends(item):
+                    for event in _ENDS[item["type"]](item):
                         yield event[0], {"output_index": index, **event[1]}
                 yield response["status"], {"response": response}
+
+    def _progress_events(self, piece: Piece, progress: list[str]) -> Iterator[tuple[str, Json]]:
+        """Events of the votes so far: a line of the summary, which is added to those before."""
+        part = {"item_id": self._reasoning()["id"], "summary_index": 0}
+        if piece.tally:
+            if not progress:
+                yield "output_item.added", {"item": self._reasoning()}
+                yield "reasoning_summary_part.added", {**part, "part": _summary_part("")}
+            progress.append(f"{piece.tally.agreement}\n")
+            yield "reasoning_summary_text.delta", {**part, "delta": progress[-1]}
+        if piece.answer and progress:
+            summary = _summary_part("".join(progress))
+            yield "reasoning_summary_text.done", {**part, "text": summary["text"]}
+            yield "reasoning_summary_part.done", {**part, "part": summary}
+            yield "output_item.done", {"item": self._reasoning(summary)}
+
+    def _reasoning(self, *summary: Json) -> Json:
+        return {"type": "reasoning", "id": self.item_id.replace("msg_", "rs_"), "summary": summary}
 
     def _message(self, status: str, content: Sequence[Json]) -> Json:
         return {
@@ -185,6 +210,7 @@ class ResponsesFormatter:
             "output": [],
             "parallel_tool_calls": self.tools.several,
             "previous_response_id": body.previous_response_id,
+            "reasoning": {"effort": body.reasoning.effort, "summary": None},
             "store": body.store,
             "temperature": body.temperature or 0.0,
             "text": body.text.model_dump(by_alias=True, exclude_none=True),
@@ -241,6 +267,17 @@ def _text_ends(message: Json) -> Iterator[tuple[str, Json]]:
     yield "output_text.done", {**part, "text": content["text"], "logprobs": []}
     yield "content_part.done", {**part, "part": content}
     yield "output_item.done", {"item": message}
+
+
+_ENDS: dict[str, Callable[[Json], Iterable[tuple[str, Json]]]] = {
+    "function_call": _call_events,
+    "message": _text_ends,
+    "reasoning": lambda _: (),  # has ended before the text
+}
+
+
+def _summary_part(text: str) -> Json:
+    return {"type": "summary_text", "text": text}
 
 
 def _text_part(text: str) -> Json:

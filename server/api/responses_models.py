@@ -50,6 +50,13 @@ class InputCallResult(InputItem):
     output: Content
 
 
+class InputReasoning(InputItem):
+    """How an earlier answer came about; it is left out."""
+
+    type: Literal["reasoning"]
+    summary: Annotated[list[Schema], Field(max_length=MESSAGES_MAX, fail_fast=True)] = Field([])
+
+
 def _item_type(value: Any) -> str:
     return str(value.get("type") or "message") if isinstance(value, dict) else "message"
 
@@ -57,11 +64,12 @@ def _item_type(value: Any) -> str:
 _InputItem = Annotated[
     Annotated[InputMessage, Tag("message")]
     | Annotated[InputCall, Tag("function_call")]
-    | Annotated[InputCallResult, Tag("function_call_output")],
+    | Annotated[InputCallResult, Tag("function_call_output")]
+    | Annotated[InputReasoning, Tag("reasoning")],
     Discriminator(
         _item_type,
         custom_error_type="input_item",
-        custom_error_message="Input should be a message, a function_call or a function_call_output",
+        custom_error_message="Input should be a message, a function_call or its output, or reasoning",
     ),
 ]
 InputItems = Annotated[list[_InputItem], Field(min_length=1, max_length=MESSAGES_MAX, fail_fast=True)]
@@ -110,6 +118,9 @@ class ReasoningConfig(RequestBody):
     """How much is computed for an answer."""
 
     effort: Nullable[AnswerEffort] = Effort.LOW
+    summary: Literal["auto", "concise", "detailed"] | None = Field(
+        None, description="Without effect: how many answers agree is always told."
+    )
 
 
 class ResponseRequest(SamplingRequest):

@@ -61,7 +61,7 @@ class OllamaEndpoints(Endpoints):
             "template": template,
             "details": model_description.model_details(header),
             "model_info": model_description.model_info(header),
-            "capabilities": ["completion", *(["tools"] if "tools" in template else [])],
+            "capabilities": ["completion", "thinking", *(["tools"] if "tools" in template else [])],
         }
         return JSONResponse(shown)
 
@@ -124,8 +124,9 @@ class OllamaEndpoints(Endpoints):
             lines = ollama_api.answer_lines(name, stream_pieces(handles[0]), content, tools.parser())
             return json_lines_stream((format_line(line) async for line in lines), handles)
         (piece,) = await collect_answers(request, handles)
+        text, calls = tools.parser().take(piece)
         return JSONResponse(
-            ollama_api.answer_json(name, handles[0].answer(), content(*tools.parser().take(piece)))
+            ollama_api.answer_json(name, handles[0].answer(), content(text, calls, piece.tally))
         )
 
 

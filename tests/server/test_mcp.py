@@ -17,7 +17,7 @@ from thirteen.server.mcp import create_server
 TIMEOUT_S = 60
 PROTOCOL = "2025-06-18"
 QUESTION = "Repeat exactly: 12 * 13 ="
-STORY = {"question": "Tell a long story.", "votes": 8}
+STORY = {"question": "Tell a long story of 3 bears.", "effort": "high"}
 CLIENT = """
 import json, os, sys, anyio
 from mcp import Client, StdioServerParameters
@@ -58,15 +58,15 @@ def value(call, name, **arguments):
 def test_the_tools_are_described(call):
     solve, check = call("list_tools").tools
     assert (solve.name, check.name) == ("solve", "check_arithmetic")
-    assert (
-        solve.input_schema["required"] == ["question"]
-        and solve.input_schema["properties"]["votes"]["maximum"] == 8
-    )
+    assert solve.input_schema["required"] == ["question"] and solve.input_schema["$defs"]["Effort"][
+        "enum"
+    ] == ["low", "medium", "high"]
     assert check.input_schema["required"] == ["text"]
     assert set(solve.output_schema["properties"]) == {
         "value",
         "verified",
         "grounded",
+        "confidence",
         "complete",
         "steps",
         "text",
@@ -94,6 +94,18 @@ def test_a_solution_that_is_cut_off_says_so(open_fake_engine):
     assert asyncio.run(solve(max_tokens=50)) == (True, True)
 
 
+def test_an_effort_takes_the_majority(tool_server, say):
+    async def solve(**effort):
+        async with Client(create_server(tool_server.service.engine, {})) as client:
+            found = await client.call_tool("solve", {"question": "How much is 2 + 3?"} | effort)
+        return found.structured_content
+
+    for effort, value in (({}, "7"), ({"effort": "low"}, "7"), ({"effort": "medium"}, "5")):
+        say("The answer is 7.", "The answer is 5.")
+        found = asyncio.run(solve(**effort))
+        assert found["value"] == value and 0 < found["confidence"] < 1
+
+
 def test_check_arithmetic(call):
     found = value(call, "check_arithmetic", text="é: 12 * 13 = 156 so 2 + 2 = 5")
     assert [(step["expression"], step["computed"], step["ok"]) for step in found["steps"]] == [
@@ -109,7 +121,7 @@ def test_check_arithmetic(call):
         ("solve", {"question": " \n"}, "solve: the question is empty"),
         ("solve", {"question": "x" * 32_769}, "question\n  String should have at most 32768 characters"),
         ("solve", {"question": "word " * 2000}, "solve: the prompt has"),
-        ("solve", {"question": "x", "votes": 9}, "votes\n  Input should be less than or equal to 8"),
+        ("solve", {"question": "x", "effort": "most"}, "effort\n  Input should be 'low', 'medium' or 'high'"),
         ("check_arithmetic", {"text": "x" * 4097}, "text\n  String should have at most 4096 characters"),
     ],
 )

@@ -50,9 +50,7 @@ def test_the_least_recently_used_model_makes_room(tiny):
             assert listed == ["one", "three"] and len(http.get("/api/tags").json()["models"]) == 3
             echo = {"model": "two", "prompt": "ab", "echo": True, "logprobs": 1, "max_tokens": 0}
             assert http.post("/v1/completions", json=echo).json()["choices"][0]["text"] == "ab"
-            assert (
-                http.post("/v1/answer", json={"model": "one", "question": "a", "votes": 2}).status_code == 200
-            )
+            assert http.post("/v1/answer", json={"model": "one", "question": "a"}).status_code == 200
             metrics = http.get("/metrics").text
         assert "thirteen_slots 2.0" in metrics and 'thirteen_answers_total{stop_reason="length"} ' in metrics
         with pytest.raises(openai.NotFoundError):

@@ -1,10 +1,8 @@
-"""/v1/answer and /v1/check over HTTP: values, checked equations, streams and votes."""
+"""/v1/answer and /v1/check over HTTP: values, checked equations and streams."""
 
 import asyncio
 import json
-from time import monotonic, sleep
 
-import httpx
 import pytest
 from thirteen.runtime.answer import Answer
 from thirteen.runtime.arithmetic.calculator import check_steps
@@ -12,8 +10,6 @@ from thirteen.runtime.engine.conversation import Conversation
 from thirteen.runtime.engine.handle import Piece
 from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
 from thirteen.server.api.answer_api import AnswerFormatter
-
-from ..serving import TIMEOUT_S, halted
 
 PRODUCT = "Repeat exactly: 1234 * 5678 ="
 
@@ -74,8 +70,6 @@ def test_earlier_turns_are_the_conversation_of_the_engine(http, smollm2_server):
     assert served["usage"]["prompt_tokens"] == len(request.tokens)
     assert served["text"] == smollm2_server.service.engine.submit(request).answer().text
     assert served["dropped_turns"] == 0
-    votes = [answer(http, question="And 2 + 2?", turns=turns, votes=2, max_tokens=8) for _ in range(2)]
-    assert votes[0]["tally"]["asked"] == 2 and votes[0]["text"] == votes[1]["text"]
 
 
 def test_turns_for_which_there_is_no_room_are_dropped_and_counted(tiny_server):
@@ -117,25 +111,6 @@ def test_step_event_follows_the_complete_equation():
     names = [name for name, _ in collected]
     assert names == ["text"] * 4 + ["step"] + ["text"] * 2 + ["step"] * 2 + ["answer"]
     assert [data["claimed"] for name, data in collected if name == "step"] == ["156", "3", "10"]
-
-
-def test_disconnect_during_a_vote_frees_all_slots(smollm2_server):
-    service, body = smollm2_server.service, {"question": "Tell a long story.", "votes": 4}
-
-    async def ask_and_leave():
-        async with httpx.AsyncClient(base_url=smollm2_server.url, timeout=TIMEOUT_S) as client:
-            asking = asyncio.create_task(client.post("/v1/answer", json=body))
-            while service.engine.load.running < 4:
-                assert not asking.done()
-                await asyncio.sleep(0.01)
-            asking.cancel()
-
-    with halted(running=4):
-        asyncio.run(ask_and_leave())
-        end = monotonic() + TIMEOUT_S
-        while not service.idle and monotonic() < end:
-            sleep(0.01)
-        assert service.idle and service.engine.load.running == 0
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_show_describes_a_model(client, tiny_server):
     assert shown.modelinfo["llama.block_count"] == 2
     assert shown.modelinfo["general.parameter_count"] == weights
     assert shown.modelinfo["tokenizer.ggml.tokens"] is None
-    assert "<|im_start|>" in shown.template and shown.capabilities == ["completion"]
+    assert "<|im_start|>" in shown.template and shown.capabilities == ["completion", "thinking"]
     with pytest.raises(ollama.ResponseError) as caught:
         client.show("llama3")
     assert caught.value.status_code == 404
@@ -160,6 +160,7 @@ VALUES: dict[str, Any] = {
     "stream": False,
     "format": "json",
     "keep_alive": "5m",
+    "think": "high",
     "num_ctx": 256,
     "stop": ["a"],
     "role": "user",
@@ -172,8 +173,8 @@ VALUES: dict[str, Any] = {
 NUMBERS = {"temperature": 0.5, "top_p": 0.5, "min_p": 0.5, "top_k": 1, "seed": 1, "num_predict": 1}
 NUMBERS |= dict.fromkeys(("repeat_penalty", "presence_penalty", "frequency_penalty", "repeat_last_n"), 1)
 HONOURED = {
-    "/api/chat": {"model", "messages", "stream", "format", "options", "keep_alive", "tools"},
-    "/api/generate": {"model", "prompt", "system", "stream", "format", "options", "keep_alive"},
+    "/api/chat": {"model", "messages", "stream", "format", "options", "keep_alive", "tools", "think"},
+    "/api/generate": {"model", "prompt", "system", "stream", "format", "options", "keep_alive", "think"},
     "options": {*NUMBERS, "num_ctx", "stop"},
     "messages[0]": {"role", "content", "tool_calls", "tool_name"},
 }

@@ -39,6 +39,7 @@ VALUES: dict[str, Any] = {
     **{"presence_penalty": 0.5, "frequency_penalty": 1, "logprobs": 1, "top_logprobs": 1, "echo": True},
     **{"logit_bias": {"97": -100, "98": 5.5}},
     **{"max_completion_tokens": 1, "parallel_tool_calls": True, "tool_choice": "auto", "store": False},
+    **{"reasoning_effort": "high", "reasoning": {"effort": "high", "summary": "auto"}},
     **{"response_format": {"type": "json_object"}, "stream_options": {"include_usage": True}, **TOOLS},
     **{"instructions": "a", "truncation": "disabled", "text": {"format": {"type": "text"}}},
 }
