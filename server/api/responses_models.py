@@ -159,5 +159,5 @@ class ResponseRequest(SamplingRequest):
     stream: Nullable[bool] = False
     text: Nullable[TextConfig] = TextConfig()
     calculator: Nullable[bool] = Field(True, description="Complete arithmetic with exact results.")
-    reasoning: Nullable[ReasoningConfig] = ReasoningConfig()
+    reasoning: Nullable[ReasoningConfig] = ReasoningConfig.model_validate({})
     truncation: Nullable[Literal["disabled"]] = "disabled"
