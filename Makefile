@@ -25,6 +25,7 @@ TOOLS := .venv-tools/bin
 
 demo: $(VENV)/run
 	$(BIN)/thirteen demo
+	@echo "The command is $(BIN)/thirteen: try $(BIN)/thirteen chat"
 
 test: $(VENV)/test
 	$(BIN)/pytest $(PARALLEL)

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBars
 from rich.table import Table
 from rich.text import Text
@@ -31,6 +31,7 @@ T = TypeVar("T", bound="DataclassInstance")
 
 _STAGES_SHOWN = 4
 _LINE_INTERVAL_S = 10
+_ESTIMATE_S, _ESTIMATE_LATEST_S, _ESTIMATE_SHARE = 3, 60, 0.1  # what an estimate of the time left needs
 _RESUMED_S = 1  # steps that are reported sooner were done by an earlier run
 
 
@@ -150,8 +151,14 @@ def json_text(value: dict[str, Any], indent: int | None = None) -> str:
     return json.dumps(finite(value), indent=indent, default=str, allow_nan=False)
 
 
+class _TimeLeft(TimeRemainingColumn):
+    def render(self, task: Task) -> Text:
+        known = _can_estimate(task.completed, task.remaining or 0, task.elapsed or 0)
+        return super().render(task) if known else Text("")
+
+
 def _bars(speed_estimate_period: float = 30) -> ProgressBars:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _TimeLeft())
     return ProgressBars(
         *columns,
         console=err,
@@ -186,9 +193,15 @@ class _ProgressLines:
             note(f"{title}: " + ", ".join(filter(None, (f"{done:,} of {total:,}", share, left))))
 
 
+def _can_estimate(done: float, missing: float, elapsed_s: float) -> bool:
+    """Whether enough is done to tell the rest: the first steps of a stage also load its models."""
+    return elapsed_s >= _ESTIMATE_S and (done >= missing * _ESTIMATE_SHARE or elapsed_s >= _ESTIMATE_LATEST_S)
+
+
 def time_left(done: int, missing: int, elapsed_s: float) -> str:
-    """How long the missing steps take if they are as fast as those done; empty if none is done."""
-    return f"{duration_text(missing * elapsed_s / done)} left" if done > 0 else ""
+    """How long the missing steps take if they are as fast as those done; empty if too few are done."""
+    known = done > 0 and _can_estimate(done, missing, elapsed_s)
+    return f"{duration_text(missing * elapsed_s / done)} left" if known else ""
 
 
 def duration_text(seconds: float) -> str:
@@ -227,20 +240,23 @@ def labelled_progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 @contextmanager
 def stage_bars() -> Iterator[Stage]:
     """Show one progress bar per stage, the last few of them; yields the function that starts a stage."""
-    with _bars() as bars:
-        lines = _ProgressLines()
+    bars, lines = _bars(), _ProgressLines()
 
-        def start(name: str) -> Progress:
-            spinner.end()
-            for old in bars.task_ids[: 1 - _STAGES_SHOWN]:
-                bars.remove_task(old)
-            task = bars.add_task(name, total=None)
-            lines.begin(name)
+    def start(name: str) -> Progress:
+        spinner.end()
+        bars.start()
+        for old in bars.task_ids[: 1 - _STAGES_SHOWN]:
+            bars.remove_task(old)
+        task = bars.add_task(name, total=None)
+        lines.begin(name)
 
-            def show(done: int, total: int) -> None:
-                bars.update(task, completed=done, total=total)
-                lines.show(name, done, total)
+        def show(done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total)
+            lines.show(name, done, total)
 
-            return show
+        return show
 
+    try:
         yield start
+    finally:
+        bars.stop()  # also after Ctrl-C while they start: it shows the cursor again

@@ -1,4 +1,4 @@
-"""Demo of the whole path: the embedded base with and without its adapter as GGUFs; answers and latency."""
+"""Demo of the whole path: an answer, then the embedded base with and without an adapter, compared."""
 
 import os
 from collections.abc import Sequence
@@ -8,18 +8,17 @@ from pathlib import Path
 from rich.console import Group
 from rich.table import Table
 
-from ..bench.accuracy.answer_time import AnsweredQuestion, AnswerTimes, summarize_times, time_rows
-from ..bench.accuracy.timed_answers import TIMED, time_answers
-from ..bench.speed import latency
-from ..bench.speed.questions import QuestionShape
+from ..bench.accuracy.answer_time import AnsweredQuestion, AnswerTimes, summarize_times
+from ..bench.accuracy.timed_answers import time_answers
 from ..convert.adapter.adapter import load_adapter
-from ..files.progress import Progress, no_progress
+from ..files.progress import Progress, Stage, no_progress, part_of
 from ..learn.sample_rollouts import is_correct
 from ..models.catalogue import adapter_folder
 from ..models.rows import TrainingRow, read_rows
 from ..models.texts import held_out_sums
 from ..runtime.answer import Answer
 from ..runtime.batch.reproducible_batches import BatchJob, GenerationSettings
+from ..runtime.engine.config import EngineOptions
 from ..runtime.engine.engine import Engine
 from ..runtime.threads import default_threads
 from .default_model import NAME, TYPE, default_model
@@ -28,6 +27,8 @@ ADAPTER = "smollm2-135m-sums-13"
 QUESTION = "If I have 3 apples and buy 4 more, how many apples do I have?"
 MAX_TOKENS = 32  # the limit that the adapter was trained for
 SUMS = 48  # one-step word problems
+TIMED = 12  # of them are asked one at a time
+_SLOTS = 8
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,15 @@ class DemoAnswers:
     """Answers of one model.
 
     Attributes:
+        path: the GGUF.
+        file_bytes: its size.
         answer: its answer to the question.
         right: number of sums that it solved.
         sums: each sum: whether it solved it, and the tokens of its answer.
     """
 
+    path: str
+    file_bytes: int
     answer: Answer
     right: int
     sums: tuple[AnsweredQuestion, ...]
@@ -57,7 +62,6 @@ class DemoReport:
         trained_numbers: its number of trained parameters.
         base: answers of the base.
         adapted: answers of the adapted model.
-        bench: latency of both models.
         answer_time: time to a right answer of both models, on the sums.
     """
 
@@ -68,32 +72,58 @@ class DemoReport:
     trained_numbers: int
     base: DemoAnswers
     adapted: DemoAnswers
-    bench: latency.LatencyReport
     answer_time: AnswerTimes
 
 
-def run_demo(progress: Progress = no_progress) -> DemoReport:
-    """Convert the base with and without the shipped adapter, and compare their answers and latency.
+def first_answer() -> Answer:
+    """Answer of the embedded model as `thirteen ask` gives it.
 
     Raises:
         ThirteenError: the embedded model is missing, or the cache cannot be written.
     """
-    base = default_model(None, progress=progress)
-    adapted = default_model(ADAPTER, progress=progress)
-    answers = ask_demo(base), ask_demo(adapted)
-    return DemoReport(
-        question=QUESTION,
-        max_tokens=MAX_TOKENS,
-        sums=SUMS,
-        adapter=ADAPTER,
-        trained_numbers=load_adapter(adapter_folder(ADAPTER)).trained_parameters,
-        base=answers[0],
-        adapted=answers[1],
-        bench=latency.run_latency(
-            latency.LatencyRequest(base=base, adapted=adapted, questions=(QuestionShape(64, 33),)), progress
-        ),
-        answer_time=time_demo((base, adapted), answers, progress),
+    with Engine(default_model(), **_quick_options()) as engine:
+        return engine.answer(QUESTION)
+
+
+def run_demo(stage: Stage) -> DemoReport:
+    """Convert the base with and without the shipped adapter, and compare their answers and times.
+
+    Raises:
+        ThirteenError: the embedded model is missing, or the cache cannot be written.
+    """
+    trained = load_adapter(adapter_folder(ADAPTER)).trained_parameters
+    progress = stage("1/3 merge and quantize")
+    models = [
+        default_model(adapter, progress=part_of(progress, 50 * number, 50, 100))
+        for number, adapter in enumerate((None, ADAPTER))
+    ]
+    progress(100, 100)
+    progress = stage(f"2/3 answer {SUMS} sums")
+    base, adapted = (
+        ask_demo(model, part_of(progress, SUMS * number, SUMS, SUMS * 2))
+        for number, model in enumerate(models)
     )
+    progress = stage(f"3/3 time {TIMED} sums")
+    times = time_demo(models, (base, adapted), progress)
+    return DemoReport(QUESTION, MAX_TOKENS, SUMS, ADAPTER, trained, base, adapted, times)
+
+
+def ask_demo(model: Path, progress: Progress = no_progress) -> DemoAnswers:
+    """Ask a model the question and the sums."""
+    rows, sums = _read_sums(), list[AnsweredQuestion]()
+    options: EngineOptions = {**_quick_options(), "context": 512, "slots": _SLOTS}
+    with Engine(model, **options) as engine:
+        answer = engine.answer(QUESTION, max_tokens=MAX_TOKENS)
+        for start in range(0, len(rows), _SLOTS):
+            some = rows[start : start + _SLOTS]
+            answers = engine.answers([row.question for row in some], max_tokens=MAX_TOKENS)
+            sums += [
+                AnsweredQuestion(is_correct(one, row), one.usage.completion_tokens)
+                for one, row in zip(answers, some, strict=True)
+            ]
+            progress(len(sums), len(rows))
+    right = sum(one.right for one in sums)
+    return DemoAnswers(str(model), model.stat().st_size, answer, right, tuple(sums))
 
 
 def time_demo(
@@ -110,55 +140,44 @@ def time_demo(
 
 def demo_table(report: DemoReport) -> Group:
     """Render the report as a short text with a table."""
-    bench, speeds = report.bench, report.bench.middle
+    both, times = (report.base, report.adapted), report.answer_time
+    speeds = [one for one in (times.base, times.adapted) if one]
     table = Table("", "base", "adapted", "adapted / base", box=None, pad_edge=False)
-    for name, measure in (
-        ("prefill", speeds.prefill),
-        ("first token", speeds.first_token),
-        ("decode", speeds.decode),
-    ):
-        ratio = measure.ratio
-        table.add_row(
-            f"{name}, {measure.unit}",
-            f"{measure.base_median:.3g}",
-            f"{measure.adapted_median:.3g}",
-            f"{ratio.estimate:.3f} ({ratio.low:.3f} to {ratio.high:.3f})",
-        )
-    sizes = [model.file_bytes / 1e6 for model in (bench.base, bench.adapted)]
-    table.add_section()
-    for row in time_rows(report.answer_time):
-        table.add_row(*row)
-    table.add_section()
-    table.add_row("file, MB", *(f"{size:.1f}" for size in sizes), f"{sizes[1] / sizes[0]:.3f}")
-    both = (report.base, report.adapted)
+    ratios = [ratio.text(2) if ratio else "" for ratio in (times.seconds_ratio, times.right_ratio)]
     table.add_row(f"sums right, of {report.sums}", *(str(model.right) for model in both), "")
-    table.add_row("answer", *(model.answer.value or "none" for model in both), "")
+    table.add_row("seconds a sum, one at a time", *(f"{one.seconds:.2f}" for one in speeds), ratios[0])
+    table.add_row("right answers a minute", *(f"{one.right_per_minute:.1f}" for one in speeds), ratios[1])
+    table.add_row("tokens of an answer, mean", *(f"{one.tokens:.0f}" for one in speeds), "")
+    table.add_row("tokens a second", *(f"{(one.tokens - 1) / one.decode_s:.0f}" for one in speeds), "")
+    table.add_row("file, MB", *(f"{model.file_bytes / 1e6:.1f}" for model in both), "")
     return Group(
-        f"base      {NAME}, {TYPE}: {_home(bench.base.path)}",
-        f"adapted   + {report.adapter}, {report.trained_numbers} trained numbers: "
-        f"{_home(bench.adapted.path)}",
-        f"sums      in words, one step each, answered within {report.max_tokens} tokens",
-        f"question  {report.question}",
+        f"base:     {NAME} in {TYPE} (8 bits a weight)",
+        f"adapted:  the same with the {report.trained_numbers} numbers of {report.adapter}",
+        f"Both answer the same sums, in at most {report.max_tokens} tokens (words or parts of words). "
+        "Brackets are 95 % intervals.",
         "",
         table,
+        "",
+        f"The question above, to both, in at most {report.max_tokens} tokens:",
+        f"base:     {_one_line(report.base.answer)}",
+        f"adapted:  {_one_line(report.adapted.answer)}",
+        "",
+        "The files, for `thirteen ask FILE` and every other program that reads GGUF:",
+        *(f"  {_home(path)}" for path in (str(default_model()), *(model.path for model in both))),
     )
 
 
-def ask_demo(model: Path) -> DemoAnswers:
-    """Ask a model the question and the sums."""
-    rows = _read_sums()
-    with Engine(model, context=512, slots=8) as engine:
-        answer = engine.answer(QUESTION, max_tokens=MAX_TOKENS)
-        answers = engine.answers([row.question for row in rows], max_tokens=MAX_TOKENS)
-    sums = tuple(
-        AnsweredQuestion(is_correct(one, row), one.usage.completion_tokens)
-        for one, row in zip(answers, rows, strict=True)
-    )
-    return DemoAnswers(answer, sum(one.right for one in sums), sums)
+def _quick_options() -> EngineOptions:
+    """Settings of an engine that does not measure first which ones are the fastest here."""
+    return {"flash_attention": True, "kv": "f16", "threads": default_threads(), "adaptive_threads": True}
 
 
 def _read_sums() -> list[TrainingRow]:
     return read_rows(held_out_sums(), ("answer",))[:SUMS]
+
+
+def _one_line(answer: Answer) -> str:
+    return " ".join(answer.text.split()) + (" …" if answer.stop_reason == "length" else "")
 
 
 def _home(path: str) -> str:
