@@ -12,7 +12,7 @@ from ..runtime.effort import Effort
 from . import options
 from .console import json_text, note, show_text, value_text, votes_text, warn
 from .help_sections import ADVANCED
-from .spinner import spinner
+from .spinner import LOADING_DELAY_S, spinner
 from .word_wrap import WordWrap
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def ask(
 ) -> None:
     """Ask a question and print the answer."""
     name, question = _model_and_question(words or [])
-    spinner.begin("loading…")
+    spinner.begin("loading…", LOADING_DELAY_S)
     from ..runtime.prompt.template_process import start_early
 
     start_early()
@@ -105,12 +105,12 @@ def ask(
         _warn_of_foreign_text(engine, question)
         answer = _stream(engine, question, request, silent=as_json)
     spinner.end()
-    if is_default_model(model) and not adapter and not (answer.steps and is_short_sum(question)):
-        note(LIMITS)
     if as_json:
         print(json_text(asdict(answer) | _throughput(answer) | {"model": str(model)}))
-        return
-    _show_answer(answer)
+    else:
+        _show_answer(answer)
+    if is_default_model(model) and not adapter and not (answer.steps and is_short_sum(question)):
+        note(LIMITS)
 
 
 def _model_and_question(words: list[str]) -> tuple[str | None, str]:

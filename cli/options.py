@@ -259,15 +259,17 @@ def answer_grammar(
     schema: Path | None, grammar: Path | None = None, regex: str | None = None
 ) -> "Grammar | None":
     """The grammar of --schema, --grammar or --regex; None without any of them."""
+    given = sum(one is not None for one in (schema, grammar, regex))
+    if not given:
+        return None
+    if given > 1:
+        raise typer.BadParameter("--schema, --grammar and --regex exclude each other")
     from ..files.json_file import decode_utf8, read_bounded
     from ..runtime.grammar.grammar import SCHEMA_MAX, from_lark, from_regex, from_schema
 
-    if sum(one is not None for one in (schema, grammar, regex)) > 1:
-        raise typer.BadParameter("--schema, --grammar and --regex exclude each other")
     if regex is not None:
         return from_regex(regex)
     path = schema or grammar
-    if path is None:
-        return None
+    assert path, "one of the two is given"
     text = decode_utf8(read_bounded(path, SCHEMA_MAX), str(path))
     return from_schema(text) if schema else from_lark(text)

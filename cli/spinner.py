@@ -6,6 +6,7 @@ from threading import Event, Thread
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _DELAY_S, _FRAME_S = 0.3, 0.1
+LOADING_DELAY_S = 0.1  # when a command has just started, which took 0.2 s
 _ERASE = "\r\x1b[K"
 
 
@@ -16,12 +17,12 @@ class Spinner:
         self._ended = Event()
         self._thread: Thread | None = None
 
-    def begin(self, text: str) -> None:
+    def begin(self, text: str, delay_s: float = _DELAY_S) -> None:
         """Show the text, if standard error is a terminal."""
         self.end()
         if sys.stderr.isatty():
             self._ended.clear()
-            self._thread = Thread(target=self._spin, args=(text,), daemon=True)
+            self._thread = Thread(target=self._spin, args=(text, delay_s), daemon=True)
             self._thread.start()
 
     def end(self) -> None:
@@ -31,8 +32,8 @@ class Spinner:
             self._thread.join()
             self._thread = None
 
-    def _spin(self, text: str) -> None:
-        if self._ended.wait(_DELAY_S):
+    def _spin(self, text: str, delay_s: float) -> None:
+        if self._ended.wait(delay_s):
             return
         for frame in cycle(_FRAMES):
             sys.stderr.write(f"\r{frame} {text}")

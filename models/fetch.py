@@ -5,7 +5,6 @@ from pathlib import Path
 
 from ..errors import DownloadError
 from .catalogue import adapter_folder, catalogue
-from .embedded import embedded
 from .hub import RepositoryKind, download
 
 _FILES = (".gguf", ".safetensors")  # no repository name ends in these
@@ -38,6 +37,8 @@ def fetch(source: str, *, revision: str | None = None, kind: RepositoryKind) -> 
         if kind == "base" and name != "embedded":
             entry = catalogue().base(name)
             return download(entry.hub_id, revision or entry.revision, kind)
+        from .embedded import embedded  # noqa: PLC0415 - with the client of its download
+
         path = embedded() if kind == "base" else adapter_folder(name)
     if revision:
         raise DownloadError(f"{source} is local: the revision {revision!r} applies only to the hub")

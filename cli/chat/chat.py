@@ -10,7 +10,7 @@ import typer
 from ...runtime.effort import Effort
 from .. import options
 from ..console import note
-from ..spinner import spinner
+from ..spinner import LOADING_DELAY_S, spinner
 from .chat_commands import with_name
 from .chat_session import ChatSession
 
@@ -51,7 +51,7 @@ def chat(
     terminal = sys.stdin.isatty()
     if terminal:
         note(f"thirteen chat, with {model or 'the embedded model'}. /help lists the commands.")
-    spinner.begin("loading…")
+    spinner.begin("loading…", LOADING_DELAY_S)
     from ...runtime.prompt.template_process import start_early
 
     start_early()

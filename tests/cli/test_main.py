@@ -14,6 +14,7 @@ from peft import LoraConfig
 from thirteen.bench.peers.peer_process import PROGRAMS
 from thirteen.cli.console import printable
 from thirteen.cli.main import app
+from thirteen.workflows.default_model import LIMITS
 
 from ..commands import CommandResult, Commands
 from ..convert.peft_adapters import save_random_adapter
@@ -173,6 +174,13 @@ def test_a_model_without_a_question_is_an_error(name: str, thirteen: Commands) -
     """The name was the question, which the embedded model answered."""
     done = thirteen("ask", *name.split())
     assert done.status == 2 and done.stderr == f"error: {f'ask {name}'.rstrip()}: the question is missing\n"
+
+
+@pytest.mark.exhaustive  # the embedded model is converted
+def test_the_limits_of_the_embedded_model_stand_on_a_line_of_their_own(thirteen: Commands) -> None:
+    """They were appended to the last line of the answer."""
+    done = thirteen("ask", "What is the capital of France?", "--max-tokens", 8)
+    assert done.status == 0 and done.stderr.splitlines()[-1] == LIMITS
 
 
 def test_printable_removes_control_characters() -> None:
