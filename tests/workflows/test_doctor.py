@@ -72,10 +72,14 @@ def test_the_processor_has_the_usual_names_of_its_instruction_sets() -> None:
         (
             PORTABLE,
             ZEN4,
-            "does not use AVX-512, AVX-512 VNNI, AVX-512 BF16, which the processor has: `make wheel`",
+            "does not use AVX-512, AVX-512 VNNI, AVX-512 BF16, which the processor has; it reads prompts at",
         ),
         (NATIVE, frozenset({"avx2"}), "needs AVX-512, AVX-512 VNNI, AVX-512 BF16, which the processor lacks"),
-        ("CPU : NEON = 1 | ", frozenset({"asimd", "i8mm"}), "does not use i8mm"),
+        (
+            "CPU : NEON = 1 | ",
+            frozenset({"asimd", "i8mm"}),
+            "does not use i8mm, which the processor has; it is slower",
+        ),
     ],
 )
 def test_a_build_for_another_processor_is_wrong(info: str, flags: frozenset[str], words: str) -> None:
@@ -115,8 +119,8 @@ def test_saved_measurements_are_told(tmp_path: Path) -> None:
         save_tuning(Tuning(settings, (), 1, quiet=True), PROFILES[profile], None, header)
     found = {finding.name: finding.value for finding in diagnose().findings}
     assert sorted(found["fastest settings"].split("; ")) == [
-        "flash attention, f16, 3 threads for 1 kinds of models",
-        "standard attention, f16, 1 threads for 2 kinds of models",
+        "flash attention, f16, threads: 3 (kinds of models: 1)",
+        "standard attention, f16, threads: 1 (kinds of models: 2)",
     ]
 
 
