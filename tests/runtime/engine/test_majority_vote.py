@@ -1,149 +1,232 @@
-"""Majority vote: the value with most votes wins, as soon as the missing answers cannot change that."""
+"""Majority vote: waves of answers, until the value with most votes is certain."""
 
 import asyncio
-from threading import Semaphore, Thread
+from queue import SimpleQueue
+from threading import Thread
 
 import pytest
-from thirteen.errors import ModelFileError, RequestError
+from thirteen.errors import BusyError, ModelFileError, RequestError
+from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.handle import Handle
-from thirteen.runtime.engine.majority_vote import VOTES_MAX, MajorityVote
+from thirteen.runtime.engine.majority_vote import MajorityVote
 from thirteen.runtime.engine.runner import SequenceUpdate
-from thirteen.runtime.request import Sampling, SequenceEnd, StopReason, Timings, Usage
+from thirteen.runtime.grammar.grammar import from_regex
+from thirteen.runtime.request import Request, Sampling, SequenceEnd, StopReason, Timings, Usage
 
 TIMEOUT_S = 60
+QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"
+LENGTH, STOP, END = StopReason.LENGTH, StopReason.STOP, StopReason.END
 
 
-class ObservedVote(MajorityVote):
-    """Tells when an answer has been counted."""
+class FakeEngine:
+    """Handles as the engine makes them, in the order in which a vote asks for them."""
 
-    def __init__(self, handles):
-        self.counted = Semaphore(0)
-        super().__init__(handles)
+    def __init__(self):
+        self.handles, self.aborted, self.waits = [], [], []
+        self._submitted = SimpleQueue()
 
-    def _count(self, handle):
-        super()._count(handle)
-        self.counted.release()
+    def submit_all(self, requests, *, wait):
+        self.waits.append(wait)
+        wave = [
+            Handle(lambda at=at: self.aborted.append(at), one)
+            for at, one in enumerate(requests, len(self.handles))
+        ]
+        self.handles += wave
+        for handle in wave:
+            self._submitted.put(handle)
+        return wave
 
+    def vote(self, effort=Effort.MEDIUM, **options):
+        return MajorityVote(Request((1,), effort=effort, **options), self.submit_all, wait=False)
 
-class FakePoll:
-    """Handles as the engine makes them, and a vote over them."""
+    def next(self):
+        """The next handle that was asked for."""
+        return self._submitted.get(timeout=TIMEOUT_S)
 
-    def __init__(self, votes):
-        self.aborted = []
-        self.handles = [Handle(lambda n=n: self.aborted.append(n)) for n in range(votes)]
-        self.vote = ObservedVote(self.handles)
-
-    def end(self, at, value, reason=StopReason.END, verified=False, mean=-1.0):
-        """End one of them with a text of two tokens and that mean log-probability, and let it be counted."""
-        text = "" if value is None else f"0 + {value} = {value}" if verified else f"The answer is {value}"
+    def end(self, value, reason=END, mean=-1.0):
+        """End the next of them with a text of two tokens and that mean log-probability."""
+        text = value if value is None or "=" in value else f"The answer is {value}"
         end = SequenceEnd(reason, Usage(1, 2, sampled_tokens=2), Timings(0, 0, 0), 2 * mean)
-        decided = self.decided
-        self.handles[at].put(SequenceUpdate(None, text, (1, 2), (), end))
-        assert decided or self.vote.counted.acquire(timeout=TIMEOUT_S)
-
-    def fail(self, at, failure):
-        """Let the computation of one of them fail."""
-        self.handles[at].fail(failure)
-        assert self.vote.counted.acquire(timeout=TIMEOUT_S)
-
-    @property
-    def decided(self):
-        return self.vote._winner.done
+        self.next().put(SequenceUpdate(None, text or "", (1, 2), (), end))
 
 
-LENGTH, STOP = StopReason.LENGTH, StopReason.STOP
-# Arguments of FakePoll.end() in their order, after how many of them the vote ends, and the value that wins.
+# Answers of a vote at medium effort, whose waves are of 3, 2 and 3, until it ends, and the value that wins.
 VOTES = {
-    "one": ([("4",)], 1, "4"),
-    "no value": ([(None,)], 1, None),
-    "all the same": ([("4",), ("4",), ("4",)], 2, "4"),
-    "the missing one could tie": ([("4",), ("5",), ("4",)], 3, "4"),
-    "two of four can tie": ([("4",), ("4",), ("5",), ("4",), ("6",)], 4, "4"),
-    "no value is no vote": ([(None,), ("4",), ("4",)], 3, "4"),
-    "an answer cut short is no vote": ([("5", LENGTH), ("5", LENGTH), ("4",)], 3, "4"),
-    "a stop string ends an answer": ([("5", STOP), ("5", STOP), ("4",)], 2, "5"),
-    "only answers cut short": ([("5", LENGTH, False, -2.0), ("4", LENGTH, False, -1.0)], 2, "4"),
-    "a tie by verified votes": ([("4", STOP, False, -0.5), ("5", STOP, True, -2.0)], 2, "5"),
-    "a tie by likelihood": ([("4", STOP, False, -2.0), ("5", STOP, False, -0.5)], 2, "5"),
+    "two agree": ([("4",), ("4",)], "4"),
+    "four of five": ([("4",), ("5",), ("4",), ("4",), ("4",)], "4"),
+    "no value is no vote": ([(None,), ("4",), ("4",)], "4"),
+    "an answer cut short is no vote": ([("5", LENGTH), ("5", LENGTH), ("4",), ("4",)], "4"),
+    "a wrong equation is no vote": ([("2 + 2 = 5",), ("3 + 2 = 6",), ("4",), ("4",)], "4"),
+    "a stop string ends an answer": ([("5", STOP), ("5", STOP)], "5"),
+    "the missing one cannot change it": ([("4",), ("5",), ("4",), ("5",), ("4",), ("6",), ("4",)], "4"),
+    "only answers cut short": ([("5", LENGTH, -2.0)] * 7 + [("4", LENGTH, -1.0)], "5"),
+    "a tie by verified votes": ([(str(n), STOP, -0.5) for n in range(7)] + [("3 + 4 = 7", STOP, -2.0)], "7"),
+    "a tie by likelihood": ([(str(n), STOP, -2.0) for n in range(7)] + [("7", STOP, -0.5)], "7"),
 }
 
 
 @pytest.mark.parametrize("name", VOTES)
-def test_the_vote_ends_as_soon_as_nothing_can_change_it_and_not_before(name):
-    answers, expected, value = VOTES[name]
-    poll, ended = FakePoll(len(answers)), 0
-    while not poll.decided:
-        poll.end(ended, *answers[ended])
-        ended += 1
-    winner = poll.vote.answer(0)
-    assert (ended, winner.value) == (expected, value)
-    assert (winner.tally.asked, winner.tally.ended) == (len(answers), expected)
-    assert set(poll.aborted) == set(range(ended, len(answers))), "those still running are aborted"
+def test_the_vote_ends_as_soon_as_the_majority_is_certain_and_not_before(name):
+    answers, value = VOTES[name]
+    engine = FakeEngine()
+    vote = engine.vote()
+    for answer in answers:
+        assert not vote.done
+        engine.end(*answer)
+    winner = vote.answer(TIMEOUT_S)
+    assert (winner.value, winner.tally.ended, winner.tally.asked) == (value, len(answers), 8)
+    assert winner.usage.completion_tokens == vote.wait().usage.completion_tokens == 2 * len(answers)
+    assert set(engine.aborted) == set(range(len(answers), len(engine.handles))), "those still running"
+    assert engine.waits == [False, True, True][: len(engine.waits)], "only the first wave may be refused"
+
+
+def test_a_wave_begins_when_the_one_before_it_has_ended_undecided():
+    engine = FakeEngine()
+    vote = engine.vote(Effort.HIGH)
+    for count, wave in ((0, 4), (4, 8), (8, 16), (16, 24)):
+        while len(engine.handles) < wave:
+            engine._submitted.put(engine.next())
+        assert len(engine.handles) == wave
+        for number in range(count, wave):
+            engine.end(str(number))
+    assert vote.answer(TIMEOUT_S).tally.ended == 24
+    assert [handle._request.sampling.seed for handle in engine.handles] == list(range(24))
+
+
+def test_the_pieces_are_tallies_and_then_the_winning_answer():
+    engine = FakeEngine()
+    vote = engine.vote(Effort.HIGH)
+    pieces = iter(vote)
+    for value in ("4", "5"):
+        engine.end(value)
+    tallies = [next(pieces)]
+    while tallies[-1].tally.ended < 2:
+        tallies.append(next(pieces))
+    assert tallies[-1].tally.votes == {"4": 1, "5": 1} and not any(piece.text for piece in tallies)
+    for _ in range(6):
+        engine.end("4")
+    *_, last = pieces
+    assert last.text == last.answer.text == "The answer is 4" and last.tally.votes["4"] == 5
+    assert last.tally.agreement == f"5 of {last.tally.ended} agree on 4"
 
 
 def test_a_failure_is_raised_and_aborts_the_others():
-    poll = FakePoll(3)
-    poll.end(0, "4")
-    poll.fail(1, ModelFileError("broken"))
+    engine = FakeEngine()
+    vote = engine.vote()
+    engine.end("4")
+    engine.next().fail(ModelFileError("broken"))
     with pytest.raises(ModelFileError, match="broken"):
-        poll.vote.answer(0)
-    assert poll.aborted == [2]
+        vote.answer(TIMEOUT_S)
+    assert engine.aborted == [2]
 
 
-def test_answers_after_the_decision_change_nothing():
-    poll = FakePoll(3)
-    poll.end(0, "4")
-    poll.end(1, "4")
-    winner = poll.vote.answer(0)
-    poll.end(2, "4")
-    poll.vote.abort()
-    assert poll.vote.answer(0) is winner and poll.aborted == [2]
-
-
-def test_abort_ends_running_samples_and_a_timeout_does_not():
-    poll = FakePoll(3)
-    poll.end(1, "4")
+def test_an_aborted_vote_ends_with_the_answers_that_have_ended():
+    engine = FakeEngine()
+    vote = engine.vote(Effort.HIGH)
+    engine.end("4")
     with pytest.raises(TimeoutError):
-        poll.vote.answer(timeout=0.01)
-    poll.vote.abort()
-    assert poll.aborted == [0, 2]
-    poll.end(0, None, StopReason.ABORTED)
-    poll.end(2, "5", StopReason.ABORTED)
-    assert poll.vote.answer(0).value == "4"
+        vote.answer(timeout=0.01)
+    vote.abort()
+    assert engine.aborted == [1, 2, 3]
+    for _ in range(3):
+        engine.end(None, StopReason.ABORTED)
+    assert vote.answer(TIMEOUT_S).value == "4" and len(engine.handles) == 4
+
+
+def test_a_wave_that_is_submitted_during_an_abort_is_aborted_too():
+    engine = FakeEngine()
+    submit_all = engine.submit_all
+    votes = []
+
+    def submit_and_abort(requests, *, wait):
+        if votes:
+            votes[0].abort()
+        return submit_all(requests, wait=wait)
+
+    engine.submit_all = submit_and_abort
+    votes.append(engine.vote())
+    for value in ("4", "5", "6"):
+        engine.end(value)
+    for _ in range(2):
+        engine.end(None, StopReason.ABORTED)
+    assert votes[0].answer(TIMEOUT_S).tally.ended == 5 and {3, 4} <= set(engine.aborted)
 
 
 def test_a_vote_is_awaited_and_a_cancelled_task_aborts_it():
     async def both():
-        poll, cancelled = FakePoll(2), FakePoll(2)
-        task = asyncio.ensure_future(_wait(cancelled.vote))
+        engine, cancelled = FakeEngine(), FakeEngine()
+        task = asyncio.ensure_future(_wait(cancelled.vote()))
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        Thread(target=lambda: [poll.end(at, "4") for at in range(2)]).start()
-        return cancelled.aborted, await poll.vote
+        vote = engine.vote()
+        Thread(target=lambda: [engine.end("4") for _ in range(2)]).start()
+        return cancelled.aborted, await vote
 
     aborted, winner = asyncio.run(both())
-    assert winner.value == "4" and aborted == [0, 1]
+    assert winner.value == "4" and aborted == [0, 1, 2]
 
 
 async def _wait(vote):
     return await vote
 
 
-@pytest.mark.parametrize("votes", [0, -1, VOTES_MAX + 1, 1.5, True])
-def test_votes_out_of_range_are_refused(open_fake_engine, votes):
-    with pytest.raises(RequestError, match="votes must be"):
-        open_fake_engine().poll("abc", votes)
+def test_below_the_minimum_of_confidence_there_is_no_value():
+    engine = FakeEngine()
+    vote = engine.vote(min_confidence=0.99)
+    for _ in range(2):
+        engine.end("4")
+    answer = vote.answer(TIMEOUT_S)
+    assert (answer.value, answer.sure) == (None, False)
+    assert 0 < answer.confidence < 0.99 and answer.tally.votes == {"4": 2} and "4" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"effort": "extreme"}, "effort must be low, medium, high, not 'extreme'"),
+        (
+            {"effort": "high", "grammar": from_regex("[0-9]+")},
+            "effort high cannot be combined with a grammar",
+        ),
+        ({"min_confidence": 1}, "min_confidence must be from 0 and below 1, not 1"),
+        ({"min_confidence": float("nan")}, "min_confidence must be"),
+    ],
+)
+def test_bad_options_are_named(open_fake_engine, options, named):
+    with pytest.raises(RequestError, match=named):
+        open_fake_engine().request("1 + 1", **options)
+
+
+def test_votes_exclude_log_probabilities():
+    with pytest.raises(RequestError, match="effort medium cannot be combined with logprobs"):
+        Request((1,), logprobs=0, effort=Effort.MEDIUM)
+
+
+def test_a_question_without_a_number_is_answered_once(open_fake_engine):
+    engine = open_fake_engine()
+    assert engine.request("Why?", effort="high").effort is Effort.LOW
+    asked = engine.request("Why 7?", effort="high")
+    assert asked.effort is Effort.HIGH and len(asked.tokens) > len(engine.request("Why 7?").tokens) + 100
+
+
+def test_a_full_queue_refuses_a_vote_as_a_whole(open_fake_engine):
+    engine = open_fake_engine(slots=1, queue=1)
+    with pytest.raises(BusyError, match="the queue is full"):
+        engine.submit(engine.request("1 + 1", effort="medium", max_tokens=4))
+    assert engine.load.running == engine.load.waiting == 0
 
 
 def test_a_real_model_gives_other_answers_by_seed_and_computes_the_prompt_once(smollm2):
-    question = "Tom has 3 apples and buys 4 more. How many apples does he have?"
-    with Engine(smollm2, context=128, slots=4, threads=1) as engine:
-        vote = engine.poll(question, 4, max_tokens=12, sampling=Sampling(1.5, min_p=0.02, seed=2**32 - 4))
-        answers = [handle.answer() for handle in vote.handles]
-        winner = vote.answer(TIMEOUT_S)
-    prompt = answers[0].usage.prompt_tokens
-    assert sorted(answer.usage.cached_tokens for answer in answers) == [0, *[prompt - 1] * 3]
-    assert len({answer.text for answer in answers}) == 4
-    assert winner.tally.asked == 4 and winner.value in [answer.value for answer in answers]
+    sampling = Sampling(1.5, min_p=0.02, seed=2**32 - 4)
+    with Engine(smollm2, context=512, slots=4, threads=1) as engine:
+        low, high = (
+            engine.answer(QUESTION, effort=effort, max_tokens=12, sampling=sampling)
+            for effort in ("low", "high")
+        )
+        assert engine.load.running == engine.load.waiting == 0
+    assert low.tally is None and high.tally.asked == 24 and high.tally.ended > 4
+    assert len(high.tally.votes) > 1 and high.usage.cached_tokens in (0, high.usage.prompt_tokens - 1)
+    assert high.usage.prompt_tokens > low.usage.prompt_tokens + 100, "after worked examples"
+    assert high.usage.completion_tokens > 4 * 2

@@ -1,0 +1,60 @@
+"""Effort: how many answers are sampled, and when their majority is certain."""
+
+from fractions import Fraction
+from math import comb
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from thirteen.errors import RequestError
+from thirteen.runtime.effort import Effort, VotingRule, majority_certainty, parse_effort
+
+counts = st.integers(0, 32)
+
+
+@given(counts, counts)
+def test_the_certainty_is_the_beta_posterior(first, second):
+    """P(p > 1/2) for p ~ Beta(first + 1, second + 1), as its density is a polynomial that is integrated."""
+    terms = [
+        (Fraction(comb(second, at) * (-1) ** at, first + at + 1), first + at + 1) for at in range(second + 1)
+    ]
+    total = sum(factor for factor, _ in terms)
+    upper = sum(factor * (1 - Fraction(1, 2**power)) for factor, power in terms)
+    assert majority_certainty(first, second) == pytest.approx(float(upper / total))
+
+
+@given(counts, counts)
+def test_more_votes_for_a_value_make_it_more_certain(first, second):
+    assert majority_certainty(first + 1, second) > majority_certainty(first, second) or first > 30
+    assert majority_certainty(first, second) + majority_certainty(second, first) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("effort", "answers"), [(Effort.LOW, 1), (Effort.MEDIUM, 8), (Effort.HIGH, 24)])
+def test_the_efforts_sample_up_to_so_many_answers(effort, answers):
+    assert effort.rule.answers == answers and effort.rule.width <= 8
+
+
+@given(counts, counts, counts)
+def test_a_vote_is_decided_where_what_is_missing_cannot_change_it(first, second, missing):
+    rule = VotingRule((64,), certainty=2)
+    assert rule.is_decided(first, second, missing) == (first > second + missing)
+
+
+@pytest.mark.parametrize("name", ["", "Low", "extreme", None, 1, True])
+def test_an_unknown_effort_is_named(name):
+    with pytest.raises(RequestError, match="effort must be low, medium, high"):
+        parse_effort(name)
+
+
+@pytest.mark.parametrize(
+    ("question", "votes"),
+    [
+        ("What is 7 times 8?", True),
+        ("Twelve eggs and a dozen more?", True),
+        ("Why is the sky blue?", False),
+        ("", False),
+    ],
+)
+def test_only_a_question_with_a_number_is_voted_on(question, votes):
+    assert Effort.HIGH.for_question(question).votes == votes
+    assert not Effort.LOW.for_question(question).votes
