@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import RequestError
-from ..runtime.effort import Effort
 from . import options
 from .console import json_text, note, show_text, value_text, votes_text, warn
 from .help_sections import ADVANCED
@@ -69,7 +68,7 @@ def ask(
     regex: Annotated[
         str | None, typer.Option(help="Regular expression that the whole answer must match.")
     ] = None,
-    effort: options.AnswerEffort = Effort.LOW,
+    effort: options.AnswerEffort = options.LOW,
     min_confidence: options.MinConfidence = 0.0,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
@@ -81,6 +80,7 @@ def ask(
     from ..runtime.prompt.template_process import start_early
 
     start_early()
+    from ..runtime.effort import parse_effort
     from ..runtime.engine.config import EngineOptions
     from ..runtime.engine.engine import Engine, RequestOptions
     from ..runtime.request import Sampling
@@ -93,13 +93,13 @@ def ask(
         stop=stop or (),
         calculator=calculator,
         grammar=options.answer_grammar(schema, grammar, regex),
-        effort=effort,
+        effort=(chosen := parse_effort(effort)),
         min_confidence=min_confidence,
     )
     layers = options.gpu_layers(gpu_layers)
     named = {"adapter": adapter} if adapter else {}
     model, loras = options.resolve_model(name, named, threads=threads)
-    slots, lora = effort.rule.width, loras.get("adapter")
+    slots, lora = chosen.rule.width, loras.get("adapter")
     settings = EngineOptions(adapter=lora, context=context, slots=slots, threads=threads, gpu_layers=layers)
     with Engine(model, **settings) as engine:
         _warn_of_foreign_text(engine, question)

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from ..runtime.effort import Effort
 from . import options
 from .console import progress_bar, show_fields, warn
 
@@ -29,7 +28,7 @@ def batch(
     ] = Path("answers.jsonl"),
     adapter: options.RuntimeAdapter = None,
     system: options.System = None,
-    effort: options.AnswerEffort = Effort.LOW,
+    effort: options.AnswerEffort = options.LOW,
     min_confidence: options.MinConfidence = 0.0,
     temperature: options.Temperature = 0.0,
     seed: options.Seed = 0,
@@ -50,12 +49,13 @@ def batch(
     """
     from ..runtime.batch.batch_file import answer_file
     from ..runtime.batch.reproducible_batches import PROFILE, BatchJob, GenerationSettings
+    from ..runtime.effort import parse_effort
     from ..runtime.request import Sampling
     from ..runtime.threads import default_threads
 
     settings = GenerationSettings(
         system=system,
-        effort=effort,
+        effort=parse_effort(effort),
         min_confidence=min_confidence,
         sampling=Sampling(temperature, seed=seed),
         calculator=calculator,

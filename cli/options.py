@@ -4,11 +4,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..runtime.effort import Effort
 from .console import note, progress_bar, stage_bars
 from .help_sections import ADVANCED
 
@@ -102,11 +101,13 @@ Temperature = Annotated[
     float, typer.Option(help="Sampling temperature. 0 is greedy, or 0.7 where answers vote.")
 ]
 Seed = Annotated[int, typer.Option(help="Random seed. Each further answer adds 1.", rich_help_panel=ADVANCED)]
+EffortName = Literal["low", "medium", "high"]
+LOW: EffortName = "low"
 AnswerEffort = Annotated[
-    Effort,
+    EffortName,
     typer.Option(
         help="low: one answer. medium and high: up to 8 or 24 answers to a question with a number, until "
-        "their majority is certain."
+        "their majority is certain.",
     ),
 ]
 MinConfidence = Annotated[

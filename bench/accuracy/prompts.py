@@ -1,4 +1,4 @@
-"""Prompts for math questions: bare, zero-shot, refined instructions, and after worked examples."""
+"""Prompts for math questions: bare, zero-shot, refined instructions, and eight worked examples."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ...errors import RequestError
 from ...runtime.prompt.prompt_encoder import Message
-from ...runtime.prompt.worked_examples import WORKED_EXAMPLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,6 @@ PROMPTS = {
             "is N. Put the final number alone, without a unit, in place of N.\n\nProblem: ",
         ),
         Prompt("bare"),
-        Prompt("examples", shots=WORKED_EXAMPLES),
         Prompt("8-shot", shots=tuple((question, answer) for question, answer in _EIGHT_SHOT)),
     )
 }

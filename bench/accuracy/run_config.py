@@ -27,7 +27,8 @@ class PromptSettings(GenerationSettings):
     """Generation settings with a named prompt.
 
     Attributes:
-        prompt: a name in PROMPTS; by default "examples" where answers vote, or else "zero-shot".
+        prompt: a name in PROMPTS; by default "bare" where answers vote, after the engine's worked examples,
+            or else "zero-shot".
         threads: threads that compute.
     """
 
@@ -36,7 +37,7 @@ class PromptSettings(GenerationSettings):
 
     def __post_init__(self) -> None:
         if not self.prompt:
-            object.__setattr__(self, "prompt", "examples" if parse_effort(self.effort).votes else "zero-shot")
+            object.__setattr__(self, "prompt", "bare" if parse_effort(self.effort).votes else "zero-shot")
         find_prompt(self.prompt)
         if self.system is not None:
             raise RequestError("bench: the prompts have no system prompt of the user's")
@@ -64,7 +65,8 @@ class PromptSettings(GenerationSettings):
     def prompt_tokens(self, engine: Engine, question: str) -> tuple[int, ...]:
         """Encode the prompt of a question, as a chat if the model has a chat template."""
         if "tokenizer.chat_template" in engine.model.header.metadata:
-            return engine.conversation(self.prompt_format.messages(question))
+            examples = self.effort.for_question(question).votes
+            return engine.conversation(self.prompt_format.messages(question), examples=examples)
         return engine.encode_text(self.prompt_format.text(question))
 
 

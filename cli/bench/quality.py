@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from ...runtime.effort import Effort
 from .. import options
 from ..console import labelled_progress_bar, progress_bar, show_report
 from ..help_sections import ADVANCED
@@ -71,12 +70,11 @@ def bench_accuracy(
     prompt: Annotated[
         str | None,
         typer.Option(
-            help="Prompt format: bare, zero-shot (default), refined, examples (default where answers vote), "
-            "or 8-shot.",
+            help="Prompt format: zero-shot, bare, refined or 8-shot. Default: zero-shot, or bare for votes.",
             rich_help_panel=ADVANCED,
         ),
     ] = None,
-    effort: options.AnswerEffort = Effort.LOW,
+    effort: options.AnswerEffort = options.LOW,
     temperature: options.Temperature = 0.0,
     seed: options.Seed = 0,
     calculator: options.Calculator = True,

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ...runtime.effort import Effort
 from .. import options
 from ..console import note
 from ..spinner import LOADING_DELAY_S, spinner
@@ -37,7 +36,7 @@ def chat(
     context: options.Context = None,
     temperature: options.Temperature = 0.0,
     seed: options.Seed = 0,
-    effort: options.AnswerEffort = Effort.LOW,
+    effort: options.AnswerEffort = options.LOW,
     min_confidence: options.MinConfidence = 0.0,
     calculator: options.Calculator = True,
     threads: options.Threads = None,
@@ -55,6 +54,7 @@ def chat(
     from ...runtime.prompt.template_process import start_early
 
     start_early()
+    from ...runtime.effort import parse_effort
     from ...runtime.engine.conversation import Conversation
     from ...runtime.engine.engine import Engine, RequestOptions
     from ...runtime.request import Sampling
@@ -63,7 +63,7 @@ def chat(
         sampling=Sampling(temperature, seed=seed),
         max_tokens=max_tokens,
         calculator=calculator,
-        effort=effort,
+        effort=(chosen := parse_effort(effort)),
         min_confidence=min_confidence,
     )
     layers = options.gpu_layers(gpu_layers)
@@ -75,7 +75,7 @@ def chat(
             path, adapters=adapters, context=context, slots=slots, threads=threads, gpu_layers=layers
         )
 
-    engine = open_engine(path, adapters, slots=effort.rule.width)
+    engine = open_engine(path, adapters, slots=chosen.rule.width)
     spinner.end()
     conversation = Conversation(engine, system)
     session = ChatSession(engine, conversation, request, open_engine, path, adapters, terminal)

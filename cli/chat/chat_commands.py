@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import RequestError, ThirteenError
-from ...runtime.effort import Effort, parse_effort
 from .. import options
 from ..console import progress_bar
 
@@ -102,6 +101,8 @@ def _retry(session: "ChatSession", _: str) -> str:
 
 def _effort(session: "ChatSession", name: str) -> str:
     """NAME: low for one answer; medium or high for the majority of up to 8 or 24."""
+    from ...runtime.effort import Effort, parse_effort
+
     effort, session.request["effort"] = parse_effort(name), Effort.LOW  # low, if there is no memory for more
     if effort.rule.width > session.engine.profile.slots:
         session.reopen(session.model, session.adapters, effort.rule.width)

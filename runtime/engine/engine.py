@@ -265,13 +265,14 @@ class Engine:
         Args:
             messages: what was said so far.
             tools: what the model may call, each in the form of OpenAI's API.
-            examples: whether worked examples stand before them, as for a question that is voted on.
+            examples: whether worked examples stand before them, as for a question that is voted on; none
+                stand where they would take more than half of the context.
 
         Raises:
             RequestError: all messages are empty, or the chat template takes no tools or rejects them.
         """
         with self._dispatcher.in_use():
-            said = with_worked_examples(messages) if examples else messages
+            said = with_worked_examples(messages) if examples and self._holds_examples else messages
             return self._encoder.encode_conversation(said, tools)
 
     def encode_text(self, text: str) -> tuple[int, ...]:
@@ -408,6 +409,13 @@ class Engine:
         """
         with self._dispatcher.in_use():
             return self._scoring.logits(tokens, self._adapters.default)
+
+    @cached_property
+    def _holds_examples(self) -> bool:
+        """Whether worked examples take at most half of the context."""
+        with self._dispatcher.in_use():
+            tokens = self._encoder.encode_conversation(with_worked_examples([Message("user", "0")]))
+        return len(tokens) <= self.context // 2
 
     @cached_property
     def _common_prefix(self) -> tuple[int, ...]:

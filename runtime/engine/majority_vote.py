@@ -56,7 +56,7 @@ class MajorityVote(Handle):
         self._rule, self._submit = request.effort.rule, submit
         self.width = self._rule.width
         self._waiting, self._waves = sample_requests(request, self._rule), list(self._rule.waves)
-        self._running: set[Handle] = set()
+        self._running: list[Handle] = []
         self._answers: list[ScoredAnswer] = []
         self._told = 0  # answers whose votes a piece has told
         self._began, self._aborted = perf_counter(), False
@@ -69,7 +69,7 @@ class MajorityVote(Handle):
         count = self._waves.pop(0)
         wave, self._waiting = self._waiting[:count], self._waiting[count:]
         handles = self._submit(wave, wait=wait)
-        self._running.update(handles)
+        self._running += handles
         for handle in handles:
             handle.call_at_end(self._ended.put)
         if self._aborted:  # meanwhile

@@ -658,9 +658,9 @@ def test_a_bad_run_time_adapter_is_refused(
     ("bench accuracy MODEL --data BASE/config.json", "config.json: line 1: not JSON"),
     (
         "bench accuracy MODEL --data svamp --prompt 9-shot",
-        "'9-shot' is not one of zero-shot, refined, 8-shot",
+        "'9-shot' is not one of zero-shot, refined, bare, 8-shot",
     ),
-    ("bench accuracy MODEL --data svamp --votes 65", "Invalid value for '--votes'"),
+    ("bench accuracy MODEL --data svamp --effort most", "Invalid value for '--effort'"),
     ("ask OUT/x.gguf Why?", "x.gguf': no such file or folder"),
     ("ask MODEL ''", "the question is missing"),
     ("ask MODEL ' '", "the question is missing"),

@@ -65,7 +65,7 @@ def test_commands(thirteen, model, tmp_path):
         "/schema",
     ]
     settings = {
-        "/votes 3": "votes: 3",
+        "/effort high": "effort: high",
         "/calculator off": "calculator: off",
         "/adapter base": "adapter: base",
         "/temperature 0.5": "temperature: 0.5",
@@ -74,7 +74,7 @@ def test_commands(thirteen, model, tmp_path):
         f"/model {model}": "model: tiny, context of 256 tokens",
         "/model": "model: tiny",
     }
-    done = chat(thirteen, model, *lines, "/votes 2", "two", *settings, "/quit", "never")
+    done = chat(thirteen, model, *lines, "/effort medium", "two and 2", *settings, "/quit", "never")
     assert done.status == 0 and "/adapter" in done.stderr and "votes: " in done.stderr, done
     assert done.stderr.splitlines()[-len(settings) :] == list(settings.values())
     assert [message["role"] for message in json.loads(talk.read_text())["messages"]] == ["user", "assistant"]
@@ -109,8 +109,8 @@ def test_an_adapter_of_another_model_is_refused_with_one_line(thirteen, model, t
         ("/temperature hot", "/temperature hot: must be a number"),
         ("/temperature -1", "sampling: temperature must be"),
         ("/model /nonexistent.gguf", "'/nonexistent.gguf': no such file or folder"),
-        ("/votes 0", "/votes 0: must be from 1 to 8"),
-        ("/votes many", "/votes many: must be from 1 to 8"),
+        ("/effort", "effort must be low, medium, high, not ''"),
+        ("/effort 3", "effort must be low, medium, high, not '3'"),
         ("/calculator maybe", "/calculator maybe: must be on or off"),
         ("/adapter", "/adapter : must be one of base, or [NAME=]ADAPTER with a new name"),
         ("/adapter base=x", "/adapter base=x: must be one of base, or"),
@@ -132,7 +132,8 @@ def test_a_wrong_line_ends_a_chat_without_a_terminal(thirteen, model, line, prob
 
 def test_votes_open_the_model_with_more_slots_and_keep_what_was_loaded(thirteen, model, tmp_path):
     lora = write_lora(tmp_path / "one.gguf", 1)
-    done = chat(thirteen, model, f"/adapter {lora}", "Why?", "/votes 3", "Why?", "/votes 1", "/reset", "Why?")
+    efforts = ("/effort medium", "Why 2?", "/effort low", "/reset")
+    done = chat(thirteen, model, f"/adapter {lora}", "Why 2?", *efforts, "Why 2?")
     assert done.status == 0 and "votes: " in done.stderr, done
     first, _, last = re.split(r"\nanswer: .*\n\n", done.stdout)[:-1]
     assert first == last
@@ -150,9 +151,9 @@ def test_votes_that_memory_has_no_room_for_leave_the_chat_as_it_was(model):
     try:
         session.run(iter(["one"]))
         with pytest.raises(ThirteenError):
-            session.run(iter(["/votes 8"]))
+            session.run(iter(["/effort high"]))
         session.run(iter(["two"]))
-        assert (session.votes, len(session.answered), len(session.conversation.messages)) == (1, 2, 4)
+        assert (options["effort"], len(session.answered), len(session.conversation.messages)) == ("low", 2, 4)
     finally:
         session.engine.close()
 
@@ -247,13 +248,13 @@ def test_a_person_edits_lines_stops_an_answer_and_goes_on():
     terminal.wait_for(r"\x1b\[\?2004l")  # the editor has let go of the terminal
     terminal.wait_for("[a-z]+ [a-z]+ ")
     terminal.interrupt("stopped; the question is not kept")
-    terminal.type("/votes nonsense\r")
-    terminal.wait_for("error: /votes nonsense")
-    terminal.type("/votes 2\r")
+    terminal.type("/effort nonsense\r")
+    terminal.wait_for("error: effort must be")
+    terminal.type("/effort medium\r")
     terminal.wait_for("loading…")
-    terminal.wait_for("votes: 2")
-    terminal.type("/votes 1\r")
-    terminal.wait_for("votes: 1")
+    terminal.wait_for("effort: medium")
+    terminal.type("/effort low\r")
+    terminal.wait_for("effort: low")
     terminal.type("Repeat exactly: 12 * 13 =\r")
     terminal.wait_for("= 156")
     terminal.wait_for("\u2713")

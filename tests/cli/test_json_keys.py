@@ -115,7 +115,7 @@ def test_printed_json_has_the_recorded_keys(base: Any, folder: Path, monkeypatch
         "importance": ("importance", tiny, "-o", importance, "--calibration", texts, "--threads", 1),
         "plan": (*("plan", tiny, "--size", "6.5bpw", "--target", "any"), "--importance", importance),
         "ask": ("ask", model, "What is 2 + 2?", "--max-tokens", 4, "--threads", 1),
-        "ask --votes": ("ask", model, "2?", "--votes", 2, "--max-tokens", 4, "--threads", 1),
+        "ask --effort": ("ask", model, "2?", "--effort", "medium", "--max-tokens", 4, "--threads", 1),
         "batch": ("batch", rows, model, "--out", folder / "answers.jsonl", "--max-tokens", 4, "--threads", 1),
         "merge": ("merge", tiny, "--adapter", lora, "--out", folder / "merged"),
         "adapter show": ("adapter", "show", ADAPTER),

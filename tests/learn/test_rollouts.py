@@ -6,16 +6,16 @@ from dataclasses import replace
 import pytest
 from thirteen.errors import RequestError
 from thirteen.learn.rollouts import QuestionRollouts, RolloutFile, Solution, advantage_rows
-from thirteen.learn.sample_rollouts import is_correct, sample_rollouts
+from thirteen.learn.sample_rollouts import RolloutSettings, is_correct, sample_rollouts
 from thirteen.models.rows import TrainingRow
-from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
+from thirteen.runtime.batch.reproducible_batches import BatchJob
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import Sampling, StopReason
 
 from ..runtime.conftest import write_gguf
 
 ROWS = [TrainingRow(f"What is {n} and {n}?", "", str(2 * n)) for n in range(30)]
-SETTINGS = GenerationSettings(votes=4, sampling=Sampling(0.7), max_tokens=8)
+SETTINGS = RolloutSettings(solutions=4, sampling=Sampling(0.7), max_tokens=8)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_a_question_that_does_not_fit_is_an_error(tiny, tmp_path):
 def test_rollouts_of_other_settings_do_not_resume(tiny, tmp_path):
     path = tmp_path / "rollouts.jsonl"
     sample_rollouts(BatchJob(tiny, None, SETTINGS, threads=1), ROWS[:2], path)
-    other = GenerationSettings(votes=4, sampling=Sampling(0.8), max_tokens=8)
+    other = RolloutSettings(solutions=4, sampling=Sampling(0.8), max_tokens=8)
     with pytest.raises(RequestError, match=r"another run: temperature is 0.7 in the file, 0.8 now"):
         sample_rollouts(BatchJob(tiny, None, other, threads=1), ROWS[:2], path)
 

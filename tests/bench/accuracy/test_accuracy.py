@@ -24,6 +24,7 @@ from thirteen.errors import AdapterError, ModelFileError, RequestError
 from thirteen.runtime.answer import Answer, VoteTally
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
 from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult
+from thirteen.runtime.effort import Effort
 from thirteen.runtime.llama import settings_choice
 from thirteen.runtime.llama.compute_settings import open_settings
 from thirteen.runtime.llama.settings_measurement import Tuning
@@ -76,7 +77,7 @@ def stop_at(count):
     return progress
 
 
-@pytest.mark.parametrize("settings", [FEW, replace(FEW, votes=3)], ids=["greedy", "votes"])
+@pytest.mark.parametrize("settings", [FEW, replace(FEW, effort=Effort.MEDIUM)], ids=["greedy", "votes"])
 def test_an_interrupted_run_has_the_same_log(tiny, data, tmp_path, settings):
     whole = evaluate(tiny, data, settings, records=tmp_path / "whole")
     for count in (7, 45):
@@ -141,7 +142,7 @@ def test_every_configuration_has_its_own_log(tiny, lora, data, tmp_path):
             RunConfig(tiny, None, data, replace(FEW, **change), tmp_path)
             for change in (
                 {"prompt": "refined"},
-                {"votes": 2},
+                {"effort": Effort.HIGH},
                 {"calculator": False},
                 {"max_tokens": 13},
                 {"threads": 2},
@@ -200,7 +201,7 @@ def rightish(tiny, tmp_path):
     """Questions of which the tiny model has some right: their answers are its own."""
     asked = [f"Tom has {n} apples and {n} pears. How many?" for n in range(12)]
     with BatchJob(tiny, None, FEW, 1).load_engine() as engine:
-        values = [engine.submit(*FEW.sample_requests(engine, text)).answer().value or "7" for text in asked]
+        values = [engine.submit(FEW.request(engine, text)).answer().value or "7" for text in asked]
     path = tmp_path / "own.jsonl"
     rows = ({"question": text, "answer": value} for text, value in zip(asked, values, strict=True))
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -269,8 +270,8 @@ def test_bad_files_are_refused_before_anything_is_written(tiny, lora, not_a_mode
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prompt": "9-shot"}, "prompt: '9-shot' is not one of zero-shot, refined, 8-shot"),
-        ({"votes": 65}, "votes must be an integer from 1 to 64, not 65"),
+        ({"prompt": "9-shot"}, "prompt: '9-shot' is not one of zero-shot, refined, bare, 8-shot"),
+        ({"effort": "extreme"}, "effort must be low, medium, high, not 'extreme'"),
         ({"system": "Think."}, "no system prompt"),
     ],
 )
@@ -283,7 +284,9 @@ def test_one_sampled_answer_is_no_majority():
     """It was described as a majority of 1."""
     sampled = PromptSettings(threads=1, sampling=Sampling(temperature=0.7))
     assert sampled.description == "temperature 0.7, calculator on"
-    assert replace(sampled, votes=3).description == "majority of 3, temperature 0.7, calculator on"
+    assert replace(sampled, effort="medium").description == (
+        "effort medium: majority of up to 8, temperature 0.7, calculator on"
+    )
     assert replace(FEW, calculator=False).description == "greedy, calculator off"
 
 
@@ -303,7 +306,7 @@ def test_the_eight_shots_end_with_their_answers():
     assert [message.role for message in messages] == ["user", "assistant"] * 8 + ["user"]
     assert messages[-1].content == "How many?"
     assert PROMPTS["8-shot"].text("How many?").endswith("The answer is 8.\n\nQ: How many?\nA:")
-    assert len({prompt.sha256 for prompt in PROMPTS.values()}) == 3
+    assert len({prompt.sha256 for prompt in PROMPTS.values()}) == 4
 
 
 def answer(value, stop_reason=StopReason.END, tally=None):

@@ -15,6 +15,7 @@ from thirteen.errors import ModelFileError, OutputError, RequestError
 from thirteen.files import atomic_write
 from thirteen.runtime.batch.batch_file import answer_file
 from thirteen.runtime.batch.reproducible_batches import PROFILE, BatchJob, BatchResult, GenerationSettings
+from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import settings_choice
 from thirteen.runtime.llama.compute_settings import ComputeSettings
@@ -92,11 +93,11 @@ def test_the_records_stay_until_the_answers_are_on_disk(
     assert len(read(tmp_path / "answers.jsonl.part")) == 1 + COUNT
 
 
-@pytest.mark.parametrize("votes", [1, 3])
+@pytest.mark.parametrize("effort", [*Effort])
 def test_a_batch_interrupted_anywhere_gives_the_same_file(
-    votes: int, tiny: Path, questions: Path, tmp_path: Path
+    effort: Effort, tiny: Path, questions: Path, tmp_path: Path
 ) -> None:
-    job = BatchJob(tiny, None, GenerationSettings(max_tokens=6, votes=votes), 1)
+    job = BatchJob(tiny, None, GenerationSettings(max_tokens=6, effort=effort), 1)
     answer_file(questions, job, tmp_path / "whole.jsonl")
     part = tmp_path / "parts.jsonl.part"
     for count in (3, 17, 61):
