@@ -4,7 +4,7 @@ import asyncio
 import re
 import threading
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -48,14 +48,15 @@ class Script:
     release: threading.Event = field(default_factory=threading.Event)
 
 
-def scripted_answer(question: str, text: str, votes: int) -> Answer:
-    """The engine's Answer for this text; with several votes, one of them is for 7."""
+def scripted_answer(question: str, text: str, effort: str) -> Answer:
+    """The engine's Answer for this text; of several answers, one is for 7."""
     number, found = final_answer(text), check_steps(text)
     value = None if number is None else format_number(number)
-    tally = VoteTally(asked=votes, ended=votes, votes={str(value): votes - 1, "7": 1}) if votes > 1 else None
+    tally = None if effort == "low" else VoteTally(asked=8, ended=5, votes={str(value): 4, "7": 1})
     verified = is_verified(found, value)
     grounded = verified and is_grounded(found, question)
-    return Answer(value, text, StopReason.END, USAGE, TIMINGS, found, verified, tally, grounded=grounded)
+    answer = Answer(value, text, StopReason.END, USAGE, TIMINGS, found, verified, tally, grounded=grounded)
+    return replace(answer, confidence=0.95 if grounded else 0.7)
 
 
 def error_response(status: int, message: str, **headers: str) -> Response:
@@ -95,7 +96,7 @@ class ScriptedServer:
     async def _stream(self, body: dict[str, Any]) -> AsyncIterator[bytes]:
         question, model = body["question"], body.get("model", self.script.models[0])
         answer = scripted_answer(
-            question, self.script.answers.get(question, "It is 3 + 4 = 7 ."), body["votes"]
+            question, self.script.answers.get(question, "It is 3 + 4 = 7 ."), body["effort"]
         )
         done = False
         try:
@@ -109,12 +110,14 @@ class ScriptedServer:
                 self.script.disconnected.set()
 
     async def _pieces(self, question: str, answer: Answer) -> AsyncIterator[Piece]:
-        """The answer word by word; a vote has only the last piece."""
-        words = re.findall(r"\S+\s*", answer.text) if answer.tally is None else []
-        for count, word in enumerate(words, 1):
-            while question == "!hold" and count == len(words) and not self.script.release.is_set():
+        """The answer word by word, or two tallies of a vote."""
+        pieces = [Piece(word) for word in re.findall(r"\S+\s*", answer.text)]
+        if answer.tally:
+            pieces = [Piece("", tally=VoteTally(8, 3, {"7": 1, "31": 2})), Piece("", tally=answer.tally)]
+        for count, piece in enumerate(pieces, 1):
+            while question == "!hold" and count == len(pieces) and not self.script.release.is_set():
                 await asyncio.sleep(0.01)
-            yield Piece(word)
+            yield piece
             await asyncio.sleep(self.script.delay_s)
         yield Piece("", answer=answer)
 

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 from thirteen.runtime.arithmetic.notation import PATH
+from thirteen.runtime.effort import Effort
+from thirteen.runtime.prompt.prompt_encoder import question_messages
+from thirteen.runtime.prompt.worked_examples import with_worked_examples
 from thirteen.web.shared_modules import shared_modules
 
 from ..runtime.arithmetic.hostile_pieces import ANSWER_PIECES, EQUATION_PIECES
@@ -88,7 +91,7 @@ def test_time_is_linear_in_hostile_text(run_node: RunNode) -> None:
     assert max(seconds.values()) < 10, max(seconds, key=lambda piece: seconds[piece])
 
 
-VOTES = """async (answers) => {
+VOTES = """async ([effort, answers]) => {
   const { Model } = await import("./model.js");
   async function createChatCompletion({ seed, onData }) {
     const [content, finish_reason] = answers[seed];
@@ -96,12 +99,15 @@ VOTES = """async (answers) => {
     onData({ choices: [{ finish_reason }] });
   }
   const model = new Model({ createChatCompletion }, { name: "fake", context: 512 });
-  let answer;
-  for await (const { data } of model.events("1 + 1", { votes: answers.length })) answer = data;
-  return [answer.value, answer.tally.votes, answer.tally.ended];
+  const tallies = [];
+  for await (const { event, data } of model.events("1 + 1", { effort })) {
+    if (event === "tally") tallies.push(data.ended);
+    const { value, tally, usage } = data;
+    if (event === "answer") return [value, tally.votes, tallies.at(-1), usage.completion_tokens];
+  }
 }"""
 CUT, FIVE, SIX = ["The answer is 7.", "length"], ["The answer is 5.", "stop"], ["4 + 2 = 6", "stop"]
-CUT_SIX = ["4 + 2 = 6", "length"]
+CUT_SIX, WRONG = ["4 + 2 = 6", "length"], ["2 + 2 = 5", "stop"]
 NONE = ["I do not know.", "stop"]
 
 
@@ -109,41 +115,74 @@ NONE = ["I do not know.", "stop"]
 @pytest.mark.parametrize(
     ("answers", "value", "votes", "ended"),
     [
-        pytest.param([CUT, CUT, FIVE], "5", {"5": 1}, 3, id="answers that were cut off have no vote"),
-        pytest.param([CUT, CUT_SIX], "6", {"6": 1, "7": 1}, 2, id="without any vote a verified value wins"),
-        pytest.param([NONE, NONE, CUT], None, {"7": 1}, 3, id="without any vote even no value may win"),
-        pytest.param([FIVE, SIX, CUT], "6", {"6": 1, "5": 1}, 3, id="a verified value wins a tie"),
-        pytest.param([FIVE, FIVE, FIVE, SIX, SIX], "5", {"5": 3}, 3, id="a decided vote ends"),
-        pytest.param([FIVE, FIVE, SIX, SIX], "6", {"6": 2, "5": 2}, 4, id="a vote that may be tied goes on"),
+        pytest.param([CUT, CUT, FIVE, FIVE], "5", {"5": 2}, 4, id="answers that were cut off have no vote"),
+        pytest.param([WRONG, SIX, WRONG, SIX], "6", {"6": 2}, 4, id="nor have those with a wrong equation"),
+        pytest.param([CUT, CUT_SIX] * 4, "6", {}, 8, id="without any vote a verified value wins"),
+        pytest.param([*[NONE] * 5, *[CUT] * 3], None, {}, 8, id="without any vote even no value may win"),
+        pytest.param([FIVE, SIX] * 4, "6", {"6": 4, "5": 4}, 8, id="a verified value wins a tie"),
+        pytest.param([FIVE, SIX, *[FIVE] * 3], "5", {"5": 4, "6": 1}, 5, id="a certain majority ends it"),
+        pytest.param([*[CUT] * 7, FIVE], "5", {"5": 1}, 8, id="the last answer can be the only vote"),
     ],
 )
 def test_a_vote_is_the_engines(
     run_node: RunNode, answers: list[list[str]], value: str | None, votes: dict[str, int], ended: int
 ) -> None:
-    assert run_node(VOTES, [answers]) == [[value, votes, ended]]
+    assert run_node(VOTES, [["medium", answers]]) == [[value, votes, ended, ended]]
 
 
-SENT = """async (options) => {
+DECIDED = """async ([effort, first, second, ended]) => {
+  const { isDecided, votingRule } = await import("./vote.js");
+  const rule = votingRule(effort, "2");
+  return isDecided({ asked: rule.answers, ended, votes: { 31: second, 7: first } }, rule);
+}"""
+
+
+@NODE_TEST
+def test_a_vote_is_decided_as_in_the_engine(run_node: RunNode) -> None:
+    counts = [
+        (effort, first, second, ended)
+        for effort in (Effort.MEDIUM, Effort.HIGH)
+        for ended in range(effort.rule.answers + 1)
+        for first in range(ended + 1)
+        for second in range(min(first, ended - first) + 1)
+    ]
+    assert run_node(DECIDED, counts) == [
+        ended == effort.rule.answers or effort.rule.is_decided(first, second, effort.rule.answers - ended)
+        for effort, first, second, ended in counts
+    ]
+
+
+SENT = """async ([question, options]) => {
   const { Model } = await import("./model.js");
   const sent = [];
   const createChatCompletion = async ({ messages, temperature, seed }) => {
-    sent.push([messages.map(({ role }) => role).join(), temperature, Number.isInteger(seed)]);
+    sent.push([messages, temperature, Number.isInteger(seed)]);
   };
   const model = new Model({ createChatCompletion }, { name: "fake", context: 512 });
-  for await (const _ of model.events("1 + 1", options));
+  for await (const _ of model.events(question, options));
   return sent[0];
 }"""
 
 
 @NODE_TEST
-def test_settings_reach_the_model(run_node: RunNode) -> None:
-    chosen = {"system": "Be brief.", "temperature": 0.3}
-    assert run_node(SENT, [{}, {"votes": 3}, chosen, chosen | {"votes": 3}]) == [
-        ["user", 0, True],
-        ["user", 0.7, True],
-        ["system,user", 0.3, True],
-        ["system,user", 0.3, True],
-    ]
+@pytest.mark.parametrize("system", ["", "Be brief."])
+@pytest.mark.parametrize(
+    ("question", "options", "temperature", "examples"),
+    [
+        ("1 + 1", {}, 0, False),
+        ("1 + 1", {"effort": "medium"}, 0.7, True),
+        ("1 + 1", {"effort": "low", "temperature": 0.3}, 0.3, False),
+        ("1 + 1", {"effort": "high", "temperature": 0.3}, 0.3, True),
+        ("Name a colour", {"effort": "high"}, 0, False),
+    ],
+)
+def test_what_reaches_the_model_is_what_the_engine_gets(
+    run_node: RunNode, system: str, question: str, options: dict[str, Any], temperature: float, examples: bool
+) -> None:
+    messages = question_messages(question, system or None)
+    messages = with_worked_examples(messages) if examples else messages
+    sent = [{"role": message.role, "content": message.content} for message in messages]
+    assert run_node(SENT, [[question, options | {"system": system}]]) == [[sent, temperature, True]]
 
 
 ABORTED = """async (text) => {

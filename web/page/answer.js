@@ -3,24 +3,34 @@
 import { element } from "./element.js";
 
 const LONG_VALUE_CHARS = 12; // longer values are shown in a smaller font
+const LIKELIHOODS = [[0.9, "very likely right"], [0.7, "likely right"], [0.4, "may be right"], [0, "probably wrong"]];
 
 /** Final value, badge and reason; nothing for an answer without equations, which need not be about numbers. */
 export function resultNodes(answer) {
   const { value, grounded, steps, tally } = answer;
   if (!steps.length && !tally) return [];
   const size = value?.length > LONG_VALUE_CHARS ? "value long" : "value";
-  const none = element("span", { class: "none" }, "No final number");
-  const shown = value === null ? none : element("strong", { class: size }, value);
-  if (!steps.length) return [shown];
+  const shown = value === null ? ["span", { class: "none" }] : ["strong", { class: size }];
+  const nodes = [element(...shown, shownValue(answer))];
   const [style, mark] = grounded ? ["badge ok", "✓ "] : ["badge", ""];
-  const badge = element("span", { class: style }, mark + verdict(answer));
-  return [shown, badge, element("span", { class: "small" }, reason(answer))];
+  if (steps.length) nodes.push(element("span", { class: style }, mark + verdict(answer)));
+  return [...nodes, element("span", { class: "small" }, reasons(answer))];
 }
 
 /** The same in one sentence, for a screen reader. */
 export function resultSentence(answer) {
   if (!answer.steps.length) return "";
-  return `${answer.value ?? "No final number"}, ${verdict(answer)}: ${reason(answer)}. `;
+  return `${shownValue(answer)}, ${verdict(answer)}: ${reasons(answer)}. `;
+}
+
+const shownValue = ({ value, sure }) => value ?? (sure === false ? "Not sure" : "No final number");
+
+const reasons = (answer) => [answer.steps.length ? reason(answer) : "", likelihood(answer)].filter(Boolean).join("; ");
+
+/** The confidence in words. */
+function likelihood({ value, confidence }) {
+  if (value === null || confidence === undefined) return "";
+  return LIKELIHOODS.find(([least]) => confidence >= least)[1];
 }
 
 const verdict = ({ steps }) => (steps.every(({ ok }) => ok) ? "sums check out" : "sums do not check out");
@@ -39,9 +49,17 @@ export function isCode({ text, grounded }) {
 }
 
 /** Values by descending votes; the object itself is unordered, since JavaScript sorts integer keys. */
+const ranked = (tally) => Object.entries(tally?.votes ?? {}).sort(([, a], [, b]) => b - a);
+
+/** How many answers agree so far. */
+export function agreement(tally) {
+  const [value, count] = ranked(tally)[0] ?? [];
+  return count ? `${count} of ${tally.ended} agree on ${value}` : `${tally.ended} without a value`;
+}
+
+/** The values with their votes. */
 export function tallyItems(tally) {
-  const votes = Object.entries(tally?.votes ?? {}).sort(([, a], [, b]) => b - a);
-  return votes.map(([value, count]) => {
+  return ranked(tally).map(([value, count]) => {
     const candidate = element("span", { class: "candidate" }, value);
     const bar = element("progress", { max: tally.ended, value: count, "aria-hidden": "true" });
     const share = element("span", { class: "small" }, `${count} of ${tally.ended}`);
@@ -49,16 +67,15 @@ export function tallyItems(tally) {
   });
 }
 
-/** How many answers of a vote were counted, and why not all of them. */
+/** How many answers there were, why some have no vote, and why there were no more. */
 export function tallyNote(tally) {
   if (!tally) return "";
   const { asked, ended, votes } = tally;
   const none = ended - Object.values(votes).reduce((sum, count) => sum + count, 0);
-  const open = asked - ended;
   return [
-    `${ended} of ${asked} answers counted`,
-    none && `, ${none} without a number`,
-    open && `; the other ${open === 1 ? "one" : open} could not change the result`,
+    `${ended} answers`,
+    none && `, ${none} without a vote: no number, a wrong sum, or cut off`,
+    ended < asked && `; enough agree, so that no more of up to ${asked} were needed`,
   ].filter(Boolean).join("");
 }
 

@@ -1,6 +1,6 @@
 // The conversation that is shown: its turns, and the answer that is being generated.
 
-import { isCode, resultSentence } from "./answer.js";
+import { agreement, isCode, resultSentence } from "./answer.js";
 import { streamAnswer } from "./client.js";
 import { newConversation } from "./conversations.js";
 import { follow, watchTurns } from "./follow.js";
@@ -59,7 +59,7 @@ export class Chat {
   /**
    * Ask a question and show its answer.
    *
-   * @param {{question: string, model?: string, votes: number, system?: string, temperature?: number}} request
+   * @param {{question: string, model?: string, effort: string, system?: string, temperature?: number}} request
    * @param {?number} from index of the turn that this one and no others after it replace; null replaces none.
    * @returns {Promise<void>} rejected with a ServerError if there is no complete answer.
    */
@@ -71,7 +71,7 @@ export class Chat {
     const turn = { question: request.question, text: "", answer: null };
     conversation.turns.push(turn);
     const view = this.#add(turn);
-    view.start(request.votes);
+    view.start();
     follow(view.element);
     this.handlers.onChange(conversation);
     this.announcement.textContent = "Working it out";
@@ -96,6 +96,7 @@ export class Chat {
   #show({ event, data }, turn, view) {
     if (event === "text") view.addText(data);
     if (event === "step") view.addStep(data);
+    if (event === "tally") view.start(agreement(data));
     if (event !== "answer") return;
     turn.answer = data;
     view.finish(data);

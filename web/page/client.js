@@ -33,9 +33,9 @@ export async function listModels() {
 /**
  * Ask a question and stream the answer.
  *
- * @param {{question: string, model?: string, votes: number, system?: string, temperature?: number}} request
+ * @param {{question: string, model?: string, effort: string, system?: string, temperature?: number}} request
  * @param {AbortSignal} signal aborts the request.
- * @yields {{event: string, data: object}} "text" and "step" events, and "answer" as the last.
+ * @yields {{event: string, data: object}} "text", "step" and "tally" events, and "answer" as the last.
  * @throws {ServerError} the request was rejected, failed, or lost its connection.
  */
 export async function* streamAnswer(request, signal) {

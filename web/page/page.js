@@ -106,7 +106,7 @@ async function request(question, from, fields) {
   waitingForKey = false;
   swap(ui.send, ui.stop);
   try {
-    await chat.ask({ question, model: ui.model.value || undefined, votes: Number(ui.votes.value), ...fields }, from);
+    await chat.ask({ question, model: ui.model.value || undefined, effort: ui.effort.value, ...fields }, from);
   } catch (error) {
     waitingForKey = error.status === 401;
     if (!ui.question.value) await edit(chat.questions.length - 1); // to be asked again

@@ -53,9 +53,9 @@ export class TurnView {
     return this.#text;
   }
 
-  /** Show a progress indicator. */
-  start(votes) {
-    const message = votes > 1 ? `Working it out ${votes} times` : "Working it out";
+  /** Show a progress indicator, with how far the answers agree. */
+  start(progress = "") {
+    const message = `Working it out${progress && `: ${progress}`}`;
     const dots = element("span", { class: "dots", "aria-hidden": "true" }, ...[1, 2, 3].map(() => element("span", {})));
     this.element.classList.add("running");
     this.#result.replaceChildren(dots, element("span", { class: "small" }, message));

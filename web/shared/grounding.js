@@ -17,6 +17,9 @@ export function isGrounded(steps, question) {
   return true;
 }
 
+/** Whether a text has a number, in digits or in words. */
+export const hasNumber = (text) => !numbers(text).next().done;
+
 /** Yield the numbers of a text, as formatNumber() writes them. */
 function* numbers(text) {
   let last = ZERO;

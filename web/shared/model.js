@@ -4,8 +4,8 @@ import { checkAnswer, checkSteps } from "./calculator.js";
 import { loadEngine } from "./engine.js";
 import { ModelError } from "./errors.js";
 import { prose } from "./tables.js";
+import { countVotes, EXAMPLES, isDecided, selectWinner, VOTE_TEMPERATURE, votingRule } from "./vote.js";
 
-const VOTE_TEMPERATURE = 0.7;
 const MAX_TOKENS = 512;
 const MEASURED_CHARS = 500; // in shorter prompts, the chat template's own tokens count too much
 const TOO_LONG = /exceeds the available context size/; // llama.cpp's message
@@ -45,32 +45,35 @@ export class Model {
    * Ask a question and stream the answer.
    *
    * @param {string} question
-   * @param {{turns?: Array<{question: string, answer: string}>, votes?: number, system?: string,
-   *   temperature?: number, signal?: AbortSignal}} [options] `turns` are the earlier ones of the conversation, of which the oldest are dropped if the context has no
-   *   room for them. `votes`: answers of a majority vote. `signal` aborts the generation, and so does leaving
-   *   the loop.
-   * @yields {{event: string, data: object}} "text" and "step" events, and "answer" as the last.
+   * @param {{turns?: Array<{question: string, answer: string}>, effort?: string, system?: string,
+   *   temperature?: number, signal?: AbortSignal}} [options] `turns` are the earlier ones of the conversation, of
+   *   which the oldest are dropped if the context has no room for them. `effort`: with "medium" or "high", several
+   *   answers are sampled until their majority is certain. `signal` aborts the generation, and so does leaving the
+   *   loop.
+   * @yields {{event: string, data: object}} "text" and "step" events, or "tally" events of the votes so far, and
+   *   "answer" as the last.
    * @throws {ModelError} the question is too long, the generation failed, or another one is running. An abort
    *   throws the signal's reason.
    */
-  async *events(question, { turns = [], votes = 1, system, temperature, signal } = {}) {
+  async *events(question, { turns = [], effort = "low", system, temperature, signal } = {}) {
     if (this.#busy) throw new ModelError("The model is answering another question.");
     this.#busy = true;
     try {
-      const messages = (kept) => toMessages(system, kept, question);
-      yield* this.#eventsThatFit(messages, turns, votes, temperature, signal);
+      const rule = votingRule(effort, question);
+      const messages = (kept) => toMessages(system, rule.answers > 1 ? EXAMPLES : [], kept, question);
+      yield* this.#eventsThatFit(messages, turns, rule, temperature, signal);
     } finally {
       this.#busy = false;
     }
   }
 
-  async *#eventsThatFit(messages, turns, votes, temperature, signal) {
+  async *#eventsThatFit(messages, turns, rule, temperature, signal) {
     const kept = turns.slice(this.#firstKept(messages, turns));
     for (let started = false; !started; ) {
       try {
         const prompt = messages(kept);
-        const events =
-          votes > 1 ? this.#vote(prompt, votes, temperature, signal) : this.#stream(prompt, temperature, signal);
+        const [votes, options] = [rule.answers > 1, [temperature, signal]];
+        const events = votes ? this.#vote(prompt, rule, ...options) : this.#stream(prompt, ...options);
         for await (const event of events) {
           started = true;
           if (event.event === "answer") event.data.dropped_turns = turns.length - kept.length;
@@ -110,16 +113,20 @@ export class Model {
     }
   }
 
-  /** Majority vote over several sampled answers (self-consistency), until the missing ones cannot change it. */
-  async *#vote(messages, votes, temperature, signal) {
+  /** Majority vote over several sampled answers (self-consistency). */
+  async *#vote(messages, rule, temperature, signal) {
     const [answers, sampling] = [[], { temperature: temperature || VOTE_TEMPERATURE }];
     const first = temperature ? randomSeed() : 0;
-    for (let seed = 0; seed < votes && isOpen(answers, votes - seed); seed++) {
-      for await (const piece of this.#generate(messages, { ...sampling, seed: first + seed }, signal)) {
+    let tally = countVotes(answers, rule);
+    while (!isDecided(tally, rule)) {
+      const seed = first + answers.length;
+      for await (const piece of this.#generate(messages, { ...sampling, seed }, signal)) {
         if (piece.answer) answers.push(piece.answer);
       }
+      tally = countVotes(answers, rule);
+      yield { event: "tally", data: tally };
     }
-    yield { event: "answer", data: selectWinner(answers, votes) };
+    yield { event: "answer", data: selectWinner(answers, rule) };
   }
 
   /** Generate an answer: its text in pieces, then the whole answer. */
@@ -142,7 +149,8 @@ export class Model {
     const promptTokens = (timings.prompt_n ?? 0) + (timings.cache_n ?? 0);
     const promptChars = countChars(messages);
     if (promptTokens && promptChars > MEASURED_CHARS) this.#tokensPerChar = promptTokens / promptChars;
-    const question = messages.map(({ content }) => content).join("\n");
+    const said = messages.filter((message) => !EXAMPLES.includes(message));
+    const question = said.map(({ content }) => content).join("\n");
     const answer = buildAnswer(question, text, stopReason, timings, { pieces, decode_s, first_token_s });
     yield { answer: { ...answer, model: this.name } };
   }
@@ -180,43 +188,13 @@ const countChars = (messages) => messages.reduce((sum, { content }) => sum + con
 
 const randomSeed = () => Math.floor(Math.random() * 2 ** 31);
 
-function toMessages(system, turns, question) {
+function toMessages(system, examples, turns, question) {
   const earlier = turns.flatMap((turn) => [
     { role: "user", content: turn.question },
     { role: "assistant", content: turn.answer },
   ]);
-  return [...(system ? [{ role: "system", content: system }] : []), ...earlier, { role: "user", content: question }];
-}
-
-const isVote = ({ value, stop_reason }) => value !== null && stop_reason === "end";
-
-/** Values with their answers' count: the most first, at a tie the most verified. */
-function rankValues(answers) {
-  const ranked = new Map();
-  for (const { value, verified } of answers) {
-    const [votes, checked] = ranked.get(value) ?? [0, 0];
-    ranked.set(value, [votes + 1, checked + verified]);
-  }
-  return [...ranked].sort(([, [a, checkedA]], [, [b, checkedB]]) => b - a || checkedB - checkedA);
-}
-
-/** Whether missing answers could change which value has most votes. */
-function isOpen(answers, missing) {
-  const [first = 0, second = 0] = rankValues(answers.filter(isVote)).map(([, [votes]]) => votes);
-  return first <= second + missing;
-}
-
-/**
- * The best answer of the winning value, as in the engine, which also knows how likely each is. Answers that are no
- * votes count only if there are no votes.
- */
-function selectWinner(answers, asked) {
-  const candidates = answers.some(isVote) ? answers.filter(isVote) : answers;
-  const ranked = rankValues(candidates);
-  const winners = candidates.filter(({ value }) => value === ranked[0][0]);
-  const winner = winners.find(({ verified }) => verified) ?? winners[0];
-  const counts = ranked.filter(([value]) => value !== null).map(([value, [count]]) => [value, count]);
-  return { ...winner, tally: { asked, ended: answers.length, votes: Object.fromEntries(counts) } };
+  const first = system ? [{ role: "system", content: system }] : [];
+  return [...first, ...examples, ...earlier, { role: "user", content: question }];
 }
 
 /** The answer in the format of /v1/answer; wllama's timings, if any, are more exact than our own. */

@@ -35,7 +35,7 @@ def test_axe_finds_nothing_in_a_conversation(screen: Page) -> None:
     assert violations(screen) == []
     for question in (EGGS, "wrong", "words", "code", "wide"):
         ask_and_wait(screen, question)
-    screen.get_by_label("Votes").select_option("3")
+    screen.get_by_label("Effort").select_option("medium")
     ask(screen, EGGS)
     expect(screen.locator(".turn").last.locator(".tally li")).to_have_count(2)
     assert violations(screen) == []

@@ -17,6 +17,8 @@ from .browsing import ANSWERS, EGGS, ask, ask_and_wait, expect_ready, result, st
 pytestmark = BROWSER_TEST
 
 TALLY = "(tally) => import('/answer.js').then((module) => module.tallyNote(tally))"
+RESULT = """(answer) => import('/answer.js').then((module) =>
+  module.resultNodes(answer).map((node) => node.textContent).join(" "))"""
 STORE = "(found) => import('/conversations.js').then((module) => found.map(module.storeConversation))"
 
 
@@ -52,7 +54,7 @@ def test_answer_streams_and_steps_are_marked(page: Page, script: Script) -> None
     )
     expect(page.get_by_role("heading", name=EGGS)).to_be_visible()
     assert script.requests == [
-        {"question": EGGS, "turns": [], "model": "smollm2", "votes": 1, "stream": True}
+        {"question": EGGS, "turns": [], "model": "smollm2", "effort": "low", "stream": True}
     ]
 
 
@@ -79,7 +81,8 @@ def test_screen_readers_announce_the_answer_once(page: Page, script: Script) -> 
     expect(status).to_have_text("Working it out")
     script.release.set()
     expect(status).to_have_text(
-        f"7, sums check out: 1 equation checked, some numbers are not in the question. {ANSWERS['!hold']}"
+        "7, sums check out: 1 equation checked, some numbers are not in the question; likely right. "
+        + ANSWERS["!hold"]
     )
     expect(page.locator(".turn [aria-live], .turn [role=status]")).to_have_count(0)
 
@@ -166,27 +169,61 @@ def test_api_key_is_requested_and_stored_for_the_tab(visit: Callable[..., Page])
         expect(page.context.pages[-1].get_by_label("This server requires an API key")).to_be_visible()
 
 
-def test_model_and_votes_selection(page: Page, script: Script) -> None:
+def test_model_and_effort_selection(page: Page, script: Script) -> None:
     """JavaScript orders integer keys of an object by value, not by votes."""
     page.get_by_label("Model").select_option("gsm8k-13")
-    page.get_by_label("Votes").select_option("5")
+    effort, note = page.get_by_label("Effort"), page.locator("#effort-note")
+    expect(note).to_be_hidden()
+    effort.select_option("medium")
+    expect(note).to_be_visible()
+    expect(effort).to_have_accessible_description(re.compile("until enough answers agree"))
     ask(page, EGGS)
-    expect(page.get_by_label("Votes")).to_have_accessible_description(re.compile("that most of them give"))
     expect(page.locator(".tally li")).to_have_text(["314 of 5", "71 of 5"])
-    expect(page.locator(".turn")).to_contain_text("5 of 5 answers counted")
+    expect(page.locator(".turn")).to_contain_text(
+        "5 answers; enough agree, so that no more of up to 8 were needed"
+    )
+    expect(result(page)).to_contain_text("2 equations checked; very likely right")
     assert script.requests == [
-        {"question": EGGS, "turns": [], "model": "gsm8k-13", "votes": 5, "stream": True}
+        {"question": EGGS, "turns": [], "model": "gsm8k-13", "effort": "medium", "stream": True}
     ]
 
 
-def test_votes_that_are_not_counted_are_explained(page: Page) -> None:
+def test_progress_of_a_vote_is_shown(page: Page, script: Script) -> None:
+    page.get_by_label("Effort").select_option("high")
+    ask(page, "!hold")
+    expect(result(page)).to_have_text("Working it out: 2 of 3 agree on 31")
+    script.release.set()
+    expect(result(page)).to_contain_text("likely right")
+
+
+def test_votes_are_explained(page: Page) -> None:
     for tally, note in (
         (None, ""),
-        ({"asked": 5, "ended": 3, "votes": {"7": 3}}, "; the other 2 could not change the result"),
-        ({"asked": 3, "ended": 3, "votes": {"7": 1, "8": 1}}, ", 1 without a number"),
+        ({"asked": 8, "ended": 8, "votes": {"7": 4, "8": 4}}, "8 answers"),
+        (
+            {"asked": 8, "ended": 3, "votes": {"7": 2}},
+            "3 answers, 1 without a vote: no number, a wrong sum, or cut off; "
+            "enough agree, so that no more of up to 8 were needed",
+        ),
     ):
-        counted = f"{tally['ended']} of {tally['asked']} answers counted" if tally else ""
-        assert page.evaluate(TALLY, tally) == counted + note
+        assert page.evaluate(TALLY, tally) == note
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({"confidence": 0.95}, "7 very likely right"),
+        ({"confidence": 0.7}, "7 likely right"),
+        ({"confidence": 0.5}, "7 may be right"),
+        ({"confidence": 0.1}, "7 probably wrong"),
+        ({"confidence": 0.1, "value": None, "sure": False}, "Not sure"),
+        ({"confidence": 0.0, "value": None, "sure": True}, "No final number"),
+        ({}, "7"),  # of an earlier version, or in the static site
+    ],
+)
+def test_confidence_in_words(page: Page, fields: dict[str, object], shown: str) -> None:
+    answer = {"value": "7", "steps": [], "grounded": False, "tally": {}} | fields
+    assert page.evaluate(RESULT, answer).strip() == shown
 
 
 def test_examples_are_asked_at_a_click(page: Page, script: Script) -> None:
@@ -278,7 +315,7 @@ def test_page_fits_the_screen_and_is_centred(
     for question in (EGGS, "wide"):
         ask_and_wait(page, question)
         check()
-    page.get_by_label("Votes").select_option("3")
+    page.get_by_label("Effort").select_option("medium")
     ask(page, "wide")
     expect(page.locator(".turn").last.locator(".tally li")).to_have_count(2)
     check()
