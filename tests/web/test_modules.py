@@ -152,13 +152,13 @@ def test_a_vote_is_decided_as_in_the_engine(run_node: RunNode) -> None:
     ]
 
 
-SENT = """async ([question, options]) => {
+SENT = """async ([question, options, context]) => {
   const { Model } = await import("./model.js");
   const sent = [];
   const createChatCompletion = async ({ messages, temperature, seed }) => {
     sent.push([messages, temperature, Number.isInteger(seed)]);
   };
-  const model = new Model({ createChatCompletion }, { name: "fake", context: 512 });
+  const model = new Model({ createChatCompletion }, { name: "fake", context });
   for await (const _ of model.events(question, options));
   return sent[0];
 }"""
@@ -182,7 +182,10 @@ def test_what_reaches_the_model_is_what_the_engine_gets(
     messages = question_messages(question, system or None)
     messages = with_worked_examples(messages) if examples else messages
     sent = [{"role": message.role, "content": message.content} for message in messages]
-    assert run_node(SENT, [[question, options | {"system": system}]]) == [[sent, temperature, True]]
+    small = [question, options | {"system": system}, 256]  # of which examples would take more than half
+    found, without = run_node(SENT, [[*small[:2], 2048], small])
+    assert found == [sent, temperature, True] and without[1:] == found[1:]
+    assert without[0] == [one for one in sent if one["content"] in (system, question)]
 
 
 ABORTED = """async (text) => {

@@ -60,7 +60,9 @@ export class Model {
     this.#busy = true;
     try {
       const rule = votingRule(effort, question);
-      const messages = (kept) => toMessages(system, rule.answers > 1 ? EXAMPLES : [], kept, question);
+      const hasRoom = countChars(EXAMPLES) * this.#tokensPerChar <= this.#context / 2;
+      const examples = rule.answers > 1 && hasRoom ? EXAMPLES : [];
+      const messages = (kept) => toMessages(system, examples, kept, question);
       yield* this.#eventsThatFit(messages, turns, rule, temperature, signal);
     } finally {
       this.#busy = false;

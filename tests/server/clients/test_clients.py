@@ -47,10 +47,10 @@ def chat_openai(server, tokens=12, **options):
     )
 
 
-def chat_ollama(server, tokens=12):
+def chat_ollama(server, tokens=12, **options):
     from langchain_ollama import ChatOllama
 
-    return ChatOllama(base_url=server.url, model="tiny", temperature=0, num_predict=tokens)
+    return ChatOllama(base_url=server.url, model="tiny", temperature=0, num_predict=tokens, **options)
 
 
 def langchain(make, server, *, stream=False, schema=None):
@@ -219,3 +219,40 @@ def test_the_command_line_of_llm(tiny_server, expected):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip("\n") == expected.rstrip("\n")
+
+
+def test_effort_of_langchain(tool_server, say):
+    """The tokens are those of two answers that agree."""
+    say("The answer is 5.")
+    effort, responses = {"effort": "medium", "summary": "auto"}, {"use_responses_api": True}
+    models = {
+        "chat": chat_openai(tool_server, 100, reasoning_effort="medium"),
+        "responses": chat_openai(tool_server, 100, reasoning=effort, **responses),
+        "ollama": chat_ollama(tool_server, 100, reasoning="medium"),
+    }
+    for name, model in models.items():
+        answer = model.invoke("How much is 2 + 3?")
+        assert (answer.text, answer.usage_metadata["output_tokens"]) == ("The answer is 5.", 34), name
+        again = model.invoke([("user", "How much is 2 + 3?"), answer, ("user", "Why 2?")])
+        assert again.text == "The answer is 5.", name
+        streamed = "".join(chunk.text for chunk in model.stream("How much is 2 + 3?"))
+        assert streamed == "The answer is 5.", name
+    shown = models["ollama"].invoke("How much is 2 + 3?").additional_kwargs["reasoning_content"]
+    assert shown == "2 of 2 agree on 5\n"
+
+
+def test_effort_of_pydantic_ai(tool_server, say):
+    from pydantic_ai import Agent
+    from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    say("The answer is 5.")
+    provider = OpenAIProvider(base_url=f"{tool_server.url}/v1", api_key="unused")
+    for model in (OpenAIChatModel, OpenAIResponsesModel):
+        settings = {"openai_reasoning_effort": "medium"}
+        result = Agent(model("tiny", provider=provider), model_settings=settings).run_sync(
+            "How much is 2 + 3?"
+        )
+        assert (result.output, result.usage.output_tokens) == ("The answer is 5.", 34)
+        thinking = [part.content for part in result.response.parts if part.part_kind == "thinking"]
+        assert "".join(thinking).strip() == "2 of 2 agree on 5"
