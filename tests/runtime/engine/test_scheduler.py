@@ -1,5 +1,6 @@
 """The rules of the scheduler, without weights."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN
@@ -8,10 +9,16 @@ from thirteen.runtime.request import Request, SequenceState, StopReason
 
 
 def add(
-    scheduler: Scheduler, prompt: int | tuple[int, ...], max_tokens: int = 3, namespace: str = "", **more
+    scheduler: Scheduler,
+    prompt: int | tuple[int, ...],
+    max_tokens: int = 3,
+    namespace: str = "",
+    turn: str = "",
+    **more,
 ) -> SequenceState:
     tokens = (7,) * prompt if isinstance(prompt, int) else prompt
-    sequence = SequenceState(Request(tokens, max_tokens, namespace=namespace), context=10_000, **more)
+    request = Request(tokens, max_tokens, namespace=namespace, turn=turn)
+    sequence = SequenceState(request, context=10_000, **more)
     scheduler.add(sequence)
     return sequence
 
@@ -37,11 +44,19 @@ def apply(scheduler: Scheduler, chunks: list[Chunk]) -> None:
                 scheduler.finish(chunk.sequence, StopReason.LENGTH)
 
 
-def test_the_namespace_with_the_fewest_running_requests_is_next():
+@pytest.mark.parametrize(
+    ("greedy_fields", "other_fields"),
+    [
+        ({"namespace": "greedy"}, {"namespace": "other"}),
+        ({"namespace": "one", "turn": "one (votes)"}, {"namespace": "one"}),  # of the same client
+        ({"turn": "127.0.0.2"}, {"turn": "127.0.0.3"}),  # clients without keys
+    ],
+)
+def test_the_client_with_the_fewest_running_requests_is_next(greedy_fields, other_fields):
     scheduler = Scheduler(slots=3, budget=8)
-    greedy = [add(scheduler, prompt=1, namespace="greedy") for _ in range(4)]
+    greedy = [add(scheduler, prompt=1, **greedy_fields) for _ in range(4)]
     plan(scheduler)
-    other = [add(scheduler, prompt=1, namespace="other") for _ in range(2)]
+    other = [add(scheduler, prompt=1, **other_fields) for _ in range(2)]
     scheduler.finish(greedy[0], StopReason.ABORTED)
     plan(scheduler)
     assert [sequence.slot for sequence in (greedy[3], *other)] == [None, 0, None]
