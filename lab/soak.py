@@ -61,7 +61,11 @@ async def stream(http: httpx.AsyncClient, continue_probability: float = 1.0, del
 async def disconnect(http: httpx.AsyncClient) -> str:
     """Disconnect before the answer is complete."""
     with suppress(httpx.TimeoutException, httpx.NetworkError):
-        await http.post("/v1/answer", json={"question": "Tell a story.", "votes": 2}, timeout=random.random())
+        await http.post(
+            "/v1/answer",
+            json={"question": "Tell a story of 3 bears.", "effort": "medium"},
+            timeout=random.random(),
+        )
     return "disconnected: before the answer"
 
 
