@@ -298,6 +298,10 @@ def _rows(models: Sequence[Scores], paired: PairedScores | None) -> Iterator[tup
         yield "of single samples, %", *singles
     for name in ("correct", "wrong", "truncated", "unparsed", "errors"):
         yield name, *(str(getattr(scores, name)) for scores in models)
+    yield (
+        "expected calibration error of confidence",
+        *(f"{scores.calibration.error:.3f}" for scores in models),
+    )
     yield "tokens per answer", *(f"{scores.tokens:.0f}" for scores in models)
     if paired:
         yield "gained, lost", "", "", f"{paired.gained}, {paired.lost}"

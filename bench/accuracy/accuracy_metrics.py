@@ -11,6 +11,7 @@ from ...stats.interval import Interval
 from ...stats.mcnemar import mcnemar
 from ...stats.paired_difference import paired_difference
 from ...stats.wilson import wilson_interval
+from .calibration import Calibration, calibrate
 from .eval_log import Outcome, QuestionRecord
 
 
@@ -28,6 +29,7 @@ class Scores:
         accuracy: share of right answers, with its interval.
         single: mean accuracy of single samples, where several were voted on; None otherwise.
         tokens: mean tokens of a sample.
+        calibration: how far the confidences can be relied on.
         first_error: error of the first question that failed; None if none did.
     """
 
@@ -40,6 +42,7 @@ class Scores:
     accuracy: Interval
     single: Interval | None
     tokens: float
+    calibration: Calibration
     first_error: str | None
 
 
@@ -80,6 +83,7 @@ def score(records: Sequence[QuestionRecord]) -> Scores:
         accuracy=wilson_interval(counts[Outcome.CORRECT], len(answered)),
         single=_single_accuracy(answered),
         tokens=float(np.mean([sample.tokens for record in answered for sample in record.samples])),
+        calibration=calibrate(answered),
         first_error=next((record.error for record in records if record.error is not None), None),
     )
 
