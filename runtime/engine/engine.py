@@ -413,8 +413,10 @@ class Engine:
     @cached_property
     def _holds_examples(self) -> bool:
         """Whether worked examples take at most half of the context."""
-        with self._dispatcher.in_use():
-            tokens = self._encoder.encode_conversation(with_worked_examples([Message("user", "0")]))
+        try:
+            tokens = self.conversation(with_worked_examples([Message("user", "0")]))
+        except PromptLengthError:
+            return False
         return len(tokens) <= self.context // 2
 
     @cached_property

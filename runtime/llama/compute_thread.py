@@ -7,12 +7,14 @@ that may open a parallel region runs here: batches, contexts, and loading, where
 AMX.
 """
 
+import atexit
 from _thread import start_new_thread
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Lock, Thread, current_thread
 from typing import Protocol, TypeVar
 
+from ..forks import ForkCheck
 from ..outcome import Outcome
 
 T = TypeVar("T")
@@ -42,7 +44,7 @@ class ComputeThread:
     """A thread that runs while something is attached, and an inbox of calls to run in it."""
 
     def __init__(self) -> None:
-        self._lock = Lock()  # guards _attached and _thread
+        self._lock, self._fork = Lock(), ForkCheck()  # the lock guards _attached and _thread
         self._attached: tuple[Steppable, ...] = ()
         self._thread: Thread | None = None
         self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
@@ -59,10 +61,20 @@ class ComputeThread:
         """Stop stepping; the thread ends when nothing is attached any more."""
         with self._lock:
             self._attached = tuple(other for other in self._attached if other is not steppable)
-            if not self._attached and self._thread is not None:
-                self._inbox.put(None)
-                self._thread.join()
-                self._thread = None
+            if not self._attached:
+                self._end()
+
+    def stop(self) -> None:
+        """End the thread after its step: one that outlives the interpreter crashes the process."""
+        if not self._fork.forked:
+            with self._lock:
+                self._end()
+
+    def _end(self) -> None:
+        if self._thread is not None:
+            self._inbox.put(None)
+            self._thread.join()
+            self._thread = None
 
     def post(self, action: Callable[[], object]) -> None:
         """Run `action` between two steps, if something is attached; it must not raise."""
@@ -117,3 +129,4 @@ def _uninterrupted_result(outcome: Outcome[T]) -> T:
 
 
 COMPUTE_THREAD = ComputeThread()
+atexit.register(COMPUTE_THREAD.stop)

@@ -10,6 +10,7 @@ import pytest
 from thirteen.bench.accuracy.accuracy import AccuracyReport, ModelResult, accuracy_table
 from thirteen.bench.accuracy.accuracy_metrics import PairedScores, Scores
 from thirteen.bench.accuracy.answer_time import AnswerTime, AnswerTimes
+from thirteen.bench.accuracy.calibration import Calibration, GivenAnswers
 from thirteen.bench.accuracy.datasets import HUB_SETS
 from thirteen.bench.accuracy.run_config import PromptSettings
 from thirteen.bench.fidelity.fidelity import run_fidelity
@@ -37,13 +38,16 @@ from .conftest import Page
 pytestmark = pytest.mark.slow
 
 HOSTILE = "<script>alert('x')</script> & | `a` [b](http://evil.example) *c* # <img src=x>"
+CALIBRATION = Calibration(
+    0.04, (GivenAnswers(0.8, 0.5, Interval(0.8, 0.9, 0.95)), GivenAnswers(0.9, 0.0, None))
+)
 WORKLOAD = PeerWorkload(1, prompt_tokens=8, decode_tokens=4, sequences=2, short_prompt=4, short_answer=3)
 
 
 def accuracy_report(sha256: str, path: str = "adapted.gguf") -> AccuracyReport:
     def model_result(correct: int, file: str, hash_: str) -> ModelResult:
         accuracy = Interval(correct / 200 - 0.05, correct / 200, correct / 200 + 0.05)
-        scores = Scores(200, correct, 150 - correct, 20, 30, 1, accuracy, None, 99.5, "no room")
+        scores = Scores(200, correct, 150 - correct, 20, 30, 1, accuracy, None, 99.5, CALIBRATION, "no room")
         return ModelResult(file, hash_, None, None, "records.jsonl", scores)
 
     return AccuracyReport(

@@ -61,6 +61,22 @@ engine.close()
 """
 
 
+LEFT_OPEN = """
+import atexit, sys, threading
+atexit.register(lambda: print([one.name for one in threading.enumerate() if "engine" in one.name]))
+from thirteen import Engine
+
+engine = Engine(sys.argv[1], threads=1, context=64)
+next(iter(engine.stream("a", max_tokens=50)))
+handles = [engine.stream("b", max_tokens=50) for _ in range(8)]
+"""
+
+
+def test_nothing_computes_when_the_interpreter_ends(tiny):
+    """A script that died with requests running crashed in native code instead."""
+    assert run_program(LEFT_OPEN, tiny) == ["[]"]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.parametrize("state", ["used", "busy"])
 def test_a_forked_child_gets_errors_and_its_parent_goes_on(tiny, state):
@@ -79,7 +95,7 @@ def test_callbacks_may_wait_ask_and_close(tiny):
         def ask(handle):
             results.append(handle.answer(TIMEOUT_S))
             results.append(engine.answer("b", max_tokens=3))
-            results.append(engine.poll("c", 2, max_tokens=3).answer(TIMEOUT_S))
+            results.append(engine.answer("2 c", effort="medium", max_tokens=3))
             engine.close()
             closed.set()
 
