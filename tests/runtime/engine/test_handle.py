@@ -6,7 +6,7 @@ from threading import Thread
 import pytest
 from thirteen.runtime.engine.handle import Handle
 from thirteen.runtime.engine.runner import SequenceUpdate
-from thirteen.runtime.request import SequenceEnd, StopReason, Timings, Usage
+from thirteen.runtime.request import Request, SequenceEnd, StopReason, Timings, Usage
 
 END = SequenceEnd(StopReason.END, Usage(1, 2), Timings(0, 0, 0))
 
@@ -36,14 +36,14 @@ async def pieces_of(handle):
 
 @pytest.mark.parametrize("take", [list, lambda handle: asyncio.run(pieces_of(handle))])
 def test_the_last_update_is_not_lost_between_two_reads(take):
-    pieces = take(LateHandle(lambda: None))
+    pieces = take(LateHandle(lambda: None, Request((1,))))
     assert "".join(piece.text for piece in pieces) == pieces[-1].answer.text == "the last"
     assert bytes(token for piece in pieces for token in piece.tokens) == b"the last"
 
 
 @pytest.mark.parametrize("take", [list, lambda handle: asyncio.run(pieces_of(handle))])
 def test_updates_before_a_failure_come_first_and_then_the_failure(take):
-    handle, failure, seen = Handle(lambda: None), ValueError("broken"), []
+    handle, failure, seen = Handle(lambda: None, Request((1,))), ValueError("broken"), []
     handle.put(update("some"))
     handle.fail(failure)
     with pytest.raises(ValueError, match="broken"):
@@ -55,7 +55,7 @@ def test_updates_before_a_failure_come_first_and_then_the_failure(take):
 
 
 def test_each_piece_goes_to_one_iterator_and_the_answer_to_all():
-    handle = Handle(lambda: None)
+    handle = Handle(lambda: None, Request((1,)))
     handle.put(update("one "))
     first = iter(handle)
     assert next(first).text == "one "

@@ -230,7 +230,7 @@ def test_a_full_queue_refuses_a_vote_as_a_whole(open_fake_engine):
 
 def test_a_real_model_gives_other_answers_by_seed_and_computes_the_prompt_once(smollm2):
     sampling = Sampling(1.5, min_p=0.02, seed=2**32 - 4)
-    with Engine(smollm2, context=512, slots=4, threads=1) as engine:
+    with Engine(smollm2, context=1024, slots=4, threads=1) as engine:
         low, high = (
             engine.answer(QUESTION, effort=effort, max_tokens=12, sampling=sampling)
             for effort in ("low", "high")
