@@ -1,6 +1,6 @@
 """Append-only files, from which an interrupted run resumes.
 
-An entry is on disk when `append()` returns. A last line without a newline was torn by a kill or a full disk
+An entry is on disk when `record()` returns. A last line without a newline was torn by a kill or a full disk
 and does not count.
 """
 
@@ -24,26 +24,37 @@ FORMAT = 1
 Entry = dict[str, Any]
 
 
-class AppendOnlyFile:
-    """A file of lines that grows by whole lines.
+class Journal:
+    """The JSON entries of one run, in a file that grows by whole lines.
+
+    The first line holds the run's identity: all that its results depend on. No run resumes another's file.
 
     Attributes:
         path: the file.
-        lines: the complete lines that were found, without their newlines.
+        entries: the entries that were found, in the order in which they were written.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Read the lines; nothing is written before the first `append()`.
+    def __init__(self, path: Path, identity: Mapping[str, Any], run: str) -> None:
+        """Read the entries; nothing is written before the first `record()`.
+
+        Args:
+            path: the file, which need not exist.
+            identity: all that the entries depend on, as values that JSON can hold.
+            run: the key of the identity in the first line.
 
         Raises:
-            RequestError: the file exists and cannot be read.
+            RequestError: the file cannot be read, is not a journal, or belongs to another run.
         """
         self.path = path
         self._file: FileIO | None = None
         data = _read(path)
-        self.lines = data.split(b"\n")[:-1]
+        self._lines = data.split(b"\n")[:-1]
         self._found_bytes = len(data)
         self._kept_bytes = data.rfind(b"\n") + 1
+        self._identity, self._run = json.loads(json.dumps(identity)), run  # tuples become lists
+        if self._lines:
+            self._check_identity()
+        self.entries = [self._entry(line, number) for number, line in enumerate(self._lines[1:], 2)]
 
     def __enter__(self) -> Self:
         return self
@@ -54,27 +65,30 @@ class AppendOnlyFile:
         if self._file:
             with suppress(OSError):
                 if not os.fstat(self._file.fileno()).st_size and self._is_at(self._file):
-                    self.path.unlink()  # claimed, and nothing was appended
+                    self.path.unlink()  # opened, and nothing was written
             self._file.close()
 
-    def claim(self) -> Self:
-        """Keep other processes from writing, already before the first `append()`.
+    def keep(self, count: int) -> None:
+        """Drop all entries found after the first `count`; the next one appended replaces them."""
+        self.entries = self.entries[:count]
+        self._kept_bytes = sum(len(line) + 1 for line in self._lines[: 1 + count])
 
-        The file exists from then on. If it is still empty when the `with` block ends, it is removed.
-
-        Raises:
-            OutputError: the file cannot be written, or another process is writing.
-        """
-        self._claimed()
-        return self
-
-    def append(self, line: str) -> None:
-        """Write a line to disk, or nothing of it.
+    def record(self, entry: Mapping[str, Any]) -> None:
+        """Append an entry.
 
         Raises:
             OutputError: it cannot be written, or another process is writing.
         """
-        file = self._claimed()
+        if self._file is None:
+            make_folder(self.path.parent)
+            with output_errors(self.path):
+                self._file = self._open()
+        if not os.fstat(self._file.fileno()).st_size:
+            self._append(self._file, json.dumps({"format": FORMAT, self._run: self._identity}))
+        self._append(self._file, json.dumps(entry))
+
+    def _append(self, file: FileIO, line: str) -> None:
+        """Write a line to disk, or nothing of it."""
         with output_errors(self.path):
             start = os.fstat(file.fileno()).st_size
             try:
@@ -85,22 +99,13 @@ class AppendOnlyFile:
                     file.truncate(start)
                 raise
 
-    def _claimed(self) -> FileIO:
-        if self._file is None:
-            with output_errors(self.path):
-                self._file = self._open()
-        return self._file
-
-    def _opener(self, path: str, flags: int) -> int:
-        return os.open(path, flags, 0o666)
-
     def _open(self) -> FileIO:
         """Open the file for this process alone, and cut off what is not kept."""
-        file = FileIO(self.path, "ab", opener=self._opener)  # unbuffered: no rest to write after an error
+        file = FileIO(self.path, "ab", opener=_open_no_link)  # unbuffered: no rest to write after an error
         try:
             if not lock_file(file):
                 raise OutputError(f"{self.path}: another process is writing these records")  # noqa: TRY301
-            # Whoever claimed the file may have removed it between our opening and locking.
+            # Whoever opened the file may have removed it between our opening and locking.
             if not self._is_at(file):
                 raise OutputError(f"{self.path}: another process has removed these records")  # noqa: TRY301
             if os.fstat(file.fileno()).st_size != self._found_bytes:
@@ -116,56 +121,8 @@ class AppendOnlyFile:
     def _is_at(self, file: FileIO) -> bool:
         return is_at(file.fileno(), self.path.resolve())  # a link may name it
 
-
-class Journal(AppendOnlyFile):
-    """The JSON entries of one run.
-
-    The first line holds the run's identity: all that its results depend on. No run resumes another's file.
-
-    Attributes:
-        entries: the entries that were found, in the order in which they were written.
-    """
-
-    def __init__(self, path: Path, identity: Mapping[str, Any], run: str) -> None:
-        """Read the entries.
-
-        Args:
-            path: the file, which need not exist.
-            identity: all that the entries depend on, as values that JSON can hold.
-            run: the key of the identity in the first line.
-
-        Raises:
-            RequestError: the file cannot be read, is not a journal, or belongs to another run.
-        """
-        super().__init__(path)
-        self._identity, self._run = json.loads(json.dumps(identity)), run  # tuples become lists
-        if self.lines:
-            self._check_identity()
-        self.entries = [self._entry(line, number) for number, line in enumerate(self.lines[1:], 2)]
-
-    def keep(self, count: int) -> None:
-        """Drop all entries found after the first `count`; the next one appended replaces them."""
-        self.entries = self.entries[:count]
-        self._kept_bytes = sum(len(line) + 1 for line in self.lines[: 1 + count])
-
-    def record(self, entry: Mapping[str, Any]) -> None:
-        """Append an entry.
-
-        Raises:
-            OutputError: it cannot be written, or another process is writing.
-        """
-        if self._file is None:
-            make_folder(self.path.parent)
-        if not os.fstat(self._claimed().fileno()).st_size:
-            self.append(json.dumps({"format": FORMAT, self._run: self._identity}))
-        self.append(json.dumps(entry))
-
-    def _opener(self, path: str, flags: int) -> int:
-        # The name can be foreseen, so a link may be planted there.
-        return os.open(path, flags | NO_LINK, 0o666)
-
     def _check_identity(self) -> None:
-        found = parse_identity(self.lines[0], self._run)
+        found = parse_identity(self._lines[0], self._run)
         if found is None:
             raise RequestError(
                 f"{self.path}: not a record of this kind of run, or not of format {FORMAT}: bad first line"
@@ -210,6 +167,10 @@ def _read(path: Path) -> bytes:
 
 def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a named pipe would wait for a writer
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | NO_LINK, 0o666)  # the name can be foreseen, so a link may be planted there
 
 
 def _write(file: FileIO, data: bytes) -> None:

@@ -175,7 +175,6 @@ def _site_files(wllama: dict[str, bytes], description: dict[str, object]) -> dic
     adapted = {
         "index.html": _adapt_index(page["index.html"].decode()).encode(),
         "page.css": page["page.css"] + (APP / "load.css").read_bytes(),
-        "manifest.webmanifest": _manifest(),
     }
     engine = {f"wllama/{name}": content for name, content in wllama.items()}
     files = (
@@ -208,22 +207,6 @@ def _adapt_index(page: str) -> str:
         assert page.count(old) == 1, f"index.html must contain {old!r} exactly once"
         page = page.replace(old, new)
     return page
-
-
-def _manifest() -> bytes:
-    """Web app manifest, with which the page can be installed."""
-    manifest = {
-        "name": "Thirteen",
-        "short_name": "Thirteen",
-        "description": "Answers math questions on this device, without a network.",
-        "id": "./",
-        "start_url": "./",
-        "display": "standalone",
-        "background_color": "#f5f6f4",
-        "theme_color": "#0b6b4b",
-        "icons": [{"src": "icon.svg", "sizes": "any", "type": "image/svg+xml"}],
-    }
-    return json.dumps(manifest, indent=1).encode()
 
 
 def _service_worker(files: dict[str, bytes]) -> bytes:

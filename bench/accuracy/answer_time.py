@@ -17,6 +17,7 @@ from ...stats.interval import FloatArray, Interval
 from .timed_answers import TimedAnswer
 
 _RIGHT_MIN = 0.5  # right answers of a resample without any, as a ratio to none would be infinite
+_TOKENS, _PREFILL, _DECODE, _RIGHT = range(4)  # indices of the fields of AnswerTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +75,6 @@ class AnswerTimes:
     right_ratio: Interval | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Means:
-    """Figures of each model, (n, models) each."""
-
-    tokens: FloatArray
-    prefill_s: FloatArray
-    seconds: FloatArray
-    right_per_minute: FloatArray
-
-
 def summarize_times(
     times: Sequence[Sequence[TimedAnswer]], answered: Sequence[Sequence[AnsweredQuestion]]
 ) -> AnswerTimes:
@@ -94,13 +85,13 @@ def summarize_times(
         answered: for each model, in the same order, all questions that each of them answered.
     """
     counts, seconds = _count_answers(answered), _count_seconds(times)
-    means = _means(counts.sum(0)[None], seconds.sum(0)[None])
-    *base, adapted = (_model_time(means, model) for model in range(len(times)))
+    figures = _figures(counts.sum(0)[None], seconds.sum(0)[None])[:, 0]  # (4, models)
+    *base, adapted = (AnswerTime(*model) for model in figures.T.tolist())
     some_right = all(any(one.right for one in model) for model in answered)
 
-    def ratio(name: str) -> Interval | None:
+    def ratio(*rows: int) -> Interval | None:
         def figure(of_all: FloatArray, of_timed: FloatArray) -> FloatArray:
-            values: FloatArray = getattr(_means(of_all, of_timed, _RIGHT_MIN), name)  # (n, 2)
+            values = _figures(of_all, of_timed, _RIGHT_MIN)[[*rows]].sum(0)  # (n, 2)
             return values[:, 1] / values[:, 0]
 
         return joint_interval((counts, seconds), figure) if base else None
@@ -110,9 +101,9 @@ def summarize_times(
         questions=len(counts),
         adapted=adapted,
         base=base[0] if base else None,
-        tokens_ratio=ratio("tokens"),
-        seconds_ratio=ratio("seconds"),
-        right_ratio=ratio("right_per_minute") if some_right else None,
+        tokens_ratio=ratio(_TOKENS),
+        seconds_ratio=ratio(_PREFILL, _DECODE),
+        right_ratio=ratio(_RIGHT) if some_right else None,
     )
 
 
@@ -128,28 +119,18 @@ def _count_seconds(models: Sequence[Sequence[TimedAnswer]]) -> FloatArray:
     return np.array(values, np.float64).swapaxes(0, 1)
 
 
-def _means(counts: FloatArray, seconds: FloatArray, right_min: float = 0.0) -> _Means:
-    """Figures from sums over the questions, (n, models, 3), and over the timed ones, (n, models, 4).
+def _figures(counts: FloatArray, seconds: FloatArray, right_min: float = 0.0) -> FloatArray:
+    """The figures of AnswerTime, (4, n, models).
 
-    Fewer right answers than `right_min` count as that many.
+    Their sources are sums over the questions, (n, models, 3), and over the timed ones, (n, models, 4). Fewer
+    right answers than `right_min` count as that many.
     """
     right, tokens, questions = np.moveaxis(counts, -1, 0)  # (n, models) each
     prefill_s, decode_s, timed_tokens, timed = np.moveaxis(seconds, -1, 0)  # (n, models) each
     tokens_mean, prefill_mean_s = tokens / questions, prefill_s / timed
-    total_s = prefill_mean_s + tokens_mean * decode_s / timed_tokens
-    return _Means(
-        tokens_mean, prefill_mean_s, total_s, 60 * np.maximum(right, right_min) / questions / total_s
-    )
-
-
-def _model_time(means: _Means, model: int) -> AnswerTime:
-    prefill_s, total_s = float(means.prefill_s[0, model]), float(means.seconds[0, model])
-    return AnswerTime(
-        tokens=float(means.tokens[0, model]),
-        prefill_s=prefill_s,
-        decode_s=total_s - prefill_s,
-        right_per_minute=float(means.right_per_minute[0, model]),
-    )
+    decode_mean_s = tokens_mean * decode_s / timed_tokens
+    right_per_s = np.maximum(right, right_min) / questions / (prefill_mean_s + decode_mean_s)
+    return np.array([tokens_mean, prefill_mean_s, decode_mean_s, 60 * right_per_s])
 
 
 def describe_times(times: AnswerTimes, accuracy: Interval) -> str:

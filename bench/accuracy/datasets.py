@@ -15,6 +15,7 @@ from typing import Any
 from ...errors import RequestError, install_hint, shorten
 from ...files.json_file import parse_json, read_bounded
 from ...files.json_lines import MAX_BYTES, read_json_lines
+from ...models.catalogue import catalogue
 from ...models.hub import download_file
 from ...runtime.arithmetic.final_answer import format_number, parse_number
 from ...runtime.validation import check_integer
@@ -77,17 +78,6 @@ class QuestionSet:
         return replace(self, questions=tuple(self.questions[n * total // count] for n in range(count)))
 
 
-@dataclass(frozen=True, slots=True)
-class _HubSet:
-    """A set on the hub; `parse` turns a row into a question, or None if its answer is not one number."""
-
-    hub_id: str
-    revision: str
-    file: str
-    sha256: str
-    parse: Callable[[Row, str], Question | None]
-
-
 def load_question_set(source: str) -> QuestionSet:
     """Load a set by its name, or from a file of JSON lines with `question` and `answer`.
 
@@ -97,13 +87,14 @@ def load_question_set(source: str) -> QuestionSet:
         RequestError: there is no such set or file, it has no questions, or a row is malformed.
         DownloadError: the download failed.
     """
-    if hub_set := HUB_SETS.get(source):
-        path = download_file(hub_set.hub_id, hub_set.revision, hub_set.file, hub_set.sha256)
-        origin = f"{hub_set.hub_id}@{hub_set.revision}: {hub_set.file}"
-        return _collect(source, origin, hub_set.parse, _rows(path, origin))
+    if parse := PARSERS.get(source):
+        file = catalogue().question_sets[source]
+        path = download_file(file.hub_id, file.revision, file.name, file.sha256)
+        origin = f"{file.hub_id}@{file.revision}: {file.name}"
+        return _collect(source, origin, parse, _rows(path, origin))
     path = Path(source)
     if not source or not path.exists():
-        names = ", ".join(HUB_SETS)
+        names = ", ".join(PARSERS)
         raise RequestError(f"{source or repr(source)}: no such file, and not one of the sets {names}")
     return _collect(path.stem, source, _parse_plain, read_json_lines(path))
 
@@ -191,28 +182,8 @@ def _number(row: Row, key: str, where: str) -> str:
     return format_number(number)
 
 
-# Commits and hashes are those that public evaluations pin, and agree on where there are several, of the test
-# splits of GSM8K (1,319 questions) and SVAMP (300), and of ASDiv (2,305 rows).
-HUB_SETS = {
-    "gsm8k": _HubSet(
-        "openai/gsm8k",
-        "740312add88f781978c0658806c59bc2815b9866",
-        "main/test-00000-of-00001.parquet",
-        "ee7b8da9e381df27b9e3f7758a159ab2bdaa4dbaa910546cbbc47e0cb44e4f59",
-        _parse_plain,
-    ),
-    "svamp": _HubSet(
-        "ChilleD/SVAMP",
-        "5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef",
-        "test.json",
-        "9b5590fce66ea78ecfc7d0fc4a91fb801ffe289340269f8d9d28b21acad04ae6",
-        _parse_svamp,
-    ),
-    "asdiv": _HubSet(
-        "EleutherAI/asdiv",
-        "8f95807222d87b4c688c3c22a6ba2801e1fa03e2",
-        "asdiv/validation-00000-of-00001.parquet",
-        "79dbad6536fe3e8cd449e67da859d7a6f5ac0d8f852efe563742ca5faee7fb75",
-        _parse_asdiv,
-    ),
+PARSERS: Mapping[str, Callable[[Row, str], Question | None]] = {
+    "gsm8k": _parse_plain,
+    "svamp": _parse_svamp,
+    "asdiv": _parse_asdiv,
 }

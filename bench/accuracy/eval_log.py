@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -75,7 +74,7 @@ class QuestionRecord:
     confidence: float = 0.0
 
 
-class EvalLog:
+class EvalLog(Journal):
     """The records of one run, iterated in the order of the questions."""
 
     def __init__(self, path: Path, identity: Mapping[str, Any], total: int, batch_size: int) -> None:
@@ -90,20 +89,11 @@ class EvalLog:
         Raises:
             RequestError: the file cannot be read, is not a log, or belongs to another run.
         """
-        self.path = path
-        self._journal = Journal(path, identity, LOGGED_RUN)
-        found = [_parse(entry, f"{path}: line {n}") for n, entry in enumerate(self._journal.entries, 2)]
+        super().__init__(path, identity, LOGGED_RUN)
+        found = [_parse(entry, f"{path}: line {n}") for n, entry in enumerate(self.entries, 2)]
         complete = _count_complete(found, total, batch_size, path)
-        self._journal.keep(complete)
+        self.keep(complete)
         self._records = {record.number: record for record in found[:complete]}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._journal.__exit__(kind, error, trace)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -120,7 +110,7 @@ class EvalLog:
         Raises:
             OutputError: it cannot be written, or another process is writing.
         """
-        self._journal.record(asdict(record))
+        self.record(asdict(record))
         self._records[record.number] = record
 
 

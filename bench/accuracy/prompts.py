@@ -25,7 +25,7 @@ class Prompt:
     name: str
     before: str = ""
     after: str = ""
-    shots: tuple[tuple[str, str], ...] = ()
+    shots: Sequence[tuple[str, str]] = ()
     stop: tuple[str, ...] = ("\nQ:",)
 
     @property
@@ -62,22 +62,8 @@ def find_prompt(name: str) -> Prompt:
     return PROMPTS[name]
 
 
-# The examples of J. Wei et al., Chain-of-Thought Prompting Elicits Reasoning in Large Language Models, 2022
+# zero-shot: T. Kojima et al., Large Language Models are Zero-Shot Reasoners, 2022 (arXiv 2205.11916).
+# 8-shot: the examples of J. Wei et al., Chain-of-Thought Prompting Elicits Reasoning in Large Language Models, 2022
 # (arXiv 2201.11903), table 20: the usual ones for results on GSM8K "with 8-shot chain of thought".
-_EIGHT_SHOT = json.loads(Path(__file__).with_name("eight_shot.json").read_text(encoding="utf-8"))
-
-PROMPTS = {
-    prompt.name: prompt
-    for prompt in (
-        # T. Kojima et al., Large Language Models are Zero-Shot Reasoners, 2022 (arXiv 2205.11916).
-        Prompt("zero-shot", after="\n\nLet's think step by step."),
-        Prompt(
-            "refined",
-            before="Solve this problem step by step. Write every calculation out as an equation with its "
-            "result, such as 12 * 3 = 36. Take care to answer what is asked. End with the line: The answer "
-            "is N. Put the final number alone, without a unit, in place of N.\n\nProblem: ",
-        ),
-        Prompt("bare"),
-        Prompt("8-shot", shots=tuple((question, answer) for question, answer in _EIGHT_SHOT)),
-    )
-}
+_TABLE = json.loads(Path(__file__).with_name("prompts.json").read_text(encoding="utf-8"))
+PROMPTS = {name: Prompt(name, **fields) for name, fields in _TABLE.items()}

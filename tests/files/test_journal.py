@@ -3,25 +3,28 @@
 import os
 import subprocess
 import sys
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
 import pytest
 from thirteen.errors import OutputError, RequestError
 from thirteen.files import journal as journal_module
-from thirteen.files.journal import AppendOnlyFile, Journal
+from thirteen.files.journal import Journal
 
+IDENTITY = {"seed": 1}
+FIRST = b'{"format": 1, "run": {"seed": 1}}\n'
 FULL = """
 import resource, signal, sys
 from pathlib import Path
 from thirteen.errors import OutputError
-from thirteen.files.journal import AppendOnlyFile
+from thirteen.files.journal import Journal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
-with AppendOnlyFile(Path(sys.argv[1])) as file:
-    file.append("1234")
+resource.setrlimit(resource.RLIMIT_FSIZE, (50, resource.RLIM_INFINITY))
+with Journal(Path(sys.argv[1]), {"seed": 1}, "run") as journal:
+    journal.record({"n": 1})
     try:
-        file.append("56789 and more")
+        journal.record({"n": "56789 and more"})
     except OutputError as error:
         print(error)
 """
@@ -32,47 +35,46 @@ def test_a_full_disk_leaves_whole_lines_and_one_error_that_names_the_file(tmp_pa
     path = tmp_path / "a.jsonl"
     done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == (f"{path}: cannot write: File too large\n", "")
-    assert path.read_bytes() == b"1234\n"
+    assert path.read_bytes() == FIRST + b'{"n": 1}\n'
 
 
 def test_a_torn_line_does_not_count_and_is_cut_before_the_next(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_bytes(b"one\ntwo\nthr")
-    with AppendOnlyFile(path) as file:
-        assert file.lines == [b"one", b"two"]
-        assert path.read_bytes() == b"one\ntwo\nthr"
-        file.append("three")
-    assert path.read_bytes() == b"one\ntwo\nthree\n"
+    path.write_bytes(torn := FIRST + b'{"n": 1}\n{"n": 2')
+    with Journal(path, IDENTITY, "run") as journal:
+        assert journal.entries == [{"n": 1}]
+        assert path.read_bytes() == torn
+        journal.record({"n": 3})
+    assert path.read_bytes() == FIRST + b'{"n": 1}\n{"n": 3}\n'
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
-    with AppendOnlyFile(tmp_path / "a") as one, AppendOnlyFile(tmp_path / "a") as two:
-        one.append("1")
+    one, two = (Journal(tmp_path / "a", IDENTITY, "run") for _ in range(2))
+    with one, two:
+        one.record({"n": 1})
         with pytest.raises(OutputError, match="another process is writing"):
-            two.append("2")
+            two.record({"n": 2})
     with pytest.raises(OutputError, match="another process has written"), two:
-        two.append("2")
+        two.record({"n": 2})
 
 
-def test_a_claimed_file_that_stays_empty_is_removed(tmp_path: Path) -> None:
-    path = tmp_path / "journal"
-    with Journal(path, {"model": "one"}, "run").claim():
+def test_a_file_that_stays_empty_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(journal_module, "_write", full)
+    path = tmp_path / "a"
+    with Journal(path, IDENTITY, "run") as journal:
+        with pytest.raises(OutputError, match="No space left on device"):
+            journal.record({"n": 1})
         assert path.exists()
-        with pytest.raises(OutputError, match="another process is writing"):
-            AppendOnlyFile(path).claim()
     assert not path.exists()
-    with Journal(path, {"model": "one"}, "run").claim() as journal:
-        journal.record({"value": 1})
-    with Journal(path, {"model": "one"}, "run").claim() as journal:
-        assert journal.entries == [{"value": 1}]
-        journal.record({"value": 2})
-    assert Journal(path, {"model": "one"}, "run").entries == [{"value": 1}, {"value": 2}]
 
 
 def test_a_file_that_its_owner_removed_meanwhile_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its records would go with it: the process that claimed it, empty, ended between opening and locking."""
+    """Its records would go with it: the process that opened it, empty, ended between opening and locking."""
     path, lock = tmp_path / "a", journal_module.lock_file
 
     def lock_later(file: Any) -> bool:
@@ -81,8 +83,11 @@ def test_a_file_that_its_owner_removed_meanwhile_is_not_written(
         return lock(file)
 
     monkeypatch.setattr(journal_module, "lock_file", lock_later)
-    with AppendOnlyFile(path) as file, pytest.raises(OutputError, match="has removed these records"):
-        file.append("1")
+    with (
+        Journal(path, IDENTITY, "run") as journal,
+        pytest.raises(OutputError, match="has removed these records"),
+    ):
+        journal.record({"n": 1})
     assert path.exists()
 
 
@@ -108,8 +113,8 @@ def test_the_name_of_a_file_that_a_killed_process_created_reaches_the_disk(
     synced, sync = set(), os.fsync
     monkeypatch.setattr(os, "fsync", lambda file: (synced.add(os.fstat(file).st_ino), sync(file)))
     (tmp_path / "a").write_bytes(b"")
-    with AppendOnlyFile(tmp_path / "a") as file:
-        file.append("1")
+    with Journal(tmp_path / "a", IDENTITY, "run") as journal:
+        journal.record({"n": 1})
     assert synced == {tmp_path.stat().st_ino, (tmp_path / "a").stat().st_ino}
 
 
@@ -117,4 +122,4 @@ def test_a_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
     """Reading one waited for a writer."""
     os.mkfifo(tmp_path / "a.jsonl")
     with pytest.raises(RequestError, match="is not a regular file"):
-        AppendOnlyFile(tmp_path / "a.jsonl")
+        Journal(tmp_path / "a.jsonl", IDENTITY, "run")

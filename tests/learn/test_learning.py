@@ -14,7 +14,7 @@ from thirteen.convert.adapter.short_code import decode_short_code
 from thirteen.convert.pipeline import convert
 from thirteen.convert.provenance import SourceIds
 from thirteen.errors import RequestError
-from thirteen.files.journal import AppendOnlyFile
+from thirteen.files.journal import Journal
 from thirteen.learn import sample_rollouts
 from thirteen.learn.time_plan import Speed, plan_time
 from thirteen.workflows import learning
@@ -94,16 +94,16 @@ def test_an_adapter_is_learned_and_measured(env, capsys):
 def test_a_killed_run_has_the_same_result(env, monkeypatch):
     """Whenever it is killed: here in turn before each few of the entries of its journals."""
     expected = outcome(run_learn(env.request))
-    output, append = env.folder / "again", AppendOnlyFile.append
+    output, append = env.folder / "again", Journal._append
     left = [0]
 
-    def killed(self: AppendOnlyFile, line: str) -> None:
+    def killed(*arguments: Any) -> None:
         if not left[0]:
             raise KeyboardInterrupt
         left[0] -= 1
-        append(self, line)
+        append(*arguments)
 
-    monkeypatch.setattr(AppendOnlyFile, "append", killed)
+    monkeypatch.setattr(Journal, "_append", killed)
     kills = 0
     while True:
         left[0] = 31

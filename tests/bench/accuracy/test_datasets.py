@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from thirteen.bench.accuracy.datasets import HUB_SETS, Question, _rows, load_question_set
+from thirteen.bench.accuracy.datasets import PARSERS, Question, _rows, load_question_set
 from thirteen.errors import RequestError
+from thirteen.models.catalogue import catalogue
 
 from ...models.hub_server import Repository, serve
 
@@ -114,8 +115,8 @@ def from_hub(tmp_path, published, *names):
     """Load sets from a hub with one file each, in a child process, as the library reads the address once."""
     repositories = {}
     for name, data in published.items():
-        hub_set = HUB_SETS[name]
-        repositories[hub_set.hub_id] = Repository({hub_set.revision: {hub_set.file: data}}, {})
+        hub_set = catalogue().question_sets[name]
+        repositories[hub_set.hub_id] = Repository({hub_set.revision: {hub_set.name: data}}, {})
     hidden = ("HF_", "HUGGING")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
     with serve(repositories) as hub:
@@ -153,7 +154,7 @@ def test_a_set_that_is_not_the_pinned_one_is_refused(tmp_path):
     ],
 )
 def test_a_row_becomes_a_question_if_its_answer_is_one_number(name, row, text, answer):
-    assert HUB_SETS[name].parse(row, "here") == (Question(text, answer) if answer else None)
+    assert PARSERS[name](row, "here") == (Question(text, answer) if answer else None)
 
 
 @pytest.mark.slow
@@ -163,7 +164,7 @@ def test_rows_of_parquet_are_read(tmp_path):
     path = tmp_path / "test.parquet"
     parquet.write_table(arrow.Table.from_pylist([{"question": "a?", "answer": "2 + 1 = 3\n#### 3"}]), path)
     ((where, row),) = _rows(path, "origin")
-    assert HUB_SETS["gsm8k"].parse(row, where) == Question("a?", "3")
+    assert PARSERS["gsm8k"](row, where) == Question("a?", "3")
     assert where == "origin: row 1"
     path.write_bytes(b"PAR1 and nothing else PAR1")
     with pytest.raises(RequestError, match="origin: not Parquet: ") as error:

@@ -11,7 +11,6 @@ from thirteen.bench.accuracy.accuracy import AccuracyReport, ModelResult, accura
 from thirteen.bench.accuracy.accuracy_metrics import PairedScores, Scores
 from thirteen.bench.accuracy.answer_time import AnswerTime, AnswerTimes
 from thirteen.bench.accuracy.calibration import Calibration, GivenAnswers
-from thirteen.bench.accuracy.datasets import HUB_SETS
 from thirteen.bench.accuracy.run_config import PromptSettings
 from thirteen.bench.fidelity.fidelity import run_fidelity
 from thirteen.bench.fidelity.model_roles import model_sources
@@ -56,7 +55,7 @@ def accuracy_report(sha256: str, path: str = "adapted.gguf") -> AccuracyReport:
         build=this_build(),
         terms=PromptSettings(threads=1),
         data="gsm8k",
-        source=f"{HUB_SETS['gsm8k'].hub_id}@0: test.parquet",
+        source="openai/gsm8k@0: test.parquet",
         data_sha256="1",
         left_out=0,
         adapted=model_result(75, path, sha256),
