@@ -58,6 +58,18 @@ def install_hint(extra: str) -> str:
     return f"install the extra `{extra}`: pip install '.[{extra}]' in the checkout"
 
 
+def refuse_options(options: object, reason: str, *names: str) -> None:
+    """Refuse the options that are given although they would have no effect; the fields have their names.
+
+    Raises:
+        RequestError: one of them is neither None nor False.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value is not False:
+            raise RequestError(f"--{name.replace('_', '-')}: {reason}")
+
+
 def shorten(value: object) -> str:
     """The repr of a value as errors quote it: at most 60 characters."""
     return text if len(text := repr(value)) <= 60 else f"{text[:59]}…"

@@ -22,7 +22,8 @@ from thirteen.learn.base_model import attach_adapter
 from thirteen.learn.examples import prompt_text
 from thirteen.learn.job import TrainingJob
 from thirteen.learn.recipe import KINDS, RECIPES
-from thirteen.models.rows import TrainingRow, has_final_answer, read_rows
+from thirteen.models.rows import TrainingRow, read_rows
+from thirteen.runtime.arithmetic.final_answer import final_answer, parse_number
 from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -37,10 +38,15 @@ def make_reward(end_tokens: Collection[int]) -> Callable[..., list[float]]:
     ) -> list[float]:
         triples = zip(completions, completion_ids, answer, strict=True)
         return [
-            float(ids[-1] in end_tokens and has_final_answer(text, right)) for text, ids, right in triples
+            float(ids[-1] in end_tokens and _has_final_answer(text, right)) for text, ids, right in triples
         ]
 
     return reward
+
+
+def _has_final_answer(text: str, answer: str) -> bool:
+    found = final_answer(text)
+    return found is not None and found == parse_number(answer)
 
 
 def train(job: TrainingJob, rows: Sequence[TrainingRow], options: argparse.Namespace) -> list[float]:

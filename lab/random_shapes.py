@@ -9,14 +9,22 @@ and quantize it with lab/llama_quantize.py.
 
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
-from gguf import GGML_QUANT_SIZES
-from thirteen.bench.speed.random_model import write_planned_model
-from thirteen.convert.source.architecture import ROPE_FACTORS, Architecture, from_config, tensor_specs
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
+from thirteen.bench.speed.random_model import random_blocks, random_fields
+from thirteen.convert.source.architecture import (
+    ROPE_FACTORS,
+    Architecture,
+    from_config,
+    rope_factors,
+    tensor_specs,
+)
 from thirteen.convert.tensors import TensorPlan, TensorSpec, parse_type, plan_tensor, plan_uniform
+from thirteen.convert.write import write_gguf
 from thirteen.errors import OutputError
-from thirteen.files.gguf.header import MAGIC, read_header
+from thirteen.files.gguf.header import MAGIC, Field, read_header
 from thirteen.files.hashing import file_sha256
 from thirteen.files.json_file import read_json
 from thirteen.files.output import check_target
@@ -44,8 +52,18 @@ def write_shape_model(name: str, types: str, output: Path) -> str:
     architecture = from_config(catalogue().base(name).config, name)
     plans = _plans(architecture, types)
     check_target(output, *([Path(types)] if Path(types).exists() else []))
-    write_planned_model(output, architecture, plans, f"{name}: shapes only, weights are random")
+    _write(output, architecture, plans, f"{name}: shapes only, weights are random")
     return file_sha256(output)
+
+
+def _write(path: Path, architecture: Architecture, plans: Sequence[TensorPlan], name: str) -> None:
+    fields = random_fields(architecture) | {"general.name": Field(name, GGUFValueType.STRING)}
+    blocks, factors = random_blocks(plans), rope_factors(architecture)
+    if factors is not None:
+        spec = TensorSpec(ROPE_FACTORS, ROPE_FACTORS, factors.shape)
+        plans = [plan_tensor(spec, GGMLQuantizationType.F32), *plans]
+        blocks = chain([factors.tobytes()], blocks)
+    write_gguf(path, architecture.name, fields, plans, blocks)
 
 
 def _plans(architecture: Architecture, types: str) -> Sequence[TensorPlan]:

@@ -30,7 +30,6 @@ from thirteen.bench.harness.environment import report_head
 from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
 from thirteen.bench.harness.workload import Workload
 from thirteen.bench.speed.probe_models import ProbeShape, write_probe_models
-from thirteen.bench.speed.random_model import NOT_ASCII
 from thirteen.bench.speed.type_costs import (
     TYPES,
     TypesReport,
@@ -101,6 +100,7 @@ def headless_chromium(url: str) -> Iterator[subprocess.Popen[bytes]]:
 _SCRIPT = Path(__file__).with_suffix(".js")
 _MODELS = "models"
 _PAGE = _SCRIPT.with_suffix(".html")
+_NOT_ASCII = range(94, 256)  # tokens of the models' vocabulary that are bytes, and no printable ASCII
 _TASK_S = 120  # longest task: a large model to load, or the slowest type
 
 
@@ -289,7 +289,7 @@ def _run_round(
     """Seconds per token of each model in prefill and decode, (models, 2)."""
     seconds = np.empty((len(models), 2))
     for index in alternating_order(len(models), number):
-        times = browser.time(models[index], _PROMPT, DECODE_TOKENS, NOT_ASCII)
+        times = browser.time(models[index], _PROMPT, DECODE_TOKENS, _NOT_ASCII)
         seconds[index] = times.prefill_s / times.prompt_tokens, times.decode_s / times.decoded
         advance()
     return seconds

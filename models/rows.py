@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..errors import RequestError, shorten
 from ..files.json_lines import read_json_lines, refuse_surrogates
-from ..runtime.arithmetic.final_answer import final_answer, parse_number
+from ..runtime.arithmetic.final_answer import parse_number
 
 MAX_BYTES = 1 << 30  # of a file of training data
 
@@ -72,15 +72,7 @@ def _row(entry: dict[str, Any], required: Collection[str], where: str) -> Traini
     return row
 
 
-def has_final_answer(text: str, answer: str) -> bool:
-    """Whether the final answer of a text, as `final_answer()` reads it, is the number `answer`."""
-    found = final_answer(text)
-    return found is not None and found == parse_number(answer)
-
-
-def split_rows(
-    rows: Sequence[Row], held_out: int, seed: int, *, option: str = "--held-out", unit: str = "rows"
-) -> tuple[list[Row], list[Row]]:
+def split_rows(rows: Sequence[Row], held_out: int, seed: int) -> tuple[list[Row], list[Row]]:
     """Shuffle `rows` by `seed` and split off the first `held_out` of them.
 
     No question is in both parts: other rows of a held-out question are in neither.
@@ -89,8 +81,6 @@ def split_rows(
         rows: the rows.
         held_out: number of rows to split off.
         seed: seed of the shuffle.
-        option: option that sets `held_out`, for errors.
-        unit: what the rows are called in errors.
 
     Returns:
         The remaining rows and the held-out rows.
@@ -99,12 +89,12 @@ def split_rows(
         RequestError: either part would be empty.
     """
     if not 0 < held_out < len(rows):
-        raise RequestError(f"{option} {held_out}: must be at least 1 and less than the {len(rows)} {unit}")
+        raise RequestError(f"--held-out {held_out}: must be at least 1 and less than the {len(rows)} rows")
     shuffled = shuffle_rows(rows, seed)
     held = shuffled[:held_out]
     rest = other_questions(shuffled[held_out:], held)
     if not rest:
-        raise RequestError(f"{option} {held_out}: leaves no other question of the {len(rows)} {unit}")
+        raise RequestError(f"--held-out {held_out}: leaves no other question of the {len(rows)} rows")
     return rest, held
 
 

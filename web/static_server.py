@@ -11,44 +11,39 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
 from ..errors import RequestError
 
 _HOST = "127.0.0.1"
 _NAMES = [_HOST, "localhost"]  # a foreign page whose own name leads here (DNS rebinding) reads nothing
 _HEADERS = {
-    b"cross-origin-opener-policy": b"same-origin",
-    b"cross-origin-embedder-policy": b"require-corp",
-    b"cross-origin-resource-policy": b"same-origin",
-    b"x-content-type-options": b"nosniff",
-    b"referrer-policy": b"no-referrer",
-    b"cache-control": b"no-cache",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-embedder-policy": "require-corp",
+    "cross-origin-resource-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
 }
 
 
-class _IsolationMiddleware:
-    """Adds cross-origin isolation headers to every response."""
+class _IsolatedFiles(StaticFiles):
+    """Files with the headers of cross-origin isolation."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_HEADERS.items()]
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update(_HEADERS)
+        return response
 
 
 def isolated_app(folder: Path, *routes: Route) -> Starlette:
     """Application that serves a folder, and other routes, to this machine, cross-origin isolated."""
-    files = Mount("/", StaticFiles(directory=folder, html=True))
+    files = Mount("/", _IsolatedFiles(directory=folder, html=True))
     trusted = Middleware(TrustedHostMiddleware, allowed_hosts=_NAMES)
-    return Starlette(routes=[*routes, files], middleware=[Middleware(_IsolationMiddleware), trusted])
+    return Starlette(routes=[*routes, files], middleware=[trusted])
 
 
 def serve_folder(folder: Path, port: int, on_listening: Callable[[str], None]) -> None:

@@ -11,7 +11,7 @@ from ..convert.quantize.costs import costs_for, ordinary_costs, read_costs
 from ..convert.quantize.file_size import parse_file_size
 from ..convert.quantize.size_planner import PREFERENCES, SizeTarget
 from ..convert.vocabulary.vocabulary_list import VocabularyList
-from ..errors import RequestError
+from ..errors import RequestError, refuse_options
 from ..files.output import check_target
 from ..files.progress import Progress, Stage, no_progress, when_needed
 from ..models.fetch import fetch
@@ -67,7 +67,7 @@ class ConversionRequest:
             if getattr(self, one) and getattr(self, other):
                 raise RequestError(f"{self._text(one)} and {self._text(other)} exclude each other")
         if self.size is None:
-            self._refuse("requires --size", "target", "prefer", "costs")
+            refuse_options(self, "requires --size", "target", "prefer", "costs")
             if self.vocabulary == "auto":
                 raise RequestError("--vocabulary auto requires --size")
         else:
@@ -75,18 +75,13 @@ class ConversionRequest:
         if self.vocabulary is None and self.vocabulary_texts:
             raise RequestError("--vocabulary-texts requires --vocabulary with a number of tokens")
         if self.importance:
-            self._refuse("--importance is given, so none is measured", "calibration")
+            refuse_options(self, "--importance is given, so none is measured", "calibration")
         if self.prefer not in PREFERENCES:
             raise RequestError(f"{self._text('prefer')}: must be quality or speed")
         check_effort(self.effort or DEFAULT_EFFORT)
 
     def _text(self, field: str) -> str:
         return f"--{field} {getattr(self, field)}"
-
-    def _refuse(self, reason: str, *names: str) -> None:
-        for name in names:
-            if getattr(self, name) is not None:
-                raise RequestError(f"--{name}: {reason}")
 
     @property
     def search_scales(self) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..convert.adapter.basis import Basis
-from ..errors import RequestError
+from ..errors import RequestError, refuse_options
 from ..files.output import check_folder
 from ..files.processors import multiplies_bf16
 from ..files.progress import Stage, no_progress, when_needed
@@ -59,16 +59,11 @@ class TrainingRequest:
         if self.kind not in KINDS:
             raise RequestError(f"--kind {self.kind!r}: must be one of {', '.join(KINDS)}")
         if self.kind == "tinylora":
-            self._refuse("it is for --kind lora", "alpha")
+            refuse_options(self, "it is for --kind lora", "alpha")
         else:
-            self._refuse("it is for --kind tinylora", "basis", "numbers")
+            refuse_options(self, "it is for --kind tinylora", "basis", "numbers")
         if self.basis:
-            self._refuse("--basis determines it", "rank", "numbers")
-
-    def _refuse(self, reason: str, *names: str) -> None:
-        for name in names:
-            if getattr(self, name) is not None:
-                raise RequestError(f"--{name.replace('_', '-')}: {reason}")
+            refuse_options(self, "--basis determines it", "rank", "numbers")
 
     def recipe(self, basis: Basis | None) -> Recipe:
         """The recipe of the kind of adapter, changed by the basis and the fields that are given.

@@ -63,7 +63,7 @@ def find_prompt(name: str) -> Prompt:
 
 
 # zero-shot: T. Kojima et al., Large Language Models are Zero-Shot Reasoners, 2022 (arXiv 2205.11916).
-# 8-shot: the examples of J. Wei et al., Chain-of-Thought Prompting Elicits Reasoning in Large Language Models, 2022
+# 8-shot: J. Wei et al., Chain-of-Thought Prompting Elicits Reasoning in Large Language Models, 2022
 # (arXiv 2201.11903), table 20: the usual ones for results on GSM8K "with 8-shot chain of thought".
 _TABLE = json.loads(Path(__file__).with_name("prompts.json").read_text(encoding="utf-8"))
 PROMPTS = {name: Prompt(name, **fields) for name, fields in _TABLE.items()}

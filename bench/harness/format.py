@@ -18,12 +18,14 @@ class Table:
         header: titles of the columns.
         rows: the rows, none longer than the header.
         notes: lines below the table, such as the verdict and the machine.
+        is_text: whether a report aligns its cells to the left.
     """
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    is_text: bool = False
 
     def __rich__(self) -> rich.table.Table:
         table = report_table(self.title, "\n".join(self.notes), *self.header)

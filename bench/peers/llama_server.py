@@ -1,7 +1,6 @@
 """llama.cpp's own llama-server as a peer, in a process that it starts."""
 
 import re
-import shutil
 import socket
 import subprocess
 from contextlib import closing, suppress
@@ -25,11 +24,9 @@ class LlamaServerPeer(CompletionServerPeer):
         """Start the server and wait until it has loaded the model.
 
         Raises:
-            RequestError: there is no llama-server on PATH, or it ends while it loads the file.
+            RequestError: it ends while it loads the file.
         """
-        command = shutil.which("llama-server")
-        if command is None:
-            raise RequestError("it is not on PATH")
+        command = "llama-server"
         self.version = _version(command)
         port = _free_port()
         arguments = {

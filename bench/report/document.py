@@ -1,20 +1,9 @@
 """The content of a report, independent of its format: one template each for HTML and Markdown renders it."""
 
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
 
 from ...stats.interval import Interval
 from ..harness.format import Table
-
-
-@dataclass(frozen=True, slots=True)
-class TextTable:
-    """A table of texts, which is aligned to the left."""
-
-    is_text: ClassVar = True
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +25,6 @@ class Chart:
         return 100 * (value - min(bounds)) / ((max(bounds) - min(bounds)) or 1)
 
 
-AnyTable: TypeAlias = Table | TextTable
-
-
 @dataclass(frozen=True, slots=True)
 class Section:
     """A heading, lines of text, charts and tables."""
@@ -46,7 +32,7 @@ class Section:
     title: str
     lines: tuple[str, ...] = ()
     charts: tuple[Chart, ...] = ()
-    tables: tuple[AnyTable, ...] = ()
+    tables: tuple[Table, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...errors import RequestError
+from ...errors import RequestError, refuse_options
 from ...files.atomic_write import atomic_write
 from ...files.gguf.header import read_header
 from ...files.output import check_folder, make_folder, output_errors
@@ -83,21 +83,18 @@ class ReportRequest:
             raise RequestError("bench report: give both BASE and ADAPTED, or neither")
         for measurement, names in _SHAPED_BY.items():
             if getattr(self, measurement):
-                self._refuse(f"--{measurement} is given, so it is not measured", *names)
+                refuse_options(self, f"--{measurement} is given, so it is not measured", *names)
         if self.data is None:
-            self._refuse("requires --data", "limit", "max_tokens")
+            refuse_options(self, "requires --data", "limit", "max_tokens")
         if self.base is None and self.files:
-            self._refuse("requires BASE and ADAPTED", "adapter", "threads", "data", "reference", "with_peers")
+            refuse_options(
+                self, "requires BASE and ADAPTED", "adapter", "threads", "data", "reference", "with_peers"
+            )
         if self.reference and self.adapter:
             raise RequestError(
                 f"{self.adapter}: a report does not measure the fidelity of an adapter at run time: "
                 "use thirteen bench fidelity"
             )
-
-    def _refuse(self, reason: str, *names: str) -> None:
-        for name in names:
-            if getattr(self, name) not in {None, False}:
-                raise RequestError(f"--{name.replace('_', '-')}: {reason}")
 
     @property
     def files(self) -> dict[str, Path]:

@@ -15,7 +15,7 @@ from ..memory.memory import memory_rows
 from ..memory.size import SizeReport, size_table
 from ..peers.peers import PeersReport, peers_table
 from ..speed.latency import LatencyReport, latency_table
-from .document import Chart, Document, Section, TextTable
+from .document import Chart, Document, Section
 
 _COMMANDS = {
     "latency": "latency BASE ADAPTED",
@@ -98,7 +98,9 @@ def _sections(found: Measurements) -> Iterator[Section]:
         better = "higher is better: tokens/s, thirteen / peer; lower is better: load, peak memory"
         yield Section("Other programs", (*table.notes, better), tables=(table,))
     if rows := tuple(_environment_rows(found)):
-        yield Section("Environment", tables=(TextTable("Machine, build and files", ("", ""), rows),))
+        yield Section(
+            "Environment", tables=(Table("Machine, build and files", ("", ""), rows, is_text=True),)
+        )
 
 
 def _is_measured(row: tuple[str, ...]) -> bool:

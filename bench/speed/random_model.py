@@ -7,21 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
-from numpy.typing import NDArray
 
 from ...convert.quantize.ggml import quantize_rows
-from ...convert.source.architecture import (
-    ROPE_FACTORS,
-    Architecture,
-    metadata_fields,
-    rope_factors,
-    tensor_specs,
-)
+from ...convert.source.architecture import Architecture, metadata_fields, tensor_specs
 from ...convert.tensors import TensorPlan, TensorSpec, plan_tensor
 from ...convert.write import write_gguf
 from ...files.gguf.header import Field
-
-NOT_ASCII = range(94, 256)  # tokens of the models' vocabulary that are bytes, and no printable ASCII
 
 _SEED = 13
 _TILE_SHAPE = (64, 1024)  # of the weights that are quantized; matrices repeat their bytes
@@ -41,7 +32,8 @@ def write_uniform_model(
 
     Args:
         path: the GGUF file to write.
-        architecture: shapes; widths are multiples of the types' block sizes, with at least 256 tokens.
+        architecture: shapes; widths are multiples of the types' block sizes, with at least 256 tokens,
+            without RoPE scaling.
         layer: type of every matrix in the layers.
         embedding: type of the token embedding, which is also the output matrix if they are tied.
 
@@ -49,33 +41,13 @@ def write_uniform_model(
         OutputError: the file cannot be written, or the disk is full.
     """
     specs = tensor_specs(architecture).values()
-    write_planned_model(
-        path, architecture, [plan_tensor(spec, _type(spec, layer, embedding)) for spec in specs]
-    )
+    plans = [plan_tensor(spec, _type(spec, layer, embedding)) for spec in specs]
+    write_gguf(path, architecture.name, random_fields(architecture), plans, random_blocks(plans))
 
 
-def write_planned_model(
-    path: Path, architecture: Architecture, plans: Sequence[TensorPlan], name: str = ""
-) -> None:
-    """Write a model from tensor plans.
-
-    Args:
-        path: the GGUF file to write.
-        architecture: shapes and hyperparameters, with at least 256 tokens.
-        plans: plans of all tensors but the RoPE factors, which are added if the architecture has them.
-        name: name of the model for its metadata.
-
-    Raises:
-        OutputError: the file cannot be written, or the disk is full.
-    """
-    fields = metadata_fields(architecture) | _vocabulary(architecture.vocab)
-    if name:
-        fields["general.name"] = Field(name, GGUFValueType.STRING)
-    factors = rope_factors(architecture)
-    if factors is not None:
-        spec = TensorSpec(ROPE_FACTORS, ROPE_FACTORS, factors.shape)
-        plans = [plan_tensor(spec, GGMLQuantizationType.F32), *plans]
-    write_gguf(path, architecture.name, fields, plans, _blocks(plans, factors))
+def random_fields(architecture: Architecture) -> dict[str, Field]:
+    """Metadata of a model of this architecture, with at least 256 tokens."""
+    return metadata_fields(architecture) | _vocabulary(architecture.vocab)
 
 
 def _type(
@@ -86,12 +58,10 @@ def _type(
     return layer if spec.target.startswith("blk.") else embedding
 
 
-def _blocks(plans: Sequence[TensorPlan], factors: NDArray[np.float32] | None) -> Iterator[bytes]:
-    """Bytes of each tensor: RoPE factors, norms of ones, and matrices of repeated tiles."""
+def random_blocks(plans: Sequence[TensorPlan]) -> Iterator[bytes]:
+    """Bytes of each tensor: norms of ones, and matrices of repeated tiles."""
     for plan in plans:
-        if plan.target == ROPE_FACTORS and factors is not None:
-            yield factors.tobytes()
-        elif len(plan.shape) == 1:
+        if len(plan.shape) == 1:
             yield np.ones(plan.shape, np.float32).tobytes()
         else:
             tile = _tile(plan.type)

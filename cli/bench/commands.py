@@ -7,7 +7,7 @@ import typer
 
 from .. import options
 from ..help_sections import SectionedGroup
-from . import model, quality, report, size, speed
+from . import model, quality, report, speed
 
 DEFAULT = "model"
 
@@ -33,5 +33,5 @@ app = typer.Typer(
     no_args_is_help=True,
     subcommand_metavar="MODEL | COMMAND [ARGS]...",
 )
-for _module in (model, speed, quality, size, report):
+for _module in (model, speed, quality, report):
     app.add_typer(_module.app)

@@ -1,4 +1,4 @@
-"""Commands `thirteen bench …` on speed and memory: of models, programs and types."""
+"""Commands `thirteen bench …` on speed, memory and size: of models, programs and types."""
 
 from pathlib import Path
 from typing import Annotated
@@ -128,3 +128,11 @@ def bench_types(
     if output:
         write_costs(report, output)
     show_report(as_json, report, type_costs_table)
+
+
+@app.command("size", epilog=options.example("bench size my-model.gguf"))
+def bench_size(model: options.ModelArgument, as_json: options.Json = False) -> None:
+    """Break down the size of a file, and compare it with its plan."""
+    from ...bench.memory.size import run_size, size_table
+
+    show_report(as_json, run_size(options.resolve_model(model, {})[0]), size_table)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from thirteen.errors import RequestError
-from thirteen.models.rows import TrainingRow, has_final_answer, read_rows, split_rows
+from thirteen.models.rows import TrainingRow, read_rows, split_rows
 
 
 def write(path: Path, **row: object) -> Path:
@@ -42,13 +42,6 @@ def test_a_lone_surrogate_is_refused(tmp_path, field):
     read_rows(write(tmp_path / "rows", **{field: "7 \U0001f600"}))
 
 
-def test_a_text_without_a_number_has_no_final_answer():
-    """None was compared with None."""
-    assert has_final_answer("so 3\n#### 4", "4.0")
-    assert not has_final_answer("so 3\n#### 4", "3")
-    assert not has_final_answer("no idea", "none")
-
-
 def test_a_question_is_never_in_both_parts():
     rows = [TrainingRow(f"question {n % 20}", f"solution {n}") for n in range(60)]
     rest, held = split_rows(rows, 8, seed=1)
@@ -66,15 +59,15 @@ def test_rows_that_differ_are_split_as_ever():
 @pytest.mark.parametrize(
     ("held_out", "message"),
     [
-        (0, "--checks 0: must be at least 1 and less than the 6 rows"),
-        (6, "--checks 6: must be at least 1 and less than the 6 rows"),
-        (5, "--checks 5: leaves no other question of the 6 rows"),
+        (0, "--held-out 0: must be at least 1 and less than the 6 rows"),
+        (6, "--held-out 6: must be at least 1 and less than the 6 rows"),
+        (5, "--held-out 5: leaves no other question of the 6 rows"),
     ],
 )
-def test_the_error_of_a_split_names_the_option(held_out, message):
+def test_a_part_of_a_split_is_never_empty(held_out, message):
     rows = [TrainingRow(f"question {n % 2}", f"solution {n}") for n in range(6)]
     with pytest.raises(RequestError, match=message):
-        split_rows(rows, held_out, seed=1, option="--checks")
+        split_rows(rows, held_out, seed=1)
 
 
 @pytest.mark.parametrize(
