@@ -31,6 +31,7 @@ class Journal:
 
     Attributes:
         path: the file.
+        lines: the complete lines that were found, without their newlines.
         entries: the entries that were found, in the order in which they were written.
     """
 
@@ -48,13 +49,13 @@ class Journal:
         self.path = path
         self._file: FileIO | None = None
         data = _read(path)
-        self._lines = data.split(b"\n")[:-1]
+        self.lines = data.split(b"\n")[:-1]
         self._found_bytes = len(data)
         self._kept_bytes = data.rfind(b"\n") + 1
         self._identity, self._run = json.loads(json.dumps(identity)), run  # tuples become lists
-        if self._lines:
+        if self.lines:
             self._check_identity()
-        self.entries = [self._entry(line, number) for number, line in enumerate(self._lines[1:], 2)]
+        self.entries = [self._entry(line, number) for number, line in enumerate(self.lines[1:], 2)]
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +72,7 @@ class Journal:
     def keep(self, count: int) -> None:
         """Drop all entries found after the first `count`; the next one appended replaces them."""
         self.entries = self.entries[:count]
-        self._kept_bytes = sum(len(line) + 1 for line in self._lines[: 1 + count])
+        self._kept_bytes = sum(len(line) + 1 for line in self.lines[: 1 + count])
 
     def record(self, entry: Mapping[str, Any]) -> None:
         """Append an entry.
@@ -122,7 +123,7 @@ class Journal:
         return is_at(file.fileno(), self.path.resolve())  # a link may name it
 
     def _check_identity(self) -> None:
-        found = parse_identity(self._lines[0], self._run)
+        found = parse_identity(self.lines[0], self._run)
         if found is None:
             raise RequestError(
                 f"{self.path}: not a record of this kind of run, or not of format {FORMAT}: bad first line"

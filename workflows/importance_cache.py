@@ -8,7 +8,6 @@ from typing import TypeVar
 from ..convert.adapter.adapter import adapter_sha256
 from ..convert.calibration_weights import WeightsByGgufName
 from ..convert.merged_model import MergedModel
-from ..convert.quantize.covariance import Covariance, empty_low_rank
 from ..convert.quantize.importance import ImportanceStats, write_importance
 from ..convert.source.checkpoint import Checkpoint, open_checkpoint
 from ..convert.tokenizer_file import write_tokenizer_file
@@ -19,7 +18,7 @@ from ..files.output import check_target
 from ..files.progress import Stage, no_progress, part_of
 from ..files.temporary_folder import temporary_folder
 from ..models.texts import calibration_texts
-from ..runtime.calibration.activation_stats import ActivationStats, collect_activation_stats
+from ..runtime.calibration.activation_stats import collect_activation_stats
 from ..runtime.calibration.corpus import Chunk, chunk_passages, read_passages
 from ..runtime.calibration.hidden_states import compute_hidden_states
 from ..runtime.llama.model import Model
@@ -117,7 +116,7 @@ def measure_importance(  # noqa: PLR0913 - options of a measurement, each with i
             threads=threads,
             progress=part_of(progress, _FORWARD_SHARE, 100 - _FORWARD_SHARE, 100),
         )
-    return write_importance(output, _importance_stats(stats, texts.name))
+    return write_importance(output, ImportanceStats(**vars(stats), datasets=[texts.name]))
 
 
 def _spread(items: Sequence[T], most: int) -> list[T]:
@@ -143,20 +142,3 @@ def calibration_chunks(base: Checkpoint, texts: Path, effort: str = DEFAULT_EFFO
         with Model(folder / "tokenizer.gguf", vocabulary_only=True, check_header=None) as model:
             chunks = chunk_passages(model, passages, min(_CHUNK_SIZE, model.context_trained))
     return _spread(chunks, count)
-
-
-def _importance_stats(activations: ActivationStats, dataset: str) -> ImportanceStats:
-    return ImportanceStats(
-        sums=activations.sums,
-        counts=activations.counts,
-        chunk_size=activations.chunk_size,
-        chunk_count=activations.chunk_count,
-        datasets=[dataset],
-        sensitivity=activations.sensitivity,
-        lookup_sensitivity=activations.lookup_sensitivity,
-        lookup_counts=activations.token_counts,
-        covariances={
-            name: Covariance(blocks, activations.sketches.get(name, empty_low_rank(blocks)))
-            for name, blocks in activations.covariances.items()
-        },
-    )

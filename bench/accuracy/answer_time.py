@@ -91,8 +91,8 @@ def summarize_times(
 
     def ratio(*rows: int) -> Interval | None:
         def figure(of_all: FloatArray, of_timed: FloatArray) -> FloatArray:
-            values = _figures(of_all, of_timed, _RIGHT_MIN)[[*rows]].sum(0)  # (n, 2)
-            return values[:, 1] / values[:, 0]
+            base, adapted = _figures(of_all, of_timed, _RIGHT_MIN)[[*rows]].sum(0).T  # (n,) each
+            return np.asarray(adapted / base)
 
         return joint_interval((counts, seconds), figure) if base else None
 

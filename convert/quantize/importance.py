@@ -193,7 +193,8 @@ class ImportanceStats:
         sensitivity: see Importance.
         lookup_sensitivity: see Importance.
         lookup_counts: see Importance.
-        covariances: keyed by the matrix that Importance.input_of() gives.
+        covariances: `Covariance.blocks`, keyed by the matrix that Importance.input_of() gives.
+        sketches: `Covariance.low_rank`, likewise.
     """
 
     sums: Mapping[str, Vector]
@@ -204,7 +205,8 @@ class ImportanceStats:
     sensitivity: Mapping[str, float] = field(default_factory=dict)
     lookup_sensitivity: float | None = None
     lookup_counts: NDArray[np.int64] | None = None
-    covariances: Mapping[str, Covariance] = field(default_factory=dict)
+    covariances: Mapping[str, Vector] = field(default_factory=dict)
+    sketches: Mapping[str, Vector] = field(default_factory=dict)
 
 
 def read_importance(path: Path) -> Importance:
@@ -286,10 +288,10 @@ def _tensors(stats: ImportanceStats) -> dict[str, Any]:
         tensors[EMBEDDING + _LOOKUP_SENSITIVITY] = [stats.lookup_sensitivity]
     if stats.lookup_counts is not None:
         tensors[EMBEDDING + _LOOKUPS] = stats.lookup_counts
-    for name, covariance in sorted(stats.covariances.items()):
-        tensors[name + _COVARIANCE] = covariance.blocks
-        if covariance.low_rank.size:  # the format has no empty tensors
-            tensors[name + _LOW_RANK] = covariance.low_rank
+    for name, blocks in sorted(stats.covariances.items()):
+        tensors[name + _COVARIANCE] = blocks
+        if (low_rank := stats.sketches.get(name)) is not None and low_rank.size:  # no empty tensors
+            tensors[name + _LOW_RANK] = low_rank
     return tensors
 
 

@@ -3,23 +3,14 @@
 import re
 import unicodedata
 from functools import cache
+from pathlib import Path
 
 from .tokenizer_tables import TEXT_BYTES
 
 NUMBER, SIGN, SPACE, LATEX = "numbers", "signs", "white space", "LaTeX"
 
-_COMMAND_NAMES = """
-frac dfrac tfrac sqrt boxed text textbf textit mathbf mathrm mathbb mathcal times cdot cdots ldots dots div
-pm mp le leq ge geq neq ne approx equiv sim cong propto infty sum prod int lim log ln sin cos tan cot sec
-csc arcsin arccos arctan exp max min gcd lcm deg det dim binom choose left right big Big bigg Bigg begin end
-align aligned array cases pmatrix bmatrix matrix equation quad qquad alpha beta gamma delta epsilon
-varepsilon zeta eta theta lambda mu nu xi pi rho sigma tau phi varphi chi psi omega Gamma Delta Theta Lambda
-Sigma Phi Psi Omega angle triangle circ degree perp parallel overline underline overrightarrow vec hat bar
-in notin subset subseteq cup cap setminus emptyset forall exists to rightarrow leftarrow Rightarrow
-Leftarrow implies iff mapsto mid nmid because therefore lfloor rfloor lceil rceil hline hspace vspace cancel
-operatorname displaystyle mod pmod bmod tag hbox mbox
-"""
-LATEX_COMMANDS = tuple(_COMMAND_NAMES.split())  # commands that math models write
+# Commands that math models write.
+LATEX_COMMANDS = tuple(Path(__file__).with_name("latex_commands.txt").read_text("utf-8").split())
 _COMMANDS = frozenset(LATEX_COMMANDS)
 _MARKS = "−×÷·±√π°∞≈≠≤≥∠∑∏∫∂∆Δθ∈→⇒⇔²³½¼¾¢£¤¥₩€₹₽–—‘’“”…•"  # noqa: RUF001 - they are what they look like
 _RULES = {

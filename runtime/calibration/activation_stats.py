@@ -41,7 +41,7 @@ class ActivationStats:
             of the weight's input.
         lookup_sensitivity: KL divergence in nats per unit of error energy of the looked-up rows of the token
             embedding, at rows of length 1.
-        token_counts: occurrences of each token, (vocab,).
+        lookup_counts: occurrences of each token, (vocab,).
         chunk_size: tokens of a chunk.
         chunk_count: number of chunks.
     """
@@ -52,7 +52,7 @@ class ActivationStats:
     sketches: dict[str, NDArray[np.float32]]
     sensitivity: dict[str, float]
     lookup_sensitivity: float
-    token_counts: NDArray[np.int64]
+    lookup_counts: NDArray[np.int64]
     chunk_size: int
     chunk_count: int
 
@@ -179,7 +179,7 @@ def _stats(
         sketches={names[0]: one.low_rank for names, one in inputs.items() if one.low_rank is not None},
         sensitivity={name: energy / rows[name] / 2 / tokens for name, energy in energies.items()},
         lookup_sensitivity=lookup / 2 / tokens,
-        token_counts=np.bincount(np.concatenate(chunks), minlength=shape.vocab),
+        lookup_counts=np.bincount(np.concatenate(chunks), minlength=shape.vocab),
         chunk_size=max(map(len, chunks)),
         chunk_count=len(chunks),
     )

@@ -30,7 +30,8 @@ def in_blocks(full: Floats, width: int, rank: int) -> Covariance:
 
 def importance_with(covariance: Covariance, folder: Path, name: str = "m") -> Importance:
     """An importance file of one matrix whose inputs have this covariance."""
-    sums, covariances = {name: covariance.variances}, {name: covariance}
-    path = folder / "importance.gguf"
-    write_importance(path, ImportanceStats(sums, {name: 1}, 64, 1, ["a"], covariances=covariances))
+    sums, blocks = {name: covariance.variances}, {name: covariance.blocks}
+    path, sketches = folder / "importance.gguf", {name: covariance.low_rank}
+    stats = ImportanceStats(sums, {name: 1}, 64, 1, ["a"], covariances=blocks, sketches=sketches)
+    write_importance(path, stats)
     return read_importance(path)
