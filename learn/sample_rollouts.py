@@ -45,7 +45,7 @@ class RolloutSettings(GenerationSettings):
     @property
     def rule(self) -> VotingRule:
         """All solutions at once."""
-        return VotingRule((self.solutions,))
+        return VotingRule(self.solutions, self.solutions)
 
     @property
     def batch_size(self) -> int:

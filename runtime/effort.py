@@ -1,6 +1,6 @@
 """Effort: how many answers are sampled to a question, and when their majority is certain.
 
-Answers are sampled in waves until the leading value is certain to stay ahead (Aggarwal et al., "Let's Sample
+Answers are sampled until the leading value is certain to stay ahead (Aggarwal et al., "Let's Sample
 Step by Step: Adaptive-Consistency", 2023, arXiv 2305.11860). The paper's Beta criterion: under a uniform
 prior, after v1 answers with the leading value and v2 with the next, the first is the likelier one with the
 probability P(X <= v1), where X is binomial with v1 + v2 + 1 trials of 1/2.
@@ -19,22 +19,14 @@ class VotingRule:
     """How many answers are sampled at most, and when fewer are enough.
 
     Attributes:
-        waves: numbers of answers that are sampled together, one wave after the other.
+        answers: maximum answers.
+        width: how many of them are sampled at once, at most.
         certainty: probability that the leading value is the likelier one, from which on no more are sampled.
     """
 
-    waves: tuple[int, ...]
+    answers: int = 1
+    width: int = 1
     certainty: float = 1.0
-
-    @property
-    def answers(self) -> int:
-        """Maximum answers."""
-        return sum(self.waves)
-
-    @property
-    def width(self) -> int:
-        """Answers that run at once, at most."""
-        return max(self.waves)
 
     def is_decided(self, first: int, second: int, missing: int) -> bool:
         """Whether the majority is certain, or the missing answers cannot change it.
@@ -88,7 +80,7 @@ class Effort(StrEnum):
 
 
 _RULES = {
-    Effort.LOW: VotingRule((1,)),
-    Effort.MEDIUM: VotingRule((3, 2, 3), 0.85),
-    Effort.HIGH: VotingRule((4, 4, 8, 8), 0.95),
+    Effort.LOW: VotingRule(),
+    Effort.MEDIUM: VotingRule(8, 4, 0.85),
+    Effort.HIGH: VotingRule(24, 8, 0.95),
 }

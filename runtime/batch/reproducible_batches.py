@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
-from itertools import accumulate, chain, islice
+from itertools import chain, islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -74,7 +74,7 @@ class GenerationSettings:
     @property
     def batch_size(self) -> int:
         """Questions per batch."""
-        return max(_BATCH_REQUESTS // self.rule.waves[0], 1)
+        return max(_BATCH_REQUESTS // self.rule.width, 1)
 
     @property
     def rule(self) -> VotingRule:
@@ -361,8 +361,7 @@ class _Vote:
     def next_wave(self) -> Sequence[Request]:
         """The requests that are to be submitted next."""
         start = len(self.handles)
-        ends = accumulate(self.rule.waves)
-        return self.requests[start : next(end for end in ends if end > start)]
+        return self.requests[start : start + self.rule.width]
 
     def result(self, min_confidence: float) -> BatchResult | None:
         """The result, once a wave has ended; None if more answers are needed."""

@@ -42,7 +42,7 @@ class MajorityVote(Handle):
     """
 
     def __init__(self, request: Request, submit: Callable[..., list[Handle]], *, wait: bool) -> None:
-        """Submit the first wave of answers.
+        """Submit the first answers.
 
         Args:
             request: the question, with its effort.
@@ -55,20 +55,19 @@ class MajorityVote(Handle):
         super().__init__(self._abort_samples, request)
         self._rule, self._submit = request.effort.rule, submit
         self.width = self._rule.width
-        self._waiting, self._waves = sample_requests(request, self._rule), list(self._rule.waves)
+        self._waiting = sample_requests(request, self._rule)
         self._running: list[Handle] = []
         self._answers: list[ScoredAnswer] = []
         self._told = 0  # answers whose votes a piece has told
         self._began, self._aborted = perf_counter(), False
         self._ended: SimpleQueue[Handle] = SimpleQueue()
-        self._start_wave(wait=wait)
+        self._start(self.width, wait=wait)
         # Not in the engine's thread, which computes nothing while the equations of an answer are checked.
         Thread(target=self._run, name="thirteen-vote", daemon=True).start()
 
-    def _start_wave(self, *, wait: bool) -> None:
-        count = self._waves.pop(0)
-        wave, self._waiting = self._waiting[:count], self._waiting[count:]
-        handles = self._submit(wave, wait=wait)
+    def _start(self, count: int, *, wait: bool) -> None:
+        requests, self._waiting = self._waiting[:count], self._waiting[count:]
+        handles = self._submit(requests, wait=wait)
         self._running += handles
         for handle in handles:
             handle.call_at_end(self._ended.put)
@@ -96,15 +95,13 @@ class MajorityVote(Handle):
 
     def _count_all(self) -> None:
         """Count the answers as they end, until the majority is certain."""
-        while not is_decided(self._answers, self._rule):
-            if not self._running:
-                if self._aborted:
-                    return
-                self._start_wave(wait=True)
+        while self._running and not is_decided(self._answers, self._rule):
             handle = self._ended.get()
             self._running.remove(handle)
             self._answers.append(score(handle))
             self._update()
+            if self._waiting and not (self._aborted or is_decided(self._answers, self._rule)):
+                self._start(1, wait=True)
 
     def _update(self, text: str = "", end: SequenceEnd | None = None) -> None:
         self.put(SequenceUpdate(SequenceState(self._request, 0), text, (), (), end))

@@ -36,7 +36,7 @@ def test_the_efforts_sample_up_to_so_many_answers(effort, answers):
 
 @given(counts, counts, counts)
 def test_a_vote_is_decided_where_what_is_missing_cannot_change_it(first, second, missing):
-    rule = VotingRule((64,), certainty=2)
+    rule = VotingRule(64, certainty=2)
     assert rule.is_decided(first, second, missing) == (first > second + missing)
 
 

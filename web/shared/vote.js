@@ -22,8 +22,7 @@ export const EXAMPLES = effort.examples.flatMap(([question, answer]) => [
  */
 export function votingRule(name, question) {
   if (!Object.hasOwn(effort.rules, name)) throw new RangeError(`effort must be low, medium or high, not ${name}`);
-  const { waves, certainty } = effort.rules[hasNumber(question) ? name : "low"];
-  return { answers: waves.reduce((sum, count) => sum + count), certainty };
+  return effort.rules[hasNumber(question) ? name : "low"];
 }
 
 /** An answer that was cut short or has a wrong equation does not vote. */

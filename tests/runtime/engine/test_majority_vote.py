@@ -1,4 +1,4 @@
-"""Majority vote: waves of answers, until the value with most votes is certain."""
+"""Majority vote: answers are sampled until the value with most votes is certain."""
 
 import asyncio
 from queue import SimpleQueue
@@ -53,7 +53,7 @@ class FakeEngine:
         self.next().put(SequenceUpdate(None, text or "", (1, 2), (), end))
 
 
-# Answers of a vote at medium effort, whose waves are of 3, 2 and 3, until it ends, and the value that wins.
+# Answers of a vote at medium effort until it ends, and the value that wins.
 VOTES = {
     "two agree": ([("4",), ("4",)], "4"),
     "four of five": ([("4",), ("5",), ("4",), ("4",), ("4",)], "4"),
@@ -80,19 +80,16 @@ def test_the_vote_ends_as_soon_as_the_majority_is_certain_and_not_before(name):
     assert (winner.value, winner.tally.ended, winner.tally.asked) == (value, len(answers), 8)
     assert winner.usage.completion_tokens == vote.wait().usage.completion_tokens == 2 * len(answers)
     assert set(engine.aborted) == set(range(len(answers), len(engine.handles))), "those still running"
-    assert engine.waits == [False, True, True][: len(engine.waits)], "only the first wave may be refused"
+    assert not any(engine.waits[:1]) and all(engine.waits[1:]), "only the first answers may be refused"
 
 
-def test_a_wave_begins_when_the_one_before_it_has_ended_undecided():
+def test_an_answer_that_ends_makes_room_for_the_next():
     engine = FakeEngine()
     vote = engine.vote(Effort.HIGH)
-    for count, wave in ((0, 4), (4, 8), (8, 16), (16, 24)):
-        while len(engine.handles) < wave:
-            engine._submitted.put(engine.next())
-        assert len(engine.handles) == wave
-        for number in range(count, wave):
-            engine.end(str(number))
-    assert vote.answer(TIMEOUT_S).tally.ended == 24
+    for number in range(24):
+        engine.end(str(number))
+        assert number + 1 <= len(engine.handles) <= number + 1 + vote.width
+    assert vote.answer(TIMEOUT_S).tally.ended == len(engine.handles) == 24
     assert [handle._request.sampling.seed for handle in engine.handles] == list(range(24))
 
 
