@@ -81,6 +81,6 @@ class Effort(StrEnum):
 
 _RULES = {
     Effort.LOW: VotingRule(),
-    Effort.MEDIUM: VotingRule(8, 4, 0.85),
-    Effort.HIGH: VotingRule(24, 8, 0.95),
+    Effort.MEDIUM: VotingRule(8, 4, 0.8),
+    Effort.HIGH: VotingRule(24, 8, 0.93),
 }

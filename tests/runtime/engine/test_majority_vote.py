@@ -3,6 +3,7 @@
 import asyncio
 from queue import SimpleQueue
 from threading import Thread
+from time import monotonic, sleep
 
 import pytest
 from thirteen.errors import BusyError, ModelFileError, RequestError
@@ -42,6 +43,12 @@ class FakeEngine:
     def vote(self, effort=Effort.MEDIUM, **options):
         return MajorityVote(Request((1,), effort=effort, **options), self.submit_all, wait=False)
 
+    def wait_for_handles(self, count):
+        """Wait until so many were asked for."""
+        end = monotonic() + TIMEOUT_S
+        while len(self.handles) < count and monotonic() < end:
+            sleep(0.001)
+
     def next(self):
         """The next handle that was asked for."""
         return self._submitted.get(timeout=TIMEOUT_S)
@@ -56,12 +63,15 @@ class FakeEngine:
 # Answers of a vote at medium effort until it ends, and the value that wins.
 VOTES = {
     "two agree": ([("4",), ("4",)], "4"),
-    "four of five": ([("4",), ("5",), ("4",), ("4",), ("4",)], "4"),
+    "three of four": ([("4",), ("5",), ("4",), ("4",)], "4"),
     "no value is no vote": ([(None,), ("4",), ("4",)], "4"),
     "an answer cut short is no vote": ([("5", LENGTH), ("5", LENGTH), ("4",), ("4",)], "4"),
     "a wrong equation is no vote": ([("2 + 2 = 5",), ("3 + 2 = 6",), ("4",), ("4",)], "4"),
     "a stop string ends an answer": ([("5", STOP), ("5", STOP)], "5"),
-    "the missing one cannot change it": ([("4",), ("5",), ("4",), ("5",), ("4",), ("6",), ("4",)], "4"),
+    "the missing one cannot change it": (
+        [("4",), ("5",), ("6",), ("5",), ("4",), ("6",), ("4",), ("7",)],
+        "4",
+    ),
     "only answers cut short": ([("5", LENGTH, -2.0)] * 7 + [("4", LENGTH, -1.0)], "5"),
     "a tie by verified votes": ([(str(n), STOP, -0.5) for n in range(7)] + [("3 + 4 = 7", STOP, -2.0)], "7"),
     "a tie by likelihood": ([(str(n), STOP, -2.0) for n in range(7)] + [("7", STOP, -0.5)], "7"),
@@ -103,11 +113,11 @@ def test_the_pieces_are_tallies_and_then_the_winning_answer():
     while tallies[-1].tally.ended < 2:
         tallies.append(next(pieces))
     assert tallies[-1].tally.votes == {"4": 1, "5": 1} and not any(piece.text for piece in tallies)
-    for _ in range(5):
+    for _ in range(4):
         engine.end("4")
     *_, last = pieces
-    assert last.text == last.answer.text == "The answer is 4" and last.tally.votes == {"4": 6, "5": 1}
-    assert last.tally.agreement == "6 of 7 agree on 4"
+    assert last.text == last.answer.text == "The answer is 4" and last.tally.votes == {"4": 5, "5": 1}
+    assert last.tally.agreement == "5 of 6 agree on 4"
 
 
 def test_a_failure_is_raised_and_aborts_the_others():
@@ -117,26 +127,26 @@ def test_a_failure_is_raised_and_aborts_the_others():
     engine.next().fail(ModelFileError("broken"))
     with pytest.raises(ModelFileError, match="broken"):
         vote.answer(TIMEOUT_S)
-    assert engine.aborted == [2]
+    assert engine.aborted == [2, 3, 4]
 
 
 def test_an_aborted_vote_ends_with_the_answers_that_have_ended():
     engine = FakeEngine()
-    vote = engine.vote(Effort.HIGH)
+    vote = engine.vote()
     engine.end("4")
     with pytest.raises(TimeoutError):
         vote.answer(timeout=0.01)
+    engine.wait_for_handles(5)
     vote.abort()
-    assert engine.aborted == [1, 2, 3]
-    for _ in range(3):
+    assert engine.aborted == [1, 2, 3, 4]
+    for _ in range(4):
         engine.end(None, StopReason.ABORTED)
-    assert vote.answer(TIMEOUT_S).value == "4" and len(engine.handles) == 4
+    assert vote.answer(TIMEOUT_S).value == "4" and len(engine.handles) == 5
 
 
-def test_a_wave_that_is_submitted_during_an_abort_is_aborted_too():
+def test_an_answer_that_is_submitted_during_an_abort_is_aborted_too():
     engine = FakeEngine()
-    submit_all = engine.submit_all
-    votes = []
+    submit_all, votes = engine.submit_all, []
 
     def submit_and_abort(requests, *, wait):
         if votes:
@@ -145,11 +155,11 @@ def test_a_wave_that_is_submitted_during_an_abort_is_aborted_too():
 
     engine.submit_all = submit_and_abort
     votes.append(engine.vote())
-    for value in ("4", "5", "6"):
-        engine.end(value)
-    for _ in range(2):
+    engine.end("4")
+    engine.wait_for_handles(5)
+    for _ in range(4):
         engine.end(None, StopReason.ABORTED)
-    assert votes[0].answer(TIMEOUT_S).tally.ended == 5 and {3, 4} <= set(engine.aborted)
+    assert votes[0].answer(TIMEOUT_S).tally.ended == 5 and {1, 2, 3, 4} == set(engine.aborted)
 
 
 def test_a_vote_is_awaited_and_a_cancelled_task_aborts_it():
@@ -164,7 +174,7 @@ def test_a_vote_is_awaited_and_a_cancelled_task_aborts_it():
         return cancelled.aborted, await vote
 
     aborted, winner = asyncio.run(both())
-    assert winner.value == "4" and aborted == [0, 1, 2]
+    assert winner.value == "4" and aborted == [0, 1, 2, 3]
 
 
 async def _wait(vote):
