@@ -16,17 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import EngineFailedError, ThirteenError
-from . import (
-    ask,
-    batch,
-    demo,
-    doctor,
-    inspect,
-    mcp,
-    models,
-    serve,
-    web,
-)
+from . import ask, batch, demo, doctor, inspect, mcp, models, serve, web
 from .adapters import adapter, learn, train
 from .bench import commands as bench
 from .chat import chat

@@ -9,6 +9,7 @@ from gguf import GGMLQuantizationType
 
 from ..errors import OutputError
 from ..files.progress import Progress, no_progress
+from ..files.worker_pool import worker_pool
 from .merged_model import MergedModel
 from .quantize.knapsack import TypeOptions
 from .quantize.size_planner import Prediction, SizeTarget, measure_all_types, plan_for_size
@@ -16,7 +17,6 @@ from .source.architecture import EMBEDDING, OUTPUT, ROPE_FACTORS
 from .source.checkpoint import Checkpoint, open_checkpoint
 from .tensors import TensorPlan, TensorSpec, count_weights, padded, plan_uniform
 from .vocabulary.vocabulary_list import VocabularyList
-from .worker_pool import worker_pool
 from .write import header_size
 
 

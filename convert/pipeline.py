@@ -15,6 +15,7 @@ from ..files.gguf.header import read_header
 from ..files.output import check_target
 from ..files.progress import Progress, no_progress
 from ..files.safetensors import Rows
+from ..files.worker_pool import worker_pool
 from .file_plan import file_specs, plan_for_file_size
 from .merged_model import MergedModel
 from .provenance import DEFAULT_IDS, AdapterSource, SourceIds, WeightsSource
@@ -25,7 +26,6 @@ from .source.checkpoint import Checkpoint, open_checkpoint
 from .tensors import GGML_TYPES, TensorPlan, TensorSpec, parse_type, plan_like, plan_tensor, plan_uniform
 from .vocabulary.vocabulary_list import VocabularyList
 from .vocabulary.vocabulary_metadata import VocabularySize, vocabulary_size
-from .worker_pool import worker_pool
 from .write import write_gguf
 
 # A constant: the file is bit-identical on any machine and with any number of threads.

@@ -19,9 +19,7 @@ _PART = r"\..+\.[0-9a-f]{16}\.part"
 
 
 @contextmanager
-def atomic_write(
-    target: Path, *, nbytes: int = 0, mode: int = 0o666, sync: bool = True
-) -> Iterator[BinaryIO]:
+def atomic_write(target: Path, *, nbytes: int = 0, mode: int = 0o666) -> Iterator[BinaryIO]:
     """Open a part file next to `target` that takes its name when the block ends without an error.
 
     The part file has a random name and is locked while it is written. A part whose lock is free was left by a
@@ -32,8 +30,6 @@ def atomic_write(
         target: the file to write or replace.
         nbytes: size of the file, if known. The disk must have this much space.
         mode: permissions of the file, before the umask.
-        sync: flush the file to disk before it is renamed, and its folder afterwards. False is for caches that
-            check what they read.
 
     Yields:
         The part file, open for reading and writing, empty. Its path is its `name`.
@@ -51,8 +47,7 @@ def atomic_write(
                 _check_space(target, nbytes)
                 yield file
                 file.flush()
-                if sync:
-                    os.fsync(file.fileno())
+                os.fsync(file.fileno())
                 if _POSIX:  # under the lock: a part that is closed and unlocked counts as left over
                     part.replace(target)
             if not _POSIX:  # Windows cannot rename an open file
@@ -61,8 +56,13 @@ def atomic_write(
             with suppress(OSError):
                 part.unlink()
             raise
-        if sync:
-            sync_folder(target.absolute().parent)
+        sync_folder(target.absolute().parent)
+
+
+def write_file(target: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Write a whole file as atomic_write() does."""
+    with atomic_write(target, mode=mode) as file:
+        file.write(content)
 
 
 def _create_locked(target: Path, mode: int) -> BinaryIO:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import DownloadError, OutputError
-from ..files.atomic_write import atomic_write
+from ..files.atomic_write import write_file
 from ..files.hashing import file_sha256
 from ..files.private_folder import sharing_problem
 from .catalogue import catalogue
@@ -272,8 +272,7 @@ def _read_record(record: Path) -> object:
 def _write_record(record: Path, content: object) -> None:
     with suppress(OSError, OutputError):  # in a read-only cache, files are hashed on each use
         record.parent.mkdir(exist_ok=True)
-        with atomic_write(record) as file:
-            file.write(json.dumps(content).encode())
+        write_file(record, json.dumps(content).encode())
 
 
 def _hub_errors() -> tuple[type[BaseException], ...]:

@@ -11,7 +11,7 @@ from hashlib import sha512
 from pathlib import Path
 
 from ..errors import DownloadError
-from ..files.atomic_write import atomic_write
+from ..files.atomic_write import write_file
 from ..files.cache_folder import cache_dir
 from ..files.temporary_folder import temporary_folder
 
@@ -54,8 +54,7 @@ class NpmArchive:
         if not cached.exists():
             with temporary_folder("npm") as folder:
                 content = self._read_verified(self._download(folder))
-            with atomic_write(cached) as file:
-                file.write(content)
+            write_file(cached, content)
         return cached
 
     def _download(self, folder: Path) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from ..errors import ModelFileError, OutputError
-from ..files.atomic_write import atomic_write
+from ..files.atomic_write import write_file
 from ..files.gguf.header import Header, read_header
 from ..files.gguf.model_shape import read_model_shape
 from ..files.hashing import file_sha256
@@ -26,24 +26,18 @@ from ..runtime.llama.memory_estimate import estimate_memory
 from ..runtime.profile import PROFILES
 from ..runtime.validation import check_integer
 from .shared_modules import shared_modules
-from .static_files import PAGE_FILES
+from .static_files import PAGE_FILES, policy_text
 
 APP = Path(__file__).with_name("app")
 PART_BYTES = 24 << 20
 FILE_BYTES_MAX = (1 << 31) - 1  # wllama's seek offset is a signed 32-bit integer
 _DESCRIPTION, _PARTS = "model.json", "parts"
 _EMBEDDED_FILES = ("load.html", "load.css", "device_note.html", "sw.js")  # become parts of other files
-CONTENT_SECURITY_POLICY = {
-    "default-src": "'none'",
+_POLICY = {
     "script-src": "'self' 'wasm-unsafe-eval' blob:",
     "worker-src": "'self' blob:",
     "connect-src": "'self' blob:",
-    "style-src": "'self'",
-    "font-src": "'self'",
-    "img-src": "'self'",
     "manifest-src": "'self'",
-    "base-uri": "'none'",
-    "form-action": "'none'",
 }
 
 
@@ -190,9 +184,8 @@ def _site_files(wllama: dict[str, bytes], description: dict[str, object]) -> dic
 
 def _adapt_index(page: str) -> str:
     """The server's page with a content security policy, the loading section and the wording for a device."""
-    policy = "; ".join(f"{directive} {source}" for directive, source in CONTENT_SECURITY_POLICY.items())
     head = (
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy_text(_POLICY)}">\n'
         '  <meta name="theme-color" content="#0b6b4b">\n'
         '  <link rel="manifest" href="manifest.webmanifest">\n  <title>'
     )
@@ -221,8 +214,7 @@ def _service_worker(files: dict[str, bytes]) -> bytes:
 
 def _write_file(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        file.write(content)
+    write_file(path, content)
 
 
 def _delete_old_parts(folder: Path, parts: list[dict[str, object]]) -> None:

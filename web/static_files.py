@@ -5,7 +5,7 @@ page no other server. Their files are those of the npm packages, unmodified; `SH
 records version and hashes.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -27,8 +27,7 @@ PAGE_FILES = {
     file.relative_to(_FOLDER).as_posix(): file for file in sorted(_FOLDER.rglob("*")) if file.is_file()
 }
 
-# Only same-origin files, no inline code or styles, no frames, and no way to make markup from strings: defence
-# in depth in case model output became markup.
+# Only same-origin files, and no inline code or styles: defence in depth in case model output became markup.
 _CONTENT_SECURITY_POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
@@ -38,14 +37,19 @@ _CONTENT_SECURITY_POLICY = {
     "img-src": "'self'",
     "base-uri": "'none'",
     "form-action": "'none'",
-    "frame-ancestors": "'none'",
-    "require-trusted-types-for": "'script'",
-    "trusted-types": "'none'",
 }
+
+
+def policy_text(directives: Mapping[str, str]) -> str:
+    """A content security policy with these directives, besides or instead of the usual ones."""
+    policy = _CONTENT_SECURITY_POLICY | directives
+    return "; ".join(f"{directive} {source}" for directive, source in policy.items())
+
+
+# No frames either, and no way to make markup from strings.
+_STRICT = {"frame-ancestors": "'none'", "require-trusted-types-for": "'script'", "trusted-types": "'none'"}
 _HEADERS = {
-    "Content-Security-Policy": "; ".join(
-        f"{directive} {source}" for directive, source in _CONTENT_SECURITY_POLICY.items()
-    ),
+    "Content-Security-Policy": policy_text(_STRICT),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",

@@ -33,13 +33,7 @@ from .merge_or_runtime import (
     fidelity_verdict,
 )
 from .model_roles import ModelRoles, ModelSource, load_models
-from .text_logits import (
-    WINDOW_TOKENS,
-    WindowPrediction,
-    answer_positions,
-    read_windows,
-    scored_passages,
-)
+from .text_logits import WINDOW_TOKENS, WindowPrediction, answer_positions, read_windows, scored_passages
 from .token_map import TokenMap
 from .vocabulary_coverage import VocabularyCoverage, coverage_rows, measure_coverage
 from .windows import Window

@@ -23,12 +23,7 @@ from ..harness.model_file import ModelFile, describe_model
 from ..harness.peak_memory import peak_rss_bytes
 from ..harness.workload import Workload, load_engine
 from .os_page_cache import drop_from_page_cache
-from .resident_memory import (
-    Footprint,
-    ResidentMemory,
-    read_resident_memory,
-    resident_file_bytes,
-)
+from .resident_memory import Footprint, ResidentMemory, read_resident_memory, resident_file_bytes
 
 # Row titles by field of Footprint; the indented ones sum to rss_bytes.
 FOOTPRINT_LABELS = {

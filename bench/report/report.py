@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError, refuse_options
-from ...files.atomic_write import atomic_write
+from ...files.atomic_write import write_file
 from ...files.gguf.header import read_header
 from ...files.output import check_folder, make_folder, output_errors
 from ...files.progress import Progress, Stage, no_progress
@@ -196,6 +196,5 @@ def write_report(found: Measurements, folder: Path) -> Path:
     with output_errors(folder):
         for name, text in texts.items():
             (folder / name).parent.mkdir(exist_ok=True)
-            with atomic_write(folder / name) as file:
-                file.write(text.encode("utf-8", "surrogateescape"))
+            write_file(folder / name, text.encode("utf-8", "surrogateescape"))
     return folder / "report.html"

@@ -18,7 +18,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from ...convert.quantize.costs import PARTS, REFERENCE, host_target
 from ...convert.tensors import parse_type
-from ...files.atomic_write import atomic_write
+from ...files.atomic_write import write_file
 from ...files.progress import Progress, no_progress
 from ...files.temporary_folder import temporary_folder
 from ...runtime.engine.engine import Engine
@@ -262,8 +262,7 @@ def write_costs(report: TypesReport, path: Path) -> None:
         OutputError: the file cannot be written.
     """
     text = json.dumps(_cost_table(report), indent=1, allow_nan=False) + "\n"
-    with atomic_write(path) as file:
-        file.write(text.encode())
+    write_file(path, text.encode())
 
 
 def _cost_table(report: TypesReport) -> dict[str, Any]:

@@ -7,17 +7,8 @@ from typing import Annotated
 import typer
 
 from .. import options
-from ..console import (
-    facts_table,
-    note,
-    progress_bar,
-    show_fields,
-    show_file,
-    show_result,
-    stage_bars,
-    warn,
-)
-from ..conversion.options import Size
+from ..console import facts_table, note, progress_bar, show_fields, show_file, show_result, stage_bars, warn
+from ..conversion.inputs import Size
 from ..help_sections import SectionedGroup
 
 NO_EFFECT = 1

@@ -8,17 +8,7 @@ import typer
 
 from .. import options
 from ..console import json_text, note, show_fields, stage_bars, warn
-from .options import (
-    Calibration,
-    ConversionEffort,
-    Costs,
-    Importance,
-    Prefer,
-    Size,
-    Target,
-    Vocabulary,
-    VocabularyTexts,
-)
+from . import inputs
 
 if TYPE_CHECKING:
     from ...workflows.conversion import ConversionResult
@@ -43,15 +33,15 @@ def convert(
         str | None,
         typer.Option("--type", help="ggml type: Q4_K (default), Q8_0, IQ4_NL, F16, …; same: as in the base."),
     ] = None,
-    size: Size = None,
-    vocabulary: Vocabulary = None,
-    vocabulary_texts: VocabularyTexts = None,
-    importance: Importance = None,
-    calibration: Calibration = None,
-    effort: ConversionEffort = None,
-    target: Target = None,
-    prefer: Prefer = None,
-    costs: Costs = None,
+    size: inputs.Size = None,
+    vocabulary: inputs.Vocabulary = None,
+    vocabulary_texts: inputs.VocabularyTexts = None,
+    importance: inputs.Importance = None,
+    calibration: inputs.Calibration = None,
+    effort: inputs.ConversionEffort = None,
+    target: inputs.Target = None,
+    prefer: inputs.Prefer = None,
+    costs: inputs.Costs = None,
     fidelity: Annotated[
         bool | None,
         typer.Option(
@@ -84,7 +74,7 @@ def convert(
 def _show_conversion(result: "ConversionResult", report: Path | None, as_json: bool) -> None:
     """Print a conversion and its fidelity; write all to the file `report` if given."""
     from ...bench.fidelity.fidelity import fidelity_summary
-    from ...files.atomic_write import atomic_write
+    from ...files.atomic_write import write_file
 
     conversion, fidelity = result.conversion, result.fidelity
     facts = asdict(conversion) | {
@@ -92,8 +82,7 @@ def _show_conversion(result: "ConversionResult", report: Path | None, as_json: b
         "fidelity": asdict(fidelity) if fidelity else None,
     }
     if report:
-        with atomic_write(report) as file:
-            file.write(json_text(facts, indent=2).encode() + b"\n")
+        write_file(report, json_text(facts, indent=2).encode() + b"\n")
     note_losses(result.losses)
     warn(result.warnings)
     rows = {

@@ -7,7 +7,7 @@ import typer
 
 from .. import options
 from ..console import show_file, stage_bars
-from .options import Calibration, Effort
+from . import inputs
 
 app = typer.Typer()
 
@@ -17,8 +17,8 @@ def importance(
     base: options.BaseArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Importance file to write.")],
     adapter: options.Adapter = None,
-    calibration: Calibration = None,
-    effort: Effort = "normal",
+    calibration: inputs.Calibration = None,
+    effort: inputs.Effort = "normal",
     revision: options.Revision = None,
     threads: options.Threads = None,
     as_json: options.Json = False,

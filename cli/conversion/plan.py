@@ -7,17 +7,8 @@ import typer
 
 from .. import options
 from ..console import show_fields, stage_bars, warn
+from . import inputs
 from .convert import counts_text, note_losses, prediction_rows
-from .options import (
-    Calibration,
-    ConversionEffort,
-    Costs,
-    Importance,
-    Prefer,
-    Target,
-    Vocabulary,
-    VocabularyTexts,
-)
 
 app = typer.Typer()
 
@@ -28,14 +19,14 @@ def plan(
     base: options.BaseArgument,
     size: Annotated[str, typer.Option(help="Maximum file size: 600MB, 572MiB or 3.9bpw.")],
     adapter: options.Adapter = None,
-    vocabulary: Vocabulary = None,
-    vocabulary_texts: VocabularyTexts = None,
-    importance: Importance = None,
-    calibration: Calibration = None,
-    effort: ConversionEffort = None,
-    target: Target = None,
-    prefer: Prefer = None,
-    costs: Costs = None,
+    vocabulary: inputs.Vocabulary = None,
+    vocabulary_texts: inputs.VocabularyTexts = None,
+    importance: inputs.Importance = None,
+    calibration: inputs.Calibration = None,
+    effort: inputs.ConversionEffort = None,
+    target: inputs.Target = None,
+    prefer: inputs.Prefer = None,
+    costs: inputs.Costs = None,
     revision: options.Revision = None,
     threads: options.Threads = None,
     as_json: options.Json = False,

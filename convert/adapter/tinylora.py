@@ -9,15 +9,7 @@ import numpy as np
 
 from ...errors import AdapterError, shorten
 from ...files.safetensors import Rows
-from .delta import (
-    CONFIG_FILE,
-    Delta,
-    ModuleTensors,
-    TrainedVectors,
-    check_factors,
-    check_rank,
-    take_factors,
-)
+from .delta import CONFIG_FILE, Delta, ModuleTensors, TrainedVectors, check_factors, check_rank, take_factors
 from .torch_random import torch_normal
 
 # Numbers redrawn for a module, and for all of them; published adapters have some hundreds a module.

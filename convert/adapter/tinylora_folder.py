@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import AdapterError
-from ...files.atomic_write import atomic_write
+from ...files.atomic_write import atomic_write, write_file
 from ...files.output import output_folder
 from ...files.safetensors import Rows, SafetensorsFile, write_tensors
 from .adapter import WEIGHTS_FILE, load_adapter, read_adapter_config
@@ -57,8 +57,7 @@ def write_tinylora_folder(basis: Basis, numbers: Rows, folder: Path, base_id: st
         os.fsync(weights.fileno())
         # When the weights are on disk, so that a failure leaves no config without its weights; and before
         # they have their name, which marks a complete folder.
-        with atomic_write(folder / CONFIG_FILE) as file:
-            file.write((json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+        write_file(folder / CONFIG_FILE, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
 
 
 def read_tinylora_numbers(folder: Path, basis: Basis) -> Rows:

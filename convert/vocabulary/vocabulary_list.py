@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import VocabularyError, shorten
-from ...files.atomic_write import atomic_write
+from ...files.atomic_write import write_file
 from ...files.json_file import parse_json, read_bounded
 from .tokenizer_tables import TokenizerTables
 
@@ -39,8 +39,7 @@ class VocabularyList:
             OutputError: the file cannot be written. Nothing is left behind.
         """
         facts = {"of": self.of, "tokenizer_sha256": self.tokenizer_sha256, "tokens": self.tokens}
-        with atomic_write(path) as file:
-            file.write(json.dumps(facts).encode() + b"\n")
+        write_file(path, json.dumps(facts).encode() + b"\n")
 
     @classmethod
     def load(cls, path: Path) -> "VocabularyList":

@@ -17,13 +17,7 @@ from ...files.json_lines import MAX_BYTES, json_object, numbered_lines, refuse_s
 from ...files.output import check_target, with_added_suffix
 from ...files.progress import Progress, no_progress
 from ..versions import answer_versions
-from .reproducible_batches import (
-    BatchExecutor,
-    BatchJob,
-    BatchResult,
-    run_batches,
-    split_into_batches,
-)
+from .reproducible_batches import BatchExecutor, BatchJob, BatchResult, run_batches, split_into_batches
 
 _RUN = "batch"  # key of the identity in journals
 

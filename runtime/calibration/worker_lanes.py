@@ -1,19 +1,16 @@
 """Threads of calibration, and lanes of work whose sums do not depend on the number of threads."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
-from threadpoolctl import threadpool_limits
-
+from ...files.worker_pool import worker_pool
 from ..threads import physical_cores
 
 # Sequence i adds to the sums of lane i % LANES, and the lanes are added up in order.
 LANES = 4
 
 
-@contextmanager
-def lane_pool(threads: int | None) -> Iterator[ThreadPoolExecutor]:
+def lane_pool(threads: int | None) -> AbstractContextManager[ThreadPoolExecutor]:
     """Open a pool of one thread per lane at most; pending work is cancelled when the block ends.
 
     Args:
@@ -21,9 +18,4 @@ def lane_pool(threads: int | None) -> Iterator[ThreadPoolExecutor]:
             that wastes less time than BLAS threads that wait for each other after every product.
     """
     threads = physical_cores() if threads is None else threads
-    pool = ThreadPoolExecutor(min(threads, LANES))
-    try:
-        with threadpool_limits(max(1, threads // LANES)):
-            yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return worker_pool(min(threads, LANES), max(1, threads // LANES))

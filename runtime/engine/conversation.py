@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Unpack
 
 from ...errors import PromptLengthError, RequestError
-from ...files.atomic_write import atomic_write
+from ...files.atomic_write import write_file
 from ...files.json_file import parse_json, read_bounded
 from ..prompt.prompt_encoder import Message
 from ..request import Request
@@ -111,8 +111,8 @@ class Conversation:
             OutputError: the file cannot be written.
         """
         messages = [message.template_fields() for message in self.messages]
-        with atomic_write(path, mode=0o600) as file:
-            file.write(json.dumps({"system": self.system, "messages": messages}, indent=1).encode())
+        text = json.dumps({"system": self.system, "messages": messages}, indent=1)
+        write_file(path, text.encode(), mode=0o600)
 
     def load(self, path: Path) -> None:
         """Replace the conversation by one that save() wrote.

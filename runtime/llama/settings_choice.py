@@ -16,7 +16,7 @@ from time import time
 from typing import Any
 
 from ...errors import ModelFileError, OutputError, ThirteenError
-from ...files.atomic_write import atomic_write
+from ...files.atomic_write import write_file
 from ...files.cache_folder import cache_dir
 from ...files.gguf.header import Header
 from ...files.gguf.model_shape import read_model_shape
@@ -85,8 +85,7 @@ def save_tuning(tuning: Tuning, profile: Profile, threads: int | None, header: H
     """
     key = _key(profile, threads, header)
     path = _choice_file(key)
-    with atomic_write(path) as file:
-        file.write(json.dumps(key | asdict(tuning), indent=1).encode() + b"\n")
+    write_file(path, json.dumps(key | asdict(tuning), indent=1).encode() + b"\n")
     return path
 
 

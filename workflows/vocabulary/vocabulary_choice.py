@@ -1,7 +1,6 @@
 """The choice of a smaller vocabulary for a base, on texts and on the base's own probabilities."""
 
 import hashlib
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -24,11 +23,7 @@ from ...files.progress import Stage, no_progress
 from ...files.temporary_folder import temporary_folder
 from ...models.texts import vocabulary_passages
 from ...runtime.calibration.corpus import Passage, read_passages, tokenize_passages
-from ...runtime.calibration.token_statistics import (
-    count_tokens,
-    mean_probability,
-    sample_passages,
-)
+from ...runtime.calibration.token_statistics import count_tokens, mean_probability, sample_passages
 from ...runtime.llama.model import Model
 
 DEFAULT_SIZE = 49_152
@@ -236,10 +231,8 @@ def _measure(path: Path, model: Model, texts: ChoiceTexts, threads: int | None, 
     counts = _by_own_first(count_tokens(model, own), count_tokens(model, built_in))
     sample = sample_passages(own or built_in, POSITIONS)
     probability = mean_probability(model, sample, threads=threads, progress=stage("probabilities"))
-    buffer = io.BytesIO()
-    np.savez(buffer, counts=counts, probability=probability)
     with atomic_write(path) as file:
-        file.write(buffer.getvalue())
+        np.savez(file, counts=counts, probability=probability)
 
 
 def _by_own_first(own: NDArray[np.int64], built_in: NDArray[np.int64]) -> NDArray[np.int64]:

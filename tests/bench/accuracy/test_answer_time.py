@@ -2,12 +2,7 @@
 
 import numpy as np
 import pytest
-from thirteen.bench.accuracy.answer_time import (
-    AnsweredQuestion,
-    describe_times,
-    summarize_times,
-    time_rows,
-)
+from thirteen.bench.accuracy.answer_time import AnsweredQuestion, describe_times, summarize_times, time_rows
 from thirteen.bench.accuracy.timed_answers import TimedAnswer
 from thirteen.stats import bootstrap
 from thirteen.stats.interval import Interval

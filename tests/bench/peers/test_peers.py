@@ -12,12 +12,7 @@ import pytest
 from thirteen.bench.peers.llama_bench import LlamaBenchPeer
 from thirteen.bench.peers.peer import BUSY_TOKENS, PeerWorkload, RequestPeer
 from thirteen.bench.peers.peer_process import PROGRAMS, Program
-from thirteen.bench.peers.peers import (
-    PeersRequest,
-    _row,
-    peers_table,
-    run_peers,
-)
+from thirteen.bench.peers.peers import PeersRequest, _row, peers_table, run_peers
 from thirteen.errors import ModelFileError, RequestError
 from thirteen.files.gguf.header import read_header
 

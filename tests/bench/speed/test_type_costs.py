@@ -8,13 +8,7 @@ import pytest
 from gguf import GGMLQuantizationType
 from thirteen.bench.speed.probe_models import ProbeShape
 from thirteen.bench.speed.random_model import count_matrix_weights, write_uniform_model
-from thirteen.bench.speed.type_costs import (
-    TYPES,
-    _costs,
-    run_type_costs,
-    type_costs_table,
-    write_costs,
-)
+from thirteen.bench.speed.type_costs import TYPES, _costs, run_type_costs, type_costs_table, write_costs
 from thirteen.convert.quantize.costs import PARTS, host_target, read_costs
 from thirteen.errors import OutputError, RequestError
 from thirteen.files.gguf.header import read_header

@@ -12,13 +12,7 @@ from peft import PeftModel, TinyLoraConfig
 from safetensors.numpy import load_file, save_file
 from thirteen.convert.adapter import deterministic_svd
 from thirteen.convert.adapter.adapter import load_adapter
-from thirteen.convert.adapter.basis import (
-    BasisOrigin,
-    grouped_origins,
-    make_basis,
-    read_basis,
-    write_basis,
-)
+from thirteen.convert.adapter.basis import BasisOrigin, grouped_origins, make_basis, read_basis, write_basis
 from thirteen.convert.adapter.tinylora_folder import (
     read_tinylora_numbers,
     with_saved_groups,

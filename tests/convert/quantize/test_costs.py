@@ -6,13 +6,7 @@ from dataclasses import replace
 
 import llama_cpp
 import pytest
-from thirteen.convert.quantize.costs import (
-    TARGETS,
-    costs_for,
-    host_target,
-    ordinary_costs,
-    read_costs,
-)
+from thirteen.convert.quantize.costs import TARGETS, costs_for, host_target, ordinary_costs, read_costs
 from thirteen.errors import OutputError
 
 GOOD = {
