@@ -5,7 +5,7 @@ page no other server. Their files are those of the npm packages, unmodified; `SH
 records version and hashes.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -40,7 +40,7 @@ _CONTENT_SECURITY_POLICY = {
 }
 
 
-def policy_text(directives: Mapping[str, str]) -> str:
+def policy_text(directives: dict[str, str]) -> str:
     """A content security policy with these directives, besides or instead of the usual ones."""
     policy = _CONTENT_SECURITY_POLICY | directives
     return "; ".join(f"{directive} {source}" for directive, source in policy.items())
