@@ -29,8 +29,8 @@ class Scores:
         accuracy: share of right answers, with its interval.
         single: mean accuracy of single samples, where several were voted on; None otherwise.
         tokens: mean tokens of a sample.
-        calibration: how far the confidences can be relied on.
         first_error: error of the first question that failed; None if none did.
+        calibration: how far the confidences can be relied on.
     """
 
     questions: int
@@ -42,8 +42,8 @@ class Scores:
     accuracy: Interval
     single: Interval | None
     tokens: float
-    calibration: Calibration
     first_error: str | None
+    calibration: Calibration = Calibration(0.0, ())  # noqa: RUF009 - it is frozen
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ class ReportRequest:
         accuracy: that of `bench accuracy`.
         fidelity: that of `bench fidelity`.
         peers: that of `bench peers`.
+        efforts: those of `bench accuracy` with several efforts.
         data: question set that both models answer; None leaves accuracy out.
         limit: maximum number of its questions.
         max_tokens: maximum tokens of an answer; by default 512.
@@ -70,6 +71,7 @@ class ReportRequest:
     accuracy: Path | None = None
     fidelity: Path | None = None
     peers: Path | None = None
+    efforts: tuple[Path, ...] = ()
     data: str | None = None
     limit: int | None = None
     max_tokens: int | None = None
@@ -86,7 +88,7 @@ class ReportRequest:
                 refuse_options(self, f"--{measurement} is given, so it is not measured", *names)
         if self.data is None:
             refuse_options(self, "requires --data", "limit", "max_tokens")
-        if self.base is None and self.files:
+        if self.base is None and (self.files or self.efforts):
             refuse_options(
                 self, "requires BASE and ADAPTED", "adapter", "threads", "data", "reference", "with_peers"
             )
@@ -125,9 +127,10 @@ def run_report(request: ReportRequest, folder: Path, stage: Stage = lambda name:
 def collect_measurements(request: ReportRequest, stage: Stage = lambda name: no_progress) -> Measurements:
     """Read earlier measurements, then run the missing ones; see run_report()."""
     request.check()
-    if request.base is None and not request.files:
+    if request.base is None and not (request.files or request.efforts):
         raise RequestError("bench report: give two models or the JSON of an earlier measurement")
     found: dict[str, Any] = {name: read_report(path, _REPORTS[name]) for name, path in request.files.items()}
+    found["efforts"] = tuple(read_report(path, AccuracyReport) for path in request.efforts)
     for name, measure in _measurements(request, stage).items():
         if name not in found:
             found[name] = measure()

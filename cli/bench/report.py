@@ -25,6 +25,12 @@ def bench_report(
     accuracy: Annotated[Path | None, typer.Option(help="JSON of bench accuracy.")] = None,
     fidelity: Annotated[Path | None, typer.Option(help="JSON of bench fidelity.")] = None,
     peers: Annotated[Path | None, typer.Option(help="JSON of bench peers.")] = None,
+    efforts: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--effort", help="JSON of bench accuracy with an effort; repeatable.", rich_help_panel=ADVANCED
+        ),
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="Also measure accuracy, as in bench accuracy --data.")
     ] = None,
@@ -44,14 +50,14 @@ def bench_report(
 ) -> None:
     """Write a report of all measurements.
 
-    Published figures are next to those measured. Without models and JSON files, the embedded model is
-    measured with and without its adapter.
+    Without models and JSON files, the embedded model is measured with and without its adapter.
     """
     from ...bench.report.report import ReportRequest, run_report
 
     request = ReportRequest(**options.matching_options(ctx, ReportRequest))
     request.check()
-    if base is None and not request.files:
+    request = replace(request, efforts=tuple(efforts or ()))
+    if base is None and not (request.files or request.efforts):
         request = replace(
             request, base=options.resolve_model("embedded", {})[0], adapted=options.resolve_model(None, {})[0]
         )

@@ -46,7 +46,7 @@ WORKLOAD = PeerWorkload(1, prompt_tokens=8, decode_tokens=4, sequences=2, short_
 def accuracy_report(sha256: str, path: str = "adapted.gguf") -> AccuracyReport:
     def model_result(correct: int, file: str, hash_: str) -> ModelResult:
         accuracy = Interval(correct / 200 - 0.05, correct / 200, correct / 200 + 0.05)
-        scores = Scores(200, correct, 150 - correct, 20, 30, 1, accuracy, None, 99.5, CALIBRATION, "no room")
+        scores = Scores(200, correct, 150 - correct, 20, 30, 1, accuracy, None, 99.5, "no room", CALIBRATION)
         return ModelResult(file, hash_, None, None, "records.jsonl", scores)
 
     return AccuracyReport(
@@ -209,6 +209,25 @@ def test_times_are_apart_from_speeds(data):
     assert {*times, *speeds, *sizes} == {
         row[0] for row in latency_table(data.latency).rows if "not available" not in row
     }
+
+
+def test_efforts_are_in_the_order_of_their_seconds(data, tmp_path):
+    files = []
+    for effort, seconds in (("high", 9.0), ("low", 2.0)):
+        one = data.accuracy
+        times = replace(one.answer_time.adapted, prefill_s=1.0, decode_s=seconds)
+        report = replace(
+            one,
+            terms=replace(one.terms, effort=effort),
+            answer_time=replace(one.answer_time, adapted=times),
+        )
+        files.append(tmp_path / f"{effort}.json")
+        files[-1].write_text(json.dumps(asdict(report)))
+    page = write_report(collect_measurements(ReportRequest(efforts=tuple(files))), tmp_path / "out")
+    assert re.findall(r"(low|high): (\S+) s a question", page.read_text()) == [
+        ("low", "3.0"),
+        ("high", "10.0"),
+    ]
 
 
 def test_measurements_of_different_files_are_told_apart(data):
