@@ -22,11 +22,13 @@ class VotingRule:
         answers: maximum answers.
         width: how many of them are sampled at once, at most.
         certainty: probability that the leading value is the likelier one, from which on no more are sampled.
+        examples: how many of the first are sampled after worked examples, which makes them short.
     """
 
     answers: int = 1
     width: int = 1
     certainty: float = 1.0
+    examples: int = 0
 
     def is_decided(self, first: int, second: int, missing: int) -> bool:
         """Whether the majority is certain, or the missing answers cannot change it.
@@ -81,6 +83,6 @@ class Effort(StrEnum):
 
 _RULES = {
     Effort.LOW: VotingRule(),
-    Effort.MEDIUM: VotingRule(8, 4, 0.8),
-    Effort.HIGH: VotingRule(24, 8, 0.93),
+    Effort.MEDIUM: VotingRule(8, 4, 0.8, examples=8),
+    Effort.HIGH: VotingRule(24, 8, 0.93, examples=4),
 }

@@ -208,6 +208,8 @@ class Request:
         question: what was asked, with all that was said before; it grounds the numbers of the answer.
         foreign_share: Model.foreign_share() of the question, for its answer.
         effort: how many answers are sampled, of which the majority's is taken.
+        examples: the prompt with worked examples before the question, for the first answers of a vote; none
+            if empty.
         min_confidence: confidence below which the answer's value is withheld.
         ignore_end: whether to continue after end-of-generation tokens, so that a benchmark gets exactly
             max_tokens.
@@ -229,6 +231,7 @@ class Request:
     namespace: str = ""
     turn: str = ""
     effort: Effort = Effort.LOW
+    examples: tuple[int, ...] = ()
     min_confidence: float = 0.0
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -13,6 +14,7 @@ from ...runtime.batch.reproducible_batches import PROFILE, BatchJob, GenerationS
 from ...runtime.effort import parse_effort
 from ...runtime.engine.engine import Engine
 from ...runtime.profile import DEFAULT_KV
+from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.threads import default_threads
 from ..harness.environment import this_build
 from .datasets import QuestionSet
@@ -27,8 +29,7 @@ class PromptSettings(GenerationSettings):
     """Generation settings with a named prompt.
 
     Attributes:
-        prompt: a name in PROMPTS; by default "bare" where answers vote, after the engine's worked examples,
-            or else "zero-shot".
+        prompt: a name in PROMPTS; by default "bare" where answers vote, or else "zero-shot".
         threads: threads that compute.
     """
 
@@ -62,11 +63,14 @@ class PromptSettings(GenerationSettings):
         """Stop strings of the prompt."""
         return self.prompt_format.stop
 
+    def messages(self, question: str) -> Sequence[Message]:
+        """The prompt of a question as a chat."""
+        return self.prompt_format.messages(question)
+
     def prompt_tokens(self, engine: Engine, question: str) -> tuple[int, ...]:
         """Encode the prompt of a question, as a chat if the model has a chat template."""
         if "tokenizer.chat_template" in engine.model.header.metadata:
-            examples = self.effort.for_question(question).votes
-            return engine.conversation(self.prompt_format.messages(question), examples=examples)
+            return engine.conversation(self.messages(question))
         return engine.encode_text(self.prompt_format.text(question))
 
 

@@ -29,6 +29,7 @@ from ..llama.compute_settings import ComputeSettings, limit_settings
 from ..llama.gguf_checks import check_model
 from ..llama.settings_choice import known_settings
 from ..profile import CHOSEN, DEFAULT_KV, KV_TYPES, PROFILES, Profile
+from ..prompt.prompt_encoder import Message, question_messages
 from ..request import Request, Sampling
 from ..validation import check_confidence, check_integer
 
@@ -87,7 +88,11 @@ class GenerationSettings:
         Raises:
             RequestError: the question is empty, or the chat template rejects it.
         """
-        return engine.request(question, system=self.system, effort=self.effort).tokens
+        return engine.request(question, system=self.system).tokens
+
+    def messages(self, question: str) -> Sequence[Message]:
+        """The conversation that asks a question."""
+        return question_messages(question, self.system)
 
     def request(self, engine: Engine, question: str) -> Request:
         """Make the request that asks a question.
@@ -95,6 +100,7 @@ class GenerationSettings:
         Raises:
             RequestError: the question is empty or too long for the engine, or the chat template rejects it.
         """
+        effort = self.effort.for_question(question)
         request = Request(
             self.prompt_tokens(engine, question),
             self.max_tokens,
@@ -102,7 +108,8 @@ class GenerationSettings:
             stop=self.stop,
             calculator=self.calculator,
             question=question,
-            effort=self.effort.for_question(question),
+            effort=effort,
+            examples=engine.after_examples(self.messages(question)) if effort.votes else (),
             min_confidence=self.min_confidence,
         )
         engine.check_request(request)

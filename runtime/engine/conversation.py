@@ -62,7 +62,7 @@ class Conversation:
         """
         request, context = self.engine.request(text, **options), self.engine.context
         room = context - min(request.max_tokens, max(_ANSWER_TOKENS_MIN, context // 4))
-        dropped, tokens = self._fit(text, room, examples=request.effort.votes)
+        dropped, tokens = self._fit(text, room)
         if tokens is None or len(tokens) > context:  # with less than `room`, a short answer has room
             raise PromptLengthError(
                 f"the message does not fit the context of {context} tokens; {self.engine.context_hint}"
@@ -70,9 +70,11 @@ class Conversation:
         del self.messages[:dropped]
         said = "\n".join(message.content for message in self.messages)
         request = replace(request, tokens=tokens, question=f"{said}\n{text}")
+        if request.effort.votes:
+            request = replace(request, examples=self.engine.after_examples(self._said(text)))
         return Turn(request, dropped, len(tokens) / context)
 
-    def _fit(self, text: str, room: int, *, examples: bool) -> tuple[int, tuple[int, ...] | None]:
+    def _fit(self, text: str, room: int) -> tuple[int, tuple[int, ...] | None]:
         """How many of the oldest messages to drop, and the prompt; all are dropped if nothing fits the room.
 
         Of a long conversation, few prompts are encoded: the number is found by bisection.
@@ -80,7 +82,7 @@ class Conversation:
 
         @cache
         def encode(dropped: int) -> tuple[int, ...] | None:
-            return self._encode(text, self.messages[dropped:], examples=examples)
+            return self._encode(self._said(text, dropped))
 
         def fits(dropped: int) -> bool:
             tokens = encode(dropped)
@@ -91,12 +93,15 @@ class Conversation:
         at = 0 if fits(0) else bisect_left(counts, True, lo=min(1, last), hi=last, key=fits)
         return counts[at], encode(counts[at])
 
-    def _encode(self, text: str, messages: Sequence[Message], *, examples: bool) -> tuple[int, ...] | None:
-        """Encode messages and a text as a prompt; None if they have too many bytes to be tokenized."""
+    def _said(self, text: str, dropped: int = 0) -> list[Message]:
+        """The conversation without its oldest messages, up to a text of the user."""
         system = [Message("system", self.system)] if self.system else []
+        return [*system, *self.messages[dropped:], Message("user", text)]
+
+    def _encode(self, messages: Sequence[Message]) -> tuple[int, ...] | None:
+        """Encode messages as a prompt; None if they have too many bytes to be tokenized."""
         try:
-            said = [*system, *messages, Message("user", text)]
-            return self.engine.conversation(said, examples=examples)
+            return self.engine.conversation(messages)
         except PromptLengthError:
             return None
 

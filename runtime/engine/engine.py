@@ -249,31 +249,40 @@ class Engine:
         effort = parse_effort(fields.get("effort", Effort.LOW)).for_question(question)
         fields["effort"] = effort
         with self._dispatcher.in_use():
+            tokens = self._encoder.encode_question(question, system)
             if effort.votes:
-                tokens = self.conversation(question_messages(question, system), examples=True)
-            else:
-                tokens = self._encoder.encode_question(question, system)
+                fields["examples"] = self.after_examples(question_messages(question, system))
             foreign = self.model.foreign_share(question)
             fields["sampling"] = replace(sampling, **changes)
             return Request(tokens, question=question, foreign_share=foreign, **fields)
 
-    def conversation(
-        self, messages: Sequence[Message], tools: Sequence[JsonObject] = (), *, examples: bool = False
-    ) -> tuple[int, ...]:
+    def conversation(self, messages: Sequence[Message], tools: Sequence[JsonObject] = ()) -> tuple[int, ...]:
         """Encode a conversation as a prompt (see Request) for the model's next message.
 
         Args:
             messages: what was said so far.
             tools: what the model may call, each in the form of OpenAI's API.
-            examples: whether worked examples stand before them, as for a question that is voted on; none
-                stand where they would take more than half of the context.
 
         Raises:
             RequestError: all messages are empty, or the chat template takes no tools or rejects them.
         """
         with self._dispatcher.in_use():
-            said = with_worked_examples(messages) if examples and self._holds_examples else messages
-            return self._encoder.encode_conversation(said, tools)
+            return self._encoder.encode_conversation(messages, tools)
+
+    def after_examples(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Encode a conversation after worked examples; see Request.examples.
+
+        Returns:
+            The prompt; empty where it would take more than half of the context.
+
+        Raises:
+            RequestError: conversation() raises it.
+        """
+        try:
+            tokens = self.conversation(with_worked_examples(messages))
+        except PromptLengthError:
+            return ()
+        return tokens if len(tokens) <= self.context // 2 else ()
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Encode a text as a prompt (see Request) without the chat template, for the model to continue.
@@ -409,15 +418,6 @@ class Engine:
         """
         with self._dispatcher.in_use():
             return self._scoring.logits(tokens, self._adapters.default)
-
-    @cached_property
-    def _holds_examples(self) -> bool:
-        """Whether worked examples take at most half of the context."""
-        try:
-            tokens = self.conversation(with_worked_examples([Message("user", "0")]))
-        except PromptLengthError:
-            return False
-        return len(tokens) <= self.context // 2
 
     @cached_property
     def _common_prefix(self) -> tuple[int, ...]:

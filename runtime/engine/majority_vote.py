@@ -24,12 +24,16 @@ ScoredAnswer = tuple[Answer, float]  # with the mean log-probability of its toke
 
 def sample_requests(request: Request, rule: VotingRule) -> list[Request]:
     """The requests of a vote: the same one with other seeds, sampled at a temperature above 0."""
-    alone = replace(request, effort=Effort.LOW, min_confidence=0)
+    alone = replace(request, effort=Effort.LOW, min_confidence=0, examples=())
     if rule.answers == 1:
         return [alone]
     alone = replace(alone, turn=f"{request.turn or request.namespace} (votes)")
     samplings = request.sampling.stochastic.with_seeds(rule.answers)
-    return [replace(alone, sampling=sampling, logprobs=0) for sampling in samplings]
+    prompts = [request.examples or request.tokens] * rule.examples + [request.tokens] * rule.answers
+    return [
+        replace(alone, tokens=tokens, sampling=sampling, logprobs=0)
+        for tokens, sampling in zip(prompts, samplings, strict=False)
+    ]
 
 
 class MajorityVote(Handle):

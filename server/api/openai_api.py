@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ...runtime.effort import Effort
+from ...runtime.engine.engine import Engine
 from ...runtime.grammar.grammar import Grammar, from_schema
 from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.request import Request, Sampling
@@ -96,6 +97,7 @@ class Source(NamedTuple):
         turn: see Request.
         question: the last message of the user.
         effort: how many answers are sampled to it.
+        examples: the prompt after worked examples, if they vote.
     """
 
     adapter: str
@@ -103,12 +105,14 @@ class Source(NamedTuple):
     turn: str = ""
     question: str = ""
     effort: Effort = Effort.LOW
+    examples: tuple[int, ...] = ()
 
-    def asking(self, messages: Sequence[Message], effort: Effort, tools: ToolUse) -> "Source":
+    def asking(self, engine: Engine, messages: Sequence[Message], effort: Effort, tools: ToolUse) -> "Source":
         """The same for a conversation. With tools to call there is nothing to vote on."""
         question = next((one.content for one in reversed(messages) if one.role == "user"), "")
         effort = Effort.LOW if tools.tools else effort.for_question(question)
-        return self._replace(question=question, effort=effort)
+        examples = engine.after_examples(messages) if effort.votes else ()
+        return self._replace(question=question, effort=effort, examples=examples)
 
 
 def chat_requests(

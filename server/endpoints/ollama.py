@@ -115,8 +115,8 @@ class OllamaEndpoints(Endpoints):
         source, width = source_of(request, adapter), self._check_effort(body.think, "think")
 
         def prepare() -> list[EngineRequest]:
-            asked = source.asking(messages, body.think, tools)
-            prompt = engine.conversation(messages, tools.template_fields(), examples=asked.effort.votes)
+            asked = source.asking(engine, messages, body.think, tools)
+            prompt = engine.conversation(messages, tools.template_fields())
             return [ollama_api.ollama_request(body, prompt, asked, tokens, tools)]
 
         handles = await self._submit(request, width, prepare)

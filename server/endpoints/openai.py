@@ -49,8 +49,8 @@ class OpenAiEndpoints(Endpoints):
 
         def prepare() -> list[EngineRequest]:
             messages = openai_api.chat_messages(body)
-            asked = source.asking(messages, body.reasoning_effort, tools)
-            prompt = engine.conversation(messages, tools.template_fields(), examples=asked.effort.votes)
+            asked = source.asking(engine, messages, body.reasoning_effort, tools)
+            prompt = engine.conversation(messages, tools.template_fields())
             return openai_api.chat_requests(body, prompt, asked, tools)
 
         handles = await self._submit(request, max(body.n, width), prepare)

@@ -61,8 +61,8 @@ class ResponsesEndpoints(Endpoints):
         width = self._check_effort(body.reasoning.effort, "reasoning.effort")
 
         def prepare() -> list[EngineRequest]:
-            asked = source.asking(conversation, body.reasoning.effort, tools)
-            prompt = engine.conversation(conversation, tools.template_fields(), examples=asked.effort.votes)
+            asked = source.asking(engine, conversation, body.reasoning.effort, tools)
+            prompt = engine.conversation(conversation, tools.template_fields())
             return [responses_api.response_request(body, prompt, asked, self.limits.max_tokens, tools)]
 
         handles = await self._submit(request, width, prepare)

@@ -61,8 +61,8 @@ export class Model {
     try {
       const rule = votingRule(effort, question);
       const hasRoom = countChars(EXAMPLES) * this.#tokensPerChar <= this.#context / 2;
-      const examples = rule.answers > 1 && hasRoom ? EXAMPLES : [];
-      const messages = (kept) => toMessages(system, examples, kept, question);
+      const shown = hasRoom ? rule.examples : 0; // before so many of the first answers
+      const messages = (kept, number) => toMessages(system, number < shown ? EXAMPLES : [], kept, question);
       yield* this.#eventsThatFit(messages, turns, rule, temperature, signal);
     } finally {
       this.#busy = false;
@@ -73,9 +73,9 @@ export class Model {
     const kept = turns.slice(this.#firstKept(messages, turns));
     for (let started = false; !started; ) {
       try {
-        const prompt = messages(kept);
+        const prompt = (number) => messages(kept, number);
         const [votes, options] = [rule.answers > 1, [temperature, signal]];
-        const events = votes ? this.#vote(prompt, rule, ...options) : this.#stream(prompt, ...options);
+        const events = votes ? this.#vote(prompt, rule, ...options) : this.#stream(prompt(0), ...options);
         for await (const event of events) {
           started = true;
           if (event.event === "answer") event.data.dropped_turns = turns.length - kept.length;
@@ -94,7 +94,7 @@ export class Model {
   /** Index of the first turn that leaves room for an answer. Tokens are estimated: wllama counts none. */
   #firstKept(messages, turns) {
     const room = (this.#context - Math.min(MAX_TOKENS, this.#context / 4)) / this.#tokensPerChar;
-    const chars = (from) => countChars(messages(turns.slice(from)));
+    const chars = (from) => countChars(messages(turns.slice(from), 0));
     const first = turns.findIndex((_, index) => chars(index) <= room);
     return first < 0 ? turns.length : first;
   }
@@ -116,13 +116,13 @@ export class Model {
   }
 
   /** Majority vote over several sampled answers (self-consistency). */
-  async *#vote(messages, rule, temperature, signal) {
+  async *#vote(prompt, rule, temperature, signal) {
     const [answers, sampling] = [[], { temperature: temperature || VOTE_TEMPERATURE }];
     const first = temperature ? randomSeed() : 0;
     let tally = countVotes(answers, rule);
     while (!isDecided(tally, rule)) {
       const seed = first + answers.length;
-      for await (const piece of this.#generate(messages, { ...sampling, seed }, signal)) {
+      for await (const piece of this.#generate(prompt(answers.length), { ...sampling, seed }, signal)) {
         if (piece.answer) answers.push(piece.answer);
       }
       tally = countVotes(answers, rule);

@@ -10,7 +10,7 @@ from thirteen.errors import BusyError, ModelFileError, RequestError
 from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.handle import Handle
-from thirteen.runtime.engine.majority_vote import MajorityVote
+from thirteen.runtime.engine.majority_vote import MajorityVote, sample_requests
 from thirteen.runtime.engine.runner import SequenceUpdate
 from thirteen.runtime.grammar.grammar import from_regex
 from thirteen.runtime.request import Request, Sampling, SequenceEnd, StopReason, Timings, Usage
@@ -224,7 +224,10 @@ def test_a_question_without_a_number_is_answered_once(open_fake_engine):
     engine = open_fake_engine()
     assert engine.request("Why?", effort="high").effort is Effort.LOW
     asked = engine.request("Why 7?", effort="high")
-    assert asked.effort is Effort.HIGH and len(asked.tokens) > len(engine.request("Why 7?").tokens) + 100
+    assert asked.effort is Effort.HIGH and asked.tokens == engine.request("Why 7?").tokens
+    assert len(asked.examples) > len(asked.tokens) + 100
+    prompts = [one.tokens for one in sample_requests(asked, asked.effort.rule)]
+    assert prompts == [asked.examples] * asked.effort.rule.examples + [asked.tokens] * 20
 
 
 @pytest.mark.usefixtures("with_examples")
@@ -244,5 +247,4 @@ def test_a_real_model_gives_other_answers_by_seed_and_computes_the_prompt_once(s
         )
         assert engine.load.running == engine.load.waiting == 0
     assert low.tally is None and high.tally.asked == 24 and high.tally.ended > 4
-    assert high.usage.prompt_tokens > low.usage.prompt_tokens + 100, "after worked examples"
     assert high.usage.completion_tokens > high.tally.ended
