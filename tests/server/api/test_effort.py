@@ -115,11 +115,11 @@ def test_an_answer_tells_how_its_value_came_about(http, say):
     assert unsure["text"] == FIVE and unsure["confidence"] < 0.9999
 
 
-# The values of the waves: 6, 7, none; 5, 5; 5, 5, 5. The answers of a wave end one after the other.
+# The values: 6, 7, none, 5, 5, 5. The answers that run together end one after the other.
 DISSENT = ("The answer is 6.", "So the answer is 7.", "I do not know any answer.", FIVE, f"So {FIVE}", FIVE)
 TALLIES = [
     *("1 of 1 agree on 6", "1 of 2 agree on 6", "1 of 3 agree on 6", "1 of 4 agree on 6"),
-    *("2 of 5 agree on 5", "3 of 6 agree on 5", "4 of 7 agree on 5"),
+    *("2 of 5 agree on 5", "3 of 6 agree on 5"),
 ]
 
 

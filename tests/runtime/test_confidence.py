@@ -1,0 +1,29 @@
+"""Confidence: more agreement makes an answer surer, and below the minimum it has no value."""
+
+from dataclasses import replace
+
+import pytest
+from thirteen.runtime.answer import Answer, VoteTally
+from thirteen.runtime.confidence import with_confidence
+from thirteen.runtime.request import StopReason, Timings, Usage
+
+ONE = Answer("4", "The answer is 4.", StopReason.END, Usage(1, 1), Timings(0, 0, 0), (), verified=False)
+
+
+def confidence(*votes, ended=None, grounded=False):
+    tally = VoteTally(8, ended or sum(votes), {str(at): count for at, count in enumerate(votes)})
+    return with_confidence(replace(ONE, tally=tally, grounded=grounded), 0).confidence
+
+
+def test_agreement_and_grounding_make_an_answer_surer():
+    alone = with_confidence(ONE, 0).confidence
+    assert 0 < alone < confidence(2) < confidence(3) < confidence(8) < 1
+    assert confidence(3, 1) < confidence(3) and confidence(3, ended=5) < confidence(3)
+    assert confidence(3, grounded=True) > confidence(3)
+    assert with_confidence(replace(ONE, value=None), 0).confidence == 0
+
+
+@pytest.mark.parametrize(("minimum", "sure"), [(0.0, True), (0.3, True), (0.9, False)])
+def test_below_the_minimum_an_answer_has_no_value(minimum, sure):
+    answer = with_confidence(ONE, minimum)
+    assert (answer.sure, answer.value, answer.text) == (sure, "4" if sure else None, ONE.text)
