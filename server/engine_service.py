@@ -175,11 +175,7 @@ class EngineService(ServedModels):
             handle.abort()
 
     async def submit(
-        self,
-        client: Client,
-        size: int,
-        count: int,
-        prepare: Callable[[], Sequence[Request]],
+        self, client: Client, size: int, count: int, prepare: Callable[[], Sequence[Request]]
     ) -> list[Handle]:
         """Prepare requests and submit them to the engine: all of them, or none if it raises.
 
@@ -196,27 +192,22 @@ class EngineService(ServedModels):
             RequestError: a request is invalid for this engine.
             BusyError: the queue is full.
         """
-        submitted = asyncio.ensure_future(self._submit(client, size, count, prepare))
+
+        async def run() -> list[Handle]:
+            with self._reserved(client, count):
+                async with self._turns.turn(client.name, size):
+                    handles = await to_thread.run_sync(lambda: self.engine.submit_all(prepare()))
+                for handle in handles:
+                    self._unfinished[handle] = client.name
+                    handle.call_at_end(self._on_done)
+            return handles
+
+        submitted = asyncio.ensure_future(run())
         try:
             return await asyncio.shield(submitted)
         except asyncio.CancelledError:  # the client has disconnected
             submitted.add_done_callback(_abort)
             raise
-
-    async def _submit(
-        self,
-        client: Client,
-        size: int,
-        count: int,
-        prepare: Callable[[], Sequence[Request]],
-    ) -> list[Handle]:
-        with self._reserved(client, count):
-            async with self._turns.turn(client.name, size):
-                handles = await to_thread.run_sync(lambda: self.engine.submit_all(prepare()))
-            for handle in handles:
-                self._unfinished[handle] = client.name
-                handle.call_at_end(self._on_done)
-        return handles
 
     @asynccontextmanager
     async def scoring_turn(self, client: Client, size: int, count: int) -> AsyncIterator[None]:

@@ -1,32 +1,21 @@
 """Prometheus metrics: responses, slots and queue, tokens, latencies, prefix cache hits, process memory."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from ..runtime.engine.engine import Engine
 from ..runtime.engine.handle import Handle
 
 PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FIRST_TOKEN_BUCKETS_S = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)
+_LOAD: tuple[tuple[str, str, Callable[[Engine], int]], ...] = (  # of all engines, read at each scrape
+    ("slots", "Slots of the engines.", lambda engine: engine.profile.slots),
+    ("slots_used", "Running requests.", lambda engine: engine.load.running),
+    ("queue", "Waiting requests.", lambda engine: engine.load.waiting),
+)
 _TOKEN_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.5, 1.0)
-
-
-class _EngineLoadCollector(Collector):
-    """Gauges of the engine's load, read at each scrape."""
-
-    def __init__(self, engines: Callable[[], Iterable[Engine]]) -> None:
-        self._engines = engines
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        engines = list(self._engines())
-        slots, loads = sum(engine.profile.slots for engine in engines), [engine.load for engine in engines]
-        running, waiting = sum(load.running for load in loads), sum(load.waiting for load in loads)
-        yield GaugeMetricFamily("thirteen_slots", "Slots of the engines.", slots)
-        yield GaugeMetricFamily("thirteen_slots_used", "Running requests.", running)
-        yield GaugeMetricFamily("thirteen_queue", "Waiting requests.", waiting)
 
 
 class Metrics:
@@ -35,7 +24,9 @@ class Metrics:
     def __init__(self, engines: Callable[[], Iterable[Engine]]) -> None:
         """Start at zero; `engines` returns those that are loaded."""
         self._registry = registry = CollectorRegistry()
-        registry.register(_EngineLoadCollector(engines))
+        for name, description, read in _LOAD:
+            gauge = Gauge(f"thirteen_{name}", description, registry=registry)
+            gauge.set_function(partial(lambda read: sum(map(read, engines())), read))
         ProcessCollector(registry=registry)  # resident memory, CPU time and open files, on Linux
         self._responses = Counter(
             "thirteen_requests", "Responses by path and status.", ("path", "status"), registry=registry
