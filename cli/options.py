@@ -44,17 +44,9 @@ Revision = Annotated[
 # What goes in, and out.
 BaseArgument = Annotated[str, typer.Argument(metavar="BASE", help=_MODEL)]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL)]
-ModelOrAdaptedArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="MODEL", help=f"{_MODEL} Default: the embedded model with its adapter merged."),
-]
-ServedModelsArgument = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="MODEL", help=f"{_MODEL} Default: the embedded model with its adapter merged."),
-]
-AnsweringModelArgument = Annotated[
-    str | None, typer.Argument(metavar="MODEL", help=f"{_MODEL} Default: embedded, without an adapter.")
-]
+_OR_ADAPTED = f"{_MODEL} Default: the embedded model with its adapter merged."
+ModelOrAdaptedArgument = Annotated[str | None, typer.Argument(metavar="MODEL", help=_OR_ADAPTED)]
+ServedModelsArgument = Annotated[list[str] | None, typer.Argument(metavar="MODEL", help=_OR_ADAPTED)]
 AdapterArgument = Annotated[str, typer.Argument(metavar="ADAPTER", help=_ADAPTER)]
 Adapter = Annotated[str | None, typer.Option(help=_ADAPTER)]
 RuntimeAdapter = Annotated[

@@ -54,9 +54,12 @@ _DEFAULT = Sampling()
 ModelType = TypeVar("ModelType", bound="RequestBody")
 
 
-def as_choice(value: Any) -> Any:
-    """A word is a tool choice without a function."""
-    return {"type": value} if isinstance(value, str) else value
+def word_or(choice: type[BaseModel]) -> BeforeValidator:
+    """Validator of a tool choice for which a word may stand, as its type."""
+    return BeforeValidator(
+        lambda value: {"type": value} if isinstance(value, str) else value,
+        json_schema_input_type=Literal["none", "auto", "required"] | choice | None,
+    )
 
 
 class RequestBody(BaseModel):
@@ -273,12 +276,9 @@ class ChatRequest(OpenAiRequest):
         None, description="Format of the answer; a schema that cannot be enforced is an error."
     )
     tools: Nullable[Annotated[list[Tool], Field(max_length=TOOLS_MAX, fail_fast=True)]] = Field([])
-    tool_choice: Annotated[
-        ToolChoice | None,
-        BeforeValidator(
-            as_choice, json_schema_input_type=Literal["none", "auto", "required"] | ToolChoice | None
-        ),
-    ] = Field(None, description="By default auto.")
+    tool_choice: Annotated[ToolChoice | None, word_or(ToolChoice)] = Field(
+        None, description="By default auto."
+    )
     parallel_tool_calls: bool | None = Field(None, description="Whether an answer may have several calls.")
     reasoning_effort: Nullable[AnswerEffort] = Effort.LOW
     logprobs: Nullable[bool] = False

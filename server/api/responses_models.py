@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
 
 from ...runtime.effort import Effort
 from .request_fields import AnswerEffort, Count, FunctionName, Name, Nullable, Schema, Text, list_or_text
@@ -14,7 +14,7 @@ from .request_models import (
     FunctionDefinition,
     RequestBody,
     SamplingRequest,
-    as_choice,
+    word_or,
 )
 
 
@@ -140,12 +140,9 @@ class ResponseRequest(SamplingRequest):
         list_or_text("messages", lambda text: {"role": "user", "content": text}, Text | InputItems),
     ]
     tools: Nullable[Annotated[list[FunctionTool], Field(max_length=TOOLS_MAX, fail_fast=True)]] = Field([])
-    tool_choice: Annotated[
-        FunctionChoice | None,
-        BeforeValidator(
-            as_choice, json_schema_input_type=Literal["none", "auto", "required"] | FunctionChoice | None
-        ),
-    ] = Field(None, description="By default auto.")
+    tool_choice: Annotated[FunctionChoice | None, word_or(FunctionChoice)] = Field(
+        None, description="By default auto."
+    )
     parallel_tool_calls: bool | None = Field(None, description="Whether an answer may have several calls.")
     model: Name | None = Field(None, description="A model name from /v1/models; by default the first.")
     instructions: Text | None = Field(None, description="System prompt; not carried over to the next turn.")
