@@ -83,6 +83,6 @@ class Effort(StrEnum):
 
 _RULES = {
     Effort.LOW: VotingRule(),
-    Effort.MEDIUM: VotingRule(8, 4, 0.8, examples=8),
-    Effort.HIGH: VotingRule(24, 8, 0.93, examples=4),
+    Effort.MEDIUM: VotingRule(8, 4, 0.8, examples=4),
+    Effort.HIGH: VotingRule(24, 8, 0.93, examples=6),
 }

@@ -227,7 +227,7 @@ def test_a_question_without_a_number_is_answered_once(open_fake_engine):
     assert asked.effort is Effort.HIGH and asked.tokens == engine.request("Why 7?").tokens
     assert len(asked.examples) > len(asked.tokens) + 100
     prompts = [one.tokens for one in sample_requests(asked, asked.effort.rule)]
-    assert prompts == [asked.examples] * asked.effort.rule.examples + [asked.tokens] * 20
+    assert prompts == [asked.examples] * asked.effort.rule.examples + [asked.tokens] * 18
 
 
 @pytest.mark.usefixtures("with_examples")
