@@ -53,10 +53,10 @@ def sample(given: argparse.Namespace) -> None:
             for number in numbers:
                 text = questions[number].text
                 tokens = engine.conversation(_PROMPTS[given.prompt].messages(text))
-                asked = (
+                requests = (
                     Request(tokens, 400, one, calculator=True, logprobs=0, question=text) for one in samplings
                 )
-                handles[number] = engine.submit_all([*asked])
+                handles[number] = engine.submit_all([*requests])
             for number, asked in handles.items():
                 answers = [
                     {"value": answer.value, "text": answer.text, "logprob": logprob}

@@ -24,5 +24,5 @@ def _confidence(answer: Answer) -> float:
         return 0.0
     first, second = answer.tally.counts if answer.tally else (1, 0)
     ended = answer.tally.ended if answer.tally else 1
-    log_odds = -1.4 + 3.9 * (first - second) / (ended + 1) + 0.2 * answer.grounded
+    log_odds = -1.6 + 4.1 * (first - second) / (ended + 1) + 0.3 * answer.grounded
     return 1 / (1 + exp(-log_odds))
