@@ -1,7 +1,8 @@
-"""Answer to a question: text, final value, checked equations, usage, timings and vote tally."""
+"""Answer to a question: text, final value, confidence, checked equations, usage, timings and vote tally."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import exp
 from typing import TYPE_CHECKING
 
 from .request import StopReason, Timings, Usage
@@ -55,7 +56,7 @@ class Answer:
         tally: tally of the majority vote that selected this answer; None without a vote.
         foreign_share: share of the question's letters in a script that the file's trimmed vocabulary has no
             tokens for, from 0 to 1; None for a file with all tokens of its base.
-        confidence: calibrated probability that the value is right; see confidence.py.
+        confidence: calibrated probability that the value is right; see with_confidence().
         sure: whether it is at least the request's `min_confidence`; otherwise there is no value.
         grounded: whether it is verified, and every number of its equations is in the question, in what was
             said before, or the result of an earlier equation.
@@ -73,3 +74,27 @@ class Answer:
     grounded: bool = False
     confidence: float = 0.0
     sure: bool = True
+
+
+def with_confidence(answer: Answer, minimum: float) -> Answer:
+    """The answer with its confidence; below the minimum it is not sure, and has no value."""
+    confidence = _confidence(answer)
+    if confidence >= minimum:
+        return replace(answer, confidence=confidence)
+    return replace(answer, confidence=confidence, sure=False, value=None)
+
+
+def _confidence(answer: Answer) -> float:
+    """Logistic regression on answers of Qwen2.5-Coder-0.5B, see docs/figures/quality.md.
+
+    Of a vote it looks at the margin of the leading value over the next one, of the answers so far and one
+    more, and at whether the answer is grounded; of a single answer at whether it is verified.
+    """
+    if answer.value is None:
+        return 0.0
+    if answer.tally is None:
+        log_odds = -0.8 + 0.8 * answer.verified
+    else:
+        first, second = answer.tally.counts
+        log_odds = -1.6 + 4.1 * (first - second) / (answer.tally.ended + 1) + 0.3 * answer.grounded
+    return 1 / (1 + exp(-log_odds))

@@ -18,6 +18,7 @@ from .http_errors import HttpError
 from .metrics import Metrics
 
 IDLE_S = 300.0  # after so long without a request a model is unloaded, as Ollama does
+_ENDING_S = 0.2  # a client has read a response before its request ends here
 
 _log = logging.getLogger(__name__)
 
@@ -137,7 +138,9 @@ class ModelPool(ServedModels):
         if name in self._loaded:  # its engine has failed
             await self._unload(name)
         while self._memory_bytes - self._used_bytes < self._pooled[name].nbytes:
-            victim = next((one for one, service in self._loaded.items() if service.unused), None)
+            if (victim := self._unused()) is None:
+                await asyncio.sleep(_ENDING_S)
+                victim = self._unused()
             if victim is None:
                 raise BusyError(f"the models in use leave too little memory for {name}: see --memory")
             await self._unload(victim)
@@ -147,6 +150,10 @@ class ModelPool(ServedModels):
             engine, {name: BASE}, kept_places=self._kept_places, metrics=self.metrics
         )
         _log.info("loaded %s in %.1f s", name, monotonic() - began)
+
+    def _unused(self) -> str | None:
+        """The model that has been unused for longest, if there is one."""
+        return next((name for name, service in self._loaded.items() if service.unused), None)
 
     async def _unload(self, name: str) -> None:
         service = self._loaded.pop(name)

@@ -62,7 +62,7 @@ class QuestionRecord:
         outcome: outcome of that value.
         samples: all answers, in the order of their seeds; empty after an error.
         error: what went wrong; None without an error.
-        confidence: probability that the value is right; see confidence.py.
+        confidence: probability that the value is right; see answer.py.
     """
 
     number: int

@@ -18,8 +18,7 @@ from ...errors import ModelFileError, RequestError
 from ...files.gguf.header import read_header
 from ...files.hashing import file_sha256
 from ...files.journal import parse_identity
-from ..answer import Answer
-from ..confidence import with_confidence
+from ..answer import Answer, with_confidence
 from ..effort import Effort, VotingRule, parse_effort
 from ..engine.engine import Engine
 from ..engine.handle import Handle

@@ -234,7 +234,7 @@ class Engine:
                     namespace.
                 effort: with "medium" or "high", up to 8 or 24 answers are sampled to a question that has a
                     number, until their majority is certain; "low" by default. See effort.py.
-                min_confidence: confidence below which the answer has no value; see confidence.py.
+                min_confidence: confidence below which the answer has no value; see answer.py.
                 Others, such as temperature=0.5, replace a parameter of `sampling`.
 
         Raises:

@@ -9,11 +9,10 @@ from functools import cached_property
 from threading import Thread
 from typing import Any
 
-from ..answer import Answer, VoteTally
+from ..answer import Answer, VoteTally, with_confidence
 from ..arithmetic.calculator import check_steps, is_verified
 from ..arithmetic.final_answer import final_answer, format_number
 from ..arithmetic.grounding import is_grounded
-from ..confidence import with_confidence
 from ..forks import ForkCheck
 from ..outcome import Outcome, Signal
 from ..request import Request, SequenceEnd, TokenLogprob

@@ -12,8 +12,7 @@ from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter
 
-from ..answer import Answer, VoteTally
-from ..confidence import with_confidence
+from ..answer import Answer, VoteTally, with_confidence
 from ..effort import Effort, VotingRule
 from ..request import COMPLETE_REASONS, Request, SequenceEnd, SequenceState, Timings
 from .handle import Handle, Piece

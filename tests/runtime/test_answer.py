@@ -1,10 +1,9 @@
-"""Confidence: more agreement makes an answer surer, and below the minimum it has no value."""
+"""Answers: more agreement makes an answer surer, and below the minimum it has no value."""
 
 from dataclasses import replace
 
 import pytest
-from thirteen.runtime.answer import Answer, VoteTally
-from thirteen.runtime.confidence import with_confidence
+from thirteen.runtime.answer import Answer, VoteTally, with_confidence
 from thirteen.runtime.request import StopReason, Timings, Usage
 
 ONE = Answer("4", "The answer is 4.", StopReason.END, Usage(1, 1), Timings(0, 0, 0), (), verified=False)
