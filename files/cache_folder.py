@@ -1,4 +1,4 @@
-"""The user's cache folder, for files that can be made again."""
+"""The user's cache folder, for files that can be made again, and who else could change a folder."""
 
 import os
 import stat
@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ..errors import OutputError
 from .output import make_folder
-from .private_folder import sharing_problem
 
 
 def cache_dir() -> Path:
@@ -64,3 +63,26 @@ def _system_cache() -> Path:
     if chosen.is_absolute():  # XDG: relative paths are ignored
         return chosen
     return Path.home() / ("AppData/Local" if sys.platform == "win32" else ".cache")
+
+
+def sharing_problem(folder: Path) -> str | None:
+    """Why users other than this one and root may have written a folder's files; None if they cannot have.
+
+    A folder that does not exist has no problem, and on Windows none is seen.
+
+    Raises:
+        OSError: the folder cannot be examined.
+    """
+    if os.name != "posix":
+        return None
+    try:
+        found = folder.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISDIR(found.st_mode):
+        return "it is not a folder"
+    if found.st_uid not in (0, os.geteuid()):
+        return f"it belongs to user {found.st_uid}"
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"others can write to it (mode {stat.S_IMODE(found.st_mode):o})"
+    return None

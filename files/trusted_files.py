@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Self
 
 from ..errors import OutputError, RequestError
-from .cache_folder import cache_dir
+from .cache_folder import cache_dir, sharing_problem
 from .hashing import file_sha256
-from .private_folder import sharing_problem
 
 _VARIABLE = "THIRTEEN_UNTRUSTED"
 _SETTINGS = {"": None, "always": True, "never": False}

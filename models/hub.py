@@ -15,8 +15,8 @@ from typing import Literal
 
 from ..errors import DownloadError, OutputError
 from ..files.atomic_write import write_file
+from ..files.cache_folder import sharing_problem
 from ..files.hashing import file_sha256
-from ..files.private_folder import sharing_problem
 from .catalogue import catalogue
 from .hub_answers import check_answers
 
