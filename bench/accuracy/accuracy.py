@@ -298,10 +298,9 @@ def _rows(models: Sequence[Scores], paired: PairedScores | None) -> Iterator[tup
         yield "of single samples, %", *singles
     for name in ("correct", "wrong", "truncated", "unparsed", "errors"):
         yield name, *(str(getattr(scores, name)) for scores in models)
-    yield (
-        "expected calibration error of confidence",
-        *(f"{scores.calibration.error:.3f}" for scores in models),
-    )
+    if calibrations := [scores.calibration for scores in models if scores.calibration]:
+        errors = (f"{calibration.error:.3f}" for calibration in calibrations)
+        yield "expected calibration error of confidence", *errors
     yield "tokens per answer", *(f"{scores.tokens:.0f}" for scores in models)
     if paired:
         yield "gained, lost", "", "", f"{paired.gained}, {paired.lost}"

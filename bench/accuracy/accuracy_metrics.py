@@ -30,7 +30,7 @@ class Scores:
         single: mean accuracy of single samples, where several were voted on; None otherwise.
         tokens: mean tokens of a sample.
         first_error: error of the first question that failed; None if none did.
-        calibration: how far the confidences can be relied on.
+        calibration: how far the confidences can be relied on; None in files of earlier versions.
     """
 
     questions: int
@@ -43,7 +43,7 @@ class Scores:
     single: Interval | None
     tokens: float
     first_error: str | None
-    calibration: Calibration = Calibration(0.0, ())  # noqa: RUF009 - it is frozen
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True)

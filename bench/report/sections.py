@@ -149,13 +149,14 @@ def _accuracy_charts(report: AccuracyReport) -> Iterator[Chart]:
     if base := report.base:
         scores = {"base": base.scores.accuracy, "adapted": report.adapted.scores.accuracy}
         yield Chart("Accuracy, % (95 %)", "higher", scores, scores["base"].estimate, 100)
-    right = report.adapted.scores.accuracy.estimate
-    curve = {
-        f"at least {one.min_confidence:.1f}: {one.given:.0%} given": one.right
-        for one in report.adapted.scores.calibration.curve
-        if one.right
-    }
-    yield Chart("Right among the answers given, by confidence, % (95 %)", "higher", curve, right, 100)
+    if calibration := report.adapted.scores.calibration:
+        right = report.adapted.scores.accuracy.estimate
+        curve = {
+            f"at least {one.min_confidence:.1f}: {one.given:.0%} given": one.right
+            for one in calibration.curve
+            if one.right
+        }
+        yield Chart("Right among the answers given, by confidence, % (95 %)", "higher", curve, right, 100)
     times = report.answer_time
     if times and times.seconds_ratio:
         yield Chart("Seconds a question, adapted / base (95 %)", "lower", {"seconds": times.seconds_ratio})

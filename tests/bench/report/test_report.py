@@ -230,6 +230,19 @@ def test_efforts_are_in_the_order_of_their_seconds(data, tmp_path):
     ]
 
 
+def test_a_file_of_an_earlier_version_claims_no_calibration(data):
+    """It had an error of 0.000 and an empty chart."""
+    one, told = data.accuracy, ("Right among the answers given", "calibration error")
+    assert all(words in render_html(compose_report(data)) for words in told)
+    sides = {
+        side: replace(found, scores=replace(found.scores, calibration=None))
+        for side in ("adapted", "base")
+        if (found := getattr(one, side))
+    }
+    page = render_html(compose_report(replace(data, accuracy=replace(one, **sides))))
+    assert not any(words in page for words in told)
+
+
 def test_measurements_of_different_files_are_told_apart(data):
     """Their figures stood under one title."""
     latency, accuracy = data.latency, data.accuracy
