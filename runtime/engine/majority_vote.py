@@ -98,12 +98,14 @@ class MajorityVote(Handle):
 
     def _count_all(self) -> None:
         """Count the answers as they end, until the majority is certain."""
-        while self._running and not is_decided(self._answers, self._rule):
+        while self._running:
             handle = self._ended.get()
             self._running.remove(handle)
             self._answers.append(score(handle))
             self._update()
-            if self._waiting and not (self._aborted or is_decided(self._answers, self._rule)):
+            if is_decided(self._answers, self._rule):
+                return
+            if self._waiting and not self._aborted:
                 self._start(1, wait=True)
 
     def _update(self, text: str = "", end: SequenceEnd | None = None) -> None:
