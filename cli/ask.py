@@ -11,7 +11,7 @@ from ..errors import RequestError
 from . import options
 from .console import json_text, note, show_text, value_text, votes_text, warn
 from .help_sections import ADVANCED
-from .spinner import LOADING_DELAY_S, spinner
+from .spinner import LOADING_DELAY_S, spinner, text_pieces
 from .word_wrap import WordWrap
 
 if TYPE_CHECKING:
@@ -146,11 +146,7 @@ def _warn_of_foreign_text(engine: "Engine", question: str) -> None:
 def _stream(engine: "Engine", question: str, request: "RequestOptions", *, silent: bool) -> "Answer":
     """Print the answer as it is generated."""
     wrap = WordWrap()
-    for piece in engine.stream(question, **request):
-        if piece.tally and not piece.answer:
-            spinner.begin(f"{piece.tally.agreement}…")
-            continue
-        spinner.end()
+    for piece in text_pieces(engine.stream(question, **request)):
         if not silent:
             wrap.write(piece.text)
     wrap.flush()

@@ -3,6 +3,12 @@
 import sys
 from itertools import cycle
 from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ..runtime.engine.handle import Piece
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _DELAY_S, _FRAME_S = 0.3, 0.1
@@ -45,3 +51,13 @@ class Spinner:
 
 
 spinner = Spinner()
+
+
+def text_pieces(pieces: "Iterable[Piece]") -> "Iterator[Piece]":
+    """The pieces of an answer with its text; the spinner shows the votes before them, and then ends."""
+    for piece in pieces:
+        if piece.tally and not piece.answer:
+            spinner.begin(f"{piece.tally.agreement}…")
+        else:
+            spinner.end()
+            yield piece

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError, ThirteenError
 from ..console import note, show_text, value_text, votes_text
-from ..spinner import spinner
+from ..spinner import spinner, text_pieces
 from ..word_wrap import WordWrap
 from .chat_commands import COMMANDS, QuitError
 
@@ -107,11 +107,7 @@ class ChatSession:
         spinner.begin("reading…")
         steps, marked, wrap = StepStream(), 0, WordWrap()
         try:
-            for piece in self.engine.submit(turn.request, wait=True):
-                if piece.tally and not piece.answer:
-                    spinner.begin(f"{piece.tally.agreement}…")
-                    continue
-                spinner.end()
+            for piece in text_pieces(self.engine.submit(turn.request, wait=True)):
                 found = piece.answer.steps[marked:] if piece.answer else steps.feed(piece.text)
                 marked += len(found)
                 wrap.write(piece.text + "".join(map(_mark, found)))
