@@ -124,7 +124,7 @@ TALLIES = [
 
 
 def progress_and_text(event):
-    """What an event of a stream adds to both."""
+    """The progress and the text in an event of a stream."""
     match event:
         case {"asked": _}:
             parts = f"{VoteTally(**event).agreement}\n", ""
@@ -145,7 +145,7 @@ def progress_and_text(event):
 
 @pytest.mark.parametrize("api", APIS)
 def test_a_stream_tells_of_the_progress_and_then_the_answer(http, say, api):
-    """Of votes that come together, the last is told."""
+    """Tallies may be left out, but for the last one."""
     path, body, _ = APIS[api]
     say(*DISSENT)
     body = body(QUESTION, "medium") | {"stream": True, "calculator": False}
