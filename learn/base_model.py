@@ -1,4 +1,4 @@
-"""The base model in PyTorch: float32, frozen, with the runtime's tokenizer, and a new PEFT adapter on it."""
+"""The base model in PyTorch: frozen, with the runtime's tokenizer, and a new PEFT adapter on it."""
 # ruff: noqa: PLC0415 - torch, transformers and peft take seconds to import and come with an extra
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from ..files.gguf.header import read_header
 from .recipe import Recipe
 
 
-def load_base_model(base: Path) -> tuple[Any, Any]:
-    """Load a base, a folder of safetensors or a GGUF, in float32 with frozen weights.
+def load_base_model(base: Path, *, bf16: bool = False) -> tuple[Any, Any]:
+    """Load a base, a folder of safetensors or a GGUF, with frozen weights.
+
+    Args:
+        base: the folder or the file.
+        bf16: hold the weights in bfloat16 instead of float32.
 
     Returns:
         The transformers model and its tokenizer.
@@ -34,12 +38,13 @@ def load_base_model(base: Path) -> tuple[Any, Any]:
         raise ThirteenError(f"training needs {error.name}: {install_hint('train')}") from None
     logging.disable_progress_bar()
     folder, options = (base.parent, {"gguf_file": base.name}) if base.is_file() else (base, {})
+    dtype = torch.bfloat16 if bf16 else torch.float32
     refuse_code(folder)
     refuse_adapter_beside(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, **options)
         model = AutoModelForCausalLM.from_pretrained(
-            str(folder), local_files_only=True, dtype=torch.float32, use_safetensors=True, **options
+            str(folder), local_files_only=True, dtype=dtype, use_safetensors=True, **options
         )  # of a folder: the hash of a base is that of its safetensors
     except Exception as error:  # transformers, tokenizers and gguf raise errors of many classes here
         reason = str(error).strip().split("\n")[0]

@@ -293,13 +293,14 @@ def _scores(
     from ..learn.examples import encode_sampled  # noqa: PLC0415
     from ..learn.solution_scores import solution_scores  # noqa: PLC0415
 
-    model, tokenizer = load_base_model(job.model)
+    bf16 = multiplies_bf16()
+    model, tokenizer = load_base_model(job.model, bf16=bf16)
     torch.set_num_threads(job.threads)
     return solution_scores(
         model,
         basis,
         [encode_sampled(tokenizer, row, calculator=job.settings.calculator) for row in rows],
-        bf16=multiplies_bf16(),
+        bf16=bf16,
         temperature=job.settings.sampling.temperature,
         journal=journal,
         progress=progress,
