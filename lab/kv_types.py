@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from thirteen.files.json_lines import json_object, numbered_lines
-from thirteen.runtime.engine.scoring import compute_logits
-from thirteen.runtime.llama.context import Context, ContextParams
+from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.logits import Logits, log_softmax
 
@@ -43,10 +42,15 @@ def main(path: Path, questions: Path) -> None:
 
 def logprobs(model: Model, params: ContextParams, texts: list[list[int]]) -> Logits:
     """Log-probabilities after each token of all texts, (positions, vocab)."""
+    found = []
     with Context(model, params) as context:
-        return np.concatenate(
-            [log_softmax(compute_logits(context, text, None), np.float64) for text in texts]
-        )
+        for text in texts:
+            for start in range(0, len(text), BATCH):
+                part = tuple(text[start : start + BATCH])
+                rows = context.decode([Span(0, start, part, len(part))])
+                found += [log_softmax(context.logits_row(row), np.float64) for row in rows]
+            context.clear(0)
+    return np.stack(found)
 
 
 if __name__ == "__main__":

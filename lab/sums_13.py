@@ -12,7 +12,7 @@ others. The mean is checked on separate sums. The best mean is saved, and measur
 import argparse
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,11 +26,14 @@ from thirteen.convert.adapter.short_code import round_to_bfloat16
 from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
 from thirteen.convert.source.architecture import permute
 from thirteen.convert.source.checkpoint import Checkpoint, open_checkpoint
+from thirteen.lab.continuation_scorer import ContinuationScorer
 from thirteen.lab.sums import draw_sums
 from thirteen.learn.sample_rollouts import is_correct
 from thirteen.models.rows import TrainingRow, split_rows
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.output_stream import sampled_mask
+from thirteen.runtime.llama.context import ContextParams
+from thirteen.runtime.llama.model import LoraAdapter
 from thirteen.runtime.profile import Profile
 from thirteen.runtime.request import BASE
 from thirteen.stats.paired_difference import paired_difference
@@ -59,17 +62,25 @@ class Candidates:
         basis: basis of the numbers.
         checkpoint: the same model, for the names and the order of its rows.
         lora: file that each candidate is written to.
+        scoring: parameters of the context in which solutions are scored.
     """
 
     engine: Engine
     basis: Basis
     checkpoint: Checkpoint
     lora: Path
+    scoring: ContextParams
 
     def load(self, numbers: Numbers) -> str:
         """Load the adapter of `numbers` in place of the last one; its name in the engine."""
         if not numbers.any():  # the base itself
             return BASE
+        self.write(numbers)
+        self.engine.swap("candidate", self.lora, untrusted=False)
+        return "candidate"
+
+    def write(self, numbers: Numbers) -> None:
+        """Write the adapter of `numbers`."""
         tensors = []
         for module, factors in self.basis.factors.items():
             spec = self.checkpoint.specs[f"{module}.weight"]
@@ -77,17 +88,20 @@ class Candidates:
             b = permute(b, spec.heads) if spec.heads else b
             tensors += lora_tensors(spec.target, factors.a, b, RANK)
         write_lora(self.lora, self.checkpoint.architecture.name, {}, RANK, tensors)
-        self.engine.swap("candidate", self.lora, untrusted=False)
-        return "candidate"
 
     def score(self, numbers: Numbers, rows: Sequence[TrainingRow]) -> float:
         """The mean log-likelihood of a token that the model samples in a solution."""
-        model, adapter = self.engine.model, self.load(numbers)
+        model = self.engine.model
         assert model.eos is not None
         solutions = [[*model.tokenize(row.solution, special=False, bos=False), model.eos] for row in rows]
         prompts = [self.engine.request(row.question).tokens for row in rows]
         pairs = list(zip(prompts, solutions, strict=True))
-        found = zip(self.engine.log_likelihoods(pairs, adapter), solutions, strict=True)
+        self.write(numbers)
+        with ExitStack() as handles:
+            adapter = handles.enter_context(LoraAdapter(model, self.lora))
+            scorer = handles.enter_context(ContinuationScorer(model, self.scoring, adapter))
+            scores = scorer.score(pairs)
+        found = zip(scores, solutions, strict=True)
         means = [np.mean(np.array(logprobs)[sampled_mask(model, tokens)]) for logprobs, tokens in found]
         return float(np.mean(means))
 
@@ -107,7 +121,8 @@ def open_candidates(basis: Basis, threads: int) -> Iterator[Candidates]:
         TemporaryDirectory() as folder,
         Engine(model, profile=PROFILE, threads=threads, queue=1 << 16) as engine,
     ):
-        yield Candidates(engine, basis, open_checkpoint(model), Path(folder) / "candidate.gguf")
+        scoring = ContextParams(512, 8, 512, outputs=128, threads=threads, micro_batch=512)
+        yield Candidates(engine, basis, open_checkpoint(model), Path(folder) / "candidate.gguf", scoring)
 
 
 def search(candidates: Candidates, generations: int, population: int, questions: int, checks: int) -> Numbers:

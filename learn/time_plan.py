@@ -62,11 +62,13 @@ def measure_speed(job: BatchJob, questions: Sequence[str]) -> Speed:
         began = perf_counter()
         answers = [handle.answer() for handle in engine.submit_all(requests, wait=True)]
         sampled_s = (perf_counter() - began) / sum(answer.usage.completion_tokens for answer in answers)
-        prompts = [request.tokens for request in requests]
+        engine.clear_prefix_cache()
+        reading = [replace(request, max_tokens=1) for request in asking]
         began = perf_counter()
-        engine.log_likelihoods([(tokens, tokens[-_PROBED_TOKENS:]) for tokens in prompts])
-        read = sum(map(len, prompts)) + _PROBED_TOKENS * len(prompts)
-        return Speed(sampled_s, (perf_counter() - began) / read, sum(map(len, prompts)) / len(prompts))
+        usages = [handle.answer().usage for handle in engine.submit_all(reading, wait=True)]
+        read_s = perf_counter() - began
+    read = sum(usage.prompt_tokens - usage.cached_tokens for usage in usages)
+    return Speed(sampled_s, read_s / read, sum(usage.prompt_tokens for usage in usages) / len(usages))
 
 
 def plan_time(minutes: float, *, questions: int, held_out: int, speed: Speed, max_tokens: int) -> TimePlan:

@@ -363,29 +363,9 @@ class Engine:
         if self.profile.prefix_bytes and name in self._adapters:
             raise RequestError(f"swap: {name!r} is taken; with a prefix cache the name must be new")
 
-    def log_likelihoods(
-        self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], adapter: str | None = None
-    ) -> list[tuple[float, ...]]:
-        """Compute how likely the model finds given continuations, many at once.
-
-        Args:
-            pairs: tokens of the prompt, and tokens of the continuation.
-            adapter: name of an adapter; by default the engine's own.
-
-        Returns:
-            For each pair the log-probability of each token of the continuation, in nats.
-
-        Raises:
-            RequestError: a part is empty, too long or has an unknown token, the adapter's name is unknown, or
-                the engine is closed.
-            ModelFileError: the computation failed.
-        """
-        with self._dispatcher.in_use():
-            return self._scoring.log_likelihoods(pairs, self._adapters.resolve(adapter))
-
     def prompt_logprobs(
         self, tokens: Sequence[int], top: int = 0, adapter: str | None = None
-    ) -> tuple[TokenLogprob, ...]:
+    ) -> list[TokenLogprob]:
         """Compute how likely the model finds each token of a prompt after those before it.
 
         The first call allocates the memory of one more slot.
@@ -399,7 +379,9 @@ class Engine:
             The log-probabilities of all tokens but the first.
 
         Raises:
-            ThirteenError: log_likelihoods() raises it.
+            RequestError: the prompt is too long or has an unknown token, the adapter's name is unknown, or
+                the engine is closed.
+            ModelFileError: the computation failed.
         """
         self._check_prompt(tokens)
         with self._dispatcher.in_use():
@@ -414,8 +396,9 @@ class Engine:
             Logits, (tokens, vocab).
 
         Raises:
-            ThirteenError: log_likelihoods() raises it.
+            ThirteenError: prompt_logprobs() raises it.
         """
+        self._check_prompt(tokens)
         with self._dispatcher.in_use():
             return self._scoring.logits(tokens, self._adapters.default)
 

@@ -24,7 +24,7 @@ class EchoedPrompt:
 
     text: str
     tokens: tuple[int, ...]
-    logprobs: tuple[TokenLogprob, ...] | None
+    logprobs: Sequence[TokenLogprob] | None
 
     @property
     def empty_answer(self) -> Piece:

@@ -29,30 +29,6 @@ def test_prompt_logprobs_are_those_of_the_logits(engine, length):
         assert all(logprob == pytest.approx(row[token], abs=0.05) for token, logprob in entry.top)
 
 
-LENGTHS = ((1, 1), (20, 3), (5, 60), (100, 28), (3, 9), (7, 2), (19, 4), (1, 120))
-
-
-@pytest.mark.parametrize("shared", [0, 40])
-def test_log_likelihoods_are_those_of_the_logits(engine, shared):
-    """Batches mix lengths, a long pair has its own batch, and a common prefix is computed once."""
-    random = np.random.default_rng(5)
-    begin = random.integers(0, 250, shared).tolist()
-    pairs = [
-        ([*begin, *random.integers(0, 250, before).tolist()], random.integers(0, 250, after).tolist())
-        for before, after in LENGTHS
-    ]
-    for (before, after), found in zip(pairs, engine.log_likelihoods(pairs), strict=True):
-        rows = log_softmax(engine.logits([*before, *after]), np.float64)[len(before) - 1 : -1]
-        assert found == pytest.approx(rows[range(len(after)), after].tolist(), abs=0.05)  # keys in float16
-
-
-@pytest.mark.parametrize("pair", [([], [1]), ([1], []), ([1] * CONTEXT, [1] * 2), ([1], [9999])])
-def test_invalid_pairs_are_refused(engine, pair):
-    with pytest.raises(RequestError):
-        engine.log_likelihoods([pair])
-    assert engine.log_likelihoods([([1], [2])])  # the engine is still usable
-
-
 def test_prompts_are_scored_while_answers_are_computed(engine):
     """The results are the same: nothing of the answers is in the context that scores."""
     tokens = list(b"a prompt")
@@ -80,10 +56,8 @@ def test_bad_prompts_are_refused(engine, tokens, options, error):
 def test_a_prompt_with_an_unknown_token_is_refused_before_anything_is_computed(tiny):
     """The tokens before it stayed in the context, and all later calls failed."""
     with Engine(tiny, context=CONTEXT, slots=2, batch=16, **FIXED) as engine:
-        begin = (1,) * 40  # more than a batch
-        pairs = [((*begin, 2), (3,)), ((*begin, 4), (3,))]
-        expected = engine.log_likelihoods(pairs)
-        wrong = (*begin, 9999, 2)
+        prompt = (1,) * 40  # more than a batch
+        expected = engine.prompt_logprobs(prompt)
         with pytest.raises(RequestError, match="9999"):
-            engine.log_likelihoods([(wrong, (3,)), (wrong, (4,))])
-        assert engine.log_likelihoods(pairs) == expected
+            engine.prompt_logprobs((*prompt, 9999, 2))
+        assert engine.prompt_logprobs(prompt) == expected

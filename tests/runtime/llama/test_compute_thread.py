@@ -68,7 +68,6 @@ def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def use(engine: Engine, lora: Path) -> None:
     """Everything that an engine computes."""
     engine.answer("1 + 1?", max_tokens=3)
-    engine.log_likelihoods([((1, 2), (3, 4))])
     engine.prompt_logprobs((1, 2, 3))
     engine.logits((1, 2, 3))
     engine.swap("other", lora)

@@ -11,6 +11,7 @@ import pytest
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.logits import log_softmax
 
+from ..log_likelihoods import log_likelihood
 from ..serving import open_engine, serve_engine
 
 TEXT = "Zwölf Boxkämpfer jagen Viktor"
@@ -72,7 +73,7 @@ def test_continuations_are_scored_as_a_harness_expects(model, request):
         context = engine.encode_text("Once upon a")
         greedy = int(engine.logits(context)[-1].argmax())
         pairs = [(context, tuple(b" time")), (context, (greedy,))]
-        expected = [sum(scores) for scores in engine.log_likelihoods(pairs)]
+        expected = [log_likelihood(engine, *pair) for pair in pairs]
         with serve_engine(engine, name="tiny") as server, server.openai() as client:
             prompts = [[*before, *after] for before, after in pairs]
             answer = complete(client, prompts, max_tokens=1, logprobs=1, seed=1234)
