@@ -11,8 +11,9 @@ from pathlib import Path
 
 from playwright.sync_api import ViewportSize, sync_playwright
 from thirteen.models.embedded import embedded
+from thirteen.tests.background_server import background_server
 from thirteen.web.site import write_site
-from thirteen.web.static_server import background_server, isolated_app
+from thirteen.web.static_server import isolated_app
 from thirteen.web.wllama import wllama_files
 
 QUESTION = "Sara had 20 dollars and spent 6. How much has she left?"

@@ -45,8 +45,9 @@ from thirteen.files.temporary_folder import temporary_folder
 from thirteen.runtime.validation import check_integer
 from thirteen.stats.interval import FloatArray
 from thirteen.stats.paired_ratio import ROUNDS_MIN
+from thirteen.tests.background_server import background_server
 from thirteen.web.shared_modules import shared_modules
-from thirteen.web.static_server import background_server, isolated_app
+from thirteen.web.static_server import isolated_app
 from thirteen.web.wllama import VERSION, wllama_files
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -206,7 +207,8 @@ def browser_models(folder: Path) -> Iterator[BrowserModels]:
     find_chromium()  # before the download
     _write_page(folder)
     tasks = _Tasks()
-    app = isolated_app(folder, Route("/next", tasks.next, methods=["POST"]))
+    app = isolated_app(folder)
+    app.routes.insert(0, Route("/next", tasks.next, methods=["POST"]))  # before the files
     with background_server(app) as url, headless_chromium(url) as process:
         try:
             yield BrowserModels(folder / _MODELS, process, tasks)

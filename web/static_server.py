@@ -1,10 +1,7 @@
 """Local server for a static site, with the headers that WebAssembly threads require."""
 
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
@@ -12,9 +9,9 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Scope
+from starlette.types import Scope
 
 from ..errors import RequestError
 
@@ -39,11 +36,11 @@ class _IsolatedFiles(StaticFiles):
         return response
 
 
-def isolated_app(folder: Path, *routes: Route) -> Starlette:
-    """Application that serves a folder, and other routes, to this machine, cross-origin isolated."""
+def isolated_app(folder: Path) -> Starlette:
+    """Application that serves a folder to this machine, cross-origin isolated."""
     files = Mount("/", _IsolatedFiles(directory=folder, html=True))
     trusted = Middleware(TrustedHostMiddleware, allowed_hosts=_NAMES)
-    return Starlette(routes=[*routes, files], middleware=[trusted])
+    return Starlette(routes=[files], middleware=[trusted])
 
 
 def serve_folder(folder: Path, port: int, on_listening: Callable[[str], None]) -> None:
@@ -64,19 +61,3 @@ def serve_folder(folder: Path, port: int, on_listening: Callable[[str], None]) -
     with listener:
         on_listening(f"http://{_HOST}:{listener.getsockname()[1]}/")
         uvicorn.Server(uvicorn.Config(isolated_app(folder), log_level="warning")).run(sockets=[listener])
-
-
-@contextmanager
-def background_server(app: ASGIApp) -> Iterator[str]:
-    """Serve an application on a free port of the loopback address while the block runs; yields the URL."""
-    with socket.create_server((_HOST, 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        try:
-            while not server.started:
-                time.sleep(0.01)
-            yield f"http://{_HOST}:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()

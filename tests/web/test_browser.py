@@ -13,9 +13,10 @@ import pytest
 from starlette.responses import Response
 from thirteen.runtime.engine.engine import Engine
 from thirteen.web.site import write_site
-from thirteen.web.static_server import background_server, isolated_app
+from thirteen.web.static_server import isolated_app
 
 from ..axe_core import violations
+from ..background_server import background_server
 from ..chromium import BROWSER_TEST, LOW_CONTRAST
 from .conftest import TIMEOUT_MS
 from .faulty_app import FaultyApp

@@ -12,8 +12,10 @@ from starlette.applications import Starlette
 from thirteen.errors import DownloadError, ModelFileError, OutputError, RequestError
 from thirteen.web.site import PART_BYTES, write_site
 from thirteen.web.static_files import page_routes
-from thirteen.web.static_server import background_server, isolated_app
+from thirteen.web.static_server import isolated_app
 from thirteen.web.wllama import wllama_files
+
+from ..background_server import background_server
 
 ENGINE = {"index.min.js": b"export class Wllama {}", "wllama.wasm": b"\0asm", "LICENCE": b"MIT"}
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Page
-from thirteen.web.static_server import background_server
 
+from ...background_server import background_server
 from ...web.conftest import browser, open_page
 from ..page_server import Script, ScriptedServer
 from .browsing import ANSWERS, expect_ready

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Page, expect
-from thirteen.web.static_server import background_server
 
 from ...axe_core import violations
+from ...background_server import background_server
 from ...chromium import BROWSER_TEST
 from ..page_server import Script, ScriptedServer
 from .browsing import ANSWERS, EGGS, ask, ask_and_wait, expect_ready, result, stats

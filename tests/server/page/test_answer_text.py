@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 from thirteen.runtime.arithmetic.calculator import check_steps
-from thirteen.web.static_server import background_server
 
+from ...background_server import background_server
 from ...chromium import BROWSER_TEST
 from ..page_server import Script, ScriptedServer
 from .browsing import EGGS, ask_and_wait, text

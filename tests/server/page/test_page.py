@@ -7,8 +7,8 @@ from time import monotonic, sleep
 
 import pytest
 from playwright.sync_api import Page, expect
-from thirteen.web.static_server import background_server
 
+from ...background_server import background_server
 from ...chromium import BROWSER_TEST, LOW_CONTRAST
 from .. import serving
 from ..page_server import Script, ScriptedServer
