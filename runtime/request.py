@@ -200,8 +200,6 @@ class Request:
         adapter: name of an adapter of the engine; None is the engine's default.
         logprobs: number of likeliest tokens to report with the log-probability of each sampled token. None
             reports neither, which saves a pass over all logits.
-        insert_forced: whether tokens that the grammar forces are inserted in one batch instead of sampled; a
-            benchmark may want to know what that gains.
         report_end: whether the log-probabilities include that of a sampled end-of-generation token.
         namespace: namespace of the prefix cache; clients of other namespaces learn nothing of the prompt.
         turn: requests of the same name share the slots with those of others; by default the namespace.
@@ -224,7 +222,6 @@ class Request:
     adapter: str | None = None
     logprobs: int | None = None
     report_end: bool = False
-    insert_forced: bool = True
     ignore_end: bool = False
     question: str = ""
     foreign_share: float | None = None

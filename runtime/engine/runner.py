@@ -178,8 +178,7 @@ class Runner:
         self._append(sequence, logprob)
         if sequence.stop_reason is None:
             self._insert(sequence, output.stream.result_tokens())
-            if sequence.request.insert_forced:
-                self._insert(sequence, output.sampler.take_forced())
+            self._insert(sequence, output.sampler.take_forced())
         if sequence.stop_reason is None and output.sampler.finished:
             self._end(sequence, StopReason.END)  # without a step for the end-of-generation token
 
