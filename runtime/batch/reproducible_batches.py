@@ -28,7 +28,6 @@ from ..llama.compute_settings import ComputeSettings, limit_settings
 from ..llama.gguf_checks import check_model
 from ..llama.settings_choice import known_settings
 from ..profile import CHOSEN, DEFAULT_KV, KV_TYPES, PROFILES, Profile
-from ..prompt.prompt_encoder import Message, question_messages
 from ..request import Request, Sampling
 from ..validation import check_confidence, check_integer
 
@@ -67,11 +66,6 @@ class GenerationSettings:
         check_confidence(self.min_confidence)
 
     @property
-    def stop(self) -> tuple[str, ...]:
-        """Stop strings."""
-        return ()
-
-    @property
     def batch_size(self) -> int:
         """Questions per batch."""
         return max(_BATCH_REQUESTS // self.rule.width, 1)
@@ -81,35 +75,20 @@ class GenerationSettings:
         """How many answers are sampled to a question with a number."""
         return self.effort.rule
 
-    def prompt_tokens(self, engine: Engine, question: str) -> tuple[int, ...]:
-        """Encode the prompt of a question.
-
-        Raises:
-            RequestError: the question is empty, or the chat template rejects it.
-        """
-        return engine.request(question, system=self.system).tokens
-
-    def messages(self, question: str) -> Sequence[Message]:
-        """The conversation that asks a question."""
-        return question_messages(question, self.system)
-
     def request(self, engine: Engine, question: str) -> Request:
         """Make the request that asks a question.
 
         Raises:
             RequestError: the question is empty or too long for the engine, or the chat template rejects it.
         """
-        effort = self.effort.for_question(question)
-        request = Request(
-            self.prompt_tokens(engine, question),
-            self.max_tokens,
-            self.sampling,
-            stop=self.stop,
-            calculator=self.calculator,
-            question=question,
-            effort=effort,
-            examples=engine.after_examples(self.messages(question)) if effort.votes else (),
+        request = engine.request(
+            question,
+            system=self.system,
+            effort=self.effort,
             min_confidence=self.min_confidence,
+            sampling=self.sampling,
+            calculator=self.calculator,
+            max_tokens=self.max_tokens,
         )
         engine.check_request(request)
         return request
@@ -173,8 +152,18 @@ class BatchJob:
         return {name: getattr(chosen, name) for name in CHOSEN}
 
     def with_settings_of(self, journal: Path, run: str) -> "BatchJob":
-        """The job as an earlier run computed it; see computed_by()."""
-        return replace(self, profile=replace(self.profile, **computed_by(journal, run)))
+        """The job as an earlier run computed it, if its journal says how; see Journal for `run`.
+
+        A choice of this run may differ, by free memory or by what other programs disturb.
+        """
+        identity = None
+        with suppress(OSError), journal.open("rb") as file:
+            identity = parse_identity(file.readline(_IDENTITY_MAX), run)
+        chosen = {name: (identity or {}).get(name) for name in CHOSEN}
+        flash, kv, micro_batch = chosen.values()
+        if type(flash) is bool and kv in [*KV_TYPES] and type(micro_batch) is int:
+            return replace(self, profile=replace(self.profile, **chosen))
+        return self
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -184,11 +173,6 @@ class BatchJob:
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that the answers depend on, as JSON values. Hashes the files."""
-        return {**self.asked, **self.speed_settings}
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """Files and settings. Hashes the files."""
         settings = self.settings
         return {
             "model_sha256": file_sha256(self.model),
@@ -201,12 +185,8 @@ class BatchJob:
             "max_tokens": settings.max_tokens,
             "batch_size": settings.batch_size,
             "threads": self.threads,
+            **asdict(self.profile),
         }
-
-    @property
-    def speed_settings(self) -> dict[str, Any]:
-        """Sizes that are allocated, and the settings chosen for speed."""
-        return asdict(self.profile)
 
     def run(self, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:
         """Answer batches with one engine on this machine, which is not loaded if there are none.
@@ -244,23 +224,6 @@ class BatchJob:
             reproducible=True,
             untrusted=untrusted,
         )
-
-
-def computed_by(journal: Path, run: str) -> dict[str, Any]:
-    """How an earlier run computed: the fields of its profile that are chosen for speed.
-
-    A choice of this run may differ, by free memory or by what other programs disturb.
-
-    Args:
-        journal: the earlier run's file; if there is none, nothing is returned.
-        run: kind of run; see Journal.
-    """
-    identity = None
-    with suppress(OSError), journal.open("rb") as file:
-        identity = parse_identity(file.readline(_IDENTITY_MAX), run)
-    found = {name: (identity or {}).get(name) for name in CHOSEN}
-    flash, kv, micro_batch = found.values()
-    return found if type(flash) is bool and kv in KV_TYPES and type(micro_batch) is int else {}
 
 
 # Answers the batches of a job: BatchJob.run, or RayWorkers.run.
@@ -301,7 +264,7 @@ class BatchRunner:
             settings: generation settings.
         """
         self._engine, self._settings = engine, settings
-        one, other = (settings.prompt_tokens(engine, probe) for probe in _PROBES)
+        one, other = (engine.request(probe, system=settings.system).tokens for probe in _PROBES)
         prefix = one[: min(common_length(one, other), engine.context)]
         self._prefix = prefix if len(prefix) > PREFIX_TOKENS_MIN else ()
         if self._prefix:

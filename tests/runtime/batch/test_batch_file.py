@@ -19,6 +19,7 @@ from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import settings_choice
 from thirteen.runtime.llama.compute_settings import ComputeSettings
+from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings_measurement import Tuning
 from thirteen.runtime.request import Sampling
 
@@ -74,6 +75,15 @@ def test_answers_are_those_of_the_engine_in_the_order_of_the_questions(
     assert (report.rows, report.answered, report.bad, report.earlier) == (COUNT, COUNT, (), 0)
     assert report.tokens == sum(row["usage"]["completion_tokens"] for row in answers)
     assert [path.name for path in tmp_path.iterdir() if "answers" in path.name] == ["answers.jsonl"]
+
+
+def test_answers_say_how_foreign_their_question_is(
+    job: BatchJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was null, whatever the file's vocabulary."""
+    monkeypatch.setattr(Model, "foreign_share", lambda _, text: len(text) / 4)
+    answer_file(write(tmp_path / "questions.jsonl", [{"question": "abc"}]), job, tmp_path / "answers.jsonl")
+    assert [row["foreign_share"] for row in read(tmp_path / "answers.jsonl")] == [0.75]
 
 
 def test_the_records_stay_until_the_answers_are_on_disk(
