@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBars
 from rich.table import Table
 from rich.text import Text
@@ -31,8 +31,7 @@ T = TypeVar("T", bound="DataclassInstance")
 
 _STAGES_SHOWN = 4
 _LINE_INTERVAL_S = 10
-_ESTIMATE_S, _ESTIMATE_LATEST_S, _ESTIMATE_SHARE = 3, 60, 0.1  # what an estimate of the time left needs
-_RESUMED_S = 1  # steps that are reported sooner were done by an earlier run
+_ESTIMATE_PERIOD_S = 600  # of the last steps, whose speed tells the time left
 
 
 class _Output(Console):
@@ -151,57 +150,33 @@ def json_text(value: dict[str, Any], indent: int | None = None) -> str:
     return json.dumps(finite(value), indent=indent, default=str, allow_nan=False)
 
 
-class _TimeLeft(TimeRemainingColumn):
-    def render(self, task: Task) -> Text:
-        known = _can_estimate(task.completed, task.remaining or 0, task.elapsed or 0)
-        return super().render(task) if known else Text("")
-
-
-def _bars(speed_estimate_period: float = 30) -> ProgressBars:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _TimeLeft())
-    return ProgressBars(
-        *columns,
-        console=err,
-        transient=True,
-        disable=not err.is_terminal,
-        speed_estimate_period=speed_estimate_period,
-    )
-
-
-class _ProgressLines:
-    """Progress as lines of text, at most one every ten seconds, when standard error is not a terminal."""
+class _Bars(ProgressBars):
+    """Progress bars; where standard error is not a terminal, a line of text at most every ten seconds."""
 
     def __init__(self) -> None:
-        self._printed_s = monotonic()
-        self.begin("")
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        super().__init__(
+            *columns,
+            console=err,
+            transient=True,
+            disable=not err.is_terminal,
+            speed_estimate_period=_ESTIMATE_PERIOD_S,
+        )
+        self._printed_s = self.get_time()
 
-    def begin(self, title: str) -> None:
-        """Begin the work of this title, from which the time left is estimated."""
-        self._title, self._begun_s = title, monotonic()
-        self._since_s, self._before, self._done = self._begun_s, 0, 0
-
-    def show(self, title: str, done: int, total: int) -> None:
-        if title != self._title or done < self._done:
-            self.begin(title)
-        self._done, now_s = done, monotonic()
-        if now_s - self._begun_s < _RESUMED_S:
-            self._since_s, self._before = now_s, done
-        if not err.is_terminal and now_s - self._printed_s >= _LINE_INTERVAL_S:
-            self._printed_s = now_s
-            left = time_left(done - self._before, total - done, now_s - self._since_s)
-            share = f"{done / total:.0%}".replace("%", " %") if total else ""
-            note(f"{title}: " + ", ".join(filter(None, (f"{done:,} of {total:,}", share, left))))
+    def show(self, task: TaskID, title: str, done: int, total: int) -> None:
+        """Show how much is done."""
+        self.update(task, description=title, completed=done, total=total)
+        if self.disable and self.get_time() - self._printed_s >= _LINE_INTERVAL_S:
+            self._printed_s = self.get_time()
+            note(_progress_line(self._tasks[task]))
 
 
-def _can_estimate(done: float, missing: float, elapsed_s: float) -> bool:
-    """Whether enough is done to tell the rest: the first steps of a stage also load its models."""
-    return elapsed_s >= _ESTIMATE_S and (done >= missing * _ESTIMATE_SHARE or elapsed_s >= _ESTIMATE_LATEST_S)
-
-
-def time_left(done: int, missing: int, elapsed_s: float) -> str:
-    """How long the missing steps take if they are as fast as those done; empty if too few are done."""
-    known = done > 0 and _can_estimate(done, missing, elapsed_s)
-    return f"{duration_text(missing * elapsed_s / done)} left" if known else ""
+def _progress_line(task: Task) -> str:
+    parts = [f"{task.completed:,} of {task.total:,}", f"{task.percentage:.0f} %"]
+    if task.time_remaining is not None:
+        parts.append(f"{duration_text(task.time_remaining)} left")
+    return f"{task.description}: {', '.join(parts)}"
 
 
 def duration_text(seconds: float) -> str:
@@ -222,17 +197,16 @@ def progress_bar(title: str) -> Iterator[Progress]:
 
 @contextmanager
 def labelled_progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a progress bar with a changing label; the remaining time is estimated over ten minutes."""
-    with _bars(speed_estimate_period=600) as bars:
-        task, lines = bars.add_task("", total=None), _ProgressLines()
+    """Show a progress bar with a changing label."""
+    with _Bars() as bars:
+        task = bars.add_task("", total=None)
 
         def show(label: str, done: int, total: int) -> None:
             nonlocal task
             if done < bars.tasks[-1].completed:  # the next model starts, with another speed
                 bars.remove_task(task)
                 task = bars.add_task(label, total=total)
-            bars.update(task, description=label, completed=done, total=total)
-            lines.show(label, done, total)
+            bars.show(task, label, done, total)
 
         yield show
 
@@ -240,21 +214,14 @@ def labelled_progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 @contextmanager
 def stage_bars() -> Iterator[Stage]:
     """Show one progress bar per stage, the last few of them; yields the function that starts a stage."""
-    bars, lines = _bars(), _ProgressLines()
+    bars = _Bars()
 
     def start(name: str) -> Progress:
         spinner.end()
         bars.start()
         for old in bars.task_ids[: 1 - _STAGES_SHOWN]:
             bars.remove_task(old)
-        task = bars.add_task(name, total=None)
-        lines.begin(name)
-
-        def show(done: int, total: int) -> None:
-            bars.update(task, completed=done, total=total)
-            lines.show(name, done, total)
-
-        return show
+        return partial(bars.show, bars.add_task(name, total=None), name)
 
     try:
         yield start
