@@ -1,27 +1,19 @@
 """Report on a base and its adapted model: an HTML page, Markdown and raw JSON."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError, refuse_options
 from ...files.atomic_write import write_file
-from ...files.gguf.header import read_header
 from ...files.output import check_folder, make_folder, output_errors
-from ...files.progress import Progress, Stage, no_progress
-from ...runtime.threads import default_threads, physical_cores
-from ..accuracy.accuracy import AccuracyReport, AccuracyRequest, run_accuracy
-from ..accuracy.datasets import load_question_set
-from ..accuracy.run_config import PromptSettings
-from ..fidelity.fidelity import FidelityReport, run_fidelity
-from ..fidelity.model_roles import model_sources
+from ...files.progress import Stage, no_progress
+from ..accuracy.accuracy import AccuracyReport
+from ..fidelity.fidelity import FidelityReport
 from ..harness.from_json import read_report
 from ..memory.size import SizeReport, run_size
-from ..peers.peer import PeerWorkload
-from ..peers.peers import PeersReport, PeersRequest, run_peers
+from ..peers.peers import PeersReport
 from ..speed.latency import LatencyReport, LatencyRequest, run_latency
 from .render import render_html, render_markdown
 from .sections import Measurements, compose_report
@@ -32,12 +24,6 @@ _REPORTS: dict[str, type] = {
     "accuracy": AccuracyReport,
     "fidelity": FidelityReport,
     "peers": PeersReport,
-}
-# Fields that shape a measurement, by the one with the file that it is read from instead.
-_SHAPED_BY = {
-    "accuracy": ("data", "limit", "max_tokens"),
-    "fidelity": ("reference",),
-    "peers": ("with_peers",),
 }
 
 
@@ -54,13 +40,7 @@ class ReportRequest:
         accuracy: that of `bench accuracy`.
         fidelity: that of `bench fidelity`.
         peers: that of `bench peers`.
-        efforts: those of `bench accuracy` with several efforts.
-        data: question set that both models answer; None leaves accuracy out.
-        limit: maximum number of its questions.
-        max_tokens: maximum tokens of an answer; by default 512.
-        reference: the adapted model in full precision; None leaves fidelity out.
-        with_peers: whether other programs run the adapted file.
-        threads: compute threads; by default as each measurement chooses.
+        threads: threads that compute; by default as `bench latency` chooses.
     """
 
     base: Path | None = None
@@ -71,32 +51,15 @@ class ReportRequest:
     accuracy: Path | None = None
     fidelity: Path | None = None
     peers: Path | None = None
-    efforts: tuple[Path, ...] = ()
-    data: str | None = None
-    limit: int | None = None
-    max_tokens: int | None = None
-    reference: Path | None = None
-    with_peers: bool = False
     threads: int | None = None
 
     def check(self) -> None:
         """Raise RequestError if fields exclude each other, or have no effect."""
         if (self.base is None) != (self.adapted is None):
             raise RequestError("bench report: give both BASE and ADAPTED, or neither")
-        for measurement, names in _SHAPED_BY.items():
-            if getattr(self, measurement):
-                refuse_options(self, f"--{measurement} is given, so it is not measured", *names)
-        if self.data is None:
-            refuse_options(self, "requires --data", "limit", "max_tokens")
-        if self.base is None and (self.files or self.efforts):
-            refuse_options(
-                self, "requires BASE and ADAPTED", "adapter", "threads", "data", "reference", "with_peers"
-            )
-        if self.reference and self.adapter:
-            raise RequestError(
-                f"{self.adapter}: a report does not measure the fidelity of an adapter at run time: "
-                "use thirteen bench fidelity"
-            )
+        if self.base is None:
+            options = ("adapter", "threads") if self.files else ("adapter",)
+            refuse_options(self, "requires BASE and ADAPTED", *options)
 
     @property
     def files(self) -> dict[str, Path]:
@@ -110,7 +73,7 @@ def run_report(request: ReportRequest, folder: Path, stage: Stage = lambda name:
     Args:
         request: what is measured.
         folder: where report.html, report.md and the raw JSON are written.
-        stage: makes the progress callback of each measurement.
+        stage: makes the progress callback of a measurement.
 
     Returns:
         The path of the page.
@@ -127,51 +90,19 @@ def run_report(request: ReportRequest, folder: Path, stage: Stage = lambda name:
 def collect_measurements(request: ReportRequest, stage: Stage = lambda name: no_progress) -> Measurements:
     """Read earlier measurements, then run the missing ones; see run_report()."""
     request.check()
-    if request.base is None and not (request.files or request.efforts):
-        raise RequestError("bench report: give two models or the JSON of an earlier measurement")
+    base, adapted = request.base, request.adapted
     found: dict[str, Any] = {name: read_report(path, _REPORTS[name]) for name, path in request.files.items()}
-    found["efforts"] = tuple(read_report(path, AccuracyReport) for path in request.efforts)
-    for name, measure in _measurements(request, stage).items():
-        if name not in found:
-            found[name] = measure()
+    if base and adapted:
+        if "size" not in found:
+            found["size"] = run_size(adapted)
+        if "latency" not in found:
+            latency = LatencyRequest(
+                base=base, adapted=adapted, adapter=request.adapter, threads=request.threads
+            )
+            found["latency"] = run_latency(latency, stage("latency"))
+    if not found:
+        raise RequestError("bench report: give two models or the JSON of an earlier measurement")
     return Measurements(**found)
-
-
-def _measurements(request: ReportRequest, stage: Stage) -> dict[str, Callable[[], Any]]:
-    """A measurement for each quantity that is asked for, after a check of the inputs."""
-    base, adapted, threads = request.base, request.adapted, request.threads
-    if base is None or adapted is None:
-        return {}
-    latency = LatencyRequest(base=base, adapted=adapted, adapter=request.adapter, threads=threads)
-    measures: dict[str, Callable[[], Any]] = {
-        "size": lambda: run_size(adapted),
-        "latency": lambda: run_latency(latency, stage("latency")),
-    }
-    if request.with_peers:
-        peers = PeersRequest(model=adapted, work=PeerWorkload(threads or physical_cores()))
-        measures["peers"] = lambda: run_peers(peers, stage("peers"))
-    if reference := request.reference:
-        read_header(reference)
-        models = model_sources(reference, adapted)
-        measures["fidelity"] = lambda: run_fidelity(models, threads=threads, progress=stage("fidelity"))
-    if request.data is not None:
-        accuracy = AccuracyRequest(
-            model=adapted,
-            base=base,
-            adapter=request.adapter,
-            questions=load_question_set(request.data).subsample(request.limit),
-            settings=PromptSettings(
-                threads=threads or default_threads(), max_tokens=request.max_tokens or 512
-            ),
-        )
-        measures["accuracy"] = lambda: run_accuracy(
-            accuracy, progress=partial(_without_label, stage("accuracy"))
-        )
-    return measures
-
-
-def _without_label(progress: Progress, _label: str, done: int, total: int) -> None:
-    progress(done, total)
 
 
 def write_report(found: Measurements, folder: Path) -> Path:

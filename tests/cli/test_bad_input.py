@@ -646,7 +646,7 @@ def test_a_bad_run_time_adapter_is_refused(
     ("bench MODEL --limit 3", "--limit: requires --data"),
     ("bench MODEL --data nothing-13", "nothing-13: no such file, and not one of the sets"),
     ("bench MODEL --adapter BASE/config.json", "config.json: not a GGUF file"),
-    ("bench report --limit 3", "--limit: requires --data"),
+    ("bench report --adapter MODEL", "--adapter: requires BASE and ADAPTED"),
     ("bench latency MODEL MODEL --rounds 1", "Invalid value for '--rounds'"),
     ("bench latency MODEL BASE/config.json", "not a GGUF file"),
     ("bench latency MODEL MODEL --adapter BASE/config.json", "config.json: not a GGUF file"),

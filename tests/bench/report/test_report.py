@@ -19,7 +19,7 @@ from thirteen.bench.memory.memory import MemoryUse
 from thirteen.bench.memory.resident_memory import Footprint
 from thirteen.bench.memory.size import run_size
 from thirteen.bench.peers.peer import PeerWorkload
-from thirteen.bench.peers.peers import run_peers
+from thirteen.bench.peers.peers import PeersRequest, run_peers
 from thirteen.bench.report.document import Chart
 from thirteen.bench.report.render import render_html, render_markdown
 from thirteen.bench.report.report import ReportRequest, collect_measurements, write_report
@@ -27,7 +27,6 @@ from thirteen.bench.report.sections import Measurements, compose_report, describ
 from thirteen.bench.speed.latency import LatencyRequest, latency_table, run_latency
 from thirteen.bench.speed.questions import QuestionShape
 from thirteen.errors import ModelFileError, OutputError, RequestError
-from thirteen.files.progress import no_progress
 from thirteen.stats.interval import Interval
 
 from ...commands import Commands
@@ -211,25 +210,6 @@ def test_times_are_apart_from_speeds(data):
     }
 
 
-def test_efforts_are_in_the_order_of_their_seconds(data, tmp_path):
-    files = []
-    for effort, seconds in (("high", 9.0), ("low", 2.0)):
-        one = data.accuracy
-        times = replace(one.answer_time.adapted, prefill_s=1.0, decode_s=seconds)
-        report = replace(
-            one,
-            terms=replace(one.terms, effort=effort),
-            answer_time=replace(one.answer_time, adapted=times),
-        )
-        files.append(tmp_path / f"{effort}.json")
-        files[-1].write_text(json.dumps(asdict(report)))
-    page = write_report(collect_measurements(ReportRequest(efforts=tuple(files))), tmp_path / "out")
-    assert re.findall(r"(low|high): (\S+) s a question", page.read_text()) == [
-        ("low", "3.0"),
-        ("high", "10.0"),
-    ]
-
-
 def test_a_file_of_an_earlier_version_claims_no_calibration(data):
     """It had an error of 0.000 and an empty chart."""
     one, told = data.accuracy, ("Right among the answers given", "calibration error")
@@ -285,47 +265,17 @@ def test_impossible_figures_are_refused_in_one_line(data, tmp_path):
             write_report(collect_measurements(ReportRequest(size=path)), tmp_path / "out")
 
 
-def test_requested_measurements_are_run(tiny, tmp_path, data, monkeypatch):
-    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
-    monkeypatch.setenv("PATH", "")
-    latency, questions = tmp_path / "latency.json", tmp_path / "two.jsonl"
+def test_what_is_not_read_is_measured(tiny, tmp_path, data, monkeypatch):
+    latency, peers = tmp_path / "latency.json", tmp_path / "peers.json"
     latency.write_text(json.dumps(asdict(data.latency)))
-    questions.write_text('{"question": "1 + 1?", "answer": "2"}\n{"question": "2 + 3?", "answer": "5"}\n')
-    request = ReportRequest(
-        base=tiny,
-        adapted=tiny,
-        latency=latency,
-        threads=1,
-        data=str(questions),
-        limit=1,
-        max_tokens=4,
-        reference=tiny,
-        with_peers=True,
-    )
-
-    def few(request, progress):
-        return run_peers(replace(request, rounds=1, rows=("llama-cpp-python",)), progress)
-
-    monkeypatch.setattr("thirteen.bench.report.report.PeerWorkload", lambda threads: WORKLOAD)
-    monkeypatch.setattr("thirteen.bench.report.report.run_peers", few)
-    stages = []
-
-    def stage(name):
-        stages.append(name)
-        return no_progress
-
-    found = collect_measurements(request, stage)
-    assert stages == ["peers", "fidelity", "accuracy"]
-    assert found.latency == data.latency and found.size == data.size
-    assert found.accuracy.paired.questions == 1 and found.accuracy.data == "two"
-    assert found.accuracy.answer_time.timed == 1
-    assert found.fidelity.merged.divergence.kl_mean.estimate == pytest.approx(0, abs=1e-6)
+    measured = run_peers(PeersRequest(model=tiny, work=WORKLOAD, rounds=1, rows=("llama-cpp-python",)))
+    peers.write_text(json.dumps(asdict(measured)))
+    request = ReportRequest(base=tiny, adapted=tiny, latency=latency, peers=peers, threads=1)
+    found = collect_measurements(request, pytest.fail)
+    assert (found.latency, found.size, found.peers) == (data.latency, data.size, measured)
     text = Page(render_html(compose_report(found))).text
-    assert "Other programs" in text and all(row.name in text for row in found.peers.rows)
-    assert all(line in text for line in found.peers.absent)
-    page = write_report(Measurements(peers=found.peers), tmp_path / "peers")
-    again = collect_measurements(ReportRequest(peers=page.parent / "raw/peers.json"))
-    assert again.peers == found.peers and compose_report(again).title == "tiny.gguf"
+    assert "Other programs" in text and all(row.name in text for row in measured.rows)
+    assert compose_report(collect_measurements(ReportRequest(peers=peers))).title == "tiny.gguf"
 
 
 FILE = Path("old.json")
@@ -336,12 +286,8 @@ FILE = Path("old.json")
     [
         ({}, "give two models or the JSON"),
         ({"base": FILE}, "give both BASE and ADAPTED, or neither"),
-        ({"limit": 3}, "--limit: requires --data"),
         ({"peers": FILE, "threads": 2}, "--threads: requires BASE and ADAPTED"),
-        ({"peers": FILE, "with_peers": True}, "--with-peers: --peers is given, so it is not measured"),
-        ({"fidelity": FILE, "reference": FILE}, "--reference: --fidelity is given"),
-        ({"accuracy": FILE, "data": "svamp"}, "--data: --accuracy is given"),
-        ({"base": FILE, "adapted": FILE, "reference": FILE, "adapter": FILE}, "an adapter at run time"),
+        ({"adapter": FILE}, "--adapter: requires BASE and ADAPTED"),
     ],
 )
 def test_fields_without_effect_are_refused(request_, message):
@@ -352,14 +298,8 @@ def test_fields_without_effect_are_refused(request_, message):
 def test_inputs_are_checked_before_any_work(tiny, not_a_model, tmp_path):
     odd = tmp_path / "odd.json"
     odd.write_text("{}")
-    for error, message, change in (
-        (RequestError, "nowhere: no such file", {"data": "nowhere"}),
-        (RequestError, "'': no such file", {"data": ""}),
-        (ModelFileError, r"no\.gguf", {"reference": not_a_model}),
-        (RequestError, r"odd\.json: \w+ is missing", {"latency": odd}),
-    ):
-        with pytest.raises(error, match=message):
-            collect_measurements(ReportRequest(base=tiny, adapted=tiny, **change), pytest.fail)
+    with pytest.raises(RequestError, match=r"odd\.json: \w+ is missing"):
+        collect_measurements(ReportRequest(base=tiny, adapted=tiny, latency=odd), pytest.fail)
     for models in ((tiny, not_a_model), (not_a_model, tiny)):
         with pytest.raises(ModelFileError, match=r"no\.gguf"):
             collect_measurements(ReportRequest(base=models[0], adapted=models[1]))
