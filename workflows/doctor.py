@@ -54,7 +54,7 @@ _OTHER_COST = "it is slower, mostly in reading prompts"
 _EXTRAS = {
     "peft": "unusual adapters",
     "train": "thirteen train",
-    "data": "the question sets gsm8k and asdiv",
+    "data": "the question set gsm8k",
     "ray": "clusters",
     "mcp": "thirteen mcp",
     "peers": "other programs in bench peers",

@@ -56,7 +56,6 @@ class AccuracyReport(BenchReport):
         data: name of the question set.
         source: origin of the question set.
         data_sha256: hash of questions and answers.
-        left_out: rows of the source that were skipped, as their answer is not one number.
         adapted: the model.
         base: the model that it is compared with; None without one.
         paired: paired comparison; None without a base, or if every question failed on one of them.
@@ -68,7 +67,6 @@ class AccuracyReport(BenchReport):
     data: str
     source: str
     data_sha256: str
-    left_out: int
     adapted: ModelResult
     base: ModelResult | None
     paired: PairedScores | None
@@ -230,7 +228,6 @@ def _report(
         data=question_set.name,
         source=question_set.source,
         data_sha256=question_set.sha256,
-        left_out=question_set.left_out,
         adapted=adapted,
         base=base[0][0] if base else None,
         paired=paired,
@@ -309,9 +306,8 @@ def _rows(models: Sequence[Scores], paired: PairedScores | None) -> Iterator[tup
 
 def _notes(report: AccuracyReport) -> Iterator[str]:
     settings, times = report.terms, report.answer_time
-    left_out = f", {report.left_out} rows without a single number skipped" if report.left_out else ""
     yield from report.verdict
-    yield f"{report.adapted.scores.questions} questions of {report.source}{left_out}"
+    yield f"{report.adapted.scores.questions} questions of {report.source}"
     if times:
         yield f"seconds: {times.timed} of the questions, asked one at a time"
     yield f"{settings.description}, at most {settings.max_tokens} tokens"

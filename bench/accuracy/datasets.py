@@ -4,7 +4,6 @@ A named set is one file of one pinned commit, so that all machines ask the same 
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,9 +21,6 @@ from ...runtime.validation import check_integer
 
 QUESTIONS_MAX = 100_000
 CHARACTERS_MAX = 20_000  # of a question
-
-# ASDiv's "9 (apples)", but not answers of several parts, times or words.
-_WITH_UNIT = re.compile(r"([^();:]+?)\s*(?:\([^()]*\))?")
 
 Row = Mapping[str, Any]
 
@@ -50,13 +46,11 @@ class QuestionSet:
         name: name of the set, or of the file.
         source: local file, or repository, commit and file on the hub.
         questions: the questions, at least one.
-        left_out: rows that were skipped, as their answer is not one number.
     """
 
     name: str
     source: str
     questions: tuple[Question, ...]
-    left_out: int = 0
 
     @cached_property
     def sha256(self) -> str:
@@ -100,20 +94,16 @@ def load_question_set(source: str) -> QuestionSet:
 
 
 def _collect(
-    name: str, origin: str, parse: Callable[[Row, str], Question | None], rows: Iterator[tuple[str, Row]]
+    name: str, origin: str, parse: Callable[[Row, str], Question], rows: Iterator[tuple[str, Row]]
 ) -> QuestionSet:
     questions: list[Question] = []
-    left_out = 0
     for where, row in rows:
-        if (question := parse(row, where)) is None:
-            left_out += 1
-            continue
         if len(questions) == QUESTIONS_MAX:
             raise RequestError(f"{where}: more than {QUESTIONS_MAX} questions, the maximum")
-        questions.append(question)
+        questions.append(parse(row, where))
     if not questions:
         raise RequestError(f"{origin}: holds no question")
-    return QuestionSet(name, origin, tuple(questions), left_out)
+    return QuestionSet(name, origin, tuple(questions))
 
 
 def _rows(path: Path, origin: str) -> Iterator[tuple[str, Row]]:
@@ -152,13 +142,6 @@ def _parse_svamp(row: Row, where: str) -> Question:
     return Question(f"{body}{stop} {_text(row, 'Question', where)}", _number(row, "Answer", where))
 
 
-def _parse_asdiv(row: Row, where: str) -> Question | None:
-    text = f"{_text(row, 'body', where).strip()} {_text(row, 'question', where)}"
-    found = _WITH_UNIT.fullmatch(_text(row, "answer", where))
-    value = parse_number(found[1]) if found else None
-    return None if value is None else Question(text, format_number(value))
-
-
 def _text(row: Row, key: str, where: str) -> str:
     value = row.get(key)
     if not isinstance(value, str):
@@ -182,8 +165,7 @@ def _number(row: Row, key: str, where: str) -> str:
     return format_number(number)
 
 
-PARSERS: Mapping[str, Callable[[Row, str], Question | None]] = {
+PARSERS: Mapping[str, Callable[[Row, str], Question]] = {
     "gsm8k": _parse_plain,
     "svamp": _parse_svamp,
-    "asdiv": _parse_asdiv,
 }

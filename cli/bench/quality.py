@@ -58,7 +58,7 @@ def bench_accuracy(
     model: options.ModelArgument,
     data: Annotated[
         str,
-        typer.Option(help="Questions: gsm8k, svamp, asdiv, or JSON lines with question, answer."),
+        typer.Option(help="Questions: gsm8k, svamp, or JSON lines with question, answer."),
     ],
     base: Annotated[
         str | None,

@@ -56,7 +56,6 @@ def accuracy_report(sha256: str, path: str = "adapted.gguf") -> AccuracyReport:
         data="gsm8k",
         source="openai/gsm8k@0: test.parquet",
         data_sha256="1",
-        left_out=0,
         adapted=model_result(75, path, sha256),
         base=model_result(57, "base.gguf", "0"),
         paired=PairedScores(199, 45, 30, 12, 112, Interval(0.02, 0.09, 0.16), 0.0078),
