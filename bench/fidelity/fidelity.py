@@ -33,7 +33,7 @@ from .merge_or_runtime import (
     fidelity_verdict,
 )
 from .model_roles import ModelRoles, ModelSource, load_models
-from .text_logits import WINDOW_TOKENS, WindowPrediction, answer_positions, read_windows, scored_passages
+from .text_logits import WINDOW_TOKENS, WindowPrediction, read_windows, scored_passages
 from .token_map import TokenMap
 from .vocabulary_coverage import VocabularyCoverage, coverage_rows, measure_coverage
 from .windows import Window
@@ -106,10 +106,9 @@ def run_fidelity(
         sizes = engines.map_with(maps, lambda engine, tokens: engine.context // tokens.expansion)
         size = min(WINDOW_TOKENS, *sizes.present)
         windows = read_windows(engines.reference, data, size, tokens)
-        answers = answer_positions(engines.reference, data, windows)
         values = _measure(engines, maps, windows, progress)
     passages = scored_passages(windows)
-    coverage = measure_coverage(maps.shipped, windows, values[:, 0, _OUTSIDE], passages, answers)
+    coverage = measure_coverage(maps.shipped, windows, values[:, 0, _OUTSIDE], passages)
     merged, run_time, choice = compare_merge_and_runtime(values, passages)
     texts = len(np.unique(passages))
     return FidelityReport(

@@ -68,19 +68,6 @@ def scored_passages(windows: Sequence[Window]) -> NDArray[np.int64]:
     return np.repeat([window.passage for window in windows], [len(window.scored) for window in windows])
 
 
-def answer_positions(reference: Engine, data: Path, windows: Sequence[Window]) -> NDArray[np.bool_]:
-    """Whether each scored position predicts a token of an answer to a question, (positions,)."""
-    last = max(window.passage for window in windows)
-    tokenized = tokenize_passages(reference.model, read_passages(data)[: last + 1])
-    starts = [passage.answer for passage in tokenized]
-    flags = [
-        (start := starts[window.passage]) is not None and window.offset + at + 1 >= start
-        for window in windows
-        for at in window.scored
-    ]
-    return np.array(flags, bool)
-
-
 class WindowPrediction:
     """Predictions of a model at the positions of a window, which is in the reference's tokens."""
 

@@ -35,23 +35,17 @@ class VocabularyCoverage:
         kept: number of tokens in the file.
         of: number of tokens in the reference.
         unchanged: share of the scored tokens of the texts that are kept.
-        outside: probability outside, at all positions.
-        outside_answers: the same at the positions of answers; None if the texts have no questions.
+        outside: probability outside.
     """
 
     kept: int
     of: int
     unchanged: Interval
     outside: OutsideProbability
-    outside_answers: OutsideProbability | None
 
 
 def measure_coverage(
-    tokens: TokenMap,
-    windows: Sequence[Window],
-    outside: FloatArray,
-    passages: NDArray[np.int64],
-    answers: NDArray[np.bool_],
+    tokens: TokenMap, windows: Sequence[Window], outside: FloatArray, passages: NDArray[np.int64]
 ) -> VocabularyCoverage | None:
     """Summarize what a vocabulary covers; None if the file keeps all tokens.
 
@@ -60,7 +54,6 @@ def measure_coverage(
         windows: the texts, in the reference's tokens.
         outside: probability outside at each scored position, (positions,).
         passages: passage of each position, (positions,).
-        answers: whether a position predicts a token of an answer, (positions,).
     """
     if tokens.complete:
         return None
@@ -69,8 +62,7 @@ def measure_coverage(
         kept=len(tokens.ids),
         of=tokens.of,
         unchanged=grouped_mean(np.array(kept), passages),
-        outside=_summarize(outside, passages),
-        outside_answers=_summarize(outside[answers], passages[answers]) if answers.any() else None,
+        outside=OutsideProbability(len(outside), grouped_mean(outside, passages), float(np.median(outside))),
     )
 
 
@@ -78,12 +70,5 @@ def coverage_rows(coverage: VocabularyCoverage) -> Iterator[tuple[str, str]]:
     """Name and text of each measured number."""
     yield "tokens kept", f"{coverage.kept:,} of {coverage.of:,}"
     yield "tokens of the texts unchanged, %", coverage.unchanged.text(2, 100)
-    places = {"": coverage.outside, " in answers": coverage.outside_answers}
-    for where, outside in places.items():
-        if outside is not None:
-            yield f"probability outside{where}, mean, %", outside.mean.text(3, 100)
-            yield f"probability outside{where}, median, %", f"{100 * outside.median:.4f}"
-
-
-def _summarize(outside: FloatArray, passages: NDArray[np.int64]) -> OutsideProbability:
-    return OutsideProbability(len(outside), grouped_mean(outside, passages), float(np.median(outside)))
+    yield "probability outside, mean, %", coverage.outside.mean.text(3, 100)
+    yield "probability outside, median, %", f"{100 * coverage.outside.median:.4f}"

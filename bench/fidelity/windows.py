@@ -1,6 +1,6 @@
 """Cut passages into windows that a model computes in one batch, with each position scored once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -12,13 +12,11 @@ class Window:
         passage: number of the passage.
         tokens: tokens that the model reads.
         start: first position that is scored.
-        offset: how far the window is into its passage.
     """
 
     passage: int
     tokens: tuple[int, ...]
     start: int
-    offset: int = 0
 
     @property
     def scored(self) -> range:
@@ -42,9 +40,9 @@ def cut_windows(
     """
     prefix, seen, windows = tuple(prefix), set[tuple[int, ...]](), list[Window]()
     for number, passage in enumerate(passages):
-        for offset, tokens in _parts(tuple(passage), prefix, size):
+        for tokens in _parts(tuple(passage), prefix, size):
             start = next((at for at in range(len(tokens)) if tokens[: at + 1] not in seen), len(tokens))
-            window = Window(number, tokens[: start + positions + 1], start, offset)
+            window = Window(number, tokens[: start + positions + 1], start)
             if window.scored:
                 windows.append(window)
                 positions -= len(window.scored)
@@ -54,9 +52,7 @@ def cut_windows(
     return windows
 
 
-def _parts(
-    passage: tuple[int, ...], prefix: tuple[int, ...], size: int
-) -> Iterable[tuple[int, tuple[int, ...]]]:
+def _parts(passage: tuple[int, ...], prefix: tuple[int, ...], size: int) -> Iterator[tuple[int, ...]]:
     body = passage[len(prefix) :] if passage[: len(prefix)] == prefix else passage
     step = size - len(prefix)
-    return ((at, prefix + body[at : at + step]) for at in range(0, len(body), step))
+    return (prefix + body[at : at + step] for at in range(0, len(body), step))

@@ -55,7 +55,6 @@ def test_the_kept_tokens_of_the_same_weights_do_not_diverge_where_the_text_is_th
     report = run_fidelity(models, data=tmp_path / "texts.jsonl", threads=1)
     assert report.vocabulary is not None and report.vocabulary.unchanged.estimate == 1
     assert report.merged.divergence.kl_max < 1e-9
-    assert report.vocabulary.outside_answers is None
 
 
 def test_the_report_is_that_of_numpy(files: dict[str, Path], report: FidelityReport) -> None:
@@ -98,13 +97,6 @@ def test_the_report_is_that_of_numpy(files: dict[str, Path], report: FidelityRep
     assert one.vocabulary.outside.median == pytest.approx(np.median(outside), rel=1e-6)
     assert one.vocabulary.unchanged.estimate == np.mean(kept)
     assert report.vocabulary is not None and report.vocabulary.of == 272
-
-
-def test_answers_are_told_from_questions(files: dict[str, Path], report: FidelityReport) -> None:
-    assert report.vocabulary is not None and report.vocabulary.outside_answers is not None
-    with Engine(files["full"], context=256, slots=1) as full:
-        solution = full.model.tokenize(TEXTS[1]["solution"], special=False, bos=False)
-    assert report.vocabulary.outside_answers.positions == len(solution) + 1  # and the end of the turn
 
 
 def test_the_effect_of_an_adapter_is_that_on_kept_tokens(files: dict[str, Path], tmp_path: Path) -> None:
