@@ -1,4 +1,4 @@
-"""Size of a GGUF by tensor, tensor group and type, and the size that it was planned for."""
+"""Size of a GGUF by tensor group and type, and the size that it was planned for."""
 
 import re
 from collections import Counter
@@ -15,18 +15,7 @@ from ...runtime.llama.gguf_checks import check_model
 from ..harness.format import Table
 
 _LAYER = re.compile(r"blk\.\d+\.(\w+)\.(?:weight|bias)")
-_REQUESTED, _BASE_ID = "thirteen.type", "thirteen.base.id"
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSize:
-    """Group, type and bytes of one tensor."""
-
-    name: str
-    group: str
-    shape: tuple[int, ...]
-    type: str
-    nbytes: int
+_REQUESTED = "thirteen.type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +65,10 @@ class SizeReport:
     Attributes:
         path: the file.
         sha256: its hash, in hexadecimal.
-        base_id: the base model from the file's provenance; None without provenance.
         file_bytes: size of the file.
         metadata_bytes: everything but tensors: tokenizer, hyperparameters, provenance, padding.
         weights: number of weights.
         bits_per_weight: mean over all tensors.
-        tensors: sizes in the order of the file.
         groups: sizes by group, largest first.
         types: bytes by type, largest first.
         budget: the target size; None if the file was not planned for one.
@@ -89,12 +76,10 @@ class SizeReport:
 
     path: str
     sha256: str
-    base_id: str | None
     file_bytes: int
     metadata_bytes: int
     weights: int
     bits_per_weight: float
-    tensors: tuple[TensorSize, ...]
     groups: tuple[GroupSize, ...]
     types: Mapping[str, int]
     budget: SizeBudget | None
@@ -108,24 +93,18 @@ def run_size(model: Path) -> SizeReport:
     """
     header = read_header(model)
     check_model(header)
-    tensors = tuple(map(_tensor_size, header.tensors.values()))
+    tensors = header.tensors.values()
     return SizeReport(
         path=str(model),
         sha256=file_sha256(model),
-        base_id=header.metadata.get(_BASE_ID),
         file_bytes=header.file_bytes,
         metadata_bytes=header.file_bytes - sum(tensor.nbytes for tensor in tensors),
         weights=header.weights,
         bits_per_weight=header.bits_per_weight,
-        tensors=tensors,
         groups=_group_sizes(tensors),
         types=_bytes_by_type(tensors),
         budget=_budget(header),
     )
-
-
-def _tensor_size(tensor: TensorInfo) -> TensorSize:
-    return TensorSize(tensor.name, _group(tensor), tensor.shape, tensor.type.name, tensor.nbytes)
 
 
 def _group(tensor: TensorInfo) -> str:
@@ -135,10 +114,10 @@ def _group(tensor: TensorInfo) -> str:
     return layer[1] if layer else tensor.name.removesuffix(".weight")
 
 
-def _group_sizes(tensors: Iterable[TensorSize]) -> tuple[GroupSize, ...]:
-    members: dict[str, list[TensorSize]] = {}
+def _group_sizes(tensors: Iterable[TensorInfo]) -> tuple[GroupSize, ...]:
+    members: dict[str, list[TensorInfo]] = {}
     for tensor in tensors:
-        members.setdefault(tensor.group, []).append(tensor)
+        members.setdefault(_group(tensor), []).append(tensor)
     groups = (
         GroupSize(
             group=name,
@@ -152,10 +131,10 @@ def _group_sizes(tensors: Iterable[TensorSize]) -> tuple[GroupSize, ...]:
     return tuple(sorted(groups, key=lambda group: -group.nbytes))
 
 
-def _bytes_by_type(tensors: Iterable[TensorSize]) -> dict[str, int]:
+def _bytes_by_type(tensors: Iterable[TensorInfo]) -> dict[str, int]:
     nbytes: Counter[str] = Counter()
     for tensor in tensors:
-        nbytes[tensor.type] += tensor.nbytes
+        nbytes[tensor.type.name] += tensor.nbytes
     return dict(nbytes.most_common())
 
 
