@@ -290,9 +290,6 @@ def accuracy_table(report: AccuracyReport) -> Table:
 def _rows(models: Sequence[Scores], paired: PairedScores | None) -> Iterator[tuple[str, ...]]:
     difference = (f"{paired.difference.text(1, 100)} points",) if paired else ()
     yield "accuracy, % (95 %)", *(scores.accuracy.text(1, 100) for scores in models), *difference
-    if any(scores.single for scores in models):
-        singles = (scores.single.text(1, 100) if scores.single else "" for scores in models)
-        yield "of single samples, %", *singles
     for name in ("correct", "wrong", "truncated", "unparsed", "errors"):
         yield name, *(str(getattr(scores, name)) for scores in models)
     if calibrations := [scores.calibration for scores in models if scores.calibration]:

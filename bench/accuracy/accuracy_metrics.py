@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...stats.bootstrap import grouped_mean
 from ...stats.interval import Interval
 from ...stats.mcnemar import mcnemar
 from ...stats.paired_difference import paired_difference
@@ -27,7 +26,6 @@ class Scores:
         unparsed: questions whose answer has no number.
         errors: questions that failed. The figures below exclude them.
         accuracy: share of right answers, with its interval.
-        single: mean accuracy of single samples, where several were voted on; None otherwise.
         tokens: mean tokens of a sample.
         first_error: error of the first question that failed; None if none did.
         calibration: how far the confidences can be relied on; None in files of earlier versions.
@@ -40,7 +38,6 @@ class Scores:
     unparsed: int
     errors: int
     accuracy: Interval
-    single: Interval | None
     tokens: float
     first_error: str | None
     calibration: Calibration | None = None
@@ -81,20 +78,10 @@ def score(records: Sequence[QuestionRecord]) -> Scores:
         unparsed=counts[Outcome.UNPARSED],
         errors=counts[Outcome.ERROR],
         accuracy=wilson_interval(counts[Outcome.CORRECT], len(answered)),
-        single=_single_accuracy(answered),
         tokens=float(np.mean([sample.tokens for record in answered for sample in record.samples])),
         calibration=calibrate(answered),
         first_error=next((record.error for record in records if record.error is not None), None),
     )
-
-
-def _single_accuracy(answered: Sequence[QuestionRecord]) -> Interval | None:
-    if all(len(record.samples) == 1 for record in answered):
-        return None
-    shares = [
-        np.mean([sample.outcome is Outcome.CORRECT for sample in record.samples]) for record in answered
-    ]
-    return grouped_mean(np.array(shares, np.float64), np.arange(len(shares)))
 
 
 def pair_scores(base: Sequence[QuestionRecord], adapted: Sequence[QuestionRecord]) -> PairedScores | None:

@@ -45,7 +45,7 @@ WORKLOAD = PeerWorkload(1, prompt_tokens=8, decode_tokens=4, sequences=2, short_
 def accuracy_report(sha256: str, path: str = "adapted.gguf") -> AccuracyReport:
     def model_result(correct: int, file: str, hash_: str) -> ModelResult:
         accuracy = Interval(correct / 200 - 0.05, correct / 200, correct / 200 + 0.05)
-        scores = Scores(200, correct, 150 - correct, 20, 30, 1, accuracy, None, 99.5, "no room", CALIBRATION)
+        scores = Scores(200, correct, 150 - correct, 20, 30, 1, accuracy, 99.5, "no room", CALIBRATION)
         return ModelResult(file, hash_, None, None, "records.jsonl", scores)
 
     return AccuracyReport(
