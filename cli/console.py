@@ -137,7 +137,7 @@ def command_line() -> str:
     return shlex.join(["thirteen", *sys.argv[1:]])
 
 
-def json_text(value: dict[str, Any], indent: int | None = None) -> str:
+def json_text(value: dict[str, Any]) -> str:
     """Format JSON, with NaN and infinity as null."""
 
     def finite(value: Any) -> Any:
@@ -147,7 +147,7 @@ def json_text(value: dict[str, Any], indent: int | None = None) -> str:
             return [finite(item) for item in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    return json.dumps(finite(value), indent=indent, default=str, allow_nan=False)
+    return json.dumps(finite(value), default=str, allow_nan=False)
 
 
 class _Bars(ProgressBars):

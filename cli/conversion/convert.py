@@ -1,13 +1,12 @@
 """Command `thirteen convert`, and the texts that it shares with `plan` and `merge`."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .. import options
-from ..console import json_text, note, show_fields, stage_bars, warn
+from ..console import note, show_fields, stage_bars, warn
 from . import inputs
 
 if TYPE_CHECKING:
@@ -49,7 +48,6 @@ def convert(
             help="Compare with F16 over 1,024 positions of held-out text. Default: only with an adapter.",
         ),
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Also write the report to this JSON file.")] = None,
     revision: options.Revision = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
@@ -58,31 +56,23 @@ def convert(
 
     The GGUF has one type, or for a given size a planned type for each tensor.
     """
-    from ...files.output import check_target
     from ...workflows.conversion import ConversionRequest, run_conversion
 
     request = ConversionRequest(type=type_, **options.matching_options(ctx, ConversionRequest))
-    if report:
-        if report.absolute() == output.absolute():
-            raise typer.BadParameter(f"--report and --output are both {output}")
-        check_target(report, *request.files)
     with stage_bars() as stage:
         result = run_conversion(request, stage)
-    _show_conversion(result, report, as_json)
+    _show_conversion(result, as_json)
 
 
-def _show_conversion(result: "ConversionResult", report: Path | None, as_json: bool) -> None:
-    """Print a conversion and its fidelity; write all to the file `report` if given."""
+def _show_conversion(result: "ConversionResult", as_json: bool) -> None:
+    """Print a conversion and its fidelity."""
     from ...bench.fidelity.fidelity import fidelity_summary
-    from ...files.atomic_write import write_file
 
     conversion, fidelity = result.conversion, result.fidelity
     facts = asdict(conversion) | {
         "warnings": result.warnings,
         "fidelity": asdict(fidelity) if fidelity else None,
     }
-    if report:
-        write_file(report, json_text(facts, indent=2).encode() + b"\n")
     note_losses(result.losses)
     warn(result.warnings)
     rows = {

@@ -68,8 +68,8 @@ class Run:
 
 RUNS = {
     "convert": Run(
-        "convert {inputs}/tiny.gguf --type Q8_0 --threads 1 --output out/model.gguf --report out/report.json",
-        old=("out/model.gguf", "out/report.json"),
+        "convert {inputs}/tiny.gguf --type Q8_0 --threads 1 --output out/model.gguf",
+        old=("out/model.gguf",),
     ),
     "merge": Run("merge {inputs}/base --adapter {inputs}/lora --out out/merged"),
     "batch": Run(
