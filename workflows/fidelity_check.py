@@ -13,7 +13,7 @@ from typing import Any
 from ..bench.fidelity.adapter_effect import AdapterEffect
 from ..bench.fidelity.fidelity import FidelityReport, run_fidelity
 from ..bench.fidelity.kl_divergence import Divergence
-from ..bench.fidelity.model_roles import ModelRoles, ModelSource, model_sources
+from ..bench.fidelity.model_roles import ModelSource, Role, model_sources
 from ..bench.harness.model_file import ModelFile
 from ..convert.adapter.export import export_adapter
 from ..convert.pipeline import ConversionReport, convert
@@ -85,20 +85,25 @@ def check_fidelity(
     with comparison_models(conversion, inputs, stage) as (models, warnings):
         effect = _unquantized_effect(models, settings, stage) if unquantized else None
         fidelity = run_fidelity(models, progress=stage("fidelity"), **settings)
-        folder = Path(models.reference.model).parent
+        folder = models["reference"].model.parent
         return FidelityCheck(_shorten_paths(fidelity, folder), effect, warnings)
 
 
 def _unquantized_effect(
-    models: ModelRoles[ModelSource], settings: dict[str, Any], stage: Stage
+    models: dict[Role, ModelSource], settings: dict[str, Any], stage: Stage
 ) -> UnquantizedEffect:
-    base, lora = models.base, models.run_time.adapter if models.run_time else None
-    assert base is not None, "it is made where there is an adapter"
-    adapted = ModelSource(base.model, lora) if lora else models.reference
-    moved = run_fidelity(ModelRoles(base, adapted), progress=stage("effect"), **settings)
+    base, reference = models["base"], models["reference"]  # made where there is an adapter
+    lora = models["run_time"].adapter if "run_time" in models else None
+    adapted = ModelSource(base.model, lora) if lora else reference
+    moved = run_fidelity({"reference": base, "shipped": adapted}, progress=stage("effect"), **settings)
     agreement = None
     if lora:
-        both = ModelRoles(models.reference, adapted, base, base)
+        both: dict[Role, ModelSource] = {
+            "reference": reference,
+            "shipped": adapted,
+            "base": base,
+            "shipped_base": base,
+        }
         agreement = run_fidelity(both, progress=stage("merged and at run time"), **settings).merged.effect
     return UnquantizedEffect(moved.positions, moved.merged.divergence, agreement)
 
@@ -106,7 +111,7 @@ def _unquantized_effect(
 @contextmanager
 def comparison_models(
     conversion: ConversionReport, inputs: ConversionInputs, stage: Stage = lambda name: no_progress
-) -> Iterator[tuple[ModelRoles[ModelSource], list[str]]]:
+) -> Iterator[tuple[dict[Role, ModelSource], list[str]]]:
     """Make the models that a converted file is compared with; they are removed at the end of the block.
 
     Yields:
@@ -172,4 +177,4 @@ def _shorten_paths(report: FidelityReport, folder: Path) -> FidelityReport:
         adapter = file.adapter and replace(file.adapter, path=shorten(file.adapter.path))
         return replace(file, path=shorten(file.path), adapter=adapter)
 
-    return replace(report, files=report.files.map(shorten_file))
+    return replace(report, files={role: shorten_file(file) for role, file in report.files.items()})

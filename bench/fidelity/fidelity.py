@@ -29,10 +29,9 @@ from .merge_or_runtime import (
     Fidelity,
     Recommendation,
     compare_merge_and_runtime,
-    fidelity_advice,
     fidelity_verdict,
 )
-from .model_roles import ModelRoles, ModelSource, load_models
+from .model_roles import VARIANTS, ModelSource, Role, load_models
 from .text_logits import WINDOW_TOKENS, WindowPrediction, read_windows, scored_passages
 from .token_map import TokenMap
 from .vocabulary_coverage import VocabularyCoverage, coverage_rows, measure_coverage
@@ -47,7 +46,7 @@ class FidelityReport(BenchReport):
     """Fidelity of a shipped file.
 
     Attributes:
-        files: the model files.
+        files: the model files, by role.
         data: file of the texts.
         data_sha256: its hash in hexadecimal.
         passages: number of texts read.
@@ -59,7 +58,7 @@ class FidelityReport(BenchReport):
         verdict: conclusions in words, a line each.
     """
 
-    files: ModelRoles[ModelFile]
+    files: dict[Role, ModelFile]
     data: str
     data_sha256: str
     passages: int
@@ -72,7 +71,7 @@ class FidelityReport(BenchReport):
 
 
 def run_fidelity(
-    models: ModelRoles[ModelSource],
+    models: dict[Role, ModelSource],
     *,
     data: Path | None = None,
     tokens: int = 4096,
@@ -103,17 +102,17 @@ def run_fidelity(
     with ExitStack() as handles:
         engines, maps = load_models(models, threads, handles)
         # A text may be longer in a trimmed vocabulary.
-        sizes = engines.map_with(maps, lambda engine, tokens: engine.context // tokens.expansion)
-        size = min(WINDOW_TOKENS, *sizes.present)
-        windows = read_windows(engines.reference, data, size, tokens)
+        sizes = (engine.context // maps[role].expansion for role, engine in engines.items())
+        size = min(WINDOW_TOKENS, *sizes)
+        windows = read_windows(engines["reference"], data, size, tokens)
         values = _measure(engines, maps, windows, progress)
     passages = scored_passages(windows)
-    coverage = measure_coverage(maps.shipped, windows, values[:, 0, _OUTSIDE], passages)
+    coverage = measure_coverage(maps["shipped"], windows, values[:, 0, _OUTSIDE], passages)
     merged, run_time, choice = compare_merge_and_runtime(values, passages)
     texts = len(np.unique(passages))
     return FidelityReport(
         *head,
-        files=models.map(lambda source: describe_model(source.model, source.adapter)),
+        files={role: describe_model(source.model, source.adapter) for role, source in models.items()},
         data=str(data),
         data_sha256=file_sha256(data),
         passages=texts,
@@ -122,54 +121,53 @@ def run_fidelity(
         run_time=run_time,
         choice=choice,
         vocabulary=coverage,
-        verdict=(*fidelity_verdict(merged, run_time, choice), *_warnings(texts, merged, models.base)),
+        verdict=(*fidelity_verdict(merged, run_time, choice), *_warnings(texts, merged, "base" in models)),
     )
 
 
-def _warnings(texts: int, merged: Fidelity, base: object) -> Iterator[str]:
-    if base is not None and merged.effect is None:
+def _warnings(texts: int, merged: Fidelity, with_base: bool) -> Iterator[str]:
+    if with_base and merged.effect is None:
         yield "warning: no adapter to measure: reference and base have the same logits over these texts"
     if texts < PASSAGES_MIN:
         yield f"warning: with {texts} texts the intervals are too narrow; take {PASSAGES_MIN} or more"
 
 
 def _measure(
-    engines: ModelRoles[Engine], maps: ModelRoles[TokenMap], windows: Sequence[Window], progress: Progress
+    engines: dict[Role, Engine], maps: dict[Role, TokenMap], windows: Sequence[Window], progress: Progress
 ) -> FloatArray:
     """PositionDivergence and InnerProducts of each scored position and variant, (positions, variants, 8)."""
     tokens = sum(len(window.tokens) for window in windows)
-    advance = ProgressCounter(progress, len(set(engines.present)) * tokens)
+    advance = ProgressCounter(progress, len(set(engines.values())) * tokens)
     return np.concatenate([_measure_window(engines, maps, window, advance) for window in windows])
 
 
 def _measure_window(
-    engines: ModelRoles[Engine], maps: ModelRoles[TokenMap], window: Window, advance: ProgressCounter
+    engines: dict[Role, Engine], maps: dict[Role, TokenMap], window: Window, advance: ProgressCounter
 ) -> FloatArray:
     computed = dict[Engine, WindowPrediction]()  # roles can share an engine
-
-    def compute(engine: Engine, tokens: TokenMap) -> WindowPrediction:
+    for role, engine in engines.items():
         if engine not in computed:
-            computed[engine] = WindowPrediction(engine, window, tokens)
+            computed[engine] = WindowPrediction(engine, window, maps[role])
             advance(len(window.tokens))
-        return computed[engine]
-
-    predictions = engines.map_with(maps, compute)
-    ids = maps.shipped.ids
+    predictions = {role: computed[engine] for role, engine in engines.items()}
+    ids = maps["shipped"].ids
     return np.array([list(_compare(predictions, ids, at, window.tokens[at + 1])) for at in window.scored])
 
 
 def _compare(
-    predictions: ModelRoles[WindowPrediction], ids: NDArray[np.int64], at: int, next_token: int
+    predictions: dict[Role, WindowPrediction], ids: NDArray[np.int64], at: int, next_token: int
 ) -> Iterator[tuple[float, ...]]:
     """Compare each variant with the reference at one position; the shipped files have the tokens `ids`."""
-    row = predictions.map(lambda prediction: prediction.logits(at))  # (vocab,) each
-    expected = predictions.reference.log_probabilities(at)
-    base, shipped_base = row.base, row.shipped_base
-    full_effect = None if base is None else logit_effect(row.reference[ids], base[ids])
-    for variant, prediction in zip(row.variants, predictions.variants, strict=True):
+    row = {role: prediction.logits(at) for role, prediction in predictions.items()}  # (vocab,) each
+    expected = predictions["reference"].log_probabilities(at)
+    full_effect = logit_effect(row["reference"][ids], row["base"][ids]) if "base" in row else None
+    for role in VARIANTS:
+        if role not in predictions:
+            continue
         products = _NOT_MEASURED
-        if full_effect is not None and shipped_base is not None:
-            products = inner_products(logit_effect(variant, shipped_base), full_effect)
+        if full_effect is not None:
+            products = inner_products(logit_effect(row[role], row["shipped_base"]), full_effect)
+        prediction = predictions[role]
         model = prediction.log_probabilities(at)
         divergence = position_divergence(expected, model, next_token, ids, prediction.nll(at))
         yield (*divergence, *products)
@@ -177,23 +175,24 @@ def _compare(
 
 def fidelity_table(report: FidelityReport) -> Table:
     """Tabulate the variants, with the verdict and the environment below."""
-    title = f"{Path(report.files.shipped.path).name} vs {Path(report.files.reference.path).name}"
-    columns = ["shipped (95 %)", "adapter at run time (95 %)"][: len(report.files.variants)]
+    title = " vs ".join(Path(report.files[role].path).name for role in ("shipped", "reference"))
+    columns = ["shipped (95 %)", "adapter at run time (95 %)"][: len(_variants(report))]
     return Table(title, ("", *columns), (*_rows(report), *_file_rows(report)), tuple(_notes(report)))
 
 
 def fidelity_summary(report: FidelityReport) -> dict[str, str]:
-    """The figures of fidelity_table() by name, and what to do about them."""
+    """The figures of fidelity_table() by name, and the verdict."""
     lines = {name: ", at run time ".join(cells) for name, *cells in _rows(report)}
-    warnings = _warnings(report.passages, report.merged, report.files.base)
-    advice = fidelity_advice(report.merged, report.run_time, report.choice)
-    if verdict := "\n".join((*advice, *warnings)):
-        lines["verdict"] = verdict
+    lines["verdict"] = "\n".join(report.verdict)
     return lines
 
 
+def _variants(report: FidelityReport) -> list[Fidelity]:
+    return [variant for variant in (report.merged, report.run_time) if variant is not None]
+
+
 def _rows(report: FidelityReport) -> Iterator[tuple[str, ...]]:
-    variants = [variant for variant in (report.merged, report.run_time) if variant is not None]
+    variants = _variants(report)
     divergences = [variant.divergence for variant in variants]
     yield "KL divergence, nats", *(one.kl_mean.text(4) for one in divergences)
     yield "KL, 99th percentile", *(f"{one.kl_p99:.4f}" for one in divergences)
@@ -211,13 +210,13 @@ def _rows(report: FidelityReport) -> Iterator[tuple[str, ...]]:
 
 
 def _file_rows(report: FidelityReport) -> Iterator[tuple[str, ...]]:
-    files = report.files.variants
+    files = [report.files[role] for role in VARIANTS if role in report.files]
     yield "files, MB", *(f"{file.total_bytes / 1e6:.1f}" for file in files)
     yield "bits per weight", *(f"{file.bits_per_weight:.2f}" for file in files)
 
 
 def _notes(report: FidelityReport) -> Iterator[str]:
-    reference = report.files.reference
+    reference = report.files["reference"]
     yield from report.verdict
     yield f"{report.positions:,} positions of {report.passages} texts in {Path(report.data).name}"
     yield (

@@ -78,17 +78,7 @@ def fidelity_verdict(
     slope, cosine = effect.slope.estimate, effect.cosine.estimate
     error = _percent(effect.relative_error)
     yield f"merged: the adapter's effect has slope {slope:.2f}, cosine {cosine:.2f}, relative error {error}"
-    yield from fidelity_advice(merged, run_time, choice)
-
-
-def fidelity_advice(
-    merged: Fidelity, run_time: Fidelity | None, choice: Recommendation | None
-) -> Iterator[str]:
-    """Advice on the adapter's effect, a line each; none if it is not measured."""
-    effect = merged.effect
-    if effect is None:
-        return
-    if min(effect.slope.estimate, effect.cosine.estimate) < EFFECT_MIN:
+    if min(slope, cosine) < EFFECT_MIN:
         yield (
             f"warning: slope or cosine is below {EFFECT_MIN}: the shipped file lost a part of its adapter; "
             "a type with more bits preserves more"

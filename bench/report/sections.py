@@ -125,7 +125,7 @@ def _title(found: Measurements) -> str:
     paths = (
         found.accuracy and found.accuracy.adapted.path,
         found.size and found.size.path,
-        found.fidelity and found.fidelity.files.shipped.path,
+        found.fidelity and found.fidelity.files["shipped"].path,
         found.peers and found.peers.model,
     )
     return Path(next(path for path in paths if path)).name
@@ -219,7 +219,7 @@ def describe_differences(found: Measurements) -> Iterator[str]:
     if found.size:
         models["size"] = found.size.path, found.size.sha256
     if found.fidelity:
-        shipped = found.fidelity.files.shipped
+        shipped = found.fidelity.files["shipped"]
         models["fidelity"] = shipped.path, shipped.sha256
     for what, files in (("models", models), ("run-time adapters", adapters)):
         if len({sha256 for _, sha256 in files.values()}) > 1:

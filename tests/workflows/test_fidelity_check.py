@@ -139,7 +139,8 @@ def test_loss_without_an_adapter_is_measured_on_request(
     )
     kl = [fidelity["merged"]["divergence"]["kl_mean"] for fidelity in (coarse, fine)]
     assert kl[0]["low"] > kl[1]["high"] > 0
-    assert coarse["merged"]["effect"] is coarse["run_time"] is coarse["files"]["base"] is None
+    assert coarse["merged"]["effect"] is coarse["run_time"] is None
+    assert set(coarse["files"]) == {"reference", "shipped"}
     reference = convert(source, tmp_path / "reference.gguf", quantization="F16").sha256
     assert coarse["files"]["reference"]["sha256"] == fine["files"]["reference"]["sha256"] == reference
 

@@ -258,7 +258,7 @@ def test_the_table_shows_the_measurements_and_the_verdict(full, made):
         "files, MB",
     } < names
     assert all(len(row) == len(table.header) == 3 for row in table.rows)
-    assert full.files.run_time.adapter.path == str(made["lora"])
+    assert full.files["run_time"].adapter.path == str(made["lora"])
 
 
 def test_positions_are_counted_and_limited(measure):
