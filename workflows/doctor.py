@@ -51,14 +51,6 @@ _AVX512_COST = (
     "it reads prompts at 0.64 to 0.79 of the speed and writes answers at 0.89 to 0.94, as measured on a Zen 4"
 )
 _OTHER_COST = "it is slower, mostly in reading prompts"
-_EXTRAS = {
-    "peft": "unusual adapters",
-    "train": "thirteen train",
-    "data": "the question set gsm8k",
-    "ray": "clusters",
-    "mcp": "thirteen mcp",
-    "peers": "other programs in bench peers",
-}
 _PACKAGES = ("thirteen", "llama-cpp-python", "gguf", "numpy")
 
 
@@ -103,12 +95,11 @@ def diagnose(speed_of: Path | None = None, progress: Progress = no_progress) -> 
     findings = (
         processor_finding(name, flags),
         *llama_findings(flags),
-        threads_finding(default_threads()),
+        cores_finding(),
         memory_finding(available_bytes(), psutil.virtual_memory().total),
         control_group_finding(),
         cache_finding(),
         versions_finding(),
-        *extra_findings(),
         embedded_finding(),
         *_speed_findings(speed_of, progress),
     )
@@ -167,10 +158,10 @@ def build_finding(system_info: str, flags: frozenset[str]) -> Finding:
     return Finding("llama.cpp", f"built for {value}", problem)
 
 
-def threads_finding(threads: int) -> Finding:
+def cores_finding() -> Finding:
     """The cores, and the threads that compute unless another number is measured to be faster."""
-    value = f"{physical_cores()}, with {usable_processors()} hardware threads; threads: {threads}"
-    return Finding("cores", value)
+    hardware = f"{physical_cores()}, with {usable_processors()} hardware threads"
+    return Finding("cores", f"{hardware}; threads: {default_threads()}")
 
 
 def memory_finding(available: int, total: int) -> Finding:
@@ -229,19 +220,11 @@ def versions_finding() -> Finding:
     value = f"Python {platform.python_version()}, " + ", ".join(
         f"{name} {_version(name) or 'missing'}" for name in _PACKAGES
     )
-    unmet = [str(one) for one in _requirements("") if not _is_met(one)]
-    problem = f"not installed in a version that fits: {', '.join(unmet)}: pip install " + " ".join(
+    unmet = [one for one in _requirements() if not _is_met(one)]
+    problem = f"not installed in a version that fits: {', '.join(map(str, unmet))}: pip install " + " ".join(
         f"'{one}'" for one in unmet
     )
     return Finding("versions", value, problem if unmet else None)
-
-
-def extra_findings() -> Iterator[Finding]:
-    """The extras of the project, and which of their packages are missing; none of them is required."""
-    for extra, purpose in _EXTRAS.items():
-        missing = ", ".join(str(one) for one in _requirements(extra) if not _is_met(one))
-        state = f"missing: {missing} (pip install '.[{extra}]')" if missing else "installed"
-        yield Finding(f"extra {extra}", f"for {purpose}: {state}")
 
 
 def embedded_finding() -> Finding:
@@ -270,17 +253,11 @@ def speed_finding(check: "SpeedCheck") -> Finding:
     return Finding("speed", check.text, problem if check.too_slow else None)
 
 
-def _requirements(extra: str) -> Iterator[Requirement]:
-    """What the project itself, or one of its extras, requires on this system."""
+def _requirements() -> Iterator[Requirement]:
+    """What the project requires on this system, without its extras: commands that need one tell."""
     for one in map(Requirement, requires("thirteen") or []):
-        of_extra = "extra" in str(one.marker or "")
-        if of_extra != bool(extra) or (one.marker and not one.marker.evaluate({"extra": extra})):
-            continue
-        one.marker = None  # it is not for the reader
-        if one.name == "thirteen":
-            for inner in one.extras:
-                yield from _requirements(inner)
-        else:
+        if not one.marker or one.marker.evaluate({"extra": ""}):
+            one.marker = None  # it is not for the reader
             yield one
 
 

@@ -25,7 +25,6 @@ from thirteen.workflows.doctor import (
     cache_finding,
     diagnose,
     embedded_finding,
-    extra_findings,
     llama_findings,
     memory_finding,
     processor_finding,
@@ -52,7 +51,6 @@ def test_this_machine_is_described() -> None:
     assert found["processor"] and found["cores"].partition(",")[0].isdigit()
     assert found["versions"].startswith(f"Python {sys.version.split()[0]}, thirteen ")
     assert found["embedded model"].startswith("SmolLM2-135M-Instruct.Q4_1.gguf, 98 MB")
-    assert found["extra peft"] == "for unusual adapters: installed"
     assert "available of" in found["memory"] and "free on its disk" in found["cache"]
     flags, info = read_cpuinfo()[1], this_build().llama_cpp_system
     assert ("AVX2" in found["llama.cpp"]) == ("AVX2 = 1" in info)
@@ -162,28 +160,13 @@ def test_a_file_of_the_cache_that_another_process_removes_is_no_problem(
 
 
 def test_a_package_that_is_missing_or_too_old_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of extras are not required."""
     assert versions_finding().problem is None
     real = doctor.version
     monkeypatch.setattr(doctor, "version", lambda name: "0.2.1" if name == "numpy" else real(name))
     assert versions_finding().problem == (
         "not installed in a version that fits: numpy>=1.26: pip install 'numpy>=1.26'"
     )
-
-
-def test_a_missing_extra_is_told_but_not_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [
-        "numpy>=1",
-        'peft>=1; extra == "peft"',
-        'thirteen[peft]; extra == "train"',
-        'x; extra == "train"',
-    ]
-    monkeypatch.setattr(doctor, "requires", lambda _: lines)
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "peft" else "1.0")
-    found = {finding.name: finding for finding in extra_findings()}
-    assert found["extra peft"].value == "for unusual adapters: missing: peft>=1 (pip install '.[peft]')"
-    assert found["extra train"].value == "for thirteen train: missing: peft>=1 (pip install '.[train]')"
-    assert found["extra ray"].value == "for clusters: installed"
-    assert not any(finding.problem for finding in found.values())
 
 
 def test_an_embedded_model_that_is_not_here_is_not_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
