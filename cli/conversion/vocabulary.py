@@ -42,8 +42,7 @@ def vocabulary(
         report = write_vocabulary(path, size, output, texts=texts, threads=threads, stage=stage)
     rows = {
         "list": report.output,
-        "tokens": f"{report.tokens:,} of {report.of:,}; at least {report.required:,}",
-        **{f"kept, {kind}": f"{count:,}" for kind, count in report.kinds.items() if count},
+        "tokens": f"{report.tokens:,} of {report.of:,}",
         "sha256": report.sha256,
     }
     show_fields(as_json, asdict(report), rows)

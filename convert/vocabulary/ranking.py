@@ -20,21 +20,19 @@ every merge of the original is within the span of a final token, even if its res
 that merges never give is in texts only as a whole word, by `ignore_merges`; it needs no other token.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from gguf import TokenType
 from numpy.typing import NDArray
 
 from ...errors import VocabularyError
-from .token_kinds import LATEX, NUMBER, SIGN, SPACE, form_factor, is_latin, required_kind, token_text
+from .token_kinds import form_factor, is_latin, must_stay, token_text
 from .tokenizer_tables import TokenizerTables
 from .vocabulary_list import VocabularyList
 
-BYTES, SPECIAL, TEXTS, MODEL, REST = "single bytes", "special tokens", "texts", "model", "rest"
-KINDS = (BYTES, SPECIAL, NUMBER, SIGN, SPACE, LATEX, TEXTS, MODEL, REST)
-_REQUIRED = KINDS[: KINDS.index(TEXTS)]
 # llama.cpp's pre-tokenizers that take a word that is a token as a whole, whatever its merges.
 _IGNORE_MERGES = frozenset(
     {"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2", "tekken"}
@@ -50,13 +48,11 @@ class Ranking:
 
     Attributes:
         order: all token ids. Every beginning of at least `required` tokens can be a vocabulary.
-        kinds: of KINDS, why each token of `order` has its place.
         required: number of tokens that every list has.
         tokenizer_sha256: `TokenizerTables.sha256`.
     """
 
     order: tuple[int, ...]
-    kinds: tuple[str, ...]
     required: int
     tokenizer_sha256: str
 
@@ -70,25 +66,15 @@ class Ranking:
         size = min(size + -size % REPACKED_ROWS, len(self.order))
         return VocabularyList(tuple(sorted(self.order[:size])), len(self.order), self.tokenizer_sha256)
 
-    def count_kinds(self, size: int) -> dict[str, int]:
-        """How many of the first `size` tokens are of each kind."""
-        kept = self.kinds[:size]
-        return {kind: kept.count(kind) for kind in KINDS}
 
-
-def required_tokens(tables: TokenizerTables) -> dict[int, str]:
-    """The tokens that every list has, with their kinds, each after the tokens that it is built from."""
-    by_kind: dict[str, list[int]] = {kind: [] for kind in _REQUIRED}
-    by_kind[BYTES] = list(tables.byte_ids.values())
-    by_kind[SPECIAL] = sorted(tables.required_ids)
+def required_tokens(tables: TokenizerTables) -> list[int]:
+    """The tokens that every list has, each after the tokens that it is built from."""
+    required = [*tables.byte_ids.values(), *sorted(tables.required_ids)]
     for token in np.flatnonzero(tables.types == TokenType.NORMAL).tolist():
         text = token_text(tables.tokens[token])
-        if text and (kind := required_kind(text)) and _is_reachable(tables, token):
-            by_kind[kind].append(token)
-    kinds: dict[int, str] = {}
-    for kind, tokens in by_kind.items():
-        _add(kinds, tables, kind, tokens)
-    return kinds
+        if text and must_stay(text) and _is_reachable(tables, token):
+            required.append(token)
+    return _with_parts(tables, required)
 
 
 def check_size(tables: TokenizerTables, size: int) -> None:
@@ -118,26 +104,23 @@ def rank_tokens(
     for name, array in (("counts", counts), ("probabilities", probability)):
         if array is not None and array.shape != (size,):
             raise VocabularyError(f"{tables.where}: {size} tokens, but {name} of the shape {array.shape}")
-    kinds = required_tokens(tables)
-    required = len(kinds)
-    used = np.flatnonzero(counts)
-    _add(kinds, tables, TEXTS, used[np.argsort(-counts[used], kind="stable")].tolist())
-    for kind, token in _by_score(tables, probability):
-        _add(kinds, tables, kind, (token,))
-    _add(kinds, tables, REST, range(size))
-    return Ranking(tuple(kinds), tuple(kinds.values()), required, tables.sha256)
+    required, used = required_tokens(tables), np.flatnonzero(counts)
+    by_count = used[np.argsort(-counts[used], kind="stable")].tolist()
+    order = _with_parts(tables, chain(required, by_count, _by_score(tables, probability), range(size)))
+    return Ranking(tuple(order), len(required), tables.sha256)
 
 
-def _add(kinds: dict[int, str], tables: TokenizerTables, kind: str, tokens: Iterable[int]) -> None:
-    """Add tokens, each after those that it is built from; one that is there keeps its kind and its place."""
+def _with_parts(tables: TokenizerTables, tokens: Iterable[int]) -> list[int]:
+    """The tokens without repetitions, each after those that it is built from."""
+    order = dict[int, None]()
     for token in tokens:
-        if token not in kinds:
-            for part in (*tables.built_from(token), token):
-                kinds.setdefault(part, kind)
+        if token not in order:
+            order |= dict.fromkeys((*tables.built_from(token), token))
+    return list(order)
 
 
-def _by_score(tables: TokenizerTables, probability: NDArray[np.float64] | None) -> Iterator[tuple[str, int]]:
-    """Yield kind and id of the tokens of the Latin script, by probability and merge order together."""
+def _by_score(tables: TokenizerTables, probability: NDArray[np.float64] | None) -> list[int]:
+    """The tokens of the Latin script, by probability and merge order together."""
     places = _merge_places(tables)
     ranked = []
     for token in np.flatnonzero(tables.types == TokenType.NORMAL).tolist():
@@ -145,9 +128,8 @@ def _by_score(tables: TokenizerTables, probability: NDArray[np.float64] | None) 
         if text is not None and is_latin(text) and _is_reachable(tables, token):
             given = 0.0 if probability is None else float(f"{probability[token]:.{_DIGITS - 1}e}")
             score = max(given, _PROBABILITY_MIN) / (places[token] * form_factor(text))
-            ranked.append((-score, token, MODEL if given > _PROBABILITY_MIN else REST))
-    for _, token, kind in sorted(ranked):
-        yield kind, token
+            ranked.append((-score, token))
+    return [token for _, token in sorted(ranked)]
 
 
 def _merge_places(tables: TokenizerTables) -> NDArray[np.int64]:

@@ -7,21 +7,20 @@ from pathlib import Path
 
 from .tokenizer_tables import TEXT_BYTES
 
-NUMBER, SIGN, SPACE, LATEX = "numbers", "signs", "white space", "LaTeX"
-
 # Commands that math models write.
 LATEX_COMMANDS = tuple(Path(__file__).with_name("latex_commands.txt").read_text("utf-8").split())
 _COMMANDS = frozenset(LATEX_COMMANDS)
 _MARKS = "−×÷·±√π°∞≈≠≤≥∠∑∏∫∂∆Δθ∈→⇒⇔²³½¼¾¢£¤¥₩€₹₽–—‘’“”…•"  # noqa: RUF001 - they are what they look like
-_RULES = {
-    NUMBER: re.compile(r" ?[0-9]{1,3}"),
-    SPACE: re.compile(r" {1,16}|\t{1,8}|\r?\n|(?:\r\n){1,4}|\n{1,8}| \n{1,2}|\n {1,8}"),
-    LATEX: re.compile(
-        r"\\[(\[)\]{}\\,;!%$]|\$\$|\}\{|\}\}|\}\$|\)\$|\{\\|\$\\|\(\\|\[\\|\^\{|_\{|\}\^|\}\)|\\\\\n"
-    ),
+# Tokens that always stay, besides commands.
+_RULES = (
+    re.compile(r" ?[0-9]{1,3}"),  # numbers
+    # White space.
+    re.compile(r" {1,16}|\t{1,8}|\r?\n|(?:\r\n){1,4}|\n{1,8}| \n{1,2}|\n {1,8}"),
+    # LaTeX.
+    re.compile(r"\\[(\[)\]{}\\,;!%$]|\$\$|\}\{|\}\}|\}\$|\)\$|\{\\|\$\\|\(\\|\[\\|\^\{|_\{|\}\^|\}\)|\\\\\n"),
     # One or two ASCII signs, or a mathematical sign, a currency or a typographic mark.
-    SIGN: re.compile(rf" ?(?:[!-/:-@\[-`{{-~]{{1,2}}\n{{0,2}}|[{_MARKS}])"),
-}
+    re.compile(rf" ?(?:[!-/:-@\[-`{{-~]{{1,2}}\n{{0,2}}|[{_MARKS}])"),
+)
 # Words come before pieces of words: the factor of a token's place in the order of merges.
 _FORMS = (
     (re.compile(r" [a-z]+"), 1.0),
@@ -40,11 +39,10 @@ def token_text(token: str) -> str | None:
         return None
 
 
-def required_kind(text: str) -> str | None:
-    """Which kind of token that always stays this is, by its text: NUMBER, SPACE, LATEX, SIGN, or None."""
-    if text.removeprefix("\\") in _COMMANDS:  # most vocabularies have the command without its backslash
-        return LATEX
-    return next((kind for kind, rule in _RULES.items() if rule.fullmatch(text)), None)
+def must_stay(text: str) -> bool:
+    """Whether a token always stays, by its text: a number, a sign, white space, LaTeX."""
+    # Most vocabularies have a command without its backslash.
+    return text.removeprefix("\\") in _COMMANDS or any(rule.fullmatch(text) for rule in _RULES)
 
 
 def is_latin(text: str) -> bool:

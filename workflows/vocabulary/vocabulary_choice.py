@@ -128,16 +128,12 @@ class VocabularyReport:
         sha256: hash of that file.
         tokens: number of tokens in the list.
         of: number of tokens in the full vocabulary.
-        required: number of tokens that every list has.
-        kinds: why the tokens of the list stay, with the number of each kind.
     """
 
     output: str
     sha256: str
     tokens: int
     of: int
-    required: int
-    kinds: dict[str, int]
 
 
 def write_vocabulary(  # noqa: PLR0913 - options of a choice, each with its default
@@ -156,12 +152,9 @@ def write_vocabulary(  # noqa: PLR0913 - options of a choice, each with its defa
         ThirteenError: as choose_vocabulary().
     """
     check_target(output, base, *filter(None, (texts,)))
-    check_size(read_tables(open_checkpoint(base)), size)
-    ranking = rank_vocabulary(base, read_texts(texts), threads=threads, stage=stage)
-    kept = ranking.choose(size)
+    kept = choose_vocabulary(base, size, texts=texts, threads=threads, stage=stage)
     kept.save(output)
-    sha256, kinds = file_sha256(output), ranking.count_kinds(len(kept.tokens))
-    return VocabularyReport(str(output), sha256, len(kept.tokens), kept.of, ranking.required, kinds)
+    return VocabularyReport(str(output), file_sha256(output), len(kept.tokens), kept.of)
 
 
 def possible_sizes(ranking: Ranking) -> list[int]:
