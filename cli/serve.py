@@ -109,13 +109,14 @@ def serve(
     With --ray, replicas on a Ray cluster serve the model, each with --threads threads. They replace an
     earlier deployment replica by replica, without failed requests.
     """
+    from ..cluster.deploy import ClusterOptions
     from ..convert.quantize.file_size import parse_file_size
     from ..runtime.engine.config import EngineOptions
     from ..runtime.load_probe import probe_model_files
     from ..server.access.api_keys import ApiKeys
     from ..server.access.request_limits import RequestLimits
     from ..server.serve import ListenConfig
-    from ..workflows.serving import ClusterOptions, ServingRequest, run_serving
+    from ..workflows.serving import ServingRequest, run_serving
 
     if ray is None and (replicas or max_replicas or ray_insecure):
         raise typer.BadParameter("--replicas, --max-replicas and --ray-insecure require --ray")

@@ -32,55 +32,27 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterSize:
-    """Number and size of the replicas.
+class ClusterOptions:
+    """A Ray cluster that serves.
 
     Attributes:
+        address: HOST:PORT of its head, `auto`, or `local` to start one.
+        insecure: whether it may lack token authentication.
         replicas: number of replicas, or the minimum with autoscaling.
         max_replicas: maximum with autoscaling; None turns it off.
-        threads: threads of a replica.
-        slots: slots of a replica, the answers that run at once.
-        queue: requests that may wait for a replica.
+
+    Raises:
+        RequestError: `max_replicas` is less than `replicas`.
     """
 
-    replicas: int
-    max_replicas: int | None
-    threads: int
-    slots: int
-    queue: int
+    address: str
+    insecure: bool = False
+    replicas: int = 1
+    max_replicas: int | None = None
 
-    @classmethod
-    def from_config(cls, config: ReplicaConfig, replicas: int, max_replicas: int | None) -> "ClusterSize":
-        """Derive the size from the replicas' engine options.
-
-        Raises:
-            RequestError: `max_replicas` is less than `replicas`.
-        """
-        if max_replicas is not None and max_replicas < replicas:
-            raise RequestError(f"--max-replicas {max_replicas}: fewer than --replicas {replicas}")
-        options = config.engine
-        slots = options["slots"] or profile_named(options["profile"]).slots
-        threads = options["threads"] or default_threads()
-        return cls(replicas, max_replicas, threads, slots, options["queue"])
-
-    def serve_options(self, capacity: int) -> dict[str, Any]:
-        """Return Ray Serve's options, on a cluster with room for `capacity` replicas."""
-        has_room_for_both = capacity >= 2 * self.replicas  # then new replicas start before old ones stop
-        options: dict[str, Any] = {
-            "ray_actor_options": {"num_cpus": self.threads},
-            "max_ongoing_requests": self.slots,  # the others wait where they can still change the replica
-            "max_queued_requests": max(self.queue, 1),
-            "max_surge_percent": 100 if has_room_for_both else 0,
-        }
-        if self.max_replicas is None:
-            return options | {"num_replicas": self.replicas}
-        return options | {
-            "autoscaling_config": {
-                "min_replicas": self.replicas,
-                "max_replicas": self.max_replicas,
-                "target_ongoing_requests": self.slots,
-            }
-        }
+    def __post_init__(self) -> None:
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise RequestError(f"--max-replicas {self.max_replicas}: fewer than --replicas {self.replicas}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +63,7 @@ class Deployment:
         model: a GGUF file.
         adapters: engine adapter name -> LoRA in a GGUF file.
         config: configuration of the replicas.
-        size: number and size of the replicas.
-        listen: listen address and access rules.
+        cluster: the cluster that serves.
 
     Raises:
         RequestError: the port is 0.
@@ -101,17 +72,42 @@ class Deployment:
     model: Path
     adapters: Mapping[str, Path]
     config: ReplicaConfig
-    size: ClusterSize
-    listen: ListenConfig
+    cluster: ClusterOptions
 
     def __post_init__(self) -> None:
-        if not self.listen.port:
+        if not self.config.listen.port:
             raise RequestError("--port 0: a cluster deployment needs a fixed port")
 
     @property
     def files(self) -> tuple[Path, ...]:
         """The model and its adapters."""
         return (self.model, *self.adapters.values())
+
+    @property
+    def threads(self) -> int:
+        """Threads of a replica."""
+        return self.config.engine["threads"] or default_threads()
+
+    def replica_options(self, capacity: int) -> dict[str, Any]:
+        """Return Ray Serve's options for the replicas, on a cluster with room for `capacity` of them."""
+        engine, cluster = self.config.engine, self.cluster
+        slots = engine["slots"] or profile_named(engine["profile"]).slots
+        has_room_for_both = capacity >= 2 * cluster.replicas  # then new replicas start before old ones stop
+        options: dict[str, Any] = {
+            "ray_actor_options": {"num_cpus": self.threads},
+            "max_ongoing_requests": slots,  # the others wait where they can still change the replica
+            "max_queued_requests": max(engine["queue"], 1),
+            "max_surge_percent": 100 if has_room_for_both else 0,
+        }
+        if cluster.max_replicas is None:
+            return options | {"num_replicas": cluster.replicas}
+        return options | {
+            "autoscaling_config": {
+                "min_replicas": cluster.replicas,
+                "max_replicas": cluster.max_replicas,
+                "target_ongoing_requests": slots,
+            }
+        }
 
     def application(self, ray: Any, serve: Any, capacity: int) -> Any:
         """Build the Ray Serve application: routers in front of the replicas."""
@@ -122,11 +118,11 @@ class Deployment:
             max_constructor_retry_count=1,
             graceful_shutdown_wait_loop_s=_SHUTDOWN_POLL_S,
             graceful_shutdown_timeout_s=drain_s,
-            **self.size.serve_options(capacity),
+            **self.replica_options(capacity),
         )
         routers = serve.deployment(
             Router,
-            num_replicas=1 if self.listen.loopback else sum(node["Alive"] for node in ray.nodes()),
+            num_replicas=1 if self.config.listen.loopback else sum(node["Alive"] for node in ray.nodes()),
             ray_actor_options={"num_cpus": 0},
             max_ongoing_requests=_ROUTER_REQUESTS_MAX,
             max_surge_percent=100,  # a new router starts before the old one stops
@@ -137,19 +133,15 @@ class Deployment:
         return routers.bind(replicas.bind(self.config, files, tuple(self.adapters)), self.config)
 
 
-def deploy(
-    address: str, deployment: Deployment, on_listening: Callable[[str], None], *, insecure: bool = False
-) -> int | None:
+def deploy(deployment: Deployment, on_listening: Callable[[str], None]) -> int | None:
     """Serve a model on a cluster until a signal arrives or another command deploys there.
 
     An existing deployment is updated: its replicas are replaced one after the other, each when it has
     finished its requests. If the update fails or is interrupted, what is left belongs to the earlier command.
 
     Args:
-        address: address of the cluster; see ray_session().
-        deployment: what to serve.
+        deployment: what to serve, and where.
         on_listening: called with the server's URL when the replicas are ready.
-        insecure: whether the cluster may have no token authentication.
 
     Returns:
         The signal; None if another command took over.
@@ -158,28 +150,31 @@ def deploy(
         RequestError: the cluster cannot be reached, has too few processors, or listens at another address.
         ModelFileError: a file is invalid, no replica could be started, or the cluster is lost.
     """
+    cluster, listen = deployment.cluster, deployment.config.listen
     for path in deployment.files:
         read_header(path)  # an invalid file fails before anything starts
     probe_model_files(deployment.model, deployment.adapters.values())  # the replicas do not repeat it
-    with ray_session(address, insecure=insecure) as ray:
+    with ray_session(cluster.address, insecure=cluster.insecure) as ray:
         from ray import serve  # noqa: PLC0415 - an extra
 
-        capacity = worker_capacity(ray, deployment.size.threads, deployment.size.replicas)
+        capacity = worker_capacity(ray, deployment.threads, cluster.replicas)
         ownership = Ownership(ray)
         failures = (RuntimeError, TimeoutError, ray.exceptions.RayError, serve.exceptions.RayServeException)
         with _signals_raised() as ignore_signals:
             try:
-                _check_listens_there(deployment.listen)  # nothing is announced if another address is in use
+                _check_listens_there(listen)  # nothing is announced if another address is in use
                 ownership.prepare()
-                _start_serve(serve, deployment.listen)
+                _start_serve(serve, listen)
                 application = deployment.application(ray, serve, capacity)
                 serve.run(application, name=APPLICATION, route_prefix="/", logging_config=_QUIET)
                 ownership.commit()
-                on_listening(base_url(deployment.listen.host, deployment.listen.port))
+                on_listening(base_url(listen.host, listen.port))
                 while ownership.held:
                     time.sleep(_OWNER_POLL_S)
             except failures as error:
-                raise ModelFileError(f"--ray {address}: {_failure_line(serve, error, failures)}") from None
+                raise ModelFileError(
+                    f"--ray {cluster.address}: {_failure_line(serve, error, failures)}"
+                ) from None
             except _SignalError as received:
                 return received.number
             finally:

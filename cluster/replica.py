@@ -2,15 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ModelFileError
 from ..runtime.engine.engine import Engine
-from ..server.access.api_keys import ApiKeys
 from ..server.access.request_limits import RequestLimits
 from ..server.app import create_app
 from ..server.engine_service import EngineService
+from ..server.serve import ListenConfig
 from .ray_session import SharedFiles, bind_serve_port_to_loopback
 
 ROUTING_KEYS_MAX = 512  # routing keys that a replica is known for
@@ -26,17 +26,13 @@ class ReplicaConfig:
         models: served model name -> engine adapter; the first model is the default.
         engine: keyword arguments of Engine(), without its files.
         limits: limits of requests.
-        keys: accepted API keys; None disables authentication.
-        allowed_hosts: accepted names in the Host header; None accepts any.
-        origins: origins allowed by CORS; the router's setting.
+        listen: listen address and access rules.
     """
 
     models: Mapping[str, str]
-    engine: Mapping[str, Any] = field(default_factory=dict)
-    limits: RequestLimits = field(default_factory=RequestLimits)
-    keys: ApiKeys | None = None
-    allowed_hosts: Sequence[str] | None = None
-    origins: Sequence[str] = ()
+    engine: Mapping[str, Any]
+    limits: RequestLimits
+    listen: ListenConfig
 
 
 class Replica:
@@ -64,8 +60,8 @@ class Replica:
         self._application = create_app(
             service,
             config.limits.for_context(self._engine.context),
-            keys=config.keys,
-            allowed_hosts=config.allowed_hosts,
+            keys=config.listen.keys,
+            allowed_hosts=config.listen.allowed_hosts,
         )  # without CORS: the router adds it, to its own responses too
         # Ray Serve routes by the models that a replica has loaded. Our "models" are routing keys.
         self._load_key = serve.multiplexed(max_num_models_per_replica=ROUTING_KEYS_MAX)(_load_key)

@@ -57,8 +57,8 @@ class Router:
         bind_serve_port_to_loopback()
         self._replicas, self._config = replicas, config
         self._application: ASGIApp = self._respond
-        if config.origins:
-            self._application = CORSMiddleware(self._respond, config.origins, **CORS_OPTIONS)
+        if config.listen.origins:
+            self._application = CORSMiddleware(self._respond, config.listen.origins, **CORS_OPTIONS)
 
     async def __call__(self, _: Request) -> Response:
         """Return the response, which Ray Serve calls with the request's scope."""
@@ -71,7 +71,7 @@ class Router:
     async def _forward(self, request: Request) -> Response:
         config = self._config
         try:
-            check_access(request.scope, config.keys, config.allowed_hosts)
+            check_access(request.scope, config.listen.keys, config.listen.allowed_hosts)
         except HttpError as refused:
             return refused.response(request.url.path, _NO_SNIFFING)
         body = await _read_body(request, config.limits.body_bytes)

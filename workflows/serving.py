@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..cluster.deploy import ClusterSize, Deployment, deploy
+from ..cluster.deploy import ClusterOptions, Deployment, deploy
 from ..cluster.replica import ReplicaConfig
 from ..errors import RequestError
 from ..files.gguf.header import read_header
@@ -19,23 +19,6 @@ from ..server.engine_service import EngineService
 from ..server.model_pool import ModelPool, PooledModel
 from ..server.request_log import log_to_stderr
 from ..server.serve import KEPT_PLACES, ListenConfig, run_server, served_models
-
-
-@dataclass(frozen=True)
-class ClusterOptions:
-    """A Ray cluster that serves.
-
-    Attributes:
-        address: HOST:PORT of its head, `auto`, or `local` to start one.
-        insecure: whether it may lack token authentication.
-        replicas: number of engines.
-        max_replicas: number of engines up to which it scales; None for no scaling.
-    """
-
-    address: str
-    insecure: bool = False
-    replicas: int = 1
-    max_replicas: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,11 +75,8 @@ def run_serving(request: ServingRequest, announce: Callable[[str], None]) -> int
         with Engine(request.model, **request.engine | keeping) as engine:
             service = EngineService(engine, models, kept_places=KEPT_PLACES)
             return run_server(service, listen, limits, on_listening)
-    cluster = request.cluster
-    config = ReplicaConfig(models, request.engine, limits, listen.keys, listen.allowed_hosts, listen.origins)
-    size = ClusterSize.from_config(config, cluster.replicas, cluster.max_replicas)
-    deployment = Deployment(request.model, request.adapters, config, size, listen)
-    return deploy(cluster.address, deployment, on_listening, insecure=cluster.insecure)
+    config = ReplicaConfig(models, request.engine, limits, listen)
+    return deploy(Deployment(request.model, request.adapters, config, request.cluster), on_listening)
 
 
 def _serve_several(request: ServingRequest, announce: Callable[[str], None]) -> int | None:

@@ -3,16 +3,19 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from thirteen.cluster import deploy
-from thirteen.cluster.deploy import ClusterSize
+from thirteen.cluster.deploy import ClusterOptions, Deployment
 from thirteen.cluster.deployment_owner import OwnerActor, Ownership
 from thirteen.cluster.replica import ReplicaConfig
 from thirteen.errors import RequestError
 from thirteen.runtime.request import BASE
+from thirteen.server.access.request_limits import RequestLimits
+from thirteen.server.serve import ListenConfig
 
 WITHOUT_SIGHUP = """
 import signal
@@ -29,18 +32,24 @@ def test_serve_is_imported_where_sighup_does_not_exist() -> None:
     assert (done.stdout, done.stderr) == ("['SIGINT', 'SIGTERM']\n", "")
 
 
-def test_serve_options_follow_from_the_size() -> None:
-    config = ReplicaConfig({"tiny": BASE}, {"profile": "server", "slots": None, "threads": 2, "queue": 64})
-    few, many = (ClusterSize.from_config(config, 2, None).serve_options(capacity) for capacity in (3, 4))
+def test_the_options_of_replicas_follow_from_those_of_engine_and_cluster() -> None:
+    engine = {"profile": "server", "slots": None, "threads": 2, "queue": 64}
+    config = ReplicaConfig({"tiny": BASE}, engine, RequestLimits(), ListenConfig("127.0.0.1", 8080))
+
+    def options(replicas: int, max_replicas: int | None, capacity: int) -> dict[str, Any]:
+        cluster = ClusterOptions("auto", replicas=replicas, max_replicas=max_replicas)
+        return Deployment(Path("tiny.gguf"), {}, config, cluster).replica_options(capacity)
+
+    few, many = options(2, None, 3), options(2, None, 4)
     assert (few["num_replicas"], few["ray_actor_options"]) == (2, {"num_cpus": 2})
     assert (few["max_surge_percent"], many["max_surge_percent"]) == (0, 100)
-    assert ClusterSize.from_config(config, 1, 4).serve_options(4)["autoscaling_config"] == {
+    assert options(1, 4, 4)["autoscaling_config"] == {
         "min_replicas": 1,
         "max_replicas": 4,
         "target_ongoing_requests": 8,
     }
     with pytest.raises(RequestError, match="--max-replicas 1: fewer than --replicas 2"):
-        ClusterSize.from_config(config, 2, 1)
+        options(2, 1, 4)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from thirteen.cluster.replica import ReplicaConfig
 from thirteen.cluster.router import Router, RoutingKey
 from thirteen.runtime.request import BASE
 from thirteen.server.access.api_keys import ApiKeys
+from thirteen.server.access.request_limits import RequestLimits
+from thirteen.server.serve import ListenConfig
 
 from ..server.serving import open_engine, serve_engine
 
@@ -55,7 +57,8 @@ def routed(
     *failures: Exception, headers: dict[str, str] | None = None, method: str = "POST", **config: Any
 ) -> httpx.Response:
     """Response of a router, which is called as Ray Serve calls it."""
-    router = Router(Replicas(*failures), ReplicaConfig(MODELS, **config))
+    listen = ListenConfig("0.0.0.0", 8080, insecure=True, **config)
+    router = Router(Replicas(*failures), ReplicaConfig(MODELS, {}, RequestLimits(), listen))
 
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         response = await router(Request(scope, receive))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from thirteen.cluster.deploy import ClusterSize, Deployment, deploy
+from thirteen.cluster.deploy import ClusterOptions, Deployment, deploy
 from thirteen.cluster.ray_batch import RayWorkers
 from thirteen.cluster.replica import ReplicaConfig
 from thirteen.convert.pipeline import convert
@@ -18,6 +18,7 @@ from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSett
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.load_probe import probe_model_files
 from thirteen.runtime.profile import PROFILES
+from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.serve import ListenConfig
 
 from .conftest import tensors
@@ -223,6 +224,6 @@ def test_a_cluster_does_not_see_a_model_that_ends_the_process(
     job = BatchJob(model, None, GenerationSettings(), 1, PROFILES["phone"])
     with pytest.raises(ModelFileError, match="ended with SIGSEGV"):
         next(RayWorkers("no.such.host:1").run(job, [{1: "1 + 1?"}]))
-    config, size, listen = ReplicaConfig({}), ClusterSize(1, None, 1, 1, 1), ListenConfig("127.0.0.1", 8080)
+    config = ReplicaConfig({}, {}, RequestLimits(), ListenConfig("127.0.0.1", 8080))
     with pytest.raises(ModelFileError, match="ended with SIGSEGV"):
-        deploy("no.such.host:1", Deployment(model, {}, config, size, listen), print)
+        deploy(Deployment(model, {}, config, ClusterOptions("no.such.host:1")), print)
