@@ -3,7 +3,6 @@
 The models to compare with are temporary files in the cache.
 """
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,10 +16,7 @@ from ..bench.fidelity.model_roles import ModelSource, Role, model_sources
 from ..bench.harness.model_file import ModelFile
 from ..convert.adapter.export import export_adapter
 from ..convert.pipeline import ConversionReport, convert
-from ..convert.source.checkpoint import open_checkpoint
-from ..convert.tensors import count_weights
-from ..errors import AdapterError, OutputError
-from ..files.gguf.header import Header, read_header
+from ..errors import AdapterError
 from ..files.progress import Stage, no_progress
 from ..files.temporary_folder import temporary_folder
 from .conversion_inputs import ConversionInputs
@@ -120,7 +116,6 @@ def comparison_models(
     """
     shipped, ids = Path(conversion.output), inputs.request.ids
     with temporary_folder("fidelity") as folder:
-        _check_space(folder, read_header(shipped), inputs)
 
         def model(title: str, **options: Any) -> Path:
             target = folder / f"{title}.gguf"
@@ -141,17 +136,6 @@ def comparison_models(
             )
             others["adapter"] = _export(inputs.adapter, inputs, folder / "adapter.gguf", warnings)
         yield model_sources(reference, shipped, **others), warnings
-
-
-def _check_space(folder: Path, header: Header, inputs: ConversionInputs) -> None:
-    """Raise OutputError if the models do not fit on the disk; an exported adapter is negligible."""
-    metadata_bytes = header.file_bytes - sum(tensor.nbytes for tensor in header.tensors.values())
-    # The models in PRECISION have the whole vocabulary, of which the converted file may keep a part.
-    precise_bytes = 2 * count_weights(open_checkpoint(inputs.base).specs.values()) + metadata_bytes
-    needed = precise_bytes if inputs.adapter is None else 2 * precise_bytes + header.file_bytes
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OutputError(f"{folder.parent}: needs {needed:,} bytes of scratch space, but {free:,} are free")
 
 
 def _export(adapter: Path, inputs: ConversionInputs, target: Path, warnings: list[str]) -> Path | None:
