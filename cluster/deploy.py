@@ -11,9 +11,8 @@ from typing import Any
 
 from ..errors import ModelFileError, RequestError
 from ..files.gguf.header import read_header
+from ..runtime.engine.config import resolve_options
 from ..runtime.load_probe import probe_model_files
-from ..runtime.profile import profile_named
-from ..runtime.threads import default_threads
 from ..server.access.request_limits import CLOSING_S
 from ..server.serve import ListenConfig, base_url
 from .deployment_owner import Ownership
@@ -66,7 +65,7 @@ class Deployment:
         cluster: the cluster that serves.
 
     Raises:
-        RequestError: the port is 0.
+        RequestError: the port is 0, or an option of the engines is invalid.
     """
 
     model: Path
@@ -77,6 +76,7 @@ class Deployment:
     def __post_init__(self) -> None:
         if not self.config.listen.port:
             raise RequestError("--port 0: a cluster deployment needs a fixed port")
+        resolve_options(self.config.engine)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -86,17 +86,16 @@ class Deployment:
     @property
     def threads(self) -> int:
         """Threads of a replica."""
-        return self.config.engine["threads"] or default_threads()
+        return resolve_options(self.config.engine)[1].threads
 
     def replica_options(self, capacity: int) -> dict[str, Any]:
         """Return Ray Serve's options for the replicas, on a cluster with room for `capacity` of them."""
-        engine, cluster = self.config.engine, self.cluster
-        slots = engine["slots"] or profile_named(engine["profile"]).slots
+        slots, cluster = resolve_options(self.config.engine)[0].slots, self.cluster
         has_room_for_both = capacity >= 2 * cluster.replicas  # then new replicas start before old ones stop
         options: dict[str, Any] = {
             "ray_actor_options": {"num_cpus": self.threads},
             "max_ongoing_requests": slots,  # the others wait where they can still change the replica
-            "max_queued_requests": max(engine["queue"], 1),
+            "max_queued_requests": max(self.config.engine["queue"], 1),
             "max_surge_percent": 100 if has_room_for_both else 0,
         }
         if cluster.max_replicas is None:

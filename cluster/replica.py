@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ModelFileError
+from ..runtime.engine.config import EngineOptions
 from ..runtime.engine.engine import Engine
 from ..server.access.request_limits import RequestLimits
 from ..server.app import create_app
@@ -30,7 +31,7 @@ class ReplicaConfig:
     """
 
     models: Mapping[str, str]
-    engine: Mapping[str, Any]
+    engine: EngineOptions
     limits: RequestLimits
     listen: ListenConfig
 
@@ -55,7 +56,7 @@ class Replica:
         model, *loras = files.fetch()
         named = dict(zip(adapters, loras, strict=True))
         # The command that deploys has loaded the files on trial.
-        self._engine = Engine(model, **{**config.engine, "adapters": named, "untrusted": False})
+        self._engine = Engine(model, **config.engine | EngineOptions(adapters=named, untrusted=False))
         service = EngineService(self._engine, config.models)
         self._application = create_app(
             service,

@@ -13,6 +13,7 @@ from thirteen.cluster.deploy import ClusterOptions, Deployment
 from thirteen.cluster.deployment_owner import OwnerActor, Ownership
 from thirteen.cluster.replica import ReplicaConfig
 from thirteen.errors import RequestError
+from thirteen.runtime.engine.config import EngineOptions
 from thirteen.runtime.request import BASE
 from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.serve import ListenConfig
@@ -33,7 +34,7 @@ def test_serve_is_imported_where_sighup_does_not_exist() -> None:
 
 
 def test_the_options_of_replicas_follow_from_those_of_engine_and_cluster() -> None:
-    engine = {"profile": "server", "slots": None, "threads": 2, "queue": 64}
+    engine = EngineOptions(profile="server", slots=None, threads=2, queue=64)
     config = ReplicaConfig({"tiny": BASE}, engine, RequestLimits(), ListenConfig("127.0.0.1", 8080))
 
     def options(replicas: int, max_replicas: int | None, capacity: int) -> dict[str, Any]:
