@@ -38,8 +38,7 @@ class MergeReport:
 
     Attributes:
         output: path of the folder.
-        files: names of the weight files.
-        total_bytes: size of the weight files.
+        total_bytes: size of the weights' file.
         types: number of tensors by type.
         base: origin of the base.
         adapter: origin of the adapter.
@@ -47,7 +46,6 @@ class MergeReport:
     """
 
     output: str
-    files: list[str]
     total_bytes: int
     types: dict[str, int]
     base: WeightsSource
@@ -94,7 +92,6 @@ def merge_checkpoint(
     types = [dtype for dtype, _ in tensors.values()]
     return MergeReport(
         output=str(output),
-        files=[_WEIGHTS],
         total_bytes=(output / _WEIGHTS).stat().st_size,
         types={dtype: types.count(dtype) for dtype in sorted(set(types))},
         base=source,

@@ -47,7 +47,6 @@ class ConversionReport:
         bits_per_weight: mean over all tensors, without metadata.
         types: number of tensors by type.
         base: origin of the base.
-        base_quantized: number of tensors by type that were already quantized in the base.
         adapter: origin of the adapter; None without one.
         importance: origin of the importance file; None without one.
         prediction: loss and speed that were predicted for a size; None without a size.
@@ -62,7 +61,6 @@ class ConversionReport:
     bits_per_weight: float
     types: dict[str, int]
     base: WeightsSource
-    base_quantized: dict[str, int]
     adapter: AdapterSource | None
     importance: WeightsSource | None
     prediction: Prediction | None
@@ -176,7 +174,6 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
         bits_per_weight=8 * sum(p.nbytes for p in plans) / sum(prod(p.shape) for p in plans),
         types=_count_types(plans),
         base=WeightsSource(model.base.id, base_sha256.result()),
-        base_quantized=dict(model.base.quantized),
         adapter=model.source,
         importance=WeightsSource(used.path.name, used.sha256) if used else None,
         prediction=prediction,

@@ -37,7 +37,6 @@ def merge(
     warn(merged.warnings)
     rows = {
         "output": merged.output,
-        "files": ", ".join(merged.files),
         "weights": f"{merged.total_bytes:,} bytes; tensors: {counts_text(merged.types)}",
         "adapter": adapter_text(merged.adapter),
     }
