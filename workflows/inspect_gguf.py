@@ -2,17 +2,18 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 from gguf import GGUFValueType
 
-from ..errors import ModelFileError, RequestError
+from ..errors import ModelFileError
 from ..files.gguf.header import Header, read_header
+from ..runtime.engine.config import EngineOptions, resolve_options
 from ..runtime.llama.gguf_checks import check_model
 from ..runtime.llama.memory_estimate import MemoryEstimate, estimate_memory
-from ..runtime.profile import KV_TYPES, PROFILES, Profile
+from ..runtime.profile import PROFILES, Profile
 
 Scalar = str | int | float | bool
 
@@ -101,13 +102,9 @@ def memory_profiles(name: str | None, context: int | None, kv: str | None) -> di
     Raises:
         RequestError: the profile or the type is unknown.
     """
-    for option, value, known in (("profile", name, PROFILES), ("kv", kv, KV_TYPES)):
-        if value is not None and value not in known:
-            raise RequestError(f"{option}: {value!r} is not one of {', '.join(known)}")
-    selected = PROFILES if name is None else {name: PROFILES[name]}
     return {
-        key: replace(profile, context=context or profile.context, kv=kv or profile.kv)
-        for key, profile in selected.items()
+        key: resolve_options(EngineOptions(profile=key, context=context, kv=kv))[0]
+        for key in ([name] if name else PROFILES)
     }
 
 
