@@ -1,7 +1,7 @@
 """Training rows: JSON lines with a question and a worked solution, a final answer, or both."""
 
 import random
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -92,16 +92,11 @@ def split_rows(rows: Sequence[Row], held_out: int, seed: int) -> tuple[list[Row]
         raise RequestError(f"--held-out {held_out}: must be at least 1 and less than the {len(rows)} rows")
     shuffled = shuffle_rows(rows, seed)
     held = shuffled[:held_out]
-    rest = other_questions(shuffled[held_out:], held)
+    asked = {row.question for row in held}
+    rest = [row for row in shuffled[held_out:] if row.question not in asked]
     if not rest:
         raise RequestError(f"--held-out {held_out}: leaves no other question of the {len(rows)} rows")
     return rest, held
-
-
-def other_questions(rows: Sequence[Row], asked: Iterable[_Asked]) -> list[Row]:
-    """The rows whose questions none of `asked` has."""
-    questions = {row.question for row in asked}
-    return [row for row in rows if row.question not in questions]
 
 
 def shuffle_rows(rows: Sequence[Row], seed: int) -> list[Row]:

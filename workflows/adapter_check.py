@@ -7,7 +7,6 @@ from pathlib import Path
 from rich.table import Table
 
 from ..bench.fidelity.adapter_effect import AdapterEffect
-from ..bench.fidelity.kl_divergence import Divergence
 from ..bench.fidelity.merge_or_runtime import EFFECT_MIN
 from ..convert.adapter.adapter import read_adapter_config
 from ..convert.pipeline import DEFAULT_TYPE
@@ -17,7 +16,7 @@ from ..files.progress import Stage, no_progress
 from ..files.temporary_folder import temporary_folder
 from .adapter_resolver import catalogue_name, recorded_name
 from .conversion_inputs import ConversionRequest, fetch_base_and_adapter, resolve_inputs
-from .fidelity_check import check_fidelity
+from .fidelity_check import UnquantizedEffect, check_fidelity
 from .importance_cache import PRECISION
 
 POSITIONS = 384
@@ -28,21 +27,14 @@ _LAYER_TENSOR = re.compile(r"model\.layers\.(\d+)\.(?:\w+\.)?(\w+)\.weight")
 
 
 @dataclass(frozen=True, slots=True)
-class MeasuredEffect:
-    """Effect of an adapter on the predictions.
+class MeasuredEffect(UnquantizedEffect):
+    """Effect of an adapter on the predictions, before and after quantization.
 
     Attributes:
-        positions: number of predictions compared.
-        moved: the adapted model against the base, both in high precision.
-        agreement: effect of the adapter at run time against that of the merged one, in high precision; None
-            if it has no form for run time, or the merged one has no effect.
         merged: what remains in the quantized file; None if there is no effect to begin with.
         run_time: what remains if the adapter is applied to the quantized base at run time; None as above.
     """
 
-    positions: int
-    moved: Divergence
-    agreement: AdapterEffect | None
     merged: AdapterEffect | None
     run_time: AdapterEffect | None
 

@@ -13,7 +13,7 @@ from .conversion_inputs import ConversionRequest, fetch_base_and_adapter, resolv
 from .fidelity_check import check_fidelity
 from .vocabulary.vocabulary_size import SizeLoss
 
-__all__ = ["ConversionRequest", "ConversionResult", "PlanResult", "run_conversion", "run_merge", "run_plan"]
+__all__ = ["ConversionRequest", "ConversionResult", "run_conversion", "run_merge", "run_plan"]
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,17 @@ def run_conversion(request: ConversionRequest, stage: Stage = lambda name: no_pr
     return ConversionResult(conversion, fidelity, inputs.losses, warnings)
 
 
-@dataclass(frozen=True)
-class PlanResult:
-    """A plan, and what the file is predicted to lose by number of tokens; see ConversionInputs."""
-
-    plan: ConversionPlan
-    losses: tuple[SizeLoss, ...]
-
-
-def run_plan(request: ConversionRequest, stage: Stage = lambda name: no_progress) -> PlanResult:
+def run_plan(
+    request: ConversionRequest, stage: Stage = lambda name: no_progress
+) -> tuple[ConversionPlan, tuple[SizeLoss, ...]]:
     """Plan a file of a given size without writing it.
 
     Args:
         request: what to convert; `size` is required.
         stage: makes the progress callback of each stage.
+
+    Returns:
+        The plan, and what the file is predicted to lose by number of tokens; see ConversionInputs.
 
     Raises:
         ThirteenError: an input is invalid, or the size cannot be met.
@@ -92,7 +89,7 @@ def run_plan(request: ConversionRequest, stage: Stage = lambda name: no_progress
         threads=request.threads,
         progress=stage("plan"),
     )
-    return PlanResult(plan, inputs.losses)
+    return plan, inputs.losses
 
 
 def run_merge(

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..convert.pipeline import DEFAULT_TYPE, ConversionReport, convert
@@ -162,16 +162,17 @@ def resolve_inputs(request: ConversionRequest, stage: Stage = lambda name: no_pr
             threads=threads,
             stage=stage,
         )
-    inputs = ConversionInputs(
-        request, base, adapter, target or request.type or DEFAULT_TYPE, importance, None, ()
-    )
+    kept, texts = None, request.vocabulary_texts
+    losses: tuple[SizeLoss, ...] = ()
     if request.vocabulary == "auto":
-        return _with_best_vocabulary(inputs, stage)
-    if request.vocabulary is None:
-        return inputs
-    texts = request.vocabulary_texts
-    kept = resolve_vocabulary(request.vocabulary, base, texts=texts, threads=threads, stage=stage)
-    return replace(inputs, vocabulary=kept)
+        assert target and importance, "see check()"
+        kept, losses = choose_vocabulary_size(
+            base, target, importance, adapter=adapter, texts=texts, threads=threads, stage=stage
+        )
+    elif request.vocabulary is not None:
+        kept = resolve_vocabulary(request.vocabulary, base, texts=texts, threads=threads, stage=stage)
+    quantization = target or request.type or DEFAULT_TYPE
+    return ConversionInputs(request, base, adapter, quantization, importance, kept, losses)
 
 
 def fetch_base_and_adapter(
@@ -182,21 +183,6 @@ def fetch_base_and_adapter(
     if adapter is None:
         return path, None
     return path, resolve_adapter_folder(adapter, base, progress=when_needed(stage, "basis"))
-
-
-def _with_best_vocabulary(inputs: ConversionInputs, stage: Stage) -> ConversionInputs:
-    request = inputs.request
-    assert isinstance(inputs.quantization, SizeTarget) and inputs.importance is not None, "see check()"
-    kept, losses = choose_vocabulary_size(
-        inputs.base,
-        inputs.quantization,
-        inputs.importance,
-        adapter=inputs.adapter,
-        texts=request.vocabulary_texts,
-        threads=request.threads,
-        stage=stage,
-    )
-    return replace(inputs, vocabulary=kept, losses=losses)
 
 
 def _size_target(request: ConversionRequest, stage: Stage) -> SizeTarget | None:

@@ -38,9 +38,8 @@ def plan(
     from ...workflows.conversion import ConversionRequest, run_plan
 
     with stage_bars() as stage:
-        result = run_plan(ConversionRequest(**options.matching_options(ctx, ConversionRequest)), stage)
-    found = result.plan
-    note_losses(result.losses)
+        found, losses = run_plan(ConversionRequest(**options.matching_options(ctx, ConversionRequest)), stage)
+    note_losses(losses)
     warn(found.warnings)
     facts = asdict(found)
     for fact, tensor in zip(facts["tensors"], found.tensors, strict=True):

@@ -1,6 +1,5 @@
 """The number of tokens with which a file of a given size is predicted to lose the least."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from ...convert.file_plan import predict_vocabularies
 from ...convert.quantize.importance import read_importance
 from ...convert.quantize.size_planner import SizeTarget
 from ...convert.source.checkpoint import open_checkpoint
-from ...convert.vocabulary.ranking import Ranking
 from ...convert.vocabulary.vocabulary_list import VocabularyList
 from ...errors import VocabularyError
 from ...files.progress import Stage, no_progress
@@ -93,21 +91,14 @@ def choose_vocabulary_size(  # noqa: PLR0913 - the inputs of a plan
         progress=stage("plans"),
     )
     nats = [*(-np.log1p(-np.minimum(outside.values, 1 - 1e-9))).mean(axis=1), 0.0]
-    losses = _losses(ranking, sizes, predicted, nats)
-    best = min(losses, key=lambda loss: loss.total)
-    return (None if best.tokens == len(ranking.order) else ranking.choose(best.tokens)), losses
-
-
-def _losses(
-    ranking: Ranking, sizes: Sequence[int], predicted: Sequence[float | None], outside: Sequence[float]
-) -> tuple[SizeLoss, ...]:
-    """The losses of the vocabularies for which a plan of the size exists."""
-    counts = (*sizes, len(ranking.order))
-    return tuple(
-        SizeLoss(count, loss, float(nats))
-        for count, loss, nats in zip(counts, predicted, outside, strict=True)
+    # Only of the vocabularies for which a plan of the size exists.
+    losses = tuple(
+        SizeLoss(tokens, loss, float(outside_nats))
+        for tokens, loss, outside_nats in zip((*sizes, len(ranking.order)), predicted, nats, strict=True)
         if loss is not None
     )
+    best = min(losses, key=lambda loss: loss.total)
+    return (None if best.tokens == len(ranking.order) else ranking.choose(best.tokens)), losses
 
 
 def _held_out(choice: ChoiceTexts) -> list[Passage]:
