@@ -28,33 +28,20 @@ class Metrics:
             gauge = Gauge(f"thirteen_{name}", description, registry=registry)
             gauge.set_function(partial(lambda read: sum(map(read, engines())), read))
         ProcessCollector(registry=registry)  # resident memory, CPU time and open files, on Linux
-        self._responses = Counter(
-            "thirteen_requests", "Responses by path and status.", ("path", "status"), registry=registry
+        counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
+        self._responses = counter("thirteen_requests", "Responses by path and status.", ("path", "status"))
+        self._answers = counter("thirteen_answers", "Finished answers by stop reason.", ("stop_reason",))
+        self._prompt_tokens = counter("thirteen_prompt_tokens", "Prompt tokens.")
+        self._cached_tokens = counter("thirteen_cached_tokens", "Prompt tokens found in the prefix cache.")
+        self._cache_hits = counter("thirteen_cache_hits", "Answers whose prompt had a prefix in the cache.")
+        self._completion_tokens = counter("thirteen_completion_tokens", "Completion tokens.")
+        self._first_token_s = histogram(
+            "thirteen_first_token_seconds", "Time to first token.", buckets=_FIRST_TOKEN_BUCKETS_S
         )
-        self._answers = Counter(
-            "thirteen_answers", "Finished answers by stop reason.", ("stop_reason",), registry=registry
-        )
-        self._prompt_tokens = Counter("thirteen_prompt_tokens", "Prompt tokens.", registry=registry)
-        self._cached_tokens = Counter(
-            "thirteen_cached_tokens", "Prompt tokens found in the prefix cache.", registry=registry
-        )
-        self._cache_hits = Counter(
-            "thirteen_cache_hits", "Answers whose prompt had a prefix in the cache.", registry=registry
-        )
-        self._completion_tokens = Counter(
-            "thirteen_completion_tokens", "Completion tokens.", registry=registry
-        )
-        self._first_token_s = Histogram(
-            "thirteen_first_token_seconds",
-            "Time to first token.",
-            buckets=_FIRST_TOKEN_BUCKETS_S,
-            registry=registry,
-        )
-        self._token_s = Histogram(
+        self._token_s = histogram(
             "thirteen_token_seconds",
             "Mean time per token after the first, one observation per answer.",
             buckets=_TOKEN_BUCKETS_S,
-            registry=registry,
         )
 
     def count_response(self, path: str, status: int) -> None:
