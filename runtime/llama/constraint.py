@@ -1,9 +1,8 @@
 """Grammars on a model's vocabulary: which tokens may come next, and which must."""
 
 import ctypes
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from threading import Lock
 
 import numpy as np
@@ -80,7 +79,7 @@ class GrammarCompiler:
     def __init__(self, model: Model) -> None:
         """Do nothing yet; the first grammar costs about a second, and 18 MB for 49,152 tokens."""
         self._model = model
-        self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()  # the oldest use first
+        self._compiled = lru_cache(_COMPILED_MAX)(self._compile)
         self._lock = Lock()
 
     def constraint(self, grammar: Grammar) -> Constraint:
@@ -90,12 +89,10 @@ class GrammarCompiler:
             RequestError: the grammar exceeds a limit, or allows no text of this model's tokens.
         """
         with self._lock:
-            if grammar not in self._compiled:
-                self._compiled[grammar] = compile_matcher(grammar.source, self._tokenizer)
-            self._compiled.move_to_end(grammar)
-            if len(self._compiled) > _COMPILED_MAX:
-                self._compiled.popitem(last=False)
-            return Constraint(self._compiled[grammar].deep_copy(), self._model)
+            return Constraint(self._compiled(grammar).deep_copy(), self._model)
+
+    def _compile(self, grammar: Grammar) -> LLMatcher:
+        return compile_matcher(grammar.source, self._tokenizer)
 
     @cached_property
     def _tokenizer(self) -> LLTokenizer:
