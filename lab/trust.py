@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from rich.table import Table
@@ -36,8 +37,10 @@ from thirteen.errors import RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.files.hashing import file_sha256
 from thirteen.files.progress import Progress, no_progress
+from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.context import Context, Span
+from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.model import Model
 from thirteen.runtime.threads import physical_cores
 from thirteen.runtime.validation import check_integer
 from thirteen.stats.interval import FloatArray, Interval
@@ -163,13 +166,14 @@ class SlowedEngine(Engine):
         Raises:
             ThirteenError: Engine() raises it.
         """
-        self._slowdown = slowdown
-        super().__init__(path, **options)
 
-    def _make_context(self) -> Context:
-        context = SlowedContext(self.model, self._params)
-        context.slowdown = self._slowdown
-        return context
+        def slowed_context(model: Model, params: ContextParams) -> Context:
+            context = SlowedContext(model, params)
+            context.slowdown = slowdown
+            return context
+
+        with patch.object(engine_module, "Context", slowed_context):
+            super().__init__(path, **options)
 
 
 RUNS = 100

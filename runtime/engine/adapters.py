@@ -9,47 +9,28 @@ from ..request import BASE
 from .config import DEFAULT_ADAPTER
 
 
-class Adapters:
+class Adapters(dict[str, LoraAdapter | None]):
     """Loaded adapters by name; `base` is the model alone.
 
     Attributes:
         default: name of the adapter of requests that name none.
     """
 
-    def __init__(self, model: Model) -> None:
-        """Start without adapters."""
-        self._model = model
-        self._loaded: dict[str, LoraAdapter | None] = {BASE: None}
+    def __init__(self) -> None:
+        super().__init__({BASE: None})
         self.default = BASE
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names that a request can choose from."""
-        return tuple(self._loaded)
-
-    def __getitem__(self, name: str) -> LoraAdapter | None:
-        return self._loaded[name]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._loaded
-
-    def load(self, files: Mapping[str, Path]) -> None:
-        """Load adapters.
+    def load(self, model: Model, files: Mapping[str, Path]) -> None:
+        """Load adapters of a model.
 
         Raises:
             ModelFileError: a file is not a GGUF, or is damaged.
             AdapterError: an adapter does not fit the model.
         """
         for name, file in files.items():
-            self._loaded[name] = LoraAdapter(self._model, file)
-        if DEFAULT_ADAPTER in self._loaded:
+            self[name] = LoraAdapter(model, file)
+        if DEFAULT_ADAPTER in self:
             self.default = DEFAULT_ADAPTER
-
-    def replace(self, name: str, adapter: LoraAdapter) -> LoraAdapter | None:
-        """Register an adapter under a name, and return the one that had it."""
-        old = self._loaded.get(name)
-        self._loaded[name] = adapter
-        return old
 
     def resolve(self, name: str | None) -> str:
         """Return the name, or the default for None.
@@ -58,12 +39,12 @@ class Adapters:
             RequestError: no adapter has the name.
         """
         name = self.default if name is None else name
-        if name not in self._loaded:
-            raise RequestError(f"adapter: {name!r} is not one of {', '.join(self._loaded)}")
+        if name not in self:
+            raise RequestError(f"adapter: {name!r} is not one of {', '.join(self)}")
         return name
 
     def close(self) -> None:
         """Free the adapters."""
-        for adapter in self._loaded.values():
+        for adapter in self.values():
             if adapter:
                 adapter.close()

@@ -103,13 +103,14 @@ class Engine:
             settings = choose_settings(profile, options.get("threads"), self.model)
             chosen = {name: getattr(settings, name) for name in CHOSEN}
             self.profile = replace(profile, **chosen)
-            self._adapters = Adapters(self.model)
+            self._adapters = Adapters()
             handles.callback(self._adapters.close)
-            self._adapters.load(files)
+            self._adapters.load(self.model, files)
             self.context = min(self.profile.context, self.model.context_trained)
             self._params = replace(params, context=self.context, **asdict(settings))
             self._prefixes = PrefixCache(profile.prefix_bytes) if profile.prefix_bytes else None
-            self._runner = Runner(self._make_context(), self._adapters, self._prefixes)
+            context = Context(self.model, self._params)
+            self._runner = Runner(context, self._adapters, self._prefixes)
             handles.callback(self._runner.close)
             if template:
                 template.compile()  # in its process, which has started meanwhile
@@ -126,13 +127,10 @@ class Engine:
         self._dispatcher = Dispatcher(self.model, self._runner, slots=self.profile.slots, queue=self.queue)
         self._closing, self._fork = Lock(), ForkCheck()
 
-    def _make_context(self) -> Context:
-        return Context(self.model, self._params)
-
     @property
     def adapters(self) -> tuple[str, ...]:
         """Names that a request can choose from."""
-        return self._adapters.names
+        return tuple(self._adapters)
 
     def files(self, adapter: str) -> tuple[Path, ...]:
         """Files that requests for an adapter use: the model's, and the adapter's if there is one."""

@@ -51,12 +51,7 @@ class SequenceOutput:
 class Runner:
     """Runs the sequences of one model step by step, in one thread."""
 
-    def __init__(
-        self,
-        context: Context,
-        adapters: Adapters,
-        prefixes: PrefixCache | None = None,
-    ) -> None:
+    def __init__(self, context: Context, adapters: Adapters, prefixes: PrefixCache | None = None) -> None:
         """Start without sequences.
 
         Args:
@@ -66,11 +61,8 @@ class Runner:
         """
         self._context, self._model = context, context.model
         self._adapters, self._prefixes = adapters, prefixes
-        self._scheduler = Scheduler(
-            context.params.slots,
-            context.params.batch,
-            prefix_caching=prefixes is not None,
-        )
+        slots, batch = context.params.slots, context.params.batch
+        self._scheduler = Scheduler(slots, batch, prefix_caching=prefixes is not None)
         self._outputs: dict[SequenceState, SequenceOutput] = {}
         self._updates: list[SequenceUpdate] = []
 
@@ -110,7 +102,9 @@ class Runner:
         if self._outputs:
             raise RequestError(f"swap: {len(self._outputs)} requests are running or waiting")
         self._context.set_adapter(None)
-        return self._adapters.replace(name, adapter)
+        old = self._adapters.get(name)
+        self._adapters[name] = adapter
+        return old
 
     def close(self) -> None:
         """Free the context, and the samplers of sequences that have not ended."""
