@@ -46,7 +46,8 @@ class Sampler(NativeHandle):
 
     @cached_property
     def _no_digit_chain(self) -> Any:
-        chain = _chain((_ban(self._model, self._model.digit_tokens), *_samplers(self._sampling)))
+        no_digit = _bias(self._model, dict.fromkeys(self._model.digit_tokens, -math.inf))
+        chain = _chain((no_digit, *_samplers(self._sampling)))
         self._handles.callback(llama_cpp.llama_sampler_free, chain)
         return chain
 
@@ -140,12 +141,8 @@ def _chain(samplers: Iterable[Any]) -> Any:
     return chain
 
 
-def _ban(model: Model, tokens: Sequence[int]) -> Any:
-    """Make a sampler that gives these tokens a logit of -inf."""
-    return _bias(model, dict.fromkeys(tokens, -math.inf))
-
-
 def _bias(model: Model, biases: Mapping[int, float]) -> Any:
+    """Make a sampler that adds to the logits of these tokens."""
     native = (llama_cpp.llama_logit_bias * len(biases))(*biases.items())
     return llama_cpp.llama_sampler_init_logit_bias(model.vocabulary_size, len(biases), native)
 
