@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -10,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError
-from ...runtime.batch.reproducible_batches import PROFILE, BatchJob, GenerationSettings, computed_by
+from ...runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 from ...runtime.effort import parse_effort
 from ...runtime.engine.engine import Engine
-from ...runtime.profile import DEFAULT_KV
-from ...runtime.prompt.prompt_encoder import Message
+from ...runtime.profile import CHOSEN
+from ...runtime.request import Request
 from ...runtime.threads import default_threads
 from ..harness.environment import this_build
 from .datasets import QuestionSet
@@ -58,20 +57,15 @@ class PromptSettings(GenerationSettings):
             sampled = f"effort {self.effort}: majority of up to {votes}, temperature {sampling.temperature}"
         return f"{sampled}, calculator {'on' if self.calculator else 'off'}"
 
-    @property
-    def stop(self) -> tuple[str, ...]:
-        """Stop strings of the prompt."""
-        return self.prompt_format.stop
-
-    def messages(self, question: str) -> Sequence[Message]:
-        """The prompt of a question as a chat."""
-        return self.prompt_format.messages(question)
-
-    def prompt_tokens(self, engine: Engine, question: str) -> tuple[int, ...]:
-        """Encode the prompt of a question, as a chat if the model has a chat template."""
+    def request(self, engine: Engine, question: str) -> Request:
+        """Make the request that asks a question, as a chat if the model has a chat template."""
+        request, messages = super().request(engine, question), self.prompt_format.messages(question)
         if "tokenizer.chat_template" in engine.model.header.metadata:
-            return engine.conversation(self.messages(question))
-        return engine.encode_text(self.prompt_format.text(question))
+            tokens = engine.conversation(messages)
+        else:
+            tokens = engine.encode_text(self.prompt_format.text(question))
+        examples = engine.after_examples(messages) if request.effort.votes else ()
+        return replace(request, tokens=tokens, stop=self.prompt_format.stop, examples=examples)
 
 
 @dataclass(frozen=True)
@@ -93,36 +87,37 @@ class RunConfig:
 
     folder: Path
 
-    def _job(self, **speed: Any) -> BatchJob:
-        profile = replace(PROFILE, **speed)
-        return BatchJob(self.model, self.adapter, self.settings, self.settings.threads, profile)
+    @cached_property
+    def _new_job(self) -> BatchJob:
+        return BatchJob(self.model, self.adapter, self.settings, self.settings.threads)
 
     @cached_property
     def job(self) -> BatchJob:
         """The run as a job of the batch runtime, with the speed settings of its log if there is one."""
-        return self._job(**computed_by(self.log, LOGGED_RUN))
+        return self._new_job.with_settings_of(self.log, LOGGED_RUN)
 
     @cached_property
-    def _asked(self) -> dict[str, Any]:
-        """Everything that the answers depend on but for what is chosen for speed. Hashes the files."""
+    def _new_identity(self) -> dict[str, Any]:
+        """The identity of a run without a log. Hashes the files."""
         return {
             "data_sha256": self.question_set.sha256,
             "questions": len(self.question_set.questions),
             "prompt": self.settings.prompt,
             "prompt_sha256": self.settings.prompt_format.sha256,
-            **self._job(kv=DEFAULT_KV).asked,
+            **self._new_job.identity,
             **asdict(this_build()),
         }
 
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that the answers depend on, as JSON values."""
-        return {**self._asked, **self.job.speed_settings}
+        return {**self._new_identity, **asdict(self.job.profile)}
 
     @property
     def log(self) -> Path:
         """The log; its name is readable, and unique for what is asked."""
-        digest = sha256(json.dumps(self._asked).encode()).hexdigest()[:12]
+        asked = {name: value for name, value in self._new_identity.items() if name not in CHOSEN}
+        digest = sha256(json.dumps(asked).encode()).hexdigest()[:12]
         name = f"{self.model.stem}-{self.question_set.name}-{self.settings.prompt}"
         ending = f"-{digest}.jsonl"
         while len(os.fsencode(name + ending)) > _NAME_BYTES_MAX:

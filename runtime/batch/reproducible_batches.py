@@ -79,9 +79,9 @@ class GenerationSettings:
         """Make the request that asks a question.
 
         Raises:
-            RequestError: the question is empty or too long for the engine, or the chat template rejects it.
+            RequestError: the question is empty, or the chat template rejects it.
         """
-        request = engine.request(
+        return engine.request(
             question,
             system=self.system,
             effort=self.effort,
@@ -90,8 +90,6 @@ class GenerationSettings:
             calculator=self.calculator,
             max_tokens=self.max_tokens,
         )
-        engine.check_request(request)
-        return request
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +262,7 @@ class BatchRunner:
             settings: generation settings.
         """
         self._engine, self._settings = engine, settings
-        one, other = (engine.request(probe, system=settings.system).tokens for probe in _PROBES)
+        one, other = (settings.request(engine, probe).tokens for probe in _PROBES)
         prefix = one[: min(common_length(one, other), engine.context)]
         self._prefix = prefix if len(prefix) > PREFIX_TOKENS_MIN else ()
         if self._prefix:
@@ -281,6 +279,7 @@ class BatchRunner:
         for number, question in batch.items():
             try:
                 request = self._settings.request(self._engine, question)
+                self._engine.check_request(request)
             except RequestError as error:
                 yield BatchResult(number, error=str(error))
             else:
