@@ -1,7 +1,7 @@
 """Accuracy of a model on a question set, and of its base on the same questions, compared in pairs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -132,12 +132,11 @@ def run_accuracy(
         name: RunConfig(*files, request.questions, request.settings, folder) for name, files in models.items()
     }
     evaluations = {name: _evaluate(name, config, executor, progress) for name, config in configs.items()}
-    report = _report(head, request.questions, request.settings, evaluations)
+    times = None
     if request.timed:
         records = [records for _, records in evaluations.values()]
         times = _time_answers(list(configs.values()), records, request.timed, progress)
-        report = _with_times(report, times)
-    return report
+    return _report(head, request, evaluations, times)
 
 
 def _alone(adapter: object) -> str:
@@ -201,13 +200,6 @@ def _time_answers(
     return summarize_times(times, questions)
 
 
-def _with_times(report: AccuracyReport, times: AnswerTimes | None) -> AccuracyReport:
-    verdict = report.verdict
-    if times and times.base and report.paired:
-        verdict = (describe_times(times, report.paired.difference), *verdict)
-    return replace(report, answer_time=times, verdict=verdict)
-
-
 def _accuracy_so_far(records: Sequence[QuestionRecord]) -> str:
     outcomes = [record.outcome for record in records if record.outcome is not Outcome.ERROR]
     return f": {100 * outcomes.count(Outcome.CORRECT) / len(outcomes):.1f} % correct" if outcomes else ""
@@ -215,32 +207,37 @@ def _accuracy_so_far(records: Sequence[QuestionRecord]) -> str:
 
 def _report(
     head: ReportHead,
-    question_set: QuestionSet,
-    settings: PromptSettings,
+    request: AccuracyRequest,
     evaluations: Mapping[str, _Evaluation],
+    times: AnswerTimes | None,
 ) -> AccuracyReport:
     *base, (adapted, records) = evaluations.values()
     paired = pair_scores(base[0][1], records) if base else None
     results = {name: result for name, (result, _) in evaluations.items()}
     return AccuracyReport(
         *head,
-        terms=settings,
-        data=question_set.name,
-        source=question_set.source,
-        data_sha256=question_set.sha256,
+        terms=request.settings,
+        data=request.questions.name,
+        source=request.questions.source,
+        data_sha256=request.questions.sha256,
         adapted=adapted,
         base=base[0][0] if base else None,
         paired=paired,
-        verdict=tuple(_verdict(paired, results)),
+        verdict=tuple(_verdict(paired, results, times)),
+        answer_time=times,
     )
 
 
-def _verdict(paired: PairedScores | None, results: Mapping[str, ModelResult]) -> Iterator[str]:
+def _verdict(
+    paired: PairedScores | None, results: Mapping[str, ModelResult], times: AnswerTimes | None
+) -> Iterator[str]:
     *base, adapted = results.values()
     if adapted.adapter and not base:
         name = Path(adapted.path).name
         yield f"only {name} with the adapter was measured: --base {name} also measures it without"
     if paired:
+        if times:
+            yield describe_times(times, paired.difference)
         yield _describe_difference(paired)
     for name, result in results.items():
         yield from _warnings(name, result.scores)

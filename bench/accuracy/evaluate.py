@@ -36,20 +36,14 @@ def evaluate(config: RunConfig, log: EvalLog, on_record: Callable[[], None], exe
 
 
 def _record(result: BatchResult, expected: str) -> QuestionRecord:
-    if result.answer is None:
+    answer = result.answer
+    if answer is None:
         return QuestionRecord(result.number, expected, None, Outcome.ERROR, (), result.error)
     samples = tuple(
-        Sample(
-            answer.value,
-            grade(answer, expected),
-            answer.verified,
-            answer.usage.completion_tokens,
-            answer.text,
-        )
-        for answer in result.samples
+        Sample(one.value, grade(one, expected), one.verified, one.usage.completion_tokens, one.text)
+        for one in result.samples
     )
-    outcome = grade(result.answer, expected)
-    answer = result.answer
+    outcome = grade(answer, expected)
     return QuestionRecord(
         result.number, expected, answer.value, outcome, samples, confidence=answer.confidence
     )

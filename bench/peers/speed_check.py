@@ -6,8 +6,7 @@ from pathlib import Path
 from ...errors import RequestError
 from ...files.progress import Progress, no_progress
 from .peer import PeerWorkload
-from .peer_process import OWN
-from .peers import PeersReport, PeersRequest, question_s, run_peers
+from .peers import PeersRequest, question_s, run_peers
 
 _RATIO_MIN = 0.95  # of the speed of plain llama-cpp-python; with less, something is wrong
 _ROUNDS = 3
@@ -56,12 +55,8 @@ def check_speed(model: Path, *, progress: Progress = no_progress) -> SpeedCheck:
     """
     request = PeersRequest(model=model, work=_WORK, rounds=_ROUNDS, names=_PEERS[:1], rows=_PEERS)
     report = run_peers(request, progress)
-    seconds = _seconds(report)
+    seconds = {row.name: question_s(row, report.work) for row in report.rows}
     if len(seconds) == 1:
         raise RequestError(f"llama-cpp-python: {'; '.join(report.absent)}")
     own, *others = seconds.values()
     return SpeedCheck(seconds, min(others) / own)
-
-
-def _seconds(report: PeersReport) -> dict[str, float]:
-    return {row.name: question_s(row, report.work) for row in report.rows if row.name in (OWN, *_PEERS)}
