@@ -48,9 +48,7 @@ MAX_TOKENS = 32
 # ggml's tiled kernel needs multiples of 16: 2,000 tokens take 4.63 s with rank 2, 3.49 s with rank 16.
 RANK = 16
 # Nothing is measured, so that every run scores alike; without a prefix cache, as adapters replace each other.
-PROFILE = Profile(
-    512, slots=16, batch=512, kv="f16", repack=True, prefix_bytes=0, flash_attention=True, micro_batch=512
-)
+PROFILE = Profile(512, slots=16, batch=512, kv="f16", repack=True, prefix_bytes=0, flash_attention=True)
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ def open_candidates(basis: Basis, threads: int) -> Iterator[Candidates]:
         TemporaryDirectory() as folder,
         Engine(model, profile=PROFILE, threads=threads, queue=1 << 16) as engine,
     ):
-        scoring = ContextParams(512, 8, 512, outputs=128, threads=threads, micro_batch=512)
+        scoring = ContextParams(512, 8, 512, outputs=128, threads=threads)
         yield Candidates(engine, basis, open_checkpoint(model), Path(folder) / "candidate.gguf", scoring)
 
 

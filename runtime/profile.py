@@ -11,7 +11,7 @@ KV_TYPES = {"f16": Type.F16, "bf16": Type.BF16, "q8_0": Type.Q8_0}  # types of t
 QUANTIZED_KV = {"q8_0"}  # those that only flash attention reads
 DEFAULT_KV = "f16"
 CONTEXT = 4096  # tokens of a context, where the model and the memory allow as many
-CHOSEN = ("flash_attention", "kv", "micro_batch")  # fields of Profile that may be left open
+CHOSEN = ("flash_attention", "kv")  # fields of Profile that may be left open
 # Tokens that standard attention computes at once. With more, prefill of long prompts is no faster, and the
 # scores need more memory.
 _STANDARD_ATTENTION_TOKENS = 256
@@ -19,10 +19,9 @@ _STANDARD_ATTENTION_TOKENS = 256
 GpuLayers = int | Literal["all"]
 
 
-def micro_batch_tokens(batch: int, given: int | None, flash_attention: bool | None) -> int:
-    """Tokens computed at once, at most, in batches of so many; None is the default."""
-    default = _STANDARD_ATTENTION_TOKENS if flash_attention is False else batch
-    return min(batch, given or default)
+def micro_batch_tokens(batch: int, flash_attention: bool | None) -> int:
+    """Tokens computed at once, at most, in batches of so many."""
+    return min(batch, _STANDARD_ATTENTION_TOKENS) if flash_attention is False else batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,6 @@ class Profile:
         prefix_bytes: memory of the prefix cache; 0 turns it off.
         flash_attention: whether attention is computed without storing its scores; None for the faster way on
             this processor. A KV cache in q8_0 needs it.
-        micro_batch: maximum tokens computed at once; None for as many as are fast.
         gpu_layers: layers that a GPU computes, or "all": first the output matrix, which counts as one, then
             from the last layer on. 0 is the processor alone.
     """
@@ -51,7 +49,6 @@ class Profile:
     repack: bool
     prefix_bytes: int
     flash_attention: bool | None = None
-    micro_batch: int | None = None
     gpu_layers: GpuLayers = 0
 
     @property

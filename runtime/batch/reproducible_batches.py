@@ -158,8 +158,7 @@ class BatchJob:
         with suppress(OSError), journal.open("rb") as file:
             identity = parse_identity(file.readline(_IDENTITY_MAX), run)
         chosen = {name: (identity or {}).get(name) for name in CHOSEN}
-        flash, kv, micro_batch = chosen.values()
-        if type(flash) is bool and kv in [*KV_TYPES] and type(micro_batch) is int:
+        if type(chosen["flash_attention"]) is bool and chosen["kv"] in list(KV_TYPES):
             return replace(self, profile=replace(self.profile, **chosen))
         return self
 

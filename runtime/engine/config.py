@@ -20,9 +20,9 @@ DEFAULT_ADAPTER = "adapter"  # name of the adapter given without one
 class EngineOptions(TypedDict, total=False):
     """Keywords of Engine(), each optional.
 
-    The profile has the defaults of context, slots, batch, kv, prefix_bytes,
-    flash_attention, micro_batch and gpu_layers. What it leaves open is measured by the first
-    engine for a processor and a model's shape, in about three seconds.
+    The profile has the defaults of context, slots, batch, kv, prefix_bytes, flash_attention and
+    gpu_layers. What it leaves open is measured by the first engine for a processor and a model's
+    shape, in about three seconds.
 
     Attributes:
         profile: what to allocate: "laptop" (the default), "server", "phone", or a Profile.
@@ -41,7 +41,6 @@ class EngineOptions(TypedDict, total=False):
         prefix_bytes: memory of the prefix cache; 0 turns it off.
         flash_attention: whether to compute attention without storing its scores; by default the way
             that is faster on this processor.
-        micro_batch: maximum tokens computed at once; by default as many as are fast.
         gpu_layers: layers that a GPU computes, or "all": first the output matrix, which counts as
             one, then from the last layer on. 0 uses the processor alone.
         queue: maximum number of waiting requests (64 by default); more are refused.
@@ -57,7 +56,6 @@ class EngineOptions(TypedDict, total=False):
     kv: str | None
     prefix_bytes: int | None
     flash_attention: bool | None
-    micro_batch: int | None
     gpu_layers: GpuLayers | None
     adapter: str | Path | None
     adapters: Mapping[str, str | Path] | None
@@ -96,7 +94,6 @@ def resolve_options(options: EngineOptions) -> tuple[Profile, ContextParams]:
         outputs=profile.slots,
         kv=profile.kv_name,
         flash_attention=profile.flash_attention,
-        micro_batch=profile.micro_batch or 0,
         adaptive_threads=threads is None if adaptive is None else adaptive,
         reproducible=options.get("reproducible", False),
     )

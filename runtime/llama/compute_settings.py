@@ -9,7 +9,7 @@ from ...errors import ModelFileError
 from ...files.gguf.header import Header
 from ...files.gguf.model_shape import read_model_shape
 from ...files.processors import multiplies_bf16
-from ..profile import DEFAULT_KV, KV_TYPES, QUANTIZED_KV, Profile, micro_batch_tokens
+from ..profile import DEFAULT_KV, KV_TYPES, QUANTIZED_KV, Profile
 from ..threads import default_threads
 from .memory_estimate import fits_in_memory
 
@@ -24,15 +24,12 @@ class ComputeSettings:
         flash_attention: whether attention is computed without storing its scores; None leaves it to
             llama.cpp, which looks at the devices. Standard attention cannot read a quantized KV cache.
         kv: type of the KV cache, one of KV_TYPES.
-        micro_batch: maximum tokens computed at once, which bounds the buffers; 0 in ContextParams is the
-            default for its batch.
     """
 
     threads: int
     prefill_threads: int = 0
     flash_attention: bool | None = True
     kv: str = DEFAULT_KV
-    micro_batch: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prefill_threads", self.prefill_threads or self.threads)
@@ -79,7 +76,6 @@ def open_settings(profile: Profile, threads: int | None, header: Header) -> list
             threads=count,
             flash_attention=flash,
             kv=kv,
-            micro_batch=micro_batch_tokens(profile.batch, profile.micro_batch, flash),
         )
         for flash, kv in ways
     ]

@@ -70,9 +70,6 @@ class ContextParams(ComputeSettings):
         for name, maximum in _PARAMS_MAX.items():
             check_integer(name, getattr(self, name), 1, maximum)
         ComputeSettings.__post_init__(self)
-        check_integer("micro_batch", self.micro_batch, 0, BATCH_MAX)
-        tokens = micro_batch_tokens(self.batch, self.micro_batch, self.flash_attention)
-        object.__setattr__(self, "micro_batch", tokens)
         if not self.slots <= self.outputs <= self.batch:
             raise RequestError(
                 f"outputs must be from slots = {self.slots} to batch = {self.batch}, not {self.outputs}"
@@ -340,7 +337,8 @@ def _native_params(params: ContextParams, gpu_layers: GpuLayers) -> Any:
     native = llama_cpp.llama_context_default_params()
     native.n_seq_max = params.slots
     native.n_ctx = params.context * params.slots
-    native.n_batch, native.n_ubatch = params.batch, params.micro_batch
+    native.n_batch = params.batch
+    native.n_ubatch = micro_batch_tokens(params.batch, params.flash_attention)
     native.n_outputs_max = params.outputs
     native.n_threads, native.n_threads_batch = params.threads, params.prefill_threads
     native.kv_unified = False

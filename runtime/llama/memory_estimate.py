@@ -144,7 +144,7 @@ def _buffer_bytes(shape: ModelShape, profile: Profile) -> int:
     """
     widest = (3 * shape.ffn + 4 * shape.hidden) * _F32_BYTES
     cells = _cells(profile.context)
-    tokens = micro_batch_tokens(profile.batch, profile.micro_batch, profile.flash_attention)
+    tokens = micro_batch_tokens(profile.batch, profile.flash_attention)
     mask = cells * _F16_BYTES
     if profile.flash_attention is False:
         widest = max(widest, (cells * shape.heads + 5 * shape.hidden + 2 * shape.kv_width) * _F32_BYTES)

@@ -103,7 +103,7 @@ def saved_settings() -> list[ComputeSettings]:
 
 def _parse(value: Any) -> ComputeSettings:
     settings = ComputeSettings(**value)
-    counts = (settings.threads, settings.prefill_threads, settings.micro_batch)
+    counts = (settings.threads, settings.prefill_threads)
     if settings.kv not in KV_TYPES or not all(type(count) is int and count > 0 for count in counts):
         raise ValueError(value)
     return replace(settings, flash_attention=bool(settings.flash_attention))

@@ -193,7 +193,7 @@ def fake_engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engi
     engines: list[Engine] = []
     attached = len(COMPUTE_THREAD._attached)  # models that other tests of this process share
     # The fakes cannot be measured.
-    defaults: EngineOptions = FIXED | {"slots": 2, "batch": 4, "micro_batch": 4}
+    defaults: EngineOptions = FIXED | {"slots": 2, "batch": 4}
 
     def open_engine(**options: Unpack[EngineOptions]) -> Engine:
         engines.append(Engine("fake.gguf", **(defaults | options)))

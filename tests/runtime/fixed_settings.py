@@ -2,4 +2,4 @@
 
 from thirteen.runtime.engine.config import EngineOptions
 
-FIXED: EngineOptions = {"threads": 1, "flash_attention": True, "kv": "f16", "micro_batch": 512}
+FIXED: EngineOptions = {"threads": 1, "flash_attention": True, "kv": "f16"}

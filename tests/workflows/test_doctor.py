@@ -111,9 +111,7 @@ def test_saved_measurements_are_told(tmp_path: Path) -> None:
     assert found["fastest settings"] == "measured when a model is first loaded"
     header = read_header(write_gguf(tmp_path / "tiny.gguf", {}, {}))
     for attention, threads, profile in ((True, 3, "phone"), (False, 1, "laptop"), (False, 1, "server")):
-        settings = ComputeSettings(
-            flash_attention=attention, kv="f16", threads=threads, prefill_threads=3, micro_batch=512
-        )
+        settings = ComputeSettings(flash_attention=attention, kv="f16", threads=threads, prefill_threads=3)
         save_tuning(Tuning(settings, (), 1, quiet=True), PROFILES[profile], None, header)
     found = {finding.name: finding.value for finding in diagnose().findings}
     assert sorted(found["fastest settings"].split("; ")) == [

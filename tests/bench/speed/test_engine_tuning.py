@@ -15,8 +15,8 @@ from thirteen.runtime.llama.settings_measurement import Trial, Tuning
 
 from ...runtime.conftest import write_gguf
 
-FLASH = ComputeSettings(flash_attention=True, kv="f16", threads=2, prefill_threads=2, micro_batch=512)
-STANDARD = replace(FLASH, flash_attention=False, threads=1, micro_batch=64)
+FLASH = ComputeSettings(flash_attention=True, kv="f16", threads=2, prefill_threads=2)
+STANDARD = replace(FLASH, flash_attention=False, threads=1)
 
 
 @pytest.fixture
@@ -52,8 +52,7 @@ def test_the_fastest_of_the_quiet_repeats_is_used_by_the_next_engine(
     assert ticks[-1] == (6, 6) and saved_settings() == [STANDARD]
     with Engine(model) as engine:
         params = engine._runner._context.params
-        assert engine.profile.flash_attention is False
-        assert (params.threads, params.micro_batch) == (1, 64)
+        assert (engine.profile.flash_attention, params.threads) == (False, 1)
 
 
 def test_a_real_measurement_has_times_of_all_ways(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,13 +175,13 @@ def test_the_engines_of_a_job_measure_nothing_that_the_job_has_chosen(
 ) -> None:
     """What stayed as by default was measured again by each engine: its answers could differ."""
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
-    chosen = Tuning(ComputeSettings(threads=1, flash_attention=False, micro_batch=256), (), 8, quiet=False)
+    chosen = Tuning(ComputeSettings(threads=1, flash_attention=False), (), 8, quiet=False)
     monkeypatch.setattr(settings_choice, "measure_settings", lambda *_: chosen)
     job = BatchJob(tiny, None, FEW, 1)
     monkeypatch.setattr(settings_choice, "measure_settings", None)
     with job.load_engine() as engine:
         assert engine.profile == job.profile
-    assert (job.profile.flash_attention, job.profile.kv, job.profile.micro_batch) == (False, "f16", 256)
+    assert (job.profile.flash_attention, job.profile.kv) == (False, "f16")
 
 
 @pytest.mark.parametrize("flash", [False, True])

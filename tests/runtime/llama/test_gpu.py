@@ -80,6 +80,5 @@ def test_attention_of_a_gpu_is_left_to_llama_cpp(tiny, found, monkeypatch):
                 kv="f16",
                 threads=1,
                 prefill_threads=1,
-                micro_batch=256 if flash is False else 512,
             )
         assert choose_settings(replace(LAPTOP, gpu_layers="all"), 1, loaded).flash_attention is None

@@ -12,7 +12,7 @@ from thirteen.files.gguf.header import read_header
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import memory_estimate
 from thirteen.runtime.llama.memory_estimate import estimate_memory
-from thirteen.runtime.profile import PROFILES, micro_batch_tokens
+from thirteen.runtime.profile import PROFILES
 
 SCRIPT = """
 import ctypes, llama_cpp, sys
@@ -22,15 +22,14 @@ callback = llama_cpp.llama_log_callback(lambda level, text, _: print(text.decode
 from thirteen.runtime.llama import library
 llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
 flash = sys.argv[4] == "True"
-options = {"flash_attention": flash, "kv": sys.argv[6], "micro_batch": int(sys.argv[5])}
+options = {"flash_attention": flash, "kv": sys.argv[6], "batch": int(sys.argv[5])}
 Engine(sys.argv[1], profile=sys.argv[2], context=int(sys.argv[3]), threads=1, **options).close()
 """
 
 
 def logged_buffers(model, name, profile):
     """megabytes(name): the buffers of an engine with a profile, of this name but for what is measured."""
-    tokens = micro_batch_tokens(profile.batch, profile.micro_batch, profile.flash_attention)
-    numbers = (profile.flash_attention, tokens, profile.kv_name)
+    numbers = (profile.flash_attention, profile.batch, profile.kv_name)
     command = [sys.executable, "-c", SCRIPT, str(model), name, str(profile.context), *map(str, numbers)]
     log = subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -58,16 +57,16 @@ def test_an_embedding_is_repacked_only_where_it_is_the_output_too(base, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("name", "context", "flash", "micro_batch"),
+    ("name", "context", "flash", "batch"),
     [
-        ("phone", 256, True, None),
+        ("phone", 256, True, 64),
         ("laptop", 2048, True, 64),
-        ("laptop", 2048, False, None),
+        ("laptop", 2048, False, 512),
         ("laptop", 256, False, 64),
     ],
 )
-def test_the_estimate_is_what_llama_cpp_logs(smollm2, name, context, flash, micro_batch):
-    changes = {"context": context, "flash_attention": flash, "micro_batch": micro_batch}
+def test_the_estimate_is_what_llama_cpp_logs(smollm2, name, context, flash, batch):
+    changes = {"context": context, "flash_attention": flash, "batch": batch}
     profile = replace(PROFILES[name], **changes)
     megabytes = logged_buffers(smollm2, name, profile)
     estimate = estimate_memory(read_header(smollm2), profile)

@@ -35,10 +35,10 @@ from thirteen.runtime.logits import log_softmax
 from thirteen.runtime.profile import PROFILES, Profile
 
 LAPTOP, PHONE = PROFILES["laptop"], PROFILES["phone"]
-DEFAULT = ComputeSettings(flash_attention=True, kv="f16", threads=1, prefill_threads=1, micro_batch=512)
+DEFAULT = ComputeSettings(flash_attention=True, kv="f16", threads=1, prefill_threads=1)
 STANDARD = replace(DEFAULT, flash_attention=False)
 BF16 = replace(DEFAULT, kv="bf16")
-ALL_GIVEN = replace(LAPTOP, flash_attention=True, kv="f16", micro_batch=128)
+ALL_GIVEN = replace(LAPTOP, flash_attention=True, kv="f16")
 
 
 @pytest.fixture(autouse=True)
@@ -266,9 +266,9 @@ def test_a_measurement_without_its_processors_is_not_quiet(
 def test_what_is_given_is_not_measured(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings_choice, "measure_settings", None)
     assert choose_settings(ALL_GIVEN, 3, model) == ComputeSettings(
-        flash_attention=True, kv="f16", threads=3, prefill_threads=3, micro_batch=128
+        flash_attention=True, kv="f16", threads=3, prefill_threads=3
     )
-    assert choose_settings(PHONE, 1, model) == ComputeSettings(threads=1, kv="q8_0", micro_batch=64)
+    assert choose_settings(PHONE, 1, model) == ComputeSettings(threads=1, kv="q8_0")
 
 
 @pytest.mark.parametrize(
@@ -404,8 +404,6 @@ def test_every_way_gives_the_exact_logits_within_its_rounding(smollm2: Path) -> 
         {"exact": True},
         *({"flash_attention": flash, "kv": kv} for flash in (True, False) for kv in ("f16", "bf16")),
         {"kv": "q8_0"},
-        {"micro_batch": 16},
-        {"micro_batch": 16, "flash_attention": False},
     )
     logprobs = []
     with Model(smollm2) as model:
@@ -419,14 +417,14 @@ def test_every_way_gives_the_exact_logits_within_its_rounding(smollm2: Path) -> 
 
 
 def test_an_engine_uses_what_was_chosen_or_given(tiny: Path, measured: Callable[..., None]) -> None:
-    measured(replace(STANDARD, prefill_threads=2, micro_batch=32))
+    measured(replace(STANDARD, prefill_threads=2))
     with Engine(tiny) as chosen, Engine(tiny, threads=1, flash_attention=True) as given:
         assert (chosen.profile.flash_attention, chosen.profile.kv) == (False, "f16")
         params = chosen._runner._context.params
-        assert (params.threads, params.prefill_threads, params.micro_batch) == (1, 2, 32)
+        assert (params.threads, params.prefill_threads) == (1, 2)
         assert params.adaptive_threads and not given._runner._context.params.adaptive_threads
         assert chosen.answer("1 + 1?", max_tokens=8).text == given.answer("1 + 1?", max_tokens=8).text
-    settings = {"threads": 2, "flash_attention": True, "kv": "bf16", "micro_batch": 64}
+    settings = {"threads": 2, "flash_attention": True, "kv": "bf16"}
     with Engine(tiny, **settings) as engine:
         params = engine._runner._context.params
         assert settings.items() <= {name: getattr(params, name) for name in settings}.items()
