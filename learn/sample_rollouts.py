@@ -21,7 +21,6 @@ from ..runtime.batch.reproducible_batches import (
 from ..runtime.effort import VotingRule
 from ..runtime.request import StopReason
 from ..runtime.validation import check_integer
-from ..runtime.versions import answer_versions
 from .rollouts import ROLLOUTS, SOLUTIONS_MAX, QuestionRollouts, RolloutFile, Solution
 
 SLOTS = 32
@@ -95,9 +94,7 @@ def rollout_identity(job: BatchJob, rows: Sequence[TrainingRow]) -> dict[str, ob
     return {
         "questions": len(rows),
         "questions_sha256": hashlib.sha256(repr(pairs).encode()).hexdigest(),
-        "system": job.settings.system,
         **job.identity,
-        **answer_versions(),
     }
 
 

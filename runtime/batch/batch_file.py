@@ -16,7 +16,6 @@ from ...files.json_file import read_bounded
 from ...files.json_lines import MAX_BYTES, json_object, numbered_lines, refuse_surrogates
 from ...files.output import check_target, with_added_suffix
 from ...files.progress import Progress, no_progress
-from ..versions import answer_versions
 from .reproducible_batches import BatchExecutor, BatchJob, BatchResult, run_batches, split_into_batches
 
 _RUN = "batch"  # key of the identity in journals
@@ -105,7 +104,8 @@ def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
     job = job.with_settings_of(part, _RUN)
     data = read_bounded(questions, MAX_BYTES)
     rows = _parse_questions(questions, data, skip_bad)
-    with Journal(part, _identity(data, job), _RUN) as journal:
+    identity = {"questions_sha256": hashlib.sha256(data).hexdigest(), **job.identity}
+    with Journal(part, identity, _RUN) as journal:
         saved, new = _saved_records(journal, rows), dict[int, Record]()
         if not skip_bad:
             _check_answered(questions, saved.values())
@@ -161,16 +161,6 @@ def _parse_question(number: int, line: bytes, where: str) -> BatchQuestion:
         raise RequestError(f"{where}: 'id' must be a string or an integer, not {shorten(id_)}")
     refuse_surrogates(f"{question}{id_}", where)
     return BatchQuestion(number, question, id_)
-
-
-def _identity(data: bytes, job: BatchJob) -> dict[str, Any]:
-    """Return everything that the answers depend on."""
-    return {
-        "questions_sha256": hashlib.sha256(data).hexdigest(),
-        "system": job.settings.system,
-        **job.identity,
-        **answer_versions(),
-    }
 
 
 def _saved_records(journal: Journal, rows: Sequence[BatchQuestion]) -> dict[int, Record]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from queue import SimpleQueue
@@ -174,6 +175,7 @@ class BatchJob:
         return {
             "model_sha256": file_sha256(self.model),
             "adapter_sha256": None if self.adapter is None else file_sha256(self.adapter),
+            "system": settings.system,
             "effort": settings.effort,
             "rule": asdict(settings.rule),
             "min_confidence": settings.min_confidence,
@@ -183,6 +185,8 @@ class BatchJob:
             "batch_size": settings.batch_size,
             "threads": self.threads,
             **asdict(self.profile),
+            "thirteen": version("thirteen"),
+            "llama_cpp_python": version("llama-cpp-python"),
         }
 
     def run(self, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:
