@@ -12,15 +12,13 @@ from dataclasses import dataclass, replace
 from hashlib import sha256, sha384
 from pathlib import Path
 
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
 from ..errors import ModelFileError, OutputError
 from ..files.atomic_write import write_file
 from ..files.gguf.header import Header, read_header
-from ..files.gguf.model_shape import read_model_shape
 from ..files.hashing import file_sha256
 from ..files.json_file import read_json
 from ..files.progress import Progress, no_progress
+from ..runtime.llama.compute_settings import holds_heads
 from ..runtime.llama.gguf_checks import check_model
 from ..runtime.llama.memory_estimate import estimate_memory
 from ..runtime.profile import PROFILES
@@ -88,7 +86,8 @@ def write_site(  # noqa: PLR0913
     check_integer("context", context, 1)
     trained = int(header.metadata[f"{header.metadata['general.architecture']}.context_length"])
     context = min(context, trained)
-    kv = _kv_type(header)
+    # In WebAssembly q8_0 is the fastest: it has SIMD kernels, and converting f16 has none.
+    kv = "q8_0" if holds_heads(header, "q8_0") else "f16"
     needed = _needed_bytes(header, context, kv)
     try:
         _check_folder(folder)
@@ -119,12 +118,6 @@ def _read_checked_header(model: Path) -> Header:
     if header.file_bytes > FILE_BYTES_MAX:
         raise ModelFileError(f"{model}: {header.file_bytes} bytes; a browser loads at most {FILE_BYTES_MAX}")
     return header
-
-
-def _kv_type(header: Header) -> str:
-    """The fastest type of the KV cache in WebAssembly: q8_0 has SIMD kernels, and converting f16 has none."""
-    blocks = GGML_QUANT_SIZES[GGMLQuantizationType.Q8_0][0]
-    return "f16" if read_model_shape(header, ModelFileError).head_dim % blocks else "q8_0"
 
 
 def _needed_bytes(header: Header, context: int, kv: str) -> int:

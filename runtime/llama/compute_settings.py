@@ -45,7 +45,7 @@ def limit_settings(profile: Profile, header: Header, threads: int) -> Profile:
     options = [
         replace(profile, flash_attention=flash, kv=kv)
         for flash, kv in ((False, profile.kv), (True, profile.kv), (True, "q8_0"))
-        if profile.flash_attention in {None, flash} and profile.kv in {None, kv} and _holds(header, kv)
+        if profile.flash_attention in {None, flash} and profile.kv in {None, kv} and holds_heads(header, kv)
     ]
     fitting = [one for one in options if fits_in_memory(header, one, threads)]
     if not fitting or all(one in fitting for one in options if one.kv == profile.kv):
@@ -81,7 +81,7 @@ def open_settings(profile: Profile, threads: int | None, header: Header) -> list
     ]
 
 
-def _holds(header: Header, kv: str | None) -> bool:
+def holds_heads(header: Header, kv: str | None) -> bool:
     """Whether the model's heads are whole blocks of a type of the KV cache."""
     block = GGML_QUANT_SIZES[KV_TYPES[kv or DEFAULT_KV]][0]
     return not read_model_shape(header, ModelFileError).head_dim % block
