@@ -1,4 +1,4 @@
-"""Limits on what this process may use, for the programs of child processes. Windows has none of them."""
+"""Limits on what this process may use; Windows has none of them."""
 
 import os
 import sys
@@ -18,6 +18,14 @@ def lower_limit(name: str, value: int) -> None:
     if number is not None:
         soft, hard = resource.getrlimit(number)
         resource.setrlimit(number, (_at_most(value, soft, hard), hard))
+
+
+def address_space_limit() -> int | None:
+    """The limit of the address space in bytes, if there is one."""
+    if resource is None:
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def limit_address_space(nbytes: int) -> None:
