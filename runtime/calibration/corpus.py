@@ -83,7 +83,7 @@ def chunk_passages(model: Model, passages: Sequence[Passage], chunk_size: int) -
 def _tokenize(model: Model, encoder: PromptEncoder, passage: Passage) -> TokenizedPassage:
     if passage.question is None:
         return TokenizedPassage(tuple(model.tokenize(passage.text, special=False, bos=True)), None)
-    if not encoder.has_template:
+    if not encoder.template_source:
         question = f"{passage.question}\n"
         start = len(model.tokenize(question, special=False, bos=True))
         return TokenizedPassage(

@@ -121,11 +121,6 @@ class PromptEncoder:
         self._names = ControlNames(vocabulary.control_tokens)
 
     @property
-    def has_template(self) -> bool:
-        """Whether the model has a chat template."""
-        return self._template is not None
-
-    @property
     def template_source(self) -> str:
         """The chat template, in Jinja; empty if the model has none."""
         return self._template.source if self._template else ""
