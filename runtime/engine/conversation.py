@@ -2,7 +2,6 @@
 
 import json
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -82,7 +81,10 @@ class Conversation:
 
         @cache
         def encode(dropped: int) -> tuple[int, ...] | None:
-            return self._encode(self._said(text, dropped))
+            try:
+                return self.engine.conversation(self._said(text, dropped))
+            except PromptLengthError:  # it has too many bytes to be tokenized
+                return None
 
         def fits(dropped: int) -> bool:
             tokens = encode(dropped)
@@ -97,13 +99,6 @@ class Conversation:
         """The conversation without its oldest messages, up to a text of the user."""
         system = [Message("system", self.system)] if self.system else []
         return [*system, *self.messages[dropped:], Message("user", text)]
-
-    def _encode(self, messages: Sequence[Message]) -> tuple[int, ...] | None:
-        """Encode messages as a prompt; None if they have too many bytes to be tokenized."""
-        try:
-            return self.engine.conversation(messages)
-        except PromptLengthError:
-            return None
 
     def add(self, text: str, answer: str) -> None:
         """Keep what the user said and what the model answered."""
