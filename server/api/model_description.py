@@ -83,9 +83,7 @@ def _plain(value: object) -> object:
     match value:
         case str() if len(value) <= _VALUE_CHARS_MAX:
             return value.encode("utf-8", "replace").decode()
-        case bool() | int():
-            return value
-        case float() if math.isfinite(value):
+        case bool() | int() | float() if math.isfinite(value):
             return value
     return None
 

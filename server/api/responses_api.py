@@ -15,7 +15,7 @@ from ...runtime.request import Request, StopReason
 from ..http_errors import HttpError, to_http_error
 from .openai_api import Source, format_grammar
 from .request_models import MAX_TOKENS_DEFAULT, text_of
-from .responses_models import InputCall, InputCallResult, InputReasoning, ResponseRequest
+from .responses_models import FunctionChoice, InputCall, InputCallResult, InputReasoning, ResponseRequest
 from .tool_calls import AnswerCall, ToolUse, parse_call
 
 Json = dict[str, Any]
@@ -195,7 +195,7 @@ class ResponsesFormatter:
         }
 
     def _response(self, status: str, **fields: object) -> Json:
-        body, choice = self.body, self.body.tool_choice
+        body, choice = self.body, self.body.tool_choice or FunctionChoice(type="auto")
         return {
             "id": self.id,
             "object": "response",
@@ -214,11 +214,7 @@ class ResponsesFormatter:
             "store": body.store,
             "temperature": body.temperature or 0.0,
             "text": body.text.model_dump(by_alias=True, exclude_none=True),
-            "tool_choice": choice.model_dump()
-            if choice and choice.name
-            else choice.type
-            if choice
-            else "auto",
+            "tool_choice": choice.model_dump() if choice.name else choice.type,
             "tools": [tool.model_dump() for tool in body.tools],
             "top_p": body.top_p,
             "truncation": "disabled",
