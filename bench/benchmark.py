@@ -1,7 +1,7 @@
 """Benchmark of a model with and without an adapter, or alone: latency, accuracy, and a verdict in a line."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -26,7 +26,6 @@ from .accuracy.accuracy import (
 from .accuracy.accuracy_metrics import PairedScores
 from .accuracy.datasets import QuestionSet
 from .accuracy.run_config import PromptSettings
-from .accuracy.timed_answers import TIMED
 from .harness.format import Table
 from .harness.schedule import ProgressCounter
 from .harness.verdict_text import more_rounds, too_noisy
@@ -95,16 +94,25 @@ def run_benchmark(request: BenchmarkRequest, announce: Announce, progress: EvalP
         ThirteenError: run_latency() or run_accuracy() raises it.
         RequestError: all answers to the first questions were truncated.
     """
-    model, adapter, rounds, questions = request.model, request.adapter, request.rounds, request.questions
+    model, adapter, rounds = request.model, request.adapter, request.rounds
     models = 2 if adapter else 1
     threads = physical_cores() if request.threads is None else request.threads
     workload = Workload(QUESTION.prompt_tokens, QUESTION.answer_tokens, threads)
     trial = measure_alone(partial(load_engine, model, adapter, workload), _TRIAL, 1)
     question_s = QUESTION.prompt_tokens / trial.prefill + QUESTION.answer_tokens / trial.decode
     iterations = count_question_iterations(models, [QUESTION], rounds)
-    latency_s = question_s * (iterations + (_MEMORY_RUNS * models if adapter else 0))
-    accuracy_s = _try_questions(request, questions, trial, announce, progress) if questions else 0.0
-    announce(f"latency {'and accuracy take' if questions else 'takes'} about", latency_s + accuracy_s)
+    total_s = question_s * (iterations + (_MEMORY_RUNS * models if adapter else 0))
+    asked = None
+    if request.questions:
+        asked = AccuracyRequest(
+            model=model,
+            base=model if adapter else None,
+            adapter=adapter,
+            questions=request.questions,
+            settings=request.settings,
+        )
+        total_s += _try_questions(asked, trial, announce, progress)
+    announce(f"latency {'and accuracy take' if asked else 'takes'} about", total_s)
 
     speed = latency = accuracy = None
     conclusions = list[Conclusion]()
@@ -126,41 +134,27 @@ def run_benchmark(request: BenchmarkRequest, announce: Announce, progress: EvalP
         speed = measure_alone(partial(load_engine, model, None, workload), QUESTION, rounds, advance)
         text = f"first token after {speed.first_token_s:.2f} s, then {speed.decode:.1f} tokens/s"
         conclusions.append((text, ""))
-    if questions:
-        accuracy = run_accuracy(_accuracy_request(request, questions), progress=progress)
+    if asked:
+        accuracy = run_accuracy(asked, progress=progress)
         right = f"{accuracy.adapted.scores.accuracy.text(1, 100)} % right"
         conclusions.append(describe_accuracy(accuracy.paired) if accuracy.paired else (right, ""))
     return BenchmarkReport(verdict(conclusions), speed, latency, accuracy)
 
 
-def _accuracy_request(request: BenchmarkRequest, questions: QuestionSet, **others: Any) -> AccuracyRequest:
-    return AccuracyRequest(
-        model=request.model,
-        base=request.model if request.adapter else None,
-        adapter=request.adapter,
-        questions=questions,
-        settings=request.settings,
-        **others,
-    )
-
-
 def _try_questions(
-    request: BenchmarkRequest,
-    questions: QuestionSet,
-    trial: ModelSpeed,
-    announce: Announce,
-    progress: EvalProgress,
+    request: AccuracyRequest, trial: ModelSpeed, announce: Announce, progress: EvalProgress
 ) -> float:
     """Ask the first questions, and estimate the seconds that all of them take."""
-    first, max_tokens = questions.subsample(FIRST), request.settings.max_tokens
+    total, max_tokens = len(request.questions.questions), request.settings.max_tokens
+    first = request.questions.subsample(FIRST)
     asked = len(first.questions)
     announce(
         f"the first {asked} questions take at most",
-        asked * (2 if request.adapter else 1) * max_tokens / trial.decode,
+        asked * (2 if request.base else 1) * max_tokens / trial.decode,
     )
     start = perf_counter()
     with temporary_folder("first-questions-") as folder:
-        report = run_accuracy(_accuracy_request(request, first, records=folder, timed=0), progress=progress)
+        report = run_accuracy(replace(request, questions=first, records=folder, timed=0), progress=progress)
     batch_s = perf_counter() - start
     scores = [result.scores for result in (report.base, report.adapted) if result]
     if all(one.truncated == asked for one in scores):
@@ -168,9 +162,8 @@ def _try_questions(
             f"all answers to the first {asked} questions were cut off at {max_tokens} tokens: "
             f"allow more, such as --max-tokens {2 * max_tokens}"
         )
-    timed = min(TIMED, len(questions.questions))
     alone_s = sum(one.tokens for one in scores) / trial.decode
-    return batch_s * len(questions.questions) / asked + timed * alone_s
+    return batch_s * total / asked + min(request.timed, total) * alone_s
 
 
 def describe_speed(ratio: Interval, rounds: int) -> Conclusion:

@@ -37,7 +37,6 @@ from .questions import (
     QuestionShape,
     QuestionSpeeds,
     count_question_iterations,
-    longest_text,
     measure_questions,
     middle,
 )
@@ -165,8 +164,8 @@ def _split_by_context(
 
 def _workload(questions: Sequence[QuestionShape], threads: int) -> Workload:
     """The work of the middle question, with a context for all of them."""
-    shape = middle(questions)
-    return Workload(shape.prompt_tokens, shape.answer_tokens - 1, threads, longest=longest_text(questions))
+    shape, longest = middle(questions), max(question.tokens for question in questions)
+    return Workload(shape.prompt_tokens, shape.answer_tokens - 1, threads, longest=longest)
 
 
 def _verdict(questions: Sequence[QuestionSpeeds], decode: Interval, rounds: int) -> Iterator[str]:

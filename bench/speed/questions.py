@@ -91,11 +91,6 @@ def middle(questions: Sequence[T]) -> T:
     return questions[len(questions) // 2]
 
 
-def longest_text(questions: Sequence[QuestionShape]) -> int:
-    """Tokens of the longest question with its answer."""
-    return max(question.tokens for question in questions)
-
-
 def count_question_iterations(models: int, questions: Sequence[QuestionShape], rounds: int) -> int:
     """Number of iterations that measure_questions() runs, warm-up included."""
     return count_iterations(models, len(_answers_by_prompt(questions)), rounds)
