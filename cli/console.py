@@ -1,7 +1,6 @@
 """Console output: results on standard output, progress and warnings on standard error."""
 
 import json
-import math
 import os
 import shlex
 import sys
@@ -139,15 +138,9 @@ def command_line() -> str:
 
 def json_text(value: dict[str, Any]) -> str:
     """Format JSON, with NaN and infinity as null."""
+    from pydantic_core import to_jsonable_python
 
-    def finite(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: finite(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [finite(item) for item in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return json.dumps(finite(value), default=str, allow_nan=False)
+    return json.dumps(to_jsonable_python(value, inf_nan_mode="null", fallback=str))
 
 
 class _Bars(ProgressBars):
