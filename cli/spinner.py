@@ -1,53 +1,42 @@
 """A spinner on a terminal's standard error while a person waits."""
 
-import sys
-from itertools import cycle
-from threading import Event, Thread
+from threading import Timer
 from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ..runtime.engine.handle import Piece
 
-_FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-_DELAY_S, _FRAME_S = 0.3, 0.1
+_DELAY_S = 0.3
 LOADING_DELAY_S = 0.1  # when a command has just started, which took 0.2 s
-_ERASE = "\r\x1b[K"
 
 
 class Spinner:
     """One line that says what is waited for; it appears after 0.3 s, and whatever is printed next ends it."""
 
     def __init__(self) -> None:
-        self._ended = Event()
-        self._thread: Thread | None = None
+        self._console = Console(stderr=True)
+        self._status = self._console.status("")
+        self._timer = Timer(0, self._status.start)
 
     def begin(self, text: str, delay_s: float = _DELAY_S) -> None:
         """Show the text, if standard error is a terminal."""
         self.end()
-        if sys.stderr.isatty():
-            self._ended.clear()
-            self._thread = Thread(target=self._spin, args=(text, delay_s), daemon=True)
-            self._thread.start()
+        if self._console.is_terminal:
+            self._status.update(text)
+            self._timer = Timer(delay_s, self._status.start)
+            self._timer.daemon = True
+            self._timer.start()
 
     def end(self) -> None:
         """Erase the line; without one this does nothing."""
-        if self._thread:
-            self._ended.set()
-            self._thread.join()
-            self._thread = None
-
-    def _spin(self, text: str, delay_s: float) -> None:
-        if self._ended.wait(delay_s):
-            return
-        for frame in cycle(_FRAMES):
-            sys.stderr.write(f"\r{frame} {text}")
-            sys.stderr.flush()
-            if self._ended.wait(_FRAME_S):
-                break
-        sys.stderr.write(_ERASE)
-        sys.stderr.flush()
+        self._timer.cancel()
+        if self._timer.is_alive():  # perhaps it has just begun to show the line
+            self._timer.join()
+        self._status.stop()
 
 
 spinner = Spinner()
