@@ -158,7 +158,7 @@ class BatchJob:
         identity = None
         with suppress(OSError), journal.open("rb") as file:
             identity = parse_identity(file.readline(_IDENTITY_MAX), run)
-        chosen = {name: (identity or {}).get(name) for name in CHOSEN}
+        chosen: dict[str, Any] = {name: (identity or {}).get(name) for name in CHOSEN}
         if type(chosen["flash_attention"]) is bool and chosen["kv"] in list(KV_TYPES):
             return replace(self, profile=replace(self.profile, **chosen))
         return self
