@@ -107,11 +107,10 @@ class TypesReport(BenchReport):
     engine: str
 
 
-def run_type_costs(  # noqa: PLR0913 - options of a measurement, each with its default
+def run_type_costs(
     *,
     types: Sequence[str] = TYPES,
     rounds: int = ROUNDS,
-    tokens: int = DECODE_TOKENS,
     threads: int | None = None,
     shape: ProbeShape | None = None,
     progress: Progress = no_progress,
@@ -123,7 +122,6 @@ def run_type_costs(  # noqa: PLR0913 - options of a measurement, each with its d
     Args:
         types: names of types; the reference Q4_K is always measured.
         rounds: number of rounds, at least 8; every other one has the reverse order.
-        tokens: tokens decoded in an iteration.
         threads: threads that compute; by default one per physical core.
         shape: shape of the models; by default as wide as Llama 3.2 1B.
         progress: called with steps done and in all: models written, and iterations.
@@ -134,9 +132,8 @@ def run_type_costs(  # noqa: PLR0913 - options of a measurement, each with its d
         ModelFileError: this build cannot run one of the types.
     """
     check_integer("bench: rounds", rounds, ROUNDS_MIN)
-    workload = Workload(
-        PROMPT_TOKENS, tokens, physical_cores() if threads is None else threads, PROMPT_TOKENS
-    )
+    threads = physical_cores() if threads is None else threads
+    workload = Workload(PROMPT_TOKENS, DECODE_TOKENS, threads, PROMPT_TOKENS)
     ggml_types, shape = measured_types(types), shape or ProbeShape()
     head = report_head()
     seconds_per_token = _measure(shape, ggml_types, workload, rounds, progress)  # (rounds, models, 2)

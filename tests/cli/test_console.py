@@ -2,9 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from thirteen.cli.console import note, show_text
+from thirteen.cli.console import note, show_fields, show_text
 
 
 def test_a_models_text_is_not_changed(capsys):
@@ -14,6 +15,11 @@ def test_a_models_text_is_not_changed(capsys):
     note(text)
     shown = capsys.readouterr()
     assert shown.out == f"{text}[2J\n" and shown.err == f"{text}\n"
+
+
+def test_numbers_that_json_lacks_are_null(capsys):
+    show_fields(True, {"ratio": float("nan"), "speeds": (1.5, float("inf")), "file": Path("a.gguf")})
+    assert capsys.readouterr().out == '{"ratio": null, "speeds": [1.5, null], "file": "a.gguf"}\n'
 
 
 @pytest.mark.parametrize(("closed", "status"), [("<&-", 2), (">&-", 0), ("2>&-", 0)])
