@@ -15,7 +15,7 @@ from .provenance import AdapterSource, file_metadata
 from .quantize.importance import fitting_importance, read_importance
 from .quantize.rounding import RowQuantizer
 from .source.architecture import ROPE_FACTORS
-from .source.checkpoint import FLOATS, Checkpoint
+from .source.checkpoint import FLOATS, Checkpoint, quantized_types
 from .tensors import TensorPlan
 from .tied_checkpoint import matrix_names, tie_embeddings
 from .vocabulary.trimmed_checkpoint import TrimmedCheckpoint
@@ -97,8 +97,8 @@ class MergedModel:
 
     def warn_of_requantization(self, plans: Sequence[TensorPlan]) -> None:
         """Add a warning if tensors that are quantized in the base are quantized again."""
-        if self.base.quantized and any(map(self._requantized, plans)):
-            types = ", ".join(f"{count} {name}" for name, count in self.base.quantized.items())
+        if any(map(self._requantized, plans)):
+            types = ", ".join(f"{count} {name}" for name, count in quantized_types(self.base).items())
             self.warnings.insert(
                 0, f"the base is already quantized ({types}): quantizing it again adds to its error"
             )

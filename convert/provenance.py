@@ -11,7 +11,7 @@ from gguf import GGML_QUANT_VERSION, GGUFValueType, LlamaFileType
 from ..files.gguf.header import Field
 from .quantize.importance import Importance
 from .source.architecture import metadata_fields
-from .source.checkpoint import Checkpoint
+from .source.checkpoint import Checkpoint, quantized_types
 from .vocabulary.vocabulary_metadata import vocabulary_fields, vocabulary_of
 
 _TEXT = GGUFValueType.STRING
@@ -100,7 +100,7 @@ def file_metadata(
         "quantizer": f"llama-cpp-python {version('llama-cpp-python')}",
         "type": requested,
         "base.id": base.id,
-        "base.quantized": ", ".join(base.quantized),
+        "base.quantized": ", ".join(quantized_types(base)),
     }
     if adapter:
         values |= {f"adapter.{key}": value for key, value in asdict(adapter).items()}

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -60,10 +61,6 @@ class Checkpoint(Protocol):
     def tokenizer(self) -> dict[str, Field]:
         """Tokenizer and chat template as GGUF metadata."""
 
-    @property
-    def quantized(self) -> Mapping[str, int]:
-        """Number of quantized tensors by type."""
-
     def sha256(self) -> str:
         """See weights_sha256()."""
 
@@ -86,6 +83,12 @@ def open_checkpoint(path: Path, id_: str = "") -> Checkpoint:
     raise CheckpointError(f"{path}: no such file or folder")
 
 
+def quantized_types(base: Checkpoint) -> dict[str, int]:
+    """Number of a base's quantized tensors by type."""
+    types = Counter(base.stored_type(name) for name in base.specs)
+    return {type_.name: count for type_, count in types.items() if type_ not in FLOATS}
+
+
 def weights_sha256(files: Iterable[Path]) -> str:
     """Hash the weight file, or of several shards the listing that `sha256sum` prints of them."""
     files = sorted(files)
@@ -97,8 +100,6 @@ def weights_sha256(files: Iterable[Path]) -> str:
 
 class FolderCheckpoint:
     """Folder as saved by transformers: config.json, tokenizer.json and one or more safetensors files."""
-
-    quantized: Mapping[str, int] = {}
 
     def __init__(self, folder: Path, id_: str) -> None:
         """Open the folder and check that it has exactly the tensors of its architecture."""
@@ -177,7 +178,6 @@ class GgufCheckpoint:
         self.path = path
         self.header: Header = read_header(path)
         self._factors = self.header.tensors.get(ROPE_FACTORS)
-        self._tensors = {name: t for name, t in self.header.tensors.items() if name != ROPE_FACTORS}
         self.architecture = arch.from_header(self.header)
         self.specs = arch.tensor_specs(self.architecture)
         shapes = {tensor.name: tensor.shape for tensor in self.header.tensors.values()}
@@ -199,7 +199,7 @@ class GgufCheckpoint:
         return arch.unpermute(rows, (stop - start) * spec.heads // spec.shape[0])
 
     def stored_type(self, name: str) -> GGMLQuantizationType:
-        return self._tensors[self.specs[name].target].type
+        return self.header.tensors[self.specs[name].target].type
 
     def stored_rows(self, name: str, start: int, stop: int) -> bytes | None:
         return self._read_bytes(self.specs[name].target, start, stop).tobytes()
@@ -211,11 +211,6 @@ class GgufCheckpoint:
     @property
     def tokenizer(self) -> dict[str, Field]:
         return {key: field for key, field in self.header.fields.items() if key.startswith("tokenizer.")}
-
-    @property
-    def quantized(self) -> dict[str, int]:
-        names = [tensor.type.name for tensor in self._tensors.values() if tensor.type not in FLOATS]
-        return {name: names.count(name) for name in sorted(set(names))}
 
     def sha256(self) -> str:
         return file_sha256(self.path)
@@ -264,10 +259,6 @@ class WrappedCheckpoint:
     @property
     def tokenizer(self) -> dict[str, Field]:
         return self.full.tokenizer
-
-    @property
-    def quantized(self) -> Mapping[str, int]:
-        return self.full.quantized
 
     def sha256(self) -> str:
         """The hash of the full base."""
