@@ -98,7 +98,7 @@ class SafetensorsFile:
                 raise self._problem(f"a header of {length} bytes in a file of {size}: truncated or damaged")
             header = self._parse(file.read(length))
         entries, end = {}, 0
-        for name, value in sorted(header.items(), key=_data_offsets):
+        for name, value in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             begin, end_next = value["data_offsets"]
             if begin != end:
                 raise self._problem(f"tensor {name!r} starts at {begin}, but the previous one ends at {end}")
@@ -110,14 +110,16 @@ class SafetensorsFile:
 
     def _parse(self, text: bytes) -> dict[str, Any]:
         try:
-            header = json.loads(text, object_pairs_hook=_unique_names, parse_constant=_no_number)
+            header = json.loads(text, object_pairs_hook=_unique_names)
         except (ValueError, RecursionError) as failure:
             raise self._problem(f"the header is not JSON: {failure}") from None
         if not isinstance(header, dict):
             raise self._problem("the header is not a JSON object")
         metadata = header.pop("__metadata__", None)
         self.metadata = {} if metadata is None else metadata
-        if not isinstance(self.metadata, dict) or not all(map(_is_text, self.metadata.values())):
+        if not isinstance(self.metadata, dict) or not all(
+            isinstance(text, str) for text in self.metadata.values()
+        ):
             raise self._problem("__metadata__ is not an object of strings")
         for name, value in header.items():
             if not _is_valid(value):
@@ -186,24 +188,11 @@ def write_blocks(
     file.writelines(blocks)
 
 
-def _data_offsets(item: tuple[str, Any]) -> tuple[int, int]:
-    begin, end = item[1]["data_offsets"]
-    return begin, end
-
-
 def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name occurs twice")
     return found
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is not a number")
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
 
 
 def _is_counts(value: Any) -> bool:

@@ -14,7 +14,6 @@ from ..convert.tokenizer_file import write_tokenizer_file
 from ..errors import RequestError
 from ..files.cache_folder import cache_dir
 from ..files.hashing import file_sha256
-from ..files.output import check_target
 from ..files.progress import Stage, no_progress, part_of
 from ..files.temporary_folder import temporary_folder
 from ..models.texts import calibration_texts
@@ -101,7 +100,6 @@ def measure_importance(  # noqa: PLR0913 - options of a measurement, each with i
     """
     texts = calibration or calibration_texts()
     view = MergedModel(open_checkpoint(base), adapter, "")
-    check_target(output)
     chunks = calibration_chunks(view.base, texts, effort)
     weights = WeightsByGgufName(view)
     progress = stage("importance")

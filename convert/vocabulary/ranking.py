@@ -96,17 +96,10 @@ def rank_tokens(
         counts: how often the texts use each token, (tokens,).
         probability: mean probability that the model gives each token over the texts, (tokens,); without it,
             the tokens that the texts do not use are ranked by the order of merges alone.
-
-    Raises:
-        VocabularyError: the arrays are of another vocabulary.
     """
-    size = len(tables.tokens)
-    for name, array in (("counts", counts), ("probabilities", probability)):
-        if array is not None and array.shape != (size,):
-            raise VocabularyError(f"{tables.where}: {size} tokens, but {name} of the shape {array.shape}")
     required, used = required_tokens(tables), np.flatnonzero(counts)
     by_count = used[np.argsort(-counts[used], kind="stable")].tolist()
-    order = _with_parts(tables, chain(required, by_count, _by_score(tables, probability), range(size)))
+    order = _with_parts(tables, chain(required, by_count, _by_score(tables, probability), range(len(counts))))
     return Ranking(tuple(order), len(required), tables.sha256)
 
 
