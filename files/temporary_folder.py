@@ -5,7 +5,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import OutputError
@@ -16,8 +16,7 @@ from .output import output_errors
 _CREATIONS = 100  # attempts; each fails only if another process cleans up at the same moment
 
 
-@contextmanager
-def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
+def temporary_folder(prefix: str, parent: Path | None = None) -> AbstractContextManager[Path]:
     """Create a folder that only this user can reach, and that is removed when the block ends.
 
     Args:
@@ -27,11 +26,7 @@ def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
     Raises:
         OutputError: it cannot be created.
     """
-    parent = parent or cache_dir()
-    with ExitStack() as stack:
-        with output_errors(parent):
-            folder = stack.enter_context(locked_folder(parent, prefix, mode=0o700))
-        yield folder
+    return locked_folder(parent or cache_dir(), prefix, mode=0o700)
 
 
 @contextmanager
@@ -46,12 +41,13 @@ def locked_folder(parent: Path, prefix: str, mode: int = 0o777) -> Iterator[Path
         mode: permissions of the folder, before the umask.
 
     Raises:
-        OSError: it cannot be created.
+        OutputError: it cannot be created.
     """
     for left in left_over(parent, rf"{re.escape(prefix)}-[0-9a-f]{{16}}"):
         shutil.rmtree(left, ignore_errors=True)
     with ExitStack() as lock:
-        folder = _create(parent, prefix, mode, lock)
+        with output_errors(parent):
+            folder = _create(parent, prefix, mode, lock)
         try:
             yield folder
         finally:

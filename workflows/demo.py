@@ -1,7 +1,6 @@
 """Demo of the whole path: an answer, then the embedded base with and without an adapter, compared."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,9 +102,12 @@ def run_demo(stage: Stage) -> DemoReport:
         ask_demo(model, part_of(progress, SUMS * number, SUMS, SUMS * 2))
         for number, model in enumerate(models)
     )
-    progress = stage(f"3/3 time {TIMED} sums")
-    times = time_demo(models, (base, adapted), progress)
-    return DemoReport(QUESTION, MAX_TOKENS, SUMS, ADAPTER, trained, base, adapted, times)
+    settings = GenerationSettings(max_tokens=MAX_TOKENS)
+    loaders = [BatchJob(model, None, settings, default_threads()).load_engine for model in models]
+    questions = [row.question for row in _read_sums()[:TIMED]]  # one at a time, in alternation
+    times = time_answers(loaders, questions, settings, stage(f"3/3 time {TIMED} sums"))
+    answer_times = summarize_times(times, (base.sums, adapted.sums))
+    return DemoReport(QUESTION, MAX_TOKENS, SUMS, ADAPTER, trained, base, adapted, answer_times)
 
 
 def ask_demo(model: Path, progress: Progress = no_progress) -> DemoAnswers:
@@ -124,18 +126,6 @@ def ask_demo(model: Path, progress: Progress = no_progress) -> DemoAnswers:
             progress(len(sums), len(rows))
     right = sum(one.right for one in sums)
     return DemoAnswers(str(model), model.stat().st_size, answer, right, tuple(sums))
-
-
-def time_demo(
-    models: Sequence[Path], answers: Sequence[DemoAnswers], progress: Progress = no_progress
-) -> AnswerTimes:
-    """Time some of the sums that the models answered, asked one at a time in alternation."""
-    settings = GenerationSettings(max_tokens=MAX_TOKENS)
-    threads = default_threads()
-    loaders = [BatchJob(model, None, settings, threads).load_engine for model in models]
-    questions = [row.question for row in _read_sums()]
-    times = time_answers(loaders, questions[:TIMED], settings, progress)
-    return summarize_times(times, [one.sums for one in answers])
 
 
 def demo_table(report: DemoReport) -> Group:
