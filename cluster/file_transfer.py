@@ -14,7 +14,7 @@ from ..files.hashing import file_sha256
 CHUNK_BYTES = 16 << 20
 _FOLDER = "fetched"
 
-ReadChunk = Callable[[str, int], bytes]  # (SHA-256, offset) -> at most CHUNK_BYTES from there
+ReadChunk = Callable[[str, int], bytes]  # (path at the sender, offset) -> at most CHUNK_BYTES from there
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class RemoteFile:
     def _download(self, target: Path, read: ReadChunk) -> None:
         digest = hashlib.sha256()
         with atomic_write(target) as file:
-            while file.tell() < self.nbytes and (chunk := read(self.sha256, file.tell())):
+            while file.tell() < self.nbytes and (chunk := read(self.path, file.tell())):
                 digest.update(chunk)
                 file.write(chunk)
             if digest.hexdigest() != self.sha256:

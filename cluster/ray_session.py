@@ -213,18 +213,6 @@ def worker_capacity(ray: Any, cpus: int, required: int | None = None) -> int:
     return capacity
 
 
-class FileActor:
-    """Ray actor on the command's node that serves its files to the workers."""
-
-    def __init__(self, files: Mapping[str, RemoteFile]) -> None:
-        """Serve files, by their SHA-256."""
-        self._files = dict(files)
-
-    def read(self, sha256: str, offset: int) -> bytes:
-        """Read a chunk of a file; see read_chunk()."""
-        return read_chunk(self._files[sha256].path, offset)
-
-
 class SharedFiles:
     """Files of the command that workers on any node can fetch."""
 
@@ -234,8 +222,7 @@ class SharedFiles:
         this_node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
-        actor = ray.remote(num_cpus=0, scheduling_strategy=this_node)(FileActor)
-        self._actor = actor.remote({file.sha256: file for file in self._files})
+        self._read_chunk = ray.remote(num_cpus=0, scheduling_strategy=this_node)(read_chunk)
 
     def fetch(self) -> list[Path]:
         """Return the files on the machine of the caller; see RemoteFile.fetch().
@@ -245,11 +232,11 @@ class SharedFiles:
         """
         return [file.fetch(self._read) for file in self._files]
 
-    def _read(self, sha256: str, offset: int) -> bytes:
+    def _read(self, path: str, offset: int) -> bytes:
         ray = import_ray()
         try:
-            chunk = ray.get(self._actor.read.remote(sha256, offset))
+            chunk = ray.get(self._read_chunk.remote(path, offset))
         except ray.exceptions.RayError as error:
             raise ModelFileError(f"cannot fetch the model: {error_line(error)}") from None
-        assert isinstance(chunk, bytes), "read() returns bytes"
+        assert isinstance(chunk, bytes), "read_chunk() returns bytes"
         return chunk

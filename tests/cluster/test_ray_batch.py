@@ -142,8 +142,8 @@ def test_a_file_is_fetched_once_and_checked_by_its_hash(
     remote = RemoteFile("/nowhere/model.gguf", local.nbytes, local.sha256)
     offsets: list[int] = []
 
-    def read(sha256: str, offset: int) -> bytes:
-        assert sha256 == local.sha256
+    def read(path: str, offset: int) -> bytes:
+        assert path == remote.path
         offsets.append(offset)
         return file_transfer.read_chunk(str(source), offset)
 
