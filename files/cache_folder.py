@@ -1,5 +1,7 @@
 """The user's cache folder, for files that can be made again, and who else could change a folder."""
 
+import hashlib
+import json
 import os
 import stat
 import sys
@@ -28,6 +30,11 @@ def cache_dir() -> Path:
     make_folder(folder)
     _check_private(folder)
     return folder
+
+
+def cache_key(*parts: object) -> str:
+    """Part of a file's name in the cache that tells what the file was made from."""
+    return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()[:16]
 
 
 @cache

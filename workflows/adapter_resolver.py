@@ -1,7 +1,5 @@
 """Resolution of adapters and bases as users name them: a path, a catalogue name, a hub id or a short code."""
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -35,7 +33,7 @@ from ..convert.adapter.tinylora_folder import read_tinylora_numbers, with_saved_
 from ..convert.provenance import provenance_name
 from ..convert.source.checkpoint import Checkpoint, open_checkpoint
 from ..errors import AdapterError, ThirteenError
-from ..files.cache_folder import cache_dir
+from ..files.cache_folder import cache_dir, cache_key
 from ..files.gguf.header import read_header
 from ..files.hashing import file_sha256
 from ..files.progress import Progress, no_progress
@@ -63,10 +61,9 @@ def resolve_adapter_folder(source: str, base: str | None = None, *, progress: Pr
     if not looks_like_code(source):
         return fetch(source, kind="adapter")
     code = decode_short_code(source)
-    if base is not None:
-        _check_base(code, catalogue_name(base), base)
-    key = f"{version('thirteen')} {source.strip().lower()}"
-    folder = cache_dir() / f"code-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    if base is not None and (name := catalogue_name(base)) not in (None, code.name):
+        raise AdapterError(f"the code is for {code.name}, but {Path(base).name or base} is {name}")
+    folder = cache_dir() / f"code-{cache_key(version('thirteen'), source.strip().lower())}"
     if not (folder / "adapter_model.safetensors").is_file():
         basis = basis_for_code(code, base, progress=progress)
         write_tinylora_folder(basis, code.numbers, folder, hub_id_of(code.name))
@@ -87,16 +84,12 @@ def resolve_runtime_lora(source: str, model: Path, *, progress: Progress = no_pr
     if not looks_like_code(source) and (source.endswith(".gguf") or _is_file(source)):
         return Path(source)
     folder = resolve_adapter_folder(source, str(model), progress=progress)
-    output = cache_dir() / f"adapter-{_export_key(folder, model, source)}.gguf"
+    # All that an exported adapter depends on: an alpha counts like a weight.
+    key = cache_key(adapter_sha256(folder), file_sha256(model), source, version("thirteen"), EXPORT_VERSION)
+    output = cache_dir() / f"adapter-{key}.gguf"
     if not output.exists():
         export_adapter(folder, model, output, adapter_id=source)
     return output
-
-
-def _export_key(folder: Path, model: Path, source: str) -> str:
-    """Hash of everything that an exported adapter depends on: an alpha counts like a weight."""
-    parts = [adapter_sha256(folder), file_sha256(model), source, version("thirteen"), EXPORT_VERSION]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def encode_adapter(
@@ -272,11 +265,6 @@ def _gguf_base_name(path: Path) -> str | None:
     except ThirteenError:  # reported when the file is opened as a model
         return None
     return _entry_name(base) if isinstance(base, str) else None
-
-
-def _check_base(code: ShortCode, name: str | None, base: str) -> None:
-    if name is not None and name != code.name:
-        raise AdapterError(f"the code is for {code.name}, but {Path(base).name or base} is {name}")
 
 
 def _check_basis(code: ShortCode, origin: BasisOrigin, where: str) -> None:

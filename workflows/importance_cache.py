@@ -1,6 +1,5 @@
 """Importance files of a base with its adapter, measured over calibration text and cached."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +11,7 @@ from ..convert.quantize.importance import ImportanceStats, write_importance
 from ..convert.source.checkpoint import Checkpoint, open_checkpoint
 from ..convert.tokenizer_file import write_tokenizer_file
 from ..errors import RequestError
-from ..files.cache_folder import cache_dir
+from ..files.cache_folder import cache_dir, cache_key
 from ..files.hashing import file_sha256
 from ..files.progress import Stage, no_progress, part_of
 from ..files.temporary_folder import temporary_folder
@@ -60,8 +59,8 @@ def cached_importance(  # noqa: PLR0913 - options of a measurement, each with it
     texts = calibration or calibration_texts()
     read_passages(texts)  # reports an invalid file before the weights are hashed
     adapter_hash = adapter_sha256(adapter) if adapter else ""
-    parts = [_METHOD, open_checkpoint(base).sha256(), adapter_hash, file_sha256(texts), _chunk_count(effort)]
-    key = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
+    chunks, base_hash = _chunk_count(effort), open_checkpoint(base).sha256()
+    key = cache_key(_METHOD, base_hash, adapter_hash, file_sha256(texts), chunks)
     path = cache_dir() / f"importance-{key}.gguf"
     if not path.exists():
         measure_importance(

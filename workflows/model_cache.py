@@ -1,7 +1,5 @@
 """Models of all forms as a GGUF: files, and bases that were converted into the cache on first use."""
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -9,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelFileError, RequestError, VocabularyError
-from ..files.cache_folder import cache_dir
+from ..files.cache_folder import cache_dir, cache_key
 from ..files.output import make_folder
 from ..files.progress import Stage, no_progress, when_needed
 from ..models.catalogue import catalogue
@@ -97,9 +95,7 @@ def _converted(
 
     entry = None
     if folder:
-        open_checkpoint(
-            folder
-        )  # nothing is announced of a folder that is no checkpoint, or of an unknown name
+        open_checkpoint(folder)  # nothing is announced of one that is no checkpoint, nor of an unknown name
     elif "/" not in base:
         entry = catalogue().base(base.partition("@")[0])
     size = entry.size if entry else DEFAULT_SIZE
@@ -149,7 +145,7 @@ def trimmed_model(
 def _content_key(folder: Path) -> str:
     """Changes when a file of the folder does; hashing all weights would take seconds at each start."""
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.iterdir())]
-    return hashlib.sha256(json.dumps([str(folder.resolve()), stats]).encode()).hexdigest()[:8]
+    return cache_key(folder.resolve(), stats)[:8]
 
 
 def cached_models() -> list[CachedModel]:

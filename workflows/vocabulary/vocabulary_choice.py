@@ -16,7 +16,7 @@ from ...convert.vocabulary.tokenizer_tables import TokenizerTables
 from ...convert.vocabulary.vocabulary_list import SIZES, VocabularyList
 from ...errors import VocabularyError
 from ...files.atomic_write import atomic_write
-from ...files.cache_folder import cache_dir
+from ...files.cache_folder import cache_dir, cache_key
 from ...files.hashing import file_sha256
 from ...files.output import check_target
 from ...files.progress import Stage, no_progress
@@ -190,8 +190,8 @@ def rank_vocabulary(
     checkpoint = open_checkpoint(base)
     tables = read_tables(checkpoint)
     config = file_sha256(base / "config.json") if base.is_dir() else ""  # a GGUF's own hash covers all of it
-    key = "\n".join((_METHOD, str(POSITIONS), checkpoint.sha256(), config, tables.sha256, texts.sha256))
-    path = cache_dir() / f"vocabulary-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    key = cache_key(_METHOD, POSITIONS, checkpoint.sha256(), config, tables.sha256, texts.sha256)
+    path = cache_dir() / f"vocabulary-{key}.npz"
     if not path.exists():
         with nullcontext(model) if model else full_model(checkpoint, threads, stage) as loaded:
             _measure(path, loaded, texts, threads, stage)
