@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from ..errors import RequestError
-from ..models.rows import Row, shuffle_rows
+from ..models.rows import TrainingRow, shuffle_rows
 
 _SENTENCE = re.compile(r"(?<=[.?!])\s")
 _WORD = re.compile(r"\d[\d.,]*|\w+")
@@ -35,7 +35,9 @@ def _mask(word: str) -> str:
     return "X" if word[0].isupper() else word
 
 
-def set_aside(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+def set_aside(
+    rows: Sequence[TrainingRow], share: float, seed: int
+) -> tuple[list[TrainingRow], list[TrainingRow]]:
     """Shuffle rows, and set whole groups of near-duplicates aside until they are a share of the rows.
 
     Args:
@@ -49,10 +51,10 @@ def set_aside(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], 
     Raises:
         RequestError: either would be empty.
     """
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[TrainingRow]] = {}
     for row in shuffle_rows(rows, seed):
         groups.setdefault(masked_beginning(row.question), []).append(row)
-    held: list[Row] = []
+    held: list[TrainingRow] = []
     for group in groups.values():
         if len(held) + len(group) <= share * len(rows):
             held += group
@@ -65,7 +67,7 @@ def set_aside(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], 
     return rest, held
 
 
-def without_near_duplicates(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
+def without_near_duplicates(rows: Sequence[TrainingRow], others: Sequence[TrainingRow]) -> list[TrainingRow]:
     """The rows that begin as none of `others`, but for numbers and names."""
     beginnings = {masked_beginning(row.question) for row in others}
     return [row for row in rows if masked_beginning(row.question) not in beginnings]

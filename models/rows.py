@@ -4,21 +4,13 @@ import random
 from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from ..errors import RequestError, shorten
 from ..files.json_lines import read_json_lines, refuse_surrogates
 from ..runtime.arithmetic.final_answer import parse_number
 
 MAX_BYTES = 1 << 30  # of a file of training data
-
-
-class _Asked(Protocol):
-    @property
-    def question(self) -> str: ...
-
-
-Row = TypeVar("Row", bound=_Asked)
 
 
 @dataclass(frozen=True)
@@ -72,7 +64,9 @@ def _row(entry: dict[str, Any], required: Collection[str], where: str) -> Traini
     return row
 
 
-def split_rows(rows: Sequence[Row], held_out: int, seed: int) -> tuple[list[Row], list[Row]]:
+def split_rows(
+    rows: Sequence[TrainingRow], held_out: int, seed: int
+) -> tuple[list[TrainingRow], list[TrainingRow]]:
     """Shuffle `rows` by `seed` and split off the first `held_out` of them.
 
     No question is in both parts: other rows of a held-out question are in neither.
@@ -99,6 +93,6 @@ def split_rows(rows: Sequence[Row], held_out: int, seed: int) -> tuple[list[Row]
     return rest, held
 
 
-def shuffle_rows(rows: Sequence[Row], seed: int) -> list[Row]:
+def shuffle_rows(rows: Sequence[TrainingRow], seed: int) -> list[TrainingRow]:
     """Shuffle rows, in the same way on every machine."""
     return random.Random(seed).sample(rows, len(rows))  # noqa: S311 - no secret
