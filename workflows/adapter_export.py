@@ -1,6 +1,5 @@
 """Export of an adapter: from any form to a GGUF LoRA, a PEFT folder or a short code."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from ..convert.adapter.delta import CONFIG_FILE
 from ..convert.adapter.export import export_adapter
 from ..convert.provenance import provenance_name
 from ..errors import RequestError
-from ..files.atomic_write import atomic_write
+from ..files.atomic_write import write_file
 from ..files.hashing import file_sha256
 from ..files.output import check_empty, check_folder, output_folder
 from ..files.progress import Stage, no_progress, when_needed
@@ -78,35 +77,27 @@ def run_export(request: ExportRequest, stage: Stage = lambda name: no_progress) 
         ThirteenError: an input is invalid, or the output cannot be written.
     """
     request.check()
-    if request.form == "code":
-        return _encode(request, stage)
-    assert request.output is not None, "check() demands it"
-    return (_write_folder if request.form == "peft" else _write_gguf)(request, request.output, stage)
-
-
-def _encode(request: ExportRequest, stage: Stage) -> ExportedAdapter:
-    progress = when_needed(stage, "basis")
-    code, error = encode_adapter(request.adapter, request.base, exact=request.float32, progress=progress)
-    rounded = f"bfloat16 rounds the numbers by up to {error:.1%}; --float32 preserves them"
-    return ExportedAdapter(None, code, None, (rounded,) if error else ())
-
-
-def _write_folder(request: ExportRequest, output: Path, stage: Stage) -> ExportedAdapter:
-    check_folder(output)
-    check_empty(output)
-    progress = when_needed(stage, "basis")
+    output, progress = request.output, when_needed(stage, "basis")
+    if output is None:
+        code, error = encode_adapter(request.adapter, request.base, exact=request.float32, progress=progress)
+        rounded = f"bfloat16 rounds the numbers by up to {error:.1%}; --float32 preserves them"
+        return ExportedAdapter(None, code, None, (rounded,) if error else ())
+    if request.form == "peft":
+        check_folder(output)
+        check_empty(output)
     folder = resolve_adapter_folder(request.adapter, request.base, progress=progress)
-    with output_folder(output):
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            with atomic_write(output / name) as file, (folder / name).open("rb") as source:
-                shutil.copyfileobj(source, file)
-    return ExportedAdapter(output, None, file_sha256(output / WEIGHTS_FILE))
-
-
-def _write_gguf(request: ExportRequest, output: Path, stage: Stage) -> ExportedAdapter:
+    if request.form == "peft":
+        return ExportedAdapter(output, None, _copy_adapter(folder, output))
     assert request.base is not None, "check() demands it"
-    folder = resolve_adapter_folder(request.adapter, request.base, progress=when_needed(stage, "basis"))
     base = fetch(request.base, revision=request.revision, kind="base")
     adapter_id, base_id = provenance_name(request.adapter), provenance_name(request.base)
     sha256 = export_adapter(folder, base, output, adapter_id=adapter_id, base_id=base_id)
     return ExportedAdapter(output, None, sha256)
+
+
+def _copy_adapter(folder: Path, output: Path) -> str:
+    """Copy an adapter's config and weights; returns the hash of the weights."""
+    with output_folder(output):
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            write_file(output / name, (folder / name).read_bytes())
+    return file_sha256(output / WEIGHTS_FILE)
