@@ -161,9 +161,10 @@ class RoutingKey:
         adapter_key = "" if adapter == BASE else f"adapter {adapter}"
         prefix, turns = _first_turn(fields.get("messages"))
         try:
-            conversation_key = _digest([adapter, prefix]) if turns else ""
+            conversation = json.dumps([adapter, prefix])
         except RecursionError:  # writing JSON takes more of the stack than reading it
             return cls("", ())
+        conversation_key = hashlib.sha256(conversation.encode()).hexdigest()[:24] if turns else ""
         keys = tuple(key for key in (adapter_key, conversation_key) if key)
         return cls(conversation_key if turns > 1 else adapter_key, keys)
 
@@ -178,7 +179,3 @@ def _first_turn(messages: object) -> tuple[list[Any], int]:
         if isinstance(message, dict) and message.get("role") == "user"
     ]
     return (messages[: users[0] + 1], len(users)) if users else ([], 0)
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:24]

@@ -84,7 +84,9 @@ def merge_checkpoint(
         name: (checkpoint.stored_type(name).name, tuple(spec.shape))
         for name, spec in model.base.specs.items()
     }
-    metadata = {"format": "pt"} | _provenance(source, model.source)
+    origins = {"base": asdict(source), "adapter": asdict(model.source)}
+    facts = {f"{name}.{key}": value for name, part in origins.items() for key, value in part.items()}
+    metadata = {"format": "pt"} | provenance_entries(facts)
     with _atomic_folder(output) as part:
         _copy_other_files(base, part)
         with atomic_write(part / _WEIGHTS) as file:
@@ -132,10 +134,3 @@ def _blocks(
             rows = model.rows(name, start, min(start + step, shape[0]))
             yield quantize_rows(rows.reshape(len(rows), -1), GGMLQuantizationType[dtype], f"tensor {name!r}")
             progress(done := done + rows.size, total)
-
-
-def _provenance(base: WeightsSource, adapter: AdapterSource) -> dict[str, str]:
-    parts = {"base": base, "adapter": adapter}
-    return provenance_entries(
-        {f"{name}.{key}": value for name, part in parts.items() for key, value in asdict(part).items()}
-    )

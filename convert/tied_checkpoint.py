@@ -60,7 +60,8 @@ def tie_embeddings(base: Checkpoint) -> tuple[Checkpoint, list[str]]:
     if base.architecture.tied:
         return base, []
     kept, dropped = _by_size(base)
-    if _difference(base) > _ROUNDING_MAX * _rounding_error(base, kept, dropped):
+    embedding, output = (_sample(base, name) for name in matrix_names(base))
+    if _relative(output - embedding, embedding) > _ROUNDING_MAX * _rounding_error(base, kept, dropped):
         return base, []
     types = " and ".join(base.stored_type(name).name for name in matrix_names(base))
     return TiedCheckpoint(base), [
@@ -88,14 +89,8 @@ def _sample(base: Checkpoint, name: str) -> Rows:
     return np.concatenate([base.rows(name, row, row + 1) for row in chosen])
 
 
-def _difference(base: Checkpoint) -> float:
-    """Root mean square of the matrices' difference, relative to that of the embedding."""
-    embedding, output = (_sample(base, name) for name in matrix_names(base))
-    return _relative(output - embedding, embedding)
-
-
 def _rounding_error(base: Checkpoint, kept: str, dropped: str) -> float:
-    """What rounding the larger matrix to the type of the smaller one changes, as _difference() counts."""
+    """What rounding the larger matrix to the type of the smaller one changes, relative to its size."""
     rows, type_ = _sample(base, kept), base.stored_type(dropped)
     data = quantize_rows(rows, type_, f"tensor {kept!r}", np.ones(rows.shape[1], np.float32))
     rounded = dequantize(np.frombuffer(data, np.uint8).reshape(len(rows), -1), type_)

@@ -126,23 +126,15 @@ def download_file(hub_id: str, revision: str, name: str, sha256: str | None = No
 
 @contextmanager
 def _hub_call(hub_id: str, revision: str) -> Iterator[None]:
-    """Raise what the hub's library raises in the block as one DownloadError, and silence its log."""
+    """Raise what the hub's library raises in the block as one DownloadError; its log of retries is silent."""
     check_answers()
-    try:
-        with _quiet():
-            yield
-    except _hub_errors() as error:
-        raise DownloadError(_explain(error, hub_id, revision)) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the library's log of retries: this module reports the outcome once."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         yield
+    except _hub_errors() as error:
+        raise DownloadError(_explain(error, hub_id, revision)) from error
     finally:
         logger.setLevel(level)
 

@@ -22,14 +22,9 @@ BF16_MAX = 3.3895314e38
 _IMPORTANCE_MIN = 1e-6  # relative to the mean importance
 # As in llama.cpp's `tensor_requires_imatrix`. ggml accepts the first three without one: slow, and with poor
 # results.
-_NEED_IMPORTANCE = {
+NEED_IMPORTANCE = {
     GGMLQuantizationType[name] for name in ("IQ3_XXS", "IQ2_S", "IQ1_M", "IQ2_XS", "IQ2_XXS", "IQ1_S")
 }
-
-
-def needs_importance(type_: GGMLQuantizationType) -> bool:
-    """Whether quantize_rows() requires an importance for the type."""
-    return type_ in _NEED_IMPORTANCE
 
 
 def quantize_rows(
@@ -53,7 +48,7 @@ def quantize_rows(
     check_values(rows, type_, where)
     if type_ is GGMLQuantizationType.F32:
         return rows.astype("<f4", copy=False).tobytes()
-    if needs_importance(type_) and importance is None:
+    if type_ in NEED_IMPORTANCE and importance is None:
         raise OutputError(
             f"{where}: {type_.name} needs an importance matrix; use IQ3_S, Q2_K or a larger type without one"
         )

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from gguf import GGMLQuantizationType
-from numpy.typing import NDArray
 
 from ...errors import OutputError
 
@@ -110,9 +109,6 @@ class _Knapsack:
                 pick[units:][better] = index
             best = extended
             picks.append(pick)
-        return self._backtrack(best, picks)
-
-    def _backtrack(self, best: NDArray[np.float64], picks: list[NDArray[np.uint8]]) -> list[TypeOption]:
         large = best[self.minimum :]
         cell = int(self.minimum + np.argmin(large)) if np.isfinite(large).any() else int(np.argmin(best))
         chosen = []

@@ -15,7 +15,7 @@ from ..tensors import GGML_TYPES, TensorSpec, padded, plan_tensor
 from .block_codec import block_layout
 from .costs import CostTable
 from .error_feedback import ErrorFeedback, FeedbackCache
-from .ggml import dequantize_rows, needs_importance, quantize_rows
+from .ggml import NEED_IMPORTANCE, dequantize_rows, quantize_rows
 from .importance import Importance
 from .knapsack import TypeOption
 
@@ -85,7 +85,7 @@ def measure_types(  # noqa: PLR0913 - the matrix, its statistics and the costs
     types = [
         type_
         for type_ in _candidates(spec, weight_costs)
-        if mean_squares is not None or not needs_importance(type_)
+        if mean_squares is not None or type_ not in NEED_IMPORTANCE
     ]
     if not types:
         raise OutputError(

@@ -67,11 +67,6 @@ class Architecture(ModelShape):
     scaling: Llama3Scaling | None
     tied: bool
 
-    @property
-    def permuted(self) -> bool:
-        """Whether a GGUF has the rows of q and k in another order; it depends on the RoPE layout."""
-        return self.name == "llama"
-
 
 def from_config(config: Mapping[str, Any], where: str) -> Architecture:
     """Read the architecture from a checkpoint's config.json; `where` names it in errors.
@@ -142,7 +137,8 @@ def tensor_specs(architecture: Architecture) -> dict[str, TensorSpec]:
     a = architecture
     embedding = (a.vocab, a.hidden)
     shapes = {"token_embd": embedding, "output": embedding, **a.layer_matrices}
-    permuted = {"attn_q": a.heads, "attn_k": a.kv_heads} if a.permuted else {}
+    # The RoPE layout of Llama: a GGUF has the rows of q and k in another order.
+    permuted = {"attn_q": a.heads, "attn_k": a.kv_heads} if a.name == "llama" else {}
 
     def spec(module: str, target: str, kind: str, part: str) -> TensorSpec:
         shape = shapes.get(kind, (a.hidden,))

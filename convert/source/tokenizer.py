@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFValueType, TokenType
+from gguf import GGUFValueType as Kind
+from gguf import TokenType
 
 from ...errors import CheckpointError
 from ...files.gguf.header import Field
@@ -38,14 +39,6 @@ _SPECIAL_TOKENS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown
 
 MORE_TEMPLATES = "additional_chat_templates"  # folder of the chat templates beside the default one
 
-_STRING, _UINT32, _INT32, _BOOL = (
-    GGUFValueType.STRING,
-    GGUFValueType.UINT32,
-    GGUFValueType.INT32,
-    GGUFValueType.BOOL,
-)
-_ARRAY = GGUFValueType.ARRAY
-
 _TEMPLATE_BYTES_MAX = 1 << 20  # published chat templates have some thousand
 
 
@@ -70,8 +63,8 @@ def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
         fields |= _chat_templates(folder, config)
     configured = not tokenizer.get("post_processor") and config.get("add_bos_token") is True
     add_bos = (first is not None or configured) and "tokenizer.ggml.bos_token_id" in fields
-    fields["tokenizer.ggml.add_bos_token"] = Field(add_bos, _BOOL)
-    fields["tokenizer.ggml.add_eos_token"] = Field(last is not None, _BOOL)
+    fields["tokenizer.ggml.add_bos_token"] = Field(add_bos, Kind.BOOL)
+    fields["tokenizer.ggml.add_eos_token"] = Field(last is not None, Kind.BOOL)
     _check_texts(folder, fields)
     return fields
 
@@ -88,8 +81,8 @@ def _layout_errors(path: Path) -> Iterator[None]:
 
 def _check_texts(folder: Path, fields: Mapping[str, Field]) -> None:
     for key, field in fields.items():
-        if _STRING in (field.type, field.element):
-            texts = [field.value] if field.type is _STRING else field.value
+        if Kind.STRING in (field.type, field.element):
+            texts = [field.value] if field.type is Kind.STRING else field.value
             try:
                 "".join(texts).encode()
             except (TypeError, UnicodeEncodeError):
@@ -113,11 +106,11 @@ def _vocabulary(path: Path, tokenizer: Mapping[str, Any], vocab: int) -> dict[st
     if times > 1:
         raise CheckpointError(f"{path}: token {text!r} has {times} ids")
     return {
-        "tokenizer.ggml.model": Field("gpt2", _STRING),
-        "tokenizer.ggml.pre": Field(pre, _STRING),
-        "tokenizer.ggml.tokens": Field(tokens, _ARRAY, _STRING),
-        "tokenizer.ggml.token_type": Field(types, _ARRAY, _INT32),
-        "tokenizer.ggml.merges": Field(_merges(path, tokenizer["model"]), _ARRAY, _STRING),
+        "tokenizer.ggml.model": Field("gpt2", Kind.STRING),
+        "tokenizer.ggml.pre": Field(pre, Kind.STRING),
+        "tokenizer.ggml.tokens": Field(tokens, Kind.ARRAY, Kind.STRING),
+        "tokenizer.ggml.token_type": Field(types, Kind.ARRAY, Kind.INT32),
+        "tokenizer.ggml.merges": Field(_merges(path, tokenizer["model"]), Kind.ARRAY, Kind.STRING),
     }
 
 
@@ -219,7 +212,7 @@ def _special_tokens(
     if last is not None and last != (eos := tokens[special["eos"]]):
         raise CheckpointError(f"{folder}: texts end with {last!r}, but eos_token is {eos!r}")
     special |= _unrecognized_ends(folder, [i for i in ends if i != special["eos"]], tokens)
-    return {f"tokenizer.ggml.{name}_token_id": Field(i, _UINT32) for name, i in special.items()}
+    return {f"tokenizer.ggml.{name}_token_id": Field(i, Kind.UINT32) for name, i in special.items()}
 
 
 def _unrecognized_ends(folder: Path, ends: Iterable[int], tokens: Sequence[str]) -> dict[str, int]:
@@ -278,11 +271,11 @@ def _chat_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, Field]
         files["default"] = folder / "chat_template.jinja"
     by_name |= {_as_key(name): _read_template(path) for name, path in files.items()}
     others = {name: text for name, text in by_name.items() if name != "default"}
-    fields = {f"tokenizer.chat_template.{name}": Field(text, _STRING) for name, text in others.items()}
+    fields = {f"tokenizer.chat_template.{name}": Field(text, Kind.STRING) for name, text in others.items()}
     if others:
-        fields["tokenizer.chat_templates"] = Field(list(others), _ARRAY, _STRING)
+        fields["tokenizer.chat_templates"] = Field(list(others), Kind.ARRAY, Kind.STRING)
     if "default" in by_name:
-        fields["tokenizer.chat_template"] = Field(by_name["default"], _STRING)
+        fields["tokenizer.chat_template"] = Field(by_name["default"], Kind.STRING)
     return fields
 
 

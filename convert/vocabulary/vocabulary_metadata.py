@@ -59,13 +59,16 @@ def read_vocabulary(header: Header) -> VocabularyList | None:
 
 
 def vocabulary_of(base: Checkpoint) -> VocabularyList | None:
-    """Which tokens of the full vocabulary a base keeps; None if it keeps all.
+    """Which tokens of the full vocabulary a base keeps, also one that was trimmed again; None for all.
 
     Raises:
         ModelFileError: the list that the base carries is damaged, or has another number of tokens.
     """
     if isinstance(base, TrimmedCheckpoint):
-        return _composed(base.kept, vocabulary_of(base.full))
+        kept, earlier = base.kept, vocabulary_of(base.full)
+        if earlier is None:
+            return kept
+        return replace(earlier, tokens=tuple(earlier.tokens[token] for token in kept.tokens))
     if base.path.is_dir():
         return None
     return read_vocabulary(base.header if isinstance(base, GgufCheckpoint) else read_header(base.path))
@@ -75,10 +78,3 @@ def vocabulary_size(base: Checkpoint) -> VocabularySize | None:
     """How many tokens a base keeps of how many; None if it keeps all."""
     kept = vocabulary_of(base)
     return VocabularySize(len(kept.tokens), kept.of) if kept else None
-
-
-def _composed(kept: VocabularyList, earlier: VocabularyList | None) -> VocabularyList:
-    """Express a list by the ids of the full vocabulary, if its base had been trimmed to `earlier`."""
-    if earlier is None:
-        return kept
-    return replace(earlier, tokens=tuple(earlier.tokens[token] for token in kept.tokens))

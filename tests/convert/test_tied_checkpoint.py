@@ -14,7 +14,7 @@ from thirteen.convert.pipeline import convert, plan_conversion
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.error_feedback import FeedbackCache
 from thirteen.convert.quantize.file_size import FileSize
-from thirteen.convert.quantize.ggml import needs_importance, quantize_rows
+from thirteen.convert.quantize.ggml import NEED_IMPORTANCE, quantize_rows
 from thirteen.convert.quantize.importance import Importance
 from thirteen.convert.quantize.quant_error import measure_types
 from thirteen.convert.quantize.size_planner import SizeTarget
@@ -168,4 +168,4 @@ def test_a_table_of_looked_up_rows_is_not_planned_in_a_type_that_needs_importanc
     source = SimpleNamespace(rows=lambda _, start, stop: rows[start:stop])
     options = measure_types(spec, source, importance, feedbacks, costs_for("x86"), tied=False)
     assert "IQ3_XXS" in costs_for("x86").layer
-    assert options and not any(needs_importance(option.type) for option in options)
+    assert options and not any(option.type in NEED_IMPORTANCE for option in options)
