@@ -10,8 +10,8 @@ from ..runtime.engine.config import EngineOptions
 from ..runtime.engine.engine import Engine
 from ..server.access.request_limits import RequestLimits
 from ..server.app import create_app
-from ..server.engine_service import EngineService
 from ..server.serve import ListenConfig
+from ..server.served_models import ServedModels
 from .ray_session import SharedFiles, bind_serve_port_to_loopback
 
 ROUTING_KEYS_MAX = 512  # routing keys that a replica is known for
@@ -57,7 +57,7 @@ class Replica:
         named = dict(zip(adapters, loras, strict=True))
         # The command that deploys has loaded the files on trial.
         self._engine = Engine(model, **config.engine | EngineOptions(adapters=named, untrusted=False))
-        service = EngineService(self._engine, config.models)
+        service = ServedModels.on_engine(self._engine, config.models)
         self._application = create_app(
             service,
             config.limits.for_context(self._engine.context),

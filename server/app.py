@@ -21,8 +21,8 @@ from .endpoints.ollama import OllamaEndpoints
 from .endpoints.openai import OpenAiEndpoints
 from .endpoints.responses import ResponsesEndpoints
 from .endpoints.status import StatusEndpoints
-from .engine_service import ServedModels
 from .http_errors import ERROR_TYPES, HttpError, to_http_error
+from .served_models import ServedModels
 
 ENDPOINTS: tuple[type[Endpoints], ...] = (
     OpenAiEndpoints,

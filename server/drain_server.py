@@ -17,7 +17,7 @@ from ..errors import RequestError
 from .access.refusal_pace import RefusalPace
 from .access.request_limits import CLOSING_S, CONNECTIONS_MAX, HEADER_BYTES_MAX, RequestLimits
 from .access.timeout_protocol import TimeoutProtocol
-from .engine_service import ServedModels
+from .served_models import ServedModels
 
 if sys.platform == "win32":  # there SO_REUSEADDR would let another process bind the same port
     _BIND_OPTION = socket.SO_EXCLUSIVEADDRUSE

@@ -1,11 +1,9 @@
-"""Service between the HTTP routes and the engine: model names, submission, tracking, drain and abort."""
+"""Service between the HTTP routes and an engine: submission, tracking and abort of requests."""
 
 import asyncio
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from anyio import to_thread
@@ -13,7 +11,6 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
 from ..errors import BusyError
-from ..files.gguf.header import Header
 from ..runtime.answer import Answer
 from ..runtime.engine.engine import Engine
 from ..runtime.engine.handle import Handle, Piece
@@ -21,8 +18,6 @@ from ..runtime.request import Request, StopReason
 from .access.fair_turns import FairTurns
 from .http_errors import HttpError
 from .metrics import Metrics
-
-DEFAULT_MODEL = "default"  # a name of the first model, whatever its own is
 
 T = TypeVar("T")
 
@@ -39,73 +34,7 @@ class Client(NamedTuple):
     namespace: str
 
 
-class ServedModels(ABC):
-    """The models of a server, by name, on one engine or several.
-
-    Attributes:
-        models: engine adapter of each served model name; the first model is the default.
-        metrics: Prometheus counters.
-        draining: whether the server is shutting down and rejects new requests.
-    """
-
-    def __init__(self, models: Mapping[str, str], metrics: Metrics) -> None:
-        self.models, self.metrics, self.draining = models, metrics, False
-
-    @property
-    @abstractmethod
-    def failed(self) -> bool:
-        """Whether the server can answer nothing any more."""
-
-    @property
-    @abstractmethod
-    def idle(self) -> bool:
-        """Whether all accepted requests have finished."""
-
-    @property
-    @abstractmethod
-    def loaded(self) -> Mapping[str, Engine]:
-        """Engines of the models that are in memory, by name."""
-
-    @abstractmethod
-    def abort_all(self) -> None:
-        """Abort all unfinished requests."""
-
-    @abstractmethod
-    async def use(self, name: str) -> "EngineService":
-        """The service of a model; it stays until its `pinned` is lowered by one."""
-
-    @abstractmethod
-    def header(self, name: str) -> Header:
-        """Header of a model's file."""
-
-    def files(self, name: str) -> Sequence[Path]:
-        """Files of a model, and of its adapter if it has one."""
-        return (self.header(name).path,)
-
-    async def tend(self) -> None:  # noqa: B027 - most have nothing to tend
-        """Do what is due now and then."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether new requests are accepted."""
-        return not self.draining and not self.failed
-
-    def resolve_model(self, name: str | None) -> tuple[str, str]:
-        """Name and engine adapter of a model; None and "default" are the first model.
-
-        Raises:
-            HttpError: 404 there is no such model.
-        """
-        if name is None or (name == DEFAULT_MODEL and name not in self.models):
-            name = next(iter(self.models))
-        if name not in self.models:
-            raise HttpError(
-                404, f"the model {name[:100]!r} does not exist", code="model_not_found", param="model"
-            )
-        return name, self.models[name]
-
-
-class EngineService(ServedModels):
+class EngineService:
     """Prepares requests, submits them to an engine, and tracks them until they finish.
 
     Attributes:
@@ -113,33 +42,19 @@ class EngineService(ServedModels):
         pinned: number of HTTP requests that use it now.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        models: Mapping[str, str],
-        *,
-        kept_places: int = 0,
-        metrics: Metrics | None = None,
-    ) -> None:
+    def __init__(self, engine: Engine, metrics: Metrics, *, kept_places: int = 0) -> None:
         """Start without requests.
 
         Args:
             engine: the engine.
-            models: see above.
+            metrics: counters, which engines may share.
             kept_places: places of the engine's queue for clients that have no other request.
-            metrics: counters that it shares with other engines.
         """
-        super().__init__(models, metrics or Metrics(lambda: [engine]))
         self.engine, self.pinned = engine, 0
-        self._kept_places = kept_places
+        self._metrics, self._kept_places = metrics, kept_places
         self._unfinished: dict[Handle, str] = {}  # with the client's name
         self._preparing: Counter[str] = Counter()  # by client: requests to submit, and prompts to score
         self._turns, self._scoring_turns = FairTurns(), FairTurns()
-
-    @property
-    def failed(self) -> bool:
-        """Whether the engine has failed."""
-        return self.engine.closed
 
     @property
     def idle(self) -> bool:
@@ -150,24 +65,6 @@ class EngineService(ServedModels):
     def unused(self) -> bool:
         """Whether nobody would notice if the engine were closed."""
         return self.idle and not self.pinned
-
-    @property
-    def loaded(self) -> Mapping[str, Engine]:
-        """The engine, under each name."""
-        return dict.fromkeys(self.models, self.engine)
-
-    async def use(self, name: str) -> "EngineService":
-        """This service, which stays in any case."""
-        self.pinned += 1
-        return self
-
-    def header(self, name: str) -> Header:
-        """Header of the model's file."""
-        return self.engine.model.header
-
-    def files(self, name: str) -> Sequence[Path]:
-        """The same."""
-        return self.engine.files(self.models[name])
 
     def abort_all(self) -> None:
         """Abort all unfinished requests."""
@@ -188,7 +85,7 @@ class EngineService(ServedModels):
             prepare: makes the requests, in a worker thread: chat template, tokenizer, grammar.
 
         Raises:
-            HttpError: 503 the server accepts no new requests, 400 it has fewer places than requests.
+            HttpError: 503 the engine has failed, 400 it has fewer places than requests.
             RequestError: a request is invalid for this engine.
             BusyError: the queue is full.
         """
@@ -219,7 +116,7 @@ class EngineService(ServedModels):
             count: number of prompts; they take places in the queue meanwhile.
 
         Raises:
-            HttpError: 503 the server accepts no new requests, 400 it has fewer places than prompts.
+            HttpError: 503 the engine has failed, 400 it has fewer places than prompts.
             BusyError: the queue is full.
         """
         with self._reserved(client, count):
@@ -228,8 +125,8 @@ class EngineService(ServedModels):
 
     @contextmanager
     def _reserved(self, client: Client, count: int) -> Iterator[None]:
-        if self.engine.closed or self.draining:
-            raise HttpError(503, "the server is shutting down" if self.draining else "the engine has failed")
+        if self.engine.closed:
+            raise HttpError(503, "the engine has failed")
         self._check_places(client, count)
         self._preparing[client.name] += count
         try:
@@ -254,7 +151,7 @@ class EngineService(ServedModels):
 
     def _on_done(self, handle: Handle) -> None:
         self._unfinished.pop(handle, None)
-        self.metrics.count_answer(handle)
+        self._metrics.count_answer(handle)
 
 
 def _abort(submitted: asyncio.Future[list[Handle]]) -> None:

@@ -12,7 +12,7 @@ from .access.api_keys import ApiKeys
 from .access.request_limits import RequestLimits, is_loopback
 from .app import create_app
 from .drain_server import DrainServer, bind_socket
-from .engine_service import ServedModels
+from .served_models import ServedModels
 
 KEPT_PLACES = 16  # of the queue, for clients that have no other request
 
@@ -95,8 +95,8 @@ def run_server(
         RequestError: the address is not local or already in use.
         EngineFailedError: the engine failed, and the server has drained.
     """
-    for engine in service.loaded.values():
-        limits = limits.for_context(engine.context)
+    for served in service.services.values():
+        limits = limits.for_context(served.engine.context)
     app = create_app(
         service, limits, keys=listen.keys, allowed_hosts=listen.allowed_hosts, origins=listen.origins
     )

@@ -15,10 +15,9 @@ from ..runtime.engine.engine import Engine
 from ..runtime.llama.gguf_checks import check_model
 from ..runtime.llama.memory_estimate import estimate_memory
 from ..server.access.request_limits import RequestLimits
-from ..server.engine_service import EngineService
-from ..server.model_pool import ModelPool, PooledModel
 from ..server.request_log import log_to_stderr
 from ..server.serve import KEPT_PLACES, ListenConfig, run_server, served_models
+from ..server.served_models import ModelPool, PooledModel, ServedModels
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def run_serving(request: ServingRequest, announce: Callable[[str], None]) -> int
     if request.cluster is None:
         keeping = EngineOptions(adapters=request.adapters, queue=request.engine["queue"] + KEPT_PLACES)
         with Engine(request.model, **request.engine | keeping) as engine:
-            service = EngineService(engine, models, kept_places=KEPT_PLACES)
+            service = ServedModels.on_engine(engine, models, kept_places=KEPT_PLACES)
             return run_server(service, listen, limits, on_listening)
     config = ReplicaConfig(models, request.engine, limits, listen)
     return deploy(Deployment(request.model, request.adapters, config, request.cluster), on_listening)

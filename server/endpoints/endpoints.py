@@ -15,8 +15,9 @@ from ..api.openai_api import Source
 from ..api.operations import Operation
 from ..api.request_body import read_body
 from ..api.request_models import RequestBody, limited
-from ..engine_service import Client, EngineService, ServedModels
+from ..engine_service import Client, EngineService
 from ..http_errors import HttpError
+from ..served_models import ServedModels
 
 Body = TypeVar("Body", bound=RequestBody)
 

@@ -67,9 +67,11 @@ class OllamaEndpoints(Endpoints):
 
     async def ollama_ps(self, _: Request) -> Response:
         """GET /api/ps."""
-        loaded = self.service.loaded
+        loaded = self.service.services
         described = [model for model in await self._described_models() if model["name"] in loaded]
-        return JSONResponse({"models": [model | _loaded_json(loaded[model["name"]]) for model in described]})
+        return JSONResponse(
+            {"models": [model | _loaded_json(loaded[model["name"]].engine) for model in described]}
+        )
 
     async def ollama_version(self, _: Request) -> Response:
         """GET /api/version."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
-from typing import Any, Unpack
+from typing import Unpack
 
 import httpx
 import pytest
@@ -22,6 +22,7 @@ from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.app import create_app
 from thirteen.server.drain_server import DrainServer, bind_socket
 from thirteen.server.engine_service import EngineService
+from thirteen.server.served_models import ServedModels
 
 from ..runtime.fixed_settings import FIXED
 
@@ -32,9 +33,14 @@ TIMEOUT_S = 60
 class RunningServer:
     """A running server and its parts."""
 
-    service: EngineService
+    served: ServedModels
     server: DrainServer
     socket: socket.socket
+
+    @property
+    def service(self) -> EngineService:
+        """The service of the first model."""
+        return next(iter(self.served.services.values()))
 
     @property
     def port(self) -> int:
@@ -64,24 +70,24 @@ def serve_engine(
 ) -> Iterator[RunningServer]:
     """Serve an engine: the base model as `name`, and each adapter as a model under its own name."""
     models = {name: BASE} | {adapter: adapter for adapter in engine.adapters if adapter != BASE}
-    service = EngineService(engine, models, kept_places=kept_places)
+    served = ServedModels.on_engine(engine, models, kept_places=kept_places)
     limits = (limits or RequestLimits()).for_context(engine.context)
     api_keys = None if keys is None else ApiKeys(keys)
-    app = create_app(service, limits, keys=api_keys, allowed_hosts=allowed_hosts, origins=origins)
-    with run_app(app, service, limits) as server:
+    app = create_app(served, limits, keys=api_keys, allowed_hosts=allowed_hosts, origins=origins)
+    with run_app(app, served, limits) as server:
         yield server
 
 
 @contextmanager
-def run_app(app: Starlette, service: Any, limits: RequestLimits) -> Iterator[RunningServer]:
+def run_app(app: Starlette, served: ServedModels, limits: RequestLimits) -> Iterator[RunningServer]:
     """Run an application until the end of the block, then drain."""
-    server = DrainServer(app, service, limits)
+    server = DrainServer(app, served, limits)
     with bind_socket("127.0.0.1", 0) as bound:
         bound.listen()
         thread = threading.Thread(target=server.run, args=([bound],))
         thread.start()
         try:
-            yield RunningServer(service, server, bound)
+            yield RunningServer(served, server, bound)
         finally:
             server.drain()
             thread.join(TIMEOUT_S)

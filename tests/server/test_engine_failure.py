@@ -11,8 +11,8 @@ from thirteen.errors import EngineFailedError
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import BASE
 from thirteen.server.access.request_limits import RequestLimits
-from thirteen.server.engine_service import EngineService
 from thirteen.server.serve import ListenConfig, run_server
+from thirteen.server.served_models import ServedModels
 
 
 def test_a_failed_engine_ends_the_server_after_its_responses(
@@ -33,7 +33,10 @@ def test_a_failed_engine_ends_the_server_after_its_responses(
 
         with pytest.raises(EngineFailedError, match="engine has failed"):
             run_server(
-                EngineService(engine, {"tiny": BASE}), ListenConfig("127.0.0.1", 0), RequestLimits(), ask
+                ServedModels.on_engine(engine, {"tiny": BASE}),
+                ListenConfig("127.0.0.1", 0),
+                RequestLimits(),
+                ask,
             )
         assert responses[0].result().status_code == 500
 

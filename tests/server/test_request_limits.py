@@ -16,7 +16,9 @@ from thirteen.server.access.access_middleware import LOOPBACK_HOSTS
 from thirteen.server.access.api_keys import FILE_BYTES_MAX, ApiKeys
 from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.engine_service import Client, EngineService
+from thirteen.server.metrics import Metrics
 from thirteen.server.serve import ListenConfig
+from thirteen.server.served_models import ServedModels
 
 from .serving import TIMEOUT_S, halted, open_engine, serve_engine
 
@@ -206,7 +208,7 @@ def test_more_answers_than_places_are_refused_for_good(client):
 
 def test_a_request_that_is_cancelled_while_it_is_prepared_is_aborted(engine):
     """Ray cancels the task when the client disconnects: the answer ran on to its end."""
-    service, preparing, go_on = EngineService(engine, {"tiny": "base"}), Event(), Event()
+    service, preparing, go_on = EngineService(engine, Metrics(lambda: [engine])), Event(), Event()
 
     def prepare():
         preparing.set()
@@ -335,7 +337,7 @@ def test_an_unexpected_error_is_a_response_like_others_and_logged_once(serving, 
     def fail(*_):
         raise ZeroDivisionError("my secret")
 
-    monkeypatch.setattr(EngineService, "resolve_model", fail)
+    monkeypatch.setattr(ServedModels, "resolve_model", fail)
     client = serving(origins=["https://app.example"])
     response = client.post("/v1/completions", json=WORK, headers={"Origin": "https://app.example"})
     assert response.status_code == 500 and "secret" not in response.text

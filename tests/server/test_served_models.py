@@ -8,10 +8,10 @@ import openai
 import pytest
 from thirteen.errors import RequestError
 from thirteen.files.gguf.header import read_header
-from thirteen.server import model_pool
+from thirteen.server import served_models
 from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.app import create_app
-from thirteen.server.model_pool import ModelPool, PooledModel
+from thirteen.server.served_models import ModelPool, PooledModel
 
 from .serving import open_engine, run_app
 
@@ -40,11 +40,11 @@ def ask(client, model, **options):
 
 def test_the_least_recently_used_model_makes_room(tiny):
     with serve_pool(tiny, dict.fromkeys(NAMES, 40)) as (pool, server), server.openai() as client:
-        assert [model.id for model in client.models.list()] == [*NAMES] and not pool.loaded
+        assert [model.id for model in client.models.list()] == [*NAMES] and not pool.services
         assert [ask(client, name).model for name in ("default", "two", "one")] == ["one", "two", "one"]
-        assert [*pool.loaded] == ["two", "one"]
+        assert [*pool.services] == ["two", "one"]
         assert client.responses.create(model="three", input="a", max_output_tokens=4).model == "three"
-        assert [*pool.loaded] == ["one", "three"]
+        assert [*pool.services] == ["one", "three"]
         with server.http() as http:
             listed = [model["name"] for model in http.get("/api/ps").json()["models"]]
             assert listed == ["one", "three"] and len(http.get("/api/tags").json()["models"]) == 3
@@ -69,24 +69,24 @@ def test_a_model_in_use_is_not_unloaded(tiny, monkeypatch):
         stream = ask(client, "one", logit_bias={"258": -100}, **options)
         next(stream)
         with monkeypatch.context() as patch, pytest.raises(openai.RateLimitError, match="see --memory"):
-            patch.setattr(model_pool, "_ENDING_S", 0)  # in which the stream might end
+            patch.setattr(served_models, "_ENDING_S", 0)  # in which the stream might end
             ask(client, "two")
-        assert [*pool.loaded] == ["one"]
+        assert [*pool.services] == ["one"]
         assert list(stream)[-1].choices[0].finish_reason == "length"
-        assert ask(client, "two").model == "two" and [*pool.loaded] == ["two"]
+        assert ask(client, "two").model == "two" and [*pool.services] == ["two"]
 
 
 def test_an_idle_model_is_unloaded_and_a_failed_one_replaced(tiny, monkeypatch):
     with serve_pool(tiny, dict.fromkeys(NAMES, 60)) as (pool, server), server.openai() as client:
         ask(client, "one")
-        pool.loaded["one"].close()
+        pool.services["one"].engine.close()
         assert ask(client, "one").model == "one" and server.http().get("/ready").status_code == 200
-        monkeypatch.setattr(model_pool, "IDLE_S", 0.0)
+        monkeypatch.setattr(served_models, "IDLE_S", 0.0)
         for _ in range(100):
-            if not pool.loaded:
+            if not pool.services:
                 break
             sleep(0.1)
-        assert not pool.loaded and ask(client, "one").model == "one"
+        assert not pool.services and ask(client, "one").model == "one"
 
 
 def test_a_model_that_never_fits_is_refused_at_the_start(tiny):

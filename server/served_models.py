@@ -1,0 +1,235 @@
+"""The models of a server by name: those of one engine, or several that are loaded on demand.
+
+Several are unloaded when they are idle, or when others need their memory.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Self
+
+from anyio import to_thread
+
+from ..errors import BusyError, RequestError
+from ..files.gguf.header import Header
+from ..runtime.engine.engine import Engine
+from ..runtime.request import BASE
+from .engine_service import EngineService
+from .http_errors import HttpError
+from .metrics import Metrics
+
+DEFAULT_MODEL = "default"  # a name of the first model, whatever its own is
+IDLE_S = 300.0  # after so long without a request a model is unloaded, as Ollama does
+_ENDING_S = 0.2  # a client has read a response before its request ends here
+
+_log = logging.getLogger(__name__)
+
+
+class ServedModels:
+    """The models of a server, each with the service of its engine while that is in memory.
+
+    Attributes:
+        models: engine adapter of each served model name; the first model is the default.
+        metrics: Prometheus counters.
+        draining: whether the server is shutting down and rejects new requests.
+        services: services of the models that are in memory, by name.
+    """
+
+    def __init__(self, models: Mapping[str, str]) -> None:
+        self.models, self.draining = models, False
+        self.services: OrderedDict[str, EngineService] = OrderedDict()
+        self.metrics = Metrics(lambda: {service.engine for service in self.services.values()})
+
+    @classmethod
+    def on_engine(cls, engine: Engine, models: Mapping[str, str], *, kept_places: int = 0) -> Self:
+        """The base model of an engine and its adapters; see EngineService for `kept_places`."""
+        served = cls(models)
+        service = EngineService(engine, served.metrics, kept_places=kept_places)
+        served.services.update(dict.fromkeys(models, service))
+        return served
+
+    @property
+    def failed(self) -> bool:
+        """Whether the server can answer nothing any more."""
+        return any(service.engine.closed for service in self.services.values())
+
+    @property
+    def idle(self) -> bool:
+        """Whether all accepted requests have finished."""
+        return all(service.idle for service in self.services.values())
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests are accepted."""
+        return not self.draining and not self.failed
+
+    async def use(self, name: str) -> EngineService:
+        """The service of a model; it stays until its `pinned` is lowered by one.
+
+        Raises:
+            HttpError: 503 the server is shutting down.
+            ThirteenError: see ModelPool.
+        """
+        if self.draining:
+            raise HttpError(503, "the server is shutting down")
+        service = await self._service(name)
+        service.pinned += 1
+        return service
+
+    async def _service(self, name: str) -> EngineService:
+        return self.services[name]
+
+    def abort_all(self) -> None:
+        """Abort all unfinished requests."""
+        for service in self.services.values():
+            service.abort_all()
+
+    async def tend(self) -> None:
+        """Do what is due now and then."""
+
+    def header(self, name: str) -> Header:
+        """Header of a model's file."""
+        return self.services[name].engine.model.header
+
+    def files(self, name: str) -> Sequence[Path]:
+        """Files of a model, and of its adapter if it has one."""
+        return self.services[name].engine.files(self.models[name])
+
+    def resolve_model(self, name: str | None) -> tuple[str, str]:
+        """Name and engine adapter of a model; None and "default" are the first model.
+
+        Raises:
+            HttpError: 404 there is no such model.
+        """
+        if name is None or (name == DEFAULT_MODEL and name not in self.models):
+            name = next(iter(self.models))
+        if name not in self.models:
+            raise HttpError(
+                404, f"the model {name[:100]!r} does not exist", code="model_not_found", param="model"
+            )
+        return name, self.models[name]
+
+
+@dataclass(frozen=True)
+class PooledModel:
+    """A model that can be loaded.
+
+    Attributes:
+        header: header of its file.
+        nbytes: memory that it needs.
+        load: loads it.
+    """
+
+    header: Header
+    nbytes: int
+    load: Callable[[], Engine]
+
+
+class ModelPool(ServedModels):
+    """Models that are loaded when they are asked for; `services` has the least recently used first."""
+
+    def __init__(self, models: Mapping[str, PooledModel], memory_bytes: int, *, kept_places: int = 0) -> None:
+        """Load nothing yet.
+
+        Args:
+            models: the models by name.
+            memory_bytes: limit of the memory of all loaded ones together.
+            kept_places: see EngineService.
+
+        Raises:
+            RequestError: a model needs more than the limit.
+        """
+        for name, model in models.items():
+            if model.nbytes > memory_bytes:
+                needed, limit = (f"{nbytes / 1e6:,.0f} MB" for nbytes in (model.nbytes, memory_bytes))
+                raise RequestError(
+                    f"{name} needs {needed} of memory, more than the limit of {limit}: see --memory"
+                )
+        super().__init__(dict.fromkeys(models, BASE))
+        self._pooled, self._memory_bytes, self._kept_places = models, memory_bytes, kept_places
+        self._used_at: dict[str, float] = {}
+        self._changing = asyncio.Lock()
+
+    @property
+    def failed(self) -> bool:
+        """A failed engine is replaced when its model is asked for."""
+        return False
+
+    @property
+    def idle(self) -> bool:
+        """Whether all accepted requests have finished."""
+        return not self._changing.locked() and super().idle
+
+    def header(self, name: str) -> Header:
+        """Header of a model's file."""
+        return self._pooled[name].header
+
+    def files(self, name: str) -> Sequence[Path]:
+        """The model's file."""
+        return (self.header(name).path,)
+
+    async def _service(self, name: str) -> EngineService:
+        """The service of a model, which is loaded if it is not.
+
+        Raises:
+            BusyError: the models that are in use leave it no memory.
+            ThirteenError: the model cannot be loaded.
+        """
+        if not self._ready(name):
+            async with self._changing:
+                if not self._ready(name):
+                    await self._load(name)
+        self.services.move_to_end(name)
+        self._used_at[name] = monotonic()
+        return self.services[name]
+
+    async def tend(self) -> None:
+        """Unload the models that have been idle for long; to be called now and then."""
+        if self._changing.locked():
+            return
+        async with self._changing:
+            for name, service in list(self.services.items()):
+                if not service.unused:
+                    self._used_at[name] = monotonic()
+                elif monotonic() - self._used_at[name] > IDLE_S:
+                    await self._unload(name)
+
+    def close(self) -> None:
+        """Unload all models; the server has ended."""
+        for service in self.services.values():
+            service.engine.close()
+
+    def _ready(self, name: str) -> bool:
+        return name in self.services and not self.services[name].engine.closed
+
+    async def _load(self, name: str) -> None:
+        if name in self.services:  # its engine has failed
+            await self._unload(name)
+        while self._memory_bytes - self._used_bytes < self._pooled[name].nbytes:
+            if (victim := self._unused()) is None:
+                await asyncio.sleep(_ENDING_S)
+                victim = self._unused()
+            if victim is None:
+                raise BusyError(f"the models in use leave too little memory for {name}: see --memory")
+            await self._unload(victim)
+        began = monotonic()
+        engine = await to_thread.run_sync(self._pooled[name].load)
+        self.services[name] = EngineService(engine, self.metrics, kept_places=self._kept_places)
+        _log.info("loaded %s in %.1f s", name, monotonic() - began)
+
+    def _unused(self) -> str | None:
+        """The model that has been unused for longest, if there is one."""
+        return next((name for name, service in self.services.items() if service.unused), None)
+
+    async def _unload(self, name: str) -> None:
+        service = self.services.pop(name)
+        await to_thread.run_sync(service.engine.close)
+        _log.info("unloaded %s", name)
+
+    @property
+    def _used_bytes(self) -> int:
+        return sum(self._pooled[name].nbytes for name in self.services)
