@@ -1,0 +1,61 @@
+"""Kills a run of `thirteen learn` at random points, and compares its files with those of a run that was not.
+
+python lab/learn_kills.py MODEL QUESTIONS FOLDER [--kills 10] [-- --minutes 20 --max-tokens 64]
+"""
+
+import argparse
+import hashlib
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+COMPARED = ("adapter.gguf", "adapter_config.json", "adapter_model.safetensors")
+
+
+def start(given: argparse.Namespace, output: Path) -> subprocess.Popen[bytes]:
+    """Start a run, or resume it."""
+    learn = [sys.executable, "-m", "thirteen", "learn", given.model, given.questions, "--output", str(output)]
+    return subprocess.Popen([*learn, *given.options], stderr=subprocess.DEVNULL)
+
+
+def hashes(folder: Path) -> list[str]:
+    """SHA-256 of the files that a run must write alike."""
+    return [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in COMPARED]
+
+
+def main() -> None:
+    """Run once without a kill, then with kills until one run of them ends."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("questions")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("options", nargs="*")
+    given = parser.parse_args()
+    began = time.monotonic()
+    if start(given, given.folder / "whole").wait():
+        raise SystemExit("the run without a kill failed")
+    whole_s = time.monotonic() - began
+    expected = hashes(given.folder / "whole")
+    moments = random.Random(given.seed)
+    killed = 0
+    while killed < given.kills:
+        output, done = given.folder / f"killed-{killed}", False
+        while killed < given.kills and not done:
+            run = start(given, output)
+            try:
+                done = run.wait(moments.uniform(0, whole_s)) == 0
+            except subprocess.TimeoutExpired:
+                run.kill()
+                run.wait()
+                killed += 1
+        if not done and start(given, output).wait():
+            raise SystemExit(f"{output}: the resumed run failed")
+        print(f"{output}: {killed} kills so far, {'the same' if hashes(output) == expected else 'DIFFERENT'}")
+
+
+if __name__ == "__main__":
+    main()
