@@ -40,6 +40,7 @@ class ReportRequest:
         accuracy: that of `bench accuracy`.
         fidelity: that of `bench fidelity`.
         peers: that of `bench peers`.
+        efforts: those of `bench accuracy` with several efforts.
         threads: threads that compute; by default as `bench latency` chooses.
     """
 
@@ -51,6 +52,7 @@ class ReportRequest:
     accuracy: Path | None = None
     fidelity: Path | None = None
     peers: Path | None = None
+    efforts: tuple[Path, ...] = ()
     threads: int | None = None
 
     def check(self) -> None:
@@ -58,7 +60,7 @@ class ReportRequest:
         if (self.base is None) != (self.adapted is None):
             raise RequestError("bench report: give both BASE and ADAPTED, or neither")
         if self.base is None:
-            options = ("adapter", "threads") if self.files else ("adapter",)
+            options = ("adapter", "threads") if self.files or self.efforts else ("adapter",)
             refuse_options(self, "requires BASE and ADAPTED", *options)
 
     @property
@@ -92,6 +94,8 @@ def collect_measurements(request: ReportRequest, stage: Stage = lambda name: no_
     request.check()
     base, adapted = request.base, request.adapted
     found: dict[str, Any] = {name: read_report(path, _REPORTS[name]) for name, path in request.files.items()}
+    if request.efforts:
+        found["efforts"] = tuple(read_report(path, AccuracyReport) for path in request.efforts)
     if base and adapted:
         if "size" not in found:
             found["size"] = run_size(adapted)

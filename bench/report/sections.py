@@ -1,6 +1,6 @@
 """Sections of a report: the tables of the measurements, with their conclusions above."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class Measurements:
         accuracy: accuracy of both models.
         fidelity: fidelity of the adapted file to full precision.
         peers: speed of the adapted file in other programs.
+        efforts: accuracy and seconds of several efforts.
     """
 
     latency: LatencyReport | None = None
@@ -49,6 +50,7 @@ class Measurements:
     accuracy: AccuracyReport | None = None
     fidelity: FidelityReport | None = None
     peers: PeersReport | None = None
+    efforts: tuple[AccuracyReport, ...] = ()
 
 
 def compose_report(found: Measurements) -> Document:
@@ -86,6 +88,8 @@ def _sections(found: Measurements) -> Iterator[Section]:
             else ()
         )
         yield Section("Accuracy", table.notes, tuple(_accuracy_charts(accuracy)), (scores, *others))
+    if found.efforts:
+        yield Section("Effort", charts=(_effort_chart(found.efforts),))
     if found.size:
         yield Section("Size", tables=(size_table(found.size),))
     if fidelity := found.fidelity:
@@ -127,6 +131,7 @@ def _title(found: Measurements) -> str:
         found.size and found.size.path,
         found.fidelity and found.fidelity.files["shipped"].path,
         found.peers and found.peers.model,
+        *(report.adapted.path for report in found.efforts),
     )
     return Path(next(path for path in paths if path)).name
 
@@ -154,6 +159,18 @@ def _accuracy_charts(report: AccuracyReport) -> Iterator[Chart]:
     times = report.answer_time
     if times and times.seconds_ratio:
         yield Chart("Seconds a question, adapted / base (95 %)", "lower", {"seconds": times.seconds_ratio})
+
+
+def _effort_chart(reports: Sequence[AccuracyReport]) -> Chart:
+    """Accuracy over the seconds of a question, the quickest first."""
+    timed = [(one.answer_time.adapted.seconds if one.answer_time else 0.0, one) for one in reports]
+    timed.sort(key=lambda pair: pair[0])
+    accuracies = {
+        f"{report.data}, {report.terms.effort}: {seconds:.1f} s a question": report.adapted.scores.accuracy
+        for seconds, report in timed
+    }
+    first = timed[0][1].adapted.scores.accuracy.estimate
+    return Chart("Accuracy, % (95 %), by the seconds that it takes", "higher", accuracies, first, 100)
 
 
 def _effect_charts(report: FidelityReport) -> Iterator[Chart]:

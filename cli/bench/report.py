@@ -24,6 +24,10 @@ def bench_report(
     accuracy: Annotated[Path | None, typer.Option(help="JSON of bench accuracy.")] = None,
     fidelity: Annotated[Path | None, typer.Option(help="JSON of bench fidelity.")] = None,
     peers: Annotated[Path | None, typer.Option(help="JSON of bench peers.")] = None,
+    efforts: Annotated[
+        list[Path] | None,
+        typer.Option("--effort", help="JSON of bench accuracy with an effort; repeatable."),
+    ] = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
@@ -35,8 +39,9 @@ def bench_report(
     from ...bench.report.report import ReportRequest, run_report
 
     request = ReportRequest(**options.matching_options(ctx, ReportRequest))
+    request = replace(request, efforts=tuple(efforts or ()))
     request.check()
-    if base is None and not request.files:
+    if base is None and not (request.files or request.efforts):
         request = replace(
             request, base=options.resolve_model("embedded", {})[0], adapted=options.resolve_model(None, {})[0]
         )

@@ -209,6 +209,25 @@ def test_times_are_apart_from_speeds(data):
     }
 
 
+def test_efforts_are_in_the_order_of_their_seconds(data, tmp_path):
+    files = []
+    for effort, seconds in (("high", 9.0), ("low", 2.0)):
+        one = data.accuracy
+        times = replace(one.answer_time.adapted, prefill_s=1.0, decode_s=seconds)
+        report = replace(
+            one,
+            terms=replace(one.terms, effort=effort),
+            answer_time=replace(one.answer_time, adapted=times),
+        )
+        files.append(tmp_path / f"{effort}.json")
+        files[-1].write_text(json.dumps(asdict(report)))
+    page = write_report(collect_measurements(ReportRequest(efforts=tuple(files))), tmp_path / "out")
+    assert re.findall(r"(low|high): (\S+) s a question", page.read_text()) == [
+        ("low", "3.0"),
+        ("high", "10.0"),
+    ]
+
+
 def test_a_file_of_an_earlier_version_claims_no_calibration(data):
     """It had an error of 0.000 and an empty chart."""
     one, told = data.accuracy, ("Right among the answers given", "calibration error")
