@@ -10,34 +10,20 @@ from ..errors import RequestError
 
 _ADVICE = "load the model in a process that is not forked after that: multiprocessing's start method 'spawn'"
 
-
-class _Forks:
-    """How often this process is the child of a fork, and what was loaded before the last one."""
-
-    def __init__(self) -> None:
-        self.generation = 0
-        self.loaded = self.loaded_before = False
-        if hasattr(os, "register_at_fork"):  # Windows has no fork
-            os.register_at_fork(after_in_child=self._begin)
-
-    def _begin(self) -> None:
-        self.generation += 1
-        self.loaded_before = self.loaded_before or self.loaded
-
-
-_FORKS = _Forks()
+# Ids of the processes that have loaded a model: of this one, or of those that it was forked from.
+_LOADED_BY: set[int] = set()
 
 
 class ForkCheck:
     """Belongs to an object that only the process which made it can use."""
 
     def __init__(self) -> None:
-        self._generation = _FORKS.generation
+        self._process = os.getpid()
 
     @property
     def forked(self) -> bool:
         """Whether this process was forked after the object was made."""
-        return self._generation != _FORKS.generation
+        return os.getpid() != self._process
 
     def check(self) -> None:
         """Raise RequestError if this process was forked after the object was made."""
@@ -51,6 +37,6 @@ def begin_loading() -> None:
     Raises:
         RequestError: this process was forked after one was loaded.
     """
-    if _FORKS.loaded_before:
+    if _LOADED_BY - {os.getpid()}:
         raise RequestError(f"this process was forked after a model had been loaded: {_ADVICE}")
-    _FORKS.loaded = True
+    _LOADED_BY.add(os.getpid())
