@@ -91,18 +91,14 @@ class Outcome(Generic[T]):
     async def wait(self) -> None:
         """Wait in an event loop until it is done."""
         loop = asyncio.get_running_loop()
-        ended = loop.create_future()
+        ended = asyncio.Event()
 
         def wake() -> None:
-            if not ended.done():
-                ended.set_result(None)
-
-        def wake_loop() -> None:
             with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(wake)
+                loop.call_soon_threadsafe(ended.set)
 
-        self.call_at_end(wake_loop)
-        await ended
+        self.call_at_end(wake)
+        await ended.wait()
 
     def call_at_end(self, callback: Callable[[], None]) -> None:
         """Call `callback` in the thread that ends this, or now if it has ended."""
