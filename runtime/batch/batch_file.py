@@ -100,7 +100,11 @@ def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
     """
     began = perf_counter()
     part = with_added_suffix(output, ".part")
-    _check_output(output, part)
+    if (
+        output.exists() and not part.exists()
+    ):  # it may exist beside the records that a killed run did not remove
+        raise _output_exists(output)
+    check_target(output)
     job = job.with_settings_of(part, _RUN)
     data = read_bounded(questions, MAX_BYTES)
     rows = _parse_questions(questions, data, skip_bad)
@@ -119,18 +123,12 @@ def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
                 journal.record({"number": number, **record})
                 new[number] = record
                 progress(len(saved) + len(new), len(rows))
-        _write(output, saved | new)
+        with atomic_write(output) as file:
+            file.writelines(_output_lines(saved | new))
         report = _report(questions, output, saved, new, perf_counter() - began)
         with suppress(OSError):
             part.unlink()
     return report
-
-
-def _check_output(output: Path, part: Path) -> None:
-    """Check the output. It may exist beside the records of a run that was killed before it removed them."""
-    if output.exists() and not part.exists():
-        raise _output_exists(output)
-    check_target(output)
 
 
 def _output_exists(output: Path) -> OutputError:
@@ -233,11 +231,6 @@ def _result_fields(result: BatchResult) -> Record:
     fields = asdict(result.answer)
     del fields["timings"]
     return fields
-
-
-def _write(output: Path, records: Mapping[int, Record]) -> None:
-    with atomic_write(output) as file:
-        file.writelines(_output_lines(records))
 
 
 def _output_lines(records: Mapping[int, Record]) -> Iterator[bytes]:
