@@ -12,7 +12,7 @@ from ...runtime.prompt.prompt_encoder import Message, ToolCall
 from ...runtime.request import Request
 from ..http_errors import HttpError
 from .model_description import timestamp
-from .ollama_models import OllamaChatRequest, OllamaGenerateRequest, OllamaOptions, OllamaRequest
+from .ollama_models import OllamaChatRequest, OllamaOptions, OllamaRequest
 from .openai_api import Source
 from .openai_formatter import FINISH_REASONS
 from .request_models import MAX_TOKENS_DEFAULT
@@ -45,12 +45,6 @@ def chat_messages(body: OllamaChatRequest) -> list[Message]:
             answered = open_calls.pop(0).id if open_calls else message.tool_name or f"call_{index}"
         messages.append(Message(message.role, message.content, calls, answered))
     return messages
-
-
-def generate_messages(body: OllamaGenerateRequest) -> list[Message]:
-    """Messages of a request with one prompt."""
-    system = [Message("system", body.system)] if body.system else []
-    return [*system, Message("user", body.prompt)]
 
 
 def max_tokens(options: OllamaOptions, tokens_max: int, context: int, ignored: list[str] | None) -> int:

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.memory_estimate import estimate_memory
-from ...runtime.prompt.prompt_encoder import Message
+from ...runtime.prompt.prompt_encoder import Message, question_messages
 from ...runtime.request import Request as EngineRequest
 from ..api import model_description, ollama_api
 from ..api.model_description import ModelFiles
@@ -44,7 +44,7 @@ class OllamaEndpoints(Endpoints):
     async def ollama_generate(self, request: Request) -> Response:
         """POST /api/generate."""
         body = await self._read_body(request, OllamaGenerateRequest)
-        messages = ollama_api.generate_messages(body) if body.prompt else []
+        messages = question_messages(body.prompt, body.system) if body.prompt else []
         return await self._respond(request, body, messages, ollama_api.generate_content)
 
     async def ollama_tags(self, _: Request) -> Response:

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from thirteen.errors import ThirteenError
 from thirteen.runtime.prompt.chat_template import ChatTemplate
-from thirteen.runtime.prompt.prompt_encoder import Message, PromptEncoder
+from thirteen.runtime.prompt.prompt_encoder import Message, PromptEncoder, question_messages
 from thirteen.runtime.request import Request as EngineRequest
 from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.api import ollama_api, openai_api, responses_api
@@ -105,7 +105,7 @@ def _tools(body: ToolRequest) -> ToolUse:
 def _ollama_messages(body: OllamaChatRequest | OllamaGenerateRequest) -> list[Message]:
     if isinstance(body, OllamaChatRequest):
         return ollama_api.chat_messages(body)
-    return ollama_api.generate_messages(body)
+    return question_messages(body.prompt, body.system)
 
 
 def _encode(messages: Sequence[Message], tools: ToolUse | None = None) -> tuple[int, ...]:
