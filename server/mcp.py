@@ -42,15 +42,8 @@ class Solution(BaseModel):
     @classmethod
     def of(cls, answer: Answer) -> Self:
         """The parts of an answer."""
-        return cls(
-            value=answer.value,
-            verified=answer.verified,
-            grounded=answer.grounded,
-            confidence=answer.confidence,
-            complete=answer.stop_reason in COMPLETE_REASONS,
-            steps=list(answer.steps),
-            text=answer.text,
-        )
+        parts = {name: getattr(answer, name) for name in cls.model_fields if name != "complete"}
+        return cls(**parts, complete=answer.stop_reason in COMPLETE_REASONS)
 
 
 class CheckedText(BaseModel):
