@@ -73,20 +73,15 @@ def known_settings(profile: Profile, threads: int | None, header: Header) -> Com
     return None
 
 
-def save_tuning(tuning: Tuning, profile: Profile, threads: int | None, header: Header) -> Path:
+def save_tuning(tuning: Tuning, profile: Profile, threads: int | None, header: Header) -> None:
     """Save a choice for all engines with such a model and profile.
-
-    Returns:
-        The file.
 
     Raises:
         OutputError: it cannot be written.
         ModelFileError: the header has no valid shape.
     """
     key = _key(profile, threads, header)
-    path = _choice_file(key)
-    write_file(path, json.dumps(key | asdict(tuning), indent=1).encode() + b"\n")
-    return path
+    write_file(_choice_file(key), json.dumps(key | asdict(tuning), indent=1).encode() + b"\n")
 
 
 def saved_settings() -> list[ComputeSettings]:
