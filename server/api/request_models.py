@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ...runtime.effort import Effort
-from ...runtime.request import BIAS_MAX, LOGPROBS_MAX, SEED_MAX, TEMPERATURE_MIN, Sampling
+from ...runtime.request import BIAS_MAX, LOGPROBS_MAX, SEED_MAX, TEMPERATURE_MIN, Sampling, SamplingOptions
 from ..access.request_limits import RequestLimits
 from .request_fields import (
     EMPTY,
@@ -202,15 +202,6 @@ class StreamOptions(RequestBody):
     include_usage: Nullable[bool] = False
 
 
-class GenerationRequest(RequestBody):
-    """Fields of all requests that generate text."""
-
-    model: Name | None = Field(None, description="A model name from /v1/models; by default the first.")
-    max_tokens: Nullable[Count] = MAX_TOKENS_DEFAULT
-    calculator: Nullable[bool] = Field(True, description="Complete arithmetic with exact results.")
-    stream: Nullable[bool] = False
-
-
 class SamplingRequest(RequestBody):
     """Fields of all requests that choose how to sample."""
 
@@ -236,23 +227,27 @@ class SamplingRequest(RequestBody):
 
     def new_sampling(self) -> Sampling:
         """The engine's sampling parameters."""
-        return Sampling(
-            self.temperature or 0.0,
-            self.top_k,
-            self.top_p,
-            self.min_p,
-            seed=randbelow(SEED_MAX + 1) if self.seed is None else self.seed,
-            repeat_penalty=self.repeat_penalty,
-            presence_penalty=self.presence_penalty,
-            frequency_penalty=self.frequency_penalty,
-            repeat_last_n=self.repeat_last_n,
-            logit_bias={int(token): bias for token, bias in self.logit_bias.items()},
-        )
+        fields = {name: getattr(self, name) for name in SamplingOptions.__annotations__}
+        fields |= {
+            "temperature": self.temperature or 0.0,
+            "seed": randbelow(SEED_MAX + 1) if self.seed is None else self.seed,
+            "logit_bias": {int(token): bias for token, bias in self.logit_bias.items()},
+        }
+        return Sampling(**fields)
 
 
-class OpenAiRequest(GenerationRequest, SamplingRequest):
+class GenerationRequest(SamplingRequest):
+    """Fields of all requests that generate text, but for Ollama's."""
+
+    model: Name | None = Field(None, description="A model name from /v1/models; by default the first.")
+    calculator: Nullable[bool] = Field(True, description="Complete arithmetic with exact results.")
+    stream: Nullable[bool] = False
+
+
+class OpenAiRequest(GenerationRequest):
     """Fields of both OpenAI endpoints."""
 
+    max_tokens: Nullable[Count] = MAX_TOKENS_DEFAULT
     n: Nullable[Count] = Field(1, description="Number of answers.")
     stop: Nullable[StopTexts] = Field(
         [], description="Strings that end the answer; they are not included in it."
@@ -317,9 +312,10 @@ class EarlierTurn(RequestBody):
     answer: Text
 
 
-class AnswerRequest(GenerationRequest, SamplingRequest):
+class AnswerRequest(GenerationRequest):
     """Body of /v1/answer."""
 
+    max_tokens: Nullable[Count] = MAX_TOKENS_DEFAULT
     question: Annotated[Text, Field(min_length=1)]
     turns: Nullable[Annotated[list[EarlierTurn], Field(max_length=_TURNS_MAX, fail_fast=True)]] = Field(
         [],

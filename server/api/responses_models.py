@@ -12,8 +12,8 @@ from .request_models import (
     ChosenFunction,
     Content,
     FunctionDefinition,
+    GenerationRequest,
     RequestBody,
-    SamplingRequest,
     word_or,
 )
 
@@ -123,7 +123,7 @@ class ReasoningConfig(RequestBody):
     )
 
 
-class ResponseRequest(SamplingRequest):
+class ResponseRequest(GenerationRequest):
     """Body of /v1/responses."""
 
     refused: ClassVar = {
@@ -144,7 +144,6 @@ class ResponseRequest(SamplingRequest):
         None, description="By default auto."
     )
     parallel_tool_calls: bool | None = Field(None, description="Whether an answer may have several calls.")
-    model: Name | None = Field(None, description="A model name from /v1/models; by default the first.")
     instructions: Text | None = Field(None, description="System prompt; not carried over to the next turn.")
     max_output_tokens: Count | None = None
     previous_response_id: Name | None = Field(
@@ -153,8 +152,6 @@ class ResponseRequest(SamplingRequest):
     store: Nullable[bool] = Field(
         True, description="Whether to keep the response, in the server's memory, until others need its place."
     )
-    stream: Nullable[bool] = False
     text: Nullable[TextConfig] = TextConfig()
-    calculator: Nullable[bool] = Field(True, description="Complete arithmetic with exact results.")
     reasoning: Nullable[ReasoningConfig] = ReasoningConfig.model_validate({})
     truncation: Nullable[Literal["disabled"]] = "disabled"
