@@ -7,7 +7,6 @@ So values that the library itself puts into its structs are read back.
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import requires, version
-from typing import Any
 
 from ...errors import ModelFileError
 from .bindings import llama_cpp
@@ -46,11 +45,8 @@ def check_struct_layouts() -> None:
 
 
 def _differences() -> Iterator[str]:
-    yield from _compare(llama_cpp.llama_model_default_params(), _MODEL_DEFAULTS)
-    yield from _compare(llama_cpp.llama_context_default_params(), _CONTEXT_DEFAULTS)
-
-
-def _compare(found: Any, expected: dict[str, Any]) -> Iterator[str]:
-    for name, value in expected.items():
-        if getattr(found, name) != value:
-            yield f"{type(found).__name__}.{name} is {getattr(found, name)!r} by default, not {value!r}"
+    model, context = llama_cpp.llama_model_default_params(), llama_cpp.llama_context_default_params()
+    for struct, expected in ((model, _MODEL_DEFAULTS), (context, _CONTEXT_DEFAULTS)):
+        for name, value in expected.items():
+            if (found := getattr(struct, name)) != value:
+                yield f"{type(struct).__name__}.{name} is {found!r} by default, not {value!r}"
