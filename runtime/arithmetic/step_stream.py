@@ -9,9 +9,8 @@ from .notation import NOTATION
 # Nothing after it belongs to the clause before it.
 _EQUATION_END = NOTATION.patterns["equation_end"]
 _END_CHARS = 2  # at most, with the space
-_REACH = (
-    WINDOW + 32
-)  # characters around a relation sign that matter: a side, and the longest markup beside it
+# Characters around a relation sign that matter: a side, and the longest markup beside it.
+_REACH = WINDOW + 32
 _BRACES_MAX = 4 * WINDOW  # characters of a pair of braces that is never cut
 
 

@@ -18,9 +18,8 @@ from ...files.gguf.metadata import CheckedMetadata
 from ...files.gguf.model_shape import ModelShape, read_model_shape
 from ...files.gguf.string_array import StringArray
 
-DATA_ALIGNMENT = (
-    32  # TENSOR_ALIGNMENT of ggml: the address of each mapped tensor is asserted to be a multiple
-)
+# TENSOR_ALIGNMENT of ggml: the address of each mapped tensor is asserted to be a multiple of it.
+DATA_ALIGNMENT = 32
 ARCHITECTURES = ("llama", "qwen2")
 ROPE_SCALINGS = ("none", "linear", "yarn")
 # Pre-tokenizers with code of their own in llama.cpp. The others (falcon, bloom, viking, deepseek-llm and

@@ -14,9 +14,8 @@ class FairTurns:
 
     def __init__(self) -> None:
         self._busy = False
-        self._waiting: dict[
-            str, list[_Waiter]
-        ] = {}  # by client, whose turn is next first; each list is a heap
+        # By client, whose turn is next first; each list is a heap.
+        self._waiting: dict[str, list[_Waiter]] = {}
         self._arrivals = count()
 
     @asynccontextmanager
