@@ -75,18 +75,14 @@ class ResponseFormatter:
 
     def _choice(self, index: int, piece: Piece) -> Json:
         text, calls = self._parsers[index].take(piece)
-        message: Json = {"role": "assistant", "content": text, "refusal": None}
-        if piece.tally:
-            message["reasoning_content"] = f"{piece.tally.agreement}\n"
+        message: Json = {"role": "assistant", "content": text, "refusal": None, **_reasoning(piece)}
         if calls:
             message |= {"content": text or None, "tool_calls": [call.to_json() for call in calls]}
         return {"index": index, "message": message, **self._finish(index, piece, calls)}
 
     def _chunk_choice(self, index: int, piece: Piece, *, first: bool) -> Json:
         text, calls = self._parsers[index].take(piece)
-        delta: Json = {"role": "assistant", "content": text} if first else {"content": text}
-        if piece.tally:
-            delta["reasoning_content"] = f"{piece.tally.agreement}\n"
+        delta: Json = {**({"role": "assistant"} if first else {}), "content": text, **_reasoning(piece)}
         if calls:
             delta["tool_calls"] = [{"index": at, **call.to_json()} for at, call in enumerate(calls)]
         return {"index": index, "delta": delta, **self._finish(index, piece, calls)}
@@ -111,6 +107,11 @@ class ResponseFormatter:
     def _token_logprob(self, token: int, logprob: float) -> Json:
         data = self.token_bytes(token)
         return {"token": _token_text(data), "logprob": max(logprob, _LOGPROB_MIN), "bytes": list(data)}
+
+
+def _reasoning(piece: Piece) -> Json:
+    """The votes so far, if there are any."""
+    return {"reasoning_content": f"{piece.tally.agreement}\n"} if piece.tally else {}
 
 
 class _TextOffsets:

@@ -1,6 +1,5 @@
 """Endpoints of the project's own API: answers with checked equations, and claims."""
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from anyio import to_thread
@@ -9,7 +8,6 @@ from starlette.responses import JSONResponse, Response
 
 from ...runtime.engine.conversation import Conversation
 from ...runtime.engine.engine import RequestOptions
-from ...runtime.engine.handle import Handle
 from ...runtime.request import Request as EngineRequest
 from ..access.fair_turns import FairTurns
 from ..api.answer_api import AnswerFormatter, check_claim
@@ -60,7 +58,8 @@ class AnswerEndpoints(Endpoints):
         (handle,) = handles = await self._submit(request, width, prepare)
         formatter = AnswerFormatter(name, len(body.turns) - len(conversation.messages) // 2)
         if body.stream:
-            return event_stream(_answer_events(formatter, handle), handles, "error")
+            events = formatter.events(stream_pieces(handle))
+            return event_stream((format_event(data, name) async for name, data in events), handles, "error")
         await collect_answers(request, handles)
         return JSONResponse(formatter.response(handle.answer()))
 
@@ -70,8 +69,3 @@ class AnswerEndpoints(Endpoints):
         async with self.checks.turn(client_of(request).name, request.state.body_bytes):
             result = await to_thread.run_sync(check_claim, body.claim)
         return JSONResponse(result)
-
-
-async def _answer_events(formatter: AnswerFormatter, handle: Handle) -> AsyncIterator[str]:
-    async for name, data in formatter.events(stream_pieces(handle)):
-        yield format_event(data, name)
