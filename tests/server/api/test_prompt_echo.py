@@ -11,7 +11,6 @@ import pytest
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.logits import log_softmax
 
-from ..log_likelihoods import log_likelihood
 from ..serving import open_engine, serve_engine
 
 TEXT = "Zwölf Boxkämpfer jagen Viktor"
@@ -64,6 +63,12 @@ def parse_logprobs(choices, context_lengths):
         greedy = all(one == max(best.values()) for one, best in zip(logprobs, top, strict=True))
         results.append((sum(logprobs), greedy))
     return results
+
+
+def log_likelihood(engine, context, continuation):
+    """Sum of the log-probabilities of the tokens of a continuation, by the exact logits."""
+    rows = log_softmax(engine.logits([*context, *continuation]), np.float64)[len(context) - 1 : -1]
+    return rows[range(len(continuation)), [*continuation]].sum()
 
 
 @pytest.mark.parametrize("model", ["tiny", "ending"])

@@ -5,8 +5,6 @@ import json
 import pytest
 from thirteen.files.gguf.header import read_header
 
-from ..log_likelihoods import log_likelihood
-
 pytestmark = pytest.mark.slow
 
 # `{data}` is the file of a task's questions.
@@ -99,13 +97,18 @@ def test_log_likelihoods_are_the_engines(evaluate, smollm2_server, tokenizer, as
     for sample in samples:
         context = engine.encode_text(f"The capital of {sample['doc']['country']} is")
         pairs = [(context, engine.encode_text(f" {name}")) for name in sample["doc"]["choices"]]
-        expected = [log_likelihood(engine, *pair) for pair in pairs]
+        expected = [_log_likelihood(engine, *pair) for pair in pairs]
         found = [float(score) for score, _ in sample["filtered_resps"]]
         assert found == pytest.approx(expected, abs=0.05)
         greedy = [_is_greedy(engine, *pair) for pair in pairs]
         assert [str(flag) == "True" for _, flag in sample["filtered_resps"]] == greedy
         right.append(expected[0] > expected[1])
     assert results["acc,none"] == pytest.approx(sum(right) / len(right))
+
+
+def _log_likelihood(engine, context, continuation):
+    found = engine.prompt_logprobs([*context, *continuation])  # of all tokens but the first
+    return sum(entry.logprob for entry in found[len(context) - 1 :])
 
 
 def _is_greedy(engine, context, continuation):
