@@ -19,13 +19,16 @@ from tempfile import TemporaryDirectory
 
 import cma
 import numpy as np
+from gguf import GGMLQuantizationType, GGUFValueType
 from numpy.typing import NDArray
 from thirteen.convert.adapter.basis import Basis
-from thirteen.convert.adapter.export import lora_tensors, write_lora
 from thirteen.convert.adapter.short_code import round_to_bfloat16
 from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
 from thirteen.convert.source.architecture import permute
 from thirteen.convert.source.checkpoint import Checkpoint, open_checkpoint
+from thirteen.convert.tensors import TensorSpec, plan_tensor
+from thirteen.convert.write import write_gguf
+from thirteen.files.gguf.header import Field
 from thirteen.lab.continuation_scorer import ContinuationScorer
 from thirteen.lab.sums import draw_sums
 from thirteen.learn.sample_rollouts import is_correct
@@ -79,13 +82,23 @@ class Candidates:
 
     def write(self, numbers: Numbers) -> None:
         """Write the adapter of `numbers`."""
-        tensors = []
+        tensors = dict[str, NDArray[np.float32]]()
         for module, factors in self.basis.factors.items():
             spec = self.checkpoint.specs[f"{module}.weight"]
             b = factors.b @ factors.inner_matrix(numbers.astype(np.float32))
             b = permute(b, spec.heads) if spec.heads else b
-            tensors += lora_tensors(spec.target, factors.a, b, RANK)
-        write_lora(self.lora, self.checkpoint.architecture.name, {}, RANK, tensors)
+            padding = (0, RANK - len(factors.a))
+            tensors[f"{spec.target}.lora_a"] = np.pad(factors.a, (padding, (0, 0)))
+            tensors[f"{spec.target}.lora_b"] = np.pad(b, ((0, 0), padding))
+        fields = {
+            "general.type": Field("adapter", GGUFValueType.STRING),
+            "adapter.type": Field("lora", GGUFValueType.STRING),
+            "adapter.lora.alpha": Field(float(RANK), GGUFValueType.FLOAT32),
+        }
+        specs = (TensorSpec(name, name, rows.shape) for name, rows in tensors.items())
+        plans = [plan_tensor(spec, GGMLQuantizationType.F32) for spec in specs]
+        blocks = (rows.tobytes() for rows in tensors.values())
+        write_gguf(self.lora, self.checkpoint.architecture.name, fields, plans, blocks)
 
     def score(self, numbers: Numbers, rows: Sequence[TrainingRow]) -> float:
         """The mean log-likelihood of a token that the model samples in a solution."""

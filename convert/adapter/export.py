@@ -4,7 +4,6 @@ The layout is that of llama.cpp's convert_lora_to_gguf.py: `lora_a` (r, in) and 
 tensor, and one alpha for all, with a scale of alpha / r.
 """
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,56 +61,25 @@ def export_adapter(  # noqa: PLR0913 - inputs of an export
         checkpoint = TrimmedCheckpoint(checkpoint, vocabulary)
     loaded = load_adapter(adapter, adapter_id).for_base(checkpoint)
     fields = {
+        "general.type": Field("adapter", _TEXT),
+        "adapter.type": Field("lora", _TEXT),
+        "adapter.lora.alpha": Field(float(loaded.rank), GGUFValueType.FLOAT32),  # B holds the scale already
         "general.name": Field(loaded.id, _TEXT),
         "thirteen.base.id": Field(checkpoint.id, _TEXT),
         "thirteen.adapter.id": Field(loaded.id, _TEXT),
         "thirteen.adapter.kind": Field(loaded.kind, _TEXT),
         _SOURCE_HASH: Field(loaded.sha256, _TEXT),
     }
-    return write_lora(
-        output, checkpoint.architecture.name, fields, loaded.rank, _adapter_tensors(loaded, checkpoint)
-    )
+    tensors = _adapter_tensors(loaded, checkpoint)
+    specs = (TensorSpec(name, name, rows.shape) for name, rows in tensors.items())
+    plans = [plan_tensor(spec, GGMLQuantizationType.F32) for spec in specs]
+    blocks = (rows.tobytes() for rows in tensors.values())
+    return write_gguf(output, checkpoint.architecture.name, fields, plans, blocks)
 
 
-def write_lora(
-    output: Path,
-    architecture: str,
-    fields: Mapping[str, Field],
-    rank: int,
-    tensors: Sequence[tuple[str, Rows]],
-) -> str:
-    """Write a GGUF LoRA with the tensors of lora_tensors(), all of rank `rank`.
-
-    Returns:
-        The file's SHA-256.
-
-    Raises:
-        OutputError: `output` cannot be written.
-    """
-    kind = {
-        "general.type": Field("adapter", _TEXT),
-        "adapter.type": Field("lora", _TEXT),
-        "adapter.lora.alpha": Field(float(rank), GGUFValueType.FLOAT32),  # B holds the scale already
-    }
-    plans = [
-        plan_tensor(TensorSpec(name, name, rows.shape), GGMLQuantizationType.F32) for name, rows in tensors
-    ]
-    blocks = (rows.tobytes() for _, rows in tensors)
-    return write_gguf(output, architecture, {**kind, **fields}, plans, blocks)
-
-
-def lora_tensors(name: str, a: Rows, b: Rows, rank: int) -> list[tuple[str, Rows]]:
-    """The named factors of the GGUF tensor `name`, padded with zeros: A to (rank, in), B to (out, rank)."""
-    padding = rank - len(a)
-    return [
-        (f"{name}.lora_a", np.pad(a, ((0, padding), (0, 0)))),
-        (f"{name}.lora_b", np.pad(b, ((0, 0), (0, padding)))),
-    ]
-
-
-def _adapter_tensors(adapter: PeftAdapter, base: Checkpoint) -> list[tuple[str, Rows]]:
-    """The factors of all tensors, padded to one rank, since they share one alpha."""
-    tensors = []
+def _adapter_tensors(adapter: PeftAdapter, base: Checkpoint) -> dict[str, Rows]:
+    """The factors of all tensors, padded with zeros to one rank, since they share one alpha."""
+    tensors = {}
     for name, delta in adapter.deltas.items():
         spec = base.specs[name]
         if delta.magnitude is not None:
@@ -123,5 +91,7 @@ def _adapter_tensors(adapter: PeftAdapter, base: Checkpoint) -> list[tuple[str, 
                 f"{adapter.id}: a delta of the embedding cannot be applied at run time: merge it"
             )
         b = permute(delta.b, spec.heads) if spec.heads else delta.b
-        tensors += lora_tensors(spec.target, delta.a, b, adapter.rank)
+        padding = (0, adapter.rank - delta.rank)
+        tensors[f"{spec.target}.lora_a"] = np.pad(delta.a, (padding, (0, 0)))
+        tensors[f"{spec.target}.lora_b"] = np.pad(b, ((0, 0), padding))
     return tensors
