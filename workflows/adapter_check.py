@@ -3,11 +3,15 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from ..bench.fidelity.adapter_effect import AdapterEffect
+from ..bench.fidelity.fidelity import run_fidelity
+from ..bench.fidelity.kl_divergence import Divergence
 from ..bench.fidelity.merge_or_runtime import EFFECT_MIN
+from ..bench.fidelity.model_roles import ModelSource, Role
 from ..convert.adapter.adapter import read_adapter_config
 from ..convert.pipeline import DEFAULT_TYPE
 from ..convert.weight_change import weight_changes
@@ -16,7 +20,7 @@ from ..files.progress import Stage, no_progress
 from ..files.temporary_folder import temporary_folder
 from .adapter_resolver import catalogue_name, recorded_name
 from .conversion_inputs import ConversionRequest, fetch_base_and_adapter, resolve_inputs
-from .fidelity_check import UnquantizedEffect, check_fidelity
+from .fidelity_check import comparison_models
 from .importance_cache import PRECISION
 
 POSITIONS = 384
@@ -27,14 +31,21 @@ _LAYER_TENSOR = re.compile(r"model\.layers\.(\d+)\.(?:\w+\.)?(\w+)\.weight")
 
 
 @dataclass(frozen=True, slots=True)
-class MeasuredEffect(UnquantizedEffect):
-    """Effect of an adapter on the predictions, before and after quantization.
+class MeasuredEffect:
+    """Effect of an adapter on the predictions.
 
     Attributes:
+        positions: number of predictions compared.
+        moved: the adapted model against the base, both in high precision.
+        agreement: effect of the adapter at run time against that of the merged one, in high precision; None
+            if it has no form for run time, or the merged one has no effect.
         merged: what remains in the quantized file; None if there is no effect to begin with.
         run_time: what remains if the adapter is applied to the quantized base at run time; None as above.
     """
 
+    positions: int
+    moved: Divergence
+    agreement: AdapterEffect | None
     merged: AdapterEffect | None
     run_time: AdapterEffect | None
 
@@ -102,20 +113,34 @@ def check_adapter(
     inputs = resolve_inputs(request, stage)
     with temporary_folder("check") as folder:
         conversion = inputs.convert(folder / "quantized.gguf", stage("quantized"))
-        check = check_fidelity(conversion, inputs, positions=positions, unquantized=True, stage=stage)
-    assert check.effect is not None, "it was asked for"
-    kept = check.fidelity
-    effect = MeasuredEffect(
-        check.effect.positions,
-        check.effect.moved,
-        check.effect.agreement,
-        kept.merged.effect,
-        kept.run_time.effect if kept.run_time else None,
-    )
+        with comparison_models(conversion, inputs, stage) as (models, missing):
+            effect = _measure_effect(models, {"tokens": positions, "threads": request.threads}, stage)
     problem = find_problem(effect, name)
     verdict = problem or _summary(effect.merged, name)
-    warnings = [*conversion.warnings, *check.warnings]
+    warnings = [*conversion.warnings, *missing]
     return AdapterCheck(ids.adapter, ids.base, name, changes, effect, problem is None, verdict, warnings)
+
+
+def _measure_effect(
+    models: dict[Role, ModelSource], settings: dict[str, Any], stage: Stage
+) -> MeasuredEffect:
+    """Measure the effect before quantization and what is left of it; see comparison_models()."""
+    base, reference = models["base"], models["reference"]  # made where there is an adapter
+    lora = models["run_time"].adapter if "run_time" in models else None
+    adapted = ModelSource(base.model, lora) if lora else reference
+    moved = run_fidelity({"reference": base, "shipped": adapted}, progress=stage("effect"), **settings)
+    agreement = None
+    if lora:
+        both: dict[Role, ModelSource] = {
+            "reference": reference,
+            "shipped": adapted,
+            "base": base,
+            "shipped_base": base,
+        }
+        agreement = run_fidelity(both, progress=stage("merged and at run time"), **settings).merged.effect
+    kept = run_fidelity(models, progress=stage("fidelity"), **settings)
+    run_time = kept.run_time.effect if kept.run_time else None
+    return MeasuredEffect(moved.positions, moved.merged.divergence, agreement, kept.merged.effect, run_time)
 
 
 def find_problem(effect: MeasuredEffect, quantization: str) -> str | None:

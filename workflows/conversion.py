@@ -52,9 +52,8 @@ def run_conversion(request: ConversionRequest, stage: Stage = lambda name: no_pr
     warnings, fidelity = list(conversion.warnings), None
     if inputs.adapter is not None if request.fidelity is None else request.fidelity:
         try:
-            check = check_fidelity(conversion, inputs, stage=stage)
-            fidelity = check.fidelity
-            warnings += check.warnings
+            fidelity, missing = check_fidelity(conversion, inputs, stage)
+            warnings += missing
         except (ThirteenError, OSError) as error:
             warnings.append(f"fidelity was not measured: {error}")
     return ConversionResult(conversion, fidelity, inputs.losses, warnings)
