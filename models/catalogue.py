@@ -67,11 +67,6 @@ class CatalogueAdapter:
     base_file: str | None = None  # the very file that the code is for
     base_sha256: str | None = None
 
-    @property
-    def folder(self) -> Path:
-        """The adapter's PEFT folder."""
-        return _ADAPTERS / self.name
-
 
 @dataclass(frozen=True)
 class QuestionFile:

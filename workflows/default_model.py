@@ -7,7 +7,7 @@ from pathlib import Path
 from ..errors import OutputError
 from ..files.cache_folder import cache_dir
 from ..files.progress import Progress, no_progress
-from ..models.catalogue import catalogue
+from ..models.catalogue import adapter_folder, catalogue
 
 NAME = "smollm2-135m"
 ADAPTER = "smollm2-135m-sums-840"
@@ -46,7 +46,7 @@ def default_model(adapter: str | None = ADAPTER, *, progress: Progress = no_prog
             embedded(),
             output,
             quantization=TYPE,
-            adapter=known.adapters[adapter].folder if adapter else None,
+            adapter=adapter_folder(adapter) if adapter else None,
             ids=SourceIds(NAME, adapter or ""),
             progress=progress,
         )

@@ -5,6 +5,7 @@ Its functions release the GIL, so several threads can call them at once.
 
 import ctypes
 import importlib.util
+from ctypes import c_int, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def dequantize_rows(data: NDArray[np.uint8], type_: GGMLQuantizationType) -> NDA
     data = np.ascontiguousarray(data)
     block_size, block_bytes = GGML_QUANT_SIZES[type_]
     rows = np.empty((len(data), data.shape[1] // block_bytes * block_size), np.float32)
-    function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64], None
+    function.argtypes, function.restype = [c_void_p, c_void_p, c_int64], None
     function(data.ctypes.data, rows.ctypes.data, rows.size)
     return rows
 
@@ -107,14 +108,7 @@ def _ggml() -> ctypes.CDLL:
     if path is None:
         raise OutputError(f"{folder}: {' or '.join(_LIBRARIES)} is missing; reinstall llama-cpp-python")
     library = ctypes.CDLL(str(path))
-    library.ggml_quantize_chunk.argtypes = [
-        ctypes.c_int,  # type
-        ctypes.c_void_p,  # source: float32 rows
-        ctypes.c_void_p,  # target
-        ctypes.c_int64,  # first element
-        ctypes.c_int64,  # rows
-        ctypes.c_int64,  # columns
-        ctypes.c_void_p,  # importance of each column, or null
-    ]
+    # Type, source and target, first element, rows and columns, importance of each column or null.
+    library.ggml_quantize_chunk.argtypes = [c_int, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p]
     library.ggml_quantize_chunk.restype = ctypes.c_size_t
     return library

@@ -21,6 +21,7 @@ from ..tensors import TensorSpec
 ARCHITECTURES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"  # the output only if it is not tied
 ROPE_FACTORS = "rope_freqs.weight"
+_SUPPORTED = f"supported: {', '.join(ARCHITECTURES)}"
 
 # Modules in the order of transformers, which determines the seeds of PEFT's TinyLoRA.
 _BEFORE = {"model.embed_tokens": "token_embd"}
@@ -111,9 +112,7 @@ def from_header(header: Header) -> Architecture:
     if kind != "model":
         raise CheckpointError(f"{where}: general.type is {shorten(kind)}, not 'model'")
     if name not in ARCHITECTURES.values():
-        raise CheckpointError(
-            f"{where}: the architecture {shorten(name)} is not supported; {_list_supported()}"
-        )
+        raise CheckpointError(f"{where}: the architecture {shorten(name)} is not supported; {_SUPPORTED}")
     values = {key.removeprefix(f"{name}."): value for key, value in metadata.items()}
     for key, value in values.items():
         if key.startswith("rope.scal") and value != "none":
@@ -219,9 +218,7 @@ def _supported(config: Mapping[str, Any], where: str) -> str:
     names = config.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
     if not isinstance(name, str) or name not in ARCHITECTURES:
-        raise CheckpointError(
-            f"{where}: the architecture {shorten(name)} is not supported; {_list_supported()}"
-        )
+        raise CheckpointError(f"{where}: the architecture {shorten(name)} is not supported; {_SUPPORTED}")
     for flag in ("attention_bias", "mlp_bias", "use_sliding_window"):
         if config.get(flag):
             raise CheckpointError(f"{where}: {flag} is true, which is not supported for {name}")
@@ -232,10 +229,6 @@ def _supported(config: Mapping[str, Any], where: str) -> str:
     if config.get("quantization_config") is not None:
         raise CheckpointError(f"{where}: the checkpoint is quantized; use its original in BF16, F16 or F32")
     return ARCHITECTURES[name]
-
-
-def _list_supported() -> str:
-    return f"supported: {', '.join(ARCHITECTURES)}"
 
 
 def _number(values: Mapping[str, Any], key: str, where: str, default: float | None = None) -> float:

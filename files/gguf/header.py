@@ -273,17 +273,14 @@ class _HeaderReader:
             return Field([] if key in self.skip_values else strings, type_, element)
         self.numbers += count
         self.check_count(self.numbers, "numbers", MAX_NUMBERS, key)
-        return Field(self.number_array(element, count), type_, element)
+        layout = f"<{count}{_SCALARS[element]}"
+        values = struct.unpack_from(layout, self.data, self.at)
+        self.at += struct.calcsize(layout)
+        return Field(list(values), type_, element)
 
     def check_count(self, count: int, what: str, maximum: int, key: str) -> None:
         if count > maximum:
             raise self.error(f"{count} {what} in arrays up to metadata key {key!r}; at most {maximum}")
-
-    def number_array(self, type_: GGUFValueType, count: int) -> list[Any]:
-        layout = f"<{count}{_SCALARS[type_]}"
-        values = struct.unpack_from(layout, self.data, self.at)
-        self.at += struct.calcsize(layout)
-        return list(values)
 
     def alignment(self, fields: dict[str, Field]) -> int:
         field = fields.get("general.alignment", Field(32, GGUFValueType.UINT32))

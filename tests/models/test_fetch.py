@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from thirteen.errors import DownloadError, OutputError
 from thirteen.files.cache_folder import cache_dir
-from thirteen.models.catalogue import catalogue
+from thirteen.models.catalogue import adapter_folder, catalogue
 from thirteen.models.fetch import fetch
 
 from .hub_server import Repository, serve
@@ -311,7 +311,7 @@ def test_two_different_revisions_are_refused():
 
 def test_a_shipped_adapter_is_found_by_name():
     for name, adapter in catalogue().adapters.items():
-        assert adapter.code or fetch(name, kind="adapter") == adapter.folder
+        assert adapter.code or fetch(name, kind="adapter") == adapter_folder(name)
     with pytest.raises(DownloadError, match="no adapter 'smollm2-135m'"):
         fetch("smollm2-135m", kind="adapter")
 

@@ -36,7 +36,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     few = vocabulary_choice.vocabulary_passages()[:20]
     monkeypatch.setattr(vocabulary_choice, "vocabulary_passages", lambda: few)
     monkeypatch.setattr(vocabulary_size, "POSITIONS", 100)
-    monkeypatch.setattr(vocabulary_choice, "SIZES", (1, 265, 268, 5000))  # of 272; the first is too small
+    monkeypatch.setattr(vocabulary_size, "SIZES", (1, 265, 268, 5000))  # of 272; the first is too small
 
 
 def target(base: Path, output: Path, type_: str) -> SizeTarget:

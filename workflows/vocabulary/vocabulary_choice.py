@@ -13,7 +13,7 @@ from ...convert.pipeline import convert
 from ...convert.source.checkpoint import Checkpoint, GgufCheckpoint, open_checkpoint
 from ...convert.vocabulary.ranking import Ranking, check_size, rank_tokens
 from ...convert.vocabulary.tokenizer_tables import TokenizerTables
-from ...convert.vocabulary.vocabulary_list import SIZES, VocabularyList
+from ...convert.vocabulary.vocabulary_list import VocabularyList
 from ...errors import VocabularyError
 from ...files.atomic_write import atomic_write
 from ...files.cache_folder import cache_dir, cache_key
@@ -155,11 +155,6 @@ def write_vocabulary(  # noqa: PLR0913 - options of a choice, each with its defa
     kept = choose_vocabulary(base, size, texts=texts, threads=threads, stage=stage)
     kept.save(output)
     return VocabularyReport(str(output), file_sha256(output), len(kept.tokens), kept.of)
-
-
-def possible_sizes(ranking: Ranking) -> list[int]:
-    """The SIZES to which a vocabulary can be trimmed."""
-    return [size for size in SIZES if ranking.required <= size < len(ranking.order)]
 
 
 def read_tables(checkpoint: Checkpoint) -> TokenizerTables:

@@ -9,13 +9,13 @@ from ...convert.file_plan import predict_vocabularies
 from ...convert.quantize.importance import read_importance
 from ...convert.quantize.size_planner import SizeTarget
 from ...convert.source.checkpoint import open_checkpoint
-from ...convert.vocabulary.vocabulary_list import VocabularyList
+from ...convert.vocabulary.vocabulary_list import SIZES, VocabularyList
 from ...errors import VocabularyError
 from ...files.progress import Stage, no_progress
 from ...models.texts import held_out_texts
 from ...runtime.calibration.corpus import Passage, read_passages, tokenize_passages
 from ...runtime.calibration.token_statistics import outside_probability, sample_passages
-from .vocabulary_choice import ChoiceTexts, full_model, possible_sizes, rank_vocabulary, read_texts
+from .vocabulary_choice import ChoiceTexts, full_model, rank_vocabulary, read_texts
 
 POSITIONS = 1_024  # of held-out texts, at which the probability outside is measured
 
@@ -76,7 +76,7 @@ def choose_vocabulary_size(  # noqa: PLR0913 - the inputs of a plan
     checkpoint = open_checkpoint(base)
     with full_model(checkpoint, threads, stage) as model:
         ranking = rank_vocabulary(base, choice, model=model, threads=threads, stage=stage)
-        sizes = possible_sizes(ranking)
+        sizes = [size for size in SIZES if ranking.required <= size < len(ranking.order)]
         sample = sample_passages(list(tokenize_passages(model, _held_out(choice))), POSITIONS)
         progress = stage("probability outside")
         outside = outside_probability(model, sample, ranking.order, sizes, threads=threads, progress=progress)
