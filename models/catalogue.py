@@ -26,7 +26,6 @@ class CatalogueBase:
     revision: str  # a commit
     licence: str
     gated: bool
-    architecture: str  # as in GGUF's general.architecture
     parameters: int
     config: Mapping[str, Any]  # the shape, with the keys of transformers' config.json
     sha256: str | None = None  # of model.safetensors at that commit, where it is known

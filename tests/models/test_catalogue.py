@@ -14,14 +14,13 @@ def test_configs_are_valid_architectures_of_the_stated_size():
     for name, base in catalogue().bases.items():
         architecture = from_config(base.config, name)
         weights = sum(prod(spec.shape) for spec in tensor_specs(architecture).values())
-        assert (architecture.name, weights) == (base.architecture, base.parameters)
+        assert weights == base.parameters
         assert (architecture.scaling is not None) == base.gated  # the Llamas
 
 
 def test_entries_are_well_formed():
     for base in catalogue().bases.values():
         assert re.fullmatch(r"[\w-]+/[\w.-]+-Instruct", base.hub_id)
-        assert base.architecture in {"llama", "qwen2"}
         assert bool(base.public_copy) == base.gated  # for users without access to the gated repository
         assert base.gated == base.hub_id.startswith("meta-llama/")
         assert base.licence == ("llama3.2" if base.gated else "apache-2.0")
