@@ -9,7 +9,6 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
@@ -202,20 +201,16 @@ def _known_hashes(folder: Path, hub_id: str) -> dict[str, str | None]:
 def _published_hashes(commit: str, hub_id: str, kind: RepositoryKind) -> dict[str, str | None] | None:
     """The files of a commit and the SHA-256 of the large ones; None if the hub does not answer."""
     from huggingface_hub import HfApi  # noqa: PLC0415
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # noqa: PLC0415
 
     try:
         files = HfApi().model_info(hub_id, revision=commit, files_metadata=True).siblings or []
     except _hub_errors():
         return None
-    wanted = (file for file in files if _matches(file.rfilename, kind))
+    wanted = filter_repo_objects(
+        files, allow_patterns=_PATTERNS[kind], ignore_patterns=_IGNORED, key=lambda file: file.rfilename
+    )
     return {file.rfilename: file.lfs.sha256 if file.lfs else None for file in wanted}
-
-
-def _matches(name: str, kind: RepositoryKind) -> bool:
-    def is_one_of(patterns: list[str]) -> bool:
-        return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-    return is_one_of(_PATTERNS[kind]) and not is_one_of(_IGNORED)
 
 
 def _blob_hashes(folder: Path, names: Mapping[str, object]) -> dict[str, str | None]:

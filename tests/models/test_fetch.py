@@ -345,10 +345,10 @@ def test_the_retries_of_a_download_are_not_logged(caplog):
     """huggingface_hub logs each retry; the user sees one error at the end."""
     import logging
 
-    from thirteen.models.hub import _quiet
+    from thirteen.models.hub import _hub_call
 
     log = logging.getLogger("huggingface_hub.utils._http")
-    with _quiet():
+    with _hub_call("owner/name", "main"):
         log.warning("Retrying in 1s [Retry 1/5].")
     assert not caplog.records
     log.warning("logged afterwards")
