@@ -43,7 +43,7 @@ def plan_for_file_size(
         model.warnings.append(
             f"{model.importance.path}: has no sensitivities: an error counts relative to its matrix's output"
         )
-    options = measure_all_types(model.base.specs, model, model.importance, target.costs, pool, progress)
+    options = measure_all_types(model.base.specs, model.rows, model.importance, target.costs, pool, progress)
     return _plan_with(model, target, options)
 
 
@@ -110,7 +110,7 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
 
         def measured(model: MergedModel, specs: Mapping[str, TensorSpec], progress: Progress) -> TypeOptions:
             assert model.importance is not None, "it was given"
-            return measure_all_types(specs, model, model.importance, target.costs, pool, progress)
+            return measure_all_types(specs, model.rows, model.importance, target.costs, pool, progress)
 
         types = measured(full, specs, progress)
         for vocabulary in vocabularies:

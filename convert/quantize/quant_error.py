@@ -1,9 +1,8 @@
 """Predicted loss of each matrix in each type: quantization error times measured sensitivity."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
@@ -27,14 +26,10 @@ _GPTQ_LOOKUP_LOSS = 1.2
 # effect.
 _ERROR_FLOOR = 2e-5
 # IQ2_S takes 3 s to quantize a million weights, and Q2_K is as small.
-_EXCLUDED = {"IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_S", "IQ1_M"}
+_EXCLUDED = {GGML_TYPES[name] for name in ("IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_S", "IQ1_M")}
 
-
-class RowSource(Protocol):
-    """The weights to quantize: rows of the base with the adapter merged in."""
-
-    def rows(self, name: str, start: int, stop: int) -> Rows:
-        """Rows `start` to `stop` of a tensor, (n, columns)."""
+# Name, first row and last: the weights to quantize, rows of the base with the adapter merged in.
+ReadRows = Callable[[str, int, int], Rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +56,7 @@ class _LossModel:
 
 def measure_types(  # noqa: PLR0913 - the matrix, its statistics and the costs
     spec: TensorSpec,
-    weights: RowSource,
+    read_rows: ReadRows,
     importance: Importance,
     feedbacks: FeedbackCache,
     costs: CostTable,
@@ -82,17 +77,15 @@ def measure_types(  # noqa: PLR0913 - the matrix, its statistics and the costs
     """
     weight_costs = costs.weight_costs(spec.target, tied=tied)
     mean_squares = importance.mean_squares.get(spec.target)  # a table of looked-up rows has none
-    types = [
-        type_
-        for type_ in _candidates(spec, weight_costs)
-        if mean_squares is not None or type_ not in NEED_IMPORTANCE
-    ]
+    excluded = _EXCLUDED if mean_squares is not None else _EXCLUDED | NEED_IMPORTANCE
+    known = (GGML_TYPES[name] for name in weight_costs if name in GGML_TYPES)
+    types = [t for t in known if t not in excluded and spec.shape[-1] % GGML_QUANT_SIZES[t][0] == 0]
     if not types:
         raise OutputError(
             f"no type in the costs for {costs.target} fits tensor {spec.source!r}: none of their block sizes "
             f"divides its {spec.shape[-1]} columns"
         )
-    rows = _sample_rows(spec, weights, importance)  # (n, columns)
+    rows = _sample_rows(spec, read_rows, importance)  # (n, columns)
     feedback = feedbacks.get(spec.target)
     is_embedding = spec.target == EMBEDDING
     models = [_lookup_loss(rows, importance)] if is_embedding else []
@@ -126,11 +119,6 @@ def _lookup_loss(rows: Rows, importance: Importance) -> _LossModel:
     return _LossModel(sensitivity, weights, _GPTQ_LOOKUP_LOSS * weights, 0.0)
 
 
-def _candidates(spec: TensorSpec, names: Iterable[str]) -> list[GGMLQuantizationType]:
-    types = (GGML_TYPES[name] for name in names if name in GGML_TYPES and name not in _EXCLUDED)
-    return [type_ for type_ in types if spec.shape[-1] % GGML_QUANT_SIZES[type_][0] == 0]
-
-
 def _squared_errors(
     rows: Rows, type_: GGMLQuantizationType, importance: Rows | None, spec: TensorSpec
 ) -> Rows:
@@ -141,7 +129,7 @@ def _squared_errors(
     return errors
 
 
-def _sample_rows(spec: TensorSpec, weights: RowSource, importance: Importance) -> Rows:
+def _sample_rows(spec: TensorSpec, read_rows: ReadRows, importance: Importance) -> Rows:
     """A deterministic sample of a matrix's rows, (n, columns).
 
     Rows are spread over the matrix and read in whole heads. Where each row belongs to a token, they are drawn
@@ -155,10 +143,10 @@ def _sample_rows(spec: TensorSpec, weights: RowSource, importance: Importance) -
     if spec.target in (EMBEDDING, OUTPUT) and frequencies is not None and frequencies.any():
         cumulative = np.cumsum(frequencies, dtype=np.float64)
         drawn = np.searchsorted(cumulative, cumulative[-1] * (np.arange(wanted) + 0.5) / wanted)
-        return np.concatenate([weights.rows(spec.source, row, row + 1).copy() for row in drawn.tolist()])
+        return np.concatenate([read_rows(spec.source, row, row + 1).copy() for row in drawn.tolist()])
     parts = max(1, min(8, wanted // head_rows or 1) if head_rows > 1 else wanted)
     heads = np.unique(np.linspace(0, count // head_rows - 1, parts).astype(int)).tolist()
     read = np.concatenate(
-        [weights.rows(spec.source, head * head_rows, (head + 1) * head_rows).copy() for head in heads]
+        [read_rows(spec.source, head * head_rows, (head + 1) * head_rows).copy() for head in heads]
     )
     return read[:: max(1, len(read) // wanted)]

@@ -18,7 +18,7 @@ from .error_feedback import FeedbackCache
 from .file_size import FileSize
 from .importance import Importance
 from .knapsack import TypeOptions, allocate_types
-from .quant_error import RowSource, measure_types
+from .quant_error import ReadRows, measure_types
 
 # Percent of loss that one percent of decode time is worth.
 PREFERENCES = {"quality": 0.0, None: 2.0, "speed": 8.0}
@@ -69,7 +69,7 @@ class Prediction:
 
 def measure_all_types(  # noqa: PLR0913, PLR0917 - the model, its statistics and the costs
     specs: Mapping[str, TensorSpec],
-    weights: RowSource,
+    read_rows: ReadRows,
     importance: Importance,
     costs: CostTable,
     pool: Executor,
@@ -86,7 +86,7 @@ def measure_all_types(  # noqa: PLR0913, PLR0917 - the model, its statistics and
         if following:  # its feedback is computed while another thread measures this matrix
             pool.submit(feedbacks.get, following.target)
         futures[spec.source] = pool.submit(
-            measure_types, spec, weights, importance, feedbacks, costs, tied=tied
+            measure_types, spec, read_rows, importance, feedbacks, costs, tied=tied
         )
     options = {}
     for done, (source, future) in enumerate(futures.items(), 1):

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -165,7 +164,10 @@ def test_a_table_of_looked_up_rows_is_not_planned_in_a_type_that_needs_importanc
     spec = TensorSpec("embed", EMBEDDING, rows.shape)
     importance = Importance(Path("i"), "0" * 64, {}, {}, (), 32, 1, {})
     feedbacks = FeedbackCache(importance)
-    source = SimpleNamespace(rows=lambda _, start, stop: rows[start:stop])
-    options = measure_types(spec, source, importance, feedbacks, costs_for("x86"), tied=False)
+
+    def read_rows(_: str, start: int, stop: int) -> np.ndarray:
+        return rows[start:stop]
+
+    options = measure_types(spec, read_rows, importance, feedbacks, costs_for("x86"), tied=False)
     assert "IQ3_XXS" in costs_for("x86").layer
     assert options and not any(option.type in NEED_IMPORTANCE for option in options)

@@ -60,7 +60,7 @@ def losses(importance: Importance, name: str = EMBEDDING, *, tied: bool = True) 
     spec = TensorSpec(name, name, (ROWS, COLUMNS))
     return {
         o.type: o.loss
-        for o in measure_types(spec, MATRIX, importance, FeedbackCache(importance), COSTS, tied=tied)
+        for o in measure_types(spec, MATRIX.rows, importance, FeedbackCache(importance), COSTS, tied=tied)
     }
 
 
@@ -144,7 +144,7 @@ def test_a_model_without_output_matrix_is_tied_and_lookups_cost_no_time(tied: bo
     names = [EMBEDDING] if tied else [EMBEDDING, OUTPUT]
     specs = {name: TensorSpec(name, name, (ROWS, COLUMNS)) for name in names}
     with ThreadPoolExecutor(1) as pool:
-        options = measure_all_types(specs, MATRIX, IMPORTANCE, COSTS, pool, lambda done, total: None)
+        options = measure_all_types(specs, MATRIX.rows, IMPORTANCE, COSTS, pool, lambda done, total: None)
     for name, choices in options.items():
         assert {o.type: o.loss for o in choices} == losses(IMPORTANCE, name, tied=tied)
         assert all((o.cost > 0) == (tied or name == OUTPUT) for o in choices)
@@ -156,4 +156,4 @@ def test_costs_without_a_type_for_a_matrix_are_refused() -> None:
     spec = TensorSpec(OUTPUT, OUTPUT, (ROWS, COLUMNS))
     message = "no type in the costs for x86 fits tensor 'output.weight': .* its 64 columns"
     with ThreadPoolExecutor(1) as pool, pytest.raises(OutputError, match=message):
-        measure_all_types({OUTPUT: spec}, MATRIX, IMPORTANCE, costs, pool, no_progress)
+        measure_all_types({OUTPUT: spec}, MATRIX.rows, IMPORTANCE, costs, pool, no_progress)
