@@ -24,7 +24,6 @@ from ..server.http_errors import HttpError, to_http_error
 from .ray_session import bind_serve_port_to_loopback, import_ray
 from .replica import ReplicaConfig
 
-_ATTEMPTS = 2  # if the replica dies before it responds
 _NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
 _SCOPE_KEYS = (
     "type",
@@ -79,11 +78,11 @@ class Router:
         routing = RoutingKey.from_body(body, config.models)
         replicas = self._replicas.options(stream=True, multiplexed_model_id=routing.route)
         ray = import_ray()
-        for attempt in range(1, _ATTEMPTS + 1):
+        for last_attempt in (False, True):  # another one if the replica dies before it responds
             try:
                 return await _streaming_response(replicas.respond.remote(scope, body, routing.keys))
             except ray.exceptions.RayActorError:
-                if attempt == _ATTEMPTS:
+                if last_attempt:
                     raise
             except ray.serve.exceptions.BackPressureError as error:
                 return to_http_error(BusyError(str(error))).response(request.url.path, _NO_SNIFFING)

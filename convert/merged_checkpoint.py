@@ -5,7 +5,6 @@ Tensors are merged in float32 and rounded once, to the type that each has in the
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -87,10 +86,14 @@ def merge_checkpoint(
     origins = {"base": asdict(source), "adapter": asdict(model.source)}
     facts = {f"{name}.{key}": value for name, part in origins.items() for key, value in part.items()}
     metadata = {"format": "pt"} | provenance_entries(facts)
-    with _atomic_folder(output) as part:
+    parent = output.absolute().parent
+    with output_errors(output), locked_folder(parent, f".{output.name}") as part:
         _copy_other_files(base, part)
         with atomic_write(part / _WEIGHTS) as file:
             write_blocks(file, tensors, metadata, _blocks(model, tensors, progress))
+        sync_tree(part)
+        part.replace(output)
+        sync_folder(parent)
     types = [dtype for dtype, _ in tensors.values()]
     return MergeReport(
         output=str(output),
@@ -100,17 +103,6 @@ def merge_checkpoint(
         adapter=model.source,
         warnings=model.warnings,
     )
-
-
-@contextmanager
-def _atomic_folder(output: Path) -> Iterator[Path]:
-    """Open a temporary folder that takes the name `output` when the block ends without an error."""
-    parent = output.absolute().parent
-    with output_errors(output), locked_folder(parent, f".{output.name}") as part:
-        yield part
-        sync_tree(part)
-        part.replace(output)
-        sync_folder(parent)
 
 
 def _copy_other_files(base: Path, folder: Path) -> None:

@@ -37,11 +37,6 @@ class SourceIds:
 DEFAULT_IDS = SourceIds()
 
 
-def source_ids(base: str, adapter: str | None) -> SourceIds:
-    """The names of a base and an adapter as a user names them."""
-    return SourceIds(provenance_name(base), provenance_name(adapter or ""))
-
-
 def provenance_name(source: str) -> str:
     """The name of a base or an adapter in the provenance: as given, or the last part of a path."""
     # Path.exists() raises for a code that is too long for the file system.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..convert.pipeline import DEFAULT_TYPE, ConversionReport, convert
-from ..convert.provenance import SourceIds, source_ids
+from ..convert.provenance import SourceIds, provenance_name
 from ..convert.quantize.costs import costs_for, ordinary_costs, read_costs
 from ..convert.quantize.file_size import parse_file_size
 from ..convert.quantize.size_planner import PREFERENCES, SizeTarget
@@ -91,7 +91,7 @@ class ConversionRequest:
     @property
     def ids(self) -> SourceIds:
         """Names of the base and the adapter in the provenance."""
-        return source_ids(self.base, self.adapter)
+        return SourceIds(provenance_name(self.base), provenance_name(self.adapter or ""))
 
     @property
     def files(self) -> Iterator[Path]:

@@ -1,8 +1,6 @@
 """Importance files of a base with its adapter, measured over calibration text and cached."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from ..convert.adapter.adapter import adapter_sha256
 from ..convert.calibration_weights import WeightsByGgufName
@@ -20,8 +18,6 @@ from ..runtime.calibration.activation_stats import collect_activation_stats
 from ..runtime.calibration.corpus import Chunk, chunk_passages, read_passages
 from ..runtime.calibration.hidden_states import compute_hidden_states
 from ..runtime.llama.model import Model
-
-T = TypeVar("T")
 
 # BF16 would round a small adapter away; F16 has three bits more of mantissa.
 PRECISION = "F16"
@@ -56,11 +52,12 @@ def cached_importance(  # noqa: PLR0913 - options of a measurement, each with it
     Raises:
         ThirteenError: an input is invalid, or the cache cannot be written.
     """
+    check_effort(effort)
     texts = calibration or calibration_texts()
     read_passages(texts)  # reports an invalid file before the weights are hashed
     adapter_hash = adapter_sha256(adapter) if adapter else ""
-    chunks, base_hash = _chunk_count(effort), open_checkpoint(base).sha256()
-    key = cache_key(_METHOD, base_hash, adapter_hash, file_sha256(texts), chunks)
+    base_hash = open_checkpoint(base).sha256()
+    key = cache_key(_METHOD, base_hash, adapter_hash, file_sha256(texts), EFFORTS[effort])
     path = cache_dir() / f"importance-{key}.gguf"
     if not path.exists():
         measure_importance(
@@ -73,11 +70,6 @@ def check_effort(effort: str) -> None:
     """Raise RequestError if this is no key of EFFORTS."""
     if effort not in EFFORTS:
         raise RequestError(f"--effort {effort!r}: must be one of {', '.join(EFFORTS)}")
-
-
-def _chunk_count(effort: str) -> int:
-    check_effort(effort)
-    return EFFORTS[effort]
 
 
 def measure_importance(  # noqa: PLR0913 - options of a measurement, each with its default
@@ -116,12 +108,6 @@ def measure_importance(  # noqa: PLR0913 - options of a measurement, each with i
     return write_importance(output, ImportanceStats(**vars(stats), datasets=[texts.name]))
 
 
-def _spread(items: Sequence[T], most: int) -> list[T]:
-    """At most so many of the items, evenly spread over all."""
-    count = min(most, len(items))
-    return [items[index * len(items) // count] for index in range(count)]
-
-
 def calibration_chunks(base: Checkpoint, texts: Path, effort: str = DEFAULT_EFFORT) -> list[Chunk]:
     """The chunks of a calibration text that the importance is measured on, by llama.cpp's tokenizer.
 
@@ -133,9 +119,11 @@ def calibration_chunks(base: Checkpoint, texts: Path, effort: str = DEFAULT_EFFO
     Raises:
         RequestError: the file cannot be read, or holds no text; or the effort is unknown.
     """
-    count, passages = _chunk_count(effort), read_passages(texts)
+    check_effort(effort)
+    passages = read_passages(texts)
     with temporary_folder("importance") as folder:
         write_tokenizer_file(base, folder / "tokenizer.gguf")
         with Model(folder / "tokenizer.gguf", vocabulary_only=True, check_header=None) as model:
             chunks = chunk_passages(model, passages, min(_CHUNK_SIZE, model.context_trained))
-    return _spread(chunks, count)
+    count = min(EFFORTS[effort], len(chunks))
+    return [chunks[index * len(chunks) // count] for index in range(count)]  # spread over the text

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...convert.pipeline import convert
 from ...convert.source.checkpoint import Checkpoint, GgufCheckpoint, open_checkpoint
@@ -216,14 +215,10 @@ def full_model(
 
 def _measure(path: Path, model: Model, texts: ChoiceTexts, threads: int | None, stage: Stage) -> None:
     own, built_in = (list(tokenize_passages(model, one)) for one in (texts.own, texts.built_in))
-    counts = _by_own_first(count_tokens(model, own), count_tokens(model, built_in))
+    built_in_counts = count_tokens(model, built_in)
+    # Tokens are ordered by their counts in one's own texts, then by those in the built-in ones.
+    counts = count_tokens(model, own) * (built_in_counts.max() + 1) + built_in_counts
     sample = sample_passages(own or built_in, POSITIONS)
     probability = mean_probability(model, sample, threads=threads, progress=stage("probabilities"))
     with atomic_write(path) as file:
         np.savez(file, counts=counts, probability=probability)
-
-
-def _by_own_first(own: NDArray[np.int64], built_in: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Counts that are ordered by those in one's own texts, then by those in the built-in ones."""
-    counts: NDArray[np.int64] = own * (built_in.max() + 1) + built_in
-    return counts

@@ -13,9 +13,9 @@ from ...convert.vocabulary.vocabulary_list import SIZES, VocabularyList
 from ...errors import VocabularyError
 from ...files.progress import Stage, no_progress
 from ...models.texts import held_out_texts
-from ...runtime.calibration.corpus import Passage, read_passages, tokenize_passages
+from ...runtime.calibration.corpus import read_passages, tokenize_passages
 from ...runtime.calibration.token_statistics import outside_probability, sample_passages
-from .vocabulary_choice import ChoiceTexts, full_model, rank_vocabulary, read_texts
+from .vocabulary_choice import full_model, rank_vocabulary, read_texts
 
 POSITIONS = 1_024  # of held-out texts, at which the probability outside is measured
 
@@ -77,7 +77,9 @@ def choose_vocabulary_size(  # noqa: PLR0913 - the inputs of a plan
     with full_model(checkpoint, threads, stage) as model:
         ranking = rank_vocabulary(base, choice, model=model, threads=threads, stage=stage)
         sizes = [size for size in SIZES if ranking.required <= size < len(ranking.order)]
-        sample = sample_passages(list(tokenize_passages(model, _held_out(choice))), POSITIONS)
+        # Passages of one's own that are not chosen on; without any, the built-in word problems.
+        built_in = [one for one in read_passages(held_out_texts()) if one.question is not None]
+        sample = sample_passages(list(tokenize_passages(model, choice.held_out or built_in)), POSITIONS)
         progress = stage("probability outside")
         outside = outside_probability(model, sample, ranking.order, sizes, threads=threads, progress=progress)
     lists = [*map(ranking.choose, sizes), None]
@@ -99,9 +101,3 @@ def choose_vocabulary_size(  # noqa: PLR0913 - the inputs of a plan
     )
     best = min(losses, key=lambda loss: loss.total)
     return (None if best.tokens == len(ranking.order) else ranking.choose(best.tokens)), losses
-
-
-def _held_out(choice: ChoiceTexts) -> list[Passage]:
-    """Passages of one's own that are not chosen on; without any, the built-in word problems."""
-    built_in = [passage for passage in read_passages(held_out_texts()) if passage.question is not None]
-    return [*choice.held_out] or built_in
