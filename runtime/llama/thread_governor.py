@@ -22,16 +22,12 @@ _PAUSE_S, _LOOK_S = 0.25, 0.03
 
 
 def idle_seconds() -> float:
-    """Time that the usable processors have been free, added up, since an arbitrary moment.
-
-    They are idle, or run programs of low priority, which give way to this one unless it is such a program.
-    """
-    ordinary = hasattr(os, "nice") and os.nice(0) <= 0
+    """Time that the usable processors have been idle, added up, since an arbitrary moment."""
     times = psutil.cpu_times(percpu=True)
     if hasattr(os, "sched_getaffinity"):
         usable = os.sched_getaffinity(0)
         times = [time for number, time in enumerate(times) if number in usable] or times
-    return sum(float(time.idle) + (getattr(time, "nice", 0.0) if ordinary else 0.0) for time in times)
+    return sum(float(time.idle) for time in times)
 
 
 class ThreadGovernor:
