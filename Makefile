@@ -34,9 +34,9 @@ test: $(VENV)/test
 exhaustive: $(VENV)/exhaustive
 	EXHAUSTIVE=1 $(BIN)/pytest $(PARALLEL)
 
-# The inner loop: no torch, nothing slow.
+# The inner loop: no torch, nothing slow, and a quarter of the examples.
 quick: $(VENV)/test
-	$(BIN)/pytest $(PARALLEL) -m 'not (slow or torch or interop or arm or vulkan)'
+	QUICK=1 $(BIN)/pytest $(PARALLEL) -m 'not (slow or torch or interop or arm or vulkan)'
 
 lint: $(VENV)/test
 	$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 
 from ..errors import RequestError
+from ..files.processors import multiplies_bf16
 from ..runtime.batch.reproducible_batches import BatchJob
 from ..runtime.engine.majority_vote import sample_requests
 from ..stats.bootstrap import PASSAGES_MIN
@@ -12,10 +13,11 @@ from .sample_rollouts import SLOTS
 
 FIRST = 4  # solutions to each question; as many more if some are right and some wrong
 _PROBED_TOKENS = 24
-# Of SVAMP with Qwen2.5-Coder-0.5B: solutions take two thirds of 300 tokens, and 64 % of the questions have
-# right and wrong ones.
-_LENGTH, _MIXED = 0.66, 0.64
-_GRADIENT_PASSES = 4.0  # a gradient by PyTorch takes about as long as so many readings by llama.cpp
+# Of SVAMP with Qwen2.5-Coder-0.5B: solutions take two thirds of 300 tokens, and 53 % of the questions have
+# right and wrong ones among the first four.
+_LENGTH, _MIXED = 0.66, 0.53
+# Seconds of a token's gradient by PyTorch, in those of a sampled one: products of matrices take most of both.
+_GRADIENT, _GRADIENT_FLOAT32 = 0.8, 1.4
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,10 @@ class Speed:
 
     Attributes:
         sampled_s: seconds for a sampled token.
-        read_s: seconds for a token of a given text.
         prompt_tokens: mean length of a prompt.
     """
 
     sampled_s: float
-    read_s: float
     prompt_tokens: float
 
 
@@ -49,7 +49,7 @@ class TimePlan:
 
 
 def measure_speed(job: BatchJob, questions: Sequence[str]) -> Speed:
-    """Sample the beginnings of some solutions, and read some tokens.
+    """Sample the beginnings of some solutions.
 
     Raises:
         ThirteenError: the model cannot be loaded, or no question can be asked.
@@ -60,15 +60,10 @@ def measure_speed(job: BatchJob, questions: Sequence[str]) -> Speed:
         asking = [job.settings.request(engine, text) for text in asked]
         requests = [one for request in asking for one in sample_requests(request, job.settings.rule)]
         began = perf_counter()
-        answers = [handle.answer() for handle in engine.submit_all(requests, wait=True)]
-        sampled_s = (perf_counter() - began) / sum(answer.usage.completion_tokens for answer in answers)
-        engine.clear_prefix_cache()
-        reading = [replace(request, max_tokens=1) for request in asking]
-        began = perf_counter()
-        usages = [handle.answer().usage for handle in engine.submit_all(reading, wait=True)]
-        read_s = perf_counter() - began
-    read = sum(usage.prompt_tokens - usage.cached_tokens for usage in usages)
-    return Speed(sampled_s, read_s / read, sum(usage.prompt_tokens for usage in usages) / len(usages))
+        usages = [handle.answer().usage for handle in engine.submit_all(requests, wait=True)]
+        elapsed_s = perf_counter() - began
+    prompt_tokens = sum(usage.prompt_tokens for usage in usages) / len(usages)
+    return Speed(elapsed_s / sum(usage.completion_tokens for usage in usages), prompt_tokens)
 
 
 def plan_time(minutes: float, *, questions: int, held_out: int, speed: Speed, max_tokens: int) -> TimePlan:
@@ -85,7 +80,8 @@ def plan_time(minutes: float, *, questions: int, held_out: int, speed: Speed, ma
         RequestError: fewer than 10 questions of a kind fit.
     """
     tokens = _LENGTH * max_tokens
-    gradient_s = 2 * FIRST * _MIXED * (speed.prompt_tokens + tokens) * speed.read_s * _GRADIENT_PASSES
+    gradient = _GRADIENT if multiplies_bf16() else _GRADIENT_FLOAT32
+    gradient_s = 2 * FIRST * _MIXED * (speed.prompt_tokens + tokens) * speed.sampled_s * gradient
     sampling_s = FIRST * (1 + _MIXED) * tokens * speed.sampled_s
     needed = (questions * (sampling_s + gradient_s) + 2 * held_out * tokens * speed.sampled_s) / 60
     share = min(1.0, minutes / needed)

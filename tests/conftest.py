@@ -17,10 +17,10 @@ collect_ignore = (
     [] if EXHAUSTIVE else ["cluster", "server/clients", "server/page", "server/api/test_openapi_document.py"]
 )
 
-# A loaded machine is no failure, hence no deadline. `make exhaustive` tries more examples of each property.
-settings.register_profile("quick", deadline=None, max_examples=20)
-settings.register_profile("exhaustive", deadline=None, max_examples=100)
-settings.load_profile("exhaustive" if EXHAUSTIVE else "quick")
+# Examples of each property. A loaded machine is no failure, hence no deadline.
+_EXAMPLES = 100 if EXHAUSTIVE else 5 if os.environ.get("QUICK") else 20
+settings.register_profile("examples", deadline=None, max_examples=_EXAMPLES)
+settings.load_profile("examples")
 
 # Two workers share two cores. Threads that spin while they wait would take the other worker's core: a model
 # with two threads then computes ten times slower. Set before llama.cpp, torch and numpy are loaded.

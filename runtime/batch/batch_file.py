@@ -100,9 +100,8 @@ def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
     """
     began = perf_counter()
     part = with_added_suffix(output, ".part")
-    if (
-        output.exists() and not part.exists()
-    ):  # it may exist beside the records that a killed run did not remove
+    # It may exist beside the records that a killed run did not remove.
+    if output.exists() and not part.exists():
         raise _output_exists(output)
     check_target(output)
     job = job.with_settings_of(part, _RUN)

@@ -15,7 +15,7 @@ from thirteen.convert.pipeline import convert
 from thirteen.convert.provenance import SourceIds
 from thirteen.errors import RequestError
 from thirteen.files.journal import Journal
-from thirteen.learn import sample_rollouts
+from thirteen.learn import sample_rollouts, time_plan
 from thirteen.learn.time_plan import Speed, plan_time
 from thirteen.workflows import learning
 from thirteen.workflows.adapter_resolver import resolve_runtime_lora
@@ -169,8 +169,10 @@ def test_a_file_to_measure_on_has_no_near_duplicates_in_training(env):
     assert (len(training), len(held)) == (26, 10)
 
 
-def test_the_time_limits_the_questions():
-    speed = Speed(sampled_s=0.01, read_s=0.001, prompt_tokens=100)
+@pytest.mark.parametrize(("bf16", "gradient"), [(True, 0.8), (False, 1.4)])
+def test_the_time_limits_the_questions(bf16, gradient, monkeypatch):
+    monkeypatch.setattr(time_plan, "multiplies_bf16", lambda: bf16)
+    speed = Speed(sampled_s=0.01, prompt_tokens=100)
     options: dict[str, Any] = {
         "questions": 100,
         "held_out": 40,
@@ -180,5 +182,5 @@ def test_the_time_limits_the_questions():
     whole = plan_time(1e6, **options)
     half = plan_time(whole.minutes / 2, **options)
     assert (whole.questions, whole.held_out, half.questions, half.held_out) == (100, 40, 50, 20)
-    one = 100 * (4 * 1.64 * 198 * 0.01 + 8 * 0.64 * 298 * 0.001 * 4) + 80 * 198 * 0.01
-    assert whole.minutes == pytest.approx(one / 60)
+    tokens = 100 * (4 * 1.53 * 198 + 8 * 0.53 * 298 * gradient) + 80 * 198
+    assert whole.minutes == pytest.approx(tokens * 0.01 / 60)
