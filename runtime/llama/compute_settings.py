@@ -1,4 +1,4 @@
-"""Settings that change the speed of a computation: attention, KV type, threads, micro-batch."""
+"""Settings that change the speed of a computation: attention, KV type, threads."""
 
 from dataclasses import dataclass, replace
 from itertools import product
