@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import RequestError
 from ...files.hashing import file_sha256
 from ...files.progress import Progress, no_progress
 from ...models.texts import held_out_texts
@@ -56,6 +57,9 @@ class FidelityReport(BenchReport):
         choice: comparison of the two; None if not measured.
         vocabulary: what the shipped file's vocabulary covers; None if it has all tokens of the reference.
         verdict: conclusions in words, a line each.
+
+    Raises:
+        RequestError: `files` lacks the reference or the shipped file.
     """
 
     files: dict[Role, ModelFile]
@@ -68,6 +72,10 @@ class FidelityReport(BenchReport):
     choice: Recommendation | None
     vocabulary: VocabularyCoverage | None
     verdict: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if missing := {"reference", "shipped"} - self.files.keys():  # as in a damaged JSON file
+            raise RequestError(f"files: {min(missing)} is missing")
 
 
 def run_fidelity(

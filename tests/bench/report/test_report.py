@@ -283,6 +283,15 @@ def test_impossible_figures_are_refused_in_one_line(data, tmp_path):
             write_report(collect_measurements(ReportRequest(size=path)), tmp_path / "out")
 
 
+def test_a_fidelity_without_its_files_is_refused_in_one_line(data, tmp_path):
+    """It was a KeyError when the report was composed."""
+    path = tmp_path / "fidelity.json"
+    found = asdict(data.fidelity)
+    path.write_text(json.dumps(found | {"files": {"shipped": found["files"]["shipped"]}}))
+    with pytest.raises(RequestError, match=r"fidelity\.json: files: reference is missing"):
+        collect_measurements(ReportRequest(fidelity=path))
+
+
 def test_what_is_not_read_is_measured(tiny, tmp_path, data, monkeypatch):
     latency, peers = tmp_path / "latency.json", tmp_path / "peers.json"
     latency.write_text(json.dumps(asdict(data.latency)))
