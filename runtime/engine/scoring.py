@@ -1,7 +1,7 @@
 """Scoring of given texts: log-probabilities of their tokens, and exact logits."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import cached_property
 from threading import Lock
@@ -42,16 +42,15 @@ class Scoring:
         """See Engine.prompt_logprobs()."""
         if len(tokens) < 2:
             return []
-        with self.lock:
-            context = self._context
-            rows = _rows(context, tokens[:-1], self._adapters[adapter])
-            return [context.logprob(row, token, top) for row, token in zip(rows, tokens[1:], strict=True)]
+        with self.lock, closing(_rows(self._context, tokens[:-1], self._adapters[adapter])) as rows:
+            scored = zip(rows, tokens[1:], strict=True)
+            return [self._context.logprob(row, token, top) for row, token in scored]
 
     def logits(self, tokens: Tokens, adapter: str) -> Logits:
         """See Engine.logits()."""
         logits = np.empty((len(tokens), self._model.vocabulary_size), np.float32)  # (tokens, vocab)
-        with self.lock:
-            for place, row in enumerate(_rows(self._exact_context, tokens, self._adapters[adapter])):
+        with self.lock, closing(_rows(self._exact_context, tokens, self._adapters[adapter])) as rows:
+            for place, row in enumerate(rows):
                 logits[place] = self._exact_context.logits_row(row)
         return logits
 
@@ -72,8 +71,11 @@ class Scoring:
         return self._contexts.enter_context(Context(self._model, params))
 
 
-def _rows(context: Context, tokens: Tokens, adapter: LoraAdapter | None) -> Iterator[int]:
-    """Compute a text in an empty context; yields each row of logits, valid until the next batch."""
+def _rows(context: Context, tokens: Tokens, adapter: LoraAdapter | None) -> Generator[int, None, None]:
+    """Compute a text in an empty context; yields each row of logits, valid until the next batch.
+
+    It must be closed under the lock: the context is empty again then, and has no adapter.
+    """
     with ExitStack() as undo:
         context.set_adapter(adapter)
         undo.callback(context.set_adapter, None)  # the caller may then close the adapter
