@@ -292,7 +292,7 @@ def test_a_fidelity_without_its_files_is_refused_in_one_line(data, tmp_path):
         collect_measurements(ReportRequest(fidelity=path))
 
 
-def test_what_is_not_read_is_measured(tiny, tmp_path, data, monkeypatch):
+def test_what_is_not_read_is_measured(tiny, tmp_path, data):
     latency, peers = tmp_path / "latency.json", tmp_path / "peers.json"
     latency.write_text(json.dumps(asdict(data.latency)))
     measured = run_peers(PeersRequest(model=tiny, work=WORKLOAD, rounds=1, rows=("llama-cpp-python",)))
