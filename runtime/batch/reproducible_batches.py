@@ -159,6 +159,7 @@ class BatchJob:
         with suppress(OSError), journal.open("rb") as file:
             identity = parse_identity(file.readline(_IDENTITY_MAX), run)
         chosen: dict[str, Any] = {name: (identity or {}).get(name) for name in CHOSEN}
+        # A list: what a damaged file has may be no key of a dictionary.
         if type(chosen["flash_attention"]) is bool and chosen["kv"] in list(KV_TYPES):
             return replace(self, profile=replace(self.profile, **chosen))
         return self
