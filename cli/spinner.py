@@ -1,5 +1,6 @@
 """A spinner on a terminal's standard error while a person waits."""
 
+import sys
 from threading import Timer
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ class Spinner:
     def begin(self, text: str, delay_s: float = _DELAY_S) -> None:
         """Show the text, if standard error is a terminal."""
         self.end()
-        if self._console.is_terminal:
+        if sys.stderr.isatty():  # rich would also write to a file, under FORCE_COLOR
             self._status.update(text)
             self._timer = Timer(delay_s, self._status.start)
             self._timer.daemon = True

@@ -47,7 +47,9 @@ def main() -> None:
         while killed < given.kills and not done:
             run = start(given, output)
             try:
-                done = run.wait(moments.uniform(0, whole_s)) == 0
+                if run.wait(moments.uniform(0, whole_s)):
+                    raise SystemExit(f"{output}: a run failed")
+                done = True
             except subprocess.TimeoutExpired:
                 run.kill()
                 run.wait()

@@ -23,7 +23,7 @@ from ..runtime.request import StopReason
 from ..runtime.validation import check_integer
 from .rollouts import ROLLOUTS, SOLUTIONS_MAX, QuestionRollouts, RolloutFile, Solution
 
-SLOTS = 32
+SLOTS = 48
 _BATCH_SOLUTIONS = 5 * SLOTS  # so that few slots are idle at the end of a batch
 
 

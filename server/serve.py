@@ -61,7 +61,7 @@ def base_url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def served_models(name: str, adapters: Mapping[str, Path]) -> dict[str, str]:
+def adapters_by_model(name: str, adapters: Mapping[str, Path]) -> dict[str, str]:
     """Engine adapter of each served model name: the base model first, then one model per adapter.
 
     Raises:

@@ -1,5 +1,6 @@
 """Export of an adapter: from any form to a GGUF LoRA, a PEFT folder or a short code."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from ..convert.adapter.delta import CONFIG_FILE
 from ..convert.adapter.export import export_adapter
 from ..convert.provenance import provenance_name
 from ..errors import RequestError
-from ..files.atomic_write import write_file
+from ..files.atomic_write import atomic_write
 from ..files.hashing import file_sha256
 from ..files.output import check_empty, check_folder, output_folder
 from ..files.progress import Stage, no_progress, when_needed
@@ -99,5 +100,6 @@ def _copy_adapter(folder: Path, output: Path) -> str:
     """Copy an adapter's config and weights; returns the hash of the weights."""
     with output_folder(output):
         for name in (CONFIG_FILE, WEIGHTS_FILE):
-            write_file(output / name, (folder / name).read_bytes())
+            with (folder / name).open("rb") as source, atomic_write(output / name) as file:
+                shutil.copyfileobj(source, file)
     return file_sha256(output / WEIGHTS_FILE)

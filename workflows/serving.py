@@ -16,7 +16,7 @@ from ..runtime.llama.gguf_checks import check_model
 from ..runtime.llama.memory_estimate import estimate_memory
 from ..server.access.request_limits import RequestLimits
 from ..server.request_log import log_to_stderr
-from ..server.serve import KEPT_PLACES, ListenConfig, run_server, served_models
+from ..server.serve import KEPT_PLACES, ListenConfig, adapters_by_model, run_server
 from ..server.served_models import ModelPool, PooledModel, ServedModels
 
 
@@ -64,7 +64,7 @@ def run_serving(request: ServingRequest, announce: Callable[[str], None]) -> int
     """
     if request.others:
         return _serve_several(request, announce)
-    models = served_models(request.name or request.model.stem, request.adapters)
+    models = adapters_by_model(request.name or request.model.stem, request.adapters)
     listen, limits = request.listen, request.limits
 
     on_listening = _announcing(models, announce)
@@ -84,7 +84,7 @@ def _serve_several(request: ServingRequest, announce: Callable[[str], None]) -> 
         raise RequestError("several models: --adapter, --name and --ray are for one")
     models: dict[str, PooledModel] = {}
     for path in (request.model, *request.others):
-        (name,) = served_models(path.stem, {})
+        (name,) = adapters_by_model(path.stem, {})
         if name in models:
             raise RequestError(f"{path}: another model has the name {name}")
         models[name] = _pooled(path, request.engine)

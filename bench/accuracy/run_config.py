@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError
-from ...runtime.batch.reproducible_batches import BatchJob, GenerationSettings
+from ...runtime.batch.reproducible_batches import PROFILE, BatchJob, GenerationSettings
 from ...runtime.effort import parse_effort
 from ...runtime.engine.engine import Engine
-from ...runtime.profile import CHOSEN
+from ...runtime.profile import CHOSEN, DEFAULT_KV, Profile
 from ...runtime.request import Request
 from ...runtime.threads import default_threads
 from ..harness.environment import this_build
@@ -87,14 +87,13 @@ class RunConfig:
 
     folder: Path
 
-    @cached_property
-    def _new_job(self) -> BatchJob:
-        return BatchJob(self.model, self.adapter, self.settings, self.settings.threads)
+    def _job(self, profile: Profile) -> BatchJob:
+        return BatchJob(self.model, self.adapter, self.settings, self.settings.threads, profile)
 
     @cached_property
     def job(self) -> BatchJob:
         """The run as a job of the batch runtime, with the speed settings of its log if there is one."""
-        return self._new_job.with_settings_of(self.log, LOGGED_RUN)
+        return self._job(PROFILE).with_settings_of(self.log, LOGGED_RUN)
 
     @cached_property
     def _new_identity(self) -> dict[str, Any]:
@@ -104,7 +103,7 @@ class RunConfig:
             "questions": len(self.question_set.questions),
             "prompt": self.settings.prompt,
             "prompt_sha256": self.settings.prompt_format.sha256,
-            **self._new_job.identity,
+            **self._job(replace(PROFILE, kv=DEFAULT_KV)).identity,  # without a choice by measuring
             **asdict(this_build()),
         }
 

@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from threading import Lock
 
 import numpy as np
@@ -78,9 +78,7 @@ class GrammarCompiler:
 
     def __init__(self, model: Model) -> None:
         """Do nothing yet; the first grammar costs about a second, and 18 MB for 49,152 tokens."""
-        self._model = model
-        self._compiled = lru_cache(_COMPILED_MAX)(self._compile)
-        self._lock = Lock()
+        self._model, self._lock = model, Lock()
 
     def constraint(self, grammar: Grammar) -> Constraint:
         """Return the start of a grammar.
@@ -89,10 +87,11 @@ class GrammarCompiler:
             RequestError: the grammar exceeds a limit, or allows no text of this model's tokens.
         """
         with self._lock:
-            return Constraint(self._compiled(grammar).deep_copy(), self._model)
+            return Constraint(self._compiled(grammar.source).deep_copy(), self._model)
 
-    def _compile(self, grammar: Grammar) -> LLMatcher:
-        return compile_matcher(grammar.source, self._tokenizer)
+    @cached_property
+    def _compiled(self) -> Callable[[str], LLMatcher]:
+        return lru_cache(_COMPILED_MAX)(partial(compile_matcher, tokenizer=self._tokenizer))
 
     @cached_property
     def _tokenizer(self) -> LLTokenizer:

@@ -59,7 +59,7 @@ class AnswerEndpoints(Endpoints):
         formatter = AnswerFormatter(name, len(body.turns) - len(conversation.messages) // 2)
         if body.stream:
             events = formatter.events(stream_pieces(handle))
-            return event_stream((format_event(data, name) async for name, data in events), handles, "error")
+            return event_stream((format_event(data, kind) async for kind, data in events), handles, "error")
         await collect_answers(request, handles)
         return JSONResponse(formatter.response(handle.answer()))
 
