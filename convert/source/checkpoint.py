@@ -84,9 +84,9 @@ def open_checkpoint(path: Path, id_: str = "") -> Checkpoint:
 
 
 def quantized_types(base: Checkpoint) -> dict[str, int]:
-    """Number of a base's quantized tensors by type."""
-    types = Counter(base.stored_type(name) for name in base.specs)
-    return {type_.name: count for type_, count in types.items() if type_ not in FLOATS}
+    """Number of a base's quantized tensors by type, in the order of the names."""
+    types = (base.stored_type(name) for name in base.specs)
+    return dict(sorted(Counter(type_.name for type_ in types if type_ not in FLOATS).items()))
 
 
 def weights_sha256(files: Iterable[Path]) -> str:
