@@ -21,6 +21,7 @@ def write(path: Path) -> None:
         time.sleep(60)
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background too
 main.main()
 """
 
