@@ -23,6 +23,8 @@ from ..commands import Commands
 from ..conftest import EXHAUSTIVE
 from ..convert.peft_adapters import save_random_adapter
 
+pytestmark = pytest.mark.slow
+
 RECORD = Path(__file__).parents[1] / "data" / "json_keys.json"
 REPORTS = {
     "adapter check": "workflows.adapter_check.AdapterCheck",

@@ -15,6 +15,8 @@ from ..convert.peft_adapters import save_random_adapter
 from ..convert.vocabulary.kept_lists import closed_list, tables_of
 from ..runtime.conftest import write_gguf
 
+pytestmark = pytest.mark.slow
+
 Base = Callable[[str], Path]
 
 

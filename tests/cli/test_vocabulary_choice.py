@@ -12,6 +12,8 @@ from thirteen.files.hashing import file_sha256
 
 from ..commands import Commands
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [{"text": f"The thing {n} is in the tin."} for n in range(12)]
 TEXTS += [{"question": f"What is the {n}?", "answer": f"the {n}"} for n in range(12)]
 REQUIRED = 261  # of the 272 tokens of a small checkpoint: bytes, special tokens, "in" (LaTeX) and " 1"

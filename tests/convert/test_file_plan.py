@@ -16,6 +16,8 @@ from thirteen.errors import OutputError
 
 from .vocabulary.kept_lists import closed_list, tables_of
 
+pytestmark = pytest.mark.slow
+
 Base = Callable[[str], Path]
 
 

@@ -25,6 +25,8 @@ from ..conftest import EXHAUSTIVE
 from ..runtime import conftest as tiny_model
 from .fault_points import BAD_DISK, FULL_DISK, KILL, KINDS, can_fail
 
+pytestmark = pytest.mark.slow
+
 if sys.platform != "linux":
     pytest.skip("the name of an open file is read from /proc", allow_module_level=True)
 

@@ -25,6 +25,8 @@ from .conftest import tensors
 from .fixed_settings import FIXED
 from .gguf_adapters import MATRICES, write_factors, write_lora
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, Any] = {**FIXED, "context": 64, "slots": 1, "prefix_bytes": 0}
 IMPORT_WORKER = "import os; from thirteen.runtime.llama import load_probe_worker as worker; "
 LOAD_WORKER = IMPORT_WORKER + "from itertools import count; worker._load = lambda *_: {}; worker.main()"

@@ -16,6 +16,8 @@ from thirteen.bench.peers.peers import PeersRequest, _row, peers_table, run_peer
 from thirteen.errors import ModelFileError, RequestError
 from thirteen.files.gguf.header import read_header
 
+pytestmark = pytest.mark.slow
+
 WORKLOAD = PeerWorkload(
     threads=1, prompt_tokens=8, decode_tokens=4, sequences=2, short_prompt=4, short_answer=3
 )

@@ -30,6 +30,8 @@ from thirteen.workflows.vocabulary.vocabulary_choice import read_texts
 from ...byte_level import byte_names
 from .kept_lists import closed_list, tables_of
 
+pytestmark = pytest.mark.slow
+
 
 def small_tables(
     merges: list[tuple[str, str]], pre: str = "qwen2", words: tuple[str, ...] = ()

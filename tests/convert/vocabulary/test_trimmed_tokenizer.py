@@ -20,6 +20,8 @@ from ..source import tokenizer_texts
 from ..source.vocabularies import EACH, made_once, save_published
 from .kept_lists import closed_list, tables_of
 
+pytestmark = pytest.mark.slow
+
 LINES = 1000
 
 
