@@ -1,6 +1,6 @@
 """Kills a run of `thirteen learn` at random points, and compares its files with those of a run that was not.
 
-python lab/learn_kills.py MODEL QUESTIONS FOLDER [--kills 10] [-- --minutes 20 --max-tokens 64]
+python lab/learn_kills.py [--kills 10] MODEL QUESTIONS FOLDER [-- --minutes 20 --max-tokens 64]
 """
 
 import argparse
