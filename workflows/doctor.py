@@ -254,7 +254,7 @@ def speed_finding(check: "SpeedCheck") -> Finding:
 
 
 def _requirements() -> Iterator[Requirement]:
-    """What the project requires on this system, without its extras: commands that need one tell."""
+    """Requirements of the project on this system, without its extras: commands that need one tell."""
     for one in map(Requirement, requires("thirteen") or []):
         if not one.marker or one.marker.evaluate({"extra": ""}):
             one.marker = None  # it is not for the reader

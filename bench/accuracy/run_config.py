@@ -59,13 +59,20 @@ class PromptSettings(GenerationSettings):
 
     def request(self, engine: Engine, question: str) -> Request:
         """Make the request that asks a question, as a chat if the model has a chat template."""
-        request, messages = super().request(engine, question), self.prompt_format.messages(question)
-        if "tokenizer.chat_template" in engine.model.header.metadata:
-            tokens = engine.conversation(messages)
-        else:
-            tokens = engine.encode_text(self.prompt_format.text(question))
-        examples = engine.after_examples(messages) if request.effort.votes else ()
-        return replace(request, tokens=tokens, stop=self.prompt_format.stop, examples=examples)
+        prompt, effort = self.prompt_format, self.effort.for_question(question)
+        messages = prompt.messages(question)
+        is_chat = "tokenizer.chat_template" in engine.model.header.metadata
+        return Request(
+            engine.conversation(messages) if is_chat else engine.encode_text(prompt.text(question)),
+            self.max_tokens,
+            self.sampling,
+            stop=prompt.stop,
+            calculator=self.calculator,
+            question=question,
+            effort=effort,
+            examples=engine.after_examples(messages) if effort.votes else (),
+            min_confidence=self.min_confidence,
+        )
 
 
 @dataclass(frozen=True)

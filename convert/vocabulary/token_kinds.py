@@ -13,12 +13,14 @@ _COMMANDS = frozenset(LATEX_COMMANDS)
 _MARKS = "−×÷·±√π°∞≈≠≤≥∠∑∏∫∂∆Δθ∈→⇒⇔²³½¼¾¢£¤¥₩€₹₽–—‘’“”…•"  # noqa: RUF001 - they are what they look like
 # Tokens that always stay, besides commands.
 _RULES = (
-    re.compile(r" ?[0-9]{1,3}"),  # numbers
+    # Numbers.
+    re.compile(r" ?[0-9]{1,3}"),
     # White space.
     re.compile(r" {1,16}|\t{1,8}|\r?\n|(?:\r\n){1,4}|\n{1,8}| \n{1,2}|\n {1,8}"),
     # LaTeX.
     re.compile(r"\\[(\[)\]{}\\,;!%$]|\$\$|\}\{|\}\}|\}\$|\)\$|\{\\|\$\\|\(\\|\[\\|\^\{|_\{|\}\^|\}\)|\\\\\n"),
     # One or two ASCII signs, or a mathematical sign, a currency or a typographic mark.
+    # Signs.
     re.compile(rf" ?(?:[!-/:-@\[-`{{-~]{{1,2}}\n{{0,2}}|[{_MARKS}])"),
 )
 # Words come before pieces of words: the factor of a token's place in the order of merges.

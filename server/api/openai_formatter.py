@@ -82,7 +82,8 @@ class ResponseFormatter:
 
     def _chunk_choice(self, index: int, piece: Piece, *, first: bool) -> Json:
         text, calls = self._parsers[index].take(piece)
-        delta: Json = {**({"role": "assistant"} if first else {}), "content": text, **_reasoning(piece)}
+        delta: Json = {"role": "assistant"} if first else {}
+        delta |= {"content": text, **_reasoning(piece)}
         if calls:
             delta["tool_calls"] = [{"index": at, **call.to_json()} for at, call in enumerate(calls)]
         return {"index": index, "delta": delta, **self._finish(index, piece, calls)}
