@@ -97,6 +97,18 @@ def test_statistics_belong_to_tokenizer_and_configuration(base: Base, tmp_path: 
     assert len(list((tmp_path / "cache").glob("vocabulary-*.npz"))) == 2
 
 
+@pytest.mark.usefixtures("small")
+def test_damaged_statistics_are_measured_anew(base: Base, tmp_path: Path) -> None:
+    """The end of a traceback was all that a user saw."""
+    texts = vocabulary_choice.read_texts(None)
+    ranking = vocabulary_choice.rank_vocabulary(base("llama"), texts, threads=1)
+    (statistics,) = (tmp_path / "cache").glob("vocabulary-*.npz")
+    whole = statistics.read_bytes()
+    statistics.write_bytes(whole[:99])
+    assert vocabulary_choice.rank_vocabulary(base("llama"), texts, threads=1) == ranking
+    assert len(statistics.read_bytes()) == len(whole)
+
+
 def test_what_a_killed_process_left_of_a_full_model_is_removed(
     base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...convert.pipeline import convert
 from ...convert.source.checkpoint import Checkpoint, GgufCheckpoint, open_checkpoint
@@ -186,11 +188,19 @@ def rank_vocabulary(
     config = file_sha256(base / "config.json") if base.is_dir() else ""  # a GGUF's own hash covers all of it
     key = cache_key(_METHOD, POSITIONS, checkpoint.sha256(), config, tables.sha256, texts.sha256)
     path = cache_dir() / f"vocabulary-{key}.npz"
-    if not path.exists():
+    if not (statistics := _read_statistics(path)):
         with nullcontext(model) if model else full_model(checkpoint, threads, stage) as loaded:
-            _measure(path, loaded, texts, threads, stage)
-    with np.load(path) as statistics:
-        return rank_tokens(tables, statistics["counts"], statistics["probability"])
+            statistics = _measure(loaded, texts, threads, stage)
+        with atomic_write(path) as file:
+            np.savez(file, **statistics)
+    return rank_tokens(tables, **statistics)
+
+
+def _read_statistics(path: Path) -> dict[str, NDArray[Any]]:
+    """The statistics in the cache; none if it has none, or a damaged file."""
+    with suppress(Exception), np.load(path) as statistics:  # NumPy raises errors of many classes
+        return {name: statistics[name] for name in ("counts", "probability")}
+    return {}
 
 
 @contextmanager
@@ -213,12 +223,11 @@ def full_model(
             yield model
 
 
-def _measure(path: Path, model: Model, texts: ChoiceTexts, threads: int | None, stage: Stage) -> None:
+def _measure(model: Model, texts: ChoiceTexts, threads: int | None, stage: Stage) -> dict[str, NDArray[Any]]:
     own, built_in = (list(tokenize_passages(model, one)) for one in (texts.own, texts.built_in))
     built_in_counts = count_tokens(model, built_in)
     # Tokens are ordered by their counts in one's own texts, then by those in the built-in ones.
     counts = count_tokens(model, own) * (built_in_counts.max() + 1) + built_in_counts
     sample = sample_passages(own or built_in, POSITIONS)
     probability = mean_probability(model, sample, threads=threads, progress=stage("probabilities"))
-    with atomic_write(path) as file:
-        np.savez(file, counts=counts, probability=probability)
+    return {"counts": counts, "probability": probability}
