@@ -192,7 +192,7 @@ def rank_vocabulary(
         with nullcontext(model) if model else full_model(checkpoint, threads, stage) as loaded:
             statistics = _measure(loaded, texts, threads, stage)
         with atomic_write(path) as file:
-            np.savez(file, **statistics)
+            np.savez(file, counts=statistics["counts"], probability=statistics["probability"])
     return rank_tokens(tables, **statistics)
 
 
