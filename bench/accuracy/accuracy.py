@@ -1,7 +1,7 @@
 """Accuracy of a model on a question set, and of its base on the same questions, compared in pairs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -182,22 +182,24 @@ def _time_answers(
     if not answered:
         return None
     count = min(timed, len(answered))
-    numbers = [answered[n * len(answered) // count][0].number for n in range(count)]  # evenly spaced
-    question_set = configs[0].question_set
+    chosen = [answered[n * len(answered) // count] for n in range(count)]  # evenly spaced
+    texts = configs[0].question_set.questions
     times = time_answers(
         [config.job.load_engine for config in configs],
-        [question_set.questions[number].text for number in numbers],
+        [texts[one.number].text for one, *_ in chosen],
         configs[0].settings,
         partial(progress, "time to an answer"),
     )
+    # A vote ends with fewer tokens alone than in a batch, where all answers of a wave are waited for.
+    times_by_tokens = [
+        [replace(time, tokens=record.tokens) for time, record in zip(of_model, recorded, strict=True)]
+        for of_model, recorded in zip(times, zip(*chosen, strict=True), strict=True)
+    ]
     questions = [
-        [
-            AnsweredQuestion(one.outcome is Outcome.CORRECT, sum(sample.tokens for sample in one.samples))
-            for one in model
-        ]
+        [AnsweredQuestion(one.outcome is Outcome.CORRECT, one.tokens) for one in model]
         for model in zip(*answered, strict=True)
     ]
-    return summarize_times(times, questions)
+    return summarize_times(times_by_tokens, questions)
 
 
 def _accuracy_so_far(records: Sequence[QuestionRecord]) -> str:

@@ -2,7 +2,7 @@
 
 Right answers a minute are 60 times the accuracy over the mean seconds a question. These seconds are those of
 a user who asks one question and waits: the mean seconds to the first token, and the mean tokens of all
-answers times the seconds a token of decoding. The seconds are measured on a sample of the questions, asked
+answers times the seconds of decoding a token. The seconds are measured on a sample of the questions, asked
 one at a time; see timed_answers.py. Accuracy and tokens are those of all questions, because their spread is
 much larger than that of the seconds a token.
 """

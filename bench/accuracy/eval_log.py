@@ -73,6 +73,11 @@ class QuestionRecord:
     error: str | None = None
     confidence: float = 0.0
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of all samples."""
+        return sum(sample.tokens for sample in self.samples)
+
 
 class EvalLog(Journal):
     """The records of one run, iterated in the order of the questions."""

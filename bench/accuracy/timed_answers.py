@@ -10,7 +10,7 @@ from itertools import chain
 from time import perf_counter
 
 from ...files.progress import Progress
-from ...runtime.batch.reproducible_batches import GenerationSettings
+from ...runtime.batch.reproducible_batches import GenerationSettings, prefill_shared_prefix
 from ...runtime.engine.engine import Engine
 from ..harness.interleave import ITERATIONS_PER_ROUND, EngineLoader, count_iterations, interleave
 from ..harness.schedule import ProgressCounter
@@ -26,7 +26,7 @@ class TimedAnswer:
     Attributes:
         prefill_s: seconds from submission to the first token.
         decode_s: seconds from there to the end of the answer, or of the vote.
-        tokens: tokens of all answers that counted.
+        tokens: tokens of all answers; those of a vote are counted in the batches of the run.
     """
 
     prefill_s: float
@@ -42,7 +42,7 @@ def time_answers(
 ) -> tuple[tuple[TimedAnswer, ...], ...]:
     """Ask each model each question, one at a time, in alternation; see interleave().
 
-    Nothing is in the prefix cache: each question is the first one that an engine is asked.
+    The prefix cache has only what all prompts share, as after an engine's first question.
 
     Args:
         loaders: load the models.
@@ -74,6 +74,7 @@ def time_answers(
 
 def _time_answer(engine: Engine, question: str, settings: GenerationSettings) -> TimedAnswer:
     engine.clear_prefix_cache()
+    prefill_shared_prefix(engine, settings)
     request = settings.request(engine, question)
     start = perf_counter()
     end = engine.submit(request, wait=True).wait()

@@ -255,22 +255,33 @@ def split_into_batches(questions: Mapping[int, str], size: int) -> Iterator[Ques
         yield batch
 
 
+def prefill_shared_prefix(engine: Engine, settings: GenerationSettings) -> tuple[int, ...]:
+    """Compute what the prompts of all questions begin with, such as worked examples, if it is worth keeping.
+
+    Returns:
+        Its tokens.
+    """
+    probes = (settings.request(engine, probe) for probe in _PROBES)
+    one, other = (request.examples or request.tokens for request in probes)
+    prefix = one[: min(common_length(one, other), engine.context)]
+    if len(prefix) <= PREFIX_TOKENS_MIN:
+        return ()
+    engine.submit(Request(prefix, max_tokens=1)).wait()
+    return prefix
+
+
 class BatchRunner:
     """Answers batches with one engine."""
 
     def __init__(self, engine: Engine, settings: GenerationSettings) -> None:
-        """Prefill the prefix that all prompts share: once, alone, and before the first batch.
+        """Prefill what all prompts share: once, alone, and before the first batch.
 
         Args:
             engine: an engine from BatchJob.load_engine().
             settings: generation settings.
         """
         self._engine, self._settings = engine, settings
-        one, other = (settings.request(engine, probe).tokens for probe in _PROBES)
-        prefix = one[: min(common_length(one, other), engine.context)]
-        self._prefix = prefix if len(prefix) > PREFIX_TOKENS_MIN else ()
-        if self._prefix:
-            engine.submit(Request(prefix, max_tokens=1)).wait()
+        self._prefix = prefill_shared_prefix(engine, settings)
 
     def run(self, batch: QuestionBatch) -> Iterator[BatchResult]:
         """Answer a batch.
