@@ -20,6 +20,7 @@ from thirteen.bench.accuracy.eval_log import Outcome, QuestionRecord, Sample
 from thirteen.bench.accuracy.evaluate import grade
 from thirteen.bench.accuracy.prompts import PROMPTS
 from thirteen.bench.accuracy.run_config import PromptSettings, RunConfig
+from thirteen.bench.accuracy.timed_answers import TimedAnswer
 from thirteen.errors import AdapterError, ModelFileError, RequestError
 from thirteen.runtime.answer import Answer, VoteTally
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
@@ -222,6 +223,16 @@ def test_the_time_to_a_right_answer_is_measured(tiny, lora, rightish, tmp_path):
     assert times.base.prefill_s > 0 and times.seconds_ratio.low <= times.seconds_ratio.high
     assert timed.verdict[1:] == plain.verdict and timed.verdict[0].startswith("right answers a minute: ")
     assert {"seconds a question", "right answers a minute"} < {row[0] for row in accuracy_table(timed).rows}
+
+
+def test_a_vote_is_timed_by_the_tokens_of_its_records(tiny, rightish, tmp_path, monkeypatch):
+    """Alone it ends with fewer tokens than in a batch, so its seconds were too many."""
+    monkeypatch.setattr(
+        accuracy_module, "time_answers", lambda _, texts, *__: [[TimedAnswer(0.5, 2.0, 1)] * len(texts)]
+    )
+    voting = replace(FEW, effort=Effort.MEDIUM)
+    times = evaluate(tiny, rightish, voting, timed=12, records=tmp_path).answer_time
+    assert times.adapted.seconds == pytest.approx(2.5)
 
 
 def test_a_question_longer_than_the_context_is_an_error_and_not_a_wrong_answer(tiny, tmp_path):
