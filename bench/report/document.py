@@ -27,12 +27,13 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, lines of text, charts and tables."""
+    """A heading, lines of text, charts, tables and an SVG."""
 
     title: str
     lines: tuple[str, ...] = ()
     charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
+    plot: str = ""
 
 
 @dataclass(frozen=True, slots=True)

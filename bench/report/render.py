@@ -16,10 +16,18 @@ def render_html(document: Document) -> str:
 
     Its texts are escaped.
     """
-    environment = Environment(
+    return _escaping().get_template("report.html.jinja").render(document=document)
+
+
+def render_svg(template: str, plot: object) -> str:
+    """Render a plot by its template. Its texts are escaped."""
+    return _escaping().get_template(template).render(plot=plot)
+
+
+def _escaping() -> Environment:
+    return Environment(
         loader=_loader(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template("report.html.jinja").render(document=document)
 
 
 def render_markdown(document: Document) -> str:

@@ -15,6 +15,7 @@ from ..harness.from_json import read_report
 from ..memory.size import SizeReport, run_size
 from ..peers.peers import PeersReport
 from ..speed.latency import LatencyReport, LatencyRequest, run_latency
+from .effort_plot import plot_efforts
 from .render import render_html, render_markdown
 from .sections import Measurements, compose_report
 
@@ -110,7 +111,7 @@ def collect_measurements(request: ReportRequest, stage: Stage = lambda name: no_
 
 
 def write_report(found: Measurements, folder: Path) -> Path:
-    """Write report.html and report.md, and the raw JSON in a folder next to them.
+    """Write report.html and report.md, the plot of efforts, and the raw JSON in a folder next to them.
 
     Returns:
         The path of the page.
@@ -129,6 +130,8 @@ def write_report(found: Measurements, folder: Path) -> Path:
         "report.md": render_markdown(document),
         "report.html": render_html(document),
     }
+    if found.efforts:
+        texts["effort.svg"] = plot_efforts(found.efforts)
     make_folder(folder)
     check_folder(folder)
     with output_errors(folder):

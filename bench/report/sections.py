@@ -1,6 +1,6 @@
 """Sections of a report: the tables of the measurements, with their conclusions above."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ..memory.size import SizeReport, size_table
 from ..peers.peers import PeersReport, peers_table
 from ..speed.latency import LatencyReport, latency_table
 from .document import Chart, Document, Section
+from .effort_plot import describe_efforts, plot_efforts
 
 _COMMANDS = {
     "latency": "latency BASE ADAPTED",
@@ -89,7 +90,8 @@ def _sections(found: Measurements) -> Iterator[Section]:
         )
         yield Section("Accuracy", table.notes, tuple(_accuracy_charts(accuracy)), (scores, *others))
     if found.efforts:
-        yield Section("Effort", charts=(_effort_chart(found.efforts),))
+        lines = tuple(describe_efforts(found.efforts))
+        yield Section("Right answers over seconds a question", lines, plot=plot_efforts(found.efforts))
     if found.size:
         yield Section("Size", tables=(size_table(found.size),))
     if fidelity := found.fidelity:
@@ -159,18 +161,6 @@ def _accuracy_charts(report: AccuracyReport) -> Iterator[Chart]:
     times = report.answer_time
     if times and times.seconds_ratio:
         yield Chart("Seconds a question, adapted / base (95 %)", "lower", {"seconds": times.seconds_ratio})
-
-
-def _effort_chart(reports: Sequence[AccuracyReport]) -> Chart:
-    """Accuracy over the seconds of a question, the quickest first."""
-    timed = [(one.answer_time.adapted.seconds if one.answer_time else 0.0, one) for one in reports]
-    timed.sort(key=lambda pair: pair[0])
-    accuracies = {
-        f"{report.data}, {report.terms.effort}: {seconds:.1f} s a question": report.adapted.scores.accuracy
-        for seconds, report in timed
-    }
-    first = timed[0][1].adapted.scores.accuracy.estimate
-    return Chart("Accuracy, % (95 %), by the seconds that it takes", "higher", accuracies, first, 100)
 
 
 def _effect_charts(report: FidelityReport) -> Iterator[Chart]:

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -222,10 +223,14 @@ def test_efforts_are_in_the_order_of_their_seconds(data, tmp_path):
         files.append(tmp_path / f"{effort}.json")
         files[-1].write_text(json.dumps(asdict(report)))
     page = write_report(collect_measurements(ReportRequest(efforts=tuple(files))), tmp_path / "out")
-    assert re.findall(r"(low|high): (\S+) s a question", page.read_text()) == [
+    assert re.findall(r"(low|high): .*? right, (\S+) s a question", page.read_text()) == [
         ("low", "3.0"),
         ("high", "10.0"),
     ]
+    plot = ElementTree.fromstring((tmp_path / "out" / "effort.svg").read_text())
+    circles = [float(one.get("cx")) for one in plot.iter("{http://www.w3.org/2000/svg}circle")]
+    assert circles[0] == pytest.approx(circles[1] * 0.3, abs=0.1), "both on one axis of seconds from 0"
+    assert "<circle" in page.read_text()
 
 
 def test_a_file_of_an_earlier_version_claims_no_calibration(data):

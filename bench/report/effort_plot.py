@@ -1,0 +1,91 @@
+"""The right answers of several efforts over the seconds that they take, as an SVG."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from ...stats.interval import Interval
+from ..accuracy.accuracy import AccuracyReport
+from .render import render_svg
+
+_WIDTH, _HEIGHT = 640, 300  # of the plot in pixels, without its margins
+_TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class EffortPoint:
+    """Accuracy of one effort, with its interval, and mean seconds a question."""
+
+    effort: str
+    seconds: float
+    accuracy: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class EffortLine:
+    """The efforts of one model on one question set, the quickest first."""
+
+    name: str
+    points: tuple[EffortPoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EffortPlot:
+    """Lines in one system of axes: seconds to the right, accuracy upwards."""
+
+    lines: tuple[EffortLine, ...]
+    width: int = _WIDTH
+    height: int = _HEIGHT
+    ticks: tuple[float, ...] = _TICKS
+
+    @property
+    def seconds(self) -> float:
+        """The longest time, at the right end."""
+        return max(point.seconds for line in self.lines for point in line.points)
+
+    def x(self, seconds: float) -> float:
+        """Place of a time, in pixels from the left."""
+        return self.width * seconds / self.seconds
+
+    def y(self, accuracy: float) -> float:
+        """Place of an accuracy, in pixels from the top."""
+        return self.height * (1 - accuracy)
+
+
+def plot_efforts(reports: Sequence[AccuracyReport]) -> str:
+    """Plot the accuracies of several efforts over their seconds, a line for each model and question set.
+
+    Args:
+        reports: those with timed answers are shown.
+
+    Returns:
+        An SVG; empty without timed answers.
+    """
+    lines = tuple(_lines(reports))
+    return render_svg("effort.svg.jinja", EffortPlot(lines)) if lines else ""
+
+
+def describe_efforts(reports: Sequence[AccuracyReport]) -> Iterator[str]:
+    """A line of text for each point of the plot."""
+    for line in _lines(reports):
+        for point in line.points:
+            right = point.accuracy.text(0, 100)
+            yield f"{line.name}, {point.effort}: {right} % right, {point.seconds:.1f} s a question"
+
+
+def _lines(reports: Sequence[AccuracyReport]) -> Iterator[EffortLine]:
+    for name, group in groupby(sorted(reports, key=_name), _name):
+        points = (
+            EffortPoint(one.terms.effort, one.answer_time.adapted.seconds, one.adapted.scores.accuracy)
+            for one in group
+            if one.answer_time
+        )
+        if ordered := tuple(sorted(points, key=lambda point: point.seconds)):
+            yield EffortLine(name, ordered)
+
+
+def _name(report: AccuracyReport) -> str:
+    adapter = report.adapted.adapter
+    files = " + ".join(Path(file).name for file in (report.adapted.path, adapter) if file)
+    return f"{report.data}, {files}"
