@@ -74,7 +74,7 @@ class GenerationSettings:
     @property
     def rule(self) -> VotingRule:
         """How many answers are sampled to a question with a number."""
-        return self.effort.rule
+        return self.effort.rule.until(self.min_confidence)
 
     def request(self, engine: Engine, question: str) -> Request:
         """Make the request that asks a question.

@@ -56,7 +56,7 @@ class MajorityVote(Handle):
             ThirteenError: `submit` raises it.
         """
         super().__init__(self._abort_samples, request)
-        self._rule, self._submit = request.effort.rule, submit
+        self._rule, self._submit = request.effort.rule.until(request.min_confidence), submit
         self.width = self._rule.width
         self._waiting = sample_requests(request, self._rule)
         self._running: list[Handle] = []

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
-from thirteen.runtime.effort import Effort, VotingRule, majority_certainty, parse_effort
+from thirteen.runtime.effort import Effort, VotingRule, majority_certainty, parse_effort, vote_confidence
 
 counts = st.integers(0, 32)
 
@@ -29,7 +29,7 @@ def test_more_votes_for_a_value_make_it_more_certain(first, second):
     assert majority_certainty(first, second) + majority_certainty(second, first) == pytest.approx(1)
 
 
-@pytest.mark.parametrize(("effort", "answers"), [(Effort.LOW, 1), (Effort.MEDIUM, 8), (Effort.HIGH, 24)])
+@pytest.mark.parametrize(("effort", "answers"), [(Effort.LOW, 1), (Effort.MEDIUM, 8), (Effort.HIGH, 9)])
 def test_the_efforts_sample_up_to_so_many_answers(effort, answers):
     assert effort.rule.answers == answers and effort.rule.width <= 8
 
@@ -38,6 +38,16 @@ def test_the_efforts_sample_up_to_so_many_answers(effort, answers):
 def test_a_vote_is_decided_where_what_is_missing_cannot_change_it(first, second, missing):
     rule = VotingRule(64, certainty=2)
     assert rule.is_decided(first, second, missing) == (first > second + missing)
+
+
+def test_a_minimum_of_confidence_takes_more_votes():
+    """Two that agree were never sure enough for 0.8, and no more were asked for."""
+    rule = Effort.MEDIUM.rule
+    assert rule.until(0) == rule and rule.is_decided(2, 0, 6)
+    sure = rule.until(0.8)
+    assert not sure.is_decided(2, 0, 6) and sure.is_decided(3, 0, 5)
+    assert vote_confidence(2, 0, True) < 0.8 <= vote_confidence(3, 0, True)
+    assert not rule.until(0.99).is_decided(4, 0, 4)
 
 
 @pytest.mark.parametrize("name", ["", "Low", "extreme", None, 1, True])
