@@ -99,8 +99,17 @@ class RunConfig:
 
     @cached_property
     def job(self) -> BatchJob:
-        """The run as a job of the batch runtime, with the speed settings of its log if there is one."""
-        return self._job(PROFILE).with_settings_of(self.log, LOGGED_RUN)
+        """The run as a job of the batch runtime, with the speed settings of its log if there is one.
+
+        Only without one are they chosen, for which the model may be loaded.
+        """
+        logged = self._unmeasured.with_settings_of(self.log, LOGGED_RUN)
+        return self._job(PROFILE) if logged is self._unmeasured else logged
+
+    @cached_property
+    def _unmeasured(self) -> BatchJob:
+        """The job with the default speed settings."""
+        return self._job(replace(PROFILE, kv=DEFAULT_KV))
 
     @cached_property
     def _new_identity(self) -> dict[str, Any]:
@@ -110,7 +119,7 @@ class RunConfig:
             "questions": len(self.question_set.questions),
             "prompt": self.settings.prompt,
             "prompt_sha256": self.settings.prompt_format.sha256,
-            **self._job(replace(PROFILE, kv=DEFAULT_KV)).identity,  # without a choice by measuring
+            **self._unmeasured.identity,
             **asdict(this_build()),
         }
 

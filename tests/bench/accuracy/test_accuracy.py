@@ -266,6 +266,13 @@ def test_a_failed_computation_ends_the_run_and_is_repeated(tiny, data, tmp_path)
     assert report.adapted.scores.errors == 0 and lines(report) == lines(whole)
 
 
+def test_a_finished_run_is_read_without_a_choice_of_speed_settings(tiny, data, tmp_path, monkeypatch):
+    """The model was loaded for it."""
+    first = evaluate(tiny, data, FEW, records=tmp_path)
+    monkeypatch.setattr(BatchJob, "_choose", None)
+    assert evaluate(tiny, data, FEW, records=tmp_path).adapted.scores == first.adapted.scores
+
+
 def test_bad_files_are_refused_before_anything_is_written(tiny, lora, not_a_model, data, tmp_path):
     folder = tmp_path / "records"
     for model, change, error in (
