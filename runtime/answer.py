@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .effort import vote_confidence
+from .effort import CONFIDENCE, vote_confidence
 from .request import StopReason, Timings, Usage
 
 if TYPE_CHECKING:
     from .arithmetic.calculator import Step
-
-_VERIFIED, _UNVERIFIED = 0.51, 0.29  # right single answers, of all such ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +85,9 @@ def with_confidence(answer: Answer, minimum: float) -> Answer:
 
 
 def _confidence(answer: Answer) -> float:
-    """The share of right ones among such answers of Qwen2.5-Coder-0.5B; see docs/figures/quality.md."""
+    """The share of right ones among such answers."""
     if answer.value is None:
         return 0.0
     if answer.tally is None:
-        return _VERIFIED if answer.verified else _UNVERIFIED
+        return CONFIDENCE["verified" if answer.verified else "unverified"]
     return vote_confidence(*answer.tally.counts, answer.grounded)

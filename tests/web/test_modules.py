@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from thirteen.runtime.arithmetic.notation import PATH
-from thirteen.runtime.effort import Effort
+from thirteen.runtime.effort import Effort, vote_confidence
 from thirteen.runtime.prompt.prompt_encoder import question_messages
 from thirteen.runtime.prompt.worked_examples import with_worked_examples
 from thirteen.web.shared_modules import shared_modules
@@ -128,6 +128,23 @@ def test_a_vote_is_the_engines(
     run_node: RunNode, answers: list[list[str]], value: str | None, votes: dict[str, int], ended: int
 ) -> None:
     assert run_node(VOTES, [["medium", answers]]) == [[value, votes, ended, ended]]
+
+
+CONFIDENT = """async ([first, second, grounded]) => {
+  const { confidence } = await import("./vote.js");
+  return confidence({ value: "7", grounded, tally: { votes: { 31: second, 7: first } } });
+}"""
+
+
+@NODE_TEST
+def test_the_confidence_is_that_of_the_engine(run_node: RunNode) -> None:
+    counts = [
+        (first, second, grounded)
+        for first in range(5)
+        for second in range(first + 1)
+        for grounded in (False, True)
+    ]
+    assert run_node(CONFIDENT, counts) == pytest.approx([vote_confidence(*one) for one in counts])
 
 
 DECIDED = """async ([effort, first, second, ended]) => {

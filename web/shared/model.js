@@ -4,7 +4,7 @@ import { checkAnswer, checkSteps } from "./calculator.js";
 import { loadEngine } from "./engine.js";
 import { ModelError } from "./errors.js";
 import { prose } from "./tables.js";
-import { countVotes, EXAMPLES, isDecided, selectWinner, VOTE_TEMPERATURE, votingRule } from "./vote.js";
+import { confidence, countVotes, EXAMPLES, isDecided, selectWinner, VOTE_TEMPERATURE, votingRule } from "./vote.js";
 
 const MAX_TOKENS = 512;
 const MEASURED_CHARS = 500; // in shorter prompts, the chat template's own tokens count too much
@@ -78,7 +78,10 @@ export class Model {
         const events = votes ? this.#vote(prompt, rule, ...options) : this.#stream(prompt(0), ...options);
         for await (const event of events) {
           started = true;
-          if (event.event === "answer") event.data.dropped_turns = turns.length - kept.length;
+          if (event.event === "answer") {
+            event.data.dropped_turns = turns.length - kept.length;
+            event.data.confidence = confidence(event.data);
+          }
           yield event;
         }
       } catch (error) {

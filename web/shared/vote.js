@@ -62,6 +62,16 @@ export function majorityCertainty(first, second) {
   return sum / 2 ** trials;
 }
 
+/** Calibrated probability that the value of an answer is right, as in runtime/answer.py. */
+export function confidence({ value, verified, grounded, tally }) {
+  if (value === null) return 0;
+  if (!tally) return effort.confidence[verified ? "verified" : "unverified"];
+  const [first = 0, second = 0] = Object.values(tally.votes).sort((a, b) => b - a);
+  const { intercept, certainty, grounded: ofGrounded } = effort.confidence;
+  const logOdds = intercept + certainty * majorityCertainty(first, second) + (grounded ? ofGrounded : 0);
+  return 1 / (1 + Math.exp(-logOdds));
+}
+
 /**
  * The best answer of the winning value, as in the engine, which also knows how likely each is. Answers that are no
  * votes count only if there are no votes.
