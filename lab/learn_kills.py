@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+NAME = "adapter"  # of all output folders: the GGUF has it
 COMPARED = ("adapter.gguf", "adapter_config.json", "adapter_model.safetensors")
 
 
@@ -36,14 +37,16 @@ def main() -> None:
     parser.add_argument("options", nargs="*")
     given = parser.parse_args()
     began = time.monotonic()
-    if start(given, given.folder / "whole").wait():
+    whole = given.folder / "whole" / NAME
+    if start(given, whole).wait():
         raise SystemExit("the run without a kill failed")
     whole_s = time.monotonic() - began
-    expected = hashes(given.folder / "whole")
+    expected = hashes(whole)
     moments = random.Random(given.seed)
-    killed = 0
+    killed = runs = 0
     while killed < given.kills:
-        output, done = given.folder / f"killed-{killed}", False
+        output, done = given.folder / f"run-{runs}" / NAME, False
+        runs += 1
         while killed < given.kills and not done:
             run = start(given, output)
             try:
