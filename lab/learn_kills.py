@@ -17,6 +17,7 @@ COMPARED = ("adapter.gguf", "adapter_config.json", "adapter_model.safetensors")
 
 def start(given: argparse.Namespace, output: Path) -> subprocess.Popen[bytes]:
     """Start a run, or resume it."""
+    output.parent.mkdir(parents=True, exist_ok=True)
     learn = [sys.executable, "-m", "thirteen", "learn", given.model, given.questions, "--output", str(output)]
     return subprocess.Popen([*learn, *given.options], stderr=subprocess.DEVNULL)
 
