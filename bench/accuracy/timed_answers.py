@@ -73,8 +73,7 @@ def time_answers(
 
 
 def _time_answer(engine: Engine, question: str, settings: GenerationSettings) -> TimedAnswer:
-    engine.clear_prefix_cache()
-    prefill_shared_prefix(engine, settings)
+    engine.clear_prefix_cache(keep=prefill_shared_prefix(engine, settings))
     request = settings.request(engine, question)
     start = perf_counter()
     end = engine.submit(request, wait=True).wait()

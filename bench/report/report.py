@@ -15,7 +15,6 @@ from ..harness.from_json import read_report
 from ..memory.size import SizeReport, run_size
 from ..peers.peers import PeersReport
 from ..speed.latency import LatencyReport, LatencyRequest, run_latency
-from .effort_plot import plot_efforts
 from .render import render_html, render_markdown
 from .sections import Measurements, compose_report
 
@@ -130,8 +129,8 @@ def write_report(found: Measurements, folder: Path) -> Path:
         "report.md": render_markdown(document),
         "report.html": render_html(document),
     }
-    if found.efforts:
-        texts["effort.svg"] = plot_efforts(found.efforts)
+    if plot := next((section.plot for section in document.sections if section.plot), ""):
+        texts["effort.svg"] = plot
     make_folder(folder)
     check_folder(folder)
     with output_errors(folder):

@@ -9,8 +9,8 @@ from thirteen.runtime.request import StopReason, Timings, Usage
 ONE = Answer("4", "The answer is 4.", StopReason.END, Usage(1, 1), Timings(0, 0, 0), (), verified=False)
 
 
-def confidence(*votes, ended=None, grounded=False):
-    tally = VoteTally(8, ended or sum(votes), {str(at): count for at, count in enumerate(votes)})
+def confidence(*votes, grounded=False):
+    tally = VoteTally(8, sum(votes), {str(at): count for at, count in enumerate(votes)})
     return with_confidence(replace(ONE, tally=tally, grounded=grounded), 0).confidence
 
 
