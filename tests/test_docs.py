@@ -18,6 +18,7 @@ from thirteen.cli.main import UsageError, app
 from thirteen.cli.options import default_ray_address
 from thirteen.convert.adapter.short_code import decode_short_code
 from thirteen.models.embedded import embedded
+from thirteen.runtime.request import Request
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -156,10 +157,12 @@ def test_the_back_end_with_fastapi_streams_and_a_client_that_leaves_frees_its_sl
             with client.stream("GET", "/ask", params=asked) as response:
                 pieces = list(response.iter_text())
             assert len(pieces) > 1 and "".join(pieces) == engine.answer(asked["question"]).text
+            endless = Request(engine.encode_text("a"), 10**6, ignore_end=True)
+            monkeypatch.setattr(engine, "request", lambda _: endless)
             with client.stream("GET", "/ask", params={"question": "Tell a long story."}) as response:
                 next(response.iter_text())
                 assert engine.load.running == 1
-            wait_until(lambda: engine.load.running == 0, timeout_s=1)  # the story would take seconds
+            wait_until(lambda: engine.load.running == 0, timeout_s=20)  # the story would take minutes
     finally:
         server.should_exit = True
         thread.join(60)
