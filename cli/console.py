@@ -58,8 +58,8 @@ err = _Errors(stderr=True, highlight=False, emoji=False)
 
 
 def printable(text: str) -> str:
-    """Remove control characters, with which untrusted text could command a terminal."""
-    return "".join(c for c in text if c in "\n\t" or c.isprintable())
+    """Remove control characters, with which untrusted text could command a terminal, and rare spaces."""
+    return "".join(c if c in "\n\t" or c.isprintable() else " " * c.isspace() for c in text)
 
 
 def show_text(text: str) -> None:

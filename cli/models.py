@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 
 from . import options
-from .console import note, show_result
+from .console import note, show_fields, show_result
 
 if TYPE_CHECKING:
     from ..models.catalogue import Catalogue, CatalogueBase
@@ -39,6 +39,8 @@ def models(
     if remove:
         model = remove_model(remove)
         note(f"{model.path}: deleted, {model.file_bytes / 1e6:,.0f} MB")
+        if as_json:
+            show_fields(True, asdict(model))
         return
     known, cached = catalogue(), cached_models()
     best = known.recommended(available_bytes())

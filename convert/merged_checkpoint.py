@@ -14,6 +14,7 @@ from gguf import GGMLQuantizationType
 from ..errors import CheckpointError
 from ..files.atomic_write import atomic_write
 from ..files.disk_sync import sync_folder, sync_tree
+from ..files.gguf.header import row_bytes
 from ..files.output import check_empty, output_errors
 from ..files.progress import Progress, no_progress
 from ..files.safetensors import write_blocks
@@ -72,12 +73,13 @@ def merge_checkpoint(
     Raises:
         ThirteenError: an input is invalid, or the output cannot be written.
     """
+    output = output.resolve()  # a folder cannot replace a link
     check_empty(output)  # so that it is neither the base nor the adapter
     checkpoint = open_checkpoint(base, ids.base)
     if not isinstance(checkpoint, FolderCheckpoint):
         raise CheckpointError(f"{base}: a merge takes a folder of safetensors, not a GGUF")
     source = WeightsSource(checkpoint.id, checkpoint.sha256())
-    model = MergedModel(checkpoint, adapter, ids.adapter)
+    model = MergedModel(checkpoint, adapter, ids.adapter, tie=False)  # the copied config.json says whether
     assert model.source is not None, "there is an adapter"
     tensors = {
         name: (checkpoint.stored_type(name).name, tuple(spec.shape))
@@ -86,10 +88,11 @@ def merge_checkpoint(
     origins = {"base": asdict(source), "adapter": asdict(model.source)}
     facts = {f"{name}.{key}": value for name, part in origins.items() for key, value in part.items()}
     metadata = {"format": "pt"} | provenance_entries(facts)
-    parent = output.absolute().parent
+    parent = output.parent
     with output_errors(output), locked_folder(parent, f".{output.name}") as part:
         _copy_other_files(base, part)
-        with atomic_write(part / _WEIGHTS) as file:
+        nbytes = sum(row_bytes(prod(shape), GGMLQuantizationType[type_]) for type_, shape in tensors.values())
+        with atomic_write(part / _WEIGHTS, nbytes=nbytes) as file:
             write_blocks(file, tensors, metadata, _blocks(model, tensors, progress))
         sync_tree(part)
         part.replace(output)

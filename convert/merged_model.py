@@ -44,12 +44,13 @@ class MergedModel:
         *,
         importance: Path | None = None,
         search_scales: bool = False,
+        tie: bool = True,
     ) -> None:
         """Read the adapter and the importance, if any.
 
         The adapter is for the full base. What it changes in the rows of dropped tokens is dropped with them.
-        Token embedding and output are presented as one matrix if they are equal or differ by rounding, and
-        the adapter changes neither.
+        With `tie`, token embedding and output are presented as one matrix if they are equal or differ by
+        rounding, and the adapter changes neither.
 
         Raises:
             AdapterError: the adapter is damaged, cannot be merged, or is for another base.
@@ -62,7 +63,8 @@ class MergedModel:
         self.warnings: list[str] = []
         if adapter is not None:
             self._load(adapter, adapter_id or adapter.resolve().name)
-        if not self.base.architecture.tied and not any(map(self._changes, matrix_names(self.base))):
+        tie = tie and not self.base.architecture.tied
+        if tie and not any(map(self._changes, matrix_names(self.base))):
             self.base, messages = tie_embeddings(self.base)
             self.warnings += messages
         if vocabulary is not None:
@@ -72,6 +74,7 @@ class MergedModel:
             self.warnings.append(
                 "scales are not searched: the covariances of `thirteen importance` are missing"
             )
+            search_scales = False
         self._search_scales = search_scales
         self.quantizer = RowQuantizer(self.importance, search_scales=search_scales)
 

@@ -9,8 +9,6 @@ from itertools import islice
 from math import prod
 from pathlib import Path
 
-from gguf import GGMLQuantizationType
-
 from ..files.gguf.header import read_header
 from ..files.output import check_target
 from ..files.progress import Progress, no_progress
@@ -21,9 +19,9 @@ from .merged_model import MergedModel
 from .provenance import DEFAULT_IDS, AdapterSource, SourceIds, WeightsSource
 from .quantize.ggml import quantize_rows
 from .quantize.size_planner import Prediction, SizeTarget
-from .source.architecture import ROPE_FACTORS, permute
+from .source.architecture import OUTPUT, ROPE_FACTORS, permute
 from .source.checkpoint import Checkpoint, open_checkpoint
-from .tensors import GGML_TYPES, TensorPlan, TensorSpec, parse_type, plan_like, plan_tensor, plan_uniform
+from .tensors import GGML_TYPES, TensorPlan, parse_type, plan_like, plan_stored, plan_uniform
 from .vocabulary.vocabulary_list import VocabularyList
 from .vocabulary.vocabulary_metadata import VocabularySize, vocabulary_size
 from .write import write_gguf
@@ -154,8 +152,15 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
     inputs = (base, adapter, importance, quantization)
     check_target(output, *(path for path in inputs if isinstance(path, Path)))
     checkpoint = open_checkpoint(base, ids.base)
+    like = read_header(quantization).tensors if isinstance(quantization, Path) else ()
     model = MergedModel(
-        checkpoint, adapter, ids.adapter, vocabulary, importance=importance, search_scales=search_scales
+        checkpoint,
+        adapter,
+        ids.adapter,
+        vocabulary,
+        importance=importance,
+        search_scales=search_scales,
+        tie=OUTPUT not in like,
     )
     with worker_pool(threads) as pool:
         base_sha256 = pool.submit(checkpoint.sha256)
@@ -200,14 +205,8 @@ def _plan(
     if isinstance(quantization, Path):
         return plan_like(specs, read_header(quantization)), None
     if quantization == SAME_TYPES:
-        return _plan_same(specs, model.base), None
+        return [plan_stored(spec, model.base.stored_type(spec.source)) for spec in specs], None
     return plan_uniform(specs, GGML_TYPES[quantization]), None
-
-
-def _plan_same(specs: Sequence[TensorSpec], base: Checkpoint) -> list[TensorPlan]:
-    """Plan every matrix in its type in the base, and vectors in F32."""
-    f32 = GGMLQuantizationType.F32
-    return [plan_tensor(s, f32 if len(s.shape) == 1 else base.stored_type(s.source)) for s in specs]
 
 
 def _quantize(

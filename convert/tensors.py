@@ -108,7 +108,18 @@ def plan_like(specs: Sequence[TensorSpec], model: Header) -> list[TensorPlan]:
         raise ModelFileError(
             f"{model.path}: a different model: only one of the two has tensor {min(other)[0]!r} of this shape"
         )
-    return [plan_tensor(spec, model.tensors[spec.target].type) for spec in specs]
+    return [plan_stored(spec, model.tensors[spec.target].type) for spec in specs]
+
+
+def plan_stored(spec: TensorSpec, type_: GGMLQuantizationType) -> TensorPlan:
+    """Plan a matrix in the type that it has in another file, and a vector in F32.
+
+    Raises:
+        ModelFileError: matrices cannot be written in that type.
+    """
+    if type_.name not in GGML_TYPES:
+        raise ModelFileError(f"tensor {spec.target!r} is in {type_.name}, which cannot be written")
+    return plan_tensor(spec, GGMLQuantizationType.F32 if len(spec.shape) == 1 else type_)
 
 
 def _compatible_type(spec: TensorSpec, type_: GGMLQuantizationType) -> GGMLQuantizationType:

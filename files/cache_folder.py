@@ -5,6 +5,7 @@ import json
 import os
 import stat
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -45,15 +46,18 @@ def _check_private(folder: Path) -> None:
     """
     if os.name != "posix":
         return
+    owners = dict[str, int]()
     try:
         found = folder.stat()
         if found.st_uid == os.geteuid() and not found.st_mode & stat.S_IWOTH:
             folder.chmod(stat.S_IMODE(found.st_mode) & ~stat.S_IWGRP)
         problem = sharing_problem(folder.resolve())
         with os.scandir(folder) as entries:
-            owners = {entry.name: entry.stat(follow_symlinks=False).st_uid for entry in entries}
+            for entry in entries:
+                with suppress(FileNotFoundError):  # the part file of another process
+                    owners[entry.name] = entry.stat(follow_symlinks=False).st_uid
     except OSError as error:
-        problem, owners = str(error), {}
+        problem = str(error)
     strangers = (
         f"{name} belongs to user {uid}" for name, uid in owners.items() if uid not in (0, os.geteuid())
     )

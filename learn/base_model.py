@@ -56,17 +56,11 @@ def load_base_model(base: Path, *, bf16: bool = False) -> tuple[Any, Any]:
     return model.requires_grad_(False).eval(), tokenizer
 
 
-def check_gguf_base(base: Path) -> None:
-    """Check, before hours of work, that load_base_model() can load a GGUF.
-
-    Raises:
-        CheckpointError: transformers would split texts otherwise than its tokenizer.
-        ThirteenError: the `train` extra is not installed.
-    """
+def check_packages() -> None:
+    """Raise ThirteenError, before hours of work, if the `train` extra is not installed."""
     for package in ("torch", "transformers"):
         if find_spec(package) is None:
             raise ThirteenError(f"learning needs {package}: {install_hint('train')}")
-    pre_tokenizer(base)
 
 
 def pre_tokenizer(base: Path) -> str:

@@ -3,6 +3,7 @@
 Each card is made of a result, the command line, and the file name of the rows.
 """
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +33,12 @@ def check_card(folder: Path) -> None:
     card = folder / _CARD
     if card.exists() and not (folder / CONFIG_FILE).exists():
         raise OutputError(f"{card}: is not of an adapter, and would be overwritten: choose another output")
+
+
+def refuse_base_folder(folder: Path, base: Path) -> None:
+    """Raise OutputError if an adapter's folder is that of its base, a file or a folder."""
+    if folder.resolve() == (base.parent if base.is_file() else base).resolve():
+        raise OutputError(f"{folder}: is the folder of the base: choose another output")
 
 
 def write_card(folder: Path, text: str) -> None:
@@ -96,7 +103,7 @@ On {len(held.tokens)} questions that it was never trained on ({sum(held.tokens):
 """
 
 
-def learn_card(result: "LearnResult", name: str, command: str, data: str) -> str:
+def learn_card(result: "LearnResult", model: str, name: str, command: str, data: str) -> str:
     """The card of an adapter that was learned from questions with known answers."""
     held = result.held_out
     (before, after), tokens, count = held.right, held.tokens, len(held.base)
@@ -104,7 +111,7 @@ def learn_card(result: "LearnResult", name: str, command: str, data: str) -> str
 A TinyLoRA adapter of {result.numbers:,} trained numbers over {result.base_id}: {result.verdict}.
 
 ```
-thirteen ask {result.base_id} --adapter {result.code if len(result.code) < _CODE_MAX else name} "QUESTION"
+thirteen ask {shlex.quote(model)} --adapter {result.code if len(result.code) < _CODE_MAX else name} "QUESTION"
 ```
 
 ## How it was made

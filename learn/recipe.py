@@ -75,7 +75,7 @@ class Recipe:
             raise ThirteenError(f"--{field.name.replace('_', '-')} {value}: must be {bound}")
 
 
-# LoRA as published. TinyLoRA as smollm2-135m-sums-840, but for its basis and rows.
+# LoRA as published. TinyLoRA with the schedule of smollm2-135m-sums-840.
 RECIPES = {
     "lora": Recipe(),
     "tinylora": Recipe(

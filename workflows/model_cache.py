@@ -1,5 +1,6 @@
 """Models of all forms as a GGUF: files, and bases that were converted into the cache on first use."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -81,7 +82,7 @@ def is_model_name(word: str) -> bool:
         or name in catalogue().bases
         or name.endswith(".gguf")
         or _HUB_ID.fullmatch(name)
-        or Path(word, "config.json").is_file()
+        or os.path.isfile(os.path.join(word, "config.json"))  # noqa: PTH113, PTH118 - a question may be long
     )
 
 

@@ -9,7 +9,8 @@ from ..errors import RequestError, refuse_options
 from ..files.output import check_folder
 from ..files.processors import multiplies_bf16
 from ..files.progress import Stage, no_progress, when_needed
-from ..learn.cards import check_card, sft_card, write_card
+from ..learn.base_model import check_packages
+from ..learn.cards import check_card, refuse_base_folder, sft_card, write_card
 from ..learn.job import TrainingJob
 from ..learn.recipe import KINDS, RECIPES, Recipe
 from ..learn.sft import SftResult, train_sft
@@ -94,23 +95,23 @@ def run_training(
         ThirteenError: an input is invalid, the output cannot be written, or it belongs to another run.
     """
     request.check()
-    job = _resolve_job(request, stage)
-    training, held_out = split_rows(read_rows(request.data), job.recipe.held_out, job.recipe.seed)
+    check_packages()
+    basis = resolve_basis(request.base, request.basis) if request.basis else None
+    recipe = request.recipe(basis)
+    training, held_out = split_rows(read_rows(request.data), recipe.held_out, recipe.seed)
+    job = _resolve_job(request, recipe, basis, stage)
     result = train_sft(job, training, held_out, stage)
     write_card(job.out, sft_card(job, result, command, request.data.name))
     return result
 
 
-def _resolve_job(request: TrainingRequest, stage: Stage) -> TrainingJob:
+def _resolve_job(request: TrainingRequest, recipe: Recipe, basis: Basis | None, stage: Stage) -> TrainingJob:
     """Fetch the base and its basis; what can be refused is, before anything is downloaded."""
     base, output = request.base, request.output
-    basis = resolve_basis(base, request.basis) if request.basis else None
-    recipe = request.recipe(basis)
     check_folder(output)
     check_card(output)
     path = fetch(base, revision=request.revision, kind="base")
-    if output.resolve() == (path.parent if path.is_file() else path).resolve():
-        raise RequestError(f"--output {output}: it is the folder of the base")
+    refuse_base_folder(output, path)
     if request.kind == "tinylora" and not basis:
         settings = {"rank": recipe.rank, "numbers": recipe.numbers, "seed": recipe.projection_seed}
         basis = resolve_basis(base, settings=settings, progress=when_needed(stage, "basis"))

@@ -75,7 +75,7 @@ def describe_efforts(reports: Sequence[AccuracyReport]) -> Iterator[str]:
 
 
 def _lines(reports: Sequence[AccuracyReport]) -> Iterator[EffortLine]:
-    for name, group in groupby(sorted(reports, key=_name), _name):
+    for (name, *_), group in groupby(sorted(reports, key=_identity), _identity):
         points = (
             EffortPoint(one.terms.effort, one.answer_time.adapted.seconds, one.adapted.scores.accuracy)
             for one in group
@@ -85,7 +85,8 @@ def _lines(reports: Sequence[AccuracyReport]) -> Iterator[EffortLine]:
             yield EffortLine(name, ordered)
 
 
-def _name(report: AccuracyReport) -> str:
-    adapter = report.adapted.adapter
-    files = " + ".join(Path(file).name for file in (report.adapted.path, adapter) if file)
-    return f"{report.data}, {files}"
+def _identity(report: AccuracyReport) -> tuple[str, ...]:
+    """What the points of a line share: its name, then the hashes of questions, model and adapter."""
+    model = report.adapted
+    files = " + ".join(Path(file).name for file in (model.path, model.adapter) if file)
+    return f"{report.data}, {files}", report.data_sha256, model.sha256, model.adapter_sha256 or ""

@@ -124,6 +124,7 @@ def write_report(found: Measurements, folder: Path) -> Path:
     except (ZeroDivisionError, OverflowError) as error:
         raise RequestError(f"bench report: a number cannot be that of a measurement: {error}") from None
     raw = {name: asdict(one) for name in _REPORTS if (one := getattr(found, name))}
+    raw |= {f"effort-{number}": asdict(one) for number, one in enumerate(found.efforts, 1)}
     texts = {
         **{f"raw/{name}.json": json.dumps(one, indent=1) + "\n" for name, one in raw.items()},
         "report.md": render_markdown(document),

@@ -187,7 +187,9 @@ def _memory_table(latency: LatencyReport) -> Table:
 
 def _environment_rows(found: Measurements) -> Iterator[tuple[str, str]]:
     latency = found.latency
-    report: BenchReport | None = latency or found.accuracy or found.fidelity or found.peers
+    report: BenchReport | None = (
+        latency or found.accuracy or found.fidelity or found.peers or next(iter(found.efforts), None)
+    )
     if report:
         machine, build = report.machine, report.build
         memory, load = megabytes(machine.memory_bytes), machine.load_average

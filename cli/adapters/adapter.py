@@ -1,5 +1,6 @@
 """Commands `thirteen adapter …`: show, check and export adapters."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -167,8 +168,10 @@ def adapter_basis(
     from ...convert.adapter.basis import write_basis
     from ...convert.adapter.short_code import basis_fingerprint
     from ...files.hashing import file_sha256
+    from ...files.output import check_target
     from ...workflows.adapter_resolver import resolve_basis
 
+    check_target(output, *([Path(base)] if os.path.exists(base) else []))  # noqa: PTH110 - it may be a code
     settings = {"rank": rank, "numbers": numbers, "groups": groups}
     with progress_bar("basis") as progress:
         basis = resolve_basis(base, settings=settings, progress=progress)

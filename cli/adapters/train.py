@@ -78,8 +78,8 @@ def train(
 ) -> None:
     """Train an adapter with gradients, by PEFT on a CPU.
 
-    The defaults are the published LoRA recipe, and for tinylora the settings of the shipped adapter
-    smollm2-135m-sums-840, but for its basis and rows. Requires the extra `train`.
+    The defaults are the published LoRA recipe, and for tinylora the schedule of the shipped adapter
+    smollm2-135m-sums-840, whose card has its other options. Requires the extra `train`.
     """
     from ...workflows.training import TrainingRequest, run_training
 

@@ -1,5 +1,6 @@
 """The commands of a chat, which begin with a slash. Each returns the line that confirms it."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -120,7 +121,7 @@ def _calculator(session: "ChatSession", switch: str) -> str:
 
 def _schema(session: "ChatSession", file: str) -> str:
     """FILE: JSON schema that answers must match; without FILE none."""
-    session.request["grammar"] = options.answer_grammar(Path(file) if file else None)
+    session.request["grammar"] = options.answer_grammar(_path("schema", file) if file else None)
     return f"schema: {file or 'none'}"
 
 
@@ -139,7 +140,7 @@ def _load(session: "ChatSession", file: str) -> str:
 def _path(command: str, file: str) -> Path:
     if not file:
         raise RequestError(f"/{command}: give a file")
-    return Path(file)
+    return Path(os.path.expanduser(file))  # noqa: PTH111 - Path.expanduser() raises for an unknown user
 
 
 def _reset(session: "ChatSession", _: str) -> str:

@@ -31,7 +31,7 @@ def vocabulary(
 ) -> None:
     """Choose which tokens of a base a smaller file keeps.
 
-    The list is for convert and merge. `plan --vocabulary auto` compares what files of different sizes of the
+    The list is for convert and plan. `plan --vocabulary auto` compares what files of different sizes of the
     vocabulary lose.
     """
     from ...models.fetch import fetch

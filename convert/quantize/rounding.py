@@ -6,7 +6,7 @@ from ...files.safetensors import Rows
 from ..tensors import TensorPlan
 from .block_codec import block_layout
 from .error_feedback import ErrorFeedback, FeedbackCache
-from .ggml import check_values, dequantize_rows, floored_importance, quantize_rows
+from .ggml import NEED_IMPORTANCE, check_values, dequantize_rows, floored_importance, quantize_rows
 from .gptq import gptq_round
 from .importance import Importance
 from .scale_codec import Bytes
@@ -44,6 +44,8 @@ class RowQuantizer:
         if self._importance is None or rows.ndim == 1:
             return quantize_rows(target, plan.type, where)
         importance = self._importance.mean_squares.get(plan.target)
+        if importance is None and plan.type in NEED_IMPORTANCE:  # of an embedding no activations are known
+            importance = np.ones(rows.shape[1], np.float32)
         feedback = self._feedback(plan)
         if feedback is None or importance is None:
             return quantize_rows(target, plan.type, where, importance)
@@ -52,7 +54,8 @@ class RowQuantizer:
             return base.tobytes()
         rounded = dequantize_rows(base, plan.type)
         delta = merged - rows
-        if _energy(delta) > _energy(rows - rounded):  # the adapter stands out from the rounding noise
+        # The adapter stands out from the rounding noise; or a value is not finite, which _gptq() refuses.
+        if not _energy(delta) <= _energy(rows - rounded):
             return _gptq(plan, merged, importance, feedback).tobytes()
         emphasized = self._feedback(plan, directions)
         assert emphasized is not None, "there was one without directions"

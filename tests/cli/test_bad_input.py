@@ -754,6 +754,8 @@ def test_a_target_is_refused(
 
     check_refused(run(f"convert BASE --adapter LORA -o {bad}"), message, out)
     check_refused(run(f"adapter export LORA --base BASE -o {bad}"), message, out)
+    if not bad.startswith("LORA"):
+        check_refused(run(f"adapter basis BASE -o {bad}"), message, out)
     assert contents(tmp_path) == before
 
 

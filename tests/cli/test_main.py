@@ -182,9 +182,9 @@ def test_the_limits_of_the_embedded_model_stand_on_a_line_of_their_own(thirteen:
     assert done.status == 0 and done.stderr.splitlines()[-1] == LIMITS
 
 
-def test_printable_removes_control_characters() -> None:
+def test_printable_removes_control_characters_and_keeps_words_apart() -> None:
     hostile = "a\x1b[2J\x1b]0;title\x07b\r\x00\x9b31m\u202ec\n\td\ud800é🙂"
-    assert printable(hostile) == "a[2J]0;titleb31mc\n\tdé🙂"
+    assert printable(hostile) == "a[2J]0;titleb 31mc\n\tdé🙂"
 
 
 def test_printed_answers_have_no_control_characters(thirteen: Commands, model: Path) -> None:

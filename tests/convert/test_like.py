@@ -1,10 +1,13 @@
 """Conversion with the types of another file, tensor by tensor, as the fidelity check makes its base."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from gguf import GGMLQuantizationType
 from thirteen.convert.pipeline import convert
+from thirteen.convert.tensors import TensorSpec, plan_stored
 from thirteen.errors import ModelFileError
 
 from .peft_adapters import save_random_adapter
@@ -30,3 +33,11 @@ def test_file_with_other_tensors_is_refused(other: str, name: str, base: Base, t
     with pytest.raises(ModelFileError, match=rf"other\.gguf: a different model: only one .* '{name}"):
         convert(base("llama"), tmp_path / "alike.gguf", quantization=tmp_path / "other.gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["other.gguf"]
+
+
+@pytest.mark.parametrize(("shape", "type_", "planned"), [((8,), "BF16", "F32"), ((8, 8), "F64", None)])
+def test_a_type_of_another_writer_is_checked(shape: tuple[int, ...], type_: str, planned: str | None) -> None:
+    """A vector in BF16 was a ValueError, and a matrix in F64 ended the process."""
+    spec, types = TensorSpec("x", "x", shape), GGMLQuantizationType
+    with nullcontext() if planned else pytest.raises(ModelFileError, match="'x' is in F64, which cannot"):
+        assert plan_stored(spec, types[type_]).type is types[planned or "F32"]

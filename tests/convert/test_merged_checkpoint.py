@@ -86,6 +86,10 @@ def test_output_folder_must_be_empty(base: Base, tmp_path: Path) -> None:
     folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
     with pytest.raises(OutputError, match="not empty"):
         merge_checkpoint(base("llama"), folder, folder)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    merge_checkpoint(base("llama"), folder, tmp_path / "link")  # failed after all the work
+    assert (tmp_path / "empty" / "model.safetensors").exists()
 
 
 def test_gguf_base_is_refused(base: Base, tmp_path: Path) -> None:

@@ -45,3 +45,4 @@ def test_without_covariances_a_warning_says_that_nothing_is_searched(base: Base)
     for search in (False, True):
         model = MergedModel(open_checkpoint(base("llama")), None, search_scales=search)
         assert any("not searched" in line for line in model.warnings) == search
+        assert "thirteen.scales" not in model.metadata("Q4_K")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType
 from peft import LoHaConfig, LoraConfig, PeftConfig
+from thirteen.convert.merged_checkpoint import merge_checkpoint
 from thirteen.convert.pipeline import convert, plan_conversion
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.error_feedback import FeedbackCache
@@ -24,7 +25,7 @@ from thirteen.errors import OutputError
 from thirteen.files.gguf.header import read_header
 from thirteen.workflows.importance_cache import measure_importance
 
-from .peft_adapters import as_gguf, load, peft_merged, read_gguf, save_random_adapter
+from .peft_adapters import as_gguf, base_tensors, load, peft_merged, read_gguf, save_random_adapter
 from .vocabulary.kept_lists import closed_list, tables_of
 
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
@@ -95,6 +96,19 @@ def untied(base: Callable[[str], Path], tmp_path: Path) -> Path:
         model.lm_head.weight.copy_(model.model.embed_tokens.weight)
     model.save_pretrained(folder)
     return folder
+
+
+def test_a_merge_stores_both_and_the_base_is_quantized_like_a_file_with_both(untied, tmp_path):
+    """The config.json that a merge copies says that they are two; its output matrix was missing."""
+    adapters = [
+        save_random_adapter(untied, LoraConfig(r=2, target_modules=[module]), tmp_path / module)
+        for module in ("q_proj", "lm_head")
+    ]
+    merge_checkpoint(untied, adapters[0], tmp_path / "merged")
+    assert np.array_equal(*(base_tensors(one)["lm_head.weight"] for one in (untied, tmp_path / "merged")))
+    convert(untied, tmp_path / "adapted.gguf", quantization="Q8_0", adapter=adapters[1])
+    convert(untied, tmp_path / "alike.gguf", quantization=tmp_path / "adapted.gguf")
+    assert OUTPUT in read_header(tmp_path / "alike.gguf").tensors
 
 
 @pytest.mark.parametrize("kind", [LoraConfig, LoHaConfig])

@@ -13,7 +13,7 @@ from thirteen.cli.main import app
 from thirteen.convert.adapter.short_code import decode_short_code
 from thirteen.convert.pipeline import convert
 from thirteen.convert.provenance import SourceIds
-from thirteen.errors import RequestError
+from thirteen.errors import OutputError, RequestError
 from thirteen.files.journal import Journal
 from thirteen.learn import sample_rollouts, time_plan
 from thirteen.learn.time_plan import Speed, plan_time
@@ -136,6 +136,11 @@ def test_bad_options_are_one_line(env, change, message):
         run_learn(replace(env.request, **change))
 
 
+def test_the_folder_of_the_base_is_no_output(env):
+    with pytest.raises(OutputError, match="is the folder of the base"):
+        run_learn(replace(env.request, output=env.tiny.parent))
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -164,7 +169,7 @@ def test_questions_that_are_never_partly_right_teach_nothing(env, monkeypatch):
 
 def test_a_file_to_measure_on_has_no_near_duplicates_in_training(env):
     held_out = env.folder / "held-out.jsonl"
-    held_out.write_text("".join(json.dumps(row) + "\n" for row in ROWS[:10]))
+    held_out.write_text("".join(json.dumps(row) + "\n" for row in [*ROWS[:10], ROWS[0]]))
     training, held = replace(env.request, held_out=str(held_out)).read_questions()
     assert (len(training), len(held)) == (26, 10)
 

@@ -88,7 +88,7 @@ def test_the_folder_of_the_base_is_no_output(request_for, base, tmp_path):
     folder = shutil.copytree(base("llama"), tmp_path / "base")
     (folder / "model.gguf").touch()
     for given in (folder, folder / "model.gguf"):
-        with pytest.raises(ThirteenError, match=f"--output {folder}: it is the folder of the base"):
+        with pytest.raises(ThirteenError, match=f"{folder}: is the folder of the base"):
             run_training(request_for(base=str(given), output=folder))
 
 

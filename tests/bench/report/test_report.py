@@ -22,6 +22,7 @@ from thirteen.bench.memory.size import run_size
 from thirteen.bench.peers.peer import PeerWorkload
 from thirteen.bench.peers.peers import PeersRequest, run_peers
 from thirteen.bench.report.document import Chart
+from thirteen.bench.report.effort_plot import plot_efforts
 from thirteen.bench.report.render import render_html, render_markdown
 from thirteen.bench.report.report import ReportRequest, collect_measurements, write_report
 from thirteen.bench.report.sections import Measurements, compose_report, describe_differences
@@ -231,6 +232,10 @@ def test_efforts_are_in_the_order_of_their_seconds(data, tmp_path):
     circles = [float(one.get("cx")) for one in plot.iter("{http://www.w3.org/2000/svg}circle")]
     assert circles[0] == pytest.approx(circles[1] * 0.3, abs=0.1), "both on one axis of seconds from 0"
     assert "<circle" in page.read_text()
+    assert (tmp_path / "out" / "raw" / "effort-2.json").exists() and "llama.cpp" in page.read_text()
+    other = replace(data.accuracy, data_sha256="f" * 64)
+    lines = plot_efforts([data.accuracy, other]).count('stroke-width="2"')
+    assert lines == 2, "of other questions"
 
 
 def test_a_file_of_an_earlier_version_claims_no_calibration(data):

@@ -10,7 +10,7 @@ from thirteen.convert.quantize.covariance import Covariance
 from thirteen.convert.quantize.error_feedback import DAMPING, FeedbackCache, error_feedback
 from thirteen.convert.quantize.rounding import RowQuantizer
 from thirteen.convert.tensors import TensorSpec, plan_tensor
-from thirteen.errors import ModelFileError
+from thirteen.errors import CheckpointError, ModelFileError
 
 from .covariances import correlated, importance_with, in_blocks
 
@@ -76,6 +76,22 @@ def test_blocks_that_groups_do_not_divide_are_of_no_use(tmp_path):
         RowQuantizer(importance, search_scales=search).quantize(plan, rows) for search in (False, True)
     )
     assert given == searched
+
+
+def test_merged_rows_that_are_not_finite_are_refused(tmp_path):
+    """They were written, where only the rows of the base were checked."""
+    plan = plan_tensor(TensorSpec("m", "m", (4, 256)), GGMLQuantizationType.Q4_0)
+    quantizer = RowQuantizer(importance_with(in_blocks(np.eye(256) / 256, 256, 0), tmp_path))
+    rows = np.random.default_rng(1).standard_normal((4, 256), np.float32)
+    with pytest.raises(CheckpointError, match="not finite"):
+        quantizer.quantize(plan, rows, rows + np.float32(np.nan), rows[:1])
+
+
+def test_a_matrix_without_importance_takes_a_type_that_needs_it(tmp_path):
+    """An untied embedding has none in an importance file."""
+    plan = plan_tensor(TensorSpec("embed", "embed", (4, 256)), GGMLQuantizationType.IQ2_XS)
+    quantizer = RowQuantizer(importance_with(in_blocks(np.eye(256) / 256, 256, 0), tmp_path))
+    assert len(quantizer.quantize(plan, np.ones((4, 256), np.float32))) == plan.nbytes
 
 
 @pytest.mark.parametrize(("name", "most"), [("Q4_0", 0.3), ("Q4_K", 0.5), ("IQ4_NL", 0.3), ("MXFP4", 0.5)])
