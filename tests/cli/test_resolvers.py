@@ -80,7 +80,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str],
     write_gguf(places["FILE"], {}, {})
     places["ADAPTER"].mkdir()
     places["ROWS"].write_text('{"question": "1 + 1?", "solution": "1 + 1 = 2", "answer": "2"}\n' * 2)
-    many = (f'{{"question": "{chr(97 + n % 26)}{n} apples?", "solution": "1", "answer": 1}}\n' for n in range(40))
+    many = (
+        f'{{"question": "{chr(97 + n % 26)}{n} apples?", "solution": "1", "answer": 1}}\n' for n in range(40)
+    )
     places["MANY"].write_text("".join(many))
     real = fetch.local_path
 
