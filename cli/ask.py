@@ -26,7 +26,7 @@ app = typer.Typer()
         "ask 'Tom has 12 eggs and buys 6 more. How many eggs does he have?'",
         "ask qwen2.5-0.5b 'What is the capital of France?'",
         "ask model.gguf < question.txt",
-    ),
+    )
 )
 def ask(
     words: Annotated[
@@ -61,10 +61,7 @@ def ask(
     ] = None,
     calculator: options.Calculator = True,
     schema: Annotated[Path | None, typer.Option(help="JSON schema that the answer must match.")] = None,
-    grammar: Annotated[
-        Path | None,
-        typer.Option(help="Lark grammar that the answer must match."),
-    ] = None,
+    grammar: Annotated[Path | None, typer.Option(help="Lark grammar that the answer must match.")] = None,
     regex: Annotated[
         str | None, typer.Option(help="Regular expression that the whole answer must match.")
     ] = None,

@@ -16,7 +16,7 @@ app = typer.Typer()
     epilog=options.example(
         "batch questions.jsonl my-model.gguf --out answers.jsonl",
         "batch questions.jsonl my-model.gguf --ray head:6379 --threads 4",
-    ),
+    )
 )
 def batch(
     questions: Annotated[

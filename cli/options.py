@@ -37,8 +37,7 @@ GpuLayers = Annotated[
     ),
 ]
 Revision = Annotated[
-    str | None,
-    typer.Option(help="Branch, tag or commit of the base on the hub.", rich_help_panel=ADVANCED),
+    str | None, typer.Option(help="Branch, tag or commit of the base on the hub.", rich_help_panel=ADVANCED)
 ]
 
 # What goes in, and out.
@@ -99,7 +98,7 @@ AnswerEffort = Annotated[
     EffortName,
     typer.Option(
         help="low: one answer. medium and high: up to 8 or 9 answers to a question with a number, until "
-        "their majority is certain.",
+        "their majority is certain."
     ),
 ]
 MinConfidence = Annotated[

@@ -18,7 +18,7 @@ app = typer.Typer()
         "serve my-model.gguf --adapter math=math-lora.gguf --port 8080",
         "serve my-model.gguf qwen.gguf --memory 4GB",
         "serve my-model.gguf --ray head:6379 --replicas 4",
-    ),
+    )
 )
 def serve(
     models: options.ServedModelsArgument = None,

@@ -13,10 +13,7 @@ from .console import note, progress_bar, show_fields
 app = typer.Typer()
 
 
-@app.command(
-    "web",
-    epilog=options.example("web my-model.gguf --out site", "web my-model.gguf --serve"),
-)
+@app.command("web", epilog=options.example("web my-model.gguf --out site", "web my-model.gguf --serve"))
 def web(
     ctx: typer.Context,
     model: options.ModelArgument,

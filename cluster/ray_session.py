@@ -80,11 +80,7 @@ def ray_session(address: str, *, insecure: bool = False) -> Iterator[Any]:
 def _connected(ray: Any, address: str, options: Mapping[str, Any]) -> Iterator[Any]:
     try:
         ray.init(
-            address=address,
-            namespace=_NAMESPACE,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **options,
+            address=address, namespace=_NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options
         )
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise RequestError(f"--ray {address}: {error_line(error)}") from None

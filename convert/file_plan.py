@@ -21,10 +21,7 @@ from .write import header_size
 
 
 def plan_for_file_size(
-    model: MergedModel,
-    target: SizeTarget,
-    pool: ThreadPoolExecutor,
-    progress: Progress,
+    model: MergedModel, target: SizeTarget, pool: ThreadPoolExecutor, progress: Progress
 ) -> tuple[list[TensorPlan], Prediction]:
     """Plan a file of a given size.
 

@@ -54,12 +54,7 @@ class MergeReport:
 
 
 def merge_checkpoint(
-    base: Path,
-    adapter: Path,
-    output: Path,
-    *,
-    ids: SourceIds = DEFAULT_IDS,
-    progress: Progress = no_progress,
+    base: Path, adapter: Path, output: Path, *, ids: SourceIds = DEFAULT_IDS, progress: Progress = no_progress
 ) -> MergeReport:
     """Merge an adapter into a base, and write the result as a folder of safetensors.
 

@@ -516,12 +516,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    work = PeerWorkload(
-        given.threads,
-        given.prompt_tokens,
-        given.decode_tokens,
-        sequences=given.sequences,
-    )
+    work = PeerWorkload(given.threads, given.prompt_tokens, given.decode_tokens, sequences=given.sequences)
     programs, names = lab_programs(given.checkpoint), given.names.split(",") if given.names else ()
     with progress_bar("peers") as progress:
         request = PeersRequest(model=given.model, work=work, rounds=given.rounds, names=names)

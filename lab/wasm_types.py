@@ -271,10 +271,7 @@ def run_wasm_type_costs(
 
 
 def _load(
-    browser: BrowserModels,
-    shape: ProbeShape,
-    types: Sequence[GGMLQuantizationType],
-    advance: ProgressCounter,
+    browser: BrowserModels, shape: ProbeShape, types: Sequence[GGMLQuantizationType], advance: ProgressCounter
 ) -> list[Path]:
     models = []
     for path in write_probe_models(browser.folder, shape, types):

@@ -61,10 +61,7 @@ def _load_elsewhere(files: Sequence[Path]) -> None:
     """Load a model and its adapters in another process."""
     nbytes = sum(path.stat().st_size for path in files)
     wall_s = _WALL_S + nbytes // _WALL_BYTES_PER_S
-    limits = (
-        _PROCESSOR_S + nbytes // _PROCESSOR_BYTES_PER_S,
-        _ADDRESS_BYTES + nbytes * _ADDRESS_FACTOR,
-    )
+    limits = (_PROCESSOR_S + nbytes // _PROCESSOR_BYTES_PER_S, _ADDRESS_BYTES + nbytes * _ADDRESS_FACTOR)
     try:
         done = subprocess.run(  # noqa: S603 - own program
             [sys.executable, "-P", "-c", _PROGRAM, *map(str, limits), *map(str, files)],

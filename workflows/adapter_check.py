@@ -86,10 +86,7 @@ def check_trained_on(adapter: Path, base: str) -> None:
 
 
 def check_adapter(
-    request: ConversionRequest,
-    *,
-    positions: int = POSITIONS,
-    stage: Stage = lambda name: no_progress,
+    request: ConversionRequest, *, positions: int = POSITIONS, stage: Stage = lambda name: no_progress
 ) -> AdapterCheck:
     """Measure the effect of an adapter on its base and, over the held-out texts, on the predictions.
 

@@ -165,7 +165,4 @@ def _number(row: Row, key: str, where: str) -> str:
     return format_number(number)
 
 
-PARSERS: Mapping[str, Callable[[Row, str], Question]] = {
-    "gsm8k": _parse_plain,
-    "svamp": _parse_svamp,
-}
+PARSERS: Mapping[str, Callable[[Row, str], Question]] = {"gsm8k": _parse_plain, "svamp": _parse_svamp}

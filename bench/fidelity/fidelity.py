@@ -26,12 +26,7 @@ from ..harness.model_file import ModelFile, describe_model
 from ..harness.schedule import ProgressCounter
 from .adapter_effect import InnerProducts, inner_products, logit_effect
 from .kl_divergence import PositionDivergence, position_divergence
-from .merge_or_runtime import (
-    Fidelity,
-    Recommendation,
-    compare_merge_and_runtime,
-    fidelity_verdict,
-)
+from .merge_or_runtime import Fidelity, Recommendation, compare_merge_and_runtime, fidelity_verdict
 from .model_roles import VARIANTS, ModelSource, Role, load_models
 from .text_logits import WINDOW_TOKENS, WindowPrediction, read_windows, scored_passages
 from .token_map import TokenMap

@@ -61,8 +61,7 @@ def adapter_show(adapter: options.AdapterArgument, as_json: options.Json = False
 @app.command(
     "check",
     epilog=options.example(
-        "adapter check smollm2-135m-sums-13",
-        "adapter check ./my-lora --base llama-3.2-1b --size 600MB",
+        "adapter check smollm2-135m-sums-13", "adapter check ./my-lora --base llama-3.2-1b --size 600MB"
     ),
 )
 def adapter_check(

@@ -24,7 +24,7 @@ def _recipe_option(text: str, field: str, panel: str | None = None) -> Any:
     epilog=options.example(
         "train smollm2-135m --data gsm8k-train.jsonl --output my-lora",
         "train smollm2-135m --data gsm8k-train.jsonl --output my-tinylora --kind tinylora",
-    ),
+    )
 )
 def train(
     ctx: typer.Context,

@@ -49,17 +49,11 @@ def bench_fidelity(
     show_report(as_json, report, fidelity_table)
 
 
-@app.command(
-    "accuracy",
-    epilog=options.example("bench accuracy adapted.gguf --base base.gguf --data gsm8k"),
-)
+@app.command("accuracy", epilog=options.example("bench accuracy adapted.gguf --base base.gguf --data gsm8k"))
 def bench_accuracy(
     ctx: typer.Context,
     model: options.ModelArgument,
-    data: Annotated[
-        str,
-        typer.Option(help="Questions: gsm8k, svamp, or JSON lines with question, answer."),
-    ],
+    data: Annotated[str, typer.Option(help="Questions: gsm8k, svamp, or JSON lines with question, answer.")],
     base: Annotated[
         str | None,
         typer.Option(

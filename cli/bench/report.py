@@ -25,8 +25,7 @@ def bench_report(
     fidelity: Annotated[Path | None, typer.Option(help="JSON of bench fidelity.")] = None,
     peers: Annotated[Path | None, typer.Option(help="JSON of bench peers.")] = None,
     efforts: Annotated[
-        list[Path] | None,
-        typer.Option("--effort", help="JSON of bench accuracy with an effort; repeatable."),
+        list[Path] | None, typer.Option("--effort", help="JSON of bench accuracy with an effort; repeatable.")
     ] = None,
     threads: options.Threads = None,
     as_json: options.Json = False,

@@ -19,7 +19,7 @@ app = typer.Typer()
 @app.command(
     epilog=options.example(
         "chat qwen2.5-0.5b", "chat llama-3.2-1b --adapter ./my-lora", "chat model.gguf --adapter math=my-lora"
-    ),
+    )
 )
 def chat(
     model: options.ModelOrAdaptedArgument = None,

@@ -42,12 +42,10 @@ Target = Annotated[
     ),
 ]
 Prefer = Annotated[
-    str | None,
-    typer.Option(help="quality or speed. Default: between the two.", rich_help_panel=ADVANCED),
+    str | None, typer.Option(help="quality or speed. Default: between the two.", rich_help_panel=ADVANCED)
 ]
 Costs = Annotated[
-    Path | None,
-    typer.Option(help="Costs of types, measured by bench types.", rich_help_panel=ADVANCED),
+    Path | None, typer.Option(help="Costs of types, measured by bench types.", rich_help_panel=ADVANCED)
 ]
 Vocabulary = Annotated[
     str | None,

@@ -12,9 +12,7 @@ from ..console import show_fields, stage_bars
 app = typer.Typer()
 
 
-@app.command(
-    epilog=options.example("vocabulary llama-3.2-1b --output vocabulary.json"),
-)
+@app.command(epilog=options.example("vocabulary llama-3.2-1b --output vocabulary.json"))
 def vocabulary(
     base: options.BaseArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="List of tokens to write, as JSON.")],
@@ -40,9 +38,5 @@ def vocabulary(
     path = fetch(base, revision=revision, kind="base")
     with stage_bars() as stage:
         report = write_vocabulary(path, size, output, texts=texts, threads=threads, stage=stage)
-    rows = {
-        "list": report.output,
-        "tokens": f"{report.tokens:,} of {report.of:,}",
-        "sha256": report.sha256,
-    }
+    rows = {"list": report.output, "tokens": f"{report.tokens:,} of {report.of:,}", "sha256": report.sha256}
     show_fields(as_json, asdict(report), rows)

@@ -71,14 +71,7 @@ def open_settings(profile: Profile, threads: int | None, header: Header) -> list
         for kv, flash in product(kinds, (True, False))
         if profile.flash_attention in {None, flash} and (flash or kv not in QUANTIZED_KV)
     ]
-    return [
-        ComputeSettings(
-            threads=count,
-            flash_attention=flash,
-            kv=kv,
-        )
-        for flash, kv in ways
-    ]
+    return [ComputeSettings(threads=count, flash_attention=flash, kv=kv) for flash, kv in ways]
 
 
 def holds_heads(header: Header, kv: str | None) -> bool:

@@ -37,12 +37,7 @@ class AccessMiddleware:
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        metrics: Metrics,
-        keys: ApiKeys | None,
-        allowed_hosts: Collection[str] | None,
+        self, app: ASGIApp, *, metrics: Metrics, keys: ApiKeys | None, allowed_hosts: Collection[str] | None
     ) -> None:
         """Wrap an application.
 

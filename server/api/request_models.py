@@ -111,8 +111,7 @@ class TextPart(RequestBody):
 
 _TextParts = Annotated[list[TextPart], Field(max_length=MESSAGES_MAX, fail_fast=True)]
 Content = Annotated[
-    _TextParts,
-    list_or_text("text parts", lambda text: {"type": "text", "text": text}, Text | _TextParts),
+    _TextParts, list_or_text("text parts", lambda text: {"type": "text", "text": text}, Text | _TextParts)
 ]
 
 

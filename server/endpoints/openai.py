@@ -94,9 +94,7 @@ class OpenAiEndpoints(Endpoints):
         formatter = EchoFormatter(request.state.model, token_to_piece, body.n, prompts=prompts)
         if body.max_tokens:
             handles = await self._submit(
-                request,
-                len(prompts) * body.n,
-                lambda: openai_api.completion_requests(body, tokens, source),
+                request, len(prompts) * body.n, lambda: openai_api.completion_requests(body, tokens, source)
             )
             return await self._completion_response(request, body, formatter, handles)
         pieces = [prompt.empty_answer for prompt in prompts for _ in range(body.n)]

@@ -98,10 +98,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("command", "kind"),
-    [*(("convert", kind) for kind in BAD), ("plan", "not closed")],
-)
+@pytest.mark.parametrize(("command", "kind"), [*(("convert", kind) for kind in BAD), ("plan", "not closed")])
 def test_a_list_that_cannot_be_applied_is_refused(
     command: str, kind: str, thirteen: Commands, folder: Path, kept: VocabularyList, out: Path, tmp_path: Path
 ) -> None:

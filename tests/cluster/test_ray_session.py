@@ -181,10 +181,7 @@ def test_a_cluster_without_tokens_is_refused_unless_a_flag_allows_it_and_so_is_a
         address = next(line.strip() for line in head.stdout if line[0].isdigit())
         for options, message in (
             ((), "the cluster needs no token.*--ray-insecure"),
-            (
-                ("--ray-insecure",),
-                r".*2\.0\.0",
-            ),
+            (("--ray-insecure",), r".*2\.0\.0"),
         ):
             words = ["batch", questions, tiny, "--out", output, "--ray", address, "--threads", 1, *options]
             done = subprocess.run(

@@ -26,12 +26,7 @@ LOHA = LoHaConfig(r=3, alpha=4, target_modules=["q_proj", "v_proj"])
 
 @pytest.mark.parametrize(
     ("name", "config"),
-    [
-        ("llama", LORA),
-        ("llama bf16 in shards", DORA),
-        ("qwen2 f16 tied", TINY),
-        ("qwen2 f16 tied", LOHA),
-    ],
+    [("llama", LORA), ("llama bf16 in shards", DORA), ("qwen2 f16 tied", TINY), ("qwen2 f16 tied", LOHA)],
 )
 def test_output_is_pefts_merge_rounded_once(
     name: str, config: PeftConfig, base: Base, tmp_path: Path

@@ -61,7 +61,4 @@ def _adapter(adapter: Path, model: Path) -> None:
     resolve_runtime_lora(str(adapter), model)
 
 
-_FUNCTIONS: dict[str, Callable[..., object]] = {
-    "importance-cache": _importance,
-    "adapter-cache": _adapter,
-}
+_FUNCTIONS: dict[str, Callable[..., object]] = {"importance-cache": _importance, "adapter-cache": _adapter}

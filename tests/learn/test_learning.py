@@ -21,26 +21,9 @@ from thirteen.workflows import learning
 from thirteen.workflows.adapter_resolver import resolve_runtime_lora
 from thirteen.workflows.learning import LearnRequest, run_learn
 
-THINGS = [
-    "pens",
-    "cups",
-    "hats",
-    "figs",
-    "nuts",
-    "keys",
-    "rings",
-    "maps",
-    "balls",
-    "boats",
-    "coins",
-    "rods",
-    "cars",
-    "pots",
-    "bags",
-    "dogs",
-    "cats",
-    "cows",
-]
+THINGS = (
+    "pens cups hats figs nuts keys rings maps balls boats coins rods cars pots bags dogs cats cows".split()
+)
 ROWS = [{"question": f"Tom has {n} {one}.", "answer": 7} for one in THINGS for n in (3, 5)]
 
 
@@ -178,12 +161,7 @@ def test_a_file_to_measure_on_has_no_near_duplicates_in_training(env):
 def test_the_time_limits_the_questions(bf16, gradient, monkeypatch):
     monkeypatch.setattr(time_plan, "multiplies_bf16", lambda: bf16)
     speed = Speed(sampled_s=0.01, prompt_tokens=100)
-    options: dict[str, Any] = {
-        "questions": 100,
-        "held_out": 40,
-        "speed": speed,
-        "max_tokens": 300,
-    }
+    options: dict[str, Any] = {"questions": 100, "held_out": 40, "speed": speed, "max_tokens": 300}
     whole = plan_time(1e6, **options)
     half = plan_time(whole.minutes / 2, **options)
     assert (whole.questions, whole.held_out, half.questions, half.held_out) == (100, 40, 50, 20)

@@ -16,11 +16,7 @@ from .hub_server import Repository, serve
 
 OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
 WEIGHTS = os.urandom(100_000)
-BASE = {
-    "config.json": b'{"model_type": "llama"}',
-    "tokenizer.json": b"{}",
-    "model.safetensors": WEIGHTS,
-}
+BASE = {"config.json": b'{"model_type": "llama"}', "tokenizer.json": b"{}", "model.safetensors": WEIGHTS}
 SHARDED = {
     **{name: data for name, data in BASE.items() if name != "model.safetensors"},
     "generation_config.json": b"{}",

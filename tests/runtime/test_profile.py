@@ -32,8 +32,7 @@ def test_keywords_override_the_profile(smollm2):
 
 
 @pytest.mark.parametrize(
-    "invalid",
-    [{"profile": "tablet"}, {"context": "many"}, {"prefix_bytes": -1}, {"slots": 513}],
+    "invalid", [{"profile": "tablet"}, {"context": "many"}, {"prefix_bytes": -1}, {"slots": 513}]
 )
 def test_invalid_values_are_rejected(smollm2, invalid):
     with pytest.raises(RequestError, match=next(iter(invalid))):

@@ -69,10 +69,7 @@ class ScriptedServer:
 
     def __init__(self, script: Script) -> None:
         self.script = script
-        api_routes = [
-            Route("/v1/models", self.models),
-            Route("/v1/answer", self.answer, methods=["POST"]),
-        ]
+        api_routes = [Route("/v1/models", self.models), Route("/v1/answer", self.answer, methods=["POST"])]
         self.app = Starlette(routes=[*page_routes(), *api_routes])
 
     def _unauthorized(self, request: Request) -> bool:

@@ -249,11 +249,7 @@ def test_clients_of_aborted_requests_receive_503(serving):
 def test_api_key_is_required(serving):
     client = serving(keys=["right-key", "another"])
     for path in ("/v1/models", "/metrics", "/v1/models/tiny", "/v1/nothing"):
-        for headers in (
-            {},
-            {"Authorization": "Bearer wrong"},
-            {"Authorization": "right-key"},
-        ):
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "right-key"}):
             response = client.get(path, headers=headers)
             assert error(response, 401)["code"] == "invalid_api_key"
             assert response.headers["www-authenticate"] == "Bearer"

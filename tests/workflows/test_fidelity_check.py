@@ -26,10 +26,7 @@ pytestmark = pytest.mark.slow
 Sources = Callable[[str], tuple[Path, Path]]
 Converted = Callable[..., dict[str, Any]]
 
-KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "lora": ("llama", {}),
-    "biased": ("qwen2", {"bias": "all"}),
-}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {"lora": ("llama", {}), "biased": ("qwen2", {"bias": "all"})}
 TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}) + "\n"
 
 

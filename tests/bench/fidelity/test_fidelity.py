@@ -230,10 +230,7 @@ def test_a_lost_adapter_has_slope_and_cosine_zero(measure):
     assert bounds(lost.relative_error) == (1, 1, 1)
 
 
-@pytest.mark.parametrize(
-    ("merged", "recommended"),
-    [(0.05, "merged"), (0.14, "merged"), (0.16, "run-time")],
-)
+@pytest.mark.parametrize(("merged", "recommended"), [(0.05, "merged"), (0.14, "merged"), (0.16, "run-time")])
 def test_run_time_is_recommended_only_if_it_preserves_enough_more(merged, recommended):
     """The error at run time is 0.1: saving less than 0.05 is not worth the cost of a run-time adapter."""
     sizes, passages = np.random.default_rng(3).uniform(1, 9, 100), np.repeat(np.arange(20), 5)
@@ -251,12 +248,7 @@ def test_the_table_shows_the_measurements_and_the_verdict(full, made):
     table = fidelity_table(full)
     assert table.title == "Q4_0-adapted.gguf vs F32-adapted.gguf" and set(full.verdict) < set(table.notes)
     names = {row[0] for row in table.rows}
-    assert {
-        "KL divergence, nats",
-        "same top token, %",
-        "adapter's effect: slope",
-        "files, MB",
-    } < names
+    assert {"KL divergence, nats", "same top token, %", "adapter's effect: slope", "files, MB"} < names
     assert all(len(row) == len(table.header) == 3 for row in table.rows)
     assert full.files["run_time"].adapter.path == str(made["lora"])
 

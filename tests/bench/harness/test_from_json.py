@@ -91,13 +91,7 @@ def test_a_value_of_the_wrong_type_is_named_by_its_path(change, message):
     assert len(str(raised.value)) < 200 and "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "not JSON"),
-        (b"null", "None should be an object"),
-    ],
-)
+@pytest.mark.parametrize(("content", "message"), [(b"", "not JSON"), (b"null", "None should be an object")])
 def test_a_file_that_is_not_the_report_is_refused(tmp_path: Path, content, message):
     path = tmp_path / "report.json"
     path.write_bytes(content)

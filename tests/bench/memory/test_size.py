@@ -34,10 +34,7 @@ def planned(folder: Path, requested: str) -> Path:
 
 def test_every_byte_of_the_file_counts_once(report: SizeReport, mixed: Path) -> None:
     assert report.file_bytes == mixed.stat().st_size
-    for parts in (
-        [group.nbytes for group in report.groups],
-        list(report.types.values()),
-    ):
+    for parts in ([group.nbytes for group in report.groups], list(report.types.values())):
         assert sum(parts) + report.metadata_bytes == report.file_bytes
     assert sum(group.weights for group in report.groups) == report.weights
 

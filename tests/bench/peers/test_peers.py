@@ -55,12 +55,7 @@ def test_every_peer_has_a_row(tiny, program):
         rows=("llama-bench", "llama-bench -fa 1", *ROWS),
     )
     report = run_peers(request, lambda done, total: ticks.append((done, total)))
-    assert [row.name for row in report.rows] == [
-        "thirteen",
-        "llama-bench",
-        "llama-bench -fa 1",
-        *ROWS,
-    ]
+    assert [row.name for row in report.rows] == ["thirteen", "llama-bench", "llama-bench -fa 1", *ROWS]
     assert report.rows[1].version == "abc"
     assert list(report.rows[1].speeds.values()) == [100.0, 10.0, None, None]
     for row in report.rows:

@@ -164,9 +164,7 @@ def test_text_from_files_is_escaped(data):
             machine=replace(latency.machine, cpu=HOSTILE),
         ),
         size=replace(
-            data.size,
-            path=HOSTILE,
-            groups=tuple(replace(group, group=HOSTILE) for group in data.size.groups),
+            data.size, path=HOSTILE, groups=tuple(replace(group, group=HOSTILE) for group in data.size.groups)
         ),
         accuracy=replace(
             accuracy_report(HOSTILE, HOSTILE), data=HOSTILE, verdict=hostile_lines(data.accuracy)
@@ -217,9 +215,7 @@ def test_efforts_are_in_the_order_of_their_seconds(data, tmp_path):
         one = data.accuracy
         times = replace(one.answer_time.adapted, prefill_s=1.0, decode_s=seconds)
         report = replace(
-            one,
-            terms=replace(one.terms, effort=effort),
-            answer_time=replace(one.answer_time, adapted=times),
+            one, terms=replace(one.terms, effort=effort), answer_time=replace(one.answer_time, adapted=times)
         )
         files.append(tmp_path / f"{effort}.json")
         files[-1].write_text(json.dumps(asdict(report)))

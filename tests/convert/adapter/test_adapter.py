@@ -37,12 +37,7 @@ GOOD = {
 }
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 UP = "base_model.model.model.layers.1.mlp.up_proj"
-COMPLEX_PATTERNS = (
-    "(a+)+b",
-    ".*.*.*.*.*y",
-    "q{99999999999}",
-    "[",
-)
+COMPLEX_PATTERNS = ("(a+)+b", ".*.*.*.*.*y", "q{99999999999}", "[")
 
 
 @pytest.fixture(scope="module")

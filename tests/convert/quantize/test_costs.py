@@ -9,11 +9,7 @@ import pytest
 from thirteen.convert.quantize.costs import TARGETS, costs_for, host_target, ordinary_costs, read_costs
 from thirteen.errors import OutputError
 
-GOOD = {
-    "target": "x86",
-    "layer": {"Q4_K": 0.03, "Q6_K": 0.05},
-    "output": {"Q4_K": 0.04},
-}
+GOOD = {"target": "x86", "layer": {"Q4_K": 0.03, "Q6_K": 0.05}, "output": {"Q4_K": 0.04}}
 
 
 @pytest.fixture

@@ -52,8 +52,7 @@ def test_quantizing_in_parts_gives_the_bytes_of_one_call_and_a_small_error(name:
 
 # ggml takes seconds to make the tables of the types that need importance.
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.exhaustive) if n in NEED_IMPORTANCE else n for n in GGML_TYPES],
+    "name", [pytest.param(n, marks=pytest.mark.exhaustive) if n in NEED_IMPORTANCE else n for n in GGML_TYPES]
 )
 def test_rows_are_dequantized_as_by_gguf(name: str) -> None:
     rows, type_ = weights(4), GGML_TYPES[name]

@@ -15,11 +15,7 @@ from ...runtime.grammar.texts import GrammarTexts
 from ..mutators import mutate_json
 from ..target import Target, refused, tiny_model
 
-_WORDS = (
-    *KEYWORDS,
-    *sorted({key for keys in KEYWORDS.values() for key in keys} | ANNOTATIONS),
-    *FORMATS,
-)
+_WORDS = (*KEYWORDS, *sorted({key for keys in KEYWORDS.values() for key in keys} | ANNOTATIONS), *FORMATS)
 # The oracle has another syntax of patterns, and divides floating point numbers.
 _OTHER_RULES = ('"pattern"', '"multipleOf"')
 _texts = GrammarTexts(tiny_model())

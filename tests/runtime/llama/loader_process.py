@@ -27,11 +27,7 @@ class LoaderProcess:
         """The outcome of a file."""
         if self._process is None:
             self._process = subprocess.Popen(
-                self._command,
-                env=self._environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
+                self._command, env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(f"{path}\n")

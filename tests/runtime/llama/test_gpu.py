@@ -76,9 +76,6 @@ def test_attention_of_a_gpu_is_left_to_llama_cpp(tiny, found, monkeypatch):
         for flash in (None, True, False):
             profile = replace(LAPTOP, gpu_layers=1, flash_attention=flash)
             assert choose_settings(profile, 1, loaded) == ComputeSettings(
-                flash_attention=flash,
-                kv="f16",
-                threads=1,
-                prefill_threads=1,
+                flash_attention=flash, kv="f16", threads=1, prefill_threads=1
             )
         assert choose_settings(replace(LAPTOP, gpu_layers="all"), 1, loaded).flash_attention is None
