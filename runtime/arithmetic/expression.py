@@ -385,7 +385,7 @@ def parse_mixed_number(text: str) -> Fraction:
     parts = text.replace(",", "").replace("and", " ").translate(VULGAR_FRACTIONS).split()
     try:
         values = [Fraction(part) for part in parts]
-    except ZeroDivisionError:
+    except (ValueError, ZeroDivisionError):  # of more digits than int() reads
         raise AmbiguityError from None
     if (
         max(len(part.replace(".", "")) for part in parts) > DIGITS_MAX

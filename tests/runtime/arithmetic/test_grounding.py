@@ -18,6 +18,7 @@ PENS = "Ann has $20. She buys 4 pens for $3 each, with 25% off. How much does sh
         ("Half of a dozen of 120-page books", "12 / 2 = 6. 120 / 2 = 60", True),
         ("Twenty-five of 1 1/2 and ½", "25 * 1.5 = 37.5. 20 * 0.5 = 10. 5 + 20 = 25", True),
         ("007 and 0/0", "7 + 0 = 7", False),
+        pytest.param(f"{'7' * 5000} and 8", "8 + 8 = 16", True, id="more digits than int() reads"),
         ("", "1 + 1 = 2", False),
     ],
 )
