@@ -6,7 +6,7 @@ prior, after v1 answers with the leading value and v2 with the next, the first i
 probability P(X <= v1), where X is binomial with v1 + v2 + 1 trials of 1/2.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from math import comb, exp, log
 
@@ -49,8 +49,16 @@ class VotingRule:
         if not confidence:
             return self
         log_odds = log(confidence / (1 - confidence)) - CONFIDENCE["intercept"] - CONFIDENCE["grounded"]
-        certainty = log_odds / CONFIDENCE["certainty"]
-        return replace(self, certainty=max(self.certainty, certainty))
+        sure = log_odds / CONFIDENCE["certainty"]
+        return _PatientRule(self.answers, self.width, sure, self.examples) if sure > self.certainty else self
+
+
+class _PatientRule(VotingRule):
+    """A rule that samples on while the missing answers can make the majority certain."""
+
+    def is_decided(self, first: int, second: int, missing: int) -> bool:
+        certain, possible = (majority_certainty(votes, second) for votes in (first, first + missing))
+        return super().is_decided(first, second, missing) and not certain < self.certainty <= possible
 
 
 def majority_certainty(first: int, second: int) -> float:

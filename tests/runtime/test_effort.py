@@ -50,6 +50,24 @@ def test_a_minimum_of_confidence_takes_more_votes():
     assert not rule.until(0.99).is_decided(4, 0, 4)
 
 
+@pytest.mark.parametrize(
+    ("confidence", "first", "second", "missing", "decided"),
+    [
+        (0.85, 5, 1, 3, False),  # 0.842 sure, and 0.888 after three more
+        (0.85, 6, 1, 2, True),
+        (0.85, 4, 2, 1, True),  # never so sure
+        (0.99, 5, 0, 4, True),
+        (0.1, 5, 1, 3, True),  # less than the vote asks for anyway
+        (0.1, 2, 1, 0, True),
+    ],
+)
+def test_a_certain_majority_is_sampled_on_while_it_can_reach_the_minimum(
+    confidence, first, second, missing, decided
+):
+    """It withheld a value that the missing answers could have made sure."""
+    assert Effort.HIGH.rule.until(confidence).is_decided(first, second, missing) is decided
+
+
 @pytest.mark.parametrize("name", ["", "Low", "extreme", None, 1, True])
 def test_an_unknown_effort_is_named(name):
     with pytest.raises(RequestError, match="effort must be low, medium, high"):
