@@ -18,8 +18,8 @@ class VoteTally:
     Attributes:
         asked: requested answers.
         ended: finished answers when the vote was decided.
-        votes: number of finished answers with each value, in descending order. Answers that were cut short
-            or have a wrong equation do not vote.
+        votes: number of finished answers with each value, the winner's first, in descending order. Answers
+            that were cut short or have a wrong equation do not vote.
     """
 
     asked: int
@@ -37,7 +37,7 @@ class VoteTally:
         """How many agree, in words."""
         value = next(iter(self.votes), None)
         return (
-            f"{self.counts[0]} of {self.ended} agree on {value}" if value else f"{self.ended} without a value"
+            f"{self.counts[0]} of {self.ended} agree on {value}" if value else f"{self.ended} without a vote"
         )
 
 
@@ -49,7 +49,7 @@ class Answer:
         value: final answer as format_number() writes it; None if the text has none.
         text: full text.
         stop_reason: why the text ended.
-        usage: token counts; of all answers, if several were sampled.
+        usage: token counts; of all answers that ended, if several were sampled.
         timings: latencies; `decode_s` ends with the last answer that counted.
         steps: equations found in the text, each with whether it holds.
         verified: whether all steps hold and the final answer is the result of one of them.

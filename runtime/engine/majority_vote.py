@@ -87,7 +87,8 @@ class MajorityVote(Handle):
         try:
             self._count_all()
             winner = select_winner(self._answers, self._rule)
-            first_s = min(answer.timings.first_token_s for answer, _ in self._answers)
+            # The first that ended: later ones count from their own submission; an aborted one may have 0.
+            first_s = next((s for answer, _ in self._answers if (s := answer.timings.first_token_s)), 0.0)
             decode_s = perf_counter() - self._began - first_s
             self._winner = replace(winner, timings=Timings(winner.timings.prefill_s, first_s, decode_s))
             self._update(winner.text, SequenceEnd(winner.stop_reason, winner.usage, self._winner.timings))
@@ -136,8 +137,15 @@ def _is_vote(answer: Answer) -> bool:
 
 def tally(answers: Sequence[ScoredAnswer], rule: VotingRule) -> VoteTally:
     """Count the votes of the answers that have ended."""
-    votes = Counter(str(answer.value) for answer, _ in answers if _is_vote(answer))
+    votes = Counter(str(answer.value) for answer, _ in _rank([one for one in answers if _is_vote(one[0])]))
     return VoteTally(rule.answers, len(answers), dict(votes.most_common()))
+
+
+def _rank(answers: Sequence[ScoredAnswer]) -> list[ScoredAnswer]:
+    """Sort answers: those whose value has most votes first, then most verified votes, then the likeliest."""
+    votes = Counter(answer.value for answer, _ in answers)
+    verified = Counter(answer.value for answer, _ in answers if answer.verified)
+    return sorted(answers, key=lambda s: (votes[s[0].value], verified[s[0].value], s[1]), reverse=True)
 
 
 def is_decided(answers: Sequence[ScoredAnswer], rule: VotingRule) -> bool:
@@ -154,9 +162,7 @@ def select_winner(answers: Sequence[ScoredAnswer], rule: VotingRule) -> Answer:
     """
     candidates = [scored for scored in answers if _is_vote(scored[0])] or answers
     counted = tally(answers, rule)
-    votes = Counter(answer.value for answer, _ in candidates)
-    verified = Counter(answer.value for answer, _ in candidates if answer.verified)
-    value = max(candidates, key=lambda s: (votes[s[0].value], verified[s[0].value], s[1]))[0].value
+    value = _rank(candidates)[0][0].value
     best, _ = max(
         (scored for scored in candidates if scored[0].value == value), key=lambda s: (s[0].verified, s[1])
     )
