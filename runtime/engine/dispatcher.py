@@ -94,6 +94,8 @@ class Dispatcher:
     def submit(self, sequences: Sequence[SequenceState], *, wait: bool) -> list[Handle]:
         """Accept all sequences or none; see Engine.submit_all()."""
         self._fork.check()
+        if not wait and len(sequences) > (places := self.slots + self.queue):
+            raise RequestError(f"{len(sequences)} requests at once: slots and queue hold {places}")
         remaining = deque(sequences)
         handles: list[Handle] = []
         try:

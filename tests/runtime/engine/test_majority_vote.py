@@ -15,7 +15,7 @@ from thirteen.runtime.engine.runner import SequenceUpdate
 from thirteen.runtime.grammar.grammar import from_regex
 from thirteen.runtime.request import Request, Sampling, SequenceEnd, StopReason, Timings, Usage
 
-from ..fakes import Model
+from ..fakes import Context, Model
 
 TIMEOUT_S = 60
 QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"
@@ -53,10 +53,10 @@ class FakeEngine:
         """The next handle that was asked for."""
         return self._submitted.get(timeout=TIMEOUT_S)
 
-    def end(self, value, reason=END, mean=-1.0):
+    def end(self, value, reason=END, mean=-1.0, first_token_s=0.0):
         """End the next of them with a text of two tokens and that mean log-probability."""
         text = value if value is None or "=" in value else f"The answer is {value}"
-        end = SequenceEnd(reason, Usage(1, 2, sampled_tokens=2), Timings(0, 0, 0), 2 * mean)
+        end = SequenceEnd(reason, Usage(1, 2, sampled_tokens=2), Timings(0, first_token_s, 0), 2 * mean)
         self.next().put(SequenceUpdate(None, text or "", (1, 2), (), end))
 
 
@@ -88,6 +88,7 @@ def test_the_vote_ends_as_soon_as_the_majority_is_certain_and_not_before(name):
         engine.end(*answer)
     winner = vote.answer(TIMEOUT_S)
     assert (winner.value, winner.tally.ended, winner.tally.asked) == (value, len(answers), 8)
+    assert next(iter(winner.tally.votes), value) == value, "the winner's votes are the first"
     assert winner.usage.completion_tokens == vote.wait().usage.completion_tokens == 2 * len(answers)
     assert set(engine.aborted) == set(range(len(answers), len(engine.handles))), "those still running"
     assert not any(engine.waits[:1]) and all(engine.waits[1:]), "only the first answers may be refused"
@@ -142,6 +143,29 @@ def test_an_aborted_vote_ends_with_the_answers_that_have_ended():
     for _ in range(4):
         engine.end(None, StopReason.ABORTED)
     assert vote.answer(TIMEOUT_S).value == "4" and len(engine.handles) == 5
+    assert vote.answer().tally.agreement == "1 of 5 agree on 4"
+
+
+@pytest.mark.parametrize(
+    ("times", "first_token_s"),
+    [((0.3, 0.1), 0.3), ((0.0, 0.3), 0.3), ((0.0, 0.0), 0.0)],  # 0: aborted before it had a token
+)
+def test_the_first_token_is_that_of_the_first_answer_that_ended(times, first_token_s):
+    """Later answers are submitted later, and their own wait was taken for that of the vote."""
+    engine = FakeEngine()
+    vote = engine.vote()
+    for one in times:
+        engine.end("4", first_token_s=one)
+    assert vote.answer(TIMEOUT_S).timings.first_token_s == first_token_s
+
+
+def test_answers_that_do_not_vote_are_counted():
+    """It said that they have no value."""
+    engine = FakeEngine()
+    vote = engine.vote()
+    for _ in range(8):
+        engine.end("5", LENGTH)
+    assert vote.answer(TIMEOUT_S).tally.agreement == "8 without a vote"
 
 
 def test_an_answer_that_is_submitted_during_an_abort_is_aborted_too():
@@ -232,10 +256,23 @@ def test_a_question_without_a_number_is_answered_once(open_fake_engine):
 
 
 @pytest.mark.usefixtures("with_examples")
-def test_a_full_queue_refuses_a_vote_as_a_whole(open_fake_engine):
-    engine = open_fake_engine(slots=1, queue=1)
-    with pytest.raises(BusyError, match="the queue is full"):
+@pytest.mark.parametrize(
+    ("queue", "error", "named"),
+    [
+        (4, BusyError, "1 requests run and 4 wait: the queue is full"),
+        (2, RequestError, r"^4 requests at once: slots and queue hold 3$"),
+    ],
+)
+def test_a_vote_that_has_no_room_is_refused_as_a_whole(open_fake_engine, queue, error, named):
+    """An idle engine said that its queue is full."""
+    engine = open_fake_engine(slots=1, queue=queue)
+    Context.gate.clear()
+    handles = [engine.submit(Request((1,), max_tokens=1)) for _ in range(2)]
+    with pytest.raises(error, match=named):
         engine.submit(engine.request("1 + 1", effort="medium", max_tokens=4))
+    Context.gate.set()
+    for handle in handles:
+        handle.wait(TIMEOUT_S)
     assert engine.load.running == engine.load.waiting == 0
 
 
