@@ -70,6 +70,8 @@ class ContextParams(ComputeSettings):
         for name, maximum in _PARAMS_MAX.items():
             check_integer(name, getattr(self, name), 1, maximum)
         ComputeSettings.__post_init__(self)
+        if self.slots > self.batch:
+            raise RequestError(f"slots must be at most the {self.batch} tokens of a batch, not {self.slots}")
         if not self.slots <= self.outputs <= self.batch:
             raise RequestError(
                 f"outputs must be from slots = {self.slots} to batch = {self.batch}, not {self.outputs}"
