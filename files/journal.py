@@ -156,7 +156,7 @@ def parse_identity(line: bytes, run: str) -> dict[str, Any] | None:
 
 def _read(path: Path) -> bytes:
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
+        with open(path, "rb", opener=open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise RequestError(f"{path}: is not a regular file")
             return file.read()
@@ -166,8 +166,9 @@ def _read(path: Path) -> bytes:
         raise RequestError(f"{path}: {error.strerror or error}") from None
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a named pipe would wait for a writer
+def open_at_once(path: str, flags: int) -> int:
+    """Opener that does not wait for the writer of a named pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _open_no_link(path: str, flags: int) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 from ...errors import ModelFileError, RequestError
 from ...files.gguf.header import read_header
 from ...files.hashing import file_sha256
-from ...files.journal import parse_identity
+from ...files.journal import open_at_once, parse_identity
 from ..answer import Answer, with_confidence
 from ..effort import Effort, VotingRule, parse_effort
 from ..engine.engine import Engine
@@ -28,13 +28,14 @@ from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
 from ..llama.compute_settings import ComputeSettings, limit_settings
 from ..llama.gguf_checks import check_model
 from ..llama.settings_choice import known_settings
-from ..profile import CHOSEN, DEFAULT_KV, KV_TYPES, PROFILES, Profile
+from ..profile import CHOSEN, KV_TYPES, PROFILES, Profile
 from ..request import Request, Sampling
 from ..validation import check_confidence, check_integer
 
 PROFILE = replace(PROFILES["server"], context=2048)  # each question on its own
 _BATCH_REQUESTS = 40  # five times the slots, so that few slots are idle at the end of a batch
 _IDENTITY_MAX = 1 << 24  # bytes of a journal's first line
+_TURN = "batch"  # of all requests: the scheduler keeps a slot free for others while there are several
 _PROBES = ("1", "2")  # questions without a common prefix: their prompts share what is the same for all
 
 
@@ -132,15 +133,17 @@ class BatchJob:
     settings: GenerationSettings
     threads: int
     profile: Profile = PROFILE
+    _open: tuple[str, ...] = field(init=False, repr=False)  # fields of the profile
 
     def __post_init__(self) -> None:
-        if self.profile.kv is None:
+        object.__setattr__(self, "_open", tuple(n for n in CHOSEN if getattr(self.profile, n) is None))
+        if self._open:
             object.__setattr__(self, "profile", replace(self.profile, **self._choose()))
 
     def _choose(self) -> dict[str, Any]:
         """The values of the fields that are open."""
         if self.profile.gpu_layers:
-            return {"kv": DEFAULT_KV}
+            return {"kv": self.profile.kv_name}
         header = read_header(self.model)
         check_model(header)
         profile = limit_settings(self.profile, header, self.threads)
@@ -151,18 +154,12 @@ class BatchJob:
         return {name: getattr(chosen, name) for name in CHOSEN}
 
     def with_settings_of(self, journal: Path, run: str) -> "BatchJob":
-        """The job as an earlier run computed it, if its journal says how; see Journal for `run`.
+        """The job with what was left open as an earlier run computed it; see read_settings().
 
         A choice of this run may differ, by free memory or by what other programs disturb.
         """
-        identity = None
-        with suppress(OSError), journal.open("rb") as file:
-            identity = parse_identity(file.readline(_IDENTITY_MAX), run)
-        chosen: dict[str, Any] = {name: (identity or {}).get(name) for name in CHOSEN}
-        # A list: what a damaged file has may be no key of a dictionary.
-        if type(chosen["flash_attention"]) is bool and chosen["kv"] in list(KV_TYPES):
-            return replace(self, profile=replace(self.profile, **chosen))
-        return self
+        chosen = {name: value for name, value in read_settings(journal, run).items() if name in self._open}
+        return replace(self, profile=replace(self.profile, **chosen))
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -228,6 +225,17 @@ class BatchJob:
         )
 
 
+def read_settings(journal: Path, run: str) -> dict[str, Any]:
+    """The fields CHOSEN of the profile of an earlier run; empty if its journal does not say. See Journal."""
+    identity = None
+    with suppress(OSError), open(journal, "rb", opener=open_at_once) as file:
+        identity = parse_identity(file.readline(_IDENTITY_MAX), run)
+    found = {name: (identity or {}).get(name) for name in CHOSEN}
+    # A list: what a damaged file has may be no key of a dictionary.
+    valid = type(found["flash_attention"]) is bool and found["kv"] in list(KV_TYPES)
+    return found if valid else {}
+
+
 # Answers the batches of a job: BatchJob.run, or RayWorkers.run.
 BatchExecutor = Callable[[BatchJob, Iterable[QuestionBatch]], Generator[BatchResult, None, None]]
 
@@ -266,7 +274,7 @@ def prefill_shared_prefix(engine: Engine, settings: GenerationSettings) -> tuple
     prefix = one[: min(common_length(one, other), engine.context)]
     if len(prefix) <= PREFIX_TOKENS_MIN:
         return ()
-    engine.submit(Request(prefix, max_tokens=1)).wait()
+    engine.submit(Request(prefix, max_tokens=1, turn=_TURN)).wait()
     return prefix
 
 
@@ -344,7 +352,7 @@ class _Vote:
     def next_wave(self) -> Sequence[Request]:
         """The requests that are to be submitted next."""
         start = len(self.handles)
-        return self.requests[start : start + self.rule.width]
+        return [replace(one, turn=_TURN) for one in self.requests[start : start + self.rule.width]]
 
     def result(self, min_confidence: float) -> BatchResult | None:
         """The result, once a wave has ended; None if more answers are needed."""

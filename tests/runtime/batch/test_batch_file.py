@@ -2,10 +2,11 @@
 
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,18 @@ import pytest
 from thirteen.errors import ModelFileError, OutputError, RequestError
 from thirteen.files import atomic_write
 from thirteen.runtime.batch.batch_file import answer_file
-from thirteen.runtime.batch.reproducible_batches import PROFILE, BatchJob, BatchResult, GenerationSettings
+from thirteen.runtime.batch.reproducible_batches import (
+    PROFILE,
+    BatchJob,
+    BatchResult,
+    BatchRunner,
+    GenerationSettings,
+)
 from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import settings_choice
 from thirteen.runtime.llama.compute_settings import ComputeSettings
+from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings_measurement import Tuning
 from thirteen.runtime.request import Sampling
@@ -121,6 +129,34 @@ def test_a_batch_interrupted_anywhere_gives_the_same_file(
     assert not part.exists()
 
 
+def test_a_later_batch_is_computed_as_a_first_one_is(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While other requests were remembered, a slot stayed free: a resumed run gave other answers."""
+    steps: list[list[tuple[int, int]]] = []
+    decode = Context.decode
+
+    def record(context: Context, spans: Sequence[Span]) -> list[int]:
+        steps.append([(span.slot, len(span.tokens)) for span in spans])
+        return decode(context, spans)
+
+    settings = GenerationSettings(system="Be brief. " * 3, max_tokens=6, effort=Effort.MEDIUM)
+    batch = dict(enumerate(["Why?", *QUESTIONS[:4]]))
+    with BatchJob(tiny, None, settings, 1).load_engine() as engine:
+        runner = BatchRunner(engine, settings)
+        monkeypatch.setattr(Context, "decode", record)
+        first = {one.number: one.tokens for one in runner.run(batch)}
+        count = len(steps)
+        assert {one.number: one.tokens for one in runner.run(batch)} == first
+    assert steps[count:] == steps[:count] and max(map(len, steps)) == PROFILE.slots
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="named pipes are files on POSIX only")
+def test_records_that_are_a_named_pipe_are_refused(job: BatchJob, questions: Path, tmp_path: Path) -> None:
+    """It waited for a writer."""
+    os.mkfifo(tmp_path / "answers.jsonl.part")
+    with pytest.raises(RequestError, match=r"answers\.jsonl\.part: is not a regular file"):
+        answer_file(questions, job, tmp_path / "answers.jsonl")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_process_loses_no_written_answer(
@@ -170,14 +206,20 @@ def test_an_existing_output_is_not_overwritten(job: BatchJob, questions: Path, t
     assert (tmp_path / "answers.jsonl").read_text() == "mine\n"
 
 
+def choose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flash: bool) -> None:
+    """Let a measurement choose the attention; nothing was chosen before."""
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
+    chosen = Tuning(ComputeSettings(threads=1, flash_attention=flash), (), 8, quiet=False)
+    monkeypatch.setattr(settings_choice, "measure_settings", lambda *_: chosen)
+
+
+@pytest.mark.parametrize("kv", [None, "f16"])
 def test_the_engines_of_a_job_measure_nothing_that_the_job_has_chosen(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    kv: str | None, tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """What stayed as by default was measured again by each engine: its answers could differ."""
-    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
-    chosen = Tuning(ComputeSettings(threads=1, flash_attention=False), (), 8, quiet=False)
-    monkeypatch.setattr(settings_choice, "measure_settings", lambda *_: chosen)
-    job = BatchJob(tiny, None, FEW, 1)
+    choose(monkeypatch, tmp_path, flash=False)
+    job = BatchJob(tiny, None, FEW, 1, replace(PROFILE, kv=kv))
     monkeypatch.setattr(settings_choice, "measure_settings", None)
     with job.load_engine() as engine:
         assert engine.profile == job.profile
@@ -185,14 +227,22 @@ def test_the_engines_of_a_job_measure_nothing_that_the_job_has_chosen(
 
 
 @pytest.mark.parametrize("flash", [False, True])
-def test_a_batch_resumes_with_its_attention(flash: bool, tiny: Path, questions: Path, tmp_path: Path) -> None:
-    """Less free memory than before made it another batch."""
-    begun, now = (
-        BatchJob(tiny, None, FEW, 1, replace(PROFILE, flash_attention=one)) for one in (flash, not flash)
+def test_a_batch_resumes_with_its_attention(
+    flash: bool, tiny: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Less free memory than before made it another batch. What the caller gives was replaced silently."""
+    choose(monkeypatch, tmp_path, not flash)
+    begun, other = (
+        BatchJob(tiny, None, FEW, 1, replace(PROFILE, flash_attention=one, kv="f16"))
+        for one in (flash, not flash)
     )
+    now = BatchJob(tiny, None, FEW, 1)
+    assert now.profile == other.profile != begun.profile
     output, whole = tmp_path / "answers.jsonl", tmp_path / "whole.jsonl"
     with pytest.raises(StoppedError):
         answer_file(questions, begun, output, progress=stop_at(3))
+    with pytest.raises(RequestError, match="records of another run: flash_attention is"):
+        answer_file(questions, other, output)
     assert answer_file(questions, now, output).earlier == 3
     answer_file(questions, begun, whole)
     assert output.read_bytes() == whole.read_bytes()
