@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError
-from ...runtime.batch.reproducible_batches import PROFILE, BatchJob, GenerationSettings
+from ...runtime.batch.reproducible_batches import PROFILE, BatchJob, GenerationSettings, read_settings
 from ...runtime.effort import parse_effort
 from ...runtime.engine.engine import Engine
 from ...runtime.profile import CHOSEN, DEFAULT_KV, Profile
@@ -61,7 +61,7 @@ class PromptSettings(GenerationSettings):
         """Make the request that asks a question, as a chat if the model has a chat template."""
         prompt, effort = self.prompt_format, self.effort.for_question(question)
         messages = prompt.messages(question)
-        is_chat = "tokenizer.chat_template" in engine.model.header.metadata
+        is_chat = bool(engine.chat_template)
         return Request(
             engine.conversation(messages) if is_chat else engine.encode_text(prompt.text(question)),
             self.max_tokens,
@@ -103,13 +103,12 @@ class RunConfig:
 
         Only without one are they chosen, for which the model may be loaded.
         """
-        logged = self._unmeasured.with_settings_of(self.log, LOGGED_RUN)
-        return self._job(PROFILE) if logged is self._unmeasured else logged
+        return self._job(replace(PROFILE, **read_settings(self.log, LOGGED_RUN)))
 
     @cached_property
     def _unmeasured(self) -> BatchJob:
         """The job with the default speed settings."""
-        return self._job(replace(PROFILE, kv=DEFAULT_KV))
+        return self._job(replace(PROFILE, kv=DEFAULT_KV, flash_attention=True))
 
     @cached_property
     def _new_identity(self) -> dict[str, Any]:

@@ -186,16 +186,18 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def read_chat_template(header: "Header", bos: int | None, eos: int | None) -> TemplateProcess | None:
-    """Start the template in a model's file, None if it has none; it may write the tokens `bos` and `eos`.
+    """Start the template in a model's file, None if it has none, or a blank one.
+
+    The template may write the tokens `bos` and `eos`.
 
     Raises:
         ModelFileError: it is not a string, it is too long, or its process cannot be started.
     """
-    source = header.metadata.get("tokenizer.chat_template")
-    if source is None:
-        return None
+    source = header.metadata.get("tokenizer.chat_template", "")
     if not isinstance(source, str):
         raise ModelFileError(f"{header.path}: metadata key 'tokenizer.chat_template' is not a string")
+    if not source.strip():
+        return None
     tokens = header.metadata["tokenizer.ggml.tokens"]
     begin, end = ("" if token is None else tokens[token] for token in (bos, eos))
     return TemplateProcess(source, begin, end, where=f"{header.path}: ")

@@ -6,9 +6,11 @@ import sys
 from time import perf_counter
 
 import pytest
+from gguf.constants import GGUFValueType
 from thirteen.errors import ModelFileError, RequestError
+from thirteen.files.gguf.header import Field, Header
 from thirteen.runtime.prompt import template_process
-from thirteen.runtime.prompt.template_process import SOURCE_BYTES_MAX, TemplateProcess
+from thirteen.runtime.prompt.template_process import SOURCE_BYTES_MAX, TemplateProcess, read_chat_template
 
 resource = pytest.importorskip("resource", reason="Windows limits the time only")
 MESSAGES = [{"role": "user", "content": "a \ud800 <b> é"}]
@@ -75,6 +77,13 @@ def test_modules_of_the_working_directory_are_not_imported(tmp_path, monkeypatch
 def test_an_unreferenced_template_leaves_no_process():
     process = TemplateProcess("x")._process._popen
     assert process.poll() is not None
+
+
+@pytest.mark.parametrize("source", ["", " \n"])
+def test_a_blank_template_is_none(tmp_path, source):
+    """The prompt was blank, whatever the question."""
+    header = Header(tmp_path, 3, {"tokenizer.chat_template": Field(source, GGUFValueType.STRING)}, {}, 0)
+    assert read_chat_template(header, None, None) is None
 
 
 def test_a_source_of_more_than_64_kibibytes_is_refused():
