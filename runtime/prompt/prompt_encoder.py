@@ -186,7 +186,7 @@ class PromptEncoder:
 
     def _check_length(self, texts: Sequence[str]) -> None:
         if (characters := sum(map(len, texts))) > PROMPT_CHARACTERS_MAX:
-            raise RequestError(
+            raise PromptLengthError(
                 f"the prompt has {characters} characters; at most {PROMPT_CHARACTERS_MAX} are accepted"
             )
         nbytes = sum(len(text.encode("utf-8", "replace")) for text in texts)

@@ -5,7 +5,7 @@ import json
 import pytest
 from thirteen.errors import OutputError, PromptLengthError, RequestError
 from thirteen.runtime.engine.conversation import Conversation
-from thirteen.runtime.prompt.prompt_encoder import Message
+from thirteen.runtime.prompt.prompt_encoder import PROMPT_CHARACTERS_MAX, Message
 
 from ...server.serving import open_engine
 
@@ -73,6 +73,13 @@ def test_a_message_that_fills_the_context_is_asked_alone_and_a_longer_one_is_ref
     assert conversation.messages == [Message("user", "one"), Message("assistant", "two")]
     with pytest.raises(RequestError, match="empty"):
         conversation.next_turn(" ")
+
+
+def test_more_characters_than_a_prompt_may_have_are_dropped_too(engine):
+    conversation = Conversation(engine)
+    conversation.add("x" * (PROMPT_CHARACTERS_MAX + 1), "two")
+    conversation.add("three", "four")
+    assert conversation.next_turn("five").dropped == 2
 
 
 def test_a_conversation_is_saved_and_loaded(engine, tmp_path):
