@@ -50,7 +50,8 @@ class Detokenizer:
         """Length of the longest suffix that may begin a stop string."""
         if self.stopped:
             return 0
-        lengths = (n for stop in self._stop for n in range(1, len(stop)) if self.pending.endswith(stop[:n]))
+        ends = range(1, len(self.pending) + 1)
+        lengths = (n for stop in self._stop for n in ends[: len(stop) - 1] if self.pending.endswith(stop[:n]))
         return max(lengths, default=0)
 
     def _release(self, length: int) -> str:
