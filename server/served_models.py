@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Self
 
 from anyio import to_thread
@@ -42,6 +42,7 @@ class ServedModels:
     def __init__(self, models: Mapping[str, str]) -> None:
         self.models, self.draining = models, False
         self.services: OrderedDict[str, EngineService] = OrderedDict()
+        self._used_at: dict[str, float] = {}  # when models that are unloaded were last asked for
         self.metrics = Metrics(lambda: {service.engine for service in self.services.values()})
 
     @classmethod
@@ -99,6 +100,10 @@ class ServedModels:
         """Files of a model, and of its adapter if it has one."""
         return self.services[name].engine.files(self.models[name])
 
+    def expires_at(self, name: str) -> float | None:
+        """Unix time at which a loaded model is unloaded if nobody asks for it; None is never."""
+        return time() + self._used_at[name] + IDLE_S - monotonic() if name in self._used_at else None
+
     def resolve_model(self, name: str | None) -> tuple[str, str]:
         """Name and engine adapter of a model; None and "default" are the first model.
 
@@ -151,7 +156,6 @@ class ModelPool(ServedModels):
                 )
         super().__init__(dict.fromkeys(models, BASE))
         self._pooled, self._memory_bytes, self._kept_places = models, memory_bytes, kept_places
-        self._used_at: dict[str, float] = {}
         self._changing = asyncio.Lock()
 
     @property

@@ -27,7 +27,8 @@ def format_line(data: Mapping[str, Any]) -> str:
 
 
 def _dumps(data: Any) -> str:
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    """JSON in ASCII: clients take other line ends of Unicode for the end of a line."""
+    return json.dumps(data, separators=(",", ":"))
 
 
 class AnswerStream(StreamingResponse):

@@ -23,6 +23,11 @@ def timestamp(time_s: float) -> str:
     return datetime.fromtimestamp(time_s, UTC).isoformat().replace("+00:00", "Z")
 
 
+def modified_at(paths: Sequence[Path]) -> str:
+    """The last time that one of the files was changed."""
+    return timestamp(max(path.stat().st_mtime for path in paths))
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
     """The files of a served model, as they were when they were read.
@@ -40,11 +45,9 @@ class ModelFiles:
     @classmethod
     def read(cls, paths: Sequence[Path]) -> "ModelFiles":
         """Read the files once from start to end."""
-        stats = [path.stat() for path in paths]
         digests = [file_sha256(path) for path in paths]
         digest = digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest()
-        modified_at = timestamp(max(stat.st_mtime for stat in stats))
-        return cls(sum(stat.st_size for stat in stats), modified_at, digest)
+        return cls(sum(path.stat().st_size for path in paths), modified_at(paths), digest)
 
 
 def model_details(header: Header) -> Json:

@@ -59,7 +59,7 @@ class OllamaRequest(RequestBody):
     stream: Nullable[bool] = True
     format: OllamaFormat = None
     options: Nullable[OllamaOptions] = OllamaOptions.model_validate({})
-    keep_alive: float | Name | None = Field(None, description="Without effect: models stay loaded.")
+    keep_alive: float | Name | None = Field(None, description="Without effect.")
     think: Nullable[AnswerEffort] = Effort.LOW
     calculator: Nullable[bool] = Field(True, description="Complete arithmetic with exact results.")
 

@@ -93,7 +93,7 @@ OLLAMA_OPERATIONS = (
     _ollama_generate("/api/generate", "ollama_generate", "Answer a question.", body=OllamaGenerateRequest),
     _ollama_get("/api/tags", "ollama_tags", "List the models."),
     _ollama_post("/api/show", "ollama_show", "Describe a model.", (*BODY_ERRORS, 404), ShowRequest),
-    _ollama_get("/api/ps", "ollama_ps", "List the loaded models: all of them."),
+    _ollama_get("/api/ps", "ollama_ps", "List the models in memory."),
     _ollama_get("/api/version", "ollama_version", "Version of this server."),
 )
 STATUS_OPERATIONS = (

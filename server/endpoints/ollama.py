@@ -10,7 +10,6 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ...runtime.engine.engine import Engine
 from ...runtime.llama.memory_estimate import estimate_memory
 from ...runtime.prompt.prompt_encoder import Message, question_messages
 from ...runtime.request import Request as EngineRequest
@@ -57,7 +56,7 @@ class OllamaEndpoints(Endpoints):
         header = self.service.header(name)
         template = model_description.chat_template(header)
         shown = {
-            "modified_at": (await self._model_files())[name].modified_at,
+            "modified_at": model_description.modified_at(self.service.files(name)),
             "template": template,
             "details": model_description.model_details(header),
             "model_info": model_description.model_info(header),
@@ -67,11 +66,11 @@ class OllamaEndpoints(Endpoints):
 
     async def ollama_ps(self, _: Request) -> Response:
         """GET /api/ps."""
-        loaded = self.service.services
-        described = [model for model in await self._described_models() if model["name"] in loaded]
-        return JSONResponse(
-            {"models": [model | _loaded_json(loaded[model["name"]].engine) for model in described]}
-        )
+        described, loaded = await self._described_models(), self.service.services
+        in_memory = [
+            model | self._loaded_json(name) for model in described if (name := model["name"]) in loaded
+        ]
+        return JSONResponse({"models": in_memory})
 
     async def ollama_version(self, _: Request) -> Response:
         """GET /api/version."""
@@ -85,21 +84,26 @@ class OllamaEndpoints(Endpoints):
 
     async def _described_models(self) -> list[dict[str, Any]]:
         """Entries of the models in Ollama's lists."""
-        details = {
-            name: model_description.model_details(self.service.header(name)) for name in self.service.models
-        }
-        return [
-            {"name": name, "model": name, **asdict(files), "details": details[name]}
-            for name, files in (await self._model_files()).items()
-        ]
-
-    async def _model_files(self) -> dict[str, ModelFiles]:
-        """The files of all models, by name."""
         async with self._reading:
             for name in self.service.models:
                 if name not in self._files:
                     self._files[name] = await to_thread.run_sync(ModelFiles.read, self.service.files(name))
-        return self._files
+        return [
+            {"name": name, "model": name, **asdict(files)}
+            | {"details": model_description.model_details(self.service.header(name))}
+            for name, files in self._files.items()
+        ]
+
+    def _loaded_json(self, name: str) -> dict[str, Any]:
+        """Further fields of a loaded model in /api/ps."""
+        engine, expires_at = self.service.services[name].engine, self.service.expires_at(name)
+        total = estimate_memory(engine.model.header, engine.profile).total_bytes
+        return {
+            "size": total,
+            "size_vram": total if engine.profile.gpu_layers == "all" else 0,
+            "context_length": engine.context,
+            "expires_at": model_description.timestamp(expires_at) if expires_at else _NEVER,
+        }
 
     async def _respond(
         self, request: Request, body: OllamaRequest, messages: Sequence[Message], content: Content
@@ -130,14 +134,3 @@ class OllamaEndpoints(Endpoints):
         return JSONResponse(
             ollama_api.answer_json(name, handles[0].answer(), content(text, calls, piece.tally))
         )
-
-
-def _loaded_json(engine: Engine) -> dict[str, Any]:
-    """Further fields of a loaded model in /api/ps."""
-    total = estimate_memory(engine.model.header, engine.profile).total_bytes
-    return {
-        "size": total,
-        "size_vram": total if engine.profile.gpu_layers == "all" else 0,
-        "context_length": engine.context,
-        "expires_at": _NEVER,
-    }

@@ -92,7 +92,7 @@ async function* readEvents(body) {
 }
 
 function parseEvent(block) {
-  const fields = block.split(/\r?\n/).map((line) => /^([^:]*):? ?(.*)$/.exec(line).slice(1));
+  const fields = block.split(/\r?\n/).map((line) => /^([^:]*):? ?(.*)$/s.exec(line).slice(1));
   const data = fields.filter(([name]) => name === "data").map(([, value]) => value);
   const event = fields.findLast(([name]) => name === "event")?.[1] ?? "message";
   return data.length ? { event, data: JSON.parse(data.join("\n")) } : null;

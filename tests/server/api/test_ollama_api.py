@@ -9,6 +9,7 @@ import ollama
 import pytest
 from ollama import _types as types
 from thirteen.server.access.request_limits import RequestLimits
+from thirteen.server.api import model_description
 from thirteen.server.api.ollama_models import OllamaRequest
 
 from ..serving import TIMEOUT_S, serve_engine
@@ -85,6 +86,13 @@ def test_a_stream_equals_the_whole_answer(client):
     assert "".join(part.response for part in parts) == whole.message.content and last.done
 
 
+def test_a_stream_has_all_characters(client, say):
+    """The client takes other line ends of Unicode for the end of a line, and refused the rest as JSON."""
+    say(text := "a\u2028b\u2029c\x85d\U0001f600")
+    parts = chat(client, options=GREEDY | {"num_predict": 20}, stream=True)
+    assert "".join(part.message.content for part in parts) == text
+
+
 def test_a_stop_string_ends_the_answer(client):
     text = chat(client).message.content
     stopped = chat(client, options=GREEDY | {"stop": [text[3:6]]})
@@ -138,8 +146,12 @@ def test_tags_and_ps_list_the_models(client, tiny, tiny_server):
     assert (listed.details.family, listed.details.format) == ("llama", "gguf")
 
 
-def test_show_describes_a_model(client, tiny_server):
-    shown, weights = client.show("tiny"), tiny_server.service.engine.model.header.weights
+def test_show_describes_a_model(client, tiny, tiny_server, monkeypatch):
+    with serve_engine(tiny_server.service.engine, name="tiny") as server, monkeypatch.context() as patch:
+        patch.setattr(model_description, "file_sha256", None)  # it took seconds, for nothing
+        shown = ollama.Client(server.url, timeout=TIMEOUT_S).show("tiny")
+    assert shown.modified_at.timestamp() == pytest.approx(tiny.stat().st_mtime, abs=1e-3)
+    weights = tiny_server.service.engine.model.header.weights
     assert shown.details.parameter_size == f"{weights / 1e6:.2f}M"
     assert shown.details.quantization_level == "unknown"
     assert shown.modelinfo["llama.block_count"] == 2
