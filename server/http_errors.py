@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from starlette.responses import JSONResponse
 
-from ..errors import BusyError, PromptLengthError, RequestError, ThirteenError
+from ..errors import BusyError, InsufficientMemoryError, PromptLengthError, RequestError, ThirteenError
 
 MESSAGE_CHARS_MAX = 600  # a message may quote input of the client
 OLLAMA_PATHS = "/api/"
@@ -94,4 +94,6 @@ def to_http_error(error: BaseException) -> HttpError:
     if isinstance(error, RequestError):
         return HttpError(400, str(error))
     _log.error("failed: %s", error, exc_info=None if isinstance(error, ThirteenError) else error)
+    if isinstance(error, InsufficientMemoryError):  # of a model that is loaded on demand
+        return HttpError(429, "too little memory is available; see the server's log")
     return HttpError(500, "internal server error; see the server's log")

@@ -1,13 +1,16 @@
 """Several models behind one server: loaded on demand, and unloaded for each other and when idle."""
 
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from time import sleep
 
+import ollama
 import openai
 import pytest
 from thirteen.errors import RequestError
 from thirteen.files.gguf.header import read_header
+from thirteen.runtime.llama import memory_estimate
 from thirteen.server import served_models
 from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.app import create_app
@@ -46,8 +49,11 @@ def test_the_least_recently_used_model_makes_room(tiny):
         assert client.responses.create(model="three", input="a", max_output_tokens=4).model == "three"
         assert [*pool.services] == ["one", "three"]
         with server.http() as http:
-            listed = [model["name"] for model in http.get("/api/ps").json()["models"]]
-            assert listed == ["one", "three"] and len(http.get("/api/tags").json()["models"]) == 3
+            loaded = ollama.Client(server.url).ps().models
+            assert [model.name for model in loaded] == ["one", "three"]
+            left_s = [(model.expires_at - datetime.now(UTC)).total_seconds() for model in loaded]
+            assert left_s[0] < left_s[1] <= served_models.IDLE_S
+            assert len(http.get("/api/tags").json()["models"]) == 3
             echo = {"model": "two", "prompt": "ab", "echo": True, "logprobs": 1, "max_tokens": 0}
             assert http.post("/v1/completions", json=echo).json()["choices"][0]["text"] == "ab"
             assert http.post("/v1/answer", json={"model": "one", "question": "a"}).status_code == 200
@@ -74,6 +80,15 @@ def test_a_model_in_use_is_not_unloaded(tiny, monkeypatch):
         assert [*pool.services] == ["one"]
         assert list(stream)[-1].choices[0].finish_reason == "length"
         assert ask(client, "two").model == "two" and [*pool.services] == ["two"]
+
+
+def test_a_model_for_which_memory_is_short_may_be_asked_later(tiny, monkeypatch):
+    """Other programs have the memory: it was a 500."""
+    with serve_pool(tiny, {"one": 60}) as (_, server), server.openai() as client:
+        with monkeypatch.context() as patch, pytest.raises(openai.RateLimitError, match="too little memory"):
+            patch.setattr(memory_estimate, "available_bytes", lambda: 0)
+            ask(client, "one")
+        assert ask(client, "one").model == "one"
 
 
 def test_an_idle_model_is_unloaded_and_a_failed_one_replaced(tiny, monkeypatch):
