@@ -66,6 +66,7 @@ def check_tools(body: ToolRequest, *, takes_tools: bool, strict: bool) -> None:
         HttpError: 400 they contradict each other, or the template takes no tools.
     """
     choice, names = body.tool_choice, [tool.function.name for tool in body.tools]
+    name_field = "tool_choice.name" if isinstance(body, ResponseRequest) else "tool_choice.function.name"
     named = choice.function.name if choice and choice.function else None
     must_call = choice is not None and choice.type not in {"auto", "none"}
     for field, asked in (("tool_choice", must_call), ("parallel_tool_calls", False)):
@@ -78,15 +79,11 @@ def check_tools(body: ToolRequest, *, takes_tools: bool, strict: bool) -> None:
     if choice and (choice.type == "function") == (named is None):
         raise HttpError(
             400,
-            "tool_choice.function is required for the type function and not allowed otherwise",
-            param="tool_choice.function",
+            f"{name_field} is required for the type function and not allowed otherwise",
+            param=name_field,
         )
     if named is not None and named not in names:
-        raise HttpError(
-            400,
-            f"tool_choice.function.name is {named}, which is no function in tools",
-            param="tool_choice.function.name",
-        )
+        raise HttpError(400, f"{name_field} is {named}, which is no function in tools", param=name_field)
 
 
 def parse_call(call_id: str, name: str, arguments: str, param: str) -> ToolCall:
@@ -298,9 +295,9 @@ class ToolCallParser:
                     "parameters": dict(arguments),
                 } if name in self._names:
                     check_nesting(arguments)
-                    text = json.dumps(arguments, allow_nan=False)
+                    text = json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode().decode()
                     return AnswerCall(name, text, f"call_{uuid4().hex}"), end
-        except (ValueError, RecursionError, RequestError):  # no JSON, or too deep for the next prompt
+        except (ValueError, RecursionError, RequestError):  # no JSON, no text, or too deep for a prompt
             pass
         return None
 

@@ -198,8 +198,8 @@ def test_contradictions_are_refused_by_name(tagged_client):
         ({"tools": [], "tool_choice": named}, 400, "tool_choice"),
         ({"tools": [NOW, NOW]}, 400, "tools"),
         ({"tool_choice": named}, 400, "tool_choice.function.name"),
-        ({"tool_choice": {"type": "function"}}, 400, "tool_choice.function"),
-        ({"tool_choice": {"type": "auto", "function": {"name": "now"}}}, 400, "tool_choice.function"),
+        ({"tool_choice": {"type": "function"}}, 400, "tool_choice.function.name"),
+        ({"tool_choice": {"type": "auto", "function": {"name": "now"}}}, 400, "tool_choice.function.name"),
         ({"tool_choice": "sometimes"}, 422, "tool_choice"),
         ({"tool_choice": 1}, 422, "tool_choice"),
         ({"tools": [{"type": "function"}]}, 422, "tools[0].function"),
@@ -212,6 +212,11 @@ def test_contradictions_are_refused_by_name(tagged_client):
     ):
         found = refusal(tagged_client, **options)
         assert found[:2] == (status, param), found
+    for choice in ({"type": "function"}, {"type": "function", "name": "unknown"}):
+        with pytest.raises(openai.BadRequestError, match=r"tool_choice\.name is") as caught:
+            tool = {"type": "function", "name": "now", "parameters": {}, "strict": False}
+            tagged_client.responses.create(input="a", tools=[tool], tool_choice=choice)
+        assert caught.value.param == "tool_choice.name"
 
 
 def test_messages_that_do_not_fit_their_role_are_refused_by_name(tagged_client):
