@@ -1,6 +1,7 @@
 """Reading of JSON request bodies: size limit, parsing, and validation by a pydantic model."""
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -70,7 +71,7 @@ async def _read_bytes(request: Request, max_bytes: int) -> bytes:
 
 def _parse_json(data: bytes) -> Any:
     try:
-        return json.loads(decode_utf8(data, "the body"), parse_constant=_reject_constant)
+        return json.loads(decode_utf8(data, "the body"), parse_float=_finite, parse_constant=_finite)
     except json.JSONDecodeError as error:
         position = f"line {error.lineno} column {error.colno}"
         raise HttpError(400, f"the body is not JSON at {position}: {error.msg}") from None
@@ -80,9 +81,11 @@ def _parse_json(data: bytes) -> Any:
         raise HttpError(400, "the body has a number with too many digits") from None
 
 
-def _reject_constant(text: str) -> float:
-    """Reject NaN and Infinity, which Python's parser accepts."""
-    raise HttpError(400, f"the body is not JSON: {text} is not a number")
+def _finite(text: str) -> float:
+    """A number; Python's parser accepts NaN and Infinity, and takes 1e999 for the latter."""
+    if not math.isfinite(value := float(text)):
+        raise HttpError(400, f"the body is not JSON: {text} is not a finite number")
+    return value
 
 
 def _to_http_error(details: Sequence[ErrorDetails], body: Any) -> HttpError:

@@ -23,8 +23,7 @@ from ...runtime.request import BIAS_MAX
 
 # Efforts by OpenAI's names and by Ollama's.
 _EFFORTS: dict[str | bool, Effort] = {
-    "none": Effort.LOW,
-    "minimal": Effort.LOW,
+    **dict.fromkeys(("", "none", "minimal"), Effort.LOW),
     **{effort.value: effort for effort in Effort},
     "xhigh": Effort.HIGH,
     "max": Effort.HIGH,
@@ -73,18 +72,18 @@ def _whole_number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def list_or_text(items: LiteralString, to_item: Callable[[str], Any], schema: Any) -> BeforeValidator:
-    """Validator of a list for which a string may stand, as its only item.
+def list_or_text(items: LiteralString, to_list: Callable[[str], Any], schema: Any) -> BeforeValidator:
+    """Validator of a list for which a string may stand.
 
     Args:
         items: what the list holds, for errors.
-        to_item: makes the item of the string.
+        to_list: makes the list of the string.
         schema: type of both, for the OpenAPI document.
     """
 
     def as_list(value: Any) -> Any:
         if isinstance(value, str):
-            return [to_item(value)]
+            return to_list(value)
         if not isinstance(value, list):
             raise PydanticCustomError("string_or_list", f"Input should be a string or a list of {items}")
         return value
@@ -137,7 +136,7 @@ AnswerEffort = Annotated[
     Effort,
     BeforeValidator(
         _parse_effort,
-        json_schema_input_type=Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | bool,
+        json_schema_input_type=Literal["", "none", "minimal", "low", "medium", "high", "xhigh", "max"] | bool,
     ),
     Field(
         description="medium and high sample up to 8 or 9 answers to a question with a number, and take the "
@@ -155,9 +154,13 @@ LogitBias = Annotated[
 Text = Annotated[str, Field(max_length=TEXT_CHARS_MAX)]
 Name = Annotated[str, Field(max_length=_NAME_CHARS_MAX)]
 FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-StopText = Annotated[str, Field(min_length=1, max_length=_STOP_CHARS_MAX)]
-_StopTexts = Annotated[list[StopText], Field(max_length=_STOPS_MAX, fail_fast=True)]
-StopTexts = Annotated[_StopTexts, list_or_text("strings", str, StopText | _StopTexts)]
+_StopText = Annotated[str, Field(max_length=_STOP_CHARS_MAX)]
+_StopTexts = Annotated[
+    list[Annotated[_StopText, Field(min_length=1)]], Field(max_length=_STOPS_MAX, fail_fast=True)
+]
+StopTexts = Annotated[
+    _StopTexts, list_or_text("strings", lambda text: [text] if text else [], _StopText | _StopTexts)
+]
 Schema = Annotated[dict[str, Any], AfterValidator(_check_text)]
 _Tokens = Annotated[
     list[Annotated[int, Field(ge=0, lt=1 << 31), WHOLE]],

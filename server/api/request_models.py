@@ -55,10 +55,10 @@ ModelType = TypeVar("ModelType", bound="RequestBody")
 
 
 def word_or(choice: type[BaseModel]) -> BeforeValidator:
-    """Validator of a tool choice for which a word may stand, as its type."""
+    """Validator of a tool choice for which a word may stand, as its type; "" is none."""
     return BeforeValidator(
-        lambda value: {"type": value} if isinstance(value, str) else value,
-        json_schema_input_type=Literal["none", "auto", "required"] | choice | None,
+        lambda value: ({"type": value} if value else None) if isinstance(value, str) else value,
+        json_schema_input_type=Literal["", "none", "auto", "required"] | choice | None,
     )
 
 
@@ -111,7 +111,7 @@ class TextPart(RequestBody):
 
 _TextParts = Annotated[list[TextPart], Field(max_length=MESSAGES_MAX, fail_fast=True)]
 Content = Annotated[
-    _TextParts, list_or_text("text parts", lambda text: {"type": "text", "text": text}, Text | _TextParts)
+    _TextParts, list_or_text("text parts", lambda text: [{"type": "text", "text": text}], Text | _TextParts)
 ]
 
 
@@ -160,7 +160,7 @@ class JsonSchemaFormat(RequestBody):
 class ResponseFormat(RequestBody):
     """Format of an answer."""
 
-    type: Literal["text", "json_object", "json_schema"]
+    type: Literal["text", "json_object", "json_schema"] = "text"
     json_schema: JsonSchemaFormat | None = None
 
 

@@ -209,7 +209,7 @@ class ResponsesFormatter:
             "metadata": {},
             "output": [],
             "parallel_tool_calls": self.tools.several,
-            "previous_response_id": body.previous_response_id,
+            "previous_response_id": body.previous_response_id or None,
             "reasoning": {"effort": body.reasoning.effort, "summary": None},
             "store": body.store,
             "temperature": body.temperature or 0.0,

@@ -101,7 +101,7 @@ class FunctionChoice(RequestBody):
 class TextFormat(RequestBody):
     """Format of an answer."""
 
-    type: Literal["text", "json_object", "json_schema"]
+    type: Literal["text", "json_object", "json_schema"] = "text"
     name: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     description: Text | None = None
     schema_: Schema | None = Field(None, alias="schema", description="Required for json_schema.")
@@ -137,7 +137,7 @@ class ResponseRequest(GenerationRequest):
 
     input: Annotated[
         InputItems,
-        list_or_text("messages", lambda text: {"role": "user", "content": text}, Text | InputItems),
+        list_or_text("messages", lambda text: [{"role": "user", "content": text}], Text | InputItems),
     ]
     tools: Nullable[Annotated[list[FunctionTool], Field(max_length=TOOLS_MAX, fail_fast=True)]] = Field([])
     tool_choice: Annotated[FunctionChoice | None, word_or(FunctionChoice)] = Field(

@@ -94,7 +94,7 @@ class ResponsesEndpoints(Endpoints):
 
     def _history(self, namespace: str, response_id: str | None) -> Sequence[Message]:
         """Messages of the conversation that a stored response ends."""
-        if response_id is None:
+        if not response_id:
             return ()
         if (stored := self.store.find(namespace, response_id)) is None:
             raise HttpError(

@@ -13,8 +13,7 @@ HEADERS = {"Content-Type": "application/json"}
 
 def post(server, path, body):
     with server.http() as http:
-        content = json.dumps(body).replace("Infinity", "1e999").encode()
-        return http.post(path, content=content, headers=HEADERS)
+        return http.post(path, content=json.dumps(body).encode(), headers=HEADERS)
 
 
 @pytest.mark.parametrize(
@@ -22,11 +21,9 @@ def post(server, path, body):
     [
         ({"n": True}, "n must be a valid integer"),
         ({"n": 1.5}, "n must be a valid integer"),
-        ({"n": float("inf")}, "n must be a valid integer"),
         ({"n": 10**4000}, "n must be less than or equal to 24"),
         ({"temperature": False}, "temperature must be a valid number"),
         ({"temperature": 10**400}, "temperature must be a valid number"),
-        ({"top_p": float("inf")}, "top_p must be a finite number"),
         ({"stream": "true"}, "stream must be a valid boolean"),
         ({"stream_options": []}, "stream_options must be an object"),
         ({"stop": {}}, "stop must be a string or a list of strings"),
@@ -102,7 +99,8 @@ def test_a_kind_of_a_union_is_no_field(tiny_server):
     [
         (b'{"n": 1' + b"0" * 5000 + b"}", "the body has a number with too many digits"),
         (b"[" * 100_000, "the body is nested too deeply"),
-        (b'{"n": NaN}', "the body is not JSON: NaN is not a number"),
+        (b'{"n": NaN}', "the body is not JSON: NaN is not a finite number"),
+        (b'{"top_p": -1e999}', "the body is not JSON: -1e999 is not a finite number"),
         (b"{\xff}", "the body: not UTF-8: invalid start byte at byte 2"),
         (b"{", "the body is not JSON at line 1 column 2: Expecting property name enclosed in double quotes"),
     ],
@@ -193,6 +191,18 @@ def test_unknown_fields_that_are_empty_are_ignored(tiny_server, value):
     for path, body in ((COMPLETION, {"prompt": "a"}), (CHAT, {"messages": [message]})):
         response = post(tiny_server, path, body | {"user": value, "store": value, "max_tokens": 1})
         assert response.status_code == 200, response.text
+
+
+def test_empty_fields_are_the_default(strict_server):
+    chat = {"messages": HI, "max_tokens": 1, "stop": "", "tool_choice": "", "response_format": {}}
+    response = {"input": "a", "max_output_tokens": 1, "tool_choice": "", "previous_response_id": ""}
+    for path, body in (
+        (CHAT, chat | {"reasoning_effort": ""}),
+        ("/v1/responses", response | {"reasoning": {"effort": ""}, "text": {"format": {}}}),
+    ):
+        answer = post(strict_server, path, body)
+        assert answer.status_code == 200, answer.text
+    assert answer.json()["previous_response_id"] is None
 
 
 @pytest.mark.parametrize("value", [0, [None], {"a": None}])
