@@ -5,13 +5,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelFileError, RequestError
 from ..files.gguf.header import read_header
-from ..runtime.engine.config import resolve_options
+from ..runtime.engine.config import EngineOptions, resolve_options
 from ..runtime.load_probe import probe_model_files
 from ..server.access.request_limits import CLOSING_S
 from ..server.serve import ListenConfig, base_url
@@ -111,6 +111,9 @@ class Deployment:
     def application(self, ray: Any, serve: Any, capacity: int) -> Any:
         """Build the Ray Serve application: routers in front of the replicas."""
         drain_s = self.config.limits.drain_s + CLOSING_S
+        params = resolve_options(self.config.engine)[1]  # a node would take its own number of threads
+        threads = EngineOptions(threads=params.threads, adaptive_threads=params.adaptive_threads)
+        config = replace(self.config, engine=self.config.engine | threads)
         replicas = serve.deployment(
             Replica,
             health_check_period_s=_HEALTH_CHECK_S,
@@ -129,7 +132,7 @@ class Deployment:
             graceful_shutdown_timeout_s=drain_s + CLOSING_S,
         )
         files = SharedFiles(ray, *self.files)
-        return routers.bind(replicas.bind(self.config, files, tuple(self.adapters)), self.config)
+        return routers.bind(replicas.bind(config, files, tuple(self.adapters)), config)
 
 
 def deploy(deployment: Deployment, on_listening: Callable[[str], None]) -> int | None:
@@ -240,7 +243,10 @@ class _SignalError(BaseException):
 
 @contextmanager
 def _signals_raised() -> Iterator[Callable[[], None]]:
-    """Raise _SignalError on signals in the block; yields a function that ignores them from then on."""
+    """Raise _SignalError on signals in the block; yields a function that ignores them from then on.
+
+    Those that are ignored already, as by nohup, stay so.
+    """
 
     def raise_signal(number: int, _: object) -> None:
         raise _SignalError(number)
@@ -249,7 +255,8 @@ def _signals_raised() -> Iterator[Callable[[], None]]:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
-    handlers = {number: signal.signal(number, raise_signal) for number in _SIGNALS}
+    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    handlers = {number: signal.signal(number, raise_signal) for number in heard}
     try:
         yield ignore
     finally:

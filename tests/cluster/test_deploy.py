@@ -1,8 +1,10 @@
 """Deployment where something is missing: a signal, the actor that knows the owner, or Ray Serve itself."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,7 +35,9 @@ def test_serve_is_imported_where_sighup_does_not_exist() -> None:
     assert (done.stdout, done.stderr) == ("['SIGINT', 'SIGTERM']\n", "")
 
 
-def test_the_options_of_replicas_follow_from_those_of_engine_and_cluster() -> None:
+def test_the_options_of_replicas_follow_from_those_of_engine_and_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     engine = EngineOptions(profile="server", slots=None, threads=2, queue=64)
     config = ReplicaConfig({"tiny": BASE}, engine, RequestLimits(), ListenConfig("127.0.0.1", 8080))
 
@@ -49,8 +53,30 @@ def test_the_options_of_replicas_follow_from_those_of_engine_and_cluster() -> No
         "max_replicas": 4,
         "target_ongoing_requests": 8,
     }
+    monkeypatch.setattr(deploy, "SharedFiles", lambda *_: None)
+    serve = SimpleNamespace(deployment=lambda *_, **__: SimpleNamespace(bind=lambda *bound: bound))
+    open_ = replace(config, engine=engine | EngineOptions(threads=None))
+    for given, adaptive in ((config, False), (open_, True)):
+        deployment = Deployment(Path("tiny.gguf"), {}, given, ClusterOptions("auto"))
+        (replica, *_), _ = deployment.application(FakeRay(), serve, 1)
+        # A replica computed with as many threads as its own node has, beside those of others.
+        assert replica.engine["threads"] == deployment.threads
+        assert replica.engine["adaptive_threads"] is adaptive
     with pytest.raises(RequestError, match="--max-replicas 1: fewer than --replicas 2"):
         options(2, 1, 4)
+
+
+def test_signals_that_are_ignored_stay_so() -> None:
+    """Behind nohup, the deployment ended with the terminal."""
+    ignored, heard = deploy._SIGNALS[-2:]
+    before = signal.signal(ignored, signal.SIG_IGN)
+    try:
+        with pytest.raises(deploy._SignalError) as caught, deploy._signals_raised():
+            signal.raise_signal(ignored)
+            signal.raise_signal(heard)
+        assert caught.value.number == heard and signal.getsignal(ignored) is signal.SIG_IGN
+    finally:
+        signal.signal(ignored, before)
 
 
 @pytest.mark.parametrize(
