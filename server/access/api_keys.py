@@ -34,14 +34,15 @@ class ApiKeys:
         that Unicode takes for line ends are part of a key.
 
         Raises:
-            RequestError: the file is unreadable, too large, not UTF-8, or contains no key.
+            RequestError: the file is unreadable, too large, not UTF-8, or lacks a key.
         """
         text = decode_utf8(read_bounded(path, FILE_BYTES_MAX), str(path)).removeprefix("\ufeff")
         lines = [line.strip(" \t\r") for line in text.split("\n")]
         keys = [line for line in lines if line and not line.startswith(("#", _METRICS))]
-        if not keys:
-            raise RequestError(f"{path}: contains no key")
-        return cls(keys, [line.removeprefix(_METRICS).strip() for line in lines if line.startswith(_METRICS)])
+        metrics_keys = [line.removeprefix(_METRICS).strip() for line in lines if line.startswith(_METRICS)]
+        if not (keys and all(metrics_keys)):
+            raise RequestError(f"{path}: {f'a line {_METRICS} has' if keys else 'contains'} no key")
+        return cls(keys, metrics_keys)
 
     @staticmethod
     def warnings(path: Path) -> list[str]:
