@@ -1,5 +1,6 @@
 """A server whose engine has failed ends, with a status from which a supervisor starts it again."""
 
+import asyncio
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +10,10 @@ import pytest
 from thirteen.cli import main as cli
 from thirteen.errors import EngineFailedError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.request import BASE
+from thirteen.runtime.request import BASE, Request
 from thirteen.server.access.request_limits import RequestLimits
+from thirteen.server.engine_service import Client
+from thirteen.server.http_errors import HttpError
 from thirteen.server.serve import ListenConfig, run_server
 from thirteen.server.served_models import ServedModels
 
@@ -39,6 +42,22 @@ def test_a_failed_engine_ends_the_server_after_its_responses(
                 ask,
             )
         assert responses[0].result().status_code == 500
+
+
+def test_a_request_that_waits_while_the_engine_fails_is_not_to_blame(
+    open_fake_engine: Callable[..., Engine],
+) -> None:
+    """It was a 400: the engine is closed."""
+    with open_fake_engine() as engine:
+        service = ServedModels.on_engine(engine, {"tiny": BASE}).services["tiny"]
+
+        def prepare() -> list[Request]:
+            engine.close()
+            return [Request((1,), 1)]
+
+        with pytest.raises(HttpError, match="the engine has failed") as caught:
+            asyncio.run(service.submit(Client("", ""), 0, 1, prepare))
+        assert caught.value.status == 503 and service.idle
 
 
 def test_the_exit_status_is_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
