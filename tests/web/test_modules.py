@@ -205,6 +205,23 @@ def test_what_reaches_the_model_is_what_the_engine_gets(
     assert without[0] == [one for one in sent if one["content"] in (system, question)]
 
 
+GROUNDED = """async (system) => {
+  const { Model } = await import("./model.js");
+  const choices = [{ delta: { content: "2 + 5 = 7" } }];
+  const createChatCompletion = async ({ onData }) => onData({ choices });
+  const model = new Model({ createChatCompletion }, { name: "fake", context: 512 });
+  const grounded = [];
+  for await (const { data } of model.events("2 + 2", { system })) grounded.push(data.grounded);
+  return grounded.at(-1);
+}"""
+
+
+@NODE_TEST
+def test_numbers_of_the_system_prompt_ground_nothing(run_node: RunNode) -> None:
+    """As in the engine: they are not the question's."""
+    assert run_node(GROUNDED, ["Add 5."]) == [False]
+
+
 ABORTED = """async (text) => {
   const { Model } = await import("./model.js");
   const createChatCompletion = ({ abortSignal, onData }) => new Promise((_, reject) => {

@@ -154,7 +154,7 @@ export class Model {
     const promptTokens = (timings.prompt_n ?? 0) + (timings.cache_n ?? 0);
     const promptChars = countChars(messages);
     if (promptTokens && promptChars > MEASURED_CHARS) this.#tokensPerChar = promptTokens / promptChars;
-    const said = messages.filter((message) => !EXAMPLES.includes(message));
+    const said = messages.filter((message) => message.role !== "system" && !EXAMPLES.includes(message));
     const question = said.map(({ content }) => content).join("\n");
     const answer = buildAnswer(question, text, stopReason, timings, { pieces, decode_s, first_token_s });
     yield { answer: { ...answer, model: this.name } };
