@@ -19,8 +19,10 @@ export function resultNodes(answer) {
 
 /** The same in one sentence, for a screen reader. */
 export function resultSentence(answer) {
-  if (!answer.steps.length) return "";
-  return `${shownValue(answer)}, ${verdict(answer)}: ${reasons(answer)}. `;
+  const { steps, tally } = answer;
+  if (!steps.length && !tally) return "";
+  const result = steps.length ? `${shownValue(answer)}, ${verdict(answer)}` : shownValue(answer);
+  return `${[result, reasons(answer)].filter(Boolean).join(": ")}. `;
 }
 
 const shownValue = ({ value, sure }) => value ?? (sure === false ? "Not sure" : "No final number");
@@ -54,7 +56,7 @@ const ranked = (tally) => Object.entries(tally?.votes ?? {}).sort(([, a], [, b])
 /** How many answers agree so far. */
 export function agreement(tally) {
   const [value, count] = ranked(tally)[0] ?? [];
-  return count ? `${count} of ${tally.ended} agree on ${value}` : `${tally.ended} without a value`;
+  return count ? `${count} of ${tally.ended} agree on ${value}` : `${tally.ended} without a vote`;
 }
 
 /** The values with their votes. */

@@ -17,8 +17,8 @@ from .browsing import ANSWERS, EGGS, ask, ask_and_wait, expect_ready, result, st
 pytestmark = BROWSER_TEST
 
 TALLY = "(tally) => import('/answer.js').then((module) => module.tallyNote(tally))"
-RESULT = """(answer) => import('/answer.js').then((module) =>
-  module.resultNodes(answer).map((node) => node.textContent).join(" "))"""
+RESULT = """(answer) => import('/answer.js').then(({ resultNodes, resultSentence }) =>
+  [resultNodes(answer).map((node) => node.textContent).join(" ").trim(), resultSentence(answer)])"""
 STORE = "(found) => import('/conversations.js').then((module) => found.map(module.storeConversation))"
 
 
@@ -223,7 +223,8 @@ def test_votes_are_explained(page: Page) -> None:
 )
 def test_confidence_in_words(page: Page, fields: dict[str, object], shown: str) -> None:
     answer = {"value": "7", "steps": [], "grounded": False, "tally": {}} | fields
-    assert page.evaluate(RESULT, answer).strip() == shown
+    heard = shown.replace("7 ", "7: ")
+    assert page.evaluate(RESULT, answer) == [shown, f"{heard}. "]
 
 
 def test_examples_are_asked_at_a_click(page: Page, script: Script) -> None:
