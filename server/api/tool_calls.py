@@ -78,9 +78,7 @@ def check_tools(body: ToolRequest, *, takes_tools: bool, strict: bool) -> None:
         raise HttpError(400, "tools has two functions of the same name", param="tools")
     if choice and (choice.type == "function") == (named is None):
         raise HttpError(
-            400,
-            f"{name_field} is required for the type function and not allowed otherwise",
-            param=name_field,
+            400, f"{name_field} is required for the type function and not allowed otherwise", param=name_field
         )
     if named is not None and named not in names:
         raise HttpError(400, f"{name_field} is {named}, which is no function in tools", param=name_field)
