@@ -9,7 +9,9 @@ from typing import Any
 
 from ..convert.adapter.adapter import refuse_adapter_beside
 from ..convert.adapter.basis import TARGET_MODULES, Basis
+from ..convert.source.checkpoint import open_checkpoint
 from ..convert.source.remote_code import refuse_code
+from ..convert.source.tokenizer import PRE_TOKENIZERS, WORDS
 from ..errors import AdapterError, CheckpointError, ThirteenError, as_line, install_hint
 from ..files.gguf.header import read_header
 from .recipe import Recipe
@@ -53,6 +55,8 @@ def load_base_model(base: Path, *, bf16: bool = False) -> tuple[Any, Any]:
         raise CheckpointError(f"{base}: the tokenizer has no chat template")
     if base.is_file():
         _fix_pre_tokenizer(base, tokenizer)
+        if (factors := open_checkpoint(base).rope_factors) is not None:  # transformers drops them, too
+            model.model.rotary_emb.inv_freq /= torch.from_numpy(factors)
     return model.requires_grad_(False).eval(), tokenizer
 
 
@@ -64,30 +68,37 @@ def check_packages() -> None:
 
 
 def pre_tokenizer(base: Path) -> str:
-    """The rules by which a GGUF's tokenizer splits texts: `smollm` or `qwen2`.
+    """The rules by which a GGUF's tokenizer splits texts: `llama-bpe`, `smollm` or `qwen2`.
 
     Raises:
         CheckpointError: they are others.
     """
     name = read_header(base).metadata.get("tokenizer.ggml.pre")
-    if name not in {"smollm", "qwen2"}:
-        raise CheckpointError(f"{base}: tokenizer.ggml.pre is {name!r}; train from the folder of safetensors")
+    if name not in PRE_TOKENIZERS.values():
+        supported = ", ".join(PRE_TOKENIZERS.values())
+        raise CheckpointError(f"{base}: tokenizer.ggml.pre is {name!r}; learning supports {supported}")
     return str(name)
 
 
 def _fix_pre_tokenizer(base: Path, tokenizer: Any) -> None:
     """Split texts as the GGUF's tokenizer does.
 
-    When it reads a GGUF, transformers drops SmolLM2's rule that each digit is a token, and keeps Qwen2's.
+    When it reads a GGUF, transformers drops SmolLM2's rule that each digit is a token and Llama 3's rules for
+    words, and keeps Qwen2's.
     """
-    from tokenizers import pre_tokenizers
+    from tokenizers import Regex, pre_tokenizers
 
-    if pre_tokenizer(base) == "smollm":
-        rules: Any = [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(rules)
+    rules: Any = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    match pre_tokenizer(base):
+        case "smollm":
+            rules = [pre_tokenizers.Digits(individual_digits=True), rules]
+        case "llama-bpe":
+            rules.use_regex = False
+            rules = [pre_tokenizers.Split(Regex(WORDS % "{1,3}"), "isolated"), rules]
+            tokenizer.backend_tokenizer.model.ignore_merges = True
+        case _:
+            return
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(rules)
 
 
 def attach_adapter(model: Any, recipe: Recipe, basis: Basis | None = None) -> Any:

@@ -19,16 +19,17 @@ from ...errors import CheckpointError
 from ...files.gguf.header import Field
 from ...files.json_file import TOKENIZER_BYTES_MAX, decode_utf8, read_bounded, read_json
 
-_WORDS = (
+# The words of Llama 3 and Qwen2; %s tells how many digits are together.
+WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _BYTES = ("ByteLevel", False)
 # (normalizer, splitting rules, ignore_merges) -> llama.cpp's name of the pre-tokenizer
-_PRE_TOKENIZERS = {
-    (None, (("Split", _WORDS % "{1,3}"), _BYTES), True): "llama-bpe",
+PRE_TOKENIZERS = {
+    (None, (("Split", WORDS % "{1,3}"), _BYTES), True): "llama-bpe",
     (None, (("Digits", True), ("ByteLevel", True)), False): "smollm",
-    ("NFC", (("Split", _WORDS % ""), _BYTES), False): "qwen2",
+    ("NFC", (("Split", WORDS % ""), _BYTES), False): "qwen2",
 }
 # Options of a BPE model that change its tokens and that llama.cpp does not implement.
 _UNSUPPORTED = ("byte_fallback", "dropout", "continuing_subword_prefix", "end_of_word_suffix")
@@ -154,12 +155,12 @@ def _pre_tokenizer(path: Path, tokenizer: Mapping[str, Any]) -> str:
     steps = tokenizer.get("pre_tokenizer") or {}
     rules = tuple(_rule(step) for step in steps.get("pretokenizers", [steps]))
     key = (normalizer["type"] if normalizer else None, rules, bool(model.get("ignore_merges")))
-    if key not in _PRE_TOKENIZERS:
+    if key not in PRE_TOKENIZERS:
         raise CheckpointError(
             f"{path}: unknown splitting rules {rules!r} with normalizer {key[0]} "
-            f"and ignore_merges {key[2]}; supported: {', '.join(_PRE_TOKENIZERS.values())}"
+            f"and ignore_merges {key[2]}; supported: {', '.join(PRE_TOKENIZERS.values())}"
         )
-    return _PRE_TOKENIZERS[key]
+    return PRE_TOKENIZERS[key]
 
 
 def _rule(step: Mapping[str, Any]) -> tuple[Any, ...]:

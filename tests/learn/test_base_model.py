@@ -6,24 +6,36 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf import GGUFValueType
 from thirteen.convert.pipeline import convert
 from thirteen.errors import CheckpointError
-from thirteen.learn.base_model import load_base_model
+from thirteen.learn.base_model import load_base_model, pre_tokenizer
 from thirteen.learn.examples import encode_example, held_out_losses
 from thirteen.models.rows import TrainingRow
 
+from .. import checkpoints
 from ..checkpoints import llama, qwen2, save_model
+from ..runtime.conftest import write_gguf
 
 ROWS = [
     *(TrainingRow(f"What is {n} and {n}?", f"It is {n}+{n} = {2 * n}.", str(2 * n)) for n in range(2, 6)),
-    TrainingRow("  12 or\n\t1234½ 漢字?", "'t is 1,000.50 \U0001f600"),
+    TrainingRow("  12 or\n\t1234½ 漢字?", "or 't is 1,000.50 \U0001f600"),
 ]
 
 
-@pytest.mark.parametrize(("config", "rules"), [(llama, "smollm"), (qwen2, "qwen")])
-def test_a_gguf_base_equals_the_folder_that_it_was_made_from(tmp_path, config, rules):
-    """transformers, reading a GGUF, drops SmolLM2's rule that each digit is a token."""
+def llama32() -> Any:
+    return llama(rope_parameters=checkpoints.LLAMA3_ROPE)
+
+
+@pytest.mark.parametrize(("config", "rules"), [(llama32, "llama"), (llama, "smollm"), (qwen2, "qwen")])
+def test_a_gguf_base_equals_the_folder_that_it_was_made_from(tmp_path, config, rules, monkeypatch):
+    """transformers, reading a GGUF, drops SmolLM2's and Llama 3's rules for words."""
+    monkeypatch.setattr(checkpoints, "MERGES", (("1", "2"), ("3", "4"), ("12", "3"), ("'", "t"), ("o", "r")))
     folder = save_model(tmp_path / "base", config(), rules=rules)
+    if rules == "llama":  # a word of the vocabulary is a token, even if no merges lead to it
+        tokenizer = json.loads((folder / "tokenizer.json").read_text())
+        tokenizer["model"]["merges"].pop()
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     convert(folder, tmp_path / "base.gguf", quantization="F32")
     (model, tokenizer), (same, twin) = load_base_model(folder), load_base_model(tmp_path / "base.gguf")
     examples = [encode_example(tokenizer, row) for row in ROWS]
@@ -82,10 +94,10 @@ def test_a_base_that_cannot_be_trained_is_refused(folder, change, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_gguf_with_an_unsupported_pre_tokenizer_is_refused(tmp_path, base):
-    convert(base("llama"), tmp_path / "base.gguf", quantization="F32")
-    with pytest.raises(CheckpointError, match="'llama-bpe'; train from the folder"):
-        load_base_model(tmp_path / "base.gguf")
+def test_a_gguf_with_an_unsupported_pre_tokenizer_is_refused(tmp_path):
+    write_gguf(tmp_path / "base.gguf", {"tokenizer.ggml.pre": ("gpt-2", GGUFValueType.STRING, None)}, {})
+    with pytest.raises(CheckpointError, match="'gpt-2'; learning supports llama-bpe, smollm, qwen2"):
+        pre_tokenizer(tmp_path / "base.gguf")
 
 
 def test_a_chat_template_that_rejects_a_question_is_refused(templated):

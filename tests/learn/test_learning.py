@@ -28,7 +28,7 @@ ROWS = [{"question": f"Tom has {n} {one}.", "answer": 7} for one in THINGS.split
 @pytest.fixture(scope="module")
 def tiny(base, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    convert(base("qwen2"), path, quantization="F32", ids=SourceIds("tiny"))
+    convert(base("llama long"), path, quantization="F32", ids=SourceIds("tiny"))
     return path
 
 
