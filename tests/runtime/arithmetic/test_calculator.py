@@ -156,16 +156,7 @@ class SumWriter:
         """A text that ends in a sum, and the pending result."""
         made, money = next(made for made in iter(self.sum, None) if len(made[0].text) < 250)
         prose = (
-            "",
-            "so ",
-            "She has ",
-            "Total: ",
-            "1. ",
-            "Step 2: ",
-            "x = ",
-            "She buys:\n* ",
-            "It is\n",
-            "**",
+            *("", "so ", "She has ", "Total: ", "1. ", "Step 2: ", "x = ", "She buys:\n* ", "It is\n", "**"),
         )
         latex = (r"\(", r"\[ ", "$$", r"\text{Total} = ", "is ", "&= ")
         before = self.random.choice(latex if self.latex else prose)

@@ -8,16 +8,8 @@ from thirteen.runtime.arithmetic.notation import NOTATION, PATH
 SECTIONS = ("lexemes", "prose", "any_case", "normalizations", "answers", "cues")
 TEXTS = ("vulgar_fractions", "operators", "fragments", "normalizations")
 LISTS = (
-    "brackets",
-    "kinds",
-    "relations",
-    "words",
-    "values",
-    "lexemes",
-    "prose",
-    "any_case",
-    "answers",
-    "cues",
+    *("brackets", "kinds", "relations", "words", "values", "lexemes", "prose", "any_case"),
+    *("answers", "cues"),
 )
 
 
