@@ -33,8 +33,7 @@ def ask(
         list[str] | None,
         typer.Argument(
             metavar="[MODEL] [QUESTION]",
-            help="GGUF file, catalogue name or hub id (default: the embedded model with its adapter merged), "
-            "and question. Without one, it is read from standard input.",
+            help=f"{options.OR_ADAPTED} Then the question; without one, it is read from standard input.",
         ),
     ] = None,
     adapter: options.RuntimeAdapter = None,

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ..runtime.grammar.grammar import Grammar
     from ..runtime.profile import GpuLayers as RuntimeGpuLayers
 
-_ADAPTER = "PEFT folder, hub id, catalogue name, or short code."
-_RUNTIME_ADAPTER = f"GGUF LoRA, {_ADAPTER}"
+ADAPTER = "PEFT folder, hub id, catalogue name, or short code."
+_RUNTIME_ADAPTER = f"GGUF LoRA, {ADAPTER}"
 _MODEL = "GGUF, folder of safetensors, catalogue name, hub id, or embedded."
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -43,11 +43,11 @@ Revision = Annotated[
 # What goes in, and out.
 BaseArgument = Annotated[str, typer.Argument(metavar="BASE", help=_MODEL)]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL)]
-_OR_ADAPTED = f"{_MODEL} Default: the embedded model with its adapter merged."
-ModelOrAdaptedArgument = Annotated[str | None, typer.Argument(metavar="MODEL", help=_OR_ADAPTED)]
-ServedModelsArgument = Annotated[list[str] | None, typer.Argument(metavar="MODEL", help=_OR_ADAPTED)]
-AdapterArgument = Annotated[str, typer.Argument(metavar="ADAPTER", help=_ADAPTER)]
-Adapter = Annotated[str | None, typer.Option(help=_ADAPTER)]
+OR_ADAPTED = f"{_MODEL} Default: the embedded model with its adapter merged."
+ModelOrAdaptedArgument = Annotated[str | None, typer.Argument(metavar="MODEL", help=OR_ADAPTED)]
+ServedModelsArgument = Annotated[list[str] | None, typer.Argument(metavar="MODEL", help=OR_ADAPTED)]
+AdapterArgument = Annotated[str, typer.Argument(metavar="ADAPTER", help=ADAPTER)]
+Adapter = Annotated[str | None, typer.Option(help=ADAPTER)]
 RuntimeAdapter = Annotated[
     str | None,
     typer.Option(

@@ -105,8 +105,6 @@ def run_merge(
         ThirteenError: an input is invalid, or the output cannot be written.
     """
     request.check()
-    if request.adapter is None:
-        raise RequestError("merge: needs --adapter")
     base, adapter = fetch_base_and_adapter(request.base, request.adapter, request.revision, stage)
-    assert adapter is not None, "it was given"
+    assert adapter is not None, "a merge has one"
     return merge_checkpoint(base, adapter, output, ids=request.ids, progress=stage("merge"))

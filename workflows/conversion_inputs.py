@@ -79,13 +79,21 @@ class ConversionRequest:
             refuse_options(self, "--importance is given, so none is measured", "calibration")
         if self.prefer not in PREFERENCES:
             raise RequestError(f"{self._text('prefer')}: must be quality or speed")
+        check_effort(self.effort or DEFAULT_EFFORT)
+        self._check_named()
+
+    def _check_named(self) -> None:
         if self.type not in (None, SAME_TYPES):
             parse_type(self.type, SAME_TYPES)
         if self.target:
             costs_for(self.target)
         if self.costs:
             read_costs(self.costs)
-        check_effort(self.effort or DEFAULT_EFFORT)
+        if self.importance and self.effort not in (None, SEARCHING_EFFORT):
+            raise RequestError(f"{self._text('effort')}: --importance is given, so none is measured")
+        for path in filter(None, (self.importance, self.calibration, self.vocabulary_texts)):
+            if not path.exists():
+                raise RequestError(f"{path}: no such file")
 
     def _text(self, field: str) -> str:
         return f"--{field} {getattr(self, field)}"

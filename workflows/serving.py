@@ -88,10 +88,11 @@ def _serve_several(request: ServingRequest, announce: Callable[[str], None]) -> 
         if name in models:
             raise RequestError(f"{path}: another model has the name {name}")
         models[name] = _pooled(path, request.engine)
+    limits = request.limits.for_context(resolve_options(request.engine)[0].context)
     pool = ModelPool(models, request.memory_bytes or available_bytes(), kept_places=KEPT_PLACES)
     log_to_stderr()
     try:
-        return run_server(pool, request.listen, request.limits, _announcing(models, announce))
+        return run_server(pool, request.listen, limits, _announcing(models, announce))
     finally:
         pool.close()
 

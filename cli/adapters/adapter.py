@@ -122,7 +122,7 @@ def adapter_export(
     base: Annotated[
         str | None,
         typer.Option(
-            help="Base of the adapter, as in convert. A code of a base in the catalogue needs none."
+            help="Base of the adapter, as in convert: for gguf, and where the catalogue does not have it."
         ),
     ] = None,
     output: Annotated[

@@ -112,7 +112,7 @@ def _effort(session: "ChatSession", name: str) -> str:
 
 
 def _calculator(session: "ChatSession", switch: str) -> str:
-    """On|off: complete sums with their exact results."""
+    """Complete sums with their exact results: on or off."""
     if switch not in ("on", "off"):
         raise RequestError(f"/calculator {switch}: must be on or off")
     session.request["calculator"] = switch == "on"

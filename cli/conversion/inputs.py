@@ -26,8 +26,8 @@ Calibration = Annotated[
     ),
 ]
 _EFFORT = (
-    "Calibration text that the importance is measured on: quick (3,072 tokens), normal (6,144) or thorough "
-    "(18,432)"
+    "Calibration text that the importance is measured on: quick (3,072 tokens), normal (6,144, the default) "
+    "or thorough (18,432)"
 )
 Effort = Annotated[str, typer.Option(help=f"{_EFFORT}.")]
 ConversionEffort = Annotated[

@@ -21,7 +21,7 @@ def merge(
         typer.Argument(metavar="BASE", help="Catalogue name, hub id, or folder of safetensors (not a GGUF)."),
     ],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder to write; it must be new or empty.")],
-    adapter: options.Adapter = None,
+    adapter: Annotated[str, typer.Option(help=options.ADAPTER)],
     revision: options.Revision = None,
     as_json: options.Json = False,
 ) -> None:

@@ -116,7 +116,7 @@ class Engine:
                 template.compile()  # in its process, which has started meanwhile
             trained = self.model.context_trained
             self.context_hint = (
-                f"--context (context= in Python) can be up to {trained}"
+                f"--context, where the command has it (context= in Python), can be up to {trained}"
                 if trained > self.context
                 else "the model was trained for no more"
             )

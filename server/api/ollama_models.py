@@ -46,9 +46,7 @@ class OllamaRequest(RequestBody):
     """Fields of both requests that generate text."""
 
     refused: ClassVar = {
-        **dict.fromkeys(
-            ("temperature", "top_p", "top_k", "seed", "stop", "num_predict"), "put it into options"
-        ),
+        **dict.fromkeys(OllamaOptions.model_fields, "put it into options"),
         **dict.fromkeys(("logprobs", "top_logprobs"), "use /v1/chat/completions"),
         **dict.fromkeys(("raw", "template", "suffix"), "send the whole prompt to /v1/completions"),
         "context": "send the messages to /api/chat",
