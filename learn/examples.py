@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +107,7 @@ def encode_example(
         CheckpointError: the chat template fails, or the tokenizer is none that the calculator can read.
     """
     answer = row.target if final_line else row.solution
-    answer_ids = tokenizer(answer, add_special_tokens=False).input_ids
+    answer_ids = [*tokenizer(answer, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
     prompt_ids = _prompt_ids(tokenizer, row.question)
     return _example(tokenizer, row.question, prompt_ids, answer_ids, calculator=calculator)
 
@@ -135,8 +135,7 @@ def encode_sampled(tokenizer: Any, row: SampledRow, *, calculator: bool = False)
         raise CheckpointError(
             f"the rollouts are of another chat template or tokenizer than the base: {found}"
         )
-    example = _example(tokenizer, row.question, prompt_ids, row.tokens, calculator=calculator)
-    return replace(example, ids=example.ids if row.ended else example.ids[:-1])
+    return _example(tokenizer, row.question, prompt_ids, row.tokens, calculator=calculator)
 
 
 def _prompt_ids(tokenizer: Any, question: str) -> list[int]:
@@ -148,7 +147,7 @@ def _example(
 ) -> Example:
     mask = sampled_mask(_Vocabulary(tokenizer), answer) if calculator else []
     inserted = frozenset(place for place, sampled in enumerate(mask, len(prompt)) if not sampled)
-    return Example([*prompt, *answer, tokenizer.eos_token_id], len(prompt), inserted, question=question)
+    return Example([*prompt, *answer], len(prompt), inserted, question=question)
 
 
 def batches(examples: Sequence[Example], rows: int, seed: int) -> list[list[Example]]:

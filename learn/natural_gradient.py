@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..stats.bootstrap import Passages, mean_interval, sum_by_passage
+from ..stats.bootstrap import Passages, mean_interval
 from ..stats.interval import FloatArray, Interval
 
 DAMPINGS = tuple(10.0**-power for power in range(6))  # fractions of the Fisher matrix's largest eigenvalue
@@ -30,17 +30,18 @@ class SampledScores:
             the temperature at which it was sampled.
         advantages: weight of each solution, such that a question's weighted sum of scores estimates the
             gradient of its chance of a right solution, (solutions,).
-        questions: the question of each, by number or text, (solutions,).
+        groups: the group of near-duplicates of each one's question, by number or text, (solutions,).
         tokens: sampled tokens of each, (solutions,).
-        asked: number of questions. Those whose solutions are all right or all wrong need not be among the
-            solutions, as their gradient is zero, but they count: to leave them out would overstate a gain.
+        asked: the group of each question, (questions,). Those whose solutions are all right or all wrong need
+            not be among the solutions, as their gradient is zero, but they count: to leave them out would
+            overstate a gain.
     """
 
     scores: FloatArray
     advantages: FloatArray
-    questions: Passages
+    groups: Passages
     tokens: FloatArray
-    asked: int
+    asked: Passages
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class NaturalStep:
         numbers: change of the trained numbers, (numbers,).
         damping: of the Fisher matrix, as a fraction of its largest eigenvalue.
         gain: the change of the fraction of right solutions, to first order, over all questions asked, each by
-            a step that was not computed from it.
+            a step that was not computed from its group.
     """
 
     numbers: FloatArray
@@ -71,13 +72,14 @@ def natural_step(sampled: SampledScores, kl: float, seed: int = 0) -> NaturalSte
     """
     values, vectors = np.linalg.eigh(sampled.scores.T @ sampled.scores / len(sampled.scores))
     values = values.clip(0)
-    weighted = sampled.advantages[:, None] * sampled.scores
-    mixed = sum_by_passage(weighted, sampled.questions) @ vectors
-    gradients = np.pad(mixed, ((0, sampled.asked - len(mixed)), (0, 0)))  # (questions asked, numbers)
+    groups, questions = np.unique(sampled.asked, return_counts=True)
+    gradients = np.zeros((len(groups), len(values)))
+    weighted = sampled.advantages[:, None] * sampled.scores @ vectors
+    np.add.at(gradients, np.searchsorted(groups, sampled.groups), weighted)
     length = np.sqrt(2 * kl * sampled.tokens.mean())  # KL of a solution: half the squared length
     problem = _Eigenbasis(gradients, values, length)
     fold = np.random.default_rng(seed).permutation(len(gradients)) % _FOLDS
-    gain = mean_interval(problem.left_out_gains(fold))
+    gain = mean_interval(problem.left_out_gains(fold), questions.astype(np.float64))
     damping = problem.best_damping()
     return NaturalStep(vectors @ problem.step(damping), damping, gain)
 
@@ -86,18 +88,18 @@ def natural_step(sampled: SampledScores, kl: float, seed: int = 0) -> NaturalSte
 class _Eigenbasis:
     """Gradients along the eigenvectors of the Fisher matrix."""
 
-    gradients: FloatArray  # (questions, numbers)
+    gradients: FloatArray  # (groups, numbers)
     eigenvalues: FloatArray  # (numbers,), ascending
     length: float  # of a step, in the Fisher matrix's norm
 
     def step(self, damping: float) -> FloatArray:
-        """The damped natural gradient of all questions, scaled to the length."""
+        """The damped natural gradient of all groups, scaled to the length."""
         direction = self.gradients.mean(0) / (self.eigenvalues + damping * self.eigenvalues[-1] + _TINY)
         norm = np.sqrt((direction**2 * self.eigenvalues).sum())
         return np.asarray(direction * (self.length / (norm + _TINY)))
 
     def best_damping(self) -> float:
-        """The damping whose gain on left-out questions is the surest."""
+        """The damping whose gain on left-out groups is the surest."""
 
         def signal_to_noise(damping: float) -> float:
             gains = self.left_out_gains(np.arange(len(self.gradients)) % _FOLDS, damping)
@@ -106,7 +108,7 @@ class _Eigenbasis:
         return max(DAMPINGS, key=signal_to_noise)
 
     def left_out_gains(self, fold: NDArray[np.int64], damping: float | None = None) -> FloatArray:
-        """The gain of each question by the step from the other folds, which by default choose the damping."""
+        """The gain of each group by the step from the other folds, which by default choose the damping."""
         gains = np.empty(len(self.gradients))
         for number in range(_FOLDS):
             rest = replace(self, gradients=self.gradients[fold != number])

@@ -9,14 +9,11 @@ from collections.abc import Sequence
 
 from ..errors import RequestError
 from ..models.rows import TrainingRow, shuffle_rows
+from ..runtime.arithmetic.notation import NOTATION
 
 _SENTENCE = re.compile(r"(?<=[.?!])\s")
 _WORD = re.compile(r"\d[\d.,]*|\w+")
-_NUMBER_WORDS = (
-    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fifteen|twenty|thirty|fifty|"
-    "hundred|half|twice|double"
-)
-_NUMBER = re.compile(rf"\d.*|{_NUMBER_WORDS}", re.IGNORECASE)
+_NUMBER_WORDS = NOTATION.words("cardinals") | {"half", "twice", "double", "triple"}
 
 
 def masked_beginning(question: str) -> str:
@@ -26,11 +23,11 @@ def masked_beginning(question: str) -> str:
     """
     sentence = _SENTENCE.split(question.strip(), maxsplit=1)[0]
     masked = " ".join(_mask(word) for word in _WORD.findall(sentence))
-    return re.sub(r"\bX( X)+\b", "X", masked)
+    return re.sub(r"\b([X0])( \1)+\b", r"\1", masked)
 
 
 def _mask(word: str) -> str:
-    if _NUMBER.fullmatch(word):
+    if word[0].isdigit() or word.lower() in _NUMBER_WORDS:
         return "0"
     return "X" if word[0].isupper() else word
 

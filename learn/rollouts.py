@@ -23,13 +23,11 @@ class Solution:
     """A sampled solution.
 
     Attributes:
-        tokens: its tokens, without the end-of-generation token.
-        ended: whether it ended by itself, not at the limit of tokens.
+        tokens: its tokens, with the end-of-generation token unless it was cut off.
         right: whether it ended with the right final answer.
     """
 
     tokens: tuple[int, ...]
-    ended: bool
     right: bool
 
 
@@ -113,16 +111,14 @@ class SampledRow:
     Attributes:
         question: the question.
         prompt_tokens: tokens of its prompt in the runtime.
-        tokens: the solution, without the end-of-generation token.
+        tokens: the solution, with the end-of-generation token unless it was cut off.
         weight: its advantage, below 0 for a wrong solution.
-        ended: whether the end-of-generation token follows; it does not where the solution was cut off.
     """
 
     question: str
     prompt_tokens: int
     tokens: tuple[int, ...]
     weight: float
-    ended: bool = True
 
 
 def advantage_rows(questions: Sequence[QuestionRollouts]) -> list[SampledRow]:
@@ -131,7 +127,9 @@ def advantage_rows(questions: Sequence[QuestionRollouts]) -> list[SampledRow]:
     A question may have been asked more than once. A solution that was cut off is a wrong one. A weight is the
     outcome, less the question's mean outcome, divided by the number of its other solutions. Over all
     questions, those without a row included, the weighted sum of a question's scores then estimates the
-    gradient of its chance of a right solution within the limit of tokens.
+    gradient of its chance of a right solution within the limit of tokens. Where solutions were added only to
+    questions that had right and wrong ones, it is shrunk: of four and four to 0.90 at a chance of 0.5, and to
+    0.65 at 0.1 or 0.9.
     """
     sampled: dict[str, list[tuple[int, Solution]]] = {}
     for question in questions:
@@ -146,6 +144,6 @@ def _advantages(question: str, solutions: Sequence[tuple[int, Solution]]) -> lis
         return []
     mean, others = right / len(solutions), len(solutions) - 1
     return [
-        SampledRow(question, prompt_tokens, solution.tokens, (solution.right - mean) / others, solution.ended)
+        SampledRow(question, prompt_tokens, solution.tokens, (solution.right - mean) / others)
         for prompt_tokens, solution in solutions
     ]

@@ -3,8 +3,9 @@
 import hashlib
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from zlib import crc32
 
 from ..errors import RequestError
 from ..files.progress import Progress, no_progress
@@ -19,7 +20,8 @@ from ..runtime.batch.reproducible_batches import (
     split_into_batches,
 )
 from ..runtime.effort import VotingRule
-from ..runtime.request import StopReason
+from ..runtime.engine.engine import Engine
+from ..runtime.request import SEED_MAX, Request, StopReason
 from ..runtime.validation import check_integer
 from .rollouts import ROLLOUTS, SOLUTIONS_MAX, QuestionRollouts, RolloutFile, Solution
 
@@ -45,6 +47,12 @@ class RolloutSettings(GenerationSettings):
     def rule(self) -> VotingRule:
         """All solutions at once."""
         return VotingRule(self.solutions, self.solutions)
+
+    def request(self, engine: Engine, question: str) -> Request:
+        """Make the request that asks a question, with random numbers of its own; see GenerationSettings."""
+        request = super().request(engine, question)
+        seed = (self.sampling.seed + crc32(question.encode())) % (SEED_MAX + 1)
+        return replace(request, logprobs=0, report_end=True, sampling=replace(request.sampling, seed=seed))
 
     @property
     def batch_size(self) -> int:
@@ -107,7 +115,7 @@ def is_correct(answer: Answer, row: TrainingRow) -> bool:
 
 def _question(result: BatchResult, row: TrainingRow) -> QuestionRollouts:
     solutions = tuple(
-        Solution(tuple(tokens), answer.stop_reason is StopReason.END, is_correct(answer, row))
+        Solution(tuple(tokens), is_correct(answer, row))
         for tokens, answer in zip(result.tokens, result.samples, strict=True)
     )
     prompt_tokens = result.samples[0].usage.prompt_tokens if result.samples else 0

@@ -27,7 +27,7 @@ from ..learn.base_model import check_packages, load_base_model, pre_tokenizer
 from ..learn.cards import check_card, learn_card, refuse_base_folder, write_card
 from ..learn.learn_result import HeldOutAnswers, LearnResult
 from ..learn.natural_gradient import NaturalStep, SampledScores, natural_step
-from ..learn.near_duplicates import set_aside, without_near_duplicates
+from ..learn.near_duplicates import masked_beginning, set_aside, without_near_duplicates
 from ..learn.rollouts import QuestionRollouts, SampledRow, advantage_rows
 from ..learn.sample_rollouts import SLOTS, RolloutSettings, sample_rollouts
 from ..learn.time_plan import FIRST, TimePlan, measure_speed, plan_time
@@ -160,7 +160,7 @@ def run_learn(
     mixed = len({row.question for row in rows})
     if mixed < PASSAGES_MIN:
         raise RequestError(_too_few(request, questions, mixed))
-    step = run.step(rows, len(training))
+    step = run.step(rows, training)
     numbers = round_to_bfloat16(step.numbers.astype(np.float32))
     adapter, base = request.output / LORA_FILE, base_id(request.model)
     write_tinylora_folder(basis, numbers, request.output, base)
@@ -264,8 +264,8 @@ class _Run:
         job, progress = self.job(FIRST, (seed + FIRST) % (SEED_MAX + 1)), self.stage("more solutions")
         return first + sample_rollouts(job, mixed, self.journal("rollouts-2"), progress)
 
-    def step(self, rows: Sequence[SampledRow], asked: int) -> NaturalStep:
-        """The step of the numbers that the solutions suggest."""
+    def step(self, rows: Sequence[SampledRow], asked: Sequence[TrainingRow]) -> NaturalStep:
+        """The step of the numbers that the solutions to the questions asked suggest."""
         job = self.job(FIRST)
         identity = {
             "model_sha256": file_sha256(self.model),
@@ -275,13 +275,13 @@ class _Run:
             "threads": self.threads,
         }
         with Journal(self.journal("scores"), identity, "scores") as journal:
-            scores = _scores(job, self.basis, rows, journal, self.stage("gradients"))
+            scores, tokens = _scores(job, self.basis, rows, journal, self.stage("gradients"))
         solutions = SampledScores(
             scores=scores,
             advantages=np.array([row.weight for row in rows]),
-            questions=np.array([row.question for row in rows]),
-            tokens=np.array([float(len(row.tokens) + row.ended) for row in rows]),
-            asked=asked,
+            groups=np.array([masked_beginning(row.question) for row in rows]),
+            tokens=tokens,
+            asked=np.array([masked_beginning(row.question) for row in asked]),
         )
         return natural_step(solutions, KL, self.request.seed)
 
@@ -296,7 +296,8 @@ class _Run:
 
 def _scores(
     job: BatchJob, basis: Basis, rows: Sequence[SampledRow], journal: Journal, progress: Progress
-) -> FloatArray:
+) -> tuple[FloatArray, FloatArray]:
+    """The scores of solutions, (solutions, numbers), and their sampled tokens, (solutions,)."""
     import torch  # noqa: PLC0415 - see base_model.py
 
     from ..learn.examples import encode_sampled  # noqa: PLC0415
@@ -305,15 +306,17 @@ def _scores(
     bf16 = multiplies_bf16()
     model, tokenizer = load_base_model(job.model, bf16=bf16)
     torch.set_num_threads(job.threads)
-    return solution_scores(
+    examples = [encode_sampled(tokenizer, row, calculator=job.settings.calculator) for row in rows]
+    scores = solution_scores(
         model,
         basis,
-        [encode_sampled(tokenizer, row, calculator=job.settings.calculator) for row in rows],
+        examples,
         bf16=bf16,
         temperature=job.settings.sampling.temperature,
         journal=journal,
         progress=progress,
     )
+    return scores, np.array([float(example.answer_tokens) for example in examples])
 
 
 def _sha256(rows: Sequence[tuple[Any, ...]]) -> str:

@@ -104,7 +104,8 @@ class BatchResult:
         answer: the only sample, or the one that the majority vote selects; None after an error.
         error: what went wrong; None without an error.
         failed: whether the computation failed; otherwise an error is the question's.
-        tokens: tokens of each sample, sampled or inserted, without the end-of-generation token.
+        tokens: of each sample whose request asks for log-probabilities the tokens, sampled or inserted, with
+            the end-of-generation token if it asks to report the end.
     """
 
     number: int
@@ -365,6 +366,8 @@ class _Vote:
         if not self.decided:
             return None
         samples = tuple(answer for answer, _ in scored)
-        tokens = tuple(tuple(token for piece in handle for token in piece.tokens) for handle in self.handles)
+        tokens = tuple(
+            tuple(one.token for piece in handle for one in piece.logprobs) for handle in self.handles
+        )
         answer = select_winner(scored, self.rule) if samples[1:] else samples[0]
         return BatchResult(self.number, samples, with_confidence(answer, min_confidence), tokens=tokens)

@@ -32,8 +32,9 @@ def sampled_mask(vocabulary: OutputVocabulary, tokens: Sequence[int]) -> list[bo
         output.feed(token)
         inserted = max(inserted - 1, 0)
         result = output.result_tokens() if mask[-1] else []
-        if result and list(tokens[place : place + len(result)]) == result:
-            inserted = len(result)
+        found = list(tokens[place : place + len(result)])
+        if found and found == result[: len(found)]:  # the last result may be cut off
+            inserted = len(found)
     return mask
 
 

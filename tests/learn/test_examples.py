@@ -110,7 +110,7 @@ def test_batches_have_each_example_once_beside_others_of_its_length():
 def sampled_row(tokenizer, text="It is 12 + 30 = 42."):
     """A solution to a question, and the tokens of its prompt."""
     prompt = tokenizer(prompt_text(tokenizer, "How many?"), add_special_tokens=False).input_ids
-    tokens = tuple(tokenizer(text, add_special_tokens=False).input_ids)
+    tokens = (*tokenizer(text, add_special_tokens=False).input_ids, tokenizer.eos_token_id)
     return SampledRow("How many?", len(prompt), tokens, 2.0), prompt
 
 
@@ -118,12 +118,14 @@ def test_the_example_of_a_solution_has_the_sampled_tokens(loaded):
     _, tokenizer = loaded
     row, prompt = sampled_row(tokenizer)
     example = encode_sampled(tokenizer, row, calculator=True)
-    assert example.ids == [*prompt, *row.tokens, tokenizer.eos_token_id]
+    assert example.ids == [*prompt, *row.tokens]
     assert example.prompt_tokens == len(prompt)
     learned = tokenizer.decode([example.ids[place] for place in example.loss_places])
     assert learned.replace(" ", "") == "Itis12+30=.<|im_end|>"
-    cut_off = encode_sampled(tokenizer, replace(row, ended=False))
-    assert cut_off.ids == [*prompt, *row.tokens]
+    for tokens in range(1, 4):  # also if it is cut off within an inserted result
+        cut_off = encode_sampled(tokenizer, replace(row, tokens=row.tokens[:-tokens]), calculator=True)
+        learned = tokenizer.decode([cut_off.ids[place] for place in cut_off.loss_places])
+        assert learned.replace(" ", "") == ("Itis12+30=." if tokens == 1 else "Itis12+30=")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from thirteen.models.rows import TrainingRow
     [
         ("Paco had 26 cookies. How many are left?", "Ann Lee had 4 cookies. Who ate 9 of them?", True),
         ("Tom has three pens.", "Ida has 1,250.5 pens.", True),
+        ("Tom has twenty-five pens.", "Ida has 1/2 of forty pens.", False),
+        ("Tom has twenty-five pens.", "Ida has ninety pens.", True),
         ("Paco had 26 cookies.", "Paco ate 26 cookies.", False),
         ("There are 3 pens. Tom has 2?", "There are 3 cups. Tom has 2?", False),
     ],

@@ -53,7 +53,11 @@ def test_the_tokens_are_those_of_the_answers(tiny, tmp_path):
         for entry in entries:
             assert entry["prompt_tokens"] == len(engine.request(entry["question"]).tokens)
             assert len({tuple(one["tokens"]) for one in entry["solutions"]}) > 1
-            assert all(len(one["tokens"]) == 8 for one in entry["solutions"] if not one["ended"])
+            for *tokens, last in (one["tokens"] for one in entry["solutions"]):
+                assert len(tokens) == 7 or engine.model.is_eog(last)
+                assert not any(map(engine.model.is_eog, tokens))
+        seeds = {SETTINGS.request(engine, row.question).sampling.seed for row in ROWS}
+        assert len(seeds) == 30, "the random numbers of one question are not those of another"
     row = TrainingRow("7 + 7?", "", "14.0")
     assert is_correct(answer, row)
     for wrong in ({"stop_reason": StopReason.LENGTH}, {"value": None}, {"value": "1"}):
@@ -87,7 +91,7 @@ def test_rollouts_of_other_settings_do_not_resume(tiny, tmp_path):
         ('"tokens": [0, 0]', '"tokens": "00"'),
         ('"right": true', '"right": "true"'),
         ('"error": null', '"error": {}'),
-        ('"solutions": [', '"solutions": [' + 64 * '{"tokens": [], "ended": true, "right": true}, '),
+        ('"solutions": [', '"solutions": [' + 64 * '{"tokens": [], "right": true}, '),
     ],
 )
 def test_a_question_of_other_types_is_refused(tmp_path, old, new):
@@ -103,7 +107,7 @@ def test_a_question_of_other_types_is_refused(tmp_path, old, new):
 
 def asked(number: int, outcomes: str, text: str = "") -> QuestionRollouts:
     """A question: "10" has a right and a wrong solution."""
-    solutions = tuple(Solution((number, n), n != 9, right == "1") for n, right in enumerate(outcomes))
+    solutions = tuple(Solution((number, n), right == "1") for n, right in enumerate(outcomes))
     return QuestionRollouts(number, text or f"question {number}", "1", 20, solutions)
 
 
@@ -117,9 +121,3 @@ def asked(number: int, outcomes: str, text: str = "") -> QuestionRollouts:
 )
 def test_advantages_are_the_outcome_less_that_of_the_others(questions, weights):
     assert [row.weight for row in advantage_rows(questions)] == pytest.approx(weights)
-
-
-def test_a_solution_that_was_cut_off_has_no_end():
-    """The gradient is that of a right solution within the limit: to end in time is part of it."""
-    rows = advantage_rows([asked(0, "1000000000")])
-    assert [row.ended for row in rows] == [True] * 9 + [False]
