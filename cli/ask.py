@@ -10,7 +10,7 @@ import typer
 from ..errors import RequestError
 from . import options
 from .console import json_text, note, show_text, value_text, votes_text, warn
-from .help_sections import ADVANCED
+from .help_sections import advanced_option
 from .spinner import LOADING_DELAY_S, spinner, text_pieces
 from .word_wrap import WordWrap
 
@@ -41,23 +41,13 @@ def ask(
     max_tokens: options.MaxTokens = 512,
     context: options.Context = None,
     temperature: options.Temperature = 0.0,
-    top_k: Annotated[
-        int,
-        typer.Option(help="Sample from this many most likely tokens; 0 is all.", rich_help_panel=ADVANCED),
-    ] = 40,
+    top_k: Annotated[int, advanced_option(help="Sample from this many most likely tokens; 0 is all.")] = 40,
     top_p: Annotated[
-        float,
-        typer.Option(
-            help="Sample from the most likely tokens with this total probability.", rich_help_panel=ADVANCED
-        ),
+        float, advanced_option(help="Sample from the most likely tokens with this total probability.")
     ] = 0.95,
-    min_p: Annotated[
-        float, typer.Option(help="Minimum probability relative to the best token.", rich_help_panel=ADVANCED)
-    ] = 0.05,
+    min_p: Annotated[float, advanced_option(help="Minimum probability relative to the best token.")] = 0.05,
     seed: options.Seed = 0,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="Stop at this text; repeatable.", rich_help_panel=ADVANCED)
-    ] = None,
+    stop: Annotated[list[str] | None, advanced_option(help="Stop at this text; repeatable.")] = None,
     calculator: options.Calculator = True,
     schema: Annotated[Path | None, typer.Option(help="JSON schema that the answer must match.")] = None,
     grammar: Annotated[Path | None, typer.Option(help="Lark grammar that the answer must match.")] = None,

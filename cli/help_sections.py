@@ -4,12 +4,14 @@ typer's own panels are boxes, which break lines that are to be copied.
 """
 
 from collections import defaultdict
+from functools import partial
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 ADVANCED = "Advanced"  # panel of the options that few need
+advanced_option = partial(typer.Option, rich_help_panel=ADVANCED)
 
 
 class SectionedCommand(TyperCommand):

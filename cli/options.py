@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from .console import note, progress_bar, stage_bars
-from .help_sections import ADVANCED
+from .help_sections import advanced_option
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -23,22 +23,15 @@ _MODEL = "GGUF, folder of safetensors, catalogue name, hub id, or embedded."
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Threads = Annotated[
-    int | None,
-    typer.Option(
-        min=1, max=512, help="CPU threads. Default: chosen for this machine.", rich_help_panel=ADVANCED
-    ),
+    int | None, advanced_option(min=1, max=512, help="CPU threads. Default: chosen for this machine.")
 ]
 GpuLayers = Annotated[
     str,
-    typer.Option(
-        metavar="N|all",
-        help="Layers that a GPU computes, if llama-cpp-python is built for it. Default: 0.",
-        rich_help_panel=ADVANCED,
+    advanced_option(
+        metavar="N|all", help="Layers that a GPU computes, if llama-cpp-python is built for it. Default: 0."
     ),
 ]
-Revision = Annotated[
-    str | None, typer.Option(help="Branch, tag or commit of the base on the hub.", rich_help_panel=ADVANCED)
-]
+Revision = Annotated[str | None, advanced_option(help="Branch, tag or commit of the base on the hub.")]
 
 # What goes in, and out.
 BaseArgument = Annotated[str, typer.Argument(metavar="BASE", help=_MODEL)]
@@ -91,7 +84,7 @@ MaxTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens of an answer
 Temperature = Annotated[
     float, typer.Option(help="Sampling temperature. 0 is greedy, or 0.7 where answers vote.")
 ]
-Seed = Annotated[int, typer.Option(help="Random seed. Each further answer adds 1.", rich_help_panel=ADVANCED)]
+Seed = Annotated[int, advanced_option(help="Random seed. Each further answer adds 1.")]
 EffortName = Literal["low", "medium", "high"]
 LOW: EffortName = "low"
 AnswerEffort = Annotated[
@@ -102,8 +95,7 @@ AnswerEffort = Annotated[
     ),
 ]
 MinConfidence = Annotated[
-    float,
-    typer.Option(help='Answer "not sure" below this probability of being right.', rich_help_panel=ADVANCED),
+    float, advanced_option(help='Answer "not sure" below this probability of being right.')
 ]
 Calculator = Annotated[bool, typer.Option(help="Complete equations with their exact results.")]
 Ray = Annotated[
@@ -115,10 +107,7 @@ Ray = Annotated[
     ),
 ]
 RayInsecure = Annotated[
-    bool,
-    typer.Option(
-        "--ray-insecure", help="Allow a Ray cluster without token authentication.", rich_help_panel=ADVANCED
-    ),
+    bool, advanced_option("--ray-insecure", help="Allow a Ray cluster without token authentication.")
 ]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="With --ray: number of workers. Default: as many as fit.")
@@ -132,11 +121,7 @@ Positions = Annotated[int, typer.Option(min=1, help="Maximum positions to compar
 Limit = Annotated[int | None, typer.Option(min=1, help="Maximum questions, spread evenly over the set.")]
 Timed = Annotated[
     int,
-    typer.Option(
-        min=0,
-        help="Questions to ask one at a time, for the time to a right answer; 0: none.",
-        rich_help_panel=ADVANCED,
-    ),
+    advanced_option(min=0, help="Questions to ask one at a time, for the time to a right answer; 0: none."),
 ]
 
 

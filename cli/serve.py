@@ -8,7 +8,7 @@ import typer
 
 from . import options
 from .console import note, warn
-from .help_sections import ADVANCED
+from .help_sections import advanced_option
 
 app = typer.Typer()
 
@@ -28,76 +28,55 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8080,
     api_key_file: Annotated[Path | None, typer.Option(help="Accepted API keys, one per line.")] = None,
     insecure: Annotated[
-        bool,
-        typer.Option(
-            "--insecure", help="Allow other machines to connect without an API key.", rich_help_panel=ADVANCED
-        ),
+        bool, advanced_option("--insecure", help="Allow other machines to connect without an API key.")
     ] = False,
-    origin: Annotated[
-        list[str] | None, typer.Option(help="Allowed CORS origin; repeatable.", rich_help_panel=ADVANCED)
-    ] = None,
+    origin: Annotated[list[str] | None, advanced_option(help="Allowed CORS origin; repeatable.")] = None,
     profile: Annotated[str, typer.Option(help="Memory profile: laptop, server or phone.")] = "laptop",
     context: options.Context = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Concurrent answers.")] = None,
     queue: Annotated[
         int,
-        typer.Option(
-            min=0,
-            help="Waiting answers; beyond these, 429 is returned to clients that have one.",
-            rich_help_panel=ADVANCED,
+        advanced_option(
+            min=0, help="Waiting answers; beyond these, 429 is returned to clients that have one."
         ),
     ] = 64,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Maximum tokens of an answer. Default: the context.")
     ] = None,
-    answers: Annotated[
-        int, typer.Option(min=1, max=64, help="Maximum answers of a request.", rich_help_panel=ADVANCED)
-    ] = 24,
-    body_bytes: Annotated[
-        int, typer.Option(min=1, help="Maximum bytes of a request body.", rich_help_panel=ADVANCED)
-    ] = 1 << 20,
+    answers: Annotated[int, advanced_option(min=1, max=64, help="Maximum answers of a request.")] = 24,
+    body_bytes: Annotated[int, advanced_option(min=1, help="Maximum bytes of a request body.")] = 1 << 20,
     idle_seconds: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Timeout of an incoming request and of an idle connection.", rich_help_panel=ADVANCED
-        ),
+        int, advanced_option(min=1, help="Timeout of an incoming request and of an idle connection.")
     ] = 30,
     drain_seconds: Annotated[
-        int,
-        typer.Option(min=0, help="Time for running answers to finish on shutdown.", rich_help_panel=ADVANCED),
+        int, advanced_option(min=0, help="Time for running answers to finish on shutdown.")
     ] = 30,
     memory: Annotated[
         str | None,
-        typer.Option(
-            help="With several models: limit of their memory, such as 4GB. Default: what is available.",
-            rich_help_panel=ADVANCED,
+        advanced_option(
+            help="With several models: limit of their memory, such as 4GB. Default: what is available."
         ),
     ] = None,
     strict: Annotated[
         bool,
-        typer.Option(
+        advanced_option(
             "--strict",
             help="Refuse fields that have no effect. By default a header of the response names them.",
-            rich_help_panel=ADVANCED,
         ),
     ] = False,
     ray: options.Ray = None,
     ray_insecure: options.RayInsecure = False,
     replicas: Annotated[int | None, typer.Option(min=1, help="With --ray: number of engines.")] = None,
     max_replicas: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="With --ray: autoscale up to this number of engines.", rich_help_panel=ADVANCED
-        ),
+        int | None, advanced_option(min=1, help="With --ray: autoscale up to this number of engines.")
     ] = None,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
     untrusted: Annotated[
         bool,
-        typer.Option(
+        advanced_option(
             "--untrusted",
             help="First load the files in another process, with limits. By default only those not made here.",
-            rich_help_panel=ADVANCED,
         ),
     ] = False,
 ) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from .. import options
 from ..console import command_line, interval_json, note, show_fields, stage_bars
-from ..help_sections import ADVANCED
+from ..help_sections import advanced_option
 
 app = typer.Typer()
 
@@ -36,9 +36,7 @@ def learn(
         ),
     ] = "0.3",
     max_tokens: options.MaxTokens = 300,
-    seed: Annotated[
-        int, typer.Option(help="Seed of the split and the samples.", rich_help_panel=ADVANCED)
-    ] = 0,
+    seed: Annotated[int, advanced_option(help="Seed of the split and the samples.")] = 0,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:

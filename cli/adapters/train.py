@@ -8,7 +8,7 @@ import typer
 from ...learn.recipe import KINDS, RECIPES
 from .. import options
 from ..console import command_line, interval_json, show_fields, stage_bars
-from ..help_sections import ADVANCED
+from ..help_sections import ADVANCED, advanced_option
 
 app = typer.Typer()
 
@@ -52,24 +52,15 @@ def train(
     max_rows: Annotated[int | None, _recipe_option("Maximum rows to train on.", "max_rows", ADVANCED)] = None,
     final_line: Annotated[
         bool | None,
-        typer.Option(
-            help="Learn a last line with the final answer after each solution, the default.",
-            rich_help_panel=ADVANCED,
-        ),
+        advanced_option(help="Learn a last line with the final answer after each solution, the default."),
     ] = None,
     calculator: Annotated[
         bool | None,
-        typer.Option(
-            help="Do not learn results of equations, which the calculator completes.",
-            rich_help_panel=ADVANCED,
-        ),
+        advanced_option(help="Do not learn results of equations, which the calculator completes."),
     ] = None,
     bf16: Annotated[
         bool | None,
-        typer.Option(
-            help="Multiply in bfloat16. Default: where the processor does so itself.",
-            rich_help_panel=ADVANCED,
-        ),
+        advanced_option(help="Multiply in bfloat16. Default: where the processor does so itself."),
     ] = None,
     seed: Annotated[int | None, _recipe_option("Random seed.", "seed", ADVANCED)] = None,
     threads: Annotated[int | None, _recipe_option("CPU threads.", "threads", ADVANCED)] = None,

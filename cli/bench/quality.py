@@ -7,7 +7,7 @@ import typer
 
 from .. import options
 from ..console import labelled_progress_bar, progress_bar, show_report
-from ..help_sections import ADVANCED
+from ..help_sections import advanced_option
 
 app = typer.Typer()
 
@@ -63,9 +63,8 @@ def bench_accuracy(
     adapter: options.ModelAdapter = None,
     prompt: Annotated[
         str | None,
-        typer.Option(
-            help="Prompt format: zero-shot, bare, refined or 8-shot. Default: zero-shot, or bare for votes.",
-            rich_help_panel=ADVANCED,
+        advanced_option(
+            help="Prompt format: zero-shot, bare, refined or 8-shot. Default: zero-shot, or bare for votes."
         ),
     ] = None,
     effort: options.AnswerEffort = options.LOW,
@@ -76,10 +75,7 @@ def bench_accuracy(
     limit: options.Limit = None,
     timed: options.Timed = 16,
     records: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for the record of each question. Default: in the cache.", rich_help_panel=ADVANCED
-        ),
+        Path | None, advanced_option(help="Folder for the record of each question. Default: in the cache.")
     ] = None,
     ray: options.Ray = None,
     ray_insecure: options.RayInsecure = False,

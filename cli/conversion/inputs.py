@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..help_sections import ADVANCED
+from ..help_sections import advanced_option
 
 Size = Annotated[
     str | None,
@@ -20,10 +20,7 @@ Importance = Annotated[
 ]
 Calibration = Annotated[
     Path | None,
-    typer.Option(
-        help="Texts to measure importance on: JSON lines with text, or question and answer.",
-        rich_help_panel=ADVANCED,
-    ),
+    advanced_option(help="Texts to measure importance on: JSON lines with text, or question and answer."),
 ]
 _EFFORT = (
     "Calibration text that the importance is measured on: quick (3,072 tokens), normal (6,144, the default) "
@@ -41,12 +38,8 @@ Target = Annotated[
         "this one, whose costs are measured on first use, in one to two minutes."
     ),
 ]
-Prefer = Annotated[
-    str | None, typer.Option(help="quality or speed. Default: between the two.", rich_help_panel=ADVANCED)
-]
-Costs = Annotated[
-    Path | None, typer.Option(help="Costs of types, measured by bench types.", rich_help_panel=ADVANCED)
-]
+Prefer = Annotated[str | None, advanced_option(help="quality or speed. Default: between the two.")]
+Costs = Annotated[Path | None, advanced_option(help="Costs of types, measured by bench types.")]
 Vocabulary = Annotated[
     str | None,
     typer.Option(
@@ -57,8 +50,5 @@ Vocabulary = Annotated[
 ]
 VocabularyTexts = Annotated[
     Path | None,
-    typer.Option(
-        help="Texts of your own to choose the tokens on, besides the built-in ones: JSON lines.",
-        rich_help_panel=ADVANCED,
-    ),
+    advanced_option(help="Texts of your own to choose the tokens on, besides the built-in ones: JSON lines."),
 ]
