@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ..convert.adapter.adapter import WEIGHTS_FILE
 from ..convert.adapter.delta import CONFIG_FILE
@@ -16,8 +17,6 @@ from ..files.progress import Stage, no_progress, when_needed
 from ..models.fetch import fetch
 from .adapter_resolver import encode_adapter, resolve_adapter_folder
 
-FORMS = ("gguf", "peft", "code")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
@@ -25,7 +24,7 @@ class ExportRequest:
 
     Attributes:
         adapter: PEFT folder, hub id, catalogue name, or short code.
-        form: one of FORMS.
+        form: what to write.
         base: base of the adapter, which a GGUF needs, and an adapter whose base is not in the catalogue.
         output: the GGUF or the folder to write; a code is returned.
         float32: whether a code has float32 numbers instead of bfloat16.
@@ -33,16 +32,14 @@ class ExportRequest:
     """
 
     adapter: str
-    form: str = "gguf"
+    form: Literal["gguf", "peft", "code"] = "gguf"
     base: str | None = None
     output: Path | None = None
     float32: bool = False
     revision: str | None = None
 
     def check(self) -> None:
-        """Raise RequestError if a field is missing, unknown, or has no effect."""
-        if self.form not in FORMS:
-            raise RequestError(f"--as {self.form}: must be one of {', '.join(FORMS)}")
+        """Raise RequestError if a field is missing, or has no effect."""
         if (self.output is None) != (self.form == "code"):
             raise RequestError(
                 "--output is for a file; a code is printed" if self.output else "--output is missing"

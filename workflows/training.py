@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..convert.adapter.basis import Basis
-from ..errors import RequestError, refuse_options
+from ..errors import refuse_options
 from ..files.output import check_folder
 from ..files.processors import multiplies_bf16
 from ..files.progress import Stage, no_progress, when_needed
 from ..learn.base_model import check_packages
 from ..learn.cards import check_card, refuse_base_folder, sft_card, write_card
 from ..learn.job import TrainingJob
-from ..learn.recipe import KINDS, RECIPES, Recipe
+from ..learn.recipe import RECIPES, Recipe
 from ..learn.sft import SftResult, train_sft
 from ..models.fetch import fetch
 from ..models.rows import read_rows, split_rows
@@ -29,7 +29,7 @@ class TrainingRequest:
         base: catalogue name, hub id, folder of safetensors, or GGUF.
         output: adapter folder to write. It also holds the checkpoint from which an interrupted run resumes.
         data: rows with worked solutions.
-        kind: `lora` or `tinylora`.
+        kind: kind of adapter.
         basis: frozen part of a TinyLoRA; by default that of the base.
         revision: branch, tag or commit of the base on the hub.
     """
@@ -37,7 +37,7 @@ class TrainingRequest:
     base: str
     output: Path
     data: Path
-    kind: str = "lora"
+    kind: Literal["lora", "tinylora"] = "lora"
     basis: Path | None = None
     revision: str | None = None
     rank: int | None = None
@@ -57,8 +57,6 @@ class TrainingRequest:
 
     def check(self) -> None:
         """Raise ThirteenError if fields exclude each other, have no effect, or are malformed."""
-        if self.kind not in KINDS:
-            raise RequestError(f"--kind {self.kind!r}: must be one of {', '.join(KINDS)}")
         if self.kind == "tinylora":
             refuse_options(self, "it is for --kind lora", "alpha")
         else:

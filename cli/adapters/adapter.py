@@ -3,7 +3,7 @@
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -111,10 +111,9 @@ def adapter_export(
     ctx: typer.Context,
     adapter: options.AdapterArgument,
     form: Annotated[
-        str,
+        Literal["gguf", "peft", "code"],
         typer.Option(
             "--as",
-            metavar="gguf|peft|code",
             help="gguf: a GGUF LoRA, which applies to the unmerged base at run time. peft: a PEFT folder. "
             "code: a short code, which is printed, for a TinyLoRA.",
         ),

@@ -1,7 +1,7 @@
 """Command `thirteen train`: an adapter by gradients."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -31,7 +31,7 @@ def train(
     base: options.BaseArgument,
     output: options.AdapterOutput,
     data: Annotated[Path, typer.Option(help="Training rows: JSON lines with question, solution, answer.")],
-    kind: Annotated[str, typer.Option(help="Kind of adapter: lora or tinylora.")] = "lora",
+    kind: Annotated[Literal["lora", "tinylora"], typer.Option(help="Kind of adapter.")] = "lora",
     basis: options.Basis = None,
     learning_rate: Annotated[float | None, _recipe_option("Peak learning rate.", "learning_rate")] = None,
     epochs: Annotated[int | None, _recipe_option("Passes over the rows.", "epochs")] = None,

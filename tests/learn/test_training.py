@@ -39,7 +39,6 @@ def request_for(base, data, tmp_path) -> Callable[..., TrainingRequest]:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "dora"}, "--kind 'dora': must be one of lora, tinylora"),
         ({"numbers": 8}, "--numbers: it is for --kind tinylora"),
         ({"basis": Path("b")}, "--basis: it is for --kind tinylora"),
         ({"kind": "tinylora", "alpha": 8}, "--alpha: it is for --kind lora"),
