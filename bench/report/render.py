@@ -1,6 +1,7 @@
 """A document as one self-contained HTML page, or as GitHub-flavoured Markdown, by Jinja templates."""
 
 import re
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -16,37 +17,30 @@ def render_html(document: Document) -> str:
 
     Its texts are escaped.
     """
-    return _escaping().get_template("report.html.jinja").render(document=document)
+    return _environment(autoescape=True).get_template("report.html.jinja").render(document=document)
 
 
 def render_svg(template: str, plot: object) -> str:
     """Render a plot by its template. Its texts are escaped."""
-    return _escaping().get_template(template).render(plot=plot)
-
-
-def _escaping() -> Environment:
-    return Environment(
-        loader=_loader(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    return _environment(autoescape=True).get_template(template).render(plot=plot)
 
 
 def render_markdown(document: Document) -> str:
     """Render a document as Markdown; its texts are escaped, and its charts are left to the page."""
     # What a template inserts is escaped for Markdown, by `finalize`, instead of HTML.
-    environment = Environment(  # noqa: S701
-        loader=_loader(),
-        finalize=_escape_markdown,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = _environment(finalize=_escape_markdown, keep_trailing_newline=True)
     environment.filters["verbatim"] = Markup
     return environment.get_template("report.md.jinja").render(document=document)
 
 
-def _loader() -> PackageLoader:
-    return PackageLoader(__package__, "templates")
+def _environment(**options: Any) -> Environment:
+    return Environment(  # noqa: S701 - the callers escape
+        loader=PackageLoader(__package__, "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **options,
+    )
 
 
 def _escape_markdown(value: object) -> object:
