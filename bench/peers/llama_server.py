@@ -3,6 +3,7 @@
 import re
 import socket
 import subprocess
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
@@ -20,7 +21,7 @@ _START_S = 300
 class LlamaServerPeer(CompletionServerPeer):
     """The llama-server on PATH with its own defaults, but for context, slots, threads and `options`."""
 
-    def __init__(self, model: Header, workload: PeerWorkload, *options: str) -> None:
+    def __init__(self, model: Header, workload: PeerWorkload, options: Sequence[str] = ()) -> None:
         """Start the server and wait until it has loaded the model.
 
         Raises:

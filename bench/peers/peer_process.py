@@ -76,9 +76,7 @@ PROGRAMS: Mapping[str, Program] = {
         _missing_command("llama-server"),
         {
             "llama-server": LlamaServerPeer,
-            "llama-server --flash-attn off": lambda model, work: LlamaServerPeer(
-                model, work, "--flash-attn", "off"
-            ),
+            "llama-server --flash-attn off": partial(LlamaServerPeer, options=("--flash-attn", "off")),
         },
     ),
 }
