@@ -9,7 +9,7 @@ import typer
 
 from ..errors import RequestError
 from . import options
-from .console import json_text, note, show_text, value_text, votes_text, warn
+from .console import json_text, note, show_text, value_text, votes_text
 from .help_sections import advanced_option
 from .spinner import LOADING_DELAY_S, spinner, text_pieces
 from .word_wrap import WordWrap
@@ -121,11 +121,9 @@ def _warn_of_foreign_text(engine: "Engine", question: str) -> None:
 
     share = engine.model.foreign_share(question)
     if share is not None and share > FOREIGN_SHARE_MAX:
-        warn(
-            [
-                f"{share:.0%} of the question's letters are in a script that this file's vocabulary was "
-                "trimmed of: take a file with the full vocabulary"
-            ]
+        note(
+            f"warning: {share:.0%} of the question's letters are in a script that this file's vocabulary was "
+            "trimmed of: take a file with the full vocabulary"
         )
 
 
