@@ -11,6 +11,8 @@ from tempfile import gettempdir
 import pytest
 from hypothesis import settings
 
+from .commands import Commands
+
 EXHAUSTIVE = bool(os.environ.get("EXHAUSTIVE"))
 # They need what `make test` does not install.
 collect_ignore = (
@@ -74,6 +76,13 @@ def _copy_archives(source: Path, target: Path) -> None:
         if not (target / archive.name).exists():
             with atomic_write(target / archive.name) as file:
                 file.write(archive.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def thirteen() -> Iterator[Commands]:
+    """thirteen(*words): run a command line."""
+    with Commands() as commands:
+        yield commands
 
 
 @pytest.fixture

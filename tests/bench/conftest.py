@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import gguf
 import numpy as np
 import pytest
 
 from ..runtime.conftest import EMBEDDING, write_gguf
+from ..runtime.gguf_adapters import write_factors
 
 
 @pytest.fixture(scope="session")
@@ -16,18 +16,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("lora") / "lora.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_string("general.type", "adapter")
-    writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", 2.0)
-    for part, shape in (("lora_a", (2, EMBEDDING)), ("lora_b", (EMBEDDING, 2))):
-        writer.add_tensor(f"blk.0.attn_q.weight.{part}", np.full(shape, 0.01, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    factors = np.full((2, EMBEDDING), 0.01), np.full((EMBEDDING, 2), 0.01)
+    return write_factors(tmp_path_factory.mktemp("lora") / "lora.gguf", {"blk.0.attn_q.weight": factors})
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import re
 import shlex
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -224,12 +224,6 @@ def adapter_gguf(
 
 def adapter_with(*arguments: Any, **options: Any) -> Damage:
     return lambda path: adapter_gguf(path, *arguments, **options)
-
-
-@pytest.fixture(scope="module")
-def thirteen() -> Iterator[Commands]:
-    with Commands() as commands:
-        yield commands
 
 
 @pytest.fixture(scope="module")

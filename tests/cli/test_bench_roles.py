@@ -1,7 +1,6 @@
 """`thirteen bench …`: a file has the role of its place on the command line, or of its option."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,6 @@ from ..commands import Commands
 from ..runtime.conftest import EMBEDDING, write_gguf
 
 ROLES = ("reference", "shipped", "base", "shipped_base", "adapted")
-
-
-@pytest.fixture(scope="module")
-def thirteen() -> Iterator[Commands]:
-    with Commands() as commands:
-        yield commands
 
 
 @pytest.fixture(scope="module")

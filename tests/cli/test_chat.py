@@ -19,22 +19,9 @@ from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.conversation import Conversation
 from thirteen.runtime.engine.engine import Engine
 
-from ..commands import Commands
-from ..runtime.conftest import write_gguf
 from ..runtime.gguf_adapters import write_factors, write_lora
 
 TIMEOUT_S = 120
-
-
-@pytest.fixture(scope="module")
-def thirteen():
-    with Commands() as commands:
-        yield commands
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf", {}, {})
 
 
 def chat(thirteen, model, *lines, options=()):

@@ -1,7 +1,7 @@
 """Conversion to a given size on the command line: the budget, predictions and bad input."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,12 +9,6 @@ import pytest
 from ..commands import Commands
 
 TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}) + "\n"
-
-
-@pytest.fixture(scope="module")
-def thirteen() -> Iterator[Commands]:
-    with Commands() as commands:
-        yield commands
 
 
 @pytest.fixture(scope="module")

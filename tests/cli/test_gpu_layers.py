@@ -1,7 +1,5 @@
 """--gpu-layers: refused in one line where it is wrong or there is no GPU, before a file is read."""
 
-from collections.abc import Iterator
-
 import pytest
 import typer
 from thirteen.cli import options
@@ -12,23 +10,17 @@ from ..commands import Commands
 LINES = ("ask missing.gguf 1+1?", "serve missing.gguf", "batch missing.jsonl missing.gguf")
 
 
-@pytest.fixture(scope="module")
-def run() -> Iterator[Commands]:
-    with Commands() as commands:
-        yield commands
-
-
 @pytest.mark.parametrize("line", LINES)
-def test_a_command_ends_before_it_reads_a_file(line: str, run: Commands) -> None:
+def test_a_command_ends_before_it_reads_a_file(line: str, thirteen: Commands) -> None:
     """None of the files exists."""
-    done = run(*line.split(), "--gpu-layers=1.5")
+    done = thirteen(*line.split(), "--gpu-layers=1.5")
     assert "--gpu-layers '1.5': must be an integer from 0, or all" in done.stderr
     if not gpu.gpu_found():
-        done = run(*line.split(), "--gpu-layers", "all")
+        done = thirteen(*line.split(), "--gpu-layers", "all")
         assert (done.status, done.stdout, done.stderr.count("\n")) == (2, "", 1)
         assert done.stderr.startswith("error: gpu_layers all: llama.cpp finds no GPU")
     if not line.startswith("ask"):
-        done = run(*line.split(), "--gpu-layers", "1", "--ray")
+        done = thirteen(*line.split(), "--gpu-layers", "1", "--ray")
         assert done.status == 2 and "--gpu-layers and --ray exclude each other" in done.stderr
 
 

@@ -26,20 +26,9 @@ SHORT = ("--max-tokens", "8", "--threads", "1")
 
 
 @pytest.fixture(scope="module")
-def thirteen() -> Iterator[Commands]:
-    with Commands() as commands:
-        yield commands
-
-
-@pytest.fixture(scope="module")
 def adapter(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "down_proj"])
     return save_random_adapter(base("llama"), config, tmp_path_factory.mktemp("adapters") / "my-lora")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf", {}, {})
 
 
 def output_of(done: CommandResult) -> str:

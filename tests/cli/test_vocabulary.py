@@ -1,7 +1,7 @@
 """--vocabulary on the command line: convert and plan, and lists that cannot be applied."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,6 @@ from ..runtime.conftest import write_gguf
 pytestmark = pytest.mark.slow
 
 Base = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module")
-def thirteen() -> Iterator[Commands]:
-    with Commands() as commands:
-        yield commands
 
 
 @pytest.fixture(scope="module")

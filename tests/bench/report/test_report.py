@@ -31,7 +31,6 @@ from thirteen.bench.speed.questions import QuestionShape
 from thirteen.errors import ModelFileError, OutputError, RequestError
 from thirteen.stats.interval import Interval
 
-from ...commands import Commands
 from ...runtime.conftest import tensors, write_gguf
 from .conftest import Page
 
@@ -336,12 +335,6 @@ def test_inputs_are_checked_before_any_work(tiny, not_a_model, tmp_path):
     for models in ((tiny, not_a_model), (not_a_model, tiny)):
         with pytest.raises(ModelFileError, match=r"no\.gguf"):
             collect_measurements(ReportRequest(base=models[0], adapted=models[1]))
-
-
-@pytest.fixture(scope="module")
-def thirteen():
-    with Commands() as commands:
-        yield commands
 
 
 def test_a_refused_input_leaves_no_folder(thirteen, tiny, not_a_model, tmp_path):
