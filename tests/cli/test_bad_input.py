@@ -1,7 +1,8 @@
 """Bad input ends in exit status 2 and one line that names the input and the conflicting numbers.
 
 Each row of a table is a damage to a good input, or a command line, and a part of the expected line. Commands
-run in a subprocess; they must leave nothing at the target or next to it.
+run in a subprocess; they must leave nothing at the target or next to it. Other settings of a checkpoint that
+are not supported are in tests/convert/source.
 """
 
 import json
@@ -314,45 +315,20 @@ def damaged(good: Path, copy: Path, damage: Damage) -> Path:
     (put(CONFIG, b"\xff\xfe"), "config.json: not UTF-8"),
     (put(CONFIG, "[]"), "config.json: not a JSON object"),
     (put(CONFIG, DEEP), "config.json: not JSON"),
-    (config(architectures=["GPT2LMHeadModel"]), "'GPT2LMHeadModel' is not supported"),
     (config(architectures=[["x"]]), "['x'] is not supported"),
-    (config(head_dim=23), "the head dimension is 23; it must be positive and even"),
-    (config(num_key_value_heads=3), "4 heads do not divide among 3 key-value heads"),
     (config(num_hidden_layers=1 << 24), "16777216 layers; at most 512 are supported"),
     (config(hidden_size=10**30), "hidden_size is 10000000000000000000000000000"),
     (config(rms_norm_eps=10**400), "rms_norm_eps is 1000"),
-    (config(rms_norm_eps=1e300), "rms_norm_eps is 1e+300"),
-    (config(num_attention_heads=0), "num_attention_heads is 0, not a positive number"),
     (config(vocab_size=-5), "vocab_size is -5, not a positive number"),
-    (config(intermediate_size="96"), "intermediate_size is '96', not a positive number"),
     (config(tie_word_embeddings="false"), "tie_word_embeddings is 'false'"),
     (config(rope_parameters=[1]), "rope_parameters is [1]"),
-    (config(rope_parameters={"rope_type": "yarn", "factor": 4.0}), "rope scaling 'yarn' is not supported"),
-    (config(hidden_act="gelu"), "hidden_act is 'gelu'; only 'silu' is supported"),
-    (config(quantization_config={"quant_method": "gptq"}), "the checkpoint is quantized"),
     (delete(TOKENIZER), "tokenizer.json: No such file or directory"),
-    (
-        token(lambda value: value["pre_tokenizer"].update(pretokenizers=[{"type": "x"}])),
-        "splitting rules (('x',),)",
-    ),
-    (token(lambda value: value["model"].update(type="Unigram")), "only byte-level BPE is supported"),
-    (
-        token(lambda value: value["model"]["vocab"].update(zz=272)),
-        "'zz' has the id 272, but the embedding has 272",
-    ),
     (token(lambda value: value["added_tokens"][0].update(content=13)), "tokenizer.json: unexpected layout"),
-    (token(lambda value: value["model"]["vocab"].update({"\ud800": 270})), "tokens is not Unicode text"),
-    (token(lambda value: value["model"].pop("merges")), "tokenizer.json: unexpected layout"),
     (token(lambda value: value.update(post_processor=[1])), "tokenizer.json: unexpected layout"),
     (
         put("generation_config.json", '{"eos_token_id": 9999999}'),
         "eos_token_id 9999999 is not one of 272 tokens",
     ),
-    (
-        json_of("tokenizer_config.json", lambda v: v.update(chat_template=[{"a": 1}])),
-        "config.json: unexpected layout",
-    ),
-    (put("chat_template.jinja", b"\xff"), "chat_template.jinja: not UTF-8"),
     (lambda base: (base / WEIGHTS).rename(base / "pytorch_model.bin"), f"has neither {WEIGHTS} nor {INDEX}"),
     (shutil.rmtree, "no such file or folder"),
     (nothing, "--type 'Q9_K': no such type; supported: F32", "--type Q9_K"),
@@ -379,6 +355,7 @@ def test_a_bad_base_is_refused(
         json_of(INDEX, lambda i: i["weight_map"].update(extra=i["weight_map"][Q])),
         f"missing, although {INDEX} lists",
     ),
+    (json_of(INDEX, lambda i: i["weight_map"].pop(Q)), f"tensor {Q!r} is missing"),
     (put(INDEX, "{"), f"{INDEX}: not JSON"),
     (put(INDEX, "{}"), f"{INDEX}: no weight_map"),
 )

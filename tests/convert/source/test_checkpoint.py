@@ -1,12 +1,10 @@
 """Rows of a checkpoint equal those that safetensors and transformers read."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -83,7 +81,7 @@ def test_a_gguf_that_has_shrunk_is_named(base: Base, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:9000])
     for read in (file.rows, file.stored_rows):
         with pytest.raises(CheckpointError, match=r"base\.gguf: cannot read [\d,]+ items at byte"):
-            read(EMBEDDING, 0, 272)
+            read("model.embed_tokens.weight", 0, 272)
 
 
 def test_hash_is_that_of_the_weight_files(base: Base) -> None:
@@ -104,75 +102,12 @@ def test_tied_weight_may_be_stored_twice(base: Base, tmp_path: Path) -> None:
     assert open_checkpoint(folder).specs == open_checkpoint(base("llama")).specs
 
 
-EMBEDDING = "model.embed_tokens.weight"
-NORM = "model.norm.weight"
-
-
-def index(**shards: Any) -> Callable[[Path], Any]:
-    """Change the shard of some tensors in the index; `embedding` is short for the embedding's name."""
-
-    def change(folder: Path) -> None:
-        content = json.loads((folder / INDEX).read_text())
-        names = {"embedding": EMBEDDING}
-        content["weight_map"] |= {names.get(name, name): shard for name, shard in shards.items()}
-        (folder / INDEX).write_text(json.dumps(content))
-
-    return change
-
-
-def without(key: str) -> Callable[[Path], Any]:
-    def change(folder: Path) -> None:
-        content = json.loads((folder / INDEX).read_text())
-        del (content["weight_map"] if key in content["weight_map"] else content)[key]
-        (folder / INDEX).write_text(json.dumps(content))
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        (lambda f: min(f.glob("model-*")).unlink(), "safetensors: No such file"),
-        (lambda f: (f / INDEX).unlink(), "neither model.safetensors nor"),
-        (without("weight_map"), "no weight_map"),
-        (without(EMBEDDING), f"{EMBEDDING!r} is missing"),
-        (index(embedding="../x.safetensors"), "plain name"),
-        (index(embedding=None), "plain name"),
-        (lambda f: index(x=min(f.glob("model-*")).name)(f), "'x' is missing"),
-        (lambda f: (f / "config.json").unlink(), "config.json: No such file"),
-        (lambda f: (f / "config.json").write_text("[" * 100_000), "not JSON"),
-        (shutil.rmtree, "no such file or folder"),
-    ],
-)  # fmt: skip
-def test_damaged_folder_is_named(
-    change: Callable[[Path], Any], named: str, base: Base, tmp_path: Path
-) -> None:
-    folder = Path(shutil.copytree(base("llama bf16 in shards"), tmp_path / "base"))
-    change(folder)
-    with pytest.raises(CheckpointError) as failure:
-        open_checkpoint(folder)
-    assert named in str(failure.value)
-    assert str(folder) in str(failure.value)
-    assert "\n" not in str(failure.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "named"),
-    [
-        ("llama", lambda t: t.pop("model.norm.weight"), "'model.norm.weight' is missing"),
-        ("llama", lambda t: t.update(x=torch.ones(1)), "1 tensors that llama does not have, such as 'x'"),
-        ("llama", lambda t: t.update({EMBEDDING: torch.ones(272, 63)}), "(272, 63)"),
-        ("qwen2", lambda t: t.pop("model.layers.1.self_attn.k_proj.bias"), "k_proj.bias"),
-        ("llama", lambda t: t.update({NORM: t[NORM].to(torch.float64)}), f"{NORM!r} is F64; supp"),
-    ],
-)
-def test_tensors_at_odds_with_the_architecture_are_named(
-    name: str, change: Callable[[dict[str, torch.Tensor]], Any], named: str, base: Base, tmp_path: Path
-) -> None:
-    folder = Path(shutil.copytree(base(name), tmp_path / "base"))
+def test_a_missing_bias_of_qwen2_is_named(base: Base, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(base("qwen2"), tmp_path / "base"))
     tensors = load_file(folder / "model.safetensors")
-    change(tensors)
+    del tensors["model.layers.1.self_attn.k_proj.bias"]
     save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(CheckpointError) as failure:
+    with pytest.raises(
+        CheckpointError, match=r"tensor 'model\.layers\.1\.self_attn\.k_proj\.bias' is missing"
+    ):
         open_checkpoint(folder)
-    assert named in str(failure.value)
