@@ -4,7 +4,7 @@ The same held-out texts go through all models, and predictions are compared at e
 shipped file with those of the reference, and the effect of the adapter on both.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +108,10 @@ def run_fidelity(
         sizes = (engine.context // maps[role].expansion for role, engine in engines.items())
         size = min(WINDOW_TOKENS, *sizes)
         windows = read_windows(engines["reference"], data, size, tokens)
-        values = _measure(engines, maps, windows, progress)
+        tokens_read = len(set(engines.values())) * sum(len(window.tokens) for window in windows)
+        advance = ProgressCounter(progress, tokens_read)
+        # PositionDivergence and InnerProducts of each scored position and variant, (positions, variants, 8).
+        values = np.concatenate([_measure_window(engines, maps, window, advance) for window in windows])
     passages = scored_passages(windows)
     coverage = measure_coverage(maps["shipped"], windows, values[:, 0, _OUTSIDE], passages)
     merged, run_time, choice = compare_merge_and_runtime(values, passages)
@@ -133,15 +136,6 @@ def _warnings(texts: int, merged: Fidelity, with_base: bool) -> Iterator[str]:
         yield "warning: no adapter to measure: reference and base have the same logits over these texts"
     if texts < PASSAGES_MIN:
         yield f"warning: with {texts} texts the intervals are too narrow; take {PASSAGES_MIN} or more"
-
-
-def _measure(
-    engines: dict[Role, Engine], maps: dict[Role, TokenMap], windows: Sequence[Window], progress: Progress
-) -> FloatArray:
-    """PositionDivergence and InnerProducts of each scored position and variant, (positions, variants, 8)."""
-    tokens = sum(len(window.tokens) for window in windows)
-    advance = ProgressCounter(progress, len(set(engines.values())) * tokens)
-    return np.concatenate([_measure_window(engines, maps, window, advance) for window in windows])
 
 
 def _measure_window(
