@@ -82,13 +82,11 @@ def _sections(found: Measurements) -> Iterator[Section]:
     if accuracy := found.accuracy:
         table, times = accuracy_table(accuracy), accuracy.answer_time
         time = tuple(time_rows(times)) if times else ()
-        scores = replace(table, rows=tuple(row for row in table.rows if row not in time))
-        others = (
-            (Table("Times: lower is better; right answers a minute: higher is better", table.header, time),)
-            if time
-            else ()
-        )
-        yield Section("Accuracy", table.notes, tuple(_accuracy_charts(accuracy)), (scores, *others))
+        tables = [replace(table, rows=tuple(row for row in table.rows if row not in time))]
+        if time:
+            title = "Times: lower is better; right answers a minute: higher is better"
+            tables.append(Table(title, table.header, time))
+        yield Section("Accuracy", table.notes, tuple(_accuracy_charts(accuracy)), tuple(tables))
     if found.efforts:
         lines = tuple(describe_efforts(found.efforts))
         yield Section("Right answers over seconds a question", lines, plot=plot_efforts(found.efforts))
