@@ -10,7 +10,6 @@ from ..console import note, show_fields, stage_bars, warn
 from . import inputs
 
 if TYPE_CHECKING:
-    from ...workflows.conversion import ConversionResult
     from ...workflows.vocabulary.vocabulary_size import SizeLoss
 
 app = typer.Typer()
@@ -56,22 +55,16 @@ def convert(
 
     The GGUF has one type, or for a given size a planned type for each tensor.
     """
+    from ...bench.fidelity.fidelity import fidelity_summary
     from ...workflows.conversion import ConversionRequest, run_conversion
 
     request = ConversionRequest(type=type_, **options.matching_options(ctx, ConversionRequest))
     with stage_bars() as stage:
         result = run_conversion(request, stage)
-    _show_conversion(result, as_json)
-
-
-def _show_conversion(result: "ConversionResult", as_json: bool) -> None:
-    """Print a conversion and its fidelity."""
-    from ...bench.fidelity.fidelity import fidelity_summary
-
-    conversion, fidelity = result.conversion, result.fidelity
+    conversion, measured = result.conversion, result.fidelity
     facts = asdict(conversion) | {
         "warnings": result.warnings,
-        "fidelity": asdict(fidelity) if fidelity else None,
+        "fidelity": asdict(measured) if measured else None,
     }
     note_losses(result.losses)
     warn(result.warnings)
@@ -85,7 +78,7 @@ def _show_conversion(result: "ConversionResult", as_json: bool) -> None:
         **(prediction_rows(conversion.prediction) if conversion.prediction else {}),
         "sha256": conversion.sha256,
         "time": f"{conversion.seconds:.1f} s",
-        **(fidelity_summary(fidelity) if fidelity else {}),
+        **(fidelity_summary(measured) if measured else {}),
     }
     show_fields(as_json, facts, rows)
 
