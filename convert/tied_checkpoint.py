@@ -52,13 +52,11 @@ def matrix_names(base: Checkpoint) -> tuple[str, str]:
 
 
 def tie_embeddings(base: Checkpoint) -> tuple[Checkpoint, list[str]]:
-    """Present a matrix that a base stores twice, equal or differing by rounding only, as one.
+    """Present a matrix that an untied base stores twice, equal or differing by rounding only, as one.
 
     Returns:
         The base, tied or as it is, and messages for the user.
     """
-    if base.architecture.tied:
-        return base, []
     kept, dropped = _by_size(base)
     embedding, output = (_sample(base, name) for name in matrix_names(base))
     if _relative(output - embedding, embedding) > _ROUNDING_MAX * _rounding_error(base, kept, dropped):
