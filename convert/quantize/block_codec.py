@@ -112,8 +112,7 @@ class BlockLayout:
             uniform: Bytes = (levels - self.levels[0]).astype(np.uint8)
             return uniform
         _, _, codes = self._nearest_level_tables
-        found: Bytes = codes[levels.astype(np.intp)]
-        return found
+        return codes[levels.astype(np.intp)]
 
     @cached_property
     def _nearest_level_tables(self) -> tuple[int, Floats, Bytes]:

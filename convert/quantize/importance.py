@@ -103,8 +103,7 @@ class Importance:
         if covariance is not None:
             return covariance.variances
         if means is not None and means.any():
-            shares: Vector = means / means.sum()
-            return shares
+            return np.asarray(means / means.sum())
         return np.full(columns, 1 / columns, np.float32)
 
     def check_fits(self, specs: Iterable[TensorSpec]) -> None:

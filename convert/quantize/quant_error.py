@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf import GGML_QUANT_SIZES
 
 from ...errors import OutputError
 from ...files.safetensors import Rows
@@ -93,7 +93,9 @@ def measure_types(  # noqa: PLR0913 - the matrix, its statistics and the costs
         models.append(_product_loss(spec, rows, importance, feedback))
     options = []
     for type_ in types:
-        errors = _squared_errors(rows, type_, mean_squares, spec)
+        data = quantize_rows(rows, type_, f"tensor {spec.source!r}", mean_squares)
+        rounded = dequantize_rows(np.frombuffer(data, np.uint8).reshape(len(rows), -1), type_)
+        errors = np.square(rows - rounded)  # (n, columns)
         gptq = feedback is not None and block_layout(type_) is not None
         loss = sum(model.loss(errors, gptq=gptq) for model in models)
         nbytes = padded(plan_tensor(spec, type_).nbytes)
@@ -117,16 +119,6 @@ def _lookup_loss(rows: Rows, importance: Importance) -> _LossModel:
     weights = np.full(rows.shape[1], 1 / max(energy, 1e-30), np.float32)
     sensitivity = 1.0 if importance.lookup_sensitivity is None else importance.lookup_sensitivity
     return _LossModel(sensitivity, weights, _GPTQ_LOOKUP_LOSS * weights, 0.0)
-
-
-def _squared_errors(
-    rows: Rows, type_: GGMLQuantizationType, importance: Rows | None, spec: TensorSpec
-) -> Rows:
-    """The squared error of each weight, (n, columns)."""
-    data = np.frombuffer(quantize_rows(rows, type_, f"tensor {spec.source!r}", importance), np.uint8)
-    rounded = dequantize_rows(data.reshape(len(rows), -1), type_)
-    errors: Rows = np.square(rows - rounded)
-    return errors
 
 
 def _sample_rows(spec: TensorSpec, read_rows: ReadRows, importance: Importance) -> Rows:
