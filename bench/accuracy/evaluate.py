@@ -52,7 +52,6 @@ def _record(result: BatchResult, expected: str) -> QuestionRecord:
 def grade(answer: Answer, expected: str) -> Outcome:
     """Grade an answer against the expected number; a truncated answer is never correct."""
     complete = answer.stop_reason in COMPLETE_REASONS
-    counts = complete if answer.tally is None else answer.value in answer.tally.votes
-    if counts and answer.value is not None:
+    if complete and answer.value is not None:
         return Outcome.CORRECT if answer.value == expected else Outcome.WRONG
     return Outcome.UNPARSED if complete else Outcome.TRUNCATED

@@ -342,6 +342,7 @@ def answer(value, stop_reason=StopReason.END, tally=None):
         (answer(None, StopReason.LENGTH), Outcome.TRUNCATED),
         (answer("3", tally=VoteTally(2, 2, {"3": 1, "4": 1})), Outcome.CORRECT),
         (answer("4", tally=VoteTally(2, 2, {"4": 1})), Outcome.WRONG),
+        (answer("3", tally=VoteTally(2, 2, {})), Outcome.CORRECT),
         (answer("3", StopReason.LENGTH, VoteTally(2, 2, {})), Outcome.TRUNCATED),
         (answer(None, tally=VoteTally(2, 2, {})), Outcome.UNPARSED),
     ],
