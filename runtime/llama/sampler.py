@@ -3,6 +3,7 @@
 import ctypes
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import ModelFileError, RequestError
 from ..logits import Logits
-from ..request import Sampling
+from ..request import SEED_MAX, Sampling
 from .bindings import llama_cpp
 from .context import Context
 from .library import NativeHandle
@@ -38,18 +39,15 @@ class Sampler(NativeHandle):
         super().__init__()
         self._model, self._sampling = model, sampling
         self._constraint = constraint
-        self.own(_chain(_samplers(sampling)), llama_cpp.llama_sampler_free)
-        self._penalties: Any = None  # and biases
-        if sampling.penalizes or sampling.logit_bias:
-            self._penalties = _chain(_penalties(model, sampling))
-            self._handles.callback(llama_cpp.llama_sampler_free, self._penalties)
+        self._handle = self._chain(_samplers(sampling))
+        penalizes = sampling.penalizes or sampling.logit_bias
+        self._penalties = self._chain(_penalties(model, sampling)) if penalizes else None
 
     @cached_property
     def _no_digit_chain(self) -> Any:
         no_digit = _bias(self._model, dict.fromkeys(self._model.digit_tokens, -math.inf))
-        chain = _chain((no_digit, *_samplers(self._sampling)))
-        self._handles.callback(llama_cpp.llama_sampler_free, chain)
-        return chain
+        seed = (self._sampling.seed + SEED_MAX // 2) % (SEED_MAX + 1)  # not the other chain's numbers again
+        return self._chain((no_digit, *_samplers(replace(self._sampling, seed=seed))))
 
     def sample(self, context: Context, row: int, *, no_digit: bool = False) -> int:
         """Choose a token by the logits at a batch index from decode().
@@ -99,6 +97,16 @@ class Sampler(NativeHandle):
         """Whether the grammar allows nothing but the end."""
         return self._constraint is not None and self._constraint.finished
 
+    def _chain(self, samplers: Iterable[Any]) -> Any:
+        """Make a chain of samplers, which close() frees."""
+        chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        if not chain:
+            raise RequestError("llama.cpp could not make a sampler")
+        self._handles.callback(llama_cpp.llama_sampler_free, chain)
+        for sampler in samplers:
+            llama_cpp.llama_sampler_chain_add(chain, sampler)  # the chain takes ownership
+        return chain
+
     def _penalized(self, logits: Logits, *, no_digit: bool) -> Logits:
         """The logits with penalties and biases, (vocab,)."""
         candidates, native = _candidates(np.arange(len(logits)), logits)
@@ -130,15 +138,6 @@ def _candidates(tokens: NDArray[np.int64], logits: NDArray[Any]) -> tuple[NDArra
     data["id"], data["logit"] = tokens, logits
     pointer = data.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token_data))
     return data, llama_cpp.llama_token_data_array(pointer, len(data), -1, False)
-
-
-def _chain(samplers: Iterable[Any]) -> Any:
-    chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-    if not chain:
-        raise RequestError("llama.cpp could not make a sampler")
-    for sampler in samplers:
-        llama_cpp.llama_sampler_chain_add(chain, sampler)  # the chain takes ownership
-    return chain
 
 
 def _bias(model: Model, biases: Mapping[int, float]) -> Any:

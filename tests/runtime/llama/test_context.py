@@ -15,7 +15,7 @@ from thirteen.runtime.llama.context import KV_TYPES, Context, ContextParams, Spa
 from thirteen.runtime.llama.library import LOG
 from thirteen.runtime.llama.model import LoraAdapter, Model
 from thirteen.runtime.llama.sampler import Sampler
-from thirteen.runtime.request import Request, Sampling, StopReason
+from thirteen.runtime.request import SEED_MAX, Request, Sampling, StopReason
 
 from ..fixed_settings import FIXED
 from ..gguf_adapters import write_factors
@@ -74,16 +74,20 @@ def test_greedy_tokens_are_those_of_llama_cpp_python(engine, high_level):
 
 def test_sampling_follows_llama_cpps_chain(model):
     """All samples lie within the cut-offs computed here from the same logits, and likely ones prevail."""
-    sampling = Sampling(temperature=0.8, top_k=30, top_p=0.9, min_p=0.02, seed=7)
+    sampling = Sampling(temperature=0.8, top_k=30, top_p=0.9, min_p=0.02, seed=SEED_MAX)
     with Context(model, params()) as context, Sampler(model, sampling) as sampler:
         (row,) = context.decode([Span(0, 0, (1, 9690, 198), 1)])
         logits = context.logits_row(row).astype(np.float64)
-        samples = [sampler.sample(context, row) for _ in range(200)]
+        samples, others = (
+            [sampler.sample(context, row, no_digit=no_digit) for _ in range(200)]
+            for no_digit in (False, True)
+        )
     order = np.argsort(-logits)[:30]
     probabilities = np.exp(logits[order] - logits[order[0]])
     allowed = order[: 1 + np.searchsorted(np.cumsum(probabilities / probabilities.sum()), 0.9)]
     allowed = allowed[np.exp(logits[allowed] - logits[order[0]]) >= 0.02]
     assert set(samples) <= set(allowed)
+    assert others != samples, "the numbers after a result are other random ones"
     assert max(set(samples), key=samples.count) in order[:3]
 
 
