@@ -185,6 +185,8 @@ def peft_only_reason(config: Mapping[str, Any]) -> str | None:
     init = config.get("init_lora_weights")
     if isinstance(init, str) and init.lower().startswith(_BASE_CHANGING_INITS):
         return f"init_lora_weights is {shorten(init)}, which changes the base"
+    if config.get("use_dora") and "embed" in str(config.get("target_modules")):  # names, or a pattern of them
+        return "use_dora is set on an embedding"
     return next((f"{key} is set" for key in _PEFT_ONLY_SETTINGS if config.get(key)), None)
 
 

@@ -61,6 +61,8 @@ BY_PEFT: dict[str, tuple[str, PeftConfig]] = {
         IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
     ),
     "pissa": ("llama", lora(init_lora_weights="pissa")),
+    "dora on the untied embedding": ("qwen2", lora(targets=["q_proj", "embed_tokens"], use_dora=True)),
+    "dora on it by a regex": ("qwen2", lora(targets=r".*\.(embed_tok\w+|0\..*_proj)", use_dora=True)),
     "lora with a bias": ("qwen2", lora(bias="all")),
 }
 
