@@ -1,6 +1,7 @@
 """Resolution of adapters and bases as users name them: a path, a catalogue name, a hub id or a short code."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -23,7 +24,6 @@ from ..convert.adapter.export import EXPORT_VERSION, export_adapter
 from ..convert.adapter.short_code import (
     ShortCode,
     basis_fingerprint,
-    check_base_name,
     decode_short_code,
     encode_short_code,
     looks_like_code,
@@ -150,9 +150,8 @@ def _open_base(base: str) -> tuple[str, Checkpoint]:
     """Name in codes and weights of a base; one of the catalogue has the catalogue's weights."""
     name = catalogue_name(base)
     path = base_file(name) if name and "@" not in base else fetch(base, kind="base")
-    name = name or path.name.lower().removesuffix(".gguf")[:NAME_MAX]
-    check_base_name(name)
-    return name, open_checkpoint(path)
+    stem = re.sub("[^a-z0-9.-]", "-", path.name.lower().removesuffix(".gguf")).lstrip(".-")
+    return name or stem[:NAME_MAX] or "base", open_checkpoint(path)
 
 
 def _basis_of_adapter(folder: Path, base: str | None, progress: Progress) -> Basis:

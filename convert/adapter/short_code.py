@@ -60,19 +60,14 @@ def round_to_bfloat16(numbers: Rows) -> Rows:
     return rounded.astype("<u4").view("<f4").astype(np.float32)
 
 
-def check_base_name(name: str) -> None:
-    """Raise AdapterError if a code cannot contain this name of a base."""
-    if not _NAME.fullmatch(name):
-        raise AdapterError(f"{name!r} does not fit a code, which takes up to {NAME_MAX} of a-z, 0-9, . and -")
-
-
 def encode_short_code(code: ShortCode) -> str:
     """Encode a code; numbers are rounded to bfloat16 unless it is `exact`.
 
     Raises:
         AdapterError: the name does not fit a code, or a number is not finite.
     """
-    check_base_name(code.name)
+    if not _NAME.fullmatch(code.name):
+        raise AdapterError(f"{code.name!r} does not fit a code: up to {NAME_MAX} of a-z, 0-9, . and -")
     numbers = code.numbers if code.exact else round_to_bfloat16(code.numbers)
     if not np.isfinite(numbers).all():
         raise AdapterError(f"a code for {code.name}: a number is not finite")

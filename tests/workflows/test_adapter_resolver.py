@@ -104,6 +104,7 @@ def test_an_adapter_with_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> 
         ("Llama-3.2-1B", "llama-3.2-1b"),
         ("Llama-3.2-1B.GGUF", "llama-3.2-1b"),
         ("Llama-3.2-1B-Instruct-v2.gguf", "llama-3.2-1b-instruc"),
+        ("_TinyLlama_v1 (chat).gguf", "tinyllama-v1--chat-"),
     ],
 )
 def test_a_base_has_its_whole_name_up_to_twenty_characters(
