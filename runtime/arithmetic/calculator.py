@@ -18,6 +18,7 @@ _APPROXIMATIONS = NOTATION.lists["relations"]["approximations"]
 _RELATION = NOTATION.patterns["relation"]
 _ROUNDING_WORD = NOTATION.patterns["rounding_word"]
 _ANNOTATION = NOTATION.patterns["annotation"]  # GSM8K's "3 * 4 = <<3*4=12>>12"
+_MONEY_PLACES = NOTATION.limits["money_places"]
 _LINE_MARKUP = " \t\n\\&"  # before a relation sign that begins a line
 
 
@@ -30,7 +31,8 @@ class Step:
         claimed: value of the right side, as format_number() writes it.
         computed: value of the left side, as format_number() writes it; in percent if the right side is.
         ok: whether the values are equal, or the claimed value is the computed one rounded: to its decimal
-            places, or to a whole number if the text says that it rounds.
+            places, or to a whole number if the text says that it rounds. If it does not say so, a computed
+            value of at most two decimal places is not rounded, nor any value to zero.
     """
 
     expression: str
@@ -102,8 +104,7 @@ def _format_result(left: Expression) -> str | None:
     percent = left.first("percent").replace("percent", " percent")
     number = format_number(abs(quantity.value))
     whole, _, decimals = number.partition(".")
-    money_places = NOTATION.limits["money_places"]
-    places_max = money_places if currency else NOTATION.limits["result_places"]
+    places_max = _MONEY_PLACES if currency else NOTATION.limits["result_places"]
     if "/" in number or len(whole + decimals) > DIGITS_MAX or len(decimals) > places_max:
         return None
     if percent and not quantity.percent and whole == "0" and not currency and "of" not in left.operators:
@@ -111,7 +112,7 @@ def _format_result(left: Expression) -> str | None:
     if any("," in lexeme.text for lexeme in left.lexemes):
         whole = f"{int(whole):,}"
     if decimals and currency:
-        decimals = decimals.ljust(money_places, "0")
+        decimals = decimals.ljust(_MONEY_PLACES, "0")
     sign = "-" * (quantity.value < 0)
     return sign + currency + whole + "." * bool(decimals) + decimals + percent * quantity.percent
 
@@ -152,7 +153,8 @@ def _matches(value: Fraction, right: Expression, rounds: bool, truncates: bool) 
     """Return whether a right side is a value: exactly, rounded half up or half to even, or truncated."""
     claimed = right.quantity.value
     places = 0 if right.operators else len(right.first("number").partition(".")[2])
-    if claimed == value or not (rounds or places) or claimed * value < 0:
+    exact = not (places and claimed) or (value * 10**_MONEY_PLACES).denominator == 1
+    if claimed == value or claimed * value < 0 or (exact and not rounds):
         return claimed == value
     scaled = abs(value) * 10**places
     rounded = {round(scaled), floor(scaled + Fraction(1, 2)), floor(scaled) if truncates else round(scaled)}

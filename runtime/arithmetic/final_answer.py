@@ -23,7 +23,7 @@ _NUMBER = NOTATION.patterns["number"]
 _UNIT = NOTATION.patterns["unit"]
 _LIST_NUMBER, _SPACED = NOTATION.patterns["list_number"], NOTATION.patterns["spaced"]
 _REASON = NOTATION.patterns["reason"]
-_CUES = NOTATION.cues
+_CUES, _SYMBOLIC = NOTATION.cues, NOTATION.patterns["symbolic"]
 _BOLD = NOTATION.patterns["bold"]
 _SENTENCE_END = NOTATION.patterns["sentence_end"]
 
@@ -36,7 +36,8 @@ def final_answer(text: str) -> Fraction | None:
     numbers are those of list items, an answer may be one: "Answer:\n42. I hope this helps!".
 
     Returns:
-        The exact answer; "20%" counts as 20, as in GSM8K. None if the text has no number.
+        The exact answer; "20%" counts as 20, as in GSM8K. None if the text has no number, or its box has
+        more than that: `\boxed{3\sqrt{2}}`.
     """
     normalized = _normalize(text)
     if (value := next(chain(_after_cues(normalized), _in_last_sentence(normalized)), None)) is not None:
@@ -114,9 +115,12 @@ def _stated_numbers(text: str) -> Iterator[Fraction]:
         yield from _numbers(text)
 
 
-def _after_cues(text: str) -> Iterator[Fraction]:
+def _after_cues(text: str) -> Iterator[Fraction | None]:
+    """Yield what the cues state, from the most explicit; None for a box with symbols."""
     for cue in _CUES:
         for match in reversed(list(cue.finditer(text))):
+            if cue is _CUES[0] and _SYMBOLIC.search(match[1].rpartition("=")[2]):
+                yield None
             yield from _stated_numbers(match[1])
 
 

@@ -10,6 +10,7 @@ const UNIT = answer("unit", "y", "$");
 const SIGNED_FRACTION = answer("signed_fraction", "g");
 const LIST_NUMBER = answer("list_number", "g");
 const [SPACED, REASON] = [answer("spaced", ""), answer("reason", "")];
+const SYMBOLIC = answer("symbolic", "");
 const BOLD = prose("bold", "g");
 const SENTENCE_END = prose("sentence_end", "");
 
@@ -18,7 +19,7 @@ const SENTENCE_END = prose("sentence_end", "");
  *
  * @param {string} text
  * @returns {?Fraction} the last boxed number, "#### …" or "answer is …"; else the result of the last sentence
- *   with a number. Null if the text has no number.
+ *   with a number. Null if the text has no number, or its box has symbols.
  */
 export function finalAnswer(text) {
   const normalized = normalize(text);
@@ -91,8 +92,14 @@ function* statedNumbers(stated) {
   yield* numbers(text);
 }
 
+/** Yield what the cues state, from the most explicit; null for a box with symbols. */
 function* afterCues(text) {
-  for (const cue of CUES) for (const match of [...text.matchAll(cue)].reverse()) yield* statedNumbers(match[1]);
+  for (const cue of CUES) {
+    for (const [, stated] of [...text.matchAll(cue)].reverse()) {
+      if (cue === CUES[0] && SYMBOLIC.test(afterEquals(stated))) yield null;
+      yield* statedNumbers(stated);
+    }
+  }
 }
 
 function* inLastSentence(text) {

@@ -166,6 +166,18 @@ _BY_HAND = [
     (r"The answer is 5, which I put in \boxed{}.", "5"),
     (r"it breaks off: \boxed{17", "17"),
     (r"\fbox{9} and \boxed{\left( 8 \right)}", "8"),
+    (r"\boxed{5cm}, \boxed{x = 5} or \boxed{5 + 3 = 8}", "8"),
+    (r"x = 2 \boxed{x = 5m}", "5"),
+    (r"\boxed{6.02e3}", "6020"),
+    (r"\boxed{3x10^4}", "30000"),
+    # with symbols
+    *(
+        (rf"The radius is 2. The answer is \boxed{{{symbols}}}.", "None")
+        for symbols in (
+            *(r"0.\overline{3}", r"3\sqrt{2}", r"\frac{\pi}{4}", r"\frac{\sqrt{3}}{2}", "5!", "2x+3", "2x"),
+            *("12:30", "2m + 3", r"\pi", "x = 2y", r"x = 5 = 2\pi"),
+        )
+    ),
     # ####
     ("#### 1,234", "1234"),
     ("#### -7", "-7"),

@@ -166,5 +166,6 @@ def _after(choose: Choose, result: Fraction, whole: Fraction | None) -> tuple[st
 
 
 def _equal(value: Fraction, claimed: Fraction, places: int) -> bool:
-    """Whether a value, which may be rounded to a number's decimal places, is what is claimed."""
-    return value == claimed or (places > 0 and 2 * abs(value - claimed) * 10**places <= 1)
+    """Whether a value, which may be rounded if it has more than two decimal places, is what is claimed."""
+    rounds = places > 0 and claimed != 0 and (100 * value).denominator > 1
+    return value == claimed or (rounds and 2 * abs(value - claimed) * 10**places <= 1)
