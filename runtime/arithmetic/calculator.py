@@ -153,7 +153,7 @@ def _matches(value: Fraction, right: Expression, rounds: bool, truncates: bool) 
     """Return whether a right side is a value: exactly, rounded half up or half to even, or truncated."""
     claimed = right.quantity.value
     places = 0 if right.operators else len(right.first("number").partition(".")[2])
-    exact = not (places and claimed) or (value * 10**_MONEY_PLACES).denominator == 1
+    exact = not (places and claimed) or 10**_MONEY_PLACES % value.denominator == 0
     if claimed == value or claimed * value < 0 or (exact and not rounds):
         return claimed == value
     scaled = abs(value) * 10**places

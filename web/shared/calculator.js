@@ -97,8 +97,7 @@ function matches(value, right, rounds, truncates) {
   const number = firstOf(right, "number");
   const point = number.indexOf(".");
   const places = right.operators.length || point < 0 ? 0 : number.length - point - 1;
-  const isShort = value.times(new Fraction(10n ** BigInt(limits.money_places))).denominator === 1n;
-  const exact = !places || claimed.isZero() || isShort;
+  const exact = !places || claimed.isZero() || 10n ** BigInt(limits.money_places) % value.denominator === 0n;
   const oppositeSigns = claimed.times(value).numerator < 0n;
   if (claimed.equals(value) || oppositeSigns || (exact && !rounds)) return claimed.equals(value);
   const scale = new Fraction(10n ** BigInt(places));
