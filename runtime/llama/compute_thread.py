@@ -108,7 +108,7 @@ class ComputeThread:
 
 
 def run_uninterrupted(function: Callable[[], None]) -> None:
-    """Run a function to its end even if Ctrl-C comes meanwhile, which is raised afterwards."""
+    """Run a function to its end even if a signal raises something meanwhile, which is raised afterwards."""
     outcome: Outcome[None] = Outcome()
     # Thread.start() waits under a lock that an interrupt can leave taken, and the thread then never begins.
     start_new_thread(outcome.run, (function,))
@@ -116,12 +116,12 @@ def run_uninterrupted(function: Callable[[], None]) -> None:
 
 
 def _uninterrupted_result(outcome: Outcome[T]) -> T:
-    """Wait for a result even if Ctrl-C comes meanwhile, which is raised afterwards."""
+    """Wait for a result even if a signal raises something meanwhile, which is raised afterwards."""
     interrupt = None
     while not outcome.done:
         try:
             outcome.wait_done()
-        except KeyboardInterrupt as raised:
+        except BaseException as raised:
             interrupt = raised
     if interrupt is not None:
         raise interrupt

@@ -1,10 +1,13 @@
 """All that may open an OpenMP region runs in one thread, so that libgomp has one team of workers."""
 
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import current_thread
+from threading import current_thread, main_thread
 from threading import enumerate as enumerate_threads
+from time import sleep
 from typing import Any
 
 import pytest
@@ -16,7 +19,7 @@ from thirteen.runtime.calibration.token_statistics import mean_probability, outs
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import load_probe_worker
 from thirteen.runtime.llama.bindings import llama_cpp
-from thirteen.runtime.llama.compute_thread import COMPUTE_THREAD
+from thirteen.runtime.llama.compute_thread import COMPUTE_THREAD, KeepAlive, run_uninterrupted
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.model import LoraAdapter, Model
 from thirteen.runtime.llama.settings_measurement import measure_settings
@@ -26,12 +29,8 @@ from ..gguf_adapters import write_lora
 
 # Everything in llama.cpp that may open a parallel region.
 PARALLEL = (
-    "llama_model_load_from_file",
-    "llama_init_from_model",
-    "llama_decode",
-    "llama_encode",
-    "llama_adapter_lora_init",
-    "llama_model_quantize",
+    *("llama_model_load_from_file", "llama_init_from_model", "llama_decode", "llama_encode"),
+    *("llama_adapter_lora_init", "llama_model_quantize"),
 )
 Calls = list[tuple[str, str]]  # name of the function, name of the thread
 
@@ -54,6 +53,25 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Calls]:
     yield made
     assert made, "nothing was recorded"
     assert [call for call in made if call[1] != "thirteen-engine"] == []
+
+
+def test_what_a_signal_raises_waits_for_the_end_of_the_computation() -> None:
+    """SIGTERM freed the model under a batch that was being computed: only Ctrl-C waited."""
+    ended: list[bool] = []
+
+    def compute() -> None:
+        signal.pthread_kill(main_thread().ident or 0, signal.SIGALRM)
+        sleep(0.1)
+        ended.append(True)
+
+    before = signal.signal(signal.SIGALRM, lambda *_: sys.exit())
+    COMPUTE_THREAD.attach(attached := KeepAlive())
+    for number, wait in enumerate((COMPUTE_THREAD.call, run_uninterrupted), 1):
+        with pytest.raises(SystemExit):
+            wait(compute)
+        assert len(ended) == number
+    COMPUTE_THREAD.detach(attached)
+    signal.signal(signal.SIGALRM, before)
 
 
 def names(calls: Calls) -> set[str]:
