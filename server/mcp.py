@@ -102,8 +102,10 @@ def serve_stdio(engine: Engine, options: RequestOptions) -> None:
         engine: answers questions.
         options: options of every question.
     """
-    # The reader of the SDK keeps a process that is interrupted until its input ends.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # The SDK's reader keeps a process in which a signal raises something until the input ends.
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
     asyncio.run(_serve(create_server(engine, options), engine))
 
 
