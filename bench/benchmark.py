@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ..errors import RequestError
 from ..files.temporary_folder import temporary_folder
-from ..runtime.threads import physical_cores
+from ..runtime.threads import default_threads
 from ..stats.interval import Interval
 from ..stats.paired_ratio import ROUNDS_MIN
 from .accuracy.accuracy import (
@@ -96,7 +96,7 @@ def run_benchmark(request: BenchmarkRequest, announce: Announce, progress: EvalP
     """
     model, adapter, rounds = request.model, request.adapter, request.rounds
     models = 2 if adapter else 1
-    threads = physical_cores() if request.threads is None else request.threads
+    threads = default_threads() if request.threads is None else request.threads
     workload = Workload(QUESTION.prompt_tokens, QUESTION.answer_tokens, threads)
     trial = measure_alone(partial(load_engine, model, adapter, workload), _TRIAL, 1)
     question_s = QUESTION.prompt_tokens / trial.prefill + QUESTION.answer_tokens / trial.decode
@@ -104,12 +104,9 @@ def run_benchmark(request: BenchmarkRequest, announce: Announce, progress: EvalP
     total_s = question_s * (iterations + (_MEMORY_RUNS * models if adapter else 0))
     asked = None
     if request.questions:
+        base, questions, settings = model if adapter else None, request.questions, request.settings
         asked = AccuracyRequest(
-            model=model,
-            base=model if adapter else None,
-            adapter=adapter,
-            questions=request.questions,
-            settings=request.settings,
+            model=model, base=base, adapter=adapter, questions=questions, settings=settings
         )
         total_s += _try_questions(asked, trial, announce, progress)
     announce(f"latency {'and accuracy take' if asked else 'takes'} about", total_s)
@@ -117,17 +114,10 @@ def run_benchmark(request: BenchmarkRequest, announce: Announce, progress: EvalP
     speed = latency = accuracy = None
     conclusions = list[Conclusion]()
     if adapter:
-        latency = run_latency(
-            LatencyRequest(
-                base=model,
-                adapted=model,
-                adapter=adapter,
-                rounds=rounds,
-                questions=(QUESTION,),
-                threads=threads,
-            ),
-            partial(progress, "latency"),
+        paired = LatencyRequest(
+            base=model, adapted=model, adapter=adapter, rounds=rounds, questions=(QUESTION,), threads=threads
         )
+        latency = run_latency(paired, partial(progress, "latency"))
         conclusions.append(describe_speed(latency.middle.answer.ratio, rounds))
     else:
         advance = ProgressCounter(partial(progress, "latency"), iterations)

@@ -28,7 +28,7 @@ from thirteen.files.progress import Progress, no_progress
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.profile import KV_TYPES
-from thirteen.runtime.threads import physical_cores
+from thirteen.runtime.threads import default_threads
 from thirteen.runtime.validation import check_integer
 from thirteen.stats.interval import FloatArray, Interval
 from thirteen.stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN, paired_ratio
@@ -133,7 +133,7 @@ def run_attention_sweep(  # noqa: PLR0913 - options of a measurement, each with 
     check_integer("bench: number of sequence counts", len(sequences), 1)
     for count in sequences:
         check_integer("bench: sequences", count, 1)
-    depths, threads = sorted(set(depths)), threads or physical_cores()
+    depths, threads = sorted(set(depths)), threads or default_threads()
     head = report_head()
     speeds: list[AttentionSpeed] = []
     with Model(model) as loaded:

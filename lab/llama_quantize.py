@@ -24,7 +24,7 @@ from thirteen.errors import OutputError
 from thirteen.files.gguf.header import Header, row_bytes
 from thirteen.files.trusted_files import trust_file
 from thirteen.runtime.llama.library import LOG
-from thirteen.runtime.threads import physical_cores
+from thirteen.runtime.threads import default_threads
 
 # Types whose mix has another name.
 _MIX_OF_TYPE = {"Q3_K": "Q3_K_S", "Q4_K": "Q4_K_S", "Q5_K": "Q5_K_S", "MXFP4": "MXFP4_MOE"}
@@ -65,7 +65,7 @@ MIXES = tuple(
 
 def quantize_stock(source: Path, target: Path, stock: StockFormat, importance: Path | None = None) -> None:
     """Quantize a model in F32 or F16, with an importance file as for `llama-quantize --imatrix`."""
-    params = _params(stock, physical_cores())
+    params = _params(stock, default_threads())
     if importance is not None:
         statistics = read_importance(importance)  # the parameters point into its arrays
         params.imatrix, params.kv_overrides = _imatrix(statistics), _overrides(statistics)

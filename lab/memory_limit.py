@@ -34,7 +34,7 @@ from thirteen.runtime.llama.gguf_checks import check_model
 from thirteen.runtime.llama.memory_estimate import MemoryEstimate, estimate_memory, kv_bytes
 from thirteen.runtime.profile import PROFILES
 from thirteen.runtime.request import Request
-from thirteen.runtime.threads import physical_cores
+from thirteen.runtime.threads import default_threads
 
 QUESTIONS = (
     "Tom has 3 boxes of 12 eggs and breaks 5. How many are left?",
@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--cap", default="1GB", help="with --worker: bytes")
     parser.add_argument("--profile", default="phone")
     parser.add_argument("--context", type=int, default=2048)
-    parser.add_argument("--threads", type=int, default=physical_cores())
+    parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--worker", action="store_true", help="used by this script itself")
     parser.add_argument("--fill", action="store_true", help="with --worker: fill context and prefix cache")

@@ -36,7 +36,7 @@ from thirteen.cli.console import progress_bar, show_report
 from thirteen.convert.source.remote_code import refuse_code
 from thirteen.errors import RequestError, one_line
 from thirteen.files.gguf.header import Header
-from thirteen.runtime.threads import physical_cores
+from thirteen.runtime.threads import default_threads
 
 
 class IkLlamaPeer(RequestPeer):
@@ -513,7 +513,7 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, default=200)
     parser.add_argument("--decode-tokens", type=int, default=64)
     parser.add_argument("--sequences", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=physical_cores())
+    parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     work = PeerWorkload(given.threads, given.prompt_tokens, given.decode_tokens, sequences=given.sequences)

@@ -18,7 +18,7 @@ from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.sampler import Sampler
 from thirteen.runtime.request import Sampling
-from thirteen.runtime.threads import physical_cores
+from thirteen.runtime.threads import default_threads
 from thirteen.runtime.validation import check_integer
 
 TOKENS = 128
@@ -65,7 +65,7 @@ def run_sampler_cost(
         RequestError: `tokens` or `threads` is out of range.
     """
     check_integer("bench: tokens", tokens, 1)
-    params = ContextParams(tokens + 1, 1, 1, threads=threads or physical_cores(), outputs=1)
+    params = ContextParams(tokens + 1, 1, 1, threads=threads or default_threads(), outputs=1)
     with (
         Model(model) as loaded,
         Context(loaded, params) as context,

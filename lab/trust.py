@@ -41,7 +41,7 @@ from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.threads import physical_cores
+from thirteen.runtime.threads import default_threads
 from thirteen.runtime.validation import check_integer
 from thirteen.stats.interval import FloatArray, Interval
 from thirteen.stats.paired_ratio import ROUNDS_MIN
@@ -357,7 +357,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--prompt-tokens", type=int, default=PROMPT_TOKENS)
     parser.add_argument("--decode-tokens", type=int, default=DECODE_TOKENS)
-    parser.add_argument("--threads", type=int, default=physical_cores())
+    parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with progress_bar("trust") as progress:

@@ -9,12 +9,17 @@ from pathlib import Path
 from ..files.processors import usable_processors
 from .control_groups import processor_limits
 
-_TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology"
+_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 def default_threads() -> int:
     """Return the number of physical cores, or of processors whose time the control group grants, if less."""
-    return max(1, min([physical_cores(), *map(round, processor_limits())]))
+    return min(physical_cores(), usable_threads())
+
+
+def usable_threads() -> int:
+    """Return the number of usable processors, or of those whose time the control group grants, if less."""
+    return max(1, min([usable_processors(), *map(round, processor_limits())]))
 
 
 def physical_cores() -> int:
@@ -30,9 +35,8 @@ def physical_cores() -> int:
     return min(psutil.cpu_count(logical=False) or usable_processors(), usable_processors())
 
 
-def _core(cpu: int) -> tuple[str, ...]:
-    topology = Path(_TOPOLOGY.format(cpu))
-    try:
-        return tuple((topology / name).read_text() for name in ("physical_package_id", "core_id"))
+def _core(cpu: int) -> str:
+    try:  # not core_id, which begins again in each cluster of an Arm processor
+        return Path(_SIBLINGS.format(cpu)).read_text()
     except OSError:
-        return (str(cpu),)  # no /sys, as in some containers: every processor counts
+        return str(cpu)  # no /sys, as in some containers: every processor counts

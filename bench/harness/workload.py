@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...errors import RequestError
 from ...runtime.engine.engine import Engine
-from ...runtime.threads import physical_cores
+from ...runtime.threads import default_threads
 from ...runtime.validation import check_integer
 
 _BATCH = 512
@@ -28,7 +28,7 @@ class Workload:
 
     prompt_tokens: int = 128
     decode_tokens: int = 64
-    threads: int = field(default_factory=physical_cores)
+    threads: int = field(default_factory=default_threads)
     batch: int = _BATCH
     longest: int = 0
     adaptive_threads: bool = False

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from ...files.gguf.header import Header
-from ...runtime.threads import physical_cores
+from ...runtime.threads import default_threads
 from ...runtime.validation import check_integer
 from ..harness.busy_process import busy_processes
 
@@ -34,7 +34,7 @@ class PeerWorkload:
         busy: whether there is also a decode beside a busy process.
     """
 
-    threads: int = field(default_factory=physical_cores)
+    threads: int = field(default_factory=default_threads)
     prompt_tokens: int = 200
     decode_tokens: int = 64
     sequences: int = 8

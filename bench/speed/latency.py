@@ -14,7 +14,7 @@ from ...errors import ModelFileError, RequestError
 from ...files.gguf.header import read_header
 from ...files.gguf.model_shape import read_model_shape
 from ...files.progress import Progress, no_progress
-from ...runtime.threads import physical_cores
+from ...runtime.threads import default_threads
 from ...runtime.validation import check_integer
 from ...stats.interval import Interval
 from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN
@@ -121,7 +121,7 @@ def run_latency(request: LatencyRequest, progress: Progress = no_progress) -> La
     for path in filter(None, (base, adapted, adapter)):
         read_header(path)  # a bad file fails before the first measurement
     fitting, skipped = _split_by_context(request.questions, (base, adapted))
-    workload = _workload(fitting, physical_cores() if request.threads is None else request.threads)
+    workload = _workload(fitting, default_threads() if request.threads is None else request.threads)
     head = report_head()
     advance = ProgressCounter(progress, 2 + count_question_iterations(2, fitting, rounds))
     files = ((base, None), (adapted, adapter))

@@ -22,7 +22,7 @@ from ...files.atomic_write import write_file
 from ...files.progress import Progress, no_progress
 from ...files.temporary_folder import temporary_folder
 from ...runtime.engine.engine import Engine
-from ...runtime.threads import physical_cores
+from ...runtime.threads import default_threads
 from ...runtime.validation import check_integer
 from ...stats.interval import FloatArray, Interval
 from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN, paired_ratio
@@ -132,7 +132,7 @@ def run_type_costs(
         ModelFileError: this build cannot run one of the types.
     """
     check_integer("bench: rounds", rounds, ROUNDS_MIN)
-    threads = physical_cores() if threads is None else threads
+    threads = default_threads() if threads is None else threads
     workload = Workload(PROMPT_TOKENS, DECODE_TOKENS, threads, PROMPT_TOKENS)
     ggml_types, shape = measured_types(types), shape or ProbeShape()
     head = report_head()

@@ -11,7 +11,7 @@ from ...files.progress import Progress, no_progress
 from ..llama.context import Context, ContextParams, Span
 from ..llama.model import Model
 from ..logits import log_softmax
-from ..threads import physical_cores
+from ..threads import default_threads
 from .corpus import TokenizedPassage
 
 PASSAGE_TOKENS = 512  # of a longer passage, the beginning
@@ -113,8 +113,8 @@ def _predictions(
         raise RequestError("the texts have no tokens")
     longest = min(max(len(passage.tokens) for passage in passages), PASSAGE_TOKENS, model.context_trained)
     rows = min(longest, _ROWS)
-    threads = physical_cores() if threads is None else threads
-    with Context(model, ContextParams(longest, 1, rows, rows, threads=threads)) as context:
+    params = ContextParams(longest, 1, rows, rows, threads=threads or default_threads())
+    with Context(model, params) as context:
         for done, passage in enumerate(passages, 1):
             for start in range(0, min(len(passage.tokens), longest), rows):
                 part = passage.tokens[start : min(start + rows, longest)]

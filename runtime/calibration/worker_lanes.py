@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
 from ...files.worker_pool import worker_pool
-from ..threads import physical_cores
+from ..threads import default_threads
 
 # Sequence i adds to the sums of lane i % LANES, and the lanes are added up in order.
 LANES = 4
@@ -17,5 +17,5 @@ def lane_pool(threads: int | None) -> AbstractContextManager[ThreadPoolExecutor]
         threads: compute threads; by default one per physical core. Up to LANES, each has BLAS for itself:
             that wastes less time than BLAS threads that wait for each other after every product.
     """
-    threads = physical_cores() if threads is None else threads
+    threads = default_threads() if threads is None else threads
     return worker_pool(min(threads, LANES), max(1, threads // LANES))

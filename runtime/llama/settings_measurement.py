@@ -8,8 +8,8 @@ from itertools import product
 from math import sqrt
 from time import perf_counter, process_time
 
-from ...files.processors import usable_processors
 from ..profile import Profile
+from ..threads import usable_threads
 from .compute_settings import ComputeSettings, open_settings
 from .compute_thread import COMPUTE_THREAD
 from .context import Context, ContextParams, Span
@@ -198,7 +198,7 @@ class _Measurement:
             partial(self._prefill_s, context, self._tokens - tokens, tokens),
         ]
         times = {}
-        for count in (usual, *thread_counts(usual, usable_processors())):
+        for count in (usual, *thread_counts(usual, usable_threads())):
             context.set_threads(count, count)
             self._using = count
             _fastest(1, measures[:1])  # OpenMP makes its team

@@ -1,9 +1,11 @@
 """Limits of control groups, from files as the kernel writes them."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from thirteen.runtime import threads
 from thirteen.runtime.control_groups import memory_limits, processor_limits
 
 MIB = 1 << 20
@@ -38,6 +40,24 @@ def test_version_2_has_the_limits_of_the_group_and_of_its_parents(groups: Callab
     )
     assert list(processor_limits(root)) == [1.5]
     assert list(memory_limits(root)) == [(64 * MIB, 7 * MIB)]  # shared memory cannot be dropped
+
+
+def test_threads_are_no_more_than_the_group_is_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread for each of 128 hardware threads was tried in a container with two processors."""
+    for limits, expected in (((), (4, 8)), ((1.5, 6.0), (2, 2)), ((6.0,), (4, 6)), ((0.2,), (1, 1))):
+        for name, value in (("processor_limits", limits), ("physical_cores", 4), ("usable_processors", 8)):
+            monkeypatch.setattr(threads, name, lambda value=value: value)
+        assert (threads.default_threads(), threads.usable_threads()) == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="other systems do not tell")
+def test_cores_of_all_clusters_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux numbers the cores of each cluster of an Arm processor from 0 on, and half were not counted."""
+    for cpu, siblings in enumerate(("0-1", "0-1", "2", "3")):
+        (tmp_path / str(cpu)).write_text(siblings)
+    monkeypatch.setattr(threads, "_SIBLINGS", f"{tmp_path}/{{}}")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(5))  # nothing is known of the last one
+    assert threads.physical_cores() == 4
 
 
 def test_version_1_has_the_limits_of_each_controller(groups: Callable[..., Path]) -> None:

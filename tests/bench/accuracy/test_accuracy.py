@@ -310,16 +310,8 @@ def test_one_sampled_answer_is_no_majority():
 
 def test_the_eight_shots_end_with_their_answers():
     shots = PROMPTS["8-shot"].shots
-    assert [format_number(final_answer(answer)) for _, answer in shots] == [
-        "6",
-        "5",
-        "39",
-        "8",
-        "9",
-        "29",
-        "33",
-        "8",
-    ]
+    values = [format_number(final_answer(answer)) for _, answer in shots]
+    assert values == ["6", "5", "39", "8", "9", "29", "33", "8"]
     messages = PROMPTS["8-shot"].messages("How many?")
     assert [message.role for message in messages] == ["user", "assistant"] * 8 + ["user"]
     assert messages[-1].content == "How many?"

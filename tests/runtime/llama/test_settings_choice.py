@@ -159,7 +159,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
         monkeypatch.setattr(settings_measurement, "perf_counter", lambda: machine.wall_s)
         monkeypatch.setattr(settings_measurement, "process_time", lambda: machine.granted_s)
         monkeypatch.setattr(compute_settings, "default_threads", lambda: 2)
-        monkeypatch.setattr(settings_measurement, "usable_processors", lambda: 2)
+        monkeypatch.setattr(settings_measurement, "usable_threads", lambda: 2)
         return machine
 
     return make
@@ -183,7 +183,7 @@ def test_numbers_of_threads_are_timed_too(model: Model, monkeypatch: pytest.Monk
     found = measure_settings(LAPTOP, None, model, budget_s=10)
     threads = {trial.settings.threads for trial in found.trials}
     usual = compute_settings.default_threads()
-    assert threads == {usual, *thread_counts(usual, settings_measurement.usable_processors())}
+    assert threads == {usual, *thread_counts(usual, settings_measurement.usable_threads())}
 
 
 @pytest.mark.parametrize(("seconds", "faster"), [(0.97, False), (0.9, True), (1.0, False), (3.0, False)])
