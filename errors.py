@@ -58,6 +58,12 @@ def install_hint(extra: str) -> str:
     return f"install the extra `{extra}`: pip install '.[{extra}]' in the checkout"
 
 
+def build_hint(option: str) -> str:
+    """The command that compiles llama.cpp anew with an option."""
+    install = "pip install --force-reinstall --no-deps --no-cache-dir 'llama-cpp-python>=0.3.36,<0.4'"
+    return f"CMAKE_ARGS=-D{option}=ON {install}"
+
+
 def refuse_options(options: object, reason: str, *names: str) -> None:
     """Refuse the options that are given although they would have no effect; the fields have their names.
 

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from ..files.progress import when_needed
 from . import options
-from .console import note, out, printable, progress_bar, show_fields
+from .console import note, out, printable, progress_bar, show_fields, stage_bars
 
 PROBLEMS_FOUND = 1
 
@@ -43,12 +44,9 @@ def doctor(
         raise typer.BadParameter("--model requires --speed or --tune")
     if tune:
         _tune(model or "embedded")
-    if speed:
-        path, _ = options.resolve_model(model or "embedded", {})
-        with progress_bar("speed") as progress:
-            diagnosis = diagnose(path, progress)
-    else:
-        diagnosis = diagnose()
+    path = options.resolve_model(model or "embedded", {})[0] if speed else None
+    with stage_bars() as stage:
+        diagnosis = diagnose(path, when_needed(stage, "speed"))
     rows = {finding.name: finding.value for finding in diagnosis.findings}
     show_fields(as_json, asdict(diagnosis), rows)
     if not as_json:

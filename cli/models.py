@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 
 from . import options
-from .console import note, show_fields, show_result
+from .console import note, show_fields, show_result, warn
 
 if TYPE_CHECKING:
     from ..models.catalogue import Catalogue, CatalogueBase
@@ -32,6 +32,7 @@ def models(
     server's processor. Converted models are in the cache of this machine; what was downloaded for one stays
     in the hub's cache when it is removed.
     """
+    from ..errors import OutputError
     from ..models.catalogue import catalogue
     from ..runtime.available_memory import available_bytes
     from ..workflows.model_cache import cached_models, remove_model
@@ -42,7 +43,11 @@ def models(
         if as_json:
             show_fields(True, asdict(model))
         return
-    known, cached = catalogue(), cached_models()
+    known, cached = catalogue(), []
+    try:
+        cached = cached_models()
+    except OutputError as error:  # the catalogue is shown without a cache
+        warn([str(error)])
     best = known.recommended(available_bytes())
     facts: dict[str, Any] = {
         "bases": list(known.bases),

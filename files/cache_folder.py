@@ -12,6 +12,8 @@ from pathlib import Path
 from ..errors import OutputError
 from .output import make_folder
 
+REMEDY = "set THIRTEEN_CACHE to a folder that can be written to"
+
 
 def cache_dir() -> Path:
     """The cache folder, created if it is missing; the environment variable `THIRTEEN_CACHE` overrides it.
@@ -23,12 +25,10 @@ def cache_dir() -> Path:
     chosen = os.environ.get("THIRTEEN_CACHE")
     try:
         folder = Path(chosen).expanduser() if chosen else _system_cache() / "thirteen"
-    except RuntimeError:
-        place = f"THIRTEEN_CACHE={chosen}" if chosen else "the cache folder"
-        raise OutputError(
-            f"{place}: no home folder is known; set THIRTEEN_CACHE to a folder's path"
-        ) from None
-    make_folder(folder)
+        make_folder(folder)
+    except (OutputError, RuntimeError) as error:
+        unknown = f"{chosen or 'the cache folder'}: no home folder is known"
+        raise OutputError(f"{error if isinstance(error, OutputError) else unknown}; {REMEDY}") from None
     _check_private(folder)
     return folder
 

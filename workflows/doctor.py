@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import psutil
 from packaging.requirements import Requirement
 
-from ..errors import ModelFileError, OutputError, one_line
-from ..files.cache_folder import cache_dir
+from ..errors import ModelFileError, OutputError, ThirteenError, build_hint, one_line
+from ..files.cache_folder import REMEDY, cache_dir
 from ..files.processors import processor_name, read_cpuinfo, usable_processors
 from ..files.progress import Progress, no_progress
 from ..models.embedded import find_embedded
@@ -47,9 +47,7 @@ _INSTRUCTION_SETS = (
     ("i8mm", "i8mm", "MATMUL_INT8"),
 )
 # Of a build without AVX-512, by docs/figures/speed.md; of the other instruction sets there are no figures.
-_AVX512_COST = (
-    "it reads prompts at 0.64 to 0.79 of the speed and writes answers at 0.89 to 0.94, as measured on a Zen 4"
-)
+_AVX512_COST = "it reads prompts at 0.64 to 0.79 of the speed, writes answers at 0.89 to 0.94 (on a Zen 4)"
 _OTHER_COST = "it is slower, mostly in reading prompts"
 _PACKAGES = ("thirteen", "llama-cpp-python", "gguf", "numpy")
 
@@ -119,8 +117,8 @@ def llama_findings(flags: frozenset[str]) -> Iterator[Finding]:
         from ..runtime.llama.gpu import gpu_found  # noqa: PLC0415
         from ..runtime.llama.settings_choice import saved_settings  # noqa: PLC0415
         from ..runtime.llama.struct_layouts import check_struct_layouts  # noqa: PLC0415
-    except (ImportError, OSError, RuntimeError) as error:
-        yield Finding("llama.cpp", "cannot be loaded", f"{one_line(error)}: install llama-cpp-python again")
+    except (ImportError, ThirteenError) as error:
+        yield Finding("llama.cpp", "cannot be loaded", one_line(error))
         return
     yield build_finding(this_build().llama_cpp_system, flags)
     try:
@@ -148,7 +146,7 @@ def build_finding(system_info: str, flags: frozenset[str]) -> Finding:
     value = ", ".join(label for label, _, in_build in pairs if in_build) or "no special instruction sets"
     unused = ", ".join(label for label, in_processor, in_build in pairs if in_processor and not in_build)
     lacking = ", ".join(label for label, in_processor, in_build in pairs if in_build and not in_processor)
-    remedy = "`make wheel` compiles it for this processor, with a C++ compiler; then install it again"
+    remedy = f"compile it for this processor, with a C++ compiler: {build_hint('GGML_NATIVE')}"
     problem = None
     if flags and lacking:
         problem = f"the build of llama.cpp needs {lacking}, which the processor lacks: {remedy}"
@@ -197,10 +195,8 @@ def cache_finding() -> Finding:
         sizes = list(_file_sizes(folder))
         free = shutil.disk_usage(folder).free
     except (OSError, OutputError) as error:
-        problem = (
-            f"the cache folder cannot be used: {error}; set THIRTEEN_CACHE to a folder that can be written to"
-        )
-        return Finding("cache", "not usable", problem)
+        remedy = "" if isinstance(error, OutputError) else f"; {REMEDY}"
+        return Finding("cache", "not usable", f"the cache folder cannot be used: {error}{remedy}")
     value = f"{folder}, {_size(sum(sizes))} in {len(sizes):,} files; {_size(free)} free on its disk"
     problem = f"only {_size(free)} is free on the disk of {folder}: delete files, or set THIRTEEN_CACHE"
     return Finding("cache", value, problem if free < DISK_MIN else None)
@@ -220,10 +216,8 @@ def versions_finding() -> Finding:
     value = f"Python {platform.python_version()}, " + ", ".join(
         f"{name} {_version(name) or 'missing'}" for name in _PACKAGES
     )
-    unmet = [one for one in _requirements() if not _is_met(one)]
-    problem = f"not installed in a version that fits: {', '.join(map(str, unmet))}: pip install " + " ".join(
-        f"'{one}'" for one in unmet
-    )
+    unmet = [f"'{one}'" for one in _requirements() if not _is_met(one)]
+    problem = f"not installed in a version that fits: pip install {' '.join(unmet)}"
     return Finding("versions", value, problem if unmet else None)
 
 
@@ -231,9 +225,8 @@ def embedded_finding() -> Finding:
     """The embedded model; its hash is checked."""
     with suppress(OutputError):  # see cache_finding()
         if path := find_embedded():
-            return Finding(
-                "embedded model", f"{path.name}, {_size(path.stat().st_size)}, with the right hash"
-            )
+            value = f"{path.name}, {_size(path.stat().st_size)}, with the right hash"
+            return Finding("embedded model", value)
     return Finding("embedded model", "downloaded on first use")
 
 

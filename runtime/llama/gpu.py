@@ -3,7 +3,7 @@
 import ctypes
 from typing import Any
 
-from ...errors import RequestError
+from ...errors import RequestError, build_hint
 from ..profile import GpuLayers
 from ..validation import is_integer
 from .bindings import llama_cpp
@@ -26,8 +26,7 @@ def check_gpu_layers(gpu_layers: object) -> None:
     if gpu_layers and not gpu_found():
         raise RequestError(
             f"gpu_layers {gpu_layers}: llama.cpp finds no GPU. It needs a driver and a build for it: "
-            'CMAKE_ARGS="-DGGML_VULKAN=on" pip install --force-reinstall --no-cache-dir llama-cpp-python '
-            "(or -DGGML_CUDA=on, or -DGGML_METAL=on)"
+            f"{build_hint('GGML_VULKAN')} (or GGML_CUDA, or GGML_METAL)"
         )
 
 

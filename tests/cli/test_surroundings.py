@@ -59,6 +59,22 @@ def test_a_cache_of_an_unknown_user_is_a_clear_error() -> None:
     check_one_line(run("ask", "Why?", THIRTEEN_CACHE="~nosuchuser/x"), b"~nosuchuser/x")
 
 
+def test_the_catalogue_is_shown_without_a_cache() -> None:
+    done = run("models", THIRTEEN_CACHE="/proc/nosuch")
+    assert done.returncode == 0 and b"llama-3.2-1b" in done.stdout
+    assert done.stderr.endswith(b"set THIRTEEN_CACHE to a folder that can be written to\n")
+
+
+def test_a_llama_cpp_that_cannot_be_loaded_is_a_clear_error(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "llama_cpp").mkdir()
+    (tmp_path / "llama_cpp/__init__.py").touch()
+    (tmp_path / "llama_cpp/llama_cpp.py").write_text("raise RuntimeError('no libgomp.so.1')")
+    env = {"PYTHONPATH": os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))}
+    check_one_line(run("ask", model, "Why?", **env), b"llama.cpp cannot be loaded", b"no libgomp.so.1")
+    done = run("doctor", **env)
+    assert done.returncode == 1 and b"wrong: ModelFileError: llama.cpp cannot be loaded" in done.stdout, done
+
+
 @pytest.mark.parametrize("as_json", [[], ["--json"]])
 def test_a_terminal_of_ascii_shows_other_characters_as_escapes(as_json: list[str], model: Path) -> None:
     ascii_only = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}

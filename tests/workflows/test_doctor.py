@@ -3,10 +3,12 @@
 import json
 import shutil
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from packaging.requirements import Requirement
 from thirteen.bench.harness.environment import this_build
 from thirteen.bench.peers import speed_check
 from thirteen.bench.peers.speed_check import SpeedCheck
@@ -67,21 +69,16 @@ def test_the_processor_has_the_usual_names_of_its_instruction_sets() -> None:
 @pytest.mark.parametrize(
     ("info", "flags", "words"),
     [
-        (
-            PORTABLE,
-            ZEN4,
-            "does not use AVX-512, AVX-512 VNNI, AVX-512 BF16, which the processor has; it reads prompts at",
-        ),
+        (PORTABLE, ZEN4, "not use AVX-512, AVX-512 VNNI, AVX-512 BF16, which the processor has; it reads"),
         (NATIVE, frozenset({"avx2"}), "needs AVX-512, AVX-512 VNNI, AVX-512 BF16, which the processor lacks"),
-        (
-            "CPU : NEON = 1 | ",
-            frozenset({"asimd", "i8mm"}),
-            "does not use i8mm, which the processor has; it is slower",
-        ),
+        ("CPU : NEON = 1 | ", frozenset({"asimd", "i8mm"}), "i8mm, which the processor has; it is slower"),
     ],
 )
 def test_a_build_for_another_processor_is_wrong(info: str, flags: frozenset[str], words: str) -> None:
-    assert words in (build_finding(info, flags).problem or "")
+    """`make wheel` and `make demo` again, the advice before, changed nothing."""
+    problem = build_finding(info, flags).problem or ""
+    assert words in problem
+    assert Requirement(problem.split("'")[1]) in map(Requirement, requires("thirteen") or [])
 
 
 @pytest.mark.parametrize(
@@ -90,12 +87,6 @@ def test_a_build_for_another_processor_is_wrong(info: str, flags: frozenset[str]
 )
 def test_a_build_that_fits_or_an_unknown_processor_is_right(info: str, flags: frozenset[str]) -> None:
     assert build_finding(info, flags).problem is None
-
-
-def test_a_library_that_cannot_be_loaded_is_one_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "thirteen.bench.harness.environment", None)
-    (finding,) = llama_findings(ZEN4)
-    assert finding.problem and finding.problem.endswith(": install llama-cpp-python again")
 
 
 def test_other_struct_layouts_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,9 +153,7 @@ def test_a_package_that_is_missing_or_too_old_is_wrong(monkeypatch: pytest.Monke
     assert versions_finding().problem is None
     real = doctor.version
     monkeypatch.setattr(doctor, "version", lambda name: "0.2.1" if name == "numpy" else real(name))
-    assert versions_finding().problem == (
-        "not installed in a version that fits: numpy>=1.26: pip install 'numpy>=1.26'"
-    )
+    assert versions_finding().problem == "not installed in a version that fits: pip install 'numpy>=1.26'"
 
 
 def test_an_embedded_model_that_is_not_here_is_not_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

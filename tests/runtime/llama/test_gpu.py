@@ -31,7 +31,7 @@ def found(monkeypatch):
 @pytest.mark.parametrize("layers", [1, 99, "all"])
 def test_without_a_gpu_nothing_is_loaded(layers, tmp_path):
     """The file does not even exist."""
-    with pytest.raises(RequestError, match=rf"^gpu_layers {layers}: .*-DGGML_VULKAN=on") as caught:
+    with pytest.raises(RequestError, match=rf"^gpu_layers {layers}: .*-DGGML_VULKAN=ON") as caught:
         Engine(tmp_path / "missing.gguf", gpu_layers=layers)
     assert "\n" not in str(caught.value)
 
