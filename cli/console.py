@@ -40,6 +40,13 @@ class _Output(Console):
 
 
 class _Errors(Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; what the file takes no more, as on a full disk, is dropped."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.on_broken_pipe()
+
     def on_broken_pipe(self) -> None:
         """Drop what follows: without a reader of its progress, the work still goes on."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

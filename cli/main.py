@@ -30,8 +30,7 @@ ENGINE_FAILED = 1  # for supervisors: a restart may help, which bad input (2) do
 INTERRUPTED = 130
 MESSAGE_MAX = 600  # characters of an error; names from a damaged file can be very long
 
-# click's classes, of which some versions of typer bundle a copy.
-UsageError: type[Any] = typer.BadParameter.__mro__[1]
+# click's class, of which some versions of typer bundle a copy.
 ClickError: type[Any] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
@@ -79,15 +78,12 @@ def main() -> None:
         if status == INTERRUPTED:
             raise KeyboardInterrupt  # noqa: TRY301 - some versions of typer return it as a status
         sys.exit(status)
-    except EngineFailedError as error:
-        _fail(str(error), ENGINE_FAILED)
     except ThirteenError as error:
-        _fail(str(error))
-    except UsageError as error:
-        hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
-        _fail(error.format_message().rstrip(".") + hint)
+        _fail(str(error), ENGINE_FAILED if isinstance(error, EngineFailedError) else 2)
     except ClickError as error:
-        _fail(error.format_message())
+        context = getattr(error, "ctx", None)  # of a wrong option or argument
+        hint = f" (see {context.command_path} --help)" if context else ""
+        _fail(error.format_message().rstrip(".") + hint)
     except BrokenPipeError:
         # The reader, such as `head`, closed the pipe: discard what is left in the buffers.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -125,7 +121,7 @@ def _fail(message: str, status: int = 2) -> None:
         line = f"{line[: MESSAGE_MAX // 2]} … {line[-MESSAGE_MAX // 2 :]}"
     with suppress(OSError):  # a full disk, or a pipe without a reader, may be the error itself
         sys.stdout.flush()
-    print("error:", line, file=sys.stderr)
+    err.print(f"error: {line}", markup=False, soft_wrap=True)
     sys.exit(status)
 
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import typer
 import uvicorn
-from thirteen.cli.main import UsageError, app
+from thirteen.cli.main import ClickError, app
 from thirteen.cli.options import default_ray_address
 from thirteen.convert.adapter.short_code import decode_short_code
 from thirteen.models.embedded import embedded
@@ -107,7 +107,7 @@ def test_a_command_line_parses(document: str, line: str, complete: bool) -> None
                 return
     except typer.Exit:  # of a group alone, too
         assert "--help" in words or hasattr(command, "resolve_command")
-    except UsageError as error:
+    except ClickError as error:
         # A sentence may name a command without its arguments, or an option without its value.
         partial = re.match("Missing|Usage:|.*requires an argument", error.format_message())
         assert partial and not complete, error.format_message()

@@ -210,10 +210,13 @@ def test_the_catalogue_and_the_cache_are_listed(thirteen: Commands) -> None:
     assert "llama-3.2-1b" in listed and "no converted models in the cache" in listed
 
 
-def test_a_closed_pipe_is_not_an_error(model: Path) -> None:
-    command = f"{sys.executable} -m thirteen inspect {model} | true; echo ${{PIPESTATUS[0]}}"
+@pytest.mark.parametrize(("words", "status"), [("{} | true", "0"), ("nosuch.gguf 2>/dev/full", "2")])
+def test_the_status_tells_what_happened_though_nothing_can_be_written(
+    words: str, status: str, model: Path
+) -> None:
+    command = f"{sys.executable} -m thirteen inspect {words.format(model)}; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    assert (done.stdout.strip(), done.stderr) == ("0", "")
+    assert (done.stdout.strip(), done.stderr) == (status, "")
 
 
 def test_a_closed_standard_error_does_not_end_the_work(tmp_path: Path) -> None:
@@ -226,14 +229,8 @@ def test_a_closed_standard_error_does_not_end_the_work(tmp_path: Path) -> None:
 
 
 def in_one_pipe(*words: object) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=True,
-    )
-    return done.stdout.splitlines()
+    command = [sys.executable, *map(str, words)]
+    return subprocess.check_output(command, stderr=subprocess.STDOUT, text=True).splitlines()
 
 
 def test_results_come_before_later_notes_in_one_pipe() -> None:
