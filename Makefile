@@ -36,7 +36,7 @@ exhaustive: $(VENV)/exhaustive
 
 # The inner loop: no torch, nothing slow, and a quarter of the examples.
 quick: $(VENV)/test
-	QUICK=1 $(BIN)/pytest $(PARALLEL) -m 'not (slow or torch or interop or arm or vulkan)'
+	QUICK=1 $(BIN)/pytest $(PARALLEL) -m 'not (slow or torch)'
 
 lint: $(VENV)/test
 	$(BIN)/ruff format --check .
@@ -55,7 +55,7 @@ format: $(VENV)/test
 # seconds, as long as it is the newest version. GGML_NATIVE is off by itself if SOURCE_DATE_EPOCH is set; OpenMP
 # and repacking are on by default. pip's own cache is not used, because it does not tell processors apart.
 wheel:
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@folder="$(WHEELS)"; mkdir -p "$$folder"; echo "Compiling $(LLAMA) into $$folder, unless it is there."; \
 	$(call LLAMA_BUILD,-DGGML_NATIVE=ON) $(BIN)/python -m pip wheel --disable-pip-version-check --no-cache-dir --no-deps \
 	  --find-links "$$folder" --wheel-dir "$$folder" '$(LLAMA)'
@@ -116,7 +116,7 @@ $(VENV)/run: pyproject.toml embedded.lock $(if $(LOCKED),requirements.lock)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	@echo "Creating $(VENV) and installing thirteen."
 	@echo "Compiling llama.cpp, once, takes about 2 minutes on 2 cores; later it comes from pip's cache or 'make wheel'."
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 ifdef LOCKED
 	@$(LLAMA_BUILD) $(BIN)/python -m pip install --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --editable .
@@ -144,7 +144,7 @@ $(VENV)/fuzz: $(VENV)/test
 
 # The oldest versions that pyproject.toml allows; the tests' own tools are the newest ones that go with them.
 .venv-oldest/test: pyproject.toml embedded.lock .venv-tools/installed
-	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	@test -x .venv-oldest/bin/pip || $(PYTHON) -m venv .venv-oldest
 	@$(TOOLS)/uv pip compile --quiet --resolution lowest-direct --python .venv-oldest/bin/python --extra data \
 	  --extra mcp --extra report --extra train \
 	  --output-file .venv-oldest/constraints.txt pyproject.toml
@@ -158,14 +158,14 @@ $(VENV)/fuzz: $(VENV)/test
 	@touch $@
 
 .venv-tools/installed:
-	@test -x $(TOOLS)/python || $(PYTHON) -m venv .venv-tools
+	@test -x $(TOOLS)/pip || $(PYTHON) -m venv .venv-tools
 	@$(TOOLS)/python -m pip install --disable-pip-version-check 'cyclonedx-bom>=7' 'uv>=0.8'
 	@touch $@
 
 # pip's cache, which does not know the options of a build, is neither read nor filled.
 $(VENV)-vulkan/run: pyproject.toml embedded.lock
-	@test -x $(VENV)-vulkan/bin/python || $(PYTHON) -m venv $(VENV)-vulkan
-	@CMAKE_ARGS=-DGGML_VULKAN=ON $(VENV)-vulkan/bin/python -m pip install --no-cache-dir '$(LLAMA)'
+	@test -x $(VENV)-vulkan/bin/pip || $(PYTHON) -m venv $(VENV)-vulkan
+	@$(call LLAMA_BUILD,-DGGML_VULKAN=ON) $(VENV)-vulkan/bin/python -m pip install --no-cache-dir '$(LLAMA)'
 	@$(VENV)-vulkan/bin/python -m pip install --editable . pytest hypothesis
 	@$(VENV)-vulkan/bin/python -m $(EMBEDDED)
 	@touch $@

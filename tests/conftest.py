@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import gettempdir
@@ -47,16 +47,20 @@ def pytest_configure(config: pytest.Config) -> None:
 @contextmanager
 def _empty_cache() -> Iterator[None]:
     """Only the archives of npm packages are taken over, and kept: those are accepted by their hash alone."""
+    from thirteen.errors import OutputError
     from thirteen.files.cache_folder import cache_dir
     from thirteen.files.temporary_folder import temporary_folder
 
-    kept = cache_dir()  # in a worker, the folder of the process that starts the workers
+    kept = Path(os.devnull)  # where the home folder is read-only
+    with suppress(OutputError):
+        kept = cache_dir()  # in a worker, the folder of the process that starts the workers
     with temporary_folder("thirteen-tests", Path(gettempdir())) as own:
         os.environ["THIRTEEN_CACHE"] = str(own)
         _save_costs()
         _copy_archives(kept, own)
         yield
-        _copy_archives(own, kept)
+        with suppress(OutputError):
+            _copy_archives(own, kept)
 
 
 def _save_costs() -> None:
@@ -132,16 +136,17 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what `make exhaustive` alone runs, mark what needs torch, and distribute tests over workers.
+    """Leave out what other targets of `make` run, mark what needs torch, and distribute tests over workers.
 
     All tests of a module run on one worker, so that module-scoped fixtures are made once. All tests of Ray
     run on one worker, because two clusters on one machine would compete for its processors. The longest
     groups start first.
     """
-    if not EXHAUSTIVE:
-        left_out = [item for item in items if any(map(item.get_closest_marker, ("exhaustive", "browser")))]
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
+    unless_named = [name for name in ("interop", "arm", "vulkan") if name not in config.option.markexpr]
+    names = unless_named + ([] if EXHAUSTIVE else ["exhaustive", "browser"])
+    left_out = [item for item in items if any(map(item.get_closest_marker, names))]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
     for item in items:
         module = getattr(item, "module", None)
         if "base" in getattr(item, "fixturenames", ()) or "torch" in vars(module):

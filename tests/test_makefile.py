@@ -22,19 +22,14 @@ class Checkout:
     def __init__(self, root: Path) -> None:
         self.root, self.calls, self.cache = root, root / "calls", root / "a cache"
         (root / "files").mkdir()
-        for name in (
-            "Makefile",
-            "pyproject.toml",
-            "requirements.lock",
-            "embedded.lock",
-            "files/processors.py",
-        ):
+        read = ("Makefile", "pyproject.toml", "requirements.lock", "embedded.lock", "files/processors.py")
+        for name in read:
             shutil.copy(ROOT / name, root / name)
         for venv in (".venv", ".venv-locked"):
-            python = root / venv / "bin/python"
-            python.parent.mkdir(parents=True)
-            python.write_text(PYTHON)
-            python.chmod(0o755)
+            (root / venv / "bin").mkdir(parents=True)
+            for name in ("python", "pip"):
+                (root / venv / "bin" / name).write_text(PYTHON)
+                (root / venv / "bin" / name).chmod(0o755)
 
     def make(self, *words: str) -> list[str]:
         """Make a target; returns how Python was called."""
@@ -66,9 +61,8 @@ def test_a_wheel_is_compiled_for_this_processor_and_used_by_the_next_environment
 def test_a_wheel_for_another_processor_is_not_used(checkout: Checkout) -> None:
     checkout.make("wheel")
     processors = checkout.root / "files/processors.py"
-    processors.write_text(
-        processors.read_text() + "\ndef read_cpuinfo():\n    return 'another', frozenset()\n"
-    )
+    with processors.open("a") as file:
+        file.write("\ndef read_cpuinfo():\n    return 'another', frozenset()\n")
     installed, _ = checkout.make(".venv/run")
     assert "--find-links" not in installed
     checkout.make("wheel")
@@ -81,6 +75,13 @@ def test_a_locked_environment_has_only_the_versions_and_hashes_of_the_lock_file(
     assert dependencies.endswith(" --require-hashes --requirement requirements.lock")
     assert thirteen.endswith(" --no-deps --editable .")
     assert not (checkout.root / ".venv/run").exists()
+
+
+def test_an_environment_without_pip_is_made_again(checkout: Checkout) -> None:
+    """Without Debian's python3-venv, one is made in which nothing can be installed."""
+    (checkout.root / ".venv/bin/pip").unlink()
+    calls = checkout.make("wheel", f"PYTHON={checkout.root}/.venv-locked/bin/python")
+    assert [call.split()[1:] for call in calls if call.endswith(" venv .venv")] == [["-m", "venv", ".venv"]]
 
 
 def test_the_lock_file_fits_pyproject_and_has_a_hash_for_each_package() -> None:
