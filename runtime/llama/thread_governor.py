@@ -25,8 +25,10 @@ def idle_seconds() -> float:
     """Time that the usable processors have been idle, added up, since an arbitrary moment."""
     times = psutil.cpu_times(percpu=True)
     if hasattr(os, "sched_getaffinity"):
-        usable = os.sched_getaffinity(0)
-        times = [time for number, time in enumerate(times) if number in usable] or times
+        usable = sorted(os.sched_getaffinity(0))
+        # psutil leaves out processors that are offline, and so their numbers.
+        numbers = usable if len(times) == len(usable) else range(len(times))
+        times = [time for number, time in zip(numbers, times, strict=True) if number in usable] or times
     return sum(float(time.idle) for time in times)
 
 

@@ -1,9 +1,11 @@
 """Threads beside other programs, on a simulated machine: fewer at once, and all of them again soon."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +14,7 @@ from thirteen.runtime.llama import thread_governor
 from thirteen.runtime.llama.bindings import llama_cpp
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.llama.thread_governor import ThreadGovernor
+from thirteen.runtime.llama.thread_governor import ThreadGovernor, idle_seconds
 
 STEP_S = 0.008  # of a decode step
 JUDGED_S = 0.03  # computing time after which the limit changes, at the earliest
@@ -142,6 +144,17 @@ def test_a_short_disturbance_does_not_lower_the_limit() -> None:
         machine.others = number % 8 == 0
         list(machine.steps(governor, STEP_S / 2))
         assert governor.limit == 2
+
+
+@pytest.mark.parametrize(("usable", "idle_s"), [({0, 1, 3}, 7.0), ({1}, 2.0), ({7}, 7.0)])
+def test_processors_that_are_offline_have_no_times(
+    usable: set[int], idle_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the processors 0, 1 and 3, the last was the third, and so not counted."""
+    times = [SimpleNamespace(idle=idle) for idle in (1, 2, 4)]
+    monkeypatch.setattr(thread_governor.psutil, "cpu_times", lambda percpu: times)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: usable, raising=False)
+    assert idle_seconds() == idle_s
 
 
 def native_threads(context: Context) -> tuple[int, int]:
