@@ -127,19 +127,12 @@ def trimmed_model(
         return model
     output = _folder() / f"{model.stem}-{file_sha256(model)[:8]}-{VOCABULARY}.gguf"
     if not output.exists():
-        size = str(VOCABULARY)
+        base, size = str(model), str(VOCABULARY)
+        request = ConversionRequest(
+            base=base, output=output, type="same", vocabulary=size, fidelity=False, threads=threads
+        )
         with suppress(VocabularyError):  # of another kind of tokenizer
-            run_conversion(
-                ConversionRequest(
-                    base=str(model),
-                    output=output,
-                    type="same",
-                    vocabulary=size,
-                    fidelity=False,
-                    threads=threads,
-                ),
-                stage,
-            )
+            run_conversion(request, stage)
     return output if output.exists() else model
 
 

@@ -25,14 +25,8 @@ ROPE_SCALINGS = ("none", "linear", "yarn")
 # Pre-tokenizers with code of their own in llama.cpp. The others (falcon, bloom, viking, deepseek-llm and
 # default among them) run through std::regex, which overflows the stack on a long run of letters or digits.
 PRE_TOKENIZERS = (
-    "gpt-2",
-    "llama-bpe",
-    "llama3",
-    "llama-v3",
-    "smollm",
-    "starcoder",
-    "qwen2",
-    "deepseek-r1-qwen",
+    *("gpt-2", "llama-bpe", "llama3", "llama-v3"),
+    *("smollm", "starcoder", "qwen2", "deepseek-r1-qwen"),
 )
 F32 = GGMLQuantizationType.F32
 # Types with a matrix product on the CPU; the others are ggml's intermediates or were removed.

@@ -117,17 +117,12 @@ def test_a_removed_node_changes_no_answer(
             removed.append(cluster.list_all_nodes()[-1])
             cluster.remove_node(removed[0], allow_graceful=False)
 
-    answer_file(
-        questions,
-        job,
-        tmp_path / "answers.jsonl",
-        executor=RayWorkers(cluster.address).run,
-        progress=progress,
-    )
+    output, executor = tmp_path / "answers.jsonl", RayWorkers(cluster.address).run
+    answer_file(questions, job, output, executor=executor, progress=progress)
     cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     assert removed
-    assert (tmp_path / "answers.jsonl").read_bytes() == expected
+    assert output.read_bytes() == expected
 
 
 def test_a_file_is_fetched_once_and_checked_by_its_hash(

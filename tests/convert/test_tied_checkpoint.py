@@ -160,14 +160,8 @@ def test_every_plan_can_be_written(base, measured, tmp_path, name, trimmed):
         except OutputError as refusal:
             assert "the smallest file possible" in str(refusal)
             continue
-        report = convert(
-            base(name),
-            tmp_path / "a.gguf",
-            quantization=target,
-            importance=importance,
-            vocabulary=kept,
-            threads=1,
-        )
+        options = {"importance": importance, "vocabulary": kept, "threads": 1}
+        report = convert(base(name), tmp_path / "a.gguf", quantization=target, **options)
         assert report.file_bytes == plan.prediction.file_bytes
         written += 1
     assert written

@@ -127,13 +127,9 @@ def test_python_examples_work(examples, smollm2, tmp_path):
     assert len(codes) == 4
     (tmp_path / "my-model.gguf").symlink_to(smollm2)
     for code in codes:
+        command = [sys.executable, "-c", code]
         done = subprocess.run(
-            [sys.executable, "-c", code],
-            check=False,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
+            command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_S
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()

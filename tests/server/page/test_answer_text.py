@@ -217,18 +217,8 @@ def test_markup_cannot_be_made_from_strings(page: Page) -> None:
 def test_large_answers_are_described_quickly(page: Page) -> None:
     """Searches for what is not there could take the square of the length."""
     hostile = (
-        "\\[\n",
-        "\\( ",
-        "**a *b ",
-        "- ",
-        "```\n",
-        "a\n\n",
-        "- a\n\n",
-        "`` ` ",
-        "# ",
-        "3 + ",
-        "a*_",
-        "  ",
+        *("\\[\n", "\\( ", "**a *b ", "- ", "```\n", "a\n\n", "- a\n\n"),
+        *("`` ` ", "# ", "3 + ", "a*_", "  "),
     )
     timed = """(text) => import('/answer_text.js').then(({ describeAnswer }) => {
       const start = performance.now();
