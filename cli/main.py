@@ -83,7 +83,8 @@ def main() -> None:
     except ClickError as error:
         context = getattr(error, "ctx", None)  # of a wrong option or argument
         hint = f" (see {context.command_path} --help)" if context else ""
-        _fail(error.format_message().rstrip(".") + hint)
+        message = error.format_message().replace("Value error, ", "")  # by the validator behind typer
+        _fail(message.rstrip(".") + hint)
     except BrokenPipeError:
         # The reader, such as `head`, closed the pipe: discard what is left in the buffers.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

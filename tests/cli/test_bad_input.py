@@ -597,7 +597,7 @@ def test_a_bad_run_time_adapter_is_refused(
     ("importance BASE", "Missing option '--output'"),
     ("adapter show nothing-13", "no adapter 'nothing-13'"),
     ("adapter show MODEL", "not a PEFT adapter"),
-    ("adapter export BASE --as zip -o OUT/x", "'zip' is not one of 'gguf', 'peft', 'code'"),
+    ("adapter export BASE --as zip -o OUT/x", "'--as': 'zip' is not one of 'gguf', 'peft', 'code'"),
     ("adapter export BASE --as code -o OUT/x", "--output is for a file; a code is printed"),
     ("adapter export BASE --as code --revision v1", "--revision requires --as gguf"),
     ("adapter export BASE --as peft -o OUT/x --float32", "--float32 requires --as code"),
