@@ -9,7 +9,7 @@ from itertools import islice
 from math import prod
 from pathlib import Path
 
-from ..files.gguf.header import read_header
+from ..files.gguf.header import Header, read_header
 from ..files.output import check_target
 from ..files.progress import Progress, no_progress
 from ..files.safetensors import Rows
@@ -152,7 +152,7 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
     inputs = (base, adapter, importance, quantization)
     check_target(output, *(path for path in inputs if isinstance(path, Path)))
     checkpoint = open_checkpoint(base, ids.base)
-    like = read_header(quantization).tensors if isinstance(quantization, Path) else ()
+    asked = read_header(quantization) if isinstance(quantization, Path) else quantization
     model = MergedModel(
         checkpoint,
         adapter,
@@ -160,14 +160,14 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
         vocabulary,
         importance=importance,
         search_scales=search_scales,
-        tie=OUTPUT not in like,
+        tie=not (isinstance(asked, Header) and OUTPUT in asked.tensors),
     )
     with worker_pool(threads) as pool:
         base_sha256 = pool.submit(checkpoint.sha256)
-        plans, prediction = _plan(model, quantization, pool, progress)
+        plans, prediction = _plan(model, asked, pool, progress)
         model.warn_of_requantization(plans)
         blocks = _quantize(plans, model, pool, progress)  # starts before the tokenizer is read
-        fields = model.metadata(_requested(quantization), base_sha256.result())
+        fields = model.metadata(_requested(asked), base_sha256.result())
         sha256 = write_gguf(
             output, checkpoint.architecture.name, fields, plans, blocks, source=checkpoint.path
         )
@@ -188,25 +188,25 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
     )
 
 
-def _requested(quantization: str | SizeTarget | Path) -> str:
+def _requested(asked: str | SizeTarget | Header) -> str:
     """Value of thirteen.type: the type or size that was requested."""
-    if isinstance(quantization, Path):
-        return str(read_header(quantization).metadata.get("thirteen.type", f"like {quantization.name}"))
-    return quantization if isinstance(quantization, str) else quantization.text
+    if isinstance(asked, Header):
+        return str(asked.metadata.get("thirteen.type", f"like {asked.path.name}"))
+    return asked if isinstance(asked, str) else asked.text
 
 
 def _plan(
-    model: MergedModel, quantization: str | SizeTarget | Path, pool: ThreadPoolExecutor, progress: Progress
+    model: MergedModel, asked: str | SizeTarget | Header, pool: ThreadPoolExecutor, progress: Progress
 ) -> tuple[list[TensorPlan], Prediction | None]:
     """Plan the tensors in file order; with a size, also their predicted loss and speed."""
-    if isinstance(quantization, SizeTarget):
-        return plan_for_file_size(model, quantization, pool, progress)
+    if isinstance(asked, SizeTarget):
+        return plan_for_file_size(model, asked, pool, progress)
     specs = file_specs(model.base)
-    if isinstance(quantization, Path):
-        return plan_like(specs, read_header(quantization)), None
-    if quantization == SAME_TYPES:
+    if isinstance(asked, Header):
+        return plan_like(specs, asked), None
+    if asked == SAME_TYPES:
         return [plan_stored(spec, model.base.stored_type(spec.source)) for spec in specs], None
-    return plan_uniform(specs, GGML_TYPES[quantization]), None
+    return plan_uniform(specs, GGML_TYPES[asked]), None
 
 
 def _quantize(

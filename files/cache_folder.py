@@ -26,9 +26,10 @@ def cache_dir() -> Path:
     try:
         folder = Path(chosen).expanduser() if chosen else _system_cache() / "thirteen"
         make_folder(folder)
-    except (OutputError, RuntimeError) as error:
-        unknown = f"{chosen or 'the cache folder'}: no home folder is known"
-        raise OutputError(f"{error if isinstance(error, OutputError) else unknown}; {REMEDY}") from None
+    except RuntimeError:
+        raise OutputError(f"{chosen or 'the cache folder'}: no home folder is known; {REMEDY}") from None
+    except OutputError as error:
+        raise OutputError(f"{error}; {REMEDY}") from None
     _check_private(folder)
     return folder
 

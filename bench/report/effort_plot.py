@@ -86,7 +86,7 @@ def _lines(reports: Sequence[AccuracyReport]) -> Iterator[EffortLine]:
 
 
 def _identity(report: AccuracyReport) -> tuple[str, ...]:
-    """What the points of a line share: its name, then the hashes of questions, model and adapter."""
+    """Identity of a line: its name, then the hashes of questions, model and adapter."""
     model = report.adapted
     files = " + ".join(Path(file).name for file in (model.path, model.adapter) if file)
     return f"{report.data}, {files}", report.data_sha256, model.sha256, model.adapter_sha256 or ""

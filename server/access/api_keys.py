@@ -40,8 +40,10 @@ class ApiKeys:
         lines = [line.strip(" \t\r") for line in text.split("\n")]
         keys = [line for line in lines if line and not line.startswith(("#", _METRICS))]
         metrics_keys = [line.removeprefix(_METRICS).strip() for line in lines if line.startswith(_METRICS)]
-        if not (keys and all(metrics_keys)):
-            raise RequestError(f"{path}: {f'a line {_METRICS} has' if keys else 'contains'} no key")
+        if not keys:
+            raise RequestError(f"{path}: contains no key")
+        if not all(metrics_keys):
+            raise RequestError(f"{path}: a line {_METRICS} has no key")
         return cls(keys, metrics_keys)
 
     @staticmethod
