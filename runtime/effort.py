@@ -115,6 +115,6 @@ class Effort(StrEnum):
 
 _RULES = {
     Effort.LOW: VotingRule(),
-    Effort.MEDIUM: VotingRule(8, 4, 0.8, examples=4),
-    Effort.HIGH: VotingRule(9, 4, 0.9, examples=4),
+    Effort.MEDIUM: VotingRule(8, 4, 0.8, examples=6),
+    Effort.HIGH: VotingRule(12, 4, 0.9, examples=8),
 }

@@ -120,6 +120,7 @@ class Runner:
         """
         for sequence in self._scheduler.admit():
             self._restore_prefix(sequence)
+        self._close_gap()
         chunks = self._scheduler.plan()
         try:
             if chunks:
@@ -132,6 +133,13 @@ class Runner:
                 self._report(chunk.sequence)
         updates, self._updates = self._updates, []
         return updates
+
+    def _close_gap(self) -> None:
+        """Move a sequence next to the others: llama.cpp computes only neighbours in one pass."""
+        if found := self._scheduler.find_gap():
+            sequence, slot = found
+            if self._context.move(sequence.running_slot, slot):
+                self._scheduler.move(sequence, slot)
 
     def _compute(self, chunks: Sequence[Chunk]) -> None:
         self._context.set_adapter(self._adapters[chunks[0].sequence.adapter])

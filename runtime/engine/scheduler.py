@@ -158,12 +158,34 @@ class Scheduler:
 
     def _next_group(self) -> list[SequenceState]:
         """Return the running sequences of the adapter that was scheduled longest ago."""
-        adapters = dict.fromkeys(sequence.adapter for sequence in self.running)
-        if not adapters:
+        groups = self._by_adapter()
+        if not groups:
             return []
-        chosen = min(adapters, key=lambda adapter: self._scheduled.get(adapter, -1))
+        chosen = min(groups, key=lambda adapter: self._scheduled.get(adapter, -1))
         self._scheduled[chosen] = next(self._batches)
-        return [sequence for sequence in self.running if sequence.adapter == chosen]
+        return groups[chosen]
+
+    def _by_adapter(self) -> dict[str, list[SequenceState]]:
+        groups: dict[str, list[SequenceState]] = {}
+        for sequence in self.running:
+            groups.setdefault(sequence.adapter, []).append(sequence)
+        return groups
+
+    def find_gap(self) -> tuple[SequenceState, int] | None:
+        """Find a sequence in decode whose slot is not next to its adapter's others, and a free slot there."""
+        for sequences in self._by_adapter().values():
+            slots = [one.running_slot for one in sequences]
+            last = sequences[slots.index(max(slots))]
+            gap = min(self._free_slots.intersection(range(min(slots), max(slots))), default=None)
+            if gap is not None and last.decoding:
+                return last, gap
+        return None
+
+    def move(self, sequence: SequenceState, slot: int) -> None:
+        """Give a running sequence another slot, which is free."""
+        self._free_slots.remove(slot)
+        self._free_slots.add(sequence.running_slot)
+        sequence.slot = slot
 
     def _choose_slot(self, sequence: SequenceState) -> int:
         """Return the lowest free slot, next to one of the same adapter if possible; see plan()."""

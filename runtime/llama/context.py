@@ -323,6 +323,21 @@ class Context(NativeHandle):
             LOG.take_errors()  # dropped, so that the next error message does not quote them
         return accepted
 
+    def move(self, slot: int, target: int) -> bool:
+        """Move the KV cache of a sequence into an empty slot, if that takes less time than a pass.
+
+        The state is read and written four times, and the weights once in a pass.
+
+        Returns:
+            Whether it was moved.
+        """
+        if 4 * self.state_bytes(slot) > llama_cpp.llama_model_size(self.model.handle):
+            return False
+        moved = self.restore(target, self.save(slot), self.length(slot))
+        if moved:
+            self.clear(slot)
+        return moved
+
     def length(self, slot: int) -> int:
         """Return how many tokens a sequence holds."""
         return int(llama_cpp.llama_memory_seq_pos_max(self._memory, slot)) + 1

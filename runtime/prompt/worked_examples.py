@@ -12,19 +12,21 @@ _ROLES = ("user", "assistant")
 WORKED_EXAMPLES = (
     (
         "A box has 12 pens. Tom takes 5 of them and then puts 2 back. How many pens are in the box?",
-        "Tom takes 5 pens, so 12 - 5 = 7 pens are left. He puts 2 back: 7 + 2 = 9. The answer is 9.",
+        "Tom takes 5 of the 12 pens and puts 2 back, so the box has 12 - 5 + 2 = 9 pens. The answer is 9.",
     ),
     (
         "Each of 6 bags has 8 apples. Ann eats 3 of the apples. How many apples are left?",
-        "There are 6 * 8 = 48 apples. After Ann eats 3 of them, 48 - 3 = 45 are left. The answer is 45.",
+        "Each of the 6 bags has 8 apples and 3 apples are eaten, so 6 * 8 - 3 = 45 apples are left. The answer "
+        "is 45.",
     ),
     (
         "A book of 120 pages costs 15 dollars. Mia reads 30 pages every day. How many days does she read?",
-        "She reads 30 of the 120 pages every day, so she needs 120 / 30 = 4 days. The answer is 4.",
+        "She reads 30 of the 120 pages every day, so she reads for 120 / 30 = 4 days. The answer is 4.",
     ),
     (
         "Ben is 14 years old. He is 5 years older than Eva. How old will Eva be in 3 years?",
-        "Eva is 14 - 5 = 9 years old. In 3 years she will be 9 + 3 = 12. The answer is 12.",
+        "Eva is 5 years younger than Ben, who is 14, and 3 years pass, so she will be 14 - 5 + 3 = 12. The "
+        "answer is 12.",
     ),
 )
 
