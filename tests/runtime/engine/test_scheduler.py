@@ -25,6 +25,8 @@ def add(
 
 def plan(scheduler: Scheduler) -> list[Chunk]:
     list(scheduler.admit())
+    if gap := scheduler.find_gap():
+        scheduler.move(*gap)
     return scheduler.plan()
 
 
@@ -133,6 +135,31 @@ def test_a_slot_is_next_to_one_of_the_same_adapter():
     more = [add(scheduler, prompt=1, adapter=adapter) for adapter in ("b", "a", "c")]
     list(scheduler.admit())
     assert [sequence.slot for sequence in more] == [4, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("ended", "adapters", "slots"),
+    [
+        ({1}, "aaaa", [0, 2, 1]),
+        ({0, 2}, "aaaa", [1, 2]),
+        ({0, 3}, "aaaa", [1, 2]),  # there is no gap
+        ({0}, "aabb", [1, 2, 3]),  # nor here
+        ({1}, "abab", [0, 1, 3]),
+        ({1, 2}, "aaba", [0, 1]),
+    ],
+)
+def test_the_last_sequence_moves_into_a_gap(ended, adapters, slots):
+    scheduler = Scheduler(slots=4, budget=8)
+    sequences = [
+        add(scheduler, prompt=1, max_tokens=1 if at in ended else 99, adapter=adapter)
+        for at, adapter in enumerate(adapters)
+    ]
+    for _ in range(4):
+        run(scheduler)
+    assert [sequence.slot for sequence in sequences if not sequence.stop_reason] == slots
+    more = [add(scheduler, prompt=1) for _ in range(4 - len(slots))]
+    list(scheduler.admit())
+    assert {sequence.slot for sequence in more} == {0, 1, 2, 3} - {*slots}
 
 
 def test_a_batch_has_one_adapter_and_adapters_alternate():

@@ -205,6 +205,21 @@ def test_a_saved_sequence_gives_the_same_logits_in_another_slot_and_context(mode
     assert np.array_equal(same, computed) and np.array_equal(another, computed)
 
 
+def test_a_sequence_moves_into_an_empty_slot(model):
+    with Context(model, params()) as context:
+        context.decode([Span(0, 0, WORDS, 0)])
+        assert context.move(0, 1) and (context.length(0), context.length(1)) == (0, len(WORDS))
+        moved = context.logits_row(*context.decode([Span(1, len(WORDS), (42,), 1)])).copy()
+        context.decode([Span(0, 0, WORDS, 0)])
+        assert np.array_equal(context.logits_row(*context.decode([Span(0, len(WORDS), (42,), 1)])), moved)
+
+
+def test_a_sequence_whose_copy_takes_longer_than_a_pass_stays(tiny):
+    with Model(tiny) as small, Context(small, params(context=256, batch=250, exact=True)) as context:
+        context.decode([Span(0, 0, (7,) * 250, 0)])
+        assert not context.move(0, 1) and (context.length(0), context.length(1)) == (250, 0)
+
+
 @pytest.mark.parametrize("cut", [0, 1, 4, 12, 16, 100, -100, -1])
 def test_a_truncated_state_is_refused_and_leaves_the_slot_empty(model, cut):
     with Context(model, params()) as context:
