@@ -16,8 +16,8 @@ WORKED_EXAMPLES = (
     ),
     (
         "Each of 6 bags has 8 apples. Ann eats 3 of the apples. How many apples are left?",
-        "Each of the 6 bags has 8 apples and 3 apples are eaten, so 6 * 8 - 3 = 45 apples are left. The answer "
-        "is 45.",
+        "Each of the 6 bags has 8 apples and 3 apples are eaten, so 6 * 8 - 3 = 45 apples are left. "
+        "The answer is 45.",
     ),
     (
         "A book of 120 pages costs 15 dollars. Mia reads 30 pages every day. How many days does she read?",
@@ -25,8 +25,8 @@ WORKED_EXAMPLES = (
     ),
     (
         "Ben is 14 years old. He is 5 years older than Eva. How old will Eva be in 3 years?",
-        "Eva is 5 years younger than Ben, who is 14, and 3 years pass, so she will be 14 - 5 + 3 = 12. The "
-        "answer is 12.",
+        "Eva is 5 years younger than Ben, who is 14, and 3 years pass, so she will be 14 - 5 + 3 = 12. "
+        "The answer is 12.",
     ),
 )
 
