@@ -6,7 +6,7 @@ prior, after v1 answers with the leading value and v2 with the next, the first i
 probability P(X <= v1), where X is binomial with v1 + v2 + 1 trials of 1/2.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import comb, exp, log
 
@@ -27,12 +27,14 @@ class VotingRule:
         width: how many of them are sampled at once, at most.
         certainty: probability that the leading value is the likelier one, from which on no more are sampled.
         examples: how many of the first are sampled after worked examples, which makes them short.
+        sure: certainty up to which more are sampled, while the missing ones can bring it.
     """
 
     answers: int = 1
     width: int = 1
     certainty: float = 1.0
     examples: int = 0
+    sure: float = 0.0
 
     def is_decided(self, first: int, second: int, missing: int) -> bool:
         """Whether the majority is certain, or the missing answers cannot change it.
@@ -42,23 +44,16 @@ class VotingRule:
             second: votes of the next one.
             missing: answers that have not ended.
         """
-        return first > second + missing or majority_certainty(first, second) >= self.certainty
+        certain, possible = (majority_certainty(votes, second) for votes in (first, first + missing))
+        decided = first > second + missing or certain >= self.certainty
+        return decided and not certain < self.sure <= possible
 
     def until(self, confidence: float) -> "VotingRule":
         """The rule that samples on until a grounded answer can be so sure, from 0 and below 1."""
         if not confidence:
             return self
         log_odds = log(confidence / (1 - confidence)) - CONFIDENCE["intercept"] - CONFIDENCE["grounded"]
-        sure = log_odds / CONFIDENCE["certainty"]
-        return _PatientRule(self.answers, self.width, sure, self.examples) if sure > self.certainty else self
-
-
-class _PatientRule(VotingRule):
-    """A rule that samples on while the missing answers can make the majority certain."""
-
-    def is_decided(self, first: int, second: int, missing: int) -> bool:
-        certain, possible = (majority_certainty(votes, second) for votes in (first, first + missing))
-        return super().is_decided(first, second, missing) and not certain < self.certainty <= possible
+        return replace(self, sure=log_odds / CONFIDENCE["certainty"])
 
 
 def majority_certainty(first: int, second: int) -> float:

@@ -70,7 +70,7 @@ class PromptSettings(GenerationSettings):
             calculator=self.calculator,
             question=question,
             effort=effort,
-            examples=engine.after_examples(messages) if effort.votes else (),
+            examples=engine.after_examples(messages) if effort.votes and is_chat else (),
             min_confidence=self.min_confidence,
         )
 

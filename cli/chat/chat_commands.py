@@ -90,9 +90,12 @@ def _retry(session: "ChatSession", _: str) -> str:
         raise RequestError("/retry: there is no answer yet")
     replaced, kept = messages[-2:], False
     del messages[-2:]
+    from ...runtime.request import SEED_MAX
+
     sampling = session.request["sampling"].stochastic
     try:
-        sampling = replace(sampling, seed=sampling.seed + len(session.answered))
+        used = session.request["effort"].rule.answers * len(session.answered)
+        sampling = replace(sampling, seed=(sampling.seed + used) % (SEED_MAX + 1))
         kept = session.answer(replaced[0].content, sampling)
     finally:
         if not kept:

@@ -136,10 +136,11 @@ class Runner:
 
     def _close_gap(self) -> None:
         """Move a sequence next to the others: llama.cpp computes only neighbours in one pass."""
-        if found := self._scheduler.find_gap():
-            sequence, slot = found
-            if self._context.move(sequence.running_slot, slot):
-                self._scheduler.move(sequence, slot)
+        for sequence, slot in self._scheduler.gaps():
+            with suppress(MemoryError):  # then it stays
+                if self._context.move(sequence.running_slot, slot):
+                    self._scheduler.move(sequence, slot)
+                    return
 
     def _compute(self, chunks: Sequence[Chunk]) -> None:
         self._context.set_adapter(self._adapters[chunks[0].sequence.adapter])
@@ -153,7 +154,7 @@ class Runner:
             sequence.computed += len(chunk.tokens)
             if not chunk.rows:
                 continue
-            if not sequence.decoding and self._scheduler.has_waiter(sequence):
+            if not sequence.decoding:
                 self._save_prefix(sequence)
             try:
                 self._sample(sequence, next(rows))
@@ -207,8 +208,6 @@ class Runner:
     def _end(self, sequence: SequenceState, reason: StopReason, failure: ThirteenError | None = None) -> None:
         if sequence.stop_reason is not None:
             return
-        if failure is None:
-            self._save_prefix(sequence)
         slot = self._scheduler.finish(sequence, reason)
         if slot is not None:
             self._context.clear(slot)
@@ -240,9 +239,8 @@ class Runner:
     def _save_prefix(self, sequence: SequenceState) -> None:
         """Add a computed prompt to the prefix cache."""
         prompt = sequence.request.tokens
-        if self._prefixes and sequence.computed >= len(prompt) and self._scheduler.will_cache(sequence):
+        if self._prefixes and self._scheduler.will_cache(sequence):
             slot = sequence.running_slot
-            self._context.clear(slot, len(prompt))
             if not self._prefixes.fits(self._context.state_bytes(slot)):  # checked before there is a copy
                 self._scheduler.cacheable = len(prompt) - 1
                 return

@@ -1,12 +1,12 @@
 """Scheduler: which tokens go into the next batch. It holds no tensors, so it is tested without weights.
 
-Requests are admitted first come, first served, and keep their slot until they end. Of several clients, the
-one with the fewest requests in slots is next, and while there are several, the last free slot is kept for one
-that has none, so that no client keeps the others waiting. A request whose prompt shares a prefix with one in
-prefill waits until that prefix is in the prefix cache. A batch has one adapter: of those with work, the one
-that was scheduled longest ago. Within a batch, sequences in decode come first, with their next token each.
-The rest of the budget goes to prefill, oldest first, in chunks; in a batch that also decodes, the chunks are
-small, so that a long prompt never stalls the answers of others.
+Requests are admitted first come, first served. Of several clients, the one with the fewest requests in slots
+is next, and while there are several, the last free slot is kept for one that has none, so that no client
+keeps the others waiting. A request whose prompt shares a prefix with one in prefill waits until that prefix
+is in the prefix cache. A batch has one adapter: of those with work, the one that was scheduled longest ago.
+Within a batch, sequences in decode come first, with their next token each. The rest of the budget goes to
+prefill, oldest first, in chunks; in a batch that also decodes, the chunks are small, so that a long prompt
+never stalls the answers of others.
 """
 
 import math
@@ -103,10 +103,6 @@ class Scheduler:
         )
         return min(ready, key=lambda sequence: running[sequence.turn], default=None)
 
-    def has_waiter(self, sequence: SequenceState) -> bool:
-        """Whether another sequence waits for the prefill of this one."""
-        return any(self._shares_prefill(other, sequence) for other in self.waiting)
-
     def will_cache(self, sequence: SequenceState) -> bool:
         """Whether its prompt will be added to the prefix cache: it fits, and enough of it is new."""
         tokens = len(sequence.request.tokens)
@@ -171,15 +167,14 @@ class Scheduler:
             groups.setdefault(sequence.adapter, []).append(sequence)
         return groups
 
-    def find_gap(self) -> tuple[SequenceState, int] | None:
-        """Find a sequence in decode whose slot is not next to its adapter's others, and a free slot there."""
+    def gaps(self) -> Iterator[tuple[SequenceState, int]]:
+        """Yield sequences in decode, of each adapter the last, with a free slot next to one before it."""
         for sequences in self._by_adapter().values():
-            slots = [one.running_slot for one in sequences]
-            last = sequences[slots.index(max(slots))]
-            gap = min(self._free_slots.intersection(range(min(slots), max(slots))), default=None)
-            if gap is not None and last.decoding:
-                return last, gap
-        return None
+            last = max(sequences, key=lambda sequence: sequence.running_slot)
+            after = {sequence.running_slot + 1 for sequence in sequences if sequence is not last}
+            gap = min(self._free_slots & after, default=self.slots)
+            if last.decoding and gap < last.running_slot:
+                yield last, gap
 
     def move(self, sequence: SequenceState, slot: int) -> None:
         """Give a running sequence another slot, which is free."""

@@ -60,7 +60,7 @@ export class Model {
     this.#busy = true;
     try {
       const rule = votingRule(effort, question);
-      const hasRoom = countChars(EXAMPLES) * this.#tokensPerChar <= this.#context / 2;
+      const hasRoom = countChars(toMessages(system, EXAMPLES, turns, question)) * this.#tokensPerChar <= this.#context / 2;
       const shown = hasRoom ? rule.examples : 0; // before so many of the first answers
       const messages = (kept, number) => toMessages(system, number < shown ? EXAMPLES : [], kept, question);
       yield* this.#eventsThatFit(messages, turns, rule, temperature, signal);
