@@ -146,7 +146,7 @@ $(VENV)/fuzz: $(VENV)/test
 .venv-oldest/test: pyproject.toml embedded.lock .venv-tools/installed
 	@test -x .venv-oldest/bin/pip || $(PYTHON) -m venv .venv-oldest
 	@$(TOOLS)/uv pip compile --quiet --resolution lowest-direct --python .venv-oldest/bin/python --extra data \
-	  --extra mcp --extra report --extra train \
+	  --extra mcp --extra train \
 	  --output-file .venv-oldest/constraints.txt pyproject.toml
 	@$(TOOLS)/uv pip compile --quiet --python .venv-oldest/bin/python --constraint .venv-oldest/constraints.txt \
 	  --extra test --output-file .venv-oldest/requirements.txt pyproject.toml

@@ -5,9 +5,8 @@ python lab/kl_curve.py BASE SIZES OUTPUT [--adapter ADAPTER] [--target x86] [--p
 
 SIZES are those of `thirteen convert --size`, separated by commas. --search and --vocabulary each add a file
 of each size, with searched scales and with fewer tokens. --file adds a file that was made elsewhere, for
-example by lab/auto_round_gguf.py. The results are OUTPUT.json, OUTPUT.svg and OUTPUT.png; the plot needs the
-extra
-`report`. All files are compared with the model in F32 on the same held-out texts, position by position.
+example by lab/auto_round_gguf.py. The results are OUTPUT.json and OUTPUT.png; the plot needs
+matplotlib. All files are compared with the model in F32 on the same held-out texts, position by position.
 """
 
 import argparse
@@ -170,10 +169,10 @@ def formats_around(sizes: Sequence[int], stock: dict[StockFormat, int]) -> list[
 
 def draw(points: Sequence[Point], title: str, path: Path) -> None:
     """Draw the files of each kind."""
-    import matplotlib as mpl  # noqa: PLC0415 - an extra
+    import matplotlib as mpl  # noqa: PLC0415 - not installed with Thirteen
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    with mpl.rc_context({"svg.hashsalt": "thirteen", "svg.fonttype": "none", "font.size": 9}):
+    with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(9, 6), dpi=160, layout="constrained")
         axes = figure.subplots()
         for kind in dict.fromkeys(point.kind for point in points):
@@ -191,7 +190,7 @@ def draw(points: Sequence[Point], title: str, path: Path) -> None:
         axes.grid(color="#dddddd", linewidth=0.5)
         axes.legend()
         figure.suptitle(title)
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+        figure.savefig(path)
 
 
 def main() -> None:
@@ -239,9 +238,8 @@ def main() -> None:
         print(f"{one.kind} {one.name}: KL {one.ratio.text(3)} times that of {one.other}")
     facts = {"points": list(map(asdict, curve.points)), "comparisons": list(map(asdict, comparisons))}
     args.output.with_name(f"{args.output.name}.json").write_text(json.dumps(facts, indent=1) + "\n")
-    for ending in ("svg", "png"):
-        title = f"{args.base}: KL divergence against file size, planned for {args.prefer}"
-        draw(curve.points, title, args.output.with_name(f"{args.output.name}.{ending}"))
+    title = f"{args.base}: KL divergence against file size, planned for {args.prefer}"
+    draw(curve.points, title, args.output.with_name(f"{args.output.name}.png"))
 
 
 if __name__ == "__main__":

@@ -30,14 +30,11 @@ def load_base_model(base: Path, *, bf16: bool = False) -> tuple[Any, Any]:
     Raises:
         CheckpointError: transformers cannot load the base, a setting of it names code, an adapter is beside
             it, or its tokenizer has no chat template.
-        ThirteenError: the `train` extra is not installed.
     """
-    try:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
-    except ImportError as error:
-        raise ThirteenError(f"training needs {error.name}: {install_hint('train')}") from None
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
     logging.disable_progress_bar()
     folder, options = (base.parent, {"gguf_file": base.name}) if base.is_file() else (base, {})
     dtype = torch.bfloat16 if bf16 else torch.float32

@@ -61,7 +61,6 @@ class TrainingJob:
         Raises:
             CheckpointError: the base cannot be loaded.
             OutputError: files cannot be written to the folder.
-            ThirteenError: the `train` extra is not installed.
         """
         check_folder(self.out)
         model, tokenizer = load_base_model(self.base)

@@ -18,7 +18,7 @@ from ...errors import RequestError, shorten
 from ...files.journal import Journal
 from ..harness.from_json import from_json
 
-LOGGED_RUN = "sitting"  # kind of run in the first line; the key in logs of earlier versions
+LOGGED_RUN = "sitting"  # kind of run in the first line
 TokenCount = Annotated[int, Field(ge=1, lt=1 << 31)]  # of an answer: the end-of-generation token counts
 
 

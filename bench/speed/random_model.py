@@ -11,6 +11,7 @@ from gguf import GGMLQuantizationType, GGUFValueType
 from ...convert.quantize.ggml import quantize_rows
 from ...convert.source.architecture import Architecture, metadata_fields, tensor_specs
 from ...convert.tensors import TensorPlan, TensorSpec, plan_tensor
+from ...convert.vocabulary.tokenizer_tables import BYTE_TEXTS
 from ...convert.write import write_gguf
 from ...files.gguf.header import Field
 
@@ -81,8 +82,7 @@ def _tile(type_: GGMLQuantizationType) -> bytes:
 def _vocabulary(count: int) -> dict[str, Field]:
     """A byte-level vocabulary of `count` normal tokens: GPT-2's 256 byte tokens, then numbered ones."""
     text, array = GGUFValueType.STRING, GGUFValueType.ARRAY
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    names = [*map(chr, printable), *(chr(256 + n) for n in range(256 - len(printable)))]
+    names = sorted(BYTE_TEXTS)
     names += [f"token{n}" for n in range(len(names), count)]
     return {
         "tokenizer.ggml.model": Field("gpt2", text),

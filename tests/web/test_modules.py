@@ -205,6 +205,13 @@ def test_what_reaches_the_model_is_what_the_engine_gets(
     assert without[0] == [one for one in sent if one["content"] in (system, question)]
 
 
+@NODE_TEST
+def test_a_long_question_has_no_worked_examples(run_node: RunNode) -> None:
+    """Their room was taken from the answer."""
+    ((messages, *_),) = run_node(SENT, [["1 + 1 = " + "?" * 4000, {"effort": "high"}, 2048]])
+    assert len(messages) == 1
+
+
 GROUNDED = """async (system) => {
   const { Model } = await import("./model.js");
   const choices = [{ delta: { content: "2 + 5 = 7" } }];

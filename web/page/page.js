@@ -9,7 +9,6 @@ import { Settings } from "./settings.js";
 import { load, save } from "./store.js";
 
 const OPEN_NAME = "thirteen.conversation"; // the id of this tab's conversation
-const QUESTIONS_NAME = "thirteen.questions"; // an earlier version's
 
 const ui = Object.fromEntries([...document.querySelectorAll("[id]")].map((found) => [found.id, found]));
 const history = new History(ui.history, ui.conversations, open);
@@ -183,7 +182,6 @@ ui.clear.addEventListener("click", async () => {
   history.clear();
 });
 
-save("localStorage", QUESTIONS_NAME, null);
 const last = loadConversations().find(({ id }) => id === load("sessionStorage", OPEN_NAME));
 if (last) open(last);
 attempt(showModels);
