@@ -1,6 +1,7 @@
 """Shared fixtures, markers, and the distribution of tests over workers."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,14 +14,14 @@ from hypothesis import settings
 
 from .commands import Commands
 
-EXHAUSTIVE = bool(os.environ.get("EXHAUSTIVE"))
+EXHAUSTIVE, QUICK = (bool(os.environ.get(name)) for name in ("EXHAUSTIVE", "QUICK"))
 # They need what `make test` does not install.
 collect_ignore = (
     [] if EXHAUSTIVE else ["cluster", "server/clients", "server/page", "server/api/test_openapi_document.py"]
 )
 
 # Examples of each property. A loaded machine is no failure, hence no deadline.
-_EXAMPLES = 100 if EXHAUSTIVE else 5 if os.environ.get("QUICK") else 20
+_EXAMPLES = 100 if EXHAUSTIVE else 5 if QUICK else 20
 settings.register_profile("examples", deadline=None, max_examples=_EXAMPLES)
 settings.load_profile("examples")
 
@@ -30,8 +31,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["THIRTEEN_UNTRUSTED"] = "never"  # a trial load of each tiny file would take most of the time
 
+_IMPORTS_TORCH = re.compile(
+    r"^(import|from) (torch|peft|transformers|\S*(peft_adapters|checkpoints))\b", re.MULTILINE
+)
 _STATUS = pytest.StashKey[int]()
 _CACHE = pytest.StashKey[ExitStack]()
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out modules that import torch from `make quick`, which then need not load it: 5 s a worker."""
+    if QUICK and collection_path.suffix == ".py":
+        return bool(_IMPORTS_TORCH.search(collection_path.read_text(encoding="utf-8"))) or None
+    return None
 
 
 def pytest_configure(config: pytest.Config) -> None:

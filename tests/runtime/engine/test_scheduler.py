@@ -198,7 +198,7 @@ def test_a_prompt_that_will_not_be_cached_is_not_waited_for():
     ):
         for cacheable in (PREFIX_TOKENS_MIN, 1000):
             scheduler = Scheduler(slots=2, budget=8, prefix_caching=True, cacheable=cacheable)
-            first, second = (add(scheduler, prompt) for prompt in prompts)
+            _, second = (add(scheduler, prompt) for prompt in prompts)
             list(scheduler.admit())
             assert (second.slot is None) == (waits and cacheable == 1000)
 
