@@ -31,7 +31,6 @@ GpuLayers = Annotated[
         metavar="N|all", help="Layers that a GPU computes, if llama-cpp-python is built for it. Default: 0."
     ),
 ]
-Revision = Annotated[str | None, advanced_option(help="Branch, tag or commit of the base on the hub.")]
 
 # What goes in, and out.
 BaseArgument = Annotated[str, typer.Argument(metavar="BASE", help=_MODEL)]

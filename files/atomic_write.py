@@ -40,6 +40,7 @@ def atomic_write(target: Path, *, nbytes: int = 0, mode: int = 0o666) -> Iterato
     if not target.name:
         raise OutputError(f"{target}: is a folder, not a file")
     with output_errors(target):
+        target = Path(os.path.realpath(target))  # a link stays one
         file = _create_locked(target, mode)
         part = Path(file.name)
         try:

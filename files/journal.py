@@ -109,7 +109,9 @@ class Journal:
             # Whoever opened the file may have removed it between our opening and locking.
             if not self._is_at(file):
                 raise OutputError(f"{self.path}: another process has removed these records")  # noqa: TRY301
-            if os.fstat(file.fileno()).st_size != self._found_bytes:
+            if (size := os.fstat(file.fileno()).st_size) != self._found_bytes:
+                if not size:  # created here, after the other process had removed its own
+                    self.path.unlink()
                 raise OutputError(f"{self.path}: another process has written these records")  # noqa: TRY301
             file.truncate(self._kept_bytes)
             # Its name must be on disk too; whoever created it may have been killed before it was.

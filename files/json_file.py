@@ -73,6 +73,6 @@ def parse_json(data: bytes, where: str, error: type[ThirteenError] = RequestErro
     """
     text = decode_utf8(data, where, error)
     try:
-        return json.loads(text)
+        return json.loads(text.removeprefix("\ufeff"))  # a byte order mark, as editors of Windows write
     except (ValueError, RecursionError) as failure:
         raise error(f"{where}: not JSON: {failure}") from None

@@ -10,13 +10,13 @@ from .hub import RepositoryKind, download
 _FILES = (".gguf", ".safetensors")  # no repository name ends in these
 
 
-def fetch(source: str, *, revision: str | None = None, kind: RepositoryKind) -> Path:
+def fetch(source: str, *, kind: RepositoryKind) -> Path:
     """Resolve a base or an adapter to a local path, and download it if needed.
 
     Args:
         source: file or folder, catalogue name, `embedded`, or hub id `owner/name`. A name or a hub id may end
-            in `@revision`. A path that exists, or a string that looks like a path, never goes to the hub.
-        revision: branch, tag or commit of the hub repository.
+            in `@revision`, a branch, tag or commit. A path that exists, or a string that looks like a path,
+            never goes to the hub.
         kind: whether the source names a base or an adapter; decides which files are downloaded.
 
     Returns:
@@ -26,23 +26,19 @@ def fetch(source: str, *, revision: str | None = None, kind: RepositoryKind) -> 
         DownloadError: the path or name does not exist; or the hub cannot be reached, refuses access, or sends
             damaged files.
     """
-    path = local_path(source)
-    if path is None:
-        name, _, at = source.partition("@")
-        if at and revision and at != revision:
-            raise DownloadError(f"two revisions for {name}: {at!r} in the name and {revision!r} as an option")
-        revision = at or revision
-        if "/" in name:
-            return download(name, revision or "main", kind)
-        if kind == "base" and name != "embedded":
-            entry = catalogue().base(name)
-            return download(entry.hub_id, revision or entry.revision, kind)
-        from .embedded import embedded  # noqa: PLC0415 - with the client of its download
-
-        path = embedded() if kind == "base" else adapter_folder(name)
+    if (path := local_path(source)) is not None:
+        return path
+    name, _, revision = source.partition("@")
+    if "/" in name:
+        return download(name, revision or "main", kind)
+    if kind == "base" and name != "embedded":
+        entry = catalogue().base(name)
+        return download(entry.hub_id, revision or entry.revision, kind)
     if revision:
-        raise DownloadError(f"{source} is local: the revision {revision!r} applies only to the hub")
-    return path
+        raise DownloadError(f"{name} is local: the revision {revision!r} applies only to the hub")
+    from .embedded import embedded  # noqa: PLC0415 - with the client of its download
+
+    return embedded() if kind == "base" else adapter_folder(name)
 
 
 def local_path(source: str) -> Path | None:

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import RequestError, shorten
 from ..files.json_lines import read_json_lines, refuse_surrogates
 from ..runtime.arithmetic.final_answer import parse_number
+from ..runtime.validation import is_finite
 
 MAX_BYTES = 1 << 30  # of a file of training data
 
@@ -48,7 +49,9 @@ def read_rows(path: Path, required: Collection[str] = ("solution",)) -> list[Tra
 
 def _row(entry: dict[str, Any], required: Collection[str], where: str) -> TrainingRow:
     answer = entry.get("answer", "")
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+    if isinstance(answer, float) and answer.is_integer():
+        answer = int(answer)  # a column with a gap has numbers as 18.0
+    if isinstance(answer, bool) or not (isinstance(answer, str | int) or is_finite(answer)):
         raise RequestError(f"{where}: 'answer' must be a string or a number, not {shorten(answer)}")
     entry = {"solution": "", **entry, "answer": str(answer).rpartition("####")[2]}
     for field in ("question", "solution"):

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -12,13 +11,11 @@ from ..bench.fidelity.fidelity import run_fidelity
 from ..bench.fidelity.kl_divergence import Divergence
 from ..bench.fidelity.merge_or_runtime import EFFECT_MIN
 from ..bench.fidelity.model_roles import ModelSource, Role
-from ..convert.adapter.adapter import read_adapter_config
 from ..convert.pipeline import DEFAULT_TYPE
 from ..convert.weight_change import weight_changes
-from ..errors import AdapterError, ZeroAdapterError
+from ..errors import ZeroAdapterError
 from ..files.progress import Stage, no_progress
 from ..files.temporary_folder import temporary_folder
-from .adapter_resolver import catalogue_name, recorded_name
 from .conversion_inputs import ConversionRequest, fetch_base_and_adapter, resolve_inputs
 from .fidelity_check import comparison_models
 from .importance_cache import PRECISION
@@ -76,15 +73,6 @@ class AdapterCheck:
     warnings: list[str]
 
 
-def check_trained_on(adapter: Path, base: str) -> None:
-    """Raise AdapterError if an adapter's config names another base of the catalogue than this one."""
-    trained_on = read_adapter_config(adapter).get("base_model_name_or_path")
-    expected = recorded_name(trained_on) if isinstance(trained_on, str) else None
-    found = catalogue_name(base)
-    if expected and found and expected != found:
-        raise AdapterError(f"{adapter.name}: was trained on {expected}, but the base is {found}")
-
-
 def check_adapter(
     request: ConversionRequest, *, positions: int = POSITIONS, stage: Stage = lambda name: no_progress
 ) -> AdapterCheck:
@@ -99,10 +87,10 @@ def check_adapter(
         AdapterError: the adapter is damaged, or for another base.
         ThirteenError: another input is invalid, or the temporary files do not fit on the disk.
     """
+    request.check()
     ids, name = request.ids, request.size or request.type or DEFAULT_TYPE
-    base, adapter = fetch_base_and_adapter(request.base, request.adapter, request.revision, stage)
+    base, adapter = fetch_base_and_adapter(request.base, request.adapter, stage)
     assert adapter is not None, "the request has one"
-    check_trained_on(adapter, request.base)
     try:
         changes = weight_changes(base, adapter, ids.adapter)
     except ZeroAdapterError as error:

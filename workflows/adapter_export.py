@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..convert.adapter.adapter import WEIGHTS_FILE
+from ..convert.adapter.adapter import WEIGHTS_FILE, read_adapter_config
 from ..convert.adapter.delta import CONFIG_FILE
 from ..convert.adapter.export import export_adapter
 from ..convert.provenance import provenance_name
-from ..errors import RequestError
-from ..files.atomic_write import atomic_write
+from ..errors import AdapterError, RequestError
+from ..files.atomic_write import atomic_write, write_file
 from ..files.hashing import file_sha256
 from ..files.output import check_empty, check_folder, output_folder
 from ..files.progress import Stage, no_progress, when_needed
+from ..files.safetensors import SafetensorsFile
 from ..models.fetch import fetch
 from .adapter_resolver import encode_adapter, resolve_adapter_folder
 
@@ -28,7 +29,6 @@ class ExportRequest:
         base: base of the adapter, which a GGUF needs, and an adapter whose base is not in the catalogue.
         output: the GGUF or the folder to write; a code is returned.
         float32: whether a code has float32 numbers instead of bfloat16.
-        revision: branch, tag or commit of the base on the hub.
     """
 
     adapter: str
@@ -36,7 +36,6 @@ class ExportRequest:
     base: str | None = None
     output: Path | None = None
     float32: bool = False
-    revision: str | None = None
 
     def check(self) -> None:
         """Raise RequestError if a field is missing, or has no effect."""
@@ -46,9 +45,8 @@ class ExportRequest:
             )
         if self.form == "gguf" and self.base is None:
             raise RequestError("--base is missing: a GGUF LoRA is for a base")
-        for form, name in (("gguf", "revision"), ("code", "float32")):
-            if self.form != form and getattr(self, name):
-                raise RequestError(f"--{name} requires --as {form}")
+        if self.float32 and self.form != "code":
+            raise RequestError("--float32 requires --as code")
 
 
 @dataclass(frozen=True)
@@ -85,9 +83,11 @@ def run_export(request: ExportRequest, stage: Stage = lambda name: no_progress) 
         check_empty(output)
     folder = resolve_adapter_folder(request.adapter, request.base, progress=progress)
     if request.form == "peft":
+        read_adapter_config(folder)
+        SafetensorsFile(folder / WEIGHTS_FILE, AdapterError)
         return ExportedAdapter(output, None, _copy_adapter(folder, output))
     assert request.base is not None, "check() demands it"
-    base = fetch(request.base, revision=request.revision, kind="base")
+    base = fetch(request.base, kind="base")
     adapter_id, base_id = provenance_name(request.adapter), provenance_name(request.base)
     sha256 = export_adapter(folder, base, output, adapter_id=adapter_id, base_id=base_id)
     return ExportedAdapter(output, None, sha256)
@@ -95,8 +95,9 @@ def run_export(request: ExportRequest, stage: Stage = lambda name: no_progress) 
 
 def _copy_adapter(folder: Path, output: Path) -> str:
     """Copy an adapter's config and weights; returns the hash of the weights."""
-    with output_folder(output):
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            with (folder / name).open("rb") as source, atomic_write(output / name) as file:
-                shutil.copyfileobj(source, file)
+    config = (folder / CONFIG_FILE).read_bytes()
+    source = (folder / WEIGHTS_FILE).open("rb")
+    with source, output_folder(output), atomic_write(output / WEIGHTS_FILE) as weights:
+        shutil.copyfileobj(source, weights)
+        write_file(output / CONFIG_FILE, config)  # before the weights have their name
     return file_sha256(output / WEIGHTS_FILE)

@@ -39,7 +39,7 @@ from ..files.hashing import file_sha256
 from ..files.progress import Progress, no_progress
 from ..models.catalogue import adapter_code, catalogue
 from ..models.embedded import embedded
-from ..models.fetch import fetch
+from ..models.fetch import fetch, local_path
 
 _PEFT_KEYS = {"rank": "r", "numbers": "u", "seed": "projection_seed"}  # of adapter_config.json
 _PROVENANCE, _MERGED = "thirteen.base.id", "thirteen.adapter.id"
@@ -63,6 +63,8 @@ def resolve_adapter_folder(source: str, base: str | None = None, *, progress: Pr
     code = decode_short_code(source)
     if base is not None and (name := catalogue_name(base)) not in (None, code.name):
         raise AdapterError(f"the code is for {code.name}, but {Path(base).name or base} is {name}")
+    if base is not None and code.name not in catalogue().bases:
+        _code_origin(code, fetch(base, kind="base"))
     folder = cache_dir() / f"code-{cache_key(version('thirteen'), source.strip().lower())}"
     if not (folder / "adapter_model.safetensors").is_file():
         basis = basis_for_code(code, base, progress=progress)
@@ -81,8 +83,8 @@ def resolve_runtime_lora(source: str, model: Path, *, progress: Progress = no_pr
     Raises:
         ThirteenError: see resolve_adapter_folder(); or the adapter does not fit the model.
     """
-    if not looks_like_code(source) and (source.endswith(".gguf") or _is_file(source)):
-        return Path(source)
+    if not looks_like_code(source) and (path := local_path(source)) and path.is_file():
+        return path
     folder = resolve_adapter_folder(source, str(model), progress=progress)
     # All that an exported adapter depends on: an alpha counts like a weight.
     key = cache_key(adapter_sha256(folder), file_sha256(model), source, version("thirteen"), EXPORT_VERSION)
@@ -214,12 +216,16 @@ def basis_for_code(code: ShortCode, base: str | None = None, *, progress: Progre
         _check_basis(code, basis.origin, str(cached))
         return basis
     path = base_file(code.name) if known or base is None else fetch(base, kind="base")
-    checkpoint = open_checkpoint(path)
-    origins = list(grouped_origins(BasisOrigin(code.name, checkpoint.sha256(), numbers=len(code.numbers))))
-    named = (one for one in origins if basis_fingerprint(one.id) == code.fingerprint)
-    origin = next(named, origins[0])
+    return _cached_basis(_code_origin(code, path), open_checkpoint(path), progress)
+
+
+def _code_origin(code: ShortCode, path: Path) -> BasisOrigin:
+    """The origin of the code's basis if the base at `path` is the code's; AdapterError if it is another."""
+    origin = BasisOrigin(code.name, open_checkpoint(path).sha256(), numbers=len(code.numbers))
+    origins = list(grouped_origins(origin))
+    origin = next((one for one in origins if basis_fingerprint(one.id) == code.fingerprint), origins[0])
     _check_basis(code, origin, f"{code.name} ({path.name})")
-    return _cached_basis(origin, checkpoint, progress)
+    return origin
 
 
 def base_file(name: str) -> Path:

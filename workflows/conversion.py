@@ -105,6 +105,6 @@ def run_merge(
         ThirteenError: an input is invalid, or the output cannot be written.
     """
     request.check()
-    base, adapter = fetch_base_and_adapter(request.base, request.adapter, request.revision, stage)
+    base, adapter = fetch_base_and_adapter(request.base, request.adapter, stage)
     assert adapter is not None, "a merge has one"
     return merge_checkpoint(base, adapter, output, ids=request.ids, progress=stage("merge"))

@@ -5,18 +5,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..convert.adapter.adapter import read_adapter_config
 from ..convert.pipeline import DEFAULT_TYPE, SAME_TYPES, ConversionReport, convert
 from ..convert.provenance import SourceIds, provenance_name
 from ..convert.quantize.costs import costs_for, ordinary_costs, read_costs
 from ..convert.quantize.file_size import parse_file_size
 from ..convert.quantize.size_planner import PREFERENCES, SizeTarget
+from ..convert.source.checkpoint import FLOATS
 from ..convert.tensors import parse_type
 from ..convert.vocabulary.vocabulary_list import VocabularyList
-from ..errors import RequestError, refuse_options
+from ..errors import AdapterError, RequestError, refuse_options
 from ..files.output import check_target
 from ..files.progress import Progress, Stage, no_progress, when_needed
 from ..models.fetch import fetch
-from .adapter_resolver import resolve_adapter_folder
+from .adapter_resolver import catalogue_name, recorded_name, resolve_adapter_folder
 from .importance_cache import DEFAULT_EFFORT, SEARCHING_EFFORT, cached_importance, check_effort
 from .vocabulary.vocabulary_choice import resolve_vocabulary
 from .vocabulary.vocabulary_size import SizeLoss, choose_vocabulary_size
@@ -41,7 +43,6 @@ class ConversionRequest:
         prefer: `quality` or `speed`; by default between the two.
         costs: file of costs that `bench types` measured.
         fidelity: whether to compare the file with F16; by default with an adapter only.
-        revision: branch, tag or commit of the base on the hub.
         threads: number of threads that compute.
     """
 
@@ -59,7 +60,6 @@ class ConversionRequest:
     prefer: str | None = None
     costs: Path | None = None
     fidelity: bool | None = None
-    revision: str | None = None
     threads: int | None = None
 
     def check(self) -> None:
@@ -83,8 +83,8 @@ class ConversionRequest:
         self._check_named()
 
     def _check_named(self) -> None:
-        if self.type not in (None, SAME_TYPES):
-            parse_type(self.type, SAME_TYPES)
+        if self.type not in (None, SAME_TYPES) and parse_type(self.type, SAME_TYPES) in FLOATS:
+            refuse_options(self, "nothing is rounded in blocks", "effort", "calibration", "importance")
         if self.target:
             costs_for(self.target)
         if self.costs:
@@ -165,7 +165,7 @@ def resolve_inputs(request: ConversionRequest, stage: Stage = lambda name: no_pr
     threads, texts = request.threads, request.vocabulary_texts
     if request.output:
         check_target(request.output, *request.files)
-    base, adapter = fetch_base_and_adapter(request.base, request.adapter, request.revision, stage)
+    base, adapter = fetch_base_and_adapter(request.base, request.adapter, stage)
     kept, losses = None, tuple[SizeLoss, ...]()
     if request.vocabulary not in (None, "auto"):
         kept = resolve_vocabulary(request.vocabulary, base, texts=texts, threads=threads, stage=stage)
@@ -190,13 +190,24 @@ def resolve_inputs(request: ConversionRequest, stage: Stage = lambda name: no_pr
 
 
 def fetch_base_and_adapter(
-    base: str, adapter: str | None, revision: str | None = None, stage: Stage = lambda name: no_progress
+    base: str, adapter: str | None, stage: Stage = lambda name: no_progress
 ) -> tuple[Path, Path | None]:
     """Find the path of a base, and the PEFT folder of an adapter; both are downloaded if needed."""
-    path = fetch(base, revision=revision, kind="base")
+    path = fetch(base, kind="base")
     if adapter is None:
         return path, None
-    return path, resolve_adapter_folder(adapter, base, progress=when_needed(stage, "basis"))
+    folder = resolve_adapter_folder(adapter, base, progress=when_needed(stage, "basis"))
+    check_trained_on(folder, base)
+    return path, folder
+
+
+def check_trained_on(adapter: Path, base: str) -> None:
+    """Raise AdapterError if an adapter's config names another base of the catalogue than this one."""
+    trained_on = read_adapter_config(adapter).get("base_model_name_or_path")
+    expected = recorded_name(trained_on) if isinstance(trained_on, str) else None
+    found = catalogue_name(base)
+    if expected and found and expected != found:
+        raise AdapterError(f"{adapter.name}: was trained on {expected}, but the base is {found}")
 
 
 def _size_target(request: ConversionRequest, stage: Stage) -> SizeTarget | None:

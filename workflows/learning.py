@@ -28,7 +28,7 @@ from ..learn.cards import check_card, learn_card, refuse_base_folder, write_card
 from ..learn.learn_result import HeldOutAnswers, LearnResult
 from ..learn.natural_gradient import NaturalStep, SampledScores, natural_step
 from ..learn.near_duplicates import masked_beginning, set_aside, without_near_duplicates
-from ..learn.rollouts import QuestionRollouts, SampledRow, advantage_rows
+from ..learn.rollouts import ROLLOUTS, QuestionRollouts, SampledRow, advantage_rows
 from ..learn.sample_rollouts import SLOTS, RolloutSettings, sample_rollouts
 from ..learn.time_plan import FIRST, TimePlan, measure_speed, plan_time
 from ..models.rows import TrainingRow, read_rows, shuffle_rows
@@ -164,7 +164,7 @@ def run_learn(
     numbers = round_to_bfloat16(step.numbers.astype(np.float32))
     adapter, base = request.output / LORA_FILE, base_id(request.model)
     write_tinylora_folder(basis, numbers, request.output, base)
-    export_adapter(request.output, full, adapter, adapter_id=request.output.name, base_id=base)
+    export_adapter(request.output, full, adapter, adapter_id="learned", base_id=base)
     result = LearnResult(
         code=encode_short_code(
             ShortCode(basis.origin.name, basis_fingerprint(basis.origin.id), numbers, exact=False)
@@ -233,7 +233,6 @@ class _Run:
             "questions_sha256": _sha256([astuple(row) for row in (*training, *held_out)]),
             "numbers": request.numbers,
             "minutes": request.minutes,
-            "held_out": request.held_out,
             "max_tokens": request.max_tokens,
             "seed": request.seed,
             "threads": self.threads,
@@ -255,14 +254,13 @@ class _Run:
     def sample(self, rows: Sequence[TrainingRow]) -> list[QuestionRollouts]:
         """Sample solutions; more of them to the questions that have right and wrong ones."""
         seed = self.request.seed
-        first = sample_rollouts(
-            self.job(FIRST, seed), rows, self.journal("rollouts"), self.stage("solutions")
-        )
+        journal = self.journal("rollouts")
+        first = sample_rollouts(self.job(FIRST, seed), rows, journal, self.stage("solutions"))
         mixed = [rows[one.number] for one in first if one.sometimes_right]
         if not mixed:
             return first
-        job, progress = self.job(FIRST, (seed + FIRST) % (SEED_MAX + 1)), self.stage("more solutions")
-        return first + sample_rollouts(job, mixed, self.journal("rollouts-2"), progress)
+        job = self.job(FIRST, (seed + FIRST) % (SEED_MAX + 1)).with_settings_of(journal, ROLLOUTS)
+        return first + sample_rollouts(job, mixed, self.journal("rollouts-2"), self.stage("more solutions"))
 
     def step(self, rows: Sequence[SampledRow], asked: Sequence[TrainingRow]) -> NaturalStep:
         """The step of the numbers that the solutions to the questions asked suggest."""
@@ -287,11 +285,12 @@ class _Run:
 
     def measure(self, rows: Sequence[TrainingRow], adapter: Path) -> HeldOutAnswers:
         """Answer the questions that were set aside with the base and with the adapter."""
-        base, adapted = (
-            sample_rollouts(self.job(1, adapter=lora), rows, self.journal(name), self.stage(name))
-            for name, lora in (("base", None), ("adapted", adapter))
+        journal = self.journal("base")
+        base = sample_rollouts(self.job(1), rows, journal, self.stage("base"))
+        job = self.job(1, adapter=adapter).with_settings_of(journal, ROLLOUTS)
+        return HeldOutAnswers(
+            base, sample_rollouts(job, rows, self.journal("adapted"), self.stage("adapted"))
         )
-        return HeldOutAnswers(base, adapted)
 
 
 def _scores(

@@ -31,7 +31,6 @@ class TrainingRequest:
         data: rows with worked solutions.
         kind: kind of adapter.
         basis: frozen part of a TinyLoRA; by default that of the base.
-        revision: branch, tag or commit of the base on the hub.
     """
 
     base: str
@@ -39,7 +38,6 @@ class TrainingRequest:
     data: Path
     kind: Literal["lora", "tinylora"] = "lora"
     basis: Path | None = None
-    revision: str | None = None
     rank: int | None = None
     numbers: int | None = None
     alpha: int | None = None
@@ -108,7 +106,7 @@ def _resolve_job(request: TrainingRequest, recipe: Recipe, basis: Basis | None, 
     base, output = request.base, request.output
     check_folder(output)
     check_card(output)
-    path = fetch(base, revision=request.revision, kind="base")
+    path = fetch(base, kind="base")
     refuse_base_folder(output, path)
     if request.kind == "tinylora" and not basis:
         settings = {"rank": recipe.rank, "numbers": recipe.numbers, "seed": recipe.projection_seed}

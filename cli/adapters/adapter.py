@@ -72,7 +72,6 @@ def adapter_check(
     ] = None,
     size: Size = None,
     tokens: options.Positions = 384,
-    revision: options.Revision = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
@@ -87,9 +86,7 @@ def adapter_check(
     from ...workflows.adapter_check import changes_table, check_adapter, effect_rows
     from ...workflows.conversion_inputs import ConversionRequest
 
-    request = ConversionRequest(
-        base=base, adapter=adapter, type=type_, size=size, revision=revision, threads=threads
-    )
+    request = ConversionRequest(base=base, adapter=adapter, type=type_, size=size, threads=threads)
     with stage_bars() as stage:
         check = check_adapter(request, positions=tokens, stage=stage)
     warn(check.warnings)
@@ -130,7 +127,6 @@ def adapter_export(
     float32: Annotated[
         bool, typer.Option("--float32", help="With --as code: float32 instead of bfloat16.")
     ] = False,
-    revision: options.Revision = None,
     as_json: options.Json = False,
 ) -> None:
     """Write an adapter as GGUF LoRA, PEFT folder or code."""
@@ -141,7 +137,8 @@ def adapter_export(
     for line in exported.notes:
         note(line)
     if exported.output and exported.sha256:
-        show_file(exported.output, exported.sha256, as_json)
+        weights = exported.output / "adapter_model.safetensors"
+        show_file(weights if exported.output.is_dir() else exported.output, exported.sha256, as_json)
     elif as_json:
         show_fields(True, {"code": exported.code})
     else:

@@ -64,7 +64,6 @@ def train(
     ] = None,
     seed: Annotated[int | None, _recipe_option("Random seed.", "seed", ADVANCED)] = None,
     threads: Annotated[int | None, _recipe_option("CPU threads.", "threads", ADVANCED)] = None,
-    revision: options.Revision = None,
     as_json: options.Json = False,
 ) -> None:
     """Train an adapter with gradients, by PEFT on a CPU.

@@ -191,4 +191,5 @@ COMMANDS: dict[str, "Callable[[ChatSession, str], str]"] = {
 
 def with_name(word: str) -> str:
     """NAME=ADAPTER of [NAME=]ADAPTER, by default with the name of the file."""
-    return word if "=" in word else f"{Path(word).name}={word}"
+    is_named = "=" in word and not os.path.exists(word)  # noqa: PTH110 - the name may be too long for a file
+    return word if is_named else f"{Path(word).name.replace('=', '-')}={word}"

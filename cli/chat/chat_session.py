@@ -54,10 +54,10 @@ class ChatSession:
                 self._take(line.strip())
             except QuitError:
                 return
-            except ThirteenError as error:
+            except (ThirteenError, KeyboardInterrupt) as error:
                 if not self.interactive:
                     raise
-                note(f"error: {error}")
+                note(f"error: {error}" if isinstance(error, ThirteenError) else "(stopped)")
 
     def _take(self, line: str) -> None:
         if line.startswith("/") or line in _QUIT:
@@ -124,7 +124,7 @@ class ChatSession:
         spinner.begin("loading…")
         try:
             self._open(model, adapters, slots)
-        except ThirteenError:
+        except (ThirteenError, KeyboardInterrupt):
             self._open(*old)
             raise
         finally:

@@ -47,7 +47,6 @@ def convert(
             help="Compare with F16 over 1,024 positions of held-out text. Default: only with an adapter.",
         ),
     ] = None,
-    revision: options.Revision = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:

@@ -19,7 +19,6 @@ def importance(
     adapter: options.Adapter = None,
     calibration: inputs.Calibration = None,
     effort: inputs.Effort = "normal",
-    revision: options.Revision = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
@@ -30,10 +29,12 @@ def importance(
     """
     from ...files.output import check_target
     from ...workflows.conversion_inputs import fetch_base_and_adapter
-    from ...workflows.importance_cache import measure_importance
+    from ...workflows.importance_cache import check_effort, measure_importance
 
+    check_effort(effort)
+    check_target(output)
     with stage_bars() as stage:
-        base_path, adapter_path = fetch_base_and_adapter(base, adapter, revision, stage)
+        base_path, adapter_path = fetch_base_and_adapter(base, adapter, stage)
         check_target(output, base_path, *filter(None, (adapter_path, calibration)))
         sha256 = measure_importance(
             base_path,

@@ -22,7 +22,6 @@ def merge(
     ],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder to write; it must be new or empty.")],
     adapter: Annotated[str, typer.Option(help=options.ADAPTER)],
-    revision: options.Revision = None,
     as_json: options.Json = False,
 ) -> None:
     """Merge an adapter and write safetensors.

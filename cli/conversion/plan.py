@@ -27,7 +27,6 @@ def plan(
     target: inputs.Target = None,
     prefer: inputs.Prefer = None,
     costs: inputs.Costs = None,
-    revision: options.Revision = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:

@@ -23,7 +23,6 @@ def vocabulary(
         ),
     ] = None,
     size: Annotated[int, typer.Option(min=1, help="Number of tokens that stay.")] = 49152,
-    revision: options.Revision = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
@@ -35,7 +34,7 @@ def vocabulary(
     from ...models.fetch import fetch
     from ...workflows.vocabulary.vocabulary_choice import write_vocabulary
 
-    path = fetch(base, revision=revision, kind="base")
+    path = fetch(base, kind="base")
     with stage_bars() as stage:
         report = write_vocabulary(path, size, output, texts=texts, threads=threads, stage=stage)
     rows = {"list": report.output, "tokens": f"{report.tokens:,} of {report.of:,}", "sha256": report.sha256}

@@ -343,5 +343,5 @@ def _with_suffix(header: Header, suffix: str) -> dict[str, TensorInfo]:
 
 
 def _means(sums: Vector, count: int) -> Vector:
-    """The mean squares, (columns,); all ones without tokens, as in llama-quantize."""
-    return sums / np.float32(count) if count else np.ones_like(sums)
+    """The mean squares, (columns,); all ones without tokens, as in llama-quantize, and where all are 0."""
+    return sums / np.float32(count) if count and sums.any() else np.ones_like(sums)

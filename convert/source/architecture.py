@@ -226,6 +226,8 @@ def _supported(config: Mapping[str, Any], where: str) -> str:
         raise CheckpointError(
             f"{where}: hidden_act is {shorten(config['hidden_act'])}; only 'silu' is supported"
         )
+    if (weights := config.get("transformers_weights")) is not None:
+        raise CheckpointError(f"{where}: transformers_weights is {shorten(weights)}, which is not supported")
     if config.get("quantization_config") is not None:
         raise CheckpointError(f"{where}: the checkpoint is quantized; use its original in BF16, F16 or F32")
     return ARCHITECTURES[name]
@@ -251,7 +253,7 @@ def _count(values: Mapping[str, Any], key: str, where: str, default: int | None 
 
 def _rope(config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """Find the RoPE settings, which transformers 5 calls `rope_parameters`."""
-    for key in ("rope_parameters", "rope_scaling"):
+    for key in ("rope_scaling", "rope_parameters"):  # the first takes precedence there too
         value = config.get(key) or {}
         if not isinstance(value, Mapping):
             raise CheckpointError(f"{where}: {key} is {shorten(value)}, not an object")

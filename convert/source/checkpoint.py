@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -105,10 +106,15 @@ class FolderCheckpoint:
         """Open the folder and check that it has exactly the tensors of its architecture."""
         self.path = folder
         self.id = id_
-        self.architecture = arch.from_config(read_json(folder / "config.json"), str(folder / "config.json"))
-        self.specs = arch.tensor_specs(self.architecture)
         self._files = self._locate()
-        shapes = {n: file.entries[n].shape for n, file in self._files.items() if not self._ignored(n)}
+        architecture = arch.from_config(read_json(folder / "config.json"), str(folder / "config.json"))
+        # As in transformers, both are one matrix only if they are equal; see convert/tied_checkpoint.py.
+        self.architecture = replace(
+            architecture, tied=architecture.tied and "lm_head.weight" not in self._files
+        )
+        self.specs = arch.tensor_specs(self.architecture)
+        shapes = {name: file.entries[name].shape for name, file in self._files.items()}
+        shapes = {name: shape for name, shape in shapes.items() if not name.endswith("rotary_emb.inv_freq")}
         expected = {name: spec.shape for name, spec in self.specs.items()}
         _check_tensors(folder, self.architecture.name, shapes, expected, "config.json")
         floats = {type_.name for type_ in FLOATS}
@@ -140,12 +146,11 @@ class FolderCheckpoint:
 
     def _locate(self) -> dict[str, SafetensorsFile]:
         """Find the file of each tensor."""
-        if not (self.path / INDEX).exists():
-            path = self.path / "model.safetensors"
-            if not path.exists():
-                raise CheckpointError(f"{self.path}: has neither model.safetensors nor {INDEX}")
+        if (path := self.path / "model.safetensors").exists():  # as in transformers, before an index
             file = SafetensorsFile(path)
             return dict.fromkeys(file.entries, file)
+        if not (self.path / INDEX).exists():
+            raise CheckpointError(f"{self.path}: has neither model.safetensors nor {INDEX}")
         index = read_json(self.path / INDEX, max_bytes=INDEX_BYTES_MAX).get("weight_map")
         if not isinstance(index, dict):
             raise CheckpointError(f"{self.path / INDEX}: no weight_map")
@@ -157,12 +162,8 @@ class FolderCheckpoint:
                 )
         return {name: shards[str(shard)] for name, shard in index.items()}
 
-    def _ignored(self, name: str) -> bool:
-        # Some checkpoints store a tied weight twice.
-        return name.endswith("rotary_emb.inv_freq") or (self.architecture.tied and name == "lm_head.weight")
-
     def _shard(self, name: str) -> SafetensorsFile:
-        if not re.fullmatch(r"[^/\\:\0]+\.safetensors", name):
+        if not re.fullmatch(r"[\w .-]+\.safetensors", name, re.ASCII):
             raise CheckpointError(
                 f"{self.path / INDEX}: {name!r} is not the plain name of a safetensors file"
             )

@@ -57,7 +57,7 @@ def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
     tokenizer, config = read_json(path, max_bytes=TOKENIZER_BYTES_MAX), _optional(config_path)
     with _layout_errors(path):
         fields = _vocabulary(path, tokenizer, vocab)
-        first, last = _added_around(tokenizer)
+        first, last = _added_around(path, tokenizer)
     with _layout_errors(config_path):
         _check_added(config_path, config, fields["tokenizer.ggml.tokens"].value)
         fields |= _special_tokens(folder, config, fields["tokenizer.ggml.tokens"].value, first, last)
@@ -245,13 +245,17 @@ def _end_tokens(folder: Path, vocab: int) -> list[int]:
     return found
 
 
-def _added_around(tokenizer: Mapping[str, Any]) -> tuple[str | None, str | None]:
+def _added_around(path: Path, tokenizer: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """Special tokens that the tokenizer puts before and after a text."""
-    processor = tokenizer.get("post_processor") or {}
-    steps = processor.get("processors", [processor])
-    templates = [step["single"] for step in steps if step.get("type") == "TemplateProcessing"]
-    pieces = (templates[0][0], templates[0][-1]) if templates and templates[0] else ({}, {})
-    first, last = (piece.get("SpecialToken", {}).get("id") for piece in pieces)
+    processor = tokenizer.get("post_processor") or {"processors": []}
+    steps = [step for step in processor.get("processors", [processor]) if step["type"] != "ByteLevel"]
+    pieces = [piece for step in steps for piece in step.get("single", [{step["type"]: {}}])]
+    layout = " ".join(next(iter(piece)) for piece in pieces)
+    if pieces and not re.fullmatch("(SpecialToken )?Sequence( SpecialToken)?", layout):
+        raise _unsupported(path, "the tokenizer", "a post_processor of", layout)
+    first, last = (
+        piece.get("SpecialToken", {}).get("id") for piece in (*pieces[:1], *pieces[-1:]) or ({}, {})
+    )
     return first, last
 
 

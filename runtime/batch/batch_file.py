@@ -112,8 +112,7 @@ def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
         saved, new = _saved_records(journal, rows), dict[int, Record]()
         if not skip_bad:
             _check_answered(questions, saved.values())
-        if output.exists() and output.read_bytes() != b"".join(_output_lines(saved)):
-            raise _output_exists(output)
+        _check_free(output, saved)
         progress(len(saved), len(rows))
         with closing(_new_records(rows, saved, job, executor)) as records:
             for number, record in records:
@@ -122,12 +121,19 @@ def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
                 journal.record({"number": number, **record})
                 new[number] = record
                 progress(len(saved) + len(new), len(rows))
+        _check_free(output, saved | new)  # another run may have written it meanwhile
         with atomic_write(output) as file:
             file.writelines(_output_lines(saved | new))
         report = _report(questions, output, saved, new, perf_counter() - began)
         with suppress(OSError):
             part.unlink()
     return report
+
+
+def _check_free(output: Path, records: Mapping[int, Record]) -> None:
+    """Raise OutputError if the output exists and is not of these records."""
+    if output.exists() and output.read_bytes() != b"".join(_output_lines(records)):
+        raise _output_exists(output)
 
 
 def _output_exists(output: Path) -> OutputError:

@@ -217,4 +217,5 @@ class Dispatcher:
     def _abort_all(self) -> None:
         for sequence in list(self._handles):
             self._guard(partial(self._runner.abort, sequence))
-        self.step()
+        if not self._broken:  # what is left has failed with the engine
+            self.step()

@@ -29,7 +29,7 @@ from ..prompt.worked_examples import with_worked_examples
 from ..request import BASE, Request, Sampling, SamplingOptions, SequenceState, TokenLogprob
 from ..validation import check_type
 from .adapters import Adapters
-from .config import QUEUE, EngineOptions, adapter_files, resolve_options
+from .config import DEFAULT_ADAPTER, QUEUE, EngineOptions, adapter_files, resolve_options
 from .dispatcher import Dispatcher, EngineLoad
 from .handle import Handle
 from .majority_vote import MajorityVote
@@ -357,8 +357,8 @@ class Engine:
                 old.close()
 
     def _check_swap(self, name: str) -> None:
-        if name == BASE:
-            raise RequestError(f"swap: {BASE!r} is the model without an adapter")
+        if name == BASE or (name == DEFAULT_ADAPTER and name not in self._adapters):
+            raise RequestError(f"swap: the name {name!r} is reserved")
         if self.profile.prefix_bytes and name in self._adapters:
             raise RequestError(f"swap: {name!r} is taken; with a prefix cache the name must be new")
 

@@ -135,6 +135,7 @@ class Handle:
         return self._wait().__await__()
 
     async def _wait(self) -> Answer:
+        self._fork.check()
         try:
             await self._end.wait()
             return await asyncio.to_thread(self.answer)  # checks the equations, which takes a while
@@ -142,6 +143,7 @@ class Handle:
             self.abort()
 
     def __iter__(self) -> Iterator[Piece]:
+        self._fork.check()
         try:
             last = False
             while not last:
@@ -155,6 +157,7 @@ class Handle:
             self.abort()
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
+        self._fork.check()
         listener = (asyncio.get_running_loop(), event := asyncio.Event())
         self._listeners.append(listener)
         try:

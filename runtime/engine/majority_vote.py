@@ -6,12 +6,14 @@ prompt, whose KV cache is computed once and copied.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter
 
+from ...errors import RequestError
 from ..answer import Answer, VoteTally, with_confidence
 from ..effort import Effort, VotingRule
 from ..request import COMPLETE_REASONS, Request, SequenceEnd, SequenceState, Timings
@@ -106,7 +108,8 @@ class MajorityVote(Handle):
             if is_decided(self._answers, self._rule):
                 return
             if self._waiting and not self._aborted:
-                self._start(1, wait=True)
+                with suppress(RequestError):  # the engine is being closed
+                    self._start(1, wait=True)
 
     def _update(self, text: str = "", end: SequenceEnd | None = None) -> None:
         self.put(SequenceUpdate(SequenceState(self._request, 0), text, (), (), end))

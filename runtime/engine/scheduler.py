@@ -5,8 +5,8 @@ is next, and while there are several, the last free slot is kept for one that ha
 keeps the others waiting. A request whose prompt shares a prefix with one in prefill waits until that prefix
 is in the prefix cache. A batch has one adapter: of those with work, the one that was scheduled longest ago.
 Within a batch, sequences in decode come first, with their next token each. The rest of the budget goes to
-prefill, oldest first, in chunks; in a batch that also decodes, the chunks are small, so that a long prompt
-never stalls the answers of others.
+prefill, oldest first, in chunks; while others decode, the chunks are small, so that a long prompt never
+stalls their answers.
 """
 
 import math
@@ -120,11 +120,11 @@ class Scheduler:
 
     def plan(self) -> list[Chunk]:
         """Plan the next batch, of one adapter and at most `budget` tokens; empty if nothing runs."""
-        budget = self.budget
+        budget, answering = self.budget, any(sequence.decoding for sequence in self.running)
         chunks: list[Chunk] = []
         # The sort is stable: decode before prefill, the oldest first in each.
         for sequence in sorted(self._next_group(), key=lambda sequence: not sequence.decoding):
-            if chunks and chunks[-1].sequence.decoding and not sequence.decoding:
+            if answering and not sequence.decoding:  # also under another adapter, whose turn is next
                 budget = min(budget, PREFILL_CHUNK)
             if not budget:
                 break

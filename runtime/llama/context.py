@@ -163,12 +163,11 @@ class Context(NativeHandle):
                 f"not {params.context}"
             )
         native = _native_params(params, model.gpu_layers)
-        handle = COMPUTE_THREAD.call(partial(llama_cpp.llama_init_from_model, model.handle, native))
-        if not handle:
+        load = partial(llama_cpp.llama_init_from_model, model.handle, native)
+        if not self.acquire(load, llama_cpp.llama_free):
             raise RequestError(
                 f"no context of {params.slots} slots of {params.context} tokens: {LOG.take_errors()}"
             )
-        self.own(handle, llama_cpp.llama_free)
         self._batch = _Batch(params.batch)
         self._row_type: Any = ctypes.c_float * model.vocabulary_size
         self._views: dict[int, Logits] = {}  # by address: the library reuses its buffer of logits

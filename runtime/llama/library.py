@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ...errors import RequestError
 from ..forks import ForkCheck
 from .bindings import llama_cpp
+from .compute_thread import COMPUTE_THREAD
 
 _ERROR, _CONTINUED = 4, 5  # of ggml_log_level
 
@@ -61,10 +62,26 @@ class NativeHandle:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def own(self, handle: Any, free: Callable[[Any], None]) -> None:
-        """Take ownership of a handle, with the function that frees it."""
-        self._handle = handle
-        self._handles.callback(free, handle)
+    def acquire(self, load: Callable[[], Any], free: Callable[[Any], None]) -> bool:
+        """Load a handle in the compute thread and own it, with the function that frees it.
+
+        Returns:
+            Whether the library returned one; if not, and after an interrupt, everything owned is freed.
+        """
+
+        def take() -> None:
+            if handle := load():
+                self._handle = handle
+                self._handles.callback(free, handle)
+
+        try:
+            COMPUTE_THREAD.call(take)
+        except BaseException:
+            self.close()
+            raise
+        if self._handle is None:
+            self.close()
+        return self._handle is not None
 
     @property
     def handle(self) -> Any:

@@ -87,11 +87,9 @@ class Model(NativeHandle):
         keep_alive = KeepAlive()  # so that loading and all contexts share one team of OpenMP's workers
         COMPUTE_THREAD.attach(keep_alive)
         self._handles.callback(COMPUTE_THREAD.detach, keep_alive)
-        handle = COMPUTE_THREAD.call(partial(llama_cpp.llama_model_load_from_file, os.fsencode(path), params))
-        if not handle:
-            self.close()
+        load = partial(llama_cpp.llama_model_load_from_file, os.fsencode(path), params)
+        if not self.acquire(load, llama_cpp.llama_model_free):
             raise ModelFileError(f"{path}: {LOG.take_errors()}")
-        self.own(handle, llama_cpp.llama_model_free)
         self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
         self.context_trained = read_model_shape(self.header, ModelFileError).context
         bos, eos = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
@@ -227,9 +225,6 @@ class LoraAdapter(NativeHandle):
         self.path = path
         header = read_header(path)
         check_adapter(header, model.header)
-        handle = COMPUTE_THREAD.call(
-            partial(llama_cpp.llama_adapter_lora_init, model.handle, os.fsencode(path))
-        )
-        if not handle:
+        load = partial(llama_cpp.llama_adapter_lora_init, model.handle, os.fsencode(path))
+        if not self.acquire(load, llama_cpp.llama_adapter_lora_free):
             raise AdapterError(f"{path}: {LOG.take_errors()}")
-        self.own(handle, llama_cpp.llama_adapter_lora_free)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from thirteen.errors import OutputError
 from thirteen.files import atomic_write as module
-from thirteen.files.atomic_write import atomic_write
+from thirteen.files.atomic_write import atomic_write, write_file
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
@@ -29,6 +29,15 @@ def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
         file.write(b"new")
         assert target.read_bytes() == b"old"
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"new"}
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder/a")
+    for content in (b"old", b"new"):
+        write_file(tmp_path / "link", content)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "folder/a").read_bytes() == b"new"
+    assert len(list(tmp_path.rglob("*"))) == 3
 
 
 def test_two_writers_of_one_target_mix_no_bytes(tmp_path: Path) -> None:

@@ -50,9 +50,9 @@ import json, sys
 from thirteen.errors import DownloadError
 from thirteen.models.fetch import fetch
 for line in sys.stdin:
-    source, revision, kind = json.loads(line)
+    source, kind = json.loads(line)
     try:
-        print(json.dumps(["path", str(fetch(source, revision=revision, kind=kind))]), flush=True)
+        print(json.dumps(["path", str(fetch(source, kind=kind))]), flush=True)
     except DownloadError as error:
         print(json.dumps(["error", str(error)]), flush=True)
 """
@@ -99,13 +99,13 @@ class Child:
         outcome, text = json.loads(process.stdout.readline())
         return outcome, text
 
-    def path(self, source: str, revision: str | None = None, kind: str = "base", **environment: str) -> Path:
-        outcome, text = self.ask((source, revision, kind), environment)
+    def path(self, source: str, kind: str = "base", **environment: str) -> Path:
+        outcome, text = self.ask((source, kind), environment)
         assert outcome == "path", text
         return Path(text)
 
-    def error(self, source: str, revision: str | None = None, kind: str = "base", **environment: str) -> str:
-        outcome, text = self.ask((source, revision, kind), environment)
+    def error(self, source: str, kind: str = "base", **environment: str) -> str:
+        outcome, text = self.ask((source, kind), environment)
         assert outcome == "error", text
         assert "\n" not in text
         return text
@@ -140,13 +140,12 @@ def test_only_the_needed_files_are_downloaded(child, hub):
     assert _contents(child.path("some/adapter", kind="adapter")) == ADAPTER
 
 
-def test_a_revision_can_be_given_in_two_ways(child):
+def test_a_revision_is_part_of_the_name(child):
     folder = child.path("some/base@v1")
     assert folder.name == OLD
     assert _contents(folder) == BASE
-    assert child.path("some/base", "v1") == child.path("some/base", OLD) == folder
-    assert child.path("some/base@refs/pr/3") == folder
-    assert child.path("some/base", "main").name == NEW
+    assert child.path(f"some/base@{OLD}") == child.path("some/base@refs/pr/3") == folder
+    assert child.path("some/base@main").name == NEW
 
 
 @pytest.mark.slow
@@ -155,9 +154,7 @@ def test_a_broken_download_resumes(child, hub, repository):
         "model.safetensors": WEIGHTS * 120
     }  # the library keeps blocks of 10 MiB
     repository.break_at["model.safetensors"] = 11_000_000
-    child.ask(
-        ("some/base@v1", None, "base"), {}
-    )  # older versions of the library give up here, and go on below
+    child.ask(("some/base@v1", "base"), {})  # older versions of the library give up here, and go on below
     folder = child.path("some/base@v1")
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS * 120
     ranges = [
@@ -210,8 +207,8 @@ def test_a_token_without_access_has_its_own_error(child, repository):
 
 
 def test_missing_repositories_revisions_and_files_are_named(child):
-    assert child.error("some/other", "v7").startswith("no repository some/other (revision v7) on the hub")
-    assert child.error("some/base", "v9") == "some/base has no revision 'v9' on the hub"
+    assert child.error("some/other@v7").startswith("no repository some/other (revision v7) on the hub")
+    assert child.error("some/base@v9") == "some/base has no revision 'v9' on the hub"
     message = f"some/adapter at {OLD}: no config.json, model.safetensors, tokenizer.json in the hub"
     assert child.error("some/adapter") == message
 
@@ -259,9 +256,9 @@ def test_file_names_that_escape_from_the_cache_write_nothing(child, hub, reposit
 
 
 def test_revisions_and_ids_that_escape_from_the_cache_are_refused(child, hub):
-    for source, revision in [("some/base@../../x", None), ("some/base", "/x"), ("some/ba se", None)]:
+    for source in ("some/base@../../x", "some/base@/x", "some/ba se"):
         with pytest.raises(DownloadError, match="not a hub id and revision"):
-            fetch(source, revision=revision, kind="base")
+            fetch(source, kind="base")
     assert not hub.requests
 
 
@@ -286,8 +283,6 @@ def test_an_existing_path_is_returned_unchanged(tmp_path, monkeypatch):
     assert fetch("~/model.gguf", kind="base") == file
     assert fetch("owner/name", kind="adapter") == Path("owner/name")
     assert fetch("smollm2-135m", kind="base") == Path("smollm2-135m")
-    with pytest.raises(DownloadError, match=r"the revision 'v1' applies only to the hub"):
-        fetch("model.gguf", revision="v1", kind="base")
 
 
 @pytest.mark.parametrize(
@@ -298,11 +293,6 @@ def test_a_string_that_looks_like_a_path_never_goes_to_the_hub(source, tmp_path,
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DownloadError, match="no such file or folder"):
         fetch(source, kind="base")
-
-
-def test_two_different_revisions_are_refused():
-    with pytest.raises(DownloadError, match="two revisions for some/base: 'a' in the name and 'b'"):
-        fetch("some/base@a", revision="b", kind="base")
 
 
 def test_a_shipped_adapter_is_found_by_name():

@@ -14,7 +14,7 @@ def write(path: Path, **row: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("answer", ["yes", "7 or 8", "#### none", float("inf"), "1/0"])
+@pytest.mark.parametrize("answer", ["yes", "7 or 8", "#### none", "inf", "1/0"])
 def test_an_answer_that_is_to_be_scored_is_a_number(tmp_path, answer):
     """Otherwise every solution is wrong, or every one without a number right."""
     path = write(tmp_path / "rows", answer=answer)
@@ -79,6 +79,7 @@ def test_a_part_of_a_split_is_never_empty(held_out, message):
         (b'{"question": "q", "solution": "  "}', "line 1: 'solution' must be"),
         (b'{"question": 3, "solution": "s"}', "line 1: 'question' must be a non-empty string, not 3"),
         (b'{"question": "q", "solution": "s", "answer": []}', "line 1: 'answer' must be"),
+        (b'{"question": "q", "solution": "s", "answer": NaN}', "line 1: 'answer' must be"),
         (b"\nnot json", "line 2: not JSON"),
         (b"[" * 100_000, "line 1: not JSON"),
         (b"[1]", "line 1: not a JSON object"),
@@ -89,3 +90,11 @@ def test_the_error_of_a_bad_row_names_file_and_line(tmp_path, text, message):
     (path := tmp_path / "rows.jsonl").write_bytes(text)
     with pytest.raises(RequestError, match=f"^{path}: {message}"):
         read_rows(path)
+
+
+def test_numbers_of_a_table_and_a_byte_order_mark_are_read(tmp_path):
+    """pandas writes 18.0 where another answer is missing."""
+    (path := tmp_path / "rows.jsonl").write_bytes(
+        b'\xef\xbb\xbf{"question": "q", "solution": "s", "answer": 18.0}'
+    )
+    assert [row.answer for row in read_rows(path)] == ["18"]

@@ -231,3 +231,13 @@ def test_importance_of_another_model_is_refused(arrays: dict[str, int], sensitiv
         other.check_fits(SPECS)
     assert str(error.value).startswith("importance.gguf: the importance is for another model: ")
     assert says in str(error.value)
+
+
+def test_an_importance_of_zeros_is_one_of_ones(tmp_path: Path) -> None:
+    """It rounded all weights to 0."""
+    stats = ImportanceStats(
+        {"blk.0.attn_q.weight": np.zeros(32, np.float32)}, {"blk.0.attn_q.weight": 7}, 64, 1, ["a"]
+    )
+    write_importance(tmp_path / "zeros.gguf", stats)
+    (means,) = read_importance(tmp_path / "zeros.gguf").mean_squares.values()
+    assert np.array_equal(means, np.ones(32))

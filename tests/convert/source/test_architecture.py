@@ -181,6 +181,8 @@ def rope(**changes: Any) -> dict[str, Any]:
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
         ({"rope_theta": 1e300}, "rope_theta"),
         ({"rope_scaling": "llama3"}, "rope_scaling"),
+        ({"rope_scaling": {"type": "yarn"}, "rope_parameters": {"rope_type": "default"}}, "yarn"),
+        ({"transformers_weights": "other.safetensors"}, "transformers_weights"),
         (rope(rope_type="yarn"), "yarn"),
         (rope(factor=0), "factor"),
         (rope(low_freq_factor=4.0), "low_freq_factor"),

@@ -180,6 +180,24 @@ def test_post_processor_determines_the_tokens_around_a_text(folder: Path) -> Non
     assert (neither["add_bos_token"], neither["add_eos_token"]) == (False, False)
 
 
+@pytest.mark.parametrize(
+    ("processor", "named"),
+    [
+        (around("<|im_start|>", "A", "A"), "SpecialToken Sequence Sequence"),
+        (
+            put("post_processor", value={"type": "BertProcessing", "sep": ["a", 1], "cls": ["b", 2]}),
+            "BertProc",
+        ),
+    ],
+)
+def test_tokens_around_a_text_that_a_gguf_cannot_have_are_refused(
+    folder: Path, processor: Change, named: str
+) -> None:
+    """They were dropped."""
+    with pytest.raises(CheckpointError, match=f"has a post_processor of '{named}"):
+        fields_of(folder, tokenizer=processor)
+
+
 def test_another_token_than_eos_after_a_text_is_refused(folder: Path) -> None:
     """llama.cpp would add the eos_token in its place."""
     with pytest.raises(

@@ -206,6 +206,15 @@ def test_an_existing_output_is_not_overwritten(job: BatchJob, questions: Path, t
     assert (tmp_path / "answers.jsonl").read_text() == "mine\n"
 
 
+def test_an_output_that_appears_meanwhile_is_not_overwritten(
+    job: BatchJob, questions: Path, tmp_path: Path
+) -> None:
+    output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
+    with pytest.raises(OutputError, match="already exists"):
+        answer_file(questions, job, output, progress=lambda *_: output.write_text("mine\n") and None)
+    assert output.read_text() == "mine\n" and len(part.read_bytes().splitlines()) == COUNT + 1
+
+
 def choose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flash: bool) -> None:
     """Let a measurement choose the attention; nothing was chosen before."""
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))

@@ -14,7 +14,9 @@ import gguf
 import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama.bindings import llama_cpp
 from thirteen.runtime.llama.library import NativeHandle
+from thirteen.runtime.llama.model import Model
 from thirteen.runtime.prompt.prompt_encoder import Message
 
 from ...repeats import REPEATS
@@ -50,6 +52,7 @@ if not (child := os.fork()):
     attempt("answer", lambda: engine.answer("a", max_tokens=2))
     attempt("submit", lambda: engine.submit(request))
     attempt("wait", lambda: handle.answer() and None)
+    attempt("iterate", lambda: list(handle) and None)
     attempt("logits", lambda: engine.logits([1, 2]) and None)
     attempt("tokenize", lambda: engine.model.tokenize("a", special=False, bos=False) and None)
     attempt("new", lambda: Engine(sys.argv[1], threads=2, context=64) and None)
@@ -81,9 +84,9 @@ def test_nothing_computes_when_the_interpreter_ends(tiny):
 @pytest.mark.parametrize("state", ["used", "busy"])
 def test_a_forked_child_gets_errors_and_its_parent_goes_on(tiny, state):
     lines = run_program(FORK, tiny, state)
-    names = ("answer", "submit", "wait", "logits", "tokenize", "new")
-    assert lines[:7] == [*(f"{name} RequestError" for name in names), "close done"]
-    assert lines[7].startswith("parent True")
+    names = ("answer", "submit", "wait", "iterate", "logits", "tokenize", "new")
+    assert lines[:8] == [*(f"{name} RequestError" for name in names), "close done"]
+    assert lines[8].startswith("parent True")
 
 
 def test_callbacks_may_wait_ask_and_close(tiny):
@@ -110,18 +113,21 @@ class Natives:
 
     def __init__(self, monkeypatch):
         self.open = 0
-        own = NativeHandle.own
+        acquire = NativeHandle.acquire
 
-        def count(native, handle, free):
-            self.open += 1
+        def count(native, load, free):
+            def loaded():
+                handle = load()
+                self.open += 1
+                return handle
 
-            def freed(freed_handle):
-                free(freed_handle)
+            def freed(handle):
+                free(handle)
                 self.open -= 1
 
-            own(native, handle, freed)
+            return acquire(native, loaded, freed)
 
-        monkeypatch.setattr(NativeHandle, "own", count)
+        monkeypatch.setattr(NativeHandle, "acquire", count)
 
 
 @pytest.mark.parametrize("delay_us", [0, 20, 50, 100, 150, 200, 300, 500, 800, 1200, 2000, 4000])
@@ -144,6 +150,25 @@ def test_ctrl_c_during_close_leaves_nothing_open(tiny, monkeypatch, delay_us):
             engine.close()
         assert natives.open == 0 and handle.done
         monkeypatch.undo()
+
+
+def test_ctrl_c_while_a_model_loads_frees_it(tiny, monkeypatch):
+    """It stayed in memory for good."""
+    natives, loading, load = Natives(monkeypatch), Event(), llama_cpp.llama_model_load_from_file
+
+    def load_slowly(*arguments):
+        signal.raise_signal(signal.SIGALRM)
+        loading.wait(0.05)
+        return load(*arguments)
+
+    monkeypatch.setattr(llama_cpp, "llama_model_load_from_file", load_slowly)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Model(tiny)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert natives.open == 0
 
 
 def test_ctrl_c_during_answers_leaves_the_engine_working(tiny):

@@ -115,6 +115,14 @@ def test_prefill_chunks_are_small_during_decode():
     assert [len(chunk.tokens) for chunk in plan(scheduler)] == [1, PREFILL_CHUNK - 1, 1]
 
 
+def test_prefill_chunks_are_small_while_another_adapter_decodes():
+    scheduler = Scheduler(slots=2, budget=8 * PREFILL_CHUNK)
+    add(scheduler, prompt=1, max_tokens=99, adapter="a")
+    run(scheduler)
+    add(scheduler, prompt=4 * PREFILL_CHUNK, adapter="b")
+    assert [sum(len(chunk.tokens) for chunk in plan(scheduler)) for _ in range(2)] == [PREFILL_CHUNK, 1]
+
+
 def test_a_batch_has_its_slots_in_ascending_order():
     """llama.cpp computes only ascending neighbours together."""
     scheduler = Scheduler(slots=3, budget=8)
