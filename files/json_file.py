@@ -1,6 +1,7 @@
 """JSON from untrusted files: bounded in size, with errors that name the file."""
 
 import json
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,6 +12,7 @@ CONFIG_BYTES_MAX = 1 << 22  # the largest published tokenizer_config.json has 1.
 INDEX_BYTES_MAX = 1 << 24  # of a checkpoint's shards, or of costs
 TOKENIZER_BYTES_MAX = 1 << 26  # the largest published tokenizer.json is half of this
 _PIECE_BYTES = 1 << 20
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # in JSON, a pair of them is one character
 
 
 def read_json(
@@ -69,10 +71,16 @@ def parse_json(data: bytes, where: str, error: type[ThirteenError] = RequestErro
     """Parse JSON in UTF-8.
 
     Raises:
-        ThirteenError: an `error`: the data is not JSON. The message begins with `where`.
+        ThirteenError: an `error`: the data is not JSON, or a string of it is no text. The message begins with
+            `where`.
     """
     text = decode_utf8(data, where, error)
     try:
-        return json.loads(text.removeprefix("\ufeff"))  # a byte order mark, as editors of Windows write
+        value = json.loads(text.removeprefix("\ufeff"))  # a byte order mark, as editors of Windows write
+        if _SURROGATE.search(data):
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise error(f"{where}: has a lone surrogate, which is not a character") from None
     except (ValueError, RecursionError) as failure:
         raise error(f"{where}: not JSON: {failure}") from None
+    return value

@@ -43,11 +43,3 @@ def json_object(line: bytes, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RequestError(f"{where}: not a JSON object")
     return value
-
-
-def refuse_surrogates(text: str, where: str) -> None:
-    """Raise RequestError if a text has a lone surrogate, which JSON can hold and UTF-8 cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise RequestError(f"{where}: has a lone surrogate, which is not a character") from None

@@ -2,12 +2,12 @@
 
 import random
 from collections.abc import Collection, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError, shorten
-from ..files.json_lines import read_json_lines, refuse_surrogates
+from ..files.json_lines import read_json_lines
 from ..runtime.arithmetic.final_answer import parse_number
 from ..runtime.validation import is_finite
 
@@ -63,7 +63,6 @@ def _row(entry: dict[str, Any], required: Collection[str], where: str) -> Traini
         raise RequestError(f"{where}: 'answer' is missing, and this command scores answers")
     if "answer" in required and parse_number(row.answer) is None:
         raise RequestError(f"{where}: 'answer' must be a number, not {shorten(answer)}")
-    refuse_surrogates("".join(astuple(row)), where)
     return row
 
 

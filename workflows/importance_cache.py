@@ -1,5 +1,6 @@
 """Importance files of a base with its adapter, measured over calibration text and cached."""
 
+from hashlib import sha256
 from pathlib import Path
 
 from ..convert.adapter.adapter import adapter_sha256
@@ -56,8 +57,9 @@ def cached_importance(  # noqa: PLR0913 - options of a measurement, each with it
     texts = calibration or calibration_texts()
     read_passages(texts)  # reports an invalid file before the weights are hashed
     adapter_hash = adapter_sha256(adapter) if adapter else ""
-    base_hash = open_checkpoint(base).sha256()
-    key = cache_key(_METHOD, base_hash, adapter_hash, file_sha256(texts), EFFORTS[effort])
+    checkpoint = open_checkpoint(base)
+    settings = sha256(repr((checkpoint.architecture, checkpoint.tokenizer)).encode()).hexdigest()
+    key = cache_key(_METHOD, checkpoint.sha256(), settings, adapter_hash, file_sha256(texts), EFFORTS[effort])
     path = cache_dir() / f"importance-{key}.gguf"
     if not path.exists():
         measure_importance(

@@ -39,6 +39,7 @@ def _adapter(session: "ChatSession", word: str) -> str:
 def _load_adapter(session: "ChatSession", word: str) -> str:
     """Load an adapter, as --adapter does, and return its name."""
     from ...workflows.adapter_resolver import resolve_runtime_lora
+    from ...workflows.default_model import default_model, is_default_model
 
     names = session.engine.adapters
     name, _, source = with_name(word).partition("=")
@@ -47,6 +48,8 @@ def _load_adapter(session: "ChatSession", word: str) -> str:
             f"/adapter {word}: must be one of {', '.join(names)}, or [NAME=]ADAPTER with a new name"
         )
     try:
+        if is_default_model(session.model) and session.model != (base := default_model(None)):
+            session.reopen(base, {}, session.engine.profile.slots)  # without the merged adapter
         with progress_bar("preparing") as progress:
             lora = resolve_runtime_lora(source, session.model, progress=progress)
         session.engine.swap(name, lora)

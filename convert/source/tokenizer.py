@@ -40,7 +40,7 @@ _SPECIAL_TOKENS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown
 
 MORE_TEMPLATES = "additional_chat_templates"  # folder of the chat templates beside the default one
 
-_TEMPLATE_BYTES_MAX = 1 << 20  # published chat templates have some thousand
+_TEMPLATE_BYTES_MAX = 1 << 16  # the runtime loads no more; published ones have a quarter at most
 
 
 def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:

@@ -13,7 +13,7 @@ from ...errors import OutputError, RequestError, shorten
 from ...files.atomic_write import atomic_write
 from ...files.journal import Journal
 from ...files.json_file import read_bounded
-from ...files.json_lines import MAX_BYTES, json_object, numbered_lines, refuse_surrogates
+from ...files.json_lines import MAX_BYTES, json_object, numbered_lines
 from ...files.output import check_target, with_added_suffix
 from ...files.progress import Progress, no_progress
 from .reproducible_batches import BatchExecutor, BatchJob, BatchResult, run_batches, split_into_batches
@@ -162,7 +162,6 @@ def _parse_question(number: int, line: bytes, where: str) -> BatchQuestion:
         raise RequestError(f"{where}: 'question' must be a non-empty string, not {shorten(question)}")
     if id_ is not None and (isinstance(id_, bool) or not isinstance(id_, str | int)):
         raise RequestError(f"{where}: 'id' must be a string or an integer, not {shorten(id_)}")
-    refuse_surrogates(f"{question}{id_}", where)
     return BatchQuestion(number, question, id_)
 
 
