@@ -106,8 +106,8 @@ class FolderCheckpoint:
         """Open the folder and check that it has exactly the tensors of its architecture."""
         self.path = folder
         self.id = id_
-        self._files = self._locate()
         architecture = arch.from_config(read_json(folder / "config.json"), str(folder / "config.json"))
+        self._files = self._locate()
         # As in transformers, both are one matrix only if they are equal; see convert/tied_checkpoint.py.
         self.architecture = replace(
             architecture, tied=architecture.tied and "lm_head.weight" not in self._files

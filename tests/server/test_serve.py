@@ -104,7 +104,7 @@ def test_bad_option_is_a_one_line_error(tiny, tmp_path):
             (["--host", "0.0.0.0"], "0.0.0.0 accepts connections from other machines"),
             (["--api-key-file", tmp_path / "none"], "none: No such file"),
             (["--port", listener.getsockname()[1]], "in use"),
-            (["--adapter", "tiny=file.gguf"], "the base model already has this name"),
+            (["--adapter", f"tiny={tiny}"], "the base model already has this name"),
             (["--adapter", f"other={tmp_path / 'none.gguf'}"], "none.gguf"),
             (["--drain-seconds", "-1"], "drain"),
         ):
