@@ -32,8 +32,9 @@ def inspect(
     """
     from ..workflows.inspect_gguf import inspect_gguf, memory_profiles
 
+    profiles = memory_profiles(profile, context, kv)
     path, _ = options.resolve_model(model, {})
-    found = inspect_gguf(path, memory_profiles(profile, context, kv))
+    found = inspect_gguf(path, profiles)
     rows = {
         "file": found.path,
         "size": f"{found.file_bytes:,} bytes, {found.bits_per_weight:.2f} bits per weight",

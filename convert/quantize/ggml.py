@@ -96,6 +96,8 @@ def check_values(rows: NDArray[np.float32], type_: GGMLQuantizationType, where: 
 
 def floored_importance(importance: NDArray[np.float32]) -> NDArray[np.float32]:
     """The importance with a positive floor: a block of columns with importance 0 would get no scale."""
+    if not 1e-10 < (mean := importance.mean(dtype=np.float64)) < 1e10:  # products in the kernels overflow
+        importance = (importance / mean).astype(np.float32)  # only ratios count
     return np.maximum(importance, np.float32(_IMPORTANCE_MIN * importance.mean()))
 
 

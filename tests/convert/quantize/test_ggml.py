@@ -101,3 +101,13 @@ def test_vectors_and_non_contiguous_rows_are_quantized() -> None:
     assert not transposed.flags.c_contiguous
     for type_ in (Type.F32, Type.Q8_0):
         assert quantize_rows(transposed, type_, "w") == quantize_rows(rows, type_, "w")
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30, 3e38])
+def test_only_ratios_of_the_importance_count(scale: float) -> None:
+    """Weights became 0 or NaN."""
+    rows = np.random.default_rng(13).standard_normal((4, 256), np.float32)
+    importance = np.ones(256, np.float32)
+    for type_ in (GGML_TYPES["Q4_K"], GGML_TYPES["IQ4_NL"]):
+        one, other = (quantize_rows(rows, type_, "w", importance * np.float32(s)) for s in (1, scale))
+        assert one == other
