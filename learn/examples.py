@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ..errors import CheckpointError, one_line, shorten
 from ..files.progress import Progress, no_progress
 from ..models.rows import TrainingRow
 from ..runtime.engine.output_stream import sampled_mask
+from ..runtime.prompt.template_process import REPRODUCIBLE_DATE
 from .rollouts import SampledRow
 
 if TYPE_CHECKING:
@@ -53,14 +55,18 @@ class Example:
 
 
 def prompt_text(tokenizer: Any, question: str) -> str:
-    """Apply the chat template, with its default system prompt, to a question.
+    """Apply the chat template, with its default system prompt and a fixed date, to a question.
 
     Raises:
         CheckpointError: the template rejects a question alone, or fails.
     """
     chat = [{"role": "user", "content": question}]
     try:
-        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+        day = datetime.fromisoformat(REPRODUCIBLE_DATE)
+        text = tokenizer.apply_chat_template(
+            chat, tokenize=False, add_generation_prompt=True, strftime_now=day.strftime
+        )
+        return str(text)
     except Exception as error:  # untrusted code raises anything
         raise CheckpointError(f"the chat template of the base failed: {one_line(error)}") from None
 

@@ -34,7 +34,8 @@ class EngineOptions(TypedDict, total=False):
         threads: number of compute threads; by default the number that is fastest on this processor.
         adaptive_threads: whether to use fewer threads while other programs use the processors; by
             default if `threads` is not given.
-        reproducible: whether they do so only where no bit of an answer depends on it.
+        reproducible: whether they do so only where no bit of an answer depends on it, and prompts that have a
+            date get always the same.
         batch: maximum tokens per step.
         kv: type of the KV cache, f16, bf16 or q8_0; by default the faster of f16 and bf16 on this
             processor, or q8_0 where memory is short.

@@ -24,7 +24,7 @@ from ..load_probe import probe_model_files
 from ..logits import Logits
 from ..profile import CHOSEN, Profile
 from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder, question_messages
-from ..prompt.template_process import read_chat_template
+from ..prompt.template_process import REPRODUCIBLE_DATE, read_chat_template
 from ..prompt.worked_examples import with_worked_examples
 from ..request import BASE, Request, Sampling, SamplingOptions, SequenceState, TokenLogprob
 from ..validation import check_type
@@ -97,7 +97,8 @@ class Engine:
             layers = profile.gpu_layers
             model = Model(Path(path), repack=profile.repack, gpu_layers=layers, check_header=check)
             self.model = handles.enter_context(model)
-            template = read_chat_template(self.model.header, self.model.bos, self.model.eos)
+            date = REPRODUCIBLE_DATE if params.reproducible else None
+            template = read_chat_template(self.model.header, self.model.bos, self.model.eos, date)
             if template:
                 handles.callback(template.close)
             settings = choose_settings(profile, options.get("threads"), self.model)

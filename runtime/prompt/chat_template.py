@@ -60,8 +60,14 @@ class ChatTemplate:
         takes_tools: whether it uses the variable `tools`.
     """
 
-    def __init__(self, source: str, bos: str = "", eos: str = "") -> None:
-        """Compile the template; `bos` and `eos` are the names of the tokens that it may write.
+    def __init__(self, source: str, bos: str = "", eos: str = "", date: str | None = None) -> None:
+        """Compile the template.
+
+        Args:
+            source: the template, in Jinja.
+            bos: name of the begin-of-text token, which it may write.
+            eos: name of the end-of-text token.
+            date: the date that it may write, as in ISO 8601; by default today's.
 
         Raises:
             ModelFileError: the source is not a Jinja template.
@@ -72,7 +78,8 @@ class ChatTemplate:
         )
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise
-        environment.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
+        day = datetime.fromisoformat(date) if date else None
+        environment.globals["strftime_now"] = lambda layout: datetime.strftime(day or datetime.now(), layout)
         self._variables = {"bos_token": bos, "eos_token": eos, "documents": None}
         try:
             self._template = environment.from_string(source)

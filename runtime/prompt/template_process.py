@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ...files.gguf.header import Header
 
 SECONDS_MAX = 10.0  # to compile a template, or to render a conversation
+REPRODUCIBLE_DATE = "2024-07-26"  # in prompts of batches; Llama 3.2's template has it where there is no clock
 SOURCE_BYTES_MAX = 1 << 16  # published templates have at most a quarter of this
 _REPLY_BYTES_MAX = 12 * PROMPT_CHARACTERS_MAX + 64  # JSON writes a character with at most 12 bytes
 _PROGRAM = "from thirteen.runtime.prompt.template_worker import main; main()"
@@ -35,13 +36,16 @@ class TemplateProcess:
         takes_tools: whether it uses the variable `tools`; False until it is compiled.
     """
 
-    def __init__(self, source: str, bos: str = "", eos: str = "", where: str = "") -> None:
+    def __init__(
+        self, source: str, bos: str = "", eos: str = "", date: str | None = None, where: str = ""
+    ) -> None:
         """Start the process.
 
         Args:
             source: the template, in Jinja.
             bos: name of the begin-of-text token, which the template may write.
             eos: name of the end-of-text token.
+            date: the date that it may write, as in ISO 8601; by default today's.
             where: what the errors of the template begin with.
 
         Raises:
@@ -50,7 +54,7 @@ class TemplateProcess:
         if (nbytes := len(source.encode("utf-8", "replace"))) > SOURCE_BYTES_MAX:
             raise ModelFileError(f"{where}the chat template has {nbytes} bytes, more than {SOURCE_BYTES_MAX}")
         self.source, self.takes_tools = source, False
-        self._template, self._where = {"source": source, "bos": bos, "eos": eos}, where
+        self._template, self._where = {"source": source, "bos": bos, "eos": eos, "date": date}, where
         self._lock = Lock()  # one conversation at a time
         self._process = _SPARE.pop() if _SPARE else _Process()
 
@@ -124,7 +128,7 @@ class _Process:
         """Whether it can be asked: it runs, and this process has started it."""
         return self._owner == os.getpid() and self._popen.poll() is None
 
-    def compile(self, template: dict[str, str]) -> bool:
+    def compile(self, template: dict[str, str | None]) -> bool:
         """Wait until the template is compiled, and return whether it takes tools."""
         if self._takes_tools is None:
             self._takes_tools = bool(self.request(template))
@@ -185,10 +189,12 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             pipe.close()  # type: ignore[union-attr]
 
 
-def read_chat_template(header: "Header", bos: int | None, eos: int | None) -> TemplateProcess | None:
+def read_chat_template(
+    header: "Header", bos: int | None, eos: int | None, date: str | None = None
+) -> TemplateProcess | None:
     """Start the template in a model's file, None if it has none, or a blank one.
 
-    The template may write the tokens `bos` and `eos`.
+    The template may write the tokens `bos` and `eos`, and the date; see TemplateProcess.
 
     Raises:
         ModelFileError: it is not a string, it is too long, or its process cannot be started.
@@ -200,4 +206,4 @@ def read_chat_template(header: "Header", bos: int | None, eos: int | None) -> Te
         return None
     tokens = header.metadata["tokenizer.ggml.tokens"]
     begin, end = ("" if token is None else tokens[token] for token in (bos, eos))
-    return TemplateProcess(source, begin, end, where=f"{header.path}: ")
+    return TemplateProcess(source, begin, end, date, where=f"{header.path}: ")

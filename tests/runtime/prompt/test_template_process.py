@@ -10,7 +10,12 @@ from gguf.constants import GGUFValueType
 from thirteen.errors import ModelFileError, RequestError
 from thirteen.files.gguf.header import Field, Header
 from thirteen.runtime.prompt import template_process
-from thirteen.runtime.prompt.template_process import SOURCE_BYTES_MAX, TemplateProcess, read_chat_template
+from thirteen.runtime.prompt.template_process import (
+    REPRODUCIBLE_DATE,
+    SOURCE_BYTES_MAX,
+    TemplateProcess,
+    read_chat_template,
+)
 
 resource = pytest.importorskip("resource", reason="Windows limits the time only")
 MESSAGES = [{"role": "user", "content": "a \ud800 <b> é"}]
@@ -104,3 +109,9 @@ def test_it_tells_whether_the_template_takes_tools_and_renders_them():
     other = TemplateProcess("x")
     other.compile()
     assert not other.takes_tools
+
+
+def test_a_date_can_be_fixed():
+    """A batch that was resumed the next day had other prompts."""
+    template = TemplateProcess("{{ strftime_now('%d %b %Y') }}", date=REPRODUCIBLE_DATE)
+    assert template.render(MESSAGES) == "26 Jul 2024"
