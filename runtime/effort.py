@@ -110,6 +110,6 @@ class Effort(StrEnum):
 
 _RULES = {
     Effort.LOW: VotingRule(),
-    Effort.MEDIUM: VotingRule(8, 4, 0.8, examples=6),
+    Effort.MEDIUM: VotingRule(8, 4, 0.85, examples=7),
     Effort.HIGH: VotingRule(12, 4, 0.9, examples=8),
 }
