@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-NAME = "adapter"  # of all output folders: the GGUF has it
 COMPARED = ("adapter.gguf", "adapter_config.json", "adapter_model.safetensors")
 
 
@@ -38,7 +37,7 @@ def main() -> None:
     parser.add_argument("options", nargs="*")
     given = parser.parse_args()
     began = time.monotonic()
-    whole = given.folder / "whole" / NAME
+    whole = given.folder / "whole"
     if start(given, whole).wait():
         raise SystemExit("the run without a kill failed")
     whole_s = time.monotonic() - began
@@ -46,7 +45,7 @@ def main() -> None:
     moments = random.Random(given.seed)
     killed = runs = 0
     while killed < given.kills:
-        output, done = given.folder / f"run-{runs}" / NAME, False
+        output, done = given.folder / f"run-{runs}", False
         runs += 1
         while killed < given.kills and not done:
             run = start(given, output)

@@ -63,7 +63,7 @@ class FakeEngine:
 # Answers of a vote at medium effort until it ends, and the value that wins.
 VOTES = {
     "two agree": ([("4",), ("4",)], "4"),
-    "three of four": ([("4",), ("5",), ("4",), ("4",)], "4"),
+    "four of five": ([("4",), ("5",), ("4",), ("4",), ("4",)], "4"),
     "no value is no vote": ([(None,), ("4",), ("4",)], "4"),
     "an answer cut short is no vote": ([("5", LENGTH), ("5", LENGTH), ("4",), ("4",)], "4"),
     "a wrong equation is no vote": ([("2 + 2 = 5",), ("3 + 2 = 6",), ("4",), ("4",)], "4"),
