@@ -89,7 +89,7 @@ LOW: EffortName = "low"
 AnswerEffort = Annotated[
     EffortName,
     typer.Option(
-        help="low: one answer. medium and high: up to 8 or 12 answers to a question with a number, until "
+        help="low: one answer. medium and high: up to 8 or 10 answers to a question with a number, until "
         "their majority is certain."
     ),
 ]

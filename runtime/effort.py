@@ -111,5 +111,5 @@ class Effort(StrEnum):
 _RULES = {
     Effort.LOW: VotingRule(),
     Effort.MEDIUM: VotingRule(8, 4, 0.85, examples=7),
-    Effort.HIGH: VotingRule(12, 4, 0.9, examples=8),
+    Effort.HIGH: VotingRule(10, 4, 0.9, examples=8),
 }

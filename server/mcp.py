@@ -55,7 +55,7 @@ class CheckedText(BaseModel):
 Question = Annotated[str, Field(min_length=1, max_length=QUESTION_CHARS_MAX, description="The word problem.")]
 AnswerEffort = Annotated[
     Effort,
-    Field(description="low: one answer; medium, high: the majority of up to 8 or 12 answers is taken."),
+    Field(description="low: one answer; medium, high: the majority of up to 8 or 10 answers is taken."),
 ]
 Text = Annotated[
     str, Field(max_length=TEXT_CHARS_MAX, description="A text with equations, such as 12 * 13 = 156.")

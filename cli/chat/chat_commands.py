@@ -107,7 +107,7 @@ def _retry(session: "ChatSession", _: str) -> str:
 
 
 def _effort(session: "ChatSession", name: str) -> str:
-    """NAME: low for one answer; medium or high for the majority of up to 8 or 12."""
+    """NAME: low for one answer; medium or high for the majority of up to 8 or 10."""
     from ...runtime.effort import Effort, parse_effort
 
     effort, session.request["effort"] = parse_effort(name), Effort.LOW  # low, if there is no memory for more

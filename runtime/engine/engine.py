@@ -232,7 +232,7 @@ class Engine:
                     before.
                 turn: requests of the same name share the slots with those of others; by default the
                     namespace.
-                effort: with "medium" or "high", up to 8 or 12 answers are sampled to a question that has a
+                effort: with "medium" or "high", up to 8 or 10 answers are sampled to a question that has a
                     number, until their majority is certain; "low" by default. See effort.py.
                 min_confidence: confidence below which the answer has no value; see answer.py.
                 Others, such as temperature=0.5, replace a parameter of `sampling`.

@@ -139,7 +139,7 @@ AnswerEffort = Annotated[
         json_schema_input_type=Literal["", "none", "minimal", "low", "medium", "high", "xhigh", "max"] | bool,
     ),
     Field(
-        description="medium and high sample up to 8 or 12 answers to a question with a number, and take the "
+        description="medium and high sample up to 8 or 10 answers to a question with a number, and take the "
         "majority's; not with tools, a format, log-probabilities, or several answers."
     ),
 ]

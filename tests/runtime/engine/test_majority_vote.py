@@ -97,11 +97,11 @@ def test_the_vote_ends_as_soon_as_the_majority_is_certain_and_not_before(name):
 def test_an_answer_that_ends_makes_room_for_the_next():
     engine = FakeEngine()
     vote = engine.vote(Effort.HIGH)
-    for number in range(12):
+    for number in range(10):
         engine.end(str(number))
         assert number + 1 <= len(engine.handles) <= number + 1 + vote.width
-    assert vote.answer(TIMEOUT_S).tally.ended == len(engine.handles) == 12
-    assert [handle._request.sampling.seed for handle in engine.handles] == list(range(12))
+    assert vote.answer(TIMEOUT_S).tally.ended == len(engine.handles) == 10
+    assert [handle._request.sampling.seed for handle in engine.handles] == list(range(10))
 
 
 def test_the_pieces_are_tallies_and_then_the_winning_answer():
@@ -252,7 +252,7 @@ def test_a_question_without_a_number_is_answered_once(open_fake_engine):
     assert asked.effort is Effort.HIGH and asked.tokens == engine.request("Why 7?").tokens
     assert len(asked.examples) > len(asked.tokens) + 100
     prompts = [one.tokens for one in sample_requests(asked, asked.effort.rule)]
-    assert prompts == [asked.examples] * asked.effort.rule.examples + [asked.tokens] * 4
+    assert prompts == [asked.examples] * asked.effort.rule.examples + [asked.tokens] * 2
 
 
 @pytest.mark.usefixtures("with_examples")
@@ -284,5 +284,5 @@ def test_a_real_model_gives_other_answers_by_seed_and_computes_the_prompt_once(s
             for effort in ("low", "high")
         )
         assert engine.load.running == engine.load.waiting == 0
-    assert low.tally is None and high.tally.asked == 12 and high.tally.ended > 4
+    assert low.tally is None and high.tally.asked == 10 and high.tally.ended > 4
     assert high.usage.completion_tokens > high.tally.ended
