@@ -6,15 +6,15 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..convert.vocabulary.tokenizer_tables import TEXT_BYTES
-from ..errors import CheckpointError, one_line, shorten
+from ..errors import CheckpointError, ThirteenError, shorten
 from ..files.progress import Progress, no_progress
 from ..models.rows import TrainingRow
 from ..runtime.engine.output_stream import sampled_mask
+from ..runtime.prompt.chat_template import ChatTemplate
 from ..runtime.prompt.template_process import REPRODUCIBLE_DATE
 from .rollouts import SampledRow
 
@@ -62,13 +62,15 @@ def prompt_text(tokenizer: Any, question: str) -> str:
     """
     chat = [{"role": "user", "content": question}]
     try:
-        day = datetime.fromisoformat(REPRODUCIBLE_DATE)
-        text = tokenizer.apply_chat_template(
-            chat, tokenize=False, add_generation_prompt=True, strftime_now=day.strftime
-        )
-        return str(text)
-    except Exception as error:  # untrusted code raises anything
-        raise CheckpointError(f"the chat template of the base failed: {one_line(error)}") from None
+        tokens = (tokenizer.bos_token or "", tokenizer.eos_token or "")
+        return _template(tokenizer.get_chat_template(), *tokens).render(chat)
+    except ThirteenError as error:
+        raise CheckpointError(f"base: {error}") from None
+
+
+@cache
+def _template(source: str, bos: str, eos: str) -> ChatTemplate:
+    return ChatTemplate(source, bos, eos, REPRODUCIBLE_DATE)
 
 
 @dataclass(frozen=True)

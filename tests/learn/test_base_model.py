@@ -103,6 +103,6 @@ def test_a_gguf_with_an_unsupported_pre_tokenizer_is_refused(tmp_path):
 def test_a_chat_template_that_rejects_a_question_is_refused(templated):
     """Jinja's TemplateError ended the command."""
     base = templated("{{ raise_exception('A system message\\nis required') }}")
-    message = "the chat template of the base failed: TemplateError: A system message is required"
+    message = "base: the chat template failed: TemplateError: A system message is required"
     with pytest.raises(CheckpointError, match=message):
         encode_example(load_base_model(base)[1], ROWS[0])

@@ -120,7 +120,7 @@ NONE = ["I do not know.", "stop"]
         pytest.param([CUT, CUT_SIX] * 4, "6", {}, 8, id="without any vote a verified value wins"),
         pytest.param([*[NONE] * 5, *[CUT] * 3], None, {}, 8, id="without any vote even no value may win"),
         pytest.param([FIVE, SIX] * 4, "6", {"6": 4, "5": 4}, 8, id="a verified value wins a tie"),
-        pytest.param([FIVE, SIX, FIVE, FIVE], "5", {"5": 3, "6": 1}, 4, id="a certain majority ends it"),
+        pytest.param([FIVE, SIX, *[FIVE] * 3], "5", {"5": 4, "6": 1}, 5, id="a certain majority ends it"),
         pytest.param([*[CUT] * 7, FIVE], "5", {"5": 1}, 8, id="the last answer can be the only vote"),
     ],
 )

@@ -42,19 +42,20 @@ def test_all_kinds_of_lines_are_read_in_order(file):
         {"question": "2 + 2?", "answer": "4", "id": 7},
         {"text": "both", "question": "?"},
         {"text": " \n"},
-        '{"text": "\\ud800"}\r',
+        '{"text": "\\ud83d\\ude00"}\r',
     )
     assert read_passages(path) == [
         Passage("One\u2028two"),
         Passage("2", "1 + 1?"),
         Passage("4", "2 + 2?"),
         Passage("both"),
-        Passage("\ud800"),
+        Passage("\U0001f600"),
     ]
 
 
 BAD = {
     "blank texts only": ([{"text": " "}], "no passage has any text"),
+    "half a character": (['{"text": "\\ud800"}'], "line 1: has a lone surrogate"),
     "not JSON": ([{"text": "a"}, "{"], "line 2: not JSON: "),
     "another key": ([{"txt": "a"}], "line 1: has neither 'text' nor 'question'"),
     "a text that is a number": ([{"text": 1}], "line 1: 'text' is not a string"),

@@ -50,7 +50,7 @@ def apply(scheduler: Scheduler, chunks: list[Chunk]) -> None:
     ("greedy_fields", "other_fields"),
     [
         ({"namespace": "greedy"}, {"namespace": "other"}),
-        ({"namespace": "one", "turn": "batch"}, {"namespace": "one"}),  # of the same client
+        ({"namespace": "one", "turn": "one (votes)"}, {"namespace": "one"}),  # of the same client
         ({"turn": "127.0.0.2"}, {"turn": "127.0.0.3"}),  # clients without keys
     ],
 )
