@@ -12,6 +12,8 @@ from thirteen.stats.interval import Interval
 from ..commands import Commands
 from ..runtime.conftest import tensors, write_gguf
 
+pytestmark = pytest.mark.slow
+
 END = 258
 
 

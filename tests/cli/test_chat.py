@@ -21,6 +21,8 @@ from thirteen.runtime.engine.engine import Engine
 
 from ..runtime.gguf_adapters import write_factors, write_lora
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT_S = 120
 
 

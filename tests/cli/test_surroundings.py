@@ -11,6 +11,8 @@ import pytest
 
 from ..runtime.conftest import write_gguf
 
+pytestmark = pytest.mark.slow
+
 TEXT = gguf.GGUFValueType.STRING
 NO_HOME = """
 import os, pwd, sys

@@ -14,6 +14,8 @@ from thirteen.models.fetch import fetch
 
 from .hub_server import Repository, serve
 
+pytestmark = pytest.mark.slow
+
 OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
 WEIGHTS = os.urandom(100_000)
 BASE = {"config.json": b'{"model_type": "llama"}', "tokenizer.json": b"{}", "model.safetensors": WEIGHTS}

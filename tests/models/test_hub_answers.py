@@ -14,6 +14,8 @@ from thirteen.models.hub_answers import _check_listing
 from .hub_server import Repository, serve
 from .test_fetch import BASE, NEW, Child
 
+pytestmark = pytest.mark.slow
+
 FILES = BASE | {"tokenizer_config.json": b"{}"}
 
 

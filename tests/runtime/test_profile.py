@@ -7,6 +7,8 @@ from thirteen.errors import RequestError
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.profile import PROFILES, Profile
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"
 
 

@@ -14,6 +14,8 @@ from anyio.from_thread import start_blocking_portal
 from mcp import Client, StdioServerParameters
 from thirteen.server.mcp import create_server
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT_S = 60
 PROTOCOL = "2025-06-18"
 QUESTION = "Repeat exactly: 12 * 13 ="

@@ -33,6 +33,8 @@ from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
 
 from ...runtime.conftest import write_gguf
 
+pytestmark = pytest.mark.slow
+
 FEW = PromptSettings(threads=1, max_tokens=12)
 QUESTIONS = [f"What is {n} + {n}? Tom has {n} apples." for n in range(50)]
 

@@ -31,6 +31,8 @@ from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings_measurement import Tuning
 from thirteen.runtime.request import Sampling
 
+pytestmark = pytest.mark.slow
+
 COUNT = 90
 FEW = GenerationSettings(max_tokens=12)
 QUESTIONS = [f"What is {n} times {n % 7 + 2}?" for n in range(COUNT)]

@@ -10,6 +10,8 @@ from thirteen.runtime.request import Request
 from ..fixed_settings import FIXED
 from ..gguf_adapters import write_lora, write_tinylora
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("a", "b", "c")
 PROMPTS = [tuple(f"Question {n}: what is {n} and {n + 1}? ".encode()) for n in range(8)]
 # Submitted in this order, each adapter's requests get neighbouring slots, as they do without the others. Only

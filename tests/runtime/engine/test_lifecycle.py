@@ -22,6 +22,8 @@ from thirteen.runtime.prompt.prompt_encoder import Message
 from ...repeats import REPEATS
 from ...server.serving import open_engine
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT_S = 60
 
 

@@ -21,6 +21,8 @@ from ..fixed_settings import FIXED
 from ..gguf_adapters import write_factors
 from .gguf_mutations import adapter_file
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"
 
 

@@ -14,6 +14,8 @@ from thirteen.runtime.llama import memory_estimate
 from thirteen.runtime.llama.memory_estimate import estimate_memory
 from thirteen.runtime.profile import PROFILES
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import ctypes, llama_cpp, sys
 from pathlib import Path

@@ -14,6 +14,8 @@ from thirteen.server.access.request_limits import RequestLimits
 
 from ..serving import TIMEOUT_S, halted, serve_engine
 
+pytestmark = pytest.mark.slow
+
 QUESTION, NO_NUMBER = "How much is 2 + 3?", "Name a colour."
 FIVE = "The answer is 5."
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]

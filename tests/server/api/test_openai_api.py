@@ -8,6 +8,8 @@ import pytest
 
 from ..serving import RunningServer
 
+pytestmark = pytest.mark.slow
+
 MESSAGES = [{"role": "user", "content": "List the days of the week."}]
 
 
