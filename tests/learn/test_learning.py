@@ -21,6 +21,8 @@ from thirteen.workflows import learning
 from thirteen.workflows.adapter_resolver import resolve_runtime_lora
 from thirteen.workflows.learning import LearnRequest, run_learn
 
+pytestmark = pytest.mark.slow
+
 THINGS = "pens cups hats figs nuts keys rings maps balls boats coins rods cars pots bags dogs cats cows"
 ROWS = [{"question": f"Tom has {n} {one}.", "answer": 7} for one in THINGS.split() for n in (3, 5)]
 

@@ -12,6 +12,8 @@ from thirteen.convert.quantize.gptq import gptq_round
 
 from .covariances import correlated, in_blocks
 
+pytestmark = pytest.mark.slow
+
 SCALAR = ["Q4_0", "IQ4_NL", "Q4_1", "Q4_K", "Q3_K", "Q2_K", "IQ4_XS", "MXFP4"]
 
 

@@ -14,6 +14,8 @@ from thirteen.runtime.logits import log_softmax
 from ..conftest import tensors
 from .weights import stats_of
 
+pytestmark = pytest.mark.slow
+
 TEXT = Passage((Path(__file__).parents[2] / "data" / "imatrix.txt").read_text())
 OUTPUT = {"output.weight": np.random.default_rng(7).normal(0, 0.03, (259, 64)).astype(np.float32)}
 

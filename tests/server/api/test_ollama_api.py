@@ -14,6 +14,8 @@ from thirteen.server.api.ollama_models import OllamaRequest
 
 from ..serving import TIMEOUT_S, serve_engine
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "Name a colour."
 MESSAGES = [{"role": "user", "content": QUESTION}]
 GREEDY = {"temperature": 0, "num_predict": 12}

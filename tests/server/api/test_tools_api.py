@@ -11,6 +11,8 @@ import pytest
 from ..serving import open_engine, serve_engine
 from ..tool_model import CONTEXT, NOTATIONS, record_prompts, write_tool_model
 
+pytestmark = pytest.mark.slow
+
 PARAMETERS = {
     "type": "object",
     "properties": {
