@@ -137,7 +137,9 @@ def adapter_export(
     for line in exported.notes:
         note(line)
     if exported.output and exported.sha256:
-        weights = exported.output / "adapter_model.safetensors"
+        from ...convert.adapter.adapter import WEIGHTS_FILE
+
+        weights = exported.output / WEIGHTS_FILE
         show_file(weights if exported.output.is_dir() else exported.output, exported.sha256, as_json)
     elif as_json:
         show_fields(True, {"code": exported.code})

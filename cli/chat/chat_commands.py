@@ -93,13 +93,10 @@ def _retry(session: "ChatSession", _: str) -> str:
         raise RequestError("/retry: there is no answer yet")
     replaced, kept = messages[-2:], False
     del messages[-2:]
-    from ...runtime.request import SEED_MAX
-
     sampling = session.request["sampling"].stochastic
     try:
         used = session.request["effort"].rule.answers * len(session.answered)
-        sampling = replace(sampling, seed=(sampling.seed + used) % (SEED_MAX + 1))
-        kept = session.answer(replaced[0].content, sampling)
+        kept = session.answer(replaced[0].content, sampling.with_seeds(used + 1)[-1])
     finally:
         if not kept:
             messages.extend(replaced)
