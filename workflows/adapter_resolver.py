@@ -64,7 +64,7 @@ def resolve_adapter_folder(source: str, base: str | None = None, *, progress: Pr
     if base is not None and (name := catalogue_name(base)) not in (None, code.name):
         raise AdapterError(f"the code is for {code.name}, but {Path(base).name or base} is {name}")
     if base is not None and code.name not in catalogue().bases:
-        _code_origin(code, fetch(base, kind="base"))
+        _code_origin(code, open_checkpoint(fetch(base, kind="base")))
     folder = cache_dir() / f"code-{cache_key(version('thirteen'), source.strip().lower())}"
     if not (folder / "adapter_model.safetensors").is_file():
         basis = basis_for_code(code, base, progress=progress)
@@ -216,15 +216,16 @@ def basis_for_code(code: ShortCode, base: str | None = None, *, progress: Progre
         _check_basis(code, basis.origin, str(cached))
         return basis
     path = base_file(code.name) if known or base is None else fetch(base, kind="base")
-    return _cached_basis(_code_origin(code, path), open_checkpoint(path), progress)
+    checkpoint = open_checkpoint(path)
+    return _cached_basis(_code_origin(code, checkpoint), checkpoint, progress)
 
 
-def _code_origin(code: ShortCode, path: Path) -> BasisOrigin:
-    """The origin of the code's basis if the base at `path` is the code's; AdapterError if it is another."""
-    origin = BasisOrigin(code.name, open_checkpoint(path).sha256(), numbers=len(code.numbers))
+def _code_origin(code: ShortCode, base: Checkpoint) -> BasisOrigin:
+    """The origin of the code's basis if the base is the code's; AdapterError if it is another."""
+    origin = BasisOrigin(code.name, base.sha256(), numbers=len(code.numbers))
     origins = list(grouped_origins(origin))
     origin = next((one for one in origins if basis_fingerprint(one.id) == code.fingerprint), origins[0])
-    _check_basis(code, origin, f"{code.name} ({path.name})")
+    _check_basis(code, origin, f"{code.name} ({base.path.name})")
     return origin
 
 
