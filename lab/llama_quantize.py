@@ -114,7 +114,7 @@ def _log_lines() -> Iterator[list[str]]:
     try:
         yield texts
     finally:
-        llama_cpp.llama_log_set(LOG._callback, ctypes.c_void_p(0))
+        LOG.install()
 
 
 def _params(stock: StockFormat, threads: int) -> Any:

@@ -24,6 +24,10 @@ class _ErrorLog:
         self._errors: deque[str] = deque(maxlen=8)
         self._level = 0
         self._callback = llama_cpp.llama_log_callback(self._receive)  # the library keeps only a pointer to it
+        self.install()
+
+    def install(self) -> None:
+        """Receive the messages, also after llama-cpp-python's classes were imported, which print them."""
         llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
 
     def _receive(self, level: int, text: bytes, _: ctypes.c_void_p) -> None:
@@ -70,6 +74,7 @@ class NativeHandle:
         """
 
         def take() -> None:
+            LOG.install()
             if handle := load():
                 self._handle = handle
                 self._handles.callback(free, handle)

@@ -34,3 +34,18 @@ def test_an_abort_runs_no_debugger(module: str, tmp_path: Path) -> None:
     assert done.returncode < 0
     assert "file.c:13: the model is broken" in done.stderr
     assert "a debugger runs" not in done.stdout + done.stderr
+
+
+LOAD = """
+import thirteen.runtime.llama.model as model
+import llama_cpp
+llama_cpp.Llama  # imports llama-cpp-python's classes, which print the library's messages
+model.Model(pathlib.Path(sys.argv[1]))
+"""
+
+
+def test_messages_are_received_after_the_import_of_llama_cpp_pythons_classes(tiny: Path) -> None:
+    """They were printed, and an error message said that llama.cpp gives no reason."""
+    code = f"import pathlib, sys{LOAD}"
+    done = subprocess.run([sys.executable, "-c", code, tiny], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
