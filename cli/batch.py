@@ -20,7 +20,13 @@ app = typer.Typer()
 )
 def batch(
     questions: Annotated[
-        Path, typer.Argument(metavar="QUESTIONS", help="JSON lines with question and, optionally, id.")
+        Path,
+        typer.Argument(
+            metavar="QUESTIONS",
+            exists=True,
+            dir_okay=False,
+            help="JSON lines with question and, optionally, id.",
+        ),
     ],
     model: options.ModelOrAdaptedArgument = None,
     output: Annotated[

@@ -90,7 +90,7 @@ def serve(
     """
     from ..cluster.deploy import ClusterOptions
     from ..convert.quantize.file_size import parse_file_size
-    from ..runtime.engine.config import EngineOptions
+    from ..runtime.engine.config import EngineOptions, resolve_options
     from ..runtime.load_probe import probe_model_files
     from ..server.access.api_keys import ApiKeys
     from ..server.access.request_limits import RequestLimits
@@ -105,14 +105,11 @@ def serve(
         warn(ApiKeys.warnings(api_key_file))
     listen = ListenConfig(host, port, keys, insecure, tuple(origin or ()))
     first, others = (models[0], models[1:]) if models else (None, [])
+    if others and (adapter or name or ray is not None):
+        raise typer.BadParameter("several models: --adapter, --name and --ray are for one")
     limit = parse_file_size(memory, "--memory").file_bytes(0) if memory else None
     if limit == 0 or (memory and not others):
         raise typer.BadParameter("--memory requires several models, and bytes such as 4GB")
-    path, adapters = options.resolve_model(first, options.named_adapters(adapter or ()), threads=threads)
-    paths = [options.resolve_model(other, {}, threads=threads)[0] for other in others]
-    if untrusted:
-        for one in (path, *paths):
-            probe_model_files(one, adapters.values(), untrusted=True)
     tokens: dict[str, Any] = {} if max_tokens is None else {"max_tokens": max_tokens}
     limits = RequestLimits(
         body_bytes, answers=answers, idle_s=idle_seconds, drain_s=drain_seconds, strict=strict, **tokens
@@ -120,7 +117,13 @@ def serve(
     engine = EngineOptions(
         profile=profile, context=context, slots=slots, threads=threads, queue=queue, gpu_layers=layers
     )
+    resolve_options(engine)  # refuses before anything is downloaded
     cluster = ClusterOptions(ray, ray_insecure, replicas or 1, max_replicas) if ray else None
+    path, adapters = options.resolve_model(first, options.named_adapters(adapter or ()), threads=threads)
+    paths = [options.resolve_model(other, {}, threads=threads)[0] for other in others]
+    if untrusted:
+        for one in (path, *paths):
+            probe_model_files(one, adapters.values(), untrusted=True)
     request = ServingRequest(path, adapters, name, listen, limits, engine, cluster, paths, limit)
     if run_serving(request, note) == signal.SIGINT:
         raise KeyboardInterrupt

@@ -80,8 +80,6 @@ def run_serving(request: ServingRequest, announce: Callable[[str], None]) -> int
 
 def _serve_several(request: ServingRequest, announce: Callable[[str], None]) -> int | None:
     """Serve several models, which are loaded when they are asked for."""
-    if request.adapters or request.name or request.cluster:
-        raise RequestError("several models: --adapter, --name and --ray are for one")
     models: dict[str, PooledModel] = {}
     for path in (request.model, *request.others):
         (name,) = adapters_by_model(path.stem, {})

@@ -37,11 +37,12 @@ def bench_model(
 
     if data is None:
         options.refuse_given(ctx, ("limit", "max_tokens"), "requires --data")
+    questions = load_question_set(data).subsample(limit) if data else None
     path, lora = options.probed_model(model, adapter, threads=threads)
     request = BenchmarkRequest(
         model=path,
         adapter=lora,
-        questions=load_question_set(data).subsample(limit) if data else None,
+        questions=questions,
         settings=PromptSettings(**options.matching_options(ctx, PromptSettings)),
         rounds=rounds,
         threads=threads,
