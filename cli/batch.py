@@ -20,13 +20,7 @@ app = typer.Typer()
 )
 def batch(
     questions: Annotated[
-        Path,
-        typer.Argument(
-            metavar="QUESTIONS",
-            exists=True,
-            dir_okay=False,
-            help="JSON lines with question and, optionally, id.",
-        ),
+        Path, typer.Argument(metavar="QUESTIONS", help="JSON lines with question and, optionally, id.")
     ],
     model: options.ModelOrAdaptedArgument = None,
     output: Annotated[
@@ -69,6 +63,7 @@ def batch(
     )
     layers = options.gpu_layers(gpu_layers, ray)
     executor = options.batch_executor(ray, workers, insecure=ray_insecure)
+    questions.stat()  # a missing file is refused before anything is downloaded
     named = {"adapter": adapter} if adapter else {}
     path, loras = options.resolve_model(model, named, threads=threads)
     threads = threads or default_threads()

@@ -24,7 +24,7 @@ def doctor(
         typer.Option(
             "--tune",
             help="First measure at more length, in 40 seconds, which attention, KV type and threads "
-            "are the fastest, for all engines with models of this shape.",
+            "are the fastest, for answers, servers and batches with models of this shape.",
         ),
     ] = False,
     model: Annotated[

@@ -241,7 +241,7 @@ def speed_finding(check: "SpeedCheck") -> Finding:
     """The speed of this engine beside plain llama-cpp-python."""
     problem = (
         f"this engine has {check.ratio:.2f} of the speed of plain llama-cpp-python: close other programs and "
-        "repeat; if it stays, `thirteen doctor --tune` measures again what is fastest"
+        "repeat"
     )
     return Finding("speed", check.text, problem if check.too_slow else None)
 

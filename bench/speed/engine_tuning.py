@@ -1,5 +1,6 @@
 """Measure the ways to compute on this processor at more length, and save the fastest for all engines."""
 
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 
@@ -11,15 +12,15 @@ from ...runtime.llama.settings_measurement import Tuning, measure_settings
 from ...runtime.profile import PROFILES
 from ...runtime.threads import default_threads
 
-PROFILE_NAMES = ("laptop", "server")
 _REPEATS = 3  # of which the fastest counts: disturbances only slow down
-_BUDGET_S = 6.0  # of each
+_BUDGET_S = 4.0  # of each
 
 
 def tune_engine(model: Path, progress: Progress = no_progress) -> dict[str, Tuning]:
-    """Measure a model with each way to compute, for the sequences of each profile, in about 40 s.
+    """Measure a model with each way to compute, in about 40 s.
 
-    A result that other programs have disturbed is not saved.
+    It is measured as `ask` and `chat` use it, with one sequence; as servers and votes do, with four; and as
+    batches do, with eight and a given number of threads. A result that other programs have disturbed is not saved.
 
     Args:
         model: a GGUF file; the results are for all models of its shape.
@@ -30,16 +31,22 @@ def tune_engine(model: Path, progress: Progress = no_progress) -> dict[str, Tuni
         OutputError: a result cannot be saved.
     """
     found = dict[str, Tuning]()
+    laptop, threads = PROFILES["laptop"], default_threads()
+    uses = {
+        "one answer": (replace(laptop, slots=1), None),
+        "several answers": (laptop, None),
+        "batch": (PROFILES["server"], threads),
+    }
     with Model(model) as loaded:
-        for number, name in enumerate(PROFILE_NAMES):
-            profile = limit_settings(PROFILES[name], loaded.header, default_threads())
+        for number, (name, (profile, given)) in enumerate(uses.items()):
+            limited = limit_settings(profile, loaded.header, threads)
             repeats = []
             for repeat in range(_REPEATS):
-                repeats.append(measure_settings(profile, None, loaded, _BUDGET_S))
-                progress(number * _REPEATS + repeat + 1, len(PROFILE_NAMES) * _REPEATS)
+                repeats.append(measure_settings(limited, given, loaded, _BUDGET_S))
+                progress(number * _REPEATS + repeat + 1, len(uses) * _REPEATS)
             found[name] = min(repeats, key=lambda tuning: (not tuning.quiet, _question_s(tuning)))
             if found[name].quiet:
-                save_tuning(found[name], profile, None, loaded.header)
+                save_tuning(found[name], limited, given, loaded.header)
     return found
 
 

@@ -611,7 +611,7 @@ def test_a_bad_run_time_adapter_is_refused(
     ("doctor --tune --model BASE/config.json", "not a GGUF file"),
     ("web MODEL --out OUT/x --port 0", "--port: requires --serve"),
     ("web MODEL --serve --json", "--json: requires --out"),
-    ("batch OUT/x.jsonl qwen2.5-0.5b", "x.jsonl' does not exist"),  # and so on, before a download
+    ("batch OUT/x.jsonl qwen2.5-0.5b", "x.jsonl: No such file"),  # and so on, before a download
     ("bench qwen2.5-0.5b --data nothing-14", "nothing-14: no such file, and not one of the sets"),
     ("serve qwen2.5-0.5b --profile desktop", "'desktop' is not one of laptop, server, phone"),
     ("serve qwen2.5-0.5b smollm2-135m --name x", "--adapter, --name and --ray are for one"),

@@ -29,11 +29,11 @@ NEAR_TIE = 0.3  # of a logit, as between the layouts of weights on a processor
 LAYERS: tuple[GpuLayers, ...] = (1, 8, "all")
 QUESTION = "Tom has 3 boxes of 12 eggs and breaks 5. How many are left?"
 LOAD = """
-import ctypes, sys
+import sys
 import llama_cpp
 from thirteen.runtime.engine.engine import Engine
-callback = llama_cpp.llama_log_callback(lambda level, text, _: print(text.decode(), end="", flush=True))
-llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
+from thirteen.runtime.llama.library import LOG
+LOG._callback = llama_cpp.llama_log_callback(lambda level, text, _: print(text.decode(), end="", flush=True))
 layers = sys.argv[2] if sys.argv[2] == "all" else int(sys.argv[2])
 with Engine(sys.argv[1], gpu_layers=layers, threads=1, flash_attention=True) as engine:
     assert engine.answer("1 + 1?" * 40, max_tokens=1).text

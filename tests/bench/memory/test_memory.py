@@ -48,12 +48,12 @@ def test_the_footprint_has_a_small_rest(embedded_memory):
 def test_kv_bytes_equal_llama_cpps_log(kv, context, slots):
     """The estimate uses shapes only; llama.cpp logs the size of its KV cache."""
     script = f"""
-import ctypes, llama_cpp
+import llama_cpp
 from pathlib import Path
 from thirteen.runtime.llama.context import Context, ContextParams
+from thirteen.runtime.llama.library import LOG
 from thirteen.runtime.llama.model import Model
-keep = llama_cpp.llama_log_callback(lambda level, text, _: print(text.decode(), end="", flush=True))
-llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
+LOG._callback = llama_cpp.llama_log_callback(lambda level, text, _: print(text.decode(), end="", flush=True))
 with Model(Path({str(embedded())!r}), repack=False) as model:
     Context(model, ContextParams({context}, {slots}, 64, {slots}, threads=1, kv={kv!r})).close()
 """

@@ -45,14 +45,15 @@ def test_the_fastest_of_the_quiet_repeats_is_used_by_the_next_engine(
     model: Path, measured: Callable[..., None]
 ) -> None:
     laptop = (tuning(STANDARD, 0.02), tuning(FLASH, 0.001, quiet=False), tuning(STANDARD, 0.01))
-    measured(*laptop, *[tuning(FLASH, 0.01, quiet=False)] * 3)
+    measured(*[tuning(FLASH, 0.01)] * 3, *laptop, *[tuning(FLASH, 0.01, quiet=False)] * 3)
     ticks: list[tuple[int, int]] = []
     found = tune_engine(model, lambda done, total: ticks.append((done, total)))
-    assert found["laptop"] is laptop[2] and not found["server"].quiet
-    assert ticks[-1] == (6, 6) and saved_settings() == [STANDARD]
-    with Engine(model) as engine:
-        params = engine._runner._context.params
-        assert (engine.profile.flash_attention, params.threads) == (False, 1)
+    assert found["several answers"] is laptop[2] and not found["batch"].quiet
+    assert ticks[-1] == (9, 9) and sorted(one.threads for one in saved_settings()) == [1, 2]
+    for slots, flash, threads in ((1, True, 2), (4, False, 1)):
+        with Engine(model, slots=slots) as engine:
+            params = engine._runner._context.params
+            assert (engine.profile.flash_attention, params.threads) == (flash, threads)
 
 
 def test_a_real_measurement_has_times_of_all_ways(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

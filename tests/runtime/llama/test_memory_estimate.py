@@ -17,12 +17,11 @@ from thirteen.runtime.profile import PROFILES
 pytestmark = pytest.mark.slow
 
 SCRIPT = """
-import ctypes, llama_cpp, sys
+import llama_cpp, sys
 from pathlib import Path
 from thirteen.runtime.engine.engine import Engine
-callback = llama_cpp.llama_log_callback(lambda level, text, _: print(text.decode(), end="", flush=True))
-from thirteen.runtime.llama import library
-llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
+from thirteen.runtime.llama.library import LOG
+LOG._callback = llama_cpp.llama_log_callback(lambda level, text, _: print(text.decode(), end="", flush=True))
 flash = sys.argv[4] == "True"
 options = {"flash_attention": flash, "kv": sys.argv[6], "batch": int(sys.argv[5])}
 Engine(sys.argv[1], profile=sys.argv[2], context=int(sys.argv[3]), threads=1, **options).close()

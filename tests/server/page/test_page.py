@@ -212,7 +212,7 @@ def test_votes_are_explained(page: Page) -> None:
 @pytest.mark.parametrize(
     ("fields", "shown"),
     [
-        ({"confidence": 0.95}, "7 very likely right"),
+        ({"confidence": 0.88}, "7 very likely right"),
         ({"confidence": 0.7}, "7 likely right"),
         ({"confidence": 0.5}, "7 may be right"),
         ({"confidence": 0.1}, "7 probably wrong"),
