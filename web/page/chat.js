@@ -61,11 +61,12 @@ export class Chat {
    *
    * @param {{question: string, model?: string, effort: string, system?: string, temperature?: number}} request
    * @param {?number} from index of the turn that this one and no others after it replace; null replaces none.
-   * @returns {Promise<void>} rejected with a ServerError if there is no complete answer.
+   * @returns {Promise<void>} rejected with a ServerError if there is no complete answer; if there is none of its text
+   *   either, the replaced turns are back.
    */
   ask(request, from) {
     const conversation = this.#conversation;
-    conversation.turns.splice(from ?? Infinity);
+    const replaced = conversation.turns.splice(from ?? Infinity);
     this.#remove(conversation.turns.length);
     const turns = earlierTurns(conversation);
     const turn = { question: request.question, text: "", answer: null };
@@ -77,7 +78,12 @@ export class Chat {
     this.announcement.textContent = "Working it out";
     this.#running = new AbortController();
     const events = streamAnswer({ ...request, turns }, this.#running.signal);
-    const answered = this.#receive(events, turn, view).finally(() => this.#end(conversation));
+    const answered = this.#receive(events, turn, view)
+      .catch((error) => {
+        if (!turn.text && replaced.length) this.#restore(replaced);
+        throw error;
+      })
+      .finally(() => this.#end(conversation));
     this.#ended = answered.catch(() => {});
     return answered;
   }
@@ -102,6 +108,15 @@ export class Chat {
     view.finish(data);
     const result = isCode(data) ? "Code. " : resultSentence(data);
     this.announcement.textContent = `${result}${data.text.slice(0, SPOKEN_CHARS)}`;
+  }
+
+  /** Put back the turns that the last one was to replace. */
+  #restore(replaced) {
+    const { turns } = this.#conversation;
+    turns.pop();
+    this.#remove(turns.length);
+    turns.push(...replaced);
+    replaced.forEach((turn) => this.#add(turn));
   }
 
   #end(conversation) {

@@ -6,8 +6,11 @@ import { element } from "./element.js";
 export async function copyText(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
   const box = element("textarea", { class: "unseen" }, text);
+  const focused = document.activeElement;
   document.body.append(box);
   box.select();
-  document.execCommand("copy");
+  const copied = document.execCommand("copy");
   box.remove();
+  focused?.focus();
+  if (!copied) throw new Error("not copied");
 }

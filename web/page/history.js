@@ -9,7 +9,7 @@ export class History {
   /**
    * @param {HTMLElement} box hidden while there are no conversations.
    * @param {HTMLElement} list shows them, each by its first question.
-   * @param {(conversation: object) => void} onSelect called with the conversation that is clicked.
+   * @param {(id: string) => void} onSelect called with the conversation that is clicked.
    */
   constructor(box, list, onSelect) {
     Object.assign(this, { box, list, onSelect });
@@ -40,12 +40,11 @@ export class History {
     this.list.replaceChildren(...conversations.map((found) => element("li", {}, this.#button(found))));
   }
 
-  #button(conversation) {
-    const { id, turns } = conversation;
+  #button({ id, turns }) {
     const current = id === this.#current ? { "aria-current": "true" } : {};
     const title = turns[0].question;
     const button = element("button", { type: "button", title, ...current }, title);
-    button.addEventListener("click", () => this.onSelect(conversation));
+    button.addEventListener("click", () => this.onSelect(id));
     return button;
   }
 }

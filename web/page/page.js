@@ -46,8 +46,10 @@ function store(conversation) {
   history.put(conversation);
 }
 
-/** Show a conversation, or a new one. */
-async function open(conversation) {
+/** Show a stored conversation, or a new one. */
+async function open(id) {
+  await chat.stop(); // stores what came so far
+  const conversation = id && loadConversations().find((found) => found.id === id);
   await chat.open(conversation);
   endEdit();
   ui.error.textContent = "";
@@ -108,7 +110,10 @@ async function request(question, from, fields) {
     await chat.ask({ question, model: ui.model.value || undefined, effort: ui.effort.value, ...fields }, from);
   } catch (error) {
     waitingForKey = error.status === 401;
-    if (!ui.question.value) await edit(chat.questions.length - 1); // to be asked again
+    if (!ui.question.value) {
+      await edit(from ?? chat.questions.length - 1); // to be asked again
+      ui.question.value = question;
+    }
     throw error;
   } finally {
     swap(ui.stop, ui.send);
@@ -162,7 +167,7 @@ ui.question.addEventListener("keydown", (event) => {
 });
 
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape") return;
+  if (event.key !== "Escape" || event.isComposing || ui.settings.matches(":popover-open")) return;
   if (chat.running) chat.stop();
   else if (edited !== null) cancelEdit();
 });
@@ -182,6 +187,6 @@ ui.clear.addEventListener("click", async () => {
   history.clear();
 });
 
-const last = loadConversations().find(({ id }) => id === load("sessionStorage", OPEN_NAME));
+const last = load("sessionStorage", OPEN_NAME);
 if (last) open(last);
 attempt(showModels);

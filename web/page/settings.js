@@ -25,7 +25,7 @@ export class Settings {
   /** Fields of a request, for a question that is asked for the first time or again; what is not set is left out. */
   fields(again) {
     const system = this.system.value.trim();
-    const chosen = this.temperature.validity.valid ? this.temperature.valueAsNumber : NaN;
+    const chosen = this.temperature.valueAsNumber;
     const temperature = again ? chosen || AGAIN_TEMPERATURE : chosen;
     return { ...(system && { system }), ...(temperature >= 0 && { temperature }) };
   }

@@ -16,6 +16,7 @@ ANSWERS = {
     "wide": WIDE + "\n\n```\n" + "c" * 200 + "\n```\n\\[" + "x + " * 60 + "y\\] \\(" + "1" * 99 + "\\)",
     "long": " ".join(f"{n} + 1 = {n + 1} ." for n in range(1_000)),
     "!bytes": "Half a loaf — ½ — is 1/2. So 2 + 2 = 4 …",
+    "arabic": "الجواب هو سبعة.",
 }
 
 

@@ -278,14 +278,14 @@ def test_settings_are_sent_and_kept(page: Page, script: Script) -> None:
     gear, system = page.get_by_role("button", name="Settings"), page.get_by_label("System prompt")
     gear.click()
     system.fill(" Answer in French. ")
-    page.get_by_label("Temperature").fill("0.3")
+    page.get_by_label("Temperature").fill("0.25")
     page.keyboard.press("Enter")
     expect(system).to_be_hidden()
     page.reload()
     expect_ready(page)
     ask_and_wait(page, EGGS)
     sent = {key: script.requests[-1][key] for key in ("system", "temperature")}
-    assert sent == {"system": "Answer in French.", "temperature": 0.3}
+    assert sent == {"system": "Answer in French.", "temperature": 0.25}
     gear.click()
     page.get_by_role("button", name="Reset").click()
     page.get_by_role("button", name="Done").click()
@@ -381,6 +381,59 @@ def test_a_question_is_edited_and_asked_anew(page: Page, script: Script) -> None
     expect(result(page)).to_contain_text("sums check out")
     assert turns(page) == ["words", "!bytes"]
     assert [turn["question"] for turn in script.requests[-1]["turns"]] == ["words"]
+
+
+def test_a_replacement_without_an_answer_leaves_the_turns(page: Page) -> None:
+    """They were deleted as soon as a question was asked again, though the server could not be reached."""
+    for question in (EGGS, "words"):
+        ask_and_wait(page, question)
+    page.get_by_role("button", name="Edit").first.click()
+    ask(page, "!busy")
+    expect(page.get_by_role("alert")).to_contain_text("All slots are in use.")
+    box = page.get_by_label("Ask a math question")
+    expect(box).to_have_value("!busy")
+    expect(page.locator(".turn.edited")).to_have_count(2)
+    page.keyboard.press("Escape")
+    page.route("**/v1/answer", lambda route: route.abort())
+    page.get_by_role("button", name="Regenerate").first.click()
+    expect(page.get_by_role("alert")).to_have_text("The server cannot be reached.")
+    expect(box).to_have_value(EGGS)
+    page.reload()
+    assert turns(page) == [EGGS, "words"]
+    assert text(page).inner_text().replace("✓", "") == ANSWERS["words"]
+
+
+def test_escape_closes_the_settings_and_keeps_an_edited_question(page: Page) -> None:
+    ask_and_wait(page, EGGS)
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_role("button", name="Settings").click()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog", name="Settings")).to_be_hidden()
+    expect(page.get_by_label("Ask a math question")).to_have_value(EGGS)
+    page.keyboard.press("Escape")
+    expect(page.get_by_label("Ask a math question")).to_have_value("")
+
+
+def test_a_conversation_opens_as_it_is_stored(page: Page, script: Script) -> None:
+    """The text that was coming, and the turns of another tab, were lost."""
+    ask(page, "!hold")
+    expect(page.locator(".step")).to_have_count(1)
+    page.locator("#conversations button").click()
+    expect(text(page)).to_contain_text("It is 3 + 4 = 7")
+    script.release.set()
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.locator("#conversations button").click()
+    ask_and_wait(other, EGGS)
+    page.locator("#conversations button").click()
+    assert turns(page) == ["!hold", EGGS]
+
+
+def test_text_from_right_to_left_is_aligned_so(page: Page) -> None:
+    ask_and_wait(page, "arabic")
+    gap = """(found) => { const range = document.createRange(); range.selectNodeContents(found);
+        return found.getBoundingClientRect().right - range.getBoundingClientRect().right }"""
+    assert text(page).locator("p").evaluate(gap) < 2
 
 
 def test_conversations_are_stored_resumed_and_cleared(page: Page, script: Script) -> None:
