@@ -24,7 +24,7 @@ _NS = 1_000_000_000
 
 
 def chat_messages(body: OllamaChatRequest) -> list[Message]:
-    """Messages of a chat request; a result of a call is that of the call at its place among the last ones.
+    """Messages of a chat request; a result is that of the last message's call of its tool, or of its place.
 
     Raises:
         HttpError: 400 a message has calls that are not for its role.
@@ -39,10 +39,15 @@ def chat_messages(body: OllamaChatRequest) -> list[Message]:
             ToolCall(f"call_{index}_{at}", call.function.name, call.function.arguments)
             for at, call in enumerate(message.tool_calls)
         )
-        open_calls += calls
+        if message.role != "tool":
+            open_calls = [*calls]
         answered = None
         if message.role == "tool":
-            answered = open_calls.pop(0).id if open_calls else message.tool_name or f"call_{index}"
+            named = (call for call in open_calls if call.name == message.tool_name)
+            call = next(named, next(iter(open_calls), None))
+            if call:
+                open_calls.remove(call)
+            answered = call.id if call else message.tool_name or f"call_{index}"
         messages.append(Message(message.role, message.content, calls, answered))
     return messages
 

@@ -76,7 +76,7 @@ class RequestBody(BaseModel):
         strict=True,
         frozen=True,
         allow_inf_nan=False,
-        json_schema_extra={"additionalProperties": {"enum": [False, *EMPTY]}},
+        json_schema_extra={"additionalProperties": {"enum": [False, 0, *EMPTY]}},
     )
 
     @model_validator(mode="before")
@@ -86,7 +86,7 @@ class RequestBody(BaseModel):
         if not isinstance(value, dict) or value.keys() <= (known := _field_names(cls)):
             return value
         for name in value:
-            if name in known or value[name] is False or value[name] in EMPTY:
+            if name in known or value[name] in (False, *EMPTY):  # 0 == False
                 continue
             if info.context is None or name in cls.refused:
                 use = cls.refused.get(name, "")
@@ -208,13 +208,13 @@ class SamplingRequest(RequestBody):
         None,
         description=f"0 or at least {TEMPERATURE_MIN}. By default 0 (greedy), or 0.7 for several answers.",
     )
-    top_p: Nullable[Annotated[float, Field(gt=0, le=1)]] = _DEFAULT.top_p
+    top_p: Nullable[Annotated[float, Field(ge=0, le=1)]] = _DEFAULT.top_p
     top_k: Nullable[Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE]] = Field(
         _DEFAULT.top_k, description="0 disables top-k."
     )
     min_p: Nullable[Annotated[float, Field(ge=0, lt=1)]] = _DEFAULT.min_p
-    seed: Annotated[int, Field(ge=0, le=SEED_MAX), WHOLE] | None = Field(
-        None, description="By default random."
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63), WHOLE] | None = Field(
+        None, description="By default, and at -1, random."
     )
     presence_penalty: Nullable[Annotated[float, Field(ge=-2, le=2)]] = 0.0
     frequency_penalty: Nullable[Annotated[float, Field(ge=-2, le=2)]] = 0.0
@@ -229,7 +229,8 @@ class SamplingRequest(RequestBody):
         fields = {name: getattr(self, name) for name in SamplingOptions.__annotations__}
         fields |= {
             "temperature": self.temperature or 0.0,
-            "seed": randbelow(SEED_MAX + 1) if self.seed is None else self.seed,
+            "top_p": self.top_p or 1e-9,  # the likeliest token remains
+            "seed": randbelow(SEED_MAX + 1) if self.seed in {None, -1} else self.seed % (SEED_MAX + 1),
             "logit_bias": {int(token): bias for token, bias in self.logit_bias.items()},
         }
         return Sampling(**fields)

@@ -10,7 +10,8 @@ import pytest
 from ollama import _types as types
 from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.api import model_description
-from thirteen.server.api.ollama_models import OllamaRequest
+from thirteen.server.api.ollama_api import chat_messages
+from thirteen.server.api.ollama_models import OllamaChatRequest, OllamaRequest
 
 from ..serving import TIMEOUT_S, serve_engine
 
@@ -236,17 +237,28 @@ def check_fields(http, path, params, *, strict):
         assert effect(http, path, base | {"messages": [message]}) == expected("messages[0]", name)
 
 
+def test_a_result_belongs_to_the_call_of_its_tool():
+    """By the order alone it belonged to another call, or to one that was never answered."""
+    calls = [{"function": {"name": name, "arguments": {}}} for name in "fgf"]
+    results = [{"role": "tool", "content": name, "tool_name": name} for name in "gffx"]
+    again = {"role": "assistant", "tool_calls": calls[:1]}
+    messages = [{"role": "assistant", "tool_calls": calls}, *results[:2], {"role": "user", "content": "and?"}]
+    body = {"model": "tiny", "messages": [*messages, again, *results[2:]]}
+    answered = [message.tool_call_id for message in chat_messages(OllamaChatRequest.model_validate(body))]
+    assert answered == [None, "call_0_1", "call_0_0", None, None, "call_4_0", "x"]
+
+
 def test_empty_fields_that_clients_send_are_accepted(http):
     empty = {"suffix": "", "template": "", "raw": False, "context": [], "images": None, "think": False}
+    empty |= {"logprobs": False, "top_logprobs": 0}
     body = {"model": "tiny", "prompt": "a", "stream": False, "options": {"num_predict": 1}} | empty
     assert http.post("/api/generate", json=body).status_code == 200
-    assert effect(http, "/api/generate", body | {"raw": 0}) == "raw"
+    assert effect(http, "/api/generate", body | {"raw": 1}) == "raw"
 
 
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
-        ({"options": {"seed": -1}}, 422, "options.seed must be greater than or equal to 0"),
         ({"format": 5}, 422, 'format must be "json" or a JSON schema'),
         ({"format": {"type": "string", "format": "uri"}}, 400, "schema"),
         ({"messages": [{"role": "robot", "content": "a"}]}, 422, "messages[0].role must be"),

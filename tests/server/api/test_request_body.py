@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from thirteen.runtime.request import SEED_MAX
 from thirteen.server.access.request_limits import RequestLimits
+from thirteen.server.api.request_models import CompletionRequest
 
 from ..serving import serve_engine
 
@@ -35,14 +37,27 @@ def post(server, path, body):
         ({"model": "a" * 1025}, "model must have at most 1024 characters"),
         ({"suffix": "b"}, "suffix is not supported: write it into the prompt as the model expects it"),
         ({"n": 0}, "n must be greater than or equal to 1"),
-        ({"top_p": 0}, "top_p must be greater than 0"),
-        ({"seed": -1}, "seed must be greater than or equal to 0"),
+        ({"top_p": -1}, "top_p must be greater than or equal to 0"),
+        ({"seed": 2**63}, "seed must be less than 9223372036854775808"),
         ({"presence_penalty": 2.5}, "presence_penalty must be less than or equal to 2"),
         ({"logit_bias": {"97": 101}}, "logit_bias.97 must be less than or equal to 100"),
     ],
 )
 def test_completion(tiny_server, fields, message):
     check_refusal(tiny_server, fields, message)
+
+
+def test_seeds_and_top_p_of_openai_are_taken(tiny_server):
+    """Seeds are signed and have 64 bits, as Date.now() in JavaScript; -1 is Ollama's default."""
+    seeds = (-(2**63), -1, 2**63 - 1, 1732900000000)
+    requests = [CompletionRequest.model_validate({"prompt": "a", "seed": seed}) for seed in seeds]
+    sampled = [request.new_sampling().seed for request in requests]
+    assert sampled[3] == 1732900000000 % (SEED_MAX + 1) and sampled == [
+        seed if given == -1 else given % (SEED_MAX + 1) for seed, given in zip(sampled, seeds, strict=True)
+    ]
+    body = {"prompt": "a", "seed": -1, "top_p": 0, "temperature": 1, "max_tokens": 4}
+    first, second = (post(tiny_server, COMPLETION, body).json()["choices"][0]["text"] for _ in range(2))
+    assert first == second  # only the likeliest token is left
 
 
 def check_refusal(server, fields, message):
@@ -205,7 +220,7 @@ def test_empty_fields_are_the_default(strict_server):
     assert answer.json()["previous_response_id"] is None
 
 
-@pytest.mark.parametrize("value", [0, [None], {"a": None}])
+@pytest.mark.parametrize("value", [1, [None], {"a": None}])
 def test_unknown_fields_that_say_something_are_refused(strict_server, value):
     response = post(strict_server, COMPLETION, {"prompt": "a", "user": None, "store": value})
     assert (response.status_code, response.json()["error"]["param"]) == (422, "store")
