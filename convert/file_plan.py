@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 from gguf import GGMLQuantizationType
@@ -15,7 +14,7 @@ from .quantize.knapsack import TypeOptions
 from .quantize.size_planner import Prediction, SizeTarget, measure_all_types, plan_for_size
 from .source.architecture import EMBEDDING, OUTPUT, ROPE_FACTORS
 from .source.checkpoint import Checkpoint, open_checkpoint
-from .tensors import TensorPlan, TensorSpec, count_weights, padded, plan_uniform
+from .tensors import TensorPlan, TensorSpec, padded, plan_uniform
 from .vocabulary.vocabulary_list import VocabularyList
 from .write import header_size
 
@@ -80,7 +79,7 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
 
     Args:
         base: see convert().
-        target: the size; a size in bits per weight counts the weights of the full model.
+        target: the size, in bytes.
         importance: see convert().
         vocabularies: the tokens that each file keeps, the fewest first; None for all.
         adapter: see convert().
@@ -99,9 +98,6 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
     specs = full.base.specs
     by_token = [name for name, spec in specs.items() if spec.target in (EMBEDDING, OUTPUT)]
     shared = {name: spec for name, spec in specs.items() if name not in by_token}
-    # A size that does not depend on the number of weights that are kept.
-    size = replace(target.size, amount=target.size.file_bytes(count_weights(specs.values())), unit=1)
-    target = replace(target, size=size)
     losses, failures = list[float | None](), list[OutputError]()
     with worker_pool(threads) as pool:
 
@@ -128,5 +124,5 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
     if len(failures) == len(vocabularies):
         # Fewer tokens allow the smallest file, and all tokens the largest.
         largest = sum(max(option.nbytes for option in choices) for choices in types.values())
-        raise failures[-1 if target.size.amount > largest else 0]
+        raise failures[-1 if target.size.file_bytes(0) > largest else 0]
     return losses

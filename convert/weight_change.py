@@ -26,7 +26,7 @@ def weight_changes(base: Path, adapter: Path, adapter_id: str = "") -> dict[str,
         ZeroAdapterError: it changes nothing.
     """
     checkpoint = open_checkpoint(base)
-    merged = MergedModel(checkpoint, adapter, adapter_id)
+    merged = MergedModel(checkpoint, adapter, adapter_id, tie=False)
     changes = {name: _change(checkpoint, merged, name) for name in merged.deltas or checkpoint.specs}
     return {name: change for name, change in changes.items() if change}
 

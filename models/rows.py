@@ -48,7 +48,7 @@ def read_rows(path: Path, required: Collection[str] = ("solution",)) -> list[Tra
 
 
 def _row(entry: dict[str, Any], required: Collection[str], where: str) -> TrainingRow:
-    answer = entry.get("answer", "")
+    answer = "" if entry.get("answer") is None else entry["answer"]
     if isinstance(answer, float) and answer.is_integer():
         answer = int(answer)  # a column with a gap has numbers as 18.0
     if isinstance(answer, bool) or not (isinstance(answer, str | int) or is_finite(answer)):

@@ -71,8 +71,10 @@ class ConversionRequest:
             refuse_options(self, "requires --size", "target", "prefer", "costs")
             if self.vocabulary == "auto":
                 raise RequestError("--vocabulary auto requires --size")
-        else:
-            parse_file_size(self.size)
+        elif parse_file_size(self.size).unit is None and self.vocabulary == "auto":
+            raise RequestError(
+                f"{self._text('size')}: --vocabulary auto requires a size in bytes, such as 600MB"
+            )
         if self.vocabulary is None and self.vocabulary_texts:
             raise RequestError("--vocabulary-texts requires --vocabulary with a number of tokens")
         if self.importance:

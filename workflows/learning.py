@@ -101,12 +101,19 @@ class LearnRequest:
         else:
             held_out = shuffle_rows(_distinct_rows(Path(self.held_out)), self.seed)
             training = without_near_duplicates(shuffle_rows(rows, self.seed), held_out)
-        if min(len(training), len(held_out)) < PASSAGES_MIN:
+        kinds = _beginnings(training)
+        if min(kinds, len(held_out)) < PASSAGES_MIN:
             raise RequestError(
-                f"{self.questions}: of {len(rows)} different questions, {len(training)} are left to learn "
-                f"from and {len(held_out)} to measure on; at least {PASSAGES_MIN} each are needed"
+                f"{self.questions}: of {len(rows)} different questions, {len(training)} with {kinds} different "
+                f"beginnings are left to learn from and {len(held_out)} to measure on; at least "
+                f"{PASSAGES_MIN} each are needed"
             )
         return training, held_out
+
+
+def _beginnings(rows: Sequence[TrainingRow | SampledRow]) -> int:
+    """The number of questions that are no near-duplicates of each other."""
+    return len({masked_beginning(row.question) for row in rows})
 
 
 def _distinct_rows(path: Path) -> list[TrainingRow]:
@@ -158,7 +165,7 @@ def run_learn(
     questions = run.sample(training)
     rows = advantage_rows(questions)
     mixed = len({row.question for row in rows})
-    if mixed < PASSAGES_MIN:
+    if _beginnings(rows) < PASSAGES_MIN:
         raise RequestError(_too_few(request, questions, mixed))
     step = run.step(rows, training)
     numbers = round_to_bfloat16(step.numbers.astype(np.float32))
@@ -195,7 +202,8 @@ def _too_few(request: LearnRequest, questions: Sequence[QuestionRollouts], mixed
     advice = "easier questions or a larger --max-tokens" if 2 * never > len(questions) else "harder questions"
     return (
         f"{request.questions}: {mixed} of {len(questions)} questions have right and wrong solutions, {never} "
-        f"have no right one; at least {PASSAGES_MIN} are needed: give more questions, or {advice}"
+        f"have no right one; at least {PASSAGES_MIN} that begin differently are needed: give more questions, "
+        f"or {advice}"
     )
 
 

@@ -20,7 +20,8 @@ def tune_engine(model: Path, progress: Progress = no_progress) -> dict[str, Tuni
     """Measure a model with each way to compute, in about 40 s.
 
     It is measured as `ask` and `chat` use it, with one sequence; as servers and votes do, with four; and as
-    batches do, with eight and a given number of threads. A result that other programs have disturbed is not saved.
+    batches do, with eight and a given number of threads. A result that other programs have disturbed is not
+    saved.
 
     Args:
         model: a GGUF file; the results are for all models of its shape.

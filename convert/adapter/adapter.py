@@ -37,8 +37,6 @@ _VECTOR = re.compile(r"base_model\.tinylora_v\.(0|[1-9][0-9]{0,5})")
 
 # Settings that no single set of merged weights can represent.
 _UNMERGEABLE_SETTINGS = {
-    "modules_to_save": "it replaces whole modules",
-    "trainable_token_indices": "it retrains single tokens",
     "target_parameters": "it adapts bare parameters",
     "layer_replication": "it repeats layers",
     "alora_invocation_tokens": "it only acts after certain tokens",
@@ -53,6 +51,8 @@ _PEFT_ONLY_SETTINGS = (
     "velora_config",
     "lora_bias",
     "fan_in_fan_out",
+    "modules_to_save",
+    "trainable_token_indices",
 )
 _BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
@@ -264,7 +264,9 @@ def _group_tensors(file: SafetensorsFile) -> tuple[ModuleTensors, TrainedVectors
             if tensors.setdefault(found["module"], {}).setdefault(found["part"], rows) is not rows:
                 raise AdapterError(f"{file.path}: {key!r:.100} occurs twice, with and without '.weight'")
         else:
-            raise AdapterError(f"{file.path}: unknown key {key!r:.100}: no supported model has such a part")
+            raise AdapterError(
+                f"{file.path}: unknown key {key!r:.100}: neither a factor nor a copy of a base tensor"
+            )
     return {module: tensors[module] for module in sorted(tensors, key=lambda module: orders[module])}, vectors
 
 

@@ -18,7 +18,7 @@ from .delta import CONFIG_FILE
 # Kinds that work by prompts, extra layers or routing: no merged weights can represent them.
 _UNMERGEABLE = {
     "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "POLY", "PREFIX_TUNING",
-    "PROMPT_TUNING", "P_TUNING", "TRAINABLE_TOKENS", "XLORA",
+    "PROMPT_TUNING", "P_TUNING", "XLORA",
 }  # fmt: skip
 
 

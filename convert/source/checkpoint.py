@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...errors import CheckpointError
 from ...files.gguf.header import Field, Header, read_header
+from ...files.gguf.metadata import CheckedMetadata
 from ...files.hashing import file_sha256
 from ...files.json_file import INDEX_BYTES_MAX, read_json
 from ...files.safetensors import Rows, SafetensorsFile, read_items
@@ -178,6 +179,7 @@ class GgufCheckpoint:
         self.id = id_
         self.path = path
         self.header: Header = read_header(path)
+        CheckedMetadata(self.header, CheckpointError).check_whole()
         self._factors = self.header.tensors.get(ROPE_FACTORS)
         self.architecture = arch.from_header(self.header)
         self.specs = arch.tensor_specs(self.architecture)

@@ -25,6 +25,13 @@ class CheckedMetadata:
         """Make an error about the file."""
         return self.error_type(f"{self.header.path}: {problem:.300}")  # a value can be as long as the file
 
+    def check_whole(self) -> None:
+        """Refuse a part of a split file. A merged one keeps the keys of its parts, with a count of 0."""
+        if any(key.startswith("split.") for key in self.header.fields):
+            count = self.get("split.count", GGUFValueType.UINT16)
+            if count > 1:
+                raise self.error(f"one part of {count}; merge the parts first (llama-gguf-split --merge)")
+
     def get(self, key: str, type_: GGUFValueType) -> Any:
         """Return a value of exactly this type."""
         field = self.header.fields.get(key)

@@ -109,12 +109,7 @@ def _check_general(metadata: CheckedMetadata) -> None:
         raise metadata.error("the file has no tensors")
     if "general.alignment" in header.fields:
         metadata.get("general.alignment", GGUFValueType.UINT32)
-    # llama.cpp would look for the other parts, which nothing has checked. A merged file keeps the keys of its
-    # parts, with a count of 0.
-    if any(key.startswith("split.") for key in header.fields):
-        count = metadata.get("split.count", GGUFValueType.UINT16)
-        if count > 1:
-            raise metadata.error(f"one part of {count}; merge the parts first (llama-gguf-split --merge)")
+    metadata.check_whole()  # llama.cpp would look for the other parts, which nothing has checked
     for tensor in header.tensors.values():
         if tensor.offset % DATA_ALIGNMENT:
             raise metadata.error(

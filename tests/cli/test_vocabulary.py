@@ -123,12 +123,6 @@ def test_other_bad_input_is_refused(
         thirteen("convert", tmp_path / "spm.gguf", "--vocabulary", english, *target),
         "spm.gguf: the tokenizer is 'llama'; only byte-level BPE can be trimmed",
     )
-    config = LoraConfig(target_modules=["q_proj"], trainable_token_indices=[3, 270])
-    adapter = save_random_adapter(folder, config, tmp_path / "adapter")
-    check_refused(
-        thirteen("convert", folder, "--vocabulary", english, "--adapter", adapter, *target),
-        "trainable_token_indices is set: it retrains single tokens, which cannot be merged",
-    )
     assert list(out.iterdir()) == []
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from peft import IA3Config, LoHaConfig, LoraConfig, PeftConfig, TinyLoraConfig
+from peft import IA3Config, LoHaConfig, LoraConfig, PeftConfig, TinyLoraConfig, TrainableTokensConfig
 from thirteen.convert import pipeline
 from thirteen.convert.pipeline import convert
 from thirteen.convert.provenance import SourceIds
@@ -63,6 +63,9 @@ BY_PEFT: dict[str, tuple[str, PeftConfig]] = {
     "pissa": ("llama", lora(init_lora_weights="pissa")),
     "dora on the untied embedding": ("qwen2", lora(targets=["q_proj", "embed_tokens"], use_dora=True)),
     "dora on it by a regex": ("qwen2", lora(targets=r".*\.(embed_tok\w+|0\..*_proj)", use_dora=True)),
+    "lora with a new norm": ("llama", lora(modules_to_save=["norm"])),
+    "lora with trained tokens": ("qwen2", lora(trainable_token_indices=[3, 270])),
+    "tokens alone": ("qwen2", TrainableTokensConfig(token_indices=[3, 270])),
     "lora with a bias": ("qwen2", lora(bias="all")),
 }
 

@@ -107,7 +107,7 @@ def test_a_killed_run_has_the_same_result(env, monkeypatch):
         ({"minutes": float("nan")}, "--minutes nan: must be above 0"),
         ({"held_out": "1.5"}, r"--held-out 1.5: must be a share between 0 and 1, or a file"),
         ({"held_out": "nothing.jsonl"}, r"nothing.jsonl: No such file"),
-        ({"held_out": "0.1"}, "of 36 different questions, 34 are left to learn from and 2 to measure on"),
+        ({"held_out": "0.1"}, "34 with 17 different beginnings are left to learn from and 2 to measure on"),
         (
             {"minutes": 1e-6},
             "--minutes 1e-06: too few for this machine: 10 questions of each kind take about",
@@ -148,6 +148,16 @@ def test_questions_that_are_never_partly_right_teach_nothing(env, monkeypatch):
     advice = "0 of 26 questions have right and wrong solutions, 26 have no right one; .* easier questions"
     with pytest.raises(RequestError, match=advice):
         run_learn(env.request)
+
+
+def test_variations_of_one_question_are_too_few(env):
+    """Folds and intervals are over questions that begin differently; with one there were no numbers."""
+    rows = [{"question": f"What is {n} plus {n + 1}?", "answer": 2 * n + 1} for n in range(60)]
+    env.request.questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    held_out = env.folder / "held-out.jsonl"
+    held_out.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    with pytest.raises(RequestError, match=r"60 with 1 different beginnings .* at least 10 each are needed"):
+        replace(env.request, held_out=str(held_out)).read_questions()
 
 
 def test_a_file_to_measure_on_has_no_near_duplicates_in_training(env):

@@ -93,8 +93,9 @@ def test_the_error_of_a_bad_row_names_file_and_line(tmp_path, text, message):
 
 
 def test_numbers_of_a_table_and_a_byte_order_mark_are_read(tmp_path):
-    """pandas writes 18.0 where another answer is missing."""
+    """pandas writes 18.0 where another answer is missing, and null for that one."""
     (path := tmp_path / "rows.jsonl").write_bytes(
-        b'\xef\xbb\xbf{"question": "q", "solution": "s", "answer": 18.0}'
+        b'\xef\xbb\xbf{"question": "q", "solution": "s", "answer": 18.0}\n'
+        b'{"question": "r", "solution": "s", "answer": null}'
     )
-    assert [row.answer for row in read_rows(path)] == ["18"]
+    assert [row.answer for row in read_rows(path)] == ["18", ""]

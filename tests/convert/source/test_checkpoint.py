@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gguf.constants import GGUFValueType
 from safetensors.torch import load_file, save_file
 from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import INDEX, open_checkpoint, quantized_types
 from thirteen.errors import CheckpointError
+
+from ...runtime.conftest import write_gguf
 
 Base = Callable[[str], Path]
 BASES = ["llama", "llama untied", "llama bf16 in shards", "qwen2", "qwen2 f16 tied"]
@@ -82,6 +85,13 @@ def test_a_gguf_that_has_shrunk_is_named(base: Base, tmp_path: Path) -> None:
     for read in (file.rows, file.stored_rows):
         with pytest.raises(CheckpointError, match=r"base\.gguf: cannot read [\d,]+ items at byte"):
             read("model.embed_tokens.weight", 0, 272)
+
+
+def test_a_part_of_a_split_gguf_is_named(tmp_path: Path) -> None:
+    """The parts after the first have no architecture, which the error was about."""
+    path = write_gguf(tmp_path / "b.gguf", {"split.count": (2, GGUFValueType.UINT16, None)}, {})
+    with pytest.raises(CheckpointError, match=r"b.gguf: one part of 2; merge the parts first"):
+        open_checkpoint(path)
 
 
 def test_hash_is_that_of_the_weight_files(base: Base) -> None:
