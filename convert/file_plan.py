@@ -110,7 +110,7 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
             if vocabulary is None:
                 model, changed = full, types
             else:
-                model = MergedModel(open_checkpoint(base), adapter, "", vocabulary, importance=importance)
+                model = full.trimmed(vocabulary)
                 own = {name: model.base.specs[name] for name in by_token}
                 changed = measured(model, own, no_progress)
             options = {name: (types if name in shared else changed)[name] for name in types}

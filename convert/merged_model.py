@@ -1,6 +1,7 @@
 """The model to write: a base with an adapter merged into its rows, in float32, and their quantizer."""
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,14 @@ class MergedModel:
         """Whether the adapter changes a tensor."""
         by_peft = isinstance(self.base, PeftMergedCheckpoint) and self.base.changes(name)
         return by_peft or name in self.deltas
+
+    def trimmed(self, vocabulary: VocabularyList) -> "MergedModel":
+        """The model with these tokens only; see __init__()."""
+        model = copy(self)
+        model._trim(vocabulary)
+        if self.importance is not None:
+            model.importance = self.importance.select_tokens(vocabulary.tokens)
+        return model
 
     def _trim(self, vocabulary: VocabularyList) -> None:
         self.base = trimmed = TrimmedCheckpoint(self.base, vocabulary)

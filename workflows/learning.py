@@ -104,8 +104,8 @@ class LearnRequest:
         kinds = _beginnings(training)
         if min(kinds, len(held_out)) < PASSAGES_MIN:
             raise RequestError(
-                f"{self.questions}: of {len(rows)} different questions, {len(training)} with {kinds} different "
-                f"beginnings are left to learn from and {len(held_out)} to measure on; at least "
+                f"{self.questions}: of {len(rows)} different questions, {len(training)} with {kinds} "
+                f"different beginnings are left to learn from and {len(held_out)} to measure on; at least "
                 f"{PASSAGES_MIN} each are needed"
             )
         return training, held_out
