@@ -108,6 +108,21 @@ class Effort(StrEnum):
         return _RULES[self]
 
 
+# Medium took 1.43 times as long as low where a token of four slots at once took 0.53 of one alone; see
+# docs/figures/quality.md.
+_MEDIUM_COST = 2.7
+
+
+def default_effort(parallel_cost: float | None) -> Effort:
+    """Medium where it is expected to take less than twice as long as low, else low.
+
+    Args:
+        parallel_cost: seconds of a token that all slots decode at once / of one alone; None if not known.
+    """
+    cheap = parallel_cost is not None and _MEDIUM_COST * parallel_cost < 2
+    return Effort.MEDIUM if cheap else Effort.LOW
+
+
 _RULES = {
     Effort.LOW: VotingRule(),
     Effort.MEDIUM: VotingRule(8, 4, 0.85, examples=7),

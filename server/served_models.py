@@ -16,6 +16,7 @@ from anyio import to_thread
 
 from ..errors import BusyError, RequestError
 from ..files.gguf.header import Header
+from ..runtime.effort import Effort
 from ..runtime.engine.engine import Engine
 from ..runtime.request import BASE
 from .engine_service import EngineService
@@ -91,6 +92,12 @@ class ServedModels:
 
     async def tend(self) -> None:
         """Do what is due now and then."""
+
+    def default_effort(self, name: str, answers: int) -> Effort:
+        """Effort that the page chooses, of at most so many answers; low while the model is not loaded."""
+        service = self.services.get(name)
+        effort = service.engine.default_effort if service else Effort.LOW
+        return effort if effort.rule.answers <= answers else Effort.LOW
 
     def header(self, name: str) -> Header:
         """Header of a model's file."""

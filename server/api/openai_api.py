@@ -1,6 +1,6 @@
 """OpenAI chat and text completions: engine requests from request bodies, and the list of models."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ...runtime.effort import Effort
@@ -217,11 +217,7 @@ def _samplings(body: OpenAiRequest) -> list[Sampling]:
     return sampling.with_seeds(body.n)
 
 
-def model_list(names: Iterable[str], created: int) -> Json:
-    """Response of /v1/models."""
-    return {"object": "list", "data": [model_entry(name, created) for name in names]}
-
-
-def model_entry(name: str, created: int) -> Json:
-    """Response of /v1/models/{model}."""
-    return {"id": name, "object": "model", "created": created, "owned_by": "thirteen"}
+def model_entry(name: str, created: int, default_effort: Effort) -> Json:
+    """Response of /v1/models/{model}, and an entry of /v1/models."""
+    entry = {"id": name, "object": "model", "created": created, "owned_by": "thirteen"}
+    return entry | {"default_effort": default_effort}

@@ -77,12 +77,16 @@ class OpenAiEndpoints(Endpoints):
 
     async def models(self, _: Request) -> Response:
         """GET /v1/models."""
-        return JSONResponse(openai_api.model_list(self.service.models, self.created))
+        return JSONResponse({"object": "list", "data": [*map(self._model_entry, self.service.models)]})
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/{model}."""
         name, _ = self.service.resolve_model(request.path_params["model"])
-        return JSONResponse(openai_api.model_entry(name, self.created))
+        return JSONResponse(self._model_entry(name))
+
+    def _model_entry(self, name: str) -> openai_api.Json:
+        effort = self.service.default_effort(name, self.limits.answers)
+        return openai_api.model_entry(name, self.created, effort)
 
     async def _echo_response(
         self, request: Request, service: EngineService, body: CompletionRequest, source: Source

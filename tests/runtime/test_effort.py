@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
-from thirteen.runtime.effort import Effort, VotingRule, majority_certainty, parse_effort, vote_confidence
+from thirteen.runtime.effort import (
+    Effort,
+    VotingRule,
+    default_effort,
+    majority_certainty,
+    parse_effort,
+    vote_confidence,
+)
 
 counts = st.integers(0, 32)
 
@@ -32,6 +39,13 @@ def test_more_votes_for_a_value_make_it_more_certain(first, second):
 @pytest.mark.parametrize(("effort", "answers"), [(Effort.LOW, 1), (Effort.MEDIUM, 8), (Effort.HIGH, 10)])
 def test_the_efforts_sample_up_to_so_many_answers(effort, answers):
     assert effort.rule.answers == answers and effort.rule.width <= 8
+
+
+@pytest.mark.parametrize(
+    ("cost", "effort"), [(None, "low"), (0.53, "medium"), (0.73, "medium"), (0.75, "low")]
+)
+def test_medium_is_the_default_where_it_takes_less_than_twice_as_long(cost, effort):
+    assert default_effort(cost) == effort
 
 
 @given(counts, counts, counts)

@@ -32,6 +32,7 @@ class Script:
     Attributes:
         answers: answer text of each question.
         models: model names.
+        default_effort: effort that the page chooses.
         key: required API key; None requires none.
         delay_s: time between two words.
         requests: bodies received.
@@ -41,6 +42,7 @@ class Script:
 
     answers: dict[str, str]
     models: tuple[str, ...] = ("smollm2", "gsm8k-13")
+    default_effort: str = "low"
     key: str | None = None
     delay_s: float = 0.01
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -79,7 +81,10 @@ class ScriptedServer:
     async def models(self, request: Request) -> Response:
         if self._unauthorized(request):
             return error_response(401, "Incorrect API key provided.")
-        return JSONResponse({"object": "list", "data": [{"id": name} for name in self.script.models]})
+        effort = {"default_effort": self.script.default_effort}
+        return JSONResponse(
+            {"object": "list", "data": [{"id": name} | effort for name in self.script.models]}
+        )
 
     async def answer(self, request: Request) -> Response:
         if self._unauthorized(request):

@@ -14,9 +14,9 @@ export async function loadModel(blob, description) {
   model = await Model.load(blob, description);
 }
 
-/** @returns {Promise<string[]>} the name of the only model. */
+/** @returns {Promise<Array<{id: string}>>} the only model. */
 export async function listModels() {
-  return [model.name];
+  return [{ id: model.name }];
 }
 
 /** Ask a question and stream the answer: the events of Model.events(). */

@@ -24,10 +24,10 @@ export function setApiKey(key) {
   save("sessionStorage", KEY_NAME, key);
 }
 
-/** @returns {Promise<string[]>} model names, the default first. */
+/** @returns {Promise<Array<{id: string, default_effort?: string}>>} the models, the default first. */
 export async function listModels() {
   const response = await send("v1/models");
-  return (await response.json()).data.map((model) => model.id);
+  return (await response.json()).data;
 }
 
 /**

@@ -36,9 +36,10 @@ function showKeyForm() {
 }
 
 async function showModels() {
-  const names = await listModels();
-  ui.model.replaceChildren(...names.map((name) => element("option", {}, name)));
-  ui.model.disabled = names.length < 2;
+  const models = await listModels();
+  ui.model.replaceChildren(...models.map(({ id }) => element("option", {}, id)));
+  ui.model.disabled = models.length < 2;
+  ui.effort.value = models[0].default_effort ?? "low";
 }
 
 function store(conversation) {

@@ -23,7 +23,12 @@ from thirteen.runtime.llama.compute_settings import ComputeSettings, limit_setti
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.memory_estimate import estimate_memory
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.llama.settings_choice import choose_settings, known_settings, saved_settings
+from thirteen.runtime.llama.settings_choice import (
+    choose_settings,
+    known_settings,
+    parallel_cost,
+    saved_settings,
+)
 from thirteen.runtime.llama.settings_measurement import (
     BUDGET_S,
     Trial,
@@ -229,6 +234,8 @@ def test_a_choice_is_saved_and_not_measured_again(
     measured(other)
     assert choose_settings(LAPTOP, 1, model) == settings
     assert known_settings(LAPTOP, 1, model.header) == settings
+    assert parallel_cost(LAPTOP, 1, model.header) == pytest.approx(0.04 / LAPTOP.slots / 0.02)
+    assert parallel_cost(LAPTOP, 3, model.header) is None
     for another, threads in ((LAPTOP, 2), (LAPTOP, None), (replace(LAPTOP, slots=2), 1)):
         assert choose_settings(another, threads, model) == other  # measured on its own
     assert sorted(map(repr, saved_settings())) == sorted(map(repr, [settings, other, other, other]))

@@ -188,6 +188,13 @@ def test_model_and_effort_selection(page: Page, script: Script) -> None:
     ]
 
 
+def test_medium_is_chosen_where_the_server_finds_it_cheap(page: Page, script: Script) -> None:
+    script.default_effort = "medium"
+    page.reload()
+    expect(page.get_by_label("Effort")).to_have_value("medium")
+    script.default_effort = "low"
+
+
 def test_progress_of_a_vote_is_shown(page: Page, script: Script) -> None:
     page.get_by_label("Effort").select_option("high")
     ask(page, "!hold")
