@@ -53,7 +53,7 @@ def read_windows(reference: Engine, data: Path, size: int, positions: int) -> li
     """
     model = reference.model
     windows = cut_windows(
-        (list(passage.tokens) for passage in tokenize_passages(model, read_passages(data))),
+        tokenize_passages(model, read_passages(data)),
         prefix=model.tokenize("", special=False, bos=True),
         size=size,
         positions=positions,

@@ -22,14 +22,6 @@ class Passage:
     question: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TokenizedPassage:
-    """The tokens of a passage; `answer` is the place of the first token of its solution, if it has one."""
-
-    tokens: tuple[int, ...]
-    answer: int | None
-
-
 def read_passages(path: Path) -> list[Passage]:
     """Read one JSON object per line: {"text": …}, or {"question": …, "solution" or "answer": …}.
 
@@ -47,7 +39,7 @@ def read_passages(path: Path) -> list[Passage]:
     return passages
 
 
-def tokenize_passages(model: Model, passages: Iterable[Passage]) -> Iterator[TokenizedPassage]:
+def tokenize_passages(model: Model, passages: Iterable[Passage]) -> Iterator[tuple[int, ...]]:
     """Tokenize passages, as texts or as chat turns with their solutions.
 
     Raises:
@@ -72,7 +64,7 @@ def chunk_passages(model: Model, passages: Sequence[Passage], chunk_size: int) -
             f"chunk size must be from 1 to the {model.context_trained} tokens that the model was trained "
             f"for, not {chunk_size}"
         )
-    tokens = [token for passage in tokenize_passages(model, passages) for token in passage.tokens]
+    tokens = [token for passage in tokenize_passages(model, passages) for token in passage]
     if not tokens:
         raise RequestError("the passages have no tokens")
     end = len(tokens) // chunk_size * chunk_size or len(tokens)
@@ -80,19 +72,15 @@ def chunk_passages(model: Model, passages: Sequence[Passage], chunk_size: int) -
     return [(*bos, *tokens[start + len(bos) : start + chunk_size]) for start in range(0, end, chunk_size)]
 
 
-def _tokenize(model: Model, encoder: PromptEncoder, passage: Passage) -> TokenizedPassage:
+def _tokenize(model: Model, encoder: PromptEncoder, passage: Passage) -> tuple[int, ...]:
     if passage.question is None:
-        return TokenizedPassage(tuple(model.tokenize(passage.text, special=False, bos=True)), None)
+        return tuple(model.tokenize(passage.text, special=False, bos=True))
     if not encoder.template_source:
-        question = f"{passage.question}\n"
-        start = len(model.tokenize(question, special=False, bos=True))
-        return TokenizedPassage(
-            tuple(model.tokenize(question + passage.text, special=False, bos=True)), start
-        )
+        return tuple(model.tokenize(f"{passage.question}\n{passage.text}", special=False, bos=True))
     prompt = encoder.encode_question(passage.question)
     solution = model.tokenize(passage.text, special=False, bos=False)
     end = () if model.eos is None else (model.eos,)
-    return TokenizedPassage((*prompt, *solution, *end), len(prompt))
+    return (*prompt, *solution, *end)
 
 
 def _passage(value: dict[str, Any], where: str) -> Passage:

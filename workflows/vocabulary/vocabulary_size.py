@@ -86,7 +86,7 @@ def choose_vocabulary_size(  # noqa: PLR0913 - the inputs of a plan
     predicted = predict_vocabularies(
         base, target, importance, lists, adapter=adapter, threads=threads, progress=stage("plans")
     )
-    nats = [*(-np.log1p(-np.minimum(outside.values, 1 - 1e-9))).mean(axis=1), 0.0]
+    nats = [*(-np.log1p(-np.minimum(outside, 1 - 1e-9))).mean(axis=1), 0.0]
     # Only of the vocabularies for which a plan of the size exists.
     losses = tuple(
         SizeLoss(tokens, loss, float(outside_nats))

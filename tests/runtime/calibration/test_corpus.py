@@ -25,7 +25,7 @@ def file(tmp_path):
 def tokens(path, passage):
     with Model(path) as model:
         (tokenized,) = tokenize_passages(model, [passage])
-        return list(tokenized.tokens)
+        return list(tokenized)
 
 
 def byte_tokens(text):

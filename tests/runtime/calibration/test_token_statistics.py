@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from thirteen.convert.pipeline import convert
 from thirteen.errors import RequestError
-from thirteen.runtime.calibration.corpus import Passage, TokenizedPassage, tokenize_passages
+from thirteen.runtime.calibration.corpus import Passage, tokenize_passages
 from thirteen.runtime.calibration.token_statistics import (
     mean_probability,
     outside_probability,
@@ -40,28 +40,11 @@ def model(path: Path) -> Iterator[Model]:
 def expected(path: Path, model: Model) -> list[np.ndarray]:
     """Probabilities after each token of each passage, by the engine's exact logits."""
     with Engine(path) as engine:
-        logits = [engine.logits(passage.tokens) for passage in tokenize_passages(model, PASSAGES)]
+        logits = [engine.logits(passage) for passage in tokenize_passages(model, PASSAGES)]
     return [
         (powers := np.exp(rows - rows.max(1, keepdims=True))) / powers.sum(1, keepdims=True)
         for rows in logits
     ]
-
-
-def test_questions_are_chat_turns_and_their_solutions_are_answers(model: Model) -> None:
-    text, turn, _ = tokenize_passages(model, PASSAGES)
-    assert text.answer is None and turn.answer is not None
-    begin = b"".join(map(model.token_to_piece, turn.tokens[: turn.answer])).decode()
-    rest = b"".join(map(model.token_to_piece, turn.tokens[turn.answer :])).decode()
-    assert begin.rstrip().endswith("assistant") and "What is the thing?" in begin
-    assert rest.startswith("the 12") and turn.tokens[-1] == model.eos
-
-
-def test_without_a_template_they_are_texts(write_tiny: Callable[..., Path], tmp_path: Path) -> None:
-    path = write_tiny(tmp_path / "plain.gguf", {"tokenizer.chat_template": None})
-    with Model(path) as model:
-        (tokenized,) = tokenize_passages(model, PASSAGES[1:2])
-        rest = b"".join(map(model.token_to_piece, tokenized.tokens[tokenized.answer :]))
-    assert rest == b"the 12"
 
 
 def test_the_mean_is_over_all_positions(model: Model, expected: list[np.ndarray]) -> None:
@@ -78,14 +61,12 @@ def test_the_probability_outside_is_that_of_the_tokens_left_out(
     tokenized = list(tokenize_passages(model, PASSAGES))
     outside = outside_probability(model, tokenized, order.tolist(), sizes, threads=1)
     rows = np.concatenate(expected)
-    for size, values in zip(sizes, outside.values, strict=True):
+    for size, values in zip(sizes, outside, strict=True):
         np.testing.assert_allclose(values, rows[:, order[size:]].sum(1), rtol=0.05, atol=1e-5)
-    assert outside.answers.sum() == len(tokenized[1].tokens) - tokenized[1].answer + 1
-    assert not outside.answers[: len(tokenized[0].tokens)].any()
 
 
 def test_the_sample_is_spread_over_the_passages() -> None:
-    passages = [TokenizedPassage((1,) * 10, None) for _ in range(100)]
+    passages = [(1,) * 10] * 100
     sample = sample_passages(passages, 200)
     assert len(sample) == 20
     assert sample_passages(passages, 10_000) == passages
@@ -94,4 +75,4 @@ def test_the_sample_is_spread_over_the_passages() -> None:
 
 def test_texts_without_tokens_are_refused(model: Model) -> None:
     with pytest.raises(RequestError, match="the texts have no tokens"):
-        mean_probability(model, [TokenizedPassage((), None)])
+        mean_probability(model, [()])

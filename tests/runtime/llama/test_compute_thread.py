@@ -14,7 +14,6 @@ import pytest
 from thirteen.bench.harness.workload import Workload
 from thirteen.bench.memory.memory import _copied_bytes, _start_s
 from thirteen.errors import ModelFileError
-from thirteen.runtime.calibration.corpus import TokenizedPassage
 from thirteen.runtime.calibration.token_statistics import mean_probability, outside_probability
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import load_probe_worker
@@ -142,7 +141,7 @@ def test_a_model_with_contexts_and_an_adapter_of_its_own(tiny: Path, lora: Path,
 
 
 def test_calibration(tiny: Path, calls: Calls) -> None:
-    passages = [TokenizedPassage((1, 2, 3), None)]
+    passages = [(1, 2, 3)]
     with Model(tiny) as model:
         mean_probability(model, passages, threads=1)
         outside_probability(model, passages, range(model.vocabulary_size), [10], threads=1)
