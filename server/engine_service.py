@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from anyio import to_thread
 from starlette.requests import ClientDisconnect
@@ -18,8 +18,6 @@ from ..runtime.request import Request, StopReason
 from .access.fair_turns import FairTurns
 from .http_errors import HttpError
 from .metrics import Metrics
-
-T = TypeVar("T")
 
 
 class Client(NamedTuple):
@@ -162,15 +160,14 @@ def _abort(submitted: asyncio.Future[list[Handle]]) -> None:
             handle.abort()
 
 
-def ensure_completed(answer: Answer) -> Answer:
-    """Return the answer unless a shutdown aborted it.
+def ensure_completed(answer: Answer) -> None:
+    """Check that no shutdown aborted the answer.
 
     Raises:
         HttpError: 503 the answer was aborted.
     """
     if answer.stop_reason is StopReason.ABORTED:
         raise HttpError(503, "the server is shutting down")
-    return answer
 
 
 async def stream_pieces(handle: Handle) -> AsyncIterator[Piece]:
@@ -215,30 +212,21 @@ async def merge_streams(handles: Sequence[Handle]) -> AsyncIterator[tuple[int, P
 
 
 async def collect_answers(request: HttpRequest, handles: Sequence[Handle]) -> list[Piece]:
-    """Wait for all answers; each is returned as one piece.
+    """Wait for all answers, and abort them when the client disconnects first; each is returned as one piece.
 
     Raises:
         ClientDisconnect: the client disconnected first.
         HttpError: 503 an answer was aborted.
     """
-    for answer in await abort_on_disconnect(request, asyncio.gather(*handles), handles):
-        ensure_completed(answer)
-    return [await anext(aiter(handle)) for handle in handles]  # all are done: the first piece is everything
-
-
-async def abort_on_disconnect(request: HttpRequest, result: Awaitable[T], handles: Sequence[Handle]) -> T:
-    """Wait for a result, and abort the requests when the client disconnects first.
-
-    Raises:
-        ClientDisconnect: the client disconnected.
-    """
-    finished = asyncio.ensure_future(result)
+    finished = asyncio.gather(*handles)
     disconnected = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
         await asyncio.wait((finished, disconnected), return_when=asyncio.FIRST_COMPLETED)
         if not finished.done():
             raise ClientDisconnect
-        return finished.result()
+        for answer in finished.result():
+            ensure_completed(answer)
+        return [await anext(aiter(handle)) for handle in handles]  # all are done: a piece is everything
     finally:
         disconnected.cancel()
         finished.cancel()
