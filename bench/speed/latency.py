@@ -22,7 +22,7 @@ from ..harness.environment import BenchReport, report_head
 from ..harness.format import NOT_AVAILABLE, Table
 from ..harness.interleave import ITERATIONS_PER_ROUND, PairedMeasurement
 from ..harness.schedule import ProgressCounter
-from ..harness.verdict_text import describe_difference, describe_noise, more_rounds, too_noisy
+from ..harness.verdict_text import describe_difference, describe_noise, too_noisy
 from ..harness.workload import Workload, load_engine
 from ..memory.memory import MeasuredModel, measure_model
 from ..memory.roofline import (
@@ -53,8 +53,6 @@ class LatencyReport(BenchReport):
         adapted: the adapted model's.
         questions: speeds at questions with their answers, in order of both lengths.
         roofline: the fraction of the memory roofline that decode reaches.
-        noisy: whether the run was too noisy for a conclusion on the decode speed.
-        more_rounds: about how many more rounds a conclusion needs; 0 if none.
         verdict: conclusions in words, a line each. Each interval stands alone: with equal models, about one
             in a hundred shows a difference.
     """
@@ -65,8 +63,6 @@ class LatencyReport(BenchReport):
     adapted: MeasuredModel
     questions: tuple[QuestionSpeeds, ...]
     roofline: Roofline
-    noisy: bool
-    more_rounds: int
     verdict: tuple[str, ...]
 
     @property
@@ -142,8 +138,6 @@ def run_latency(request: LatencyRequest, progress: Progress = no_progress) -> La
         adapted=models[1],
         questions=answered,
         roofline=find_roofline(bandwidth, shortest.tokens, nbytes, shortest.decode),
-        noisy=too_noisy(decode),
-        more_rounds=more_rounds(decode.half_width, rounds),
         verdict=(*_verdict(answered, decode, rounds), *skipped),
     )
 

