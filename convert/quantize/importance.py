@@ -51,10 +51,8 @@ class Importance:
         path: the file.
         sha256: its hash.
         mean_squares: mean square of each input of a matrix, (columns,); all ones where it saw no token.
-        token_counts: number of tokens that each matrix saw.
         datasets: names of the calibration texts.
-        chunk_size: tokens per evaluated chunk.
-        chunk_count: number of chunks.
+        chunk_count: number of chunks of the texts.
         sensitivity: nats of KL divergence per unit of a matrix's output error energy, with inputs of length
             1; empty where it was not measured.
         lookup_sensitivity: nats per unit of error energy in the rows of the token embedding, with rows of
@@ -68,9 +66,7 @@ class Importance:
     path: Path
     sha256: str
     mean_squares: dict[str, Vector]
-    token_counts: dict[str, int]
     datasets: tuple[str, ...]
-    chunk_size: int
     chunk_count: int
     sensitivity: dict[str, float]
     lookup_sensitivity: float | None = None
@@ -151,7 +147,6 @@ class Importance:
         return replace(
             self,
             mean_squares=moved(self.mean_squares),
-            token_counts=moved(self.token_counts),
             sensitivity=moved(self.sensitivity),
             covariance_blocks=moved(self.covariance_blocks),
             covariance_low_rank=moved(self.covariance_low_rank),
@@ -186,7 +181,7 @@ class ImportanceStats:
     Attributes:
         sums: sum of the squares of each input of a matrix, (columns,).
         counts: number of tokens in each sum.
-        chunk_size: see Importance.
+        chunk_size: tokens per evaluated chunk.
         chunk_count: see Importance.
         datasets: names of the calibration texts, at least one: llama-quantize refuses a file without.
         sensitivity: see Importance.
@@ -220,15 +215,12 @@ def read_importance(path: Path) -> Importance:
         raise ModelFileError(f"{path}: {min(unpaired)!r} needs both {_SUMS!r} and {_COUNTS!r}")
     if not sums:
         raise ModelFileError(f"{path}: no tensor ends in {_SUMS!r}")
-    token_counts = {name: round(counts[name]) for name in sums}
     metadata = CheckedMetadata(header, ModelFileError)
     return Importance(
         path=path,
         sha256=file_sha256(path),
-        mean_squares={name: _means(sums[name], count) for name, count in token_counts.items()},
-        token_counts=token_counts,
+        mean_squares={name: _means(sums[name], round(counts[name])) for name in sums},
         datasets=tuple(metadata.array(_DATASETS, _TEXT)),
-        chunk_size=metadata.get(_CHUNK_SIZE, _U32),
         chunk_count=metadata.get(_CHUNK_COUNT, _U32),
         sensitivity=_scalars(header, _SENSITIVITY),
         lookup_sensitivity=_scalars(header, _LOOKUP_SENSITIVITY).get(EMBEDDING),

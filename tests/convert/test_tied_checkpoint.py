@@ -170,7 +170,7 @@ def test_every_plan_can_be_written(base, measured, tmp_path, name, trimmed):
 def test_a_table_of_looked_up_rows_is_not_planned_in_a_type_that_needs_importance():
     rows = np.random.default_rng(1).normal(size=(512, 256)).astype(np.float32)
     spec = TensorSpec("embed", EMBEDDING, rows.shape)
-    importance = Importance(Path("i"), "0" * 64, {}, {}, (), 32, 1, {})
+    importance = Importance(Path("i"), "0" * 64, {}, (), 1, {})
     feedbacks = FeedbackCache(importance)
 
     def read_rows(_: str, start: int, stop: int) -> np.ndarray:

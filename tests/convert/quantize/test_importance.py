@@ -64,15 +64,15 @@ def write(path: Path, arrays: dict[str, Any], keys: dict[str, Any] | None = None
 def importance(**arrays: int) -> Importance:
     """The importance of matrices of layer 0, given the number of columns by role."""
     means = {f"blk.0.{name}.weight": np.ones(columns, np.float32) for name, columns in arrays.items()}
-    return Importance(Path("importance.gguf"), "", means, dict.fromkeys(means, 1), ("a",), 64, 1, {})
+    return Importance(Path("importance.gguf"), "", means, ("a",), 1, {})
 
 
 def test_a_rewritten_file_matches_llama_imatrix_byte_for_byte(tmp_path: Path) -> None:
     read, raw = read_importance(TINY), tensors_of(TINY)
-    assert (read.datasets, read.chunk_size, read.chunk_count) == (("tests/data/imatrix.txt",), 32, 35)
+    assert (read.datasets, read.chunk_count) == (("tests/data/imatrix.txt",), 35)
     assert (read.sensitivity, read.lookup_sensitivity, read.lookup_counts) == ({}, None, None)
     sums = {name: raw[f"{name}.in_sum2"] for name in read.mean_squares}
-    stats = ImportanceStats(sums, read.token_counts, read.chunk_size, read.chunk_count, read.datasets)
+    stats = ImportanceStats(sums, dict.fromkeys(sums, 32 * 35), 32, read.chunk_count, read.datasets)
     sha256 = write_importance(tmp_path / "again.gguf", stats)
     assert (tmp_path / "again.gguf").read_bytes() == TINY.read_bytes()
     assert sha256 == read.sha256
@@ -105,9 +105,8 @@ def test_a_written_file_is_read_back(
         sha256 = write_importance(path, stats)
         read = read_importance(path)
     assert (read.path, read.sha256) == (path, sha256)
-    assert (read.datasets, read.chunk_size, read.chunk_count) == (tuple(datasets), size, count)
-    assert (read.token_counts, read.sensitivity) == (counts, sensitivity)
-    assert read.lookup_sensitivity == lookup
+    assert (read.datasets, read.chunk_count) == (tuple(datasets), count)
+    assert (read.sensitivity, read.lookup_sensitivity) == (sensitivity, lookup)
     assert (None if read.lookup_counts is None else read.lookup_counts.tolist()) == lookups
     for name, tokens in counts.items():
         known = tokens and sums[name].any()

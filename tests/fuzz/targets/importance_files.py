@@ -18,7 +18,6 @@ def check(data: bytes) -> bool:
 
 def _read(path: Path) -> None:
     importance = read_importance(path)
-    assert importance.mean_squares.keys() == importance.token_counts.keys()
     for values in importance.mean_squares.values():
         assert values.dtype == np.float32 and np.isfinite(values).all() and (values >= 0).all()
     importance.check_fits(_SPECS)
