@@ -11,9 +11,9 @@ from time import perf_counter
 from unittest.mock import patch
 
 import numpy as np
+import psutil
 from rich.table import Table
 from thirteen.bench.harness.format import megabytes, report_table
-from thirteen.bench.harness.peak_memory import status_bytes
 from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
 from thirteen.cli.console import progress_bar, show_report
 from thirteen.files.progress import Progress, no_progress
@@ -64,7 +64,7 @@ class ConstrainedReport:
         forced_fraction: fraction of such an answer's tokens that the grammar forces.
         vocabulary_s: seconds to prepare the vocabulary, once per model.
         compile_s: seconds to check and compile the schema with long keys.
-        memory_bytes: resident memory that both take; None where the system does not tell.
+        memory_bytes: resident memory that both take.
     """
 
     model: str
@@ -78,7 +78,7 @@ class ConstrainedReport:
     forced_fraction: float
     vocabulary_s: float
     compile_s: float
-    memory_bytes: int | None
+    memory_bytes: int
 
 
 def run_constrained(
@@ -126,18 +126,17 @@ def run_constrained(
     )
 
 
-def _measure_compile(engine: Engine) -> tuple[float, float, int | None]:
+def _measure_compile(engine: Engine) -> tuple[float, float, int]:
     """Measure seconds for the vocabulary, seconds for a schema, and bytes for both."""
-    before = status_bytes("VmRSS")
+    process = psutil.Process()
+    before = process.memory_info().rss
     start = perf_counter()
     compiler = GrammarCompiler(engine.model)
     compiler.constraint(from_schema({"type": "null"}))
     prepared = perf_counter()
     compiler.constraint(from_schema(_LONG_KEYS))
     compiled = perf_counter()
-    after = status_bytes("VmRSS")
-    used = None if before is None or after is None else after - before
-    return prepared - start, compiled - prepared, used
+    return prepared - start, compiled - prepared, process.memory_info().rss - before
 
 
 def _measures(engine: Engine) -> list[Callable[[], float]]:

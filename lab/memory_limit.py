@@ -22,7 +22,6 @@ from thirteen.bench.harness.format import megabytes
 from thirteen.bench.harness.from_json import from_json
 from thirteen.bench.harness.isolated import print_outcome, run_in_subprocess
 from thirteen.bench.harness.iteration import random_prompt
-from thirteen.bench.harness.peak_memory import status_bytes
 from thirteen.cli.console import progress_bar, show_report
 from thirteen.convert.quantize.file_size import parse_file_size
 from thirteen.errors import InsufficientMemoryError, ModelFileError, RequestError
@@ -89,7 +88,8 @@ def _run(model: Path, settings: LimitSettings, *, limit: int, fill: bool) -> Lim
             engine.answer(question, max_tokens=_ANSWER_TOKENS)
         if fill:
             _fill(engine)
-        peak_rss, peak_address = (status_bytes(name) or 0 for name in ("VmHWM", "VmPeak"))
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        peak_rss, peak_address = (int(status[name].split()[0]) << 10 for name in ("VmHWM", "VmPeak"))
         return LimitOutcome(engine.context, len(questions), fill, peak_rss, peak_address)
 
 

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import psutil
 
-_PROC = Path("/proc/self")
-
 
 def peak_rss_bytes() -> int | None:
     """Peak RSS of this process so far.
@@ -28,13 +26,9 @@ def process_peak_rss_bytes(pid: int) -> int | None:
     """Peak RSS of another process so far; None where the system does not report it."""
     if psutil.WINDOWS:
         return int(psutil.Process(pid).memory_info().peak_wset)
-    return status_bytes("VmHWM", Path(f"/proc/{pid}"))
-
-
-def status_bytes(name: str, proc: Path = _PROC) -> int | None:
-    """Read a size from a process' status in /proc, such as VmHWM, the peak RSS; None where it is missing."""
     try:
-        found = re.search(rf"^{name}:\s+(\d+) kB$", (proc / "status").read_text("utf-8"), re.MULTILINE)
+        status = Path(f"/proc/{pid}/status").read_text("utf-8")
     except OSError:
         return None
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
     return int(found[1]) << 10 if found else None
