@@ -67,13 +67,6 @@ def check_empty(folder: Path) -> None:
         raise OutputError(f"{folder}: the folder is not empty: choose another")
 
 
-def with_added_suffix(file: Path, suffix: str) -> Path:
-    """The path with a suffix added to its name; OutputError if it has no name, as that of `.`."""
-    if not file.name:
-        raise OutputError(f"{file}: is a folder, not a file")
-    return file.with_name(f"{file.name}{suffix}")
-
-
 def check_target(target: Path, *sources: Path) -> None:
     """Raise OutputError if `target` cannot be written, or is one of the `sources` that are read.
 

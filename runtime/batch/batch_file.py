@@ -14,7 +14,7 @@ from ...files.atomic_write import atomic_write
 from ...files.journal import Journal
 from ...files.json_file import read_bounded
 from ...files.json_lines import MAX_BYTES, json_object, numbered_lines
-from ...files.output import check_target, with_added_suffix
+from ...files.output import check_target
 from ...files.progress import Progress, no_progress
 from .reproducible_batches import BatchExecutor, BatchJob, BatchResult, run_batches, split_into_batches
 
@@ -99,11 +99,11 @@ def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
         ThirteenError: the model or the adapter is invalid, or the computation failed.
     """
     began = perf_counter()
-    part = with_added_suffix(output, ".part")
+    check_target(output)
+    part = output.with_name(f"{output.name}.part")
     # It may exist beside the records that a killed run did not remove.
     if output.exists() and not part.exists():
         raise _output_exists(output)
-    check_target(output)
     job = job.with_settings_of(part, _RUN)
     data = read_bounded(questions, MAX_BYTES)
     rows = _parse_questions(questions, data, skip_bad)
