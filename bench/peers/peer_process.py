@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from threading import Timer
 from time import perf_counter
-from typing import Any, Self
+from typing import Any
 
 from ...errors import RequestError, ThirteenError
 from ...files.gguf.header import Header, read_header
@@ -118,12 +118,6 @@ class PeerProcess:
         self.version: str = loaded["version"]
         self.load_s: float | None = loaded["load_s"]
         self.peak_rss_bytes: int | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the process, and the processes that it started.

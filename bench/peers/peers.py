@@ -7,7 +7,7 @@ defaults, and in further rows with options that may be faster, which are in the 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -140,7 +140,7 @@ def _load_peers(
                     raise
                 absent[name] = str(error).removeprefix(f"{name}: ")
             else:
-                yield loaded.enter_context(peer)
+                yield loaded.enter_context(closing(peer))
 
 
 def _measure(
