@@ -48,8 +48,7 @@ def policy_text(directives: dict[str, str]) -> str:
 
 # No frames either, and no way to make markup from strings.
 _STRICT = {"frame-ancestors": "'none'", "require-trusted-types-for": "'script'", "trusted-types": "'none'"}
-_HEADERS = {
-    "Content-Security-Policy": policy_text(_STRICT),
+HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -70,7 +69,7 @@ def _file_endpoint(file: Path) -> Callable[[Request], Awaitable[Response]]:
     """Endpoint that serves a file from memory, or 304 if the browser's copy is current."""
     content = file.read_bytes()
     etag = f'"{sha256(content).hexdigest()[:32]}"'
-    headers = _HEADERS | {"ETag": etag}
+    headers = HEADERS | {"Content-Security-Policy": policy_text(_STRICT), "ETag": etag}
 
     async def serve_file(request: Request) -> Response:
         if etag in request.headers.get("If-None-Match", ""):

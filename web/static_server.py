@@ -14,17 +14,11 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from ..errors import RequestError
+from .static_files import HEADERS
 
 _HOST = "127.0.0.1"
 _NAMES = [_HOST, "localhost"]  # a foreign page whose own name leads here (DNS rebinding) reads nothing
-_HEADERS = {
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-embedder-policy": "require-corp",
-    "cross-origin-resource-policy": "same-origin",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",
-}
+_HEADERS = HEADERS | {"Cross-Origin-Embedder-Policy": "require-corp"}
 
 
 class _IsolatedFiles(StaticFiles):
