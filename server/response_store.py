@@ -58,10 +58,6 @@ class ResponseStore:
             entries.move_to_end(response_id)
         return entries.get(response_id)
 
-    def remove(self, namespace: str, response_id: str) -> bool:
-        """Forget a response; returns whether there was one."""
-        response = self._entries.get(namespace, OrderedDict()).pop(response_id, None)
-        if response is None:
-            return False
-        self._nbytes[namespace] -= response.nbytes
-        return True
+    def remove(self, namespace: str, response_id: str) -> None:
+        """Forget a response, which is there."""
+        self._nbytes[namespace] -= self._entries[namespace].pop(response_id).nbytes
