@@ -375,11 +375,6 @@ class SequenceState:
         return min(self.request.max_tokens - len(self.output), self.context + 1 - self.length)
 
     @property
-    def length_capped(self) -> bool:
-        """Whether max_tokens or the context is used up."""
-        return self.remaining <= 0
-
-    @property
     def usage(self) -> Usage:
         """Token counts so far; the end-of-generation token counts, though it is not in the output."""
         ended = self.stop_reason is StopReason.END

@@ -18,7 +18,7 @@ from ...runtime.threads import default_threads
 from ..harness.environment import this_build
 from .datasets import QuestionSet
 from .eval_log import LOGGED_RUN
-from .prompts import Prompt, find_prompt
+from .prompts import find_prompt
 
 _NAME_BYTES_MAX = 255  # of a file, in most file systems
 
@@ -44,11 +44,6 @@ class PromptSettings(GenerationSettings):
         super().__post_init__()
 
     @property
-    def prompt_format(self) -> Prompt:
-        """The prompt of that name."""
-        return find_prompt(self.prompt)
-
-    @property
     def description(self) -> str:
         """How answers are sampled, and whether with the calculator."""
         sampled = "greedy" if self.sampling.greedy else f"temperature {self.sampling.temperature}"
@@ -59,7 +54,7 @@ class PromptSettings(GenerationSettings):
 
     def request(self, engine: Engine, question: str) -> Request:
         """Make the request that asks a question, as a chat if the model has a chat template."""
-        prompt, effort = self.prompt_format, self.effort.for_question(question)
+        prompt, effort = find_prompt(self.prompt), self.effort.for_question(question)
         messages = prompt.messages(question)
         is_chat = bool(engine.chat_template)
         return Request(
@@ -117,7 +112,7 @@ class RunConfig:
             "data_sha256": self.question_set.sha256,
             "questions": len(self.question_set.questions),
             "prompt": self.settings.prompt,
-            "prompt_sha256": self.settings.prompt_format.sha256,
+            "prompt_sha256": find_prompt(self.settings.prompt).sha256,
             **self._unmeasured.identity,
             **asdict(this_build()),
         }

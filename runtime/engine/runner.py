@@ -202,7 +202,7 @@ class Runner:
         output.stream.feed(token)
         if output.stream.stopped:
             self._end(sequence, StopReason.STOP)
-        elif sequence.length_capped:
+        elif sequence.remaining <= 0:
             self._end(sequence, StopReason.LENGTH)
 
     def _end(self, sequence: SequenceState, reason: StopReason, failure: ThirteenError | None = None) -> None:

@@ -78,9 +78,9 @@ def test_next_tokens_continue_from_the_prompt_into_the_output():
 
 def test_a_full_context_still_yields_the_token_after_it():
     sequence = SequenceState(Request((1, 2), max_tokens=9), context=3, output=[5])
-    assert not sequence.length_capped
+    assert sequence.remaining == 1
     sequence.output.append(6)
-    assert sequence.length_capped
+    assert sequence.remaining == 0
 
 
 def test_the_end_of_generation_token_counts_but_is_not_in_the_output():

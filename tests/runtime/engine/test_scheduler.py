@@ -42,7 +42,7 @@ def apply(scheduler: Scheduler, chunks: list[Chunk]) -> None:
         chunk.sequence.computed += len(chunk.tokens)
         if chunk.rows:
             chunk.sequence.output.append(1)
-            if chunk.sequence.length_capped:
+            if chunk.sequence.remaining <= 0:
                 scheduler.finish(chunk.sequence, StopReason.LENGTH)
 
 
