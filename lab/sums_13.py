@@ -39,7 +39,7 @@ from thirteen.runtime.llama.context import ContextParams
 from thirteen.runtime.llama.model import LoraAdapter
 from thirteen.runtime.profile import Profile
 from thirteen.runtime.request import BASE
-from thirteen.stats.paired_difference import paired_difference
+from thirteen.stats.paired_difference import count_pairs, paired_difference
 from thirteen.workflows.adapter_resolver import hub_id_of, resolve_basis
 from thirteen.workflows.default_model import default_model
 
@@ -169,9 +169,7 @@ def search(candidates: Candidates, generations: int, population: int, questions:
 def measure(candidates: Candidates, numbers: Numbers, rows: Sequence[TrainingRow]) -> str:
     """Effect of the numbers on held-out sums, in words."""
     before, after = (candidates.right(one, rows) for one in (np.zeros_like(numbers), numbers))
-    pairs = list(zip(before, after, strict=True))
-    counts = (pairs.count(pair) for pair in ((True, True), (False, True), (True, False), (False, False)))
-    difference = paired_difference(*counts)
+    difference = paired_difference(*count_pairs(zip(before, after, strict=True)))
     points = f"{difference.text(1, 100)} points (95 %)"
     return f"{sum(before)} of {len(rows)} right before, {sum(after)} after: {points}"
 

@@ -107,6 +107,7 @@ def learn_card(result: "LearnResult", model: str, name: str, command: str, data:
     """The card of an adapter that was learned from questions with known answers."""
     held = result.held_out
     (before, after), tokens, count = held.right, held.tokens, len(held.base)
+    _, gained, lost, _ = held.counts
     return f"""{_front_matter(result.base_id, "tinylora")}# {name}
 A TinyLoRA adapter of {result.numbers:,} trained numbers over {result.base_id}: {result.verdict}.
 
@@ -137,7 +138,7 @@ time is wrong.
 | --- | --- | --- |
 | right | {before} ({before / count:.1%}) | {after} ({after / count:.1%}) |
 | tokens an answer | {tokens[0]:.0f} | {tokens[1]:.0f} |
-| became right, became wrong | | {held.count(False, True)}, {held.count(True, False)} |
+| became right, became wrong | | {gained}, {lost} |
 | difference, points (95 %) | | {held.difference.text(1, 100)} |
 
 That is {result.verdict}. Expected among samples, to first order: {result.expected.text(1, 100)} points.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..stats.interval import Interval
-from ..stats.paired_difference import paired_difference
+from ..stats.paired_difference import count_pairs, paired_difference
 from .rollouts import QuestionRollouts
 
 
@@ -20,18 +20,18 @@ class HeldOutAnswers:
     base: Sequence[QuestionRollouts]
     adapted: Sequence[QuestionRollouts]
 
-    def count(self, before: bool, after: bool) -> int:
-        """The number of questions that are right, or wrong, before and after."""
-        outcomes = [
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """Number of questions right before and after, only after, only before, and never."""
+        return count_pairs(
             (one.right > 0, other.right > 0) for one, other in zip(self.base, self.adapted, strict=True)
-        ]
-        return outcomes.count((before, after))
+        )
 
     @property
     def right(self) -> tuple[int, int]:
         """Number of right answers before and after."""
-        both = self.count(True, True)
-        return both + self.count(True, False), both + self.count(False, True)
+        both, gained, lost, _ = self.counts
+        return both + lost, both + gained
 
     @property
     def tokens(self) -> tuple[float, float]:
@@ -45,8 +45,7 @@ class HeldOutAnswers:
     @property
     def difference(self) -> Interval:
         """The change of the fraction of right answers."""
-        pairs = ((True, True), (False, True), (True, False), (False, False))
-        return paired_difference(*(self.count(*pair) for pair in pairs))
+        return paired_difference(*self.counts)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,17 @@
 """Interval of the difference of two proportions that were observed on the same cases."""
 
+from collections import Counter
+from collections.abc import Iterable
 from math import sqrt
 
 from .interval import Interval
 from .wilson import wilson_interval
+
+
+def count_pairs(pairs: Iterable[tuple[bool, bool]]) -> tuple[int, int, int, int]:
+    """Count the cases for paired_difference(), given whether each has the property in both observations."""
+    counts = Counter(pairs)
+    return counts[True, True], counts[False, True], counts[True, False], counts[False, False]
 
 
 def paired_difference(both: int, gained: int, lost: int, neither: int) -> Interval:

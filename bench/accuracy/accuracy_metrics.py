@@ -8,7 +8,7 @@ import numpy as np
 
 from ...stats.interval import Interval
 from ...stats.mcnemar import mcnemar
-from ...stats.paired_difference import paired_difference
+from ...stats.paired_difference import count_pairs, paired_difference
 from ...stats.wilson import wilson_interval
 from .calibration import Calibration, calibrate
 from .eval_log import Outcome, QuestionRecord
@@ -86,22 +86,19 @@ def score(records: Sequence[QuestionRecord]) -> Scores:
 
 def pair_scores(base: Sequence[QuestionRecord], adapted: Sequence[QuestionRecord]) -> PairedScores | None:
     """Compare two models question by question; None if every question failed on one of them."""
-    pairs = Counter(
+    both, gained, lost, neither = counts = count_pairs(
         (one.outcome is Outcome.CORRECT, other.outcome is Outcome.CORRECT)
         for one, other in zip(base, adapted, strict=True)
         if Outcome.ERROR not in {one.outcome, other.outcome}
     )
-    if not pairs:
+    if not any(counts):
         return None
-    both, gained, lost, neither = (
-        pairs[pair] for pair in ((True, True), (False, True), (True, False), (False, False))
-    )
     return PairedScores(
-        questions=pairs.total(),
+        questions=sum(counts),
         both=both,
         gained=gained,
         lost=lost,
         neither=neither,
-        difference=paired_difference(both, gained, lost, neither),
+        difference=paired_difference(*counts),
         p_value=mcnemar(gained, lost),
     )

@@ -51,7 +51,7 @@ def learn(
     with stage_bars() as stage:
         result = run_learn(request, command_line(), stage, note)
     held = result.held_out
-    before, after = held.right
+    (before, after), (_, gained, lost, _) = held.right, held.counts
     facts = {
         "output": str(output),
         "code": result.code,
@@ -63,8 +63,8 @@ def learn(
         "held_out": len(held.base),
         "right_before": before,
         "right_after": after,
-        "gained": held.count(False, True),
-        "lost": held.count(True, False),
+        "gained": gained,
+        "lost": lost,
         "difference": interval_json(held.difference),
         "verdict": result.verdict,
         "minutes": result.minutes,
