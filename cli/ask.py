@@ -92,7 +92,7 @@ def ask(
         answer = _stream(engine, question, request, silent=as_json)
     spinner.end()
     if as_json:
-        print(json_text(asdict(answer) | _throughput(answer) | {"model": str(model)}))
+        print(json_text(asdict(answer) | answer.token_rates | {"model": str(model)}))
     else:
         _show_answer(answer)
     if is_default_model(model) and not adapter and not (answer.steps and is_short_sum(question)):
@@ -138,13 +138,6 @@ def _stream(engine: "Engine", question: str, request: "RequestOptions", *, silen
     return piece.answer
 
 
-def _throughput(answer: "Answer") -> dict[str, float]:
-    return {
-        "prefill_tokens_per_s": answer.timings.prefill_tokens_per_s(answer.usage),
-        "decode_tokens_per_s": answer.timings.decode_tokens_per_s(answer.usage),
-    }
-
-
 def _show_answer(answer: "Answer") -> None:
     """Print the final value on standard output, and votes, equations and timings on standard error."""
     usage = answer.usage
@@ -158,7 +151,7 @@ def _show_answer(answer: "Answer") -> None:
         source = "" if answer.grounded else ", not all of their numbers from the question"
         note(f"equations: {len(answer.steps)}, wrong: {'; '.join(wrong) or f'none{source}'}")
     note(
-        f"{usage.completion_tokens} tokens at {_throughput(answer)['decode_tokens_per_s']:.1f}/s, "
+        f"{usage.completion_tokens} tokens at {answer.token_rates['decode_tokens_per_s']:.1f}/s, "
         f"first after {answer.timings.first_token_s:.2f} s ({usage.prompt_tokens} tokens of prompt), "
         f"stop reason {answer.stop_reason}"
     )

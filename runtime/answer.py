@@ -75,6 +75,14 @@ class Answer:
     confidence: float = 0.0
     sure: bool = True
 
+    @property
+    def token_rates(self) -> dict[str, float]:
+        """Tokens per second of prefill and of decode, by their names in JSON."""
+        return {
+            "prefill_tokens_per_s": self.timings.prefill_tokens_per_s(self.usage),
+            "decode_tokens_per_s": self.timings.decode_tokens_per_s(self.usage),
+        }
+
 
 def with_confidence(answer: Answer, minimum: float) -> Answer:
     """The answer with its confidence; below the minimum it is not sure, and has no value."""

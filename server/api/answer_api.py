@@ -25,16 +25,11 @@ class AnswerFormatter:
 
     def response(self, answer: Answer) -> dict[str, Any]:
         """JSON of an answer, with the model name and the token rates."""
-        usage, timings = answer.usage, answer.timings
-        rates = {
-            "prefill_tokens_per_s": timings.prefill_tokens_per_s(usage),
-            "decode_tokens_per_s": timings.decode_tokens_per_s(usage),
-        }
         fields = asdict(answer)
         return {
             "model": self.model,
             **fields,
-            "timings": {**fields["timings"], **rates},
+            "timings": {**fields["timings"], **answer.token_rates},
             "dropped_turns": self.dropped_turns,
         }
 
