@@ -82,7 +82,10 @@ def write_site(  # noqa: PLR0913
         RequestError: the context length is not positive.
         OutputError: the folder contains other files, or cannot be written.
     """
-    header = _read_checked_header(model)
+    header = read_header(model)
+    check_model(header)
+    if header.file_bytes > FILE_BYTES_MAX:
+        raise ModelFileError(f"{model}: {header.file_bytes} bytes; a browser loads at most {FILE_BYTES_MAX}")
     check_integer("context", context, 1)
     trained = int(header.metadata[f"{header.metadata['general.architecture']}.context_length"])
     context = min(context, trained)
@@ -110,14 +113,6 @@ def write_site(  # noqa: PLR0913
         raise OutputError(f"{error.filename or folder}: {error.strerror or error}") from None
     nbytes = header.file_bytes + sum(map(len, files.values()))
     return Site(folder, len(files) + len(parts), len(parts), nbytes, needed)
-
-
-def _read_checked_header(model: Path) -> Header:
-    header = read_header(model)
-    check_model(header)
-    if header.file_bytes > FILE_BYTES_MAX:
-        raise ModelFileError(f"{model}: {header.file_bytes} bytes; a browser loads at most {FILE_BYTES_MAX}")
-    return header
 
 
 def _needed_bytes(header: Header, context: int, kv: str) -> int:

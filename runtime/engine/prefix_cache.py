@@ -50,12 +50,13 @@ class PrefixCache:
     """Prompt prefixes of one model.
 
     Attributes:
+        capacity: maximum of the entries' bytes.
         shared: tokens with which every prompt of the chat template begins; all namespaces share them.
     """
 
     def __init__(self, capacity: int) -> None:
-        """Start without entries; `capacity` is the maximum of their bytes."""
-        self._capacity = capacity
+        """Start without entries."""
+        self.capacity = capacity
         self.shared: tuple[int, ...] = ()
         self._entries: list[_CachedPrefix] = []  # most recently used last
 
@@ -83,10 +84,6 @@ class PrefixCache:
         self._entries.append(best)
         return length, best.state
 
-    def fits(self, nbytes: int) -> bool:
-        """Whether a state of this size can be cached at all."""
-        return nbytes <= self._capacity
-
     def add(self, key: PrefixKey, prompt: tuple[int, ...], state: KvState) -> None:
         """Add the KV cache of a prompt, which fits and replaces those of its prefixes."""
         self._entries = [
@@ -95,7 +92,7 @@ class PrefixCache:
             if entry.key != key or entry.tokens != prompt[: len(entry.tokens)]
         ]
         self._entries.append(_CachedPrefix(key, prompt, state))
-        while self.nbytes > self._capacity:
+        while self.nbytes > self.capacity:
             del self._entries[0]
 
     def clear(self, key: PrefixKey, keep: tuple[int, ...]) -> None:

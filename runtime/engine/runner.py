@@ -241,7 +241,7 @@ class Runner:
         prompt = sequence.request.tokens
         if self._prefixes and self._scheduler.will_cache(sequence):
             slot = sequence.running_slot
-            if not self._prefixes.fits(self._context.state_bytes(slot)):  # checked before there is a copy
+            if self._context.state_bytes(slot) > self._prefixes.capacity:  # checked before there is a copy
                 self._scheduler.cacheable = len(prompt) - 1
                 return
             with suppress(MemoryError):  # then it is not cached
