@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize, quantize
 
 from ...errors import AdapterError
 from ...files.safetensors import Rows
@@ -16,6 +18,7 @@ from .basis import NAME_MAX, NUMBERS_MAX
 from .bech32 import CHARSET, CHECKSUM_SYMBOLS, bech32m_checksum, to_bytes, to_symbols, verify_checksum
 
 PREFIX = "t13:"
+_BF16 = GGMLQuantizationType.BF16
 _NAME = re.compile(rf"[a-z0-9][a-z0-9.-]{{0,{NAME_MAX - 1}}}")
 _FINGERPRINT_SYMBOLS = 6
 _NUMBER_BYTES = (2, 4)  # by format: bfloat16, float32
@@ -55,9 +58,8 @@ def basis_fingerprint(basis_id: str) -> str:
 
 def round_to_bfloat16(numbers: Rows) -> Rows:
     """The nearest bfloat16 numbers, ties to even, as float32."""
-    bits = numbers.astype("<f4").view("<u4").astype(np.uint64)
-    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
-    return rounded.astype("<u4").view("<f4").astype(np.float32)
+    rounded: Rows = dequantize(quantize(numbers, _BF16), _BF16)
+    return rounded
 
 
 def encode_short_code(code: ShortCode) -> str:

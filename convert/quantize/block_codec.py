@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf.quants import IQ4_NL, MXFP4
 from numpy.typing import NDArray
 
 from . import scale_codec as sc
 from .scale_codec import Bytes, Floats, ScaleCodec
 
-_IQ4_NL_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
-_E2M1_LEVELS = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)  # doubled, as in ggml
+_IQ4_NL_LEVELS = np.array(IQ4_NL.kvalues, np.float32)
+_E2M1_LEVELS = np.array(MXFP4.kvalues, np.float32)  # doubled, as in ggml
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,6 @@ def _block_layouts() -> dict[str, BlockLayout]:
         return _bit_field(32, at + k // 8, k % 8, 1, 4)
 
     int8 = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
-    iq4_nl, e2m1 = np.array(_IQ4_NL_LEVELS, np.float32), np.array(_E2M1_LEVELS, np.float32)
     levels = _integer_levels
     return {
         "Q4_0": BlockLayout(32, 32, levels(4, 8), sc.SCALE, (nibbles(2),)),
@@ -165,8 +165,8 @@ def _block_layouts() -> dict[str, BlockLayout]:
         "Q5_0": BlockLayout(32, 32, levels(5, 16), sc.SCALE, (nibbles(6), fifth_bits(2))),
         "Q5_1": BlockLayout(32, 32, levels(5), sc.SCALE_AND_OFFSET, (nibbles(8), fifth_bits(4))),
         "Q8_0": BlockLayout(32, 32, int8, sc.SCALE, (_bit_field(32, 2 + k, 0, 8),)),
-        "IQ4_NL": BlockLayout(32, 32, iq4_nl, sc.SCALE, (nibbles(2),)),
-        "MXFP4": BlockLayout(32, 32, e2m1, sc.EXPONENT, (nibbles(1),)),
+        "IQ4_NL": BlockLayout(32, 32, _IQ4_NL_LEVELS, sc.SCALE, (nibbles(2),)),
+        "MXFP4": BlockLayout(32, 32, _E2M1_LEVELS, sc.EXPONENT, (nibbles(1),)),
     }
 
 
@@ -186,14 +186,14 @@ def _super_block_layouts() -> dict[str, BlockLayout]:
 
     q6_k_nibbles = _bit_field(256, 64 * half + lane + 32 * (quarter % 2), 4 * (quarter // 2), 4)
     iq4_xs_nibbles = _bit_field(256, 8 + 16 * (k // 32) + k % 16, 4 * (k % 32 // 16), 4)
-    iq4_nl, levels = np.array(_IQ4_NL_LEVELS, np.float32), _integer_levels
+    levels = _integer_levels
     return {
         "Q2_K": BlockLayout(256, 16, levels(2), sc.Q2_K, (pairs(16),)),
         "Q3_K": BlockLayout(256, 16, levels(3, 4), sc.Q3_K, (pairs(32), high_bits(0, 2))),
         "Q4_K": BlockLayout(256, 32, levels(4), sc.Q4_K, (nibbles(16),)),
         "Q5_K": BlockLayout(256, 32, levels(5), sc.Q4_K, (nibbles(48), high_bits(16, 4))),
         "Q6_K": BlockLayout(256, 16, levels(6, 32), sc.Q6_K, (q6_k_nibbles, pairs(128, 4))),
-        "IQ4_XS": BlockLayout(256, 32, iq4_nl, sc.IQ4_XS, (iq4_xs_nibbles,)),
+        "IQ4_XS": BlockLayout(256, 32, _IQ4_NL_LEVELS, sc.IQ4_XS, (iq4_xs_nibbles,)),
     }
 
 

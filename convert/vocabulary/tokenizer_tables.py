@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from gguf import GGUFValueType, TokenType
+from gguf.vocab import bytes_to_unicode
 from numpy.typing import NDArray
 
 from ...errors import VocabularyError, shorten
@@ -19,11 +20,8 @@ PREFIX = "tokenizer.ggml."
 _ARRAY, _STRING, _INT32 = GGUFValueType.ARRAY, GGUFValueType.STRING, GGUFValueType.INT32
 # Tokens that llama.cpp takes as the end of an answer by their text alone.
 END_TEXTS = (*KNOWN_END_TOKENS, "<|end|>")
-_SHOWN = {*range(33, 127), *range(161, 173), *range(174, 256)}
-_HIDDEN = [byte for byte in range(256) if byte not in _SHOWN]
-BYTE_TEXTS = tuple(
-    chr(byte) if byte in _SHOWN else chr(256 + _HIDDEN.index(byte)) for byte in range(256)
-)  # the characters that stand for the bytes 0 to 255 in a byte-level vocabulary
+# The characters that stand for the bytes 0 to 255 in a byte-level vocabulary.
+BYTE_TEXTS = tuple(text for _, text in sorted(bytes_to_unicode().items()))
 TEXT_BYTES = {text: byte for byte, text in enumerate(BYTE_TEXTS)}
 
 
