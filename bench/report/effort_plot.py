@@ -9,9 +9,6 @@ from ...stats.interval import Interval
 from ..accuracy.accuracy import AccuracyReport
 from .render import render_svg
 
-_WIDTH, _HEIGHT = 640, 300  # of the plot in pixels, without its margins
-_TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
-
 
 @dataclass(frozen=True, slots=True)
 class EffortPoint:
@@ -35,9 +32,9 @@ class EffortPlot:
     """Lines in one system of axes: seconds to the right, accuracy upwards."""
 
     lines: tuple[EffortLine, ...]
-    width: int = _WIDTH
-    height: int = _HEIGHT
-    ticks: tuple[float, ...] = _TICKS
+    width: int = 640  # pixels, without margins, as is the height
+    height: int = 300
+    ticks: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
 
     @property
     def seconds(self) -> float:
