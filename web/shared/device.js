@@ -10,10 +10,10 @@ const SIMD_MODULE = Uint8Array.of(
 const MEMORY64_MODULE = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 5, 3, 1, 4, 1); // one page, 64-bit addresses
 
 /**
- * @param {{file_bytes: number, needed_bytes: number}} model
+ * @param {{needed_bytes: number}} model
  * @returns {?string} a sentence that says why the model cannot run here; null if no reason is known.
  */
-export function unsupportedReason({ file_bytes, needed_bytes }) {
+export function unsupportedReason({ needed_bytes }) {
   if (globalThis.isSecureContext === false) return "This page requires HTTPS, or localhost.";
   if (typeof WebAssembly !== "object") return "The model requires WebAssembly, which this browser does not support.";
   if (!WebAssembly.validate(SIMD_MODULE)) {
@@ -21,9 +21,6 @@ export function unsupportedReason({ file_bytes, needed_bytes }) {
   }
   if (!WebAssembly.validate(MEMORY64_MODULE)) {
     return "The model requires 64-bit WebAssembly memory, which this browser does not support: use a newer one, or another.";
-  }
-  if (file_bytes > FILE_BYTES_MAX) {
-    return `The model file has ${formatBytes(file_bytes)}, but the maximum in a browser is 2 GB.`;
   }
   if (needed_bytes > usableBytes()) {
     return `The model needs ${formatBytes(needed_bytes)} of memory; a page on this device can use ${formatBytes(usableBytes())}.`;

@@ -43,9 +43,11 @@ export async function missingBytes({ parts }, base) {
   return sizes.reduce((sum, bytes) => sum + bytes, 0);
 }
 
-/** Delete every model that is stored for pages of this origin. */
-export async function deleteStoredModels() {
-  for (const name of await caches.keys()) if (name.startsWith(CACHE_PREFIX)) await caches.delete(name);
+/** Delete the models that are stored for pages of this origin, but for that in the cache `kept`. */
+export async function deleteStoredModels(kept = "") {
+  for (const name of await caches.keys()) {
+    if (name.startsWith(CACHE_PREFIX) && name !== kept) await caches.delete(name);
+  }
 }
 
 const totalSize = (blobs) => blobs.reduce((bytes, { size }) => bytes + size, 0);
@@ -54,9 +56,7 @@ const totalSize = (blobs) => blobs.reduce((bytes, { size }) => bytes + size, 0);
 async function openCache(sha256) {
   try {
     const name = CACHE_PREFIX + sha256;
-    for (const other of await caches.keys()) {
-      if (other.startsWith(CACHE_PREFIX) && other !== name) await caches.delete(other);
-    }
+    await deleteStoredModels(name);
     await globalThis.navigator?.storage?.persist?.();
     return await caches.open(name);
   } catch {
