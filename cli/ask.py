@@ -83,8 +83,7 @@ def ask(
         min_confidence=min_confidence,
     )
     layers = options.gpu_layers(gpu_layers)
-    named = {"adapter": adapter} if adapter else {}
-    model, loras = options.resolve_model(name, named, threads=threads)
+    model, loras = options.resolve_model(name, {"adapter": adapter}, threads=threads)
     slots, lora = chosen.rule.width, loras.get("adapter")
     settings = EngineOptions(adapter=lora, context=context, slots=slots, threads=threads, gpu_layers=layers)
     with Engine(model, **settings) as engine:

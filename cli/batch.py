@@ -64,8 +64,7 @@ def batch(
     layers = options.gpu_layers(gpu_layers, ray)
     executor = options.batch_executor(ray, workers, insecure=ray_insecure)
     questions.stat()  # a missing file is refused before anything is downloaded
-    named = {"adapter": adapter} if adapter else {}
-    path, loras = options.resolve_model(model, named, threads=threads)
+    path, loras = options.resolve_model(model, {"adapter": adapter}, threads=threads)
     threads = threads or default_threads()
     job = BatchJob(path, loras.get("adapter"), settings, threads, replace(PROFILE, gpu_layers=layers))
     with progress_bar("batch") as progress:

@@ -35,8 +35,7 @@ def mcp(
     from ..runtime.engine.engine import Engine, RequestOptions
 
     layers = options.gpu_layers(gpu_layers)
-    named = {"adapter": adapter} if adapter else {}
-    path, loras = options.resolve_model(model, named, threads=threads)
+    path, loras = options.resolve_model(model, {"adapter": adapter}, threads=threads)
     settings = EngineOptions(
         adapter=loras.get("adapter"), context=context, slots=_SLOTS, threads=threads, gpu_layers=layers
     )

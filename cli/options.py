@@ -154,9 +154,9 @@ def refuse_given(ctx: typer.Context, names: Iterable[str], reason: str) -> None:
 
 
 def resolve_model(
-    model: str | Path | None, adapters: Mapping[str, str], *, threads: int | None = None
+    model: str | Path | None, adapters: Mapping[str, str | None], *, threads: int | None = None
 ) -> tuple[Path, dict[str, Path]]:
-    """Resolve MODEL, by default the embedded one, and its run-time adapters by name.
+    """Resolve MODEL, by default the embedded one, and its run-time adapters by name, but for None.
 
     A base that is no GGUF is converted on first use, with so many threads. The embedded model has its own
     adapter merged, unless other adapters are given.
@@ -164,17 +164,18 @@ def resolve_model(
     from ..workflows import model_cache
 
     source = None if model is None else str(model)
+    named = {name: adapter for name, adapter in adapters.items() if adapter}
     with stage_bars() as stage:
         path = model_cache.resolve_model(
-            source, adapted=not adapters, threads=threads, announce=note, stage=stage
+            source, adapted=not named, threads=threads, announce=note, stage=stage
         )
-    if not adapters:
+    if not named:
         return path, {}
     from ..workflows.adapter_resolver import resolve_runtime_lora
 
     with progress_bar("preparing") as progress:
         return path, {
-            name: resolve_runtime_lora(one, path, progress=progress) for name, one in adapters.items()
+            name: resolve_runtime_lora(adapter, path, progress=progress) for name, adapter in named.items()
         }
 
 
@@ -195,7 +196,7 @@ def probed_model(
     """Resolve MODEL and a run-time adapter, and first load what is not trusted in another process."""
     from ..runtime.load_probe import probe_model_files
 
-    path, loras = resolve_model(model, {"adapter": adapter} if adapter else {}, threads=threads)
+    path, loras = resolve_model(model, {"adapter": adapter}, threads=threads)
     probe_model_files(path, loras.values())
     return path, loras.get("adapter")
 
