@@ -5,7 +5,6 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import cached_property
 from threading import Lock
-from typing import Self
 
 import numpy as np
 
@@ -32,10 +31,8 @@ class Scoring:
         self.lock, self._contexts = Lock(), ExitStack()
         self._model, self._params, self._adapters = model, params, adapters
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Free the contexts."""
         self._contexts.close()
 
     def prompt_logprobs(self, tokens: Tokens, top: int, adapter: str) -> list[TokenLogprob]:
