@@ -1,16 +1,17 @@
-"""Samples answers to questions under one prompt, and tells what votes make of several files of them.
+"""Samples answers to questions under one prompt, and tells what votes or training make of them.
 
 python lab/votes.py sample MODEL QUESTIONS OUT --prompt examples --count 60 --answers 8 --temperature 0.7
 python lab/votes.py vote w=OUT b=OTHER --sequence wwwwbbbb wwww --certainty 0.8
+python lab/votes.py rows OUT ROWS --most 3
 
 A sequence takes the answers of the files by their letters, until the majority is certain. An interrupted
-sampling resumes. The questions are those of `bench accuracy --limit 300`, in a fixed order.
+sampling resumes. The questions are those of `bench accuracy --limit 300`, in a fixed order. Rows are
+right answers, as solutions for `thirteen train`.
 """
 
 import argparse
 import json
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def sample(given: argparse.Namespace) -> None:
                     | {"vote": answer.stop_reason in COMPLETE_REASONS and all(s.ok for s in answer.steps)}
                     for answer, logprob in map(score, asked)
                 ]
-                row = {"number": number, **asdict(questions[number]), "samples": answers}
+                question = {"question": questions[number].text, "answer": questions[number].answer}
+                row = {"number": number, **question, "samples": answers}
                 file.write(json.dumps(row) + "\n")
             file.flush()
 
@@ -94,8 +96,18 @@ def vote(given: argparse.Namespace) -> None:
         print(f"{sequence}: {right} of {count} right, {means}")
 
 
+def rows(given: argparse.Namespace) -> None:
+    """Write the shortest right answers to each question as rows for `thirteen train`."""
+    with given.out.open("w") as file:
+        for row in read(given.answers).values():
+            right = {one["text"] for one in row["samples"] if one["vote"] and one["value"] == row["answer"]}
+            for solution in sorted(right, key=len)[: given.most]:
+                fields = {"question": row["question"], "solution": solution, "answer": row["answer"]}
+                file.write(json.dumps(fields) + "\n")
+
+
 def main() -> None:
-    """Run one of the two."""
+    """Run one of the three."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(required=True)
     sampler = commands.add_parser("sample")
@@ -113,6 +125,11 @@ def main() -> None:
     voter.add_argument("--sequence", nargs="+", required=True)
     voter.add_argument("--certainty", type=float, default=2)
     voter.set_defaults(run=vote)
+    writer = commands.add_parser("rows")
+    writer.add_argument("answers", type=Path)
+    writer.add_argument("out", type=Path)
+    writer.add_argument("--most", type=int, default=3)
+    writer.set_defaults(run=rows)
     given = parser.parse_args()
     given.run(given)
 
