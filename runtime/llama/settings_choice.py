@@ -75,7 +75,7 @@ def known_settings(profile: Profile, threads: int | None, header: Header) -> Com
 
 def parallel_cost(profile: Profile, threads: int | None, header: Header) -> float | None:
     """Seconds of a token that all slots decode at once / of one alone, as measured for the saved choice."""
-    with suppress(OSError, OutputError, ValueError, KeyError, TypeError, StopIteration, ZeroDivisionError):
+    with suppress(OSError, ThirteenError, ValueError, KeyError, TypeError, StopIteration, ZeroDivisionError):
         found = json.loads(_choice_file(_key(profile, threads, header)).read_bytes())
         trial = next(one for one in found["trials"] if one["settings"] == found["settings"])
         return float(trial["together_s"] / profile.slots / trial["decode_s"])
