@@ -15,22 +15,21 @@ from thirteen.convert.vocabulary.vocabulary_list import VocabularyList, check_li
 from thirteen.errors import VocabularyError
 from thirteen.models.embedded import embedded
 
+from .kept_lists import closed_list, tables_of
+
 HASH = "0" * 64
 
 
 @pytest.fixture(scope="module")
 def tables() -> TokenizerTables:
     """The tokenizer of SmolLM2."""
-    path = embedded()
-    return TokenizerTables.from_fields(open_checkpoint(path).tokenizer, str(path))
+    return tables_of(embedded())
 
 
 @pytest.fixture(scope="module")
 def kept(tables: TokenizerTables) -> VocabularyList:
     """The required tokens, and the first thousand with all they are built from."""
-    ids = {*tables.required_ids, *range(1000)}
-    ids |= tables.missing_parts(ids).keys()
-    return VocabularyList(tuple(sorted(ids)), len(tables.tokens), tables.sha256)
+    return closed_list(tables, range(1000))
 
 
 def written(folder: Path, **changes: Any) -> Path:
