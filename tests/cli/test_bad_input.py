@@ -2,14 +2,14 @@
 
 Each row of a table is a damage to a good input, or a command line, and a part of the expected line. Commands
 run in a subprocess; they must leave nothing at the target or next to it. Other settings of a checkpoint that
-are not supported are in tests/convert/source.
+are not supported are in tests/convert/source, other damages to headers and options in the tests of their own
+modules.
 """
 
 import json
 import re
 import shlex
 import shutil
-import struct
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -122,14 +122,6 @@ def header(edit: Edit, name: str = WEIGHTS) -> Damage:
     return bytes_of(name, damage)
 
 
-def duplicate_entry(entries: dict[str, Any]) -> bytes:
-    return json.dumps(entries).encode()[:-1] + f', "{Q}": {json.dumps(entries[Q])}}}'.encode()
-
-
-def shift(by: int) -> Edit:
-    return lambda entries: entries[Q].update(data_offsets=[at + by for at in entries[Q]["data_offsets"]])
-
-
 def shard(name: Any) -> Damage:
     return json_of(INDEX, lambda index: index["weight_map"].update({Q: name}))
 
@@ -165,26 +157,6 @@ def gguf_bytes(edit: Callable[[bytes], bytes]) -> Damage:
     return lambda path: path.write_bytes(edit(write_gguf(path, {}, {}).read_bytes()))
 
 
-def put_at(at: int, code: str, value: int) -> Damage:
-    new = struct.pack("<" + code, value)
-    return gguf_bytes(lambda raw: raw[:at] + new + raw[at + len(new) :])
-
-
-def named(name: str) -> bytes:
-    return struct.pack("<Q", len(name)) + name.encode()
-
-
-def after(name: str, at: int, code: str, value: int) -> Damage:
-    """Write a number `at` bytes after the name of a key or a tensor."""
-    new = struct.pack("<" + code, value)
-
-    def edit(raw: bytes) -> bytes:
-        place = raw.index(named(name)) + len(named(name)) + at
-        return raw[:place] + new + raw[place + len(new) :]
-
-    return gguf_bytes(edit)
-
-
 def key(name: str, value: Any, type_: Any = U32) -> Damage:
     return lambda path: write_gguf(path, {name: None if value is None else (value, type_, None)}, {})
 
@@ -197,7 +169,6 @@ def template(source: str) -> Damage:
     return key("tokenizer.chat_template", source, TEXT)
 
 
-# (64, 64). After the name: number of dimensions (4 bytes), each dimension (8), type (4), offset (8).
 QUERY = "blk.0.attn_q.weight"
 ROPE = "rope_freqs.weight"
 LOOP, END = "{%- for i in range(99999) -%}", "{%- endfor -%}"
@@ -288,15 +259,7 @@ def damaged(good: Path, copy: Path, damage: Damage) -> Path:
     (put(WEIGHTS, b""), f"{WEIGHTS}: a header of 0 bytes in a file of 0"),
     (bytes_of(WEIGHTS, lambda raw: bytes(8) + raw[8:]), "the header is not JSON"),
     (bytes_of(WEIGHTS, lambda raw: b"\xff" * 8 + raw[8:]), "a header of 18446744073709551615 bytes"),
-    (header(lambda _: b"{nonsense"), f"{WEIGHTS}: the header is not JSON"),
-    (header(lambda _: b"\xff\xfe{}"), "the header is not JSON"),
-    (header(lambda _: b"[1, 2]"), "the header is not a JSON object"),
     (header(lambda _: DEEP.encode()), "the header is not JSON"),
-    (header(duplicate_entry), "a name occurs twice"),
-    (header(shift(-4)), "but the previous one ends at"),
-    (header(shift(4)), "but the previous one ends at"),
-    (header(lambda e: e[Q].update(shape=[-96, -64])), f"{Q!r} has a damaged entry"),
-    (header(lambda e: e[Q].update(dtype="F13")), f"{Q!r} has a damaged entry"),
     (header(lambda e: e.update({Q: 13})), f"{Q!r} has a damaged entry"),
     (weights(lambda arrays: arrays.update({Q: arrays[Q].astype(np.int32)})), f"{Q!r} is I32; supported"),
     (weights(lambda arrays: arrays.pop(Q)), f"tensor {Q!r} is missing"),
@@ -473,31 +436,16 @@ def test_an_impossible_export_is_refused(
     check_refused(done, message, out)
 
 
-@table(
-    (lambda path: path.write_bytes(b"GGUF"), "the header runs past the end of the file (4 bytes)"),
-    (put_at(4, "I", 99), "GGUF version 99; supported: 2, 3"),
-    (put_at(4, "I", 3 << 24), "GGUF version 50331648"),
-    (put_at(8, "Q", 1 << 60), "1152921504606846976 tensors; at most 16384"),
-    (put_at(16, "Q", 1 << 60), "1152921504606846976 metadata keys; at most 16384"),
-    (put_at(16, "Q", 3), "tensor"),
-    (after("general.name", 4, "Q", 1 << 40), "a string of 1099511627776 bytes"),
-    (after("tokenizer.ggml.tokens", 8, "Q", 1 << 62), "tokens' has 4611686018427387904 elements"),
-    (after(QUERY, 4, "Q", 1 << 63), f"{QUERY!r} has the shape (64, 922"),
-    (after(QUERY, 20, "I", 12), "rows of 64, not a multiple of Q4_K's block of 256"),
-)
-def test_a_damaged_gguf_is_refused(
-    bad: Damage, message: str, more: None, thirteen: Commands, tmp_path: Path, out: Path
-) -> None:
+def test_a_damaged_gguf_is_refused(thirteen: Commands, tmp_path: Path, out: Path) -> None:
     """Other damages to headers are in tests/files/gguf."""
-    bad(model := tmp_path / "model.gguf")
-    check_refused(thirteen("inspect", model), message, out)
+    (model := tmp_path / "model.gguf").write_bytes(b"GGUF")
+    check_refused(thirteen("inspect", model), "the header runs past the end of the file (4 bytes)", out)
 
 
 @table(
     (gguf_bytes(lambda raw: raw[:-100]), "it is truncated"),
     (key("general.architecture", "mamba", TEXT), "the architecture 'mamba' is not supported"),
     (key("general.architecture", None), "'None' is not supported", "'general.architecture' is missing"),
-    (key("llama.attention.head_count_kv", 3), "4 heads do not divide among 3 key-value heads"),
     (key("llama.rope.dimension_count", 8), "dimension_count' is 8, but the head dimension is 16"),
     (key("llama.block_count", "two", TEXT), "'llama.block_count' is of type STRING, not UINT32"),
     (key("llama.block_count", 1 << 24), "'llama.block_count' is 16777216; it must be from 1 to 512"),
@@ -541,18 +489,14 @@ def test_a_gguf_of_an_impossible_model_is_refused(
     (template("{% if %}"), "model.gguf: the chat template cannot be compiled"),
     (key("tokenizer.chat_template", 13), "'tokenizer.chat_template' is not a string"),
     (template("{{" + "(" * 20000 + "1"), "the chat template cannot be compiled"),
-    (template("{{ ''.__class__.__mro__[1].__subclasses__() }}"), "the chat template failed: SecurityError"),
     (template("{{ cycler.__init__.__globals__.os.popen('touch MARK').read() }}"), "failed: SecurityError"),
-    (template("{% include '/etc/passwd' %}"), "the chat template failed"),
-    (template("{{ 1 // 0 }}"), "the chat template failed: ZeroDivisionError"),
     (template("{{ raise_exception('no\x1b[2Jway\n2') }}"), "TemplateError: no [2Jway 2"),
     (template(LOOP * 3 + "{{ 'abc' * 100 }}" + END * 3), "it has written more than 4194304 characters"),
-    (template("{{ 'a' * 10 ** 12 }}"), "* gives more than the 4194304 that a prompt may need"),
-    (template("{{ '%999999999d' % 1 }}"), "the chat template failed"),
 )
 def test_a_hostile_chat_template_is_refused(
     bad: Damage, message: str, more: None, thirteen: Commands, tmp_path: Path, out: Path
 ) -> None:
+    """Others are in tests/runtime/prompt."""
     bad(model := tmp_path / "model.gguf")
     check_refused(thirteen("ask", model, "Why?"), message, out)
     assert not Path("MARK").exists()
@@ -623,20 +567,11 @@ def test_a_bad_run_time_adapter_is_refused(
     ("bench MODEL --limit 3", "--limit: requires --data"),
     ("bench MODEL --data nothing-13", "nothing-13: no such file, and not one of the sets"),
     ("bench MODEL --adapter BASE/config.json", "config.json: not a GGUF file"),
-    ("bench report --adapter MODEL", "--adapter: requires BASE and ADAPTED"),
     ("bench latency MODEL MODEL --rounds 1", "Invalid value for '--rounds'"),
     ("bench latency MODEL BASE/config.json", "not a GGUF file"),
     ("bench latency MODEL MODEL --adapter BASE/config.json", "config.json: not a GGUF file"),
     ("bench accuracy MODEL", "Missing option '--data'"),
-    (
-        "bench accuracy MODEL --data nothing-13",
-        "nothing-13: no such file, and not one of the sets gsm8k, svamp",
-    ),
     ("bench accuracy MODEL --data BASE/config.json", "config.json: line 1: not JSON"),
-    (
-        "bench accuracy MODEL --data svamp --prompt 9-shot",
-        "'9-shot' is not one of zero-shot, refined, bare, 8-shot",
-    ),
     ("bench accuracy MODEL --data svamp --effort most", "Invalid value for '--effort'"),
     ("ask OUT/x.gguf Why?", "x.gguf': no such file or folder"),
     ("ask MODEL ''", "the question is missing"),
@@ -645,11 +580,6 @@ def test_a_bad_run_time_adapter_is_refused(
     ("ask MODEL Why? --context 4", "tokens, but the context holds 4"),
     ("ask MODEL Why? --context 0", "Invalid value for '--context'"),
     ("ask MODEL Why? --temperature nan", "must be 0 or a finite number of at least 0.0001, not nan"),
-    ("ask MODEL Why? --temperature=-1", "must be 0 or a finite number of at least 0.0001, not -1.0"),
-    ("ask MODEL Why? --top-p 0", "top_p must be above 0 and at most 1, not 0.0"),
-    ("ask MODEL Why? --top-k=-1", "top_k must be an integer from 0 to 2147483647, not -1"),
-    ("ask MODEL Why? --min-p 1", "min_p must be from 0 and below 1, not 1.0"),
-    ("ask MODEL Why? --seed=-1", "seed must be an integer from 0 to 4294967294, not -1"),
     ("ask MODEL Why? --stop ''", "a stop string is empty"),
     ("ask MODEL what is this", "not 4 arguments: quote the question"),
     ("ask MODEL Why? --threads 9999", "Invalid value for '--threads'"),
@@ -681,12 +611,10 @@ def test_a_bad_question_from_standard_input_is_refused(
 @table(
     (b"{", "schema: not JSON at line 1 column 2", "--schema"),
     (b"\xff", "not UTF-8: invalid start byte at byte 1", "--schema"),
-    (b'{"type": "integer", "uniqueItems": true}', "uniqueItems", "--schema"),
     (b"[" * (1 << 21), "more than 65,536 bytes", "--schema"),
     (b"", "grammar:", "--grammar"),
     (b"root ::= other", "other", "--grammar"),
     (b'root ::= "a', "grammar:", "--grammar"),
-    (b"start: %json {}", "%json", "--grammar"),
 )
 def test_a_bad_schema_or_grammar_is_refused(
     bad: bytes, message: str, more: str, thirteen: Commands, good: Good, tmp_path: Path, out: Path

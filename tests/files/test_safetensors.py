@@ -76,6 +76,7 @@ def entry(shape: Any = (4, 4), offsets: Any = (0, 64), dtype: Any = "F32") -> di
         (content_of({"a": entry(offsets=[0, 60])}), "damaged"),
         (content_of({"a": entry()}, bytes(65)), "the file has"),
         (content_of({"a": entry(), "b": entry()}), "starts at 0"),
+        (content_of({"a": entry(offsets=[4, 68])}, bytes(68)), "starts at 4, but the previous one ends at 0"),
         (content_of(b'{"a": %b, "a": %b}' % ((json.dumps(entry()).encode(),) * 2)), "twice"),
     ],
 )
