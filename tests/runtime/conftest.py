@@ -111,6 +111,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., Pat
 
 
 @pytest.fixture(scope="session")
+def wide_heads(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., Path]) -> Path:
+    """Path of a tiny model with half as many heads of twice the width: whole blocks of q8_0."""
+    names = ("attention.key_length", "attention.value_length", "rope.dimension_count")
+    values = {"attention.head_count": 2, "attention.head_count_kv": 1, **dict.fromkeys(names, 32)}
+    keys = {f"llama.{name}": (value, gguf.GGUFValueType.UINT32, None) for name, value in values.items()}
+    return write_tiny(tmp_path_factory.mktemp("wide") / "wide.gguf", keys)
+
+
+@pytest.fixture(scope="session")
 def ending(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., Path]) -> Path:
     """Path of a tiny model that gives the end-of-generation token after anything."""
     embedding = np.zeros((256 + len(CONTROL), EMBEDDING), np.float32)

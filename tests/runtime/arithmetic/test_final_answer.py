@@ -6,9 +6,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from thirteen.runtime.answer import Answer
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number, parse_number
-from thirteen.runtime.request import StopReason, Timings, Usage
 
 from .final_answer_cases import FINAL_ANSWERS
 from .hostile_pieces import ANSWER_PIECES
@@ -114,9 +112,3 @@ def test_time_is_linear_in_hostile_text(piece):
         final_answer(text + end)
         parse_number(text + end)
     assert time.process_time() - start_s < 10
-
-
-def test_answer_is_frozen():
-    answer = Answer("42", "#### 42", StopReason.END, Usage(3, 4), Timings(0.1, 0.1, 0.2), (), False)
-    with pytest.raises(AttributeError):
-        answer.value = "43"

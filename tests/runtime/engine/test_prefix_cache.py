@@ -4,7 +4,6 @@ from hashlib import sha256
 from itertools import takewhile
 from operator import eq
 
-import gguf
 import numpy as np
 import pytest
 from hypothesis import given
@@ -96,24 +95,6 @@ def test_clear_keeps_one_prefix():
 
 QUESTION = tuple(b"Tom has 3 apples and buys 4 more. How many apples does he have? ")
 OPTIONS = FIXED | {"context": 128, "slots": 1, "batch": 32}
-
-
-# Half as many heads of twice the width: q8_0 has blocks of 32.
-WIDE = {
-    key: (value, gguf.GGUFValueType.UINT32, None)
-    for key, value in {
-        "llama.attention.head_count": 2,
-        "llama.attention.head_count_kv": 1,
-        "llama.attention.key_length": 32,
-        "llama.attention.value_length": 32,
-        "llama.rope.dimension_count": 32,
-    }.items()
-}
-
-
-@pytest.fixture(scope="module")
-def wide_heads(tmp_path_factory, write_tiny):
-    return write_tiny(tmp_path_factory.mktemp("wide") / "wide.gguf", WIDE)
 
 
 def greedy(engine, *prompts, adapter=None):

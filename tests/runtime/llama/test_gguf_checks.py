@@ -10,7 +10,6 @@ from thirteen.files.gguf.header import read_header
 from thirteen.files.gguf.model_shape import read_model_shape
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.gguf_checks import check_model
-from thirteen.runtime.llama.model import Model
 
 from ..fixed_settings import FIXED
 from .gguf_mutations import RawField, adapter_file, model_file
@@ -174,14 +173,6 @@ def test_an_adapter_passes_the_same_checks(tmp_path, key):
     path.write_bytes(replace(original, fields=fields).encode())
     with pytest.raises(ModelFileError, match="characters other than"):
         read_header(path)
-
-
-@pytest.mark.parametrize("nbytes", [0, 3, 4, 20, 1000, 60_000])
-def test_a_truncated_file_is_refused(tmp_path, tiny, nbytes):
-    path = tmp_path / "cut.gguf"
-    path.write_bytes(tiny.read_bytes()[:nbytes])
-    with pytest.raises(ModelFileError, match=r"cut\.gguf: "):
-        Model(path)
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):

@@ -11,7 +11,6 @@ from pathlib import Path
 from time import time
 from typing import Any, Self
 
-import gguf
 import numpy as np
 import pytest
 from thirteen.errors import InsufficientMemoryError, RequestError
@@ -82,15 +81,6 @@ def tuning(settings: ComputeSettings, quiet: bool = True) -> Tuning:
 def model(tiny: Path) -> Iterator[Model]:
     with Model(tiny) as model:
         yield model
-
-
-@pytest.fixture(scope="module")
-def wide_heads(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., Path]) -> Path:
-    """A tiny model whose heads are whole blocks of q8_0."""
-    names = ("attention.key_length", "attention.value_length", "rope.dimension_count")
-    values = {"attention.head_count": 2, "attention.head_count_kv": 1, **dict.fromkeys(names, 32)}
-    keys = {f"llama.{name}": (value, gguf.GGUFValueType.UINT32, None) for name, value in values.items()}
-    return write_tiny(tmp_path_factory.mktemp("wide") / "wide.gguf", keys)
 
 
 Seconds = Callable[[ContextParams, tuple[int, int], Sequence[Span]], float]
