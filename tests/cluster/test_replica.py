@@ -17,6 +17,7 @@ import openai
 import pytest
 
 from ..commands import Commands
+from ..runtime.gguf_adapters import write_lora
 from .ray_cluster import kill, processes
 
 pytestmark = pytest.mark.ray
@@ -71,15 +72,7 @@ def server(cluster: Any, port: int, tiny: Path, lora: Path) -> Iterator[Running]
 
 @pytest.fixture(scope="module")
 def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import numpy as np
-
-    from ..runtime.conftest import tensors
-    from ..runtime.gguf_adapters import MATRICES, write_factors
-
-    shapes = {name: tensors()[name].shape for name in MATRICES}
-    draw = np.random.default_rng(3).normal
-    factors = {name: (draw(0, 0.3, (1, i)), draw(0, 0.3, (o, 1))) for name, (o, i) in shapes.items()}
-    return write_factors(tmp_path_factory.mktemp("lora") / "other.gguf", factors)
+    return write_lora(tmp_path_factory.mktemp("lora") / "other.gguf", seed=3, rank=1)
 
 
 def client(server: Running) -> openai.OpenAI:
