@@ -18,6 +18,7 @@ from thirteen.errors import ModelFileError, RequestError
 from thirteen.runtime.batch.batch_file import answer_file
 from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 
+from ..interruption import Interrupted, stop_at
 from .ray_cluster import kill, processes
 
 pytestmark = pytest.mark.ray
@@ -72,12 +73,8 @@ def test_killed_workers_change_no_answer(
 def test_a_batch_started_locally_resumes_on_the_cluster(
     cluster: Any, questions: Path, job: BatchJob, expected: bytes, tmp_path: Path
 ) -> None:
-    def stop(done: int, _: int) -> None:
-        if done == 130:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        answer_file(questions, job, tmp_path / "answers.jsonl", progress=stop)
+    with pytest.raises(Interrupted):
+        answer_file(questions, job, tmp_path / "answers.jsonl", progress=stop_at(130))
     report = answer_file(questions, job, tmp_path / "answers.jsonl", executor=RayWorkers(cluster.address).run)
     assert report.earlier == 130
     assert (tmp_path / "answers.jsonl").read_bytes() == expected

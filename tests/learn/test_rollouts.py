@@ -12,6 +12,7 @@ from thirteen.runtime.batch.reproducible_batches import BatchJob
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import Sampling, StopReason
 
+from ..interruption import Interrupted, stop_at
 from ..runtime.conftest import write_gguf
 
 ROWS = [TrainingRow(f"What is {n} and {n}?", "", str(2 * n)) for n in range(30)]
@@ -23,20 +24,11 @@ def tiny(tmp_path_factory):
     return write_gguf(tmp_path_factory.mktemp("tiny") / "tiny.gguf", {}, {})
 
 
-class Interrupted(Exception):
-    pass
-
-
 def test_an_interrupted_run_has_the_same_file(tiny, tmp_path):
     job = BatchJob(tiny, None, SETTINGS, threads=1)
     whole = sample_rollouts(job, ROWS, tmp_path / "whole.jsonl")
-
-    def interrupt(done, total):
-        if done == 14:
-            raise Interrupted
-
     with pytest.raises(Interrupted):
-        sample_rollouts(job, ROWS, tmp_path / "parts.jsonl", progress=interrupt)
+        sample_rollouts(job, ROWS, tmp_path / "parts.jsonl", progress=stop_at(14))
     parts = sample_rollouts(job, ROWS, tmp_path / "parts.jsonl")
     files = [sorted((tmp_path / name).read_text().splitlines()) for name in ("whole.jsonl", "parts.jsonl")]
     assert files[0] == files[1] and len(files[0]) == 31

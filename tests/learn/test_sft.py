@@ -18,6 +18,8 @@ from thirteen.learn.recipe import RECIPES
 from thirteen.learn.sft import HeldOutLoss, fit_adapter, train_sft
 from thirteen.models.rows import TrainingRow
 
+from ..interruption import Interrupted, stop_at
+
 ROWS = [TrainingRow(f"What is {n} and {n}?", f"It is {n}+{n} = {2 * n}.", str(2 * n)) for n in range(2, 14)]
 RECIPE = replace(
     RECIPES["tinylora"], learning_rate=0.05, epochs=6, batch_rows=4, held_out=4, threads=1, max_tokens=200
@@ -70,10 +72,6 @@ def test_the_saved_adapter_has_the_measured_losses(base, tmp_path):
     }
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("kind", ["lora", "tinylora"])
 def test_a_resumed_run_ends_with_the_same_weights(base, tmp_path, kind):
     """Lost Adam moments or a wrong place in the schedule would change the last bits."""
@@ -86,39 +84,24 @@ def test_a_resumed_run_ends_with_the_same_weights(base, tmp_path, kind):
         model, tokenizer = load_base_model(base("llama"))
         attach_adapter(model, recipe)
         examples = [encode_example(tokenizer, row) for row in ROWS]
-
-        def progress(done, total):
-            if done == stop:
-                raise Killed
-
         checkpoint = TrainCheckpoint(path, "run", 2)
-        fit_adapter(model, examples, recipe, checkpoint=checkpoint, progress=progress)
+        fit_adapter(model, examples, recipe, checkpoint=checkpoint, progress=stop_at(stop))
         return [p.detach().clone() for p in model.parameters() if p.requires_grad]
 
     whole = run(tmp_path / "whole", None)
     for stop in (3, 6):
-        with pytest.raises(Killed):
+        with pytest.raises(Interrupted):
             run(tmp_path / "parts", stop)
     parts = run(tmp_path / "parts", None)
     assert all(torch.equal(one, other) for one, other in zip(whole, parts, strict=True))
-
-
-def killed_stage(name):
-    """Progress of a run that is killed at its eleventh step; ten are saved."""
-
-    def progress(done, total):
-        if (name, done) == ("train", 11):
-            raise Killed
-
-    return progress
 
 
 def test_a_run_resumes_on_another_day_and_no_other_run_does(dated, templated, tmp_path):
     """With the date in its prompts it was another run. The places of the weights were no part of its id."""
     training, held = ROWS[:2], ROWS[2:4]
     job = TrainingJob(dated, tmp_path / "out", replace(RECIPE, epochs=6, batch_rows=1))
-    with pytest.raises(Killed):
-        train_sft(job, training, held, killed_stage)
+    with pytest.raises(Interrupted):  # at the eleventh step; ten are saved
+        train_sft(job, training, held, lambda stage: stop_at(11 if stage == "train" else None))
     others = [
         (job, training[::-1]),
         (replace(job, base=templated("Hello.")), training),

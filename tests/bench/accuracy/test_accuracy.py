@@ -31,6 +31,7 @@ from thirteen.runtime.llama.compute_settings import open_settings
 from thirteen.runtime.llama.settings_measurement import Tuning
 from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
 
+from ...interruption import Interrupted, stop_at
 from ...runtime.conftest import write_gguf
 
 pytestmark = pytest.mark.slow
@@ -66,18 +67,6 @@ def lines(report):
     """Lines of the log, in the order of the questions."""
     header, *records = Path(report.adapted.records).read_text("utf-8").splitlines()
     return [header, *sorted(records, key=lambda line: json.loads(line)["number"])]
-
-
-class Interrupted(Exception):
-    """Interrupts a run."""
-
-
-def stop_at(count):
-    def progress(_label, done, _total):
-        if done == count:
-            raise Interrupted
-
-    return progress
 
 
 @pytest.mark.parametrize("settings", [FEW, replace(FEW, effort=Effort.MEDIUM)], ids=["greedy", "votes"])

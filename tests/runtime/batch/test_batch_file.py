@@ -31,6 +31,8 @@ from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings_measurement import Tuning
 from thirteen.runtime.request import Sampling
 
+from ...interruption import Interrupted, stop_at
+
 pytestmark = pytest.mark.slow
 
 COUNT = 90
@@ -57,18 +59,6 @@ def write(path: Path, rows: list[Any]) -> Path:
 
 def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-class StoppedError(Exception):
-    """Raised by the tests to interrupt a batch."""
-
-
-def stop_at(count: int) -> Callable[[int, int], None]:
-    def progress(done: int, _: int) -> None:
-        if done == count:
-            raise StoppedError
-
-    return progress
 
 
 def test_answers_are_those_of_the_engine_in_the_order_of_the_questions(
@@ -105,7 +95,7 @@ def test_the_records_stay_until_the_answers_are_on_disk(
         raise OSError(errno.EIO, "Input/output error")
 
     output = tmp_path / "answers.jsonl"
-    with pytest.raises(StoppedError):
+    with pytest.raises(Interrupted):
         answer_file(questions, job, output, progress=stop_at(COUNT))
     monkeypatch.setattr(atomic_write, "sync_folder", fail)
     with pytest.raises(OutputError, match="Input/output error"):
@@ -121,7 +111,7 @@ def test_a_batch_interrupted_anywhere_gives_the_same_file(
     answer_file(questions, job, tmp_path / "whole.jsonl")
     part = tmp_path / "parts.jsonl.part"
     for count in (3, 17, 61):
-        with pytest.raises(StoppedError):
+        with pytest.raises(Interrupted):
             answer_file(questions, job, tmp_path / "parts.jsonl", progress=stop_at(count))
         assert len(read(part)) == 1 + count  # the first line is the header
         assert not (tmp_path / "parts.jsonl").exists()
@@ -250,7 +240,7 @@ def test_a_batch_resumes_with_its_attention(
     now = BatchJob(tiny, None, FEW, 1)
     assert now.profile == other.profile != begun.profile
     output, whole = tmp_path / "answers.jsonl", tmp_path / "whole.jsonl"
-    with pytest.raises(StoppedError):
+    with pytest.raises(Interrupted):
         answer_file(questions, begun, output, progress=stop_at(3))
     with pytest.raises(RequestError, match="records of another run: flash_attention is"):
         answer_file(questions, other, output)
@@ -271,7 +261,7 @@ def test_a_batch_with_other_settings_does_not_resume_it(
     change: Callable[[BatchJob], BatchJob], job: BatchJob, questions: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "answers.jsonl"
-    with pytest.raises(StoppedError):
+    with pytest.raises(Interrupted):
         answer_file(questions, job, output, progress=stop_at(3))
     before = (tmp_path / "answers.jsonl.part").read_bytes()
     with pytest.raises(RequestError, match=r"answers\.jsonl\.part: records of another run: "):
@@ -309,7 +299,7 @@ def test_damaged_records_are_refused_and_stay(what: str, job: BatchJob, tmp_path
     """The run ended in a traceback, after it had removed the records."""
     path = write(tmp_path / "questions.jsonl", [{"question": "1 + 1?", "id": 3}])
     output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
-    with pytest.raises(StoppedError):
+    with pytest.raises(Interrupted):
         answer_file(path, job, output, progress=stop_at(1))
     header, record = read(part)
     record |= DAMAGED[what]
@@ -365,7 +355,7 @@ def test_a_run_killed_before_it_removed_the_records_is_finished_by_the_next(
 ) -> None:
     """The next run said that the output exists, and the records stayed."""
     output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
-    with pytest.raises(StoppedError):
+    with pytest.raises(Interrupted):
         answer_file(questions, job, output, progress=stop_at(COUNT))
     records = part.read_bytes()
     answer_file(questions, job, output)
@@ -385,7 +375,7 @@ def test_errors_of_a_run_that_skipped_them_end_one_that_does_not(job: BatchJob, 
     long = {"question": "What is it? " * 60}
     path = write(tmp_path / "questions.jsonl", [long, {"question": "1 + 1?"}])
     output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
-    with pytest.raises(StoppedError):
+    with pytest.raises(Interrupted):
         answer_file(path, job, output, skip_bad=True, progress=stop_at(2))
     with pytest.raises(RequestError, match=r"questions\.jsonl: line 1: .*context"):
         answer_file(path, job, output)
