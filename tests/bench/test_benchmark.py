@@ -10,6 +10,7 @@ from thirteen.bench.benchmark import describe_accuracy, describe_speed, verdict
 from thirteen.stats.interval import Interval
 
 from ..commands import Commands
+from ..json_lines import write_rows
 from ..runtime.conftest import tensors, write_gguf
 
 pytestmark = pytest.mark.slow
@@ -27,11 +28,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "sums.jsonl"
-    path.write_text(
-        "".join(json.dumps({"question": f"{n} + {n}?", "answer": 2 * n}) + "\n" for n in range(12))
-    )
-    return path
+    rows = ({"question": f"{n} + {n}?", "answer": 2 * n} for n in range(12))
+    return write_rows(tmp_path_factory.mktemp("data") / "sums.jsonl", rows)
 
 
 @pytest.fixture(scope="module")

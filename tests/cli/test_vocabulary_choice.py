@@ -11,6 +11,7 @@ from thirteen.convert.vocabulary.vocabulary_list import VocabularyList, check_li
 from thirteen.files.hashing import file_sha256
 
 from ..commands import Commands
+from ..json_lines import write_rows
 
 pytestmark = pytest.mark.slow
 
@@ -27,9 +28,7 @@ def thirteen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
 
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
-    path = tmp_path / "texts.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in TEXTS))
-    return path
+    return write_rows(tmp_path / "texts.jsonl", TEXTS)
 
 
 def test_a_list_is_written_and_described(

@@ -1,6 +1,5 @@
 """Batch inference on a Ray cluster gives the answers of one engine, whichever workers die."""
 
-import json
 import random
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from thirteen.runtime.batch.batch_file import answer_file
 from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 
 from ..interruption import Interrupted, stop_at
+from ..json_lines import write_rows
 from .ray_cluster import kill, processes
 
 pytestmark = pytest.mark.ray
@@ -29,10 +29,8 @@ WORKER = "ray::MapWorker(FlatMap(RayWorker))"
 
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("questions") / "questions.jsonl"
     rows = ({"question": f"What is {n} times {n % 7 + 2}?", "id": n} for n in range(COUNT))
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return write_rows(tmp_path_factory.mktemp("questions") / "questions.jsonl", rows)
 
 
 @pytest.fixture(scope="module")

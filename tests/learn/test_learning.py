@@ -21,6 +21,8 @@ from thirteen.workflows import learning
 from thirteen.workflows.adapter_resolver import resolve_runtime_lora
 from thirteen.workflows.learning import LearnRequest, run_learn
 
+from ..json_lines import write_rows
+
 pytestmark = pytest.mark.slow
 
 THINGS = "pens cups hats figs nuts keys rings maps balls boats coins rods cars pots bags dogs cats cows"
@@ -40,8 +42,7 @@ def env(tiny, tmp_path, monkeypatch) -> SimpleNamespace:
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(learning, "_PROMPT_TOKENS", 200)
     monkeypatch.setattr(sample_rollouts, "is_correct", lambda answer, row: sum(answer.text.encode()) % 2 == 0)
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    rows = write_rows(tmp_path / "rows.jsonl", ROWS)
     options: dict[str, Any] = {"numbers": 4, "max_tokens": 6, "threads": 1}
     request = LearnRequest(model=str(tiny), questions=rows, output=tmp_path / "adapter", **options)
     return SimpleNamespace(request=request, tiny=tiny, folder=tmp_path)
@@ -153,16 +154,14 @@ def test_questions_that_are_never_partly_right_teach_nothing(env, monkeypatch):
 def test_variations_of_one_question_are_too_few(env):
     """Folds and intervals are over questions that begin differently; with one there were no numbers."""
     rows = [{"question": f"What is {n} plus {n + 1}?", "answer": 2 * n + 1} for n in range(60)]
-    env.request.questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    held_out = env.folder / "held-out.jsonl"
-    held_out.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    write_rows(env.request.questions, rows)
+    held_out = write_rows(env.folder / "held-out.jsonl", ROWS)
     with pytest.raises(RequestError, match=r"60 with 1 different beginnings .* at least 10 each are needed"):
         replace(env.request, held_out=str(held_out)).read_questions()
 
 
 def test_a_file_to_measure_on_has_no_near_duplicates_in_training(env):
-    held_out = env.folder / "held-out.jsonl"
-    held_out.write_text("".join(json.dumps(row) + "\n" for row in [*ROWS[:10], ROWS[0]]))
+    held_out = write_rows(env.folder / "held-out.jsonl", [*ROWS[:10], ROWS[0]])
     training, held = replace(env.request, held_out=str(held_out)).read_questions()
     assert (len(training), len(held)) == (26, 10)
 

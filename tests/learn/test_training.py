@@ -12,6 +12,8 @@ from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import ThirteenError
 from thirteen.workflows.training import TrainingRequest, run_training
 
+from ..json_lines import write_rows
+
 ROWS = [
     {"question": f"What is {n} and {n}?", "solution": f"It is {n}+{n} = {2 * n}.", "answer": str(2 * n)}
     for n in range(2, 14)
@@ -20,9 +22,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    return path
+    return write_rows(tmp_path_factory.mktemp("data") / "rows.jsonl", ROWS)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Importance files in the cache, one for each base, text and effort."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,13 +8,14 @@ from thirteen.convert.quantize.importance import read_importance
 from thirteen.errors import RequestError
 from thirteen.workflows.importance_cache import EFFORTS, cached_importance, measure_importance
 
+from ..json_lines import write_rows
+
 
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
     """Text of more chunks than any effort but the greatest reads."""
-    path = tmp_path / "texts.jsonl"
-    path.write_text(json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 400}) + "\n")
-    return path
+    text = "Three pens cost $3.60, so one pen costs $1.20. " * 400
+    return write_rows(tmp_path / "texts.jsonl", [{"text": text}])
 
 
 def test_each_effort_reads_so_many_chunks_and_has_a_file_of_its_own(

@@ -32,6 +32,7 @@ from thirteen.runtime.llama.settings_measurement import Tuning
 from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
 
 from ...interruption import Interrupted, stop_at
+from ...json_lines import write_rows
 from ...runtime.conftest import write_gguf
 
 pytestmark = pytest.mark.slow
@@ -52,10 +53,8 @@ def usual_settings(monkeypatch):
 
 @pytest.fixture
 def data(tmp_path):
-    path = tmp_path / "sums.jsonl"
     rows = ({"question": text, "answer": n} for n, text in enumerate(QUESTIONS))
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return load_question_set(str(path))
+    return load_question_set(str(write_rows(tmp_path / "sums.jsonl", rows)))
 
 
 def evaluate(model, questions, settings, executor=BatchJob.run, progress=lambda *_: None, timed=0, **others):
@@ -194,10 +193,8 @@ def rightish(tiny, tmp_path):
     asked = [f"Tom has {n} apples and {n} pears. How many?" for n in range(12)]
     with BatchJob(tiny, None, FEW, 1).load_engine() as engine:
         values = [engine.submit(FEW.request(engine, text)).answer().value or "7" for text in asked]
-    path = tmp_path / "own.jsonl"
     rows = ({"question": text, "answer": value} for text, value in zip(asked, values, strict=True))
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return load_question_set(str(path))
+    return load_question_set(str(write_rows(tmp_path / "own.jsonl", rows)))
 
 
 def test_the_time_to_a_right_answer_is_measured(tiny, lora, rightish, tmp_path):
@@ -228,9 +225,8 @@ def test_a_vote_is_timed_by_the_tokens_of_its_records(tiny, rightish, tmp_path, 
 
 def test_a_question_longer_than_the_context_is_an_error_and_not_a_wrong_answer(tiny, tmp_path):
     """The tiny model has a context of 256 tokens, one per byte."""
-    path = tmp_path / "long.jsonl"
     rows = [{"question": text, "answer": 1} for text in ("short", "a" * 300, "short too")]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = write_rows(tmp_path / "long.jsonl", rows)
     report = evaluate(tiny, load_question_set(str(path)), FEW, records=tmp_path, timed=3)
     times, scores = report.answer_time, report.adapted.scores
     assert (times.timed, times.questions) == (2, 2), "what failed is not timed"

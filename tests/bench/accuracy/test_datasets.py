@@ -10,17 +10,13 @@ from thirteen.bench.accuracy.datasets import PARSERS, Question, _rows, load_ques
 from thirteen.errors import RequestError
 from thirteen.models.catalogue import catalogue
 
+from ...json_lines import write_rows
 from ...models.hub_server import Repository, serve
 
 
 @pytest.fixture
 def file(tmp_path):
-    def write(*rows):
-        path = tmp_path / "set.jsonl"
-        path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
-        return path
-
-    return write
+    return lambda *rows: write_rows(tmp_path / "set.jsonl", rows)
 
 
 def test_answers_are_parsed_from_many_forms(file):

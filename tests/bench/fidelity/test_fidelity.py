@@ -1,7 +1,5 @@
 """Fidelity from files to report, on small models: results are known, or computed again by torch or NumPy."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -17,6 +15,7 @@ from thirteen.runtime.engine.engine import Engine
 
 from ...convert.peft_adapters import save_random_adapter
 from ...convert.test_merge import lora as trained
+from ...json_lines import write_rows
 from ...runtime.conftest import write_gguf
 
 TEXTS = [
@@ -30,9 +29,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
-    path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
-    path.write_text("".join(json.dumps(text) + "\n" for text in TEXTS))
-    return path
+    return write_rows(tmp_path_factory.mktemp("texts") / "texts.jsonl", TEXTS)
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,7 @@ from thirteen.runtime.llama.settings_measurement import Tuning
 from thirteen.runtime.request import Sampling
 
 from ...interruption import Interrupted, stop_at
+from ...json_lines import write_rows
 
 pytestmark = pytest.mark.slow
 
@@ -47,14 +48,9 @@ def job(tiny: Path) -> BatchJob:
 
 @pytest.fixture
 def questions(tmp_path: Path) -> Path:
-    return write(
+    return write_rows(
         tmp_path / "questions.jsonl", [{"question": text, "id": f"q{n}"} for n, text in enumerate(QUESTIONS)]
     )
-
-
-def write(path: Path, rows: list[Any]) -> Path:
-    path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
-    return path
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -82,7 +78,8 @@ def test_answers_say_how_foreign_their_question_is(
 ) -> None:
     """It was null, whatever the file's vocabulary."""
     monkeypatch.setattr(Model, "foreign_share", lambda _, text: len(text) / 4)
-    answer_file(write(tmp_path / "questions.jsonl", [{"question": "abc"}]), job, tmp_path / "answers.jsonl")
+    path = write_rows(tmp_path / "questions.jsonl", [{"question": "abc"}])
+    answer_file(path, job, tmp_path / "answers.jsonl")
     assert [row["foreign_share"] for row in read(tmp_path / "answers.jsonl")] == [0.75]
 
 
@@ -297,13 +294,13 @@ DAMAGED = {
 @pytest.mark.parametrize("what", DAMAGED)
 def test_damaged_records_are_refused_and_stay(what: str, job: BatchJob, tmp_path: Path) -> None:
     """The run ended in a traceback, after it had removed the records."""
-    path = write(tmp_path / "questions.jsonl", [{"question": "1 + 1?", "id": 3}])
+    path = write_rows(tmp_path / "questions.jsonl", [{"question": "1 + 1?", "id": 3}])
     output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
     with pytest.raises(Interrupted):
         answer_file(path, job, output, progress=stop_at(1))
     header, record = read(part)
     record |= DAMAGED[what]
-    write(part, [header, {name: value for name, value in record.items() if value is not ...}])
+    write_rows(part, [header, {name: value for name, value in record.items() if value is not ...}])
     damaged = part.read_bytes()
     with pytest.raises(RequestError) as error:
         answer_file(path, job, output, skip_bad=True)
@@ -327,7 +324,7 @@ def test_a_bad_line_ends_the_batch_or_is_reported_and_skipped(
 ) -> None:
     bad, message = BAD[what]
     rows = [{"question": "1 + 1?"}, "", bad, {"question": "2 + 2?", "id": 7}]
-    path = write(tmp_path / "questions.jsonl", rows)
+    path = write_rows(tmp_path / "questions.jsonl", rows)
     with pytest.raises(RequestError) as error:
         answer_file(path, job, tmp_path / "strict.jsonl")
     assert str(error.value).startswith(f"{path}: line 3")
@@ -373,7 +370,7 @@ def test_a_run_killed_before_it_removed_the_records_is_finished_by_the_next(
 def test_errors_of_a_run_that_skipped_them_end_one_that_does_not(job: BatchJob, tmp_path: Path) -> None:
     """It wrote them as answers."""
     long = {"question": "What is it? " * 60}
-    path = write(tmp_path / "questions.jsonl", [long, {"question": "1 + 1?"}])
+    path = write_rows(tmp_path / "questions.jsonl", [long, {"question": "1 + 1?"}])
     output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
     with pytest.raises(Interrupted):
         answer_file(path, job, output, skip_bad=True, progress=stop_at(2))

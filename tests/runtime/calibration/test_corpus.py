@@ -1,25 +1,19 @@
 """Reading passages from JSON lines, and tokenizing them as texts or chat turns."""
 
-import json
-
 import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.calibration.corpus import Passage, read_passages, tokenize_passages
 from thirteen.runtime.llama.model import Model
 
 from ...byte_level import byte_names
+from ...json_lines import write_rows
 
 BOS, START, END = 256, 257, 258  # of the tiny model
 
 
 @pytest.fixture
 def file(tmp_path):
-    def write(*lines):
-        path = tmp_path / "calibration.jsonl"
-        path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
-        return path
-
-    return write
+    return lambda *lines: write_rows(tmp_path / "calibration.jsonl", lines)
 
 
 def tokens(path, passage):
