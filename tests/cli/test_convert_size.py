@@ -64,18 +64,6 @@ def test_a_plan_goes_by_the_costs_that_are_given(
     )
 
 
-@pytest.mark.parametrize("size", ["600", "1KB"])
-def test_the_error_of_a_bad_size_is_one_line(
-    thirteen: Commands, made: tuple[Path, Path], size: str, tmp_path: Path
-) -> None:
-    words = ("--size", size, "--importance", made[1], "--target", "x86", "--output", tmp_path / "a.gguf")
-    done = thirteen("convert", made[0], *words)
-    assert (done.status, done.stderr.count("\n")) == (2, 1) and f"--size {size}" in done.stderr.replace(
-        "'", ""
-    )
-    assert not list(tmp_path.iterdir())
-
-
 def test_the_importance_of_another_model_is_refused(
     thirteen: Commands, made: tuple[Path, Path], base: Callable[[str], Path], tmp_path: Path
 ) -> None:

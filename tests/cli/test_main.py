@@ -21,7 +21,7 @@ from ..convert.peft_adapters import save_random_adapter
 from ..runtime.conftest import write_gguf
 
 HEAVY = ("torch", "transformers", "peft", "llama_cpp", "numpy", "huggingface_hub")
-TEXT, F32 = gguf.GGUFValueType.STRING, gguf.GGUFValueType.FLOAT32
+TEXT = gguf.GGUFValueType.STRING
 SHORT = ("--max-tokens", "8", "--threads", "1")
 
 
@@ -196,12 +196,6 @@ def test_metadata_is_shown_verbatim_without_control_characters(thirteen: Command
     assert "[bold]model.gguf" in table
     assert table.replace("\n", "").isprintable()
     assert json.loads(output_of(thirteen("inspect", model, "--json")))["name"] == keys["general.name"][0]
-
-
-def test_nan_is_null_in_json(thirteen: Commands, tmp_path: Path) -> None:
-    model = write_gguf(tmp_path / "model.gguf", {"llama.rope.freq_base": (float("nan"), F32, None)}, {})
-    found = json.loads(output_of(thirteen("inspect", model, "--json")), parse_constant=pytest.fail)
-    assert found["metadata"]["rope.freq_base"] is None
 
 
 def test_the_catalogue_and_the_cache_are_listed(thirteen: Commands) -> None:

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,20 +23,6 @@ from ..convert.peft_adapters import save_random_adapter
 from ..leftovers import leftovers
 
 ADAPTER = "smollm2-135m-sums-13"
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("THIRTEEN_CACHE", str(folder))
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def thirteen(cache: Path) -> Iterator[Commands]:
-    with Commands() as commands:
-        yield commands
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:

@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,6 @@ Converted = Callable[..., dict[str, Any]]
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {"lora": ("llama", {}), "biased": ("qwen2", {"bias": "all"})}
 TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}) + "\n"
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("THIRTEEN_CACHE", str(folder))
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def thirteen(cache: Path) -> Iterator[Commands]:
-    with Commands() as commands:
-        yield commands
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Memory and load time in a fresh process, with real files."""
 
 import json
-import re
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -10,10 +9,7 @@ import pytest
 from thirteen.bench.harness.workload import Workload
 from thirteen.bench.memory.memory import MemoryUse, measure_memory, memory_table
 from thirteen.errors import AdapterError, ModelFileError, RequestError
-from thirteen.files.gguf.header import read_header
 from thirteen.models.embedded import embedded
-from thirteen.runtime.llama.memory_estimate import kv_bytes
-from thirteen.runtime.profile import Profile
 
 pytestmark = pytest.mark.slow
 
@@ -42,27 +38,6 @@ def test_the_footprint_has_a_small_rest(embedded_memory):
     assert steady.mapped_bytes + steady.copied_bytes > 0.9 * file_bytes
     assert 0 < steady.pss_bytes <= steady.rss_bytes <= embedded_memory.peak_rss_bytes + 8e6
     assert abs(steady.other_bytes) < 300e6
-
-
-@pytest.mark.parametrize(("kv", "context", "slots"), [("f16", 256, 1), ("f16", 300, 3), ("q8_0", 512, 2)])
-def test_kv_bytes_equal_llama_cpps_log(kv, context, slots):
-    """The estimate uses shapes only; llama.cpp logs the size of its KV cache."""
-    script = f"""
-import llama_cpp
-from pathlib import Path
-from thirteen.runtime.llama.context import Context, ContextParams
-from thirteen.runtime.llama.library import LOG
-from thirteen.runtime.llama.model import Model
-LOG._callback = llama_cpp.llama_log_callback(lambda level, text, _: print(text.decode(), end="", flush=True))
-with Model(Path({str(embedded())!r}), repack=False) as model:
-    Context(model, ContextParams({context}, {slots}, 64, {slots}, threads=1, kv={kv!r})).close()
-"""
-    log = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    mebibytes = float(re.search(r"KV buffer size = +([0-9.]+) MiB", log)[1])
-    estimate = kv_bytes(
-        read_header(embedded()), Profile(context, slots, 64, kv, repack=False, prefix_bytes=0), context
-    )
-    assert estimate / (1 << 20) == pytest.approx(mebibytes, abs=0.01)
 
 
 @pytest.mark.exhaustive

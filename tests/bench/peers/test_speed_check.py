@@ -75,7 +75,6 @@ def test_without_llama_cpp_python_there_is_nothing_to_compare(measured: Any) -> 
         check_speed(MODEL)
 
 
-def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "no.gguf").write_bytes(b"not a model, but longer than a header")
+def test_a_file_that_is_not_a_model_is_refused(not_a_model: Path) -> None:
     with pytest.raises(ModelFileError):
-        check_speed(tmp_path / "no.gguf")
+        check_speed(not_a_model)

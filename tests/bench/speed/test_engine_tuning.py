@@ -63,7 +63,6 @@ def test_a_real_measurement_has_times_of_all_ways(model: Path, monkeypatch: pyte
         assert all(trial.prefill_s > 0 and trial.decode_s > 0 for trial in tuned.trials)
 
 
-def test_a_bad_file_is_rejected(tmp_path: Path) -> None:
-    (tmp_path / "no.gguf").write_bytes(b"not a model, but longer than a header")
+def test_a_bad_file_is_rejected(not_a_model: Path) -> None:
     with pytest.raises(ModelFileError):
-        tune_engine(tmp_path / "no.gguf")
+        tune_engine(not_a_model)

@@ -64,6 +64,7 @@ def test_an_embedding_is_repacked_only_where_it_is_the_output_too(base, tmp_path
         ("laptop", 2048, True, 64),
         ("laptop", 2048, False, 512),
         ("laptop", 256, False, 64),
+        ("laptop", 300, True, 64),
     ],
 )
 def test_the_estimate_is_what_llama_cpp_logs(smollm2, name, context, flash, batch):
@@ -73,7 +74,7 @@ def test_the_estimate_is_what_llama_cpp_logs(smollm2, name, context, flash, batc
     estimate = estimate_memory(read_header(smollm2), profile)
     assert estimate.weights_bytes / 1e6 == pytest.approx(megabytes("_Mapped model"), abs=0.1)
     assert estimate.copied_bytes / 1e6 == pytest.approx(megabytes("REPACK model"), abs=0.1)
-    assert estimate.kv_bytes / 1e6 == pytest.approx(megabytes("KV"), abs=0.1)
+    assert estimate.kv_bytes / 1e6 == pytest.approx(megabytes("KV"), abs=0.01)
     assert estimate.buffer_bytes / 1e6 == pytest.approx(megabytes("compute") + megabytes("output"), abs=0.3)
 
 
