@@ -89,6 +89,7 @@ class MajorityVote(Handle):
     def _run(self) -> None:
         try:
             self._count_all()
+            self._abort_samples()  # before anybody learns of the end
             winner = select_winner(self._answers, self._rule)
             # The first that ended: later ones count from their own submission; an aborted one may have 0.
             first_s = next((s for answer, _ in self._answers if (s := answer.timings.first_token_s)), 0.0)
@@ -96,9 +97,8 @@ class MajorityVote(Handle):
             self._winner = replace(winner, timings=Timings(winner.timings.prefill_s, first_s, decode_s))
             self._update(winner.text, SequenceEnd(winner.stop_reason, winner.usage, self._winner.timings))
         except Exception as failure:
-            self.fail(failure)
-        finally:
             self._abort_samples()
+            self.fail(failure)
 
     def _count_all(self) -> None:
         """Count the answers as they end, until the majority is certain."""
