@@ -132,6 +132,7 @@ def deny_executable_memory() -> None:
         raise OSError(ctypes.get_errno(), "PR_SET_MDWE")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_remount(), reason="needs the right to mount")
 def test_it_serves_where_no_file_and_no_executable_memory_can_be_made_and_the_health_check_sees_it(
     tmp_path: Path,

@@ -137,6 +137,7 @@ def fastapi_example() -> str:
     return code
 
 
+@pytest.mark.slow
 def test_the_back_end_with_fastapi_streams_and_a_client_that_leaves_frees_its_slot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,7 @@ def test_serve_tries_a_model_by_its_option(folder: Path, tmp_path: Path) -> None
     assert done.status == 2 and "a trial load ended with SIGSEGV" in done.stderr
 
 
+@pytest.mark.slow
 def test_by_default_a_file_is_tried_once(folder: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("THIRTEEN_UNTRUSTED")

@@ -197,6 +197,7 @@ def test_an_engine_that_is_slower_than_llama_cpp_python_is_wrong(
         assert "this engine has 0.94 of the speed of plain llama-cpp-python" in (finding.problem or "")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("healthy")
 def test_the_exit_status_tells_whether_something_is_wrong_or_the_engine_too_slow(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path

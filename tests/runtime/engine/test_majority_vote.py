@@ -276,6 +276,7 @@ def test_a_vote_that_has_no_room_is_refused_as_a_whole(open_fake_engine, queue, 
     assert engine.load.running == engine.load.waiting == 0
 
 
+@pytest.mark.slow
 def test_a_real_model_gives_other_answers_by_seed_and_computes_the_prompt_once(smollm2):
     sampling = Sampling(1.5, min_p=0.02, seed=2**32 - 4)
     with Engine(smollm2, context=1024, slots=4, threads=1) as engine:
