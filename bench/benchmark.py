@@ -15,20 +15,13 @@ from ..files.temporary_folder import temporary_folder
 from ..runtime.threads import default_threads
 from ..stats.interval import Interval
 from ..stats.paired_ratio import ROUNDS_MIN
-from .accuracy.accuracy import (
-    SIGNIFICANCE_LEVEL,
-    AccuracyReport,
-    AccuracyRequest,
-    EvalProgress,
-    accuracy_table,
-    run_accuracy,
-)
+from .accuracy.accuracy import AccuracyReport, AccuracyRequest, EvalProgress, accuracy_table, run_accuracy
 from .accuracy.accuracy_metrics import PairedScores
 from .accuracy.datasets import QuestionSet
 from .accuracy.run_config import PromptSettings
 from .harness.format import Table
 from .harness.schedule import ProgressCounter
-from .harness.verdict_text import more_rounds, too_noisy
+from .harness.verdict_text import NOISE_MAX, more_rounds, too_noisy
 from .harness.workload import Workload, load_engine
 from .speed.latency import LatencyReport, LatencyRequest, latency_table, run_latency
 from .speed.questions import ModelSpeed, QuestionShape, count_question_iterations, measure_alone
@@ -174,10 +167,10 @@ def describe_accuracy(paired: PairedScores) -> Conclusion:
     """Compare the right answers."""
     points = paired.difference
     interval = f"({100 * points.low:+.1f} to {100 * points.high:+.1f} points)"
-    if paired.p_value < SIGNIFICANCE_LEVEL:
+    if paired.differs:
         word = "more" if points.estimate > 0 else "less"
         return f"{word} accurate by {100 * abs(points.estimate):.1f} points {interval}", ""
-    if questions := more_rounds((points.high - points.low) / 2, paired.questions):
+    if questions := paired.more_questions(NOISE_MAX):
         return f"equally accurate so far {interval}", f"{questions} more questions"
     return f"equally accurate {interval}", ""
 

@@ -1,12 +1,18 @@
 """Batch inference on a Ray cluster: Ray Data distributes the batches to workers with an engine each."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import ModelFileError, ThirteenError
+from ..errors import ModelFileError, RequestError, ThirteenError
 from ..files.gguf.header import read_header
-from ..runtime.batch.reproducible_batches import BatchJob, BatchResult, BatchRunner, QuestionBatch
+from ..runtime.batch.reproducible_batches import (
+    BatchJob,
+    BatchResult,
+    BatchRunner,
+    QuestionBatch,
+    package_versions,
+)
 from ..runtime.load_probe import probe_model_files
 from .ray_session import SharedFiles, error_line, ray_session, worker_capacity
 
@@ -49,7 +55,7 @@ class RayWorkers:
             ray.data.DataContext.get_current().enable_progress_bars = False
             answered = ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
                 RayWorker,
-                fn_constructor_args=(job, SharedFiles(ray, *job.files)),
+                fn_constructor_args=(job, SharedFiles(ray, *job.files), package_versions()),
                 compute=ray.data.ActorPoolStrategy(
                     size=min(self.workers or capacity, len(rows)), max_tasks_in_flight_per_actor=_IN_FLIGHT
                 ),
@@ -70,10 +76,12 @@ class RayWorkers:
 class RayWorker:
     """Ray Data worker that answers batches with its own engine."""
 
-    def __init__(self, job: BatchJob, files: SharedFiles) -> None:
+    def __init__(self, job: BatchJob, files: SharedFiles, versions: Mapping[str, str]) -> None:
         """Fetch the files and load the engine. A failure is returned for the first batch."""
         self._failure = ""
         try:
+            if (found := package_versions()) != versions:
+                raise RequestError(f"a worker has {found}, this machine {versions}")
             model, *adapters = files.fetch()
             job = replace(job, model=model, adapter=adapters[0] if adapters else None)
             self._runner = BatchRunner(job.load_engine(untrusted=False), job.settings)

@@ -14,7 +14,7 @@ def count_pairs(pairs: Iterable[tuple[bool, bool]]) -> tuple[int, int, int, int]
     return counts[True, True], counts[False, True], counts[True, False], counts[False, False]
 
 
-def paired_difference(both: int, gained: int, lost: int, neither: int) -> Interval:
+def paired_difference(both: float, gained: float, lost: float, neither: float) -> Interval:
     """The second proportion less the first, with its interval at CONFIDENCE.
 
     It is method 10 of R. Newcombe (Statistics in Medicine 17, 1998, pages 2635 to 2650): the Wilson intervals
@@ -36,7 +36,7 @@ def paired_difference(both: int, gained: int, lost: int, neither: int) -> Interv
     return Interval(max(difference - down, -1.0), difference, min(difference + up, 1.0))  # by rounding errors
 
 
-def _correlation(both: int, gained: int, lost: int, neither: int) -> float:
+def _correlation(both: float, gained: float, lost: float, neither: float) -> float:
     """Phi of the pairs, with the paper's correction for continuity; 0 where it has no value."""
     product = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
     excess: float = both * neither - gained * lost

@@ -6,7 +6,7 @@ from statistics import NormalDist
 from .interval import CONFIDENCE, Interval
 
 
-def wilson_interval(part: int, whole: int) -> Interval:
+def wilson_interval(part: float, whole: float) -> Interval:
     """The proportion part/whole with its interval at CONFIDENCE (E. Wilson, J. Am. Stat. Assoc. 22, 1927).
 
     Unlike the normal approximation and the bootstrap, it does not shrink to a point at 0 or 1.

@@ -10,6 +10,7 @@ from ...files.cache_folder import cache_dir
 from ...files.gguf.header import read_header
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob
 from ...runtime.validation import check_integer
+from ...stats.bootstrap import PASSAGES_MIN
 from ..harness.environment import BenchReport, ReportHead, report_head
 from ..harness.format import Table
 from .accuracy_metrics import PairedScores, Scores, pair_scores, score
@@ -20,7 +21,6 @@ from .evaluate import evaluate
 from .run_config import PromptSettings, RunConfig
 from .timed_answers import TIMED, time_answers
 
-SIGNIFICANCE_LEVEL = 0.05
 _TRUNCATED_MAX = 0.05  # share of truncated answers above which the report warns
 
 EvalProgress = Callable[[str, int, int], None]  # model and its accuracy so far, questions done, in all
@@ -192,7 +192,10 @@ def _time_answers(
     )
     # A vote ends with fewer tokens alone than in a batch, where all answers of a wave are waited for.
     times_by_tokens = [
-        [replace(time, tokens=record.tokens) for time, record in zip(of_model, recorded, strict=True)]
+        [
+            replace(time, tokens=record.tokens) if len(record.samples) > 1 else time
+            for time, record in zip(of_model, recorded, strict=True)
+        ]
         for of_model, recorded in zip(times, zip(*chosen, strict=True), strict=True)
     ]
     questions = [
@@ -235,11 +238,12 @@ def _verdict(
 ) -> Iterator[str]:
     *base, adapted = results.values()
     if adapted.adapter and not base:
-        name = Path(adapted.path).name
-        yield f"only {name} with the adapter was measured: --base {name} also measures it without"
+        yield f"only the model with the adapter was measured: --base {adapted.path} also measures it without"
     if paired:
         if times:
             yield describe_times(times, paired.difference)
+            if times.timed < PASSAGES_MIN:
+                yield f"warning: {times.timed} timed questions are too few for the interval of their ratios"
         yield _describe_difference(paired)
     for name, result in results.items():
         yield from _warnings(name, result.scores)
@@ -249,13 +253,7 @@ def _describe_difference(paired: PairedScores) -> str:
     points = paired.difference
     low, high = (f"{100 * bound:+.1f}" for bound in (points.low, points.high))
     counts = f"{paired.gained} gained, {paired.lost} lost of {paired.questions}, p = {paired.p_value:.2g}"
-    if not paired.gained + paired.lost:
-        undetected = 100 * min(3 / paired.questions, 1)  # the rule of three
-        return (
-            f"accuracy: the same on each of {paired.questions} questions; "
-            f"a difference of less than {undetected:.1f} points cannot be excluded"
-        )
-    if paired.p_value >= SIGNIFICANCE_LEVEL:
+    if not paired.differs:
         return f"accuracy: no significant difference ({low} to {high} points; {counts})"
     word = "better" if points.estimate > 0 else "worse"
     return f"accuracy: {word} by {100 * abs(points.estimate):.1f} points ({low} to {high}; {counts})"

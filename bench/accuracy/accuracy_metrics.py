@@ -1,8 +1,10 @@
 """Metrics of an evaluation: scores of one model, and the paired difference of two."""
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 
@@ -64,6 +66,22 @@ class PairedScores:
     neither: int
     difference: Interval
     p_value: float
+
+    @property
+    def differs(self) -> bool:
+        """Whether the interval of the difference excludes 0."""
+        return not self.difference.low <= 0 <= self.difference.high
+
+    def more_questions(self, half_width: float) -> int:
+        """Estimate how many more questions with such outcomes would narrow the interval so far; 0 if none."""
+
+        def is_narrow(questions: int) -> bool:
+            counts = (self.both, self.gained, self.lost, self.neither)
+            interval = paired_difference(*(count * questions / self.questions for count in counts))
+            return interval.high - interval.low <= 2 * half_width
+
+        enough = ceil(1 / half_width**2)  # times about four, the most that any outcomes need
+        return bisect_left(range(self.questions, self.questions + 4 * enough), True, key=is_narrow)
 
 
 def score(records: Sequence[QuestionRecord]) -> Scores:

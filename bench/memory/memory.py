@@ -79,10 +79,13 @@ def measure_model(model: Path, adapter: Path | None, workload: Workload) -> Meas
 def measure_memory(model: Path, adapter: Path | None, workload: Workload) -> MemoryUse:
     """Load a model, optionally with an adapter, in a fresh process and run one iteration.
 
+    It is loaded here first: the first engine for a model's shape measures what is fastest, and saves it.
+
     Raises:
         ThirteenError: load_engine() raises it for the same files.
         ModelFileError: the process died, for example because memory ran out.
     """
+    load_engine(model, adapter, workload).close()
     outcome = run_in_subprocess(
         __name__,
         [json.dumps(asdict(workload)), str(model), *([str(adapter)] if adapter else [])],

@@ -95,7 +95,7 @@ def collect_measurements(request: ReportRequest, stage: Stage = lambda name: no_
     base, adapted = request.base, request.adapted
     found: dict[str, Any] = {name: read_report(path, _REPORTS[name]) for name, path in request.files.items()}
     if request.efforts:
-        found["efforts"] = tuple(read_report(path, AccuracyReport) for path in request.efforts)
+        found["efforts"] = tuple(map(_read_effort, request.efforts))
     if base and adapted:
         if "size" not in found:
             found["size"] = run_size(adapted)
@@ -107,6 +107,13 @@ def collect_measurements(request: ReportRequest, stage: Stage = lambda name: no_
     if not found:
         raise RequestError("bench report: give two models or the JSON of an earlier measurement")
     return Measurements(**found)
+
+
+def _read_effort(path: Path) -> AccuracyReport:
+    report = read_report(path, AccuracyReport)
+    if report.answer_time is None:
+        raise RequestError(f"{path}: no question was timed: see bench accuracy --timed")
+    return report
 
 
 def write_report(found: Measurements, folder: Path) -> Path:
@@ -121,7 +128,7 @@ def write_report(found: Measurements, folder: Path) -> Path:
     """
     try:
         document = compose_report(found)
-    except (ZeroDivisionError, OverflowError) as error:
+    except (ZeroDivisionError, OverflowError, IndexError) as error:
         raise RequestError(f"bench report: a number cannot be that of a measurement: {error}") from None
     raw = {name: asdict(one) for name in _REPORTS if (one := getattr(found, name))}
     raw |= {f"effort-{number}": asdict(one) for number, one in enumerate(found.efforts, 1)}

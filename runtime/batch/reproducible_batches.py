@@ -116,6 +116,11 @@ class BatchResult:
     tokens: tuple[tuple[int, ...], ...] = ()
 
 
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that the answers depend on."""
+    return {"thirteen": version("thirteen"), "llama_cpp_python": version("llama-cpp-python")}
+
+
 @dataclass(frozen=True, slots=True)
 class BatchJob:
     """Model and settings of a run.
@@ -184,8 +189,7 @@ class BatchJob:
             "batch_size": settings.batch_size,
             "threads": self.threads,
             **asdict(self.profile),
-            "thirteen": version("thirteen"),
-            "llama_cpp_python": version("llama-cpp-python"),
+            **package_versions(),
         }
 
     def run(self, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:

@@ -68,7 +68,9 @@ def test_it_ends_where_all_first_answers_are_cut_off(bench, model, data):
 
 
 def paired(gained: int, lost: int, low: float, high: float, p_value: float) -> PairedScores:
-    return PairedScores(100, 40, gained, lost, 0, Interval(low, (gained - lost) / 100, high), p_value)
+    return PairedScores(
+        100, 40, gained, lost, 60 - gained - lost, Interval(low, (gained - lost) / 100, high), p_value
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,9 +78,9 @@ def paired(gained: int, lost: int, low: float, high: float, p_value: float) -> P
     [
         (
             (1.14, 1.16, 1.19),
-            (5, 5, -0.07, 0.07, 1),
-            "1.16 times slower (1.14 to 1.19), equally accurate so far (-7.0 to +7.0 points): "
-            "about 96 more questions would settle it",
+            (5, 5, -0.064, 0.064, 1),
+            "1.16 times slower (1.14 to 1.19), equally accurate so far (-6.4 to +6.4 points): "
+            "about 60 more questions would settle it",
         ),
         (
             (0.9, 1, 1.1),

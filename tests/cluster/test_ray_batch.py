@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from thirteen.cluster import file_transfer
 from thirteen.cluster.file_transfer import RemoteFile
-from thirteen.cluster.ray_batch import RayWorkers
+from thirteen.cluster.ray_batch import RayWorker, RayWorkers
 from thirteen.cluster.ray_session import ray_session, worker_capacity
 from thirteen.errors import ModelFileError, RequestError
 from thirteen.runtime.batch.batch_file import answer_file
@@ -43,6 +43,12 @@ def expected(questions: Path, job: BatchJob, tmp_path_factory: pytest.TempPathFa
     output = tmp_path_factory.mktemp("alone") / "answers.jsonl"
     answer_file(questions, job, output)
     return output.read_bytes()
+
+
+def test_a_worker_of_another_version_is_refused(job: BatchJob) -> None:
+    """Its answers were recorded under the versions of this machine."""
+    (row,) = RayWorker(job, None, {"thirteen": "0.0"})({})
+    assert "a worker has {'thirteen': " in row["failure"] and row["failure"].endswith("{'thirteen': '0.0'}")
 
 
 def test_killed_workers_change_no_answer(

@@ -30,6 +30,7 @@ from thirteen.runtime.llama import settings_choice
 from thirteen.runtime.llama.compute_settings import open_settings
 from thirteen.runtime.llama.settings_measurement import Tuning
 from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
+from thirteen.stats.paired_difference import paired_difference
 
 from ...interruption import Interrupted, stop_at
 from ...json_lines import write_rows
@@ -167,10 +168,8 @@ def test_one_side_is_named(tiny, lora, data, tmp_path):
     }
     report = evaluate(tiny, data.subsample(3), FEW, adapter=lora, **settings)
     assert labels == {"model with adapter"}
-    assert (
-        report.verdict[0]
-        == "only tiny.gguf with the adapter was measured: --base tiny.gguf also measures it without"
-    )
+    only = f"only the model with the adapter was measured: --base {tiny} also measures it without"
+    assert report.verdict[0] == only
     assert accuracy_table(report).header == ("", "model with adapter")
     plain = evaluate(tiny, data.subsample(3), FEW, **settings)
     assert accuracy_table(plain).header == ("", "model")
@@ -182,7 +181,7 @@ def test_a_file_with_an_adapter_is_compared_with_the_same_file_without(tiny, lor
     assert (report.base.adapter, report.adapted.adapter) == (None, str(lora))
     assert report.base.sha256 == report.adapted.sha256
     assert report.paired.questions == 9
-    assert report.verdict[0].startswith("accuracy: ") and "of 9 questions" in report.verdict[0]
+    assert report.verdict[0].startswith("accuracy: ") and " lost of 9, p = " in report.verdict[0]
     names = {row[0] for row in accuracy_table(report).rows}
     assert {"accuracy, % (95 %)", "truncated", "errors", "McNemar's exact p", "tokens per answer"} <= names
 
@@ -209,7 +208,8 @@ def test_the_time_to_a_right_answer_is_measured(tiny, lora, rightish, tmp_path):
     assert (times.timed, times.questions) == (4, 12)
     assert times.base.tokens == timed.base.scores.tokens
     assert times.base.prefill_s > 0 and times.seconds_ratio.low <= times.seconds_ratio.high
-    assert timed.verdict[1:] == plain.verdict and timed.verdict[0].startswith("right answers a minute: ")
+    assert timed.verdict[0].startswith("right answers a minute: ") and timed.verdict[2:] == plain.verdict
+    assert timed.verdict[1] == "warning: 4 timed questions are too few for the interval of their ratios"
     assert {"seconds a question", "right answers a minute"} < {row[0] for row in accuracy_table(timed).rows}
 
 
@@ -382,6 +382,18 @@ def test_the_interval_covers_the_true_difference():
 
 
 @pytest.mark.parametrize(
+    ("base", "adapted"), [("c" * 8, "c" * 8), ("cw" * 20, "ccww" * 10), ("ccw" * 9, "wcw" * 9)]
+)
+def test_so_many_more_questions_with_such_outcomes_narrow_the_interval(base, adapted):
+    """By the square root of their number five times too many were asked for where few differ."""
+    found = pair_scores(records(base), records(adapted))
+    more = found.more_questions(0.05)
+    counts = np.array([found.both, found.gained, found.lost, found.neither]) / found.questions
+    enough, fewer = (paired_difference(*counts * (found.questions + more - off)) for off in (0, 1))
+    assert enough.high - enough.low <= 0.1 < fewer.high - fewer.low
+
+
+@pytest.mark.parametrize(
     ("base", "adapted", "start", "end"),
     [
         (
@@ -391,9 +403,15 @@ def test_the_interval_covers_the_true_difference():
             "; 10 gained, 0 lost of 15, p = 0.002)",
         ),
         ("cccw", "ccww", "accuracy: no significant difference (", " points; 0 gained, 1 lost of 4, p = 1)"),
-        ("cw" * 5, "cw" * 5, "accuracy: the same on each of 10", "less than 30.0 points cannot be excluded"),
+        ("cw" * 5, "cw" * 5, "accuracy: no significant difference (-", "; 0 gained, 0 lost of 10, p = 1)"),
+        (
+            "c" * 40 + "w" * 60,
+            "c" * 45 + "w" * 55,
+            "accuracy: better by 5.0",
+            "5 gained, 0 lost of 100, p = 0.062)",
+        ),
     ],
 )
-def test_the_verdict_is_by_mcnemars_test(base, adapted, start, end):
+def test_the_verdict_is_by_the_interval(base, adapted, start, end):
     line = accuracy_module._describe_difference(pair_scores(records(base), records(adapted)))
     assert line.startswith(start) and line.endswith(end)

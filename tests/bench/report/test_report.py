@@ -276,6 +276,13 @@ def test_a_report_from_json_equals_that_of_the_measurement(data, tmp_path):
         assert (second.parent / name).read_bytes() == (first.parent / name).read_bytes()
 
 
+def test_an_effort_without_timed_answers_is_refused(data, tmp_path):
+    """Its section was a heading alone."""
+    (path := tmp_path / "low.json").write_text(json.dumps(asdict(replace(data.accuracy, answer_time=None))))
+    with pytest.raises(RequestError, match=r"low.json: no question was timed: see bench accuracy --timed"):
+        collect_measurements(ReportRequest(efforts=(path,)))
+
+
 def test_impossible_figures_are_refused_in_one_line(data, tmp_path):
     """They ended in a traceback when the report was written, after all other measurements."""
     path = tmp_path / "size.json"

@@ -117,7 +117,7 @@ def test_the_time_to_an_answer_is_that_of_its_first_token_and_of_its_decode(repo
 def test_the_table_shows_each_length_once_and_the_roofline(report, tiny, lora):
     """At each length the longest answer counts."""
     weights, adapter = (decode_bytes(read_header(path)) for path in (tiny, lora))
-    roofline, decode = report.roofline, report.questions[0].decode
+    roofline, decode = report.roofline, report.by_length[0].decode
     assert (roofline.depth, roofline.base_bytes, roofline.adapted_bytes) == (6, weights, weights + adapter)
     assert roofline.base_fraction == pytest.approx(weights * decode.base_median / roofline.bandwidth)
     assert report.by_length == report.questions[1:]
