@@ -37,7 +37,9 @@ def serve(
     queue: Annotated[
         int,
         advanced_option(
-            min=0, help="Waiting answers; beyond these, 429 is returned to clients that have one."
+            min=0,
+            max=1_000_000,
+            help="Waiting answers; beyond these, 429 is returned to clients that have one.",
         ),
     ] = 64,
     max_tokens: Annotated[

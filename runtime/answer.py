@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .effort import CONFIDENCE, vote_confidence
-from .request import StopReason, Timings, Usage
+from .request import COMPLETE_REASONS, StopReason, Timings, Usage
 
 if TYPE_CHECKING:
     from .arithmetic.calculator import Step
@@ -94,7 +94,7 @@ def with_confidence(answer: Answer, minimum: float) -> Answer:
 
 def _confidence(answer: Answer) -> float:
     """The share of right ones among such answers."""
-    if answer.value is None:
+    if answer.value is None or answer.stop_reason not in COMPLETE_REASONS:
         return 0.0
     if answer.tally is None:
         return CONFIDENCE["verified" if answer.verified else "unverified"]

@@ -19,6 +19,7 @@ SEED_MAX = 2**32 - 2  # 2**32 - 1 is LLAMA_DEFAULT_SEED: llama.cpp draws a rando
 BIAS_MAX = 100  # as in OpenAI's API: so large a bias forbids a token, or leaves no other; also of penalties
 TEMPERATURE_MIN = 1e-4  # below, logits divided by it overflow; so low a temperature is greedy in all but name
 _STOCHASTIC_TEMPERATURE = 0.7
+_TOP_K = 40
 
 
 class StopReason(StrEnum):
@@ -94,7 +95,7 @@ class Sampling:
     """
 
     temperature: float = 0.0
-    top_k: int = 40
+    top_k: int = _TOP_K
     top_p: float = 0.95
     min_p: float = 0.05
     seed: int = 0
@@ -113,7 +114,7 @@ class Sampling:
     @property
     def greedy(self) -> bool:
         """Whether the likeliest token is always chosen."""
-        return self.temperature == 0
+        return self.temperature == 0 or self.top_k == 1
 
     @property
     def penalizes(self) -> bool:
@@ -123,8 +124,8 @@ class Sampling:
 
     @property
     def stochastic(self) -> "Sampling":
-        """These parameters; if greedy, at temperature 0.7, since greedy samples would all be equal."""
-        return replace(self, temperature=_STOCHASTIC_TEMPERATURE) if self.greedy else self
+        """These parameters; if greedy, with a temperature of 0.7: greedy samples would all be equal."""
+        return replace(self, temperature=_STOCHASTIC_TEMPERATURE, top_k=_TOP_K) if self.greedy else self
 
     def with_seeds(self, samples: int) -> "list[Sampling]":
         """Return the parameters of several samples, with consecutive seeds."""

@@ -85,7 +85,7 @@ def resolve_options(options: EngineOptions) -> tuple[Profile, ContextParams]:
     profile = replace(profile_named(given) if isinstance(given, str) else given, **changes)
     check_integer("prefix_bytes", profile.prefix_bytes, 0)
     check_gpu_layers(profile.gpu_layers)
-    check_integer("queue", options.get("queue", QUEUE), 0)
+    check_integer("queue", options.get("queue", QUEUE), 0, 1 << 20)
     threads, adaptive = options.get("threads"), options.get("adaptive_threads")
     params = ContextParams(
         context=profile.context,

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter
 
-from ...errors import RequestError
+from ...errors import BusyError, RequestError
 from ..answer import Answer, VoteTally, with_confidence
 from ..effort import Effort, VotingRule
 from ..request import COMPLETE_REASONS, Request, SequenceEnd, SequenceState, Timings
@@ -72,8 +72,8 @@ class MajorityVote(Handle):
         Thread(target=self._run, name="thirteen-vote", daemon=True).start()
 
     def _start(self, count: int, *, wait: bool) -> None:
-        requests, self._waiting = self._waiting[:count], self._waiting[count:]
-        handles = self._submit(requests, wait=wait)
+        handles = self._submit(self._waiting[:count], wait=wait)
+        self._waiting = self._waiting[count:]
         self._running += handles
         for handle in handles:
             handle.call_at_end(self._ended.put)
@@ -110,8 +110,9 @@ class MajorityVote(Handle):
             if is_decided(self._answers, self._rule):
                 return
             if self._waiting and not self._aborted:
-                with suppress(RequestError):  # the engine is being closed
-                    self._start(1, wait=True)
+                # While others run, a full queue must not keep their ends from being counted.
+                with suppress(RequestError, BusyError):  # or the engine is being closed
+                    self._start(self.width - len(self._running), wait=not self._running)
 
     def _update(self, text: str = "", end: SequenceEnd | None = None) -> None:
         self.put(SequenceUpdate(SequenceState(self._request, 0), text, (), (), end))
@@ -171,9 +172,12 @@ def select_winner(answers: Sequence[ScoredAnswer], rule: VotingRule) -> Answer:
         (scored for scored in candidates if scored[0].value == value), key=lambda s: (s[0].verified, s[1])
     )
     usages = [answer.usage for answer, _ in answers]
+    # The one that computed the prompt: others took it from the prefix cache.
+    first, _ = min(answers, key=lambda scored: scored[0].usage.cached_tokens)
+    timings = replace(best.timings, prefill_s=first.timings.prefill_s)
     usage = replace(
-        best.usage,
+        first.usage,
         completion_tokens=sum(usage.completion_tokens for usage in usages),
         sampled_tokens=sum(usage.sampled_tokens for usage in usages),
     )
-    return replace(best, usage=usage, tally=counted)
+    return replace(best, usage=usage, timings=timings, tally=counted)

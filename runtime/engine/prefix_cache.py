@@ -74,7 +74,7 @@ class PrefixCache:
             The tokens of the prefix, and the KV cache of these and perhaps of more; None if there is none.
         """
         length, best = max(
-            ((entry.match(key, prompt[:-1], self.shared), entry) for entry in self._entries),
+            ((entry.match(key, prompt[:-1], self.shared), entry) for entry in reversed(self._entries)),
             key=operator.itemgetter(0),
             default=(0, None),
         )

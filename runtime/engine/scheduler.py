@@ -122,9 +122,9 @@ class Scheduler:
         """Plan the next batch, of one adapter and at most `budget` tokens; empty if nothing runs."""
         budget, answering = self.budget, any(sequence.decoding for sequence in self.running)
         chunks: list[Chunk] = []
-        # The sort is stable: decode before prefill, the oldest first in each.
-        for sequence in sorted(self._next_group(), key=lambda sequence: not sequence.decoding):
-            if answering and not sequence.decoding:  # also under another adapter, whose turn is next
+        # The sort is stable: single tokens before prefills and forced tokens, the oldest first in each.
+        for sequence in sorted(self._next_group(), key=lambda sequence: sequence.pending > 1):
+            if answering and sequence.pending > 1:  # also under another adapter, whose turn is next
                 budget = min(budget, PREFILL_CHUNK)
             if not budget:
                 break

@@ -77,6 +77,8 @@ def parallel_cost(profile: Profile, threads: int | None, header: Header) -> floa
     """Seconds of a token that all slots decode at once / of one alone, as measured for the saved choice."""
     with suppress(OSError, ThirteenError, ValueError, KeyError, TypeError, StopIteration, ZeroDivisionError):
         found = json.loads(_choice_file(_key(profile, threads, header)).read_bytes())
+        if profile.gpu_layers or not found["quiet"]:
+            return None
         trial = next(one for one in found["trials"] if one["settings"] == found["settings"])
         return float(trial["together_s"] / profile.slots / trial["decode_s"])
     return None

@@ -146,6 +146,11 @@ class Context(Native):
         self.slot_adapters[slot] = next(a for a in (None, *ADAPTERS.values()) if id(a) == adapter)
         return True
 
+    def move(self, slot: int, target: int) -> bool:
+        self.restore(target, self.save(slot), len(self.tokens[slot]))
+        self.clear(slot)
+        return True
+
     def logprob(self, row: int, token: int, top: int) -> TokenLogprob:
         return TokenLogprob(token, -0.5, ((token, -0.5),)[:top])
 

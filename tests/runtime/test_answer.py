@@ -19,7 +19,8 @@ def test_agreement_and_grounding_make_an_answer_surer():
     assert 0 < alone < confidence(2) < confidence(3) < confidence(8) < 1
     assert confidence(3, 1) < confidence(3)
     assert confidence(3, grounded=True) > confidence(3)
-    assert with_confidence(replace(ONE, value=None), 0).confidence == 0
+    for useless in ({"value": None}, {"stop_reason": StopReason.LENGTH}):
+        assert with_confidence(replace(ONE, **useless), 0).confidence == 0
 
 
 @pytest.mark.parametrize(("minimum", "sure"), [(0.0, True), (0.2, True), (0.9, False)])

@@ -132,7 +132,7 @@ def test_a_vote_is_the_engines(
 
 CONFIDENT = """async ([first, second, grounded]) => {
   const { confidence } = await import("./vote.js");
-  return confidence({ value: "7", grounded, tally: { votes: { 31: second, 7: first } } });
+  return confidence({ value: "7", stop_reason: "end", grounded, tally: { votes: { 31: second, 7: first } } });
 }"""
 
 

@@ -63,8 +63,8 @@ export function majorityCertainty(first, second) {
 }
 
 /** Calibrated probability that the value of an answer is right, as in runtime/answer.py. */
-export function confidence({ value, verified, grounded, tally }) {
-  if (value === null) return 0;
+export function confidence({ value, stop_reason, verified, grounded, tally }) {
+  if (value === null || stop_reason !== "end") return 0;
   if (!tally) return effort.confidence[verified ? "verified" : "unverified"];
   const [first = 0, second = 0] = Object.values(tally.votes).sort((a, b) => b - a);
   const { intercept, certainty, grounded: ofGrounded } = effort.confidence;

@@ -72,6 +72,16 @@ def test_memory_keeps_to_its_capacity_and_the_most_recently_used_stay(steps):
         assert cache.nbytes == sum(size for _, size in latest) <= capacity
 
 
+def test_a_beginning_that_all_share_keeps_the_newest_entries():
+    """As of a chat template: the oldest entry was refreshed each time, and newer ones were removed."""
+    cache, beginning = PrefixCache(10 * 32), tuple(range(PREFIX_TOKENS_MIN))
+    for number in range(100, 130):
+        cache.find(PrefixKey("base"), (*beginning, number, 0))
+        add(cache, (*beginning, number), nbytes=32)
+    kept = [cache.find(PrefixKey("base"), (*beginning, number, 0))[0] for number in range(100, 130)]
+    assert kept == [PREFIX_TOKENS_MIN] * 20 + [PREFIX_TOKENS_MIN + 1] * 10
+
+
 def test_clear_keeps_one_prefix():
     """Of a longer prompt only the prefix is kept, so that the rest is computed again."""
     cache, shared = PrefixCache(1 << 20), PROMPT[:20]

@@ -115,6 +115,16 @@ def test_prefill_chunks_are_small_during_decode():
     assert [len(chunk.tokens) for chunk in plan(scheduler)] == [1, PREFILL_CHUNK - 1, 1]
 
 
+def test_what_a_grammar_forces_does_not_hold_up_others():
+    """Its thousands of tokens took whole batches, and others waited for as long."""
+    scheduler = Scheduler(slots=3, budget=10 * PREFILL_CHUNK)
+    first = add(scheduler, prompt=1, max_tokens=9_000)
+    add(scheduler, prompt=1, max_tokens=9)
+    run(scheduler)
+    first.output += [1] * 20 * PREFILL_CHUNK
+    assert [len(chunk.tokens) for chunk in plan(scheduler)] == [PREFILL_CHUNK, 1]
+
+
 def test_prefill_chunks_are_small_while_another_adapter_decodes():
     scheduler = Scheduler(slots=2, budget=8 * PREFILL_CHUNK)
     add(scheduler, prompt=1, max_tokens=99, adapter="a")
