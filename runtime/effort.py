@@ -15,7 +15,7 @@ from .arithmetic.grounding import has_number
 
 # Confidence in single answers, and logistic regression of votes, by answers of Qwen2.5-Coder-0.5B; see
 # docs/figures/quality.md.
-CONFIDENCE = {"unverified": 0.29, "verified": 0.51, "intercept": -6.6, "certainty": 7.65, "grounded": 1.1}
+CONFIDENCE = {"unverified": 0.37, "verified": 0.52, "intercept": -4.8, "certainty": 5.7, "grounded": 0.68}
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ def scripted_answer(question: str, text: str, effort: str) -> Answer:
     verified = is_verified(found, value)
     grounded = verified and is_grounded(found, question)
     answer = Answer(value, text, StopReason.END, USAGE, TIMINGS, found, verified, tally, grounded=grounded)
-    return replace(answer, confidence=0.95 if grounded else 0.7)
+    return replace(answer, confidence=0.8 if grounded else 0.7)
 
 
 def error_response(status: int, message: str, **headers: str) -> Response:

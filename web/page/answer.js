@@ -3,7 +3,7 @@
 import { element } from "./element.js";
 
 const LONG_VALUE_CHARS = 12; // longer values are shown in a smaller font
-const LIKELIHOODS = [[0.85, "very likely right"], [0.7, "likely right"], [0.4, "may be right"], [0, "probably wrong"]];
+const LIKELIHOODS = [[0.7, "likely right"], [0.4, "may be right"], [0, "probably wrong"]];
 
 /** Final value, badge and reason; nothing for an answer without equations, which need not be about numbers. */
 export function resultNodes(answer) {
