@@ -127,7 +127,9 @@ def session(tiny: Path) -> Iterator[LocalSession]:
     words = ["serve", str(tiny), "--ray=local", "--port", str(port), "--threads", "1"]
     with started([sys.executable, "-c", DEPLOYMENT, *words], **{MARK: mark}) as process:
         assert process.stdout and process.stderr
-        line = process.stdout.readline()
+        line = next(
+            (line for line in process.stdout if line.startswith("[")), ""
+        )  # Ray may print others first
         assert line, process.stderr.read()
         gcs_address, folder = json.loads(line)
         yield LocalSession(process, mark, gcs_address, Path(folder))
