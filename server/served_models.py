@@ -25,6 +25,7 @@ from .metrics import Metrics
 
 DEFAULT_MODEL = "default"  # a name of the first model, whatever its own is
 IDLE_S = 300.0  # after so long without a request a model is unloaded, as Ollama does
+_MERGED = "thirteen.adapter.id"  # metadata of a file with a merged adapter
 _ENDING_S = 0.2  # a client has read a response before its request ends here
 
 _log = logging.getLogger(__name__)
@@ -94,9 +95,15 @@ class ServedModels:
         """Do what is due now and then."""
 
     def default_effort(self, name: str, answers: int) -> Effort:
-        """Effort that the page chooses, of at most so many answers; low while the model is not loaded."""
+        """Effort that the page chooses, of at most so many answers.
+
+        Low while the model is not loaded, and with an adapter: one can make answers so short that votes,
+        which follow worked examples, take many times as long.
+        """
         service = self.services.get(name)
-        effort = service.engine.default_effort if service else Effort.LOW
+        if service is None or self.models[name] != BASE or _MERGED in self.header(name).fields:
+            return Effort.LOW
+        effort = service.engine.default_effort
         return effort if effort.rule.answers <= answers else Effort.LOW
 
     def header(self, name: str) -> Header:

@@ -10,11 +10,12 @@ import openai
 import pytest
 from thirteen.errors import RequestError
 from thirteen.files.gguf.header import read_header
+from thirteen.runtime.effort import Effort
 from thirteen.runtime.llama import memory_estimate
 from thirteen.server import served_models
 from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.app import create_app
-from thirteen.server.served_models import ModelPool, PooledModel
+from thirteen.server.served_models import ModelPool, PooledModel, ServedModels
 
 from .serving import open_engine, run_app
 
@@ -39,6 +40,16 @@ def serve_pool(tiny, models):
 def ask(client, model, **options):
     said = [{"role": "user", "content": "a"}]
     return client.chat.completions.create(**{"model": model, "messages": said, "max_tokens": 4} | options)
+
+
+def test_the_page_chooses_medium_for_a_cheap_model_without_adapter(tiny):
+    with open_engine(tiny) as engine:
+        engine.default_effort = Effort.MEDIUM
+        served = ServedModels.on_engine(engine, {"tiny": "base", "math": "math"})
+        chosen = [served.default_effort(*one) for one in (("tiny", 8), ("tiny", 7), ("math", 8))]
+        assert chosen == [Effort.MEDIUM, Effort.LOW, Effort.LOW]
+        engine.model.header.fields["thirteen.adapter.id"] = None
+        assert served.default_effort("tiny", 8) is Effort.LOW
 
 
 def test_the_least_recently_used_model_makes_room(tiny):
