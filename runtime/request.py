@@ -125,7 +125,10 @@ class Sampling:
     @property
     def stochastic(self) -> "Sampling":
         """These parameters; if greedy, with a temperature of 0.7: greedy samples would all be equal."""
-        return replace(self, temperature=_STOCHASTIC_TEMPERATURE, top_k=_TOP_K) if self.greedy else self
+        if not self.greedy:
+            return self
+        top_k = _TOP_K if self.top_k == 1 else self.top_k
+        return replace(self, temperature=_STOCHASTIC_TEMPERATURE, top_k=top_k)
 
     def with_seeds(self, samples: int) -> "list[Sampling]":
         """Return the parameters of several samples, with consecutive seeds."""

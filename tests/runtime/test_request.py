@@ -93,3 +93,13 @@ def test_decode_throughput_excludes_the_first_token():
     assert timings.prefill_tokens_per_s(usage) == 5
     assert timings.decode_tokens_per_s(usage) == 2
     assert timings.decode_tokens_per_s(Usage(10, 1)) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "temperature", "top_k"),
+    [({"top_k": 5}, 0.7, 5), ({"temperature": 1.0, "top_k": 1}, 0.7, 40), ({"temperature": 0.5}, 0.5, 40)],
+)
+def test_samples_of_a_vote_can_differ(given, temperature, top_k):
+    """With a top_k of 1 all were the same text, and agreed."""
+    sampling = Sampling(**given).stochastic
+    assert (sampling.temperature, sampling.top_k, sampling.greedy) == (temperature, top_k, False)
