@@ -24,7 +24,7 @@ def too_noisy(ratio: Interval) -> bool:
 
 
 def more_rounds(half_width: float, rounds: int) -> int:
-    """Estimate how many more rounds or questions would make an interval narrow enough; 0 if it is.
+    """Estimate how many more rounds would make an interval narrow enough; 0 if it is.
 
     The width of an interval falls with the square root of their number.
     """

@@ -66,7 +66,6 @@ class Engine:
         profile: what is allocated.
         queue: maximum number of waiting requests.
         context_hint: what to do about a prompt that is too long.
-        default_effort: medium where that takes less than twice as long as low, by what was measured.
     """
 
     def __init__(self, path: str | Path, **options: Unpack[EngineOptions]) -> None:
@@ -104,7 +103,7 @@ class Engine:
                 handles.callback(template.close)
             threads = options.get("threads")
             settings = choose_settings(profile, threads, self.model)
-            self.default_effort = default_effort(parallel_cost(profile, threads, self.model.header))
+            self._measured = profile, threads
             chosen = {name: getattr(settings, name) for name in CHOSEN}
             self.profile = replace(profile, **chosen)
             self._adapters = Adapters()
@@ -136,6 +135,11 @@ class Engine:
     def adapters(self) -> tuple[str, ...]:
         """Names that a request can choose from."""
         return tuple(self._adapters)
+
+    @cached_property
+    def default_effort(self) -> Effort:
+        """Medium where that takes less than twice as long as low, by what was measured."""
+        return default_effort(parallel_cost(*self._measured, self.model.header))
 
     def files(self, adapter: str) -> tuple[Path, ...]:
         """Files that requests for an adapter use: the model's, and the adapter's if there is one."""
