@@ -16,6 +16,7 @@ from anyio import to_thread
 
 from ..errors import BusyError, RequestError
 from ..files.gguf.header import Header
+from ..files.gguf.metadata import MERGED_ADAPTER
 from ..runtime.effort import Effort
 from ..runtime.engine.engine import Engine
 from ..runtime.request import BASE
@@ -25,7 +26,6 @@ from .metrics import Metrics
 
 DEFAULT_MODEL = "default"  # a name of the first model, whatever its own is
 IDLE_S = 300.0  # after so long without a request a model is unloaded, as Ollama does
-_MERGED = "thirteen.adapter.id"  # metadata of a file with a merged adapter
 _ENDING_S = 0.2  # a client has read a response before its request ends here
 
 _log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class ServedModels:
         which follow worked examples, take many times as long.
         """
         service = self.services.get(name)
-        if service is None or self.models[name] != BASE or _MERGED in self.header(name).fields:
+        if service is None or self.models[name] != BASE or MERGED_ADAPTER in self.header(name).fields:
             return Effort.LOW
         effort = service.engine.default_effort
         return effort if effort.rule.answers <= answers else Effort.LOW

@@ -35,6 +35,7 @@ from ..convert.source.checkpoint import Checkpoint, open_checkpoint
 from ..errors import AdapterError, ThirteenError
 from ..files.cache_folder import cache_dir, cache_key
 from ..files.gguf.header import read_header
+from ..files.gguf.metadata import MERGED_ADAPTER
 from ..files.hashing import file_sha256
 from ..files.progress import Progress, no_progress
 from ..models.catalogue import adapter_code, catalogue
@@ -42,7 +43,7 @@ from ..models.embedded import embedded
 from ..models.fetch import fetch, local_path
 
 _PEFT_KEYS = {"rank": "r", "numbers": "u", "seed": "projection_seed"}  # of adapter_config.json
-_PROVENANCE, _MERGED = "thirteen.base.id", "thirteen.adapter.id"
+_PROVENANCE = "thirteen.base.id"
 
 
 def resolve_adapter_folder(source: str, base: str | None = None, *, progress: Progress = no_progress) -> Path:
@@ -185,7 +186,7 @@ def base_id(base: str) -> str:
 
     A GGUF that an adapter was merged into is another base.
     """
-    merged = _is_file(base) and _MERGED in read_header(Path(base)).metadata
+    merged = _is_file(base) and MERGED_ADAPTER in read_header(Path(base)).metadata
     name = None if merged else catalogue_name(base)
     return hub_id_of(name) if name else provenance_name(base)
 

@@ -8,6 +8,8 @@ from gguf.constants import GGUFValueType
 from ...errors import ThirteenError
 from .header import Header
 
+MERGED_ADAPTER = "thirteen.adapter.id"  # key of a file with a merged adapter
+
 
 @dataclass(frozen=True)
 class CheckedMetadata:
