@@ -3,6 +3,7 @@
 npm does it because it knows the user's registry mirror and proxy.
 """
 
+import re
 import shutil
 import subprocess
 from base64 import b64encode
@@ -14,6 +15,8 @@ from ..errors import DownloadError
 from ..files.atomic_write import write_file
 from ..files.cache_folder import cache_dir
 from ..files.temporary_folder import temporary_folder
+
+_ERROR_CODE = re.compile(r"npm (error|ERR!) (code|errno|syscall|type) ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,10 @@ class NpmArchive:
             raise DownloadError(
                 f"{package}: npm is not installed; give the package's archive with --wllama FILE"
             )
-        command = [npm, "pack", "--silent", "--pack-destination", str(folder), package]
+        command = [npm, "pack", "--loglevel=error", "--pack-destination", str(folder), package]
         result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - own command
         archive = next(folder.glob("*.tgz"), None)
         if result.returncode or archive is None:
-            reason = (result.stderr.strip().splitlines() or ["no error message"])[-1]
-            raise DownloadError(f"{package}: npm pack failed: {reason}")
+            lines = [line for line in result.stderr.strip().splitlines() if not _ERROR_CODE.match(line)]
+            raise DownloadError(f"{package}: npm pack failed: {lines[0] if lines else 'no error message'}")
         return archive

@@ -124,7 +124,9 @@ def _needed_bytes(header: Header, context: int, kv: str) -> int:
 
 def _check_folder(folder: Path) -> None:
     written = _is_description(folder / _DESCRIPTION)
-    if folder.exists() and not written and {path.name for path in folder.iterdir()} - {_PARTS}:
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set[str]()
+    # A run that was killed may leave the part file of its description.
+    if not written and {name for name in names if not name.endswith(".part")} - {_PARTS}:
         raise OutputError(f"{folder}: contains files of something else; give a new folder")
     folder.mkdir(parents=True, exist_ok=True)
 

@@ -249,6 +249,53 @@ def test_an_abort_is_no_failure_of_the_model(run_node: RunNode) -> None:
     assert run_node(ABORTED, ["2"]) == ["AbortError"]
 
 
+LOADS = """async (ends) => {
+  const { Model } = await import("./model.js");
+  const answers = [];
+  const load = async () => {
+    const number = answers.push([]);
+    const createChatCompletion = async ({ onData }) => {
+      answers.at(-1).push(ends[answers.flat().length]);
+      if (answers.at(-1).at(-1) === "crash") throw new Error("wllama has crashed");
+      const timings = { prompt_n: answers.at(-1).at(-1), predicted_n: 10 };
+      onData({ choices: [{ delta: { content: "2" } }], timings });
+    };
+    const exit = async () => { if (number !== answers.length) throw new Error("twice"); };
+    return { createChatCompletion, exit };
+  };
+  const model = new Model(await load(), { name: "fake", context: 512 }, load);
+  for (const _ of ends) {
+    try {
+      for await (const _ of model.events("1 + 1")) {}
+    } catch (error) { if (!/crashed/.test(error.message)) throw error; }
+  }
+  return answers;
+}"""
+
+
+@NODE_TEST
+def test_an_engine_is_renewed_when_it_has_crashed_or_computed_much(run_node: RunNode) -> None:
+    """It kept the KV cache of every question, and after a crash failed until the page was loaded anew."""
+    ends = [1000, 1000, 1000, 2000, 100, "crash", 100]
+    assert run_node(LOADS, [ends]) == [[[1000, 1000, 1000], [2000, 100], ["crash"], [100]]]
+
+
+STORED = """async () => {
+  const { modelBlob } = await import("./parts.js");
+  const storage = { persist: () => new Promise(() => {}) };
+  Object.defineProperty(globalThis, "navigator", { value: { storage } });
+  globalThis.caches = { keys: async () => [], open: async () => ({ put: async () => {} }) };
+  const model = { sha256: "0", parts: [] };
+  return (await modelBlob(model, "http://localhost/", new AbortController().signal, () => {})).cached;
+}"""
+
+
+@NODE_TEST
+def test_no_permission_is_waited_for(run_node: RunNode) -> None:
+    """Where a browser asks whether the page may store data, an ignored prompt kept it from loading."""
+    assert run_node(STORED, [None]) == [True]
+
+
 FETCHES = """async (fault) => {
   const { modelBlob } = await import("./parts.js");
   const failure = new TypeError("fetch failed", { cause: new Error("no such file") });
@@ -294,9 +341,9 @@ def test_what_describes_no_model_is_a_sentence(run_node: RunNode) -> None:
     """A host's page for missing files, and null, were other errors on the web page."""
     good = {
         **{"name": "x", "sha256": "0", "file_bytes": 1, "needed_bytes": 1, "context": 1},
-        "parts": [{"name": "parts/a.bin", "sha256": "0"}],
+        "parts": [{"name": "parts/a.bin", "sha256": "0", "bytes": 1}],
     }
-    bad = [json.dumps(good | {"parts": [{}]}), "<!doctype html>", "null", "{}"]
+    bad = [json.dumps(good | {"parts": [good["parts"][0] | {"bytes": 0}]}), "<!doctype html>", "null", "{}"]
     (found,) = run_node(DESCRIPTIONS, [[json.dumps(good), *bad]])
     none = "LoadError There is no model at http://localhost/: model.json describes none."
     assert found == ["x", none, none, none, none]

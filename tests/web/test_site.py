@@ -85,6 +85,24 @@ def test_bad_input_raises(tmp_path, tiny, not_a_model, monkeypatch):
     assert not (tmp_path / "site").exists()
 
 
+def test_a_run_that_was_killed_is_continued(tiny, tmp_path):
+    """The part file of its description was something else's."""
+    (tmp_path / ".model.json.0123456789abcdef.part").touch()
+    assert write_site(tiny, tmp_path, ENGINE).parts == 1
+
+
+def test_npms_reason_is_told(tmp_path, monkeypatch):
+    """It was "no error message"."""
+    (npm := tmp_path / "npm").write_text(
+        "#!/bin/sh\nprintf 'npm error code E404\\nnpm error 404 Not Found\\nnpm\\n' >&2; exit 1\n"
+    )
+    npm.chmod(0o755)
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    with pytest.raises(DownloadError, match=r"npm pack failed: npm error 404 Not Found$"):
+        wllama_files()
+
+
 def test_only_the_pinned_archive_is_accepted(tmp_path, monkeypatch):
     other = tmp_path / "wllama.tgz"
     other.write_bytes(b"something else")

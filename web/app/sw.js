@@ -2,7 +2,7 @@
 // headers that WebAssembly threads require. site.py prepends SHELL, the hash of each file, and VERSION, which
 // changes with any file. A new version waits until no page of the old one is open: such a page may have files to fetch.
 
-const CACHE_PREFIX = "thirteen-page-";
+const CACHE_PREFIX = `thirteen-page-${self.registration.scope}-`; // other folders of the site have their own
 const CACHE_NAME = CACHE_PREFIX + VERSION;
 const ISOLATION_HEADERS = {
   "Cross-Origin-Opener-Policy": "same-origin",

@@ -2,6 +2,7 @@
 
 const FILE_BYTES_MAX = 2 ** 31 - 1; // wllama's seek offset is a signed 32-bit integer
 const USABLE_MEMORY = 0.5; // share of the device's memory that a page can use
+const UNKNOWN_GB = 2; // of memory, where a browser does not tell: too little to expand a large file
 // A WebAssembly module with one SIMD instruction.
 const SIMD_MODULE = Uint8Array.of(
   ...[0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253],
@@ -30,10 +31,10 @@ export function unsupportedReason({ needed_bytes }) {
 
 /** Greatest size to which the file can grow in memory. */
 export function expandedBytesMax({ file_bytes, needed_bytes }) {
-  return Math.min(FILE_BYTES_MAX, usableBytes() - needed_bytes + file_bytes);
+  return Math.min(FILE_BYTES_MAX, usableBytes(UNKNOWN_GB) - needed_bytes + file_bytes);
 }
 
-const usableBytes = () => USABLE_MEMORY * (globalThis.navigator?.deviceMemory ?? Infinity) * 2 ** 30;
+const usableBytes = (unknown = Infinity) => USABLE_MEMORY * (globalThis.navigator?.deviceMemory ?? unknown) * 2 ** 30;
 
 /** Number of threads: up to 4 cores, all of them; above, half of them, since only some cores are fast. */
 export function threads() {

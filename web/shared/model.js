@@ -8,19 +8,25 @@ import { confidence, countVotes, EXAMPLES, isDecided, selectWinner, VOTE_TEMPERA
 
 const MAX_TOKENS = 512;
 const MEASURED_CHARS = 500; // in shorter prompts, the chat template's own tokens count too much
+// Times the context that is computed before the engine is loaded anew: llama.cpp's server keeps the KV cache of every
+// earlier prompt, which wllama has no setting for.
+const CONTEXTS_KEPT = 4;
 const TOO_LONG = /exceeds the available context size/; // llama.cpp's message
 // A number before it cannot grow any more. ", r" and ", w" are none: they may begin ", with remainder 2".
 const EQUATION_END = prose("equation_end", "g");
 
 export class Model {
   #engine;
+  #load; // loads another one
+  #computed = 0; // tokens, by this engine
   #context; // tokens
   #tokensPerChar = 0.4; // estimate, measured anew with each prompt
   #busy = false;
 
   /** Use load(). */
-  constructor(engine, { name, context }) {
+  constructor(engine, { name, context }, load) {
     this.#engine = engine;
+    this.#load = load;
     this.#context = context;
     this.name = name;
   }
@@ -34,11 +40,11 @@ export class Model {
    * @throws {ModelError} there is too little memory, or the file is not a supported model.
    */
   static async load(blob, description) {
-    try {
-      return new Model(await loadEngine(blob, description), description);
-    } catch (error) {
-      throw new ModelError(`The model could not be loaded: too little memory, or a damaged file (${error.message}).`);
-    }
+    const load = () =>
+      loadEngine(blob, description).catch((error) => {
+        throw new ModelError(`The model could not be loaded: too little memory, or a damaged file (${error.message}).`);
+      });
+    return new Model(await load(), description, load);
   }
 
   /**
@@ -59,6 +65,7 @@ export class Model {
     if (this.#busy) throw new ModelError("The model is answering another question.");
     this.#busy = true;
     try {
+      if (this.#computed > CONTEXTS_KEPT * this.#context) await this.#renewEngine();
       const rule = votingRule(effort, question);
       const hasRoom = countChars(toMessages(system, EXAMPLES, turns, question)) * this.#tokensPerChar <= this.#context / 2;
       const shown = hasRoom ? rule.examples : 0; // before so many of the first answers
@@ -67,6 +74,12 @@ export class Model {
     } finally {
       this.#busy = false;
     }
+  }
+
+  async #renewEngine() {
+    await this.#engine.exit().catch(() => {});
+    this.#engine = await this.#load();
+    this.#computed = 0;
   }
 
   async *#eventsThatFit(messages, turns, rule, temperature, signal) {
@@ -88,6 +101,7 @@ export class Model {
         signal?.throwIfAborted();
         const message = error.message ?? String(error);
         if (started || !TOO_LONG.test(message) || !kept.shift()) {
+          if (!TOO_LONG.test(message)) this.#computed = Infinity; // it has crashed, and would go on failing
           throw new ModelError(`The model could not answer: ${message}`);
         }
       }
@@ -149,6 +163,7 @@ export class Model {
       text += choice.delta.content;
       yield { text: choice.delta.content };
     }
+    this.#computed += (timings.prompt_n ?? 0) + (timings.predicted_n ?? pieces);
     const decode_s = (performance.now() - firstTokenMs) / 1000;
     const first_token_s = ((firstTokenMs || startMs) - startMs) / 1000;
     const promptTokens = (timings.prompt_n ?? 0) + (timings.cache_n ?? 0);

@@ -57,7 +57,7 @@ async function openCache(sha256) {
   try {
     const name = CACHE_PREFIX + sha256;
     await deleteStoredModels(name);
-    await globalThis.navigator?.storage?.persist?.();
+    globalThis.navigator?.storage?.persist?.().catch(() => {}); // not awaited: some browsers ask the user
     return await caches.open(name);
   } catch {
     return null;
