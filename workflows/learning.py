@@ -5,6 +5,7 @@ changed is measured on questions that were set aside. Each part has a journal, f
 """
 
 import hashlib
+import operator
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
@@ -78,6 +79,8 @@ class LearnRequest:
             raise RequestError(f"--numbers {self.numbers}: must be from 1 to {NUMBERS_MAX}")
         if not 0 < self.minutes <= 1e6:
             raise RequestError(f"--minutes {self.minutes}: must be above 0 and at most 1000000")
+        if not 0 <= self.seed <= SEED_MAX:
+            raise RequestError(f"--seed {self.seed}: must be from 0 to {SEED_MAX}")
         if self.share is not None and not 0 < self.share < 1:
             raise RequestError(f"--held-out {self.held_out}: must be a share between 0 and 1, or a file")
 
@@ -101,17 +104,17 @@ class LearnRequest:
         else:
             held_out = shuffle_rows(_distinct_rows(Path(self.held_out)), self.seed)
             training = without_near_duplicates(shuffle_rows(rows, self.seed), held_out)
-        kinds = _beginnings(training)
-        if min(kinds, len(held_out)) < PASSAGES_MIN:
+        kinds, held_out_kinds = _beginnings(training), _beginnings(held_out)
+        if min(kinds, held_out_kinds) < PASSAGES_MIN:
             raise RequestError(
                 f"{self.questions}: of {len(rows)} different questions, {len(training)} with {kinds} "
-                f"different beginnings are left to learn from and {len(held_out)} to measure on; at least "
-                f"{PASSAGES_MIN} each are needed"
+                f"different beginnings are left to learn from and {len(held_out)} with {held_out_kinds} to "
+                f"measure on; at least {PASSAGES_MIN} beginnings each are needed"
             )
         return training, held_out
 
 
-def _beginnings(rows: Sequence[TrainingRow | SampledRow]) -> int:
+def _beginnings(rows: Sequence[TrainingRow | QuestionRollouts]) -> int:
     """The number of questions that are no near-duplicates of each other."""
     return len({masked_beginning(row.question) for row in rows})
 
@@ -163,10 +166,10 @@ def run_learn(
     )
     training, held_out = training[: plan.questions], held_out[: plan.held_out]
     questions = run.sample(training)
-    rows = advantage_rows(questions)
-    mixed = len({row.question for row in rows})
-    if _beginnings(rows) < PASSAGES_MIN:
-        raise RequestError(_too_few(request, questions, mixed))
+    mixed = [question for question in questions if question.sometimes_right]
+    if _beginnings(mixed) < PASSAGES_MIN:
+        raise RequestError(_too_few(request, questions, len(mixed)))
+    rows = advantage_rows([*questions, *run.sample_more(training, mixed)])
     step = run.step(rows, training)
     numbers = round_to_bfloat16(step.numbers.astype(np.float32))
     adapter, base = request.output / LORA_FILE, base_id(request.model)
@@ -180,7 +183,7 @@ def run_learn(
         basis=basis.origin.id,
         numbers=len(numbers),
         asked=len(training),
-        sometimes_right=mixed,
+        sometimes_right=len(mixed),
         solutions=len(rows),
         temperature=TEMPERATURE,
         max_tokens=request.max_tokens,
@@ -192,7 +195,7 @@ def run_learn(
     )
     write_card(
         request.output,
-        learn_card(result, request.model, request.output.name, command, request.questions.name),
+        learn_card(result, request.model, request.output.resolve().name, command, request.questions.name),
     )
     return result
 
@@ -257,18 +260,21 @@ class _Run:
                 )
                 journal.record({"plan": astuple(plan)})
                 return plan
-            return TimePlan(*journal.entries[0]["plan"])
+            return _read_plan(journal)
 
     def sample(self, rows: Sequence[TrainingRow]) -> list[QuestionRollouts]:
-        """Sample solutions; more of them to the questions that have right and wrong ones."""
-        seed = self.request.seed
-        journal = self.journal("rollouts")
-        first = sample_rollouts(self.job(FIRST, seed), rows, journal, self.stage("solutions"))
-        mixed = [rows[one.number] for one in first if one.sometimes_right]
-        if not mixed:
-            return first
-        job = self.job(FIRST, (seed + FIRST) % (SEED_MAX + 1)).with_settings_of(journal, ROLLOUTS)
-        return first + sample_rollouts(job, mixed, self.journal("rollouts-2"), self.stage("more solutions"))
+        """Sample the first solutions."""
+        job = self.job(FIRST, self.request.seed)
+        return sample_rollouts(job, rows, self.journal("rollouts"), self.stage("solutions"))
+
+    def sample_more(
+        self, rows: Sequence[TrainingRow], mixed: Sequence[QuestionRollouts]
+    ) -> list[QuestionRollouts]:
+        """Sample more solutions to the questions that have right and wrong ones."""
+        seed = (self.request.seed + FIRST) % (SEED_MAX + 1)
+        job = self.job(FIRST, seed).with_settings_of(self.journal("rollouts"), ROLLOUTS)
+        asked = [rows[one.number] for one in mixed]
+        return sample_rollouts(job, asked, self.journal("rollouts-2"), self.stage("more solutions"))
 
     def step(self, rows: Sequence[SampledRow], asked: Sequence[TrainingRow]) -> NaturalStep:
         """The step of the numbers that the solutions to the questions asked suggest."""
@@ -299,6 +305,15 @@ class _Run:
         return HeldOutAnswers(
             base, sample_rollouts(job, rows, self.journal("adapted"), self.stage("adapted"))
         )
+
+
+def _read_plan(journal: Journal) -> TimePlan:
+    """The plan of an earlier run."""
+    try:
+        questions, held_out, minutes = journal.entries[0]["plan"]
+        return TimePlan(operator.index(questions), operator.index(held_out), float(minutes))
+    except (KeyError, TypeError, ValueError):
+        raise RequestError(f"{journal.path}: line 2: not a plan") from None
 
 
 def _scores(

@@ -17,6 +17,8 @@ from thirteen.errors import OutputError, RequestError
 from thirteen.files.journal import Journal
 from thirteen.learn import sample_rollouts, time_plan
 from thirteen.learn.time_plan import Speed, plan_time
+from thirteen.models.rows import TrainingRow
+from thirteen.runtime.answer import Answer
 from thirteen.workflows import learning
 from thirteen.workflows.adapter_resolver import resolve_runtime_lora
 from thirteen.workflows.learning import LearnRequest, run_learn
@@ -25,8 +27,11 @@ from ..json_lines import write_rows
 
 pytestmark = pytest.mark.slow
 
-THINGS = "pens cups hats figs nuts keys rings maps balls boats coins rods cars pots bags dogs cats cows"
-ROWS = [{"question": f"Tom has {n} {one}.", "answer": 7} for one in THINGS.split() for n in (3, 5)]
+THINGS = (
+    "pens cups hats figs nuts keys rings maps balls boats coins rods cars pots bags dogs cats cows eggs toys "
+    "beds bees ants owls hens pigs cans jars lids logs nets oars pans pins rugs saws"
+)
+ROWS = [{"question": f"Tom has 3 {one}.", "answer": 7} for one in THINGS.split()]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +113,11 @@ def test_a_killed_run_has_the_same_result(env, monkeypatch):
         ({"minutes": float("nan")}, "--minutes nan: must be above 0"),
         ({"held_out": "1.5"}, r"--held-out 1.5: must be a share between 0 and 1, or a file"),
         ({"held_out": "nothing.jsonl"}, r"nothing.jsonl: No such file"),
-        ({"held_out": "0.1"}, "34 with 17 different beginnings are left to learn from and 2 to measure on"),
+        (
+            {"held_out": "0.1"},
+            "33 with 33 different beginnings are left to learn from and 3 with 3 to measure",
+        ),
+        ({"seed": -1}, "--seed -1: must be from 0 to 4294967294"),
         (
             {"minutes": 1e-6},
             "--minutes 1e-06: too few for this machine: 10 questions of each kind take about",
@@ -151,13 +160,45 @@ def test_questions_that_are_never_partly_right_teach_nothing(env, monkeypatch):
         run_learn(env.request)
 
 
+def test_too_few_questions_are_told_before_more_is_sampled(env, monkeypatch):
+    """Those with right and wrong solutions were counted twice, and as never right."""
+
+    def is_correct(answer: Answer, row: TrainingRow) -> bool:
+        return row.question.split()[-1][0] == "p" and sum(answer.text.encode()) % 2 == 0
+
+    monkeypatch.setattr(sample_rollouts, "is_correct", is_correct)
+    with pytest.raises(RequestError, match=r"(\d+) of 26 questions .*, (\d+) have no right one") as raised:
+        run_learn(env.request)
+    mixed, never = map(int, re.findall(r"(\d+) (?:of|have no)", str(raised.value)))
+    assert 0 < mixed <= 26 - never < 10
+    assert not (env.request.output / ".rollouts-2.jsonl").exists()
+
+
+@pytest.mark.parametrize("entry", ['{"plan": ["many", 1, 2]}', "{}"])
+def test_a_damaged_journal_is_one_line(env, entry):
+    run_learn(env.request)
+    for name in (".learn.jsonl", ".scores.jsonl"):
+        journal = env.request.output / name
+        content = journal.read_text()
+        journal.write_text(content.splitlines()[0] + f"\n{entry}\n")
+        with pytest.raises(RequestError, match=rf"{name}: (line 2: not a plan|not the scores)"):
+            run_learn(env.request)
+        journal.write_text(content)
+
+
 def test_variations_of_one_question_are_too_few(env):
-    """Folds and intervals are over questions that begin differently; with one there were no numbers."""
+    """Folds and intervals are over questions that begin differently; with one there were no numbers.
+
+    Nor were those to measure on counted by their beginnings, so that one effect passed for many.
+    """
     rows = [{"question": f"What is {n} plus {n + 1}?", "answer": 2 * n + 1} for n in range(60)]
     write_rows(env.request.questions, rows)
     held_out = write_rows(env.folder / "held-out.jsonl", ROWS)
-    with pytest.raises(RequestError, match=r"60 with 1 different beginnings .* at least 10 each are needed"):
+    with pytest.raises(RequestError, match=r"60 with 1 different beginnings .* at least 10 beginnings each"):
         replace(env.request, held_out=str(held_out)).read_questions()
+    other = replace(env.request, questions=held_out, held_out=str(env.request.questions))
+    with pytest.raises(RequestError, match=r"36 with 36 different .* and 60 with 1 to measure on"):
+        other.read_questions()
 
 
 def test_a_file_to_measure_on_has_no_near_duplicates_in_training(env):

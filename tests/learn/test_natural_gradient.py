@@ -92,8 +92,8 @@ def test_near_duplicates_make_a_gain_no_surer():
 def test_noise_promises_nothing():
     """A gain on the questions of the step itself, or a damping chosen on all of them, would be above zero."""
     steps = [solve(sample(40, signal=0, seed=seed)) for seed in range(40)]
-    sure = sum(step.gain.low > 0 for step in steps)
-    assert sure <= 4  # of 40 one is expected
+    assert sum(step.gain.low > 0 for step in steps) <= 2  # of 40 one is expected
+    assert sum(step.gain.low <= 0 <= step.gain.high for step in steps) >= 35  # it was 32 without its widening
     gains = np.array([step.gain.estimate for step in steps])
     assert abs(gains.mean()) < 3 * gains.std() / np.sqrt(len(gains))
 
