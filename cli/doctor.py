@@ -40,11 +40,11 @@ def doctor(
     """
     from ..workflows.doctor import diagnose
 
-    if model and not (speed or tune):
+    if model is not None and not (speed or tune):
         raise typer.BadParameter("--model requires --speed or --tune")
     if tune:
-        _tune(model or "embedded")
-    path = options.resolve_model(model or "embedded", {})[0] if speed else None
+        _tune("embedded" if model is None else model)
+    path = options.resolve_model("embedded" if model is None else model, {})[0] if speed else None
     with stage_bars() as stage:
         diagnosis = diagnose(path, when_needed(stage, "speed"))
     rows = {finding.name: finding.value for finding in diagnosis.findings}

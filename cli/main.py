@@ -72,6 +72,10 @@ def main() -> None:
     try:
         try:
             status = app(default_ray_address(sys.argv[1:]), prog_name="thirteen", standalone_mode=False) or 0
+        except SystemExit as end:  # typer's, for a broken pipe
+            if isinstance(end.__context__, BrokenPipeError):
+                raise end.__context__ from None
+            raise
         finally:
             spinner.end()
         sys.stdout.flush()
@@ -93,6 +97,7 @@ def main() -> None:
         err.print("terminated")
         sys.exit(128 + int(terminated.args[0]))
     except (KeyboardInterrupt, typer.Abort):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in _terminate()
         err.print("interrupted")
         sys.exit(INTERRUPTED)
     except OSError as error:
@@ -106,6 +111,7 @@ class _Terminated(BaseException):
 
 
 def _terminate(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # `timeout` sends two, and the second would be a traceback
     raise _Terminated(number)
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from . import options
-from .console import note, show_fields, show_result, warn
+from .console import note, printable, show_fields, show_result, warn
 
 if TYPE_CHECKING:
     from ..models.catalogue import Catalogue, CatalogueBase
@@ -37,7 +38,7 @@ def models(
     from ..runtime.available_memory import available_bytes
     from ..workflows.model_cache import cached_models, remove_model
 
-    if remove:
+    if remove is not None:
         model = remove_model(remove)
         note(f"{model.path}: deleted, {model.file_bytes / 1e6:,.0f} MB")
         if as_json:
@@ -85,7 +86,7 @@ def _cache_table(cached: "list[CachedModel]") -> Table:
     columns = ("name", "base", "size", "bits", "tokens", "converted", "file")
     table = Table(*columns, box=None, pad_edge=False)
     for model in cached:
-        table.add_row(
+        cells = (
             model.name,
             model.base,
             f"{model.file_bytes / 1e6:,.0f} MB",
@@ -94,4 +95,5 @@ def _cache_table(cached: "list[CachedModel]") -> Table:
             datetime.fromtimestamp(model.converted_at).isoformat(" ", "minutes"),
             str(model.path),
         )
+        table.add_row(*(Text(printable(cell)) for cell in cells))  # Text: names may look like rich markup
     return table if cached else Table("no converted models in the cache", box=None, pad_edge=False)

@@ -164,7 +164,7 @@ def resolve_model(
     from ..workflows import model_cache
 
     source = None if model is None else str(model)
-    named = {name: adapter for name, adapter in adapters.items() if adapter}
+    named = {name: adapter for name, adapter in adapters.items() if adapter is not None}
     with stage_bars() as stage:
         path = model_cache.resolve_model(
             source, adapted=not named, threads=threads, announce=note, stage=stage

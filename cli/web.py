@@ -36,7 +36,7 @@ def web(
     The model's file has at most 2 GB. After the first visit, the page works offline.
     """
     from ..files.temporary_folder import temporary_folder
-    from ..web.site import write_site
+    from ..web.site import check_site_folder, write_site
     from ..web.static_server import serve_folder
     from ..web.wllama import wllama_files
 
@@ -46,6 +46,8 @@ def web(
         options.refuse_given(ctx, ("port",), "requires --serve")
     if folder is None:
         options.refuse_given(ctx, ("as_json",), "requires --out")
+    if folder:
+        check_site_folder(folder)
     path, _ = options.resolve_model(model, {})
     with nullcontext(folder) if folder else temporary_folder("web") as target:
         with progress_bar("writing") as progress:

@@ -93,7 +93,7 @@ def write_site(  # noqa: PLR0913
     kv = "q8_0" if holds_heads(header, "q8_0") else "f16"
     needed = _needed_bytes(header, context, kv)
     try:
-        _check_folder(folder)
+        check_site_folder(folder)
         parts = list(_write_parts(model, folder, progress))
         description = {
             "name": name or model.stem,
@@ -122,13 +122,13 @@ def _needed_bytes(header: Header, context: int, kv: str) -> int:
     return estimate.total_bytes - estimate.program_bytes
 
 
-def _check_folder(folder: Path) -> None:
+def check_site_folder(folder: Path) -> None:
+    """Raise OutputError if a folder contains files of something else than write_site()."""
     written = _is_description(folder / _DESCRIPTION)
     names = {path.name for path in folder.iterdir()} if folder.exists() else set[str]()
     # A run that was killed may leave the part file of its description.
     if not written and {name for name in names if not name.endswith(".part")} - {_PARTS}:
         raise OutputError(f"{folder}: contains files of something else; give a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _is_description(file: Path) -> bool:

@@ -12,7 +12,7 @@ from ..convert.provenance import provenance_name
 from ..errors import AdapterError, RequestError
 from ..files.atomic_write import atomic_write, write_file
 from ..files.hashing import file_sha256
-from ..files.output import check_empty, check_folder, output_folder
+from ..files.output import check_empty, check_folder, check_target, output_folder
 from ..files.progress import Stage, no_progress, when_needed
 from ..files.safetensors import SafetensorsFile
 from ..models.fetch import fetch
@@ -81,6 +81,8 @@ def run_export(request: ExportRequest, stage: Stage = lambda name: no_progress) 
     if request.form == "peft":
         check_folder(output)
         check_empty(output)
+    else:
+        check_target(output)
     folder = resolve_adapter_folder(request.adapter, request.base, progress=progress)
     if request.form == "peft":
         read_adapter_config(folder)

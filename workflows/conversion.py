@@ -8,6 +8,7 @@ from ..convert.merged_checkpoint import MergeReport, merge_checkpoint
 from ..convert.pipeline import ConversionPlan, ConversionReport, plan_conversion
 from ..convert.quantize.size_planner import SizeTarget
 from ..errors import RequestError, ThirteenError
+from ..files.output import check_empty
 from ..files.progress import Stage, no_progress
 from .conversion_inputs import ConversionRequest, fetch_base_and_adapter, resolve_inputs
 from .fidelity_check import check_fidelity
@@ -105,6 +106,7 @@ def run_merge(
         ThirteenError: an input is invalid, or the output cannot be written.
     """
     request.check()
+    check_empty(output)
     base, adapter = fetch_base_and_adapter(request.base, request.adapter, stage)
     assert adapter is not None, "a merge has one"
     return merge_checkpoint(base, adapter, output, ids=request.ids, progress=stage("merge"))

@@ -87,7 +87,7 @@ class ConversionRequest:
     def _check_named(self) -> None:
         if self.type not in (None, SAME_TYPES) and parse_type(self.type, SAME_TYPES) in FLOATS:
             refuse_options(self, "nothing is rounded in blocks", "effort", "calibration", "importance")
-        if self.target:
+        if self.target is not None:
             costs_for(self.target)
         if self.costs:
             read_costs(self.costs)

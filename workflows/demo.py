@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from ..bench.accuracy.answer_time import AnsweredQuestion, AnswerTimes, summarize_times
 from ..bench.accuracy.timed_answers import time_answers
@@ -149,11 +150,11 @@ def demo_table(report: DemoReport) -> Group:
         table,
         "",
         f"The question above, to both, in at most {report.max_tokens} tokens:",
-        f"base:     {_one_line(report.base.answer)}",
-        f"adapted:  {_one_line(report.adapted.answer)}",
+        Text(f"base:     {_one_line(report.base.answer)}"),  # Text: an answer may look like rich markup
+        Text(f"adapted:  {_one_line(report.adapted.answer)}"),
         "",
         "The files, for `thirteen ask FILE` and every other program that reads GGUF:",
-        *(f"  {_home(path)}" for path in (str(default_model()), *(model.path for model in both))),
+        *(Text(f"  {_home(path)}") for path in (str(default_model()), *(model.path for model in both))),
     )
 
 

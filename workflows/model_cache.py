@@ -80,7 +80,7 @@ def is_model_name(word: str) -> bool:
     return bool(
         name == "embedded"
         or name in catalogue().bases
-        or name.endswith(".gguf")
+        or (name.endswith(".gguf") and (" " not in name or os.path.isfile(word)))  # noqa: PTH113
         or _HUB_ID.fullmatch(name)
         or os.path.isfile(os.path.join(word, "config.json"))  # noqa: PTH113, PTH118 - a question may be long
     )

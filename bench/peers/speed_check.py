@@ -8,7 +8,7 @@ from ...files.progress import Progress, no_progress
 from .peer import PeerWorkload
 from .peers import PeersRequest, question_s, run_peers
 
-# Of the speed of plain llama-cpp-python; with less, something is wrong. Processes of one program differ by 2 %.
+# Of the speed of plain llama-cpp-python; with less, something is wrong. Two runs of a program differ by 2 %.
 _RATIO_MIN = 0.95
 _ROUNDS = 3
 _PEERS = ("llama-cpp-python", "llama-cpp-python flash_attn=True")

@@ -36,13 +36,16 @@ def bench_fidelity(
     from ...bench.fidelity.fidelity import fidelity_table, run_fidelity
     from ...bench.fidelity.model_roles import model_sources
 
-    quantized, lora = options.probed_model(shipped_base, adapter) if shipped_base else (None, None)
+    quantized: Path | None = None
+    lora: Path | None = None
+    if shipped_base is not None:
+        quantized, lora = options.probed_model(shipped_base, adapter, threads=threads)
     models = model_sources(
-        options.probed_model(reference)[0],
-        options.probed_model(shipped)[0],
-        base=options.probed_model(base)[0] if base else None,
+        options.probed_model(reference, threads=threads)[0],
+        options.probed_model(shipped, threads=threads)[0],
+        base=None if base is None else options.probed_model(base, threads=threads)[0],
         shipped_base=quantized,
-        adapter=lora or (Path(adapter) if adapter else None),
+        adapter=lora or (None if adapter is None else Path(adapter)),
     )
     with progress_bar("fidelity") as progress:
         report = run_fidelity(models, data=data, tokens=tokens, threads=threads, progress=progress)
@@ -102,7 +105,7 @@ def bench_accuracy(
         model=path,
         questions=questions,
         settings=settings,
-        base=options.probed_model(base, threads=threads)[0] if base else None,
+        base=None if base is None else options.probed_model(base, threads=threads)[0],
         adapter=lora,
         records=records,
         timed=timed,

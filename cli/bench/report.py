@@ -36,17 +36,20 @@ def bench_report(
     embedded model is measured with and without its adapter.
     """
     from ...bench.report.report import ReportRequest, run_report
+    from ...files.output import check_folder
 
     request = ReportRequest(**options.matching_options(ctx, ReportRequest))
     request = replace(request, efforts=tuple(efforts or ()))
     request.check()
+    check_folder(out_dir)
     if base is None and not (request.files or request.efforts):
         request = replace(
             request, base=options.resolve_model("embedded", {})[0], adapted=options.resolve_model(None, {})[0]
         )
     elif base and adapted:
-        path, lora = options.probed_model(adapted, adapter)
-        request = replace(request, base=options.probed_model(base)[0], adapted=path, adapter=lora)
+        path, lora = options.probed_model(adapted, adapter, threads=threads)
+        base_path, _ = options.probed_model(base, threads=threads)
+        request = replace(request, base=base_path, adapted=path, adapter=lora)
     with stage_bars() as stage:
         page = run_report(request, out_dir, stage)
     show_fields(as_json, {"report": str(page)})

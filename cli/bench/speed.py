@@ -41,7 +41,8 @@ def bench_latency(
     if prompt_tokens is None:
         options.refuse_given(ctx, ("decode_tokens",), "requires --prompt-tokens")
     questions = (QuestionShape(prompt_tokens, 1 + decode_tokens),) if prompt_tokens else QUESTIONS
-    (base_path, _), (path, lora) = options.probed_model(base), options.probed_model(adapted, adapter)
+    base_path, _ = options.probed_model(base, threads=threads)
+    path, lora = options.probed_model(adapted, adapter, threads=threads)
     given = options.matching_options(ctx, LatencyRequest)
     given |= {"base": base_path, "adapted": path, "adapter": lora, "questions": questions}
     with progress_bar("latency") as progress:
@@ -77,7 +78,7 @@ def bench_peers(
     from ...bench.peers.peers import PeersRequest, peers_table, run_peers
 
     work = PeerWorkload(**options.matching_options(ctx, PeerWorkload))
-    path, _ = options.probed_model(model)
+    path, _ = options.probed_model(model, threads=threads)
     request = PeersRequest(model=path, work=work, rounds=rounds, names=names.split(",") if names else ())
     with progress_bar("peers") as progress:
         report = run_peers(request, progress)
@@ -98,7 +99,7 @@ def bench_memory(
     from ...bench.harness.workload import Workload
     from ...bench.memory.memory import measure_memory, memory_table
 
-    path, lora = options.probed_model(model, adapter)
+    path, lora = options.probed_model(model, adapter, threads=threads)
     work = Workload(**options.matching_options(ctx, Workload))
     memory = measure_memory(path, lora, work)
     show_report(as_json, memory, lambda memory: memory_table(memory, path))

@@ -78,7 +78,7 @@ def chat(
     engine = open_engine(path, adapters, slots=chosen.rule.width)
     spinner.end()
     conversation = Conversation(engine, system)
-    session = ChatSession(engine, conversation, request, open_engine, path, adapters, terminal)
+    session = ChatSession(engine, conversation, request, open_engine, path, adapters, threads, terminal)
     try:
         if adapters:
             request["adapter"] = next(iter(adapters))

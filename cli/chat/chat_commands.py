@@ -48,12 +48,14 @@ def _load_adapter(session: "ChatSession", word: str) -> str:
             f"/adapter {word}: must be one of {', '.join(names)}, or [NAME=]ADAPTER with a new name"
         )
     try:
-        if is_default_model(session.model) and session.model != (base := default_model(None)):
-            session.reopen(base, {}, session.engine.profile.slots)  # without the merged adapter
+        base = default_model(None) if is_default_model(session.model) else session.model
         with progress_bar("preparing") as progress:
-            lora = resolve_runtime_lora(source, session.model, progress=progress)
-        session.engine.swap(name, lora)
-        session.adapters[name] = lora
+            lora = resolve_runtime_lora(source, base, progress=progress)
+        if base == session.model:
+            session.engine.swap(name, lora)
+            session.adapters[name] = lora
+        else:  # without the merged adapter
+            session.reopen(base, {name: lora}, session.engine.profile.slots)
     except ThirteenError as error:
         raise RequestError(f"/adapter {word}: {error}; loaded are {', '.join(names)}") from None
     return name
@@ -63,7 +65,7 @@ def _model(session: "ChatSession", word: str) -> str:
     """NAME: go on with another model, without adapters."""
     if not word:
         return f"model: {session.model.stem}"
-    path, _ = options.resolve_model(word, {})
+    path, _ = options.resolve_model(word, {}, threads=session.threads)
     session.reopen(path, {}, session.engine.profile.slots)
     session.request.pop("adapter", None)
     return f"model: {path.stem}, context of {session.engine.context:,} tokens"

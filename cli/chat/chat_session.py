@@ -33,7 +33,8 @@ class ChatSession:
         open_engine: opens a model with some adapters and so many slots.
         model: the model.
         adapters: its adapters; those that the chat loads are added.
-        interactive: whether a person reads along; errors then do not end the chat.
+        threads: number of threads that compute; by default chosen for this machine.
+        interactive: whether a person reads along; errors and Ctrl-C then do not end the chat.
         answered: answers so far, for /stats.
     """
 
@@ -43,6 +44,7 @@ class ChatSession:
     open_engine: "Callable[[Path, Mapping[str, Path], int], Engine]"
     model: Path
     adapters: dict[str, Path]
+    threads: int | None
     interactive: bool
     answered: list["Answer"] = field(default_factory=list)
     _limits_told: bool = False
@@ -70,13 +72,15 @@ class ChatSession:
             self.answer(line)
 
     def answer(self, text: str, sampling: "Sampling | None" = None) -> bool:
-        """Answer a message, and return whether it was kept; Ctrl-C ends the answer."""
+        """Answer a message, and return whether it was kept; on a terminal, Ctrl-C ends the answer only."""
         options = self.request if sampling is None else {**self.request, "sampling": sampling}
         turn = self.conversation.next_turn(text, **options)
         self._tell_context(turn)
         try:
             answer = self._stream(turn)
         except KeyboardInterrupt:
+            if not self.interactive:
+                raise
             note("\n(stopped; the question is not kept)")
             return False
         self.conversation.add(text, answer.text)

@@ -31,9 +31,11 @@ def vocabulary(
     The list is for convert and plan. `plan --vocabulary auto` compares what files of different sizes of the
     vocabulary lose.
     """
+    from ...files.output import check_target
     from ...models.fetch import fetch
     from ...workflows.vocabulary.vocabulary_choice import write_vocabulary
 
+    check_target(output)
     path = fetch(base, kind="base")
     with stage_bars() as stage:
         report = write_vocabulary(path, size, output, texts=texts, threads=threads, stage=stage)

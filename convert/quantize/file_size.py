@@ -43,7 +43,7 @@ def parse_file_size(text: str, option: str = "--size") -> FileSize:
     if not found or (unit not in _UNITS and unit != _BITS_PER_WEIGHT):
         raise OutputError(f"{option} {text!r}: {_USAGE}")
     amount = float(found[1])
-    if not 0 < amount < math.inf:
+    if not 0 < amount * _UNITS.get(unit, 1) < math.inf:
         raise OutputError(f"{option} {text!r}: must be a positive number; {_USAGE}")
     if unit == _BITS_PER_WEIGHT and amount > _BITS_MAX:
         raise OutputError(f"{option} {text!r}: no type has more than {_BITS_MAX} bits per weight")

@@ -99,11 +99,8 @@ def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
         ThirteenError: the model or the adapter is invalid, or the computation failed.
     """
     began = perf_counter()
-    check_target(output)
-    part = output.with_name(f"{output.name}.part")
-    # It may exist beside the records that a killed run did not remove.
-    if output.exists() and not part.exists():
-        raise _output_exists(output)
+    check_output(output)
+    part = _part(output)
     job = job.with_settings_of(part, _RUN)
     data = read_bounded(questions, MAX_BYTES)
     rows = _parse_questions(questions, data, skip_bad)
@@ -128,6 +125,18 @@ def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
         with suppress(OSError):
             part.unlink()
     return report
+
+
+def check_output(output: Path) -> None:
+    """Raise OutputError if the output cannot be written, or exists without the records of a killed run."""
+    check_target(output)
+    if output.exists() and not _part(output).exists():
+        raise _output_exists(output)
+
+
+def _part(output: Path) -> Path:
+    """The file of the records."""
+    return output.with_name(f"{output.name}.part")
 
 
 def _check_free(output: Path, records: Mapping[int, Record]) -> None:

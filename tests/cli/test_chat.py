@@ -5,9 +5,11 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from time import monotonic
 
 import numpy as np
@@ -18,6 +20,7 @@ from thirteen.errors import ThirteenError
 from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.conversation import Conversation
 from thirteen.runtime.engine.engine import Engine
+from thirteen.workflows import default_model
 
 from ..runtime.gguf_adapters import write_factors, write_lora
 
@@ -29,6 +32,21 @@ TIMEOUT_S = 120
 def chat(thirteen, model, *lines, options=()):
     arguments = ("chat", model, "--max-tokens", "8", "--context", "256", "--threads", "1", *options)
     return thirteen(*arguments, stdin="\n".join(lines).encode(errors="surrogateescape"))
+
+
+def small_engine(model, adapters, slots):
+    return Engine(model, adapters=adapters, slots=slots, context=256, threads=1)
+
+
+@contextmanager
+def opened_chat(model, open_engine=small_engine):
+    """A session that no person reads."""
+    engine, options = open_engine(model, {}, 1), {"max_tokens": 4}
+    session = ChatSession(engine, Conversation(engine), options, open_engine, model, {}, 1, interactive=False)
+    try:
+        yield session
+    finally:
+        session.engine.close()
 
 
 def test_each_line_of_standard_input_gets_an_answer_and_turns_share_their_prefix(thirteen, model):
@@ -132,19 +150,40 @@ def test_votes_that_memory_has_no_room_for_leave_the_chat_as_it_was(model):
     def open_engine(model, adapters, slots):
         if slots > 1:
             raise ThirteenError("8 slots: too much")
-        return Engine(model, adapters=adapters, slots=slots, context=256, threads=1)
+        return small_engine(model, adapters, slots)
 
-    engine = open_engine(model, {}, 1)
-    options = {"max_tokens": 4}
-    session = ChatSession(engine, Conversation(engine), options, open_engine, model, {}, interactive=False)
-    try:
+    with opened_chat(model, open_engine) as session:
         session.run(iter(["one"]))
         with pytest.raises(ThirteenError):
             session.run(iter(["/effort high"]))
         session.run(iter(["two"]))
-        assert (options["effort"], len(session.answered), len(session.conversation.messages)) == ("low", 2, 4)
-    finally:
-        session.engine.close()
+        assert session.request["effort"] == "low"
+        assert (len(session.answered), len(session.conversation.messages)) == (2, 4)
+
+
+def test_a_wrong_adapter_leaves_the_default_model_as_it_was(model, tmp_path, monkeypatch):
+    """The chat went on without the adapter that is merged into it."""
+    base = shutil.copy(model, tmp_path / "base.gguf")
+    monkeypatch.setattr(default_model, "is_default_model", lambda path: True)
+    monkeypatch.setattr(default_model, "default_model", lambda adapter: base)
+    lora = write_lora(tmp_path / "one.gguf", 1)
+    with opened_chat(model) as session:
+        with pytest.raises(ThirteenError, match="no such file"):
+            session.run(iter(["/adapter one=nothing.gguf"]))
+        assert session.model == model
+        session.run(iter([f"/adapter {lora}"]))
+        assert session.model == base and session.request["adapter"] == lora.name
+
+
+def test_ctrl_c_ends_a_chat_that_nobody_reads(model, monkeypatch):
+    """It went on with the next line, and its status was 0."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ChatSession, "_stream", interrupted)
+    with opened_chat(model) as session, pytest.raises(KeyboardInterrupt):
+        session.run(iter(["one", "two"]))
 
 
 @pytest.mark.parametrize("word", ["exit", "quit", "/bye", "/exit"])

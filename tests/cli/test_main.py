@@ -204,11 +204,22 @@ def test_the_catalogue_and_the_cache_are_listed(thirteen: Commands) -> None:
     assert "llama-3.2-1b" in listed and "no converted models in the cache" in listed
 
 
-@pytest.mark.parametrize(("words", "status"), [("{} | true", "0"), ("nosuch.gguf 2>/dev/full", "2")])
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ("inspect {} | true", "0"),
+        ("ask {} Why? --max-tokens 4 | true", "0"),
+        ("convert --help | true", "0"),
+        ("inspect nosuch.gguf 2>/dev/full", "2"),
+    ],
+)
 def test_the_status_tells_what_happened_though_nothing_can_be_written(
     words: str, status: str, model: Path
 ) -> None:
-    command = f"{sys.executable} -m thirteen inspect {words.format(model)}; echo ${{PIPESTATUS[0]}}"
+    """Typer gives a closed pipe the status 1."""
+    command = (
+        f"PYTHONUNBUFFERED=1 {sys.executable} -m thirteen {words.format(model)}; echo ${{PIPESTATUS[0]}}"
+    )
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert (done.stdout.strip(), done.stderr) == (status, "")
 

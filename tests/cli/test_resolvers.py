@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from thirteen.cli.main import app
-from thirteen.errors import AdapterError, RequestError
+from thirteen.errors import AdapterError, OutputError, RequestError, ThirteenError
 from thirteen.models import fetch
 from thirteen.workflows import model_cache
 
@@ -76,12 +76,13 @@ RUN_TIME_ADAPTER = (
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     """run(line, name): run a command; the resolvers raise RequestError when they are given NAME."""
-    places = {name: tmp_path / name.lower() for name in ("OUT", "ROWS", "MANY", "FILE", "ADAPTER")}
+    places = {name: tmp_path / name.lower() for name in ("OUT", "ROWS", "MANY", "FILE", "FULL", "ADAPTER")}
     write_gguf(places["FILE"], {}, {})
     places["ADAPTER"].mkdir()
     places["ROWS"].write_text('{"question": "1 + 1?", "solution": "1 + 1 = 2", "answer": "2"}\n' * 2)
     many = (
-        f'{{"question": "{chr(97 + n % 26)}{n} apples?", "solution": "1", "answer": 1}}\n' for n in range(40)
+        f'{{"question": "{chr(97 + n % 26) * (1 + n // 26)} apples?", "solution": "1", "answer": 1}}\n'
+        for n in range(40)
     )
     places["MANY"].write_text("".join(many))
     real = fetch.local_path
@@ -115,7 +116,7 @@ def test_a_code_is_decoded_by_every_command(line: str, run: Callable[[str, str],
 
 
 @pytest.mark.parametrize(
-    "line", [line for line in MODEL if line.split()[0] not in ("inspect", "web", "doctor", "bench")]
+    "line", [line for line in MODEL if not line.startswith(("inspect", "web", "doctor", "bench size"))]
 )
 def test_a_first_use_converts_with_the_threads_of_the_command(
     line: str, run: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
@@ -130,3 +131,32 @@ def test_a_first_use_converts_with_the_threads_of_the_command(
     monkeypatch.setattr(model_cache, "resolve_model", resolve)
     with pytest.raises(RequestError, match="with 3 threads"):
         run(f"{line} --threads 3", NAME)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "web X --out FULL",
+        "merge X --adapter ADAPTER --out FULL",
+        "vocabulary X --output FULL",
+        "adapter export ADAPTER --base X --output FULL",
+        "bench report X FILE --out ROWS",
+        "batch ROWS X --out FULL",
+        "batch ROWS X --out ROWS",
+    ],
+)
+def test_an_output_is_refused_before_a_model_is_resolved(
+    line: str, run: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    """It was after a download and a conversion."""
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    with pytest.raises((OutputError, NotADirectoryError)):
+        run(line, NAME)
+
+
+def test_an_empty_name_is_not_a_missing_option(run: Callable[[str, str], None]) -> None:
+    """Of an unset variable of a shell; the model answered without the adapter."""
+    for option in ("ask FILE Why? --adapter X", "bench accuracy FILE --data ROWS --base X"):
+        with pytest.raises(ThirteenError, match="'': no such file or folder"):
+            run(option, "")

@@ -130,6 +130,12 @@ def test_a_question_that_is_longer_than_a_file_name_is_no_model() -> None:
     assert not is_model_name("Janet has ducks. " * 20)
 
 
+def test_a_question_that_ends_in_a_files_name_is_no_model(tmp_path: Path) -> None:
+    assert is_model_name("tiny.gguf") and not is_model_name("What is in tiny.gguf")
+    (tmp_path / "my model.gguf").touch()
+    assert is_model_name(str(tmp_path / "my model.gguf"))
+
+
 def test_a_converted_model_is_used_again_as_it_is_and_the_newest_is_listed_first(cache: Path) -> None:
     """A use changed the model's own times, so that each start hashed the whole file to trust it."""
     for number, name in enumerate(("old", "tiny", "new")):

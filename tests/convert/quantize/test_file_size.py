@@ -20,7 +20,7 @@ def test_a_size_is_bytes_or_bits_per_weight(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["600", "-1MB", "", "MB", "0MB", "nanMB", "infMB", "1e3MB", "33bpw", "6OOMB"]
+    "text", ["600", "-1MB", "", "MB", "0MB", "nanMB", "infMB", "1e3MB", "33bpw", "6OOMB", "9" * 308 + "GB"]
 )
 def test_an_invalid_size_is_refused(text):
     with pytest.raises(OutputError, match=r"--size '.*': "):
