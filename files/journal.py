@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from ..errors import OutputError, RequestError, shorten
@@ -60,9 +59,7 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._file:
             with suppress(OSError):
                 if not os.fstat(self._file.fileno()).st_size and self._is_at(self._file):

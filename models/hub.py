@@ -173,9 +173,10 @@ def _verify(folder: Path, hub_id: str, kind: RepositoryKind, stamps: Mapping[str
     if sharing_problem(record.parent) is None and _read_record(record) == stamps:
         return
     published = _published_hashes(folder.name, hub_id, kind)
-    hashes = (_blob_hashes(folder, stamps) if published is None else published) | _known_hashes(
-        folder, hub_id
-    )
+    hashes = _blob_hashes(folder, stamps) if published is None else published
+    known = {(base.hub_id, base.revision): base.sha256 for base in catalogue().bases.values()}
+    if digest := known.get((hub_id, folder.name)):
+        hashes = {**hashes, "model.safetensors": digest}
     missing = (hashes.keys() | _required_files(folder, kind)) - stamps.keys()
     if missing:
         where = "the cached copy, and the hub cannot be reached" if published is None else "the hub"
@@ -192,13 +193,6 @@ def _check_hash(path: Path, hub_id: str, expected: str | None) -> None:
         raise DownloadError(
             f"{hub_id}: {path.name} is damaged and was deleted: SHA-256 is {found}, expected {expected}"
         )
-
-
-def _known_hashes(folder: Path, hub_id: str) -> dict[str, str | None]:
-    """The catalogue's hash of the weights, if the snapshot is of its commit."""
-    known = {(base.hub_id, base.revision): base.sha256 for base in catalogue().bases.values()}
-    digest = known.get((hub_id, folder.name))
-    return {"model.safetensors": digest} if digest else {}
 
 
 def _published_hashes(commit: str, hub_id: str, kind: RepositoryKind) -> dict[str, str | None] | None:

@@ -67,15 +67,10 @@ class HttpError(ThirteenError):
             "error": {"message": self.message, "type": error_type, "param": self.param, "code": self.code}
         }
 
-    @property
-    def short_body(self) -> dict[str, str]:
-        """JSON body of a response of Ollama's API."""
-        return {"error": self.message}
-
     def response(self, path: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
         """HTTP response to a request for a path, with these headers and those of the status."""
         close = {"Connection": "close"} if self.close else {}
-        body = self.short_body if path.startswith(OLLAMA_PATHS) else self.body
+        body = {"error": self.message} if path.startswith(OLLAMA_PATHS) else self.body
         return JSONResponse(body, self.status, {**_HEADERS.get(self.status, {}), **close, **(headers or {})})
 
 

@@ -71,7 +71,7 @@ def event_stream(events: AsyncIterator[str], handles: Sequence[Handle], error_na
 
 def json_lines_stream(lines: AsyncIterator[str], handles: Sequence[Handle]) -> AnswerStream:
     """Stream of formatted lines; an error is the last of them."""
-    return AnswerStream(lines, handles, JSON_LINES_TYPE, lambda error: format_line(error.short_body))
+    return AnswerStream(lines, handles, JSON_LINES_TYPE, lambda error: format_line({"error": error.message}))
 
 
 async def _with_error(

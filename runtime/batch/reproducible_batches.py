@@ -8,7 +8,7 @@ run that was interrupted or spread over several engines then gives the same answ
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
@@ -77,21 +77,18 @@ class GenerationSettings:
         """How many answers are sampled to a question with a number."""
         return self.effort.rule.until(self.min_confidence)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings of each request, without those of subclasses."""
+        return {one.name: getattr(self, one.name) for one in fields(GenerationSettings)}
+
     def request(self, engine: Engine, question: str) -> Request:
         """Make the request that asks a question.
 
         Raises:
             RequestError: the question is empty, or the chat template rejects it.
         """
-        return engine.request(
-            question,
-            system=self.system,
-            effort=self.effort,
-            min_confidence=self.min_confidence,
-            sampling=self.sampling,
-            calculator=self.calculator,
-            max_tokens=self.max_tokens,
-        )
+        return engine.request(question, **self.options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +176,9 @@ class BatchJob:
         return {
             "model_sha256": file_sha256(self.model),
             "adapter_sha256": None if self.adapter is None else file_sha256(self.adapter),
-            "system": settings.system,
-            "effort": settings.effort,
-            "rule": asdict(settings.rule),
-            "min_confidence": settings.min_confidence,
+            **{name: value for name, value in settings.options.items() if name != "sampling"},
             **asdict(settings.sampling),
-            "calculator": settings.calculator,
-            "max_tokens": settings.max_tokens,
+            "rule": asdict(settings.rule),
             "batch_size": settings.batch_size,
             "threads": self.threads,
             **asdict(self.profile),

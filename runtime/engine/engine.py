@@ -106,9 +106,10 @@ class Engine:
             self._measured = profile, threads
             chosen = {name: getattr(settings, name) for name in CHOSEN}
             self.profile = replace(profile, **chosen)
-            self._adapters = Adapters()
+            self._adapters = Adapters({BASE: None})
             handles.callback(self._adapters.close)
-            self._adapters.load(self.model, files)
+            for name, file in files.items():
+                self._adapters[name] = LoraAdapter(self.model, file)
             self.context = min(self.profile.context, self.model.context_trained)
             self._params = replace(params, context=self.context, **asdict(settings))
             self._prefixes = PrefixCache(profile.prefix_bytes) if profile.prefix_bytes else None

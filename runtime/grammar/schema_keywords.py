@@ -54,10 +54,6 @@ def excerpt(value: object) -> str:
     return json.dumps(value)[:40]
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def is_exact(number: int | float) -> bool:
     """Whether llguidance reads and writes a number as it is."""
     if isinstance(number, int):
@@ -138,7 +134,7 @@ def number_keywords(schema: dict[str, Any], path: str) -> dict[str, Any]:
     """Return the keywords of numbers; those of multipleOf are not checked here."""
     bounds = {key: schema[key] for key in _NUMBER if key in schema}
     for key, value in bounds.items():
-        if not _is_number(value) or abs(value) > BOUND_MAX:
+        if type(value) not in {int, float} or abs(value) > BOUND_MAX:
             fail(path, f'"{key}" must be a number up to {BOUND_MAX}, not {excerpt(value)}')
         if not is_exact(value):
             fail(path, f'"{key}" cannot be enforced for {excerpt(value)}: {INEXACT}')

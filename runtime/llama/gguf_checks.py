@@ -107,8 +107,6 @@ def _check_general(metadata: CheckedMetadata) -> None:
     header = metadata.header
     if not header.tensors:
         raise metadata.error("the file has no tensors")
-    if "general.alignment" in header.fields:
-        metadata.get("general.alignment", GGUFValueType.UINT32)
     metadata.check_whole()  # llama.cpp would look for the other parts, which nothing has checked
     for tensor in header.tensors.values():
         if tensor.offset % DATA_ALIGNMENT:

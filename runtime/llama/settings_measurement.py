@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from functools import partial
 from itertools import product
 from math import sqrt
@@ -142,12 +142,7 @@ class _Measurement:
     def _cost(self, trial: Trial) -> float:
         """Seconds, with a handicap for each setting that is not the default."""
         one, usual = trial.settings, self._ways[0]
-        others = (
-            (one.flash_attention != usual.flash_attention)
-            + (one.kv != usual.kv)
-            + (one.threads != usual.threads)
-            + (one.prefill_threads != usual.prefill_threads)
-        )
+        others: int = sum(a != b for a, b in zip(astuple(one), astuple(usual), strict=True))
         handicap = _GAIN_MIN * others + (_GAIN_MIN if one.kv != usual.kv else 0)  # bf16 keeps fewer digits
         return trial.question_s(self._slots) * (1 + handicap)
 

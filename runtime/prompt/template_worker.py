@@ -19,7 +19,9 @@ SECONDS_MAX = 10  # of one conversation
 def main() -> None:
     """Compile the template of the first line, and render the conversations of the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the process that started this one
-    _limit_resources()
+    for name in ("RLIMIT_FSIZE", "RLIMIT_NPROC", "RLIMIT_CORE"):  # no template needs files or processes
+        lower_limit(name, 0)
+    limit_address_space(BYTES_MAX)
     template: ChatTemplate | None = None
     for line in sys.stdin.buffer:
         limit_processor_time(SECONDS_MAX)  # ends it even when nobody waits for the reply any more
@@ -38,10 +40,3 @@ def main() -> None:
 def _write(reply: dict[str, str | bool]) -> None:
     sys.stdout.buffer.write(json.dumps(reply).encode() + b"\n")
     sys.stdout.buffer.flush()
-
-
-def _limit_resources() -> None:
-    """Take away most memory, and what no template needs: files and further processes."""
-    for name in ("RLIMIT_FSIZE", "RLIMIT_NPROC", "RLIMIT_CORE"):
-        lower_limit(name, 0)
-    limit_address_space(BYTES_MAX)

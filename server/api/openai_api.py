@@ -215,9 +215,3 @@ def _samplings(body: OpenAiRequest) -> list[Sampling]:
     if body.n > 1 and body.temperature is None:
         sampling = sampling.stochastic
     return sampling.with_seeds(body.n)
-
-
-def model_entry(name: str, created: int, default_effort: Effort) -> Json:
-    """Response of /v1/models/{model}, and an entry of /v1/models."""
-    entry = {"id": name, "object": "model", "created": created, "owned_by": "thirteen"}
-    return entry | {"default_effort": default_effort}

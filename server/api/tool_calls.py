@@ -278,7 +278,7 @@ class ToolCallParser:
         calls, end, position = list[AnswerCall](), opening.end(), opening.end()
         while found := self._read_call(position):
             calls.append(found[0])
-            end, position = found[1], _after(_BETWEEN_CALLS, self._held, found[1])
+            end, position = found[1], next(_BETWEEN_CALLS.finditer(self._held, found[1])).end()
         closed = _CLOSED["tag" if opening["tag"] else "fence" if opening["fence"] else ""]
         last = closed.match(self._held, end)
         return (calls, last.end()) if calls and last else ([], _behind(opening))
@@ -303,10 +303,3 @@ class ToolCallParser:
 def _behind(opening: re.Match[str]) -> int:
     """Where to look on behind a place at which no call begins: behind its tag or fence, or its brace."""
     return max(opening.end("tag"), opening.end("fence"), opening.start() + 1)
-
-
-def _after(pattern: re.Pattern[str], text: str, start: int) -> int:
-    """Where a match of the pattern ends that begins at `start`; it may be empty."""
-    match = pattern.match(text, start)
-    assert match, "the pattern matches the empty text"
-    return match.end()

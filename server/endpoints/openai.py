@@ -85,8 +85,8 @@ class OpenAiEndpoints(Endpoints):
         return JSONResponse(self._model_entry(name))
 
     def _model_entry(self, name: str) -> openai_api.Json:
-        effort = self.service.default_effort(name, self.limits.answers)
-        return openai_api.model_entry(name, self.created, effort)
+        entry = {"id": name, "object": "model", "created": self.created, "owned_by": "thirteen"}
+        return entry | {"default_effort": self.service.default_effort(name, self.limits.answers)}
 
     async def _echo_response(
         self, request: Request, service: EngineService, body: CompletionRequest, source: Source

@@ -12,7 +12,6 @@ import pytest
 from numpy.typing import NDArray
 from thirteen.errors import ModelFileError
 from thirteen.files.gguf.header import Header
-from thirteen.runtime.engine import adapters as adapters_module
 from thirteen.runtime.engine import dispatcher as dispatcher_module
 from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.config import EngineOptions
@@ -187,7 +186,7 @@ def fake_engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engi
     """Yield a function that opens an engine over the fakes; at the end, close all and check for leaks."""
     for module, name, fake in (
         (engine_module, "Model", Model),
-        (adapters_module, "LoraAdapter", Adapter),
+        (engine_module, "LoraAdapter", Adapter),
         (dispatcher_module, "Sampler", EchoSampler),
         (engine_module, "Context", Context),
     ):
