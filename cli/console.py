@@ -52,14 +52,10 @@ class _Errors(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
-def _open_closed_streams() -> None:
-    """Give a process that was started with closed standard streams empty ones."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - to the end
-
-
-_open_closed_streams()
+# A process that was started with closed standard streams gets empty ones.
+for _name, _mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    if getattr(sys, _name) is None:
+        setattr(sys, _name, Path(os.devnull).open(_mode, encoding="utf-8"))  # noqa: SIM115 - to the end
 out = _Output(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 200)
 err = _Errors(stderr=True, highlight=False, emoji=False)
 

@@ -4,7 +4,6 @@ Each card is made of a result, the command line, and the file name of the rows.
 """
 
 import shlex
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,14 +59,11 @@ def _front_matter(base_id: str, *tags: str) -> str:
     )
 
 
-def _table(values: Mapping[str, object]) -> str:
-    return "\n".join(f"| {key} | {value} |" for key, value in values.items())
-
-
 def sft_card(job: "TrainingJob", result: "SftResult", command: str, data: str) -> str:
     """The card of an adapter trained on worked solutions."""
     recipe, held, change = job.recipe, result.held_out, result.held_out.difference
     validation = ", ".join(f"{loss:.4f}" for loss in result.validation)
+    settings = "\n".join(f"| {key} | {value} |" for key, value in asdict(recipe).items())
     form = "; the answer ends in `#### number`" if recipe.final_line else ""
     form += "; results that the calculator inserts are not learned" if recipe.calculator else ""
     return f"""{_front_matter(job.base_id, recipe.kind)}# {job.out.name}
@@ -88,7 +84,7 @@ system prompt and the question as the user's turn{form}. Adam, cosine schedule.
 
 | hyperparameter | value |
 | --- | --- |
-{_table(asdict(recipe))}
+{settings}
 
 ## What it changed
 On {len(held.tokens)} questions that it was never trained on ({sum(held.tokens):,} answer tokens):

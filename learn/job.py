@@ -15,7 +15,7 @@ from ..convert.source.checkpoint import weights_sha256
 from ..errors import ThirteenError
 from ..files.atomic_write import atomic_write
 from ..files.disk_sync import sync_folder, sync_tree
-from ..files.output import check_folder, make_folder, output_errors
+from ..files.output import make_folder, output_errors
 from ..files.temporary_folder import locked_folder
 from .base_model import load_base_model
 from .recipe import Recipe
@@ -51,7 +51,7 @@ class TrainingJob:
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def load(self) -> tuple[Any, Any]:
-        """Check the output folder, load the base, and seed torch.
+        """Load the base, and seed torch.
 
         The folder is created with the first file in it, so that bad input leaves no empty one.
 
@@ -60,9 +60,7 @@ class TrainingJob:
 
         Raises:
             CheckpointError: the base cannot be loaded.
-            OutputError: files cannot be written to the folder.
         """
-        check_folder(self.out)
         model, tokenizer = load_base_model(self.base)
         import torch
 

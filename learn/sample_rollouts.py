@@ -80,7 +80,9 @@ def sample_rollouts(
         ModelFileError: the model is invalid, or the computation failed.
     """
     job = job.with_settings_of(output, ROLLOUTS)
-    with RolloutFile(output, rollout_identity(job, rows)) as file:
+    digest = hashlib.sha256(repr([(row.question, row.answer) for row in rows]).encode()).hexdigest()
+    identity = {"questions": len(rows), "questions_sha256": digest, **job.identity}
+    with RolloutFile(output, identity) as file:
         progress(len(file.questions), len(rows))
         numbered = {number: row.question for number, row in enumerate(rows)}
         batches = split_into_batches(numbered, job.settings.batch_size)
@@ -94,16 +96,6 @@ def sample_rollouts(
     if all(question.error for question in questions):
         raise RequestError(f"{output}: no question could be asked; the first: {questions[0].error}")
     return questions
-
-
-def rollout_identity(job: BatchJob, rows: Sequence[TrainingRow]) -> dict[str, object]:
-    """Everything that the solutions depend on, as JSON values. Hashes the model."""
-    pairs = [(row.question, row.answer) for row in rows]
-    return {
-        "questions": len(rows),
-        "questions_sha256": hashlib.sha256(repr(pairs).encode()).hexdigest(),
-        **job.identity,
-    }
 
 
 def is_correct(answer: Answer, row: TrainingRow) -> bool:

@@ -8,14 +8,13 @@ base give the gradient of every solution of a batch apart, from one backward pas
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..convert.adapter.basis import TARGET_MODULES, Basis
+from ..convert.adapter.basis import TARGET_MODULES, Basis, BasisFactors
 from ..errors import AdapterError, RequestError, ThirteenError
 from ..files.journal import Journal
 from ..files.progress import Progress, no_progress
@@ -91,8 +90,6 @@ def _recorded_scores(journal: Journal, numbers: int) -> list[list[float]]:
 @contextmanager
 def _recorded(model: Any, basis: Basis) -> Iterator[dict[str, torch.Tensor]]:
     """Fill a dict, at each backward pass, with the gradient by R of each module, (rows, r, r)."""
-    import torch
-
     inner: dict[str, torch.Tensor] = {}
     modules = dict(model.named_modules())
     adapted = {name for name in modules if name.rpartition(".")[2] in TARGET_MODULES}
@@ -107,33 +104,29 @@ def _recorded(model: Any, basis: Basis) -> Iterator[dict[str, torch.Tensor]]:
             if weight is None or tuple(weight.shape) != shape:
                 found = "missing" if weight is None else f"{tuple(weight.shape)} in the model"
                 raise AdapterError(f"the basis is of {basis.origin.name}: its {name!r} is {shape}, {found}")
-            a, b = torch.from_numpy(factors.a), torch.from_numpy(factors.b)
-            hooks.append(modules[name].register_forward_hook(partial(_watch, inner, name, a, b)))
+            hooks.append(modules[name].register_forward_hook(_watcher(inner, name, factors)))
         yield inner
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _watch(  # noqa: PLR0913, PLR0917 - as torch calls a hook, after what is bound
-    inner: dict[str, torch.Tensor],
-    name: str,
-    a: torch.Tensor,
-    b: torch.Tensor,
-    module: Any,
-    inputs: tuple[torch.Tensor, ...],
-    output: torch.Tensor,
-) -> None:
-    """Have the backward pass record the gradient by R of one module; A x is all that is kept for it."""
+def _watcher(inner: dict[str, torch.Tensor], name: str, factors: BasisFactors) -> Callable[..., None]:
+    """A hook that has the backward pass record the gradient by R of a module; A x is all that is kept."""
     import torch
 
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        reduced = inputs[0].float() @ a.T  # (rows, tokens, r)
+    a, b = torch.from_numpy(factors.a), torch.from_numpy(factors.b)
 
-    def record(gradient: torch.Tensor) -> None:
-        inner[name] = (gradient.float() @ b).mT @ reduced  # (rows, r, r)
+    def watch(_: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            reduced = inputs[0].float() @ a.T  # (rows, tokens, r)
 
-    output.register_hook(record)  # type: ignore[no-untyped-call]  # as torch declares it
+        def record(gradient: torch.Tensor) -> None:
+            inner[name] = (gradient.float() @ b).mT @ reduced  # (rows, r, r)
+
+        output.register_hook(record)  # type: ignore[no-untyped-call]  # as torch declares it
+
+    return watch
 
 
 def _by_numbers(inner: dict[str, torch.Tensor], basis: Basis) -> torch.Tensor:

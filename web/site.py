@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import ModelFileError, OutputError
 from ..files.atomic_write import write_file
-from ..files.gguf.header import Header, read_header
+from ..files.gguf.header import read_header
 from ..files.hashing import file_sha256
 from ..files.json_file import read_json
 from ..files.progress import Progress, no_progress
@@ -91,7 +91,9 @@ def write_site(  # noqa: PLR0913
     context = min(context, trained)
     # In WebAssembly q8_0 is the fastest: it has SIMD kernels, and converting f16 has none.
     kv = "q8_0" if holds_heads(header, "q8_0") else "f16"
-    needed = _needed_bytes(header, context, kv)
+    # Without Python and the prefix cache of the native engine.
+    estimate = estimate_memory(header, replace(PROFILES["phone"], context=context, kv=kv, prefix_bytes=0))
+    needed = estimate.total_bytes - estimate.program_bytes
     try:
         check_site_folder(folder)
         parts = list(_write_parts(model, folder, progress))
@@ -113,13 +115,6 @@ def write_site(  # noqa: PLR0913
         raise OutputError(f"{error.filename or folder}: {error.strerror or error}") from None
     nbytes = header.file_bytes + sum(map(len, files.values()))
     return Site(folder, len(files) + len(parts), len(parts), nbytes, needed)
-
-
-def _needed_bytes(header: Header, context: int, kv: str) -> int:
-    """Memory of the model in wllama: that of the native engine, without Python and the prefix cache."""
-    profile = replace(PROFILES["phone"], context=context, kv=kv, prefix_bytes=0)
-    estimate = estimate_memory(header, profile)
-    return estimate.total_bytes - estimate.program_bytes
 
 
 def check_site_folder(folder: Path) -> None:

@@ -199,17 +199,11 @@ def fetch_base_and_adapter(
     if adapter is None:
         return path, None
     folder = resolve_adapter_folder(adapter, base, progress=when_needed(stage, "basis"))
-    check_trained_on(folder, base)
-    return path, folder
-
-
-def check_trained_on(adapter: Path, base: str) -> None:
-    """Raise AdapterError if an adapter's config names another base of the catalogue than this one."""
-    trained_on = read_adapter_config(adapter).get("base_model_name_or_path")
-    expected = recorded_name(trained_on) if isinstance(trained_on, str) else None
-    found = catalogue_name(base)
+    trained_on = read_adapter_config(folder).get("base_model_name_or_path")
+    expected, found = recorded_name(trained_on) if trained_on else None, catalogue_name(base)
     if expected and found and expected != found:
-        raise AdapterError(f"{adapter.name}: was trained on {expected}, but the base is {found}")
+        raise AdapterError(f"{folder.name}: was trained on {expected}, but the base is {found}")
+    return path, folder
 
 
 def _size_target(request: ConversionRequest, stage: Stage) -> SizeTarget | None:

@@ -90,7 +90,7 @@ def diagnose(speed_of: Path | None = None, progress: Progress = no_progress) -> 
         ThirteenError: the file cannot be run.
     """
     name, flags = processor_name(), read_cpuinfo()[1]
-    findings = (
+    findings: tuple[Finding, ...] = (
         processor_finding(name, flags),
         *llama_findings(flags),
         cores_finding(),
@@ -99,8 +99,11 @@ def diagnose(speed_of: Path | None = None, progress: Progress = no_progress) -> 
         cache_finding(),
         versions_finding(),
         embedded_finding(),
-        *_speed_findings(speed_of, progress),
     )
+    if speed_of is not None:
+        from ..bench.peers.speed_check import check_speed  # noqa: PLC0415 - loads llama.cpp
+
+        findings += (speed_finding(check_speed(speed_of, progress=progress)),)
     return Diagnosis(findings)
 
 
@@ -228,13 +231,6 @@ def embedded_finding() -> Finding:
             value = f"{path.name}, {_size(path.stat().st_size)}, with the right hash"
             return Finding("embedded model", value)
     return Finding("embedded model", "downloaded on first use")
-
-
-def _speed_findings(model: Path | None, progress: Progress) -> Iterator[Finding]:
-    if model is not None:
-        from ..bench.peers.speed_check import check_speed  # noqa: PLC0415 - loads llama.cpp
-
-        yield speed_finding(check_speed(model, progress=progress))
 
 
 def speed_finding(check: "SpeedCheck") -> Finding:

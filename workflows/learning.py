@@ -176,9 +176,7 @@ def run_learn(
     write_tinylora_folder(basis, numbers, request.output, base)
     export_adapter(request.output, full, adapter, adapter_id="learned", base_id=base)
     result = LearnResult(
-        code=encode_short_code(
-            ShortCode(basis.origin.name, basis_fingerprint(basis.origin.id), numbers, exact=False)
-        ),
+        code=encode_short_code(ShortCode(basis.origin.name, basis_fingerprint(basis.origin.id), numbers)),
         base_id=base,
         basis=basis.origin.id,
         numbers=len(numbers),

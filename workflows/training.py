@@ -92,18 +92,10 @@ def run_training(
     """
     request.check()
     check_packages()
-    basis = resolve_basis(request.base, request.basis) if request.basis else None
+    base, output = request.base, request.output
+    basis = resolve_basis(base, request.basis) if request.basis else None
     recipe = request.recipe(basis)
     training, held_out = split_rows(read_rows(request.data), recipe.held_out, recipe.seed)
-    job = _resolve_job(request, recipe, basis, stage)
-    result = train_sft(job, training, held_out, stage)
-    write_card(job.out, sft_card(job, result, command, request.data.name))
-    return result
-
-
-def _resolve_job(request: TrainingRequest, recipe: Recipe, basis: Basis | None, stage: Stage) -> TrainingJob:
-    """Fetch the base and its basis; what can be refused is, before anything is downloaded."""
-    base, output = request.base, request.output
     check_folder(output)
     check_card(output)
     path = fetch(base, kind="base")
@@ -111,4 +103,7 @@ def _resolve_job(request: TrainingRequest, recipe: Recipe, basis: Basis | None, 
     if request.kind == "tinylora" and not basis:
         settings = {"rank": recipe.rank, "numbers": recipe.numbers, "seed": recipe.projection_seed}
         basis = resolve_basis(base, settings=settings, progress=when_needed(stage, "basis"))
-    return TrainingJob(path, output, recipe, basis, base_id(base))
+    job = TrainingJob(path, output, recipe, basis, base_id(base))
+    result = train_sft(job, training, held_out, stage)
+    write_card(job.out, sft_card(job, result, command, request.data.name))
+    return result

@@ -9,9 +9,8 @@ from ...errors import RequestError
 from ...files.cache_folder import cache_dir
 from ...files.gguf.header import read_header
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob
-from ...runtime.validation import check_integer
 from ...stats.bootstrap import PASSAGES_MIN
-from ..harness.environment import BenchReport, ReportHead, report_head
+from ..harness.environment import BenchReport, report_head
 from ..harness.format import Table
 from .accuracy_metrics import PairedScores, Scores, pair_scores, score
 from .answer_time import AnsweredQuestion, AnswerTimes, describe_times, summarize_times, time_rows
@@ -119,7 +118,6 @@ def run_accuracy(
         RequestError: all questions failed, or a log belongs to another run.
         OutputError: a log cannot be written.
     """
-    check_integer("bench: timed", request.timed, 0)
     model, base, adapter = request.model, request.base, request.adapter
     for path in filter(None, (model, base, adapter)):
         read_header(path)  # a bad file fails before the first question
@@ -136,7 +134,21 @@ def run_accuracy(
     if request.timed:
         records = [records for _, records in evaluations.values()]
         times = _time_answers(list(configs.values()), records, request.timed, progress)
-    return _report(head, request, evaluations, times)
+    *baseline, (adapted, answered) = evaluations.values()
+    paired = pair_scores(baseline[0][1], answered) if baseline else None
+    results = {name: result for name, (result, _) in evaluations.items()}
+    return AccuracyReport(
+        *head,
+        terms=request.settings,
+        data=request.questions.name,
+        source=request.questions.source,
+        data_sha256=request.questions.sha256,
+        adapted=adapted,
+        base=baseline[0][0] if baseline else None,
+        paired=paired,
+        verdict=tuple(_verdict(paired, results, times)),
+        answer_time=times,
+    )
 
 
 def _alone(adapter: object) -> str:
@@ -208,29 +220,6 @@ def _time_answers(
 def _accuracy_so_far(records: Sequence[QuestionRecord]) -> str:
     outcomes = [record.outcome for record in records if record.outcome is not Outcome.ERROR]
     return f": {100 * outcomes.count(Outcome.CORRECT) / len(outcomes):.1f} % correct" if outcomes else ""
-
-
-def _report(
-    head: ReportHead,
-    request: AccuracyRequest,
-    evaluations: Mapping[str, _Evaluation],
-    times: AnswerTimes | None,
-) -> AccuracyReport:
-    *base, (adapted, records) = evaluations.values()
-    paired = pair_scores(base[0][1], records) if base else None
-    results = {name: result for name, (result, _) in evaluations.items()}
-    return AccuracyReport(
-        *head,
-        terms=request.settings,
-        data=request.questions.name,
-        source=request.questions.source,
-        data_sha256=request.questions.sha256,
-        adapted=adapted,
-        base=base[0][0] if base else None,
-        paired=paired,
-        verdict=tuple(_verdict(paired, results, times)),
-        answer_time=times,
-    )
 
 
 def _verdict(

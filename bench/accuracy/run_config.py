@@ -101,11 +101,6 @@ class RunConfig:
         return self._job(replace(PROFILE, **read_settings(self.log, LOGGED_RUN)))
 
     @cached_property
-    def _unmeasured(self) -> BatchJob:
-        """The job with the default speed settings."""
-        return self._job(replace(PROFILE, kv=DEFAULT_KV, flash_attention=True))
-
-    @cached_property
     def _new_identity(self) -> dict[str, Any]:
         """The identity of a run without a log. Hashes the files."""
         return {
@@ -113,7 +108,7 @@ class RunConfig:
             "questions": len(self.question_set.questions),
             "prompt": self.settings.prompt,
             "prompt_sha256": find_prompt(self.settings.prompt).sha256,
-            **self._unmeasured.identity,
+            **self._job(replace(PROFILE, kv=DEFAULT_KV, flash_attention=True)).identity,
             **asdict(this_build()),
         }
 

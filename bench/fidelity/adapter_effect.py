@@ -6,7 +6,6 @@ tokens, less the mean of each position, which the softmax does not see.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,14 +31,6 @@ class AdapterEffect:
     relative_error: Interval
 
 
-class InnerProducts(NamedTuple):
-    """Inner products of an effect and the reference effect, at one position or summed over several."""
-
-    effect_reference: float
-    effect_effect: float
-    reference_reference: float
-
-
 def logit_effect(adapted: Logits, base: Logits) -> FloatArray:
     """Change of the logits of one position by an adapter, (vocab,), less the mean over all tokens."""
     added = adapted.astype(np.float64) - base  # (vocab,)
@@ -47,18 +38,18 @@ def logit_effect(adapted: Logits, base: Logits) -> FloatArray:
     return added
 
 
-def inner_products(effect: FloatArray, reference: FloatArray) -> InnerProducts:
-    """Inner products of two effects at one position, (vocab,) each."""
+def inner_products(effect: FloatArray, reference: FloatArray) -> tuple[float, ...]:
+    """Effect times reference, effect times effect, and reference times reference; (vocab,) each."""
     pairs = (effect, reference), (effect, effect), (reference, reference)
     # Not by BLAS: its threads and the model's would compete, which costs thirty times as much.
-    return InnerProducts(*(float(np.sum(one * other)) for one, other in pairs))
+    return tuple(float(np.sum(one * other)) for one, other in pairs)
 
 
 def summarize_effect(products: FloatArray, passages: NDArray[np.int64]) -> AdapterEffect | None:
     """Summarize all positions; None if the adapter has no effect in full precision.
 
     Args:
-        products: InnerProducts of each position, (positions, 3).
+        products: inner_products() of each position, (positions, 3).
         passages: passage of each position, (positions,).
     """
     if not products[:, 2].any():
@@ -75,7 +66,7 @@ def error_difference(products: FloatArray, passages: NDArray[np.int64]) -> Inter
     """Relative error of the first of two effects less that of the second, paired by passage.
 
     Args:
-        products: InnerProducts of both effects at each position, (positions, 2, 3).
+        products: inner_products() of both effects at each position, (positions, 2, 3).
         passages: passage of each position, (positions,).
     """
     return bootstrap_interval(

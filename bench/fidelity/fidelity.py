@@ -24,7 +24,7 @@ from ..harness.environment import BenchReport, report_head
 from ..harness.format import Table
 from ..harness.model_file import ModelFile, describe_model
 from ..harness.schedule import ProgressCounter
-from .adapter_effect import InnerProducts, inner_products, logit_effect
+from .adapter_effect import inner_products, logit_effect
 from .kl_divergence import PositionDivergence, position_divergence
 from .merge_or_runtime import Fidelity, Recommendation, compare_merge_and_runtime, fidelity_verdict
 from .model_roles import VARIANTS, ModelSource, Role, load_models
@@ -34,7 +34,7 @@ from .vocabulary_coverage import VocabularyCoverage, coverage_rows, measure_cove
 from .windows import Window
 
 _OUTSIDE = PositionDivergence._fields.index("outside")
-_NOT_MEASURED = InnerProducts(0.0, 0.0, 0.0)
+_NOT_MEASURED: tuple[float, ...] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def run_fidelity(
         windows = read_windows(engines["reference"], data, size, tokens)
         tokens_read = len(set(engines.values())) * sum(len(window.tokens) for window in windows)
         advance = ProgressCounter(progress, tokens_read)
-        # PositionDivergence and InnerProducts of each scored position and variant, (positions, variants, 8).
+        # PositionDivergence and inner_products() of each position and variant, (positions, variants, 8).
         values = np.concatenate([_measure_window(engines, maps, window, advance) for window in windows])
     passages = scored_passages(windows)
     coverage = measure_coverage(maps["shipped"], windows, values[:, 0, _OUTSIDE], passages)

@@ -45,8 +45,8 @@ def compare_merge_and_runtime(
     """Summarize the merged variant and, if measured, the one at run time and the choice between them.
 
     Args:
-        values: PositionDivergence and InnerProducts of each position and variant, (positions, 1 or 2, 8). The
-            products are zeros if the effect is not measured.
+        values: PositionDivergence and inner_products() of each position and variant, (positions, 1 or 2, 8).
+            The products are zeros if the effect is not measured.
         passages: passage of each position, (positions,).
     """
     divergences, products = np.split(values, [len(PositionDivergence._fields)], axis=2)

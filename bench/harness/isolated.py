@@ -42,7 +42,7 @@ def run_in_subprocess(
     try:
         outcome: dict[str, Any] = json.loads(done.stdout)
     except json.JSONDecodeError:
-        raise crash_error(done.returncode, _last_line(done.stderr)) from None
+        raise crash_error(done.returncode, (done.stderr.strip().splitlines() or ["no output"])[-1]) from None
     if "error" in outcome:
         raise getattr(errors, outcome["error"])(outcome["message"])
     return outcome
@@ -74,7 +74,3 @@ def print_outcome(work: Callable[[], dict[str, Any]]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["no output"])[-1]

@@ -28,7 +28,9 @@ class LlamaServerPeer(CompletionServerPeer):
             RequestError: it ends while it loads the file.
         """
         command = "llama-server"
-        self.version = _version(command)
+        told = subprocess.run([command, "--version"], capture_output=True, text=True, check=False)  # noqa: S603
+        found = re.search(r"version: (.+)", told.stdout + told.stderr)
+        self.version = found[1] if found else "of unknown version"
         port = _free_port()
         arguments = {
             "--model": str(model.path),
@@ -73,15 +75,6 @@ class LlamaServerPeer(CompletionServerPeer):
         raise RequestError(f"it did not load the model within {_START_S} s")
 
 
-def _version(command: str) -> str:
-    """Commit of the build, from `llama-server --version`."""
-    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=False)  # noqa: S603
-    found = re.search(r"version: (.+)", done.stdout + done.stderr)
-    return found[1] if found else "of unknown version"
-
-
 def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

@@ -47,11 +47,6 @@ class PeerWorkload:
             check_integer(f"bench: {name}", getattr(self, name), 1)
 
     @property
-    def batched_tokens(self) -> int:
-        """Tokens of all concurrent sequences, prompts and answers."""
-        return self.sequences * (self.short_prompt + self.short_answer)
-
-    @property
     def context(self) -> int:
         """Tokens that the longest sequence needs."""
         single = max(self.prompt_tokens + self.decode_tokens, 2 * BUSY_TOKENS)
@@ -89,7 +84,7 @@ class RequestPeer(ABC):
         return (
             work.prompt_tokens / prefill_s,
             work.decode_tokens / decode_s,
-            work.batched_tokens / together_s,
+            work.sequences * (work.short_prompt + work.short_answer) / together_s,
             self._busy_tokens_per_s(round_number) if work.busy else None,
         )
 

@@ -69,7 +69,8 @@ def compose_report(found: Measurements) -> Document:
         for name, command in _COMMANDS.items()
         if getattr(found, name) is None
     ]
-    missing = [*commands, *(_missing_rows(found.latency) if found.latency else ())]
+    rows = _memory_rows(found.latency) if found.latency else ()
+    missing = [*commands, *(row[0].strip().rpartition(",")[0] for row in rows if not _is_measured(row))]
     last = [Section("Not measured", ("; ".join(missing),))] if missing else []
     return Document(_title(found), (summary, *told, *last))
 
@@ -115,11 +116,6 @@ def _by_kind(table: Table) -> Iterator[Table]:
     for title, units in _KINDS.items():
         rows = tuple(row for row in table.rows if row[0].endswith(units) and _is_measured(row))
         yield Table(title, table.header, rows)
-
-
-def _missing_rows(latency: LatencyReport) -> list[str]:
-    rows = (row for row in _memory_rows(latency) if not _is_measured(row))
-    return [row[0].strip().rpartition(",")[0] for row in rows]
 
 
 def _title(found: Measurements) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from gguf import GGMLQuantizationType, GGUFValueType
 
 from ...convert.quantize.ggml import quantize_rows
 from ...convert.source.architecture import Architecture, metadata_fields, tensor_specs
-from ...convert.tensors import TensorPlan, TensorSpec, plan_tensor
+from ...convert.tensors import TensorPlan, count_weights, plan_stored
 from ...convert.vocabulary.tokenizer_tables import BYTE_TEXTS
 from ...convert.write import write_gguf
 from ...files.gguf.header import Field
@@ -22,8 +21,7 @@ _SCALE = 0.02  # standard deviation, that of Llama's initialization: nothing ove
 
 def count_matrix_weights(architecture: Architecture) -> int:
     """Count the weights of all matrices."""
-    shapes = (spec.shape for spec in tensor_specs(architecture).values())
-    return sum(prod(shape) for shape in shapes if len(shape) > 1)
+    return count_weights(spec for spec in tensor_specs(architecture).values() if len(spec.shape) > 1)
 
 
 def write_uniform_model(
@@ -42,21 +40,13 @@ def write_uniform_model(
         OutputError: the file cannot be written, or the disk is full.
     """
     specs = tensor_specs(architecture).values()
-    plans = [plan_tensor(spec, _type(spec, layer, embedding)) for spec in specs]
+    plans = [plan_stored(spec, layer if spec.target.startswith("blk.") else embedding) for spec in specs]
     write_gguf(path, architecture.name, random_fields(architecture), plans, random_blocks(plans))
 
 
 def random_fields(architecture: Architecture) -> dict[str, Field]:
     """Metadata of a model of this architecture, with at least 256 tokens."""
     return metadata_fields(architecture) | _vocabulary(architecture.vocab)
-
-
-def _type(
-    spec: TensorSpec, layer: GGMLQuantizationType, embedding: GGMLQuantizationType
-) -> GGMLQuantizationType:
-    if len(spec.shape) == 1:
-        return GGMLQuantizationType.F32
-    return layer if spec.target.startswith("blk.") else embedding
 
 
 def random_blocks(plans: Sequence[TensorPlan]) -> Iterator[bytes]:

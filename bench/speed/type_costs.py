@@ -134,9 +134,17 @@ def run_type_costs(
     workload = Workload(PROMPT_TOKENS, DECODE_TOKENS, threads, PROMPT_TOKENS)
     ggml_types, shape = measured_types(types), shape or ProbeShape()
     head = report_head()
-    seconds_per_token = _measure(shape, ggml_types, workload, rounds, progress)  # (rounds, models, 2)
+    advance = ProgressCounter(progress, (1 + 2 * len(ggml_types)) * (2 + rounds))
+    with temporary_folder("types") as folder, ExitStack() as loaded:
+        engines = []
+        for path in write_probe_models(folder, shape, ggml_types):
+            engines.append(loaded.enter_context(load_engine(path, None, workload)))
+            advance()
+        _run_round(engines, rounds, workload, advance)  # warm-up, with a number of its own
+        seconds = np.array([_run_round(engines, number, workload, advance) for number in range(rounds)])
+    per_token = seconds / (workload.prompt_tokens, workload.decode_tokens)  # (rounds, models, 2)
     engine = f"llama-cpp-python {head[2].llama_cpp_python}"
-    return types_report(head, workload, shape, ggml_types, seconds_per_token, host_target(), engine)
+    return types_report(head, workload, shape, ggml_types, per_token, host_target(), engine)
 
 
 def measured_types(names: Sequence[str]) -> tuple[GGMLQuantizationType, ...]:
@@ -182,25 +190,6 @@ def types_report(  # noqa: PLR0913, PLR0917 - what a report is made of
         target=target,
         engine=engine,
     )
-
-
-def _measure(
-    shape: ProbeShape,
-    types: Sequence[GGMLQuantizationType],
-    workload: Workload,
-    rounds: int,
-    progress: Progress,
-) -> FloatArray:
-    """Seconds per token in prefill and decode, (rounds, models, 2)."""
-    advance = ProgressCounter(progress, (1 + 2 * len(types)) * (2 + rounds))
-    with temporary_folder("types") as folder, ExitStack() as loaded:
-        engines = []
-        for path in write_probe_models(folder, shape, types):
-            engines.append(loaded.enter_context(load_engine(path, None, workload)))
-            advance()
-        _run_round(engines, rounds, workload, advance)  # warm-up, with a number of its own
-        seconds = np.array([_run_round(engines, number, workload, advance) for number in range(rounds)])
-    return seconds / (workload.prompt_tokens, workload.decode_tokens)
 
 
 def _run_round(

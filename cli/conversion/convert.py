@@ -73,7 +73,7 @@ def convert(
         "tensors": counts_text(conversion.types),
         "base": conversion.base.id,
         "adapter": adapter_text(conversion.adapter),
-        **vocabulary_rows(conversion.vocabulary),
+        **({"vocabulary": f"{kept.kept:,} of {kept.of:,} tokens"} if (kept := conversion.vocabulary) else {}),
         **(prediction_rows(conversion.prediction) if conversion.prediction else {}),
         "sha256": conversion.sha256,
         "time": f"{conversion.seconds:.1f} s",
@@ -94,11 +94,6 @@ def note_losses(losses: "tuple[SizeLoss, ...]") -> None:
 def counts_text(types: dict[str, int]) -> str:
     """Numbers of tensors by type."""
     return ", ".join(f"{count} {name}" for name, count in types.items())
-
-
-def vocabulary_rows(size: Any) -> dict[str, str]:
-    """The row on a `VocabularySize`, if there is one."""
-    return {"vocabulary": f"{size.kept:,} of {size.of:,} tokens"} if size else {}
 
 
 def prediction_rows(prediction: Any) -> dict[str, str]:

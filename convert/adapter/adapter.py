@@ -212,7 +212,14 @@ def load_adapter(folder: Path, adapter_id: str = "") -> PeftAdapter:
     tensors = {module: parts for module, parts in tensors.items() if parts}
     if not tensors:
         raise AdapterError(f"{folder / WEIGHTS_FILE}: no adapter weights in it")
-    deltas, kind = _read_deltas(folder, config, tensors, vectors)
+    with np.errstate(all="ignore"):  # the norm shows an overflow
+        if config["peft_type"] == "TINYLORA":
+            deltas, kind = read_tinylora(folder, config, tensors, vectors), "tinylora"
+        else:
+            deltas, kind = read_lora(folder, config, tensors)
+        for module, delta in deltas.items():
+            if not delta.norm < np.finfo(np.float32).max:
+                raise AdapterError(f"{folder}: the delta of {module!r} is not finite")
     trained = vectors.values() or [part for parts in tensors.values() for part in parts.values()]
     adapter = PeftAdapter(
         id=adapter_id or folder.resolve().name,
@@ -268,21 +275,6 @@ def _group_tensors(file: SafetensorsFile) -> tuple[ModuleTensors, TrainedVectors
                 f"{file.path}: unknown key {key!r:.100}: neither a factor nor a copy of a base tensor"
             )
     return {module: tensors[module] for module in sorted(tensors, key=lambda module: orders[module])}, vectors
-
-
-def _read_deltas(
-    folder: Path, config: Mapping[str, Any], tensors: ModuleTensors, vectors: TrainedVectors
-) -> tuple[dict[str, Delta], str]:
-    """The deltas by module, and the adapter's kind."""
-    with np.errstate(all="ignore"):  # the norm shows an overflow
-        if config["peft_type"] == "TINYLORA":
-            deltas, kind = read_tinylora(folder, config, tensors, vectors), "tinylora"
-        else:
-            deltas, kind = read_lora(folder, config, tensors)
-        for module, delta in deltas.items():
-            if not delta.norm < np.finfo(np.float32).max:
-                raise AdapterError(f"{folder}: the delta of {module!r} is not finite")
-    return deltas, kind
 
 
 def _target_modules(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ layer's output on the calibration text, by the covariance of the inputs, instead
 Here it starts from given scales and offsets, which it may search too.
 """
 
-from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -61,7 +60,9 @@ def gptq_round(
         if scales == "refit":
             _refit_scales(layout, here, compensated, feedback.hessian[block])
         if scales == "search":
-            for part in _row_parts(layout, len(target)):
+            rows = max(1, _SEARCH_WEIGHTS // (len(_candidates(layout)) * layout.group_size))
+            for start in range(0, len(target), rows):
+                part = slice(start, start + rows)
                 _search_scales(layout, here[part], compensated[part], feedback, block)
         order, inverse_cholesky = feedback.permutation[block], feedback.inverse_cholesky[block]
         weights = _choose_codes(layout, here, compensated, order, inverse_cholesky)
@@ -89,12 +90,6 @@ def _refit_scales(layout: BlockLayout, blocks: Bytes, target: Floats, hessian: F
     ridge = _RIDGE * np.trace(gram, axis1=1, axis2=2) / gram.shape[1] + np.finfo(np.float32).tiny
     change = np.linalg.solve(gram + ridge[:, None, None] * np.eye(gram.shape[1]), gradient[..., None])
     layout.scales.multiply_super(blocks, (1 + change).astype(np.float32).reshape(rows, count, factors))
-
-
-def _row_parts(layout: BlockLayout, rows: int) -> Iterator[slice]:
-    """Rows that are searched at once."""
-    step = max(1, _SEARCH_WEIGHTS // (len(_candidates(layout)) * layout.group_size))
-    yield from (slice(start, start + step) for start in range(0, rows, step))
 
 
 def _candidates(layout: BlockLayout) -> list[tuple[float, float]]:

@@ -141,11 +141,8 @@ def _check_reachable(
     smallest, largest = (fixed + sum(map(pick, sizes)) for pick in (min, max))
     weights = count_weights(specs.values())
     if budget < smallest or _FILL_MIN * budget > largest:
-        hint = (
-            _vocabulary_hint(specs, options, smallest - budget)
-            if budget < smallest and target.size.unit
-            else ""
-        )
+        short = budget < smallest and target.size.unit
+        hint = _vocabulary_hint(specs, options, smallest - budget) if short else ""
         raise OutputError(
             f"--size {target.size.text}: {budget:,} bytes cannot be met with the types for "
             f"--target {target.costs.target}: "

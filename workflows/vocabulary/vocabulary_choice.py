@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,16 +211,12 @@ def full_model(
 
     Repacked kernels would round differently per processor.
     """
-    if isinstance(checkpoint, GgufCheckpoint):
-        with Model(checkpoint.path, repack=False) as model:
-            yield model
-        return
-    with temporary_folder("vocabulary") as folder:
-        path = folder / "model.gguf"
-        progress = stage("8 bits")
-        convert(checkpoint.path, path, quantization=_PRECISION, threads=threads, progress=progress)
-        with Model(path, repack=False) as model:
-            yield model
+    with ExitStack() as stack:
+        path = checkpoint.path
+        if not isinstance(checkpoint, GgufCheckpoint):
+            path = stack.enter_context(temporary_folder("vocabulary")) / "model.gguf"
+            convert(checkpoint.path, path, quantization=_PRECISION, threads=threads, progress=stage("8 bits"))
+        yield stack.enter_context(Model(path, repack=False))
 
 
 def _measure(model: Model, texts: ChoiceTexts, threads: int | None, stage: Stage) -> dict[str, NDArray[Any]]:
