@@ -38,7 +38,6 @@ def bench() -> Iterator[Commands]:
         yield lambda *words: thirteen("bench", *words, "--threads", 1)
 
 
-@pytest.mark.slow
 def test_with_an_adapter_both_parts_are_compared(bench, model, lora, data):
     done = bench(model, "--adapter", lora, "--data", data, "--max-tokens", 24, "--json")
     assert done.status == 0, done.stderr

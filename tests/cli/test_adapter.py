@@ -144,18 +144,6 @@ def test_a_code_for_another_base_or_basis_is_refused(env: SimpleNamespace, tmp_p
     assert other in line and env.fingerprint in line
 
 
-def test_a_damaged_code_is_refused_by_all_commands(env: SimpleNamespace, tmp_path: Path) -> None:
-    wrong = env.code[:-1] + ("q" if env.code[-1] != "q" else "p")
-    for line in (
-        ("convert", env.model, "--adapter", wrong, "-o", tmp_path / "no.gguf"),
-        ("ask", env.model, "Why?", "--adapter", wrong),
-        ("serve", env.model, "--adapter", f"math={wrong}", "--port", "0"),
-        ("adapter", "show", wrong),
-        ("adapter", "export", wrong, "--as", "peft", "-o", tmp_path / "no"),
-    ):
-        assert "checksum does not match" in refused(env.thirteen(*line))
-
-
 def test_an_adapter_that_cannot_be_encoded_is_refused(
     env: SimpleNamespace, base: Any, tmp_path: Path
 ) -> None:

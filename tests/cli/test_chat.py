@@ -267,7 +267,6 @@ class Terminal:
         self.text = self.text[found.end() :]
 
 
-@pytest.mark.slow
 def test_a_person_edits_lines_stops_an_answer_and_goes_on():
     terminal = Terminal(embedded(), "--max-tokens", "400", "--threads", "1", "--context", "512")
     terminal.wait_for("/help lists the commands")

@@ -74,17 +74,3 @@ def test_serve_tries_a_model_by_its_option(folder: Path, tmp_path: Path) -> None
         with Commands() as run:
             done = run("serve", folder / "MODEL", "--port", "0", "--untrusted")
     assert done.status == 2 and "a trial load ended with SIGSEGV" in done.stderr
-
-
-@pytest.mark.slow
-def test_by_default_a_file_is_tried_once(folder: Path, tmp_path: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("THIRTEEN_UNTRUSTED")
-        patch.setenv("THIRTEEN_CACHE", str(tmp_path))
-        with Commands() as run:
-            ask = ("ask", folder / "MODEL", "1 + 1?", "--max-tokens", "2", "--threads", "1")
-            assert run(*ask).status == 0
-            records = {path: path.stat().st_mtime_ns for path in (tmp_path / "trusted").iterdir()}
-            assert len(records) == 2
-            assert run(*ask).status == 0
-            assert {path: path.stat().st_mtime_ns for path in records} == records

@@ -1,14 +1,9 @@
 """GGUFs are byte-exact and written atomically."""
 
 import hashlib
-import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import gguf
 import numpy as np
@@ -18,7 +13,6 @@ from gguf import GGUFValueType as Kind
 from thirteen.convert.pipeline import convert
 from thirteen.convert.tensors import TensorSpec, plan_tensor
 from thirteen.convert.write import write_gguf
-from thirteen.errors import OutputError
 from thirteen.files.gguf.header import Field, read_header
 from thirteen.files.trusted_files import FileState, trust_file
 
@@ -95,35 +89,6 @@ def test_failure_leaves_the_previous_file(failure: type[BaseException], after: i
     write(target)
     assert read_header(target).tensors
     assert [path.name for path in tmp_path.iterdir()] == ["a.gguf"]
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from thirteen.files.atomic_write import atomic_write
-with atomic_write(Path(sys.argv[1])) as file:
-    file.write(b"half of it")
-    file.flush()
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def test_a_killed_run_leaves_only_a_part_file_that_the_next_run_removes(tmp_path: Path) -> None:
-    target = tmp_path / "a.gguf"
-    killed = subprocess.run([sys.executable, "-c", KILLED, target], check=False)
-    (part,) = tmp_path.iterdir()
-    assert killed.returncode == -signal.SIGKILL and part.read_bytes() == b"half of it"
-    write(target)
-    assert [path.name for path in tmp_path.iterdir()] == [target.name]
-
-
-def test_too_little_space_is_an_error_that_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=500))
-    with pytest.raises(OutputError, match=r"needs [\d,]+ bytes, but 500 are free"):
-        write(tmp_path / "a.gguf")
-    assert not list(tmp_path.iterdir())
 
 
 def test_no_temporary_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,6 @@ def wait_until_busy(process):
         assert server.is_running()
 
 
-@pytest.mark.slow
 @pytest.mark.exhaustive
 def test_it_ends_when_its_input_ends_though_it_is_busy(command):
     with server_process(command) as (process, send):
@@ -168,7 +167,6 @@ def test_it_ends_when_its_input_ends_though_it_is_busy(command):
         assert psutil.wait_procs(children, timeout=TIMEOUT_S)[1] == []
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive)]
@@ -195,7 +193,6 @@ import thirteen.__main__
 """
 
 
-@pytest.mark.slow
 @pytest.mark.exhaustive
 def test_a_failed_engine_ends_it_though_its_input_is_open(command):
     """It answered every later call "the engine is closed"."""
@@ -208,7 +205,6 @@ def test_a_failed_engine_ends_it_though_its_input_is_open(command):
         assert "error: the engine has failed: the server ends\n" in process.stderr.read()
 
 
-@pytest.mark.slow
 @pytest.mark.exhaustive
 def test_a_client_that_is_killed_leaves_no_process(command):
     arguments = json.dumps([command, STORY])

@@ -69,21 +69,6 @@ def test_batches_may_come_in_any_order_and_only_complete_ones_stay(path, numbers
         assert [found.number for found in again] == list(range(TOTAL))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"prompt": "8-shot"}, "prompt is 'zero-shot' in the file, '8-shot' now"),
-        ({"new": 1}, "new is None in the file, 1 now"),
-    ],
-)
-def test_the_log_of_another_run_is_refused_and_unchanged(path, change, message):
-    whole = written(path, range(5))
-    with pytest.raises(RequestError, match=message) as error:
-        open_log(path, RUN | change)
-    assert str(error.value).startswith(str(path))
-    assert path.read_bytes() == whole
-
-
 GOOD = json.dumps({"format": 1, "sitting": RUN})
 SAMPLE = {"value": None, "outcome": "unparsed", "verified": False, "tokens": 5, "text": "?"}
 LINE = {"number": 0, "expected": "1", "value": None, "outcome": "error", "samples": [], "error": "no"}

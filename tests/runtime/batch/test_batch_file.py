@@ -2,10 +2,6 @@
 
 import errno
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -136,56 +132,6 @@ def test_a_later_batch_is_computed_as_a_first_one_is(tiny: Path, monkeypatch: py
         count = len(steps)
         assert {one.number: one.tokens for one in runner.run(batch)} == first
     assert steps[count:] == steps[:count] and max(map(len, steps)) == PROFILE.slots
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="named pipes are files on POSIX only")
-def test_records_that_are_a_named_pipe_are_refused(job: BatchJob, questions: Path, tmp_path: Path) -> None:
-    """It waited for a writer."""
-    os.mkfifo(tmp_path / "answers.jsonl.part")
-    with pytest.raises(RequestError, match=r"answers\.jsonl\.part: is not a regular file"):
-        answer_file(questions, job, tmp_path / "answers.jsonl")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_process_loses_no_written_answer(
-    end: signal.Signals, job: BatchJob, questions: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "answers.jsonl"
-    words = [
-        "batch",
-        str(questions),
-        str(job.model),
-        "--out",
-        str(output),
-        "--max-tokens",
-        "12",
-        "--threads",
-        "1",
-    ]
-    code = (
-        "from thirteen.files.journal import Journal; record = Journal.record\n"
-        "def record_and_print(self, entry): record(self, entry); print('written', flush=True)\n"
-        "Journal.record = record_and_print\n"
-        "from thirteen.cli.main import main; main()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        assert process.stdout is not None
-        for _ in range(47):
-            process.stdout.readline()
-        process.send_signal(end)
-    assert process.returncode != 0
-    saved = read(tmp_path / "answers.jsonl.part")[1:]
-    assert len(saved) >= 47
-    report = answer_file(questions, job, output)
-    assert report.earlier == len(saved)
-    answers = read(output)
-    assert len(answers) == COUNT
-    for record in saved:
-        number = record.pop("number")
-        assert answers[number] == record
 
 
 def test_an_existing_output_is_not_overwritten(job: BatchJob, questions: Path, tmp_path: Path) -> None:

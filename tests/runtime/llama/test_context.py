@@ -145,7 +145,6 @@ def test_control_tokens_are_not_allowed_in_a_free_string(model):
     assert len(allowed) > model.vocabulary_size // 2
 
 
-@pytest.mark.slow
 def test_logits_are_those_of_each_position(engine):
     """Over more than one batch: the last row of each prefix is that row of the whole text."""
     tokens = engine.model.tokenize("Twelve times thirteen is " * 16, special=False, bos=False)
