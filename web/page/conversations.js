@@ -2,7 +2,7 @@
 
 import { load, save } from "./store.js";
 
-const STORAGE_NAME = "thirteen.conversations";
+export const STORAGE_NAME = "thirteen.conversations";
 const CONVERSATIONS_MAX = 20;
 const CHARS_MAX = 1_000_000; // browsers store about five million
 

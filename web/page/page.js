@@ -2,7 +2,7 @@
 
 import { Chat } from "./chat.js";
 import { listModels, ServerError, setApiKey } from "./client.js";
-import { loadConversations } from "./conversations.js";
+import { loadConversations, STORAGE_NAME } from "./conversations.js";
 import { element } from "./element.js";
 import { History } from "./history.js";
 import { Settings } from "./settings.js";
@@ -186,6 +186,11 @@ ui.past.addEventListener("click", () => showHistory(ui.past.getAttribute("aria-e
 ui.clear.addEventListener("click", async () => {
   await open(); // ends a running answer, which would be stored once more
   history.clear();
+});
+
+// Another tab has changed conversations, perhaps the one that is shown here: this tab would store it as it was.
+addEventListener("storage", ({ key }) => {
+  if (key === STORAGE_NAME && !chat.running && edited === null) open(load("sessionStorage", OPEN_NAME));
 });
 
 const last = load("sessionStorage", OPEN_NAME);
