@@ -69,14 +69,15 @@ def test_the_options_of_replicas_follow_from_those_of_engine_and_cluster(
 def test_signals_that_are_ignored_stay_so() -> None:
     """Behind nohup, the deployment ended with the terminal."""
     ignored, heard = deploy._SIGNALS[-2:]
-    before = signal.signal(ignored, signal.SIG_IGN)
-    try:
+    before = signal.signal(ignored, signal.SIG_IGN), signal.signal(heard, signal.SIG_DFL)
+    try:  # the tests themselves may run behind nohup
         with pytest.raises(deploy._SignalError) as caught, deploy._signals_raised():
             signal.raise_signal(ignored)
             signal.raise_signal(heard)
         assert caught.value.number == heard and signal.getsignal(ignored) is signal.SIG_IGN
     finally:
-        signal.signal(ignored, before)
+        for number, handler in zip((ignored, heard), before, strict=True):
+            signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
