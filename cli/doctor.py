@@ -42,9 +42,10 @@ def doctor(
 
     if model is not None and not (speed or tune):
         raise typer.BadParameter("--model requires --speed or --tune")
+    timed = "embedded" if model is None else model
     if tune:
-        _tune("embedded" if model is None else model)
-    path = options.resolve_model("embedded" if model is None else model, {})[0] if speed else None
+        _tune(timed)
+    path = options.resolve_model(timed, {})[0] if speed else None
     with stage_bars() as stage:
         diagnosis = diagnose(path, when_needed(stage, "speed"))
     rows = {finding.name: finding.value for finding in diagnosis.findings}

@@ -17,6 +17,7 @@ from ..files.atomic_write import write_file
 from ..files.gguf.header import read_header
 from ..files.hashing import file_sha256
 from ..files.json_file import read_json
+from ..files.output import check_folder
 from ..files.progress import Progress, no_progress
 from ..runtime.llama.compute_settings import holds_heads
 from ..runtime.llama.gguf_checks import check_model
@@ -118,7 +119,8 @@ def write_site(  # noqa: PLR0913
 
 
 def check_site_folder(folder: Path) -> None:
-    """Raise OutputError if a folder contains files of something else than write_site()."""
+    """Raise OutputError if a folder cannot be written, or contains files that write_site() did not write."""
+    check_folder(folder)
     written = _is_description(folder / _DESCRIPTION)
     names = {path.name for path in folder.iterdir()} if folder.exists() else set[str]()
     # A run that was killed may leave the part file of its description.

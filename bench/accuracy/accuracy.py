@@ -9,6 +9,7 @@ from ...errors import RequestError
 from ...files.cache_folder import cache_dir
 from ...files.gguf.header import read_header
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob
+from ...runtime.validation import check_integer
 from ...stats.bootstrap import PASSAGES_MIN
 from ..harness.environment import BenchReport, report_head
 from ..harness.format import Table
@@ -118,6 +119,7 @@ def run_accuracy(
         RequestError: all questions failed, or a log belongs to another run.
         OutputError: a log cannot be written.
     """
+    check_integer("bench: timed", request.timed, 0)
     model, base, adapter = request.model, request.base, request.adapter
     for path in filter(None, (model, base, adapter)):
         read_header(path)  # a bad file fails before the first question

@@ -343,7 +343,8 @@ def test_what_describes_no_model_is_a_sentence(run_node: RunNode) -> None:
         **{"name": "x", "sha256": "0", "file_bytes": 1, "needed_bytes": 1, "context": 1},
         "parts": [{"name": "parts/a.bin", "sha256": "0", "bytes": 1}],
     }
-    bad = [json.dumps(good | {"parts": [good["parts"][0] | {"bytes": 0}]}), "<!doctype html>", "null", "{}"]
+    parts = ({}, None, good["parts"][0] | {"bytes": 0})
+    bad = [json.dumps(good | {"parts": [part]}) for part in parts] + ["<!doctype html>", "null", "{}"]
     (found,) = run_node(DESCRIPTIONS, [[json.dumps(good), *bad]])
     none = "LoadError There is no model at http://localhost/: model.json describes none."
-    assert found == ["x", none, none, none, none]
+    assert found == ["x", *[none] * len(bad)]

@@ -36,6 +36,6 @@ function isDescription(found) {
     counts.every((count) => Number.isSafeInteger(count) && count > 0) &&
     texts.every((text) => typeof text === "string") &&
     Array.isArray(found.parts) &&
-    found.parts.every(({ name, sha256, bytes } = {}) => typeof name === "string" && typeof sha256 === "string" && bytes > 0)
+    found.parts.every((part) => typeof part?.name === "string" && typeof part.sha256 === "string" && part.bytes > 0)
   );
 }
