@@ -165,14 +165,16 @@ def resolve_model(
 
     source = None if model is None else str(model)
     named = {name: adapter for name, adapter in adapters.items() if adapter is not None}
+    if named:
+        from ..workflows.adapter_resolver import find_adapter, resolve_runtime_lora
+    for adapter in named.values():
+        find_adapter(adapter, source)  # a wrong one is refused before the model is downloaded
     with stage_bars() as stage:
         path = model_cache.resolve_model(
             source, adapted=not named, threads=threads, announce=note, stage=stage
         )
     if not named:
         return path, {}
-    from ..workflows.adapter_resolver import resolve_runtime_lora
-
     with progress_bar("preparing") as progress:
         return path, {
             name: resolve_runtime_lora(adapter, path, progress=progress) for name, adapter in named.items()

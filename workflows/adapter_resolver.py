@@ -40,7 +40,7 @@ from ..files.hashing import file_sha256
 from ..files.progress import Progress, no_progress
 from ..models.catalogue import adapter_code, catalogue
 from ..models.embedded import embedded
-from ..models.fetch import fetch, local_path
+from ..models.fetch import fetch
 
 _PEFT_KEYS = {"rank": "r", "numbers": "u", "seed": "projection_seed"}  # of adapter_config.json
 _PROVENANCE = "thirteen.base.id"
@@ -58,19 +58,35 @@ def resolve_adapter_folder(source: str, base: str | None = None, *, progress: Pr
     Raises:
         ThirteenError: the adapter does not exist, or its code is damaged or for another base.
     """
+    code = find_adapter(source, base)
+    if isinstance(code, Path):
+        return code
+    if base is not None and code.name not in catalogue().bases:
+        _code_origin(code, open_checkpoint(fetch(base, kind="base")))
+    folder = cache_dir() / f"code-{cache_key(version('thirteen'), adapter_code(source).strip().lower())}"
+    if not (folder / "adapter_model.safetensors").is_file():
+        basis = basis_for_code(code, base, progress=progress)
+        write_tinylora_folder(basis, code.numbers, folder, hub_id_of(code.name))
+    return folder
+
+
+def find_adapter(source: str, base: str | None = None) -> Path | ShortCode:
+    """Find an adapter as far as its base need not be there: its path, downloaded if needed, or its code.
+
+    Args:
+        source: a GGUF LoRA, or a source for resolve_adapter_folder().
+        base: see resolve_adapter_folder().
+
+    Raises:
+        ThirteenError: see resolve_adapter_folder().
+    """
     source = adapter_code(source)
     if not looks_like_code(source):
         return fetch(source, kind="adapter")
     code = decode_short_code(source)
     if base is not None and (name := catalogue_name(base)) not in (None, code.name):
         raise AdapterError(f"the code is for {code.name}, but {Path(base).name or base} is {name}")
-    if base is not None and code.name not in catalogue().bases:
-        _code_origin(code, open_checkpoint(fetch(base, kind="base")))
-    folder = cache_dir() / f"code-{cache_key(version('thirteen'), source.strip().lower())}"
-    if not (folder / "adapter_model.safetensors").is_file():
-        basis = basis_for_code(code, base, progress=progress)
-        write_tinylora_folder(basis, code.numbers, folder, hub_id_of(code.name))
-    return folder
+    return code
 
 
 def resolve_runtime_lora(source: str, model: Path, *, progress: Progress = no_progress) -> Path:
@@ -84,8 +100,9 @@ def resolve_runtime_lora(source: str, model: Path, *, progress: Progress = no_pr
     Raises:
         ThirteenError: see resolve_adapter_folder(); or the adapter does not fit the model.
     """
-    if not looks_like_code(source) and (path := local_path(source)) and path.is_file():
-        return path
+    found = find_adapter(source, str(model))
+    if isinstance(found, Path) and found.is_file():
+        return found
     folder = resolve_adapter_folder(source, str(model), progress=progress)
     # All that an exported adapter depends on: an alpha counts like a weight.
     key = cache_key(adapter_sha256(folder), file_sha256(model), source, version("thirteen"), EXPORT_VERSION)

@@ -18,7 +18,7 @@ from ..errors import AdapterError, RequestError, refuse_options
 from ..files.output import check_target
 from ..files.progress import Progress, Stage, no_progress, when_needed
 from ..models.fetch import fetch
-from .adapter_resolver import catalogue_name, recorded_name, resolve_adapter_folder
+from .adapter_resolver import catalogue_name, find_adapter, recorded_name, resolve_adapter_folder
 from .importance_cache import DEFAULT_EFFORT, SEARCHING_EFFORT, cached_importance, check_effort
 from .vocabulary.vocabulary_choice import resolve_vocabulary
 from .vocabulary.vocabulary_size import SizeLoss, choose_vocabulary_size
@@ -195,9 +195,10 @@ def fetch_base_and_adapter(
     base: str, adapter: str | None, stage: Stage = lambda name: no_progress
 ) -> tuple[Path, Path | None]:
     """Find the path of a base, and the PEFT folder of an adapter; both are downloaded if needed."""
-    path = fetch(base, kind="base")
     if adapter is None:
-        return path, None
+        return fetch(base, kind="base"), None
+    find_adapter(adapter, base)  # a wrong one is refused before the base is downloaded
+    path = fetch(base, kind="base")
     folder = resolve_adapter_folder(adapter, base, progress=when_needed(stage, "basis"))
     trained_on = read_adapter_config(folder).get("base_model_name_or_path")
     expected, found = recorded_name(trained_on) if trained_on else None, catalogue_name(base)

@@ -558,6 +558,8 @@ def test_a_bad_run_time_adapter_is_refused(
     ("web MODEL --out OUT/x --port 0", "--port: requires --serve"),
     ("web MODEL --serve --json", "--json: requires --out"),
     ("batch OUT/x.jsonl qwen2.5-0.5b", "x.jsonl: No such file"),  # and so on, before a download
+    ("ask qwen2.5-0.5b Why? --adapter OUT/x/y", "x/y': no such file or folder"),
+    ("convert qwen2.5-0.5b -o OUT/x.gguf --adapter OUT/x/y", "x/y': no such file or folder"),
     ("bench qwen2.5-0.5b --data nothing-14", "nothing-14: no such file, and not one of the sets"),
     ("serve qwen2.5-0.5b --profile desktop", "'desktop' is not one of laptop, server, phone"),
     ("serve qwen2.5-0.5b smollm2-135m --name x", "--adapter, --name and --ray are for one"),
