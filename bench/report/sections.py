@@ -206,12 +206,13 @@ def _file(model: ModelFile) -> str:
 
 
 def describe_differences(found: Measurements) -> Iterator[str]:
-    """A warning if the adapted model of the measurements differs, and one if its run-time adapter does.
+    """A warning each if the base, the adapted model or its run-time adapter differs between measurements.
 
     Size and fidelity are of the file without a run-time adapter. The report of the peers has no hash.
     """
-    models, adapters = dict[str, tuple[str, str]](), dict[str, tuple[str, str]]()
+    bases, models, adapters = (dict[str, tuple[str, str]]() for _ in range(3))
     if found.latency:
+        bases["latency"] = found.latency.base.path, found.latency.base.sha256
         model, lora = found.latency.adapted, found.latency.adapted.adapter
         models["latency"] = model.path, model.sha256
         adapters["latency"] = (lora.path, lora.sha256) if lora else ("none", "")
@@ -219,12 +220,14 @@ def describe_differences(found: Measurements) -> Iterator[str]:
         result = found.accuracy.adapted
         models["accuracy"] = result.path, result.sha256
         adapters["accuracy"] = result.adapter or "none", result.adapter_sha256 or ""
+        if base := found.accuracy.base:
+            bases["accuracy"] = base.path, base.sha256
     if found.size:
         models["size"] = found.size.path, found.size.sha256
     if found.fidelity:
         shipped = found.fidelity.files["shipped"]
         models["fidelity"] = shipped.path, shipped.sha256
-    for what, files in (("models", models), ("run-time adapters", adapters)):
+    for what, files in (("bases", bases), ("models", models), ("run-time adapters", adapters)):
         if len({sha256 for _, sha256 in files.values()}) > 1:
             names = ", ".join(
                 f"{name} of {Path(path).name} (sha256 {sha256[:12] or 'none'})"

@@ -251,6 +251,8 @@ def test_measurements_of_different_files_are_told_apart(data):
     latency, accuracy = data.latency, data.accuracy
     lora = latency.adapted.adapter
     same = replace(accuracy.adapted, adapter=lora.path, adapter_sha256=lora.sha256)
+    base = replace(accuracy.base, path=latency.base.path, sha256=latency.base.sha256)
+    accuracy = replace(accuracy, base=base)
     alike = replace(data, accuracy=replace(accuracy, adapted=same), fidelity=None)
     assert list(describe_differences(alike)) == []
     other = replace(alike, size=replace(data.size, path="of/other.gguf", sha256="ab" * 32))
@@ -264,6 +266,8 @@ def test_measurements_of_different_files_are_told_apart(data):
     )
     (line,) = describe_differences(replace(alike, fidelity=data.fidelity))
     assert "fidelity of other.gguf (" in line
+    (line,) = describe_differences(replace(alike, accuracy=replace(data.accuracy, adapted=same)))
+    assert "different bases: " in line and line.endswith("accuracy of base.gguf (sha256 0)")
 
 
 def test_a_report_from_json_equals_that_of_the_measurement(data, tmp_path):
