@@ -205,7 +205,9 @@ def _plan(
     if isinstance(asked, Header):
         return plan_like(specs, asked), None
     if asked == SAME_TYPES:
-        return [plan_stored(spec, model.base.stored_type(spec.source)) for spec in specs], None
+        types = {name: model.base.stored_type(name) for name in model.base.specs}
+        types[ROPE_FACTORS] = GGML_TYPES["F32"]
+        return [plan_stored(spec, types[spec.source]) for spec in specs], None
     return plan_uniform(specs, GGML_TYPES[asked]), None
 
 

@@ -11,12 +11,12 @@ from gguf.quants import dequantize
 
 from ..files.gguf.header import row_bytes
 from ..files.safetensors import Rows
-from .quantize.ggml import quantize_rows
+from .quantize.ggml import NEED_IMPORTANCE, quantize_rows
 from .source.architecture import EMBEDDING, OUTPUT
 from .source.checkpoint import Checkpoint, WrappedCheckpoint
 
-_SAMPLE = 1024  # rows that are compared
-_ROUNDING_MAX = 2.0  # the difference may be so many times the rounding error of the smaller type
+_BLOCK = 4096  # rows that are compared at a time
+_ROUNDING_MAX = 2.0  # a row's difference may be so many times its rounding error in the smaller type
 
 
 class TiedCheckpoint(WrappedCheckpoint):
@@ -57,9 +57,8 @@ def tie_embeddings(base: Checkpoint) -> tuple[Checkpoint, list[str]]:
     Returns:
         The base, tied or as it is, and messages for the user.
     """
-    kept, dropped = _by_size(base)
-    embedding, output = (_sample(base, name) for name in matrix_names(base))
-    if _relative(output - embedding, embedding) > _ROUNDING_MAX * _rounding_error(base, kept, dropped):
+    _, dropped = _by_size(base)
+    if not all(_is_one_matrix(base, start) for start in range(0, base.architecture.vocab, _BLOCK)):
         return base, []
     types = " and ".join(base.stored_type(name).name for name in matrix_names(base))
     return TiedCheckpoint(base), [
@@ -80,21 +79,19 @@ def _stored_bytes(base: Checkpoint, name: str) -> int:
     return rows * row_bytes(columns, base.stored_type(name))
 
 
-def _sample(base: Checkpoint, name: str) -> Rows:
-    """Rows that are spread over a matrix, (at most _SAMPLE, columns)."""
-    vocab = base.architecture.vocab
-    chosen = np.linspace(0, vocab - 1, min(_SAMPLE, vocab)).astype(int)
-    return np.concatenate([base.rows(name, row, row + 1) for row in chosen])
+def _is_one_matrix(base: Checkpoint, start: int) -> bool:
+    """Whether no row of a block differs by more than rounding."""
+    stop = min(start + _BLOCK, base.architecture.vocab)
+    names = _by_size(base)
+    kept, dropped = (base.rows(name, start, stop) for name in names)
+    changes = np.linalg.norm(dropped - kept, axis=1)
+    rounding = _rounding_errors(kept, base.stored_type(names[1]))
+    return bool((changes <= _ROUNDING_MAX * rounding).all())
 
 
-def _rounding_error(base: Checkpoint, kept: str, dropped: str) -> float:
-    """What rounding the larger matrix to the type of the smaller one changes, relative to its size."""
-    rows, type_ = _sample(base, kept), base.stored_type(dropped)
-    data = quantize_rows(rows, type_, f"tensor {kept!r}", np.ones(rows.shape[1], np.float32))
+def _rounding_errors(rows: Rows, type_: GGMLQuantizationType) -> Rows:
+    """What rounding to a type changes in each row, (rows,)."""
+    importance = np.ones(rows.shape[1], np.float32) if type_ in NEED_IMPORTANCE else None
+    data = quantize_rows(rows, type_, f"tensor {EMBEDDING!r}", importance)
     rounded = dequantize(np.frombuffer(data, np.uint8).reshape(len(rows), -1), type_)
-    return _relative(rounded - rows, rows)
-
-
-def _relative(difference: Rows, reference: Rows) -> float:
-    energy = float(np.square(reference, dtype=np.float64).sum())
-    return float(np.sqrt(np.square(difference, dtype=np.float64).sum() / energy)) if energy else 0.0
+    return np.asarray(np.linalg.norm(rounded - rows, axis=1))

@@ -49,15 +49,14 @@ def read_windows(reference: Engine, data: Path, size: int, positions: int) -> li
         positions: maximum number of scored positions in all.
 
     Raises:
-        RequestError: `data` cannot be read, or holds no text of at least two tokens.
+        RequestError: `data` cannot be read, or holds no text of at least two tokens, or `size` is too small.
     """
     model = reference.model
-    windows = cut_windows(
-        tokenize_passages(model, read_passages(data)),
-        prefix=model.tokenize("", special=False, bos=True),
-        size=size,
-        positions=positions,
-    )
+    prefix = model.tokenize("", special=False, bos=True)
+    if size <= len(prefix):
+        raise RequestError(f"a model's context leaves windows of {size} tokens: too few to compare texts")
+    passages = tokenize_passages(model, read_passages(data))
+    windows = cut_windows(passages, prefix=prefix, size=size, positions=positions)
     if not windows:
         raise RequestError(f"{data}: no passage has the two tokens that a prediction takes")
     return windows

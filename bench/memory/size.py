@@ -144,7 +144,7 @@ def _budget(header: Header) -> SizeBudget | None:
         nbytes = parse_file_size(requested).file_bytes(header.weights)
     except OutputError:  # a type, or a file of another program
         return None
-    return SizeBudget(requested, nbytes, header.file_bytes / nbytes)
+    return SizeBudget(requested, nbytes, header.file_bytes / nbytes) if nbytes else None
 
 
 def size_table(report: SizeReport) -> Table:

@@ -129,7 +129,7 @@ def _title(found: Measurements) -> str:
         found.peers and found.peers.model,
         *(report.adapted.path for report in found.efforts),
     )
-    return Path(next(path for path in paths if path)).name
+    return Path(next((path for path in paths if path), "")).name
 
 
 def _ratio_charts(latency: LatencyReport) -> Iterator[Chart]:

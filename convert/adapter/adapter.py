@@ -212,6 +212,7 @@ def load_adapter(folder: Path, adapter_id: str = "") -> PeftAdapter:
     tensors = {module: parts for module, parts in tensors.items() if parts}
     if not tensors:
         raise AdapterError(f"{folder / WEIGHTS_FILE}: no adapter weights in it")
+    targets = _target_modules(config)
     with np.errstate(all="ignore"):  # the norm shows an overflow
         if config["peft_type"] == "TINYLORA":
             deltas, kind = read_tinylora(folder, config, tensors, vectors), "tinylora"
@@ -220,6 +221,8 @@ def load_adapter(folder: Path, adapter_id: str = "") -> PeftAdapter:
         for module, delta in deltas.items():
             if not delta.norm < np.finfo(np.float32).max:
                 raise AdapterError(f"{folder}: the delta of {module!r} is not finite")
+            if targets and not f".{module}".endswith(tuple(f".{target}" for target in targets)):
+                raise AdapterError(f"{folder}: a delta of {module!r}, which its target_modules leave out")
     trained = vectors.values() or [part for parts in tensors.values() for part in parts.values()]
     adapter = PeftAdapter(
         id=adapter_id or folder.resolve().name,
@@ -229,7 +232,7 @@ def load_adapter(folder: Path, adapter_id: str = "") -> PeftAdapter:
         sha256=adapter_sha256(folder),
         deltas={f"{module}.weight": delta for module, delta in deltas.items()},
         base_copies=base_copies,
-        target_modules=_target_modules(config),
+        target_modules=targets,
     )
     if len(adapter.zero_deltas) == len(adapter.deltas):
         raise ZeroAdapterError(f"{adapter.id}: every delta is zero: it changes nothing")

@@ -13,6 +13,7 @@ from ...errors import AdapterError, shorten
 from ...files.safetensors import Rows
 
 CONFIG_FILE = "adapter_config.json"
+_RANK_MAX = 4096
 
 ModuleTensors = dict[str, dict[str, Rows]]  # by module, then by the part's name
 TrainedVectors = dict[int, Rows]  # TinyLoRA's vectors by group
@@ -72,7 +73,9 @@ def check_factors(folder: Path, module: str, a: Rows, b: Rows) -> None:
 
 
 def check_rank(folder: Path, module: str, rank: int, expected: Any) -> None:
-    """Raise AdapterError unless the factors have the rank that the config gives."""
+    """Raise AdapterError unless the factors have the rank that the config gives, which must not be huge."""
+    if rank > _RANK_MAX:  # an export pads all matrices to the largest rank
+        raise AdapterError(f"{folder}: {module!r} has rank {rank}, more than {_RANK_MAX}")
     if rank != expected:
         raise AdapterError(
             f"{folder}: {module!r} has rank {rank}, but {CONFIG_FILE} says {shorten(expected)}"

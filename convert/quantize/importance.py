@@ -35,6 +35,7 @@ Value = TypeVar("Value")
 
 _SUMS, _COUNTS, _SENSITIVITY = ".in_sum2", ".counts", ".sensitivity"
 _COVARIANCE, _LOW_RANK = ".in_cov", ".in_low"
+_COVARIANCE_MAX = 1e6  # inputs of length 1 have 1 at most
 _LOOKUPS, _LOOKUP_SENSITIVITY = ".look_ups", ".look_up_sensitivity"
 _DATASETS, _CHUNK_SIZE, _CHUNK_COUNT = "imatrix.datasets", "imatrix.chunk_size", "imatrix.chunk_count"
 _SAME_INPUT = {"attn_k": "attn_q", "attn_v": "attn_q", "ffn_up": "ffn_gate"}
@@ -166,8 +167,8 @@ class Importance:
 
     def _array(self, tensor: TensorInfo) -> Vector:
         values = read_items(self.path, _LITTLE, prod(tensor.shape), tensor.offset, ModelFileError)
-        if not np.isfinite(values).all():
-            raise ModelFileError(f"{self.path}: tensor {tensor.name!r} holds a value that is not finite")
+        if (invalid := values[~(np.abs(values) <= _COVARIANCE_MAX)]).size:
+            raise ModelFileError(f"{self.path}: tensor {tensor.name!r} holds {invalid[0]}")
         return values.reshape(tensor.shape).astype(np.float32, copy=False)
 
     def _mismatch(self, reason: str) -> ModelFileError:

@@ -18,6 +18,7 @@ from ..source.tokenizer import KNOWN_END_TOKENS
 
 PREFIX = "tokenizer.ggml."
 _ARRAY, _STRING, _INT32 = GGUFValueType.ARRAY, GGUFValueType.STRING, GGUFValueType.INT32
+_TOKEN_MAX = 4096  # characters: dividing a token takes their square
 # Tokens that llama.cpp takes as the end of an answer by their text alone.
 END_TEXTS = (*KNOWN_END_TOKENS, "<|end|>")
 # The characters that stand for the bytes 0 to 255 in a byte-level vocabulary.
@@ -66,6 +67,8 @@ class TokenizerTables:
         ids = {text: i for i, text in enumerate(tokens)}
         if len(ids) != len(tokens):
             raise VocabularyError(f"{where}: {len(tokens) - len(ids)} tokens have the text of another token")
+        if (longest := max(map(len, tokens), default=0)) > _TOKEN_MAX:
+            raise VocabularyError(f"{where}: a token of {longest} characters; at most {_TOKEN_MAX} are read")
         if missing := [byte for byte in range(33, 127) if chr(byte) not in ids]:
             raise VocabularyError(
                 f"{where}: no token for the byte {missing[0]}; only byte-level BPE can be trimmed"

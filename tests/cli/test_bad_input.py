@@ -36,6 +36,7 @@ Q, NORM = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
 LORA_A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 LORA_B = LORA_A.replace("lora_A", "lora_B")
 VECTOR = "base_model.tinylora_v.0"
+WIDE = np.ones((4097, 1), np.float32)
 U32, F32, TEXT = gguf.GGUFValueType.UINT32, gguf.GGUFValueType.FLOAT32, gguf.GGUFValueType.STRING
 DEEP = "[" * 200_000
 
@@ -356,6 +357,8 @@ def test_bad_shards_are_refused(
     (lora(lambda a: a.clear()), f"{LORA}: no adapter weights in it"),
     (lora_config(target_parameters=["a"]), "target_parameters is set"),
     (lora_config(r=5), "has rank 4, but adapter_config.json says 5"),
+    (lora(lambda a: a.update({LORA_A: WIDE, LORA_B: WIDE.T})), "has rank 4097, more than 4096"),
+    (lora_config(target_modules=["k_proj", "v_proj"]), "which its target_modules leave out"),
     (lora_config(lora_alpha="6"), "lora_alpha is '6'"),
     (lora_config(lora_alpha=float("inf")), "lora_alpha is inf"),
     (lora_config(lora_alpha=10**400), "lora_alpha is 1000"),
@@ -397,7 +400,10 @@ def test_a_bad_adapter_is_refused(
 
 @table(
     (lora(lambda a: [array.fill(3e38) for array in a.values()]), "not finite"),
-    (module("lm_head", 272, 64), "a delta of 'lm_head.weight', but this base ties"),
+    (
+        both(module("lm_head", 272, 64), lora_config(target_modules=None)),
+        "a delta of 'lm_head.weight', but this base ties",
+    ),
     (module("some module", 8, 8), "unknown key 'base_model.model.some module.lora_A.weight'"),
     (module("model.layers.7.self_attn.q_proj", 96, 64), "no tensor 'model.layers.7."),
     (nothing, "(96, 64), the base's tensor (64, 64): it was trained on another model", "qwen2"),

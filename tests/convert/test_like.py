@@ -4,13 +4,14 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
 from thirteen.convert.pipeline import convert
 from thirteen.convert.tensors import TensorSpec, plan_stored
 from thirteen.errors import ModelFileError
 
-from .peft_adapters import save_random_adapter
+from .peft_adapters import read_gguf, save_random_adapter
 from .test_merge import lora
 
 Base = Callable[[str], Path]
@@ -25,6 +26,15 @@ def test_base_with_types_of_adapted_file_equals_base_converted_to_that_type(
     convert(base("llama long"), adapted, quantization="Q4_K", adapter=adapter)
     convert(base("llama long"), alike, quantization=adapted)
     assert alike.read_bytes() == plain.read_bytes() != adapted.read_bytes()
+
+
+def test_the_types_of_a_file_with_rope_factors_are_kept(base: Base, tmp_path: Path) -> None:
+    """It ended in a KeyError: no base stores the factors, which are computed."""
+    convert(base("llama long"), tmp_path / "plain.gguf", quantization="Q4_K")
+    convert(tmp_path / "plain.gguf", tmp_path / "same.gguf", quantization="same")
+    plain, same = (read_gguf(tmp_path / f"{name}.gguf") for name in ("plain", "same"))
+    assert "rope_freqs.weight" in plain and plain.keys() == same.keys()
+    assert all(np.array_equal(plain[name], values) for name, values in same.items())
 
 
 @pytest.mark.parametrize(("other", "name"), [("llama untied", "output.weight"), ("llama wide", "blk")])

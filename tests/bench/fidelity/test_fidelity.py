@@ -264,6 +264,9 @@ def test_a_model_with_a_short_context_gets_shorter_windows(tmp_path, texts):
     report = fidelity_of(long, short, data=texts, threads=1)
     assert report.merged.divergence.kl_max == 0
     assert report.passages == len(TEXTS)
+    tiny_with(short, {"llama.context_length": (1, GGUFValueType.UINT32, None)})
+    with pytest.raises(RequestError, match="leaves windows of 1 tokens: too few"):
+        fidelity_of(long, short, data=texts, threads=1)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_the_budget_comes_from_the_files_provenance(
     assert f"of the {budget.nbytes:,} bytes requested" in size_table(run_size(path)).title
 
 
-@pytest.mark.parametrize("requested", ["Q4_K", "", "600MB\x00\n"])
+@pytest.mark.parametrize("requested", ["Q4_K", "", "600MB\x00\n", "0.0000001KB"])
 def test_a_file_without_a_target_size_has_no_budget(tmp_path: Path, requested: str) -> None:
     report = run_size(planned(tmp_path, requested))
     assert report.budget is None

@@ -128,6 +128,14 @@ def test_a_file_that_is_cut_short_or_removed_is_a_model_file_error(tmp_path: Pat
         read.covariance("m")
 
 
+def test_a_covariance_that_overflows_is_refused(tmp_path: Path) -> None:
+    """It was quantized by, with warnings of NumPy, into garbage."""
+    covariance = in_blocks(correlated(64), 32, 2)
+    covariance.blocks[0, 0, 0] = 3e38
+    with pytest.raises(ModelFileError, match=r"importance.gguf: tensor 'm.in_cov' holds 3\S*e\+38"):
+        importance_with(covariance, tmp_path).covariance("m")
+
+
 def test_unknown_tensors_are_ignored_as_in_llama_cpp(tmp_path: Path) -> None:
     arrays = tensors_of(TINY) | {
         "output.weight.in_sum": np.ones(64, np.float32),

@@ -109,6 +109,7 @@ def test_a_tokenizer_that_is_not_byte_level_bpe_is_refused(base: Callable[[str],
     refused("BASE: the tokenizer is 'llama'", model="llama")
     refused("no token for the byte 65", tokens=["other" if text == "A" else text for text in tokens])
     refused("1 tokens have the text of another token", tokens=[*tokens[:-1], tokens[0]])
+    refused("BASE: a token of 5000 characters", tokens=[*tokens[:-1], "a" * 5000])
     refused("272 tokens, but 1 token types", token_type=[1])
     refused("the merge 'a q' does not join two tokens", merges=["a q"])
     refused("the merge 'none' does not join two tokens", merges=["none"])
