@@ -219,6 +219,8 @@ async def collect_answers(request: HttpRequest, handles: Sequence[Handle]) -> li
         HttpError: 503 an answer was aborted.
     """
     finished = asyncio.gather(*handles)
+    # Nobody awaits it after a disconnect, and asyncio logs a failure that nobody has looked at.
+    finished.add_done_callback(lambda future: future.cancelled() or future.exception())
     disconnected = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
         await asyncio.wait((finished, disconnected), return_when=asyncio.FIRST_COMPLETED)

@@ -9,7 +9,7 @@ from ...errors import RequestError
 from ...files.json_lines import read_json_lines
 from ..llama.model import Model
 from ..prompt.prompt_encoder import PromptEncoder
-from ..prompt.template_process import read_chat_template
+from ..prompt.template_process import REPRODUCIBLE_DATE, read_chat_template
 
 Chunk = tuple[int, ...]  # tokens of a piece of calibration text, as llama-imatrix makes them
 
@@ -45,7 +45,8 @@ def tokenize_passages(model: Model, passages: Iterable[Passage]) -> Iterator[tup
     Raises:
         RequestError: a question is empty, or the chat template rejects it.
     """
-    encoder = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
+    template = read_chat_template(model.header, model.bos, model.eos, REPRODUCIBLE_DATE)
+    encoder = PromptEncoder(model, template)
     return (_tokenize(model, encoder, passage) for passage in passages)
 
 

@@ -28,8 +28,8 @@ def sample_requests(request: Request, rule: VotingRule) -> list[Request]:
     alone = replace(request, effort=Effort.LOW, min_confidence=0, examples=())
     if rule.answers == 1:
         return [alone]
-    # A turn of their own: the same client's next question does not wait for the vote.
-    alone = replace(alone, turn=f"{request.turn or request.namespace} (votes)")
+    if turn := request.turn or request.namespace:  # of their own: the client's next question need not wait
+        alone = replace(alone, turn=f"{turn} (votes)")
     samplings = request.sampling.stochastic.with_seeds(rule.answers)
     prompts = [request.examples or request.tokens] * rule.examples + [request.tokens] * rule.answers
     return [

@@ -7,7 +7,6 @@ The number of cached tokens and the time to the first token tell a client what w
 must not learn that of each other have namespaces. They share only the tokens with which every prompt begins.
 """
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -73,11 +72,9 @@ class PrefixCache:
         Returns:
             The tokens of the prefix, and the KV cache of these and perhaps of more; None if there is none.
         """
-        length, best = max(
-            ((entry.match(key, prompt[:-1], self.shared), entry) for entry in reversed(self._entries)),
-            key=operator.itemgetter(0),
-            default=(0, None),
-        )
+        matches = ((entry.match(key, prompt[:-1], self.shared), entry) for entry in reversed(self._entries))
+        # Of equal ones the smallest, which is copied fastest; of these the newest.
+        length, best = max(matches, key=lambda match: (match[0], -match[1].state.nbytes), default=(0, None))
         if best is None or length < PREFIX_TOKENS_MIN:
             return None
         self._entries.remove(best)

@@ -113,6 +113,8 @@ def string_keywords(schema: dict[str, Any], path: str) -> dict[str, Any]:
             fail(path, f'"pattern" cannot be enforced unless it has up to {PATTERN_MAX} characters')
         if message := _pattern_error(pattern):
             fail(path, f'"pattern" cannot be enforced: {message}')
+        if _has_syntax_of_rust(pattern):
+            fail(path, '"pattern" cannot be enforced: ECMA-262 reads a part of it otherwise')
         return {"pattern": _without_nul(pattern)}
     low, high = length_bounds(schema, "minLength", "maxLength", path)
     return {"minLength": low} if high is None else {"minLength": low, "maxLength": high}
@@ -121,6 +123,15 @@ def string_keywords(schema: dict[str, Any], path: str) -> dict[str, Any]:
 @lru_cache(1000)  # a subschema is visited again for each $ref to it or to what contains it
 def _pattern_error(pattern: str) -> str:
     return compile_error({"type": "string", "pattern": pattern})
+
+
+def _has_syntax_of_rust(pattern: str) -> bool:
+    """Whether llguidance reads set operations or escapes in it, which ECMA-262 reads otherwise."""
+    escapes = set(re.findall(r"\\.", pattern, flags=re.DOTALL))
+    sets = re.findall(r"\[\^?\]?([^\]]*)", re.sub(r"\\.", ".", pattern, flags=re.DOTALL))
+    return not escapes.isdisjoint((r"\a", r"\A", r"\z")) or any(
+        re.search(r"\[|&&|--|~~", one) for one in sets
+    )
 
 
 def _without_nul(pattern: str) -> str:

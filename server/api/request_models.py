@@ -92,7 +92,7 @@ class RequestBody(BaseModel):
                 use = cls.refused.get(name, "")
                 shown = name.encode("utf-8", "replace").decode()
                 raise PydanticCustomError("extra_forbidden", "not supported", {"name": shown, "use": use})
-            if len(info.context) < _IGNORED_MAX:
+            if name not in info.context and len(info.context) < _IGNORED_MAX:
                 info.context.append(name)
         return {name: value[name] for name in value if name in known}
 

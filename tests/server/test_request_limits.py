@@ -1,6 +1,7 @@
 """The server with clients that are slow, wrong, hostile or too many."""
 
 import asyncio
+import gc
 import json
 import os
 import socket
@@ -9,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from threading import Event
 from time import monotonic, sleep
 
+import httpx
 import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.request import Request
@@ -229,6 +231,18 @@ def test_a_request_that_is_cancelled_while_it_is_prepared_is_aborted(engine):
 
     asyncio.run(cancel())
     assert engine.load.running == 0
+
+
+def test_a_client_that_leaves_a_whole_answer_is_no_error(serving, caplog):
+    """The server's log had a traceback for each."""
+    client = serving()
+    with halted(), pytest.raises(httpx.ReadTimeout):
+        client.post("/v1/completions", json=WORK | {"n": 2}, timeout=0.2)
+    end = monotonic() + TIMEOUT_S
+    while not client.running.service.idle and monotonic() < end:
+        sleep(0.01)
+    gc.collect()
+    assert client.running.service.idle and not [r for r in caplog.records if r.name == "asyncio"]
 
 
 def test_clients_of_aborted_requests_receive_503(serving):

@@ -1,6 +1,7 @@
 """Reading passages from JSON lines, and tokenizing them as texts or chat turns."""
 
 import pytest
+from gguf import GGUFValueType
 from thirteen.errors import RequestError
 from thirteen.runtime.calibration.corpus import Passage, read_passages, tokenize_passages
 from thirteen.runtime.llama.model import Model
@@ -81,6 +82,13 @@ def test_a_question_and_its_solution_become_a_chat_turn(tiny):
     user, assistant = byte_tokens("user\n2 + 2?<|im_end|>"), byte_tokens("assistant\n")
     newline = byte_tokens("\n")
     assert turn == [BOS, START, *user, END, *newline, START, *assistant, *byte_tokens("4"), END]
+
+
+def test_a_template_with_a_date_has_always_the_same(write_tiny, tmp_path):
+    """Statistics, and so the files that were made by them, depended on the day, as with Llama 3.2."""
+    dated = {"tokenizer.chat_template": ("{{ strftime_now('%d %b %Y') }}", GGUFValueType.STRING, None)}
+    path = write_tiny(tmp_path / "dated.gguf", dated)
+    assert tokens(path, Passage("4", "2 + 2?"))[1:-1] == byte_tokens("26 Jul 20244")
 
 
 def test_without_a_template_question_and_solution_become_a_text(write_tiny, tmp_path):

@@ -62,6 +62,13 @@ class FakeEngine:
         self.next().put(SequenceUpdate(None, text or "", (1, 2), (), end))
 
 
+def test_only_where_clients_take_turns_a_vote_has_one_of_its_own():
+    """A lone user's vote counted as another client, for which a slot was kept free."""
+    for namespace, turn in (("", ""), ("one", "one (votes)")):
+        asked = Request((1,), effort=Effort.MEDIUM, namespace=namespace)
+        assert {one.turn for one in sample_requests(asked, asked.effort.rule)} == {turn}
+
+
 # Answers of a vote at medium effort until it ends, and the value that wins.
 VOTES = {
     "two agree": ([("4",), ("4",)], "4"),

@@ -82,6 +82,15 @@ def test_a_beginning_that_all_share_keeps_the_newest_entries():
     assert kept == [PREFIX_TOKENS_MIN] * 20 + [PREFIX_TOKENS_MIN + 1] * 10
 
 
+def test_of_equal_prefixes_the_smallest_is_found():
+    """Each short question copied the whole state of a long one for the template that both have."""
+    cache, beginning = PrefixCache(1 << 20), tuple(range(PREFIX_TOKENS_MIN))
+    add(cache, (*beginning, 1), nbytes=32)
+    add(cache, (*beginning, 2), nbytes=320)
+    length, found = cache.find(PrefixKey("base"), (*beginning, 3, 0))
+    assert (length, found.nbytes) == (PREFIX_TOKENS_MIN, 32)
+
+
 def test_clear_keeps_one_prefix():
     """Of a longer prompt only the prefix is kept, so that the rest is computed again."""
     cache, shared = PrefixCache(1 << 20), PROMPT[:20]

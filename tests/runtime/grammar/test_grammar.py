@@ -165,6 +165,7 @@ $dynamicRef nullable additionalItems dependencies $vocabulary x-anything x-guida
 """
 BAD_PATTERNS = (
     *("^[]$", "^[^]$", "^[b-a]$", r"^\b$", "^(?=a)", r"^\1$", "^a{2,1}$", "^a{,2}$", "^a{$", "^[a$"),
+    *("^[a[b]]$", "^[[:digit:]]$", "^[a&&z]$", "^[^a~~b]$", r"^\a$", r"^\Aa$", r"^a\z"),  # Rust's own
     *(5, r"^[\uD800]$", "^a^$", "^a$b$", "a" * 1001, "(" * 300 + ")" * 300),
 )
 REFUSED = [

@@ -93,6 +93,11 @@ def test_fields_without_effect_are_named_once_and_safely(tiny_server):
         "max_tokens, user",
         "user, max_tokens",
     }
+    messages = [{"role": "user", "content": "a", "name": "b"}] * 40
+    body = {"messages": messages, "max_tokens": 1, "stream": True, "stream_options": {"user": 1}}
+    with tiny_server.http() as http:
+        response = http.post("/v1/chat/completions", json=body)
+    assert "user" in response.headers["X-Thirteen-Ignored"], "names that are repeated took all places"
 
 
 def test_penalties_and_biases_reach_the_engine(tiny_server):
