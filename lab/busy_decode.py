@@ -3,13 +3,14 @@
 python lab/busy_decode.py MODEL.gguf [SECONDS]
 """
 
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import Annotated
 
+import typer
 from thirteen.bench.harness.busy_process import busy_processes
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.model import Model
@@ -20,7 +21,7 @@ ANSWER_TOKENS = 96
 BUSY = (0, 1, 2, 0)  # busy processes, in this order: the last shows the recovery
 
 
-def main(model: Path, seconds: float) -> None:
+def main(model: Path, seconds: Annotated[float, typer.Argument()] = 5.0) -> None:
     """Print a line for each number of busy processes and each way."""
     threads = default_threads()
     params = ContextParams(256, 1, 64, threads=threads, outputs=1)
@@ -58,4 +59,4 @@ def step_times(context: Context, seconds: float) -> Iterator[float]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 5.0)
+    typer.run(main)

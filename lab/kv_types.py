@@ -5,10 +5,10 @@ python lab/kv_types.py MODEL.gguf QUESTIONS.jsonl
 The first eight rows with `question` and `solution` are the texts, of which the first 256 tokens count.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
+import typer
 from thirteen.files.json_lines import json_object, numbered_lines
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.model import Model
@@ -54,4 +54,4 @@ def logprobs(model: Model, params: ContextParams, texts: list[list[int]]) -> Log
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    typer.run(main)

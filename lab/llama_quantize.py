@@ -8,15 +8,15 @@ It does what `llama-quantize` does. Of a file's shapes alone it also tells the s
 import ctypes
 import os
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import llama_cpp
+import typer
 from gguf import GGMLQuantizationType, LlamaFileType
 from thirteen.convert.quantize.importance import Importance, read_importance
 from thirteen.convert.tensors import padded
@@ -154,12 +154,17 @@ def _overrides(importance: Importance) -> Any:
     return overrides
 
 
-def main(source: Path, target: Path, kind: str, name: str, importance: Path | None = None) -> None:
+def main(
+    source: Path,
+    target: Path,
+    kind: str,
+    name: str,
+    importance: Annotated[Path | None, typer.Argument()] = None,
+) -> None:
     """Quantize a file."""
     quantize_stock(source, target, StockFormat(kind, name), importance)
     print(f"{target}: {target.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":
-    paths = [Path(word) for word in sys.argv[1:]]
-    main(paths[0], paths[1], sys.argv[3], sys.argv[4], *paths[4:])
+    typer.run(main)

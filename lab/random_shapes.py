@@ -7,11 +7,11 @@ NAME is that of a base in the catalogue. TYPES is one type for all matrices, two
 and quantize it with lab/llama_quantize.py.
 """
 
-import sys
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
+import typer
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 from thirteen.bench.speed.random_model import random_blocks, random_fields
 from thirteen.convert.source.architecture import (
@@ -110,11 +110,10 @@ def _plan_as_read(spec: TensorSpec, type_name: str, path: Path) -> TensorPlan:
     return plan_tensor(spec, type_)
 
 
-def main() -> None:
+def main(name: str, types: str, output: Path) -> None:
     """Write a model, and print its hash."""
-    name, types, output = sys.argv[1:]
-    print(write_shape_model(name, types, Path(output)))
+    print(write_shape_model(name, types, output))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -11,6 +11,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import typer
 from thirteen.files.cache_folder import cache_dir
 from thirteen.tests.fuzz.target import BASE, corpus
 from thirteen.tests.llama_cpp_source import llama_cpp_source
@@ -72,16 +73,16 @@ def files() -> list[Path]:
     return [path for name in _TARGETS for path in corpus(name)] + grown
 
 
-def main() -> int:
-    """Load all files; returns the exit status, which is 1 if one of them ended the process."""
+def main() -> None:
+    """Load all files; the exit status is 1 if one of them ended the process."""
     load = LoaderProcess(BASE, environment(build(cache_dir() / f"sanitized-{version('llama-cpp-python')}")))
     failed = [path for path in files() if not is_survived(load(path))]
     load.close()
     print(f"{load.outcomes.total()} files: {dict(load.outcomes)}")
     for path in failed:
         print(f"failed: {path}")
-    return int(bool(failed))
+    sys.exit(bool(failed))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    typer.run(main)

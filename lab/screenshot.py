@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import typer
 from playwright.sync_api import ViewportSize, sync_playwright
 from thirteen.models.embedded import embedded
 
@@ -57,4 +58,4 @@ def screenshot(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    screenshot(Path(sys.argv[1]))
+    typer.run(screenshot)

@@ -4,11 +4,12 @@ screenshot_web.py PICTURE [MODEL]; by default the embedded model.
 """
 
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from playwright.sync_api import ViewportSize, sync_playwright
 from thirteen.models.embedded import embedded
 from thirteen.tests.background_server import background_server
@@ -21,10 +22,10 @@ PHONE: ViewportSize = {"width": 390, "height": 630}
 TIMEOUT_MS = 300_000
 
 
-def screenshot(target: Path, model: Path) -> None:
+def screenshot(target: Path, model: Annotated[Path | None, typer.Argument()] = None) -> None:
     """Load the site, stop its server, load the site again, ask the question and write a screenshot."""
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
-        write_site(model, Path(name) / "site", wllama_files(), name="smollm2-135m")
+        write_site(model or embedded(), Path(name) / "site", wllama_files(), name="smollm2-135m")
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = chromium.new_context(viewport=PHONE, device_scale_factor=2, is_mobile=True).new_page()
         ready = page.locator("html[data-ready]:has(#model option) #ask")
@@ -50,4 +51,4 @@ def screenshot(target: Path, model: Path) -> None:
 
 
 if __name__ == "__main__":
-    screenshot(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else embedded())
+    typer.run(screenshot)

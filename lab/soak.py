@@ -17,8 +17,10 @@ from contextlib import suppress
 from statistics import mean
 from tempfile import NamedTemporaryFile
 from time import monotonic
+from typing import Annotated
 
 import httpx
+import typer
 
 CLIENTS = 500
 KEY, METRICS_KEY = "the-right-key", "a-key-of-its-own"
@@ -158,9 +160,8 @@ async def soak(url: str, seconds: float) -> dict[str, object]:
     }
 
 
-def main() -> int:
+def main(seconds: Annotated[float, typer.Argument()] = 300) -> None:
     """Start a server, soak it, and print the result as JSON; the exit status is 0 if the test passes."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 300
     with NamedTemporaryFile("w", suffix=".keys") as keys:
         keys.write(f"{KEY}\nmetrics: {METRICS_KEY}\n")
         keys.flush()
@@ -174,8 +175,8 @@ def main() -> int:
             result["exit_status"] = server.wait(60)
             result["stderr"] = server.stderr.read()
     print(json.dumps(result, indent=2))
-    return 0 if result["ok"] and result["exit_status"] == 0 and not result["stderr"] else 1
+    sys.exit(not result["ok"] or result["exit_status"] != 0 or bool(result["stderr"]))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    typer.run(main)
