@@ -2,7 +2,7 @@
 
 import signal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -43,8 +43,9 @@ def serve(
         ),
     ] = 64,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Maximum tokens of an answer. Default: the context.")
-    ] = None,
+        int,
+        typer.Option(min=1, show_default=False, help="Maximum tokens of an answer. Default: the context."),
+    ] = 1 << 20,
     answers: Annotated[int, advanced_option(min=1, max=64, help="Maximum answers of a request.")] = 24,
     body_bytes: Annotated[int, advanced_option(min=1, help="Maximum bytes of a request body.")] = 1 << 20,
     idle_seconds: Annotated[
@@ -112,10 +113,7 @@ def serve(
     limit = parse_file_size(memory, "--memory").file_bytes(0) if memory else None
     if limit == 0 or (memory and not others):
         raise typer.BadParameter("--memory requires several models, and bytes such as 4GB")
-    tokens: dict[str, Any] = {} if max_tokens is None else {"max_tokens": max_tokens}
-    limits = RequestLimits(
-        body_bytes, answers=answers, idle_s=idle_seconds, drain_s=drain_seconds, strict=strict, **tokens
-    )
+    limits = RequestLimits(body_bytes, max_tokens, answers, idle_seconds, drain_seconds, strict)
     engine = EngineOptions(
         profile=profile, context=context, slots=slots, threads=threads, queue=queue, gpu_layers=layers
     )
