@@ -53,6 +53,8 @@ def batch(
     from ..runtime.request import Sampling
     from ..runtime.threads import default_threads
 
+    if questions.suffix == ".gguf":
+        raise typer.BadParameter("the questions come first: thirteen batch QUESTIONS MODEL")
     settings = GenerationSettings(
         system=system,
         effort=parse_effort(effort),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..errors import RequestError
 from .console import note, progress_bar, stage_bars
 from .help_sections import advanced_option
 
@@ -251,4 +252,7 @@ def answer_grammar(
     path = schema or grammar
     assert path, "one of the two is given"
     text = decode_utf8(read_bounded(path, SCHEMA_MAX), str(path))
-    return from_schema(text) if schema else from_lark(text)
+    try:
+        return from_schema(text) if schema else from_lark(text)
+    except RequestError as error:
+        raise RequestError(f"{path}: {error}") from None

@@ -82,7 +82,7 @@ def parse_type(name: str, *others: str) -> GGMLQuantizationType:
     """
     if name.upper() not in GGML_TYPES:
         supported = ", ".join((*GGML_TYPES, *others))
-        raise OutputError(f"--type {name!r}: no such type; supported: {supported}")
+        raise OutputError(f"--type {name!r}: no such type; supported: {supported}; --size mixes types")
     return GGML_TYPES[name.upper()]
 
 

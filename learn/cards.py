@@ -23,15 +23,21 @@ _CODE_MAX = 120  # characters of a code that is shown
 _KINDS = {"lora": "LoRA", "tinylora": "TinyLoRA"}
 
 
-def check_card(folder: Path) -> None:
-    """Check, before any work, that write_card() will replace no README.md but an adapter's.
+def check_card(folder: Path, state: str) -> None:
+    """Check, before any work, that a run will replace no README.md and no adapter but its own.
+
+    Args:
+        folder: the adapter's folder.
+        state: name of the file that an earlier part of the run leaves there.
 
     Raises:
-        OutputError: the folder has one, but no adapter.
+        OutputError: the folder has one of them.
     """
-    card = folder / _CARD
-    if card.exists() and not (folder / CONFIG_FILE).exists():
+    card, config = folder / _CARD, folder / CONFIG_FILE
+    if card.exists() and not config.exists():
         raise OutputError(f"{card}: is not of an adapter, and would be overwritten: choose another output")
+    if config.exists() and not (folder / state).exists():
+        raise OutputError(f"{folder}: has an adapter, which would be overwritten: choose another output")
 
 
 def refuse_base_folder(folder: Path, base: Path) -> None:

@@ -26,7 +26,7 @@ from .job import TrainCheckpoint, TrainingJob, TrainState
 from .recipe import Recipe
 
 _VALIDATION_ROWS = 64  # the first held-out rows, on which the loss is measured after each epoch
-_CHECKPOINT = ".checkpoint.pt"
+CHECKPOINT = ".checkpoint.pt"
 
 Number = TypeVar("Number", int, float)
 
@@ -100,7 +100,7 @@ def train_sft(
     before = loss(held, progress=stage("held out, before"))
     identities = [[example.identity for example in part] for part in (examples, held)]
     run = job.run_id(tokenizer.chat_template, identities)
-    checkpoint = TrainCheckpoint(job.out / _CHECKPOINT, run)
+    checkpoint = TrainCheckpoint(job.out / CHECKPOINT, run)
     start = time.monotonic()
     state = fit_adapter(
         model,

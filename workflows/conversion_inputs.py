@@ -11,8 +11,9 @@ from ..convert.provenance import SourceIds, provenance_name
 from ..convert.quantize.costs import costs_for, ordinary_costs, read_costs
 from ..convert.quantize.file_size import parse_file_size
 from ..convert.quantize.size_planner import PREFERENCES, SizeTarget
-from ..convert.source.checkpoint import FLOATS
-from ..convert.tensors import parse_type
+from ..convert.source.architecture import OUTPUT
+from ..convert.source.checkpoint import FLOATS, Checkpoint, open_checkpoint
+from ..convert.tensors import count_weights, parse_type
 from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..errors import AdapterError, RequestError, refuse_options
 from ..files.output import check_target
@@ -22,6 +23,8 @@ from .adapter_resolver import catalogue_name, find_adapter, recorded_name, resol
 from .importance_cache import DEFAULT_EFFORT, SEARCHING_EFFORT, cached_importance, check_effort
 from .vocabulary.vocabulary_choice import resolve_vocabulary
 from .vocabulary.vocabulary_size import SizeLoss, choose_vocabulary_size
+
+_BITS_MIN = 2  # a weight has more in each type of a plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +171,8 @@ def resolve_inputs(request: ConversionRequest, stage: Stage = lambda name: no_pr
     if request.output:
         check_target(request.output, *request.files)
     base, adapter = fetch_base_and_adapter(request.base, request.adapter, stage)
+    if request.size and not request.vocabulary:
+        _check_possible(request.size, open_checkpoint(base))
     kept, losses = None, tuple[SizeLoss, ...]()
     if request.vocabulary not in (None, "auto"):
         kept = resolve_vocabulary(request.vocabulary, base, texts=texts, threads=threads, stage=stage)
@@ -189,6 +194,14 @@ def resolve_inputs(request: ConversionRequest, stage: Stage = lambda name: no_pr
         )
     quantization = target or request.type or DEFAULT_TYPE
     return ConversionInputs(request, base, adapter, quantization, importance, kept, losses)
+
+
+def _check_possible(size: str, base: Checkpoint) -> None:
+    """Refuse what is far too small before anything is measured; the plan knows the exact limits."""
+    weights = count_weights(spec for spec in base.specs.values() if spec.target != OUTPUT)
+    smallest = weights * _BITS_MIN // 8
+    if parse_file_size(size).file_bytes(weights) < smallest:
+        raise RequestError(f"--size {size}: cannot be met: {weights:,} weights take over {smallest:,} bytes")
 
 
 def fetch_base_and_adapter(

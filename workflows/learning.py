@@ -43,7 +43,7 @@ from .adapter_resolver import base_id, resolve_basis
 
 TEMPERATURE = 0.7  # 1 gained much less in greedy answers
 KL = 0.01  # nats a token
-LORA_FILE = "adapter.gguf"
+LORA_FILE, PLAN_FILE = "adapter.gguf", ".learn.jsonl"
 _PROMPT_TOKENS = 512  # at most
 
 
@@ -146,7 +146,7 @@ def run_learn(
     request.check()
     check_packages()
     check_folder(request.output)
-    check_card(request.output)
+    check_card(request.output, PLAN_FILE)
     training, held_out = request.read_questions()
     threads = request.threads or default_threads()
     full = model_cache.resolve_model(
@@ -246,7 +246,7 @@ class _Run:
             "seed": request.seed,
             "threads": self.threads,
         }
-        with Journal(self.journal("learn"), identity, "learn") as journal:
+        with Journal(self.request.output / PLAN_FILE, identity, "learn") as journal:
             if not journal.entries:
                 speed = measure_speed(self.job(FIRST), [row.question for row in training])
                 plan = plan_time(

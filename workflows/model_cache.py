@@ -18,6 +18,7 @@ from .default_model import ADAPTER, NAME, default_model
 DEFAULT_SIZE = "4.5bpw"  # of a base outside the catalogue
 _BYTES_PER_PARAMETER = 2  # of published weights
 _HUB_ID = re.compile(r"[A-Za-z][\w-]*/[A-Za-z][\w.-]*")
+_PATH_STARTS = ("./", "../", "/", "~")  # of a path that may not exist, rather than of a question
 _NOT_IN_NAMES = re.compile(r"[^\w.@-]")
 
 
@@ -82,6 +83,7 @@ def is_model_name(word: str) -> bool:
         or name in catalogue().bases
         or (name.endswith(".gguf") and (" " not in name or os.path.isfile(word)))  # noqa: PTH113
         or _HUB_ID.fullmatch(name)
+        or (name.startswith(_PATH_STARTS) and " " not in name)
         or os.path.isfile(os.path.join(word, "config.json"))  # noqa: PTH113, PTH118 - a question may be long
     )
 

@@ -13,7 +13,7 @@ from ..learn.base_model import check_packages
 from ..learn.cards import check_card, refuse_base_folder, sft_card, write_card
 from ..learn.job import TrainingJob
 from ..learn.recipe import RECIPES, Recipe
-from ..learn.sft import SftResult, train_sft
+from ..learn.sft import CHECKPOINT, SftResult, train_sft
 from ..models.fetch import fetch
 from ..models.rows import read_rows, split_rows
 from .adapter_resolver import base_id, resolve_basis
@@ -97,7 +97,7 @@ def run_training(
     recipe = request.recipe(basis)
     training, held_out = split_rows(read_rows(request.data), recipe.held_out, recipe.seed)
     check_folder(output)
-    check_card(output)
+    check_card(output, CHECKPOINT)
     path = fetch(base, kind="base")
     refuse_base_folder(output, path)
     if request.kind == "tinylora" and not basis:

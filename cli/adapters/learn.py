@@ -47,6 +47,8 @@ def learn(
     """
     from ...workflows.learning import LORA_FILE, LearnRequest, run_learn
 
+    if model.endswith(".jsonl"):
+        raise typer.BadParameter("the model comes first: thirteen learn MODEL QUESTIONS")
     request = LearnRequest(**options.matching_options(ctx, LearnRequest))
     with stage_bars() as stage:
         result = run_learn(request, command_line(), stage, note)

@@ -158,7 +158,8 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         AdapterError: not a PEFT folder, weights only as a pickle, or settings that cannot be merged.
     """
     if not (folder / CONFIG_FILE).is_file():
-        raise AdapterError(f"{folder}: not a PEFT adapter: {CONFIG_FILE} is missing")
+        hint = ": a GGUF LoRA only applies at run time" if folder.suffix == ".gguf" else ""
+        raise AdapterError(f"{folder}: not a PEFT adapter: {CONFIG_FILE} is missing{hint}")
     config = read_json(folder / CONFIG_FILE, AdapterError)
     if not (folder / WEIGHTS_FILE).is_file():
         pickled = (folder / "adapter_model.bin").exists()

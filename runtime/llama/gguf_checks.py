@@ -71,7 +71,8 @@ def check_model(header: Header, *, weights: bool = True) -> None:
             f"the architecture {architecture!r} is not supported; supported: {', '.join(ARCHITECTURES)}"
         )
     if header.metadata.get("general.type", "model") != "model":
-        raise metadata.error(f"general.type is {header.metadata['general.type']!r}, not 'model'")
+        kind = header.metadata["general.type"]
+        raise metadata.error(f"general.type is {kind!r}, not 'model'; a GGUF LoRA is for --adapter")
     _check_architecture(metadata, architecture)
     _check_vocabulary(metadata)
     shape = read_model_shape(header, ModelFileError)
@@ -87,6 +88,8 @@ def check_adapter(header: Header, base: Header) -> None:
     """
     metadata = CheckedMetadata(header, AdapterError)
     _check_general(metadata)
+    if header.metadata.get("general.type", "model") == "model":
+        raise metadata.error("is a model, not an adapter")
     expected = {
         "general.type": "adapter",
         "adapter.type": "lora",

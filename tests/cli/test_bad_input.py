@@ -480,7 +480,7 @@ def test_a_damaged_gguf_is_refused(thirteen: Commands, tmp_path: Path, out: Path
         "value that is not finite",
         "logits are not finite numbers",
     ),
-    (adapter_gguf, "general.type is 'adapter', not 'model'"),
+    (adapter_gguf, "general.type is 'adapter', not 'model'; a GGUF LoRA is for --adapter"),
 )
 def test_a_gguf_of_an_impossible_model_is_refused(
     bad: Damage, message: str, more: str | None, thirteen: Commands, tmp_path: Path, out: Path
@@ -509,7 +509,7 @@ def test_a_hostile_chat_template_is_refused(
 
 
 @table(
-    (lambda path: write_gguf(path, {}, {}), "'general.type' is"),
+    (lambda path: write_gguf(path, {}, {}), "is a model, not an adapter"),
     (lambda path: path.write_bytes(adapter_gguf(path).read_bytes()[:-8]), "it is truncated"),
     (adapter_with({"general.architecture": "qwen2"}), "'general.architecture' is 'qwen2', not 'llama'"),
     (adapter_with({"adapter.type": "ia3"}), "'adapter.type' is 'ia3', not 'lora'"),
@@ -597,6 +597,11 @@ def test_a_bad_run_time_adapter_is_refused(
     ("ask MODEL Why? --regex a{2,1}", "regex: "),
     ("ask MODEL Why? --regex a --grammar BASE/config.json", "exclude each other"),
     ("ask MODEL Why? --schema OUT/none.json", "No such file"),
+    ("ask MODEL Why? --schema BASE/model.safetensors", "model.safetensors: "),
+    ("ask ./nothing-13", "ask ./nothing-13: the question is missing"),
+    ("batch MODEL BASE/config.json", "the questions come first"),
+    ("learn BASE/x.jsonl embedded -o OUT/x", "the model comes first"),
+    ("convert BASE -o OUT/x.gguf --size 1KB", "--size 1KB: cannot be met"),
 )
 def test_a_bad_command_line_is_refused(
     bad: str, message: str, more: None, thirteen: Commands, good: Good, out: Path

@@ -15,16 +15,19 @@ def job(tmp_path: Path) -> TrainingJob:
     return TrainingJob(tmp_path, tmp_path / "adapter", RECIPES["lora"], base_id="tiny")
 
 
-def test_a_card_replaces_the_card_of_an_adapter_only(tmp_path):
-    """The README.md of a project was overwritten."""
-    check_card(tmp_path / "new")
-    (tmp_path / ".checkpoint.pt").touch()
-    check_card(tmp_path)  # an interrupted run resumes
+def test_a_run_replaces_no_card_and_no_adapter_but_its_own(tmp_path):
+    """The README.md of a project was overwritten, and so was another adapter."""
+    check_card(tmp_path / "new", ".state")
+    (tmp_path / ".state").touch()
+    check_card(tmp_path, ".state")  # an interrupted run resumes
     (tmp_path / "README.md").write_text("A project.")
     with pytest.raises(OutputError, match=r"README\.md: is not of an adapter, and would be overwritten"):
-        check_card(tmp_path)
+        check_card(tmp_path, ".state")
     (tmp_path / "adapter_config.json").touch()
-    check_card(tmp_path)
+    check_card(tmp_path, ".state")
+    (tmp_path / ".state").unlink()
+    with pytest.raises(OutputError, match="has an adapter, which would be overwritten: choose another"):
+        check_card(tmp_path, ".state")
 
 
 def test_the_time_of_a_resumed_run_is_that_of_its_last_sitting(job):

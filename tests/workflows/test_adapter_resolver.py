@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gguf import GGUFValueType
 from peft import LoraConfig
+from thirteen import Engine
 from thirteen.convert.adapter.short_code import ShortCode, basis_fingerprint
 from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
@@ -59,6 +60,12 @@ def test_another_alpha_or_exporter_is_another_file(
     assert np.allclose(factor(strong), 100 * factor(weak))
     monkeypatch.setattr(adapter_resolver, "EXPORT_VERSION", 0)
     assert resolve_runtime_lora(str(adapter), model) not in (weak, strong)
+
+
+def test_an_engine_takes_adapters_as_a_command_does(adapter: Path, model: Path) -> None:
+    """`adapter="my-adapter"` was "not a regular file"."""
+    with Engine(model, adapter=str(adapter), adapters={"other": adapter}, threads=1) as engine:
+        assert engine.adapters == ("base", "other", "adapter")
 
 
 def test_a_cached_basis_has_the_name_by_which_its_base_is_asked_for(model: Path, tmp_path: Path) -> None:
