@@ -215,5 +215,5 @@ def test_the_time_limits_the_questions(bf16, gradient, monkeypatch):
     whole = plan_time(1e6, **options)
     half = plan_time(whole.minutes / 2, **options)
     assert (whole.questions, whole.held_out, half.questions, half.held_out) == (100, 40, 50, 20)
-    tokens = 100 * (4 * 1.53 * 198 + 8 * 0.53 * 298 * gradient) + 80 * 198
+    tokens = 100 * (4 * 1.46 * 192 + 8 * 0.46 * 292 * gradient) + 80 * 192
     assert whole.minutes == pytest.approx(tokens * 0.01 / 60)
