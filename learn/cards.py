@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _CARD = "README.md"
 _CODE_MAX = 120  # characters of a code that is shown
+_SET_ASIDE = "They were set aside. None begins as one that was learned from, but for its numbers and names."
+_IN_FOLDS = """Each fifth was answered with numbers that were learned from the other four, of which none
+begins as one of it, but for its numbers and names. The adapter itself learned from all."""
 _KINDS = {"lora": "LoRA", "tinylora": "TinyLoRA"}
 
 
@@ -133,9 +136,8 @@ per token, to second order.
 - Time: {result.minutes:.1f} minutes, since the last resume
 
 ## What it changed
-Greedy answers within {result.max_tokens} tokens, with the calculator, to {count} questions that were set
-aside. None begins as one that was learned from, but for its numbers and names. An answer that does not end in
-time is wrong.
+Greedy answers within {result.max_tokens} tokens, with the calculator, to {count} questions.
+{_IN_FOLDS if result.in_folds else _SET_ASIDE} An answer that does not end in time is wrong.
 
 | | base | adapter |
 | --- | --- | --- |

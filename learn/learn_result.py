@@ -79,7 +79,8 @@ class LearnResult:
         kl: length of the step in nats of KL divergence per token.
         damping: of the Fisher matrix, as a fraction of its largest eigenvalue.
         expected: see NaturalStep.gain.
-        held_out: answers to the questions that were set aside.
+        in_folds: whether each part of the questions was answered by an adapter of the other parts.
+        held_out: answers to the questions that were measured on.
         minutes: time since the last resume.
     """
 
@@ -95,6 +96,7 @@ class LearnResult:
     kl: float
     damping: float
     expected: Interval
+    in_folds: bool
     held_out: HeldOutAnswers
     minutes: float
 

@@ -8,7 +8,9 @@ damping of the matrix is chosen by cross-validation over questions, which also t
 The length of the step follows from the KL divergence, as in TRPO (arXiv 1502.05477), without its line search.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +44,21 @@ class SampledScores:
     groups: Passages
     tokens: FloatArray
     asked: Passages
+
+    def folds(self, seed: int) -> Iterator[tuple[NDArray[Any], "SampledScores"]]:
+        """Split the groups into five parts: yields the groups of each, and the solutions to the other four.
+
+        The groups with solutions are spread evenly.
+        """
+        groups = np.unique(self.asked)
+        random = np.random.default_rng(seed).random(len(groups))
+        ordered = groups[np.lexsort((random, ~np.isin(groups, self.groups)))]
+        for part in (ordered[number::_FOLDS] for number in range(_FOLDS)):
+            at, asked = ~np.isin(self.groups, part), self.asked[~np.isin(self.asked, part)]
+            yield (
+                part,
+                SampledScores(self.scores[at], self.advantages[at], self.groups[at], self.tokens[at], asked),
+            )
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from ..files.journal import Journal
 from ..files.output import check_folder
 from ..files.processors import multiplies_bf16
 from ..files.progress import Progress, Stage, no_progress, when_needed
+from ..files.temporary_folder import temporary_folder
 from ..learn.base_model import check_packages, load_base_model, pre_tokenizer
 from ..learn.cards import check_card, learn_card, refuse_base_folder, write_card
 from ..learn.learn_result import HeldOutAnswers, LearnResult
@@ -43,6 +44,7 @@ from .adapter_resolver import base_id, resolve_basis
 
 TEMPERATURE = 0.5  # at 0.7 and 1 the gradients told less of greedy answers
 KL = 0.01  # nats a token
+ALL = "all"
 LORA_FILE, PLAN_FILE = "adapter.gguf", ".learn.jsonl"
 _PROMPT_TOKENS = 512  # at most
 
@@ -57,7 +59,8 @@ class LearnRequest:
         output: adapter folder to write. It also holds the journals from which an interrupted run resumes.
         numbers: trained numbers.
         minutes: limit of the expected time; of long files only as many questions are used as fit.
-        held_out: share of the questions to set aside, or a file of others to measure on.
+        held_out: share of the questions to set aside, or a file of others to measure on; with `all`, every
+            question is answered by numbers that were learned from four fifths of the others.
         max_tokens: maximum tokens of a solution.
         seed: seed of the split and of the samples.
         threads: number of threads that compute.
@@ -82,24 +85,28 @@ class LearnRequest:
         if not 0 <= self.seed <= SEED_MAX:
             raise RequestError(f"--seed {self.seed}: must be from 0 to {SEED_MAX}")
         if self.share is not None and not 0 < self.share < 1:
-            raise RequestError(f"--held-out {self.held_out}: must be a share between 0 and 1, or a file")
+            raise RequestError(f"--held-out {self.held_out}: must be a share between 0 and 1, a file, or all")
 
     @property
     def share(self) -> float | None:
-        """The share of the questions to set aside; None if a file is given."""
+        """The share of the questions to set aside; None if a file is given, or `all`."""
         try:
             return float(self.held_out)
         except ValueError:
             return None
 
     def read_questions(self) -> tuple[list[TrainingRow], list[TrainingRow]]:
-        """The questions to learn from and to measure on, shuffled, without near-duplicates on both sides.
+        """The questions to learn from and to measure on, shuffled.
+
+        No near-duplicates are on both sides, unless all are on both; see _Run.measure_in_folds().
 
         Raises:
             RequestError: a file or a row is invalid, or there are too few questions.
         """
         rows = _distinct_rows(self.questions)
-        if self.share is not None:
+        if self.held_out == ALL:
+            training = held_out = shuffle_rows(rows, self.seed)
+        elif self.share is not None:
             training, held_out = set_aside(rows, self.share, self.seed)
         else:
             held_out = shuffle_rows(_distinct_rows(Path(self.held_out)), self.seed)
@@ -170,14 +177,14 @@ def run_learn(
     if _beginnings(mixed) < PASSAGES_MIN:
         raise RequestError(_too_few(request, questions, len(mixed)))
     rows = advantage_rows([*questions, *run.sample_more(training, mixed)])
-    step = run.step(rows, training)
+    scores = run.scores(rows, training)
+    step = natural_step(scores, KL, request.seed)
+    adapter = run.write(step, request.output)
     numbers = round_to_bfloat16(step.numbers.astype(np.float32))
-    adapter, base = request.output / LORA_FILE, base_id(request.model)
-    write_tinylora_folder(basis, numbers, request.output, base)
-    export_adapter(request.output, full, adapter, adapter_id="learned", base_id=base)
+    in_folds = request.held_out == ALL
     result = LearnResult(
         code=encode_short_code(ShortCode(basis.origin.name, basis_fingerprint(basis.origin.id), numbers)),
-        base_id=base,
+        base_id=base_id(request.model),
         basis=basis.origin.id,
         numbers=len(numbers),
         asked=len(training),
@@ -188,7 +195,8 @@ def run_learn(
         kl=KL,
         damping=step.damping,
         expected=step.gain,
-        held_out=run.measure(held_out, adapter),
+        in_folds=in_folds,
+        held_out=run.measure_in_folds(training, scores) if in_folds else run.measure(held_out, adapter),
         minutes=(time.monotonic() - began) / 60,
     )
     write_card(
@@ -274,8 +282,8 @@ class _Run:
         asked = [rows[one.number] for one in mixed]
         return sample_rollouts(job, asked, self.journal("rollouts-2"), self.stage("more solutions"))
 
-    def step(self, rows: Sequence[SampledRow], asked: Sequence[TrainingRow]) -> NaturalStep:
-        """The step of the numbers that the solutions to the questions asked suggest."""
+    def scores(self, rows: Sequence[SampledRow], asked: Sequence[TrainingRow]) -> SampledScores:
+        """The gradients of the solutions to the questions asked."""
         job = self.job(FIRST)
         identity = {
             "model_sha256": file_sha256(self.model),
@@ -286,23 +294,46 @@ class _Run:
         }
         with Journal(self.journal("scores"), identity, "scores") as journal:
             scores, tokens = _scores(job, self.basis, rows, journal, self.stage("gradients"))
-        solutions = SampledScores(
+        return SampledScores(
             scores=scores,
             advantages=np.array([row.weight for row in rows]),
             groups=np.array([masked_beginning(row.question) for row in rows]),
             tokens=tokens,
             asked=np.array([masked_beginning(row.question) for row in asked]),
         )
-        return natural_step(solutions, KL, self.request.seed)
+
+    def write(self, step: NaturalStep, folder: Path) -> Path:
+        """Write an adapter as a PEFT folder with its GGUF LoRA; returns the latter."""
+        base, lora = base_id(self.request.model), folder / LORA_FILE
+        write_tinylora_folder(self.basis, round_to_bfloat16(step.numbers.astype(np.float32)), folder, base)
+        export_adapter(folder, self.full, lora, adapter_id="learned", base_id=base)
+        return lora
 
     def measure(self, rows: Sequence[TrainingRow], adapter: Path) -> HeldOutAnswers:
         """Answer the questions that were set aside with the base and with the adapter."""
-        journal = self.journal("base")
-        base = sample_rollouts(self.job(1), rows, journal, self.stage("base"))
-        job = self.job(1, adapter=adapter).with_settings_of(journal, ROLLOUTS)
-        return HeldOutAnswers(
-            base, sample_rollouts(job, rows, self.journal("adapted"), self.stage("adapted"))
-        )
+        return HeldOutAnswers(self.answers(rows, "base"), self.answers(rows, "adapted", adapter))
+
+    def measure_in_folds(self, rows: Sequence[TrainingRow], scores: SampledScores) -> HeldOutAnswers:
+        """Answer all questions with the base and with adapters of other questions.
+
+        Each fifth is answered with an adapter that was learned from the other four, in which nothing is a
+        near-duplicate of it.
+        """
+        base, adapted = self.answers(rows, "base"), dict[str, QuestionRollouts]()
+        for number, (part, others) in enumerate(scores.folds(self.request.seed), 1):
+            asked = [row for row in rows if masked_beginning(row.question) in part]
+            with temporary_folder("fold-") as folder:
+                adapter = self.write(natural_step(others, KL, self.request.seed), folder)
+                answers = self.answers(asked, f"adapted-{number}", adapter)
+            adapted |= {one.question: one for one in answers}
+        return HeldOutAnswers(base, [adapted[row.question] for row in rows])
+
+    def answers(
+        self, rows: Sequence[TrainingRow], name: str, adapter: Path | None = None
+    ) -> list[QuestionRollouts]:
+        """Greedy answers, with the same settings as those of the base."""
+        job = self.job(1, adapter=adapter).with_settings_of(self.journal("base"), ROLLOUTS)
+        return sample_rollouts(job, rows, self.journal(name), self.stage(name))
 
 
 def _read_plan(journal: Journal) -> TimePlan:

@@ -32,7 +32,9 @@ def learn(
     held_out: Annotated[
         str,
         typer.Option(
-            metavar="FILE|SHARE", help="Questions to measure on: a share to set aside, or a file of others."
+            metavar="FILE|SHARE|all",
+            help="Questions to measure on: a share to set aside, a file of others, or all, each fifth with "
+            "numbers of the other four.",
         ),
     ] = "0.3",
     max_tokens: options.MaxTokens = 300,

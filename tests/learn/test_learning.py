@@ -79,6 +79,19 @@ def test_an_adapter_is_learned_and_measured(env, capsys):
     )
 
 
+def test_all_questions_are_measured_on_in_folds(env):
+    request, answered = replace(env.request, held_out="all"), []
+    result = run_learn(request)
+    assert result.asked == len(result.held_out.base) == len(result.held_out.adapted) == 36
+    for number in range(1, 6):
+        lines = (request.output / f".adapted-{number}.jsonl").read_text().splitlines()[1:]
+        answered += [json.loads(line)["question"] for line in lines]
+        assert len(lines) in (7, 8)
+    assert sorted(answered) == sorted(row["question"] for row in ROWS)
+    assert "from the other four" in (request.output / "README.md").read_text()
+    assert outcome(run_learn(request)) == outcome(result)
+
+
 @pytest.mark.exhaustive
 def test_a_killed_run_has_the_same_result(env, monkeypatch):
     """Whenever it is killed: here in turn before each few of the entries of its journals."""
@@ -111,7 +124,7 @@ def test_a_killed_run_has_the_same_result(env, monkeypatch):
     [
         ({"numbers": 0}, "--numbers 0: must be from 1 to 4096"),
         ({"minutes": float("nan")}, "--minutes nan: must be above 0"),
-        ({"held_out": "1.5"}, r"--held-out 1.5: must be a share between 0 and 1, or a file"),
+        ({"held_out": "1.5"}, r"--held-out 1.5: must be a share between 0 and 1, a file, or all"),
         ({"held_out": "nothing.jsonl"}, r"nothing.jsonl: No such file"),
         (
             {"held_out": "0.1"},

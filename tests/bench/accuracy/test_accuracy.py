@@ -3,9 +3,6 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,38 +76,6 @@ def test_an_interrupted_run_has_the_same_log(tiny, data, tmp_path, settings):
     assert lines(parts) == lines(whole)
     assert len(lines(whole)) == 1 + len(QUESTIONS)
     assert len({line.partition("samples")[2] for line in lines(whole)[1:]}) > 25  # the answers do differ
-
-
-RUN = """
-import sys
-from pathlib import Path
-from thirteen.bench.accuracy.accuracy import AccuracyRequest, run_accuracy
-from thirteen.bench.accuracy.datasets import load_question_set
-from thirteen.bench.accuracy.run_config import PromptSettings
-model, data, folder = sys.argv[1:]
-progress = lambda label, done, total: print(done, flush=True)
-settings = PromptSettings(threads=1, max_tokens=12)
-questions = load_question_set(data)
-request = AccuracyRequest(
-    model=Path(model), questions=questions, settings=settings, records=Path(folder), timed=0
-)
-run_accuracy(request, progress=progress)
-"""
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_process_leaves_a_log_to_resume_from(tiny, data, tmp_path, end):
-    command = [sys.executable, "-c", RUN, str(tiny), data.source, str(tmp_path / "killed")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        for _ in range(43):
-            process.stdout.readline()
-        process.send_signal(end)
-    assert process.returncode != 0
-    (path,) = (tmp_path / "killed").iterdir()
-    assert path.read_bytes().count(b"\n") >= 43
-    again = evaluate(tiny, data, FEW, records=tmp_path / "killed")
-    assert lines(again) == lines(evaluate(tiny, data, FEW, records=tmp_path / "whole"))
 
 
 def test_logged_questions_are_not_repeated(tiny, data, tmp_path, monkeypatch):
