@@ -12,6 +12,8 @@ from ..convert.adapter.basis import TARGET_MODULES
 from ..convert.adapter.delta import CONFIG_FILE
 from ..errors import OutputError
 from ..files.atomic_write import atomic_write
+from .natural_gradient import KL
+from .sample_rollouts import TEMPERATURE
 
 if TYPE_CHECKING:
     from .job import TrainingJob
@@ -124,7 +126,7 @@ thirteen ask {shlex.quote(model)} --adapter {adapter} "QUESTION"
 ## How it was made
 By one step of the natural policy gradient, on {result.solutions:,} right and wrong solutions to
 {result.sometimes_right:,} of the {result.asked:,} questions of {data} that were asked, sampled at temperature
-{result.temperature:g} within {result.max_tokens} tokens. Its length is {result.kl:g} nats of KL divergence
+{TEMPERATURE:g} within {result.max_tokens} tokens. Its length is {KL:g} nats of KL divergence
 per token, to second order.
 
 ```

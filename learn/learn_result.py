@@ -74,9 +74,7 @@ class LearnResult:
         asked: questions to which solutions were sampled.
         sometimes_right: those with right and wrong ones.
         solutions: solutions to those.
-        temperature: at which they were sampled.
         max_tokens: maximum tokens of a solution or an answer.
-        kl: length of the step in nats of KL divergence per token.
         damping: of the Fisher matrix, as a fraction of its largest eigenvalue.
         expected: see NaturalStep.gain.
         in_folds: whether each part of the questions was answered by an adapter of the other parts.
@@ -91,9 +89,7 @@ class LearnResult:
     asked: int
     sometimes_right: int
     solutions: int
-    temperature: float
     max_tokens: int
-    kl: float
     damping: float
     expected: Interval
     in_folds: bool

@@ -28,10 +28,10 @@ from ..files.temporary_folder import temporary_folder
 from ..learn.base_model import check_packages, load_base_model, pre_tokenizer
 from ..learn.cards import check_card, learn_card, refuse_base_folder, write_card
 from ..learn.learn_result import HeldOutAnswers, LearnResult
-from ..learn.natural_gradient import NaturalStep, SampledScores, natural_step
+from ..learn.natural_gradient import KL, NaturalStep, SampledScores, natural_step
 from ..learn.near_duplicates import masked_beginning, set_aside, without_near_duplicates
 from ..learn.rollouts import ROLLOUTS, QuestionRollouts, SampledRow, advantage_rows
-from ..learn.sample_rollouts import SLOTS, RolloutSettings, sample_rollouts
+from ..learn.sample_rollouts import SLOTS, TEMPERATURE, RolloutSettings, sample_rollouts
 from ..learn.time_plan import FIRST, TimePlan, measure_speed, plan_time
 from ..models.rows import TrainingRow, read_rows, shuffle_rows
 from ..runtime.batch.reproducible_batches import PROFILE, BatchJob
@@ -42,8 +42,6 @@ from ..stats.interval import FloatArray
 from . import model_cache
 from .adapter_resolver import base_id, resolve_basis
 
-TEMPERATURE = 0.5  # at 0.7 and 1 the gradients told less of greedy answers
-KL = 0.01  # nats a token
 ALL = "all"
 LORA_FILE, PLAN_FILE = "adapter.gguf", ".learn.jsonl"
 _PROMPT_TOKENS = 512  # at most
@@ -190,9 +188,7 @@ def run_learn(
         asked=len(training),
         sometimes_right=len(mixed),
         solutions=len(rows),
-        temperature=TEMPERATURE,
         max_tokens=request.max_tokens,
-        kl=KL,
         damping=step.damping,
         expected=step.gain,
         in_folds=in_folds,
