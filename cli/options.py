@@ -38,7 +38,6 @@ BaseArgument = Annotated[str, typer.Argument(metavar="BASE", help=_MODEL)]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL)]
 OR_ADAPTED = f"{_MODEL} Default: the embedded model with its adapter merged."
 ModelOrAdaptedArgument = Annotated[str | None, typer.Argument(metavar="MODEL", help=OR_ADAPTED)]
-ServedModelsArgument = Annotated[list[str] | None, typer.Argument(metavar="MODEL", help=OR_ADAPTED)]
 AdapterArgument = Annotated[str, typer.Argument(metavar="ADAPTER", help=ADAPTER)]
 Adapter = Annotated[str | None, typer.Option(help=ADAPTER)]
 RuntimeAdapter = Annotated[

@@ -21,7 +21,7 @@ app = typer.Typer()
     )
 )
 def serve(
-    models: options.ServedModelsArgument = None,
+    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help=options.OR_ADAPTED)] = None,
     name: Annotated[str | None, typer.Option(help="Model name. Default: the file name.")] = None,
     adapter: options.NamedAdapters = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

@@ -110,7 +110,9 @@ def plan_conversion(  # noqa: PLR0913 - inputs of a conversion
     with worker_pool(threads) as pool:
         tensors, prediction = plan_for_file_size(model, target, pool, progress)
     model.warn_of_requantization(tensors)
-    return ConversionPlan(tensors, _count_types(tensors), prediction, model.warnings)
+    return ConversionPlan(
+        tensors, dict(Counter(plan.type.name for plan in tensors)), prediction, model.warnings
+    )
 
 
 def convert(  # noqa: PLR0913 - options of a conversion, each with its default
@@ -177,7 +179,7 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
         sha256=sha256,
         file_bytes=output.stat().st_size,
         bits_per_weight=8 * sum(p.nbytes for p in plans) / sum(prod(p.shape) for p in plans),
-        types=_count_types(plans),
+        types=dict(Counter(plan.type.name for plan in plans)),
         base=WeightsSource(model.base.id, base_sha256.result()),
         adapter=model.source,
         importance=WeightsSource(used.path.name, used.sha256) if used else None,
@@ -274,7 +276,3 @@ def _block(plan: TensorPlan, model: MergedModel, start: int, stop: int) -> bytes
         return model.quantizer.quantize(plan, permuted(rows))
     merged = delta.merge(rows.copy(), start)
     return model.quantizer.quantize(plan, permuted(rows), permuted(merged), delta.a)
-
-
-def _count_types(plans: Sequence[TensorPlan]) -> dict[str, int]:
-    return dict(Counter(plan.type.name for plan in plans))
