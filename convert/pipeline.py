@@ -110,9 +110,8 @@ def plan_conversion(  # noqa: PLR0913 - inputs of a conversion
     with worker_pool(threads) as pool:
         tensors, prediction = plan_for_file_size(model, target, pool, progress)
     model.warn_of_requantization(tensors)
-    return ConversionPlan(
-        tensors, dict(Counter(plan.type.name for plan in tensors)), prediction, model.warnings
-    )
+    types = Counter(plan.type.name for plan in tensors)
+    return ConversionPlan(tensors, dict(types), prediction, model.warnings)
 
 
 def convert(  # noqa: PLR0913 - options of a conversion, each with its default

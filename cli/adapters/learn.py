@@ -33,8 +33,7 @@ def learn(
         str,
         typer.Option(
             metavar="FILE|SHARE|all",
-            help="Questions to measure on: a share to set aside, a file of others, or all, each fifth with "
-            "numbers of the other four.",
+            help="Questions to measure on: a share to set aside, a file of others, or all, in five folds.",
         ),
     ] = "0.3",
     max_tokens: options.MaxTokens = 300,
