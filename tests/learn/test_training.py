@@ -9,7 +9,7 @@ import pytest
 from thirteen.convert.adapter.basis import BasisOrigin, make_basis, read_basis, write_basis
 from thirteen.convert.adapter.tinylora_folder import read_tinylora_numbers
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.errors import ThirteenError
+from thirteen.errors import OutputError, ThirteenError
 from thirteen.workflows.training import TrainingRequest, run_training
 
 from ..json_lines import write_rows
@@ -103,8 +103,7 @@ def test_an_output_that_cannot_be_used_is_refused_before_the_base_is_loaded(requ
 
 def test_worked_solutions_become_a_lora_with_a_card(request_for, tmp_path):
     request = request_for(rank=2, learning_rate=0.01, batch_rows=4, max_tokens=200, max_rows=7)
-    for _ in range(2):  # the second replaces the first
-        result = run_training(request, "thirteen train …")
+    result = run_training(request, "thirteen train …")
     assert (result.trained_numbers, result.rows, len(result.validation)) == (4_096, 7, 3)
     held = result.held_out
     assert held.loss_after < held.loss_before
@@ -113,6 +112,8 @@ def test_worked_solutions_become_a_lora_with_a_card(request_for, tmp_path):
     assert "thirteen train …" in card and "of rows.jsonl" in card
     config = json.loads((tmp_path / "out/adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["bias"]) == (2, 16, "none")
+    with pytest.raises(OutputError, match="out: has an adapter, which would be overwritten"):
+        run_training(request)
 
 
 def test_a_basis_with_groups_is_trained_by_its_file(request_for, base, tmp_path):
