@@ -57,8 +57,8 @@ class LearnRequest:
         output: adapter folder to write. It also holds the journals from which an interrupted run resumes.
         numbers: trained numbers.
         minutes: limit of the expected time; of long files only as many questions are used as fit.
-        held_out: share of the questions to set aside, or a file of others to measure on; with `all`, every
-            question is answered by numbers that were learned from four fifths of the others.
+        held_out: share of the questions to set aside, or a file of others to measure on; with `all`, each
+            fifth of the questions is answered by numbers that were learned from the other four.
         max_tokens: maximum tokens of a solution.
         seed: seed of the split and of the samples.
         threads: number of threads that compute.
