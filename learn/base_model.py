@@ -9,6 +9,7 @@ from typing import Any
 
 from ..convert.adapter.adapter import refuse_adapter_beside
 from ..convert.adapter.basis import TARGET_MODULES, Basis
+from ..convert.adapter.peft_merge import silenced
 from ..convert.source.checkpoint import open_checkpoint
 from ..convert.source.remote_code import refuse_code
 from ..convert.source.tokenizer import PRE_TOKENIZERS, WORDS
@@ -33,18 +34,17 @@ def load_base_model(base: Path, *, bf16: bool = False) -> tuple[Any, Any]:
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     folder, options = (base.parent, {"gguf_file": base.name}) if base.is_file() else (base, {})
     dtype = torch.bfloat16 if bf16 else torch.float32
     refuse_code(folder)
     refuse_adapter_beside(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            str(folder), local_files_only=True, dtype=dtype, use_safetensors=True, **options
-        )  # of a folder: the hash of a base is that of its safetensors
+        with silenced():
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, **options)
+            model = AutoModelForCausalLM.from_pretrained(
+                str(folder), local_files_only=True, dtype=dtype, use_safetensors=True, **options
+            )  # of a folder: the hash of a base is that of its safetensors
     except Exception as error:  # transformers, tokenizers and gguf raise errors of many classes here
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(f"{base}: transformers cannot load it ({reason:.200})") from error

@@ -2,7 +2,8 @@
 
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +95,14 @@ def _merged_weights(base: Path, folder: Path, kind: str) -> dict[str, Any]:
     refuse_code(folder, AdapterError)
     refuse_adapter_beside(model_folder)
     try:
-        with _silenced():
+        with silenced():
             model = AutoModelForCausalLM.from_pretrained(
                 model_folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, **gguf
             )
     except Exception as failure:
         raise CheckpointError(f"{base}: transformers cannot load it: {one_line(failure)}") from failure
     try:
-        with _silenced():
+        with silenced():
             adapted = PeftModel.from_pretrained(model, folder, local_files_only=True)
             _check_keys(folder, get_peft_model_state_dict(adapted, save_embedding_layers=False))
             weights: dict[str, Any] = adapted.merge_and_unload(safe_merge=True).state_dict()
@@ -113,21 +114,18 @@ def _merged_weights(base: Path, folder: Path, kind: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _silenced() -> Iterator[None]:
-    """Suppress the libraries' progress bars and warnings; errors are raised or checked here."""
+def silenced() -> Iterator[None]:
+    """Suppress the libraries' progress bars and warnings; the caller raises or checks errors."""
     from transformers.utils import logging  # noqa: PLC0415
 
-    enabled, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
+    verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.set_verbosity(verbosity)
-        if enabled:
-            logging.enable_progress_bar()
 
 
 def _check_keys(folder: Path, expected: Iterable[str]) -> None:
