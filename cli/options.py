@@ -167,8 +167,8 @@ def resolve_model(
     named = {name: adapter for name, adapter in adapters.items() if adapter is not None}
     if named:
         from ..workflows.adapter_resolver import find_adapter, resolve_runtime_lora
-    for adapter in named.values():
-        find_adapter(adapter, source)  # a wrong one is refused before the model is downloaded
+    # A wrong one is refused before the model is downloaded.
+    found = {name: find_adapter(adapter, source) for name, adapter in named.items()}
     with stage_bars() as stage:
         path = model_cache.resolve_model(
             source, adapted=not named, threads=threads, announce=note, stage=stage
@@ -177,7 +177,8 @@ def resolve_model(
         return path, {}
     with progress_bar("preparing") as progress:
         return path, {
-            name: resolve_runtime_lora(adapter, path, progress=progress) for name, adapter in named.items()
+            name: resolve_runtime_lora(adapter, path, found=found[name], progress=progress)
+            for name, adapter in named.items()
         }
 
 

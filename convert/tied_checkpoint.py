@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 from gguf import GGMLQuantizationType
-from gguf.quants import dequantize
 
 from ..files.gguf.header import row_bytes
 from ..files.safetensors import Rows
-from .quantize.ggml import NEED_IMPORTANCE, quantize_rows
+from .quantize.ggml import NEED_IMPORTANCE, dequantize_rows, quantize_rows
 from .source.architecture import EMBEDDING, OUTPUT
 from .source.checkpoint import Checkpoint, WrappedCheckpoint
 
@@ -93,5 +92,5 @@ def _rounding_errors(rows: Rows, type_: GGMLQuantizationType) -> Rows:
     """What rounding to a type changes in each row, (rows,)."""
     importance = np.ones(rows.shape[1], np.float32) if type_ in NEED_IMPORTANCE else None
     data = quantize_rows(rows, type_, f"tensor {EMBEDDING!r}", importance)
-    rounded = dequantize(np.frombuffer(data, np.uint8).reshape(len(rows), -1), type_)
+    rounded = dequantize_rows(np.frombuffer(data, np.uint8).reshape(len(rows), -1), type_)
     return np.asarray(np.linalg.norm(rounded - rows, axis=1))

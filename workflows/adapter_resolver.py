@@ -89,26 +89,30 @@ def find_adapter(source: str, base: str | None = None) -> Path | ShortCode:
     return code
 
 
-def resolve_runtime_lora(source: str, model: Path, *, progress: Progress = no_progress) -> Path:
+def resolve_runtime_lora(
+    source: str, model: Path, *, found: Path | ShortCode | None = None, progress: Progress = no_progress
+) -> Path:
     """Find the GGUF LoRA of an adapter; any other form is exported into the cache.
 
     Args:
         source: a GGUF LoRA, or a source for resolve_adapter_folder().
         model: the GGUF that the LoRA is for.
+        found: what find_adapter() has found of the source; by default it is asked.
         progress: see resolve_adapter_folder().
 
     Raises:
         ThirteenError: see resolve_adapter_folder(); or the adapter does not fit the model.
     """
-    found = find_adapter(source, str(model))
-    if isinstance(found, Path) and found.is_file():
+    found = found or find_adapter(source, str(model))
+    if not isinstance(found, Path):
+        found = resolve_adapter_folder(source, str(model), progress=progress)
+    if found.is_file():
         return found
-    folder = resolve_adapter_folder(source, str(model), progress=progress)
     # All that an exported adapter depends on: an alpha counts like a weight.
-    key = cache_key(adapter_sha256(folder), file_sha256(model), source, version("thirteen"), EXPORT_VERSION)
+    key = cache_key(adapter_sha256(found), file_sha256(model), source, version("thirteen"), EXPORT_VERSION)
     output = cache_dir() / f"adapter-{key}.gguf"
     if not output.exists():
-        export_adapter(folder, model, output, adapter_id=source)
+        export_adapter(found, model, output, adapter_id=source)
     return output
 
 

@@ -210,9 +210,10 @@ def fetch_base_and_adapter(
     """Find the path of a base, and the PEFT folder of an adapter; both are downloaded if needed."""
     if adapter is None:
         return fetch(base, kind="base"), None
-    find_adapter(adapter, base)  # a wrong one is refused before the base is downloaded
+    folder = find_adapter(adapter, base)  # a wrong one is refused before the base is downloaded
     path = fetch(base, kind="base")
-    folder = resolve_adapter_folder(adapter, base, progress=when_needed(stage, "basis"))
+    if not isinstance(folder, Path):
+        folder = resolve_adapter_folder(adapter, base, progress=when_needed(stage, "basis"))
     trained_on = read_adapter_config(folder).get("base_model_name_or_path")
     expected, found = recorded_name(trained_on) if trained_on else None, catalogue_name(base)
     if expected and found and expected != found:
