@@ -83,9 +83,8 @@ def _is_one_matrix(base: Checkpoint, start: int) -> bool:
     stop = min(start + _BLOCK, base.architecture.vocab)
     names = _by_size(base)
     kept, dropped = (base.rows(name, start, stop) for name in names)
-    changes = np.linalg.norm(dropped - kept, axis=1)
     rounding = _rounding_errors(kept, base.stored_type(names[1]))
-    return bool((changes <= _ROUNDING_MAX * rounding).all())
+    return bool((np.linalg.norm(dropped - kept, axis=1) <= _ROUNDING_MAX * rounding).all())
 
 
 def _rounding_errors(rows: Rows, type_: GGMLQuantizationType) -> Rows:

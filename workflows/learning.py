@@ -178,7 +178,7 @@ def run_learn(
     scores = run.scores(rows, training)
     step = natural_step(scores, KL, request.seed)
     adapter = run.write(step, request.output)
-    numbers = round_to_bfloat16(step.numbers.astype(np.float32))
+    numbers = step.numbers.astype(np.float32)
     in_folds = request.held_out == ALL
     result = LearnResult(
         code=encode_short_code(ShortCode(basis.origin.name, basis_fingerprint(basis.origin.id), numbers)),
