@@ -1,6 +1,7 @@
-"""Callbacks that report how far a long operation is."""
+"""How a long operation runs: on so many threads, with callbacks that report how far it is."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 Progress = Callable[[int, int], None]  # steps done, steps in all
 Stage = Callable[[str], Progress]  # the progress of a named stage
@@ -25,3 +26,23 @@ def when_needed(stage: Stage, name: str) -> Progress:
         started[0](done, total)
 
     return show
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a long operation runs, and where it reports.
+
+    Attributes:
+        threads: number of threads that compute; None for one per usable processor.
+        stage: makes the progress callback of each named stage.
+    """
+
+    threads: int | None = None
+    stage: Stage = lambda name: no_progress
+
+    def when_needed(self, name: str) -> Progress:
+        """The progress of a stage that begins with its first step, as it is often skipped."""
+        return when_needed(self.stage, name)
+
+
+QUIET = Run()
