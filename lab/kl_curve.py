@@ -211,7 +211,7 @@ def main() -> None:
     importance = args.importance or cached_importance(*fetch_base_and_adapter(args.base, args.adapter))
     variants = {
         "planned": {},
-        **({"searched": {"effort": "thorough"}} if args.search else {}),
+        **({"searched": {"thoroughness": "thorough"}} if args.search else {}),
         **({"trimmed": {"vocabulary": args.vocabulary}} if args.vocabulary else {}),
     }
     with temporary_folder("curve") as folder:

@@ -20,7 +20,7 @@ from ..files.output import check_target
 from ..files.progress import Progress, Stage, no_progress, when_needed
 from ..models.fetch import fetch
 from .adapter_resolver import catalogue_name, find_adapter, recorded_name, resolve_adapter_folder
-from .importance_cache import DEFAULT_EFFORT, SEARCHING_EFFORT, cached_importance, check_effort
+from .importance_cache import NORMAL, THOROUGH, cached_importance, check_thoroughness
 from .vocabulary.vocabulary_choice import resolve_vocabulary
 from .vocabulary.vocabulary_size import SizeLoss, choose_vocabulary_size
 
@@ -41,7 +41,8 @@ class ConversionRequest:
         vocabulary_texts: texts of one's own to choose these tokens on.
         importance: importance file; by default it is measured once where it is needed, and cached.
         calibration: texts to measure it on.
-        effort: how much of them is read: quick, normal or thorough, which also searches the scales of blocks.
+        thoroughness: how much of them is read: quick, normal or thorough, which also searches the scales of
+            blocks.
         target: processors to plan for; by default this one, whose costs are measured on first use.
         prefer: `quality` or `speed`; by default between the two.
         costs: file of costs that `bench types` measured.
@@ -58,7 +59,7 @@ class ConversionRequest:
     vocabulary_texts: Path | None = None
     importance: Path | None = None
     calibration: Path | None = None
-    effort: str | None = None
+    thoroughness: str | None = None
     target: str | None = None
     prefer: str | None = None
     costs: Path | None = None
@@ -84,18 +85,20 @@ class ConversionRequest:
             refuse_options(self, "--importance is given, so none is measured", "calibration")
         if self.prefer not in PREFERENCES:
             raise RequestError(f"{self._text('prefer')}: must be quality or speed")
-        check_effort(self.effort or DEFAULT_EFFORT)
+        check_thoroughness(self.thoroughness or NORMAL)
         self._check_named()
 
     def _check_named(self) -> None:
         if self.type not in (None, SAME_TYPES) and parse_type(self.type, SAME_TYPES) in FLOATS:
-            refuse_options(self, "nothing is rounded in blocks", "effort", "calibration", "importance")
+            if self.thoroughness:
+                raise RequestError("--effort: nothing is rounded in blocks")
+            refuse_options(self, "nothing is rounded in blocks", "calibration", "importance")
         if self.target is not None:
             costs_for(self.target)
         if self.costs:
             read_costs(self.costs)
-        if self.importance and self.effort not in (None, SEARCHING_EFFORT):
-            raise RequestError(f"{self._text('effort')}: --importance is given, so none is measured")
+        if self.importance and self.thoroughness not in (None, THOROUGH):
+            raise RequestError(f"--effort {self.thoroughness}: --importance is given, so none is measured")
         for path in filter(None, (self.importance, self.calibration, self.vocabulary_texts)):
             if not path.exists():
                 raise RequestError(f"{path}: no such file")
@@ -106,7 +109,7 @@ class ConversionRequest:
     @property
     def search_scales(self) -> bool:
         """Whether the scales of blocks are searched."""
-        return self.effort == SEARCHING_EFFORT
+        return self.thoroughness == THOROUGH
 
     @property
     def ids(self) -> SourceIds:
@@ -178,12 +181,12 @@ def resolve_inputs(request: ConversionRequest, stage: Stage = lambda name: no_pr
         kept = resolve_vocabulary(request.vocabulary, base, texts=texts, threads=threads, stage=stage)
     target = _size_target(request, stage)
     importance = request.importance
-    if importance is None and (target or request.calibration or request.effort):
+    if importance is None and (target or request.calibration or request.thoroughness):
         importance = cached_importance(
             base,
             adapter,
             calibration=request.calibration,
-            effort=request.effort or DEFAULT_EFFORT,
+            thoroughness=request.thoroughness or NORMAL,
             threads=threads,
             stage=stage,
         )

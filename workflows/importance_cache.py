@@ -24,10 +24,10 @@ from ..runtime.llama.model import Model
 PRECISION = "F16"
 _METHOD = "6"  # incremented when the measurement changes, so that older files are not reused
 _CHUNK_SIZE = 512  # tokens
-# Chunks at most, spread over the text. KL of SmolLM2-135M's layers in IQ4_NL: see docs/figures/quality.md.
-EFFORTS = {"quick": 6, "normal": 12, "thorough": 36}
-DEFAULT_EFFORT = "normal"
-SEARCHING_EFFORT = "thorough"  # with which a conversion also searches the scales of blocks
+# Most chunks by thoroughness, spread over the text. KL of layers in IQ4_NL: see docs/figures/quality.md.
+CHUNKS = {"quick": 6, "normal": 12, "thorough": 36}
+NORMAL = "normal"
+THOROUGH = "thorough"  # with which a conversion also searches the scales of blocks
 _FORWARD_SHARE = 35  # percent of the time, for the progress
 
 
@@ -36,7 +36,7 @@ def cached_importance(  # noqa: PLR0913 - options of a measurement, each with it
     adapter: Path | None,
     *,
     calibration: Path | None = None,
-    effort: str = DEFAULT_EFFORT,
+    thoroughness: str = NORMAL,
     threads: int | None = None,
     stage: Stage = lambda name: no_progress,
 ) -> Path:
@@ -46,32 +46,40 @@ def cached_importance(  # noqa: PLR0913 - options of a measurement, each with it
         base: a folder of safetensors, or a GGUF.
         adapter: a PEFT folder, merged into the base before the measurement.
         calibration: passages as JSON lines; by default the built-in ones.
-        effort: how much of the text is read, a key of EFFORTS.
+        thoroughness: how much of the text is read, a key of CHUNKS.
         threads: number of threads that compute.
         stage: makes the progress callback of each stage.
 
     Raises:
         ThirteenError: an input is invalid, or the cache cannot be written.
     """
-    check_effort(effort)
+    check_thoroughness(thoroughness)
     texts = calibration or calibration_texts()
     read_passages(texts)  # reports an invalid file before the weights are hashed
     adapter_hash = adapter_sha256(adapter) if adapter else ""
     checkpoint = open_checkpoint(base)
     settings = sha256(repr((checkpoint.architecture, checkpoint.tokenizer)).encode()).hexdigest()
-    key = cache_key(_METHOD, checkpoint.sha256(), settings, adapter_hash, file_sha256(texts), EFFORTS[effort])
+    key = cache_key(
+        _METHOD, checkpoint.sha256(), settings, adapter_hash, file_sha256(texts), CHUNKS[thoroughness]
+    )
     path = cache_dir() / f"importance-{key}.gguf"
     if not path.exists():
         measure_importance(
-            base, adapter, path, calibration=calibration, effort=effort, threads=threads, stage=stage
+            base,
+            adapter,
+            path,
+            calibration=calibration,
+            thoroughness=thoroughness,
+            threads=threads,
+            stage=stage,
         )
     return path
 
 
-def check_effort(effort: str) -> None:
-    """Raise RequestError if this is no key of EFFORTS."""
-    if effort not in EFFORTS:
-        raise RequestError(f"--effort {effort!r}: must be one of {', '.join(EFFORTS)}")
+def check_thoroughness(thoroughness: str) -> None:
+    """Raise RequestError if this is no key of CHUNKS."""
+    if thoroughness not in CHUNKS:
+        raise RequestError(f"--effort {thoroughness!r}: must be one of {', '.join(CHUNKS)}")
 
 
 def measure_importance(  # noqa: PLR0913 - options of a measurement, each with its default
@@ -80,7 +88,7 @@ def measure_importance(  # noqa: PLR0913 - options of a measurement, each with i
     output: Path,
     *,
     calibration: Path | None = None,
-    effort: str = DEFAULT_EFFORT,
+    thoroughness: str = NORMAL,
     threads: int | None = None,
     stage: Stage = lambda name: no_progress,
 ) -> str:
@@ -93,7 +101,7 @@ def measure_importance(  # noqa: PLR0913 - options of a measurement, each with i
     """
     texts = calibration or calibration_texts()
     view = MergedModel(open_checkpoint(base), adapter, "")
-    chunks = calibration_chunks(view.base, texts, effort)
+    chunks = calibration_chunks(view.base, texts, thoroughness)
     weights = WeightsByGgufName(view)
     progress = stage("importance")
     with temporary_folder("hidden") as folder:
@@ -110,22 +118,22 @@ def measure_importance(  # noqa: PLR0913 - options of a measurement, each with i
     return write_importance(output, ImportanceStats(**vars(stats), datasets=[texts.name]))
 
 
-def calibration_chunks(base: Checkpoint, texts: Path, effort: str = DEFAULT_EFFORT) -> list[Chunk]:
+def calibration_chunks(base: Checkpoint, texts: Path, thoroughness: str = NORMAL) -> list[Chunk]:
     """The chunks of a calibration text that the importance is measured on, by llama.cpp's tokenizer.
 
     Args:
         base: the base, whose tokenizer applies.
         texts: passages as JSON lines.
-        effort: how many, a key of EFFORTS.
+        thoroughness: how many, a key of CHUNKS.
 
     Raises:
-        RequestError: the file cannot be read, or holds no text; or the effort is unknown.
+        RequestError: the file cannot be read, or holds no text; or the thoroughness is unknown.
     """
-    check_effort(effort)
+    check_thoroughness(thoroughness)
     passages = read_passages(texts)
     with temporary_folder("importance") as folder:
         write_tokenizer_file(base, folder / "tokenizer.gguf")
         with Model(folder / "tokenizer.gguf", vocabulary_only=True, check_header=None) as model:
             chunks = chunk_passages(model, passages, min(_CHUNK_SIZE, model.context_trained))
-    count = min(EFFORTS[effort], len(chunks))
+    count = min(CHUNKS[thoroughness], len(chunks))
     return [chunks[index * len(chunks) // count] for index in range(count)]  # spread over the text

@@ -36,7 +36,7 @@ def convert(
     vocabulary_texts: inputs.VocabularyTexts = None,
     importance: inputs.Importance = None,
     calibration: inputs.Calibration = None,
-    effort: inputs.ConversionEffort = None,
+    thoroughness: inputs.ConversionThoroughness = None,
     target: inputs.Target = None,
     prefer: inputs.Prefer = None,
     costs: inputs.Costs = None,

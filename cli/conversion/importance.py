@@ -18,7 +18,7 @@ def importance(
     output: Annotated[Path, typer.Option("--output", "-o", help="Importance file to write.")],
     adapter: options.Adapter = None,
     calibration: inputs.Calibration = None,
-    effort: inputs.Effort = "normal",
+    thoroughness: inputs.Thoroughness = "normal",
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
@@ -29,9 +29,9 @@ def importance(
     """
     from ...files.output import check_target
     from ...workflows.conversion_inputs import fetch_base_and_adapter
-    from ...workflows.importance_cache import check_effort, measure_importance
+    from ...workflows.importance_cache import check_thoroughness, measure_importance
 
-    check_effort(effort)
+    check_thoroughness(thoroughness)
     check_target(output)
     with stage_bars() as stage:
         base_path, adapter_path = fetch_base_and_adapter(base, adapter, stage)
@@ -41,7 +41,7 @@ def importance(
             adapter_path,
             output,
             calibration=calibration,
-            effort=effort,
+            thoroughness=thoroughness,
             threads=threads,
             stage=stage,
         )

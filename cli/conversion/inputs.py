@@ -22,14 +22,17 @@ Calibration = Annotated[
     Path | None,
     advanced_option(help="Texts to measure importance on: JSON lines with text, or question and answer."),
 ]
-_EFFORT = (
+_THOROUGHNESS = (
     "Calibration text that the importance is measured on: quick (3,072 tokens), normal (6,144, the default) "
     "or thorough (18,432)"
 )
-Effort = Annotated[str, typer.Option(help=f"{_EFFORT}.")]
-ConversionEffort = Annotated[
+Thoroughness = Annotated[str, typer.Option("--effort", help=f"{_THOROUGHNESS}.")]
+ConversionThoroughness = Annotated[
     str | None,
-    typer.Option(help=f"{_EFFORT}, which also searches the scales of all blocks: a better file, slower."),
+    typer.Option(
+        "--effort",
+        help=f"{_THOROUGHNESS}, which also searches the scales of all blocks: a better file, slower.",
+    ),
 ]
 Target = Annotated[
     str | None,

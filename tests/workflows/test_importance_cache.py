@@ -1,4 +1,4 @@
-"""Importance files in the cache, one for each base, text and effort."""
+"""Importance files in the cache, one for each base, text and thoroughness."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,36 +6,36 @@ from pathlib import Path
 import pytest
 from thirteen.convert.quantize.importance import read_importance
 from thirteen.errors import RequestError
-from thirteen.workflows.importance_cache import EFFORTS, cached_importance, measure_importance
+from thirteen.workflows.importance_cache import CHUNKS, cached_importance, measure_importance
 
 from ..json_lines import write_rows
 
 
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
-    """Text of more chunks than any effort but the greatest reads."""
+    """Text of more chunks than any but the greatest reads."""
     text = "Three pens cost $3.60, so one pen costs $1.20. " * 400
     return write_rows(tmp_path / "texts.jsonl", [{"text": text}])
 
 
-def test_each_effort_reads_so_many_chunks_and_has_a_file_of_its_own(
+def test_each_thoroughness_reads_so_many_chunks_and_has_a_file_of_its_own(
     base: Callable[[str], Path], texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
     files = {
-        effort: cached_importance(base("llama"), None, calibration=texts, effort=effort) for effort in EFFORTS
+        name: cached_importance(base("llama"), None, calibration=texts, thoroughness=name) for name in CHUNKS
     }
-    counts = {effort: read_importance(path).chunk_count for effort, path in files.items()}
-    assert (counts["quick"], counts["normal"]) == (EFFORTS["quick"], EFFORTS["normal"])
-    assert EFFORTS["normal"] < counts["thorough"] <= EFFORTS["thorough"]
-    assert len(set(files.values())) == len(EFFORTS)
+    counts = {name: read_importance(path).chunk_count for name, path in files.items()}
+    assert (counts["quick"], counts["normal"]) == (CHUNKS["quick"], CHUNKS["normal"])
+    assert CHUNKS["normal"] < counts["thorough"] <= CHUNKS["thorough"]
+    assert len(set(files.values())) == len(CHUNKS)
     kept = {path: path.stat().st_mtime_ns for path in files.values()}
     assert cached_importance(base("llama"), None, calibration=texts) == files["normal"]
     assert {path: path.stat().st_mtime_ns for path in files.values()} == kept
 
 
-def test_an_unknown_effort_is_rejected(base: Callable[[str], Path], texts: Path, tmp_path: Path) -> None:
+def test_no_other_thoroughness_is_known(base: Callable[[str], Path], texts: Path, tmp_path: Path) -> None:
     output = tmp_path / "importance.gguf"
     with pytest.raises(RequestError, match=r"^--effort 'some': must be one of quick, normal, thorough$"):
-        measure_importance(base("llama"), None, output, calibration=texts, effort="some")
+        measure_importance(base("llama"), None, output, calibration=texts, thoroughness="some")
     assert not output.exists()
