@@ -12,17 +12,17 @@ from rich.text import Text
 
 from ..errors import RequestError
 from ..files.temporary_folder import temporary_folder
+from ..quality.schedule import ProgressCounter
+from ..quality.workload import Workload, load_engine
 from ..runtime.threads import default_threads
 from ..stats.interval import Interval
-from ..stats.paired_ratio import ROUNDS_MIN
+from ..stats.paired_ratio import NOISE_MAX, ROUNDS_MIN, too_noisy
 from .accuracy.accuracy import AccuracyReport, AccuracyRequest, EvalProgress, accuracy_table, run_accuracy
 from .accuracy.accuracy_metrics import PairedScores
 from .accuracy.datasets import QuestionSet
 from .accuracy.run_config import PromptSettings
 from .harness.format import Table
-from .harness.schedule import ProgressCounter
-from .harness.verdict_text import NOISE_MAX, more_rounds, too_noisy
-from .harness.workload import Workload, load_engine
+from .harness.verdict_text import more_rounds
 from .speed.latency import LatencyReport, LatencyRequest, latency_table, run_latency
 from .speed.questions import ModelSpeed, QuestionShape, count_question_iterations, measure_alone
 

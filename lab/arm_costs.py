@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-from thirteen.bench.speed.type_costs import TYPES
 from thirteen.convert.quantize.costs import REFERENCE
 from thirteen.files.atomic_write import atomic_write
+from thirteen.quality.costs.type_costs import TYPES
 from thirteen.tests.arm.cross_build import build_program, missing_tools
 
 BYTES_PER_INSTRUCTION = 1.0  # all cores together

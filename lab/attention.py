@@ -15,13 +15,13 @@ from time import perf_counter
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES
-from thirteen.bench.harness.environment import BenchReport, report_head
 from thirteen.bench.harness.format import report_table
-from thirteen.bench.harness.iteration import random_prompt
-from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
 from thirteen.cli.console import out, progress_bar
 from thirteen.errors import ModelFileError
 from thirteen.files.gguf.model_shape import read_model_shape
+from thirteen.quality.environment import BenchReport, report_head
+from thirteen.quality.iteration import random_prompt
+from thirteen.quality.schedule import ProgressCounter, alternating_order
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.profile import KV_TYPES

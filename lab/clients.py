@@ -14,8 +14,8 @@ import httpx
 import numpy as np
 from rich.text import Text
 from thirteen.bench.harness.format import report_table
-from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
 from thirteen.cli.console import out, progress_bar
+from thirteen.quality.schedule import ProgressCounter, alternating_order
 from thirteen.stats.paired_ratio import paired_ratio, ratio_level
 
 

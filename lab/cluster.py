@@ -12,11 +12,11 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from thirteen.bench.harness.environment import BenchReport, report_head
 from thirteen.bench.harness.format import report_table
-from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
 from thirteen.cli.console import out, progress_bar
 from thirteen.cluster.ray_batch import RayWorkers
+from thirteen.quality.environment import BenchReport, report_head
+from thirteen.quality.schedule import ProgressCounter, alternating_order
 from thirteen.runtime.batch.reproducible_batches import (
     BatchExecutor,
     BatchJob,

@@ -12,8 +12,8 @@ from unittest.mock import patch
 import numpy as np
 import psutil
 from thirteen.bench.harness.format import megabytes, report_table
-from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
 from thirteen.cli.console import out, progress_bar
+from thirteen.quality.schedule import ProgressCounter, alternating_order
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.grammar.grammar import from_schema
 from thirteen.runtime.llama.constraint import GrammarCompiler

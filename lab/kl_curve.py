@@ -17,21 +17,21 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from thirteen.bench.fidelity.kl_divergence import Divergence, position_divergence, summarize_divergence
-from thirteen.bench.fidelity.text_logits import (
+from thirteen.files.gguf.header import Header, read_header
+from thirteen.files.hashing import file_sha256
+from thirteen.files.temporary_folder import temporary_folder
+from thirteen.lab.llama_quantize import StockFormat, quantize_stock, stock_sizes
+from thirteen.models.texts import held_out_texts
+from thirteen.quality.fidelity.kl_divergence import Divergence, position_divergence, summarize_divergence
+from thirteen.quality.fidelity.text_logits import (
     WINDOW_TOKENS,
     WindowPrediction,
     load_for_logits,
     read_windows,
     scored_passages,
 )
-from thirteen.bench.fidelity.token_map import TokenMap
-from thirteen.bench.fidelity.windows import Window
-from thirteen.files.gguf.header import Header, read_header
-from thirteen.files.hashing import file_sha256
-from thirteen.files.temporary_folder import temporary_folder
-from thirteen.lab.llama_quantize import StockFormat, quantize_stock, stock_sizes
-from thirteen.models.texts import held_out_texts
+from thirteen.quality.fidelity.token_map import TokenMap
+from thirteen.quality.fidelity.windows import Window
 from thirteen.runtime.logits import Logits, log_softmax
 from thirteen.stats.bootstrap import bootstrap_interval, sum_by_passage
 from thirteen.stats.interval import FloatArray, Interval

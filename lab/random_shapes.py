@@ -13,7 +13,6 @@ from pathlib import Path
 
 import typer
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
-from thirteen.bench.speed.random_model import random_blocks, random_fields
 from thirteen.convert.source.architecture import (
     ROPE_FACTORS,
     Architecture,
@@ -29,6 +28,7 @@ from thirteen.files.hashing import file_sha256
 from thirteen.files.json_file import read_json
 from thirteen.files.output import check_target
 from thirteen.models.catalogue import catalogue
+from thirteen.quality.costs.random_model import random_blocks, random_fields
 
 
 def write_shape_model(name: str, types: str, output: Path) -> str:

@@ -17,7 +17,6 @@ from unittest.mock import patch
 
 import numpy as np
 from rich.table import Table
-from thirteen.bench.harness.environment import BenchReport, report_head
 from thirteen.bench.harness.format import report_table
 from thirteen.bench.harness.interleave import (
     ITERATIONS_PER_ROUND,
@@ -25,12 +24,13 @@ from thirteen.bench.harness.interleave import (
     PairedMeasurement,
     count_iterations,
 )
-from thirteen.bench.harness.schedule import ProgressCounter
-from thirteen.bench.harness.workload import Workload, load_engine
 from thirteen.bench.speed.questions import QuestionShape, QuestionSpeeds, measure_questions
 from thirteen.cli.console import progress_bar, show_report
 from thirteen.files.hashing import file_sha256
 from thirteen.files.progress import Progress
+from thirteen.quality.environment import BenchReport, report_head
+from thirteen.quality.schedule import ProgressCounter
+from thirteen.quality.workload import Workload, load_engine
 from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.context import Context, ContextParams, Span

@@ -14,21 +14,15 @@ from pathlib import Path
 
 import numpy as np
 from playwright.sync_api import Page, sync_playwright
-from thirteen.bench.harness.environment import report_head
-from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
-from thirteen.bench.harness.workload import Workload
-from thirteen.bench.speed.probe_models import ProbeShape, write_probe_models
-from thirteen.bench.speed.type_costs import (
-    TYPES,
-    TypesReport,
-    measured_types,
-    type_costs_table,
-    types_report,
-    write_costs,
-)
+from thirteen.bench.speed.type_costs_table import type_costs_table
 from thirteen.cli.console import progress_bar, show_report
 from thirteen.files.progress import Progress
 from thirteen.files.temporary_folder import temporary_folder
+from thirteen.quality.costs.probe_models import ProbeShape, write_probe_models
+from thirteen.quality.costs.type_costs import TYPES, TypesReport, measured_types, types_report, write_costs
+from thirteen.quality.environment import report_head
+from thirteen.quality.schedule import ProgressCounter, alternating_order
+from thirteen.quality.workload import Workload
 from thirteen.stats.interval import FloatArray
 from thirteen.tests.background_server import background_server
 from thirteen.web.shared_modules import shared_modules

@@ -4,7 +4,7 @@ import gzip
 import json
 from pathlib import Path
 
-from ..runtime.calibration.corpus import Passage
+from ..runtime.corpus.passages import Passage
 
 _FOLDER = Path(__file__).parent / "texts"
 
@@ -13,7 +13,7 @@ def calibration_texts() -> Path:
     """The calibration set for importance files: about 18,000 tokens in SmolLM2's tokenizer.
 
     Two thirds are math word problems with worked solutions; the rest is prose, code and lists, some of it in
-    languages other than English. The format is the JSON lines that `runtime/calibration/corpus.py` reads.
+    languages other than English. The format is the JSON lines that `runtime/corpus/passages.py` reads.
     """
     return _FOLDER / "calibration.jsonl"
 

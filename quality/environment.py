@@ -8,9 +8,9 @@ from importlib.metadata import version
 
 import psutil
 
-from ...files.processors import processor_name, read_cpuinfo
-from ...runtime.llama.bindings import llama_cpp
-from ...runtime.threads import physical_cores
+from ..files.processors import processor_name, read_cpuinfo
+from ..runtime.llama.bindings import llama_cpp
+from ..runtime.threads import physical_cores
 
 # Instruction sets for which ggml has kernels, by their names in Linux.
 _FEATURES = (

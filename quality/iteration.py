@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from gguf import TokenType
 
-from ...errors import ModelFileError
-from ...runtime.engine.engine import Engine
-from ...runtime.llama.model import Model
-from ...runtime.request import Request
+from ..errors import ModelFileError
+from ..runtime.engine.engine import Engine
+from ..runtime.llama.model import Model
+from ..runtime.request import Request
 
 _SEED = 13
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...files.gguf.header import read_header
-from ...files.hashing import file_sha256
+from ..files.gguf.header import read_header
+from ..files.hashing import file_sha256
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ...files.progress import Progress
+from ..files.progress import Progress
 
 
 class ProgressCounter:

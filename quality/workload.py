@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...errors import RequestError
-from ...runtime.engine.engine import Engine
-from ...runtime.threads import default_threads
-from ...runtime.validation import check_integer
+from ..errors import RequestError
+from ..runtime.engine.engine import Engine
+from ..runtime.threads import default_threads
+from ..runtime.validation import check_integer
 
 _BATCH = 512
 _CONTEXT_MIN = 256  # tokens, enough for an iteration's question with its chat template

@@ -10,6 +10,7 @@ from .interval import FloatArray, Interval
 RATIO_CONFIDENCE = 0.99
 RATIO_LEVEL = f"{100 * RATIO_CONFIDENCE:.0f} %"
 ROUNDS_MIN = 8  # fewer cannot reach it: all rounds err to the same side in more than 1 of 100 runs
+NOISE_MAX = 0.05  # half width of a ratio's interval above which a run is too noisy
 
 
 def ratio_level(rounds: int) -> str:
@@ -42,6 +43,11 @@ def paired_ratio(base: FloatArray, adapted: FloatArray) -> Interval:
     outside = _outside(len(logs))
     bounds = np.exp([means[outside], np.median(means), means[-1 - outside]])
     return Interval(*bounds.tolist())
+
+
+def too_noisy(ratio: Interval) -> bool:
+    """Whether the interval is too wide for a conclusion, even if it excludes 1."""
+    return ratio.half_width > NOISE_MAX
 
 
 @cache

@@ -76,8 +76,8 @@ def _empty_cache() -> Iterator[None]:
 
 def _save_costs() -> None:
     """The shipped costs as those of this processor, which would take a minute to measure."""
-    from thirteen.bench.speed.machine_costs import costs_file
     from thirteen.convert.quantize import costs
+    from thirteen.quality.costs.machine_costs import costs_file
 
     path = costs_file()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,16 +6,16 @@ from typing import Any
 
 from rich.table import Table
 
-from ..bench.fidelity.adapter_effect import AdapterEffect
-from ..bench.fidelity.fidelity import run_fidelity
-from ..bench.fidelity.kl_divergence import Divergence
-from ..bench.fidelity.merge_or_runtime import EFFECT_MIN
-from ..bench.fidelity.model_roles import ModelSource, Role
 from ..convert.pipeline import DEFAULT_TYPE
 from ..convert.weight_change import weight_changes
 from ..errors import ZeroAdapterError
 from ..files.progress import Stage, no_progress
 from ..files.temporary_folder import temporary_folder
+from ..quality.fidelity.adapter_effect import AdapterEffect
+from ..quality.fidelity.fidelity import run_fidelity
+from ..quality.fidelity.kl_divergence import Divergence
+from ..quality.fidelity.merge_or_runtime import EFFECT_MIN
+from ..quality.fidelity.model_roles import ModelSource, Role
 from .conversion_inputs import ConversionRequest, fetch_base_and_adapter, resolve_inputs
 from .fidelity_check import comparison_models
 from .importance_cache import PRECISION

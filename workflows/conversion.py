@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bench.fidelity.fidelity import FidelityReport
 from ..convert.merged_checkpoint import MergeReport, merge_checkpoint
 from ..convert.pipeline import ConversionPlan, ConversionReport, plan_conversion
 from ..convert.quantize.size_planner import SizeTarget
 from ..errors import RequestError, ThirteenError
 from ..files.output import check_empty
 from ..files.progress import Stage, no_progress
+from ..quality.fidelity.fidelity import FidelityReport
 from .conversion_inputs import ConversionRequest, fetch_base_and_adapter, resolve_inputs
 from .fidelity_check import check_fidelity
 from .vocabulary.vocabulary_size import SizeLoss

@@ -232,7 +232,7 @@ def _size_target(request: ConversionRequest, stage: Stage) -> SizeTarget | None:
     elif request.target:
         table = costs_for(request.target)
     else:
-        from ..bench.speed.machine_costs import machine_costs  # noqa: PLC0415 - other costs need none of it
+        from ..quality.costs.machine_costs import machine_costs  # noqa: PLC0415 - other costs need none of it
 
         table = machine_costs(when_needed(stage, "types"))
     return SizeTarget(parse_file_size(request.size), request.prefer, ordinary_costs(table))

@@ -116,7 +116,7 @@ def processor_finding(name: str, flags: frozenset[str]) -> Finding:
 def llama_findings(flags: frozenset[str]) -> Iterator[Finding]:
     """The installed build of llama.cpp, and what it finds on this machine."""
     try:
-        from ..bench.harness.environment import this_build  # noqa: PLC0415 - each loads the library
+        from ..quality.environment import this_build  # noqa: PLC0415 - each loads the library
         from ..runtime.llama.gpu import gpu_found  # noqa: PLC0415
         from ..runtime.llama.settings_choice import saved_settings  # noqa: PLC0415
         from ..runtime.llama.struct_layouts import check_struct_layouts  # noqa: PLC0415

@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..bench.fidelity.fidelity import FidelityReport, run_fidelity
-from ..bench.fidelity.model_roles import ModelSource, Role, model_sources
-from ..bench.harness.model_file import ModelFile
 from ..convert.adapter.export import export_adapter
 from ..convert.pipeline import ConversionReport, convert
 from ..errors import AdapterError
 from ..files.progress import Stage, no_progress
 from ..files.temporary_folder import temporary_folder
+from ..quality.fidelity.fidelity import FidelityReport, run_fidelity
+from ..quality.fidelity.model_roles import ModelSource, Role, model_sources
+from ..quality.model_file import ModelFile
 from .conversion_inputs import ConversionInputs
 from .importance_cache import PRECISION
 

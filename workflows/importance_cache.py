@@ -4,7 +4,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from ..convert.adapter.adapter import adapter_sha256
-from ..convert.calibration_weights import WeightsByGgufName
+from ..convert.calibration.activation_stats import collect_activation_stats
+from ..convert.calibration.hidden_states import compute_hidden_states
+from ..convert.calibration.weights import WeightsByGgufName
 from ..convert.merged_model import MergedModel
 from ..convert.quantize.importance import ImportanceStats, write_importance
 from ..convert.source.checkpoint import Checkpoint, open_checkpoint
@@ -15,10 +17,9 @@ from ..files.hashing import file_sha256
 from ..files.progress import Stage, no_progress, part_of
 from ..files.temporary_folder import temporary_folder
 from ..models.texts import calibration_texts
-from ..runtime.calibration.activation_stats import collect_activation_stats
-from ..runtime.calibration.corpus import Chunk, chunk_passages, read_passages
-from ..runtime.calibration.hidden_states import compute_hidden_states
+from ..runtime.corpus.passages import chunk_passages, read_passages
 from ..runtime.llama.model import Model
+from ..runtime.threads import default_threads
 
 # BF16 would round a small adapter away; F16 has three bits more of mantissa.
 PRECISION = "F16"
@@ -103,7 +104,7 @@ def measure_importance(  # noqa: PLR0913 - options of a measurement, each with i
     view = MergedModel(open_checkpoint(base), adapter, "")
     chunks = calibration_chunks(view.base, texts, thoroughness)
     weights = WeightsByGgufName(view)
-    progress = stage("importance")
+    threads, progress = default_threads() if threads is None else threads, stage("importance")
     with temporary_folder("hidden") as folder:
         hidden = compute_hidden_states(
             weights, chunks, folder, threads=threads, progress=part_of(progress, 0, _FORWARD_SHARE, 100)
@@ -118,7 +119,7 @@ def measure_importance(  # noqa: PLR0913 - options of a measurement, each with i
     return write_importance(output, ImportanceStats(**vars(stats), datasets=[texts.name]))
 
 
-def calibration_chunks(base: Checkpoint, texts: Path, thoroughness: str = NORMAL) -> list[Chunk]:
+def calibration_chunks(base: Checkpoint, texts: Path, thoroughness: str = NORMAL) -> list[tuple[int, ...]]:
     """The chunks of a calibration text that the importance is measured on, by llama.cpp's tokenizer.
 
     Args:

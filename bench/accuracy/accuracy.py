@@ -8,10 +8,10 @@ from pathlib import Path
 from ...errors import RequestError
 from ...files.cache_folder import cache_dir
 from ...files.gguf.header import read_header
+from ...quality.environment import BenchReport, report_head
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob
 from ...runtime.validation import check_integer
 from ...stats.bootstrap import PASSAGES_MIN
-from ..harness.environment import BenchReport, report_head
 from ..harness.format import Table
 from .accuracy_metrics import PairedScores, Scores, pair_scores, score
 from .answer_time import AnsweredQuestion, AnswerTimes, describe_times, summarize_times, time_rows

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError
+from ...quality.environment import this_build
 from ...runtime.batch.reproducible_batches import PROFILE, BatchJob, GenerationSettings, read_settings
 from ...runtime.effort import parse_effort
 from ...runtime.engine.engine import Engine
 from ...runtime.profile import CHOSEN, DEFAULT_KV, Profile
 from ...runtime.request import Request
 from ...runtime.threads import default_threads
-from ..harness.environment import this_build
 from .datasets import QuestionSet
 from .eval_log import LOGGED_RUN
 from .prompts import find_prompt

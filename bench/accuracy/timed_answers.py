@@ -10,10 +10,10 @@ from itertools import chain
 from time import perf_counter
 
 from ...files.progress import Progress
+from ...quality.schedule import ProgressCounter
 from ...runtime.batch.reproducible_batches import GenerationSettings, prefill_shared_prefix
 from ...runtime.engine.engine import Engine
 from ..harness.interleave import ITERATIONS_PER_ROUND, EngineLoader, count_iterations, interleave
-from ..harness.schedule import ProgressCounter
 
 TIMED = 16  # questions by default
 _TASKS = 2  # questions of each iteration

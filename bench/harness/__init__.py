@@ -1,1 +1,1 @@
-"""Common parts of the benchmarks: workload, interleaved iterations, environment, worker processes."""
+"""Common parts of the benchmarks: interleaved iterations, worker processes, tables."""

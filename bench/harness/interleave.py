@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from ...quality.schedule import alternating_order
 from ...runtime.engine.engine import Engine
 from ...stats.interval import FloatArray, Interval
 from ...stats.paired_ratio import paired_ratio
-from .schedule import alternating_order
 
 SECONDS = "s"
 ITERATIONS_PER_ROUND = 2  # of each model

@@ -3,9 +3,7 @@
 from math import ceil
 
 from ...stats.interval import Interval
-from ...stats.paired_ratio import RATIO_LEVEL
-
-NOISE_MAX = 0.05  # half width of a ratio's interval above which a run is too noisy
+from ...stats.paired_ratio import NOISE_MAX, RATIO_LEVEL
 
 
 def describe_difference(what: str, ratio: Interval) -> str:
@@ -16,11 +14,6 @@ def describe_difference(what: str, ratio: Interval) -> str:
     word = "slower" if ratio.estimate > 1 else "faster"
     low, high = sorted(map(abs, (low, high)))
     return f"{what}: {word} by {100 * abs(ratio.estimate - 1):.1f} % ({low:.1f} to {high:.1f} %)"
-
-
-def too_noisy(ratio: Interval) -> bool:
-    """Whether the interval is too wide for a conclusion, even if it excludes 1."""
-    return ratio.half_width > NOISE_MAX
 
 
 def more_rounds(half_width: float, rounds: int) -> int:

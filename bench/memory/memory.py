@@ -12,16 +12,16 @@ from pathlib import Path
 from time import perf_counter
 
 from ...errors import ModelFileError
+from ...quality.iteration import random_prompt, time_prefill_and_decode
+from ...quality.model_file import ModelFile, describe_model
+from ...quality.workload import Workload, load_engine
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.memory_estimate import kv_bytes
 from ...runtime.llama.model import Model
 from ..harness.format import Table, megabytes, seconds
 from ..harness.from_json import from_json
 from ..harness.isolated import print_outcome, run_in_subprocess
-from ..harness.iteration import random_prompt, time_prefill_and_decode
-from ..harness.model_file import ModelFile, describe_model
 from ..harness.peak_memory import peak_rss_bytes
-from ..harness.workload import Workload, load_engine
 from .os_page_cache import drop_from_page_cache
 from .resident_memory import Footprint, ResidentMemory, read_resident_memory, resident_file_bytes
 

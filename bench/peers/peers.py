@@ -16,12 +16,12 @@ import numpy as np
 from ...errors import RequestError
 from ...files.gguf.header import read_header
 from ...files.progress import Progress, no_progress
+from ...quality.environment import BenchReport, report_head
+from ...quality.schedule import ProgressCounter, alternating_order
 from ...runtime.validation import check_integer
 from ...stats.interval import FloatArray, Interval
 from ...stats.paired_ratio import paired_ratio, ratio_level
-from ..harness.environment import BenchReport, report_head
 from ..harness.format import Table, megabytes
-from ..harness.schedule import ProgressCounter, alternating_order
 from .peer import SPEED_KINDS, PeerWorkload
 from .peer_process import OWN, PROGRAMS, PeerProcess, Program
 

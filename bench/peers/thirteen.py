@@ -4,9 +4,9 @@ from importlib.metadata import version
 from time import perf_counter
 
 from ...files.gguf.header import Header
+from ...quality.iteration import random_prompt, time_prefill_and_decode
+from ...quality.workload import Workload, load_engine
 from ...runtime.request import Request
-from ..harness.iteration import random_prompt, time_prefill_and_decode
-from ..harness.workload import Workload, load_engine
 from .peer import PeerWorkload, RequestPeer
 
 

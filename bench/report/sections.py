@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ...quality.environment import BenchReport
+from ...quality.fidelity.fidelity import FidelityReport
+from ...quality.model_file import ModelFile
 from ...stats.paired_ratio import RATIO_LEVEL
 from ..accuracy.accuracy import AccuracyReport, accuracy_table
 from ..accuracy.answer_time import time_rows
-from ..fidelity.fidelity import FidelityReport, fidelity_table
-from ..harness.environment import BenchReport
+from ..fidelity_table import fidelity_table
 from ..harness.format import NOT_AVAILABLE, Table, megabytes
-from ..harness.model_file import ModelFile
 from ..memory.memory import memory_rows
 from ..memory.size import SizeReport, size_table
 from ..peers.peers import PeersReport, peers_table

@@ -14,16 +14,16 @@ from ...errors import ModelFileError, RequestError
 from ...files.gguf.header import read_header
 from ...files.gguf.model_shape import read_model_shape
 from ...files.progress import Progress, no_progress
+from ...quality.environment import BenchReport, report_head
+from ...quality.schedule import ProgressCounter
+from ...quality.workload import Workload, load_engine
 from ...runtime.threads import default_threads
 from ...runtime.validation import check_integer
 from ...stats.interval import Interval
-from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN
-from ..harness.environment import BenchReport, report_head
+from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN, too_noisy
 from ..harness.format import NOT_AVAILABLE, Table
 from ..harness.interleave import ITERATIONS_PER_ROUND, PairedMeasurement
-from ..harness.schedule import ProgressCounter
-from ..harness.verdict_text import describe_difference, describe_noise, too_noisy
-from ..harness.workload import Workload, load_engine
+from ..harness.verdict_text import describe_difference, describe_noise
 from ..memory.memory import MeasuredModel, measure_model
 from ..memory.roofline import (
     Roofline,

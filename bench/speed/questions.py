@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from ...quality.iteration import random_prompt, time_answers
 from ...runtime.engine.engine import Engine
 from ...runtime.validation import check_integer
 from ..harness.interleave import (
@@ -20,7 +21,6 @@ from ..harness.interleave import (
     interleave,
     throughput,
 )
-from ..harness.iteration import random_prompt, time_answers
 
 T = TypeVar("T")
 

@@ -33,8 +33,9 @@ def bench_fidelity(
     That is the KL divergence from the reference and, with --base and --shipped-base, how much of the
     adapter's effect remains.
     """
-    from ...bench.fidelity.fidelity import fidelity_table, run_fidelity
-    from ...bench.fidelity.model_roles import model_sources
+    from ...bench.fidelity_table import fidelity_table
+    from ...quality.fidelity.fidelity import run_fidelity
+    from ...quality.fidelity.model_roles import model_sources
 
     quantized: Path | None = None
     lora: Path | None = None

@@ -96,8 +96,8 @@ def bench_memory(
     as_json: options.Json = False,
 ) -> None:
     """Measure memory by purpose, and cold and warm starts."""
-    from ...bench.harness.workload import Workload
     from ...bench.memory.memory import measure_memory, memory_table
+    from ...quality.workload import Workload
 
     path, lora = options.probed_model(model, adapter, threads=threads)
     work = Workload(**options.matching_options(ctx, Workload))
@@ -119,8 +119,9 @@ def bench_types(
 
     It takes three to six minutes and 4.3 GB in the cache, which are freed at the end.
     """
-    from ...bench.speed.type_costs import run_type_costs, type_costs_table, write_costs
+    from ...bench.speed.type_costs_table import type_costs_table
     from ...files.output import check_target
+    from ...quality.costs.type_costs import run_type_costs, write_costs
 
     if output:
         check_target(output)

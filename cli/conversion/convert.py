@@ -54,7 +54,7 @@ def convert(
 
     The GGUF has one type, or for a given size a planned type for each tensor.
     """
-    from ...bench.fidelity.fidelity import fidelity_summary
+    from ...quality.fidelity.fidelity import fidelity_summary
     from ...workflows.conversion import ConversionRequest, run_conversion
 
     request = ConversionRequest(type=type_, **options.matching_options(ctx, ConversionRequest))

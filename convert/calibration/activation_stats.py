@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from ...files.progress import Progress, no_progress
 from .activation_covariance import InputStats, InputSums
-from .corpus import Chunk
 from .decoder import INPUTS, Array, DecoderLayer, DecoderWeights, Doubles, output_matrix
-from .hidden_states import HiddenStates
+from .hidden_states import Chunk, HiddenStates
 from .output_gradient import OutputGradient
 from .worker_lanes import LANES, lane_pool
 
@@ -62,7 +61,7 @@ def collect_activation_stats(
     chunks: Sequence[Chunk],
     hidden: HiddenStates,
     *,
-    threads: int | None = None,
+    threads: int,
     progress: Progress = no_progress,
 ) -> ActivationStats:
     """Propagate gradients of the predictions back through a model, and collect the statistics on the way.
@@ -74,7 +73,7 @@ def collect_activation_stats(
         weights: the model.
         chunks: the text, at least one chunk.
         hidden: the hidden states of these chunks.
-        threads: compute threads; by default one per physical core.
+        threads: compute threads.
         progress: called after the output matrix, and after each layer.
 
     Raises:

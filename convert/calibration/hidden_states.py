@@ -12,10 +12,10 @@ import numpy as np
 from ...errors import ModelFileError
 from ...files.output import output_errors
 from ...files.progress import Progress, no_progress
-from .corpus import Chunk
 from .decoder import EMBEDDING, Array, DecoderLayer, DecoderWeights, LayerActivations
 from .worker_lanes import lane_pool
 
+Chunk = tuple[int, ...]  # tokens of a piece of calibration text
 _F16_MAX = np.finfo(np.float16).max
 
 
@@ -66,7 +66,7 @@ def compute_hidden_states(
     chunks: Sequence[Chunk],
     folder: Path,
     *,
-    threads: int | None = None,
+    threads: int,
     progress: Progress = no_progress,
 ) -> HiddenStates:
     """Run chunks of text through a model, one layer after the other.
@@ -75,7 +75,7 @@ def compute_hidden_states(
         weights: the model.
         chunks: the text.
         folder: where the states are kept.
-        threads: compute threads; by default one per physical core.
+        threads: compute threads.
         progress: called after each layer.
 
     Raises:

@@ -1,8 +1,8 @@
 """A merged model's tensors by their names in a GGUF, for calibration."""
 
-from ..files.gguf.model_shape import ModelShape
-from ..files.safetensors import Rows
-from .merged_model import MergedModel
+from ...files.gguf.model_shape import ModelShape
+from ...files.safetensors import Rows
+from ..merged_model import MergedModel
 
 
 class WeightsByGgufName:

@@ -4,18 +4,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
 from ...files.worker_pool import worker_pool
-from ..threads import default_threads
 
 # Sequence i adds to the sums of lane i % LANES, and the lanes are added up in order.
 LANES = 4
 
 
-def lane_pool(threads: int | None) -> AbstractContextManager[ThreadPoolExecutor]:
+def lane_pool(threads: int) -> AbstractContextManager[ThreadPoolExecutor]:
     """Open a pool of one thread per lane at most; pending work is cancelled when the block ends.
 
     Args:
-        threads: compute threads; by default one per physical core. Up to LANES, each has BLAS for itself:
-            that wastes less time than BLAS threads that wait for each other after every product.
+        threads: compute threads. Up to LANES, each has BLAS for itself: that wastes less time than BLAS
+            threads that wait for each other after every product.
     """
-    threads = default_threads() if threads is None else threads
     return worker_pool(min(threads, LANES), max(1, threads // LANES))

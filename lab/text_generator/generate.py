@@ -19,7 +19,7 @@ from thirteen.lab.text_generator.problems import PROBLEMS
 from thirteen.lab.text_generator.prose import SENTENCES
 from thirteen.lab.text_generator.word_lists import word_list_passages
 from thirteen.models.texts import calibration_texts
-from thirteen.runtime.calibration.corpus import Passage, read_passages
+from thirteen.runtime.corpus.passages import Passage, read_passages
 
 GENERATED = 6_000  # passages
 SENTENCES_EACH = 4  # of a passage of prose

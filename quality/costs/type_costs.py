@@ -7,7 +7,7 @@ of a weight.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,13 +25,11 @@ from ...runtime.engine.engine import Engine
 from ...runtime.threads import default_threads
 from ...runtime.validation import check_integer
 from ...stats.interval import FloatArray, Interval
-from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN, paired_ratio
-from ..harness.environment import BenchReport, ReportHead, report_head
-from ..harness.format import Table
-from ..harness.iteration import random_prompt, time_prefill_and_decode
-from ..harness.schedule import ProgressCounter, alternating_order
-from ..harness.verdict_text import NOISE_MAX, too_noisy
-from ..harness.workload import Workload, load_engine
+from ...stats.paired_ratio import ROUNDS_MIN, paired_ratio, too_noisy
+from ..environment import BenchReport, ReportHead, report_head
+from ..iteration import random_prompt, time_prefill_and_decode
+from ..schedule import ProgressCounter, alternating_order
+from ..workload import Workload, load_engine
 from .probe_models import ProbeShape, write_probe_models
 from .random_model import count_matrix_weights
 
@@ -261,46 +259,3 @@ def _cost_table(report: TypesReport) -> dict[str, Any]:
         **{part: costs(part) for part in PARTS},
         "measured": asdict(report),
     }
-
-
-def type_costs_table(report: TypesReport) -> Table:
-    """Tabulate the types, from the fastest in layers to the slowest, with the environment below."""
-    ratio = f"/ Q4_K ({RATIO_LEVEL})"
-    rows = (
-        (
-            cost.type,
-            f"{cost.bits_per_weight:.2f}",
-            *_cells(cost.layer),
-            *_cells(cost.output),
-            cost.layer_prefill.ratio.text(2),
-        )
-        for cost in sorted(report.costs, key=lambda cost: cost.layer.ns_per_weight)
-    )
-    return Table(
-        "Cost of a weight: ns in decode, ratio to Q4_K (less is faster), GB/s of weights",
-        (
-            *("type", "bits", "layer", ratio, "GB/s", "output", ratio, "GB/s"),
-            f"prefill of {report.settings.prompt_tokens}",
-        ),
-        tuple(rows),
-        tuple(_notes(report)),
-    )
-
-
-def _cells(cost: WeightCost) -> tuple[str, str, str]:
-    return f"{cost.ns_per_weight:.4f}", cost.ratio.text(2), f"{cost.gb_per_s:.1f}"
-
-
-def _notes(report: TypesReport) -> Iterator[str]:
-    workload = report.settings
-    if report.noisy:
-        yield (
-            f"too noisy (intervals of more than ±{NOISE_MAX:.0%}): {', '.join(report.noisy)}; take more "
-            "rounds, or stop other programs"
-        )
-    yield f"by {report.engine}; both repacked where it can; output: tied to the token embedding"
-    yield (
-        f"medians of {report.rounds} rounds, {workload.prompt_tokens} prompt and {workload.decode_tokens} "
-        "decode tokens in an iteration"
-    )
-    yield report.environment(workload.threads)

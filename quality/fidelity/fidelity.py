@@ -20,10 +20,9 @@ from ...runtime.engine.engine import Engine
 from ...runtime.validation import check_integer
 from ...stats.bootstrap import PASSAGES_MIN
 from ...stats.interval import FloatArray
-from ..harness.environment import BenchReport, report_head
-from ..harness.format import Table
-from ..harness.model_file import ModelFile, describe_model
-from ..harness.schedule import ProgressCounter
+from ..environment import BenchReport, report_head
+from ..model_file import ModelFile, describe_model
+from ..schedule import ProgressCounter
 from .adapter_effect import inner_products, logit_effect
 from .kl_divergence import PositionDivergence, position_divergence
 from .merge_or_runtime import Fidelity, Recommendation, compare_merge_and_runtime, fidelity_verdict
@@ -170,26 +169,21 @@ def _compare(
         yield (*divergence, *products)
 
 
-def fidelity_table(report: FidelityReport) -> Table:
-    """Tabulate the variants, with the verdict and the environment below."""
-    title = " vs ".join(Path(report.files[role].path).name for role in ("shipped", "reference"))
-    columns = ["shipped (95 %)", "adapter at run time (95 %)"][: len(_variants(report))]
-    return Table(title, ("", *columns), (*_rows(report), *_file_rows(report)), tuple(_notes(report)))
-
-
 def fidelity_summary(report: FidelityReport) -> dict[str, str]:
-    """The figures of fidelity_table() by name, and the verdict."""
-    lines = {name: ", at run time ".join(cells) for name, *cells in _rows(report)}
+    """The figures by name, and the verdict."""
+    lines = {name: ", at run time ".join(cells) for name, *cells in fidelity_rows(report)}
     lines["verdict"] = "\n".join(report.verdict)
     return lines
 
 
-def _variants(report: FidelityReport) -> list[Fidelity]:
+def shipped_variants(report: FidelityReport) -> list[Fidelity]:
+    """What each measured way to ship the adapter preserves."""
     return [variant for variant in (report.merged, report.run_time) if variant is not None]
 
 
-def _rows(report: FidelityReport) -> Iterator[tuple[str, ...]]:
-    variants = _variants(report)
+def fidelity_rows(report: FidelityReport) -> Iterator[tuple[str, ...]]:
+    """The figures by name, of each way to ship the adapter."""
+    variants = shipped_variants(report)
     divergences = [variant.divergence for variant in variants]
     yield "KL divergence, nats", *(one.kl_mean.text(4) for one in divergences)
     yield "KL, 99th percentile", *(f"{one.kl_p99:.4f}" for one in divergences)
@@ -204,20 +198,3 @@ def _rows(report: FidelityReport) -> Iterator[tuple[str, ...]]:
         yield "adapter's effect: error", *(effect.relative_error.text(3) for effect in effects)
     if report.vocabulary is not None:
         yield from coverage_rows(report.vocabulary)
-
-
-def _file_rows(report: FidelityReport) -> Iterator[tuple[str, ...]]:
-    files = [report.files[role] for role in VARIANTS if role in report.files]
-    yield "files, MB", *(f"{file.total_bytes / 1e6:.1f}" for file in files)
-    yield "bits per weight", *(f"{file.bits_per_weight:.2f}" for file in files)
-
-
-def _notes(report: FidelityReport) -> Iterator[str]:
-    reference = report.files["reference"]
-    yield from report.verdict
-    yield f"{report.positions:,} positions of {report.passages} texts in {Path(report.data).name}"
-    yield (
-        f"reference: {reference.bits_per_weight:.2f} bits per weight, "
-        f"perplexity {report.merged.divergence.reference_perplexity.text(2)}"
-    )
-    yield f"{report.machine.cpu}, llama-cpp-python {report.build.llama_cpp_python}"

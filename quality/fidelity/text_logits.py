@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ModelFileError, RequestError
-from ...runtime.calibration.corpus import read_passages, tokenize_passages
+from ...runtime.corpus.passages import read_passages, tokenize_passages
 from ...runtime.engine.engine import Engine
 from ...runtime.logits import Logits, log_softmax
 from ...stats.interval import FloatArray

@@ -11,8 +11,6 @@ from ..llama.model import Model
 from ..prompt.prompt_encoder import PromptEncoder
 from ..prompt.template_process import REPRODUCIBLE_DATE, read_chat_template
 
-Chunk = tuple[int, ...]  # tokens of a piece of calibration text, as llama-imatrix makes them
-
 
 @dataclass(frozen=True, slots=True)
 class Passage:
@@ -50,7 +48,7 @@ def tokenize_passages(model: Model, passages: Iterable[Passage]) -> Iterator[tup
     return (_tokenize(model, encoder, passage) for passage in passages)
 
 
-def chunk_passages(model: Model, passages: Sequence[Passage], chunk_size: int) -> list[Chunk]:
+def chunk_passages(model: Model, passages: Sequence[Passage], chunk_size: int) -> list[tuple[int, ...]]:
     """Cut the tokens of all passages into chunks.
 
     As in llama-imatrix, the begin-of-text token replaces the first token of each chunk, if the tokenizer adds

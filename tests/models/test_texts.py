@@ -6,7 +6,7 @@ import pytest
 from thirteen.models.texts import calibration_texts, held_out_texts
 from thirteen.runtime.arithmetic.calculator import check_steps
 from thirteen.runtime.arithmetic.final_answer import final_answer
-from thirteen.runtime.calibration.corpus import Passage, read_passages
+from thirteen.runtime.corpus.passages import Passage, read_passages
 
 SETS = {"calibration": (calibration_texts, 95, 55), "held out": (held_out_texts, 30, 20)}
 

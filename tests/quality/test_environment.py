@@ -1,6 +1,6 @@
 """Description of machine and build."""
 
-from thirteen.bench.harness.environment import this_build, this_machine
+from thirteen.quality.environment import this_build, this_machine
 
 
 def test_this_machine_and_this_build_fill_every_field():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader
 from gguf.quants import dequantize
-from thirteen.bench.speed.random_model import write_uniform_model
 from thirteen.convert.source.architecture import Architecture
+from thirteen.quality.costs.random_model import write_uniform_model
 from thirteen.web.shared_modules import shared_modules
 
 NODE = shutil.which("node")

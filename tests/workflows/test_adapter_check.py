@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from peft import LoraConfig
 from safetensors.numpy import load_file, save_file
-from thirteen.bench.fidelity.adapter_effect import AdapterEffect
-from thirteen.bench.fidelity.kl_divergence import Divergence
 from thirteen.models.catalogue import adapter_folder
+from thirteen.quality.fidelity.adapter_effect import AdapterEffect
+from thirteen.quality.fidelity.kl_divergence import Divergence
 from thirteen.stats.interval import Interval
 from thirteen.workflows.adapter_check import MeasuredEffect, changes_table, find_problem
 

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
-from thirteen.bench.harness.environment import this_build
 from thirteen.bench.peers import speed_check
 from thirteen.bench.peers.speed_check import SpeedCheck
 from thirteen.cli.main import main
 from thirteen.files.gguf.header import read_header
 from thirteen.files.processors import read_cpuinfo
+from thirteen.quality.environment import this_build
 from thirteen.runtime.llama import struct_layouts
 from thirteen.runtime.llama.compute_settings import ComputeSettings
 from thirteen.runtime.llama.settings_choice import save_tuning

@@ -23,8 +23,8 @@ from ...files.output import check_target
 from ...files.progress import Stage, no_progress
 from ...files.temporary_folder import temporary_folder
 from ...models.texts import vocabulary_passages
-from ...runtime.calibration.corpus import Passage, read_passages, tokenize_passages
-from ...runtime.calibration.token_statistics import count_tokens, mean_probability, sample_passages
+from ...runtime.corpus.passages import Passage, read_passages, tokenize_passages
+from ...runtime.corpus.token_statistics import count_tokens, mean_probability, sample_passages
 from ...runtime.llama.model import Model
 
 DEFAULT_SIZE = 49_152

@@ -13,8 +13,8 @@ from ...convert.vocabulary.vocabulary_list import SIZES, VocabularyList
 from ...errors import VocabularyError
 from ...files.progress import Stage, no_progress
 from ...models.texts import held_out_texts
-from ...runtime.calibration.corpus import read_passages, tokenize_passages
-from ...runtime.calibration.token_statistics import outside_probability, sample_passages
+from ...runtime.corpus.passages import read_passages, tokenize_passages
+from ...runtime.corpus.token_statistics import outside_probability, sample_passages
 from .vocabulary_choice import full_model, rank_vocabulary, read_texts
 
 POSITIONS = 1_024  # of held-out texts, at which the probability outside is measured

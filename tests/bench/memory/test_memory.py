@@ -6,10 +6,10 @@ import sys
 from dataclasses import fields, replace
 
 import pytest
-from thirteen.bench.harness.workload import Workload
 from thirteen.bench.memory.memory import MemoryUse, measure_memory, memory_table
 from thirteen.errors import AdapterError, ModelFileError, RequestError
 from thirteen.models.embedded import embedded
+from thirteen.quality.workload import Workload
 
 pytestmark = pytest.mark.slow
 

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from thirteen.bench.harness.environment import report_head
 from thirteen.bench.peers import speed_check
 from thirteen.bench.peers.peer import PeerWorkload
 from thirteen.bench.peers.peers import PeerRow, PeersReport, PeersRequest
 from thirteen.bench.peers.speed_check import check_speed
 from thirteen.errors import ModelFileError, RequestError
+from thirteen.quality.environment import report_head
 
 WORK = PeerWorkload(threads=1, prompt_tokens=200, decode_tokens=96)
 MODEL = Path("m.gguf")

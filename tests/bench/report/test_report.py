@@ -13,9 +13,6 @@ from thirteen.bench.accuracy.accuracy_metrics import PairedScores, Scores
 from thirteen.bench.accuracy.answer_time import AnswerTime, AnswerTimes
 from thirteen.bench.accuracy.calibration import Calibration, GivenAnswers
 from thirteen.bench.accuracy.run_config import PromptSettings
-from thirteen.bench.fidelity.fidelity import run_fidelity
-from thirteen.bench.fidelity.model_roles import model_sources
-from thirteen.bench.harness.environment import this_build, this_machine
 from thirteen.bench.memory.memory import MemoryUse
 from thirteen.bench.memory.resident_memory import Footprint
 from thirteen.bench.memory.size import run_size
@@ -29,6 +26,9 @@ from thirteen.bench.report.sections import Measurements, compose_report, describ
 from thirteen.bench.speed.latency import LatencyRequest, latency_table, run_latency
 from thirteen.bench.speed.questions import QuestionShape
 from thirteen.errors import ModelFileError, OutputError, RequestError
+from thirteen.quality.environment import this_build, this_machine
+from thirteen.quality.fidelity.fidelity import run_fidelity
+from thirteen.quality.fidelity.model_roles import model_sources
 from thirteen.stats.interval import Interval
 
 from ...runtime.conftest import tensors, write_gguf

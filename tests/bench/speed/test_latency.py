@@ -11,12 +11,12 @@ from thirteen.bench.harness.interleave import (
     interleave,
     throughput,
 )
-from thirteen.bench.harness.iteration import random_prompt, time_answers
 from thirteen.bench.memory.roofline import decode_bytes
 from thirteen.bench.speed.latency import LatencyRequest, latency_table, run_latency
 from thirteen.bench.speed.questions import QuestionShape
 from thirteen.errors import ModelFileError, RequestError
 from thirteen.files.gguf.header import read_header
+from thirteen.quality.iteration import random_prompt, time_answers
 from thirteen.runtime.engine.engine import Engine
 
 pytestmark = pytest.mark.slow

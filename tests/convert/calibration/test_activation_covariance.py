@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from thirteen.convert.calibration.activation_covariance import PROBES, RANK, InputSums, block_width
 from thirteen.errors import ModelFileError
-from thirteen.runtime.calibration.activation_covariance import PROBES, RANK, InputSums, block_width
 
 GRADIENTS = np.random.default_rng(6).uniform(0.1, 10, 500)
 

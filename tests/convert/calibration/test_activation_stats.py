@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from thirteen.convert.quantize.importance import read_importance
 from thirteen.errors import ModelFileError, RequestError
-from thirteen.runtime.calibration.corpus import Passage, chunk_passages
+from thirteen.runtime.corpus.passages import Passage, chunk_passages
 from thirteen.runtime.llama.model import Model
 
 from ...byte_level import byte_names
-from ..conftest import tensors
+from ...runtime.conftest import tensors
 from .weights import stats_of
 
 DATA = Path(__file__).parents[2] / "data"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from thirteen.runtime.calibration.decoder import INPUTS, Array, DecoderLayer, rms_norm, rms_norm_gradient
+from thirteen.convert.calibration.decoder import INPUTS, Array, DecoderLayer, rms_norm, rms_norm_gradient
 from transformers import AutoModelForCausalLM
 
 from .weights import weights_of

@@ -1,8 +1,8 @@
 """Hidden states, as calibration keeps them on disk; test_decoder.py compares layers with transformers."""
 
 import numpy as np
-from thirteen.runtime.calibration.decoder import EMBEDDING, DecoderLayer
-from thirteen.runtime.calibration.hidden_states import compute_hidden_states
+from thirteen.convert.calibration.decoder import EMBEDDING, DecoderLayer
+from thirteen.convert.calibration.hidden_states import compute_hidden_states
 
 from .weights import weights_of
 

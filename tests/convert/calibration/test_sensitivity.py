@@ -6,12 +6,12 @@ import gguf
 import numpy as np
 import pytest
 from thirteen.convert.quantize.ggml import quantize_rows
-from thirteen.runtime.calibration.corpus import Passage, chunk_passages
+from thirteen.runtime.corpus.passages import Passage, chunk_passages
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.logits import log_softmax
 
-from ..conftest import tensors
+from ...runtime.conftest import tensors
 from .weights import stats_of
 
 pytestmark = pytest.mark.slow

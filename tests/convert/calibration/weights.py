@@ -5,12 +5,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from thirteen.convert.calibration_weights import WeightsByGgufName
+from thirteen.convert.calibration.activation_stats import ActivationStats, collect_activation_stats
+from thirteen.convert.calibration.hidden_states import Chunk, compute_hidden_states
+from thirteen.convert.calibration.weights import WeightsByGgufName
 from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.runtime.calibration.activation_stats import ActivationStats, collect_activation_stats
-from thirteen.runtime.calibration.corpus import Chunk
-from thirteen.runtime.calibration.hidden_states import compute_hidden_states
 
 
 def weights_of(path: Path) -> WeightsByGgufName:

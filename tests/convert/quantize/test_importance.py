@@ -26,7 +26,7 @@ from .covariances import correlated, importance_with, in_blocks
 
 TINY = (
     Path(__file__).parents[2] / "data" / "imatrix-tiny.gguf"
-)  # by llama-imatrix; see tests/runtime/calibration/test_activation_stats.py
+)  # by llama-imatrix; see tests/convert/calibration/test_activation_stats.py
 Arrays = dict[str, np.ndarray]
 
 names = st.sampled_from([f"blk.{n}.{kind}.weight" for n in (0, 1, 10) for kind in ("attn_q", "ffn_down")])

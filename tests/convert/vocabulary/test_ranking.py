@@ -22,8 +22,8 @@ from thirteen.convert.vocabulary.vocabulary_list import check_list
 from thirteen.errors import VocabularyError
 from thirteen.models.embedded import embedded
 from thirteen.models.texts import held_out_texts
-from thirteen.runtime.calibration.corpus import read_passages, tokenize_passages
-from thirteen.runtime.calibration.token_statistics import count_tokens
+from thirteen.runtime.corpus.passages import read_passages, tokenize_passages
+from thirteen.runtime.corpus.token_statistics import count_tokens
 from thirteen.runtime.llama.model import Model
 from thirteen.workflows.vocabulary.vocabulary_choice import read_texts
 

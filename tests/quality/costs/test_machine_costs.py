@@ -5,10 +5,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from thirteen.bench.speed import machine_costs as module
-from thirteen.bench.speed.machine_costs import costs_file, machine_costs
 from thirteen.convert.quantize.costs import costs_for, host_target, ordinary_costs
 from thirteen.errors import OutputError
+from thirteen.quality.costs import machine_costs as module
+from thirteen.quality.costs.machine_costs import costs_file, machine_costs
 from thirteen.stats.interval import Interval
 
 SHIPPED = {"target": "x86", "cpu": "here", "date": "today", "build": "1", "layer": {"Q4_K": 1.0, "Q2_K": 0.5}}

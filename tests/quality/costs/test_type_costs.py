@@ -6,12 +6,13 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
-from thirteen.bench.speed.probe_models import ProbeShape
-from thirteen.bench.speed.random_model import count_matrix_weights, write_uniform_model
-from thirteen.bench.speed.type_costs import TYPES, _costs, run_type_costs, type_costs_table, write_costs
+from thirteen.bench.speed.type_costs_table import type_costs_table
 from thirteen.convert.quantize.costs import PARTS, host_target, read_costs
 from thirteen.errors import OutputError, RequestError
 from thirteen.files.gguf.header import read_header
+from thirteen.quality.costs.probe_models import ProbeShape
+from thirteen.quality.costs.random_model import count_matrix_weights, write_uniform_model
+from thirteen.quality.costs.type_costs import TYPES, _costs, run_type_costs, write_costs
 from thirteen.runtime.engine.engine import Engine
 
 pytestmark = pytest.mark.slow
@@ -55,7 +56,7 @@ def test_the_models_are_written_to_the_cache(tmp_path, monkeypatch):
         raise OutputError(f"in {folder.parent}")
 
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
-    monkeypatch.setattr("thirteen.bench.speed.type_costs.write_probe_models", write)
+    monkeypatch.setattr("thirteen.quality.costs.type_costs.write_probe_models", write)
     with pytest.raises(OutputError, match=f"in {tmp_path}$"):
         run_type_costs(**FEW)
     assert not list(tmp_path.iterdir())

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFValueType
-from thirteen.bench.fidelity import model_roles
-from thirteen.bench.fidelity.fidelity import fidelity_table, run_fidelity
-from thirteen.bench.fidelity.merge_or_runtime import compare_merge_and_runtime
-from thirteen.bench.fidelity.model_roles import model_sources
+from thirteen.bench.fidelity_table import fidelity_table
 from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.pipeline import convert
 from thirteen.errors import AdapterError, ModelFileError, RequestError
+from thirteen.quality.fidelity import model_roles
+from thirteen.quality.fidelity.fidelity import run_fidelity
+from thirteen.quality.fidelity.merge_or_runtime import compare_merge_and_runtime
+from thirteen.quality.fidelity.model_roles import model_sources
 from thirteen.runtime.engine.engine import Engine
 
 from ...convert.peft_adapters import save_random_adapter

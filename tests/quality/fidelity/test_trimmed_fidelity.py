@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from peft import LoraConfig
-from thirteen.bench.fidelity.fidelity import FidelityReport, fidelity_summary, fidelity_table, run_fidelity
-from thirteen.bench.fidelity.model_roles import model_sources
-from thirteen.bench.fidelity.token_map import TokenMap
+from thirteen.bench.fidelity_table import fidelity_table
 from thirteen.convert.pipeline import convert
 from thirteen.errors import ModelFileError
 from thirteen.files.gguf.header import read_header
+from thirteen.quality.fidelity.fidelity import FidelityReport, fidelity_summary, run_fidelity
+from thirteen.quality.fidelity.model_roles import model_sources
+from thirteen.quality.fidelity.token_map import TokenMap
 from thirteen.runtime.engine.engine import Engine
 
 from ... import checkpoints

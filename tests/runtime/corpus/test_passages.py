@@ -3,7 +3,7 @@
 import pytest
 from gguf import GGUFValueType
 from thirteen.errors import RequestError
-from thirteen.runtime.calibration.corpus import Passage, read_passages, tokenize_passages
+from thirteen.runtime.corpus.passages import Passage, read_passages, tokenize_passages
 from thirteen.runtime.llama.model import Model
 
 from ...byte_level import byte_names

@@ -7,12 +7,8 @@ import numpy as np
 import pytest
 from thirteen.convert.pipeline import convert
 from thirteen.errors import RequestError
-from thirteen.runtime.calibration.corpus import Passage, tokenize_passages
-from thirteen.runtime.calibration.token_statistics import (
-    mean_probability,
-    outside_probability,
-    sample_passages,
-)
+from thirteen.runtime.corpus.passages import Passage, tokenize_passages
+from thirteen.runtime.corpus.token_statistics import mean_probability, outside_probability, sample_passages
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.model import Model
 

@@ -11,10 +11,10 @@ from time import sleep
 from typing import Any
 
 import pytest
-from thirteen.bench.harness.workload import Workload
 from thirteen.bench.memory.memory import _copied_bytes, _start_s
 from thirteen.errors import ModelFileError
-from thirteen.runtime.calibration.token_statistics import mean_probability, outside_probability
+from thirteen.quality.workload import Workload
+from thirteen.runtime.corpus.token_statistics import mean_probability, outside_probability
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import load_probe_worker
 from thirteen.runtime.llama.bindings import llama_cpp

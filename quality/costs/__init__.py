@@ -1,0 +1,1 @@
+"""Costs of a weight of each type on this processor."""
