@@ -9,7 +9,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ..runtime.engine.handle import Piece
+    from ..runtime.answer import Piece
 
 _DELAY_S = 0.3
 LOADING_DELAY_S = 0.1  # when a command has just started, which took 0.2 s

@@ -1,14 +1,14 @@
-"""Answer to a question: text, final value, confidence, checked equations, usage, timings and vote tally."""
+"""Answer to a question: text, value, confidence, checked equations, usage, timings, votes; and its pieces."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Self
 
+from .arithmetic.calculator import Step, check_steps, is_verified
+from .arithmetic.final_answer import final_answer, format_number
+from .arithmetic.grounding import is_grounded
 from .effort import CONFIDENCE, vote_confidence
-from .request import COMPLETE_REASONS, StopReason, Timings, Usage
-
-if TYPE_CHECKING:
-    from .arithmetic.calculator import Step
+from .request import COMPLETE_REASONS, Request, SequenceEnd, StopReason, Timings, TokenLogprob, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Answer:
     stop_reason: StopReason
     usage: Usage
     timings: Timings
-    steps: "tuple[Step, ...]"
+    steps: tuple[Step, ...]
     verified: bool
     tally: VoteTally | None = None
     foreign_share: float | None = None
@@ -82,6 +82,65 @@ class Answer:
             "prefill_tokens_per_s": self.timings.prefill_tokens_per_s(self.usage),
             "decode_tokens_per_s": self.timings.decode_tokens_per_s(self.usage),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """New text of an answer; the last piece also carries the whole answer.
+
+    Attributes:
+        text: characters that became final since the last piece.
+        tokens: tokens sampled or inserted since the last piece; their text may follow in a later one.
+        logprobs: log-probabilities of these tokens, and with Request.report_end of the token that ended them,
+            if the request asks for them.
+        answer: the whole answer, None while there may be more.
+        tally: the votes so far, if there are new ones; of a question that is answered several times.
+        end: how the answer ended, None while there may be more.
+    """
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    answer: Answer | None = None
+    tally: VoteTally | None = None
+    end: SequenceEnd | None = None
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Self], answer: Answer | None) -> Self:
+        """Join consecutive pieces, and add the whole answer if they are the last."""
+        return cls(
+            "".join(piece.text for piece in pieces),
+            tuple(token for piece in pieces for token in piece.tokens),
+            tuple(logprob for piece in pieces for logprob in piece.logprobs),
+            answer,
+            next((piece.tally for piece in reversed(pieces) if piece.tally), None),
+            pieces[-1].end if pieces else None,
+        )
+
+
+def grade(request: Request, text: str, end: SequenceEnd) -> Answer:
+    """Read the value of an answer's text, check its equations, and tell the confidence in it.
+
+    Args:
+        request: what was asked.
+        text: the whole text.
+        end: how it ended.
+    """
+    number, steps = final_answer(text), check_steps(text)
+    value = None if number is None else format_number(number)
+    verified = is_verified(steps, value)
+    answer = Answer(
+        value=value,
+        text=text,
+        stop_reason=end.stop_reason,
+        usage=end.usage,
+        timings=end.timings,
+        steps=steps,
+        verified=verified,
+        foreign_share=request.foreign_share,
+        grounded=verified and is_grounded(steps, request.question),
+    )
+    return with_confidence(answer, request.min_confidence)
 
 
 def with_confidence(answer: Answer, minimum: float) -> Answer:

@@ -7,7 +7,7 @@ from operator import index
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from ..errors import RequestError, shorten
-from .effort import Effort, parse_effort
+from .effort import Effort
 from .validation import check_confidence, check_integer, check_type, is_finite, is_integer
 
 if TYPE_CHECKING:  # it imports llguidance, which only requests with a grammar need
@@ -253,19 +253,15 @@ class Request:
             check_type("request: adapter", self.adapter, str)
         if self.grammar is not None and not hasattr(self.grammar, "source"):
             raise RequestError(f"request: grammar must be a Grammar, not {shorten(self.grammar)}")
-        check_effort(self)
+        check_type("request: effort", self.effort, Effort)
+        check_confidence(self.min_confidence)
+        for name, given in (("a grammar", self.grammar), ("logprobs", self.logprobs is not None)):
+            if given and self.effort.votes:
+                raise RequestError(
+                    f"request: effort {self.effort} cannot be combined with {name}: the answers vote"
+                )
         if self.ignore_end and self.grammar:
             raise RequestError("request: ignore_end cannot be combined with a grammar, which ends the output")
-
-
-def check_effort(request: Request) -> None:
-    """Raise RequestError if the fields of an effort are invalid, or exclude each other."""
-    object.__setattr__(request, "effort", effort := parse_effort(request.effort))
-    check_confidence(request.min_confidence)
-    if effort.votes and request.grammar:
-        raise RequestError(f"request: effort {effort} cannot be combined with a grammar: the answers vote")
-    if effort.votes and request.logprobs is not None:
-        raise RequestError(f"request: effort {effort} cannot be combined with logprobs: the answers vote")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
 from ..errors import BusyError, RequestError
-from ..runtime.answer import Answer
+from ..runtime.answer import Answer, Piece
 from ..runtime.engine.engine import Engine
-from ..runtime.engine.handle import Handle, Piece
+from ..runtime.engine.handle import Handle
 from ..runtime.request import Request, StopReason
 from .access.fair_turns import FairTurns
 from .http_errors import HttpError

@@ -14,6 +14,7 @@ from threading import RLock
 from typing import TYPE_CHECKING
 
 from ...errors import BusyError, RequestError
+from ..answer import grade
 from ..forks import ForkCheck
 from ..llama.compute_thread import COMPUTE_THREAD
 from ..llama.model import Model
@@ -172,7 +173,8 @@ class Dispatcher:
             for one in requests
         ]
         handles = {
-            sequence: Handle(partial(self._abort, sequence), sequence.request) for sequence in sequences
+            sequence: Handle(partial(self._abort, sequence), partial(grade, sequence.request))
+            for sequence in sequences
         }
 
         def add() -> None:
@@ -207,12 +209,12 @@ class Dispatcher:
 
     def _step(self) -> None:
         for update in self._runner.step():
-            if update.end is None:
-                self._handles[update.sequence].put(update)
+            if update.piece.end is None:
+                self._handles[update.sequence].put(update.piece)
                 continue
             handle = self._handles.pop(update.sequence)
             self._release(1)
-            handle.fail(update.failure) if update.failure else handle.put(update)
+            handle.fail(update.failure) if update.failure else handle.put(update.piece)
 
     def _abort_all(self) -> None:
         for sequence in list(self._handles):

@@ -215,7 +215,7 @@ class Engine:
             handles: list[Handle] = []
             for request in requests:
                 if request.effort.votes:
-                    handles.append(MajorityVote(request, self.submit_all, wait=wait))
+                    handles.append(MajorityVote(request, self.submit_all, wait=wait).handle)
                 else:
                     handles.append(self.submit(request, wait=wait))
                 aborts.callback(handles[-1].abort)

@@ -4,39 +4,14 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from threading import Thread
 from typing import Any
 
-from ..answer import Answer, VoteTally, with_confidence
-from ..arithmetic.calculator import check_steps, is_verified
-from ..arithmetic.final_answer import final_answer, format_number
-from ..arithmetic.grounding import is_grounded
+from ..answer import Answer, Piece
 from ..forks import ForkCheck
 from ..outcome import Outcome, Signal
-from ..request import Request, SequenceEnd, TokenLogprob
-from .runner import SequenceUpdate
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """New text of an answer; the last piece also carries the whole answer.
-
-    Attributes:
-        text: characters that became final since the last piece.
-        tokens: tokens sampled or inserted since the last piece; their text may follow in a later one.
-        logprobs: log-probabilities of these tokens, and with Request.report_end of the token that ended them,
-            if the request asks for them.
-        answer: the whole answer, None while there may be more.
-        tally: the votes so far, if there are new ones; of a question that is answered several times.
-    """
-
-    text: str
-    tokens: tuple[int, ...] = ()
-    logprobs: tuple[TokenLogprob, ...] = ()
-    answer: Answer | None = None
-    tally: VoteTally | None = None
+from ..request import SequenceEnd
 
 
 class Handle:
@@ -49,12 +24,19 @@ class Handle:
         width: how many sequences run for it at once, at most.
     """
 
-    width = 1
+    def __init__(
+        self, abort: Callable[[], None], grade: Callable[[str, SequenceEnd], Answer], width: int = 1
+    ) -> None:
+        """Wait for pieces; put() and fail() receive them.
 
-    def __init__(self, abort: Callable[[], None], request: Request) -> None:
-        self._abort, self._request = abort, request
+        Args:
+            abort: ends the request within one step.
+            grade: makes the answer of the whole text and its end, in a thread that waits for it.
+            width: see above.
+        """
+        self._abort, self._grade, self.width = abort, grade, width
         self._changed = Signal()
-        self._updates: deque[SequenceUpdate] = deque()  # not yet taken by an iterator
+        self._pieces: deque[Piece] = deque()  # not yet taken by an iterator
         self._text: list[str] = []
         self._listeners: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         self._end: Outcome[SequenceEnd] = Outcome()
@@ -93,16 +75,16 @@ class Handle:
         """
         self._end.call_at_end(lambda: callback(self))
 
-    def put(self, update: SequenceUpdate) -> None:
-        """Receive an update from the engine."""
-        self._text.append(update.text)
-        self._updates.append(update)
-        if update.end:
-            self._end.set_result(update.end)
+    def put(self, piece: Piece) -> None:
+        """Receive a piece, without the answer; it is the last one if it has an end."""
+        self._text.append(piece.text)
+        self._pieces.append(piece)
+        if piece.end:
+            self._end.set_result(piece.end)
         self._notify()
 
     def fail(self, failure: Exception) -> None:
-        """Receive the failure of the request from the engine."""
+        """Receive the failure of the request, instead of its last piece."""
         self._end.set_failure(failure)
         self._notify()
 
@@ -147,11 +129,11 @@ class Handle:
         try:
             last = False
             while not last:
-                self._changed.wait_for(lambda: self._updates or self.done)
-                updates, done = self._take_updates()
-                if not updates and not done:  # another iterator took them
+                self._changed.wait_for(lambda: self._pieces or self.done)
+                pieces, done = self._take()
+                if not pieces and not done:  # another iterator took them
                     continue
-                yield (piece := self._piece(updates))
+                yield (piece := self._join(pieces))
                 last = piece.answer is not None
         finally:
             self.abort()
@@ -164,51 +146,32 @@ class Handle:
             last = False
             while not last:
                 event.clear()
-                updates, done = self._take_updates()
-                if not updates and not done:
+                pieces, done = self._take()
+                if not pieces and not done:
                     await event.wait()
                     continue
-                if not updates or updates[-1].end:
+                if not pieces or pieces[-1].end:
                     await asyncio.to_thread(self.answer)
-                yield (piece := self._piece(updates))
+                yield (piece := self._join(pieces))
                 last = piece.answer is not None
         finally:
             self._listeners.remove(listener)
             self.abort()
 
-    def _take_updates(self) -> tuple[list[SequenceUpdate], bool]:
-        """Take the updates so far; True if there will be no more."""
-        done, updates = self.done, []
-        while self._updates:
+    def _take(self) -> tuple[list[Piece], bool]:
+        """Take the pieces so far; True if there will be no more."""
+        done, pieces = self.done, list[Piece]()
+        while self._pieces:
             try:
-                updates.append(self._updates.popleft())
+                pieces.append(self._pieces.popleft())
             except IndexError:  # another iterator took the last one
                 break
-        return updates, done
+        return pieces, done
 
-    def _piece(self, updates: list[SequenceUpdate]) -> Piece:
-        tokens = tuple(token for update in updates for token in update.tokens)
-        logprobs = tuple(logprob for update in updates for logprob in update.logprobs)
-        ended = not updates or updates[-1].end is not None
-        answer = self.answer() if ended else None
-        return Piece("".join(update.text for update in updates), tokens, logprobs, answer)
+    def _join(self, pieces: list[Piece]) -> Piece:
+        ended = not pieces or pieces[-1].end
+        return Piece.joined(pieces, self.answer() if ended else None)
 
     @cached_property
     def _answer(self) -> Answer:
-        end, text = self.wait(0), "".join(self._text)
-        number, equations = final_answer(text), check_steps(text)
-        value = None if number is None else format_number(number)
-        verified = is_verified(equations, value)
-        request = self._request
-        answer = Answer(
-            value=value,
-            text=text,
-            stop_reason=end.stop_reason,
-            usage=end.usage,
-            timings=end.timings,
-            steps=equations,
-            verified=verified,
-            foreign_share=request.foreign_share,
-            grounded=verified and is_grounded(equations, request.question),
-        )
-        return with_confidence(answer, request.min_confidence)
+        return self._grade("".join(self._text), self._end.result(0))

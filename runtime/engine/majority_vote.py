@@ -8,17 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
 from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter
 
 from ...errors import BusyError, RequestError
-from ..answer import Answer, VoteTally, with_confidence
+from ..answer import Answer, Piece, VoteTally, with_confidence
 from ..effort import Effort, VotingRule
-from ..request import COMPLETE_REASONS, Request, SequenceEnd, SequenceState, Timings
-from .handle import Handle, Piece
-from .runner import SequenceUpdate
+from ..request import COMPLETE_REASONS, Request, SequenceEnd, Timings
+from .handle import Handle
 
 ScoredAnswer = tuple[Answer, float]  # with the mean log-probability of its tokens
 
@@ -38,13 +36,11 @@ def sample_requests(request: Request, rule: VotingRule) -> list[Request]:
     ]
 
 
-class MajorityVote(Handle):
+class MajorityVote:
     """A question that is being answered several times.
 
-    Its pieces are the tallies so far, without text; the last is the winning answer.
-
     Attributes:
-        width: how many of them run at once, at most.
+        handle: of all its answers. Its pieces are the tallies so far, without text; the last is the winner.
     """
 
     def __init__(self, request: Request, submit: Callable[..., list[Handle]], *, wait: bool) -> None:
@@ -58,16 +54,15 @@ class MajorityVote(Handle):
         Raises:
             ThirteenError: `submit` raises it.
         """
-        super().__init__(self._abort_samples, request)
-        self._rule, self._submit = request.effort.rule.until(request.min_confidence), submit
-        self.width = self._rule.width
+        rule = request.effort.rule.until(request.min_confidence)
+        self._request, self._rule, self._submit = request, rule, submit
+        self.handle = Handle(self._abort_samples, lambda *_: self._winner, rule.width)
         self._waiting = sample_requests(request, self._rule)
         self._running: list[Handle] = []
         self._answers: list[ScoredAnswer] = []
-        self._told = 0  # answers whose votes a piece has told
         self._began, self._aborted = perf_counter(), False
         self._ended: SimpleQueue[Handle] = SimpleQueue()
-        self._start(self.width, wait=wait)
+        self._start(rule.width, wait=wait)
         # Not in the engine's thread, which computes nothing while the equations of an answer are checked.
         Thread(target=self._run, name="thirteen-vote", daemon=True).start()
 
@@ -94,11 +89,12 @@ class MajorityVote(Handle):
             # The first that ended: later ones count from their own submission; an aborted one may have 0.
             first_s = next((s for answer, _ in self._answers if (s := answer.timings.first_token_s)), 0.0)
             decode_s = perf_counter() - self._began - first_s
-            self._winner = replace(winner, timings=Timings(winner.timings.prefill_s, first_s, decode_s))
-            self._update(winner.text, SequenceEnd(winner.stop_reason, winner.usage, self._winner.timings))
+            timings = Timings(winner.timings.prefill_s, first_s, decode_s)
+            self._winner = with_confidence(replace(winner, timings=timings), self._request.min_confidence)
+            self.handle.put(Piece(winner.text, end=SequenceEnd(winner.stop_reason, winner.usage, timings)))
         except Exception as failure:
             self._abort_samples()
-            self.fail(failure)
+            self.handle.fail(failure)
 
     def _count_all(self) -> None:
         """Count the answers as they end, until the majority is certain."""
@@ -106,26 +102,13 @@ class MajorityVote(Handle):
             handle = self._ended.get()
             self._running.remove(handle)
             self._answers.append(score(handle))
-            self._update()
+            self.handle.put(Piece("", tally=tally(self._answers, self._rule)))
             if is_decided(self._answers, self._rule):
                 return
             if self._waiting and not self._aborted:
                 # While others run, a full queue must not keep their ends from being counted.
                 with suppress(RequestError, BusyError):  # or the engine is being closed
-                    self._start(self.width - len(self._running), wait=not self._running)
-
-    def _update(self, text: str = "", end: SequenceEnd | None = None) -> None:
-        self.put(SequenceUpdate(SequenceState(self._request, 0), text, (), (), end))
-
-    def _piece(self, updates: list[SequenceUpdate]) -> Piece:
-        piece = super()._piece(updates)
-        counted = sum(update.end is None for update in updates)
-        self._told += counted
-        return replace(piece, tally=tally(self._answers[: self._told], self._rule)) if counted else piece
-
-    @cached_property
-    def _answer(self) -> Answer:
-        return with_confidence(self._winner, self._request.min_confidence)
+                    self._start(self._rule.width - len(self._running), wait=not self._running)
 
 
 def score(handle: Handle) -> ScoredAnswer:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from ...errors import ModelFileError, RequestError, ThirteenError
+from ..answer import Piece
 from ..llama.context import Context, Span
 from ..llama.model import LoraAdapter
 from ..llama.sampler import Sampler
@@ -22,19 +23,12 @@ class SequenceUpdate:
 
     Attributes:
         sequence: the sequence.
-        text: text that became final.
-        tokens: new tokens, including those that the calculator or a grammar inserted.
-        logprobs: log-probabilities of these tokens, if the request asks for them; the last may be that of the
-            end-of-generation token, which is not among the tokens.
-        end: None while more may follow.
+        piece: what is new, and the end, if it has ended.
         failure: error of the computation or of the grammar, if it ended the sequence.
     """
 
     sequence: SequenceState
-    text: str
-    tokens: tuple[int, ...]
-    logprobs: tuple[TokenLogprob, ...]
-    end: SequenceEnd | None
+    piece: Piece
     failure: ThirteenError | None = None
 
 
@@ -224,8 +218,8 @@ class Runner:
         if output.tokens or end:
             tokens, output.tokens = tuple(output.tokens), []
             logprobs, output.logprobs = tuple(output.logprobs), []
-            text = output.stream.read()
-            self._updates.append(SequenceUpdate(sequence, text, tokens, logprobs, end, failure))
+            piece = Piece(output.stream.read(), tokens, logprobs, end=end)
+            self._updates.append(SequenceUpdate(sequence, piece, failure))
 
     def _restore_prefix(self, sequence: SequenceState) -> None:
         """Fill a new slot with the longest cached prefix of its prompt."""

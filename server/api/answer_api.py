@@ -4,11 +4,10 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...runtime.answer import Answer
+from ...runtime.answer import Answer, Piece
 from ...runtime.arithmetic.calculator import check_steps, is_verified
 from ...runtime.arithmetic.final_answer import final_answer, format_number
 from ...runtime.arithmetic.step_stream import StepStream
-from ...runtime.engine.handle import Piece
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from time import time
 from typing import Any
 
-from ...runtime.answer import Answer, VoteTally
-from ...runtime.engine.handle import Piece
+from ...runtime.answer import Answer, Piece, VoteTally
 from ...runtime.grammar.grammar import from_schema
 from ...runtime.prompt.prompt_encoder import Message, ToolCall
 from ...runtime.request import Request

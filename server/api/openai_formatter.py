@@ -9,8 +9,7 @@ from time import time
 from typing import Any
 from uuid import uuid4
 
-from ...runtime.answer import Answer
-from ...runtime.engine.handle import Piece
+from ...runtime.answer import Answer, Piece
 from ...runtime.request import StopReason, TokenLogprob
 from .tool_calls import AnswerCall, ToolCallParser, ToolUse
 

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...runtime.answer import Answer
-from ...runtime.engine.handle import Piece
+from ...runtime.answer import Answer, Piece
 from ...runtime.request import StopReason, Timings, TokenLogprob, Usage
 from .openai_formatter import CompletionFormatter
 

@@ -7,8 +7,7 @@ from time import time
 from typing import Any
 from uuid import uuid4
 
-from ...runtime.answer import Answer
-from ...runtime.engine.handle import Piece
+from ...runtime.answer import Answer, Piece
 from ...runtime.grammar.grammar import Grammar
 from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.request import Request, StopReason

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 from ...errors import RequestError
-from ...runtime.engine.handle import Piece
+from ...runtime.answer import Piece
 from ...runtime.grammar.grammar import Grammar, from_lark, from_schema
 from ...runtime.prompt.prompt_encoder import NO_TOOLS, ToolCall, check_nesting
 from ..http_errors import HttpError

@@ -9,9 +9,9 @@ from anyio import to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from ...runtime.answer import Answer
+from ...runtime.answer import Answer, Piece
 from ...runtime.engine.engine import Engine
-from ...runtime.engine.handle import Handle, Piece
+from ...runtime.engine.handle import Handle
 from ...runtime.request import Request as EngineRequest
 from ..api import openai_api
 from ..api.openai_api import Source

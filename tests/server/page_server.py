@@ -11,11 +11,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from thirteen.runtime.answer import Answer, VoteTally
+from thirteen.runtime.answer import Answer, Piece, VoteTally
 from thirteen.runtime.arithmetic.calculator import check_steps, is_verified
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
 from thirteen.runtime.arithmetic.grounding import is_grounded
-from thirteen.runtime.engine.handle import Piece
 from thirteen.runtime.request import StopReason, Timings, Usage
 from thirteen.server.api.answer_api import AnswerFormatter
 from thirteen.server.streams import format_event

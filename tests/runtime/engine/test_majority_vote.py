@@ -1,17 +1,18 @@
 """Majority vote: answers are sampled until the value with most votes is certain."""
 
 import asyncio
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from time import monotonic, sleep
 
 import pytest
 from thirteen.errors import BusyError, ModelFileError, RequestError
+from thirteen.runtime.answer import Piece, grade
 from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.handle import Handle
 from thirteen.runtime.engine.majority_vote import MajorityVote, sample_requests
-from thirteen.runtime.engine.runner import SequenceUpdate
 from thirteen.runtime.grammar.grammar import from_regex
 from thirteen.runtime.request import Request, Sampling, SequenceEnd, StopReason, Timings, Usage
 
@@ -26,7 +27,7 @@ class FakeEngine:
     """Handles as the engine makes them, in the order in which a vote asks for them."""
 
     def __init__(self):
-        self.handles, self.aborted, self.full = [], [], False
+        self.handles, self.requests, self.aborted, self.full = [], [], [], False
         self._submitted = SimpleQueue()
 
     def submit_all(self, requests, *, wait):
@@ -34,16 +35,18 @@ class FakeEngine:
             assert not wait, "it would wait until another request ends"
             raise BusyError("the queue is full")
         wave = [
-            Handle(lambda at=at: self.aborted.append(at), one)
+            Handle(lambda at=at: self.aborted.append(at), partial(grade, one))
             for at, one in enumerate(requests, len(self.handles))
         ]
         self.handles += wave
+        self.requests += requests
         for handle in wave:
             self._submitted.put(handle)
         return wave
 
     def vote(self, effort=Effort.MEDIUM, **options):
-        return MajorityVote(Request((1,), effort=effort, **options), self.submit_all, wait=False)
+        request = Request((1,), effort=effort, **options)
+        return MajorityVote(request, self.submit_all, wait=False).handle
 
     def wait_for_handles(self, count):
         """Wait until so many were asked for."""
@@ -59,7 +62,7 @@ class FakeEngine:
         """End the next of them with a text of two tokens and that mean log-probability."""
         text = value if value is None or "=" in value else f"The answer is {value}"
         end = SequenceEnd(reason, Usage(1, 2, sampled_tokens=2), Timings(0, first_token_s, 0), 2 * mean)
-        self.next().put(SequenceUpdate(None, text or "", (1, 2), (), end))
+        self.next().put(Piece(text or "", (1, 2), end=end))
 
 
 def test_only_where_clients_take_turns_a_vote_has_one_of_its_own():
@@ -109,7 +112,7 @@ def test_an_answer_that_ends_makes_room_for_the_next():
         engine.end(str(number))
         assert number + 1 <= len(engine.handles) <= number + 1 + vote.width
     assert vote.answer(TIMEOUT_S).tally.ended == len(engine.handles) == 10
-    assert [handle._request.sampling.seed for handle in engine.handles] == list(range(10))
+    assert [one.sampling.seed for one in engine.requests] == list(range(10))
 
 
 def test_the_pieces_are_tallies_and_then_the_winning_answer():

@@ -4,10 +4,9 @@ import asyncio
 import json
 
 import pytest
-from thirteen.runtime.answer import Answer
+from thirteen.runtime.answer import Answer, Piece
 from thirteen.runtime.arithmetic.calculator import check_steps
 from thirteen.runtime.engine.conversation import Conversation
-from thirteen.runtime.engine.handle import Piece
 from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
 from thirteen.server.api.answer_api import AnswerFormatter
 
