@@ -43,7 +43,7 @@ lint: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/mypy lab
+	$(BIN)/mypy lab examples
 
 check: lint test
 

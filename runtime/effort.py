@@ -9,6 +9,7 @@ probability P(X <= v1), where X is binomial with v1 + v2 + 1 trials of 1/2.
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import comb, exp, log
+from typing import Literal
 
 from ..errors import RequestError, shorten
 from .arithmetic.grounding import has_number
@@ -84,6 +85,9 @@ def parse_effort(name: object) -> "Effort":
         if name == effort:
             return effort
     raise RequestError(f"effort must be {', '.join(Effort)}, not {shorten(name)}")
+
+
+EffortName = Literal["low", "medium", "high"]
 
 
 class Effort(StrEnum):

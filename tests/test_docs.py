@@ -3,22 +3,16 @@
 import re
 import shlex
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from threading import Thread
-from time import monotonic, sleep
 from typing import Any
 
-import httpx
 import pytest
 import typer
-import uvicorn
 from thirteen.cli.main import ClickError, app
 from thirteen.cli.options import default_ray_address
 from thirteen.convert.adapter.short_code import decode_short_code
-from thirteen.models.embedded import embedded
-from thirteen.runtime.request import Request
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -28,7 +22,7 @@ DOCUMENTS = [
 ]
 PACKAGES = (
     *("bench", "cli", "cluster", "convert", "files", "learn", "models", "runtime", "server", "stats", "web"),
-    *("workflows", "tests", "lab", "deploy"),
+    *("workflows", "tests", "lab", "deploy", "examples"),
 )
 PLACEHOLDERS = {"…": "x", "FILE.jsonl": "f.jsonl", "DIR": "d", "N": "1"}
 
@@ -129,50 +123,3 @@ def test_the_versions_of_the_clients_are_those_that_the_tests_need() -> None:
         r"^\| `([\w-]+)` \| ([\d.]+) \|", (ROOT / "docs/serving.md").read_text("utf-8"), re.MULTILINE
     )
     assert len(table) > 5 and {f"{name}>={version}" for name, version in table} <= set(needed)
-
-
-def fastapi_example() -> str:
-    text = (ROOT / "docs" / "apps.md").read_text("utf-8")
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "FastAPI" in block)
-    return code
-
-
-@pytest.mark.slow
-def test_the_back_end_with_fastapi_streams_and_a_client_that_leaves_frees_its_slot(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "my-model.gguf").symlink_to(embedded())
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    exec(compile(fastapi_example(), "apps.md", "exec"), names)
-    server = uvicorn.Server(uvicorn.Config(names["app"], port=0, log_level="warning"))
-    thread = Thread(target=server.run)
-    thread.start()
-    try:
-        wait_until(lambda: server.started)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        engine = names["app"].state.engine
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            assert client.get("/ask", params={"question": " "}).status_code == 400
-            asked = {"question": "What is 12 * 13? Answer in one sentence."}
-            with client.stream("GET", "/ask", params=asked) as response:
-                pieces = list(response.iter_text())
-            assert len(pieces) > 1 and "".join(pieces) == engine.answer(asked["question"]).text
-            endless = Request(engine.encode_text("a"), 10**6, ignore_end=True)
-            monkeypatch.setattr(engine, "request", lambda _: endless)
-            with client.stream("GET", "/ask", params={"question": "Tell a long story."}) as response:
-                text = response.iter_text()  # one without a name is closed at once, and its connection too
-                next(text)
-                assert engine.load.running == 1
-            wait_until(lambda: engine.load.running == 0, timeout_s=20)  # the story would take minutes
-    finally:
-        server.should_exit = True
-        thread.join(60)
-    assert engine.closed
-
-
-def wait_until(condition: Callable[[], object], timeout_s: float = 60) -> None:
-    end = monotonic() + timeout_s
-    while not condition():
-        assert monotonic() < end, "it took too long"
-        sleep(0.01)

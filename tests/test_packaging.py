@@ -30,7 +30,7 @@ def tracked(pattern: str) -> list[Path]:
 
 
 def modules() -> list[Path]:
-    return [path for path in tracked("*.py") if path.parts[0] not in ("tests", "lab")]
+    return [path for path in tracked("*.py") if path.parts[0] not in ("tests", "lab", "examples")]
 
 
 def test_every_package_is_listed() -> None:

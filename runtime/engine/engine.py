@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from ...errors import PromptLengthError, RequestError
 from ...files.gguf.header import Header
 from ..answer import Answer
-from ..effort import Effort, default_effort, parse_effort
+from ..effort import Effort, EffortName, default_effort, parse_effort
 from ..forks import ForkCheck
 from ..llama.compute_settings import fit_context, limit_settings
 from ..llama.compute_thread import COMPUTE_THREAD, run_uninterrupted
@@ -53,7 +53,7 @@ class RequestOptions(SamplingOptions, total=False):
     adapter: str | None
     namespace: str
     turn: str
-    effort: Effort
+    effort: Effort | EffortName
     min_confidence: float
 
 

@@ -1,0 +1,123 @@
+"""Examples run as they stand, are short, and are what the documents quote."""
+
+import re
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+from time import monotonic, sleep
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from thirteen.models.catalogue import adapter_folder
+from thirteen.models.embedded import embedded
+from thirteen.runtime.request import Request
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+QUOTING = ("README.md", "docs/engine.md", "docs/apps.md", "docs/cluster.md")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder: a model, and adapters for it."""
+    (tmp_path / "my-model.gguf").symlink_to(embedded())
+    for name, shipped in (("my-lora", "smollm2-135m-sums-13"), ("my-other-lora", "smollm2-135m-sums-840")):
+        (tmp_path / name).symlink_to(adapter_folder(shipped))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(name: str) -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_under_40_lines(example: Path) -> None:
+    assert len(example.read_text("utf-8").splitlines()) < 40
+
+
+@pytest.mark.parametrize("document", QUOTING)
+def test_documents_quote_examples(document: str) -> None:
+    """Each block of Python is a run of lines of an example, so that it is known to run."""
+    sources = [_stripped(path.read_text("utf-8")) for path in EXAMPLES]
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text("utf-8"), re.DOTALL)
+    for block in blocks:
+        assert any(_stripped(block) in source for source in sources), block
+
+
+def _stripped(text: str) -> str:
+    return "\n".join(line.strip() for line in text.splitlines())
+
+
+@pytest.mark.slow
+def test_ask(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("ask.py")
+    assert "12 * 13 = 156" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_stream_and_cancel(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("stream_and_cancel.py")
+    output = capsys.readouterr().out
+    assert "156: " in output and output.endswith("\ncancelled\n")
+
+
+@pytest.mark.slow
+def test_adapters_per_request(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("adapters_per_request.py")
+    output = capsys.readouterr().out
+    assert "other: Tom has 12 + 6 = 18 eggs." in output and output.endswith("\n18\n")
+
+
+@pytest.mark.slow
+def test_conversation(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("conversation.py")
+    assert capsys.readouterr().out.count("pens") > 1  # the second answer knows of the first question
+
+
+@pytest.mark.slow
+def test_votes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("votes.py")
+    output = capsys.readouterr().out
+    assert "agree on" in output and "right with a probability of" in output
+
+
+@pytest.mark.slow
+def test_fastapi_app_streams_and_a_client_that_leaves_frees_its_slot(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = run("fastapi_app.py")
+    server = uvicorn.Server(uvicorn.Config(names["app"], port=0, log_level="warning"))
+    thread = Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        engine = names["app"].state.engine
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            assert client.get("/ask", params={"question": " "}).status_code == 400
+            asked = {"question": "What is 12 * 13? Answer in one sentence."}
+            with client.stream("GET", "/ask", params=asked) as response:
+                pieces = list(response.iter_text())
+            assert len(pieces) > 1 and "".join(pieces) == engine.answer(asked["question"]).text
+            endless = Request(engine.encode_text("a"), 10**6, ignore_end=True)
+            monkeypatch.setattr(engine, "request", lambda _: endless)
+            with client.stream("GET", "/ask", params={"question": "Tell a long story."}) as response:
+                text = response.iter_text()  # one without a name is closed at once, and its connection too
+                next(text)
+                assert engine.load.running == 1
+            wait_until(lambda: engine.load.running == 0, timeout_s=20)  # the story would take minutes
+    finally:
+        server.should_exit = True
+        thread.join(60)
+    assert engine.closed
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 60) -> None:
+    end = monotonic() + timeout_s
+    while not condition():
+        assert monotonic() < end, "it took too long"
+        sleep(0.01)
