@@ -90,6 +90,8 @@ def _temperature(session: "ChatSession", number: str) -> str:
 
 def _retry(session: "ChatSession", _: str) -> str:
     """Answer the last message again, with other random numbers; if greedy, at temperature 0.7."""
+    from ...runtime.effort import parse_effort
+
     messages = session.conversation.messages
     if not messages:
         raise RequestError("/retry: there is no answer yet")
@@ -97,7 +99,7 @@ def _retry(session: "ChatSession", _: str) -> str:
     del messages[-2:]
     sampling = session.request["sampling"].stochastic
     try:
-        used = session.request["effort"].rule.answers * len(session.answered)
+        used = parse_effort(session.request["effort"]).rule.answers * len(session.answered)
         kept = session.answer(replaced[0].content, sampling.with_seeds(used + 1)[-1])
     finally:
         if not kept:
