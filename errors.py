@@ -5,24 +5,12 @@ class ThirteenError(Exception):
     """Base of all errors here. The message is one line that names what is wrong and where."""
 
 
-class CheckpointError(ThirteenError):
-    """A base checkpoint is unreadable, damaged, or of an unsupported architecture."""
+class FileError(ThirteenError):
+    """A file that is read is missing, damaged, unsupported, or does not fit another one."""
 
 
-class VocabularyError(ThirteenError):
-    """A list of kept tokens is damaged, belongs to another base, or lacks tokens that must stay."""
-
-
-class AdapterError(ThirteenError):
-    """An adapter is damaged, does not fit its base, or has a setting that cannot be honoured."""
-
-
-class ZeroAdapterError(AdapterError):
+class ZeroAdapterError(FileError):
     """An adapter changes nothing."""
-
-
-class ModelFileError(ThirteenError):
-    """A file is not a GGUF, is damaged, or cannot be loaded by this build."""
 
 
 class RequestError(ThirteenError):
@@ -43,10 +31,6 @@ class InsufficientMemoryError(ThirteenError):
 
 class EngineFailedError(ThirteenError):
     """The engine of a server failed; a new process may work. The exit status is 1."""
-
-
-class DownloadError(ThirteenError):
-    """A name is in no catalogue and not on the hub, a download failed, or a hash is not the published one."""
 
 
 class OutputError(ThirteenError):

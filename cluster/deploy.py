@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelFileError, RequestError
+from ..errors import FileError, RequestError
 from ..files.gguf.header import read_header
 from ..runtime.engine.config import EngineOptions, resolve_options
 from ..runtime.load_probe import probe_model_files
@@ -150,7 +150,7 @@ def deploy(deployment: Deployment, on_listening: Callable[[str], None]) -> int |
 
     Raises:
         RequestError: the cluster cannot be reached, has too few processors, or listens at another address.
-        ModelFileError: a file is invalid, no replica could be started, or the cluster is lost.
+        FileError: a file is invalid, no replica could be started, or the cluster is lost.
     """
     cluster, listen = deployment.cluster, deployment.config.listen
     for path in deployment.files:
@@ -174,9 +174,7 @@ def deploy(deployment: Deployment, on_listening: Callable[[str], None]) -> int |
                 while ownership.held:
                     time.sleep(_OWNER_POLL_S)
             except failures as error:
-                raise ModelFileError(
-                    f"--ray {cluster.address}: {_failure_line(serve, error, failures)}"
-                ) from None
+                raise FileError(f"--ray {cluster.address}: {_failure_line(serve, error, failures)}") from None
             except _SignalError as received:
                 return received.number
             finally:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ModelFileError
+from ..errors import FileError
 from ..files.atomic_write import atomic_write
 from ..files.cache_folder import cache_dir
 from ..files.file_lock import lock_file
@@ -43,7 +43,7 @@ class RemoteFile:
             read: downloads a chunk.
 
         Raises:
-            ModelFileError: the download does not match the hash.
+            FileError: the download does not match the hash.
             OutputError: it cannot be written.
         """
         if self._matches(Path(self.path)):
@@ -57,7 +57,7 @@ class RemoteFile:
                 if not self._matches(cached):
                     self._download(cached, read)
         except OSError as error:
-            raise ModelFileError(f"{cached}: cannot fetch: {error.strerror or error}") from None
+            raise FileError(f"{cached}: cannot fetch: {error.strerror or error}") from None
         return cached
 
     def _matches(self, path: Path) -> bool:
@@ -73,7 +73,7 @@ class RemoteFile:
                 digest.update(chunk)
                 file.write(chunk)
             if digest.hexdigest() != self.sha256:
-                raise ModelFileError(f"{self.path}: the download has another SHA-256: the file has changed")
+                raise FileError(f"{self.path}: the download has another SHA-256: the file has changed")
 
 
 def read_chunk(path: str, offset: int) -> bytes:

@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import ModelFileError, RequestError, ThirteenError
+from ..errors import FileError, RequestError, ThirteenError
 from ..files.gguf.header import read_header
 from ..runtime.batch.reproducible_batches import (
     BatchJob,
@@ -67,10 +67,10 @@ class RayWorkers:
                 for block in answered.iter_batches(batch_size=None, prefetch_batches=0):
                     for failure, result in zip(block["failure"], block["result"], strict=True):
                         if failure:
-                            raise ModelFileError(f"--ray {self.address}: {failure}")
+                            raise FileError(f"--ray {self.address}: {failure}")
                         yield result
             except ray.exceptions.RayError as error:
-                raise ModelFileError(f"--ray {self.address}: {error_line(error)}") from None
+                raise FileError(f"--ray {self.address}: {error_line(error)}") from None
 
 
 class RayWorker:

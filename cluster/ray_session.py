@@ -14,7 +14,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from ..errors import ModelFileError, RequestError, install_hint
+from ..errors import FileError, RequestError, install_hint
 from ..files.temporary_folder import temporary_folder
 from ..server.access.request_limits import is_loopback
 from .file_transfer import RemoteFile, read_chunk
@@ -224,7 +224,7 @@ class SharedFiles:
         """Return the files on the machine of the caller; see RemoteFile.fetch().
 
         Raises:
-            ModelFileError: a file cannot be fetched.
+            FileError: a file cannot be fetched.
         """
         return [file.fetch(self._read) for file in self._files]
 
@@ -233,6 +233,6 @@ class SharedFiles:
         try:
             chunk = ray.get(self._read_chunk.remote(path, offset))
         except ray.exceptions.RayError as error:
-            raise ModelFileError(f"cannot fetch the model: {error_line(error)}") from None
+            raise FileError(f"cannot fetch the model: {error_line(error)}") from None
         assert isinstance(chunk, bytes), "read_chunk() returns bytes"
         return chunk

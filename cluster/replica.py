@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ModelFileError
+from ..errors import FileError
 from ..runtime.engine.config import EngineOptions
 from ..runtime.engine.engine import Engine
 from ..server.access.request_limits import RequestLimits
@@ -114,9 +114,9 @@ class Replica:
             task.cancel()
 
     def check_health(self) -> None:
-        """Raise ModelFileError if the engine has failed; Ray Serve then replaces the replica."""
+        """Raise FileError if the engine has failed; Ray Serve then replaces the replica."""
         if self._engine.closed:
-            raise ModelFileError("the engine has failed")
+            raise FileError("the engine has failed")
 
 
 async def _load_key(key: str) -> str:

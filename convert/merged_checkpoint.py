@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gguf import GGMLQuantizationType
 
-from ..errors import CheckpointError
+from ..errors import FileError
 from ..files.atomic_write import atomic_write
 from ..files.disk_sync import sync_folder, sync_tree
 from ..files.gguf.header import row_bytes
@@ -72,7 +72,7 @@ def merge_checkpoint(
     check_empty(output)  # so that it is neither the base nor the adapter
     checkpoint = open_checkpoint(base, ids.base)
     if not isinstance(checkpoint, FolderCheckpoint):
-        raise CheckpointError(f"{base}: a merge takes a folder of safetensors, not a GGUF")
+        raise FileError(f"{base}: a merge takes a folder of safetensors, not a GGUF")
     source = WeightsSource(checkpoint.id, checkpoint.sha256())
     model = MergedModel(checkpoint, adapter, ids.adapter, tie=False)  # the copied config.json says whether
     assert model.source is not None, "there is an adapter"

@@ -54,9 +54,8 @@ class MergedModel:
         rounding, and the adapter changes neither.
 
         Raises:
-            AdapterError: the adapter is damaged, cannot be merged, or is for another base.
-            VocabularyError: the vocabulary does not fit the base.
-            ModelFileError: the importance file is invalid, or for another model.
+            FileError: the adapter is damaged, cannot be merged, or is for another base; the vocabulary does
+                not fit the base; the importance file is invalid, or for another model.
         """
         self.base = base
         self.deltas: dict[str, Delta] = {}

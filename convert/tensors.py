@@ -6,7 +6,7 @@ from math import prod
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from ..errors import ModelFileError, OutputError
+from ..errors import FileError, OutputError
 from ..files.gguf.header import Header, row_bytes
 
 ALIGNMENT = 32  # of tensor data: the default of the metadata key general.alignment
@@ -101,11 +101,11 @@ def plan_like(specs: Sequence[TensorSpec], model: Header) -> list[TensorPlan]:
     """Plan every tensor in its type in `model`, a GGUF of the same model or of a fine-tune of it.
 
     Raises:
-        ModelFileError: `model` has other tensors or shapes.
+        FileError: `model` has other tensors or shapes.
     """
     shapes = {spec.target: spec.shape for spec in specs}
     if other := shapes.items() ^ {(tensor.name, tensor.shape) for tensor in model.tensors.values()}:
-        raise ModelFileError(
+        raise FileError(
             f"{model.path}: a different model: only one of the two has tensor {min(other)[0]!r} of this shape"
         )
     return [plan_stored(spec, model.tensors[spec.target].type) for spec in specs]
@@ -115,10 +115,10 @@ def plan_stored(spec: TensorSpec, type_: GGMLQuantizationType) -> TensorPlan:
     """Plan a matrix in the type that it has in another file, and a vector in F32.
 
     Raises:
-        ModelFileError: matrices cannot be written in that type.
+        FileError: matrices cannot be written in that type.
     """
     if type_.name not in GGML_TYPES:
-        raise ModelFileError(f"tensor {spec.target!r} is in {type_.name}, which cannot be written")
+        raise FileError(f"tensor {spec.target!r} is in {type_.name}, which cannot be written")
     return plan_tensor(spec, GGMLQuantizationType.F32 if len(spec.shape) == 1 else type_)
 
 

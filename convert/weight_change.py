@@ -21,8 +21,7 @@ def weight_changes(base: Path, adapter: Path, adapter_id: str = "") -> dict[str,
         adapter_id: the adapter as the user named it; the folder's name by default.
 
     Raises:
-        CheckpointError: the base cannot be read.
-        AdapterError: the adapter is damaged, cannot be merged, or is for another base.
+        FileError: the base cannot be read; the adapter is damaged, cannot be merged, or is for another base.
         ZeroAdapterError: it changes nothing.
     """
     checkpoint = open_checkpoint(base)

@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import CheckpointError, RequestError, ThirteenError
+from ..errors import FileError
 
 CONFIG_BYTES_MAX = 1 << 22  # the largest published tokenizer_config.json has 1.2 MB
 INDEX_BYTES_MAX = 1 << 24  # of a checkpoint's shards, or of costs
@@ -15,35 +15,33 @@ _PIECE_BYTES = 1 << 20
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # in JSON, a pair of them is one character
 
 
-def read_json(
-    path: Path, error: type[ThirteenError] = CheckpointError, max_bytes: int = CONFIG_BYTES_MAX
-) -> dict[str, Any]:
+def read_json(path: Path, max_bytes: int = CONFIG_BYTES_MAX) -> dict[str, Any]:
     """Read a file that holds one JSON object.
 
     Parsed, JSON takes up to thirty times the memory of its text: hence a bound for each kind of file.
 
     Raises:
-        ThirteenError: an `error`: the file cannot be read, is larger than `max_bytes`, or holds no object.
+        FileError: the file cannot be read, is larger than `max_bytes`, or holds no object.
     """
-    value = parse_json(read_bounded(path, max_bytes, error), str(path), error)
+    value = parse_json(read_bounded(path, max_bytes), str(path))
     if not isinstance(value, dict):
-        raise error(f"{path}: not a JSON object")
+        raise FileError(f"{path}: not a JSON object")
     return value
 
 
-def read_bounded(path: Path, max_bytes: int, error: type[ThirteenError] = RequestError) -> bytes:
+def read_bounded(path: Path, max_bytes: int) -> bytes:
     """Read a whole file of at most `max_bytes` bytes.
 
     Raises:
-        ThirteenError: an `error`: the file cannot be read, or is larger.
+        FileError: the file cannot be read, or is larger.
     """
     try:
         with path.open("rb") as file:
             data = _read_at_most(file, max_bytes + 1)
     except OSError as failure:
-        raise error(f"{path}: {failure.strerror or failure}") from None
+        raise FileError(f"{path}: {failure.strerror or failure}") from None
     if len(data) > max_bytes:
-        raise error(f"{path}: more than {max_bytes:,} bytes, the limit")
+        raise FileError(f"{path}: more than {max_bytes:,} bytes, the limit")
     return data
 
 
@@ -55,32 +53,31 @@ def _read_at_most(file: BinaryIO, max_bytes: int) -> bytes:
     return data.getvalue()
 
 
-def decode_utf8(data: bytes, where: str, error: type[ThirteenError] = RequestError) -> str:
+def decode_utf8(data: bytes, where: str) -> str:
     """Decode text.
 
     Raises:
-        ThirteenError: an `error`: the data is not UTF-8. The message begins with `where`.
+        FileError: the data is not UTF-8. The message begins with `where`.
     """
     try:
         return data.decode()
     except UnicodeDecodeError as failure:
-        raise error(f"{where}: not UTF-8: {failure.reason} at byte {failure.start + 1}") from None
+        raise FileError(f"{where}: not UTF-8: {failure.reason} at byte {failure.start + 1}") from None
 
 
-def parse_json(data: bytes, where: str, error: type[ThirteenError] = RequestError) -> Any:
+def parse_json(data: bytes, where: str) -> Any:
     """Parse JSON in UTF-8.
 
     Raises:
-        ThirteenError: an `error`: the data is not JSON, or a string of it is no text. The message begins with
-            `where`.
+        FileError: the data is not JSON, or a string of it is no text. The message begins with `where`.
     """
-    text = decode_utf8(data, where, error)
+    text = decode_utf8(data, where)
     try:
         value = json.loads(text.removeprefix("\ufeff"))  # a byte order mark, as editors of Windows write
         if _SURROGATE.search(data):
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise error(f"{where}: has a lone surrogate, which is not a character") from None
+        raise FileError(f"{where}: has a lone surrogate, which is not a character") from None
     except (ValueError, RecursionError) as failure:
-        raise error(f"{where}: not JSON: {failure}") from None
+        raise FileError(f"{where}: not JSON: {failure}") from None
     return value

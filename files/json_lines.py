@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import RequestError
+from ..errors import FileError
 from .json_file import parse_json, read_bounded
 
 MAX_BYTES = 64 << 20
@@ -18,7 +18,7 @@ def read_json_lines(path: Path, max_bytes: int = MAX_BYTES) -> Iterator[tuple[st
         The place as "FILE: line N", and the object.
 
     Raises:
-        RequestError: the file cannot be read or is too large, or a line is too long or not a JSON object.
+        FileError: the file cannot be read or is too large, or a line is too long or not a JSON object.
     """
     for number, line in numbered_lines(read_bounded(path, max_bytes)):
         where = f"{path}: line {number}"
@@ -35,11 +35,11 @@ def json_object(line: bytes, where: str) -> dict[str, Any]:
     """Parse a line that holds a JSON object.
 
     Raises:
-        RequestError: it is too long, or not a JSON object. The message begins with `where`.
+        FileError: it is too long, or not a JSON object. The message begins with `where`.
     """
     if len(line) > MAX_LINE_BYTES:
-        raise RequestError(f"{where} has {len(line)} bytes; at most {MAX_LINE_BYTES} are read")
+        raise FileError(f"{where} has {len(line)} bytes; at most {MAX_LINE_BYTES} are read")
     value = parse_json(line, where)
     if not isinstance(value, dict):
-        raise RequestError(f"{where}: not a JSON object")
+        raise FileError(f"{where}: not a JSON object")
     return value

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import AdapterError, CheckpointError, ThirteenError
+from ..errors import FileError
 from .atomic_write import atomic_write
 
 MAX_HEADER_BYTES = 1 << 23  # 60,000 tensors; the reference implementation reads 100 MB
@@ -63,15 +63,18 @@ class SafetensorsFile:
         metadata: the strings under `__metadata__` in its header.
     """
 
-    def __init__(self, path: Path, error: type[CheckpointError | AdapterError] = CheckpointError) -> None:
-        """Read the header of `path`; every problem is raised as `error`."""
+    def __init__(self, path: Path) -> None:
+        """Read the header of `path`.
+
+        Raises:
+            FileError: the file cannot be read, or is damaged.
+        """
         self.path = path
-        self.error = error
         self.metadata: dict[str, str] = {}
         try:
             self.entries = self._entries()
         except OSError as failure:
-            raise error(f"{path}: {failure.strerror or failure}") from None
+            raise FileError(f"{path}: {failure.strerror or failure}") from None
 
     def rows(self, name: str, start: int = 0, stop: int | None = None) -> Rows:
         """Rows `start` to `stop` of a tensor as float32, (stop - start, …); a scalar is (), whole."""
@@ -80,15 +83,15 @@ class SafetensorsFile:
             raise self._problem(f"tensor {name!r} is {entry.dtype}; supported: {', '.join(_READERS)}")
         dtype, convert = _READERS[entry.dtype]
         if not entry.shape:
-            return convert(read_items(self.path, dtype, 1, entry.offset, self.error)).reshape(())
+            return convert(read_items(self.path, dtype, 1, entry.offset)).reshape(())
         stop = entry.shape[0] if stop is None else stop
         row = prod(entry.shape[1:])
         offset = entry.offset + start * row * dtype.itemsize
-        raw = read_items(self.path, dtype, (stop - start) * row, offset, self.error)
+        raw = read_items(self.path, dtype, (stop - start) * row, offset)
         return convert(raw).reshape(stop - start, *entry.shape[1:])
 
-    def _problem(self, what: str) -> CheckpointError | AdapterError:
-        return self.error(f"{self.path}: {what:.300}")  # a damaged name can be as long as the header
+    def _problem(self, what: str) -> FileError:
+        return FileError(f"{self.path}: {what:.300}")  # a damaged name can be as long as the header
 
     def _entries(self) -> dict[str, TensorEntry]:
         with self.path.open("rb") as file:
@@ -127,19 +130,17 @@ class SafetensorsFile:
         return header
 
 
-def read_items(
-    path: Path, dtype: np.dtype[Any], count: int, offset: int, error: type[ThirteenError]
-) -> NDArray[Any]:
-    """Read `count` items of a file whose header was checked; raise `error` if it has changed since.
+def read_items(path: Path, dtype: np.dtype[Any], count: int, offset: int) -> NDArray[Any]:
+    """Read `count` items of a file whose header was checked; raise FileError if it has changed since.
 
     An OSError would be taken for one of the file that is written meanwhile.
     """
     try:
         items = np.fromfile(path, dtype, count, offset=offset)
     except OSError as failure:
-        raise error(f"{path}: cannot read: {failure.strerror or failure}") from None
+        raise FileError(f"{path}: cannot read: {failure.strerror or failure}") from None
     if len(items) != count:
-        raise error(
+        raise FileError(
             f"{path}: cannot read {count:,} items at byte {offset:,}: it was cut short, or is damaged"
         )
     return items

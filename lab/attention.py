@@ -17,7 +17,6 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES
 from thirteen.bench.harness.format import report_table
 from thirteen.cli.console import out, progress_bar
-from thirteen.errors import ModelFileError
 from thirteen.files.gguf.model_shape import read_model_shape
 from thirteen.quality.environment import BenchReport, report_head
 from thirteen.quality.iteration import random_prompt
@@ -97,7 +96,7 @@ def main() -> None:
     columns = ("attention", "sequences", "depth", "prefill", "ratio", "decode", "ratio")
     table = report_table(title, caption, *columns)
     with Model(given.model) as model, progress_bar("attention") as progress:
-        head_dim = read_model_shape(model.header, ModelFileError).head_dim
+        head_dim = read_model_shape(model.header).head_dim
         ways = [(flash, kv) for flash, kv in WAYS if head_dim % GGML_QUANT_SIZES[KV_TYPES[kv]][0] == 0]
         advance = ProgressCounter(progress, len(given.sequences) * (given.rounds + 1) * len(ways))
         for count in given.sequences:

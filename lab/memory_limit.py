@@ -21,7 +21,7 @@ from thirteen.bench.harness.format import megabytes
 from thirteen.bench.harness.isolated import print_outcome, run_in_subprocess
 from thirteen.cli.console import facts_table, out, progress_bar
 from thirteen.convert.quantize.file_size import parse_file_size
-from thirteen.errors import InsufficientMemoryError, ModelFileError
+from thirteen.errors import FileError, InsufficientMemoryError
 from thirteen.files.gguf.header import read_header
 from thirteen.quality.iteration import random_prompt
 from thirteen.runtime.engine.engine import Engine
@@ -80,7 +80,7 @@ def run(given: argparse.Namespace, limit: int, *options: str) -> dict[str, int]:
     return run_in_subprocess(
         __file__,
         arguments,
-        lambda status, last: ModelFileError(f"{where} the process died with exit status {status}: {last}"),
+        lambda status, last: FileError(f"{where} the process died with exit status {status}: {last}"),
         _ENVIRONMENT,
     )
 

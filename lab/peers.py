@@ -410,7 +410,7 @@ def _load_checkpoint(checkpoint: Path) -> Any:
 
     if not (checkpoint / "config.json").is_file():
         raise RequestError(f"{checkpoint}: not a checkpoint folder: it has no config.json")
-    refuse_code(checkpoint, RequestError)
+    refuse_code(checkpoint)
     load: Callable[..., Any] = transformers.AutoModelForCausalLM.from_pretrained
     try:
         return load(checkpoint, dtype="auto", local_files_only=True).eval()

@@ -22,7 +22,7 @@ from thirteen.convert.source.architecture import (
 )
 from thirteen.convert.tensors import TensorPlan, TensorSpec, parse_type, plan_tensor, plan_uniform
 from thirteen.convert.write import write_gguf
-from thirteen.errors import OutputError
+from thirteen.errors import FileError, OutputError
 from thirteen.files.gguf.header import MAGIC, Field, read_header
 from thirteen.files.hashing import file_sha256
 from thirteen.files.json_file import read_json
@@ -44,10 +44,9 @@ def write_shape_model(name: str, types: str, output: Path) -> str:
         The file's SHA-256.
 
     Raises:
-        DownloadError: the catalogue has no such base.
+        FileError: the catalogue has no such base; the GGUF given as `types` is damaged.
         OutputError: the type does not exist, the plan is not one or does not fit the base, or the file
             cannot be written.
-        ModelFileError: the GGUF given as `types` is damaged.
     """
     architecture = from_config(catalogue().base(name).config, name)
     plans = _plans(architecture, types)
@@ -92,9 +91,9 @@ def _plans_from_file(specs: Sequence[TensorSpec], path: Path) -> Sequence[Tensor
 def _read_plan(path: Path) -> dict[str, str]:
     """Read the type of each tensor from the output of `thirteen plan --json`."""
     try:
-        tensors = read_json(path, OutputError)["tensors"]
+        tensors = read_json(path)["tensors"]
         return {str(tensor["target"]): str(tensor["type"]) for tensor in tensors}
-    except (OutputError, KeyError, TypeError):
+    except (FileError, KeyError, TypeError):
         raise OutputError(f"{path}: neither a GGUF nor the output of thirteen plan --json") from None
 
 

@@ -13,7 +13,7 @@ from ..convert.adapter.peft_merge import silenced
 from ..convert.source.checkpoint import open_checkpoint
 from ..convert.source.remote_code import refuse_code
 from ..convert.source.tokenizer import PRE_TOKENIZERS, WORDS
-from ..errors import AdapterError, CheckpointError, ThirteenError, as_line, install_hint
+from ..errors import FileError, ThirteenError, as_line, install_hint
 from ..files.gguf.header import read_header
 from .recipe import Recipe
 
@@ -29,7 +29,7 @@ def load_base_model(base: Path, *, bf16: bool = False) -> tuple[Any, Any]:
         The transformers model and its tokenizer.
 
     Raises:
-        CheckpointError: transformers cannot load the base, a setting of it names code, an adapter is beside
+        FileError: transformers cannot load the base, a setting of it names code, an adapter is beside
             it, or its tokenizer has no chat template.
     """
     import torch
@@ -47,9 +47,9 @@ def load_base_model(base: Path, *, bf16: bool = False) -> tuple[Any, Any]:
             )  # of a folder: the hash of a base is that of its safetensors
     except Exception as error:  # transformers, tokenizers and gguf raise errors of many classes here
         reason = str(error).strip().split("\n")[0]
-        raise CheckpointError(f"{base}: transformers cannot load it ({reason:.200})") from error
+        raise FileError(f"{base}: transformers cannot load it ({reason:.200})") from error
     if not tokenizer.chat_template:
-        raise CheckpointError(f"{base}: the tokenizer has no chat template")
+        raise FileError(f"{base}: the tokenizer has no chat template")
     if base.is_file():
         _fix_pre_tokenizer(base, tokenizer)
         if (factors := open_checkpoint(base).rope_factors) is not None:  # transformers drops them, too
@@ -68,12 +68,12 @@ def pre_tokenizer(base: Path) -> str:
     """The rules by which a GGUF's tokenizer splits texts: `llama-bpe`, `smollm` or `qwen2`.
 
     Raises:
-        CheckpointError: they are others.
+        FileError: they are others.
     """
     name = read_header(base).metadata.get("tokenizer.ggml.pre")
     if name not in PRE_TOKENIZERS.values():
         supported = ", ".join(PRE_TOKENIZERS.values())
-        raise CheckpointError(f"{base}: tokenizer.ggml.pre is {name!r}; learning supports {supported}")
+        raise FileError(f"{base}: tokenizer.ggml.pre is {name!r}; learning supports {supported}")
     return str(name)
 
 
@@ -111,8 +111,8 @@ def attach_adapter(model: Any, recipe: Recipe, basis: Basis | None = None) -> An
         The PEFT model.
 
     Raises:
-        AdapterError: the basis is of another base.
-        CheckpointError: PEFT cannot adapt the model, as where no module has one of the adapted names.
+        FileError: the basis is of another base; PEFT cannot adapt the model, as where no module has one of
+            the adapted names.
     """
     from peft import LoraConfig, TinyLoraConfig, get_peft_model
 
@@ -130,7 +130,7 @@ def attach_adapter(model: Any, recipe: Recipe, basis: Basis | None = None) -> An
     try:
         adapted = get_peft_model(model, config)
     except ValueError as error:
-        raise CheckpointError(f"PEFT cannot adapt the base: {as_line(str(error)):.200}") from error
+        raise FileError(f"PEFT cannot adapt the base: {as_line(str(error)):.200}") from error
     if basis:
         _copy_basis(adapted, basis)
     return adapted
@@ -146,7 +146,7 @@ def _copy_basis(adapted: Any, basis: Basis) -> None:
             found = getattr(modules.get(module), part, {})
             shape = tuple(found["default"].shape) if "default" in found else None
             if shape != array.shape:
-                raise AdapterError(
+                raise FileError(
                     f"the basis is of {basis.origin.name}: its {name!r} is {array.shape}, the model's {shape}"
                 )
             found["default"].copy_(torch.from_numpy(array))

@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..convert.vocabulary.tokenizer_tables import TEXT_BYTES
-from ..errors import CheckpointError, ThirteenError, shorten
+from ..errors import FileError, ThirteenError, shorten
 from ..files.progress import Progress, no_progress
 from ..models.rows import TrainingRow
 from ..runtime.engine.output_stream import sampled_mask
@@ -58,14 +58,14 @@ def prompt_text(tokenizer: Any, question: str) -> str:
     """Apply the chat template, with its default system prompt and a fixed date, to a question.
 
     Raises:
-        CheckpointError: the template rejects a question alone, or fails.
+        FileError: the template rejects a question alone, or fails.
     """
     chat = [{"role": "user", "content": question}]
     try:
         tokens = (tokenizer.bos_token or "", tokenizer.eos_token or "")
         return _template(tokenizer.get_chat_template(), *tokens).render(chat)
     except ThirteenError as error:
-        raise CheckpointError(f"base: {error}") from None
+        raise FileError(f"base: {error}") from None
 
 
 @cache
@@ -92,7 +92,7 @@ class _Vocabulary:
             # decode() would replace half a character.
             return bytes(TEXT_BYTES[character] for character in text)
         except KeyError:
-            raise CheckpointError(
+            raise FileError(
                 f"the calculator needs a byte-level tokenizer, but the base has the token {shorten(text)}"
             ) from None
 
@@ -112,7 +112,7 @@ def encode_example(
         calculator: whether the loss leaves out results that the runtime's calculator inserts.
 
     Raises:
-        CheckpointError: the chat template fails, or the tokenizer is none that the calculator can read.
+        FileError: the chat template fails, or the tokenizer is none that the calculator can read.
     """
     answer = row.target if final_line else row.solution
     answer_ids = [*tokenizer(answer, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
@@ -129,7 +129,7 @@ def encode_sampled(tokenizer: Any, row: SampledRow, *, calculator: bool = False)
         calculator: see encode_example().
 
     Raises:
-        CheckpointError: as encode_example(), or the solution was sampled with another chat template or
+        FileError: as encode_example(), or the solution was sampled with another chat template or
             tokenizer.
     """
     prompt_ids = _prompt_ids(tokenizer, row.question)
@@ -140,9 +140,7 @@ def encode_sampled(tokenizer: Any, row: SampledRow, *, calculator: bool = False)
     elif unknown := [token for token in row.tokens if not 0 <= token < len(tokenizer)]:
         found = f"the base has no token {unknown[0]}"
     if found:
-        raise CheckpointError(
-            f"the rollouts are of another chat template or tokenizer than the base: {found}"
-        )
+        raise FileError(f"the rollouts are of another chat template or tokenizer than the base: {found}")
     return _example(tokenizer, row.question, prompt_ids, row.tokens, calculator=calculator)
 
 

@@ -59,7 +59,7 @@ class TrainingJob:
             The transformers model and its tokenizer.
 
         Raises:
-            CheckpointError: the base cannot be loaded.
+            FileError: the base cannot be loaded.
         """
         model, tokenizer = load_base_model(self.base)
         import torch

@@ -78,7 +78,7 @@ def sample_rollouts(
     Raises:
         RequestError: no question can be asked, or the file belongs to another run.
         OutputError: the file cannot be written.
-        ModelFileError: the model is invalid, or the computation failed.
+        FileError: the model is invalid, or the computation failed.
     """
     job = job.with_settings_of(output, ROLLOUTS)
     digest = hashlib.sha256(repr([(row.question, row.answer) for row in rows]).encode()).hexdigest()

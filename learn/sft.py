@@ -87,7 +87,7 @@ def train_sft(
         stage: starts the progress of a stage.
 
     Raises:
-        CheckpointError: the base cannot be loaded.
+        FileError: the base cannot be loaded.
         OutputError: the output folder cannot be written.
         ThirteenError: all training rows are too long, the loss is not finite, or the checkpoint belongs to
             another run.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..convert.adapter.basis import TARGET_MODULES, Basis, BasisFactors
-from ..errors import AdapterError, RequestError, ThirteenError
+from ..errors import FileError, RequestError, ThirteenError
 from ..files.journal import Journal
 from ..files.progress import Progress, no_progress
 from ..stats.interval import FloatArray
@@ -52,7 +52,7 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
         The scores, (solutions, numbers).
 
     Raises:
-        AdapterError: the basis is of another base, or lacks modules of it.
+        FileError: the basis is of another base, or lacks modules of it.
         ThirteenError: a score is not finite.
         OutputError: the journal cannot be written.
     """
@@ -94,7 +94,7 @@ def _recorded(model: Any, basis: Basis) -> Iterator[dict[str, torch.Tensor]]:
     modules = dict(model.named_modules())
     adapted = {name for name in modules if name.rpartition(".")[2] in TARGET_MODULES}
     if lacking := sorted(adapted - basis.factors.keys()):
-        raise AdapterError(f"the basis is of {basis.origin.name}: it lacks the model's {lacking[0]!r}")
+        raise FileError(f"the basis is of {basis.origin.name}: it lacks the model's {lacking[0]!r}")
     embeddings = model.get_input_embeddings()  # nothing before them changes, so gradients end there
     hooks = [embeddings.register_forward_hook(lambda _, __, output: output.requires_grad_())]
     try:
@@ -103,7 +103,7 @@ def _recorded(model: Any, basis: Basis) -> Iterator[dict[str, torch.Tensor]]:
             shape = (len(factors.b), factors.a.shape[1])
             if weight is None or tuple(weight.shape) != shape:
                 found = "missing" if weight is None else f"{tuple(weight.shape)} in the model"
-                raise AdapterError(f"the basis is of {basis.origin.name}: its {name!r} is {shape}, {found}")
+                raise FileError(f"the basis is of {basis.origin.name}: its {name!r} is {shape}, {found}")
             hooks.append(modules[name].register_forward_hook(_watcher(inner, name, factors)))
         yield inner
     finally:

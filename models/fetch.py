@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from ..errors import DownloadError
+from ..errors import FileError
 from .catalogue import adapter_folder, catalogue
 from .hub import RepositoryKind, download
 
@@ -23,7 +23,7 @@ def fetch(source: str, *, kind: RepositoryKind) -> Path:
         The file or folder.
 
     Raises:
-        DownloadError: the path or name does not exist; or the hub cannot be reached, refuses access, or sends
+        FileError: the path or name does not exist; or the hub cannot be reached, refuses access, or sends
             damaged files.
     """
     if (path := local_path(source)) is not None:
@@ -35,7 +35,7 @@ def fetch(source: str, *, kind: RepositoryKind) -> Path:
         entry = catalogue().base(name)
         return download(entry.hub_id, revision or entry.revision, kind)
     if revision:
-        raise DownloadError(f"{name} is local: the revision {revision!r} applies only to the hub")
+        raise FileError(f"{name} is local: the revision {revision!r} applies only to the hub")
     from .embedded import embedded  # noqa: PLC0415 - with the client of its download
 
     return embedded() if kind == "base" else adapter_folder(name)
@@ -45,7 +45,7 @@ def local_path(source: str) -> Path | None:
     """The path that `source` denotes, or None if it is a name or a hub id.
 
     Raises:
-        DownloadError: it looks like a path, but there is no such file or folder.
+        FileError: it looks like a path, but there is no such file or folder.
     """
     # Unlike Path's methods, these accept an unknown ~user, and a name that is too long for the file system.
     path = Path(os.path.expanduser(source))  # noqa: PTH111
@@ -54,5 +54,5 @@ def local_path(source: str) -> Path | None:
     name = source.partition("@")[0]
     is_deep = name.count("/") > 1 or "\\" in name
     if not name or name.startswith((".", "/", "~")) or name.endswith(_FILES) or is_deep:
-        raise DownloadError(f"{source!r}: no such file or folder")
+        raise FileError(f"{source!r}: no such file or folder")
     return None

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from ..errors import DownloadError, OutputError
+from ..errors import FileError, OutputError
 from ..files.atomic_write import write_file
 from ..files.cache_folder import sharing_problem
 from ..files.hashing import file_sha256
@@ -85,10 +85,10 @@ def download(hub_id: str, revision: str, kind: RepositoryKind) -> Path:
         The snapshot folder, named after its commit.
 
     Raises:
-        DownloadError: the hub cannot be reached, refuses access, lacks files, or sends damaged ones.
+        FileError: the hub cannot be reached, refuses access, lacks files, or sends damaged ones.
     """
     if not _HUB_ID.fullmatch(hub_id) or not _REVISION.fullmatch(revision):
-        raise DownloadError(f"not a hub id and revision: {hub_id!r}, {revision!r}")
+        raise FileError(f"not a hub id and revision: {hub_id!r}, {revision!r}")
     from huggingface_hub import snapshot_download  # noqa: PLC0415 (half a second)
 
     with _hub_call(hub_id, revision):
@@ -115,7 +115,7 @@ def download_file(hub_id: str, revision: str, name: str, sha256: str | None = No
         sha256: expected hash in hexadecimal, if known.
 
     Raises:
-        DownloadError: the hub cannot be reached, refuses access, lacks the file, or sends a damaged one.
+        FileError: the hub cannot be reached, refuses access, lacks the file, or sends a damaged one.
     """
     from huggingface_hub import hf_hub_download  # noqa: PLC0415
 
@@ -128,7 +128,7 @@ def download_file(hub_id: str, revision: str, name: str, sha256: str | None = No
 
 @contextmanager
 def _hub_call(hub_id: str, revision: str) -> Iterator[None]:
-    """Raise what the hub's library raises in the block as one DownloadError; its log of retries is silent."""
+    """Raise what the hub's library raises in the block as one FileError; its log of retries is silent."""
     check_answers()
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
@@ -136,7 +136,7 @@ def _hub_call(hub_id: str, revision: str) -> Iterator[None]:
     try:
         yield
     except _hub_errors() as error:
-        raise DownloadError(_explain(error, hub_id, revision)) from error
+        raise FileError(_explain(error, hub_id, revision)) from error
     finally:
         logger.setLevel(level)
 
@@ -144,7 +144,7 @@ def _hub_call(hub_id: str, revision: str) -> Iterator[None]:
 def _check_inside(path: Path, repository: Path) -> None:
     """Refuse a file of the cache that a link takes from outside its repository's folder."""
     if not path.resolve().is_relative_to(repository.resolve()):
-        raise DownloadError(f"{path}: leads outside the cache, to {path.resolve()}: delete it")
+        raise FileError(f"{path}: leads outside the cache, to {path.resolve()}: delete it")
 
 
 def _warn_of_changes(
@@ -180,7 +180,7 @@ def _verify(folder: Path, hub_id: str, kind: RepositoryKind, stamps: Mapping[str
     missing = (hashes.keys() | _required_files(folder, kind)) - stamps.keys()
     if missing:
         where = "the cached copy, and the hub cannot be reached" if published is None else "the hub"
-        raise DownloadError(f"{hub_id} at {folder.name}: no {', '.join(sorted(missing))} in {where}")
+        raise FileError(f"{hub_id} at {folder.name}: no {', '.join(sorted(missing))} in {where}")
     for name, expected in hashes.items():
         _check_hash(folder / name, hub_id, expected)
     if published is not None:
@@ -190,7 +190,7 @@ def _verify(folder: Path, hub_id: str, kind: RepositoryKind, stamps: Mapping[str
 def _check_hash(path: Path, hub_id: str, expected: str | None) -> None:
     if expected is not None and (found := file_sha256(path)) != expected:
         _delete(path)
-        raise DownloadError(
+        raise FileError(
             f"{hub_id}: {path.name} is damaged and was deleted: SHA-256 is {found}, expected {expected}"
         )
 

@@ -9,7 +9,7 @@ import re
 from functools import cache
 from typing import Any
 
-from ..errors import DownloadError, shorten
+from ..errors import FileError, shorten
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # of a git blob, or SHA-256 of a large file
@@ -20,7 +20,7 @@ _MAX_LISTING = 32 << 20  # bytes; a repository of 100,000 files has 20 MB
 def check_answers() -> None:
     """Make huggingface_hub check each answer of the hub, in this process from now on.
 
-    An answer that is refused raises DownloadError inside the library's call.
+    An answer that is refused raises FileError inside the library's call.
     """
     from huggingface_hub import set_client_factory  # noqa: PLC0415 (half a second)
     from huggingface_hub.utils import _http  # noqa: PLC0415
@@ -40,7 +40,7 @@ def _check(response: Any) -> None:
     """Check the headers that name files of the cache, and the listings of a repository.
 
     Raises:
-        DownloadError: a hash is not hexadecimal, or a listing has another shape or more than 32 MB.
+        FileError: a hash is not hexadecimal, or a listing has another shape or more than 32 MB.
     """
     headers, request = response.headers, response.request
     _require(headers.get("X-Repo-Commit"), _COMMIT, "commit")
@@ -57,7 +57,7 @@ def _read(response: Any) -> bytes:
     for part in response.iter_bytes():
         body += part
         if len(body) > _MAX_LISTING:
-            raise DownloadError(f"the hub sends a listing of more than {_MAX_LISTING >> 20} MB")
+            raise FileError(f"the hub sends a listing of more than {_MAX_LISTING >> 20} MB")
     response._content = bytes(body)  # as its read() keeps it, which has no bound
     return bytes(body)
 
@@ -76,16 +76,16 @@ def _check_listing(body: bytes) -> None:
         hashes += [lfs.get(key) for lfs in large for key in ("oid", "sha256")]
         sizes = [entry.get("size") for entry in [*entries, *large]]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise DownloadError("the hub sends a listing of another shape than huggingface.co's") from error
+        raise FileError("the hub sends a listing of another shape than huggingface.co's") from error
     for name in names:
         if not isinstance(name, str):  # one that leads elsewhere is not downloaded
-            raise DownloadError(f"the hub lists a file whose name is no text: {shorten(name)}")
+            raise FileError(f"the hub lists a file whose name is no text: {shorten(name)}")
     for value in hashes:
         _require(value, _HASH, "hash")
     if not all(size is None or (type(size) is int and size >= 0) for size in sizes):
-        raise DownloadError("the hub lists a file whose size is not a number")
+        raise FileError("the hub lists a file whose size is not a number")
 
 
 def _require(value: object, pattern: re.Pattern[str], kind: str) -> None:
     if value is not None and not (isinstance(value, str) and pattern.fullmatch(value)):
-        raise DownloadError(f"the hub sends a {kind} that is not a hash: {shorten(value)}")
+        raise FileError(f"the hub sends a {kind} that is not a hash: {shorten(value)}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import RequestError, shorten
+from ..errors import FileError, RequestError, shorten
 from ..files.json_lines import read_json_lines
 from ..runtime.arithmetic.final_answer import parse_number
 from ..runtime.validation import is_finite
@@ -39,11 +39,11 @@ def read_rows(path: Path, required: Collection[str] = ("solution",)) -> list[Tra
             a number.
 
     Raises:
-        RequestError: the file cannot be read or has no rows, or a row is invalid; names the line.
+        FileError: the file cannot be read or has no rows, or a row is invalid; names the line.
     """
     rows = [_row(entry, required, where) for where, entry in read_json_lines(path, MAX_BYTES)]
     if not rows:
-        raise RequestError(f"{path}: contains no rows")
+        raise FileError(f"{path}: contains no rows")
     return rows
 
 
@@ -52,18 +52,18 @@ def _row(entry: dict[str, Any], required: Collection[str], where: str) -> Traini
     if isinstance(answer, float) and answer.is_integer():
         answer = int(answer)  # a column with a gap has numbers as 18.0
     if isinstance(answer, bool) or not (isinstance(answer, str | int) or is_finite(answer)):
-        raise RequestError(f"{where}: 'answer' must be a string or a number, not {shorten(answer)}")
+        raise FileError(f"{where}: 'answer' must be a string or a number, not {shorten(answer)}")
     given = {field: value for field, value in entry.items() if value is not None}
     entry = {"solution": "", **given, "answer": str(answer).rpartition("####")[2]}
     for field in ("question", "solution"):
         value = entry.get(field)
         if not isinstance(value, str) or (field in {"question", *required} and not value.strip()):
-            raise RequestError(f"{where}: {field!r} must be a non-empty string, not {shorten(value)}")
+            raise FileError(f"{where}: {field!r} must be a non-empty string, not {shorten(value)}")
     row = TrainingRow(*(entry[field].strip() for field in ("question", "solution", "answer")))
     if "answer" in required and not row.answer:
-        raise RequestError(f"{where}: 'answer' is missing, and this command scores answers")
+        raise FileError(f"{where}: 'answer' is missing, and this command scores answers")
     if "answer" in required and parse_number(row.answer) is None:
-        raise RequestError(f"{where}: 'answer' must be a number, not {shorten(answer)}")
+        raise FileError(f"{where}: 'answer' must be a number, not {shorten(answer)}")
     return row
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from gguf import TokenType
 
-from ..errors import ModelFileError
+from ..errors import FileError
 from ..runtime.engine.engine import Engine
 from ..runtime.llama.model import Model
 from ..runtime.request import Request
@@ -17,12 +17,12 @@ def random_prompt(model: Model, number: int, count: int) -> tuple[int, ...]:
     """Draw `count` tokens of ordinary text, never control tokens, with `number` as the seed.
 
     Raises:
-        ModelFileError: the vocabulary has no ordinary tokens.
+        FileError: the vocabulary has no ordinary tokens.
     """
     types = np.array(model.header.metadata["tokenizer.ggml.token_type"])  # (vocab,)
     ordinary = np.setdiff1d(np.flatnonzero(types == TokenType.NORMAL), list(model.control_tokens.values()))
     if not len(ordinary):
-        raise ModelFileError(f"{model.header.path}: none of its {len(types)} tokens is ordinary text")
+        raise FileError(f"{model.header.path}: none of its {len(types)} tokens is ordinary text")
     drawn = np.random.default_rng((_SEED, number)).choice(ordinary, count)
     return tuple(drawn.tolist())
 

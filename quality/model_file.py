@@ -46,7 +46,7 @@ def describe_model(model: Path, adapter: Path | None = None) -> ModelFile:
     """Read the headers of the files and hash them.
 
     Raises:
-        ModelFileError: a file is not a GGUF, or is damaged.
+        FileError: a file is not a GGUF, or is damaged.
     """
     header, described = read_header(model), None
     if adapter:

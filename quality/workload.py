@@ -61,8 +61,8 @@ def load_engine(
         make: class of the engine, called as Engine is.
 
     Raises:
-        ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
-        AdapterError: the adapter does not fit the model.
+        FileError: a file is not a GGUF, is damaged, or cannot be run by this build; the adapter does not fit
+            the model.
         RequestError: the workload is longer than the context that the model was trained for.
     """
     engine = make(

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .. import errors
-from ..errors import ModelFileError
+from ..errors import FileError
 from ..files.trusted_files import FileState, untrusted_by_default
 
 # Limits of the other process: for any file, and for each byte. The wall time allows for the slowest disks.
@@ -40,7 +40,7 @@ def probe_model_files(model: Path, adapters: Iterable[Path] = (), *, untrusted: 
             files/trusted_files.py, unless the environment variable THIRTEEN_UNTRUSTED is set.
 
     Raises:
-        ModelFileError: a file ended the process, or exceeded its limits. The message names file and signal.
+        FileError: a file ended the process, or exceeded its limits. The message names file and signal.
         ThirteenError: Model(), LoraAdapter() or Context() raised it there.
     """
     untrusted = untrusted_by_default() if untrusted is None else untrusted
@@ -54,7 +54,7 @@ def probe_model_files(model: Path, adapters: Iterable[Path] = (), *, untrusted: 
             for file in (base, *tried):
                 file.trust()
     except OSError as error:
-        raise ModelFileError(f"{error.filename or model}: {error.strerror or error}") from None
+        raise FileError(f"{error.filename or model}: {error.strerror or error}") from None
 
 
 def _load_elsewhere(files: Sequence[Path]) -> None:
@@ -75,9 +75,9 @@ def _load_elsewhere(files: Sequence[Path]) -> None:
         )
     except subprocess.TimeoutExpired as expired:
         file = _last_reply(expired.stdout).get("file", files[0])
-        raise ModelFileError(f"{file}: a trial load takes more than {wall_s} seconds") from None
+        raise FileError(f"{file}: a trial load takes more than {wall_s} seconds") from None
     except OSError as error:
-        raise ModelFileError(f"{files[0]}: a trial load cannot be started: {error}; {_HINT}") from None
+        raise FileError(f"{files[0]}: a trial load cannot be started: {error}; {_HINT}") from None
     if done.returncode:
         raise _failure(done.returncode, _last_reply(done.stdout), files[0])
 
@@ -97,7 +97,7 @@ def _failure(status: int, reply: dict[str, str], model: Path) -> errors.Thirteen
         return error
     file = reply.get("file", model)
     if status > 0:
-        return ModelFileError(f"{file}: a trial load failed with exit status {status}; {_HINT}")
+        return FileError(f"{file}: a trial load failed with exit status {status}; {_HINT}")
     known = -status in set(signal.Signals)  # a real-time signal has no name
     name = signal.Signals(-status).name if known else f"signal {-status}"
-    return ModelFileError(f"{file}: a trial load ended with {name}: the file is damaged or harmful")
+    return FileError(f"{file}: a trial load ended with {name}: the file is damaged or harmful")

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from thirteen.errors import DownloadError
+from thirteen.errors import FileError
 from thirteen.web.npm_archive import NpmArchive
 
 _ARCHIVE = NpmArchive(
@@ -25,7 +25,7 @@ _RUN = """async () => {
 def _script() -> str:
     try:
         content = _ARCHIVE.read()
-    except DownloadError as error:
+    except FileError as error:
         pytest.skip(str(error))
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         file = tar.extractfile("package/axe.min.js")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha512
 from pathlib import Path
 
-from ..errors import DownloadError
+from ..errors import FileError
 from ..files.atomic_write import write_file
 from ..files.cache_folder import cache_dir
 from ..files.temporary_folder import temporary_folder
@@ -37,7 +37,7 @@ class NpmArchive:
         """Content of the .tgz, from a file; by default it is downloaded once and cached.
 
         Raises:
-            DownloadError: the file is unreadable, has the wrong hash, or cannot be downloaded.
+            FileError: the file is unreadable, has the wrong hash, or cannot be downloaded.
         """
         return self._read_verified(path or self._cached())
 
@@ -45,11 +45,11 @@ class NpmArchive:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise DownloadError(f"{path}: {error.strerror or error}") from None
+            raise FileError(f"{path}: {error.strerror or error}") from None
         digest = b64encode(sha512(content).digest()).decode()
         if digest != self.sha512:
             expected = f"{self.sha512} of {self.package} {self.version}"
-            raise DownloadError(f"{path}: sha512 {digest}, expected {expected}")
+            raise FileError(f"{path}: sha512 {digest}, expected {expected}")
         return content
 
     def _cached(self) -> Path:
@@ -64,13 +64,11 @@ class NpmArchive:
         npm = shutil.which("npm")
         package = f"{self.package}@{self.version}"
         if npm is None:
-            raise DownloadError(
-                f"{package}: npm is not installed; give the package's archive with --wllama FILE"
-            )
+            raise FileError(f"{package}: npm is not installed; give the package's archive with --wllama FILE")
         command = [npm, "pack", "--loglevel=error", "--pack-destination", str(folder), package]
         result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - own command
         archive = next(folder.glob("*.tgz"), None)
         if result.returncode or archive is None:
             lines = [line for line in result.stderr.strip().splitlines() if not _ERROR_CODE.match(line)]
-            raise DownloadError(f"{package}: npm pack failed: {lines[0] if lines else 'no error message'}")
+            raise FileError(f"{package}: npm pack failed: {lines[0] if lines else 'no error message'}")
         return archive

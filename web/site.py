@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256, sha384
 from pathlib import Path
 
-from ..errors import ModelFileError, OutputError
+from ..errors import FileError, OutputError
 from ..files.atomic_write import write_file
 from ..files.gguf.header import read_header
 from ..files.hashing import file_sha256
@@ -79,14 +79,14 @@ def write_site(  # noqa: PLR0913
         progress: called with the bytes of the model written so far and in total.
 
     Raises:
-        ModelFileError: the file is not a supported model, or too large for a browser.
+        FileError: the file is not a supported model, or too large for a browser.
         RequestError: the context length is not positive.
         OutputError: the folder contains other files, or cannot be written.
     """
     header = read_header(model)
     check_model(header)
     if header.file_bytes > FILE_BYTES_MAX:
-        raise ModelFileError(f"{model}: {header.file_bytes} bytes; a browser loads at most {FILE_BYTES_MAX}")
+        raise FileError(f"{model}: {header.file_bytes} bytes; a browser loads at most {FILE_BYTES_MAX}")
     check_integer("context", context, 1)
     trained = int(header.metadata[f"{header.metadata['general.architecture']}.context_length"])
     context = min(context, trained)
@@ -131,8 +131,8 @@ def check_site_folder(folder: Path) -> None:
 def _is_description(file: Path) -> bool:
     """Whether the file is a description that write_site() wrote; other programs have a model.json too."""
     try:
-        return {"sha256", "needed_bytes", "parts"} <= set(read_json(file, ModelFileError))
-    except ModelFileError:
+        return {"sha256", "needed_bytes", "parts"} <= set(read_json(file))
+    except FileError:
         return False
 
 

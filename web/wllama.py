@@ -30,7 +30,7 @@ def wllama_files(archive: Path | None = None) -> dict[str, bytes]:
         archive: the .tgz of the npm package; by default it is downloaded once and cached.
 
     Raises:
-        DownloadError: the archive is unreadable, has the wrong hash, or cannot be downloaded.
+        FileError: the archive is unreadable, has the wrong hash, or cannot be downloaded.
     """
     with tarfile.open(fileobj=io.BytesIO(_ARCHIVE.read(archive))) as tar:
         members = {path: tar.extractfile(path) for path in _FILES}

@@ -84,7 +84,7 @@ def check_adapter(
         stage: makes the progress callback of each stage.
 
     Raises:
-        AdapterError: the adapter is damaged, or for another base.
+        FileError: the adapter is damaged, or for another base.
         ThirteenError: another input is invalid, or the temporary files do not fit on the disk.
     """
     request.check()

@@ -9,7 +9,7 @@ from ..convert.adapter.adapter import WEIGHTS_FILE, read_adapter_config
 from ..convert.adapter.delta import CONFIG_FILE
 from ..convert.adapter.export import export_adapter
 from ..convert.provenance import provenance_name
-from ..errors import AdapterError, RequestError
+from ..errors import RequestError
 from ..files.atomic_write import atomic_write, write_file
 from ..files.hashing import file_sha256
 from ..files.output import check_empty, check_folder, check_target, output_folder
@@ -86,7 +86,7 @@ def run_export(request: ExportRequest, stage: Stage = lambda name: no_progress) 
     folder = resolve_adapter_folder(request.adapter, request.base, progress=progress)
     if request.form == "peft":
         read_adapter_config(folder)
-        SafetensorsFile(folder / WEIGHTS_FILE, AdapterError)
+        SafetensorsFile(folder / WEIGHTS_FILE)
         return ExportedAdapter(output, None, _copy_adapter(folder, output))
     assert request.base is not None, "check() demands it"
     base = fetch(request.base, kind="base")

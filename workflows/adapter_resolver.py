@@ -32,7 +32,7 @@ from ..convert.adapter.short_code import (
 from ..convert.adapter.tinylora_folder import read_tinylora_numbers, with_saved_groups, write_tinylora_folder
 from ..convert.provenance import provenance_name
 from ..convert.source.checkpoint import Checkpoint, open_checkpoint
-from ..errors import AdapterError, ThirteenError
+from ..errors import FileError, ThirteenError
 from ..files.cache_folder import cache_dir, cache_key
 from ..files.gguf.header import read_header
 from ..files.gguf.metadata import MERGED_ADAPTER
@@ -85,7 +85,7 @@ def find_adapter(source: str, base: str | None = None) -> Path | ShortCode:
         return fetch(source, kind="adapter")
     code = decode_short_code(source)
     if base is not None and (name := catalogue_name(base)) not in (None, code.name):
-        raise AdapterError(f"the code is for {code.name}, but {Path(base).name or base} is {name}")
+        raise FileError(f"the code is for {code.name}, but {Path(base).name or base} is {name}")
     return code
 
 
@@ -131,7 +131,7 @@ def encode_adapter(
         The code, and the largest relative rounding error of a number.
 
     Raises:
-        AdapterError: the adapter was not trained with a basis of this base, or its base is unknown.
+        FileError: the adapter was not trained with a basis of this base, or its base is unknown.
     """
     folder = resolve_adapter_folder(source, base, progress=progress)
     basis = _basis_of_adapter(folder, base, progress)
@@ -164,7 +164,7 @@ def resolve_basis(
     if file:
         basis = read_basis(file)
         if name is not None and basis.origin.name != name:
-            raise AdapterError(f"{file}: the basis is of {basis.origin.name}, but the base is {name}")
+            raise FileError(f"{file}: the basis is of {basis.origin.name}, but the base is {name}")
         return basis
     name, checkpoint = _open_base(base)
     return _cached_basis(BasisOrigin(name, checkpoint.sha256(), **(settings or {})), checkpoint, progress)
@@ -181,10 +181,10 @@ def _open_base(base: str) -> tuple[str, Checkpoint]:
 def _basis_of_adapter(folder: Path, base: str | None, progress: Progress) -> Basis:
     config = read_adapter_config(folder)
     if (kind := config.get("peft_type")) != "TINYLORA":
-        raise AdapterError(f"{folder}: a short code is for a TinyLoRA; this is {kind}")
+        raise FileError(f"{folder}: a short code is for a TinyLoRA; this is {kind}")
     base = base or recorded_name(str(config.get("base_model_name_or_path")))
     if base is None:
-        raise AdapterError(f"{folder}: its base is not in the catalogue; use --base")
+        raise FileError(f"{folder}: its base is not in the catalogue; use --base")
     name, checkpoint = _open_base(base)
     settings: dict[str, Any] = {field: config.get(key) for field, key in _PEFT_KEYS.items()}
     origin = with_saved_groups(BasisOrigin(name, checkpoint.sha256(), **settings), folder)
@@ -243,7 +243,7 @@ def basis_for_code(code: ShortCode, base: str | None = None, *, progress: Progre
 
 
 def _code_origin(code: ShortCode, base: Checkpoint) -> BasisOrigin:
-    """The origin of the code's basis if the base is the code's; AdapterError if it is another."""
+    """The origin of the code's basis if the base is the code's; FileError if it is another."""
     origin = BasisOrigin(code.name, base.sha256(), numbers=len(code.numbers))
     origins = list(grouped_origins(origin))
     origin = next((one for one in origins if basis_fingerprint(one.id) == code.fingerprint), origins[0])
@@ -301,11 +301,11 @@ def _gguf_base_name(path: Path) -> str | None:
 
 def _check_basis(code: ShortCode, origin: BasisOrigin, where: str) -> None:
     if origin.name != code.name:
-        raise AdapterError(f"the code is for {code.name}, but the basis of {where} is for {origin.name}")
+        raise FileError(f"the code is for {code.name}, but the basis of {where} is for {origin.name}")
     if basis_fingerprint(origin.id) != code.fingerprint or origin.numbers != len(code.numbers):
         made_for = (one for one in catalogue().adapters.values() if one.code and one.base == code.name)
         files = "".join(f": {one.base_file}, SHA-256 {one.base_sha256}" for one in made_for)
-        raise AdapterError(
+        raise FileError(
             f"the code was made with the basis {code.fingerprint} of {code.name}, but that of {where} is "
             f"{basis_fingerprint(origin.id)}: give the very base that it was made for{files}"
         )

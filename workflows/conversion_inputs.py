@@ -15,7 +15,7 @@ from ..convert.source.architecture import OUTPUT
 from ..convert.source.checkpoint import FLOATS, Checkpoint, open_checkpoint
 from ..convert.tensors import count_weights, parse_type
 from ..convert.vocabulary.vocabulary_list import VocabularyList
-from ..errors import AdapterError, RequestError, refuse_options
+from ..errors import FileError, RequestError, refuse_options
 from ..files.output import check_target
 from ..files.progress import Progress, Stage, no_progress, when_needed
 from ..models.fetch import fetch
@@ -220,7 +220,7 @@ def fetch_base_and_adapter(
     trained_on = read_adapter_config(folder).get("base_model_name_or_path")
     expected, found = recorded_name(trained_on) if trained_on else None, catalogue_name(base)
     if expected and found and expected != found:
-        raise AdapterError(f"{folder.name}: was trained on {expected}, but the base is {found}")
+        raise FileError(f"{folder.name}: was trained on {expected}, but the base is {found}")
     return path, folder
 
 

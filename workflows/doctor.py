@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import psutil
 from packaging.requirements import Requirement
 
-from ..errors import ModelFileError, OutputError, ThirteenError, build_hint, one_line
+from ..errors import FileError, OutputError, ThirteenError, build_hint, one_line
 from ..files.cache_folder import REMEDY, cache_dir
 from ..files.processors import processor_name, read_cpuinfo, usable_processors
 from ..files.progress import Progress, no_progress
@@ -126,7 +126,7 @@ def llama_findings(flags: frozenset[str]) -> Iterator[Finding]:
     yield build_finding(this_build().llama_cpp_system, flags)
     try:
         check_struct_layouts()
-    except ModelFileError as error:
+    except FileError as error:
         yield Finding("struct layouts", "unknown", str(error))
     chosen = Counter(
         f"{'flash' if one.flash_attention else 'standard'} attention, {one.kv}, threads: {one.threads}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..convert.adapter.export import export_adapter
 from ..convert.pipeline import ConversionReport, convert
-from ..errors import AdapterError
+from ..errors import FileError
 from ..files.progress import Stage, no_progress
 from ..files.temporary_folder import temporary_folder
 from ..quality.fidelity.fidelity import FidelityReport, run_fidelity
@@ -87,7 +87,7 @@ def _export(adapter: Path, inputs: ConversionInputs, target: Path, warnings: lis
         export_adapter(
             adapter, inputs.base, target, adapter_id=ids.adapter, base_id=ids.base, vocabulary=kept
         )
-    except AdapterError as error:
+    except FileError as error:
         warnings.append(f"the adapter at run time was not measured: {error}")
         return None
     return target

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gguf import GGUFValueType
 
-from ..errors import ModelFileError
+from ..errors import FileError
 from ..files.gguf.header import Header, read_header
 from ..runtime.engine.config import EngineOptions, resolve_options
 from ..runtime.llama.gguf_checks import check_model
@@ -116,7 +116,7 @@ def inspect_gguf(path: Path, profiles: Mapping[str, Profile] = PROFILES) -> Insp
         profiles: the profiles to estimate the memory for, by name.
 
     Raises:
-        ModelFileError: the file is not a GGUF, or is damaged.
+        FileError: the file is not a GGUF, or is damaged.
     """
     header = read_header(path)
     architecture = header.metadata.get("general.architecture")
@@ -158,7 +158,7 @@ def _scalars(header: Header, prefix: str) -> dict[str, Scalar]:
 def _memory(header: Header, profiles: Mapping[str, Profile]) -> dict[str, ProfileMemory]:
     try:
         check_model(header)
-    except ModelFileError:
+    except FileError:
         return {}
     memory = {}
     for name, profile in profiles.items():

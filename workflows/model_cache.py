@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ModelFileError, RequestError, VocabularyError
+from ..errors import FileError, RequestError
 from ..files.cache_folder import cache_dir, cache_key
 from ..files.output import make_folder
 from ..files.progress import Stage, no_progress, when_needed
@@ -133,7 +133,7 @@ def trimmed_model(
         request = ConversionRequest(
             base=base, output=output, type="same", vocabulary=size, fidelity=False, threads=threads
         )
-        with suppress(VocabularyError):  # of another kind of tokenizer
+        with suppress(FileError):  # of another kind of tokenizer
             run_conversion(request, stage)
     return output if output.exists() else model
 
@@ -148,7 +148,7 @@ def cached_models() -> list[CachedModel]:
     """The converted models in the cache, the newest first; damaged files are left out."""
     found = []
     for path in _folder().glob("*.gguf"):
-        with suppress(ModelFileError):
+        with suppress(FileError):
             found.append(_cached_model(path))
     return sorted(found, key=lambda model: model.converted_at, reverse=True)
 
@@ -185,7 +185,7 @@ def _cached_model(path: Path) -> CachedModel:
     base = header.metadata.get("thirteen.base.id")
     tokens = header.metadata.get("tokenizer.ggml.tokens")
     if not isinstance(base, str) or not isinstance(tokens, Sequence):
-        raise ModelFileError(f"{path}: was not converted here")
+        raise FileError(f"{path}: was not converted here")
     return CachedModel(
         name=path.stem,
         base=base,

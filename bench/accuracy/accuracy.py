@@ -114,8 +114,8 @@ def run_accuracy(
         progress: called with the model's name and accuracy so far, and with questions done and in all.
 
     Raises:
-        ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
-        AdapterError: the adapter does not fit the model.
+        FileError: a file is not a GGUF, is damaged, or cannot be run by this build; the adapter does not fit
+            the model.
         RequestError: all questions failed, or a log belongs to another run.
         OutputError: a log cannot be written.
     """

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ...errors import RequestError, install_hint, shorten
+from ...errors import FileError, install_hint, shorten
 from ...files.json_file import parse_json, read_bounded
 from ...files.json_lines import MAX_BYTES, read_json_lines
 from ...models.catalogue import catalogue
@@ -78,8 +78,7 @@ def load_question_set(source: str) -> QuestionSet:
     An answer is a number, a string that is one, or a solution with the number after its last "####".
 
     Raises:
-        RequestError: there is no such set or file, it has no questions, or a row is malformed.
-        DownloadError: the download failed.
+        FileError: there is no such set or file, it has no questions or a malformed row, or a download failed.
     """
     if parse := PARSERS.get(source):
         file = catalogue().question_sets[source]
@@ -89,7 +88,7 @@ def load_question_set(source: str) -> QuestionSet:
     path = Path(source)
     if not source or not path.exists():
         names = ", ".join(PARSERS)
-        raise RequestError(f"{source or repr(source)}: no such file, and not one of the sets {names}")
+        raise FileError(f"{source or repr(source)}: no such file, and not one of the sets {names}")
     return _collect(path.stem, source, _parse_plain, read_json_lines(path))
 
 
@@ -99,10 +98,10 @@ def _collect(
     questions: list[Question] = []
     for where, row in rows:
         if len(questions) == QUESTIONS_MAX:
-            raise RequestError(f"{where}: more than {QUESTIONS_MAX} questions, the maximum")
+            raise FileError(f"{where}: more than {QUESTIONS_MAX} questions, the maximum")
         questions.append(parse(row, where))
     if not questions:
-        raise RequestError(f"{origin}: holds no question")
+        raise FileError(f"{origin}: holds no question")
     return QuestionSet(name, origin, tuple(questions))
 
 
@@ -113,10 +112,10 @@ def _rows(path: Path, origin: str) -> Iterator[tuple[str, Row]]:
     else:
         rows = parse_json(read_bounded(path, MAX_BYTES), origin)
     if not isinstance(rows, list):
-        raise RequestError(f"{origin}: not a list of rows")
+        raise FileError(f"{origin}: not a list of rows")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise RequestError(f"{origin}: row {number} is not an object")
+            raise FileError(f"{origin}: row {number} is not an object")
         yield f"{origin}: row {number}", row
 
 
@@ -125,11 +124,11 @@ def _parquet(path: Path, origin: str) -> Any:
         from pyarrow import ArrowException  # noqa: PLC0415 - an extra
         from pyarrow.parquet import read_table  # noqa: PLC0415
     except ImportError:
-        raise RequestError(f"{origin}: reading Parquet needs pyarrow: {install_hint('data')}") from None
+        raise FileError(f"{origin}: reading Parquet needs pyarrow: {install_hint('data')}") from None
     try:
         return read_table(path).to_pylist()
     except (ArrowException, OSError) as error:
-        raise RequestError(f"{origin}: not Parquet: {error}") from None
+        raise FileError(f"{origin}: not Parquet: {error}") from None
 
 
 def _parse_plain(row: Row, where: str) -> Question:
@@ -145,23 +144,23 @@ def _parse_svamp(row: Row, where: str) -> Question:
 def _text(row: Row, key: str, where: str) -> str:
     value = row.get(key)
     if not isinstance(value, str):
-        raise RequestError(f"{where}: {key!r} is " + ("not a string" if key in row else "missing"))
+        raise FileError(f"{where}: {key!r} is " + ("not a string" if key in row else "missing"))
     if not value.strip():
-        raise RequestError(f"{where}: {key!r} is empty")
+        raise FileError(f"{where}: {key!r} is empty")
     if len(value) > CHARACTERS_MAX:
-        raise RequestError(f"{where}: {key!r} has {len(value)} characters; at most {CHARACTERS_MAX} are read")
+        raise FileError(f"{where}: {key!r} has {len(value)} characters; at most {CHARACTERS_MAX} are read")
     return value
 
 
 def _number(row: Row, key: str, where: str) -> str:
     if key not in row:
-        raise RequestError(f"{where}: {key!r} is missing")
+        raise FileError(f"{where}: {key!r} is missing")
     value = row[key]
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise RequestError(f"{where}: {key!r} is neither a number nor a string")
+        raise FileError(f"{where}: {key!r} is neither a number nor a string")
     answer = str(value).rpartition("####")[2].strip()
     if (number := parse_number(answer)) is None:
-        raise RequestError(f"{where}: {key!r} is not a number: {shorten(answer)}")
+        raise FileError(f"{where}: {key!r} is not a number: {shorten(answer)}")
     return format_number(number)
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ...errors import RequestError, shorten
+from ...errors import FileError, shorten
 from ...files.journal import Journal
 from ..harness.from_json import from_json
 
@@ -92,6 +92,7 @@ class EvalLog(Journal):
             batch_size: questions per batch.
 
         Raises:
+            FileError: a record is not one of this run.
             RequestError: the file cannot be read, is not a log, or belongs to another run.
         """
         super().__init__(path, identity, LOGGED_RUN)
@@ -128,7 +129,7 @@ def _count_complete(records: Sequence[QuestionRecord], total: int, batch_size: i
     for count, record in enumerate(records, 1):
         start = record.number // batch_size * batch_size
         if record.number in seen or not 0 <= record.number < total:
-            raise RequestError(f"{path}: unexpected record of question {shorten(record.number)}")
+            raise FileError(f"{path}: unexpected record of question {shorten(record.number)}")
         seen.add(record.number)
         missing[start] -= 1
         (incomplete.add if missing[start] else incomplete.discard)(start)
@@ -139,5 +140,5 @@ def _count_complete(records: Sequence[QuestionRecord], total: int, batch_size: i
 def _parse(value: Mapping[str, Any], where: str) -> QuestionRecord:
     record = from_json(QuestionRecord, value, where)
     if not record.samples and record.outcome is not Outcome.ERROR:
-        raise RequestError(f"{where}: no samples, but the outcome is {record.outcome}")
+        raise FileError(f"{where}: no samples, but the outcome is {record.outcome}")
     return record

@@ -20,9 +20,8 @@ def evaluate(config: RunConfig, log: EvalLog, on_record: Callable[[], None], exe
         executor: answers batches, BatchJob.run or RayWorkers.run.
 
     Raises:
-        ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build; or a computation
-            failed.
-        AdapterError: the adapter does not fit the model.
+        FileError: a file is not a GGUF, is damaged, or cannot be run by this build; or a computation
+            failed; the adapter does not fit the model.
         OutputError: the log cannot be written.
     """
     questions = config.question_set.questions

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from ...errors import RequestError, shorten
+from ...errors import FileError, RequestError, shorten
 from ...files.json_file import parse_json, read_bounded
 
 _BYTES_MAX = 1 << 26  # of a report file; typical ones have a few hundred thousand
@@ -28,7 +28,7 @@ def read_report(path: Path, type_: type[T]) -> T:
             missing: the file may be older than they are.
 
     Raises:
-        RequestError: the file cannot be read, is not JSON, or does not hold that report.
+        FileError: the file cannot be read, is not JSON, or does not hold that report.
     """
     return from_json(type_, parse_json(read_bounded(path, _BYTES_MAX), str(path)), str(path))
 
@@ -42,20 +42,20 @@ def from_json(type_: type[T], value: Any, where: str) -> T:
         where: what errors call the value.
 
     Raises:
-        RequestError: a field without a default is missing, one has the wrong type or a value that the
+        FileError: a field without a default is missing, one has the wrong type or a value that the
             dataclass refuses, or a number is NaN or infinite.
     """
     try:
         text = json.dumps(value, allow_nan=False)
     except ValueError:
-        raise RequestError(f"{where}: has a number that is NaN or infinite") from None
+        raise FileError(f"{where}: has a number that is NaN or infinite") from None
     try:
         # As JSON, in which a list can be a tuple: strictly, a Python list cannot.
         restored: T = _adapter(type_).validate_json(text, strict=True)
     except ValidationError as error:
-        raise RequestError(f"{where}{_first_error(error)}") from None
+        raise FileError(f"{where}{_first_error(error)}") from None
     except RequestError as error:
-        raise RequestError(f"{where}: {error}") from None
+        raise FileError(f"{where}: {error}") from None
     return restored
 
 

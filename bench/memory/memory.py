@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from time import perf_counter
 
-from ...errors import ModelFileError
+from ...errors import FileError
 from ...quality.iteration import random_prompt, time_prefill_and_decode
 from ...quality.model_file import ModelFile, describe_model
 from ...quality.workload import Workload, load_engine
@@ -83,13 +83,13 @@ def measure_memory(model: Path, adapter: Path | None, workload: Workload) -> Mem
 
     Raises:
         ThirteenError: load_engine() raises it for the same files.
-        ModelFileError: the process died, for example because memory ran out.
+        FileError: the process died, for example because memory ran out.
     """
     load_engine(model, adapter, workload).close()
     outcome = run_in_subprocess(
         __name__,
         [json.dumps(asdict(workload)), str(model), *([str(adapter)] if adapter else [])],
-        lambda status, last: ModelFileError(
+        lambda status, last: FileError(
             f"{model}: the memory measurement ended with exit status {status}: {last}"
         ),
     )

@@ -89,7 +89,7 @@ def run_size(model: Path) -> SizeReport:
     """Account for every byte of a model file.
 
     Raises:
-        ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
+        FileError: the file is not a GGUF, is damaged, or cannot be run by this build.
     """
     header = read_header(model)
     check_model(header)

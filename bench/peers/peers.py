@@ -98,7 +98,7 @@ def run_peers(
         programs: the programs to choose from, with this engine.
 
     Raises:
-        ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
+        FileError: the file is not a GGUF, is damaged, or cannot be run by this build.
         RequestError: a number is out of range, a name is unknown, or this engine fails.
     """
     check_integer("bench: rounds", request.rounds, 1)

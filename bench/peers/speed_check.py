@@ -51,7 +51,7 @@ def check_speed(model: Path, *, progress: Progress = no_progress) -> SpeedCheck:
         progress: called after each program's work.
 
     Raises:
-        ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
+        FileError: the file is not a GGUF, is damaged, or cannot be run by this build.
         RequestError: a program fails.
     """
     request = PeersRequest(model=model, work=_WORK, rounds=_ROUNDS, names=_PEERS[:1], rows=_PEERS)

@@ -28,7 +28,7 @@ def tune_engine(model: Path, progress: Progress = no_progress) -> dict[str, Tuni
         progress: called with measurements done and in all.
 
     Raises:
-        ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
+        FileError: the file is not a GGUF, is damaged, or cannot be run by this build.
         OutputError: a result cannot be saved.
     """
     found = dict[str, Tuning]()

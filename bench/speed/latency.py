@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ...errors import ModelFileError, RequestError
+from ...errors import RequestError
 from ...files.gguf.header import read_header
 from ...files.gguf.model_shape import read_model_shape
 from ...files.progress import Progress, no_progress
@@ -108,8 +108,8 @@ def run_latency(request: LatencyRequest, progress: Progress = no_progress) -> La
         progress: called with iterations done and in all, plus one for each model's memory.
 
     Raises:
-        ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
-        AdapterError: the adapter does not fit the adapted model.
+        FileError: a file is not a GGUF, is damaged, or cannot be run by this build; the adapter does not fit
+            the adapted model.
         RequestError: a number is out of range, or all questions do not fit a model's context.
     """
     base, adapted, adapter, rounds = request.base, request.adapted, request.adapter, request.rounds
@@ -147,7 +147,7 @@ def _split_by_context(
     questions: Sequence[QuestionShape], models: Sequence[Path]
 ) -> tuple[list[QuestionShape], list[str]]:
     """Split questions into those that both models have room for, and a line that names the others."""
-    context = min(read_model_shape(read_header(model), ModelFileError).context for model in models)
+    context = min(read_model_shape(read_header(model)).context for model in models)
     questions = sorted(set(questions))
     skipped = [question for question in questions if question.tokens > context]
     names = ", ".join(map(str, skipped))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import AdapterError, CheckpointError, ZeroAdapterError, shorten
+from ...errors import FileError, ZeroAdapterError, shorten
 from ...files.json_file import read_json
 from ...files.safetensors import Rows, SafetensorsFile
 from ..source.architecture import module_order
@@ -97,7 +97,7 @@ class PeftAdapter:
         What it changes in the rows of dropped tokens is dropped with them.
 
         Raises:
-            AdapterError: it does not fit; see check_fits().
+            FileError: it does not fit; see check_fits().
         """
         kept = vocabulary_of(base)
         adapter = self if kept is None else self._select_tokens(kept)
@@ -118,25 +118,25 @@ class PeftAdapter:
         """Check that every delta has a tensor of its shape in `base`, and every targeted tensor a delta.
 
         Raises:
-            AdapterError: the base lacks a tensor, shares it (tied embeddings) or has it in another shape; a
+            FileError: the base lacks a tensor, shares it (tied embeddings) or has it in another shape; a
                 delta is missing; or no delta changes anything.
         """
         for name, delta in self.deltas.items():
             shape = _base_spec(base, self.id, name).shape
             out, columns = len(delta.b), delta.a.shape[1]
             if shape != (out, columns):
-                raise AdapterError(
+                raise FileError(
                     f"{self.id}: the delta of {name!r} is ({out}, {columns}), the base's tensor {shape}: "
                     "it was trained on another model"
                 )
         for name, rows in self.base_copies.items():
             shape = _base_spec(base, self.id, name).shape
             if rows.shape != shape or not np.array_equal(rows, base.rows(name, 0, shape[0])):
-                raise AdapterError(f"{self.id}: its copy of {name!r} differs from the base's")
+                raise FileError(f"{self.id}: its copy of {name!r} differs from the base's")
         suffixes = tuple(f".{module}.weight" for module in self.target_modules)
         missing = [name for name in base.specs if f".{name}".endswith(suffixes) and name not in self.deltas]
         if missing:
-            raise AdapterError(f"{self.id}: its target_modules include {missing[0]!r}, which has no delta")
+            raise FileError(f"{self.id}: its target_modules include {missing[0]!r}, which has no delta")
         if not any(d.norm or d.rescales(base.rows(name, 0, len(d.b))) for name, d in self.deltas.items()):
             raise ZeroAdapterError(f"{self.id}: every delta is zero: it changes nothing")
 
@@ -145,32 +145,32 @@ def refuse_adapter_beside(base_folder: Path) -> None:
     """Check that transformers, which loads the adapter of a folder with it, loads this base alone.
 
     Raises:
-        CheckpointError: the folder holds an adapter.
+        FileError: the folder holds an adapter.
     """
     if (path := base_folder / CONFIG_FILE).exists():
-        raise CheckpointError(f"{path}: transformers would load this adapter with the base: move it away")
+        raise FileError(f"{path}: transformers would load this adapter with the base: move it away")
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
     """Read an adapter's adapter_config.json and refuse settings that cannot be merged.
 
     Raises:
-        AdapterError: not a PEFT folder, weights only as a pickle, or settings that cannot be merged.
+        FileError: not a PEFT folder, weights only as a pickle, or settings that cannot be merged.
     """
     if not (folder / CONFIG_FILE).is_file():
         hint = ": a GGUF LoRA only applies at run time" if folder.suffix == ".gguf" else ""
-        raise AdapterError(f"{folder}: not a PEFT adapter: {CONFIG_FILE} is missing{hint}")
-    config = read_json(folder / CONFIG_FILE, AdapterError)
+        raise FileError(f"{folder}: not a PEFT adapter: {CONFIG_FILE} is missing{hint}")
+    config = read_json(folder / CONFIG_FILE)
     if not (folder / WEIGHTS_FILE).is_file():
         pickled = (folder / "adapter_model.bin").exists()
         hint = "; adapter_model.bin is a pickle, which can run code: save it as safetensors"
-        raise AdapterError(f"{folder}: {WEIGHTS_FILE} is missing{hint if pickled else ''}")
+        raise FileError(f"{folder}: {WEIGHTS_FILE} is missing{hint if pickled else ''}")
     base = config.get("base_model_name_or_path")
     if base is not None and not isinstance(base, str):
-        raise AdapterError(f"{folder / CONFIG_FILE}: base_model_name_or_path is {shorten(base)}, not a name")
+        raise FileError(f"{folder / CONFIG_FILE}: base_model_name_or_path is {shorten(base)}, not a name")
     for key, reason in _UNMERGEABLE_SETTINGS.items():
         if config.get(key):
-            raise AdapterError(f"{folder / CONFIG_FILE}: {key} is set: {reason}, which cannot be merged")
+            raise FileError(f"{folder / CONFIG_FILE}: {key} is set: {reason}, which cannot be merged")
     return config
 
 
@@ -199,12 +199,12 @@ def load_adapter(folder: Path, adapter_id: str = "") -> PeftAdapter:
         adapter_id: the adapter as the user named it; the folder's name by default.
 
     Raises:
-        AdapterError: the adapter is damaged, incomplete, not finite, all zero, or without low-rank factors.
+        FileError: the adapter is damaged, incomplete, not finite, all zero, or without low-rank factors.
     """
     config = read_adapter_config(folder)
     if reason := peft_only_reason(config):
-        raise AdapterError(f"{folder}: it has no low-rank factors, and only PEFT can merge it: {reason}")
-    tensors, vectors = _group_tensors(SafetensorsFile(folder / WEIGHTS_FILE, AdapterError))
+        raise FileError(f"{folder}: it has no low-rank factors, and only PEFT can merge it: {reason}")
+    tensors, vectors = _group_tensors(SafetensorsFile(folder / WEIGHTS_FILE))
     base_copies = {
         f"{module}.weight": parts.pop("base_layer")
         for module, parts in tensors.items()
@@ -212,7 +212,7 @@ def load_adapter(folder: Path, adapter_id: str = "") -> PeftAdapter:
     }
     tensors = {module: parts for module, parts in tensors.items() if parts}
     if not tensors:
-        raise AdapterError(f"{folder / WEIGHTS_FILE}: no adapter weights in it")
+        raise FileError(f"{folder / WEIGHTS_FILE}: no adapter weights in it")
     targets = _target_modules(config)
     with np.errstate(all="ignore"):  # the norm shows an overflow
         if config["peft_type"] == "TINYLORA":
@@ -221,9 +221,9 @@ def load_adapter(folder: Path, adapter_id: str = "") -> PeftAdapter:
             deltas, kind = read_lora(folder, config, tensors)
         for module, delta in deltas.items():
             if not delta.norm < np.finfo(np.float32).max:
-                raise AdapterError(f"{folder}: the delta of {module!r} is not finite")
+                raise FileError(f"{folder}: the delta of {module!r} is not finite")
             if targets and not f".{module}".endswith(tuple(f".{target}" for target in targets)):
-                raise AdapterError(f"{folder}: a delta of {module!r}, which its target_modules leave out")
+                raise FileError(f"{folder}: a delta of {module!r}, which its target_modules leave out")
     trained = vectors.values() or [part for parts in tensors.values() for part in parts.values()]
     adapter = PeftAdapter(
         id=adapter_id or folder.resolve().name,
@@ -267,15 +267,15 @@ def _group_tensors(file: SafetensorsFile) -> tuple[ModuleTensors, TrainedVectors
     for key in file.entries:
         rows = file.rows(key)
         if not np.isfinite(rows).all():
-            raise AdapterError(f"{file.path}: {key!r:.100} holds a value that is not finite")
+            raise FileError(f"{file.path}: {key!r:.100} holds a value that is not finite")
         if vector := _VECTOR.fullmatch(key):
             vectors[int(vector[1])] = rows
         elif (found := _MODULE.fullmatch(key)) and (order := module_order(found["module"])):
             orders[found["module"]] = order
             if tensors.setdefault(found["module"], {}).setdefault(found["part"], rows) is not rows:
-                raise AdapterError(f"{file.path}: {key!r:.100} occurs twice, with and without '.weight'")
+                raise FileError(f"{file.path}: {key!r:.100} occurs twice, with and without '.weight'")
         else:
-            raise AdapterError(
+            raise FileError(
                 f"{file.path}: unknown key {key!r:.100}: neither a factor nor a copy of a base tensor"
             )
     return {module: tensors[module] for module in sorted(tensors, key=lambda module: orders[module])}, vectors
@@ -290,7 +290,7 @@ def _target_modules(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _base_spec(base: Checkpoint, adapter_id: str, name: str) -> TensorSpec:
     if base.architecture.tied and name in ("lm_head.weight", "model.embed_tokens.weight"):
-        raise AdapterError(f"{adapter_id}: a delta of {name!r}, but this base ties embedding and output")
+        raise FileError(f"{adapter_id}: a delta of {name!r}, but this base ties embedding and output")
     if name not in base.specs:
-        raise AdapterError(f"{adapter_id}: the base has no tensor {name!r}")
+        raise FileError(f"{adapter_id}: the base has no tensor {name!r}")
     return base.specs[name]

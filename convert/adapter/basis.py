@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import AdapterError, CheckpointError
+from ...errors import FileError
 from ...files.progress import Progress, no_progress
 from ...files.safetensors import Rows, SafetensorsFile, write_safetensors
 from ..source.architecture import module_order
@@ -56,15 +56,15 @@ class BasisOrigin:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not isinstance(self.base_sha256, str):
-            raise AdapterError(
+            raise FileError(
                 f"a basis needs the base's name and hash as text, not {self.name!r} and {self.base_sha256!r}"
             )
         for name, low, high in (("rank", 1, _RANK_MAX), ("numbers", 1, NUMBERS_MAX), ("seed", 0, 1 << 32)):
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
-                raise AdapterError(f"basis: {name} must be an integer from {low} to {high}, not {value!r}")
+                raise FileError(f"basis: {name} must be an integer from {low} to {high}, not {value!r}")
         if type(self.groups) is not int or self.groups < 1 or self.numbers % self.groups:
-            raise AdapterError(f"basis: {self.numbers} numbers do not divide into {self.groups!r} groups")
+            raise FileError(f"basis: {self.numbers} numbers do not divide into {self.groups!r} groups")
 
     @property
     def id(self) -> str:
@@ -134,8 +134,7 @@ def make_basis(base: Checkpoint, origin: BasisOrigin, *, progress: Progress = no
         progress: called with the number of modules done and of all modules.
 
     Raises:
-        AdapterError: the base has fewer layers than there are groups.
-        CheckpointError: a weight of the base is not finite.
+        FileError: the base has fewer layers than there are groups; a weight of the base is not finite.
     """
     modules = target_modules(base)
     groups = module_groups(modules, origin)
@@ -144,7 +143,7 @@ def make_basis(base: Checkpoint, origin: BasisOrigin, *, progress: Progress = no
         name = f"{module}.weight"
         weight = base.rows(name, 0, base.specs[name].shape[0])
         if not np.isfinite(weight).all():
-            raise CheckpointError(f"{base.path}: tensor {name!r} holds a value that is not finite")
+            raise FileError(f"{base.path}: tensor {name!r} holds a value that is not finite")
         b, a = svd_factors(weight, origin.rank)
         part = origin.numbers // origin.groups
         projections = np.zeros((origin.numbers, len(a), len(a)), np.float32)  # (u, r, r)
@@ -160,12 +159,12 @@ def module_groups(modules: Sequence[str], origin: BasisOrigin) -> dict[str, int]
     """The group of each module: equal shares of the layers in their order.
 
     Raises:
-        AdapterError: there are fewer layers than groups.
+        FileError: there are fewer layers than groups.
     """
     layers = {module: (module_order(module) or (0, 0))[0] for module in modules}
     order = {layer: place for place, layer in enumerate(sorted(set(layers.values())))}
     if len(order) < origin.groups:
-        raise AdapterError(f"basis: {origin.groups} groups of {len(order)} layers")
+        raise FileError(f"basis: {origin.groups} groups of {len(order)} layers")
     return {module: order[layer] * origin.groups // len(order) for module, layer in layers.items()}
 
 
@@ -184,9 +183,9 @@ def read_basis(path: Path) -> Basis:
     """Read a basis from a file of write_basis().
 
     Raises:
-        AdapterError: the file is not a basis, or damaged, or its factors do not fit each other.
+        FileError: the file is not a basis, or damaged, or its factors do not fit each other.
     """
-    file = SafetensorsFile(path, AdapterError)
+    file = SafetensorsFile(path)
     metadata = _read_metadata(file)
     attributes: dict[str, Any] = {
         field.name: metadata.get(field.name, 1 if field.name == "groups" else None)  # earlier files lack it
@@ -195,7 +194,7 @@ def read_basis(path: Path) -> Basis:
     origin = BasisOrigin(**attributes)
     tensors = {name: file.rows(name) for name in file.entries}
     if metadata.get("id") != origin.id or metadata.get("content") != _content_sha256(tensors):
-        raise AdapterError(f"{path}: the basis is damaged: its content does not match its hash")
+        raise FileError(f"{path}: the basis is damaged: its content does not match its hash")
     modules = dict.fromkeys(name.removeprefix("base_model.model.").rpartition(".")[0] for name in tensors)
     try:
         factors = {
@@ -203,9 +202,9 @@ def read_basis(path: Path) -> Basis:
             for module in _in_order(modules)
         }
     except KeyError as missing:
-        raise AdapterError(f"{path}: the basis lacks {missing}") from None
+        raise FileError(f"{path}: the basis lacks {missing}") from None
     if not factors:
-        raise AdapterError(f"{path}: the basis has no modules")
+        raise FileError(f"{path}: the basis has no modules")
     for module, parts in factors.items():
         _check_parts(path, module, parts, origin)
     return Basis(origin, factors)
@@ -216,12 +215,12 @@ def _check_parts(path: Path, module: str, parts: BasisFactors, origin: BasisOrig
     check_factors(path, module, parts.a, parts.b)
     rank = len(parts.a)
     if rank > origin.rank or parts.p.shape != (origin.numbers, rank, rank):
-        raise AdapterError(
+        raise FileError(
             f"{path}: the projections of {module!r} are {parts.p.shape} and its rank is {rank}; the basis "
             f"has {origin.numbers} numbers and rank {origin.rank}"
         )
     if not all(np.isfinite(rows).all() for rows in (parts.a, parts.b, parts.p)):
-        raise AdapterError(f"{path}: the factors of {module!r} are not finite")
+        raise FileError(f"{path}: the factors of {module!r} are not finite")
 
 
 def _in_order(modules: Iterable[str]) -> list[str]:
@@ -234,7 +233,7 @@ def _read_metadata(file: SafetensorsFile) -> dict[str, Any]:
     except (KeyError, ValueError, RecursionError):
         metadata = None
     if not isinstance(metadata, dict) or metadata.get("version") != _VERSION:
-        raise AdapterError(
+        raise FileError(
             f"{file.path}: not a basis of version {_VERSION}, as thirteen adapter basis writes it"
         )
     return metadata

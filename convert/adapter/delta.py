@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import AdapterError, shorten
+from ...errors import FileError, shorten
 from ...files.safetensors import Rows
 
 CONFIG_FILE = "adapter_config.json"
@@ -58,25 +58,21 @@ class Delta:
 
 
 def take_factors(folder: Path, module: str, parts: Mapping[str, Rows], names: tuple[str, ...]) -> list[Rows]:
-    """A module's tensors in the order of `names`; AdapterError if it has others, or not all."""
+    """A module's tensors in the order of `names`; FileError if it has others, or not all."""
     if set(parts) != set(names):
-        raise AdapterError(
-            f"{folder}: {module!r} has {', '.join(sorted(parts))}; expected {', '.join(names)}"
-        )
+        raise FileError(f"{folder}: {module!r} has {', '.join(sorted(parts))}; expected {', '.join(names)}")
     return [parts[name] for name in names]
 
 
 def check_factors(folder: Path, module: str, a: Rows, b: Rows) -> None:
-    """Raise AdapterError unless B is (out, r) and A (r, in)."""
+    """Raise FileError unless B is (out, r) and A (r, in)."""
     if a.ndim != 2 or b.ndim != 2 or b.shape[1] != a.shape[0] or 0 in a.shape + b.shape:
-        raise AdapterError(f"{folder}: the factors of {module!r} do not fit: B is {b.shape}, A is {a.shape}")
+        raise FileError(f"{folder}: the factors of {module!r} do not fit: B is {b.shape}, A is {a.shape}")
 
 
 def check_rank(folder: Path, module: str, rank: int, expected: Any) -> None:
-    """Raise AdapterError unless the factors have the rank that the config gives, which must not be huge."""
+    """Raise FileError unless the factors have the rank that the config gives, which must not be huge."""
     if rank > _RANK_MAX:  # an export pads all matrices to the largest rank
-        raise AdapterError(f"{folder}: {module!r} has rank {rank}, more than {_RANK_MAX}")
+        raise FileError(f"{folder}: {module!r} has rank {rank}, more than {_RANK_MAX}")
     if rank != expected:
-        raise AdapterError(
-            f"{folder}: {module!r} has rank {rank}, but {CONFIG_FILE} says {shorten(expected)}"
-        )
+        raise FileError(f"{folder}: {module!r} has rank {rank}, but {CONFIG_FILE} says {shorten(expected)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 
-from ...errors import AdapterError
+from ...errors import FileError
 from ...files.gguf.header import Field
 from ...files.output import check_target
 from ...files.safetensors import Rows
@@ -51,8 +51,7 @@ def export_adapter(  # noqa: PLR0913 - inputs of an export
         The file's SHA-256.
 
     Raises:
-        AdapterError: the adapter does not fit the base, or cannot be a run-time LoRA.
-        CheckpointError: the base cannot be read.
+        FileError: the adapter does not fit the base, or cannot be a run-time LoRA; the base cannot be read.
         OutputError: `output` cannot be written.
     """
     check_target(output, base, adapter)
@@ -83,13 +82,11 @@ def _adapter_tensors(adapter: PeftAdapter, base: Checkpoint) -> dict[str, Rows]:
     for name, delta in adapter.deltas.items():
         spec = base.specs[name]
         if delta.magnitude is not None:
-            raise AdapterError(
+            raise FileError(
                 f"{adapter.id}: DoRA rescales the base's rows, which no run-time LoRA can: merge it"
             )
         if spec.target == EMBEDDING:
-            raise AdapterError(
-                f"{adapter.id}: a delta of the embedding cannot be applied at run time: merge it"
-            )
+            raise FileError(f"{adapter.id}: a delta of the embedding cannot be applied at run time: merge it")
         b = permute(delta.b, spec.heads) if spec.heads else delta.b
         padding = (0, adapter.rank - delta.rank)
         tensors[f"{spec.target}.lora_a"] = np.pad(delta.a, (padding, (0, 0)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import AdapterError, shorten
+from ...errors import FileError, shorten
 from .delta import CONFIG_FILE, Delta, ModuleTensors, check_factors, check_rank, take_factors
 
 # Limits on patterns, which anyone may have written: their number, the repeats of all, and characters of one.
@@ -23,7 +23,7 @@ def read_lora(
     """Read the deltas by module, and the kind: lora, rslora or dora.
 
     Raises:
-        AdapterError: tensors are missing or left over, or do not fit each other or the config.
+        FileError: tensors are missing or left over, or do not fit each other or the config.
     """
     use_dora = bool(config.get("use_dora"))
     ranks, alphas = (_patterns(folder, config, key) for key in ("rank_pattern", "alpha_pattern"))
@@ -41,9 +41,7 @@ def read_lora(
         alpha = _by_pattern(alphas, module, config.get("lora_alpha"))
         scaled = (b * np.float32(_scale(folder, config, module, len(a), alpha))).astype(np.float32)
         if magnitude and magnitude[0].shape != (len(b),):
-            raise AdapterError(
-                f"{folder}: the magnitude of {module!r} is {magnitude[0].shape}, not ({len(b)},)"
-            )
+            raise FileError(f"{folder}: the magnitude of {module!r} is {magnitude[0].shape}, not ({len(b)},)")
         deltas[module] = Delta(scaled, a, *magnitude)
     return deltas, "dora" if use_dora else "rslora" if config.get("use_rslora") else "lora"
 
@@ -51,7 +49,7 @@ def read_lora(
 def _scale(folder: Path, config: Mapping[str, Any], module: str, rank: int, alpha: Any) -> float:
     """The factor of B·A: alpha / r, or alpha / sqrt(r) for rsLoRA."""
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 1e38:
-        raise AdapterError(f"{folder / CONFIG_FILE}: lora_alpha is {shorten(alpha)} for {module!r}")
+        raise FileError(f"{folder / CONFIG_FILE}: lora_alpha is {shorten(alpha)} for {module!r}")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
@@ -61,12 +59,12 @@ def _by_pattern(patterns: _Patterns, module: str, default: Any) -> Any:
 
 
 def _patterns(folder: Path, config: Mapping[str, Any], key: str) -> _Patterns:
-    """The patterns of a setting with their values; AdapterError for one that could take long to match."""
+    """The patterns of a setting with their values; FileError for one that could take long to match."""
     values = config.get(key) or {}
     if not isinstance(values, dict):
-        raise AdapterError(f"{folder / CONFIG_FILE}: {key} is not an object")
+        raise FileError(f"{folder / CONFIG_FILE}: {key} is not an object")
     if len(values) > _PATTERNS_MAX or sum(map(_repeats, values)) > _REPEATS_MAX:
-        raise AdapterError(
+        raise FileError(
             f"{folder / CONFIG_FILE}: {key} has over {_PATTERNS_MAX:,} patterns, or {_REPEATS_MAX} repeats"
         )
     return [(_compile(folder, key, pattern), value) for pattern, value in values.items()]
@@ -76,13 +74,13 @@ def _compile(folder: Path, key: str, pattern: str) -> re.Pattern[str]:
     # It must not backtrack exponentially: few repeats, one group, no repeated group.
     complex_ = _repeats(pattern) > 3 or pattern.count("(") > 1 or re.search(r"\)[*+{]", pattern)
     if complex_ or len(pattern) > _CHARACTERS_MAX:
-        raise AdapterError(f"{folder / CONFIG_FILE}: the {key} {shorten(pattern)} is too complex")
+        raise FileError(f"{folder / CONFIG_FILE}: the {key} {shorten(pattern)} is too complex")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of "[[", which means the same to PEFT today
             return re.compile(rf"(.*\.)?({pattern})$")
     except (re.error, OverflowError) as failure:
-        raise AdapterError(f"{folder / CONFIG_FILE}: invalid {key} {shorten(pattern)}: {failure}") from None
+        raise FileError(f"{folder / CONFIG_FILE}: invalid {key} {shorten(pattern)}: {failure}") from None
 
 
 def _repeats(pattern: str) -> int:

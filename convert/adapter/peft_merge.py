@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import AdapterError, CheckpointError, ZeroAdapterError, install_hint, one_line
+from ...errors import FileError, ZeroAdapterError, install_hint, one_line
 from ...files.safetensors import Rows, SafetensorsFile
 from ..source.checkpoint import Checkpoint, WrappedCheckpoint
 from ..source.remote_code import refuse_code
@@ -35,7 +35,7 @@ class PeftMergedCheckpoint(WrappedCheckpoint):
         """Load `base` with transformers and the adapter in `folder` with PEFT, and merge them.
 
         Raises:
-            AdapterError: PEFT is not installed, does not know the adapter's kind, or cannot merge it.
+            FileError: PEFT is not installed, does not know the adapter's kind, or cannot merge it.
             ZeroAdapterError: the merge changes nothing.
         """
         super().__init__(base, base.architecture)
@@ -47,9 +47,7 @@ class PeftMergedCheckpoint(WrappedCheckpoint):
         if base.architecture.tied and any(
             self._differs(name, embedding) for name in (embedding, "lm_head.weight")
         ):
-            raise AdapterError(
-                f"{folder}: its merge changes the embedding, which this base ties to its output"
-            )
+            raise FileError(f"{folder}: its merge changes the embedding, which this base ties to its output")
 
     def changes(self, name: str) -> bool:
         """Whether the merge changes a tensor."""
@@ -70,9 +68,9 @@ class PeftMergedCheckpoint(WrappedCheckpoint):
 def _mergeable_kind(folder: Path) -> str:
     kind = read_adapter_config(folder).get("peft_type")
     if not isinstance(kind, str):
-        raise AdapterError(f"{folder / CONFIG_FILE}: peft_type is {kind!r}")
+        raise FileError(f"{folder / CONFIG_FILE}: peft_type is {kind!r}")
     if kind in _UNMERGEABLE:
-        raise AdapterError(f"{folder / CONFIG_FILE}: an adapter of kind {kind} cannot be merged")
+        raise FileError(f"{folder / CONFIG_FILE}: an adapter of kind {kind} cannot be merged")
     return kind
 
 
@@ -84,15 +82,15 @@ def _merged_weights(base: Path, folder: Path, kind: str) -> dict[str, Any]:
         from peft.utils import PeftType  # noqa: PLC0415
         from transformers import AutoModelForCausalLM  # noqa: PLC0415
     except ImportError as failure:
-        raise AdapterError(
+        raise FileError(
             f"{folder}: an adapter of kind {kind} is merged by PEFT ({failure.name} is missing): "
             f"{install_hint('peft')}"
         ) from None
     if kind not in PeftType.__members__:
-        raise AdapterError(f"{folder / CONFIG_FILE}: the installed PEFT does not know the kind {kind!r}")
+        raise FileError(f"{folder / CONFIG_FILE}: the installed PEFT does not know the kind {kind!r}")
     model_folder, gguf = (base, {}) if base.is_dir() else (base.parent, {"gguf_file": base.name})
     refuse_code(model_folder)
-    refuse_code(folder, AdapterError)
+    refuse_code(folder)
     refuse_adapter_beside(model_folder)
     try:
         with silenced():
@@ -100,16 +98,16 @@ def _merged_weights(base: Path, folder: Path, kind: str) -> dict[str, Any]:
                 model_folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, **gguf
             )
     except Exception as failure:
-        raise CheckpointError(f"{base}: transformers cannot load it: {one_line(failure)}") from failure
+        raise FileError(f"{base}: transformers cannot load it: {one_line(failure)}") from failure
     try:
         with silenced():
             adapted = PeftModel.from_pretrained(model, folder, local_files_only=True)
             _check_keys(folder, get_peft_model_state_dict(adapted, save_embedding_layers=False))
             weights: dict[str, Any] = adapted.merge_and_unload(safe_merge=True).state_dict()
-    except AdapterError:
+    except FileError:
         raise
     except Exception as failure:
-        raise AdapterError(f"{folder}: PEFT cannot merge it: {one_line(failure)}") from failure
+        raise FileError(f"{folder}: PEFT cannot merge it: {one_line(failure)}") from failure
     return weights
 
 
@@ -129,10 +127,10 @@ def silenced() -> Iterator[None]:
 
 
 def _check_keys(folder: Path, expected: Iterable[str]) -> None:
-    """Raise AdapterError if the file lacks a tensor that PEFT expects, or has one that PEFT would ignore."""
-    odd = set(expected) ^ set(SafetensorsFile(folder / WEIGHTS_FILE, AdapterError).entries)
+    """Raise FileError if the file lacks a tensor that PEFT expects, or has one that PEFT would ignore."""
+    odd = set(expected) ^ set(SafetensorsFile(folder / WEIGHTS_FILE).entries)
     odd = {key for key in odd if not key.endswith(".base_layer.weight")}  # copies of the base's own
     if odd:
-        raise AdapterError(
+        raise FileError(
             f"{folder / WEIGHTS_FILE}: {len(odd)} tensors are missing or left over, such as {min(odd)!r}"
         )

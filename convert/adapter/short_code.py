@@ -12,7 +12,7 @@ import numpy as np
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 
-from ...errors import AdapterError
+from ...errors import FileError
 from ...files.safetensors import Rows
 from .basis import NAME_MAX, NUMBERS_MAX
 from .bech32 import CHARSET, CHECKSUM_SYMBOLS, bech32m_checksum, to_bytes, to_symbols, verify_checksum
@@ -66,13 +66,13 @@ def encode_short_code(code: ShortCode) -> str:
     """Encode a code; numbers are rounded to bfloat16 unless it is `exact`.
 
     Raises:
-        AdapterError: the name does not fit a code, or a number is not finite.
+        FileError: the name does not fit a code, or a number is not finite.
     """
     if not _NAME.fullmatch(code.name):
-        raise AdapterError(f"{code.name!r} does not fit a code: up to {NAME_MAX} of a-z, 0-9, . and -")
+        raise FileError(f"{code.name!r} does not fit a code: up to {NAME_MAX} of a-z, 0-9, . and -")
     numbers = code.numbers if code.exact else round_to_bfloat16(code.numbers)
     if not np.isfinite(numbers).all():
-        raise AdapterError(f"a code for {code.name}: a number is not finite")
+        raise FileError(f"a code for {code.name}: a number is not finite")
     raw = numbers.astype("<f4").view("u1").reshape(-1, 4)[:, -_NUMBER_BYTES[code.exact] :]
     symbols = [int(code.exact), *map(CHARSET.index, code.fingerprint), *to_symbols(raw.tobytes())]
     prefix = PREFIX + code.name
@@ -83,33 +83,31 @@ def decode_short_code(text: str) -> ShortCode:
     """Decode a code in lower or in upper case.
 
     Raises:
-        AdapterError: the text is not a code, or a damaged one.
+        FileError: the text is not a code, or a damaged one.
     """
     text = text.strip()
     shown = text if len(text) <= 100 else f"{text[:100]}…"
     if len(text) > LENGTH_MAX:
-        raise AdapterError(
-            f"the code {shown!r} has {len(text):,} characters; no code has over {LENGTH_MAX:,}"
-        )
+        raise FileError(f"the code {shown!r} has {len(text):,} characters; no code has over {LENGTH_MAX:,}")
     if not text.isascii() or text not in (text.lower(), text.upper()):
-        raise AdapterError(f"the code {shown!r} is damaged: a code is all lower or all upper case ASCII")
+        raise FileError(f"the code {shown!r} is damaged: a code is all lower or all upper case ASCII")
     prefix, colon, body = text.lower().rpartition(":")
     if not (colon and prefix.startswith(PREFIX) and _NAME.fullmatch(prefix.removeprefix(PREFIX))):
-        raise AdapterError(
+        raise FileError(
             f"{shown!r} is not a code: thirteen adapter export --as code writes one as {PREFIX}NAME:…"
         )
     if invalid := next((character for character in body if character not in CHARSET), None):
-        raise AdapterError(f"the code {shown!r} is damaged: no code has the character {invalid!r}")
+        raise FileError(f"the code {shown!r} is damaged: no code has the character {invalid!r}")
     symbols = [CHARSET.index(character) for character in body]
     if len(symbols) <= 1 + _FINGERPRINT_SYMBOLS + CHECKSUM_SYMBOLS or not verify_checksum(prefix, symbols):
-        raise AdapterError(f"the code {shown!r} is damaged: its checksum does not match")
+        raise FileError(f"the code {shown!r} is damaged: its checksum does not match")
     fingerprint, data = body[1 : 1 + _FINGERPRINT_SYMBOLS], symbols[1 + _FINGERPRINT_SYMBOLS :]
     format_, raw = symbols[0], to_bytes(data[:-CHECKSUM_SYMBOLS])
     if format_ >= len(_NUMBER_BYTES) or not raw or len(raw) % _NUMBER_BYTES[format_]:
-        raise AdapterError(f"the code {shown!r} has a format that this version does not support")
+        raise FileError(f"the code {shown!r} has a format that this version does not support")
     numbers = _decode_numbers(raw, _NUMBER_BYTES[format_])
     if not np.isfinite(numbers).all():
-        raise AdapterError(f"the code {shown!r} has a number that is not finite")
+        raise FileError(f"the code {shown!r} has a number that is not finite")
     return ShortCode(prefix.removeprefix(PREFIX), fingerprint, numbers, exact=bool(format_))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import AdapterError, shorten
+from ...errors import FileError, shorten
 from ...files.safetensors import Rows
 from .delta import CONFIG_FILE, Delta, ModuleTensors, TrainedVectors, check_factors, check_rank, take_factors
 from .torch_random import torch_normal
@@ -22,12 +22,12 @@ def read_tinylora(
     """Read the deltas by module; modules are numbered and grouped in the order of `tensors`, the base's.
 
     Raises:
-        AdapterError: tensors or vectors are missing or left over, or do not fit each other or the config.
+        FileError: tensors or vectors are missing or left over, or do not fit each other or the config.
     """
     saved = any("tinylora_P" in parts for parts in tensors.values())
     groups = _groups(folder, config, tensors)
     if set(groups.values()) != set(vectors):
-        raise AdapterError(
+        raise FileError(
             f"{folder}: {len(vectors)} trained vectors for {len(set(groups.values()))} groups of modules"
         )
     u, r = config.get("u"), config.get("r")
@@ -39,17 +39,17 @@ def read_tinylora(
         check_rank(folder, module, len(a), min(r, len(b), a.shape[1]) if type(r) is int else r)
         vector = vectors[groups[module]]  # (u,)
         if vector.shape != (u,):
-            raise AdapterError(
+            raise FileError(
                 f"{folder}: the vector of {module!r} is {vector.shape}, but {CONFIG_FILE} says "
                 f"u = {shorten(u)}"
             )
         shape = (vector.size, len(a), len(a))
         redrawn += 0 if saved else math.prod(shape)
         if redrawn > _ADAPTER_MAX:
-            raise AdapterError(f"{folder}: its projections are more than {_ADAPTER_MAX:,} numbers")
+            raise FileError(f"{folder}: its projections are more than {_ADAPTER_MAX:,} numbers")
         p = projection[0] if saved else _redraw_projection(folder, config, index, shape)
         if p.shape != shape:
-            raise AdapterError(f"{folder}: the projections of {module!r} are {p.shape}, not {shape}")
+            raise FileError(f"{folder}: the projections of {module!r} are {p.shape}, not {shape}")
         deltas[module] = Delta(b @ np.einsum("i,ijk->jk", vector, p), a)
     return deltas
 
@@ -58,7 +58,7 @@ def _groups(folder: Path, config: Mapping[str, Any], tensors: ModuleTensors) -> 
     """The group of each module; modules of a group share a trained vector."""
     tying = config.get("weight_tying", 0.0)
     if not isinstance(tying, int | float) or not 0 <= tying <= 1:
-        raise AdapterError(f"{folder / CONFIG_FILE}: weight_tying is {shorten(tying)}, not between 0 and 1")
+        raise FileError(f"{folder / CONFIG_FILE}: weight_tying is {shorten(tying)}, not between 0 and 1")
     count = max(1, round(len(tensors) * (1.0 - tying)))
     size = max(1, len(tensors) // count)
     return {module: min(index // size, count - 1) for index, module in enumerate(tensors)}
@@ -68,9 +68,9 @@ def _redraw_projection(folder: Path, config: Mapping[str, Any], index: int, shap
     """The projections of module number `index`, (u, r, r), which PEFT draws from `projection_seed`."""
     seed = config.get("projection_seed")
     if type(seed) is not int or seed < 0:
-        raise AdapterError(
+        raise FileError(
             f"{folder / CONFIG_FILE}: no saved projections, and projection_seed is {shorten(seed)}"
         )
     if math.prod(shape) > _MODULE_MAX:
-        raise AdapterError(f"{folder}: projections of {shape} are more than {_MODULE_MAX:,} numbers")
+        raise FileError(f"{folder}: projections of {shape} are more than {_MODULE_MAX:,} numbers")
     return torch_normal(seed + index, 1.0 / math.sqrt(shape[-1]), shape)

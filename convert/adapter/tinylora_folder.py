@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import AdapterError
+from ...errors import FileError
 from ...files.atomic_write import atomic_write, write_file
 from ...files.output import output_folder
 from ...files.safetensors import Rows, SafetensorsFile, write_tensors
@@ -30,12 +30,12 @@ def write_tinylora_folder(basis: Basis, numbers: Rows, folder: Path, base_id: st
         base_id: the base's name in the adapter's config.
 
     Raises:
-        AdapterError: the vector has another length than the basis needs.
+        FileError: the vector has another length than the basis needs.
         OutputError: the folder cannot be written.
     """
     origin = basis.origin
     if len(numbers) != origin.numbers:
-        raise AdapterError(f"{len(numbers)} numbers for a basis of {origin.name} that takes {origin.numbers}")
+        raise FileError(f"{len(numbers)} numbers for a basis of {origin.name} that takes {origin.numbers}")
     config = {
         "base_model_name_or_path": base_id,
         "bias": "none",
@@ -64,20 +64,20 @@ def read_tinylora_numbers(folder: Path, basis: Basis) -> Rows:
     """Read the trained vector of an adapter over `basis`, (u,).
 
     Raises:
-        AdapterError: the adapter is damaged, not a TinyLoRA with one vector, or made with other factors.
+        FileError: the adapter is damaged, not a TinyLoRA with one vector, or made with other factors.
     """
     kind = read_adapter_config(folder).get("peft_type")
-    file = SafetensorsFile(folder / WEIGHTS_FILE, AdapterError)
+    file = SafetensorsFile(folder / WEIGHTS_FILE)
     vectors = [name for name in file.entries if name.startswith("base_model.tinylora_v.")]
     if kind != "TINYLORA" or vectors != [_VECTOR]:
-        raise AdapterError(
+        raise FileError(
             f"{folder}: needs a TinyLoRA of one vector; this is {kind} with {len(vectors)} vectors"
         )
     numbers = file.rows(_VECTOR)
     saved = load_adapter(folder).deltas
     names = {f"{module}.weight" for module in basis.factors}
     if numbers.shape != (basis.origin.numbers,) or set(saved) != names:
-        raise AdapterError(
+        raise FileError(
             f"{folder}: {numbers.size} numbers over {len(saved)} modules do not fit the basis of "
             f"{basis.origin.name}"
         )
@@ -92,9 +92,9 @@ def with_saved_groups(origin: BasisOrigin, folder: Path) -> BasisOrigin:
     A module's projections are zero outside of its group's part of the vector.
 
     Raises:
-        AdapterError: the adapter's weights are damaged.
+        FileError: the adapter's weights are damaged.
     """
-    file = SafetensorsFile(folder / WEIGHTS_FILE, AdapterError)
+    file = SafetensorsFile(folder / WEIGHTS_FILE)
     parts = (
         np.count_nonzero(file.rows(name).any((1, 2)))
         for name, entry in file.entries.items()
@@ -109,7 +109,7 @@ def _check_same_delta(folder: Path, module: str, saved: Delta, expected: Delta) 
     if fits:
         difference = Delta(np.hstack([saved.b, -expected.b]), np.vstack([saved.a, expected.a])).norm
     if not fits or difference > _TOLERANCE * expected.norm:
-        raise AdapterError(
+        raise FileError(
             f"{folder}: the factors of {module!r} are not those of the basis, so its numbers have another "
             "meaning"
         )

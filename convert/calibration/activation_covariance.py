@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from ...errors import ModelFileError
+from ...errors import FileError
 from .decoder import Array, Doubles
 
 WIDTH_MAX = 640  # columns of a block
@@ -81,7 +81,7 @@ class InputSums:
             others: sums of further vectors.
 
         Raises:
-            ModelFileError: a sum is not finite.
+            FileError: a sum is not finite.
         """
         for other in others:
             self._squares += other._squares
@@ -93,9 +93,7 @@ class InputSums:
             self._blocks /= self._trace
             self._probed /= self._trace
         if not all(np.isfinite(sums).all() for sums in (self._squares, self._blocks, self._probed)):
-            raise ModelFileError(
-                f"the model's activations are not finite numbers: those that {weight} multiplies"
-            )
+            raise FileError(f"the model's activations are not finite numbers: those that {weight} multiplies")
         low_rank = nystrom_factor(self._probed) if self._probed.size else None
         return InputStats(self._squares, self._energies, self._blocks, low_rank)
 

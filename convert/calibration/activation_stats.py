@@ -77,7 +77,7 @@ def collect_activation_stats(
         progress: called after the output matrix, and after each layer.
 
     Raises:
-        ModelFileError: the activations are not finite.
+        FileError: the activations are not finite.
     """
     layers = weights.shape.layers
     with lane_pool(threads) as pool:

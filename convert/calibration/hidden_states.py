@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import ModelFileError
+from ...errors import FileError
 from ...files.output import output_errors
 from ...files.progress import Progress, no_progress
 from .decoder import EMBEDDING, Array, DecoderLayer, DecoderWeights, LayerActivations
@@ -79,7 +79,7 @@ def compute_hidden_states(
         progress: called after each layer.
 
     Raises:
-        ModelFileError: the states are not finite.
+        FileError: the states are not finite.
         OutputError: the folder cannot be written, or the disk is full.
     """
     kept, layers = HiddenStates(folder), weights.shape.layers
@@ -97,9 +97,7 @@ def compute_hidden_states(
 
             states = list(pool.map(run, range(len(chunks))))
             if not all(np.isfinite(one).all() for one in states):
-                raise ModelFileError(
-                    f"the model's activations are not finite numbers: those after layer {index}"
-                )
+                raise FileError(f"the model's activations are not finite numbers: those after layer {index}")
             kept.save(index + 1, states)
             progress(index + 1, layers)
     return kept

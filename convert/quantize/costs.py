@@ -26,7 +26,7 @@ from typing import Any
 
 from gguf import GGMLQuantizationType
 
-from ...errors import OutputError, shorten
+from ...errors import FileError, shorten
 from ...files.json_file import read_json
 from ..source.architecture import EMBEDDING
 
@@ -71,9 +71,9 @@ def read_costs(path: Path) -> CostTable:
     """Read a cost table that `thirteen bench types --output` wrote.
 
     Raises:
-        OutputError: the file is missing or not JSON, or a field is missing or out of range.
+        FileError: the file is missing or not JSON, or a field is missing or out of range.
     """
-    content = read_json(path, OutputError)
+    content = read_json(path)
     layer, output = (_parse_costs(content.get(part), f"{path}: {part}") for part in PARTS[:2])
     prefill = content.get("layer_prefill")
     layer_prefill = {} if prefill is None else _parse_costs(prefill, f"{path}: layer_prefill")
@@ -86,7 +86,7 @@ def costs_for(target: str) -> CostTable:
     """The table for a target that ships with the package.
 
     Raises:
-        OutputError: there is no such target.
+        FileError: there is no such target.
     """
     if _parse_target(target, "--target") == "any":
         return reduce(_worse_of, map(costs_for, _PROCESSORS))
@@ -129,21 +129,21 @@ def ordinary_costs(table: CostTable) -> CostTable:
 
 def _parse_target(value: Any, where: str) -> str:
     if value not in TARGETS:
-        raise OutputError(f"{where}: {shorten(value)} is not a target; choose from {', '.join(TARGETS)}")
+        raise FileError(f"{where}: {shorten(value)} is not a target; choose from {', '.join(TARGETS)}")
     return str(value)
 
 
 def _parse_costs(value: Any, where: str) -> dict[str, float]:
     if not isinstance(value, dict):
-        raise OutputError(f"{where}: {shorten(value)} is not an object of costs by type")
+        raise FileError(f"{where}: {shorten(value)} is not an object of costs by type")
     for name, cost in value.items():
         if name not in GGMLQuantizationType.__members__:
-            raise OutputError(f"{where}: {shorten(name)} is not a ggml type")
+            raise FileError(f"{where}: {shorten(name)} is not a ggml type")
         if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 < cost < _COST_MAX:
-            raise OutputError(
+            raise FileError(
                 f"{where}: the cost of {name} is {shorten(cost)}, not a number above 0 and below "
                 f"{_COST_MAX:g}"
             )
     if REFERENCE not in value:
-        raise OutputError(f"{where}: {REFERENCE} is missing, the type that costs are compared with")
+        raise FileError(f"{where}: {REFERENCE} is missing, the type that costs are compared with")
     return {name: float(cost) for name, cost in value.items()}

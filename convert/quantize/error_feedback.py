@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ModelFileError
+from ...errors import FileError
 from .covariance import Covariance
 from .importance import Importance
 from .scale_codec import Floats
@@ -136,7 +136,7 @@ class FeedbackCache:
                 the width of the covariance's blocks.
 
         Raises:
-            ModelFileError: the importance file's covariance cannot be read, or is none.
+            FileError: the importance file's covariance cannot be read, or is none.
         """
         if directions is not None and len(directions) > DIRECTIONS_MAX:
             directions = None
@@ -164,7 +164,7 @@ class FeedbackCache:
             return error_feedback(covariance, group_size)
         except np.linalg.LinAlgError:
             stored = importance.covariance_blocks[importance.input_of(name)].name
-            raise ModelFileError(f"{importance.path}: tensor {stored!r} has negative variances") from None
+            raise FileError(f"{importance.path}: tensor {stored!r} has negative variances") from None
 
 
 @dataclass

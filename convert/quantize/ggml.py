@@ -14,7 +14,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
-from ...errors import CheckpointError, OutputError
+from ...errors import FileError, OutputError
 from ...files.gguf.header import row_bytes
 
 _LIBRARIES = ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll")
@@ -43,7 +43,7 @@ def quantize_rows(
         importance: weight of each column's error, (columns,), not all zero.
 
     Raises:
-        CheckpointError: a value is not finite, or too large for the type.
+        FileError: a value is not finite, or too large for the type.
         OutputError: the type needs an importance matrix.
     """
     check_values(rows, type_, where)
@@ -80,18 +80,18 @@ def dequantize_rows(data: NDArray[np.uint8], type_: GGMLQuantizationType) -> NDA
 
 
 def check_values(rows: NDArray[np.float32], type_: GGMLQuantizationType, where: str) -> None:
-    """Raise CheckpointError if a value is not finite, or too large for the type."""
+    """Raise FileError if a value is not finite, or too large for the type."""
     peak = float(np.abs(rows).max(initial=0.0))  # NaN and infinity propagate, so one pass is enough
     if not np.isfinite(peak):
-        raise CheckpointError(f"{where}: holds a value that is not finite")
+        raise FileError(f"{where}: holds a value that is not finite")
     if type_ is GGMLQuantizationType.F32:
         return
     # F16, and the types whose blocks have a float16 scale: ggml would write infinity, or abort. MXFP4's
     # exponent would reach further; it has the same limit.
     if type_ is not GGMLQuantizationType.BF16 and peak > F16_MAX:
-        raise CheckpointError(f"{where}: holds {peak:g}, more than F16's {F16_MAX:g}; use BF16 or F32")
+        raise FileError(f"{where}: holds {peak:g}, more than F16's {F16_MAX:g}; use BF16 or F32")
     if peak > BF16_MAX:
-        raise CheckpointError(f"{where}: holds {peak:g}, more than BF16's {BF16_MAX:g}; use F32")
+        raise FileError(f"{where}: holds {peak:g}, more than BF16's {BF16_MAX:g}; use F32")
 
 
 def floored_importance(importance: NDArray[np.float32]) -> NDArray[np.float32]:

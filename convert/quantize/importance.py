@@ -17,7 +17,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 from numpy.typing import NDArray
 
-from ...errors import ModelFileError, shorten
+from ...errors import FileError, shorten
 from ...files.gguf.header import MAGIC, Field, Header, TensorInfo, read_header
 from ...files.gguf.metadata import CheckedMetadata
 from ...files.hashing import file_sha256
@@ -107,7 +107,7 @@ class Importance:
         """Check that this is the importance of the model with these tensors.
 
         Raises:
-            ModelFileError: it names a tensor that the model lacks, has other shapes, or lacks a matrix.
+            FileError: it names a tensor that the model lacks, has other shapes, or lacks a matrix.
         """
         shapes = {spec.target: spec.shape for spec in specs if len(spec.shape) == 2}
         columns = {name: shape[1] for name, shape in shapes.items()}
@@ -156,23 +156,23 @@ class Importance:
     def _check_covariances(self, columns: Mapping[str, int]) -> None:
         for name, blocks in self.covariance_blocks.items():
             if len(blocks.shape) != 3 or blocks.shape[1] != blocks.shape[2]:
-                raise ModelFileError(f"{self.path}: tensor {blocks.name!r} has the shape {blocks.shape}")
+                raise FileError(f"{self.path}: tensor {blocks.name!r} has the shape {blocks.shape}")
             if blocks.type is not _F32 or columns.get(name) != blocks.shape[0] * blocks.shape[1]:
                 raise self._mismatch(f"the covariance of {name!r} has the shape {blocks.shape}")
         for name, low_rank in self.covariance_low_rank.items():
             if name not in self.covariance_blocks or len(low_rank.shape) != 2 or low_rank.type is not _F32:
-                raise ModelFileError(f"{self.path}: tensor {low_rank.name!r} has the shape {low_rank.shape}")
+                raise FileError(f"{self.path}: tensor {low_rank.name!r} has the shape {low_rank.shape}")
             if columns.get(name) != low_rank.shape[0]:
                 raise self._mismatch(f"the covariance of {name!r} has the shape {low_rank.shape}")
 
     def _array(self, tensor: TensorInfo) -> Vector:
-        values = read_items(self.path, _LITTLE, prod(tensor.shape), tensor.offset, ModelFileError)
+        values = read_items(self.path, _LITTLE, prod(tensor.shape), tensor.offset)
         if (invalid := values[~(np.abs(values) <= _COVARIANCE_MAX)]).size:
-            raise ModelFileError(f"{self.path}: tensor {tensor.name!r} holds {invalid[0]}")
+            raise FileError(f"{self.path}: tensor {tensor.name!r} holds {invalid[0]}")
         return values.reshape(tensor.shape).astype(np.float32, copy=False)
 
-    def _mismatch(self, reason: str) -> ModelFileError:
-        return ModelFileError(f"{self.path}: the importance is for another model: {reason}")
+    def _mismatch(self, reason: str) -> FileError:
+        return FileError(f"{self.path}: the importance is for another model: {reason}")
 
 
 @dataclass(frozen=True)
@@ -208,15 +208,15 @@ def read_importance(path: Path) -> Importance:
     """Read an importance file.
 
     Raises:
-        ModelFileError: the file is missing, damaged, in the older format, or not of a dense model.
+        FileError: the file is missing, damaged, in the older format, or not of a dense model.
     """
     header = _importance_header(path)
     sums, counts = _vectors(header, _SUMS), _scalars(header, _COUNTS)
     if unpaired := sums.keys() ^ counts.keys():
-        raise ModelFileError(f"{path}: {min(unpaired)!r} needs both {_SUMS!r} and {_COUNTS!r}")
+        raise FileError(f"{path}: {min(unpaired)!r} needs both {_SUMS!r} and {_COUNTS!r}")
     if not sums:
-        raise ModelFileError(f"{path}: no tensor ends in {_SUMS!r}")
-    metadata = CheckedMetadata(header, ModelFileError)
+        raise FileError(f"{path}: no tensor ends in {_SUMS!r}")
+    metadata = CheckedMetadata(header)
     return Importance(
         path=path,
         sha256=file_sha256(path),
@@ -235,7 +235,7 @@ def fitting_importance(importance: Importance, base: Checkpoint) -> Importance:
     """The importance for this base, which may be that of all its tokens, or from before it was tied.
 
     Raises:
-        ModelFileError: it is for another model.
+        FileError: it is for another model.
     """
     if isinstance(base, TrimmedCheckpoint):
         return fitting_importance(importance, base.full).select_tokens(base.kept.tokens)
@@ -290,16 +290,14 @@ def _tensors(stats: ImportanceStats) -> dict[str, Any]:
 def _importance_header(path: Path) -> Header:
     with suppress(OSError), path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
-            raise ModelFileError(
+            raise FileError(
                 f"{path}: not a GGUF file; llama-imatrix converts a file in its older format: "
                 f"llama-imatrix --model MODEL --in-file {path} --output-format gguf -o importance.gguf"
             )
     header = read_header(path)
     kind = header.metadata.get("general.type", "model")
     if kind != "imatrix":
-        raise ModelFileError(
-            f"{path}: not an importance file: its general.type is {shorten(kind)}, not 'imatrix'"
-        )
+        raise FileError(f"{path}: not an importance file: its general.type is {shorten(kind)}, not 'imatrix'")
     return header
 
 
@@ -308,7 +306,7 @@ def _scalars(header: Header, suffix: str) -> dict[str, float]:
     vectors = _vectors(header, suffix)
     for name, values in vectors.items():
         if len(values) != 1:
-            raise ModelFileError(f"{header.path}: tensor {name + suffix!r} has {len(values)} values, not one")
+            raise FileError(f"{header.path}: tensor {name + suffix!r} has {len(values)} values, not one")
     return {name: float(values[0]) for name, values in vectors.items()}
 
 
@@ -317,15 +315,15 @@ def _vectors(header: Header, suffix: str) -> dict[str, Vector]:
     vectors, path = dict[str, Vector](), header.path
     for name, tensor in _with_suffix(header, suffix).items():
         if tensor.type is not _F32:
-            raise ModelFileError(f"{path}: tensor {tensor.name!r} is {tensor.type.name}, not F32")
+            raise FileError(f"{path}: tensor {tensor.name!r} is {tensor.type.name}, not F32")
         if (experts := prod(tensor.shape[:-1])) != 1:
-            raise ModelFileError(
+            raise FileError(
                 f"{path}: tensor {tensor.name!r} has {experts} experts; only dense models are supported"
             )
-        values = read_items(path, _LITTLE, tensor.shape[-1], tensor.offset, ModelFileError)  # (columns,)
+        values = read_items(path, _LITTLE, tensor.shape[-1], tensor.offset)  # (columns,)
         invalid = values[~(np.isfinite(values) & (values >= 0))]
         if invalid.size:
-            raise ModelFileError(f"{path}: tensor {tensor.name!r} holds {invalid[0]}")
+            raise FileError(f"{path}: tensor {tensor.name!r} holds {invalid[0]}")
         vectors[name] = values.astype(np.float32, copy=False)
     return vectors
 

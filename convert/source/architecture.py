@@ -13,7 +13,7 @@ import numpy as np
 from gguf import GGUFValueType
 from numpy.typing import NDArray
 
-from ...errors import CheckpointError, shorten
+from ...errors import FileError, shorten
 from ...files.gguf.header import Field, Header
 from ...files.gguf.model_shape import ModelShape, read_model_shape
 from ..tensors import TensorSpec
@@ -73,13 +73,13 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
     """Read the architecture from a checkpoint's config.json; `where` names it in errors.
 
     Raises:
-        CheckpointError: the architecture is not supported, or a value is missing or out of range.
+        FileError: the architecture is not supported, or a value is missing or out of range.
     """
     name = _supported(config, where)
     rope = _rope(config, where)
     tied = config.get("tie_word_embeddings") or False
     if not isinstance(tied, bool):
-        raise CheckpointError(f"{where}: tie_word_embeddings is {shorten(tied)}, neither true nor false")
+        raise FileError(f"{where}: tie_word_embeddings is {shorten(tied)}, neither true nor false")
     heads = _count(config, "num_attention_heads", where)
     hidden = _count(config, "hidden_size", where)
     architecture = Architecture(
@@ -97,7 +97,7 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
         scaling=_scaling(rope, where),
         tied=tied,
     )
-    architecture.check(where, CheckpointError)
+    architecture.check(where)
     return architecture
 
 
@@ -105,26 +105,24 @@ def from_header(header: Header) -> Architecture:
     """Read the architecture that a GGUF's metadata describes; its rope factors, if any, stay a tensor.
 
     Raises:
-        CheckpointError: an unsupported architecture, or a value that is missing or out of range.
+        FileError: an unsupported architecture, or a value that is missing or out of range.
     """
     where, metadata = str(header.path), header.metadata
     name, kind = str(metadata.get("general.architecture")), metadata.get("general.type", "model")
     if kind != "model":
-        raise CheckpointError(
+        raise FileError(
             f"{where}: general.type is {shorten(kind)}, not 'model'; a GGUF LoRA is for --adapter"
         )
     if name not in ARCHITECTURES.values():
-        raise CheckpointError(f"{where}: the architecture {shorten(name)} is not supported; {_SUPPORTED}")
+        raise FileError(f"{where}: the architecture {shorten(name)} is not supported; {_SUPPORTED}")
     values = {key.removeprefix(f"{name}."): value for key, value in metadata.items()}
     for key, value in values.items():
         if key.startswith("rope.scal") and value != "none":
-            raise CheckpointError(
-                f"{where}: {key} is {shorten(value)}: rope scaling of that kind is not supported"
-            )
+            raise FileError(f"{where}: {key} is {shorten(value)}: rope scaling of that kind is not supported")
     if ROPE_FACTORS in header.tensors and "rope.freq_base" not in values:
-        raise CheckpointError(f"{where}: {ROPE_FACTORS} without {name}.rope.freq_base")
+        raise FileError(f"{where}: {ROPE_FACTORS} without {name}.rope.freq_base")
     return Architecture(
-        **asdict(read_model_shape(header, CheckpointError)),
+        **asdict(read_model_shape(header)),
         name=name,
         rms_eps=_number(values, "attention.layer_norm_rms_epsilon", where),
         rope_theta=_number(values, "rope.freq_base", where, 10000.0),
@@ -220,18 +218,16 @@ def _supported(config: Mapping[str, Any], where: str) -> str:
     names = config.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
     if not isinstance(name, str) or name not in ARCHITECTURES:
-        raise CheckpointError(f"{where}: the architecture {shorten(name)} is not supported; {_SUPPORTED}")
+        raise FileError(f"{where}: the architecture {shorten(name)} is not supported; {_SUPPORTED}")
     for flag in ("attention_bias", "mlp_bias", "use_sliding_window"):
         if config.get(flag):
-            raise CheckpointError(f"{where}: {flag} is true, which is not supported for {name}")
+            raise FileError(f"{where}: {flag} is true, which is not supported for {name}")
     if config.get("hidden_act", "silu") != "silu":
-        raise CheckpointError(
-            f"{where}: hidden_act is {shorten(config['hidden_act'])}; only 'silu' is supported"
-        )
+        raise FileError(f"{where}: hidden_act is {shorten(config['hidden_act'])}; only 'silu' is supported")
     if (weights := config.get("transformers_weights")) is not None:
-        raise CheckpointError(f"{where}: transformers_weights is {shorten(weights)}, which is not supported")
+        raise FileError(f"{where}: transformers_weights is {shorten(weights)}, which is not supported")
     if config.get("quantization_config") is not None:
-        raise CheckpointError(f"{where}: the checkpoint is quantized; use its original in BF16, F16 or F32")
+        raise FileError(f"{where}: the checkpoint is quantized; use its original in BF16, F16 or F32")
     return ARCHITECTURES[name]
 
 
@@ -240,16 +236,16 @@ def _number(values: Mapping[str, Any], key: str, where: str, default: float | No
     if value is None:
         value = default
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise CheckpointError(f"{where}: {key} is {shorten(value)}, not a positive number")
+        raise FileError(f"{where}: {key} is {shorten(value)}, not a positive number")
     if not 1e-37 < value < 1e38:
-        raise CheckpointError(f"{where}: {key} is {shorten(value)}, which is outside the range of float32")
+        raise FileError(f"{where}: {key} is {shorten(value)}, which is outside the range of float32")
     return value
 
 
 def _count(values: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int:
     value = _number(values, key, where, default)
     if not isinstance(value, int) or value > 1 << 24:
-        raise CheckpointError(f"{where}: {key} is {shorten(value)}, not an integer up to {1 << 24}")
+        raise FileError(f"{where}: {key} is {shorten(value)}, not an integer up to {1 << 24}")
     return value
 
 
@@ -258,7 +254,7 @@ def _rope(config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     for key in ("rope_scaling", "rope_parameters"):  # the first takes precedence there too
         value = config.get(key) or {}
         if not isinstance(value, Mapping):
-            raise CheckpointError(f"{where}: {key} is {shorten(value)}, not an object")
+            raise FileError(f"{where}: {key} is {shorten(value)}, not an object")
         if value:
             return value
     return {}
@@ -266,14 +262,12 @@ def _rope(config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 def _scaling(rope: Mapping[str, Any], where: str) -> Llama3Scaling | None:
     if _number(rope, "partial_rotary_factor", where, 1.0) != 1:
-        raise CheckpointError(f"{where}: only a partial_rotary_factor of 1 is supported")
+        raise FileError(f"{where}: only a partial_rotary_factor of 1 is supported")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return None
     if kind != "llama3":
-        raise CheckpointError(
-            f"{where}: rope scaling {shorten(kind)} is not supported; supported: default, llama3"
-        )
+        raise FileError(f"{where}: rope scaling {shorten(kind)} is not supported; supported: default, llama3")
     scaling = Llama3Scaling(
         factor=_number(rope, "factor", where),
         low_freq_factor=_number(rope, "low_freq_factor", where),
@@ -281,7 +275,7 @@ def _scaling(rope: Mapping[str, Any], where: str) -> Llama3Scaling | None:
         original_context=_count(rope, "original_max_position_embeddings", where),
     )
     if scaling.high_freq_factor <= scaling.low_freq_factor:
-        raise CheckpointError(
+        raise FileError(
             f"{where}: high_freq_factor {scaling.high_freq_factor} "
             f"is not above low_freq_factor {scaling.low_freq_factor}"
         )

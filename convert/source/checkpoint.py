@@ -14,7 +14,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
-from ...errors import CheckpointError
+from ...errors import FileError
 from ...files.gguf.header import Field, Header, read_header
 from ...files.gguf.metadata import CheckedMetadata
 from ...files.hashing import file_sha256
@@ -75,14 +75,13 @@ def open_checkpoint(path: Path, id_: str = "") -> Checkpoint:
         id_: its name in the provenance; by default that of the folder or file.
 
     Raises:
-        CheckpointError: the checkpoint is missing, damaged or unsupported.
-        ModelFileError: the GGUF is damaged.
+        FileError: the checkpoint is missing, damaged or unsupported; the GGUF is damaged.
     """
     if path.is_dir():
         return FolderCheckpoint(path, id_ or path.resolve().name)
     if path.is_file():
         return GgufCheckpoint(path, id_ or path.resolve().name)
-    raise CheckpointError(f"{path}: no such file or folder")
+    raise FileError(f"{path}: no such file or folder")
 
 
 def quantized_types(base: Checkpoint) -> dict[str, int]:
@@ -121,9 +120,7 @@ class FolderCheckpoint:
         floats = {type_.name for type_ in FLOATS}
         for name in self.specs:
             if (dtype := self._files[name].entries[name].dtype) not in floats:
-                raise CheckpointError(
-                    f"{folder}: tensor {name!r} is {dtype}; supported are BF16, F16 and F32"
-                )
+                raise FileError(f"{folder}: tensor {name!r} is {dtype}; supported are BF16, F16 and F32")
 
     def rows(self, name: str, start: int, stop: int) -> Rows:
         return self._files[name].rows(name, start, stop)
@@ -151,23 +148,19 @@ class FolderCheckpoint:
             file = SafetensorsFile(path)
             return dict.fromkeys(file.entries, file)
         if not (self.path / INDEX).exists():
-            raise CheckpointError(f"{self.path}: has neither model.safetensors nor {INDEX}")
+            raise FileError(f"{self.path}: has neither model.safetensors nor {INDEX}")
         index = read_json(self.path / INDEX, max_bytes=INDEX_BYTES_MAX).get("weight_map")
         if not isinstance(index, dict):
-            raise CheckpointError(f"{self.path / INDEX}: no weight_map")
+            raise FileError(f"{self.path / INDEX}: no weight_map")
         shards = {shard: self._shard(shard) for shard in sorted({str(shard) for shard in index.values()})}
         for name, shard in index.items():
             if name not in shards[str(shard)].entries:
-                raise CheckpointError(
-                    f"{self.path / shard}: tensor {name!r} is missing, although {INDEX} lists it"
-                )
+                raise FileError(f"{self.path / shard}: tensor {name!r} is missing, although {INDEX} lists it")
         return {name: shards[str(shard)] for name, shard in index.items()}
 
     def _shard(self, name: str) -> SafetensorsFile:
         if not re.fullmatch(r"[\w .-]+\.safetensors", name, re.ASCII):
-            raise CheckpointError(
-                f"{self.path / INDEX}: {name!r} is not the plain name of a safetensors file"
-            )
+            raise FileError(f"{self.path / INDEX}: {name!r} is not the plain name of a safetensors file")
         return SafetensorsFile(self.path / name)
 
 
@@ -179,7 +172,7 @@ class GgufCheckpoint:
         self.id = id_
         self.path = path
         self.header: Header = read_header(path)
-        CheckedMetadata(self.header, CheckpointError).check_whole()
+        CheckedMetadata(self.header).check_whole()
         self._factors = self.header.tensors.get(ROPE_FACTORS)
         self.architecture = arch.from_header(self.header)
         self.specs = arch.tensor_specs(self.architecture)
@@ -190,7 +183,7 @@ class GgufCheckpoint:
         _check_tensors(path, self.architecture.name, shapes, expected, "the metadata")
         for tensor in self.header.tensors.values():
             if not _dequantizable(tensor.type) or (len(tensor.shape) == 1 and tensor.type not in FLOATS):
-                raise CheckpointError(
+                raise FileError(
                     f"{path}: tensor {tensor.name!r} is {tensor.type.name}, which cannot be dequantized"
                 )
 
@@ -228,7 +221,7 @@ class GgufCheckpoint:
         tensor = self.header.tensors[target]
         row_bytes = tensor.nbytes // tensor.shape[0]
         offset = tensor.offset + start * row_bytes
-        raw = read_items(self.path, np.dtype(np.uint8), (stop - start) * row_bytes, offset, CheckpointError)
+        raw = read_items(self.path, np.dtype(np.uint8), (stop - start) * row_bytes, offset)
         return raw.reshape(stop - start, row_bytes)
 
 
@@ -273,14 +266,14 @@ def _check_tensors(
 ) -> None:
     """Check that a checkpoint has exactly the expected tensors."""
     if extra := found.keys() - expected.keys():
-        raise CheckpointError(
+        raise FileError(
             f"{path}: has {len(extra)} tensors that {architecture} does not have, such as {min(extra)!r}"
         )
     for name, shape in expected.items():
         if name not in found:
-            raise CheckpointError(f"{path}: tensor {name!r} is missing")
+            raise FileError(f"{path}: tensor {name!r} is missing")
         if found[name] != shape:
-            raise CheckpointError(
+            raise FileError(
                 f"{path}: tensor {name!r} has the shape {found[name]}; {described_by} says {shape}"
             )
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...errors import CheckpointError, ThirteenError
+from ...errors import FileError
 from ...files.json_file import read_json
 
 _FILES = (
@@ -22,17 +22,17 @@ _KEYS = re.compile(
 _IMPLEMENTATION = re.compile(r".*_implementation")
 
 
-def refuse_code(folder: Path, error: type[ThirteenError] = CheckpointError) -> None:
+def refuse_code(folder: Path) -> None:
     """Check the JSON files of a checkpoint or an adapter, before another library reads the folder.
 
     Raises:
-        ThirteenError: an `error`: a setting names code, or a file is not a JSON object.
+        FileError: a setting names code, or a file is not a JSON object.
     """
     for path in (folder / name for name in _FILES):
         if path.exists():
-            for key, value in _settings(read_json(path, error)):
+            for key, value in _settings(read_json(path)):
                 if value and (_KEYS.fullmatch(key) or _is_hub_kernel(key, value)):
-                    raise error(
+                    raise FileError(
                         f"{path}: {key!r} names code, which is never run here: remove it from the file"
                     )
 

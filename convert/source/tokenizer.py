@@ -15,7 +15,7 @@ from typing import Any
 from gguf import GGUFValueType as Kind
 from gguf import TokenType
 
-from ...errors import CheckpointError
+from ...errors import FileError
 from ...files.gguf.header import Field
 from ...files.json_file import TOKENIZER_BYTES_MAX, decode_utf8, read_bounded, read_json
 
@@ -51,7 +51,7 @@ def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
         vocab: number of rows of the embedding; rows without a token become unused tokens.
 
     Raises:
-        CheckpointError: tokenizer.json is missing or damaged, or has a feature that llama.cpp lacks.
+        FileError: tokenizer.json is missing or damaged, or has a feature that llama.cpp lacks.
     """
     path, config_path = folder / "tokenizer.json", folder / "tokenizer_config.json"
     tokenizer, config = read_json(path, max_bytes=TOKENIZER_BYTES_MAX), _optional(config_path)
@@ -72,12 +72,12 @@ def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
 
 @contextmanager
 def _layout_errors(path: Path) -> Iterator[None]:
-    """Raise errors of values with an unexpected type in untrusted JSON as a CheckpointError."""
+    """Raise errors of values with an unexpected type in untrusted JSON as a FileError."""
     try:
         yield
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as failure:
         reason = f"{type(failure).__name__}: {failure}"
-        raise CheckpointError(f"{path}: unexpected layout ({reason})") from None
+        raise FileError(f"{path}: unexpected layout ({reason})") from None
 
 
 def _check_texts(folder: Path, fields: Mapping[str, Field]) -> None:
@@ -87,7 +87,7 @@ def _check_texts(folder: Path, fields: Mapping[str, Field]) -> None:
             try:
                 "".join(texts).encode()
             except (TypeError, UnicodeEncodeError):
-                raise CheckpointError(f"{folder}: the value of {key} is not Unicode text") from None
+                raise FileError(f"{folder}: the value of {key} is not Unicode text") from None
 
 
 def _vocabulary(path: Path, tokenizer: Mapping[str, Any], vocab: int) -> dict[str, Field]:
@@ -95,17 +95,15 @@ def _vocabulary(path: Path, tokenizer: Mapping[str, Any], vocab: int) -> dict[st
     tokens, types = [f"[PAD{i}]" for i in range(vocab)], [int(TokenType.UNUSED)] * vocab
     for text, i, kind in _tokens(path, tokenizer):
         if not text or "\0" in text:
-            raise CheckpointError(f"{path}: token {i!r} is {text!r}, which a GGUF cannot represent")
+            raise FileError(f"{path}: token {i!r} is {text!r}, which a GGUF cannot represent")
         if type(i) is not int or not 0 <= i < vocab:
-            raise CheckpointError(
-                f"{path}: token {text!r} has the id {i!r}, but the embedding has {vocab} rows"
-            )
+            raise FileError(f"{path}: token {text!r} has the id {i!r}, but the embedding has {vocab} rows")
         if types[i] != TokenType.UNUSED and tokens[i] != text:
-            raise CheckpointError(f"{path}: tokens {tokens[i]!r} and {text!r} have the same id {i}")
+            raise FileError(f"{path}: tokens {tokens[i]!r} and {text!r} have the same id {i}")
         tokens[i], types[i] = text, int(kind)
     text, times = Counter(tokens).most_common(1)[0]
     if times > 1:
-        raise CheckpointError(f"{path}: token {text!r} has {times} ids")
+        raise FileError(f"{path}: token {text!r} has {times} ids")
     return {
         "tokenizer.ggml.model": Field("gpt2", Kind.STRING),
         "tokenizer.ggml.pre": Field(pre, Kind.STRING),
@@ -134,21 +132,21 @@ def _merges(path: Path, model: Mapping[str, Any]) -> list[str]:
         pair = merge.split(" ") if isinstance(merge, str) else merge
         known = len(pair) == 2 and pair[0] in vocab and pair[1] in vocab and pair[0] + pair[1] in vocab
         if not known or " " in pair[0] + pair[1]:
-            raise CheckpointError(f"{path}: the merge {merge!r} does not join two tokens into a third")
+            raise FileError(f"{path}: the merge {merge!r} does not join two tokens into a third")
         merges.append(" ".join(pair))
     if not merges:
-        raise CheckpointError(f"{path}: the tokenizer has no merges, which llama.cpp cannot load")
+        raise FileError(f"{path}: the tokenizer has no merges, which llama.cpp cannot load")
     return merges
 
 
-def _unsupported(path: Path, subject: str, option: str, value: Any) -> CheckpointError:
-    return CheckpointError(f"{path}: {subject} has {option} {value!r}, which a GGUF cannot represent")
+def _unsupported(path: Path, subject: str, option: str, value: Any) -> FileError:
+    return FileError(f"{path}: {subject} has {option} {value!r}, which a GGUF cannot represent")
 
 
 def _pre_tokenizer(path: Path, tokenizer: Mapping[str, Any]) -> str:
     model, normalizer = tokenizer["model"], tokenizer.get("normalizer")
     if model.get("type") != "BPE":
-        raise CheckpointError(f"{path}: the model is {model.get('type')!r}; only byte-level BPE is supported")
+        raise FileError(f"{path}: the model is {model.get('type')!r}; only byte-level BPE is supported")
     unsupported = [option for option in _UNSUPPORTED if model.get(option)]
     if unsupported:
         raise _unsupported(path, "the model", unsupported[0], model[unsupported[0]])
@@ -156,7 +154,7 @@ def _pre_tokenizer(path: Path, tokenizer: Mapping[str, Any]) -> str:
     rules = tuple(_rule(step) for step in steps.get("pretokenizers", [steps]))
     key = (normalizer["type"] if normalizer else None, rules, bool(model.get("ignore_merges")))
     if key not in PRE_TOKENIZERS:
-        raise CheckpointError(
+        raise FileError(
             f"{path}: unknown splitting rules {rules!r} with normalizer {key[0]} "
             f"and ignore_merges {key[2]}; supported: {', '.join(PRE_TOKENIZERS.values())}"
         )
@@ -183,9 +181,7 @@ def _check_added(path: Path, config: Mapping[str, Any], tokens: Sequence[str]) -
     for i, token in (config.get("added_tokens_decoder") or {}).items():
         found = tokens[int(i)] if int(i) < len(tokens) else None
         if found != token["content"]:
-            raise CheckpointError(
-                f"{path}: token {i} is {token['content']!r}, but {found!r} in tokenizer.json"
-            )
+            raise FileError(f"{path}: token {i} is {token['content']!r}, but {found!r} in tokenizer.json")
 
 
 def _special_tokens(
@@ -203,15 +199,15 @@ def _special_tokens(
             special[name] = i
         elif name in ("bos", "eos") and (text, i) != (None, None):
             value = i if text is None else text
-            raise CheckpointError(f"{folder}: {key} is {value!r}, which is not one of {len(tokens)} tokens")
+            raise FileError(f"{folder}: {key} is {value!r}, which is not one of {len(tokens)} tokens")
     if first is not None and special.setdefault("bos", ids[first]) != ids[first]:
         bos = tokens[special["bos"]]
-        raise CheckpointError(f"{folder}: texts begin with {first!r}, but bos_token is {bos!r}")
+        raise FileError(f"{folder}: texts begin with {first!r}, but bos_token is {bos!r}")
     if "eos" not in special:
         # llama.cpp would use token 11, whatever its text is.
-        raise CheckpointError(f"{folder}: has neither an eos_token nor an eos_token_id")
+        raise FileError(f"{folder}: has neither an eos_token nor an eos_token_id")
     if last is not None and last != (eos := tokens[special["eos"]]):
-        raise CheckpointError(f"{folder}: texts end with {last!r}, but eos_token is {eos!r}")
+        raise FileError(f"{folder}: texts end with {last!r}, but eos_token is {eos!r}")
     special |= _unrecognized_ends(folder, [i for i in ends if i != special["eos"]], tokens)
     return {f"tokenizer.ggml.{name}_token_id": Field(i, Kind.UINT32) for name, i in special.items()}
 
@@ -220,7 +216,7 @@ def _unrecognized_ends(folder: Path, ends: Iterable[int], tokens: Sequence[str])
     """Metadata names for the end tokens that llama.cpp does not recognize by their text."""
     unrecognized = [i for i in ends if tokens[i] not in KNOWN_END_TOKENS]
     if len(unrecognized) > 2:
-        raise CheckpointError(
+        raise FileError(
             f"{folder}: {len(unrecognized)} end tokens, {unrecognized}, but a GGUF has keys for only 2"
         )
     return dict(zip(("eot", "eom"), unrecognized, strict=False))
@@ -239,7 +235,7 @@ def _end_tokens(folder: Path, vocab: int) -> list[int]:
         value = _optional(folder / name).get("eos_token_id")
         for i in value if isinstance(value, list) else [value]:
             if i is not None and (type(i) is not int or not 0 <= i < vocab):
-                raise CheckpointError(f"{folder / name}: eos_token_id {i!r} is not one of {vocab} tokens")
+                raise FileError(f"{folder / name}: eos_token_id {i!r} is not one of {vocab} tokens")
             if i is not None and i not in found:
                 found.append(i)
     return found
@@ -267,7 +263,7 @@ def _chat_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, Field]
     by_name = {_as_key(entry["name"]): entry["template"] for entry in templates}
     for name, text in by_name.items():
         if len(text) > _TEMPLATE_BYTES_MAX:
-            raise CheckpointError(
+            raise FileError(
                 f"{folder / 'tokenizer_config.json'}: the chat template {name!r} has {len(text):,} "
                 f"characters; the limit is {_TEMPLATE_BYTES_MAX:,}"
             )
@@ -291,7 +287,7 @@ def _as_key(name: str) -> str:
 
 def _read_template(path: Path) -> str:
     """Read a chat template with the line ends that transformers makes of its own."""
-    text = decode_utf8(read_bounded(path, _TEMPLATE_BYTES_MAX, CheckpointError), str(path), CheckpointError)
+    text = decode_utf8(read_bounded(path, _TEMPLATE_BYTES_MAX), str(path))
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -28,7 +28,7 @@ import numpy as np
 from gguf import TokenType
 from numpy.typing import NDArray
 
-from ...errors import VocabularyError
+from ...errors import FileError
 from .token_kinds import form_factor, is_latin, must_stay, token_text
 from .tokenizer_tables import TokenizerTables
 from .vocabulary_list import VocabularyList
@@ -60,7 +60,7 @@ class Ranking:
         """The list of the first `size` tokens, or up to seven more, so that llama.cpp repacks their matrix.
 
         Raises:
-            VocabularyError: `size` is below what must stay, or above the vocabulary.
+            FileError: `size` is below what must stay, or above the vocabulary.
         """
         _check_size(size, self.required, len(self.order))
         size = min(size + -size % REPACKED_ROWS, len(self.order))
@@ -81,7 +81,7 @@ def check_size(tables: TokenizerTables, size: int) -> None:
     """Check that a tokenizer can be trimmed to `size` tokens.
 
     Raises:
-        VocabularyError: `size` is below what must stay, or above the vocabulary.
+        FileError: `size` is below what must stay, or above the vocabulary.
     """
     _check_size(size, len(required_tokens(tables)), len(tables.tokens))
 
@@ -142,9 +142,9 @@ def _is_reachable(tables: TokenizerTables, token: int) -> bool:
 
 def _check_size(size: int, required: int, of: int) -> None:
     if size < required:
-        raise VocabularyError(
+        raise FileError(
             f"a vocabulary of {size} tokens: {required} must stay: bytes, special tokens, numbers, signs, "
             "white space and LaTeX"
         )
     if size > of:
-        raise VocabularyError(f"a vocabulary of {size} tokens: the base has only {of}")
+        raise FileError(f"a vocabulary of {size} tokens: the base has only {of}")

@@ -12,7 +12,7 @@ from gguf import GGUFValueType, TokenType
 from gguf.vocab import bytes_to_unicode
 from numpy.typing import NDArray
 
-from ...errors import VocabularyError, shorten
+from ...errors import FileError, shorten
 from ...files.gguf.header import Field
 from ..source.tokenizer import KNOWN_END_TOKENS
 
@@ -53,24 +53,22 @@ class TokenizerTables:
         """Read the tables from a tokenizer's metadata, as `Checkpoint.tokenizer` gives it.
 
         Raises:
-            VocabularyError: the tokenizer is not byte-level BPE, or its tables contradict each other.
+            FileError: the tokenizer is not byte-level BPE, or its tables contradict each other.
         """
         model = fields.get(f"{PREFIX}model", Field(None, _STRING)).value
         if model != "gpt2":
-            raise VocabularyError(
-                f"{where}: the tokenizer is {shorten(model)}; only byte-level BPE can be trimmed"
-            )
+            raise FileError(f"{where}: the tokenizer is {shorten(model)}; only byte-level BPE can be trimmed")
         tokens = tokenizer_array(fields, "tokens", _STRING, where)
         types = tokenizer_array(fields, "token_type", _INT32, where)
         if len(types) != len(tokens):
-            raise VocabularyError(f"{where}: {len(tokens)} tokens, but {len(types)} token types")
+            raise FileError(f"{where}: {len(tokens)} tokens, but {len(types)} token types")
         ids = {text: i for i, text in enumerate(tokens)}
         if len(ids) != len(tokens):
-            raise VocabularyError(f"{where}: {len(tokens) - len(ids)} tokens have the text of another token")
+            raise FileError(f"{where}: {len(tokens) - len(ids)} tokens have the text of another token")
         if (longest := max(map(len, tokens), default=0)) > _TOKEN_MAX:
-            raise VocabularyError(f"{where}: a token of {longest} characters; at most {_TOKEN_MAX} are read")
+            raise FileError(f"{where}: a token of {longest} characters; at most {_TOKEN_MAX} are read")
         if missing := [byte for byte in range(33, 127) if chr(byte) not in ids]:
-            raise VocabularyError(
+            raise FileError(
                 f"{where}: no token for the byte {missing[0]}; only byte-level BPE can be trimmed"
             )
         return cls(
@@ -197,13 +195,13 @@ def tokenizer_array(
     """Read an array of a tokenizer's metadata; `name` is its key without the PREFIX.
 
     Raises:
-        VocabularyError: it is missing, or no array of this type.
+        FileError: it is missing, or no array of this type.
     """
     field = fields.get(PREFIX + name)
     if field is None:
-        raise VocabularyError(f"{where}: metadata key {PREFIX + name!r} is missing")
+        raise FileError(f"{where}: metadata key {PREFIX + name!r} is missing")
     if (field.type, field.element) != (_ARRAY, element):
-        raise VocabularyError(f"{where}: metadata key {PREFIX + name!r} is not an array of {element.name}")
+        raise FileError(f"{where}: metadata key {PREFIX + name!r} is not an array of {element.name}")
     values: Sequence[Any] = field.value
     return values
 
@@ -216,7 +214,7 @@ def _merge_ids(merges: Sequence[str], ids: Mapping[str, int], where: str) -> NDA
         try:
             triples[rank] = ids[left], ids[right], ids[left + right]
         except KeyError:
-            raise VocabularyError(
+            raise FileError(
                 f"{where}: the merge {shorten(merge)} does not join two tokens into a third"
             ) from None
     return triples
@@ -227,7 +225,7 @@ def _special_ids(fields: Mapping[str, Field], count: int, where: str) -> dict[st
     for key, field in fields.items():
         if key.startswith(PREFIX) and key.endswith("_token_id"):
             if type(field.value) is not int or not 0 <= field.value < count:
-                raise VocabularyError(
+                raise FileError(
                     f"{where}: metadata key {key!r} is {shorten(field.value)}, not one of {count} tokens"
                 )
             found[key.removeprefix(PREFIX).removesuffix("_token_id")] = field.value

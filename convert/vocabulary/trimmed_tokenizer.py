@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from gguf import GGUFValueType
 
-from ...errors import VocabularyError
+from ...errors import FileError
 from ...files.gguf.header import Field
 from .tokenizer_tables import PREFIX, TokenizerTables, tokenizer_array
 from .vocabulary_list import VocabularyList
@@ -42,21 +42,21 @@ def trimmed_fields(
         kept: a list that check_list() accepts for it.
 
     Raises:
-        VocabularyError: no merge is left, which llama.cpp cannot load, or the scores are not one per token.
+        FileError: no merge is left, which llama.cpp cannot load, or the scores are not one per token.
     """
     merges = [
         f"{tables.tokens[left]} {tables.tokens[right]}"
         for left, right, _ in tables.merges_among(kept.tokens).tolist()
     ]
     if not merges:
-        raise VocabularyError(f"{tables.where}: {len(kept.tokens)} kept tokens leave no merge")
+        raise FileError(f"{tables.where}: {len(kept.tokens)} kept tokens leave no merge")
     new_ids = {old: new for new, old in enumerate(kept.tokens)}
     changed = {f"{PREFIX}merges": replace(fields[f"{PREFIX}merges"], value=merges)}
     for name, element in _BY_TOKEN.items():
         if (key := PREFIX + name) in fields:
             values = tokenizer_array(fields, name, element, tables.where)
             if len(values) != kept.of:
-                raise VocabularyError(f"{tables.where}: {key} has {len(values)} values for {kept.of} tokens")
+                raise FileError(f"{tables.where}: {key} has {len(values)} values for {kept.of} tokens")
             changed[key] = replace(fields[key], value=[values[token] for token in kept.tokens])
     for name, token in tables.special_ids.items():
         key = f"{PREFIX}{name}_token_id"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...errors import VocabularyError, shorten
+from ...errors import FileError, shorten
 from ...files.atomic_write import write_file
 from ...files.json_file import parse_json, read_bounded
 from .tokenizer_tables import TokenizerTables
@@ -46,17 +46,17 @@ class VocabularyList:
         """Read a list; whether it fits a base is for check_list().
 
         Raises:
-            VocabularyError: the file cannot be read or is not such a list; the message names the place.
+            FileError: the file cannot be read or is not such a list; the message names the place.
         """
-        facts = parse_json(read_bounded(path, _MAX_BYTES, VocabularyError), str(path), VocabularyError)
+        facts = parse_json(read_bounded(path, _MAX_BYTES), str(path))
         if not isinstance(facts, dict) or (missing := [key for key in _KEYS if key not in facts]):
             what = "not a JSON object" if not isinstance(facts, dict) else f"has no {missing[0]!r}"
-            raise VocabularyError(f"{path}: not a vocabulary list: {what}")
+            raise FileError(f"{path}: not a vocabulary list: {what}")
         of, sha256, tokens = (facts[key] for key in _KEYS)
         if type(of) is not int or not 0 < of <= MAX_TOKENS:
-            raise VocabularyError(f"{path}: of: {shorten(of)} is not a number from 1 to {MAX_TOKENS}")
+            raise FileError(f"{path}: of: {shorten(of)} is not a number from 1 to {MAX_TOKENS}")
         if not isinstance(sha256, str) or len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
-            raise VocabularyError(f"{path}: tokenizer_sha256: {shorten(sha256)} is not a SHA-256")
+            raise FileError(f"{path}: tokenizer_sha256: {shorten(sha256)} is not a SHA-256")
         check_tokens(f"{path}: tokens", tokens, of)
         return cls(tuple(tokens), of, sha256, str(path))
 
@@ -69,12 +69,12 @@ def check_list(kept: VocabularyList, tables: TokenizerTables) -> None:
         tables: the full tokenizer.
 
     Raises:
-        VocabularyError: the list was made for another tokenizer, is not ascending or in range, or lacks a
+        FileError: the list was made for another tokenizer, is not ascending or in range, or lacks a
             token that must stay.
     """
     where, size = kept.name, len(tables.tokens)
     if (kept.of, kept.tokenizer_sha256) != (size, tables.sha256):
-        raise VocabularyError(
+        raise FileError(
             f"{where}: is for another tokenizer: of {kept.of} tokens with the hash "
             f"{kept.tokenizer_sha256[:12]}…; {tables.where} has {size} with {tables.sha256[:12]}…"
         )
@@ -86,7 +86,7 @@ def check_list(kept: VocabularyList, tables: TokenizerTables) -> None:
         raise _lacks(where, tables, missing, "tokens that the chat template or generation uses")
     if parts := tables.missing_parts(kept.tokens):
         part, token = next(iter(parts.items()))
-        raise VocabularyError(
+        raise FileError(
             f"{where}: is not closed under merges: token {token} ({shorten(tables.tokens[token])}) "
             f"is built from {part} ({shorten(tables.tokens[part])}), which is not in the list"
         )
@@ -96,20 +96,20 @@ def check_tokens(where: str, tokens: Any, of: int) -> None:
     """Check that `tokens` is a list of ascending ids below `of`.
 
     Raises:
-        VocabularyError: it is not; the message begins with `where`.
+        FileError: it is not; the message begins with `where`.
     """
     if not isinstance(tokens, list) or not tokens:
-        raise VocabularyError(f"{where}: {shorten(tokens)} is not a list of ids")
+        raise FileError(f"{where}: {shorten(tokens)} is not a list of ids")
     previous = -1
     for place, token in enumerate(tokens):
         if type(token) is not int or not 0 <= token < of:
-            raise VocabularyError(f"{where}[{place}]: {shorten(token)} is not one of {of} tokens")
+            raise FileError(f"{where}[{place}]: {shorten(token)} is not one of {of} tokens")
         if token <= previous:
             what = "occurs twice" if token == previous else f"follows {previous}: ids must ascend"
-            raise VocabularyError(f"{where}[{place}]: {token} {what}")
+            raise FileError(f"{where}[{place}]: {token} {what}")
         previous = token
 
 
-def _lacks(where: str, tables: TokenizerTables, missing: list[int], what: str) -> VocabularyError:
+def _lacks(where: str, tables: TokenizerTables, missing: list[int], what: str) -> FileError:
     first = f"{missing[0]} ({shorten(tables.tokens[missing[0]])})"
-    return VocabularyError(f"{where}: lacks {len(missing)} {what}, such as {first}")
+    return FileError(f"{where}: lacks {len(missing)} {what}, such as {first}")

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 from gguf import GGUFValueType
 
-from ...errors import ModelFileError, VocabularyError
 from ...files.gguf.header import Field, Header, read_header
 from ...files.gguf.metadata import CheckedMetadata
 from ..source.checkpoint import Checkpoint, GgufCheckpoint
@@ -39,11 +38,11 @@ def read_vocabulary(header: Header) -> VocabularyList | None:
     """Read which tokens of the full vocabulary a GGUF keeps; None if it is not trimmed.
 
     Raises:
-        ModelFileError: the metadata contradicts itself or the file's tokens.
+        FileError: the metadata contradicts itself or the file's tokens.
     """
     if not any(key.startswith(PREFIX) for key in header.fields):
         return None
-    metadata = CheckedMetadata(header, ModelFileError)
+    metadata = CheckedMetadata(header)
     of = metadata.count(f"{PREFIX}of", MAX_TOKENS)
     tokens = metadata.array(f"{PREFIX}tokens", _U32)
     count = len(metadata.array(_TOKENS, _TEXT))
@@ -51,10 +50,7 @@ def read_vocabulary(header: Header) -> VocabularyList | None:
         raise metadata.error(
             f"metadata key '{PREFIX}tokens' has {len(tokens)} ids, but the file has {count} tokens"
         )
-    try:
-        check_tokens(f"{header.path}: metadata key '{PREFIX}tokens'", tokens, of)
-    except VocabularyError as error:
-        raise ModelFileError(str(error)) from None
+    check_tokens(f"{header.path}: metadata key '{PREFIX}tokens'", tokens, of)
     return VocabularyList(tuple(tokens), of, metadata.get(f"{PREFIX}tokenizer_sha256", _TEXT))
 
 
@@ -62,7 +58,7 @@ def vocabulary_of(base: Checkpoint) -> VocabularyList | None:
     """Which tokens of the full vocabulary a base keeps, also one that was trimmed again; None for all.
 
     Raises:
-        ModelFileError: the list that the base carries is damaged, or has another number of tokens.
+        FileError: the list that the base carries is damaged, or has another number of tokens.
     """
     if isinstance(base, TrimmedCheckpoint):
         kept, earlier = base.kept, vocabulary_of(base.full)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
-from ...errors import InsufficientMemoryError, ModelFileError
+from ...errors import FileError, InsufficientMemoryError
 from .string_array import LENGTH_BYTES, StringArray
 
 T = TypeVar("T")
@@ -117,16 +117,14 @@ def read_header(path: Path, *, skip_values: Collection[str] = ()) -> Header:
         skip_values: metadata keys whose string arrays are checked but not kept; a list of merges takes 20 MB.
 
     Raises:
-        ModelFileError: the file is missing, not a GGUF, or contradicts its size or the format.
+        FileError: the file is missing, not a GGUF, or contradicts its size or the format.
         InsufficientMemoryError: the file does not fit into this process's limit on address space.
     """
     with _mapped(path) as data:
         try:
             return _HeaderReader(path, data, skip_values).header()
         except struct.error:
-            raise ModelFileError(
-                f"{path}: the header runs past the end of the file ({len(data)} bytes)"
-            ) from None
+            raise FileError(f"{path}: the header runs past the end of the file ({len(data)} bytes)") from None
 
 
 @contextmanager
@@ -134,7 +132,7 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
     try:
         with path.open("rb") as file:
             if file.read(4) != MAGIC:
-                raise ModelFileError(f"{path}: not a GGUF file (it does not begin with 'GGUF')")
+                raise FileError(f"{path}: not a GGUF file (it does not begin with 'GGUF')")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 yield data
     except OSError as error:
@@ -142,7 +140,7 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
             raise InsufficientMemoryError(
                 f"{path}: its {path.stat().st_size} bytes do not fit into memory"
             ) from None
-        raise ModelFileError(f"{path}: {error.strerror or error}") from None
+        raise FileError(f"{path}: {error.strerror or error}") from None
     except MemoryError:
         raise InsufficientMemoryError(f"{path}: its header does not fit into memory") from None
 
@@ -172,8 +170,8 @@ class _HeaderReader:
         tensors = self.with_absolute_offsets(declared, self.alignment(fields))
         return Header(self.path, version, fields, tensors, len(self.data))
 
-    def error(self, what: str) -> ModelFileError:
-        return ModelFileError(f"{self.path}: {what:.300}")  # a damaged name can be as long as the file
+    def error(self, what: str) -> FileError:
+        return FileError(f"{self.path}: {what:.300}")  # a damaged name can be as long as the file
 
     def scalar(self, code: str) -> Any:
         (value,) = struct.unpack_from("<" + code, self.data, self.at)

@@ -5,7 +5,7 @@ from typing import Any
 
 from gguf.constants import GGUFValueType
 
-from ...errors import ThirteenError
+from ...errors import FileError
 from .header import Header
 
 MERGED_ADAPTER = "thirteen.adapter.id"  # key of a file with a merged adapter
@@ -17,15 +17,13 @@ class CheckedMetadata:
 
     Attributes:
         header: header of the GGUF file.
-        error_type: class of the errors that are raised.
     """
 
     header: Header
-    error_type: type[ThirteenError]
 
-    def error(self, problem: str) -> ThirteenError:
+    def error(self, problem: str) -> FileError:
         """Make an error about the file."""
-        return self.error_type(f"{self.header.path}: {problem:.300}")  # a value can be as long as the file
+        return FileError(f"{self.header.path}: {problem:.300}")  # a value can be as long as the file
 
     def check_whole(self) -> None:
         """Refuse a part of a split file. A merged one keeps the keys of its parts, with a count of 0."""

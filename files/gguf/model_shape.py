@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from gguf.constants import GGUFValueType
 
-from ...errors import ThirteenError
+from ...errors import FileError
 from .header import Header
 from .metadata import CheckedMetadata
 
@@ -56,26 +56,26 @@ class ModelShape:
             "ffn_down": (self.hidden, self.ffn),
         }
 
-    def check(self, where: object, error_type: type[ThirteenError]) -> None:
-        """Raise `error_type`, with `where` named, if the sizes do not fit each other."""
+    def check(self, where: object) -> None:
+        """Raise FileError, with `where` named, if the sizes do not fit each other."""
         if self.layers > MAX_LAYERS:
-            raise error_type(f"{where}: {self.layers} layers; at most {MAX_LAYERS} are supported")
+            raise FileError(f"{where}: {self.layers} layers; at most {MAX_LAYERS} are supported")
         if self.heads % self.kv_heads:
-            raise error_type(
+            raise FileError(
                 f"{where}: {self.heads} heads do not divide among {self.kv_heads} key-value heads"
             )
         if self.head_dim < 1 or self.head_dim % 2:
-            raise error_type(f"{where}: the head dimension is {self.head_dim}; it must be positive and even")
+            raise FileError(f"{where}: the head dimension is {self.head_dim}; it must be positive and even")
 
 
-def read_model_shape(header: Header, error_type: type[ThirteenError]) -> ModelShape:
+def read_model_shape(header: Header) -> ModelShape:
     """Read the shape of the model that a GGUF file holds.
 
     Raises:
-        ThirteenError: an `error_type`: a value is missing, of another type than llama.cpp reads, out of range
+        FileError: a value is missing, of another type than llama.cpp reads, out of range
             or at odds with another; file and key are named.
     """
-    metadata = CheckedMetadata(header, error_type)
+    metadata = CheckedMetadata(header)
     architecture = metadata.get("general.architecture", GGUFValueType.STRING)
 
     def count(key: str, default: int | None = None, maximum: int = MAX_COUNT) -> int:
@@ -93,7 +93,7 @@ def read_model_shape(header: Header, error_type: type[ThirteenError]) -> ModelSh
         vocab=len(metadata.array("tokenizer.ggml.tokens", GGUFValueType.STRING)),
         context=count("context_length", maximum=MAX_CONTEXT),
     )
-    shape.check(header.path, error_type)
+    shape.check(header.path)
     for key in ("attention.value_length", "rope.dimension_count"):
         if (width := count(key, head_dim)) != head_dim:
             raise metadata.error(

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ...convert.quantize.costs import CostTable, costs_for, host_target, read_costs
-from ...errors import OutputError
+from ...errors import FileError, OutputError
 from ...files.cache_folder import cache_dir
 from ...files.progress import Progress, no_progress
 from ...runtime.llama.settings_choice import speed_environment
@@ -36,11 +36,11 @@ def machine_costs(progress: Progress = no_progress) -> CostTable:
         progress: called with steps done and in all.
 
     Raises:
-        ModelFileError: this build cannot run one of the types.
+        FileError: this build cannot run one of the types.
     """
     try:
         path = costs_file()
-        with suppress(OutputError):  # nothing was measured, or the file is damaged
+        with suppress(FileError):  # nothing was measured, or the file is damaged
             return read_costs(path)
         _measure_costs(path, progress)
         return read_costs(path)

@@ -125,7 +125,7 @@ def run_type_costs(
     Raises:
         OutputError: a type is unknown, or the disk has no room for the models.
         RequestError: a number is out of range.
-        ModelFileError: this build cannot run one of the types.
+        FileError: this build cannot run one of the types.
     """
     check_integer("bench: rounds", rounds, ROUNDS_MIN)
     threads = default_threads() if threads is None else threads

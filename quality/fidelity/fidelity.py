@@ -93,9 +93,8 @@ def run_fidelity(
         progress: called with tokens computed and in all, over all models.
 
     Raises:
-        ModelFileError: a file is not a GGUF, is damaged, cannot be run by this build, or has another
-            vocabulary than the reference; or a model's logits are not finite.
-        AdapterError: the adapter does not fit the shipped base.
+        FileError: a file is not a GGUF, is damaged, cannot be run by this build, or has another vocabulary
+            than the reference; or a model's logits are not finite; the adapter does not fit the shipped base.
         RequestError: a number is out of range, or `data` holds no text.
     """
     check_integer("bench: tokens", tokens, 1)

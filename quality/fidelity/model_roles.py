@@ -70,9 +70,8 @@ def load_models(
     Roles with the same source share an engine.
 
     Raises:
-        ModelFileError: a file is not a GGUF, is damaged, cannot be run by this build, or has tokens that the
-            reference lacks.
-        AdapterError: the adapter does not fit its model.
+        FileError: a file is not a GGUF, is damaged, cannot be run by this build, or has tokens that the
+            reference lacks; the adapter does not fit its model.
         RequestError: the number of threads is out of range.
     """
     maps, loaded = token_maps(models), dict[ModelSource, Engine]()
@@ -87,7 +86,7 @@ def token_maps(models: dict[Role, ModelSource]) -> dict[Role, TokenMap]:
     """Compare the vocabularies: a shipped file may keep a part of the reference's, the base has all of it.
 
     Raises:
-        ModelFileError: a file has other tokens than the reference, or the shipped files differ.
+        FileError: a file has other tokens than the reference, or the shipped files differ.
     """
     headers = {
         role: read_header(source.model, skip_values=("tokenizer.ggml.merges",))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ModelFileError, RequestError
+from ...errors import FileError, RequestError
 from ...runtime.corpus.passages import read_passages, tokenize_passages
 from ...runtime.engine.engine import Engine
 from ...runtime.logits import Logits, log_softmax
@@ -30,8 +30,8 @@ def load_for_logits(
         expansion: how many times as many tokens a window may have in this model's vocabulary.
 
     Raises:
-        ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
-        AdapterError: the adapter does not fit the model.
+        FileError: the file is not a GGUF, is damaged, or cannot be run by this build; the adapter does not
+            fit the model.
         RequestError: the number of threads is out of range.
     """
     return Engine(
@@ -74,19 +74,19 @@ class WindowPrediction:
         """Compute the logits.
 
         Raises:
-            ModelFileError: they are not finite, or the text is too long in the model's tokens.
+            FileError: they are not finite, or the text is too long in the model's tokens.
         """
         path = model.model.header.path
         self._text = tokens.rewrite(window.tokens)
         if len(self._text.tokens) > model.context:
-            raise ModelFileError(
+            raise FileError(
                 f"{path}: {len(window.tokens)} tokens of the reference are {len(self._text.tokens)} here, "
                 f"more than the context of {model.context}: the texts are foreign to this vocabulary"
             )
         self._logits = model.logits(self._text.tokens)  # (tokens, vocab)
         self._last: tuple[int, FloatArray] = (-1, np.empty(0))
         if not np.isfinite(self._logits).all():
-            raise ModelFileError(f"{path}: the model's logits are not finite numbers")
+            raise FileError(f"{path}: the model's logits are not finite numbers")
 
     def logits(self, at: int) -> Logits:
         """Logits after a token of the reference, (vocab,)."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...convert.vocabulary.tokenizer_tables import TokenizerTables
 from ...convert.vocabulary.vocabulary_metadata import read_vocabulary
-from ...errors import ModelFileError
+from ...errors import FileError
 from ...files.gguf.header import Header, read_header
 
 _TOKENS = "tokenizer.ggml.tokens"
@@ -45,14 +45,14 @@ class TokenMap:
         """Compare the vocabularies of two files.
 
         Raises:
-            ModelFileError: the model has a token that the reference lacks.
+            FileError: the model has a token that the reference lacks.
         """
         ours, theirs = reference.metadata[_TOKENS], model.metadata[_TOKENS]
         self.of = len(ours)
         self.ids = _reference_ids(reference, model)
         for token, original in enumerate(self.ids.tolist()):
             if theirs[token] != ours[original]:
-                raise ModelFileError(
+                raise FileError(
                     f"{model.path}: token {token} of its vocabulary is {theirs[token]!r}, "
                     f"in {reference.path} it is {ours[original]!r}"
                 )
@@ -97,10 +97,10 @@ class TokenMap:
 
 
 def check_same_vocabulary(one: Header, other: Header) -> None:
-    """Raise ModelFileError if two files have different tokens."""
+    """Raise FileError if two files have different tokens."""
     ours, theirs = one.metadata[_TOKENS], other.metadata[_TOKENS]
     if len(ours) != len(theirs):
-        raise ModelFileError(
+        raise FileError(
             f"{other.path}: its vocabulary has {len(theirs)} tokens, that of {one.path} {len(ours)}"
         )
     TokenMap(one, other)
@@ -117,7 +117,7 @@ def _reference_ids(reference: Header, model: Header) -> NDArray[np.int64]:
     of = counts[0] if ours is None else ours.of
     ids = {original: token for token, original in enumerate(full)}
     if theirs is None or theirs.of != of or (missing := [token for token in kept if token not in ids]):
-        raise ModelFileError(
+        raise FileError(
             f"{model.path}: its vocabulary has {counts[1]} tokens, that of {reference.path} {counts[0]}, "
             + (
                 f"which lacks token {missing[0]}"

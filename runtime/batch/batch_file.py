@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from ...errors import OutputError, RequestError, shorten
+from ...errors import FileError, OutputError, RequestError, shorten
 from ...files.atomic_write import atomic_write
 from ...files.journal import Journal
 from ...files.json_file import read_bounded
@@ -93,8 +93,8 @@ def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
         progress: called with the rows done and all rows.
 
     Raises:
-        RequestError: the file cannot be read or has no question, a line is invalid and `skip_bad` is off, or
-            OUTPUT.part is damaged or belongs to another batch.
+        FileError: the file cannot be read or has no question, or a line is invalid and `skip_bad` is off.
+        RequestError: a question cannot be asked, or OUTPUT.part is damaged or belongs to another batch.
         OutputError: the output exists or cannot be written.
         ThirteenError: the model or the adapter is invalid, or the computation failed.
     """
@@ -155,12 +155,12 @@ def _parse_questions(path: Path, data: bytes, skip_bad: bool) -> list[BatchQuest
         where = f"{path}: line {number}"
         try:
             rows.append(_parse_question(number, line, where))
-        except RequestError as error:
+        except FileError as error:
             if not skip_bad:
                 raise
             rows.append(BatchQuestion(number, error=str(error).removeprefix(where).lstrip(": ")))
     if all(row.error for row in rows):
-        raise RequestError(f"{path}: has no question" + (f": {rows[0].error}" if rows else ""))
+        raise FileError(f"{path}: has no question" + (f": {rows[0].error}" if rows else ""))
     return rows
 
 
@@ -168,9 +168,9 @@ def _parse_question(number: int, line: bytes, where: str) -> BatchQuestion:
     value = json_object(line, where)
     question, id_ = value.get("question"), value.get("id")
     if not isinstance(question, str) or not question.strip():
-        raise RequestError(f"{where}: 'question' must be a non-empty string, not {shorten(question)}")
+        raise FileError(f"{where}: 'question' must be a non-empty string, not {shorten(question)}")
     if id_ is not None and (isinstance(id_, bool) or not isinstance(id_, str | int)):
-        raise RequestError(f"{where}: 'id' must be a string or an integer, not {shorten(id_)}")
+        raise FileError(f"{where}: 'id' must be a string or an integer, not {shorten(id_)}")
     return BatchQuestion(number, question, id_)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from ...errors import ModelFileError, RequestError
+from ...errors import FileError, RequestError
 from ...files.gguf.header import read_header
 from ...files.hashing import file_sha256
 from ...files.journal import open_at_once, parse_identity
@@ -244,13 +244,13 @@ def run_batches(
     """Answer the batches of a job until a computation fails.
 
     Raises:
-        ModelFileError: a computation failed, or the executor raises it.
+        FileError: a computation failed, or the executor raises it.
         ThirteenError: the executor raises it.
     """
     with closing(executor(job, batches)) as results:
         for result in results:
             if result.failed:
-                raise ModelFileError(f"{job.model}: {result.error}")
+                raise FileError(f"{job.model}: {result.error}")
             yield result
 
 
@@ -356,7 +356,7 @@ class _Vote:
         """The result, once a wave has ended; None if more answers are needed."""
         try:
             scored = [score(handle) for handle in self.handles]
-        except ModelFileError as error:
+        except FileError as error:
             self.decided = True
             return BatchResult(self.number, error=str(error), failed=True)
         self.decided = is_decided(scored, self.rule)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import RequestError
+from ...errors import FileError, RequestError
 from ...files.json_lines import read_json_lines
 from ..llama.model import Model
 from ..prompt.prompt_encoder import PromptEncoder
@@ -27,13 +27,13 @@ def read_passages(path: Path) -> list[Passage]:
         At least one passage. Passages with blank text are left out.
 
     Raises:
-        RequestError: the file cannot be read, is too large or has no text, or a line is invalid.
+        FileError: the file cannot be read, is too large or has no text, or a line is invalid.
     """
     passages = [
         passage for where, value in read_json_lines(path) if (passage := _passage(value, where)).text.strip()
     ]
     if not passages:
-        raise RequestError(f"{path}: no passage has any text")
+        raise FileError(f"{path}: no passage has any text")
     return passages
 
 
@@ -88,11 +88,11 @@ def _passage(value: dict[str, Any], where: str) -> Passage:
     elif "question" in value:
         keys = ["solution" if "solution" in value else "answer", "question"]
     else:
-        raise RequestError(f"{where}: has neither 'text' nor 'question'")
+        raise FileError(f"{where}: has neither 'text' nor 'question'")
     for key in keys:
         if not isinstance(value.get(key), str):
-            raise RequestError(f"{where}: {key!r} is " + ("not a string" if key in value else "missing"))
+            raise FileError(f"{where}: {key!r} is " + ("not a string" if key in value else "missing"))
     passage = Passage(*(value[key] for key in keys))
     if passage.question is not None and not passage.question.strip():
-        raise RequestError(f"{where}: 'question' is empty")
+        raise FileError(f"{where}: 'question' is empty")
     return passage

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ModelFileError, RequestError
+from ...errors import FileError, RequestError
 from ...files.progress import Progress, no_progress
 from ..llama.context import Context, ContextParams, Span
 from ..llama.model import Model
@@ -47,7 +47,7 @@ def mean_probability(
         progress: called after each passage.
 
     Raises:
-        ModelFileError: a probability is not a finite number.
+        FileError: a probability is not a finite number.
         RequestError: the passages have no tokens.
     """
     total, positions = np.zeros(model.vocabulary_size), 0
@@ -55,7 +55,7 @@ def mean_probability(
         total += probabilities
         positions += 1
     if not np.isfinite(total).all():
-        raise ModelFileError(f"{model.header.path}: the model's probabilities are not finite numbers")
+        raise FileError(f"{model.header.path}: the model's probabilities are not finite numbers")
     return total / positions
 
 

@@ -46,7 +46,7 @@ class EngineOptions(TypedDict, total=False):
             one, then from the last layer on. 0 uses the processor alone.
         queue: maximum number of waiting requests (64 by default); more are refused.
         untrusted: whether to load the files in another process first, with limits, so that a file
-            which crashes llama.cpp is a ModelFileError. By default this is done with files that
+            which crashes llama.cpp is a FileError. By default this is done with files that
             Thirteen did not write, once; True does it with all files, False with none.
     """
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Unpack
 
-from ...errors import PromptLengthError, RequestError
+from ...errors import FileError, PromptLengthError
 from ...files.atomic_write import write_file
 from ...files.json_file import parse_json, read_bounded
 from ..prompt.prompt_encoder import Message
@@ -118,15 +118,15 @@ class Conversation:
         """Replace the conversation by one that save() wrote.
 
         Raises:
-            RequestError: the file cannot be read, is too large, or holds no conversation.
+            FileError: the file cannot be read, is too large, or holds no conversation.
         """
         match parse_json(read_bounded(path, FILE_BYTES_MAX), str(path)):
             case {"system": str() | None as system, "messages": [*entries], **rest} if not rest:
                 messages = [_message(entry, _ROLES[at % 2], path) for at, entry in enumerate(entries)]
             case _:
-                raise RequestError(f"{path}: not a saved conversation")
+                raise FileError(f"{path}: not a saved conversation")
         if len(messages) % 2:
-            raise RequestError(f"{path}: the last message has no answer")
+            raise FileError(f"{path}: the last message has no answer")
         self.system, self.messages = system, messages
 
 
@@ -134,4 +134,4 @@ def _message(entry: object, role: str, path: Path) -> Message:
     match entry:
         case {"role": found, "content": str(content), **rest} if found == role and not rest:
             return Message(role, content)
-    raise RequestError(f"{path}: users and assistants must take turns, each with a role and a content")
+    raise FileError(f"{path}: users and assistants must take turns, each with a role and a content")

@@ -76,9 +76,8 @@ class Engine:
             options: see EngineOptions.
 
         Raises:
-            ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build, or it ended the
-                other process.
-            AdapterError: an adapter does not fit the model.
+            FileError: a file is not a GGUF, is damaged, or cannot be run by this build, or it ended the
+                other process; an adapter does not fit the model.
             InsufficientMemoryError: the model does not fit in memory; nothing was loaded.
             RequestError: a number is out of range, a name is unknown or reserved, or there is no GPU for
                 gpu_layers; nothing was loaded.
@@ -347,8 +346,8 @@ class Engine:
             untrusted: whether to load it in another process first; see EngineOptions.
 
         Raises:
-            ModelFileError: the file is not a GGUF, is damaged, or ended the other process.
-            AdapterError: the adapter does not fit the model.
+            FileError: the file is not a GGUF, is damaged, or ended the other process; the adapter does not
+                fit the model.
             RequestError: requests are running, the engine is closed, or an adapter has the name and there is
                 a prefix cache, whose entries would outlive the adapter under which they were computed.
         """
@@ -390,7 +389,7 @@ class Engine:
         Raises:
             RequestError: the prompt is too long or has an unknown token, the adapter's name is unknown, or
                 the engine is closed.
-            ModelFileError: the computation failed.
+            FileError: the computation failed.
         """
         self._check_prompt(tokens)
         with self._dispatcher.in_use():

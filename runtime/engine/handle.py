@@ -102,7 +102,7 @@ class Handle:
 
         Raises:
             TimeoutError: the request has not ended in time; it continues.
-            ModelFileError: the computation failed.
+            FileError: the computation failed.
             RequestError: this process was forked after the request was submitted.
         """
         self._fork.check()

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from ...errors import ModelFileError, RequestError, ThirteenError
+from ...errors import FileError, RequestError, ThirteenError
 from ..answer import Piece
 from ..llama.context import Context, Span
 from ..llama.model import LoraAdapter
@@ -119,7 +119,7 @@ class Runner:
         try:
             if chunks:
                 self._compute(chunks)
-        except ModelFileError as failure:  # the contents of their slots are unknown now
+        except FileError as failure:  # the contents of their slots are unknown now
             for chunk in chunks:
                 self._end(chunk.sequence, StopReason.ABORTED, failure)
         for chunk in chunks:

@@ -5,7 +5,6 @@ from itertools import product
 
 from gguf.constants import GGML_QUANT_SIZES
 
-from ...errors import ModelFileError
 from ...files.gguf.header import Header
 from ...files.gguf.model_shape import read_model_shape
 from ...files.processors import multiplies_bf16
@@ -77,4 +76,4 @@ def open_settings(profile: Profile, threads: int | None, header: Header) -> list
 def holds_heads(header: Header, kv: str | None) -> bool:
     """Whether the model's heads are whole blocks of a type of the KV cache."""
     block = GGML_QUANT_SIZES[KV_TYPES[kv or DEFAULT_KV]][0]
-    return not read_model_shape(header, ModelFileError).head_dim % block
+    return not read_model_shape(header).head_dim % block

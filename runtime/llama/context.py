@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import AdapterError, ModelFileError, RequestError
+from ...errors import FileError, RequestError
 from ..logits import Logits, log_softmax
 from ..profile import KV_TYPES, QUANTIZED_KV, GpuLayers, micro_batch_tokens
 from ..request import TokenLogprob
@@ -192,7 +192,7 @@ class Context(NativeHandle):
         scales = (ctypes.c_float * len(adapters))(*(1.0 for _ in adapters))
         status = llama_cpp.llama_set_adapters_lora(self.handle, handles, len(adapters), scales)
         if status:
-            raise AdapterError(f"adapter {adapter and adapter.path}: status {status}: {LOG.take_errors()}")
+            raise FileError(f"adapter {adapter and adapter.path}: status {status}: {LOG.take_errors()}")
         self._adapter = adapter
 
     @property
@@ -224,13 +224,13 @@ class Context(NativeHandle):
 
         Raises:
             RequestError: a token, slot, position or number of tokens is out of range; nothing was computed.
-            ModelFileError: the computation failed.
+            FileError: the computation failed.
         """
         self._check(spans)
         rows = self._batch.fill(spans)
         status = COMPUTE_THREAD.call(self._compute)
         if status:
-            raise ModelFileError(
+            raise FileError(
                 f"{self.model.header.path}: decoding failed (status {status}): {LOG.take_errors()}"
             )
         return rows
@@ -291,7 +291,7 @@ class Context(NativeHandle):
         """Remove the KV cache of a sequence from position `start` on."""
         self._check_slot(slot)
         if not llama_cpp.llama_memory_seq_rm(self._memory, slot, start, -1):
-            raise ModelFileError(
+            raise FileError(
                 f"{self.model.header.path}: slot {slot} could not be cleared: {LOG.take_errors()}"
             )
 

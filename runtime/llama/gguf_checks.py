@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Set
 
 from gguf.constants import GGMLQuantizationType, GGUFValueType, TokenType
 
-from ...errors import AdapterError, ModelFileError
 from ...files.gguf.header import Header, TensorInfo
 from ...files.gguf.metadata import CheckedMetadata
 from ...files.gguf.model_shape import ModelShape, read_model_shape
@@ -61,9 +60,9 @@ def check_model(header: Header, *, weights: bool = True) -> None:
         weights: whether the weights will be loaded, and not only the vocabulary.
 
     Raises:
-        ModelFileError: it is not; the message names the key or the tensor.
+        FileError: it is not; the message names the key or the tensor.
     """
-    metadata = CheckedMetadata(header, ModelFileError)
+    metadata = CheckedMetadata(header)
     _check_general(metadata)
     architecture = metadata.get("general.architecture", STRING)
     if architecture not in ARCHITECTURES:
@@ -75,7 +74,7 @@ def check_model(header: Header, *, weights: bool = True) -> None:
         raise metadata.error(f"general.type is {kind!r}, not 'model'; a GGUF LoRA is for --adapter")
     _check_architecture(metadata, architecture)
     _check_vocabulary(metadata)
-    shape = read_model_shape(header, ModelFileError)
+    shape = read_model_shape(header)
     if weights:
         _check_tensors(metadata, shape)
 
@@ -84,9 +83,9 @@ def check_adapter(header: Header, base: Header) -> None:
     """Check that the file is a LoRA which fits the base model.
 
     Raises:
-        AdapterError: it is not; the message names the key or the tensor, and the sizes at odds.
+        FileError: it is not; the message names the key or the tensor, and the sizes at odds.
     """
-    metadata = CheckedMetadata(header, AdapterError)
+    metadata = CheckedMetadata(header)
     _check_general(metadata)
     if header.metadata.get("general.type", "model") == "model":
         raise metadata.error("is a model, not an adapter")

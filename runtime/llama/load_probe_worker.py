@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from ...errors import ModelFileError, ThirteenError
+from ...errors import FileError, ThirteenError
 from ..resource_limits import limit_address_space, limit_processor_time, lower_limit
 from .context import Context, ContextParams, Span
 from .model import LoraAdapter, Model
@@ -28,7 +28,7 @@ def main() -> None:
     try:
         _load(model, adapters)
     except MemoryError:
-        _fail(ModelFileError(f"{model}: a trial load needs more than {nbytes:,} bytes of memory"))
+        _fail(FileError(f"{model}: a trial load needs more than {nbytes:,} bytes of memory"))
     except ThirteenError as error:
         _fail(error)
 

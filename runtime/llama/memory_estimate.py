@@ -14,7 +14,7 @@ from math import prod
 
 from gguf.constants import GGMLQuantizationType as Type
 
-from ...errors import InsufficientMemoryError, ModelFileError
+from ...errors import InsufficientMemoryError
 from ...files.gguf.header import Header, row_bytes
 from ...files.gguf.model_shape import ModelShape, read_model_shape
 from ..available_memory import available_bytes, reserved_bytes
@@ -71,7 +71,7 @@ def estimate_memory(header: Header, profile: Profile) -> MemoryEstimate:
         header: one that gguf_checks.check_model() accepts.
         profile: its context is clamped to the one that the model was trained for.
     """
-    shape = read_model_shape(header, ModelFileError)
+    shape = read_model_shape(header)
     profile = replace(profile, context=_context(shape, profile))
     start = min(tensor.offset for tensor in header.tensors.values())
     kv = kv_bytes(header, profile, profile.context)
@@ -96,7 +96,7 @@ def check_memory(header: Header, profile: Profile, threads: int) -> None:
     estimate = estimate_memory(header, profile)
     needed = _missing_bytes(estimate, threads)
     if needed > available:
-        context = _context(read_model_shape(header, ModelFileError), profile)
+        context = _context(read_model_shape(header), profile)
         raise InsufficientMemoryError(
             f"{header.path}: {_mb(needed)} of memory are needed (weights {_mb(estimate.weights_bytes)}, "
             f"repacked weights {_mb(estimate.copied_bytes)}, KV cache {_mb(estimate.kv_bytes)} for a context "
@@ -128,7 +128,7 @@ def kv_bytes(header: Header, profile: Profile, context: int) -> int:
         profile: its slots and type of KV cache count, not its context.
         context: tokens of each slot.
     """
-    shape = read_model_shape(header, ModelFileError)
+    shape = read_model_shape(header)
     cell_bytes = 2 * row_bytes(shape.kv_width, KV_TYPES[profile.kv_name])
     return prod((shape.layers, profile.slots, _cells(context), cell_bytes))
 

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from ...errors import AdapterError, ModelFileError, RequestError
+from ...errors import FileError, RequestError
 from ...files.gguf.header import Header, read_header
 from ...files.gguf.model_shape import read_model_shape
 from ..foreign_text import foreign_share
@@ -69,7 +69,7 @@ class Model(NativeHandle):
                 that is not trusted is loaded in another process first; see probe_model_files().
 
         Raises:
-            ModelFileError: the file is not a GGUF, is damaged, or is not a model that this build can run, or
+            FileError: the file is not a GGUF, is damaged, or is not a model that this build can run, or
                 the build of llama.cpp is not one that this package knows.
             RequestError: this process was forked after a model had been loaded.
             ThirteenError: check_header() raises it.
@@ -89,9 +89,9 @@ class Model(NativeHandle):
         self._handles.callback(COMPUTE_THREAD.detach, keep_alive)
         load = partial(llama_cpp.llama_model_load_from_file, os.fsencode(path), params)
         if not self.acquire(load, llama_cpp.llama_model_free):
-            raise ModelFileError(f"{path}: {LOG.take_errors()}")
+            raise FileError(f"{path}: {LOG.take_errors()}")
         self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
-        self.context_trained = read_model_shape(self.header, ModelFileError).context
+        self.context_trained = read_model_shape(self.header).context
         bos, eos = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
         self.bos: int | None = bos if bos >= 0 else None
         self.eos: int | None = eos if eos >= 0 else None
@@ -218,8 +218,8 @@ class LoraAdapter(NativeHandle):
         """Load the adapter.
 
         Raises:
-            ModelFileError: the file is not a GGUF, or is damaged.
-            AdapterError: the file is not a LoRA, or does not fit the model.
+            FileError: the file is not a GGUF, or is damaged; the file is not a LoRA, or does not fit the
+                model.
         """
         super().__init__()
         self.path = path
@@ -227,4 +227,4 @@ class LoraAdapter(NativeHandle):
         check_adapter(header, model.header)
         load = partial(llama_cpp.llama_adapter_lora_init, model.handle, os.fsencode(path))
         if not self.acquire(load, llama_cpp.llama_adapter_lora_free):
-            raise AdapterError(f"{path}: {LOG.take_errors()}")
+            raise FileError(f"{path}: {LOG.take_errors()}")

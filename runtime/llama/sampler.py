@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ModelFileError, RequestError
+from ...errors import FileError, RequestError
 from ..logits import Logits
 from ..request import SEED_MAX, Sampling
 from .bindings import llama_cpp
@@ -58,7 +58,7 @@ class Sampler(NativeHandle):
             no_digit: exclude tokens that would make a number before them longer.
 
         Raises:
-            ModelFileError: the logits are not finite.
+            FileError: the logits are not finite.
             RequestError: no token can follow the grammar, or a limit of a step is exceeded.
         """
         chain = self._no_digit_chain if no_digit else self.handle
@@ -123,13 +123,13 @@ class Sampler(NativeHandle):
         candidates, native = _candidates(tokens, logits[tokens])
         llama_cpp.llama_sampler_apply(chain, ctypes.byref(native))
         if not 0 <= native.selected < len(candidates):
-            raise ModelFileError(f"{self._model.header.path}: sampling chose no token")
+            raise FileError(f"{self._model.header.path}: sampling chose no token")
         return int(native.data[native.selected].id)
 
     def _check_finite(self, token: int, logits: Logits) -> None:
         # One check is enough: NaN anywhere in the computation spreads over the whole row.
         if not (0 <= token < len(logits) and math.isfinite(logits[token])):
-            raise ModelFileError(f"{self._model.header.path}: the model's logits are not finite numbers")
+            raise FileError(f"{self._model.header.path}: the model's logits are not finite numbers")
 
 
 def _candidates(tokens: NDArray[np.int64], logits: NDArray[Any]) -> tuple[NDArray[Any], Any]:

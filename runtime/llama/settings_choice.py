@@ -15,7 +15,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from ...errors import ModelFileError, OutputError, ThirteenError
+from ...errors import OutputError, ThirteenError
 from ...files.atomic_write import write_file
 from ...files.cache_folder import cache_dir
 from ...files.gguf.header import Header
@@ -46,7 +46,7 @@ def choose_settings(profile: Profile, threads: int | None, model: Model) -> Comp
         model: the loaded model.
 
     Raises:
-        ModelFileError: the computation failed.
+        FileError: the computation failed.
         RequestError: the contexts do not fit in memory.
     """
     settings = known_settings(profile, threads, model.header)
@@ -89,7 +89,7 @@ def save_tuning(tuning: Tuning, profile: Profile, threads: int | None, header: H
 
     Raises:
         OutputError: it cannot be written.
-        ModelFileError: the header has no valid shape.
+        FileError: the header has no valid shape.
     """
     key = _key(profile, threads, header)
     write_file(_choice_file(key), json.dumps(key | asdict(tuning), indent=1).encode() + b"\n")
@@ -117,7 +117,7 @@ def _parse(value: Any) -> ComputeSettings:
 
 def _key(profile: Profile, threads: int | None, header: Header) -> dict[str, Any]:
     """Everything that the choice depends on."""
-    shape = read_model_shape(header, ModelFileError)
+    shape = read_model_shape(header)
     return {
         **speed_environment(),
         **{name: getattr(shape, name) for name in ("layers", "hidden", "heads", "kv_heads", "head_dim")},

@@ -84,7 +84,7 @@ def measure_settings(
         budget_s: seconds that this may take; the more, the longer the measured prompts.
 
     Raises:
-        ModelFileError: the computation failed.
+        FileError: the computation failed.
         RequestError: the contexts do not fit in memory.
     """
     return COMPUTE_THREAD.call(lambda: _Measurement(profile, threads, model, budget_s).run())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import requires, version
 
-from ...errors import ModelFileError
+from ...errors import FileError
 from .bindings import llama_cpp
 
 # Defaults of llama.cpp that have not changed for years, from the beginning to the end of each struct.
@@ -30,7 +30,7 @@ def check_struct_layouts() -> None:
     """Check the layouts; a second call returns at once.
 
     Raises:
-        ModelFileError: a value is not where it should be.
+        FileError: a value is not where it should be.
     """
     try:
         wrong = next(_differences(), None)
@@ -38,7 +38,7 @@ def check_struct_layouts() -> None:
         wrong = str(error)
     if wrong:
         (supported,) = (one for one in requires("thirteen") or [] if one.startswith("llama-cpp-python"))
-        raise ModelFileError(
+        raise FileError(
             f"llama-cpp-python {version('llama-cpp-python')} has other struct layouts than those known here: "
             f"{wrong}; install {supported}"
         )

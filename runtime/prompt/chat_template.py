@@ -15,7 +15,7 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from ...errors import ModelFileError, RequestError, one_line
+from ...errors import FileError, RequestError, one_line
 from .prompt_encoder import PROMPT_CHARACTERS_MAX, JsonObject
 
 POWER_MAX = 1 << 10
@@ -70,7 +70,7 @@ class ChatTemplate:
             date: the date that it may write, as in ISO 8601; by default today's.
 
         Raises:
-            ModelFileError: the source is not a Jinja template.
+            FileError: the source is not a Jinja template.
         """
         self.source = source
         environment = _Sandbox(
@@ -85,7 +85,7 @@ class ChatTemplate:
             self._template = environment.from_string(source)
             self.takes_tools = "tools" in meta.find_undeclared_variables(environment.parse(source))
         except Exception as error:  # from Jinja, or from the Python code that it generates
-            raise ModelFileError(f"the chat template cannot be compiled: {one_line(error)}") from None
+            raise FileError(f"the chat template cannot be compiled: {one_line(error)}") from None
 
     def render(self, messages: Sequence[JsonObject], tools: Sequence[JsonObject] = ()) -> str:
         """Render a conversation as a prompt for the model's next message.

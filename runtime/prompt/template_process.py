@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
-from ...errors import ModelFileError, RequestError
+from ...errors import FileError, RequestError
 from .prompt_encoder import PROMPT_CHARACTERS_MAX, JsonObject
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ class TemplateProcess:
             where: what the errors of the template begin with.
 
         Raises:
-            ModelFileError: the source is too long, or the process cannot be started.
+            FileError: the source is too long, or the process cannot be started.
         """
         if (nbytes := len(source.encode("utf-8", "replace"))) > SOURCE_BYTES_MAX:
-            raise ModelFileError(f"{where}the chat template has {nbytes} bytes, more than {SOURCE_BYTES_MAX}")
+            raise FileError(f"{where}the chat template has {nbytes} bytes, more than {SOURCE_BYTES_MAX}")
         self.source, self.takes_tools = source, False
         self._template, self._where = {"source": source, "bos": bos, "eos": eos, "date": date}, where
         self._lock = Lock()  # one conversation at a time
@@ -62,7 +62,7 @@ class TemplateProcess:
         """Wait until the template is compiled.
 
         Raises:
-            ModelFileError: it is not a Jinja template, or takes too long or too much memory to compile.
+            FileError: it is not a Jinja template, or takes too long or too much memory to compile.
         """
         with self._lock:
             self._running()
@@ -76,7 +76,7 @@ class TemplateProcess:
 
         Raises:
             RequestError: the template rejects the conversation, fails, or exceeds a limit.
-            ModelFileError: compile() raises it.
+            FileError: compile() raises it.
         """
         with self._lock:
             try:
@@ -96,7 +96,7 @@ class TemplateProcess:
         try:
             self.takes_tools = self._process.compile(self._template)
         except _ReplyError as error:
-            raise ModelFileError(f"{self._where}{error}") from None
+            raise FileError(f"{self._where}{error}") from None
         return self._process
 
 
@@ -119,7 +119,7 @@ class _Process:
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows
             )
         except OSError as error:
-            raise ModelFileError(f"the chat template's process cannot be started: {error}") from None
+            raise FileError(f"the chat template's process cannot be started: {error}") from None
         self._owner = os.getpid()
         self.close = finalize(self, _end, self._popen)
 
@@ -197,11 +197,11 @@ def read_chat_template(
     The template may write the tokens `bos` and `eos`, and the date; see TemplateProcess.
 
     Raises:
-        ModelFileError: it is not a string, it is too long, or its process cannot be started.
+        FileError: it is not a string, it is too long, or its process cannot be started.
     """
     source = header.metadata.get("tokenizer.chat_template", "")
     if not isinstance(source, str):
-        raise ModelFileError(f"{header.path}: metadata key 'tokenizer.chat_template' is not a string")
+        raise FileError(f"{header.path}: metadata key 'tokenizer.chat_template' is not a string")
     if not source.strip():
         return None
     tokens = header.metadata["tokenizer.ggml.tokens"]

@@ -9,7 +9,7 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Self
 
-from ...errors import RequestError
+from ...errors import FileError
 from ...files.json_file import decode_utf8, read_bounded
 
 FILE_BYTES_MAX = 1 << 20
@@ -34,16 +34,16 @@ class ApiKeys:
         that Unicode takes for line ends are part of a key.
 
         Raises:
-            RequestError: the file is unreadable, too large, not UTF-8, or lacks a key.
+            FileError: the file is unreadable, too large, not UTF-8, or lacks a key.
         """
         text = decode_utf8(read_bounded(path, FILE_BYTES_MAX), str(path)).removeprefix("\ufeff")
         lines = [line.strip(" \t\r") for line in text.split("\n")]
         keys = [line for line in lines if line and not line.startswith(("#", _METRICS))]
         metrics_keys = [line.removeprefix(_METRICS).strip() for line in lines if line.startswith(_METRICS)]
         if not keys:
-            raise RequestError(f"{path}: contains no key")
+            raise FileError(f"{path}: contains no key")
         if not all(metrics_keys):
-            raise RequestError(f"{path}: a line {_METRICS} has no key")
+            raise FileError(f"{path}: a line {_METRICS} has no key")
         return cls(keys, metrics_keys)
 
     @staticmethod

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
-from ...files.json_file import decode_utf8
 from ..http_errors import HttpError
 from .request_fields import is_text
 
@@ -71,10 +70,12 @@ async def _read_bytes(request: Request, max_bytes: int) -> bytes:
 
 def _parse_json(data: bytes) -> Any:
     try:
-        return json.loads(decode_utf8(data, "the body"), parse_float=_finite, parse_constant=_finite)
+        return json.loads(data.decode(), parse_float=_finite, parse_constant=_finite)
     except json.JSONDecodeError as error:
         position = f"line {error.lineno} column {error.colno}"
         raise HttpError(400, f"the body is not JSON at {position}: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise HttpError(400, f"the body: not UTF-8: {error.reason} at byte {error.start + 1}") from None
     except RecursionError:
         raise HttpError(400, "the body is nested too deeply") from None
     except ValueError:  # Python's limit on the digits of an integer

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from thirteen.cli.main import app
-from thirteen.errors import AdapterError, OutputError, RequestError, ThirteenError
+from thirteen.errors import FileError, OutputError, RequestError, ThirteenError
 from thirteen.models import fetch
 from thirteen.workflows import model_cache
 
@@ -111,7 +111,7 @@ def test_a_name_is_resolved_by_every_command(line: str, run: Callable[[str, str]
 
 @pytest.mark.parametrize("line", ADAPTER + RUN_TIME_ADAPTER)
 def test_a_code_is_decoded_by_every_command(line: str, run: Callable[[str, str], None]) -> None:
-    with pytest.raises(AdapterError, match="'t13:' is not a code"):
+    with pytest.raises(FileError, match="'t13:' is not a code"):
         run(line, "t13:")
 
 

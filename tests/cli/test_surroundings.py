@@ -74,7 +74,7 @@ def test_a_llama_cpp_that_cannot_be_loaded_is_a_clear_error(model: Path, tmp_pat
     env = {"PYTHONPATH": os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))}
     check_one_line(run("ask", model, "Why?", **env), b"llama.cpp cannot be loaded", b"no libgomp.so.1")
     done = run("doctor", **env)
-    assert done.returncode == 1 and b"wrong: ModelFileError: llama.cpp cannot be loaded" in done.stdout, done
+    assert done.returncode == 1 and b"wrong: FileError: llama.cpp cannot be loaded" in done.stdout, done
 
 
 @pytest.mark.parametrize("as_json", [[], ["--json"]])

@@ -13,7 +13,7 @@ from thirteen.cluster import file_transfer
 from thirteen.cluster.file_transfer import RemoteFile
 from thirteen.cluster.ray_batch import RayWorker, RayWorkers
 from thirteen.cluster.ray_session import ray_session, worker_capacity
-from thirteen.errors import ModelFileError, RequestError
+from thirteen.errors import FileError, RequestError
 from thirteen.runtime.batch.batch_file import answer_file
 from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 
@@ -87,7 +87,7 @@ def test_a_batch_started_locally_resumes_on_the_cluster(
 def test_a_worker_that_cannot_load_the_engine_gives_a_one_line_error(
     cluster: Any, questions: Path, job: BatchJob, tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelFileError) as error:
+    with pytest.raises(FileError) as error:
         answer_file(
             questions,
             replace(job, threads=1, adapter=job.model),
@@ -148,9 +148,9 @@ def test_a_file_is_fetched_once_and_checked_by_its_hash(
     assert offsets == list(range(0, 100, 7))
     source.write_bytes(bytes(100))
     changed = RemoteFile("/nowhere/model.gguf", 100, "ab" * 32)
-    with pytest.raises(ModelFileError, match=r"/nowhere/model\.gguf: .* has changed"):
+    with pytest.raises(FileError, match=r"/nowhere/model\.gguf: .* has changed"):
         changed.fetch(lambda _, offset: file_transfer.read_chunk(str(source), offset))
-    with pytest.raises(ModelFileError, match="has changed"):
+    with pytest.raises(FileError, match="has changed"):
         changed.fetch(lambda *_: b"")
     folder = tmp_path / "cache" / "fetched"
     assert sorted(path.suffix for path in folder.iterdir()) == [".gguf", ".lock", ".lock"]

@@ -9,7 +9,7 @@ import pytest
 from gguf import GGMLQuantizationType
 from thirteen.convert.pipeline import convert
 from thirteen.convert.tensors import TensorSpec, plan_stored
-from thirteen.errors import ModelFileError
+from thirteen.errors import FileError
 
 from .peft_adapters import read_gguf, save_random_adapter
 from .test_merge import lora
@@ -40,7 +40,7 @@ def test_the_types_of_a_file_with_rope_factors_are_kept(base: Base, tmp_path: Pa
 @pytest.mark.parametrize(("other", "name"), [("llama untied", "output.weight"), ("llama wide", "blk")])
 def test_file_with_other_tensors_is_refused(other: str, name: str, base: Base, tmp_path: Path) -> None:
     convert(base(other), tmp_path / "other.gguf", quantization="Q8_0")
-    with pytest.raises(ModelFileError, match=rf"other\.gguf: a different model: only one .* '{name}"):
+    with pytest.raises(FileError, match=rf"other\.gguf: a different model: only one .* '{name}"):
         convert(base("llama"), tmp_path / "alike.gguf", quantization=tmp_path / "other.gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["other.gguf"]
 
@@ -49,5 +49,5 @@ def test_file_with_other_tensors_is_refused(other: str, name: str, base: Base, t
 def test_a_type_of_another_writer_is_checked(shape: tuple[int, ...], type_: str, planned: str | None) -> None:
     """A vector in BF16 was a ValueError, and a matrix in F64 ended the process."""
     spec, types = TensorSpec("x", "x", shape), GGMLQuantizationType
-    with nullcontext() if planned else pytest.raises(ModelFileError, match="'x' is in F64, which cannot"):
+    with nullcontext() if planned else pytest.raises(FileError, match="'x' is in F64, which cannot"):
         assert plan_stored(spec, types[type_]).type is types[planned or "F32"]

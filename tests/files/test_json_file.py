@@ -4,7 +4,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from thirteen.errors import RequestError
+from thirteen.errors import FileError
 from thirteen.files.json_file import read_bounded
 
 
@@ -24,5 +24,5 @@ def test_a_file_of_any_length_is_read_up_to_the_limit(tmp_path: Path, length: in
     (tmp_path / "a").write_bytes(data)
     assert read_bounded(tmp_path / "a", length) == data
     if length:
-        with pytest.raises(RequestError, match=r"a: more than [0-9,]+ bytes, the limit"):
+        with pytest.raises(FileError, match=r"a: more than [0-9,]+ bytes, the limit"):
             read_bounded(tmp_path / "a", length - 1)

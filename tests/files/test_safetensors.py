@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file as save_numpy
-from thirteen.errors import AdapterError, CheckpointError
+from thirteen.errors import FileError
 from thirteen.files.atomic_write import atomic_write
 from thirteen.files.safetensors import SafetensorsFile, write_safetensors
 
@@ -21,7 +21,7 @@ def test_an_empty_tensor_is_read(tmp_path: Path) -> None:
 
 def test_a_name_as_long_as_the_header_is_quoted_in_part(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(content_of({"x" * 100_000: 1}))
-    with pytest.raises(CheckpointError, match="tensor 'xxx") as caught:
+    with pytest.raises(FileError, match="tensor 'xxx") as caught:
         SafetensorsFile(tmp_path / "a")
     assert len(str(caught.value)) < 1000
 
@@ -31,13 +31,13 @@ def test_a_file_that_has_shrunk_is_named_and_not_the_output(tmp_path: Path, shap
     """It ended in numpy's ValueError; one that was removed, in an error of the file written meanwhile."""
     path = tmp_path / "a"
     write_safetensors(path, {"a": np.ones(shape, np.float32)}, {})
-    file = SafetensorsFile(path, AdapterError)
+    file = SafetensorsFile(path)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(AdapterError, match=r"a: cannot read \d+ items at byte \d+: it was cut short"):
+    with pytest.raises(FileError, match=r"a: cannot read \d+ items at byte \d+: it was cut short"):
         file.rows("a")
     path.unlink()
     with (
-        pytest.raises(AdapterError, match="a: cannot read: No such file or directory"),
+        pytest.raises(FileError, match="a: cannot read: No such file or directory"),
         atomic_write(tmp_path / "out"),
     ):
         file.rows("a")
@@ -83,12 +83,12 @@ def entry(shape: Any = (4, 4), offsets: Any = (0, 64), dtype: Any = "F32") -> di
 def test_damaged_safetensors_header_is_named(content: bytes, named: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=named) as failure:
+    with pytest.raises(FileError, match=named) as failure:
         SafetensorsFile(path)
     assert str(path) in str(failure.value)
 
 
 def test_unsupported_safetensors_type_is_named(tmp_path: Path) -> None:
     save_numpy({"a": np.ones((2, 2), np.int8)}, tmp_path / "a.safetensors")
-    with pytest.raises(CheckpointError, match="'a' is I8; supported: BF16, F16, F32"):
+    with pytest.raises(FileError, match="'a' is I8; supported: BF16, F16, F32"):
         SafetensorsFile(tmp_path / "a.safetensors").rows("a")

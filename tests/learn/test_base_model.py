@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from gguf import GGUFValueType
 from thirteen.convert.pipeline import convert
-from thirteen.errors import CheckpointError
+from thirteen.errors import FileError
 from thirteen.learn.base_model import load_base_model, pre_tokenizer
 from thirteen.learn.examples import encode_example, held_out_losses
 from thirteen.models.rows import TrainingRow
@@ -89,14 +89,14 @@ def with_adapter(folder: Path) -> None:
 )
 def test_a_base_that_cannot_be_trained_is_refused(folder, change, message):
     change(folder)
-    with pytest.raises(CheckpointError, match=message) as error:
+    with pytest.raises(FileError, match=message) as error:
         load_base_model(folder)
     assert "\n" not in str(error.value)
 
 
 def test_a_gguf_with_an_unsupported_pre_tokenizer_is_refused(tmp_path):
     write_gguf(tmp_path / "base.gguf", {"tokenizer.ggml.pre": ("gpt-2", GGUFValueType.STRING, None)}, {})
-    with pytest.raises(CheckpointError, match="'gpt-2'; learning supports llama-bpe, smollm, qwen2"):
+    with pytest.raises(FileError, match="'gpt-2'; learning supports llama-bpe, smollm, qwen2"):
         pre_tokenizer(tmp_path / "base.gguf")
 
 
@@ -104,5 +104,5 @@ def test_a_chat_template_that_rejects_a_question_is_refused(templated):
     """Jinja's TemplateError ended the command."""
     base = templated("{{ raise_exception('A system message\\nis required') }}")
     message = "base: the chat template failed: TemplateError: A system message is required"
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(FileError, match=message):
         encode_example(load_base_model(base)[1], ROWS[0])

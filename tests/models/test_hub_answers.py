@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from thirteen.errors import DownloadError
+from thirteen.errors import FileError
 from thirteen.models.hub_answers import _check_listing
 
 from .hub_server import Repository, serve
@@ -123,5 +123,5 @@ def test_a_branch_whose_weights_have_changed_is_told(
 def test_any_listing_is_accepted_or_refused_in_one_line(listing: object) -> None:
     try:
         _check_listing(json.dumps(listing).encode())
-    except DownloadError as error:
+    except FileError as error:
         assert "\n" not in str(error)

@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
-from thirteen.errors import RequestError
+from thirteen.errors import FileError, RequestError
 from thirteen.models.rows import TrainingRow, read_rows, split_rows
 
 
@@ -18,7 +18,7 @@ def write(path: Path, **row: object) -> Path:
 def test_an_answer_that_is_to_be_scored_is_a_number(tmp_path, answer):
     """Otherwise every solution is wrong, or every one without a number right."""
     path = write(tmp_path / "rows", answer=answer)
-    with pytest.raises(RequestError, match=r"rows: line 1: 'answer' must be a number, not "):
+    with pytest.raises(FileError, match=r"rows: line 1: 'answer' must be a number, not "):
         read_rows(path, ("answer",))
     read_rows(path)  # a text to learn may end in anything
 
@@ -37,7 +37,7 @@ def test_the_answer_of_a_row_of_gsm8k_follows_its_last_mark(tmp_path):
 @pytest.mark.parametrize("field", ["question", "solution", "answer"])
 def test_a_lone_surrogate_is_refused(tmp_path, field):
     """It raised UnicodeEncodeError or TypeError where the text was tokenized or sent."""
-    with pytest.raises(RequestError, match="rows: line 1: has a lone surrogate"):
+    with pytest.raises(FileError, match="rows: line 1: has a lone surrogate"):
         read_rows(write(tmp_path / "rows", **{field: "7 \ud83d"}))
     read_rows(write(tmp_path / "rows", **{field: "7 \U0001f600"}))
 
@@ -88,7 +88,7 @@ def test_a_part_of_a_split_is_never_empty(held_out, message):
 )
 def test_the_error_of_a_bad_row_names_file_and_line(tmp_path, text, message):
     (path := tmp_path / "rows.jsonl").write_bytes(text)
-    with pytest.raises(RequestError, match=f"^{path}: {message}"):
+    with pytest.raises(FileError, match=f"^{path}: {message}"):
         read_rows(path)
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar, Self, Unpack, cast
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from thirteen.errors import ModelFileError
+from thirteen.errors import FileError
 from thirteen.files.gguf.header import Header
 from thirteen.runtime.engine import dispatcher as dispatcher_module
 from thirteen.runtime.engine import engine as engine_module
@@ -113,7 +113,7 @@ class Context(Native):
         assert Context.gate.wait(10)
         sleep(Context.seconds)
         if Context.fail:
-            raise ModelFileError("decoding failed")
+            raise FileError("decoding failed")
         assert [span.slot for span in spans] == sorted({span.slot for span in spans})
         assert sum(len(span.tokens) for span in spans) <= self.params.batch
         assert sum(span.rows for span in spans) <= self.params.outputs

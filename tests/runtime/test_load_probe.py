@@ -11,7 +11,7 @@ from thirteen.cluster.deploy import ClusterOptions, Deployment, deploy
 from thirteen.cluster.ray_batch import RayWorkers
 from thirteen.cluster.replica import ReplicaConfig
 from thirteen.convert.pipeline import convert
-from thirteen.errors import AdapterError, ModelFileError
+from thirteen.errors import FileError
 from thirteen.files import trusted_files
 from thirteen.runtime import load_probe
 from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
@@ -160,7 +160,7 @@ def test_a_model_that_ends_the_process_is_one_line(
     monkeypatch.setattr(load_probe, "_WALL_S", 2 if "sleep" in program else 60)
     for _ in range(2 if program == CUT_WHILE_MAPPED else 1):
         model.write_bytes(content)
-        with pytest.raises(ModelFileError, match=r"/model\.gguf: " + DEATHS[program]):
+        with pytest.raises(FileError, match=r"/model\.gguf: " + DEATHS[program]):
             answer(model)
 
 
@@ -168,7 +168,7 @@ def test_a_program_that_cannot_be_started_tells_how_to_go_on(
     model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(model.with_name("no-python")))
-    with pytest.raises(ModelFileError, match=r"cannot be started: .*THIRTEEN_UNTRUSTED=never"):
+    with pytest.raises(FileError, match=r"cannot be started: .*THIRTEEN_UNTRUSTED=never"):
         answer(model)
 
 
@@ -185,7 +185,7 @@ def test_the_adapter_that_ends_the_process_is_named(
         "    return os.abort() if path.stem == 'bad' else made(model, path)\n"
         "worker.LoraAdapter = load; worker.main()",
     )
-    with pytest.raises(ModelFileError, match=r"/bad\.gguf: a trial load ended with SIGABRT: "):
+    with pytest.raises(FileError, match=r"/bad\.gguf: a trial load ended with SIGABRT: "):
         answer(model, adapters=loras)
 
 
@@ -194,7 +194,7 @@ def test_errors_of_the_trial_are_those_of_a_load(model: Path, tmp_path: Path, re
     (bad := tmp_path / "bad.gguf").write_bytes(b"GGUF")
     wide = {MATRICES[0]: (tensors()[MATRICES[0]][:2, :-1], tensors()[MATRICES[0]][:, :2])}
     misfit = write_factors(tmp_path / "misfit.gguf", wide)
-    for files, expected in (((bad,), ModelFileError), ((model, misfit), AdapterError)):
+    for files, expected in (((bad,), FileError), ((model, misfit), FileError)):
         messages = []
         for untrusted in (True, False):
             with pytest.raises(expected) as raised:
@@ -205,7 +205,7 @@ def test_errors_of_the_trial_are_those_of_a_load(model: Path, tmp_path: Path, re
             messages.append(str(raised.value))
         assert messages[0] == messages[1]
     assert not records.exists()
-    with pytest.raises(ModelFileError, match=r"missing\.gguf: No such file or directory$"):
+    with pytest.raises(FileError, match=r"missing\.gguf: No such file or directory$"):
         probe_model_files(tmp_path / "missing.gguf")
 
 
@@ -224,8 +224,8 @@ def test_a_cluster_does_not_see_a_model_that_ends_the_process(
 ) -> None:
     monkeypatch.setattr(load_probe, "_PROGRAM", SEGMENTATION_FAULT)
     job = BatchJob(model, None, GenerationSettings(), 1, PROFILES["phone"])
-    with pytest.raises(ModelFileError, match="ended with SIGSEGV"):
+    with pytest.raises(FileError, match="ended with SIGSEGV"):
         next(RayWorkers("no.such.host:1").run(job, [{1: "1 + 1?"}]))
     config = ReplicaConfig({}, {}, RequestLimits(), ListenConfig("127.0.0.1", 8080))
-    with pytest.raises(ModelFileError, match="ended with SIGSEGV"):
+    with pytest.raises(FileError, match="ended with SIGSEGV"):
         deploy(Deployment(model, {}, config, ClusterOptions("no.such.host:1")), print)

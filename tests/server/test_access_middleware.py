@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from thirteen.errors import RequestError
+from thirteen.errors import FileError
 from thirteen.server.access.access_middleware import check_access
 from thirteen.server.access.api_keys import ApiKeys
 from thirteen.server.access.request_limits import HEADER_BYTES_MAX
@@ -38,7 +38,7 @@ def test_only_a_key_of_its_own_reads_the_metrics(
 def test_a_file_that_lacks_a_key_is_refused(text: str, message: str, tmp_path: Path) -> None:
     """An empty key for the metrics let in everyone who sent one."""
     (tmp_path / "keys").write_text(text)
-    with pytest.raises(RequestError, match=f"keys: {message}$"):
+    with pytest.raises(FileError, match=f"keys: {message}$"):
         ApiKeys.from_file(tmp_path / "keys")
 
 

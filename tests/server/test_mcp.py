@@ -181,11 +181,11 @@ def test_signals_end_it_though_its_input_is_open(command, number):
 
 FAILING = """
 import sys
-from thirteen.errors import ModelFileError
+from thirteen.errors import FileError
 from thirteen.runtime.engine.runner import Runner
 
 def fail(*_):
-    raise ModelFileError("the computation failed")
+    raise FileError("the computation failed")
 
 Runner.step = fail
 sys.argv[1:] = sys.argv[3:]  # without "-m thirteen"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from thirteen.errors import DownloadError
+from thirteen.errors import FileError
 from thirteen.web.site import write_site
 from thirteen.web.wllama import wllama_files
 
@@ -36,7 +36,7 @@ def not_a_model(tmp_path: Path) -> Path:
 def wllama() -> dict[str, bytes]:
     try:
         return wllama_files()
-    except DownloadError as error:
+    except FileError as error:
         pytest.skip(str(error))
 
 

@@ -9,7 +9,7 @@ from hashlib import sha256, sha384
 import httpx
 import pytest
 from starlette.applications import Starlette
-from thirteen.errors import DownloadError, ModelFileError, OutputError, RequestError
+from thirteen.errors import FileError, OutputError, RequestError
 from thirteen.web.site import PART_BYTES, write_site
 from thirteen.web.static_files import page_routes
 from thirteen.web.static_server import isolated_app
@@ -75,12 +75,12 @@ def test_bad_input_raises(tmp_path, tiny, not_a_model, monkeypatch):
         write_site(tiny, tmp_path / "mine", ENGINE)
     with pytest.raises(OutputError, match=r"diary\.txt"):
         write_site(tiny, tmp_path / "mine/diary.txt/site", ENGINE)
-    with pytest.raises(ModelFileError, match=r"no\.gguf"):
+    with pytest.raises(FileError, match=r"no\.gguf"):
         write_site(not_a_model, tmp_path / "site", ENGINE)
     with pytest.raises(RequestError, match="context"):
         write_site(tiny, tmp_path / "site", ENGINE, context=0)
     monkeypatch.setattr("thirteen.web.site.FILE_BYTES_MAX", 1000)
-    with pytest.raises(ModelFileError, match="at most 1000"):
+    with pytest.raises(FileError, match="at most 1000"):
         write_site(tiny, tmp_path / "site", ENGINE)
     assert not (tmp_path / "site").exists()
 
@@ -99,20 +99,20 @@ def test_npms_reason_is_told(tmp_path, monkeypatch):
     npm.chmod(0o755)
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "empty"))
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    with pytest.raises(DownloadError, match=r"npm pack failed: npm error 404 Not Found$"):
+    with pytest.raises(FileError, match=r"npm pack failed: npm error 404 Not Found$"):
         wllama_files()
 
 
 def test_only_the_pinned_archive_is_accepted(tmp_path, monkeypatch):
     other = tmp_path / "wllama.tgz"
     other.write_bytes(b"something else")
-    with pytest.raises(DownloadError, match="sha512"):
+    with pytest.raises(FileError, match="sha512"):
         wllama_files(other)
-    with pytest.raises(DownloadError, match="No such file"):
+    with pytest.raises(FileError, match="No such file"):
         wllama_files(tmp_path / "absent.tgz")
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "empty"))
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(DownloadError, match="npm is not installed"):
+    with pytest.raises(FileError, match="npm is not installed"):
         wllama_files()
 
 

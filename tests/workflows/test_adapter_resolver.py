@@ -13,7 +13,7 @@ from thirteen import Engine
 from thirteen.convert.adapter.short_code import ShortCode, basis_fingerprint
 from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.errors import AdapterError, DownloadError
+from thirteen.errors import FileError
 from thirteen.files.gguf.header import read_header
 from thirteen.models.embedded import embedded
 from thirteen.workflows import adapter_resolver
@@ -101,7 +101,7 @@ def test_a_folder_with_a_name_of_the_catalogue_is_the_folder(
 
 
 def test_an_adapter_with_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match="no adapter 'aaaa"):
+    with pytest.raises(FileError, match="no adapter 'aaaa"):
         resolve_runtime_lora("a" * 300, tmp_path / "model.gguf")
 
 
@@ -126,7 +126,7 @@ def test_a_base_has_its_whole_name_up_to_twenty_characters(
 
 
 def test_a_shipped_code_names_the_file_that_it_is_for(model: Path) -> None:
-    with pytest.raises(AdapterError, match=r"it was made for: qwen2\.5-coder-.*\.gguf, SHA-256 1d961463"):
+    with pytest.raises(FileError, match=r"it was made for: qwen2\.5-coder-.*\.gguf, SHA-256 1d961463"):
         resolve_runtime_lora("qwen2.5-coder-0.5b-svamp", model)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import gguf
 import pytest
 from thirteen import Engine
-from thirteen.errors import DownloadError, RequestError
+from thirteen.errors import FileError, RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.files.trusted_files import FileState
 from thirteen.workflows import conversion, model_cache
@@ -66,7 +66,7 @@ def test_an_engine_takes_what_the_command_line_takes(
             assert engine.answer("1 + 1?", max_tokens=4).usage.completion_tokens <= 4
     (told,) = caplog.messages
     assert "a conversion to 4.5bpw" in told
-    with pytest.raises(DownloadError, match="no base 'embeded': did you mean embedded"):
+    with pytest.raises(FileError, match="no base 'embeded': did you mean embedded"):
         Engine("embeded")
 
 
@@ -121,7 +121,7 @@ def test_a_file_a_folder_and_the_embedded_model_are_models(
     ],
 )
 def test_what_is_no_model_is_refused(name: str, message: str, cache: Path) -> None:
-    with pytest.raises(DownloadError, match=message):
+    with pytest.raises(FileError, match=message):
         resolve_model(name)
 
 

@@ -12,7 +12,7 @@ from thirteen.convert.quantize.file_size import FileSize
 from thirteen.convert.quantize.importance import ImportanceStats, read_importance, write_importance
 from thirteen.convert.quantize.size_planner import SizeTarget
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.errors import OutputError, VocabularyError
+from thirteen.errors import FileError, OutputError
 from thirteen.workflows.importance_cache import measure_importance
 from thirteen.workflows.vocabulary import vocabulary_choice, vocabulary_size
 from thirteen.workflows.vocabulary.vocabulary_size import choose_vocabulary_size
@@ -64,9 +64,7 @@ def test_an_importance_matrix_without_sensitivities_is_refused(
     stats = ImportanceStats(found.mean_squares, dict.fromkeys(found.mean_squares, 1), 64, 1, ["a"])
     write_importance(plain, stats)
     size = target(base("llama"), tmp_path / "a.gguf", "Q5_0")
-    with pytest.raises(
-        VocabularyError, match=r"plain\.gguf: --vocabulary auto needs an importance file with"
-    ):
+    with pytest.raises(FileError, match=r"plain\.gguf: --vocabulary auto needs an importance file with"):
         choose_vocabulary_size(base("llama"), size, plain, threads=1)
 
 

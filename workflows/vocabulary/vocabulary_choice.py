@@ -15,7 +15,7 @@ from ...convert.source.checkpoint import Checkpoint, GgufCheckpoint, open_checkp
 from ...convert.vocabulary.ranking import Ranking, check_size, rank_tokens
 from ...convert.vocabulary.tokenizer_tables import TokenizerTables
 from ...convert.vocabulary.vocabulary_list import VocabularyList
-from ...errors import VocabularyError
+from ...errors import FileError
 from ...files.atomic_write import atomic_write
 from ...files.cache_folder import cache_dir, cache_key
 from ...files.hashing import file_sha256
@@ -84,14 +84,14 @@ def resolve_vocabulary(
         stage: makes the progress callback of each stage.
 
     Raises:
-        VocabularyError: there is no such file, it is no list, the number is out of range, or texts are given
+        FileError: there is no such file, it is no list, the number is out of range, or texts are given
             for a list. Whether a list fits the base is for convert().
         ThirteenError: the texts are invalid.
     """
     if option.isascii() and option.isdigit():
         return choose_vocabulary(base, int(option), texts=texts, threads=threads, stage=stage)
     if texts is not None:
-        raise VocabularyError(f"{texts}: texts are for a number of tokens; {option} is a list")
+        raise FileError(f"{texts}: texts are for a number of tokens; {option} is a list")
     return VocabularyList.load(Path(option))
 
 
@@ -113,7 +113,7 @@ def choose_vocabulary(
         stage: makes the progress callback of each stage.
 
     Raises:
-        VocabularyError: the tokenizer is not byte-level BPE, or `size` is out of range.
+        FileError: the tokenizer is not byte-level BPE, or `size` is out of range.
         ThirteenError: another input is invalid.
     """
     check_size(read_tables(open_checkpoint(base)), size)

@@ -10,7 +10,7 @@ from ...convert.quantize.importance import read_importance
 from ...convert.quantize.size_planner import SizeTarget
 from ...convert.source.checkpoint import open_checkpoint
 from ...convert.vocabulary.vocabulary_list import SIZES, VocabularyList
-from ...errors import VocabularyError
+from ...errors import FileError
 from ...files.progress import Stage, no_progress
 from ...models.texts import held_out_texts
 from ...runtime.corpus.passages import read_passages, tokenize_passages
@@ -66,12 +66,12 @@ def choose_vocabulary_size(  # noqa: PLR0913 - the inputs of a plan
         The list, None if all tokens are best, and the losses that were compared, the full vocabulary last.
 
     Raises:
-        VocabularyError: the tokenizer is not byte-level BPE, or the importance file has no sensitivities.
+        FileError: the tokenizer is not byte-level BPE, or the importance file has no sensitivities.
         OutputError: no vocabulary can meet the size.
         ThirteenError: another input is invalid.
     """
     if not read_importance(importance).sensitivity:
-        raise VocabularyError(f"{importance}: --vocabulary auto needs an importance file with sensitivities")
+        raise FileError(f"{importance}: --vocabulary auto needs an importance file with sensitivities")
     choice = read_texts(texts)
     checkpoint = open_checkpoint(base)
     with full_model(checkpoint, threads, stage) as model:

@@ -18,7 +18,7 @@ from thirteen.bench.accuracy.evaluate import grade
 from thirteen.bench.accuracy.prompts import PROMPTS
 from thirteen.bench.accuracy.run_config import PromptSettings, RunConfig
 from thirteen.bench.accuracy.timed_answers import TimedAnswer
-from thirteen.errors import AdapterError, ModelFileError, RequestError
+from thirteen.errors import FileError, RequestError
 from thirteen.runtime.answer import Answer, VoteTally
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
 from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult
@@ -211,7 +211,7 @@ def test_a_failed_computation_ends_the_run_and_is_repeated(tiny, data, tmp_path)
         yield from list(job.run([next(iter(batches))]))
         yield BatchResult(41, error="decode: failed", failed=True)
 
-    with pytest.raises(ModelFileError, match=r"tiny\.gguf: decode: failed"):
+    with pytest.raises(FileError, match=r"tiny\.gguf: decode: failed"):
         evaluate(tiny, data, FEW, records=tmp_path / "records", executor=failing)
     report = evaluate(tiny, data, FEW, records=tmp_path / "records")
     whole = evaluate(tiny, data, FEW, records=tmp_path / "whole")
@@ -228,9 +228,9 @@ def test_a_finished_run_is_read_without_a_choice_of_speed_settings(tiny, data, t
 def test_bad_files_are_refused_before_anything_is_written(tiny, lora, not_a_model, data, tmp_path):
     folder = tmp_path / "records"
     for model, change, error in (
-        (not_a_model, {}, ModelFileError),
-        (tiny, {"base": not_a_model}, ModelFileError),
-        (tiny, {"adapter": tiny}, AdapterError),
+        (not_a_model, {}, FileError),
+        (tiny, {"base": not_a_model}, FileError),
+        (tiny, {"adapter": tiny}, FileError),
     ):
         with pytest.raises(error):
             evaluate(model, data, FEW, records=folder, **change)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from thirteen.bench.accuracy.datasets import PARSERS, Question, _rows, load_question_set
-from thirteen.errors import RequestError
+from thirteen.errors import FileError, RequestError
 from thirteen.models.catalogue import catalogue
 
 from ...json_lines import write_rows
@@ -49,7 +49,7 @@ BAD = {
 def test_a_bad_row_is_an_error_with_file_and_line(file, what):
     rows, message = BAD[what]
     path = file(*rows)
-    with pytest.raises(RequestError) as error:
+    with pytest.raises(FileError) as error:
         load_question_set(str(path))
     text = str(error.value)
     assert text.startswith(str(path)) and message in text
@@ -57,9 +57,9 @@ def test_a_bad_row_is_an_error_with_file_and_line(file, what):
 
 
 def test_an_unknown_set_is_an_error_that_lists_the_known_ones():
-    with pytest.raises(RequestError, match="nowhere: no such file, and not one of the sets gsm8k, svamp"):
+    with pytest.raises(FileError, match="nowhere: no such file, and not one of the sets gsm8k, svamp"):
         load_question_set("nowhere")
-    with pytest.raises(RequestError, match="'': no such file, and not one of"):
+    with pytest.raises(FileError, match="'': no such file, and not one of"):
         load_question_set("")
 
 
@@ -119,7 +119,7 @@ def from_hub(tmp_path, published, *names):
 def test_a_set_that_is_not_the_pinned_one_is_refused(tmp_path):
     """The stand-in's SVAMP is not the pinned file, and it has no GSM8K."""
     svamp, gsm8k = from_hub(tmp_path, {"svamp": json.dumps(SVAMP).encode()}, "svamp", "gsm8k")
-    assert svamp[0] == gsm8k[0] == "DownloadError"
+    assert svamp[0] == gsm8k[0] == "FileError"
     assert "test.json is damaged and was deleted: SHA-256 is" in svamp[1]
     assert "openai/gsm8k" in gsm8k[1] and "\n" not in gsm8k[1]
 
@@ -142,14 +142,14 @@ def test_rows_of_parquet_are_read(tmp_path):
     assert PARSERS["gsm8k"](row, where) == Question("a?", "3")
     assert where == "origin: row 1"
     path.write_bytes(b"PAR1 and nothing else PAR1")
-    with pytest.raises(RequestError, match="origin: not Parquet: ") as error:
+    with pytest.raises(FileError, match="origin: not Parquet: ") as error:
         list(_rows(path, "origin"))
     assert "\n" not in str(error.value)
 
 
 def test_without_pyarrow_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)  # makes the import fail
-    with pytest.raises(RequestError, match=r"origin: reading Parquet needs pyarrow: .*`data`: .*\.\[data\]"):
+    with pytest.raises(FileError, match=r"origin: reading Parquet needs pyarrow: .*`data`: .*\.\[data\]"):
         list(_rows(tmp_path / "test.parquet", "origin"))
 
 
@@ -159,5 +159,5 @@ def test_without_pyarrow_the_error_names_the_extra(tmp_path, monkeypatch):
 def test_a_json_file_without_a_list_of_rows_is_refused(tmp_path, text, message):
     path = tmp_path / "test.json"
     path.write_text(text)
-    with pytest.raises(RequestError, match=f"origin: {message}"):
+    with pytest.raises(FileError, match=f"origin: {message}"):
         list(_rows(path, "origin"))

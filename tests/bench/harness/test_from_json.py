@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeVar
 
 import pytest
 from thirteen.bench.harness.from_json import from_json, read_report
-from thirteen.errors import RequestError
+from thirteen.errors import FileError, RequestError
 
 T = TypeVar("T")
 
@@ -56,12 +56,12 @@ class Positive:
 
 
 def test_numbers_that_are_not_finite_are_refused():
-    with pytest.raises(RequestError, match=r"^inner: has a number that is NaN or infinite$"):
+    with pytest.raises(FileError, match=r"^inner: has a number that is NaN or infinite$"):
         from_json(Inner, json.loads('{"count": 1, "part": 1e999}'), "inner")
 
 
 def test_a_value_that_the_dataclass_refuses_is_named_by_its_place():
-    with pytest.raises(RequestError, match=r"^file: bench: count must be at least 1, not 0$"):
+    with pytest.raises(FileError, match=r"^file: bench: count must be at least 1, not 0$"):
         from_json(Positive, {"count": 0}, "file")
 
 
@@ -86,7 +86,7 @@ def test_unknown_fields_are_ignored_and_missing_ones_have_their_defaults():
     ],
 )
 def test_a_value_of_the_wrong_type_is_named_by_its_path(change, message):
-    with pytest.raises(RequestError, match=f"^file: .*{message}|^file: {message}") as raised:
+    with pytest.raises(FileError, match=f"^file: .*{message}|^file: {message}") as raised:
         from_json(ExampleReport, asdict(EXAMPLE) | change, "file")
     assert len(str(raised.value)) < 200 and "\n" not in str(raised.value)
 
@@ -95,14 +95,14 @@ def test_a_value_of_the_wrong_type_is_named_by_its_path(change, message):
 def test_a_file_that_is_not_the_report_is_refused(tmp_path: Path, content, message):
     path = tmp_path / "report.json"
     path.write_bytes(content)
-    with pytest.raises(RequestError, match=rf"report\.json: .*{message}"):
+    with pytest.raises(FileError, match=rf"report\.json: .*{message}"):
         read_report(path, Inner)
 
 
 def test_a_missing_or_too_large_file_is_refused(tmp_path: Path):
-    with pytest.raises(RequestError, match="No such file"):
+    with pytest.raises(FileError, match="No such file"):
         read_report(tmp_path / "absent.json", Inner)
     with (tmp_path / "large.json").open("wb") as file:
         file.truncate((1 << 26) + 1)
-    with pytest.raises(RequestError, match="more than 67,108,864 bytes"):
+    with pytest.raises(FileError, match="more than 67,108,864 bytes"):
         read_report(tmp_path / "large.json", Inner)

@@ -2,7 +2,7 @@
 
 import pytest
 from thirteen.bench.harness.isolated import module_process, run_in_subprocess
-from thirteen.errors import ModelFileError, OutputError
+from thirteen.errors import FileError, OutputError
 
 
 def crash_error(status: int, last_line: str) -> OutputError:
@@ -10,7 +10,7 @@ def crash_error(status: int, last_line: str) -> OutputError:
 
 
 def test_an_error_of_the_module_is_raised_with_its_class(not_a_model):
-    with pytest.raises(ModelFileError, match=r"no\.gguf: not a GGUF file"):
+    with pytest.raises(FileError, match=r"no\.gguf: not a GGUF file"):
         run_in_subprocess("thirteen.bench.memory.memory", ["{}", str(not_a_model)], crash_error)
 
 

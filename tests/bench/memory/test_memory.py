@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 from thirteen.bench.memory.memory import MemoryUse, measure_memory, memory_table
-from thirteen.errors import AdapterError, ModelFileError, RequestError
+from thirteen.errors import FileError, RequestError
 from thirteen.models.embedded import embedded
 from thirteen.quality.workload import Workload
 
@@ -49,8 +49,8 @@ def test_memory_of_the_parent_process_does_not_count(tiny):
 
 def test_bad_inputs_are_the_errors_of_the_process(tiny, not_a_model):
     for error, message, model, adapter, work in (
-        (ModelFileError, r"no\.gguf", not_a_model, None, SMALL),
-        (AdapterError, "tiny", tiny, tiny, SMALL),
+        (FileError, r"no\.gguf", not_a_model, None, SMALL),
+        (FileError, "tiny", tiny, tiny, SMALL),
         (RequestError, "300 prompt and 1 decode", tiny, None, replace(SMALL, prompt_tokens=300)),
     ):
         with pytest.raises(error, match=message):
@@ -77,5 +77,5 @@ def test_the_command_prints_one_json_object(tiny, not_a_model, lora):
     assert set(json.loads(done.stdout)) == {field.name for field in fields(MemoryUse)}
     failed = run(not_a_model)
     assert failed.returncode == 2
-    assert json.loads(failed.stdout)["error"] == "ModelFileError"
+    assert json.loads(failed.stdout)["error"] == "FileError"
     assert failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1

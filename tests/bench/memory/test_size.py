@@ -7,7 +7,7 @@ import gguf
 import pytest
 from thirteen.bench.memory.size import SizeReport, run_size, size_table
 from thirteen.convert.pipeline import convert
-from thirteen.errors import ModelFileError
+from thirteen.errors import FileError
 from thirteen.files.gguf.header import read_header
 
 from ...runtime.conftest import write_gguf
@@ -77,5 +77,5 @@ def test_a_file_without_a_target_size_has_no_budget(tmp_path: Path, requested: s
 
 def test_files_that_are_not_models_are_refused(not_a_model: Path, tmp_path: Path, lora: Path) -> None:
     for path in (not_a_model, tmp_path / "absent.gguf", lora):
-        with pytest.raises(ModelFileError, match=path.name):
+        with pytest.raises(FileError, match=path.name):
             run_size(path)

@@ -13,7 +13,7 @@ from thirteen.bench.peers.llama_bench import LlamaBenchPeer
 from thirteen.bench.peers.peer import BUSY_TOKENS, PeerWorkload, RequestPeer
 from thirteen.bench.peers.peer_process import PROGRAMS, Program
 from thirteen.bench.peers.peers import PeersRequest, _row, peers_table, run_peers
-from thirteen.errors import ModelFileError, RequestError
+from thirteen.errors import FileError, RequestError
 from thirteen.files.gguf.header import read_header
 
 pytestmark = pytest.mark.slow
@@ -196,7 +196,7 @@ def test_a_workload_beyond_the_context_and_a_file_that_is_not_a_model_are_refuse
         run_peers(PeersRequest(model=tiny, work=PeerWorkload(threads=1, prompt_tokens=500)))
     with pytest.raises(RequestError, match="peer 'vllm' is not one of llama-bench, "):
         run_peers(PeersRequest(model=tiny, names=("vllm",)))
-    with pytest.raises(ModelFileError):
+    with pytest.raises(FileError):
         run_peers(PeersRequest(model=not_a_model))
     with pytest.raises(RequestError, match="sequences"):
         PeerWorkload(threads=1, sequences=0)

@@ -8,7 +8,7 @@ from thirteen.bench.peers import speed_check
 from thirteen.bench.peers.peer import PeerWorkload
 from thirteen.bench.peers.peers import PeerRow, PeersReport, PeersRequest
 from thirteen.bench.peers.speed_check import check_speed
-from thirteen.errors import ModelFileError, RequestError
+from thirteen.errors import FileError, RequestError
 from thirteen.quality.environment import report_head
 
 WORK = PeerWorkload(threads=1, prompt_tokens=200, decode_tokens=96)
@@ -76,5 +76,5 @@ def test_without_llama_cpp_python_there_is_nothing_to_compare(measured: Any) -> 
 
 
 def test_a_file_that_is_not_a_model_is_refused(not_a_model: Path) -> None:
-    with pytest.raises(ModelFileError):
+    with pytest.raises(FileError):
         check_speed(not_a_model)

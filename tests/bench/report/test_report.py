@@ -25,7 +25,7 @@ from thirteen.bench.report.report import ReportRequest, collect_measurements, wr
 from thirteen.bench.report.sections import Measurements, compose_report, describe_differences
 from thirteen.bench.speed.latency import LatencyRequest, latency_table, run_latency
 from thirteen.bench.speed.questions import QuestionShape
-from thirteen.errors import ModelFileError, OutputError, RequestError
+from thirteen.errors import FileError, OutputError, RequestError
 from thirteen.quality.environment import this_build, this_machine
 from thirteen.quality.fidelity.fidelity import run_fidelity
 from thirteen.quality.fidelity.model_roles import model_sources
@@ -295,7 +295,7 @@ def test_impossible_figures_are_refused_in_one_line(data, tmp_path):
         ({"bits_per_weight": float("nan")}, r"size\.json: has a number that is NaN"),
     ):
         path.write_text(json.dumps(asdict(data.size) | change))
-        with pytest.raises(RequestError, match=message):
+        with pytest.raises((FileError, RequestError), match=message):
             write_report(collect_measurements(ReportRequest(size=path)), tmp_path / "out")
 
 
@@ -304,7 +304,7 @@ def test_a_fidelity_without_its_files_is_refused_in_one_line(data, tmp_path):
     path = tmp_path / "fidelity.json"
     found = asdict(data.fidelity)
     path.write_text(json.dumps(found | {"files": {"shipped": found["files"]["shipped"]}}))
-    with pytest.raises(RequestError, match=r"fidelity\.json: files: reference is missing"):
+    with pytest.raises(FileError, match=r"fidelity\.json: files: reference is missing"):
         collect_measurements(ReportRequest(fidelity=path))
 
 
@@ -341,10 +341,10 @@ def test_fields_without_effect_are_refused(request_, message):
 def test_inputs_are_checked_before_any_work(tiny, not_a_model, tmp_path):
     odd = tmp_path / "odd.json"
     odd.write_text("{}")
-    with pytest.raises(RequestError, match=r"odd\.json: \w+ is missing"):
+    with pytest.raises(FileError, match=r"odd\.json: \w+ is missing"):
         collect_measurements(ReportRequest(base=tiny, adapted=tiny, latency=odd), pytest.fail)
     for models in ((tiny, not_a_model), (not_a_model, tiny)):
-        with pytest.raises(ModelFileError, match=r"no\.gguf"):
+        with pytest.raises(FileError, match=r"no\.gguf"):
             collect_measurements(ReportRequest(base=models[0], adapted=models[1]))
 
 

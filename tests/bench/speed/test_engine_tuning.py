@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from thirteen.bench.speed import engine_tuning
 from thirteen.bench.speed.engine_tuning import tune_engine
-from thirteen.errors import ModelFileError
+from thirteen.errors import FileError
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.compute_settings import ComputeSettings
 from thirteen.runtime.llama.settings_choice import saved_settings
@@ -64,5 +64,5 @@ def test_a_real_measurement_has_times_of_all_ways(model: Path, monkeypatch: pyte
 
 
 def test_a_bad_file_is_rejected(not_a_model: Path) -> None:
-    with pytest.raises(ModelFileError):
+    with pytest.raises(FileError):
         tune_engine(not_a_model)

@@ -14,7 +14,7 @@ from thirteen.bench.harness.interleave import (
 from thirteen.bench.memory.roofline import decode_bytes
 from thirteen.bench.speed.latency import LatencyRequest, latency_table, run_latency
 from thirteen.bench.speed.questions import QuestionShape
-from thirteen.errors import ModelFileError, RequestError
+from thirteen.errors import FileError, RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.quality.iteration import random_prompt, time_answers
 from thirteen.runtime.engine.engine import Engine
@@ -188,5 +188,5 @@ def test_numbers_out_of_range_are_refused(tiny, change, message):
 
 def test_a_file_that_is_not_a_model_is_refused_as_either_model(tiny, not_a_model):
     for models in ((not_a_model, tiny), (tiny, not_a_model)):
-        with pytest.raises(ModelFileError, match=r"no\.gguf"):
+        with pytest.raises(FileError, match=r"no\.gguf"):
             run_latency(LatencyRequest(base=models[0], adapted=models[1]))

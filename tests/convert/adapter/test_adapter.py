@@ -20,7 +20,7 @@ from thirteen.convert.adapter.delta import Delta
 from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.errors import AdapterError, CheckpointError
+from thirteen.errors import FileError
 
 from ..peft_adapters import save_random_adapter
 from ..vocabulary.kept_lists import closed_list, tables_of
@@ -135,7 +135,7 @@ def test_an_unsupported_adapter_is_refused_by_name(
     if case == "nothing trained, with magnitudes":
         how = as_initialized(base("llama"))
     folder = change(good(kind), tmp_path / "adapter", how)
-    with pytest.raises(AdapterError) as failure:
+    with pytest.raises(FileError) as failure:
         MergedModel(open_checkpoint(base("llama")), folder)
     assert named in str(failure.value)
     assert str(failure.value).startswith((str(folder), "adapter: "))  # its path or its name
@@ -185,11 +185,9 @@ def test_the_projections_to_redraw_are_bounded(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("thirteen.convert.adapter.tinylora.torch_normal", draw)
     load_adapter(unsaved_projections(tmp_path / "largest", 4, NUMBERS_MAX, 64))
     assert drawn == [(4096, 64, 64)] * 4
-    with pytest.raises(
-        AdapterError, match=r"projections of \(4097, 64, 64\) are more than 16,777,216 numbers"
-    ):
+    with pytest.raises(FileError, match=r"projections of \(4097, 64, 64\) are more than 16,777,216 numbers"):
         load_adapter(unsaved_projections(tmp_path / "module", 1, 4097, 64))
-    with pytest.raises(AdapterError, match="its projections are more than 67,108,864 numbers"):
+    with pytest.raises(FileError, match="its projections are more than 67,108,864 numbers"):
         load_adapter(unsaved_projections(tmp_path / "adapter", 5, NUMBERS_MAX, 64))
 
 
@@ -201,7 +199,7 @@ def test_a_copy_without_dimensions_is_refused_for_a_trimmed_base(base: Base, tmp
     folder = change(trained, tmp_path / "adapter", put("base_model.model.lm_head.base_layer.weight", 1.0))
     kept = closed_list(tables_of(base("llama untied")), [261])
     convert(base("llama untied"), tmp_path / "trimmed.gguf", quantization="F32", vocabulary=kept)
-    with pytest.raises(AdapterError, match=r"its copy of 'lm_head\.weight' differs"):
+    with pytest.raises(FileError, match=r"its copy of 'lm_head\.weight' differs"):
         load_adapter(folder).for_base(open_checkpoint(tmp_path / "trimmed.gguf"))
 
 
@@ -213,7 +211,7 @@ def test_an_adapter_beside_the_base_is_refused_where_peft_merges(
     convert(both, both / "base.gguf", quantization="F32", threads=1)
     shutil.copytree(good("lora"), both, dirs_exist_ok=True)
     for source in (both, both / "base.gguf"):
-        with pytest.raises(CheckpointError, match=r"both/adapter_config\.json: transformers would load this"):
+        with pytest.raises(FileError, match=r"both/adapter_config\.json: transformers would load this"):
             convert(source, tmp_path / "model.gguf", quantization="F32", adapter=good("loha"), threads=1)
         convert(source, tmp_path / "model.gguf", quantization="F32", adapter=good("lora"), threads=1)
 
@@ -230,7 +228,7 @@ def test_an_output_delta_on_a_tied_base_is_refused_where_peft_would_merge_it(
     folder = save_random_adapter(
         base("llama"), LoHaConfig(r=2, target_modules=["lm_head"]), tmp_path / "adapter"
     )
-    with pytest.raises(AdapterError, match="ties"):
+    with pytest.raises(FileError, match="ties"):
         convert(base("llama"), tmp_path / "model.gguf", quantization="F32", adapter=folder)
 
 
@@ -242,7 +240,7 @@ def test_a_differing_copy_of_a_base_tensor_is_refused(base: Base, tmp_path: Path
     key = "base_model.model.lm_head.base_layer.weight"
     convert(base("llama untied"), tmp_path / "model.gguf", quantization="F32", adapter=trained)
     folder = change(trained, tmp_path / "adapter", scaled(1.01, key))
-    with pytest.raises(AdapterError, match="copy of 'lm_head"):
+    with pytest.raises(FileError, match="copy of 'lm_head"):
         convert(base("llama untied"), tmp_path / "model.gguf", quantization="F32", adapter=folder)
 
 

@@ -19,7 +19,7 @@ from thirteen.convert.adapter.short_code import (
     looks_like_code,
     round_to_bfloat16,
 )
-from thirteen.errors import AdapterError
+from thirteen.errors import FileError
 
 FINGERPRINT = basis_fingerprint("9f" * 32)
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,19}", fullmatch=True)
@@ -82,7 +82,7 @@ def test_every_changed_character_is_detected(code):
         changed = code[:place] + other + code[place + 1 :]
         if changed.strip() == code:
             continue
-        with pytest.raises(AdapterError):
+        with pytest.raises(FileError):
             decode_short_code(changed)
 
 
@@ -91,10 +91,10 @@ def test_swapped_lost_and_doubled_characters_are_detected(code):
     start = code.rindex(":") + 1
     for place in range(start, len(code) - 1):
         if code[place] != code[place + 1]:
-            with pytest.raises(AdapterError):
+            with pytest.raises(FileError):
                 decode_short_code(code[:place] + code[place + 1] + code[place] + code[place + 2 :])
         for wrong in (code[:place] + code[place + 1 :], code[:place] + code[place] + code[place:]):
-            with pytest.raises(AdapterError):
+            with pytest.raises(FileError):
                 decode_short_code(wrong)
 
 
@@ -111,7 +111,7 @@ def test_swapped_lost_and_doubled_characters_are_detected(code):
 )
 def test_an_invalid_code_is_refused(text, says):
     assert looks_like_code(text)
-    with pytest.raises(AdapterError, match=says):
+    with pytest.raises(FileError, match=says):
         decode_short_code(text)
 
 
@@ -119,7 +119,7 @@ def test_a_format_of_a_later_version_is_refused():
     symbols = [7, *map(CHARSET.index, FINGERPRINT), *to_symbols(bytes(26))]
     prefix = "t13:a"
     text = "".join(CHARSET[symbol] for symbol in [*symbols, *bech32m_checksum(prefix, symbols)])
-    with pytest.raises(AdapterError, match="this version"):
+    with pytest.raises(FileError, match="this version"):
         decode_short_code(f"{prefix}:{text}")
 
 
@@ -128,16 +128,16 @@ def test_a_code_of_a_number_that_is_not_finite_is_refused():
     raw = np.array([1, np.nan], "<f4").tobytes()
     symbols, prefix = [1, *map(CHARSET.index, FINGERPRINT), *to_symbols(raw)], "t13:a"
     text = "".join(CHARSET[symbol] for symbol in [*symbols, *bech32m_checksum(prefix, symbols)])
-    with pytest.raises(AdapterError, match="has a number that is not finite"):
+    with pytest.raises(FileError, match="has a number that is not finite"):
         decode_short_code(f"{prefix}:{text}")
 
 
 @pytest.mark.parametrize("name", ["", "a" * 21, "A", "-a"])
 def test_a_name_that_does_not_fit_a_code_is_refused(name):
-    with pytest.raises(AdapterError, match="does not fit a code"):
+    with pytest.raises(FileError, match="does not fit a code"):
         encode_short_code(ShortCode(name, FINGERPRINT, V))
 
 
 def test_numbers_that_are_not_finite_are_refused():
-    with pytest.raises(AdapterError, match="not finite"):
+    with pytest.raises(FileError, match="not finite"):
         encode_short_code(ShortCode("a", FINGERPRINT, np.array([np.inf], np.float32)))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from thirteen.convert.calibration.activation_covariance import PROBES, RANK, InputSums, block_width
-from thirteen.errors import ModelFileError
+from thirteen.errors import FileError
 
 GRADIENTS = np.random.default_rng(6).uniform(0.1, 10, 500)
 
@@ -70,5 +70,5 @@ def test_sums_that_are_not_finite_are_an_error_that_names_the_weight(columns, va
     """The sketch was computed first: "SVD did not converge"."""
     inputs = inputs_of_rank(6, columns, 0.5)
     inputs[3, 5] = value
-    with np.errstate(all="ignore"), pytest.raises(ModelFileError, match=r"not finite .* blk\.0\.ffn_down"):
+    with np.errstate(all="ignore"), pytest.raises(FileError, match=r"not finite .* blk\.0\.ffn_down"):
         stats_of(inputs)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from thirteen.convert.quantize.importance import read_importance
-from thirteen.errors import ModelFileError, RequestError
+from thirteen.errors import FileError, RequestError
 from thirteen.runtime.corpus.passages import Passage, chunk_passages
 from thirteen.runtime.llama.model import Model
 
@@ -110,5 +110,5 @@ def test_non_finite_activations_are_rejected(tmp_path, write_tiny, value):
     broken = tensors()["blk.1.ffn_up.weight"]
     broken[3, :] = value
     path = write_tiny(tmp_path / "nan.gguf", {}, {"blk.1.ffn_up.weight": broken})
-    with pytest.raises(ModelFileError, match="activations are not finite numbers: those after layer 1"):
+    with pytest.raises(FileError, match="activations are not finite numbers: those after layer 1"):
         collect(path)

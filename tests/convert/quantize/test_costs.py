@@ -7,7 +7,7 @@ from dataclasses import replace
 import llama_cpp
 import pytest
 from thirteen.convert.quantize.costs import TARGETS, costs_for, host_target, ordinary_costs, read_costs
-from thirteen.errors import OutputError
+from thirteen.errors import FileError
 
 GOOD = {"target": "x86", "layer": {"Q4_K": 0.03, "Q6_K": 0.05}, "output": {"Q4_K": 0.04}}
 
@@ -79,16 +79,16 @@ def test_costs_of_an_answer_include_its_share_of_the_prompt(cost_file):
 )
 def test_an_invalid_file_is_refused_in_one_line(cost_file, content, message):
     path = cost_file(content)
-    with pytest.raises(OutputError, match=message) as caught:
+    with pytest.raises(FileError, match=message) as caught:
         read_costs(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300 + len(str(path))
 
 
 def test_a_missing_file_and_an_unknown_target_are_refused(tmp_path):
-    with pytest.raises(OutputError, match=r"none\.json: No such file"):
+    with pytest.raises(FileError, match=r"none\.json: No such file"):
         read_costs(tmp_path / "none.json")
-    with pytest.raises(OutputError, match="--target: 'gpu' is not a target"):
+    with pytest.raises(FileError, match="--target: 'gpu' is not a target"):
         costs_for("gpu")
 
 

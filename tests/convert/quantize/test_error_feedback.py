@@ -10,7 +10,7 @@ from thirteen.convert.quantize.covariance import Covariance
 from thirteen.convert.quantize.error_feedback import DAMPING, FeedbackCache, error_feedback
 from thirteen.convert.quantize.rounding import RowQuantizer
 from thirteen.convert.tensors import TensorSpec, plan_tensor
-from thirteen.errors import CheckpointError, ModelFileError
+from thirteen.errors import FileError
 
 from .covariances import correlated, importance_with, in_blocks
 
@@ -48,7 +48,7 @@ def test_negative_variances_are_refused(tmp_path):
     """The error named neither the file nor the tensor."""
     blocks = 2 * np.ones((1, 32, 32), np.float32) - np.eye(32, dtype=np.float32)
     cache = FeedbackCache(importance_with(Covariance(blocks, np.zeros((32, 0), np.float32)), tmp_path))
-    with pytest.raises(ModelFileError, match=r"importance.gguf: tensor 'm.in_cov' has negative variances"):
+    with pytest.raises(FileError, match=r"importance.gguf: tensor 'm.in_cov' has negative variances"):
         cache.get("m")
 
 
@@ -83,7 +83,7 @@ def test_merged_rows_that_are_not_finite_are_refused(tmp_path):
     plan = plan_tensor(TensorSpec("m", "m", (4, 256)), GGMLQuantizationType.Q4_0)
     quantizer = RowQuantizer(importance_with(in_blocks(np.eye(256) / 256, 256, 0), tmp_path))
     rows = np.random.default_rng(1).standard_normal((4, 256), np.float32)
-    with pytest.raises(CheckpointError, match="not finite"):
+    with pytest.raises(FileError, match="not finite"):
         quantizer.quantize(plan, rows, rows + np.float32(np.nan), rows[:1])
 
 

@@ -10,7 +10,7 @@ from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
 from thirteen.convert.quantize.ggml import dequantize_rows, quantize_rows
 from thirteen.convert.tensors import GGML_TYPES
-from thirteen.errors import CheckpointError, OutputError
+from thirteen.errors import FileError, OutputError
 
 NEED_IMPORTANCE = ("IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S")
 # Upper bounds of the relative error on normally distributed weights, with a margin above ggml's.
@@ -74,7 +74,7 @@ def test_a_value_that_is_not_finite_is_refused(value: float) -> None:
     rows = weights(2)
     rows[1, 300] = value
     for type_ in (Type.F32, Type.Q4_0):
-        with pytest.raises(CheckpointError, match="w: holds a value that is not finite"):
+        with pytest.raises(FileError, match="w: holds a value that is not finite"):
             quantize_rows(rows, type_, "w")
 
 
@@ -86,7 +86,7 @@ def test_values_out_of_range_are_refused_and_others_stay_finite(name: str) -> No
         rows[1, 300] = value
         try:
             made = quantize_rows(rows, GGML_TYPES[name], "w")
-        except CheckpointError as failure:
+        except FileError as failure:
             assert value == 1e30
             assert "more than" in str(failure)
         else:

@@ -20,7 +20,7 @@ from thirteen.convert.quantize.importance import (
     write_importance,
 )
 from thirteen.convert.tensors import TensorSpec
-from thirteen.errors import ModelFileError
+from thirteen.errors import FileError
 
 from .covariances import correlated, importance_with, in_blocks
 
@@ -119,12 +119,12 @@ def test_a_file_that_is_cut_short_or_removed_is_a_model_file_error(tmp_path: Pat
     """It was a ValueError, or an OSError that the writer of the output took for its own."""
     read = importance_with(in_blocks(correlated(64), 32, 2), tmp_path)
     read.path.write_bytes(read.path.read_bytes()[:-200])
-    with pytest.raises(ModelFileError, match=r"importance.gguf: cannot read 128 items .* cut short"):
+    with pytest.raises(FileError, match=r"importance.gguf: cannot read 128 items .* cut short"):
         read.covariance("m")
-    with pytest.raises(ModelFileError, match=r"importance.gguf: .*cut short|importance.gguf: .*ends"):
+    with pytest.raises(FileError, match=r"importance.gguf: .*cut short|importance.gguf: .*ends"):
         read_importance(read.path)
     read.path.unlink()
-    with pytest.raises(ModelFileError, match=r"importance.gguf: cannot read: No such file"):
+    with pytest.raises(FileError, match=r"importance.gguf: cannot read: No such file"):
         read.covariance("m")
 
 
@@ -132,7 +132,7 @@ def test_a_covariance_that_overflows_is_refused(tmp_path: Path) -> None:
     """It was quantized by, with warnings of NumPy, into garbage."""
     covariance = in_blocks(correlated(64), 32, 2)
     covariance.blocks[0, 0, 0] = 3e38
-    with pytest.raises(ModelFileError, match=r"importance.gguf: tensor 'm.in_cov' holds 3\S*e\+38"):
+    with pytest.raises(FileError, match=r"importance.gguf: tensor 'm.in_cov' holds 3\S*e\+38"):
         importance_with(covariance, tmp_path).covariance("m")
 
 
@@ -195,7 +195,7 @@ def test_an_invalid_file_is_refused_in_one_line_that_names_it(tmp_path: Path, wh
     path = tmp_path / "importance.gguf"
     shutil.copy(TINY, path)
     damage(path)
-    with pytest.raises(ModelFileError) as error:
+    with pytest.raises(FileError) as error:
         read_importance(path)
     assert str(error.value).startswith(f"{path}: ")
     assert says in str(error.value)
@@ -214,7 +214,7 @@ SPECS = [
 def test_lookup_counts_of_another_vocabulary_are_refused() -> None:
     fitting = importance(attn_q=64, ffn_down=96)
     replace(fitting, lookup_counts=np.ones(99, np.float32)).check_fits(SPECS)
-    with pytest.raises(ModelFileError, match="it counts 98 tokens, but this model has 99"):
+    with pytest.raises(FileError, match="it counts 98 tokens, but this model has 99"):
         replace(fitting, lookup_counts=np.ones(98, np.float32)).check_fits(SPECS)
 
 
@@ -235,7 +235,7 @@ def test_importance_of_another_model_is_refused(arrays: dict[str, int], sensitiv
     other = importance(**arrays)
     if sensitive:
         other.sensitivity[sensitive] = 1.0
-    with pytest.raises(ModelFileError) as error:
+    with pytest.raises(FileError) as error:
         other.check_fits(SPECS)
     assert str(error.value).startswith("importance.gguf: the importance is for another model: ")
     assert says in str(error.value)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from gguf import GGUFValueType
 from thirteen.convert.source import architecture as arch
-from thirteen.errors import CheckpointError
+from thirteen.errors import FileError
 from thirteen.files.gguf.header import Field, Header
 from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -190,7 +190,7 @@ def rope(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_unsupported_config_is_named(changes: dict[str, Any], named: str) -> None:
-    with pytest.raises(CheckpointError) as failure:
+    with pytest.raises(FileError) as failure:
         read(LLAMA_1B | changes)
     assert named in str(failure.value)
     assert str(failure.value).startswith("config.json: ")
@@ -215,7 +215,7 @@ def test_unsupported_config_is_named(changes: dict[str, Any], named: str) -> Non
 )
 def test_unsupported_metadata_is_named(changes: dict[str, Field | None], named: str) -> None:
     arch.from_header(header(read(LLAMA_1B)))
-    with pytest.raises(CheckpointError) as failure:
+    with pytest.raises(FileError) as failure:
         arch.from_header(header(read(LLAMA_1B), changes))
     assert named in str(failure.value)
     assert str(failure.value).startswith("a.gguf: ")

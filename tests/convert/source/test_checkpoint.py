@@ -13,7 +13,7 @@ from gguf.constants import GGUFValueType
 from safetensors.torch import load_file, save_file
 from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import INDEX, open_checkpoint, quantized_types
-from thirteen.errors import CheckpointError
+from thirteen.errors import FileError
 
 from ...runtime.conftest import write_gguf
 
@@ -83,14 +83,14 @@ def test_a_gguf_that_has_shrunk_is_named(base: Base, tmp_path: Path) -> None:
     file = open_checkpoint(path)
     path.write_bytes(path.read_bytes()[:9000])
     for read in (file.rows, file.stored_rows):
-        with pytest.raises(CheckpointError, match=r"base\.gguf: cannot read [\d,]+ items at byte"):
+        with pytest.raises(FileError, match=r"base\.gguf: cannot read [\d,]+ items at byte"):
             read("model.embed_tokens.weight", 0, 272)
 
 
 def test_a_part_of_a_split_gguf_is_named(tmp_path: Path) -> None:
     """The parts after the first have no architecture, which the error was about."""
     path = write_gguf(tmp_path / "b.gguf", {"split.count": (2, GGUFValueType.UINT16, None)}, {})
-    with pytest.raises(CheckpointError, match=r"b.gguf: one part of 2; merge the parts first"):
+    with pytest.raises(FileError, match=r"b.gguf: one part of 2; merge the parts first"):
         open_checkpoint(path)
 
 
@@ -121,7 +121,5 @@ def test_a_missing_bias_of_qwen2_is_named(base: Base, tmp_path: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.layers.1.self_attn.k_proj.bias"]
     save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(
-        CheckpointError, match=r"tensor 'model\.layers\.1\.self_attn\.k_proj\.bias' is missing"
-    ):
+    with pytest.raises(FileError, match=r"tensor 'model\.layers\.1\.self_attn\.k_proj\.bias' is missing"):
         open_checkpoint(folder)

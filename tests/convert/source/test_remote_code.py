@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from thirteen.convert.source.remote_code import refuse_code
-from thirteen.errors import CheckpointError
+from thirteen.errors import FileError
 
 LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -44,7 +44,7 @@ def test_settings_that_name_code_are_refused_in_every_file(
         folder = tmp_path / name.removesuffix(".json")
         folder.mkdir()
         write(folder, LLAMA | settings, name)
-        with pytest.raises(CheckpointError, match=rf"{name}: '{key}' names code") as raised:
+        with pytest.raises(FileError, match=rf"{name}: '{key}' names code") as raised:
             refuse_code(folder)
         assert "\n" not in str(raised.value)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from gguf import TokenType
 from thirteen.convert.source.tokenizer import tokenizer_fields
-from thirteen.errors import CheckpointError
+from thirteen.errors import FileError
 from thirteen.files.gguf.header import Field
 
 from ... import checkpoints
@@ -115,7 +115,7 @@ UNSUPPORTED = {name: ("tokenizer", *case) for name, case in TOKENIZER.items()} |
 @pytest.mark.parametrize("name", UNSUPPORTED)
 def test_unsupported_tokenizer_is_one_clear_error(folder: Path, name: str) -> None:
     file, change, message = UNSUPPORTED[name]
-    with pytest.raises(CheckpointError, match=message.replace("|", r"\|")) as caught:
+    with pytest.raises(FileError, match=message.replace("|", r"\|")) as caught:
         fields_of(folder, **{file: change})
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -132,7 +132,7 @@ def test_a_file_that_is_no_chat_template_is_named(
 ) -> None:
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_bytes(content)
-    with pytest.raises(CheckpointError, match=f"{name}: {message}"):
+    with pytest.raises(FileError, match=f"{name}: {message}"):
         fields_of(folder)
 
 
@@ -194,15 +194,13 @@ def test_tokens_around_a_text_that_a_gguf_cannot_have_are_refused(
     folder: Path, processor: Change, named: str
 ) -> None:
     """They were dropped."""
-    with pytest.raises(CheckpointError, match=f"has a post_processor of '{named}"):
+    with pytest.raises(FileError, match=f"has a post_processor of '{named}"):
         fields_of(folder, tokenizer=processor)
 
 
 def test_another_token_than_eos_after_a_text_is_refused(folder: Path) -> None:
     """llama.cpp would add the eos_token in its place."""
-    with pytest.raises(
-        CheckpointError, match=r"texts end with '<\|im_start\|>', but eos_token is '<\|im_end"
-    ):
+    with pytest.raises(FileError, match=r"texts end with '<\|im_start\|>', but eos_token is '<\|im_end"):
         fields_of(folder, tokenizer=around("A", "<|im_start|>"))
 
 

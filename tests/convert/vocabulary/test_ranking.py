@@ -19,7 +19,7 @@ from thirteen.convert.vocabulary.token_kinds import form_factor, is_latin, must_
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
 from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint
 from thirteen.convert.vocabulary.vocabulary_list import check_list
-from thirteen.errors import VocabularyError
+from thirteen.errors import FileError
 from thirteen.models.embedded import embedded
 from thirteen.models.texts import held_out_texts
 from thirteen.runtime.corpus.passages import read_passages, tokenize_passages
@@ -167,10 +167,10 @@ def test_sums_that_differ_in_the_last_bits_give_the_same_ranking(tables: Tokeniz
 
 def test_sizes_out_of_range_are_refused(tables: TokenizerTables, ranking: Ranking) -> None:
     for call in (ranking.choose, lambda size: check_size(tables, size)):
-        with pytest.raises(VocabularyError, match=rf"of 300 tokens: {ranking.required} must stay"):
+        with pytest.raises(FileError, match=rf"of 300 tokens: {ranking.required} must stay"):
             call(300)
         size = len(tables.tokens)
-        with pytest.raises(VocabularyError, match=f"of {size + 1} tokens: the base has only {size}"):
+        with pytest.raises(FileError, match=f"of {size + 1} tokens: the base has only {size}"):
             call(size + 1)
     check_size(tables, ranking.required)
 

@@ -16,7 +16,7 @@ from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint
 from thirteen.convert.vocabulary.trimmed_tokenizer import trimmed_fields
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.convert.vocabulary.vocabulary_metadata import read_vocabulary, vocabulary_of
-from thirteen.errors import ModelFileError, VocabularyError
+from thirteen.errors import FileError
 from thirteen.files.gguf.header import Field, read_header
 from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.engine import Engine
@@ -146,7 +146,7 @@ def test_a_run_time_adapter_of_the_full_model_is_exported_for_the_trimmed_one(
 
 def test_a_list_that_leaves_no_merge_is_refused(base: Base, tmp_path: Path) -> None:
     kept = closed_list(tables_of(base("llama")), [])
-    with pytest.raises(VocabularyError, match="259 kept tokens leave no merge"):
+    with pytest.raises(FileError, match="259 kept tokens leave no merge"):
         convert(base("llama"), tmp_path / "model.gguf", vocabulary=kept)
     assert list(tmp_path.iterdir()) == []
 
@@ -164,7 +164,7 @@ def test_scores_that_are_not_one_number_per_token_are_refused(
     """A single number ended in a TypeError."""
     tables = tables_of(base("llama"))
     fields = open_checkpoint(base("llama")).tokenizer | {"tokenizer.ggml.scores": scores}
-    with pytest.raises(VocabularyError, match=rf"tokenizer\.ggml\.scores'? {message}"):
+    with pytest.raises(FileError, match=rf"tokenizer\.ggml\.scores'? {message}"):
         trimmed_fields(fields, tables, closed_list(tables, [261]))
 
 
@@ -187,5 +187,5 @@ def test_metadata_that_contradicts_itself_is_refused(
     for name, value in changes.items():
         key = f"thirteen.vocabulary.{name}"
         fields[key] = replace(fields[key], value=value)
-    with pytest.raises(ModelFileError, match=message):
+    with pytest.raises(FileError, match=message):
         read_vocabulary(replace(header, fields=fields))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList, check_list
-from thirteen.errors import VocabularyError
+from thirteen.errors import FileError
 from thirteen.models.embedded import embedded
 
 from .kept_lists import closed_list, tables_of
@@ -62,7 +62,7 @@ def test_a_list_is_read_as_it_was_written(tmp_path: Path, kept: VocabularyList, 
 )
 def test_a_damaged_list_is_refused_with_its_place(tmp_path: Path, changes: dict[str, Any], message: str):
     path = written(tmp_path, **changes)
-    with pytest.raises(VocabularyError, match=message) as refused:
+    with pytest.raises(FileError, match=message) as refused:
         VocabularyList.load(path)
     assert str(refused.value).startswith(str(path)) and "\n" not in str(refused.value)
 
@@ -70,15 +70,15 @@ def test_a_damaged_list_is_refused_with_its_place(tmp_path: Path, changes: dict[
 @pytest.mark.parametrize("content", [b"[1, 2]", b"{"])
 def test_a_file_that_is_no_list_is_refused(tmp_path: Path, content: bytes):
     (tmp_path / "list.json").write_bytes(content)
-    with pytest.raises(VocabularyError, match=r"list\.json: not "):
+    with pytest.raises(FileError, match=r"list\.json: not "):
         VocabularyList.load(tmp_path / "list.json")
-    with pytest.raises(VocabularyError, match="No such file"):
+    with pytest.raises(FileError, match="No such file"):
         VocabularyList.load(tmp_path / "none.json")
 
 
 def test_the_list_of_another_base_is_refused(kept: VocabularyList, tables: TokenizerTables):
     for other in (replace(kept, of=kept.of + 1), replace(kept, tokenizer_sha256=HASH, name="my list")):
-        with pytest.raises(VocabularyError, match=f"^{other.name}: is for another tokenizer"):
+        with pytest.raises(FileError, match=f"^{other.name}: is for another tokenizer"):
             check_list(other, tables)
 
 
@@ -86,11 +86,11 @@ def test_a_list_without_what_every_file_needs_is_refused(kept: VocabularyList, t
     def without(*tokens: int) -> VocabularyList:
         return replace(kept, tokens=tuple(token for token in kept.tokens if token not in tokens))
 
-    with pytest.raises(VocabularyError, match="lacks 1 single bytes"):
+    with pytest.raises(FileError, match="lacks 1 single bytes"):
         check_list(without(tables.byte_ids[200]), tables)
-    with pytest.raises(VocabularyError, match=r"lacks 1 tokens that the chat template .*<\|im_start\|>"):
+    with pytest.raises(FileError, match=r"lacks 1 tokens that the chat template .*<\|im_start\|>"):
         check_list(without(tables.ids["<|im_start|>"]), tables)
-    with pytest.raises(VocabularyError, match=r"not closed under merges: token \d+ \('Ġthe'\) is built from"):
+    with pytest.raises(FileError, match=r"not closed under merges: token \d+ \('Ġthe'\) is built from"):
         check_list(without(tables.built_from(tables.ids["Ġthe"])[0]), tables)
 
 
@@ -102,7 +102,7 @@ def test_a_tokenizer_that_is_not_byte_level_bpe_is_refused(base: Callable[[str],
             f"tokenizer.ggml.{name}": replace(fields[f"tokenizer.ggml.{name}"], value=value)
             for name, value in changes.items()
         }
-        with pytest.raises(VocabularyError, match=message):
+        with pytest.raises(FileError, match=message):
             TokenizerTables.from_fields(changed, "BASE")
 
     tokens: list[str] = fields["tokenizer.ggml.tokens"].value

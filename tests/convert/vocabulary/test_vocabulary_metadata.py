@@ -6,7 +6,7 @@ import pytest
 from gguf import GGUFValueType as Kind
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.convert.vocabulary.vocabulary_metadata import read_vocabulary, vocabulary_fields
-from thirteen.errors import ModelFileError
+from thirteen.errors import FileError
 from thirteen.files.gguf.header import Field, Header
 
 
@@ -22,5 +22,5 @@ def test_a_list_without_a_vocabulary_is_refused(tokens: Field | None, message: s
     """A number in place of the tokens ended in a TypeError."""
     fields = vocabulary_fields(VocabularyList((0, 2), 5, "ab" * 32))
     fields |= {"tokenizer.ggml.tokens": tokens} if tokens else {}
-    with pytest.raises(ModelFileError, match=message):
+    with pytest.raises(FileError, match=message):
         read_vocabulary(Header(Path("a.gguf"), 3, fields, {}, 0))

@@ -19,7 +19,7 @@ from gguf import GGMLQuantizationType as Type
 from gguf import GGUFValueType as Kind
 from hypothesis import given
 from hypothesis import strategies as st
-from thirteen.errors import ModelFileError
+from thirteen.errors import FileError
 from thirteen.files.gguf.header import (
     MAX_ENTRIES,
     MAX_NUMBERS,
@@ -162,7 +162,7 @@ def test_a_real_model_is_read() -> None:
     assert header.bits_per_weight * header.weights / 8 == pytest.approx(path.stat().st_size, rel=0.03)
 
 
-# The security property: a damaged file gives ModelFileError or a sound header, never another exception.
+# The security property: a damaged file gives FileError or a sound header, never another exception.
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def refused(path: Path) -> Iterator[list[str]]:
     messages: list[str] = []
     try:
         yield messages
-    except ModelFileError as failure:
+    except FileError as failure:
         messages.append(str(failure))
         assert str(path) in str(failure)
         assert "\n" not in str(failure)
@@ -291,7 +291,7 @@ ALIGNMENT = text(b"general.alignment")
 def test_a_lying_header_is_named(content: bytes, named: str, tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
     path.write_bytes(content)
-    with pytest.raises(ModelFileError) as failure:
+    with pytest.raises(FileError) as failure:
         read_header(path)
     assert named in str(failure.value)
     assert str(path) in str(failure.value)
@@ -306,7 +306,7 @@ def test_a_name_that_is_another_as_a_c_string_is_refused(odd: bytes, tmp_path: P
         crafted(infos=(declared((4,), name=b"k" + odd),)),
     ):
         path.write_bytes(content)
-        with pytest.raises(ModelFileError, match="has characters other than"):
+        with pytest.raises(FileError, match="has characters other than"):
             read_header(path)
 
 
@@ -363,11 +363,11 @@ def test_texts_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
             file.write(text(b"%d" % n) + STRING + struct.pack("<Q", MAX_STRING_BYTES))
             file.seek(MAX_STRING_BYTES, os.SEEK_CUR)
         file.truncate()
-    with pytest.raises(ModelFileError, match=f"bytes of text .*; at most {MAX_TEXT_BYTES} are read"):
+    with pytest.raises(FileError, match=f"bytes of text .*; at most {MAX_TEXT_BYTES} are read"):
         read_header(path)
 
 
 def test_what_is_no_file_is_named(tmp_path: Path) -> None:
     for path, named in ((tmp_path / "none.gguf", "No such file"), (tmp_path, "Is a directory")):
-        with pytest.raises(ModelFileError, match=named):
+        with pytest.raises(FileError, match=named):
             read_header(path)

@@ -12,7 +12,6 @@ from thirteen.convert.adapter.adapter import (
 )
 from thirteen.convert.adapter.delta import CONFIG_FILE
 from thirteen.convert.source.remote_code import refuse_code
-from thirteen.errors import AdapterError
 from thirteen.files.safetensors import write_safetensors
 
 from ..mutators import mutate_json
@@ -42,7 +41,7 @@ def check(data: bytes) -> bool:
 
 def _load(folder: Path, data: bytes) -> None:
     (folder / CONFIG_FILE).write_bytes(data)
-    refuse_code(folder, AdapterError)
+    refuse_code(folder)
     peft_only_reason(read_adapter_config(folder))
     adapter = load_adapter(folder)
     assert adapter.deltas and all(norm >= 0 for norm in norms_by_layer(adapter).values())

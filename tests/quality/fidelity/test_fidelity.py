@@ -7,7 +7,7 @@ from gguf import GGUFValueType
 from thirteen.bench.fidelity_table import fidelity_table
 from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.pipeline import convert
-from thirteen.errors import AdapterError, ModelFileError, RequestError
+from thirteen.errors import FileError, RequestError
 from thirteen.quality.fidelity import model_roles
 from thirteen.quality.fidelity.fidelity import run_fidelity
 from thirteen.quality.fidelity.merge_or_runtime import compare_merge_and_runtime
@@ -290,22 +290,20 @@ def test_a_number_of_positions_out_of_range_is_refused(measure):
 
 def test_models_with_different_vocabularies_are_refused(made, tmp_path, texts):
     other = tiny_with(tmp_path / "other.gguf")
-    with pytest.raises(ModelFileError, match=r"other\.gguf: its vocabulary has 259 tokens, that of .* 272"):
+    with pytest.raises(FileError, match=r"other\.gguf: its vocabulary has 259 tokens, that of .* 272"):
         fidelity_of(made["F32"], other, data=texts)
     renamed = tmp_path / "renamed.gguf"
     renamed.write_bytes(made["F32"].read_bytes().replace(b"<|im_start|>", b"<|in_start|>"))
-    with pytest.raises(
-        ModelFileError, match=r"renamed\.gguf: token 257 of its vocabulary is '<\|in_start\|>'"
-    ):
+    with pytest.raises(FileError, match=r"renamed\.gguf: token 257 of its vocabulary is '<\|in_start\|>'"):
         fidelity_of(made["F32"], renamed, data=texts)
-    with pytest.raises(ModelFileError, match=r"renamed\.gguf: token 257"):
+    with pytest.raises(FileError, match=r"renamed\.gguf: token 257"):
         fidelity_of(made["F32"], made["Q4_0"], base=made["F32"], shipped_base=renamed, data=texts)
 
 
 def test_files_that_cannot_be_read_are_refused(made, not_a_model, tmp_path, texts):
-    with pytest.raises(ModelFileError, match=r"no\.gguf"):
+    with pytest.raises(FileError, match=r"no\.gguf"):
         fidelity_of(made["F32"], not_a_model, data=texts)
-    with pytest.raises(AdapterError, match=r"Q8_0\.gguf"):
+    with pytest.raises(FileError, match=r"Q8_0\.gguf"):
         fidelity_of(
             *(made["F32-adapted"], made["Q4_0"]),
             base=made["F32"],
@@ -313,7 +311,7 @@ def test_files_that_cannot_be_read_are_refused(made, not_a_model, tmp_path, text
             adapter=made["Q8_0"],
             data=texts,
         )
-    with pytest.raises(RequestError, match=r"missing\.jsonl"):
+    with pytest.raises(FileError, match=r"missing\.jsonl"):
         fidelity_of(made["F32"], made["Q4_0"], data=tmp_path / "missing.jsonl")
 
 
@@ -330,5 +328,5 @@ def test_texts_of_single_tokens_are_refused(tmp_path):
 def test_a_model_with_logits_that_are_not_finite_is_refused(tmp_path, texts):
     sound = tiny_with(tmp_path / "sound.gguf")
     broken = tiny_with(tmp_path / "broken.gguf", {}, {"output_norm.weight": np.full(64, np.nan, np.float32)})
-    with pytest.raises(ModelFileError, match=r"broken\.gguf: the model's logits are not finite"):
+    with pytest.raises(FileError, match=r"broken\.gguf: the model's logits are not finite"):
         fidelity_of(sound, broken, data=texts, threads=1)

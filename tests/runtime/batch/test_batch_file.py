@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from thirteen.errors import ModelFileError, OutputError, RequestError
+from thirteen.errors import FileError, OutputError, RequestError
 from thirteen.files import atomic_write
 from thirteen.runtime.batch.batch_file import answer_file
 from thirteen.runtime.batch.reproducible_batches import (
@@ -220,7 +220,7 @@ def test_a_failed_computation_is_not_a_bad_row_and_is_repeated(
         yield from list(job.run([first]))[:5]
         yield BatchResult(7, error="decode: failed", failed=True)
 
-    with pytest.raises(ModelFileError, match="decode: failed"):
+    with pytest.raises(FileError, match="decode: failed"):
         answer_file(questions, job, tmp_path / "answers.jsonl", skip_bad=True, executor=failing)
     assert len(read(tmp_path / "answers.jsonl.part")) == 1 + 5
     report = answer_file(questions, job, tmp_path / "answers.jsonl", skip_bad=True)
@@ -271,7 +271,7 @@ def test_a_bad_line_ends_the_batch_or_is_reported_and_skipped(
     bad, message = BAD[what]
     rows = [{"question": "1 + 1?"}, "", bad, {"question": "2 + 2?", "id": 7}]
     path = write_rows(tmp_path / "questions.jsonl", rows)
-    with pytest.raises(RequestError) as error:
+    with pytest.raises((FileError, RequestError)) as error:
         answer_file(path, job, tmp_path / "strict.jsonl")
     assert str(error.value).startswith(f"{path}: line 3")
     assert message in str(error.value)
@@ -289,7 +289,7 @@ def test_a_bad_line_ends_the_batch_or_is_reported_and_skipped(
 def test_a_file_without_questions_is_rejected(job: BatchJob, tmp_path: Path) -> None:
     for text in ("\n\n", "x\n"):
         (tmp_path / "questions.jsonl").write_text(text)
-        with pytest.raises(RequestError, match="has no question"):
+        with pytest.raises(FileError, match="has no question"):
             answer_file(tmp_path / "questions.jsonl", job, tmp_path / "answers.jsonl", skip_bad=True)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from gguf import GGUFValueType
-from thirteen.errors import RequestError
+from thirteen.errors import FileError
 from thirteen.runtime.corpus.passages import Passage, read_passages, tokenize_passages
 from thirteen.runtime.llama.model import Model
 
@@ -66,7 +66,7 @@ BAD = {
 def test_an_invalid_file_gives_a_one_line_error_with_its_name(file, what):
     lines, message = BAD[what]
     path = file(*lines)
-    with pytest.raises(RequestError) as error:
+    with pytest.raises(FileError) as error:
         read_passages(path)
     assert str(error.value).startswith(str(path))
     assert message in str(error.value)

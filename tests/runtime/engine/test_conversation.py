@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from thirteen.errors import OutputError, PromptLengthError, RequestError
+from thirteen.errors import FileError, OutputError, PromptLengthError, RequestError
 from thirteen.runtime.engine.conversation import Conversation
 from thirteen.runtime.prompt.prompt_encoder import PROMPT_CHARACTERS_MAX, Message
 
@@ -113,6 +113,6 @@ def test_a_file_that_is_no_conversation_is_refused_by_name(engine, tmp_path, con
     conversation = Conversation(engine)
     conversation.add("one", "two")
     (tmp_path / "bad.json").write_text(content)
-    with pytest.raises(RequestError, match=r"bad\.json: "):
+    with pytest.raises(FileError, match=r"bad\.json: "):
         conversation.load(tmp_path / "bad.json")
     assert len(conversation.messages) == 2

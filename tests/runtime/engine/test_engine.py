@@ -4,7 +4,7 @@ import asyncio
 from threading import Thread
 
 import pytest
-from thirteen.errors import BusyError, ModelFileError, RequestError
+from thirteen.errors import BusyError, FileError, RequestError
 from thirteen.runtime.request import Request, StopReason
 
 from ..fakes import Context, Native
@@ -197,7 +197,7 @@ def test_pieces_carry_the_log_probabilities_of_their_tokens_if_requested(open_fa
 def test_a_failed_computation_ends_its_requests_and_the_engine_continues(open_fake_engine, monkeypatch):
     engine = open_fake_engine()
     monkeypatch.setattr(Context, "fail", True)
-    with pytest.raises(ModelFileError):
+    with pytest.raises(FileError):
         engine.answer("abc")
     monkeypatch.setattr(Context, "fail", False)
     assert engine.answer("abc").text == "abc"

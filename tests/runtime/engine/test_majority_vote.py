@@ -7,7 +7,7 @@ from threading import Thread
 from time import monotonic, sleep
 
 import pytest
-from thirteen.errors import BusyError, ModelFileError, RequestError
+from thirteen.errors import BusyError, FileError, RequestError
 from thirteen.runtime.answer import Piece, grade
 from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine.engine import Engine
@@ -136,8 +136,8 @@ def test_a_failure_is_raised_and_aborts_the_others():
     engine = FakeEngine()
     vote = engine.vote()
     engine.end("4")
-    engine.next().fail(ModelFileError("broken"))
-    with pytest.raises(ModelFileError, match="broken"):
+    engine.next().fail(FileError("broken"))
+    with pytest.raises(FileError, match="broken"):
         vote.answer(TIMEOUT_S)
     assert engine.aborted == [2, 3, 4]
 

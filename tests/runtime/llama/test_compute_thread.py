@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from thirteen.bench.memory.memory import _copied_bytes, _start_s
-from thirteen.errors import ModelFileError
+from thirteen.errors import FileError
 from thirteen.quality.workload import Workload
 from thirteen.runtime.corpus.token_statistics import mean_probability, outside_probability
 from thirteen.runtime.engine.engine import Engine
@@ -121,7 +121,7 @@ def test_no_thread_is_left_after_a_model_or_one_that_could_not_be_loaded(
         assert any(thread.name == "thirteen-engine" for thread in enumerate_threads())
     assert left() == before
     monkeypatch.setattr(llama_cpp, "llama_model_load_from_file", lambda *_: None)
-    with pytest.raises(ModelFileError):
+    with pytest.raises(FileError):
         Model(tiny)
     assert left() == before
     assert before or not any(thread.name == "thirteen-engine" for thread in enumerate_threads())

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from thirteen.errors import ModelFileError
+from thirteen.errors import FileError
 from thirteen.runtime.llama import struct_layouts
 from thirteen.runtime.llama.bindings import llama_cpp
 from thirteen.runtime.llama.model import Model
@@ -45,12 +45,12 @@ def test_a_field_more_is_noticed(struct: str, fields: int, monkeypatch: pytest.M
     for index in range(fields):
         other = with_field(type(native), index)
         monkeypatch.setattr(llama_cpp, f"{struct}_default_params", lambda other=other: read_as(other, native))
-        with pytest.raises(ModelFileError, match=rf"layouts .*: {struct}_params\.\w+ is .*; install llama-"):
+        with pytest.raises(FileError, match=rf"layouts .*: {struct}_params\.\w+ is .*; install llama-"):
             check_struct_layouts()
 
 
 def test_no_model_is_loaded_with_other_layouts(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(struct_layouts, "_CONTEXT_DEFAULTS", {"n_batch": 1})
     monkeypatch.setattr(llama_cpp, "llama_model_load_from_file", pytest.fail)
-    with pytest.raises(ModelFileError, match=r"n_batch is 2048 by default, not 1; install llama-cpp-python"):
+    with pytest.raises(FileError, match=r"n_batch is 2048 by default, not 1; install llama-cpp-python"):
         Model(tiny)

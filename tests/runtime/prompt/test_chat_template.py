@@ -1,13 +1,13 @@
 """Chat templates: rendered as transformers does, with one clear error for bad ones."""
 
 import pytest
-from thirteen.errors import ModelFileError, RequestError
+from thirteen.errors import FileError, RequestError
 from thirteen.runtime.prompt.chat_template import ChatTemplate
 
 
 @pytest.mark.parametrize("source", ["{% if %}", "{{", "{% for x in %}", "{% unknown %}"])
 def test_a_template_that_does_not_compile_is_an_error_of_the_file(source):
-    with pytest.raises(ModelFileError, match="chat template"):
+    with pytest.raises(FileError, match="chat template"):
         ChatTemplate(source)
 
 
