@@ -1,20 +1,19 @@
 """Importance files of a base with its adapter, measured over calibration text and cached."""
 
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 from ..convert.adapter.adapter import adapter_sha256
 from ..convert.calibration.activation_stats import collect_activation_stats
-from ..convert.calibration.hidden_states import compute_hidden_states
-from ..convert.calibration.weights import WeightsByGgufName
 from ..convert.merged_model import MergedModel
-from ..convert.quantize.importance import ImportanceStats, write_importance
+from ..convert.quantize.importance import write_importance
 from ..convert.source.checkpoint import Checkpoint, open_checkpoint
 from ..convert.tokenizer_file import write_tokenizer_file
 from ..errors import RequestError
 from ..files.cache_folder import cache_dir, cache_key
 from ..files.hashing import file_sha256
-from ..files.progress import Stage, no_progress, part_of
+from ..files.progress import Stage, no_progress
 from ..files.temporary_folder import temporary_folder
 from ..models.texts import calibration_texts
 from ..runtime.corpus.passages import chunk_passages, read_passages
@@ -29,7 +28,6 @@ _CHUNK_SIZE = 512  # tokens
 CHUNKS = {"quick": 6, "normal": 12, "thorough": 36}
 NORMAL = "normal"
 THOROUGH = "thorough"  # with which a conversion also searches the scales of blocks
-_FORWARD_SHARE = 35  # percent of the time, for the progress
 
 
 def cached_importance(  # noqa: PLR0913 - options of a measurement, each with its default
@@ -101,22 +99,11 @@ def measure_importance(  # noqa: PLR0913 - options of a measurement, each with i
         The file's SHA-256.
     """
     texts = calibration or calibration_texts()
-    view = MergedModel(open_checkpoint(base), adapter, "")
-    chunks = calibration_chunks(view.base, texts, thoroughness)
-    weights = WeightsByGgufName(view)
-    threads, progress = default_threads() if threads is None else threads, stage("importance")
-    with temporary_folder("hidden") as folder:
-        hidden = compute_hidden_states(
-            weights, chunks, folder, threads=threads, progress=part_of(progress, 0, _FORWARD_SHARE, 100)
-        )
-        stats = collect_activation_stats(
-            weights,
-            chunks,
-            hidden,
-            threads=threads,
-            progress=part_of(progress, _FORWARD_SHARE, 100 - _FORWARD_SHARE, 100),
-        )
-    return write_importance(output, ImportanceStats(**vars(stats), datasets=[texts.name]))
+    model = MergedModel(open_checkpoint(base), adapter, "")
+    chunks = calibration_chunks(model.base, texts, thoroughness)
+    threads = default_threads() if threads is None else threads
+    stats = collect_activation_stats(model, chunks, threads=threads, progress=stage("importance"))
+    return write_importance(output, replace(stats, datasets=[texts.name]))
 
 
 def calibration_chunks(base: Checkpoint, texts: Path, thoroughness: str = NORMAL) -> list[tuple[int, ...]]:

@@ -8,87 +8,71 @@ tokens have activations that are hundreds of times larger, but hardly any effect
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ...files.progress import Progress, no_progress
+from ...files.progress import Progress, no_progress, part_of
+from ...files.temporary_folder import temporary_folder
+from ..merged_model import MergedModel
+from ..quantize.importance import ImportanceStats
+from ..source.architecture import INPUTS
 from .activation_covariance import InputStats, InputSums
-from .decoder import INPUTS, Array, DecoderLayer, DecoderWeights, Doubles, output_matrix
-from .hidden_states import Chunk, HiddenStates
+from .decoder import Array, DecoderLayer, Doubles
+from .hidden_states import Chunk, HiddenStates, compute_hidden_states
 from .output_gradient import OutputGradient
+from .weights import DecoderWeights
 from .worker_lanes import LANES, lane_pool
 
+_FORWARD_SHARE = 35  # percent of the time, for the progress
 _READERS = {  # field of LayerActivations -> the matrices that multiply it
     field: tuple(name for name, read in INPUTS.items() if read == field) for field in INPUTS.values()
 }
 
 
-@dataclass(frozen=True)
-class ActivationStats:
-    """Statistics of a model's activations.
-
-    Attributes:
-        sums: weight name -> sum of each input's square over the tokens, (columns,).
-        counts: weight name -> tokens.
-        covariances: weight name -> diagonal blocks of the input covariance, see InputStats. Weights that
-            share their inputs have one entry, under the first one's name.
-        sketches: weight name -> low-rank factor of the input covariance, (columns, rank), likewise.
-        sensitivity: weight name -> KL divergence in nats per unit of error energy: errors of the weights cost
-            about sensitivity * E nats, where E is the sum over all weights of squared error times variance
-            of the weight's input.
-        lookup_sensitivity: KL divergence in nats per unit of error energy of the looked-up rows of the token
-            embedding, at rows of length 1.
-        lookup_counts: occurrences of each token, (vocab,).
-        chunk_size: tokens of a chunk.
-        chunk_count: number of chunks.
-    """
-
-    sums: dict[str, NDArray[np.float32]]
-    counts: dict[str, int]
-    covariances: dict[str, NDArray[np.float32]]
-    sketches: dict[str, NDArray[np.float32]]
-    sensitivity: dict[str, float]
-    lookup_sensitivity: float
-    lookup_counts: NDArray[np.int64]
-    chunk_size: int
-    chunk_count: int
-
-
 def collect_activation_stats(
-    weights: DecoderWeights,
-    chunks: Sequence[Chunk],
-    hidden: HiddenStates,
-    *,
-    threads: int,
-    progress: Progress = no_progress,
-) -> ActivationStats:
-    """Propagate gradients of the predictions back through a model, and collect the statistics on the way.
+    model: MergedModel, chunks: Sequence[Chunk], *, threads: int, progress: Progress = no_progress
+) -> ImportanceStats:
+    """Run text through a model, propagate gradients of the predictions back, and collect the statistics.
 
     The errors of a matrix's output are taken to be independent between its rows, as those of rounded weights
     are. The token embedding is also the input of the first layer. There, equal tokens have equal errors.
 
     Args:
-        weights: the model.
+        model: the model.
         chunks: the text, at least one chunk.
-        hidden: the hidden states of these chunks.
         threads: compute threads.
-        progress: called after the output matrix, and after each layer.
+        progress: called with percents done and in all.
+
+    Returns:
+        The statistics, without names of data sets.
 
     Raises:
         FileError: the activations are not finite.
+        OutputError: the disk is full.
     """
-    layers = weights.shape.layers
-    with lane_pool(threads) as pool:
-        gradients, output = _run_output(weights, len(chunks), hidden, pool)
-        found: dict[tuple[str, ...], Future[InputStats]] = {}
-        progress(1, 1 + layers)
-        for index in reversed(range(layers)):
-            layer = DecoderLayer(weights, index, pool)
-            found |= _run_layer(layer, index, hidden, gradients, pool)
-            progress(1 + layers - index, 1 + layers)
-        inputs = {(output_matrix(weights),): output} | {names: one.result() for names, one in found.items()}
+    weights = DecoderWeights(model)
+    forward = part_of(progress, 0, _FORWARD_SHARE, 100)
+    backward = part_of(progress, _FORWARD_SHARE, 100 - _FORWARD_SHARE, 100)
+    with temporary_folder("hidden") as folder, lane_pool(threads) as pool:
+        hidden = compute_hidden_states(weights, chunks, folder, pool, forward)
+        return _propagate_back(weights, chunks, hidden, pool, backward)
+
+
+def _propagate_back(
+    weights: DecoderWeights,
+    chunks: Sequence[Chunk],
+    hidden: HiddenStates,
+    pool: ThreadPoolExecutor,
+    progress: Progress,
+) -> ImportanceStats:
+    layers = weights.architecture.layers
+    gradients, output = _run_output(weights, len(chunks), hidden, pool)
+    found: dict[tuple[str, ...], Future[InputStats]] = {}
+    progress(1, 1 + layers)
+    for index in reversed(range(layers)):
+        found |= _run_layer(DecoderLayer(weights, index, pool), hidden, gradients, pool)
+        progress(1 + layers - index, 1 + layers)
+    inputs = {(weights.output,): output} | {names: one.result() for names, one in found.items()}
     lookup = sum(
         _lookup_energy(chunk, hidden.load(0, number), gradients[number])
         for number, chunk in enumerate(chunks)
@@ -100,16 +84,16 @@ def _run_output(
     weights: DecoderWeights, chunks: int, hidden: HiddenStates, pool: ThreadPoolExecutor
 ) -> tuple[list[Array], InputStats]:
     """The gradients of the last hidden states, and the statistics of the output matrix."""
-    output, sums, gradients = OutputGradient(weights, pool), InputSums(weights.shape.hidden, 1), []
+    output, sums, gradients = OutputGradient(weights, pool), InputSums(weights.architecture.hidden, 1), []
     for chunk in range(chunks):
-        gradient, inputs, traces = output.compute(hidden.load(weights.shape.layers, chunk), seed=chunk)
+        gradient, inputs, traces = output.compute(hidden.load(weights.architecture.layers, chunk), seed=chunk)
         sums.add(inputs, [traces])
         gradients.append(gradient)
-    return gradients, sums.stats(output_matrix(weights))
+    return gradients, sums.stats(weights.output)
 
 
 def _run_layer(
-    layer: DecoderLayer, index: int, hidden: HiddenStates, gradients: list[Array], pool: ThreadPoolExecutor
+    layer: DecoderLayer, hidden: HiddenStates, gradients: list[Array], pool: ThreadPoolExecutor
 ) -> dict[tuple[str, ...], Future[InputStats]]:
     """Replace the gradients of a layer's outputs by those of its inputs.
 
@@ -117,14 +101,14 @@ def _run_layer(
         Statistics of the layer's inputs, by the names of the weights that read each. They are computed while
         the next layer is read.
     """
-    columns = {name: shape[1] for name, shape in layer.model.shape.layer_matrices.items()}
     lanes = [
-        {names: InputSums(columns[names[0]], len(names)) for names in _READERS.values()} for _ in range(LANES)
+        {names: InputSums(layer.matrices[names[0]].shape[1], len(names)) for names in _READERS.values()}
+        for _ in range(LANES)
     ]
 
     def run(chunk: int) -> None:
-        states = hidden.load(index, chunk)
-        made = layer.forward(states, hidden.load_ffn(index, chunk))
+        states = hidden.load(layer.index, chunk)
+        made = layer.forward(states, hidden.load_ffn(layer.index, chunk))
         gradients[chunk], outputs = layer.backward(states, made, gradients[chunk])
         for field, names in _READERS.items():
             squares = [_square_lengths(outputs[name]) for name in names]
@@ -135,7 +119,7 @@ def _run_layer(
     first, *others = lanes
     found = {}
     for names, sums in first.items():
-        weights = tuple(f"blk.{index}.{name}.weight" for name in names)
+        weights = tuple(f"blk.{layer.index}.{name}.weight" for name in names)
         found[weights] = pool.submit(sums.stats, weights[0], [other[names] for other in others])
     return found
 
@@ -159,26 +143,22 @@ def _stats(
     chunks: Sequence[Chunk],
     inputs: Mapping[tuple[str, ...], InputStats],
     lookup: float,
-) -> ActivationStats:
-    tokens, shape = sum(map(len, chunks)), weights.shape
-    energies = {
+) -> ImportanceStats:
+    tokens = sum(map(len, chunks))
+    found = {
         name: energy
         for names, one in inputs.items()
         for name, energy in zip(names, one.energies.tolist(), strict=True)
     }
-    rows = {output_matrix(weights): shape.vocab} | {
-        f"blk.{index}.{name}.weight": count
-        for index in range(shape.layers)
-        for name, (count, _) in shape.layer_matrices.items()
-    }
-    return ActivationStats(
+    return ImportanceStats(
         sums={name: one.squares.astype(np.float32) for names, one in inputs.items() for name in names},
-        counts=dict.fromkeys(energies, tokens),
+        counts=dict.fromkeys(found, tokens),
         covariances={names[0]: one.blocks for names, one in inputs.items()},
         sketches={names[0]: one.low_rank for names, one in inputs.items() if one.low_rank is not None},
-        sensitivity={name: energy / rows[name] / 2 / tokens for name, energy in energies.items()},
+        sensitivity={name: energy / weights.shapes[name][0] / 2 / tokens for name, energy in found.items()},
         lookup_sensitivity=lookup / 2 / tokens,
-        lookup_counts=np.bincount(np.concatenate(chunks), minlength=shape.vocab),
+        lookup_counts=np.bincount(np.concatenate(chunks), minlength=weights.architecture.vocab),
         chunk_size=max(map(len, chunks)),
         chunk_count=len(chunks),
+        datasets=(),
     )

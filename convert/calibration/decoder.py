@@ -8,68 +8,23 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...files.gguf.model_shape import ModelShape
+from ..source.architecture import INPUTS
+from .weights import DecoderWeights
 
 Array = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Gradients = dict[str, Array]  # by matrix or norm: gradient of its outputs, (tokens, rows)
 
-EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
-INPUTS = {  # matrix -> the field of LayerActivations that it multiplies
-    "attn_q": "attention_input",
-    "attn_k": "attention_input",
-    "attn_v": "attention_input",
-    "attn_output": "context",
-    "ffn_gate": "ffn_input",
-    "ffn_up": "ffn_input",
-    "ffn_down": "ffn_hidden",
-}
 NORM_OUTPUTS = {"attn_norm": "attention_input", "ffn_norm": "ffn_input"}  # norm -> field of LayerActivations
 _NORM_READERS = {
     norm: tuple(name for name, read in INPUTS.items() if read == field)
     for norm, field in NORM_OUTPUTS.items()
 }
 _QUERIES = 128  # of a sequence, for which attention is computed at once
-_BIASED = ("attn_q", "attn_k", "attn_v")
-
-
-class DecoderWeights(Protocol):
-    """The weights of a model. Tensors have GGUF's names, but the rows of q and k are in transformers' order.
-
-    Attributes:
-        shape: sizes of the model.
-        rms_eps: epsilon of RMSNorm.
-        rope_theta: base of the RoPE frequencies.
-        rope_factors: divisors of the RoPE frequencies, (head_dim / 2,); None if they are not scaled.
-        biased: whether q, k and v have biases, as in Qwen2.
-        tied: whether the token embedding is also the output matrix.
-    """
-
-    @property
-    def shape(self) -> ModelShape: ...
-    @property
-    def rms_eps(self) -> float: ...
-    @property
-    def rope_theta(self) -> float: ...
-    @property
-    def rope_factors(self) -> Array | None: ...
-    @property
-    def biased(self) -> bool: ...
-    @property
-    def tied(self) -> bool: ...
-
-    def rows(self, name: str, start: int, stop: int) -> Array:
-        """Rows `start` to `stop` of a tensor, (n, …)."""
-
-
-def output_matrix(weights: DecoderWeights) -> str:
-    """Name of the output matrix, which may be the token embedding."""
-    return EMBEDDING if weights.tied else OUTPUT
 
 
 @dataclass(frozen=True)
@@ -114,17 +69,15 @@ class DecoderLayer:
     def __init__(self, model: DecoderWeights, index: int, pool: ThreadPoolExecutor | None = None) -> None:
         """Read the weights of layer `index`, with a pool one matrix per thread."""
         self.model, self.index = model, index
-        shape = model.shape
 
-        def read(name: str, count: int) -> Array:
-            return np.ascontiguousarray(model.rows(f"blk.{index}.{name}", 0, count), np.float32)
+        def read(name: str) -> Array:
+            return np.ascontiguousarray(model.tensor(f"blk.{index}.{name}"), np.float32)
 
-        rows = {name: count for name, (count, _) in shape.layer_matrices.items()}
-        matrices = (pool.map if pool else map)(lambda name: read(f"{name}.weight", rows[name]), rows)
-        self.matrices = dict(zip(rows, matrices, strict=True))
-        biased = _BIASED if model.biased else ()
-        self.biases = {name: read(f"{name}.bias", rows[name]) for name in biased}
-        self.norms = {name: read(f"{name}.weight", shape.hidden) for name in NORM_OUTPUTS}
+        matrices = (pool.map if pool else map)(lambda name: read(f"{name}.weight"), INPUTS)
+        self.matrices = dict(zip(INPUTS, matrices, strict=True))
+        biased = (name for name in INPUTS if f"blk.{index}.{name}.bias" in model.shapes)
+        self.biases = {name: read(f"{name}.bias") for name in biased}
+        self.norms = {name: read(f"{name}.weight") for name in NORM_OUTPUTS}
 
     def forward(self, hidden: Array, ffn: tuple[Array, Array] | None = None) -> LayerActivations:
         """Compute what the layer multiplies for one sequence, (tokens, hidden).
@@ -133,15 +86,15 @@ class DecoderLayer:
             hidden: hidden state before the layer.
             ffn: outputs of ffn_gate and ffn_up if they are known: half of the layer's time.
         """
-        shape = self.model.shape
-        x = rms_norm(hidden, self.norms["attn_norm"], self.model.rms_eps)
+        a = self.model.architecture
+        x = rms_norm(hidden, self.norms["attn_norm"], a.rms_eps)
         queries = self._heads(self._project("attn_q", x))
         keys, values = self._heads(self._project("attn_k", x)), self._heads(self._project("attn_v", x))
         queries, keys = self._rotate(queries, 1), self._rotate(keys, 1)
-        queries = queries.reshape(shape.kv_heads, -1, len(hidden), shape.head_dim)
+        queries = queries.reshape(a.kv_heads, -1, len(hidden), a.head_dim)
         context = _merge_heads(np.concatenate([*map(_attend, queries, keys, values)]))
         middle = hidden + self._project("attn_output", context)
-        y = rms_norm(middle, self.norms["ffn_norm"], self.model.rms_eps)
+        y = rms_norm(middle, self.norms["ffn_norm"], a.rms_eps)
         gate, up = ffn or (self._project("ffn_gate", y), self._project("ffn_up", y))
         ffn_hidden = _sigmoid(gate)
         ffn_hidden *= gate
@@ -194,7 +147,7 @@ class DecoderLayer:
 
     def _heads(self, rows: Array) -> Array:
         """Split rows by head: (tokens, heads * head_dim) to (heads, tokens, head_dim)."""
-        parts = rows.reshape(len(rows), -1, self.model.shape.head_dim)
+        parts = rows.reshape(len(rows), -1, self.model.architecture.head_dim)
         return np.ascontiguousarray(parts.swapaxes(0, 1))
 
     def _rotate(self, vectors: Array, direction: int) -> Array:
@@ -207,8 +160,8 @@ class DecoderLayer:
 
     @cached_property
     def _frequencies(self) -> NDArray[np.float64]:
-        width = self.model.shape.head_dim
-        frequencies = self.model.rope_theta ** (-np.arange(0, width, 2) / width)
+        width, theta = self.model.architecture.head_dim, self.model.architecture.rope_theta
+        frequencies = theta ** (-np.arange(0, width, 2) / width)
         factors = self.model.rope_factors
         scaled: NDArray[np.float64] = frequencies if factors is None else frequencies / factors
         return scaled
@@ -217,7 +170,7 @@ class DecoderLayer:
         """The gradient of what `norm` normalizes; that of its outputs is added to `gradients`."""
         parts = (gradients[name] @ self.matrices[name] for name in _NORM_READERS[norm])
         gradients[norm] = reduce(np.add, parts)
-        return rms_norm_gradient(hidden, gradients[norm] * self.norms[norm], self.model.rms_eps)
+        return rms_norm_gradient(hidden, gradients[norm] * self.norms[norm], self.model.architecture.rms_eps)
 
 
 def rms_norm(hidden: Array, weight: Array, eps: float) -> Array:

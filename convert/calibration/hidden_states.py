@@ -5,6 +5,7 @@ them.
 """
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import numpy as np
 from ...errors import FileError
 from ...files.output import output_errors
 from ...files.progress import Progress, no_progress
-from .decoder import EMBEDDING, Array, DecoderLayer, DecoderWeights, LayerActivations
-from .worker_lanes import lane_pool
+from ..source.architecture import EMBEDDING
+from .decoder import Array, DecoderLayer, LayerActivations
+from .weights import DecoderWeights
 
 Chunk = tuple[int, ...]  # tokens of a piece of calibration text
 _F16_MAX = np.finfo(np.float16).max
@@ -65,8 +67,7 @@ def compute_hidden_states(
     weights: DecoderWeights,
     chunks: Sequence[Chunk],
     folder: Path,
-    *,
-    threads: int,
+    pool: ThreadPoolExecutor,
     progress: Progress = no_progress,
 ) -> HiddenStates:
     """Run chunks of text through a model, one layer after the other.
@@ -75,31 +76,30 @@ def compute_hidden_states(
         weights: the model.
         chunks: the text.
         folder: where the states are kept.
-        threads: compute threads.
+        pool: runs the chunks.
         progress: called after each layer.
 
     Raises:
         FileError: the states are not finite.
         OutputError: the folder cannot be written, or the disk is full.
     """
-    kept, layers = HiddenStates(folder), weights.shape.layers
+    kept, layers = HiddenStates(folder), weights.architecture.layers
     states = _look_up(weights, chunks)
     kept.save(0, states)
-    with lane_pool(threads) as pool:
-        for index in range(layers):
-            layer = DecoderLayer(weights, index, pool)
+    for index in range(layers):
+        layer = DecoderLayer(weights, index, pool)
 
-            def run(chunk: int, layer: DecoderLayer = layer, states: Sequence[Array] = states) -> Array:
-                with np.errstate(all="ignore"):  # what is not finite is reported below
-                    made = layer.forward(states[chunk])
-                    kept.save_ffn(layer.index, chunk, made)
-                    return layer.output(made)
+        def run(chunk: int, layer: DecoderLayer = layer, states: Sequence[Array] = states) -> Array:
+            with np.errstate(all="ignore"):  # what is not finite is reported below
+                made = layer.forward(states[chunk])
+                kept.save_ffn(layer.index, chunk, made)
+                return layer.output(made)
 
-            states = list(pool.map(run, range(len(chunks))))
-            if not all(np.isfinite(one).all() for one in states):
-                raise FileError(f"the model's activations are not finite numbers: those after layer {index}")
-            kept.save(index + 1, states)
-            progress(index + 1, layers)
+        states = list(pool.map(run, range(len(chunks))))
+        if not all(np.isfinite(one).all() for one in states):
+            raise FileError(f"the model's activations are not finite numbers: those after layer {index}")
+        kept.save(index + 1, states)
+        progress(index + 1, layers)
     return kept
 
 

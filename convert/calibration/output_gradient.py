@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .decoder import Array, DecoderWeights, Doubles, output_matrix, rms_norm, rms_norm_gradient
+from .decoder import Array, Doubles, rms_norm, rms_norm_gradient
+from .weights import DecoderWeights
 
 _SEED = 13
 _POSITIONS = 512  # whose logits are in memory at once
@@ -25,7 +26,7 @@ class OutputGradient:
 
     def __init__(self, weights: DecoderWeights, pool: ThreadPoolExecutor) -> None:
         self._weights, self._pool = weights, pool
-        self._norm = weights.rows("output_norm.weight", 0, weights.shape.hidden)
+        self._eps, self._norm = weights.architecture.rms_eps, weights.tensor("output_norm.weight")
 
     def compute(self, hidden: Array, seed: int) -> tuple[Array, Array, Doubles]:
         """Draw a random vector for each position and propagate it.
@@ -38,7 +39,7 @@ class OutputGradient:
             The gradients of `hidden`; the inputs of the output matrix, (positions, hidden); and the trace of
             the Fisher information of the logits, (positions,).
         """
-        inputs = rms_norm(hidden, self._norm, self._weights.rms_eps)
+        inputs = rms_norm(hidden, self._norm, self._eps)
         gradients, traces = [], []
         for start in range(0, len(hidden), _POSITIONS):
             part = slice(start, start + _POSITIONS)
@@ -47,11 +48,7 @@ class OutputGradient:
             gradients.append(gradient)
             traces.append(trace)
         gradient = np.concatenate(gradients) * self._norm
-        return (
-            rms_norm_gradient(hidden, gradient, self._weights.rms_eps),
-            inputs,
-            np.maximum(np.concatenate(traces), 0),
-        )
+        return (rms_norm_gradient(hidden, gradient, self._eps), inputs, np.maximum(np.concatenate(traces), 0))
 
 
 class _LogitGradient:
@@ -62,7 +59,7 @@ class _LogitGradient:
     """
 
     def __init__(self, weights: DecoderWeights, inputs: Array, seed: tuple[int, ...]) -> None:
-        vocab = weights.shape.vocab
+        vocab = weights.architecture.vocab
         self._weights, self._inputs, self._seed = weights, inputs, seed
         self._blocks = [slice(start, min(start + _ROWS, vocab)) for start in range(0, vocab, _ROWS)]
         self._values = np.empty((len(inputs), vocab), np.float32)  # logits, then their exponentials, then r
@@ -79,7 +76,7 @@ class _LogitGradient:
         return gradient, 1 - squares
 
     def _rows(self, block: slice) -> Array:
-        return self._weights.rows(output_matrix(self._weights), block.start, block.stop)
+        return self._weights.rows(self._weights.output, block.start, block.stop)
 
     def _compute_logits(self, block: slice) -> None:
         self._values[:, block] = self._inputs @ self._rows(block).T

@@ -1,32 +1,31 @@
-"""A merged model's tensors by their names in a GGUF, for calibration."""
+"""A merged model's tensors as the float32 decoder reads them."""
 
-from ...files.gguf.model_shape import ModelShape
 from ...files.safetensors import Rows
 from ..merged_model import MergedModel
+from ..source.architecture import EMBEDDING, OUTPUT
 
 
-class WeightsByGgufName:
-    """Tensors of a merged model, whole or by rows. The rows of q and k are in transformers' order.
+class DecoderWeights:
+    """The tensors of a model by their names in a GGUF. The rows of q and k are in transformers' order.
 
     Attributes:
-        shape: sizes of the model.
-        rms_eps: epsilon of RMSNorm.
-        rope_theta: base of the RoPE frequencies.
+        architecture: sizes and constants.
         rope_factors: divisors of the RoPE frequencies, (head_dim / 2,); None if they are not scaled.
-        biased: whether q, k and v have biases.
-        tied: whether the token embedding is also the output matrix.
+        shapes: shape of each tensor.
+        output: name of the output matrix, which may be the token embedding.
     """
 
     def __init__(self, model: MergedModel) -> None:
-        architecture = model.base.architecture
-        self._model = model
-        self._sources = {spec.target: spec.source for spec in model.base.specs.values()}
-        self.shape: ModelShape = architecture
-        self.rms_eps, self.rope_theta = architecture.rms_eps, architecture.rope_theta
-        self.rope_factors = model.base.rope_factors
-        self.biased = "blk.0.attn_q.bias" in self._sources
-        self.tied = architecture.tied
+        self._model, specs = model, model.base.specs.values()
+        self._sources = {spec.target: spec.source for spec in specs}
+        self.architecture, self.rope_factors = model.base.architecture, model.base.rope_factors
+        self.shapes = {spec.target: spec.shape for spec in specs}
+        self.output = EMBEDDING if self.architecture.tied else OUTPUT
 
     def rows(self, name: str, start: int, stop: int) -> Rows:
         """Rows `start` to `stop` of a tensor, (n, …)."""
         return self._model.rows(self._sources[name], start, stop)
+
+    def tensor(self, name: str) -> Rows:
+        """A whole tensor."""
+        return self.rows(name, 0, self.shapes[name][0])

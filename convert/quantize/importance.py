@@ -22,7 +22,7 @@ from ...files.gguf.header import MAGIC, Field, Header, TensorInfo, read_header
 from ...files.gguf.metadata import CheckedMetadata
 from ...files.hashing import file_sha256
 from ...files.safetensors import read_items
-from ..source.architecture import EMBEDDING, OUTPUT
+from ..source.architecture import EMBEDDING, INPUTS, OUTPUT
 from ..source.checkpoint import Checkpoint
 from ..tensors import TensorPlan, TensorSpec
 from ..vocabulary.trimmed_checkpoint import TrimmedCheckpoint
@@ -38,7 +38,8 @@ _COVARIANCE, _LOW_RANK = ".in_cov", ".in_low"
 _COVARIANCE_MAX = 1e6  # inputs of length 1 have 1 at most
 _LOOKUPS, _LOOKUP_SENSITIVITY = ".look_ups", ".look_up_sensitivity"
 _DATASETS, _CHUNK_SIZE, _CHUNK_COUNT = "imatrix.datasets", "imatrix.chunk_size", "imatrix.chunk_count"
-_SAME_INPUT = {"attn_k": "attn_q", "attn_v": "attn_q", "ffn_up": "ffn_gate"}
+_FIRST = {read: name for name, read in reversed(INPUTS.items())}
+_SAME_INPUT = {name: _FIRST[read] for name, read in INPUTS.items() if name != _FIRST[read]}
 _OPTIONAL = (EMBEDDING, OUTPUT)  # llama-imatrix leaves them out
 _TEXT, _U32, _ARRAY = GGUFValueType.STRING, GGUFValueType.UINT32, GGUFValueType.ARRAY
 _F32, _LITTLE = GGMLQuantizationType.F32, np.dtype("<f4")

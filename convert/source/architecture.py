@@ -37,6 +37,15 @@ _LAYER = {
     "post_attention_layernorm": "ffn_norm",
 }
 _AFTER = {"model.norm": "output_norm", "lm_head": "output"}
+INPUTS = {  # matrix -> what it multiplies in a layer: a field of LayerActivations
+    "attn_q": "attention_input",
+    "attn_k": "attention_input",
+    "attn_v": "attention_input",
+    "attn_output": "context",
+    "ffn_gate": "ffn_input",
+    "ffn_up": "ffn_input",
+    "ffn_down": "ffn_hidden",
+}
 _BIASED = ("attn_q", "attn_k", "attn_v")  # in Qwen2
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from thirteen.convert.calibration.decoder import INPUTS, Array, DecoderLayer, rms_norm, rms_norm_gradient
+from thirteen.convert.calibration.decoder import Array, DecoderLayer, rms_norm, rms_norm_gradient
+from thirteen.convert.source.architecture import INPUTS
 from transformers import AutoModelForCausalLM
 
 from .weights import weights_of
@@ -60,7 +61,7 @@ def near(found: Array, expected: torch.Tensor) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_activations_and_gradients_are_those_of_transformers(base: Callable[[str], Path], name: str) -> None:
     oracle, weights = Oracle(base(name)), weights_of(base(name))
-    shape = weights.shape
+    shape = weights.architecture
     direction = np.random.default_rng(5).standard_normal((len(TOKENS), shape.hidden), np.float32)
     hidden, last, embedding_gradient = oracle.run(TOKENS, direction)
     layers = [DecoderLayer(weights, index) for index in range(shape.layers)]
@@ -71,9 +72,9 @@ def test_activations_and_gradients_are_those_of_transformers(base: Callable[[str
         hidden = layer.output(made[-1])
         for matrix, field in INPUTS.items():
             near(getattr(made[-1], field), oracle.inputs[f"{index}.{matrix}"])
-    norm = weights.rows("output_norm.weight", 0, shape.hidden)
-    assert np.allclose(rms_norm(hidden, norm, weights.rms_eps), last, atol=1e-3)
-    gradient = rms_norm_gradient(hidden, direction * norm, weights.rms_eps)
+    norm = weights.tensor("output_norm.weight")
+    assert np.allclose(rms_norm(hidden, norm, shape.rms_eps), last, atol=1e-3)
+    gradient = rms_norm_gradient(hidden, direction * norm, shape.rms_eps)
     for index in reversed(range(shape.layers)):
         gradient, gradients = layers[index].backward(before[index], made[index], gradient)
         assert gradients.keys() == MODULES.keys() | NORMS.keys()
