@@ -47,7 +47,7 @@ def batch(
     Finished answers are saved in OUT.part. With --ray, workers of a Ray cluster answer the questions, each
     with its own engine of --threads threads.
     """
-    from ..runtime.batch.batch_file import answer_file, check_output
+    from ..runtime.batch.batch_file import BatchFile
     from ..runtime.batch.reproducible_batches import PROFILE, BatchJob, GenerationSettings
     from ..runtime.effort import parse_effort
     from ..runtime.request import Sampling
@@ -66,12 +66,13 @@ def batch(
     layers = options.gpu_layers(gpu_layers, ray)
     executor = options.batch_executor(ray, workers, insecure=ray_insecure)
     questions.stat()  # a missing file is refused before anything is downloaded, as is an output
-    check_output(output)
+    batch_file = BatchFile(questions, output, skip_bad)
+    batch_file.check_output()
     path, loras = options.resolve_model(model, {"adapter": adapter}, threads=threads)
     threads = threads or default_threads()
     job = BatchJob(path, loras.get("adapter"), settings, threads, replace(PROFILE, gpu_layers=layers))
     with progress_bar("batch") as progress:
-        report = answer_file(questions, job, output, skip_bad=skip_bad, executor=executor, progress=progress)
+        report = batch_file.answer(job, executor=executor, progress=progress)
     warn(report.bad)
     rows = {
         "output": report.output,

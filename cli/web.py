@@ -36,7 +36,7 @@ def web(
     The model's file has at most 2 GB. After the first visit, the page works offline.
     """
     from ..files.temporary_folder import temporary_folder
-    from ..web.site import check_site_folder, write_site
+    from ..web.site import PageModel, check_site_folder, write_site
     from ..web.static_server import serve_folder
     from ..web.wllama import wllama_files
 
@@ -52,7 +52,7 @@ def web(
     with nullcontext(folder) if folder else temporary_folder("web") as target:
         with progress_bar("writing") as progress:
             engine = wllama_files(wllama)
-            site = write_site(path, target, engine, name=name, context=context, progress=progress)
+            site = write_site(PageModel(path, name=name, context=context), target, engine, progress=progress)
         if folder:
             show_fields(as_json, asdict(site))
         if serve:

@@ -13,7 +13,7 @@ import typer
 from playwright.sync_api import ViewportSize, sync_playwright
 from thirteen.models.embedded import embedded
 from thirteen.tests.background_server import background_server
-from thirteen.web.site import write_site
+from thirteen.web.site import PageModel, write_site
 from thirteen.web.static_server import isolated_app
 from thirteen.web.wllama import wllama_files
 
@@ -25,7 +25,7 @@ TIMEOUT_MS = 300_000
 def screenshot(target: Path, model: Annotated[Path | None, typer.Argument()] = None) -> None:
     """Load the site, stop its server, load the site again, ask the question and write a screenshot."""
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
-        write_site(model or embedded(), Path(name) / "site", wllama_files(), name="smollm2-135m")
+        write_site(PageModel(model or embedded(), name="smollm2-135m"), Path(name) / "site", wllama_files())
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = chromium.new_context(viewport=PHONE, device_scale_factor=2, is_mobile=True).new_page()
         ready = page.locator("html[data-ready]:has(#model option) #ask")

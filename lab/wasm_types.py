@@ -19,7 +19,14 @@ from thirteen.cli.console import progress_bar, show_report
 from thirteen.files.progress import Progress
 from thirteen.files.temporary_folder import temporary_folder
 from thirteen.quality.costs.probe_models import ProbeShape, write_probe_models
-from thirteen.quality.costs.type_costs import TYPES, TypesReport, measured_types, types_report, write_costs
+from thirteen.quality.costs.type_costs import (
+    TYPES,
+    TypesReport,
+    measured_types,
+    noisy_types,
+    weight_costs,
+    write_costs,
+)
 from thirteen.quality.environment import report_head
 from thirteen.quality.schedule import ProgressCounter, alternating_order
 from thirteen.quality.workload import Workload
@@ -76,7 +83,9 @@ def run_wasm_type_costs(rounds: int, progress: Progress) -> TypesReport:
         run_round(page, models, 0, advance)  # warm-up: the browser compiles what runs often anew
         seconds = np.array([run_round(page, models, number, advance) for number in range(rounds)])
     workload = Workload(PROMPT_TOKENS, DECODE_TOKENS, threads, PROMPT_TOKENS)
-    return types_report(head, workload, _SHAPE, types, seconds, "wasm", f"wllama {VERSION}, {browser}")
+    costs = weight_costs(_SHAPE, types, seconds)
+    engine = f"wllama {VERSION}, {browser}"
+    return TypesReport(*head, workload, _SHAPE, rounds, costs, noisy_types(costs), "wasm", engine)
 
 
 def run_round(page: Page, models: Sequence[str], number: int, advance: ProgressCounter) -> FloatArray:

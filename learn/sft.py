@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from ..errors import ThirteenError
-from ..files.progress import Progress, Stage, no_progress
+from ..files.progress import Stage, no_progress
 from ..models.rows import TrainingRow
 from ..stats.interval import Interval
 from .base_model import attach_adapter, trained_numbers
@@ -101,15 +101,16 @@ def train_sft(
     identities = [[example.identity for example in part] for part in (examples, held)]
     run = job.run_id(tokenizer.chat_template, identities)
     checkpoint = TrainCheckpoint(job.out / CHECKPOINT, run)
+    progress = stage("train")
+
+    def after_step(state: TrainState, steps: int) -> None:
+        if state.step % (steps // job.recipe.epochs) == 0:  # the end of an epoch
+            losses = loss(held[:_VALIDATION_ROWS])
+            state.validation.append(sum(losses) / sum(one.answer_tokens for one in held[: len(losses)]))
+        progress(state.step, steps)
+
     start = time.monotonic()
-    state = fit_adapter(
-        model,
-        examples,
-        job.recipe,
-        validate=lambda: _per_token(loss(held[:_VALIDATION_ROWS]), held),
-        checkpoint=checkpoint,
-        progress=stage("train"),
-    )
+    state = fit_adapter(model, examples, job.recipe, checkpoint, after_step)
     train_s = time.monotonic() - start
     after = loss(held, progress=stage("held out, after"))
     job.save(adapted)
@@ -151,18 +152,12 @@ def _encode(tokenizer: Any, row: TrainingRow, recipe: Recipe) -> Example:
     return encode_example(tokenizer, row, final_line=recipe.final_line, calculator=recipe.calculator)
 
 
-def _per_token(losses: Sequence[float], examples: Sequence[Example]) -> float:
-    return sum(losses) / sum(example.answer_tokens for example in examples[: len(losses)])
-
-
-def fit_adapter(  # noqa: PLR0913 - the inputs of a run
+def fit_adapter(
     model: Any,
     examples: Sequence[Example],
     recipe: Recipe,
-    *,
-    validate: Callable[[], float] | None = None,
     checkpoint: TrainCheckpoint | None = None,
-    progress: Progress = no_progress,
+    after_step: Callable[[TrainState, int], None] = lambda state, steps: None,
 ) -> TrainState:
     """Train the parameters that require a gradient: Adam, linear warm-up, then cosine decay to zero.
 
@@ -170,9 +165,8 @@ def fit_adapter(  # noqa: PLR0913 - the inputs of a run
         model: transformers model with an adapter.
         examples: training set.
         recipe: hyperparameters.
-        validate: computes the validation loss after each epoch.
         checkpoint: file to resume from and to save the state to.
-        progress: called with the number of steps done and of all steps.
+        after_step: called with the state, before it is saved, and the number of all steps.
 
     Returns:
         The final state, with the loss of each step in nats per token.
@@ -196,12 +190,10 @@ def fit_adapter(  # noqa: PLR0913 - the inputs of a run
             group["lr"] = recipe.learning_rate * _lr_factor(state.step, steps, recipe.warmup)
         state.losses.append(_train_step(model, batch, recipe, optimizer))
         state.step += 1
-        if validate and state.step % (steps // recipe.epochs) == 0:
-            state.validation.append(validate())
+        after_step(state, steps)
         if checkpoint and state.step % checkpoint.every == 0:
             state.optimizer = optimizer.state_dict()
             checkpoint.save(state)
-        progress(state.step, steps)
     return state
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,24 +28,39 @@ if TYPE_CHECKING:
 BATCH_ROWS = 4  # solutions in one pass; more are no faster, and take more memory
 
 
-def solution_scores(  # noqa: PLR0913 - the inputs of a run
-    model: Any,
+@dataclass(frozen=True)
+class Policy:
+    """What solutions are sampled from.
+
+    Attributes:
+        model: frozen transformers model without an adapter; in bfloat16 it also multiplies in it.
+        temperature: the likelihoods are those at this temperature.
+    """
+
+    model: Any
+    temperature: float = 1.0
+
+    def losses(self, examples: Sequence[Example]) -> torch.Tensor:
+        """The negative log-likelihood of each solution, (rows,); see row_losses()."""
+        import torch
+
+        bf16 = self.model.dtype is torch.bfloat16
+        return row_losses(self.model, examples, bf16=bf16, temperature=self.temperature)
+
+
+def solution_scores(
+    policy: Policy,
     basis: Basis,
     examples: Sequence[Example],
-    *,
-    bf16: bool = False,
-    temperature: float = 1.0,
     journal: Journal | None = None,
     progress: Progress = no_progress,
 ) -> FloatArray:
     """Compute the scores of solutions.
 
     Args:
-        model: frozen transformers model without an adapter.
+        policy: what the solutions were sampled from.
         basis: basis of the numbers.
         examples: the solutions.
-        bf16: multiply matrices in bfloat16.
-        temperature: the likelihoods are those at this temperature.
         journal: keeps the scores of each batch; what it has is not computed again.
         progress: called with the number of solutions done and of all solutions.
 
@@ -58,11 +74,10 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
     """
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
     done = _recorded_scores(journal, basis.origin.numbers) if journal else []  # in that order
-    with _recorded(model, basis) as inner:
+    with _recorded(policy.model, basis) as inner:
         for first in range(len(done), len(order), BATCH_ROWS):
             batch = [examples[i] for i in order[first : first + BATCH_ROWS]]
-            losses = row_losses(model, batch, bf16=bf16, temperature=temperature)
-            losses.sum().backward()  # type: ignore[no-untyped-call]  # by torch
+            policy.losses(batch).sum().backward()  # type: ignore[no-untyped-call]  # by torch
             scores = _by_numbers(inner, basis)
             if not scores.isfinite().all():
                 raise ThirteenError("the gradient of a solution's likelihood is not finite")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256, sha384
 from pathlib import Path
+from typing import Any
 
 from ..errors import FileError, OutputError
 from ..files.atomic_write import write_file
@@ -59,23 +60,57 @@ class Site:
     needed_bytes: int
 
 
-def write_site(  # noqa: PLR0913
-    model: Path,
-    folder: Path,
-    wllama: dict[str, bytes],
-    *,
-    name: str | None = None,
-    context: int = 2048,
-    progress: Progress = no_progress,
+@dataclass(frozen=True, slots=True)
+class PageModel:
+    """A model as the page shows and runs it.
+
+    Attributes:
+        path: a GGUF file.
+        name: name shown on the page; by default the file name without its suffix.
+        context: context length, capped at the length the model was trained for.
+    """
+
+    path: Path
+    name: str | None = None
+    context: int = 2048
+
+    def describe(self) -> dict[str, Any]:
+        """What the app reads about the model.
+
+        Raises:
+            FileError: the file is not a supported model, or too large for a browser.
+            RequestError: the context length is not positive.
+        """
+        header = read_header(self.path)
+        check_model(header)
+        if (nbytes := header.file_bytes) > FILE_BYTES_MAX:
+            raise FileError(f"{self.path}: {nbytes} bytes; a browser loads at most {FILE_BYTES_MAX}")
+        check_integer("context", self.context, 1)
+        trained = int(header.metadata[f"{header.metadata['general.architecture']}.context_length"])
+        context = min(self.context, trained)
+        # In WebAssembly q8_0 is the fastest: it has SIMD kernels, and converting f16 has none.
+        kv = "q8_0" if holds_heads(header, "q8_0") else "f16"
+        # Without Python and the prefix cache of the native engine.
+        estimate = estimate_memory(header, replace(PROFILES["phone"], context=context, kv=kv, prefix_bytes=0))
+        return {
+            "name": self.name or self.path.stem,
+            "sha256": file_sha256(self.path),
+            "file_bytes": nbytes,
+            "needed_bytes": estimate.total_bytes - estimate.program_bytes,
+            "context": context,
+            "kv": kv,
+        }
+
+
+def write_site(
+    model: PageModel, folder: Path, wllama: dict[str, bytes], progress: Progress = no_progress
 ) -> Site:
     """Write a static site that runs a model in the browser.
 
     Args:
-        model: a GGUF file.
+        model: the model.
         folder: a new or empty folder, or one that this function has written before.
         wllama: files of wllama by name; see wllama.wllama_files().
-        name: model name shown on the page; by default the file name without its suffix.
-        context: context length, capped at the length the model was trained for.
         progress: called with the bytes of the model written so far and in total.
 
     Raises:
@@ -83,39 +118,19 @@ def write_site(  # noqa: PLR0913
         RequestError: the context length is not positive.
         OutputError: the folder contains other files, or cannot be written.
     """
-    header = read_header(model)
-    check_model(header)
-    if header.file_bytes > FILE_BYTES_MAX:
-        raise FileError(f"{model}: {header.file_bytes} bytes; a browser loads at most {FILE_BYTES_MAX}")
-    check_integer("context", context, 1)
-    trained = int(header.metadata[f"{header.metadata['general.architecture']}.context_length"])
-    context = min(context, trained)
-    # In WebAssembly q8_0 is the fastest: it has SIMD kernels, and converting f16 has none.
-    kv = "q8_0" if holds_heads(header, "q8_0") else "f16"
-    # Without Python and the prefix cache of the native engine.
-    estimate = estimate_memory(header, replace(PROFILES["phone"], context=context, kv=kv, prefix_bytes=0))
-    needed = estimate.total_bytes - estimate.program_bytes
+    description = model.describe()
     try:
         check_site_folder(folder)
-        parts = list(_write_parts(model, folder, progress))
-        description = {
-            "name": name or model.stem,
-            "sha256": file_sha256(model),
-            "file_bytes": header.file_bytes,
-            "needed_bytes": needed,
-            "context": context,
-            "kv": kv,
-            "parts": parts,
-        }
-        files = _site_files(wllama, description)
+        parts = list(_write_parts(model.path, folder, progress))
+        files = _site_files(wllama, description | {"parts": parts})
         # By model.json a run that follows an interrupted one knows the folder, so it is the first.
         for path in sorted(files, key=lambda path: path != _DESCRIPTION):
             _write_file(folder / path, files[path])
         _delete_old_parts(folder, parts)
     except OSError as error:
         raise OutputError(f"{error.filename or folder}: {error.strerror or error}") from None
-    nbytes = header.file_bytes + sum(map(len, files.values()))
-    return Site(folder, len(files) + len(parts), len(parts), nbytes, needed)
+    nbytes = description["file_bytes"] + sum(map(len, files.values()))
+    return Site(folder, len(files) + len(parts), len(parts), nbytes, description["needed_bytes"])
 
 
 def check_site_folder(folder: Path) -> None:

@@ -26,7 +26,7 @@ from ...runtime.threads import default_threads
 from ...runtime.validation import check_integer
 from ...stats.interval import FloatArray, Interval
 from ...stats.paired_ratio import ROUNDS_MIN, paired_ratio, too_noisy
-from ..environment import BenchReport, ReportHead, report_head
+from ..environment import BenchReport, report_head
 from ..iteration import random_prompt, time_prefill_and_decode
 from ..schedule import ProgressCounter, alternating_order
 from ..workload import Workload, load_engine
@@ -89,7 +89,7 @@ class TypesReport(BenchReport):
         sizes: shape of the models.
         rounds: number of rounds; each measures every model once.
         costs: costs of each type.
-        noisy: types for which the run was too noisy for a conclusion on the decode costs.
+        noisy: see noisy_types().
         target: the target of `convert` that the costs are for.
         engine: what ran the models, with its version.
     """
@@ -142,7 +142,8 @@ def run_type_costs(
         seconds = np.array([_run_round(engines, number, workload, advance) for number in range(rounds)])
     per_token = seconds / (workload.prompt_tokens, workload.decode_tokens)  # (rounds, models, 2)
     engine = f"llama-cpp-python {head[2].llama_cpp_python}"
-    return types_report(head, workload, shape, ggml_types, per_token, host_target(), engine)
+    costs = weight_costs(shape, ggml_types, per_token)
+    return TypesReport(*head, workload, shape, rounds, costs, noisy_types(costs), host_target(), engine)
 
 
 def measured_types(names: Sequence[str]) -> tuple[GGMLQuantizationType, ...]:
@@ -152,42 +153,6 @@ def measured_types(names: Sequence[str]) -> tuple[GGMLQuantizationType, ...]:
         OutputError: a type is unknown.
     """
     return tuple(dict.fromkeys(map(parse_type, (REFERENCE, *names))))
-
-
-def types_report(  # noqa: PLR0913, PLR0917 - what a report is made of
-    head: ReportHead,
-    workload: Workload,
-    shape: ProbeShape,
-    types: Sequence[GGMLQuantizationType],
-    seconds_per_token: FloatArray,
-    target: str,
-    engine: str,
-) -> TypesReport:
-    """The report of measured times.
-
-    Args:
-        head: head of the report, from before the measurement.
-        workload: work of an iteration.
-        shape: shape of the models.
-        types: the types, of which the first is the reference.
-        seconds_per_token: seconds per token of the models of write_probe_models() in prefill and in decode,
-            (rounds, 1 + 2 * types, 2).
-        target: the target of `convert` that the costs are for.
-        engine: what ran the models, with its version.
-    """
-    costs = _costs(shape, types, seconds_per_token)
-    return TypesReport(
-        *head,
-        settings=workload,
-        sizes=shape,
-        rounds=len(seconds_per_token),
-        costs=costs,
-        noisy=tuple(
-            cost.type for cost in costs if too_noisy(cost.layer.ratio) or too_noisy(cost.output.ratio)
-        ),
-        target=target,
-        engine=engine,
-    )
 
 
 def _run_round(
@@ -203,10 +168,17 @@ def _run_round(
     return seconds
 
 
-def _costs(
+def weight_costs(
     shape: ProbeShape, types: Sequence[GGMLQuantizationType], seconds_per_token: FloatArray
 ) -> tuple[TypeCost, ...]:
-    """Costs from seconds per token, (rounds, 1 + 2 * types, 2); the first type is the reference."""
+    """Costs from measured times.
+
+    Args:
+        shape: shape of the models.
+        types: the types, of which the first is the reference.
+        seconds_per_token: seconds per token of the models of write_probe_models() in prefill and in decode,
+            (rounds, 1 + 2 * types, 2).
+    """
     rounds = len(seconds_per_token)
     overhead = np.median(seconds_per_token[:, 0], axis=0)  # (2,)
     net = np.maximum(seconds_per_token[:, 1:] - overhead, _NET_MIN * seconds_per_token[:, 1:])
@@ -229,6 +201,11 @@ def _costs(
         )
         for index, type_ in enumerate(types)
     )
+
+
+def noisy_types(costs: Sequence[TypeCost]) -> tuple[str, ...]:
+    """The types for which the run was too noisy for a conclusion on the decode costs."""
+    return tuple(cost.type for cost in costs if too_noisy(cost.layer.ratio) or too_noisy(cost.output.ratio))
 
 
 def _bits(type_: GGMLQuantizationType) -> float:

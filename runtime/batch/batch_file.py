@@ -70,83 +70,108 @@ class BatchReport:
         return 3600 * (self.answered - self.earlier) / self.seconds
 
 
-def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
-    questions: Path,
-    job: BatchJob,
-    output: Path,
-    *,
-    skip_bad: bool = False,
-    executor: BatchExecutor = BatchJob.run,
-    progress: Progress = no_progress,
-) -> BatchReport:
-    """Answer a file of questions.
+@dataclass(frozen=True, slots=True)
+class BatchFile:
+    """A file of questions, and the file of answers that is made of it.
 
     Each answer is appended to OUTPUT.part when it is finished, from which an interrupted run resumes. The
     output is written when all rows are done.
 
-    Args:
+    Attributes:
         questions: JSON lines with `question` and an optional `id`.
-        job: model and settings.
         output: file of answers, which must not exist.
         skip_bad: whether invalid lines, and questions that cannot be asked, are reported instead of raised.
-        executor: runs the batches; by default on this machine.
-        progress: called with the rows done and all rows.
-
-    Raises:
-        FileError: the file cannot be read or has no question, or a line is invalid and `skip_bad` is off.
-        RequestError: a question cannot be asked, or OUTPUT.part is damaged or belongs to another batch.
-        OutputError: the output exists or cannot be written.
-        ThirteenError: the model or the adapter is invalid, or the computation failed.
     """
-    began = perf_counter()
-    check_output(output)
-    part = _part(output)
-    job = job.with_settings_of(part, _RUN)
-    data = read_bounded(questions, MAX_BYTES)
-    rows = _parse_questions(questions, data, skip_bad)
-    identity = {"questions_sha256": hashlib.sha256(data).hexdigest(), **job.identity}
-    with Journal(part, identity, _RUN) as journal:
-        saved, new = _saved_records(journal, rows), dict[int, Record]()
-        if not skip_bad:
-            _check_answered(questions, saved.values())
-        _check_free(output, saved)
-        progress(len(saved), len(rows))
-        with closing(_new_records(rows, saved, job, executor)) as records:
-            for number, record in records:
-                if not skip_bad:
-                    _check_answered(questions, [record])
-                journal.record({"number": number, **record})
-                new[number] = record
-                progress(len(saved) + len(new), len(rows))
-        _check_free(output, saved | new)  # another run may have written it meanwhile
-        with atomic_write(output) as file:
-            file.writelines(_output_lines(saved | new))
-        report = _report(questions, output, saved, new, perf_counter() - began)
-        with suppress(OSError):
-            part.unlink()
-    return report
 
+    questions: Path
+    output: Path
+    skip_bad: bool = False
 
-def check_output(output: Path) -> None:
-    """Raise OutputError if the output cannot be written, or exists without the records of a killed run."""
-    check_target(output)
-    if output.exists() and not _part(output).exists():
-        raise _output_exists(output)
+    def answer(
+        self, job: BatchJob, executor: BatchExecutor = BatchJob.run, progress: Progress = no_progress
+    ) -> BatchReport:
+        """Answer the questions.
 
+        Args:
+            job: model and settings.
+            executor: runs the batches; by default on this machine.
+            progress: called with the rows done and all rows.
 
-def _part(output: Path) -> Path:
-    """The file of the records."""
-    return output.with_name(f"{output.name}.part")
+        Raises:
+            FileError: the file cannot be read or has no question, or a line is invalid and `skip_bad` is off.
+            RequestError: a question cannot be asked, or OUTPUT.part is damaged or belongs to another batch.
+            OutputError: the output exists or cannot be written.
+            ThirteenError: the model or the adapter is invalid, or the computation failed.
+        """
+        began = perf_counter()
+        self.check_output()
+        job = job.with_settings_of(self._part, _RUN)
+        data = read_bounded(self.questions, MAX_BYTES)
+        rows = _parse_questions(self.questions, data, self.skip_bad)
+        identity = {"questions_sha256": hashlib.sha256(data).hexdigest(), **job.identity}
+        with Journal(self._part, identity, _RUN) as journal:
+            saved, new = _saved_records(journal, rows), dict[int, Record]()
+            self._check_answered(saved.values())
+            self._check_free(saved)
+            progress(len(saved), len(rows))
+            with closing(_new_records(rows, saved, job, executor)) as records:
+                for number, record in records:
+                    self._check_answered([record])
+                    journal.record({"number": number, **record})
+                    new[number] = record
+                    progress(len(saved) + len(new), len(rows))
+            self._check_free(saved | new)  # another run may have written it meanwhile
+            with atomic_write(self.output) as file:
+                file.writelines(_output_lines(saved | new))
+            report = self._report(saved, new, perf_counter() - began)
+            with suppress(OSError):
+                self._part.unlink()
+        return report
 
+    def check_output(self) -> None:
+        """Raise OutputError if the output cannot be written, or exists without records of a killed run."""
+        check_target(self.output)
+        if self.output.exists() and not self._part.exists():
+            raise self._output_exists
 
-def _check_free(output: Path, records: Mapping[int, Record]) -> None:
-    """Raise OutputError if the output exists and is not of these records."""
-    if output.exists() and output.read_bytes() != b"".join(_output_lines(records)):
-        raise _output_exists(output)
+    @property
+    def _part(self) -> Path:
+        """The file of the records."""
+        return self.output.with_name(f"{self.output.name}.part")
 
+    @property
+    def _output_exists(self) -> OutputError:
+        return OutputError(f"{self.output}: already exists: remove it or choose another name")
 
-def _output_exists(output: Path) -> OutputError:
-    return OutputError(f"{output}: already exists: remove it or choose another name")
+    def _check_free(self, records: Mapping[int, Record]) -> None:
+        """Raise OutputError if the output exists and is not of these records."""
+        if self.output.exists() and self.output.read_bytes() != b"".join(_output_lines(records)):
+            raise self._output_exists
+
+    def _check_answered(self, records: Iterable[Record]) -> None:
+        """Raise RequestError for the first record of a line that is invalid or cannot be asked."""
+        for record in records:
+            if "error" in record and not self.skip_bad:
+                raise RequestError(self._error(record))
+
+    def _error(self, record: Record) -> str:
+        return f"{self.questions}: line {record['line']}: {record['error']}"
+
+    def _report(self, saved: Mapping[int, Record], new: Mapping[int, Record], seconds: float) -> BatchReport:
+        records = [record for _, record in sorted({**saved, **new}.items())]
+        bad = tuple(self._error(record) for record in records if "error" in record)
+        return BatchReport(
+            output=str(self.output),
+            rows=len(records),
+            answered=len(records) - len(bad),
+            without_value=sum("error" not in record and record["value"] is None for record in records),
+            bad=bad,
+            earlier=sum("error" not in record for record in saved.values()),
+            tokens=sum(
+                record["usage"]["completion_tokens"] for record in new.values() if "error" not in record
+            ),
+            seconds=seconds,
+        )
 
 
 def _parse_questions(path: Path, data: bytes, skip_bad: bool) -> list[BatchQuestion]:
@@ -202,13 +227,6 @@ def _is_record(entry: Record, row: BatchQuestion) -> bool:
     return complete and fields == _row_fields(row)
 
 
-def _check_answered(questions: Path, records: Iterable[Record]) -> None:
-    """Raise RequestError for the first record of a line that is invalid or cannot be asked."""
-    for record in records:
-        if "error" in record:
-            raise RequestError(f"{questions}: line {record['line']}: {record['error']}")
-
-
 def _new_records(
     rows: Sequence[BatchQuestion], saved: Mapping[int, Record], job: BatchJob, executor: BatchExecutor
 ) -> Generator[tuple[int, Record], None, None]:
@@ -253,20 +271,3 @@ def _output_lines(records: Mapping[int, Record]) -> Iterator[bytes]:
 
 def _output_line(record: Record) -> bytes:
     return f"{json.dumps(record, ensure_ascii=False, default=str)}\n".encode()
-
-
-def _report(
-    questions: Path, output: Path, saved: Mapping[int, Record], new: Mapping[int, Record], seconds: float
-) -> BatchReport:
-    records = [record for _, record in sorted({**saved, **new}.items())]
-    bad = tuple(f"{questions}: line {r['line']}: {r['error']}" for r in records if "error" in r)
-    return BatchReport(
-        output=str(output),
-        rows=len(records),
-        answered=len(records) - len(bad),
-        without_value=sum("error" not in record and record["value"] is None for record in records),
-        bad=bad,
-        earlier=sum("error" not in record for record in saved.values()),
-        tokens=sum(record["usage"]["completion_tokens"] for record in new.values() if "error" not in record),
-        seconds=seconds,
-    )

@@ -1,6 +1,8 @@
 """Conversion to a given size on the command line: the budget, predictions and bad input."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +46,19 @@ def test_the_file_has_the_requested_size_and_the_planned_types(
     thorough = json.loads(searched.stdout)
     assert thorough["types"] == report["types"] and thorough["sha256"] != report["sha256"]
     assert thorough["file_bytes"] <= budget
+
+
+def test_a_conversion_loads_no_benchmark(made: tuple[Path, Path], tmp_path: Path) -> None:
+    """Nor does its measured fidelity, of which `bench` only prints the table."""
+    model, importance = made
+    argv = ["convert", model, "--size", "9bpw", "--importance", importance, "--fidelity"]
+    code = (
+        "import sys; from thirteen.cli.main import main\ntry: main()\n"
+        "finally: print([name for name in sys.modules if name.startswith('thirteen.bench')])"
+    )
+    command = [sys.executable, "-c", code, *map(str, argv), "-o", str(tmp_path / "a.gguf")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "perplexity" in done.stdout and done.stdout.endswith("[]\n"), done
 
 
 def test_a_plan_goes_by_the_costs_that_are_given(

@@ -14,7 +14,7 @@ from thirteen.cluster.file_transfer import RemoteFile
 from thirteen.cluster.ray_batch import RayWorker, RayWorkers
 from thirteen.cluster.ray_session import ray_session, worker_capacity
 from thirteen.errors import FileError, RequestError
-from thirteen.runtime.batch.batch_file import answer_file
+from thirteen.runtime.batch.batch_file import BatchFile
 from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 
 from ..interruption import Interrupted, stop_at
@@ -41,7 +41,7 @@ def job(tiny: Path) -> BatchJob:
 @pytest.fixture(scope="module")
 def expected(questions: Path, job: BatchJob, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     output = tmp_path_factory.mktemp("alone") / "answers.jsonl"
-    answer_file(questions, job, output)
+    BatchFile(questions, output).answer(job)
     return output.read_bytes()
 
 
@@ -66,7 +66,7 @@ def test_killed_workers_change_no_answer(
     killer = Thread(target=kill_some)
     killer.start()
     try:
-        answer_file(questions, job, tmp_path / "answers.jsonl", executor=RayWorkers(cluster.address).run)
+        BatchFile(questions, tmp_path / "answers.jsonl").answer(job, RayWorkers(cluster.address).run)
     finally:
         ended.set()
         killer.join()
@@ -78,8 +78,10 @@ def test_a_batch_started_locally_resumes_on_the_cluster(
     cluster: Any, questions: Path, job: BatchJob, expected: bytes, tmp_path: Path
 ) -> None:
     with pytest.raises(Interrupted):
-        answer_file(questions, job, tmp_path / "answers.jsonl", progress=stop_at(130))
-    report = answer_file(questions, job, tmp_path / "answers.jsonl", executor=RayWorkers(cluster.address).run)
+        BatchFile(questions, tmp_path / "answers.jsonl").answer(job, progress=stop_at(130))
+    report = BatchFile(questions, tmp_path / "answers.jsonl").answer(
+        job, executor=RayWorkers(cluster.address).run
+    )
     assert report.earlier == 130
     assert (tmp_path / "answers.jsonl").read_bytes() == expected
 
@@ -88,11 +90,8 @@ def test_a_worker_that_cannot_load_the_engine_gives_a_one_line_error(
     cluster: Any, questions: Path, job: BatchJob, tmp_path: Path
 ) -> None:
     with pytest.raises(FileError) as error:
-        answer_file(
-            questions,
-            replace(job, threads=1, adapter=job.model),
-            tmp_path / "a.jsonl",
-            executor=RayWorkers(cluster.address).run,
+        BatchFile(questions, tmp_path / "a.jsonl").answer(
+            replace(job, threads=1, adapter=job.model), executor=RayWorkers(cluster.address).run
         )
     assert str(error.value).startswith(f"--ray {cluster.address}: {job.model}")
     assert "\n" not in str(error.value)
@@ -119,7 +118,7 @@ def test_a_removed_node_changes_no_answer(
             cluster.remove_node(removed[0], allow_graceful=False)
 
     output, executor = tmp_path / "answers.jsonl", RayWorkers(cluster.address).run
-    answer_file(questions, job, output, executor=executor, progress=progress)
+    BatchFile(questions, output).answer(job, executor=executor, progress=progress)
     cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     assert removed

@@ -85,7 +85,8 @@ def test_a_resumed_run_ends_with_the_same_weights(base, tmp_path, kind):
         attach_adapter(model, recipe)
         examples = [encode_example(tokenizer, row) for row in ROWS]
         checkpoint = TrainCheckpoint(path, "run", 2)
-        fit_adapter(model, examples, recipe, checkpoint=checkpoint, progress=stop_at(stop))
+        interrupt = stop_at(stop)
+        fit_adapter(model, examples, recipe, checkpoint, lambda state, steps: interrupt(state.step, steps))
         return [p.detach().clone() for p in model.parameters() if p.requires_grad]
 
     whole = run(tmp_path / "whole", None)

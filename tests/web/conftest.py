@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from thirteen.errors import FileError
-from thirteen.web.site import write_site
+from thirteen.web.site import PageModel, write_site
 from thirteen.web.wllama import wllama_files
 
 from ..chromium import CHROMIUM
@@ -58,7 +58,7 @@ def small(
     embedding = tensors()["token_embd.weight"]  # (vocab, width); tied to the output
     embedding[[not " " <= chr(token) <= "~" for token in range(len(embedding))]] = 0
     tiny = write_tiny(folder / "tiny.gguf", {}, {"token_embd.weight": embedding})
-    write_site(tiny, folder / "site", wllama, name="tiny", context=256)
+    write_site(PageModel(tiny, name="tiny", context=256), folder / "site", wllama)
     return folder / "site"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 from thirteen.runtime.engine.engine import Engine
-from thirteen.web.site import write_site
+from thirteen.web.site import PageModel, write_site
 from thirteen.web.static_server import isolated_app
 
 from ..axe_core import violations
@@ -73,7 +73,7 @@ def test_model_answers_online_and_offline_without_further_requests(
 ) -> None:
     """The second answer comes with the server stopped; once the model is ready, the page sends no request."""
     folder = tmp_path / "site"
-    write_site(smollm2, folder, wllama, name="smollm2")
+    write_site(PageModel(smollm2, name="smollm2"), folder, wllama)
     faulty = FaultyApp(folder)
     with background_server(faulty) as address:
         page = ready(visit(address))
@@ -291,7 +291,7 @@ def test_unloadable_model_shows_a_message(
     tmp_path: Path, write_tiny: Callable[..., Path], wllama: dict[str, bytes], visit: Visit
 ) -> None:
     folder = tmp_path / "site"
-    write_site(write_tiny(tmp_path / "tiny.gguf"), folder, wllama)
+    write_site(PageModel(write_tiny(tmp_path / "tiny.gguf")), folder, wllama)
     (part,) = (folder / "parts").iterdir()
     page_model = json.loads((folder / "model.json").read_text())
     part.write_bytes(b"GGUF" + bytes(100))

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from thirteen.errors import FileError, OutputError, RequestError
-from thirteen.web.site import PART_BYTES, write_site
+from thirteen.web.site import PART_BYTES, PageModel, write_site
 from thirteen.web.static_files import page_routes
 from thirteen.web.static_server import isolated_app
 from thirteen.web.wllama import wllama_files
@@ -22,14 +22,14 @@ ENGINE = {"index.min.js": b"export class Wllama {}", "wllama.wasm": b"\0asm", "L
 
 @pytest.fixture
 def site(tiny, tmp_path):
-    write_site(tiny, tmp_path / "site", ENGINE, name="small", context=128)
+    write_site(PageModel(tiny, name="small", context=128), tmp_path / "site", ENGINE)
     return tmp_path / "site"
 
 
 def test_parts_join_to_the_model_and_are_named_by_their_hashes(tmp_path, tiny):
     large = tmp_path / "large.gguf"
     large.write_bytes(tiny.read_bytes() + bytes(PART_BYTES))
-    result = write_site(large, tmp_path / "site", ENGINE)
+    result = write_site(PageModel(large), tmp_path / "site", ENGINE)
     model = json.loads((tmp_path / "site/model.json").read_text())
     parts = [(tmp_path / "site" / part["name"]).read_bytes() for part in model["parts"]]
     assert b"".join(parts) == large.read_bytes()
@@ -64,7 +64,7 @@ def test_what_another_program_has_written_stays(tmp_path, tiny, theirs):
     file.parent.mkdir(exist_ok=True)
     file.write_text('{"format": "layers-model"}')
     with suppress(OutputError):  # a folder with parts alone may be that of an interrupted run
-        write_site(tiny, tmp_path, ENGINE)
+        write_site(PageModel(tiny), tmp_path, ENGINE)
     assert file.read_text() == '{"format": "layers-model"}'
 
 
@@ -72,23 +72,23 @@ def test_bad_input_raises(tmp_path, tiny, not_a_model, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/diary.txt").write_text("dear diary")
     with pytest.raises(OutputError, match="mine"):
-        write_site(tiny, tmp_path / "mine", ENGINE)
+        write_site(PageModel(tiny), tmp_path / "mine", ENGINE)
     with pytest.raises(OutputError, match=r"diary\.txt"):
-        write_site(tiny, tmp_path / "mine/diary.txt/site", ENGINE)
+        write_site(PageModel(tiny), tmp_path / "mine/diary.txt/site", ENGINE)
     with pytest.raises(FileError, match=r"no\.gguf"):
-        write_site(not_a_model, tmp_path / "site", ENGINE)
+        write_site(PageModel(not_a_model), tmp_path / "site", ENGINE)
     with pytest.raises(RequestError, match="context"):
-        write_site(tiny, tmp_path / "site", ENGINE, context=0)
+        write_site(PageModel(tiny, context=0), tmp_path / "site", ENGINE)
     monkeypatch.setattr("thirteen.web.site.FILE_BYTES_MAX", 1000)
     with pytest.raises(FileError, match="at most 1000"):
-        write_site(tiny, tmp_path / "site", ENGINE)
+        write_site(PageModel(tiny), tmp_path / "site", ENGINE)
     assert not (tmp_path / "site").exists()
 
 
 def test_a_run_that_was_killed_is_continued(tiny, tmp_path):
     """The part file of its description was something else's."""
     (tmp_path / ".model.json.0123456789abcdef.part").touch()
-    assert write_site(tiny, tmp_path, ENGINE).parts == 1
+    assert write_site(PageModel(tiny), tmp_path, ENGINE).parts == 1
 
 
 def test_npms_reason_is_told(tmp_path, monkeypatch):
@@ -175,13 +175,13 @@ def test_an_interrupted_run_leaves_the_old_site_whole_and_the_next_run_goes_on(t
 
     site = tmp_path / "site"
     with pytest.raises(StoppedError):
-        write_site(tiny, site, ENGINE, progress=stop)
-    write_site(tiny, site, ENGINE)
+        write_site(PageModel(tiny), site, ENGINE, progress=stop)
+    write_site(PageModel(tiny), site, ENGINE)
     old = {path: path.read_bytes() for path in site.rglob("*") if path.is_file()}
     with pytest.raises(StoppedError):
-        write_site(smollm2, site, ENGINE, progress=stop)
+        write_site(PageModel(smollm2), site, ENGINE, progress=stop)
     assert {path: path.read_bytes() for path in old} == old
-    write_site(smollm2, site, ENGINE)
+    write_site(PageModel(smollm2), site, ENGINE)
     model = json.loads((site / "model.json").read_text())
     names = {part["name"] for part in model["parts"]}
     assert {f"parts/{path.name}" for path in (site / "parts").iterdir()} == names

@@ -8,7 +8,7 @@ from random import Random
 from thirteen.bench.accuracy.datasets import load_question_set
 from thirteen.files.json_lines import numbered_lines
 from thirteen.models.rows import read_rows
-from thirteen.runtime.batch.batch_file import answer_file
+from thirteen.runtime.batch.batch_file import BatchFile
 from thirteen.runtime.batch.reproducible_batches import (
     BatchJob,
     BatchResult,
@@ -38,7 +38,7 @@ def _answer(path: Path) -> None:
     """Each line of the file has a line in the output, with its number and its id."""
     output = path.with_name("answers.jsonl")
     output.unlink(missing_ok=True)
-    report = answer_file(path, _JOB, output, skip_bad=True, executor=_refuse)
+    report = BatchFile(path, output, skip_bad=True).answer(_JOB, executor=_refuse)
     rows = [json.loads(line) for line in output.read_bytes().splitlines()]
     lines = list(numbered_lines(path.read_bytes()))
     assert report.rows == len(rows) and [row["line"] for row in rows] == [number for number, _ in lines]

@@ -12,7 +12,7 @@ from thirteen.errors import OutputError, RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.quality.costs.probe_models import ProbeShape
 from thirteen.quality.costs.random_model import count_matrix_weights, write_uniform_model
-from thirteen.quality.costs.type_costs import TYPES, _costs, run_type_costs, write_costs
+from thirteen.quality.costs.type_costs import TYPES, run_type_costs, weight_costs, write_costs
 from thirteen.runtime.engine.engine import Engine
 
 pytestmark = pytest.mark.slow
@@ -90,7 +90,7 @@ def test_costs_are_recovered_from_times_computed_from_them():
     models = [w * ns * 1e-9 for type_ in types for w, ns in zip(weights, costs[type_], strict=True)]
     drift = np.array([1.0, 1.2, 0.9, 1.1, 0.8])[:, None, None]
     times = np.array([0.0, *models])[:, None] * phases * drift + 1e-4  # (rounds, models, 2)
-    found = _costs(shape, types, times)
+    found = weight_costs(shape, types, times)
     for type_, cost in zip(types, found, strict=True):
         layer, output = costs[type_]
         assert cost.layer.ns_per_weight == pytest.approx(layer)
@@ -103,7 +103,7 @@ def test_costs_are_recovered_from_times_computed_from_them():
 
 def test_models_no_slower_than_the_minimal_one_still_have_finite_costs():
     times = np.full((5, 3, 2), 1e-3)
-    (cost,) = _costs(TINY, (Q4_K,), times)
+    (cost,) = weight_costs(TINY, (Q4_K,), times)
     assert 0 < cost.layer.ns_per_weight < 1e9 and cost.layer.ratio.estimate == 1
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from thirteen.errors import FileError, OutputError, RequestError
 from thirteen.files import atomic_write
-from thirteen.runtime.batch.batch_file import answer_file
+from thirteen.runtime.batch.batch_file import BatchFile
 from thirteen.runtime.batch.reproducible_batches import (
     PROFILE,
     BatchJob,
@@ -56,7 +56,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def test_answers_are_those_of_the_engine_in_the_order_of_the_questions(
     job: BatchJob, questions: Path, tmp_path: Path
 ) -> None:
-    report = answer_file(questions, job, tmp_path / "answers.jsonl")
+    report = BatchFile(questions, tmp_path / "answers.jsonl").answer(job)
     answers = read(tmp_path / "answers.jsonl")
     assert [row["id"] for row in answers] == [f"q{n}" for n in range(COUNT)]
     assert [row["question"] for row in answers] == QUESTIONS
@@ -75,7 +75,7 @@ def test_answers_say_how_foreign_their_question_is(
     """It was null, whatever the file's vocabulary."""
     monkeypatch.setattr(Model, "foreign_share", lambda _, text: len(text) / 4)
     path = write_rows(tmp_path / "questions.jsonl", [{"question": "abc"}])
-    answer_file(path, job, tmp_path / "answers.jsonl")
+    BatchFile(path, tmp_path / "answers.jsonl").answer(job)
     assert [row["foreign_share"] for row in read(tmp_path / "answers.jsonl")] == [0.75]
 
 
@@ -89,10 +89,10 @@ def test_the_records_stay_until_the_answers_are_on_disk(
 
     output = tmp_path / "answers.jsonl"
     with pytest.raises(Interrupted):
-        answer_file(questions, job, output, progress=stop_at(COUNT))
+        BatchFile(questions, output).answer(job, progress=stop_at(COUNT))
     monkeypatch.setattr(atomic_write, "sync_folder", fail)
     with pytest.raises(OutputError, match="Input/output error"):
-        answer_file(questions, job, output)
+        BatchFile(questions, output).answer(job)
     assert len(read(tmp_path / "answers.jsonl.part")) == 1 + COUNT
 
 
@@ -101,14 +101,14 @@ def test_a_batch_interrupted_anywhere_gives_the_same_file(
     effort: Effort, tiny: Path, questions: Path, tmp_path: Path
 ) -> None:
     job = BatchJob(tiny, None, GenerationSettings(max_tokens=6, effort=effort), 1)
-    answer_file(questions, job, tmp_path / "whole.jsonl")
+    BatchFile(questions, tmp_path / "whole.jsonl").answer(job)
     part = tmp_path / "parts.jsonl.part"
     for count in (3, 17, 61):
         with pytest.raises(Interrupted):
-            answer_file(questions, job, tmp_path / "parts.jsonl", progress=stop_at(count))
+            BatchFile(questions, tmp_path / "parts.jsonl").answer(job, progress=stop_at(count))
         assert len(read(part)) == 1 + count  # the first line is the header
         assert not (tmp_path / "parts.jsonl").exists()
-    report = answer_file(questions, job, tmp_path / "parts.jsonl")
+    report = BatchFile(questions, tmp_path / "parts.jsonl").answer(job)
     assert report.earlier == 61
     assert (tmp_path / "parts.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert not part.exists()
@@ -137,7 +137,7 @@ def test_a_later_batch_is_computed_as_a_first_one_is(tiny: Path, monkeypatch: py
 def test_an_existing_output_is_not_overwritten(job: BatchJob, questions: Path, tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl").write_text("mine\n")
     with pytest.raises(OutputError, match="already exists"):
-        answer_file(questions, job, tmp_path / "answers.jsonl")
+        BatchFile(questions, tmp_path / "answers.jsonl").answer(job)
     assert (tmp_path / "answers.jsonl").read_text() == "mine\n"
 
 
@@ -146,7 +146,7 @@ def test_an_output_that_appears_meanwhile_is_not_overwritten(
 ) -> None:
     output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
     with pytest.raises(OutputError, match="already exists"):
-        answer_file(questions, job, output, progress=lambda *_: output.write_text("mine\n") and None)
+        BatchFile(questions, output).answer(job, progress=lambda *_: output.write_text("mine\n") and None)
     assert output.read_text() == "mine\n" and len(part.read_bytes().splitlines()) == COUNT + 1
 
 
@@ -184,11 +184,11 @@ def test_a_batch_resumes_with_its_attention(
     assert now.profile == other.profile != begun.profile
     output, whole = tmp_path / "answers.jsonl", tmp_path / "whole.jsonl"
     with pytest.raises(Interrupted):
-        answer_file(questions, begun, output, progress=stop_at(3))
+        BatchFile(questions, output).answer(begun, progress=stop_at(3))
     with pytest.raises(RequestError, match="records of another run: flash_attention is"):
-        answer_file(questions, other, output)
-    assert answer_file(questions, now, output).earlier == 3
-    answer_file(questions, begun, whole)
+        BatchFile(questions, output).answer(other)
+    assert BatchFile(questions, output).answer(now).earlier == 3
+    BatchFile(questions, whole).answer(begun)
     assert output.read_bytes() == whole.read_bytes()
 
 
@@ -205,10 +205,10 @@ def test_a_batch_with_other_settings_does_not_resume_it(
 ) -> None:
     output = tmp_path / "answers.jsonl"
     with pytest.raises(Interrupted):
-        answer_file(questions, job, output, progress=stop_at(3))
+        BatchFile(questions, output).answer(job, progress=stop_at(3))
     before = (tmp_path / "answers.jsonl.part").read_bytes()
     with pytest.raises(RequestError, match=r"answers\.jsonl\.part: records of another run: "):
-        answer_file(questions, change(job), output)
+        BatchFile(questions, output).answer(change(job))
     assert (tmp_path / "answers.jsonl.part").read_bytes() == before
 
 
@@ -221,9 +221,9 @@ def test_a_failed_computation_is_not_a_bad_row_and_is_repeated(
         yield BatchResult(7, error="decode: failed", failed=True)
 
     with pytest.raises(FileError, match="decode: failed"):
-        answer_file(questions, job, tmp_path / "answers.jsonl", skip_bad=True, executor=failing)
+        BatchFile(questions, tmp_path / "answers.jsonl", skip_bad=True).answer(job, executor=failing)
     assert len(read(tmp_path / "answers.jsonl.part")) == 1 + 5
-    report = answer_file(questions, job, tmp_path / "answers.jsonl", skip_bad=True)
+    report = BatchFile(questions, tmp_path / "answers.jsonl", skip_bad=True).answer(job)
     assert (report.answered, report.earlier, report.bad) == (COUNT, 5, ())
 
 
@@ -243,13 +243,13 @@ def test_damaged_records_are_refused_and_stay(what: str, job: BatchJob, tmp_path
     path = write_rows(tmp_path / "questions.jsonl", [{"question": "1 + 1?", "id": 3}])
     output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
     with pytest.raises(Interrupted):
-        answer_file(path, job, output, progress=stop_at(1))
+        BatchFile(path, output).answer(job, progress=stop_at(1))
     header, record = read(part)
     record |= DAMAGED[what]
     write_rows(part, [header, {name: value for name, value in record.items() if value is not ...}])
     damaged = part.read_bytes()
-    with pytest.raises(RequestError) as error:
-        answer_file(path, job, output, skip_bad=True)
+    with pytest.raises((FileError, RequestError)) as error:
+        BatchFile(path, output, skip_bad=True).answer(job)
     assert str(error.value) == f"{part}: line 2: not a record of line 1 of the questions"
     assert part.read_bytes() == damaged and not output.exists()
 
@@ -272,11 +272,11 @@ def test_a_bad_line_ends_the_batch_or_is_reported_and_skipped(
     rows = [{"question": "1 + 1?"}, "", bad, {"question": "2 + 2?", "id": 7}]
     path = write_rows(tmp_path / "questions.jsonl", rows)
     with pytest.raises((FileError, RequestError)) as error:
-        answer_file(path, job, tmp_path / "strict.jsonl")
+        BatchFile(path, tmp_path / "strict.jsonl").answer(job)
     assert str(error.value).startswith(f"{path}: line 3")
     assert message in str(error.value)
     assert not (tmp_path / "strict.jsonl").exists()
-    report = answer_file(path, job, tmp_path / "answers.jsonl", skip_bad=True)
+    report = BatchFile(path, tmp_path / "answers.jsonl", skip_bad=True).answer(job)
     assert (report.rows, report.answered, len(report.bad)) == (3, 2, 1)
     assert report.bad[0].startswith(f"{path}: line 3: ")
     assert message in report.bad[0]
@@ -290,7 +290,7 @@ def test_a_file_without_questions_is_rejected(job: BatchJob, tmp_path: Path) -> 
     for text in ("\n\n", "x\n"):
         (tmp_path / "questions.jsonl").write_text(text)
         with pytest.raises(FileError, match="has no question"):
-            answer_file(tmp_path / "questions.jsonl", job, tmp_path / "answers.jsonl", skip_bad=True)
+            BatchFile(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl", skip_bad=True).answer(job)
 
 
 def test_a_run_killed_before_it_removed_the_records_is_finished_by_the_next(
@@ -299,17 +299,17 @@ def test_a_run_killed_before_it_removed_the_records_is_finished_by_the_next(
     """The next run said that the output exists, and the records stayed."""
     output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
     with pytest.raises(Interrupted):
-        answer_file(questions, job, output, progress=stop_at(COUNT))
+        BatchFile(questions, output).answer(job, progress=stop_at(COUNT))
     records = part.read_bytes()
-    answer_file(questions, job, output)
+    BatchFile(questions, output).answer(job)
     answers = output.read_bytes()
     part.write_bytes(records)
-    assert answer_file(questions, job, output).earlier == COUNT
+    assert BatchFile(questions, output).answer(job).earlier == COUNT
     assert output.read_bytes() == answers and not part.exists()
     part.write_bytes(records)
     output.write_text("mine\n")
     with pytest.raises(OutputError, match="already exists"):
-        answer_file(questions, job, output)
+        BatchFile(questions, output).answer(job)
     assert (output.read_text(), part.read_bytes()) == ("mine\n", records)
 
 
@@ -319,9 +319,9 @@ def test_errors_of_a_run_that_skipped_them_end_one_that_does_not(job: BatchJob, 
     path = write_rows(tmp_path / "questions.jsonl", [long, {"question": "1 + 1?"}])
     output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
     with pytest.raises(Interrupted):
-        answer_file(path, job, output, skip_bad=True, progress=stop_at(2))
+        BatchFile(path, output, skip_bad=True).answer(job, progress=stop_at(2))
     with pytest.raises(RequestError, match=r"questions\.jsonl: line 1: .*context"):
-        answer_file(path, job, output)
+        BatchFile(path, output).answer(job)
     assert part.exists() and not output.exists()
-    report = answer_file(path, job, output, skip_bad=True)
+    report = BatchFile(path, output, skip_bad=True).answer(job)
     assert (report.answered, len(report.bad), part.exists()) == (1, 1, False)
