@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from thirteen.cluster.ray_batch import RayWorkers
-from thirteen.runtime.batch.batch_file import answer_file
+from thirteen.runtime.batch.batch_file import BatchFile
 from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 
 questions, answers = Path("questions.jsonl"), Path("answers.jsonl")
 job = BatchJob(Path("my-model.gguf"), None, GenerationSettings(max_tokens=64), threads=1)  # of each worker
-report = answer_file(questions, job, answers, executor=RayWorkers("local").run)  # or HOST:PORT
+report = BatchFile(questions, answers).answer(job, RayWorkers("local").run)  # or HOST:PORT
 print(f"{report.answered} of {report.rows} questions, {report.questions_an_hour:.0f} an hour")
