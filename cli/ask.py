@@ -83,25 +83,26 @@ def ask(
         min_confidence=min_confidence,
     )
     layers = options.gpu_layers(gpu_layers)
-    model, loras = options.resolve_model(name, {"adapter": adapter}, threads=threads)
-    slots, lora = chosen.rule.width, loras.get("adapter")
-    settings = EngineOptions(adapter=lora, context=context, slots=slots, threads=threads, gpu_layers=layers)
-    with Engine(model, **settings) as engine:
+    files = options.resolve_model(name, adapter, threads=threads)
+    settings = EngineOptions(
+        adapter=files.adapter, context=context, slots=chosen.rule.width, threads=threads, gpu_layers=layers
+    )
+    with Engine(files.model, **settings) as engine:
         _warn_of_foreign_text(engine, question)
         answer = _stream(engine, question, request, silent=as_json)
     spinner.end()
     if as_json:
-        print(json_text(asdict(answer) | answer.token_rates | {"model": str(model)}))
+        print(json_text(asdict(answer) | answer.token_rates | {"model": str(files.model)}))
     else:
         _show_answer(answer)
-    if is_default_model(model) and not adapter and not (answer.steps and is_short_sum(question)):
+    if is_default_model(files.model) and not adapter and not (answer.steps and is_short_sum(question)):
         note(LIMITS)
 
 
 def _model_and_question(words: list[str]) -> tuple[str | None, str]:
     """Tell [MODEL] and [QUESTION] apart; a question that is missing or `-` comes from standard input."""
     from ..files.json_file import decode_utf8
-    from ..workflows.model_cache import is_model_name
+    from ..workflows.model_files import is_model_name
 
     if len(words) > 2:
         raise typer.BadParameter(f"expected [MODEL] QUESTION, not {len(words)} arguments: quote the question")

@@ -68,9 +68,9 @@ def batch(
     questions.stat()  # a missing file is refused before anything is downloaded, as is an output
     batch_file = BatchFile(questions, output, skip_bad)
     batch_file.check_output()
-    path, loras = options.resolve_model(model, {"adapter": adapter}, threads=threads)
+    files = options.resolve_model(model, adapter, threads=threads)
     threads = threads or default_threads()
-    job = BatchJob(path, loras.get("adapter"), settings, threads, replace(PROFILE, gpu_layers=layers))
+    job = BatchJob(files.model, files.adapter, settings, threads, replace(PROFILE, gpu_layers=layers))
     with progress_bar("batch") as progress:
         report = batch_file.answer(job, executor=executor, progress=progress)
     warn(report.bad)

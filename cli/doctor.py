@@ -45,7 +45,7 @@ def doctor(
     timed = "embedded" if model is None else model
     if tune:
         _tune(timed)
-    path = options.resolve_model(timed, {})[0] if speed else None
+    path = options.resolve_model(timed).model if speed else None
     with stage_bars() as stage:
         diagnosis = diagnose(path, when_needed(stage, "speed"))
     rows = {finding.name: finding.value for finding in diagnosis.findings}
@@ -60,7 +60,7 @@ def doctor(
 def _tune(model: str) -> None:
     from ..bench.speed.engine_tuning import tune_engine
 
-    path, _ = options.probed_model(model)
+    path = options.probed_model(model).model
     with progress_bar("tune") as progress:
         tuned = tune_engine(path, progress)
     if disturbed := [name for name, tuning in tuned.items() if not tuning.quiet]:

@@ -33,7 +33,7 @@ def inspect(
     from ..workflows.inspect_gguf import inspect_gguf, memory_profiles
 
     profiles = memory_profiles(profile, context, kv)
-    path, _ = options.resolve_model(model, {})
+    path = options.resolve_model(model).model
     found = inspect_gguf(path, profiles)
     rows = {
         "file": found.path,

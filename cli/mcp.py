@@ -35,10 +35,10 @@ def mcp(
     from ..runtime.engine.engine import Engine, RequestOptions
 
     layers = options.gpu_layers(gpu_layers)
-    path, loras = options.resolve_model(model, {"adapter": adapter}, threads=threads)
+    files = options.resolve_model(model, adapter, threads=threads)
     settings = EngineOptions(
-        adapter=loras.get("adapter"), context=context, slots=_SLOTS, threads=threads, gpu_layers=layers
+        adapter=files.adapter, context=context, slots=_SLOTS, threads=threads, gpu_layers=layers
     )
-    with Engine(path, **settings) as engine:
-        note(f"serving {path.name} on standard input and output")
+    with Engine(files.model, **settings) as engine:
+        note(f"serving {files.model.name} on standard input and output")
         serve_stdio(engine, RequestOptions(system=system, max_tokens=max_tokens, calculator=calculator))

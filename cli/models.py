@@ -14,7 +14,7 @@ from .console import note, printable, show_fields, show_result, warn
 
 if TYPE_CHECKING:
     from ..models.catalogue import Catalogue, CatalogueBase
-    from ..workflows.model_cache import CachedModel
+    from ..workflows.converted_models import CachedModel
 
 app = typer.Typer()
 
@@ -36,7 +36,7 @@ def models(
     from ..errors import OutputError
     from ..models.catalogue import catalogue
     from ..runtime.available_memory import available_bytes
-    from ..workflows.model_cache import cached_models, remove_model
+    from ..workflows.converted_models import cached_models, remove_model
 
     if remove is not None:
         model = remove_model(remove)

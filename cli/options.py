@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import RequestError
-from .console import note, progress_bar, stage_bars
+from .console import note, stage_bars
 from .help_sections import advanced_option
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ..runtime.grammar.grammar import Grammar
     from ..runtime.profile import GpuLayers as RuntimeGpuLayers
+    from ..workflows.model_files import ModelFiles
 
 ADAPTER = "PEFT folder, hub id, catalogue name, or short code."
 _RUNTIME_ADAPTER = f"GGUF LoRA, {ADAPTER}"
@@ -154,32 +155,18 @@ def refuse_given(ctx: typer.Context, names: Iterable[str], reason: str) -> None:
 
 
 def resolve_model(
-    model: str | Path | None, adapters: Mapping[str, str | None], *, threads: int | None = None
-) -> tuple[Path, dict[str, Path]]:
-    """Resolve MODEL, by default the embedded one, and its run-time adapters by name, but for None.
+    model: str | Path | None, adapter: str | Mapping[str, str] | None = None, *, threads: int | None = None
+) -> "ModelFiles":
+    """Find MODEL, by default the embedded one, and a run-time adapter, or several by name.
 
-    A base that is no GGUF is converted on first use, with so many threads. The embedded model has its own
-    adapter merged, unless other adapters are given.
+    A base that is no GGUF is converted on first use, with so many threads.
     """
-    from ..workflows import model_cache
+    from ..files.progress import Run
+    from ..workflows.model_files import resolve
 
-    source = None if model is None else str(model)
-    named = {name: adapter for name, adapter in adapters.items() if adapter is not None}
-    if named:
-        from ..workflows.adapter_resolver import find_adapter, resolve_runtime_lora
-    # A wrong one is refused before the model is downloaded.
-    found = {name: find_adapter(adapter, source) for name, adapter in named.items()}
+    adapters = {"adapter": adapter} if isinstance(adapter, str) else adapter
     with stage_bars() as stage:
-        path = model_cache.resolve_model(
-            source, adapted=not named, threads=threads, announce=note, stage=stage
-        )
-    if not named:
-        return path, {}
-    with progress_bar("preparing") as progress:
-        return path, {
-            name: resolve_runtime_lora(adapter, path, found=found[name], progress=progress)
-            for name, adapter in named.items()
-        }
+        return resolve(model, adapters, Run(threads, stage), note)
 
 
 def named_adapters(words: Iterable[str]) -> dict[str, str]:
@@ -195,13 +182,13 @@ def named_adapters(words: Iterable[str]) -> dict[str, str]:
 
 def probed_model(
     model: str | Path, adapter: str | None = None, *, threads: int | None = None
-) -> tuple[Path, Path | None]:
-    """Resolve MODEL and a run-time adapter, and first load what is not trusted in another process."""
+) -> "ModelFiles":
+    """Find MODEL and a run-time adapter, and first load what is not trusted in another process."""
     from ..runtime.load_probe import probe_model_files
 
-    path, loras = resolve_model(model, {"adapter": adapter}, threads=threads)
-    probe_model_files(path, loras.values())
-    return path, loras.get("adapter")
+    files = resolve_model(model, adapter, threads=threads)
+    probe_model_files(files.model, files.adapters.values())
+    return files
 
 
 def default_ray_address(words: Sequence[str]) -> list[str]:

@@ -119,11 +119,11 @@ def serve(
     )
     resolve_options(engine)  # refuses before anything is downloaded
     cluster = ClusterOptions(ray, ray_insecure, replicas or 1, max_replicas) if ray else None
-    path, adapters = options.resolve_model(first, options.named_adapters(adapter or ()), threads=threads)
-    paths = [options.resolve_model(other, {}, threads=threads)[0] for other in others]
+    files = options.resolve_model(first, options.named_adapters(adapter or ()), threads=threads)
+    paths = [options.resolve_model(other, threads=threads).model for other in others]
     if untrusted:
-        for one in (path, *paths):
-            probe_model_files(one, adapters.values(), untrusted=True)
-    request = ServingRequest(path, adapters, name, listen, limits, engine, cluster, paths, limit)
+        for one in (files.model, *paths):
+            probe_model_files(one, files.adapters.values(), untrusted=True)
+    request = ServingRequest(files.model, files.adapters, name, listen, limits, engine, cluster, paths, limit)
     if run_serving(request, note) == signal.SIGINT:
         raise KeyboardInterrupt

@@ -48,7 +48,7 @@ def web(
         options.refuse_given(ctx, ("as_json",), "requires --out")
     if folder:
         check_site_folder(folder)
-    path, _ = options.resolve_model(model, {})
+    path = options.resolve_model(model).model
     with nullcontext(folder) if folder else temporary_folder("web") as target:
         with progress_bar("writing") as progress:
             engine = wllama_files(wllama)

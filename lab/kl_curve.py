@@ -21,6 +21,7 @@ from thirteen.files.gguf.header import Header, read_header
 from thirteen.files.hashing import file_sha256
 from thirteen.files.temporary_folder import temporary_folder
 from thirteen.lab.llama_quantize import StockFormat, quantize_stock, stock_sizes
+from thirteen.models.resolve import resolve_base_and_adapter
 from thirteen.models.texts import held_out_texts
 from thirteen.quality.fidelity.kl_divergence import Divergence, position_divergence, summarize_divergence
 from thirteen.quality.fidelity.text_logits import (
@@ -36,7 +37,6 @@ from thirteen.runtime.logits import Logits, log_softmax
 from thirteen.stats.bootstrap import bootstrap_interval, sum_by_passage
 from thirteen.stats.interval import FloatArray, Interval
 from thirteen.workflows.conversion import ConversionRequest, run_conversion
-from thirteen.workflows.conversion_inputs import fetch_base_and_adapter
 from thirteen.workflows.importance_cache import cached_importance
 
 SIZE_TOLERANCE = 1.005  # times the bytes of a planned file: metadata differ, so this still counts as its size
@@ -208,7 +208,8 @@ def main() -> None:
     parser.add_argument("--importance", type=Path)
     parser.add_argument("--file", action="append", default=[])
     args = parser.parse_args()
-    importance = args.importance or cached_importance(*fetch_base_and_adapter(args.base, args.adapter))
+    base, adapter = resolve_base_and_adapter(args.base, args.adapter)
+    importance = args.importance or cached_importance(base.path, adapter.path if adapter else None)
     variants = {
         "planned": {},
         **({"searched": {"thoroughness": "thorough"}} if args.search else {}),

@@ -32,6 +32,8 @@ from thirteen.files.gguf.header import Field
 from thirteen.lab.continuation_scorer import ContinuationScorer
 from thirteen.lab.sums import draw_sums
 from thirteen.learn.sample_rollouts import is_correct
+from thirteen.models.base import resolve_base
+from thirteen.models.basis import find_basis
 from thirteen.models.rows import TrainingRow, split_rows
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.output_stream import sampled_mask
@@ -40,7 +42,6 @@ from thirteen.runtime.llama.model import LoraAdapter
 from thirteen.runtime.profile import Profile
 from thirteen.runtime.request import BASE
 from thirteen.stats.paired_difference import count_pairs, paired_difference
-from thirteen.workflows.adapter_resolver import hub_id_of, resolve_basis
 from thirteen.workflows.default_model import default_model
 
 Numbers = NDArray[np.float64]
@@ -185,11 +186,11 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=832)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    basis = resolve_basis("embedded")
+    base = resolve_base("embedded", original=True)
+    basis = find_basis(base)
     with open_candidates(basis, given.threads) as candidates:
         numbers = search(candidates, given.generations, given.population, given.questions, given.checks)
-        name = hub_id_of(basis.origin.name)
-        write_tinylora_folder(basis, numbers.astype(np.float32), given.folder, name)
+        write_tinylora_folder(basis, numbers.astype(np.float32), given.folder, base.trained_id)
         print(measure(candidates, numbers, draw_sums(1000, SEED, held_out=True)[: given.held_out]))
 
 

@@ -96,6 +96,20 @@ class Catalogue:
             raise FileError(_unknown_name("base", name, ["embedded", *self.bases]))
         return self.bases[name]
 
+    def base_name(self, source: str) -> str | None:
+        """The name of a base that is given by its name, a hub id or `embedded`; None if it is not in here."""
+        source = source.partition("@")[0]
+        if source == "embedded":
+            return self.embedded.base
+        if source in self.bases:
+            return source
+        ids = (one.name for one in self.bases.values() if source in (one.hub_id, one.public_copy))
+        return next(ids, None)
+
+    def hub_id(self, name: str) -> str:
+        """The hub id of a base; a name that is not in here is returned as it is."""
+        return self.bases[name].hub_id if name in self.bases else name
+
     def recommended(self, available_bytes: int) -> CatalogueBase | None:
         """The base with the most right answers that everyone can download and that fits in the memory."""
         room = _MEMORY_SHARE * available_bytes

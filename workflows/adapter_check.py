@@ -9,14 +9,15 @@ from rich.table import Table
 from ..convert.pipeline import DEFAULT_TYPE
 from ..convert.weight_change import weight_changes
 from ..errors import ZeroAdapterError
-from ..files.progress import Stage, no_progress
+from ..files.progress import Run, Stage, no_progress
 from ..files.temporary_folder import temporary_folder
+from ..models.resolve import resolve_base_and_adapter
 from ..quality.fidelity.adapter_effect import AdapterEffect
 from ..quality.fidelity.fidelity import run_fidelity
 from ..quality.fidelity.kl_divergence import Divergence
 from ..quality.fidelity.merge_or_runtime import EFFECT_MIN
 from ..quality.fidelity.model_roles import ModelSource, Role
-from .conversion_inputs import ConversionRequest, fetch_base_and_adapter, resolve_inputs
+from .conversion_inputs import ConversionRequest, resolve_inputs
 from .fidelity_check import comparison_models
 from .importance_cache import PRECISION
 
@@ -89,10 +90,10 @@ def check_adapter(
     """
     request.check()
     ids, name = request.ids, request.size or request.type or DEFAULT_TYPE
-    base, adapter = fetch_base_and_adapter(request.base, request.adapter, stage)
+    base, adapter = resolve_base_and_adapter(request.base, request.adapter, Run(stage=stage))
     assert adapter is not None, "the request has one"
     try:
-        changes = weight_changes(base, adapter, ids.adapter)
+        changes = weight_changes(base.path, adapter.path, ids.adapter)
     except ZeroAdapterError as error:
         return AdapterCheck(ids.adapter, ids.base, name, {}, None, False, str(error), [])
     inputs = resolve_inputs(request, stage)

@@ -3,20 +3,29 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from ..convert.adapter.adapter import WEIGHTS_FILE, read_adapter_config
+from ..convert.adapter.basis import Basis, BasisOrigin
 from ..convert.adapter.delta import CONFIG_FILE
 from ..convert.adapter.export import export_adapter
+from ..convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code, round_to_bfloat16
+from ..convert.adapter.tinylora_folder import read_tinylora_numbers, with_saved_groups
 from ..convert.provenance import provenance_name
-from ..errors import RequestError
+from ..convert.source.checkpoint import open_checkpoint
+from ..errors import FileError, RequestError
 from ..files.atomic_write import atomic_write, write_file
 from ..files.hashing import file_sha256
 from ..files.output import check_empty, check_folder, check_target, output_folder
-from ..files.progress import Stage, no_progress, when_needed
+from ..files.progress import QUIET, Run
 from ..files.safetensors import SafetensorsFile
-from ..models.fetch import fetch
-from .adapter_resolver import encode_adapter, resolve_adapter_folder
+from ..models.base import Base, recorded_base_name, resolve_base
+from ..models.basis import cached_basis, code_name
+from ..models.resolve import find_adapter
+
+_PEFT_KEYS = {"rank": "r", "numbers": "u", "seed": "projection_seed"}  # of adapter_config.json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,33 +75,74 @@ class ExportedAdapter:
     notes: tuple[str, ...] = ()
 
 
-def run_export(request: ExportRequest, stage: Stage = lambda name: no_progress) -> ExportedAdapter:
+def run_export(request: ExportRequest, run: Run = QUIET) -> ExportedAdapter:
     """Export an adapter.
 
     Raises:
         ThirteenError: an input is invalid, or the output cannot be written.
     """
     request.check()
-    output, progress = request.output, when_needed(stage, "basis")
-    if output is None:
-        code, error = encode_adapter(request.adapter, request.base, exact=request.float32, progress=progress)
-        rounded = f"bfloat16 rounds the numbers by up to {error:.1%}; --float32 preserves them"
-        return ExportedAdapter(None, code, None, (rounded,) if error else ())
-    if request.form == "peft":
+    output, form = request.output, request.form
+    if output and form == "peft":
         check_folder(output)
         check_empty(output)
-    else:
+    elif output:
         check_target(output)
-    folder = resolve_adapter_folder(request.adapter, request.base, progress=progress)
-    if request.form == "peft":
+    adapter = find_adapter(request.adapter, request.base)
+    base = resolve_base(request.base, original=form != "gguf") if request.base else None
+    folder = adapter.folder(base, run)
+    if output is None:
+        code, error = _encode(folder, base, exact=request.float32, run=run)
+        rounded = f"bfloat16 rounds the numbers by up to {error:.1%}; --float32 preserves them"
+        return ExportedAdapter(None, code, None, (rounded,) if error else ())
+    if form == "peft":
         read_adapter_config(folder)
         SafetensorsFile(folder / WEIGHTS_FILE)
         return ExportedAdapter(output, None, _copy_adapter(folder, output))
-    assert request.base is not None, "check() demands it"
-    base = fetch(request.base, kind="base")
-    adapter_id, base_id = provenance_name(request.adapter), provenance_name(request.base)
-    sha256 = export_adapter(folder, base, output, adapter_id=adapter_id, base_id=base_id)
+    assert base is not None, "check() demands it"
+    adapter_id = provenance_name(request.adapter)
+    sha256 = export_adapter(folder, base.path, output, adapter_id=adapter_id, base_id=base.id)
     return ExportedAdapter(output, None, sha256)
+
+
+def _encode(folder: Path, base: Base | None, *, exact: bool, run: Run) -> tuple[str, float]:
+    """Encode an adapter as a short code.
+
+    Args:
+        folder: its PEFT folder.
+        base: the original of the base that it was trained on; by default that of the catalogue which its
+            config names.
+        exact: keep its numbers in float32 instead of bfloat16.
+        run: how the basis of the base is computed.
+
+    Returns:
+        The code, and the largest relative rounding error of a number.
+
+    Raises:
+        FileError: the adapter was not trained with a basis of this base, or its base is unknown.
+    """
+    basis = _basis(folder, base, run)
+    numbers = read_tinylora_numbers(folder, basis)
+    rounded = numbers if exact else round_to_bfloat16(numbers)
+    error = float(np.max(np.abs(rounded - numbers) / np.where(numbers, np.abs(numbers), 1)))
+    code = ShortCode(basis.origin.name, basis_fingerprint(basis.origin.id), numbers, exact)
+    return encode_short_code(code), error
+
+
+def _basis(folder: Path, base: Base | None, run: Run) -> Basis:
+    """The basis that an adapter was trained with."""
+    config = read_adapter_config(folder)
+    if (kind := config.get("peft_type")) != "TINYLORA":
+        raise FileError(f"{folder}: a short code is for a TinyLoRA; this is {kind}")
+    if base is None:
+        name = recorded_base_name(str(config.get("base_model_name_or_path")))
+        if name is None:
+            raise FileError(f"{folder}: its base is not in the catalogue; use --base")
+        base = resolve_base(name, original=True)
+    checkpoint = open_checkpoint(base.path)
+    settings: dict[str, Any] = {field: config.get(key) for field, key in _PEFT_KEYS.items()}
+    origin = with_saved_groups(BasisOrigin(code_name(base), checkpoint.sha256(), **settings), folder)
+    return cached_basis(origin, checkpoint, run.when_needed("basis"))
 
 
 def _copy_adapter(folder: Path, output: Path) -> str:

@@ -8,9 +8,10 @@ from ..convert.pipeline import ConversionPlan, ConversionReport, plan_conversion
 from ..convert.quantize.size_planner import SizeTarget
 from ..errors import RequestError, ThirteenError
 from ..files.output import check_empty
-from ..files.progress import Stage, no_progress
+from ..files.progress import Run, Stage, no_progress
+from ..models.resolve import resolve_base_and_adapter
 from ..quality.fidelity.fidelity import FidelityReport
-from .conversion_inputs import ConversionRequest, fetch_base_and_adapter, resolve_inputs
+from .conversion_inputs import ConversionRequest, resolve_inputs
 from .fidelity_check import check_fidelity
 from .vocabulary.vocabulary_size import SizeLoss
 
@@ -107,6 +108,6 @@ def run_merge(
     """
     request.check()
     check_empty(output)
-    base, adapter = fetch_base_and_adapter(request.base, request.adapter, stage)
+    base, adapter = resolve_base_and_adapter(request.base, request.adapter, Run(stage=stage))
     assert adapter is not None, "a merge has one"
-    return merge_checkpoint(base, adapter, output, ids=request.ids, progress=stage("merge"))
+    return merge_checkpoint(base.path, adapter.path, output, ids=request.ids, progress=stage("merge"))

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..convert.adapter.adapter import read_adapter_config
 from ..convert.pipeline import DEFAULT_TYPE, SAME_TYPES, ConversionReport, convert
 from ..convert.provenance import SourceIds, provenance_name
 from ..convert.quantize.costs import costs_for, ordinary_costs, read_costs
@@ -15,11 +14,10 @@ from ..convert.source.architecture import OUTPUT
 from ..convert.source.checkpoint import FLOATS, Checkpoint, open_checkpoint
 from ..convert.tensors import count_weights, parse_type
 from ..convert.vocabulary.vocabulary_list import VocabularyList
-from ..errors import FileError, RequestError, refuse_options
+from ..errors import RequestError, refuse_options
 from ..files.output import check_target
-from ..files.progress import Progress, Stage, no_progress, when_needed
-from ..models.fetch import fetch
-from .adapter_resolver import catalogue_name, find_adapter, recorded_name, resolve_adapter_folder
+from ..files.progress import Progress, Run, Stage, no_progress, when_needed
+from ..models.resolve import resolve_base_and_adapter
 from .importance_cache import NORMAL, THOROUGH, cached_importance, check_thoroughness
 from .vocabulary.vocabulary_choice import resolve_vocabulary
 from .vocabulary.vocabulary_size import SizeLoss, choose_vocabulary_size
@@ -173,7 +171,8 @@ def resolve_inputs(request: ConversionRequest, stage: Stage = lambda name: no_pr
     threads, texts = request.threads, request.vocabulary_texts
     if request.output:
         check_target(request.output, *request.files)
-    base, adapter = fetch_base_and_adapter(request.base, request.adapter, stage)
+    found, merged = resolve_base_and_adapter(request.base, request.adapter, Run(threads, stage))
+    base, adapter = found.path, merged.path if merged else None
     if request.size and not request.vocabulary:
         _check_possible(request.size, open_checkpoint(base))
     kept, losses = None, tuple[SizeLoss, ...]()
@@ -205,23 +204,6 @@ def _check_possible(size: str, base: Checkpoint) -> None:
     smallest = weights * _BITS_MIN // 8
     if parse_file_size(size).file_bytes(weights) < smallest:
         raise RequestError(f"--size {size}: cannot be met: {weights:,} weights take over {smallest:,} bytes")
-
-
-def fetch_base_and_adapter(
-    base: str, adapter: str | None, stage: Stage = lambda name: no_progress
-) -> tuple[Path, Path | None]:
-    """Find the path of a base, and the PEFT folder of an adapter; both are downloaded if needed."""
-    if adapter is None:
-        return fetch(base, kind="base"), None
-    folder = find_adapter(adapter, base)  # a wrong one is refused before the base is downloaded
-    path = fetch(base, kind="base")
-    if not isinstance(folder, Path):
-        folder = resolve_adapter_folder(adapter, base, progress=when_needed(stage, "basis"))
-    trained_on = read_adapter_config(folder).get("base_model_name_or_path")
-    expected, found = recorded_name(trained_on) if trained_on else None, catalogue_name(base)
-    if expected and found and expected != found:
-        raise FileError(f"{folder.name}: was trained on {expected}, but the base is {found}")
-    return path, folder
 
 
 def _size_target(request: ConversionRequest, stage: Stage) -> SizeTarget | None:

@@ -1,6 +1,5 @@
-"""Models of all forms as a GGUF: files, and bases that were converted into the cache on first use."""
+"""Bases that were converted into the cache, on the first use of their names."""
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -10,16 +9,13 @@ from pathlib import Path
 from ..errors import FileError, RequestError
 from ..files.cache_folder import cache_dir, cache_key
 from ..files.output import make_folder
-from ..files.progress import Stage, no_progress, when_needed
+from ..files.progress import QUIET, Run
 from ..models.catalogue import catalogue
-from ..models.fetch import local_path
-from .default_model import ADAPTER, NAME, default_model
 
 DEFAULT_SIZE = "4.5bpw"  # of a base outside the catalogue
 _BYTES_PER_PARAMETER = 2  # of published weights
-_HUB_ID = re.compile(r"[A-Za-z][\w-]*/[A-Za-z][\w.-]*")
-_PATH_STARTS = ("./", "../", "/", "~")  # of a path that may not exist, rather than of a question
 _NOT_IN_NAMES = re.compile(r"[^\w.@-]")
+Announce = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -45,53 +41,18 @@ class CachedModel:
     converted_at: float
 
 
-def resolve_model(
-    source: str | None,
-    *,
-    adapted: bool = True,
-    threads: int | None = None,
-    announce: Callable[[str], None] = lambda message: None,
-    stage: Stage = lambda name: no_progress,
-) -> Path:
-    """Find the GGUF of a model; a base that is no GGUF is converted into the cache on first use.
+def converted_model(base: str, folder: Path | None, run: Run, announce: Announce) -> Path:
+    """Find the GGUF of a base that has none; it is converted into the cache on first use.
 
     Args:
-        source: a GGUF, a folder of safetensors, a catalogue name or a hub id, perhaps with `@revision`, or
-            `embedded`, which the name of its base means as well; None is the embedded model with its adapter.
-        adapted: whether None has the adapter.
-        threads: number of threads that compute.
+        base: a folder of safetensors, a catalogue name or a hub id, perhaps with `@revision`.
+        folder: the folder, if it is one.
+        run: how the conversion runs.
         announce: called with a line on what a first use will download and write.
-        stage: makes the progress callback of each stage.
 
     Raises:
         ThirteenError: the name is unknown, the download fails, or the size is impossible.
     """
-    path = local_path(source) if source is not None else None
-    if path is None and source in (None, "embedded", NAME):
-        adapter = ADAPTER if adapted and source is None else None
-        return default_model(adapter, progress=when_needed(stage, "preparing"))
-    if path is None or path.is_dir():
-        return _converted(source or "", path, threads, announce, stage)
-    return path
-
-
-def is_model_name(word: str) -> bool:
-    """Whether a word is a model's file or name rather than a question."""
-    name = word.partition("@")[0]
-    return bool(
-        name == "embedded"
-        or name in catalogue().bases
-        or (name.endswith(".gguf") and (" " not in name or os.path.isfile(word)))  # noqa: PTH113
-        or _HUB_ID.fullmatch(name)
-        or (name.startswith(_PATH_STARTS) and " " not in name)
-        or os.path.isfile(os.path.join(word, "config.json"))  # noqa: PTH113, PTH118 - a question may be long
-    )
-
-
-def _converted(
-    base: str, folder: Path | None, threads: int | None, announce: Callable[[str], None], stage: Stage
-) -> Path:
-    """The GGUF of a base that is given by its name, or that is a folder."""
     # What an answer does not need, and takes a third of a second.
     from ..convert.source.checkpoint import open_checkpoint  # noqa: PLC0415
     from .conversion import ConversionRequest, run_conversion  # noqa: PLC0415
@@ -105,21 +66,19 @@ def _converted(
     name = f"{folder.resolve().name}-{_content_key(folder)}" if folder else base
     output = _folder() / f"{_NOT_IN_NAMES.sub('--', name)}-{size}.gguf"
     if not output.exists():
-        request = ConversionRequest(base=base, output=output, size=size, fidelity=False, threads=threads)
+        request = ConversionRequest(base=base, output=output, size=size, fidelity=False, threads=run.threads)
         announce(_announcement(base, folder is None, entry.parameters if entry else None, size))
-        run_conversion(request, stage)
+        run_conversion(request, run.stage)
     return output
 
 
-def trimmed_model(
-    model: Path, *, threads: int | None = None, stage: Stage = lambda name: no_progress
-) -> Path:
+def trimmed_model(model: Path, run: Run = QUIET) -> Path:
     """Find a GGUF's copy in the cache that keeps 49,152 tokens; the model itself if it has no more.
 
     Raises:
         ThirteenError: the model is invalid, or the cache cannot be written.
     """
-    from ..files.gguf.header import read_header  # noqa: PLC0415 - see _converted()
+    from ..files.gguf.header import read_header  # noqa: PLC0415 - see converted_model()
     from ..files.hashing import file_sha256  # noqa: PLC0415
     from .conversion import ConversionRequest, run_conversion  # noqa: PLC0415
     from .vocabulary.vocabulary_choice import DEFAULT_SIZE as VOCABULARY  # noqa: PLC0415
@@ -129,12 +88,16 @@ def trimmed_model(
         return model
     output = _folder() / f"{model.stem}-{file_sha256(model)[:8]}-{VOCABULARY}.gguf"
     if not output.exists():
-        base, size = str(model), str(VOCABULARY)
         request = ConversionRequest(
-            base=base, output=output, type="same", vocabulary=size, fidelity=False, threads=threads
+            base=str(model),
+            output=output,
+            type="same",
+            vocabulary=str(VOCABULARY),
+            fidelity=False,
+            threads=run.threads,
         )
         with suppress(FileError):  # of another kind of tokenizer
-            run_conversion(request, stage)
+            run_conversion(request, run.stage)
     return output if output.exists() else model
 
 
@@ -179,7 +142,7 @@ def _announcement(base: str, is_remote: bool, parameters: int | None, size: str)
 
 
 def _cached_model(path: Path) -> CachedModel:
-    from ..files.gguf.header import read_header  # noqa: PLC0415 - see _converted()
+    from ..files.gguf.header import read_header  # noqa: PLC0415 - see converted_model()
 
     header = read_header(path)
     base = header.metadata.get("thirteen.base.id")

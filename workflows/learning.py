@@ -23,7 +23,7 @@ from ..files.hashing import file_sha256
 from ..files.journal import Journal
 from ..files.output import check_folder
 from ..files.processors import multiplies_bf16
-from ..files.progress import Progress, Stage, no_progress, when_needed
+from ..files.progress import Progress, Run, Stage, no_progress, when_needed
 from ..files.temporary_folder import temporary_folder
 from ..learn.base_model import check_packages, load_base_model, pre_tokenizer
 from ..learn.cards import check_card, learn_card, refuse_base_folder, write_card
@@ -33,14 +33,16 @@ from ..learn.near_duplicates import masked_beginning, set_aside, without_near_du
 from ..learn.rollouts import ROLLOUTS, QuestionRollouts, SampledRow, advantage_rows
 from ..learn.sample_rollouts import SLOTS, TEMPERATURE, RolloutSettings, sample_rollouts
 from ..learn.time_plan import FIRST, TimePlan, measure_speed, plan_time
+from ..models.base import resolve_base
+from ..models.basis import find_basis
 from ..models.rows import TrainingRow, read_rows, shuffle_rows
 from ..runtime.batch.reproducible_batches import PROFILE, BatchJob
 from ..runtime.request import SEED_MAX, Sampling
 from ..runtime.threads import default_threads
 from ..stats.bootstrap import PASSAGES_MIN
 from ..stats.interval import FloatArray
-from . import model_cache
-from .adapter_resolver import base_id, resolve_basis
+from .converted_models import trimmed_model
+from .model_files import resolve
 
 ALL = "all"
 LORA_FILE, PLAN_FILE = "adapter.gguf", ".learn.jsonl"
@@ -154,16 +156,13 @@ def run_learn(
     check_card(request.output, PLAN_FILE)
     training, held_out = request.read_questions()
     threads = request.threads or default_threads()
-    full = model_cache.resolve_model(
-        request.model, adapted=False, threads=threads, announce=announce, stage=stage
-    )
+    full = resolve(request.model, run=Run(threads, stage), announce=announce).model
     refuse_base_folder(request.output, full)
     pre_tokenizer(full)
-    settings = {"numbers": request.numbers}
-    basis = resolve_basis(request.model, settings=settings, progress=when_needed(stage, "basis"))
-    run = _Run(
-        request, full, model_cache.trimmed_model(full, threads=threads, stage=stage), threads, basis, stage
-    )
+    base = resolve_base(request.model, original=True)
+    basis = find_basis(base, progress=when_needed(stage, "basis"), numbers=request.numbers)
+    trimmed = trimmed_model(full, Run(threads, stage))
+    run = _Run(request, base.trained_id, full, trimmed, threads, basis, stage)
     plan = run.plan(training, held_out)
     announce(
         f"{plan.questions} questions to learn from and {plan.held_out} to measure on: about "
@@ -182,7 +181,7 @@ def run_learn(
     in_folds = request.held_out == ALL
     result = LearnResult(
         code=encode_short_code(ShortCode(basis.origin.name, basis_fingerprint(basis.origin.id), numbers)),
-        base_id=base_id(request.model),
+        base_id=base.trained_id,
         basis=basis.origin.id,
         numbers=len(numbers),
         asked=len(training),
@@ -217,6 +216,7 @@ class _Run:
     """The parts of a run; each has a journal in the output folder."""
 
     request: LearnRequest
+    base_id: str
     full: Path
     model: Path  # with a smaller vocabulary: it is faster, and has the same adapters
     threads: int
@@ -300,9 +300,9 @@ class _Run:
 
     def write(self, step: NaturalStep, folder: Path) -> Path:
         """Write an adapter as a PEFT folder with its GGUF LoRA; returns the latter."""
-        base, lora = base_id(self.request.model), folder / LORA_FILE
-        write_tinylora_folder(self.basis, round_to_bfloat16(step.numbers.astype(np.float32)), folder, base)
-        export_adapter(folder, self.full, lora, adapter_id="learned", base_id=base)
+        lora, numbers = folder / LORA_FILE, round_to_bfloat16(step.numbers.astype(np.float32))
+        write_tinylora_folder(self.basis, numbers, folder, self.base_id)
+        export_adapter(folder, self.full, lora, adapter_id="learned", base_id=self.base_id)
         return lora
 
     def measure(self, rows: Sequence[TrainingRow], adapter: Path) -> HeldOutAnswers:

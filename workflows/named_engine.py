@@ -4,9 +4,10 @@ import logging
 from pathlib import Path
 from typing import Unpack
 
+from ..files.progress import Run
 from ..runtime.engine import engine
-from ..runtime.engine.config import EngineOptions
-from .model_cache import resolve_model
+from ..runtime.engine.config import DEFAULT_ADAPTER, EngineOptions, adapter_files
+from .model_files import resolve
 
 _log = logging.getLogger(__name__)
 
@@ -24,16 +25,11 @@ class Engine(engine.Engine):
         Raises:
             ThirteenError: the model or the adapter cannot be found, converted or loaded.
         """
-        if isinstance(model, str):
-            model = resolve_model(model, threads=options.get("threads"), announce=_log.warning)
+        adapter_files(options)  # refuses reserved names
+        adapters = {**(options.get("adapters") or {})}
         if (adapter := options.get("adapter")) is not None:
-            options["adapter"] = _lora(adapter, Path(model))
-        if adapters := options.get("adapters"):
-            options["adapters"] = {name: _lora(one, Path(model)) for name, one in adapters.items()}
-        super().__init__(model, **options)
-
-
-def _lora(adapter: str | Path, model: Path) -> Path:
-    from .adapter_resolver import resolve_runtime_lora  # noqa: PLC0415 - not each engine has an adapter
-
-    return resolve_runtime_lora(str(adapter), model)
+            adapters[DEFAULT_ADAPTER] = adapter
+        files = resolve(model, adapters, Run(options.get("threads")), _log.warning)
+        options["adapters"] = found = dict(files.adapters)
+        options["adapter"] = found.pop(DEFAULT_ADAPTER, None)
+        super().__init__(files.model, **options)

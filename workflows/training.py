@@ -4,8 +4,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..convert.adapter.basis import Basis
-from ..errors import refuse_options
+from ..convert.adapter.basis import Basis, read_basis
+from ..errors import FileError, refuse_options
 from ..files.output import check_folder
 from ..files.processors import multiplies_bf16
 from ..files.progress import Stage, no_progress, when_needed
@@ -14,9 +14,9 @@ from ..learn.cards import check_card, refuse_base_folder, sft_card, write_card
 from ..learn.job import TrainingJob
 from ..learn.recipe import RECIPES, Recipe
 from ..learn.sft import CHECKPOINT, SftResult, train_sft
-from ..models.fetch import fetch
+from ..models.base import base_name, resolve_base
+from ..models.basis import find_basis
 from ..models.rows import read_rows, split_rows
-from .adapter_resolver import base_id, resolve_basis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,18 +92,27 @@ def run_training(
     """
     request.check()
     check_packages()
-    base, output = request.base, request.output
-    basis = resolve_basis(base, request.basis) if request.basis else None
+    output = request.output
+    basis = _read_basis(request.basis, request.base) if request.basis else None
     recipe = request.recipe(basis)
     training, held_out = split_rows(read_rows(request.data), recipe.held_out, recipe.seed)
     check_folder(output)
     check_card(output, CHECKPOINT)
-    path = fetch(base, kind="base")
-    refuse_base_folder(output, path)
+    base = resolve_base(request.base)
+    refuse_base_folder(output, base.path)
     if request.kind == "tinylora" and not basis:
         settings = {"rank": recipe.rank, "numbers": recipe.numbers, "seed": recipe.projection_seed}
-        basis = resolve_basis(base, settings=settings, progress=when_needed(stage, "basis"))
-    job = TrainingJob(path, output, recipe, basis, base_id(base))
+        original = resolve_base(request.base, original=True)
+        basis = find_basis(original, progress=when_needed(stage, "basis"), **settings)
+    job = TrainingJob(base.path, output, recipe, basis, base.trained_id)
     result = train_sft(job, training, held_out, stage)
     write_card(job.out, sft_card(job, result, command, request.data.name))
     return result
+
+
+def _read_basis(file: Path, base: str) -> Basis:
+    """Read a basis; FileError if it is that of another base."""
+    basis, name = read_basis(file), base_name(base)
+    if name not in (None, basis.origin.name):
+        raise FileError(f"{file}: the basis is of {basis.origin.name}, but the base is {name}")
+    return basis

@@ -29,20 +29,18 @@ def adapter_show(adapter: options.AdapterArgument, as_json: options.Json = False
     Of a short code: its numbers, for which its base is not needed.
     """
     from ...convert.adapter.adapter import load_adapter, norms_by_layer
-    from ...convert.adapter.short_code import decode_short_code, looks_like_code
+    from ...convert.adapter.short_code import ShortCode
     from ...convert.provenance import provenance_name
-    from ...models.catalogue import adapter_code
-    from ...models.fetch import fetch
+    from ...models.resolve import find_adapter
 
-    adapter = adapter_code(adapter)
-    if looks_like_code(adapter):
-        code = decode_short_code(adapter)
+    code = find_adapter(adapter).content
+    if isinstance(code, ShortCode):
         numbers = [float(number) for number in code.numbers]
         type_ = "float32" if code.exact else "bfloat16"
         shown = {"base": code.name, "basis": code.fingerprint, "type": type_, "numbers": numbers}
         show_fields(as_json, shown)
         return
-    loaded = load_adapter(fetch(adapter, kind="adapter"), provenance_name(adapter))
+    loaded = load_adapter(code, provenance_name(adapter))
     norms = norms_by_layer(loaded)
     facts = {
         "adapter": loaded.id,
@@ -130,10 +128,11 @@ def adapter_export(
     as_json: options.Json = False,
 ) -> None:
     """Write an adapter as GGUF LoRA, PEFT folder or code."""
+    from ...files.progress import Run
     from ...workflows.adapter_export import ExportRequest, run_export
 
     with stage_bars() as stage:
-        exported = run_export(ExportRequest(**options.matching_options(ctx, ExportRequest)), stage)
+        exported = run_export(ExportRequest(**options.matching_options(ctx, ExportRequest)), Run(stage=stage))
     for line in exported.notes:
         note(line)
     if exported.output and exported.sha256:
@@ -166,12 +165,13 @@ def adapter_basis(
     from ...convert.adapter.short_code import basis_fingerprint
     from ...files.hashing import file_sha256
     from ...files.output import check_target
-    from ...workflows.adapter_resolver import resolve_basis
+    from ...models.base import resolve_base
+    from ...models.basis import find_basis
 
     check_target(output, *([Path(base)] if os.path.exists(base) else []))  # noqa: PTH110 - it may be a code
-    settings = {"rank": rank, "numbers": numbers, "groups": groups}
+    original = resolve_base(base, original=True)
     with progress_bar("basis") as progress:
-        basis = resolve_basis(base, settings=settings, progress=progress)
+        basis = find_basis(original, progress=progress, rank=rank, numbers=numbers, groups=groups)
     write_basis(basis, output)
     origin = basis.origin
     facts = asdict(origin) | {"id": origin.id, "mark": basis_fingerprint(origin.id), "output": str(output)}

@@ -38,10 +38,10 @@ def bench_model(
     if data is None:
         options.refuse_given(ctx, ("limit", "max_tokens"), "requires --data")
     questions = load_question_set(data).subsample(limit) if data else None
-    path, lora = options.probed_model(model, adapter, threads=threads)
+    files = options.probed_model(model, adapter, threads=threads)
     request = BenchmarkRequest(
-        model=path,
-        adapter=lora,
+        model=files.model,
+        adapter=files.adapter,
         questions=questions,
         settings=PromptSettings(**options.matching_options(ctx, PromptSettings)),
         rounds=rounds,

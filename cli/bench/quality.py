@@ -37,16 +37,15 @@ def bench_fidelity(
     from ...quality.fidelity.fidelity import run_fidelity
     from ...quality.fidelity.model_roles import model_sources
 
-    quantized: Path | None = None
-    lora: Path | None = None
+    quantized = None
     if shipped_base is not None:
-        quantized, lora = options.probed_model(shipped_base, adapter, threads=threads)
+        quantized = options.probed_model(shipped_base, adapter, threads=threads)
     models = model_sources(
-        options.probed_model(reference, threads=threads)[0],
-        options.probed_model(shipped, threads=threads)[0],
-        base=None if base is None else options.probed_model(base, threads=threads)[0],
-        shipped_base=quantized,
-        adapter=lora or (None if adapter is None else Path(adapter)),
+        options.probed_model(reference, threads=threads).model,
+        options.probed_model(shipped, threads=threads).model,
+        base=None if base is None else options.probed_model(base, threads=threads).model,
+        shipped_base=quantized.model if quantized else None,
+        adapter=quantized.adapter if quantized else Path(adapter) if adapter is not None else None,
     )
     with progress_bar("fidelity") as progress:
         report = run_fidelity(models, data=data, tokens=tokens, threads=threads, progress=progress)
@@ -101,13 +100,13 @@ def bench_accuracy(
     settings = PromptSettings(sampling=sampling, **options.matching_options(ctx, PromptSettings))
     executor = options.batch_executor(ray, workers, insecure=ray_insecure)
     questions = load_question_set(data).subsample(limit)
-    path, lora = options.probed_model(model, adapter, threads=threads)
+    files = options.probed_model(model, adapter, threads=threads)
     request = AccuracyRequest(
-        model=path,
+        model=files.model,
         questions=questions,
         settings=settings,
-        base=None if base is None else options.probed_model(base, threads=threads)[0],
-        adapter=lora,
+        base=None if base is None else options.probed_model(base, threads=threads).model,
+        adapter=files.adapter,
         records=records,
         timed=timed,
     )

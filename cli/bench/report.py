@@ -44,12 +44,12 @@ def bench_report(
     check_folder(out_dir)
     if base is None and not (request.files or request.efforts):
         request = replace(
-            request, base=options.resolve_model("embedded", {})[0], adapted=options.resolve_model(None, {})[0]
+            request, base=options.resolve_model("embedded").model, adapted=options.resolve_model(None).model
         )
     elif base and adapted:
-        path, lora = options.probed_model(adapted, adapter, threads=threads)
-        base_path, _ = options.probed_model(base, threads=threads)
-        request = replace(request, base=base_path, adapted=path, adapter=lora)
+        files = options.probed_model(adapted, adapter, threads=threads)
+        base_path = options.probed_model(base, threads=threads).model
+        request = replace(request, base=base_path, adapted=files.model, adapter=files.adapter)
     with stage_bars() as stage:
         page = run_report(request, out_dir, stage)
     show_fields(as_json, {"report": str(page)})

@@ -41,10 +41,10 @@ def bench_latency(
     if prompt_tokens is None:
         options.refuse_given(ctx, ("decode_tokens",), "requires --prompt-tokens")
     questions = (QuestionShape(prompt_tokens, 1 + decode_tokens),) if prompt_tokens else QUESTIONS
-    base_path, _ = options.probed_model(base, threads=threads)
-    path, lora = options.probed_model(adapted, adapter, threads=threads)
+    base_path = options.probed_model(base, threads=threads).model
+    files = options.probed_model(adapted, adapter, threads=threads)
     given = options.matching_options(ctx, LatencyRequest)
-    given |= {"base": base_path, "adapted": path, "adapter": lora, "questions": questions}
+    given |= {"base": base_path, "adapted": files.model, "adapter": files.adapter, "questions": questions}
     with progress_bar("latency") as progress:
         report = run_latency(LatencyRequest(**given), progress)
     show_report(as_json, report, latency_table)
@@ -78,7 +78,7 @@ def bench_peers(
     from ...bench.peers.peers import PeersRequest, peers_table, run_peers
 
     work = PeerWorkload(**options.matching_options(ctx, PeerWorkload))
-    path, _ = options.probed_model(model, threads=threads)
+    path = options.probed_model(model, threads=threads).model
     request = PeersRequest(model=path, work=work, rounds=rounds, names=names.split(",") if names else ())
     with progress_bar("peers") as progress:
         report = run_peers(request, progress)
@@ -99,10 +99,10 @@ def bench_memory(
     from ...bench.memory.memory import measure_memory, memory_table
     from ...quality.workload import Workload
 
-    path, lora = options.probed_model(model, adapter, threads=threads)
+    files = options.probed_model(model, adapter, threads=threads)
     work = Workload(**options.matching_options(ctx, Workload))
-    memory = measure_memory(path, lora, work)
-    show_report(as_json, memory, lambda memory: memory_table(memory, path))
+    memory = measure_memory(files.model, files.adapter, work)
+    show_report(as_json, memory, lambda memory: memory_table(memory, files.model))
 
 
 @app.command("types", epilog=options.example("bench types -o costs.json"))
@@ -137,4 +137,4 @@ def bench_size(model: options.ModelArgument, as_json: options.Json = False) -> N
     """Break down the size of a file, and compare it with its plan."""
     from ...bench.memory.size import run_size, size_table
 
-    show_report(as_json, run_size(options.resolve_model(model, {})[0]), size_table)
+    show_report(as_json, run_size(options.resolve_model(model).model), size_table)

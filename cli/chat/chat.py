@@ -1,17 +1,19 @@
 """Command `thirteen chat`."""
 
 import sys
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
+from ...errors import RequestError, ThirteenError
 from .. import options
 from ..console import note
 from ..spinner import LOADING_DELAY_S, spinner
-from .chat_commands import with_name
+from .chat_commands import COMMANDS, QuitError, with_name
 from .chat_session import ChatSession
+
+_QUIT = ("exit", "quit")  # also without the slash
 
 app = typer.Typer()
 
@@ -58,6 +60,7 @@ def chat(
     from ...runtime.engine.conversation import Conversation
     from ...runtime.engine.engine import Engine, RequestOptions
     from ...runtime.request import Sampling
+    from ...workflows.model_files import ModelFiles
 
     request = RequestOptions(
         sampling=Sampling(temperature, seed=seed),
@@ -68,25 +71,50 @@ def chat(
     )
     layers = options.gpu_layers(gpu_layers)
     named = options.named_adapters(map(with_name, adapter or ()))
-    path, adapters = options.resolve_model(model, named, threads=threads)
+    files = options.resolve_model(model, named, threads=threads)
 
-    def open_engine(path: Path, adapters: Mapping[str, Path], slots: int) -> Engine:
+    def open_engine(files: ModelFiles, slots: int) -> Engine:
+        adapters = files.adapters
         return Engine(
-            path, adapters=adapters, context=context, slots=slots, threads=threads, gpu_layers=layers
+            files.model, adapters=adapters, context=context, slots=slots, threads=threads, gpu_layers=layers
         )
 
-    engine = open_engine(path, adapters, slots=chosen.rule.width)
+    engine = open_engine(files, slots=chosen.rule.width)
     spinner.end()
     conversation = Conversation(engine, system)
-    session = ChatSession(engine, conversation, request, open_engine, path, adapters, threads, terminal)
+    session = ChatSession(engine, conversation, request, open_engine, files, threads, terminal)
     try:
-        if adapters:
-            request["adapter"] = next(iter(adapters))
+        if files.adapters:
+            request["adapter"] = next(iter(files.adapters))
         if terminal:
-            note(f"{path.stem}, context of {engine.context:,} tokens.")
-        session.run(_typed_lines() if terminal else _piped_lines())
+            note(f"{files.model.stem}, context of {engine.context:,} tokens.")
+        run_chat(session, _typed_lines() if terminal else _piped_lines())
     finally:
         session.engine.close()
+
+
+def run_chat(session: ChatSession, lines: Iterator[str]) -> None:
+    """Answer messages and run commands until the lines end; if a person reads along, errors do not end it."""
+    for line in lines:
+        try:
+            _take(session, line.strip())
+        except QuitError:
+            return
+        except (ThirteenError, KeyboardInterrupt) as error:
+            if not session.interactive:
+                raise
+            note(f"error: {error}" if isinstance(error, ThirteenError) else "(stopped)")
+
+
+def _take(session: ChatSession, line: str) -> None:
+    if line.startswith("/") or line in _QUIT:
+        name, _, argument = line.removeprefix("/").partition(" ")
+        if name not in COMMANDS:
+            raise RequestError(f"/{name} is no command; /help lists them")
+        if done := COMMANDS[name](session, argument.strip()):
+            note(done)
+    elif line:
+        session.answer(line)
 
 
 def _typed_lines() -> Iterator[str]:

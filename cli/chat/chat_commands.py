@@ -4,14 +4,10 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...errors import RequestError, ThirteenError
 from .. import options
-from ..console import progress_bar
-
-if TYPE_CHECKING:
-    from .chat_session import ChatSession
+from .chat_session import ChatSession
 
 _SHOWN = 60  # characters of a system prompt
 
@@ -20,7 +16,7 @@ class QuitError(Exception):
     """The user ends the chat."""
 
 
-def _help(_: "ChatSession", __: str) -> str:
+def _help(_: ChatSession, __: str) -> str:
     """List the commands."""
     lines = [f"/{name:12} {command.__doc__}" for name, command in COMMANDS.items() if command is not _quit]
     quits = ", ".join(f"/{name}" for name, command in COMMANDS.items() if command is _quit)
@@ -29,17 +25,17 @@ def _help(_: "ChatSession", __: str) -> str:
     )
 
 
-def _adapter(session: "ChatSession", word: str) -> str:
+def _adapter(session: ChatSession, word: str) -> str:
     """NAME: answer with this adapter, or load [NAME=]ADAPTER; base is the model without one."""
     name = word if word in session.engine.adapters else _load_adapter(session, word)
     session.request["adapter"] = name
     return f"adapter: {name}"
 
 
-def _load_adapter(session: "ChatSession", word: str) -> str:
+def _load_adapter(session: ChatSession, word: str) -> str:
     """Load an adapter, as --adapter does, and return its name."""
-    from ...workflows.adapter_resolver import resolve_runtime_lora
-    from ...workflows.default_model import default_model, is_default_model
+    from ...workflows.default_model import is_default_model
+    from ...workflows.model_files import ModelFiles
 
     names = session.engine.adapters
     name, _, source = with_name(word).partition("=")
@@ -48,37 +44,38 @@ def _load_adapter(session: "ChatSession", word: str) -> str:
             f"/adapter {word}: must be one of {', '.join(names)}, or [NAME=]ADAPTER with a new name"
         )
     try:
-        base = default_model(None) if is_default_model(session.model) else session.model
-        with progress_bar("preparing") as progress:
-            lora = resolve_runtime_lora(source, base, progress=progress)
-        if base == session.model:
-            session.engine.swap(name, lora)
-            session.adapters[name] = lora
+        model = session.files.model
+        files = options.resolve_model(
+            None if is_default_model(model) else model, {name: source}, threads=session.threads
+        )
+        if files.model == model:
+            session.engine.swap(name, files.adapters[name])
+            session.files = ModelFiles(model, {**session.files.adapters, **files.adapters})
         else:  # without the merged adapter
-            session.reopen(base, {name: lora}, session.engine.profile.slots)
+            session.reopen(files, session.engine.profile.slots)
     except ThirteenError as error:
         raise RequestError(f"/adapter {word}: {error}; loaded are {', '.join(names)}") from None
     return name
 
 
-def _model(session: "ChatSession", word: str) -> str:
+def _model(session: ChatSession, word: str) -> str:
     """NAME: go on with another model, without adapters."""
     if not word:
-        return f"model: {session.model.stem}"
-    path, _ = options.resolve_model(word, {}, threads=session.threads)
-    session.reopen(path, {}, session.engine.profile.slots)
+        return f"model: {session.files.model.stem}"
+    files = options.resolve_model(word, threads=session.threads)
+    session.reopen(files, session.engine.profile.slots)
     session.request.pop("adapter", None)
-    return f"model: {path.stem}, context of {session.engine.context:,} tokens"
+    return f"model: {files.model.stem}, context of {session.engine.context:,} tokens"
 
 
-def _system(session: "ChatSession", text: str) -> str:
+def _system(session: ChatSession, text: str) -> str:
     """TEXT: system prompt from now on; without TEXT the model's own."""
     session.conversation.system = text or None
     shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
     return f"system prompt: {shown or 'that of the model'}"
 
 
-def _temperature(session: "ChatSession", number: str) -> str:
+def _temperature(session: ChatSession, number: str) -> str:
     """N: sampling temperature; 0 is greedy."""
     try:
         temperature = float(number)
@@ -88,7 +85,7 @@ def _temperature(session: "ChatSession", number: str) -> str:
     return f"temperature: {temperature:g}"
 
 
-def _retry(session: "ChatSession", _: str) -> str:
+def _retry(session: ChatSession, _: str) -> str:
     """Answer the last message again, with other random numbers; if greedy, at temperature 0.7."""
     from ...runtime.effort import parse_effort
 
@@ -107,18 +104,18 @@ def _retry(session: "ChatSession", _: str) -> str:
     return ""
 
 
-def _effort(session: "ChatSession", name: str) -> str:
+def _effort(session: ChatSession, name: str) -> str:
     """NAME: low for one answer; medium or high for the majority of up to 8 or 10."""
     from ...runtime.effort import Effort, parse_effort
 
     effort, session.request["effort"] = parse_effort(name), Effort.LOW  # low, if there is no memory for more
     if effort.rule.width > session.engine.profile.slots:
-        session.reopen(session.model, session.adapters, effort.rule.width)
+        session.reopen(session.files, effort.rule.width)
     session.request["effort"] = effort
     return f"effort: {effort}"
 
 
-def _calculator(session: "ChatSession", switch: str) -> str:
+def _calculator(session: ChatSession, switch: str) -> str:
     """Complete sums with their exact results: on or off."""
     if switch not in ("on", "off"):
         raise RequestError(f"/calculator {switch}: must be on or off")
@@ -126,19 +123,19 @@ def _calculator(session: "ChatSession", switch: str) -> str:
     return f"calculator: {switch}"
 
 
-def _schema(session: "ChatSession", file: str) -> str:
+def _schema(session: ChatSession, file: str) -> str:
     """FILE: JSON schema that answers must match; without FILE none."""
     session.request["grammar"] = options.answer_grammar(_path("schema", file) if file else None)
     return f"schema: {file or 'none'}"
 
 
-def _save(session: "ChatSession", file: str) -> str:
+def _save(session: ChatSession, file: str) -> str:
     """FILE: write the conversation."""
     session.conversation.save(_path("save", file))
     return f"saved: {len(session.conversation.messages)} messages in {file}"
 
 
-def _load(session: "ChatSession", file: str) -> str:
+def _load(session: ChatSession, file: str) -> str:
     """FILE: continue a written conversation."""
     session.conversation.load(_path("load", file))
     return f"loaded: {len(session.conversation.messages)} messages of {file}"
@@ -150,13 +147,13 @@ def _path(command: str, file: str) -> Path:
     return Path(os.path.expanduser(file))  # noqa: PTH111 - Path.expanduser() raises for an unknown user
 
 
-def _reset(session: "ChatSession", _: str) -> str:
+def _reset(session: ChatSession, _: str) -> str:
     """Forget the conversation."""
     session.conversation.messages.clear()
     return "the conversation is forgotten"
 
 
-def _stats(session: "ChatSession", _: str) -> str:
+def _stats(session: ChatSession, _: str) -> str:
     """Show tokens and speed of the last answer, and the context in use."""
     if not session.answered:
         raise RequestError("/stats: there is no answer yet")
@@ -168,12 +165,12 @@ def _stats(session: "ChatSession", _: str) -> str:
     )
 
 
-def _quit(_: "ChatSession", __: str) -> str:
+def _quit(_: ChatSession, __: str) -> str:
     """End the chat."""
     raise QuitError
 
 
-COMMANDS: dict[str, "Callable[[ChatSession, str], str]"] = {
+COMMANDS: dict[str, Callable[[ChatSession, str], str]] = {
     "help": _help,
     "model": _model,
     "adapter": _adapter,

@@ -1,15 +1,13 @@
 """A chat on the console: lines that a person types, and answers."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import RequestError, ThirteenError
+from ...errors import ThirteenError
 from ..console import note, show_text, value_text, votes_text
 from ..spinner import spinner, text_pieces
 from ..word_wrap import WordWrap
-from .chat_commands import COMMANDS, QuitError
 
 if TYPE_CHECKING:
     from ...runtime.answer import Answer
@@ -17,9 +15,9 @@ if TYPE_CHECKING:
     from ...runtime.engine.conversation import Conversation, Turn
     from ...runtime.engine.engine import Engine, RequestOptions
     from ...runtime.request import Sampling
+    from ...workflows.model_files import ModelFiles
 
 _FULL = 0.8  # share of the context from which on the chat says that it is filling up
-_QUIT = ("exit", "quit")  # also without the slash
 
 
 @dataclass
@@ -30,9 +28,8 @@ class ChatSession:
         engine: answers.
         conversation: what was said.
         request: options of the next answer.
-        open_engine: opens a model with some adapters and so many slots.
-        model: the model.
-        adapters: its adapters; those that the chat loads are added.
+        open_engine: opens a model with so many slots.
+        files: the model and its adapters; those that the chat loads are added.
         threads: number of threads that compute; by default chosen for this machine.
         interactive: whether a person reads along; errors and Ctrl-C then do not end the chat.
         answered: answers so far, for /stats.
@@ -41,35 +38,12 @@ class ChatSession:
     engine: "Engine"
     conversation: "Conversation"
     request: "RequestOptions"
-    open_engine: "Callable[[Path, Mapping[str, Path], int], Engine]"
-    model: Path
-    adapters: dict[str, Path]
+    open_engine: "Callable[[ModelFiles, int], Engine]"
+    files: "ModelFiles"
     threads: int | None
     interactive: bool
     answered: list["Answer"] = field(default_factory=list)
     _limits_told: bool = False
-
-    def run(self, lines: Iterator[str]) -> None:
-        """Answer messages and run commands until the lines end."""
-        for line in lines:
-            try:
-                self._take(line.strip())
-            except QuitError:
-                return
-            except (ThirteenError, KeyboardInterrupt) as error:
-                if not self.interactive:
-                    raise
-                note(f"error: {error}" if isinstance(error, ThirteenError) else "(stopped)")
-
-    def _take(self, line: str) -> None:
-        if line.startswith("/") or line in _QUIT:
-            name, _, argument = line.removeprefix("/").partition(" ")
-            if name not in COMMANDS:
-                raise RequestError(f"/{name} is no command; /help lists them")
-            if done := COMMANDS[name](self, argument.strip()):
-                note(done)
-        elif line:
-            self.answer(line)
 
     def answer(self, text: str, sampling: "Sampling | None" = None) -> bool:
         """Answer a message, and return whether it was kept; on a terminal, Ctrl-C ends the answer only."""
@@ -100,7 +74,7 @@ class ChatSession:
     def _tell_limits(self, question: str) -> None:
         from ...workflows.default_model import LIMITS, is_default_model, is_short_sum
 
-        if not self._limits_told and is_default_model(self.model) and not is_short_sum(question):
+        if not self._limits_told and is_default_model(self.files.model) and not is_short_sum(question):
             self._limits_told = True
             note(f"({LIMITS})")
 
@@ -121,22 +95,22 @@ class ChatSession:
         assert piece.answer is not None, "the last piece carries the answer"
         return piece.answer
 
-    def reopen(self, model: Path, adapters: dict[str, Path], slots: int) -> None:
+    def reopen(self, files: "ModelFiles", slots: int) -> None:
         """Replace the engine; if the new one cannot be opened, the old one is opened again."""
-        old = self.model, self.adapters, self.engine.profile.slots
+        old = self.files, self.engine.profile.slots
         self.engine.close()
         spinner.begin("loading…")
         try:
-            self._open(model, adapters, slots)
+            self._open(files, slots)
         except (ThirteenError, KeyboardInterrupt):
             self._open(*old)
             raise
         finally:
             spinner.end()
 
-    def _open(self, model: Path, adapters: dict[str, Path], slots: int) -> None:
-        self.conversation.engine = self.engine = self.open_engine(model, adapters, slots)
-        self.model, self.adapters = model, adapters
+    def _open(self, files: "ModelFiles", slots: int) -> None:
+        self.conversation.engine = self.engine = self.open_engine(files, slots)
+        self.files = files
 
 
 def _mark(step: "Step") -> str:

@@ -28,17 +28,19 @@ def importance(
     llama-quantize reads it, and convert reads llama.cpp's files.
     """
     from ...files.output import check_target
-    from ...workflows.conversion_inputs import fetch_base_and_adapter
+    from ...files.progress import Run
+    from ...models.resolve import resolve_base_and_adapter
     from ...workflows.importance_cache import check_thoroughness, measure_importance
 
     check_thoroughness(thoroughness)
     check_target(output)
     with stage_bars() as stage:
-        base_path, adapter_path = fetch_base_and_adapter(base, adapter, stage)
-        check_target(output, base_path, *filter(None, (adapter_path, calibration)))
+        found, merged = resolve_base_and_adapter(base, adapter, Run(threads, stage))
+        merged_path = merged.path if merged else None
+        check_target(output, found.path, *filter(None, (merged_path, calibration)))
         sha256 = measure_importance(
-            base_path,
-            adapter_path,
+            found.path,
+            merged_path,
             output,
             calibration=calibration,
             thoroughness=thoroughness,

@@ -32,11 +32,11 @@ def vocabulary(
     vocabulary lose.
     """
     from ...files.output import check_target
-    from ...models.fetch import fetch
+    from ...models.base import resolve_base
     from ...workflows.vocabulary.vocabulary_choice import write_vocabulary
 
     check_target(output)
-    path = fetch(base, kind="base")
+    path = resolve_base(base).path
     with stage_bars() as stage:
         report = write_vocabulary(path, size, output, texts=texts, threads=threads, stage=stage)
     rows = {"list": report.output, "tokens": f"{report.tokens:,} of {report.of:,}", "sha256": report.sha256}

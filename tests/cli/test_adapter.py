@@ -13,7 +13,8 @@ from thirteen.convert.adapter.short_code import ShortCode, basis_fingerprint, en
 from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
 from thirteen.convert.pipeline import convert
 from thirteen.convert.provenance import SourceIds
-from thirteen.workflows.adapter_resolver import resolve_basis
+from thirteen.models.base import resolve_base
+from thirteen.models.basis import find_basis
 
 from ..commands import CommandResult, Commands
 from ..convert.peft_adapters import read_gguf, save_random_adapter
@@ -30,7 +31,7 @@ def env(base: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleN
     convert(base("llama"), model, quantization="F32")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THIRTEEN_CACHE", str(folder / "cache"))
-        basis = resolve_basis(str(model))
+        basis = find_basis(resolve_base(str(model)))
         write_tinylora_folder(basis, NUMBERS, folder / "adapter", "tiny")
         with Commands() as thirteen:
             fingerprint = basis_fingerprint(basis.origin.id)
@@ -106,7 +107,7 @@ def test_convert_merges_a_code_like_its_folder(env: SimpleNamespace, tmp_path: P
 
 def test_a_code_longer_than_a_file_name_is_accepted(env: SimpleNamespace, tmp_path: Path) -> None:
     """Its name in the provenance was looked for as a file: File name too long."""
-    mark = basis_fingerprint(resolve_basis(str(env.model), settings={"numbers": 200}).origin.id)
+    mark = basis_fingerprint(find_basis(resolve_base(str(env.model)), numbers=200).origin.id)
     code = encode_short_code(ShortCode("tiny", mark, np.linspace(-2, 2, 200, dtype=np.float32), exact=True))
     output = ("--type", "F32", "-o", tmp_path / "long.gguf", "--no-fidelity", "--json")
     report = json_of(env.thirteen("convert", env.model, "--adapter", code, *output))

@@ -14,13 +14,15 @@ from time import monotonic
 
 import numpy as np
 import pytest
+from thirteen.cli.chat.chat import run_chat
 from thirteen.cli.chat.chat_session import ChatSession
 from thirteen.cli.word_wrap import WordWrap
 from thirteen.errors import ThirteenError
 from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.conversation import Conversation
 from thirteen.runtime.engine.engine import Engine
-from thirteen.workflows import default_model
+from thirteen.workflows import default_model, model_files
+from thirteen.workflows.model_files import ModelFiles
 
 from ..runtime.gguf_adapters import write_factors, write_lora
 
@@ -34,15 +36,16 @@ def chat(thirteen, model, *lines, options=()):
     return thirteen(*arguments, stdin="\n".join(lines).encode(errors="surrogateescape"))
 
 
-def small_engine(model, adapters, slots):
-    return Engine(model, adapters=adapters, slots=slots, context=256, threads=1)
+def small_engine(files, slots):
+    return Engine(files.model, adapters=files.adapters, slots=slots, context=256, threads=1)
 
 
 @contextmanager
 def opened_chat(model, open_engine=small_engine):
     """A session that no person reads."""
-    engine, options = open_engine(model, {}, 1), {"max_tokens": 4}
-    session = ChatSession(engine, Conversation(engine), options, open_engine, model, {}, 1, interactive=False)
+    files, options = ModelFiles(model), {"max_tokens": 4}
+    engine = open_engine(files, 1)
+    session = ChatSession(engine, Conversation(engine), options, open_engine, files, 1, interactive=False)
     try:
         yield session
     finally:
@@ -147,16 +150,16 @@ def test_votes_open_the_model_with_more_slots_and_keep_what_was_loaded(thirteen,
 
 
 def test_votes_that_memory_has_no_room_for_leave_the_chat_as_it_was(model):
-    def open_engine(model, adapters, slots):
+    def open_engine(files, slots):
         if slots > 1:
             raise ThirteenError("8 slots: too much")
-        return small_engine(model, adapters, slots)
+        return small_engine(files, slots)
 
     with opened_chat(model, open_engine) as session:
-        session.run(iter(["one"]))
+        run_chat(session, iter(["one"]))
         with pytest.raises(ThirteenError):
-            session.run(iter(["/effort high"]))
-        session.run(iter(["two"]))
+            run_chat(session, iter(["/effort high"]))
+        run_chat(session, iter(["two"]))
         assert session.request["effort"] == "low"
         assert (len(session.answered), len(session.conversation.messages)) == (2, 4)
 
@@ -165,14 +168,14 @@ def test_a_wrong_adapter_leaves_the_default_model_as_it_was(model, tmp_path, mon
     """The chat went on without the adapter that is merged into it."""
     base = shutil.copy(model, tmp_path / "base.gguf")
     monkeypatch.setattr(default_model, "is_default_model", lambda path: True)
-    monkeypatch.setattr(default_model, "default_model", lambda adapter: base)
+    monkeypatch.setattr(model_files, "default_model", lambda adapter, progress: base)
     lora = write_lora(tmp_path / "one.gguf", 1)
     with opened_chat(model) as session:
         with pytest.raises(ThirteenError, match="no such file"):
-            session.run(iter(["/adapter one=nothing.gguf"]))
-        assert session.model == model
-        session.run(iter([f"/adapter {lora}"]))
-        assert session.model == base and session.request["adapter"] == lora.name
+            run_chat(session, iter(["/adapter one=nothing.gguf"]))
+        assert session.files.model == model
+        run_chat(session, iter([f"/adapter {lora}"]))
+        assert session.files.model == base and session.request["adapter"] == lora.name
 
 
 def test_ctrl_c_ends_a_chat_that_nobody_reads(model, monkeypatch):
@@ -183,7 +186,7 @@ def test_ctrl_c_ends_a_chat_that_nobody_reads(model, monkeypatch):
 
     monkeypatch.setattr(ChatSession, "_stream", interrupted)
     with opened_chat(model) as session, pytest.raises(KeyboardInterrupt):
-        session.run(iter(["one", "two"]))
+        run_chat(session, iter(["one", "two"]))
 
 
 @pytest.mark.parametrize("word", ["exit", "quit", "/bye", "/exit"])

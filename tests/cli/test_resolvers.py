@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from thirteen.cli.main import app
 from thirteen.errors import FileError, OutputError, RequestError, ThirteenError
-from thirteen.models import fetch
-from thirteen.workflows import model_cache
+from thirteen.files.progress import Run
+from thirteen.models import base, fetch
+from thirteen.workflows import model_files
 
 from ..runtime.conftest import write_gguf
 
@@ -92,8 +93,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str],
             raise RequestError(f"{NAME} is resolved")
         return real(source)
 
-    monkeypatch.setattr(fetch, "local_path", local_path)
-    monkeypatch.setattr(model_cache, "local_path", local_path)
+    for module in (fetch, base, model_files):
+        monkeypatch.setattr(module, "local_path", local_path)
 
     def run(line: str, name: str) -> None:
         words = [str(places.get(word, word)).replace("X", name) for word in shlex.split(line)]
@@ -123,12 +124,11 @@ def test_a_first_use_converts_with_the_threads_of_the_command(
 ) -> None:
     """It computed with all of the machine's, whatever --threads said."""
 
-    def resolve(source: str, *, threads: int | None, **_: object) -> Path:
-        if source == NAME:
-            raise RequestError(f"with {threads} threads")
-        return Path(source)
+    def converted_model(base: str, folder: Path | None, run: Run, announce: object) -> Path:
+        raise RequestError(f"with {run.threads} threads")
 
-    monkeypatch.setattr(model_cache, "resolve_model", resolve)
+    monkeypatch.setattr(model_files, "local_path", lambda source: None if source == NAME else Path(source))
+    monkeypatch.setattr(model_files, "converted_model", converted_model)
     with pytest.raises(RequestError, match="with 3 threads"):
         run(f"{line} --threads 3", NAME)
 

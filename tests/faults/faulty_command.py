@@ -18,10 +18,10 @@ fault_points.install()
 import thirteen.learn.cards  # noqa: E402, F401 - loaded once for all children
 from thirteen.cli.main import main as thirteen_main  # noqa: E402
 from thirteen.errors import ThirteenError  # noqa: E402
+from thirteen.models.resolve import find_adapter  # noqa: E402
 from thirteen.runtime.batch import batch_file  # noqa: E402, F401
 from thirteen.runtime.llama import settings_choice  # noqa: E402
 from thirteen.runtime.llama.settings_measurement import measure_settings  # noqa: E402
-from thirteen.workflows.adapter_resolver import resolve_runtime_lora  # noqa: E402
 from thirteen.workflows.importance_cache import cached_importance  # noqa: E402
 
 # Settings that are measured beside other programs are not saved: a later run would then save them.
@@ -58,7 +58,7 @@ def _importance(base: Path, texts: Path) -> None:
 
 
 def _adapter(adapter: Path, model: Path) -> None:
-    resolve_runtime_lora(str(adapter), model)
+    find_adapter(str(adapter)).lora(model)
 
 
 _FUNCTIONS: dict[str, Callable[..., object]] = {"importance-cache": _importance, "adapter-cache": _adapter}

@@ -17,10 +17,10 @@ from thirteen.errors import FileError, OutputError, RequestError
 from thirteen.files.journal import Journal
 from thirteen.learn import sample_rollouts, time_plan
 from thirteen.learn.time_plan import Speed, plan_time
+from thirteen.models.resolve import find_adapter
 from thirteen.models.rows import TrainingRow
 from thirteen.runtime.answer import Answer
 from thirteen.workflows import learning
-from thirteen.workflows.adapter_resolver import resolve_runtime_lora
 from thirteen.workflows.learning import LearnRequest, run_learn
 
 from ..json_lines import write_rows
@@ -74,9 +74,8 @@ def test_an_adapter_is_learned_and_measured(env, capsys):
     card = (env.request.output / "README.md").read_text()
     assert facts["verdict"] in card and facts["code"] in card
     assert np.abs(decode_short_code(facts["code"]).numbers).max() > 0
-    assert (
-        resolve_runtime_lora(facts["code"], env.tiny).stat().st_size > 0 < Path(facts["lora"]).stat().st_size
-    )
+    lora = find_adapter(facts["code"]).lora(env.tiny)
+    assert lora.stat().st_size > 0 < Path(facts["lora"]).stat().st_size
 
 
 def test_all_questions_are_measured_on_in_folds(env):

@@ -12,8 +12,9 @@ from thirteen import Engine
 from thirteen.errors import FileError, RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.files.trusted_files import FileState
-from thirteen.workflows import conversion, model_cache
-from thirteen.workflows.model_cache import cached_models, is_model_name, remove_model, resolve_model
+from thirteen.workflows import conversion, converted_models, model_files
+from thirteen.workflows.converted_models import cached_models, remove_model
+from thirteen.workflows.model_files import ModelFiles, is_model_name, resolve
 
 from ..models.hub_server import Repository, serve
 from ..runtime.conftest import write_gguf
@@ -37,7 +38,7 @@ def run_thirteen(home: Path, url: str, *words: str) -> subprocess.CompletedProce
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of the test's own; yields its folder of models."""
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
-    return model_cache._folder()
+    return converted_models._folder()
 
 
 @pytest.fixture
@@ -93,21 +94,27 @@ def test_a_file_a_folder_and_the_embedded_model_are_models(
     base: Any, cache: Path, quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write_gguf(tmp_path / "a.gguf", {}, {})
-    assert resolve_model(str(file)) == file
+    assert resolve(str(file)) == ModelFiles(file)
     said: list[str] = []
-    folders = [resolve_model(str(base("llama")), announce=said.append) for _ in range(2)]
+    folders = [resolve(str(base("llama")), announce=said.append).model for _ in range(2)]
     assert folders[0] == folders[1] and folders[0].parent == cache
     assert len(said) == 1 and said[0].endswith("/llama: a conversion to 4.5bpw. Later it starts at once.")
     assert read_header(folders[0]).metadata["general.architecture"] == "llama"
     (base("llama") / "config.json").touch()
-    assert resolve_model(str(base("llama"))) != folders[0]
+    assert resolve(str(base("llama"))).model != folders[0]
     asked: list[str | None] = []
-    monkeypatch.setattr(model_cache, "default_model", lambda adapter, progress: asked.append(adapter))
-    resolve_model(None)
-    resolve_model(None, adapted=False)
-    resolve_model("embedded")
-    resolve_model("smollm2-135m")
+
+    def default_model(adapter: str | None, **_: object) -> Path:
+        asked.append(adapter)
+        return file
+
+    monkeypatch.setattr(model_files, "default_model", default_model)
+    resolve(None)
+    with_another = resolve(None, {"mine": file})
+    resolve("embedded")
+    resolve("smollm2-135m")
     assert asked == ["smollm2-135m-sums-840", None, None, None]
+    assert with_another == ModelFiles(file, {"mine": file}), "instead of the merged one"
 
 
 @pytest.mark.parametrize(
@@ -122,7 +129,7 @@ def test_a_file_a_folder_and_the_embedded_model_are_models(
 )
 def test_what_is_no_model_is_refused(name: str, message: str, cache: Path) -> None:
     with pytest.raises(FileError, match=message):
-        resolve_model(name)
+        resolve(name)
 
 
 def test_a_question_that_is_longer_than_a_file_name_is_no_model() -> None:
@@ -142,7 +149,7 @@ def test_a_converted_model_is_used_again_as_it_is_and_the_newest_is_listed_first
         os.utime(converted(cache, name), (50, 100 + number))
     assert [model.base for model in cached_models()] == ["owner/new", "owner/tiny", "owner/old"]
     before = FileState.now(cache / "owner--tiny-4.5bpw.gguf")
-    assert resolve_model("owner/tiny") == before.path and FileState.now(before.path) == before
+    assert resolve("owner/tiny").model == before.path and FileState.now(before.path) == before
     assert remove_model(before.path.stem).converted_at == 101
     assert not list(cache.glob("owner--tiny*"))
 

@@ -1,4 +1,4 @@
-"""Adapters in the cache: an exported one is used again only if all that it depends on is the same."""
+"""Bases and adapters by all their names; an exported adapter is used again only if nothing has changed."""
 
 import json
 import shutil
@@ -10,20 +10,17 @@ import pytest
 from gguf import GGUFValueType
 from peft import LoraConfig
 from thirteen import Engine
+from thirteen.convert.adapter.basis import Basis
 from thirteen.convert.adapter.short_code import ShortCode, basis_fingerprint
 from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import FileError
 from thirteen.files.gguf.header import read_header
+from thirteen.models import resolve
+from thirteen.models.base import base_name, recorded_base_name, resolve_base
+from thirteen.models.basis import basis_of_code, find_basis
 from thirteen.models.embedded import embedded
-from thirteen.workflows import adapter_resolver
-from thirteen.workflows.adapter_resolver import (
-    basis_for_code,
-    catalogue_name,
-    recorded_name,
-    resolve_basis,
-    resolve_runtime_lora,
-)
+from thirteen.models.resolve import find_adapter
 
 from ..convert.peft_adapters import save_random_adapter
 from ..runtime.conftest import write_gguf
@@ -42,6 +39,14 @@ def model(base: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.Monke
     return tmp_path / "model.gguf"
 
 
+def lora(source: object, model: Path) -> Path:
+    return find_adapter(str(source), str(model)).lora(model)
+
+
+def basis_of(source: object) -> Basis:
+    return find_basis(resolve_base(str(source), original=True))
+
+
 def factor(path: Path) -> np.ndarray:
     tensor = read_header(path).tensors["blk.0.attn_q.weight.lora_b"]
     return np.fromfile(path, "<f4", tensor.nbytes // 4, offset=tensor.offset)
@@ -51,15 +56,15 @@ def test_another_alpha_or_exporter_is_another_file(
     adapter: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The name was a hash of the weights alone: an adapter a hundred times as strong was never exported."""
-    weak = resolve_runtime_lora(str(adapter), model)
-    assert resolve_runtime_lora(str(adapter), model) == weak
+    weak = lora(adapter, model)
+    assert lora(adapter, model) == weak
     config = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 400}))
-    strong = resolve_runtime_lora(str(adapter), model)
+    strong = lora(adapter, model)
     assert strong != weak
     assert np.allclose(factor(strong), 100 * factor(weak))
-    monkeypatch.setattr(adapter_resolver, "EXPORT_VERSION", 0)
-    assert resolve_runtime_lora(str(adapter), model) not in (weak, strong)
+    monkeypatch.setattr(resolve, "EXPORT_VERSION", 0)
+    assert lora(adapter, model) not in (weak, strong)
 
 
 def test_an_engine_takes_adapters_as_a_command_does(adapter: Path, model: Path) -> None:
@@ -71,19 +76,19 @@ def test_an_engine_takes_adapters_as_a_command_does(adapter: Path, model: Path) 
 def test_a_cached_basis_has_the_name_by_which_its_base_is_asked_for(model: Path, tmp_path: Path) -> None:
     """The file keeps the first name; a code of the other name could not be decoded."""
     copy = Path(shutil.copy(model, tmp_path / "other.gguf"))
-    first, second = resolve_basis(str(model)), resolve_basis(str(copy))
+    first, second = basis_of(model), basis_of(copy)
     assert (first.origin.name, second.origin.name) == ("model", "other")
     assert len(list((tmp_path / "cache").glob("basis-*.safetensors"))) == 1
     code = ShortCode("other", basis_fingerprint(first.origin.id), np.zeros(13, np.float32))
-    assert basis_for_code(code).origin.name == "other"
+    assert basis_of_code(code).origin.name == "other"
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "/a" * 3000], ids=["name", "path"])
 def test_a_base_whose_name_is_no_path_is_unknown(tmp_path: Path, name: str) -> None:
     """The name of a base in a file's metadata is anyone's; one of 300 characters ended in an OSError."""
     path = write_gguf(tmp_path / "a.gguf", {"thirteen.base.id": (name, GGUFValueType.STRING, None)}, {})
-    assert catalogue_name(str(path)) is None
-    assert catalogue_name(name) is None
+    assert base_name(str(path)) is None
+    assert recorded_base_name(name) is None
 
 
 @pytest.mark.parametrize("name", ["smollm2-135m", "embedded", "HuggingFaceTB/SmolLM2-135M-Instruct"])
@@ -93,16 +98,16 @@ def test_a_folder_with_a_name_of_the_catalogue_is_the_folder(
     """fetch() took the folder, and what was made of it the catalogue's base."""
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    assert catalogue_name(name) == "smollm2-135m"
+    assert base_name(name) == "smollm2-135m"
     shutil.copytree(base("llama"), name)
-    assert catalogue_name(name) is None
-    assert resolve_basis(name).origin.base_sha256 == open_checkpoint(base("llama")).sha256()
-    assert recorded_name(name) == "smollm2-135m", "an adapter's config does not mean that folder"
+    assert base_name(name) is None
+    assert basis_of(name).origin.base_sha256 == open_checkpoint(base("llama")).sha256()
+    assert recorded_base_name(name) == "smollm2-135m", "an adapter's config does not mean that folder"
 
 
 def test_an_adapter_with_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="no adapter 'aaaa"):
-        resolve_runtime_lora("a" * 300, tmp_path / "model.gguf")
+        lora("a" * 300, tmp_path / "model.gguf")
 
 
 @pytest.mark.parametrize(
@@ -122,15 +127,15 @@ def test_a_base_has_its_whole_name_up_to_twenty_characters(
     (shutil.copy if path.suffix.lower() == ".gguf" else shutil.copytree)(
         model if path.suffix.lower() == ".gguf" else base("llama"), path
     )
-    assert resolve_basis(str(path)).origin.name == name
+    assert basis_of(path).origin.name == name
 
 
 def test_a_shipped_code_names_the_file_that_it_is_for(model: Path) -> None:
     with pytest.raises(FileError, match=r"it was made for: qwen2\.5-coder-.*\.gguf, SHA-256 1d961463"):
-        resolve_runtime_lora("qwen2.5-coder-0.5b-svamp", model)
+        lora("qwen2.5-coder-0.5b-svamp", model)
 
 
 def test_all_names_of_the_default_base_are_known() -> None:
     names = ("embedded", "smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct", str(embedded()))
-    assert {catalogue_name(name) for name in names} == {"smollm2-135m"}
-    assert catalogue_name("some/one") is None and catalogue_name(str(Path(__file__))) is None
+    assert {base_name(name) for name in names} == {"smollm2-135m"}
+    assert base_name("some/one") is None and base_name(str(Path(__file__))) is None

@@ -1,0 +1,89 @@
+"""A model to run as a person names it, and its adapters, found: files, whatever their form was."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..files.progress import QUIET, Run
+from ..models.catalogue import catalogue
+from ..models.fetch import local_path
+from .converted_models import Announce, converted_model
+from .default_model import ADAPTER, NAME, default_model
+
+_HUB_ID = re.compile(r"[A-Za-z][\w-]*/[A-Za-z][\w.-]*")
+_PATH_STARTS = ("./", "../", "/", "~")  # of a path that may not exist, rather than of a question
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """The files of a model.
+
+    Attributes:
+        model: the GGUF.
+        adapters: the GGUF LoRAs that apply to it at run time, by name.
+    """
+
+    model: Path
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def adapter(self) -> Path | None:
+        """The first adapter; None without any."""
+        return next(iter(self.adapters.values()), None)
+
+
+def resolve(
+    model: str | Path | None,
+    adapters: Mapping[str, str | Path] | None = None,
+    run: Run = QUIET,
+    announce: Announce = lambda line: None,
+) -> ModelFiles:
+    """Find the files of a model; a base that is no GGUF is converted into the cache on first use.
+
+    Args:
+        model: a GGUF, a folder of safetensors, a catalogue name or a hub id, perhaps with `@revision`, or
+            `embedded`, which the name of its base means as well. None is the embedded model, with its adapter
+            merged unless others are given. A Path is a GGUF.
+        adapters: by name; each a GGUF LoRA, a PEFT folder, a catalogue name, a hub id or a short code.
+        run: how a conversion runs.
+        announce: called with a line on what a first use will download and write.
+
+    Raises:
+        ThirteenError: a name is unknown, a download fails, an adapter does not fit the model, or the size of
+            a conversion is impossible.
+    """
+    if not adapters:
+        return ModelFiles(_model(model, run, announce))
+    from ..models.resolve import find_adapter  # noqa: PLC0415 - not each model has an adapter
+
+    model = "embedded" if model is None else model
+    # A wrong one is refused before the model is downloaded.
+    found = {name: find_adapter(str(adapter), str(model)) for name, adapter in adapters.items()}
+    path = _model(model, run, announce)
+    return ModelFiles(path, {name: adapter.lora(path, run) for name, adapter in found.items()})
+
+
+def _model(source: str | Path | None, run: Run, announce: Announce) -> Path:
+    if isinstance(source, Path):
+        return source
+    path = local_path(source) if source is not None else None
+    if path is None and source in (None, "embedded", NAME):
+        return default_model(ADAPTER if source is None else None, progress=run.when_needed("preparing"))
+    if path is None or path.is_dir():
+        return converted_model(source or "", path, run, announce)
+    return path
+
+
+def is_model_name(word: str) -> bool:
+    """Whether a word is a model's file or name rather than a question."""
+    name = word.partition("@")[0]
+    return bool(
+        name == "embedded"
+        or name in catalogue().bases
+        or (name.endswith(".gguf") and (" " not in name or os.path.isfile(word)))  # noqa: PTH113
+        or _HUB_ID.fullmatch(name)
+        or (name.startswith(_PATH_STARTS) and " " not in name)
+        or os.path.isfile(os.path.join(word, "config.json"))  # noqa: PTH113, PTH118 - a question may be long
+    )
