@@ -23,7 +23,6 @@ from .chat import chat
 from .console import err, printable
 from .conversion import convert, importance, merge, plan, vocabulary
 from .help_sections import SectionedCommand, SectionedGroup
-from .options import default_ray_address
 from .spinner import spinner
 
 ENGINE_FAILED = 1  # for supervisors: a restart may help, which bad input (2) does not allow
@@ -71,7 +70,7 @@ def main() -> None:
     _handle_signals()
     try:
         try:
-            status = app(default_ray_address(sys.argv[1:]), prog_name="thirteen", standalone_mode=False) or 0
+            status = app(prog_name="thirteen", standalone_mode=False) or 0
         except SystemExit as end:  # typer's, for a broken pipe
             if isinstance(end.__context__, BrokenPipeError):
                 raise end.__context__ from None

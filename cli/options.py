@@ -1,7 +1,7 @@
 """Options that several commands share, and the conversion of their values."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -101,9 +101,8 @@ Calculator = Annotated[bool, typer.Option(help="Complete equations with their ex
 Ray = Annotated[
     str | None,
     typer.Option(
-        "--ray",
-        metavar="[ADDRESS]",
-        help="Run on a Ray cluster: HOST:PORT of its head, or auto. Without ADDRESS, start one here.",
+        metavar="ADDRESS",
+        help="Run on a Ray cluster: HOST:PORT of its head, auto, or local to start one here.",
     ),
 ]
 RayInsecure = Annotated[
@@ -189,14 +188,6 @@ def probed_model(
     files = resolve_model(model, adapter, threads=threads)
     probe_model_files(files.model, files.adapters.values())
     return files
-
-
-def default_ray_address(words: Sequence[str]) -> list[str]:
-    """Give a --ray without an address its default; the parser has no options with an optional value."""
-    return [
-        "--ray=local" if word == "--ray" and following.startswith("-") else word
-        for word, following in zip(words, [*words[1:], "-"], strict=False)
-    ]
 
 
 def batch_executor(ray: str | None, workers: int | None, *, insecure: bool) -> Any:

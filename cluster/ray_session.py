@@ -144,7 +144,7 @@ def _sockets_parent() -> Path:
 def _check_reachable(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdecimal()) or "/" in host:
-        raise RequestError(f"--ray {address}: must be {AUTO} or HOST:PORT of the head node")
+        raise RequestError(f"--ray {address}: must be {LOCAL}, {AUTO} or HOST:PORT of the head node")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S).close()
     except (OSError, OverflowError, ValueError) as error:  # a host name may have no encoding

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import typer
 from thirteen.cli.main import ClickError, app
-from thirteen.cli.options import default_ray_address
 from thirteen.convert.adapter.short_code import decode_short_code
 
 ROOT = Path(__file__).parents[1]
@@ -92,7 +91,7 @@ def test_a_command_line_parses(document: str, line: str, complete: bool) -> None
     """Its command and options exist, and their values have the right form; nothing is run."""
     words = [PLACEHOLDERS.get(word, word) for word in shlex.split(line, comments=True)[1:]]
     command = commands()
-    context = command.make_context("thirteen", default_ray_address(words))
+    context = command.make_context("thirteen", words)
     try:
         while rest := [*context._protected_args, *context.args]:
             name, command, rest = command.resolve_command(context, rest)

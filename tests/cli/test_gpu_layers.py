@@ -20,7 +20,7 @@ def test_a_command_ends_before_it_reads_a_file(line: str, thirteen: Commands) ->
         assert (done.status, done.stdout, done.stderr.count("\n")) == (2, "", 1)
         assert done.stderr.startswith("error: gpu_layers all: llama.cpp finds no GPU")
     if not line.startswith("ask"):
-        done = thirteen(*line.split(), "--gpu-layers", "1", "--ray")
+        done = thirteen(*line.split(), "--gpu-layers", "1", "--ray", "auto")
         assert done.status == 2 and "--gpu-layers and --ray exclude each other" in done.stderr
 
 

@@ -212,8 +212,8 @@ def test_a_folder_whose_socket_paths_would_be_too_long_is_not_used(
 @pytest.mark.parametrize(
     ("address", "problem"),
     [
-        ("head", "must be auto or HOST:PORT of the head node"),
-        ("head:²", "must be auto or HOST:PORT of the head node"),
+        ("head", "must be local, auto or HOST:PORT of the head node"),
+        ("head:²", "must be local, auto or HOST:PORT of the head node"),
         ("head:99999", "cannot connect: "),
         (f"{'a' * 64}:1", "cannot connect: "),
         (f"head:{'1' * 5000}", "cannot connect: "),
