@@ -34,39 +34,19 @@ def serve(
     profile: Annotated[str, typer.Option(help="Memory profile: laptop, server or phone.")] = "laptop",
     context: options.Context = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Concurrent answers.")] = None,
-    queue: Annotated[
-        int,
-        advanced_option(
-            min=0,
-            max=1_000_000,
-            help="Waiting answers; beyond these, 429 is returned to clients that have one.",
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file of limits: queue, max_tokens, answers, body_bytes, idle_s, drain_s, strict; "
+            "docs/serving.md has them with their defaults."
         ),
-    ] = 64,
-    max_tokens: Annotated[
-        int,
-        typer.Option(min=1, show_default=False, help="Maximum tokens of an answer. Default: the context."),
-    ] = 1 << 20,
-    answers: Annotated[int, advanced_option(min=1, max=64, help="Maximum answers of a request.")] = 24,
-    body_bytes: Annotated[int, advanced_option(min=1, help="Maximum bytes of a request body.")] = 1 << 20,
-    idle_seconds: Annotated[
-        int, advanced_option(min=1, help="Timeout of an incoming request and of an idle connection.")
-    ] = 30,
-    drain_seconds: Annotated[
-        int, advanced_option(min=0, help="Time for running answers to finish on shutdown.")
-    ] = 30,
+    ] = None,
     memory: Annotated[
         str | None,
         advanced_option(
             help="With several models: limit of their memory, such as 4GB. Default: what is available."
         ),
     ] = None,
-    strict: Annotated[
-        bool,
-        advanced_option(
-            "--strict",
-            help="Refuse fields that have no effect. By default a header of the response names them.",
-        ),
-    ] = False,
     ray: options.Ray = None,
     ray_insecure: options.RayInsecure = False,
     replicas: Annotated[int | None, typer.Option(min=1, help="With --ray: number of engines.")] = None,
@@ -113,9 +93,9 @@ def serve(
     limit = parse_file_size(memory, "--memory").file_bytes(0) if memory else None
     if limit == 0 or (memory and not others):
         raise typer.BadParameter("--memory requires several models, and bytes such as 4GB")
-    limits = RequestLimits(body_bytes, max_tokens, answers, idle_seconds, drain_seconds, strict)
+    limits = RequestLimits.from_file(config) if config else RequestLimits()
     engine = EngineOptions(
-        profile=profile, context=context, slots=slots, threads=threads, queue=queue, gpu_layers=layers
+        profile=profile, context=context, slots=slots, threads=threads, queue=limits.queue, gpu_layers=layers
     )
     resolve_options(engine)  # refuses before anything is downloaded
     cluster = ClusterOptions(ray, ray_insecure, replicas or 1, max_replicas) if ray else None

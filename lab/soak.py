@@ -165,7 +165,7 @@ def main(seconds: Annotated[float, typer.Argument()] = 300) -> None:
     with NamedTemporaryFile("w", suffix=".keys") as keys:
         keys.write(f"{KEY}\nmetrics: {METRICS_KEY}\n")
         keys.flush()
-        options = ["--port", "0", "--profile", "phone", "--slots", "4", "--queue", "16", "--api-key-file"]
+        options = ["--port", "0", "--profile", "phone", "--slots", "4", "--api-key-file"]
         command = [sys.executable, "-m", "thirteen", "serve", *options, keys.name]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
             assert server.stderr

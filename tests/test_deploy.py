@@ -13,6 +13,7 @@ import httpx
 import pytest
 import typer
 from thirteen.cli.main import app
+from thirteen.server.access.request_limits import RequestLimits
 
 from .runtime.conftest import write_gguf
 
@@ -87,7 +88,7 @@ def test_both_serve_with_keys_where_other_machines_can_connect() -> None:
     (start,) = unit()["ExecStart"]
     service = parse(shlex.split(start)[1:])
     assert (service["host"], service["api_key_file"]) == ("127.0.0.1", Path("%d/api-keys"))
-    assert int(unit()["TimeoutStopSec"][0]) > service["drain_seconds"]
+    assert int(unit()["TimeoutStopSec"][0]) > RequestLimits().drain_s
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")

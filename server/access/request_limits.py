@@ -1,23 +1,29 @@
 """Limits of a single client's use of the server."""
 
 import ipaddress
-from dataclasses import dataclass, replace
+import tomllib
+from pathlib import Path
 from typing import Self
 
-from ...runtime.validation import check_integer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ...errors import RequestError, shorten
+from ...files.json_file import decode_utf8, read_bounded
+from ...runtime.engine.config import QUEUE
 
 CONNECTIONS_MAX = 512  # a connection is a file descriptor, and 1,024 is the usual limit of a process
 CONNECTIONS_PER_ADDRESS_MAX = 256  # of another machine; this machine's processes share one address
 FIRST_BYTE_S = 5  # time for the first byte of a request after connecting
 HEADER_BYTES_MAX = 1 << 14  # browsers and proxies send a few thousand bytes
+_FILE_BYTES_MAX = 1 << 14
 CLOSING_S = 5  # time to send finished responses during shutdown
 
 
-@dataclass(frozen=True, slots=True)
-class RequestLimits:
-    """Limits of requests and connections.
+class RequestLimits(BaseModel):
+    """Limits of requests and connections; the file of `serve --config` has these keys.
 
     Attributes:
+        queue: waiting answers; beyond these, 429 is returned to clients that have one.
         body_bytes: maximum size of a request body.
         max_tokens: maximum completion tokens of one answer; see for_context().
         answers: maximum answers of one request: those that vote, choices, or prompts times choices.
@@ -27,21 +33,38 @@ class RequestLimits:
         strict: whether fields without effect, and numbers of tokens above max_tokens, are refused.
     """
 
-    body_bytes: int = 1 << 20
-    max_tokens: int = 1 << 20
-    answers: int = 24
-    idle_s: int = 30
-    drain_s: int = 30
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    queue: int = Field(default=QUEUE, ge=0, le=1_000_000)
+    body_bytes: int = Field(default=1 << 20, ge=1)
+    max_tokens: int = Field(default=1 << 20, ge=1)
+    answers: int = Field(default=24, ge=1, le=64)
+    idle_s: int = Field(default=30, ge=1)
+    drain_s: int = Field(default=30, ge=0)
     strict: bool = False
 
-    def __post_init__(self) -> None:
-        for name in ("max_tokens", "body_bytes", "answers", "idle_s"):
-            check_integer(name, getattr(self, name), 1)
-        check_integer("drain_s", self.drain_s, 0)
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """Read the limits from a TOML file; those that it lacks have their defaults.
+
+        Raises:
+            RequestError: the file is unreadable, too large, not TOML, or has an unknown key or a bad value.
+        """
+        text = decode_utf8(read_bounded(path, _FILE_BYTES_MAX), str(path))
+        try:
+            return cls.model_validate(tomllib.loads(text))
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise RequestError(f"{path}: not TOML: {error}") from None
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+        key, value = problem["loc"][0], shorten(problem["input"])
+        if problem["type"] == "extra_forbidden":
+            raise RequestError(f"{path}: {key} is not one of {', '.join(cls.model_fields)}")
+        raise RequestError(f"{path}: {key} {problem['msg'].replace('Input should', 'must')}, not {value}")
 
     def for_context(self, context: int) -> Self:
         """The limits with max_tokens capped at the context length."""
-        return replace(self, max_tokens=min(self.max_tokens, context))
+        return self.model_copy(update={"max_tokens": min(self.max_tokens, context)})
 
 
 def client_address(host: str) -> str:

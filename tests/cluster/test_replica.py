@@ -65,7 +65,9 @@ def running(cluster: Any, port: int, model: Path, *options: object) -> Iterator[
 
 @pytest.fixture(scope="module")
 def server(cluster: Any, port: int, tiny: Path, lora: Path) -> Iterator[Running]:
-    with running(cluster, port, tiny, "--adapter", f"other={lora}", "--body-bytes", 4000) as server:
+    config = lora.with_name("limits.toml")
+    config.write_text("body_bytes = 4000")
+    with running(cluster, port, tiny, "--adapter", f"other={lora}", "--config", config) as server:
         yield server
         assert server.stop(signal.SIGTERM) == 0
 

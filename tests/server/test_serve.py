@@ -100,6 +100,8 @@ def _wait_until(condition):
 
 
 def test_bad_option_is_a_one_line_error(tiny, tmp_path):
+    limits = tmp_path / "limits.toml"
+    limits.write_text("drain_s = -1")
     with Commands() as thirteen, socket.create_server(("127.0.0.1", 0)) as listener:
         for options, reason in (
             (["--host", "0.0.0.0"], "0.0.0.0 accepts connections from other machines"),
@@ -107,7 +109,7 @@ def test_bad_option_is_a_one_line_error(tiny, tmp_path):
             (["--port", listener.getsockname()[1]], "in use"),
             (["--adapter", f"tiny={tiny}"], "the base model already has this name"),
             (["--adapter", f"other={tmp_path / 'none.gguf'}"], "none.gguf"),
-            (["--drain-seconds", "-1"], "drain"),
+            (["--config", limits], "limits.toml: drain_s must be greater than or equal to 0, not -1"),
         ):
             done = thirteen("serve", tiny, *options)
             assert done.status == 2 and reason in done.stderr, (options, done)
