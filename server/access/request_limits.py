@@ -48,7 +48,7 @@ class RequestLimits(BaseModel):
         """Read the limits from a TOML file; those that it lacks have their defaults.
 
         Raises:
-            RequestError: the file is unreadable, too large, not TOML, or has an unknown key or a bad value.
+            ThirteenError: the file is unreadable, too large, not TOML, or has an unknown key or a bad value.
         """
         text = decode_utf8(read_bounded(path, _FILE_BYTES_MAX), str(path))
         try:
