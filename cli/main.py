@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import EngineFailedError, ThirteenError
+from ..files.lazy_package import import_lazily
 from . import ask, batch, demo, doctor, inspect, mcp, models, serve, web
 from .adapters import adapter, learn, train
 from .bench import commands as bench
@@ -66,6 +67,7 @@ for _command in _commands(app):
 
 def main() -> None:
     """Run the command line; errors that a user can fix become one line and an exit status."""
+    import_lazily()
     _print_any_text()
     _handle_signals()
     try:

@@ -1,4 +1,7 @@
-"""Packages that run their `__init__` when an attribute of them is asked for, and not for a module in them."""
+"""Packages that run their `__init__` when an attribute of them is asked for, and not for a module in them.
+
+For processes of this project's own: what it changes in sys.modules holds for the whole process.
+"""
 
 import sys
 from importlib.machinery import ModuleSpec
@@ -23,13 +26,14 @@ class _LazyPackage(ModuleType):
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
 
-def import_lazily(name: str) -> None:
-    """Make a top-level package lazy, unless it is imported or missing.
+def import_lazily() -> None:
+    """Make llama_cpp and gguf lazy, unless they are imported or missing.
 
-    llama_cpp and gguf import all that they have, which takes a third of a second; an answer needs one module
-    of each. Whoever imports such a package gets it as usual.
+    They import all that they have, which takes a third of a second; an answer needs one module of each.
+    Whoever imports such a package gets it as usual.
     """
-    if name not in sys.modules and (spec := find_spec(name)):
-        package = module_from_spec(spec)
-        package.__class__ = _LazyPackage
-        sys.modules[name] = package
+    for name in ("gguf", "llama_cpp"):
+        if name not in sys.modules and (spec := find_spec(name)):
+            package = module_from_spec(spec)
+            package.__class__ = _LazyPackage
+            sys.modules[name] = package

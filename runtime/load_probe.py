@@ -21,7 +21,12 @@ from ..files.trusted_files import FileState, untrusted_by_default
 _WALL_S, _WALL_BYTES_PER_S = 60, 5_000_000
 _PROCESSOR_S, _PROCESSOR_BYTES_PER_S = 20, 50_000_000
 _ADDRESS_BYTES, _ADDRESS_FACTOR = 2_000_000_000, 2
-_PROGRAM = "from thirteen.runtime.llama.load_probe_worker import main; main()"
+_PROGRAM = """
+from thirteen.files.lazy_package import import_lazily
+import_lazily()
+from thirteen.runtime.llama.load_probe_worker import main
+main()
+"""
 # GGML_NO_BACKTRACE: else ggml's abort() waits for a debugger. The threads of OpenMP and BLAS would only take
 # time and address space.
 _ALONE = {"GGML_NO_BACKTRACE": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+LAZILY = "import sys; from thirteen.files.lazy_package import import_lazily; import_lazily()"
 LOADS = "print(int('gguf.gguf_writer' in sys.modules), int('llama_cpp.llama' in sys.modules))"
 
 
@@ -15,12 +16,19 @@ LOADS = "print(int('gguf.gguf_writer' in sys.modules), int('llama_cpp.llama' in 
         ("import thirteen.runtime.engine.engine; from gguf import GGUFWriter", "1 0"),
         ("import thirteen.runtime.engine.engine, llama_cpp; llama_cpp.Llama", "0 1"),
         ("import thirteen.runtime.engine.engine, llama_cpp; llama_cpp.__version__", "0 1"),
-        ("import thirteen.runtime, gguf; assert not hasattr(gguf, '__path')", "0 0"),
-        ("import thirteen.runtime, gguf; gguf.constants.GGUFValueType", "1 0"),
+        ("import gguf; assert not hasattr(gguf, '__path')", "0 0"),
+        ("import gguf; gguf.constants.GGUFValueType", "1 0"),
     ],
 )
 def test_a_package_is_loaded_when_an_attribute_is_asked_for(code: str, loaded: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys\n{code}\n{LOADS}"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", f"{LAZILY}\n{code}\n{LOADS}"], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == loaded
+
+
+def test_only_a_process_of_its_own_has_lazy_packages() -> None:
+    """`import thirteen.runtime` replaced modules in somebody's program."""
+    code = "import sys, thirteen.runtime, thirteen.cli.main; print({'gguf', 'llama_cpp'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
