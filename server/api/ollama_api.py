@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from time import time
 from typing import Any
 
@@ -12,7 +13,6 @@ from ...runtime.request import Request
 from ..http_errors import HttpError
 from .model_description import timestamp
 from .ollama_models import OllamaChatRequest, OllamaOptions, OllamaRequest
-from .openai_api import Source
 from .openai_formatter import FINISH_REASONS
 from .request_models import MAX_TOKENS_DEFAULT
 from .tool_calls import AnswerCall, ToolCallParser, ToolUse
@@ -77,22 +77,19 @@ def max_tokens(options: OllamaOptions, tokens_max: int, context: int, ignored: l
     return min(wanted, tokens_max) if wanted > 0 else tokens_max
 
 
-def ollama_request(
-    body: OllamaRequest, prompt: tuple[int, ...], source: Source, max_tokens: int, tools: ToolUse
-) -> Request:
+def ollama_request(body: OllamaRequest, asked: Request, max_tokens: int, tools: ToolUse) -> Request:
     """Engine request of a request that generates text.
 
     Raises:
         RequestError: an option is invalid for the engine, or the schema cannot be enforced.
     """
-    return Request(
-        prompt,
-        max_tokens,
-        body.options.new_sampling(),
+    return replace(
+        asked,
+        max_tokens=max_tokens,
+        sampling=body.options.new_sampling(),
         stop=body.options.stop,
         calculator=body.calculator,
         grammar=tools.grammar(None if body.format is None else from_schema(body.format)),
-        **source._asdict(),
     )
 
 

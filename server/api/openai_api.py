@@ -1,13 +1,14 @@
 """OpenAI chat and text completions: engine requests from request bodies, and the list of models."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ...runtime.effort import Effort
 from ...runtime.engine.engine import Engine
 from ...runtime.grammar.grammar import Grammar, from_schema
 from ...runtime.prompt.prompt_encoder import Message
-from ...runtime.request import Request, Sampling
+from ...runtime.request import Request
 from ..http_errors import HttpError
 from .request_fields import JSON_OBJECT
 from .request_models import (
@@ -89,36 +90,38 @@ def format_grammar(kind: str, schema: Json | None, param: str) -> Grammar | None
 
 
 class Source(NamedTuple):
-    """Who asks what, and where: the fields of an engine request that do not depend on the API.
+    """Who asks, and where: the fields of an engine request that do not depend on the API.
 
     Attributes:
         adapter: adapter of the engine.
         namespace: namespace of the prefix cache.
         turn: see Request.
-        question: the last message of the user.
-        effort: how many answers are sampled to it.
-        examples: the prompt after worked examples, if they vote.
     """
 
     adapter: str
     namespace: str
     turn: str = ""
-    question: str = ""
-    effort: Effort = Effort.LOW
-    examples: tuple[int, ...] = ()
 
-    def asking(self, engine: Engine, messages: Sequence[Message], effort: Effort, tools: ToolUse) -> "Source":
-        """The same for a conversation. With tools to call there is nothing to vote on."""
+    def ask(self, engine: Engine, messages: Sequence[Message], effort: Effort, tools: ToolUse) -> Request:
+        """The request of a conversation, but for how it is answered. With tools there is nothing to vote on.
+
+        Raises:
+            RequestError: the chat template rejects the conversation.
+            HttpError: 400 the tools are too large.
+        """
         question = next((one.content for one in reversed(messages) if one.role == "user"), "")
         effort = Effort.LOW if tools.tools else effort.for_question(question)
-        examples = engine.after_examples(messages) if effort.votes else ()
-        return self._replace(question=question, effort=effort, examples=examples)
+        return Request(
+            engine.conversation(messages, tools.template_fields()),
+            question=question,
+            effort=effort,
+            examples=engine.after_examples(messages) if effort.votes else (),
+            **self._asdict(),
+        )
 
 
-def chat_requests(
-    body: ChatRequest, prompt: tuple[int, ...], source: Source, tools: ToolUse
-) -> list[Request]:
-    """Engine requests of a chat request: `n` for its prompt.
+def chat_requests(body: ChatRequest, asked: Request, tools: ToolUse) -> list[Request]:
+    """Engine requests of a chat request: `n` for its conversation.
 
     Raises:
         RequestError: a field is invalid for the engine.
@@ -126,23 +129,36 @@ def chat_requests(
     """
     if body.top_logprobs is not None and not body.logprobs:
         raise HttpError(400, "top_logprobs requires logprobs: true", param="top_logprobs")
-    if body.n > 1 and source.effort.votes:
-        raise HttpError(400, f"reasoning_effort {source.effort} cannot be combined with n above 1", param="n")
-    max_tokens = body.max_completion_tokens or body.max_tokens
-    return _requests(
-        body.model_copy(update={"max_tokens": max_tokens}),
-        [prompt],
-        source,
-        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+    if body.n > 1 and asked.effort.votes:
+        raise HttpError(400, f"reasoning_effort {asked.effort} cannot be combined with n above 1", param="n")
+    request = replace(
+        asked,
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+        stop=body.stop,
+        calculator=body.calculator,
         grammar=tools.grammar(response_grammar(body.response_format)),
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
+    return _sampled(body, [request])
 
 
 def completion_requests(
     body: CompletionRequest, prompts: Sequence[tuple[int, ...]], source: Source
 ) -> list[Request]:
     """Engine requests of a text completion request: `n` for each prompt; raises as chat_requests() does."""
-    return _requests(body, prompts, source, logprobs=body.logprobs, grammar=None, report_end=body.echo)
+    requests = [
+        Request(
+            prompt,
+            body.max_tokens,
+            stop=body.stop,
+            calculator=body.calculator,
+            logprobs=body.logprobs,
+            report_end=body.echo,
+            **source._asdict(),
+        )
+        for prompt in prompts
+    ]
+    return _sampled(body, requests)
 
 
 def check_completion(body: CompletionRequest) -> None:
@@ -181,37 +197,12 @@ def check_entries(body: OpenAiRequest, tokens: int, logprobs: int | None) -> Non
         )
 
 
-def _requests(  # noqa: PLR0913 - the differences between the endpoints
-    body: OpenAiRequest,
-    prompts: Sequence[tuple[int, ...]],
-    source: Source,
-    *,
-    logprobs: int | None,
-    grammar: Grammar | None,
-    report_end: bool = False,
-) -> list[Request]:
+def _sampled(body: OpenAiRequest, requests: Sequence[Request]) -> list[Request]:
+    """Each request `n` times, with other seeds."""
     _check_stream_options(body)
-    check_entries(body, len(prompts) * body.max_tokens, logprobs)
-    return [
-        Request(
-            prompt,
-            body.max_tokens,
-            sampling,
-            stop=body.stop,
-            calculator=body.calculator,
-            grammar=grammar,
-            **source._asdict(),
-            logprobs=logprobs,
-            report_end=report_end,
-        )
-        for prompt in prompts
-        for sampling in _samplings(body)
-    ]
-
-
-def _samplings(body: OpenAiRequest) -> list[Sampling]:
-    """Sampling of each of the `n` answers; they differ in the seed."""
+    check_entries(body, sum(one.max_tokens for one in requests), requests[0].logprobs)
     sampling = body.new_sampling()
     if body.n > 1 and body.temperature is None:
         sampling = sampling.stochastic
-    return sampling.with_seeds(body.n)
+    samplings = sampling.with_seeds(body.n)
+    return [replace(one, sampling=sampling) for one in requests for sampling in samplings]

@@ -12,7 +12,7 @@ from ...runtime.grammar.grammar import Grammar
 from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.request import Request, StopReason
 from ..http_errors import HttpError, to_http_error
-from .openai_api import Source, format_grammar
+from .openai_api import format_grammar
 from .request_models import MAX_TOKENS_DEFAULT, text_of
 from .responses_models import FunctionChoice, InputCall, InputCallResult, InputReasoning, ResponseRequest
 from .tool_calls import AnswerCall, ToolUse, parse_call
@@ -56,15 +56,12 @@ def with_instructions(body: ResponseRequest, messages: Iterable[Message]) -> lis
     return [*([Message("system", body.instructions)] if body.instructions else []), *messages]
 
 
-def response_request(
-    body: ResponseRequest, prompt: tuple[int, ...], source: Source, tokens_max: int, tools: ToolUse
-) -> Request:
+def response_request(body: ResponseRequest, asked: Request, tokens_max: int, tools: ToolUse) -> Request:
     """Engine request of a request for a response.
 
     Args:
         body: the request.
-        prompt: its conversation.
-        source: what it does not say itself.
+        asked: its conversation.
         tokens_max: limit of an answer's tokens.
         tools: what the answer may call.
 
@@ -72,13 +69,12 @@ def response_request(
         RequestError: a field is invalid for the engine.
         HttpError: 400 fields contradict each other.
     """
-    return Request(
-        prompt,
-        min(body.max_output_tokens or MAX_TOKENS_DEFAULT, tokens_max),
-        body.new_sampling(),
+    return replace(
+        asked,
+        max_tokens=min(body.max_output_tokens or MAX_TOKENS_DEFAULT, tokens_max),
+        sampling=body.new_sampling(),
         calculator=body.calculator,
         grammar=tools.grammar(_text_grammar(body)),
-        **source._asdict(),
     )
 
 

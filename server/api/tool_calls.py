@@ -54,17 +54,8 @@ TEXT: /\s*([^{\s](?s:.*))?/
 """
 
 
-def check_tools(body: ToolRequest, *, takes_tools: bool, strict: bool) -> None:
-    """Check the fields of a request that speak of tools.
-
-    Args:
-        body: the request.
-        takes_tools: whether the chat template takes tools.
-        strict: whether fields without effect are refused.
-
-    Raises:
-        HttpError: 400 they contradict each other, or the template takes no tools.
-    """
+def _check(body: ToolRequest, *, takes_tools: bool, strict: bool) -> None:
+    """Check the fields of a request that speak of tools; see ToolUse.of()."""
     choice, names = body.tool_choice, [tool.function.name for tool in body.tools]
     name_field = "tool_choice.name" if isinstance(body, ResponseRequest) else "tool_choice.function.name"
     named = choice.function.name if choice and choice.function else None
@@ -131,8 +122,19 @@ class ToolUse:
     tagged: bool = False
 
     @classmethod
-    def of(cls, body: ToolRequest, chat_template: str) -> Self:
-        """The tools of the answer to a request; see check_tools()."""
+    def of(cls, body: ToolRequest, chat_template: str, *, takes_tools: bool, strict: bool) -> Self:
+        """The tools of the answer to a request.
+
+        Args:
+            body: the request.
+            chat_template: the model's.
+            takes_tools: whether it takes tools.
+            strict: whether fields without effect are refused.
+
+        Raises:
+            HttpError: 400 fields contradict each other, or the chat template takes no tools.
+        """
+        _check(body, takes_tools=takes_tools, strict=strict)
         choice = body.tool_choice
         if not body.tools or (choice and choice.type == "none"):
             return cls()

@@ -18,7 +18,7 @@ from ..api.model_description import ModelFiles
 from ..api.ollama_api import Content
 from ..api.ollama_models import OllamaChatRequest, OllamaGenerateRequest, OllamaRequest, ShowRequest
 from ..api.operations import OLLAMA_OPERATIONS
-from ..api.tool_calls import ToolUse, check_tools
+from ..api.tool_calls import ToolUse
 from ..engine_service import collect_answers, stream_pieces
 from ..streams import format_line, json_lines_stream
 from .endpoints import Endpoints, source_of
@@ -112,8 +112,9 @@ class OllamaEndpoints(Endpoints):
         service, name, adapter = await self._model(request, body.model)
         engine, tools = service.engine, ToolUse()
         if isinstance(body, OllamaChatRequest):
-            check_tools(body, takes_tools=engine.takes_tools, strict=self.limits.strict)
-            tools = ToolUse.of(body, engine.chat_template)
+            tools = ToolUse.of(
+                body, engine.chat_template, takes_tools=engine.takes_tools, strict=self.limits.strict
+            )
         ignored = None if self.limits.strict else request.state.ignored
         tokens = ollama_api.max_tokens(body.options, self.limits.max_tokens, engine.context, ignored)
         if not messages:
@@ -121,9 +122,8 @@ class OllamaEndpoints(Endpoints):
         source, width = source_of(request, adapter), self._check_effort(body.think, "think")
 
         def prepare() -> list[EngineRequest]:
-            asked = source.asking(engine, messages, body.think, tools)
-            prompt = engine.conversation(messages, tools.template_fields())
-            return [ollama_api.ollama_request(body, prompt, asked, tokens, tools)]
+            asked = source.ask(engine, messages, body.think, tools)
+            return [ollama_api.ollama_request(body, asked, tokens, tools)]
 
         handles = await self._submit(request, width, prepare)
         if body.stream:

@@ -19,7 +19,7 @@ from ..api.openai_formatter import CompletionFormatter, ResponseFormatter
 from ..api.operations import OPENAI_OPERATIONS
 from ..api.prompt_echo import EchoedPrompt, EchoFormatter
 from ..api.request_models import ChatRequest, CompletionRequest
-from ..api.tool_calls import ToolUse, check_tools
+from ..api.tool_calls import ToolUse
 from ..engine_service import EngineService, collect_answers, merge_streams
 from ..http_errors import HttpError
 from ..streams import DONE_EVENT, event_stream, format_event
@@ -42,16 +42,15 @@ class OpenAiEndpoints(Endpoints):
         body = await self._read_body(request, ChatRequest)
         service, name, adapter = await self._model(request, body.model)
         engine, source = service.engine, source_of(request, adapter)
-        check_tools(body, takes_tools=engine.takes_tools, strict=self.limits.strict)
-        tools = ToolUse.of(body, engine.chat_template)
-
+        tools = ToolUse.of(
+            body, engine.chat_template, takes_tools=engine.takes_tools, strict=self.limits.strict
+        )
         width = self._check_effort(body.reasoning_effort, "reasoning_effort")
 
         def prepare() -> list[EngineRequest]:
             messages = openai_api.chat_messages(body)
-            asked = source.asking(engine, messages, body.reasoning_effort, tools)
-            prompt = engine.conversation(messages, tools.template_fields())
-            return openai_api.chat_requests(body, prompt, asked, tools)
+            asked = source.ask(engine, messages, body.reasoning_effort, tools)
+            return openai_api.chat_requests(body, asked, tools)
 
         handles = await self._submit(request, max(body.n, width), prepare)
         formatter = ResponseFormatter(name, engine.model.token_to_piece, body.n, tools=tools)

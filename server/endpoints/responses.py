@@ -14,7 +14,7 @@ from ..api.operations import RESPONSES_OPERATIONS
 from ..api.request_body import JSON_TYPE
 from ..api.responses_api import LAST_EVENTS, Json, ResponsesFormatter
 from ..api.responses_models import ResponseRequest
-from ..api.tool_calls import ToolUse, check_tools
+from ..api.tool_calls import ToolUse
 from ..engine_service import collect_answers, stream_pieces
 from ..http_errors import HttpError
 from ..response_store import ResponseStore, StoredResponse
@@ -54,16 +54,16 @@ class ResponsesEndpoints(Endpoints):
         service, name, adapter = await self._model(request, body.model)
         namespace, engine = client_of(request).namespace, service.engine
         messages = [*self._history(namespace, body.previous_response_id), *responses_api.input_messages(body)]
-        check_tools(body, takes_tools=engine.takes_tools, strict=self.limits.strict)
-        tools = ToolUse.of(body, engine.chat_template)
+        tools = ToolUse.of(
+            body, engine.chat_template, takes_tools=engine.takes_tools, strict=self.limits.strict
+        )
         turn = _Turn(namespace, messages, ResponsesFormatter(body, name, tools))
         conversation, source = responses_api.with_instructions(body, messages), source_of(request, adapter)
         width = self._check_effort(body.reasoning.effort, "reasoning.effort")
 
         def prepare() -> list[EngineRequest]:
-            asked = source.asking(engine, conversation, body.reasoning.effort, tools)
-            prompt = engine.conversation(conversation, tools.template_fields())
-            return [responses_api.response_request(body, prompt, asked, self.limits.max_tokens, tools)]
+            asked = source.ask(engine, conversation, body.reasoning.effort, tools)
+            return [responses_api.response_request(body, asked, self.limits.max_tokens, tools)]
 
         handles = await self._submit(request, width, prepare)
         if body.stream:

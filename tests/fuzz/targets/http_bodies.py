@@ -24,7 +24,7 @@ from thirteen.server.api.request_models import (
     limited,
 )
 from thirteen.server.api.responses_models import ResponseRequest
-from thirteen.server.api.tool_calls import ToolRequest, ToolUse, check_tools
+from thirteen.server.api.tool_calls import ToolRequest, ToolUse
 from thirteen.server.http_errors import MESSAGE_CHARS_MAX, to_http_error
 
 from ...runtime.conftest import CONTROL, TEMPLATE
@@ -37,7 +37,6 @@ _MODELS: tuple[type[RequestBody], ...] = (
     *(ChatRequest, CompletionRequest, ResponseRequest),
     *(OllamaChatRequest, OllamaGenerateRequest, AnswerRequest, CheckRequest),
 )
-_SOURCE = Source("base", "")
 _TOOL_TEMPLATE = "{% if tools %}{{ tools | tojson }}{% endif %}" + TEMPLATE
 _encoder = PromptEncoder(tiny_model(), ChatTemplate(_TOOL_TEMPLATE, *CONTROL[::2]))
 
@@ -75,21 +74,20 @@ def _use(body: RequestBody) -> list[EngineRequest]:
     match body:
         case ChatRequest():
             tools = _tools(body)
-            prompt = _encode(openai_api.chat_messages(body), tools)
-            return openai_api.chat_requests(body, prompt, _SOURCE, tools)
+            return openai_api.chat_requests(body, _ask(openai_api.chat_messages(body), tools), tools)
         case CompletionRequest():
             openai_api.check_completion(body)
             prompts = [_encoder.encode_text(one) if isinstance(one, str) else one for one in body.prompts]
-            return openai_api.completion_requests(body, list(map(tuple, prompts)), _SOURCE)
+            return openai_api.completion_requests(body, list(map(tuple, prompts)), Source("base", ""))
         case ResponseRequest():
             messages, tools = responses_api.input_messages(body), _tools(body)
-            prompt = _encode(responses_api.with_instructions(body, messages), tools)
-            return [responses_api.response_request(body, prompt, _SOURCE, _CONTEXT, tools)]
+            asked = _ask(responses_api.with_instructions(body, messages), tools)
+            return [responses_api.response_request(body, asked, _CONTEXT, tools)]
         case OllamaChatRequest() | OllamaGenerateRequest():
             messages = _ollama_messages(body)
             tools = _tools(body) if isinstance(body, OllamaChatRequest) else ToolUse()
             tokens = ollama_api.max_tokens(body.options, _CONTEXT, _CONTEXT, [])
-            return [ollama_api.ollama_request(body, _encode(messages, tools), _SOURCE, tokens, tools)]
+            return [ollama_api.ollama_request(body, _ask(messages, tools), tokens, tools)]
         case AnswerRequest():
             return [EngineRequest(_encoder.encode_question(body.question, body.system), body.max_tokens)]
         case CheckRequest():
@@ -98,8 +96,7 @@ def _use(body: RequestBody) -> list[EngineRequest]:
 
 
 def _tools(body: ToolRequest) -> ToolUse:
-    check_tools(body, takes_tools=True, strict=False)
-    return ToolUse.of(body, _TOOL_TEMPLATE)
+    return ToolUse.of(body, _TOOL_TEMPLATE, takes_tools=True, strict=False)
 
 
 def _ollama_messages(body: OllamaChatRequest | OllamaGenerateRequest) -> list[Message]:
@@ -108,12 +105,12 @@ def _ollama_messages(body: OllamaChatRequest | OllamaGenerateRequest) -> list[Me
     return question_messages(body.prompt, body.system)
 
 
-def _encode(messages: Sequence[Message], tools: ToolUse | None = None) -> tuple[int, ...]:
-    """The prompt, whose only control tokens are those of the template."""
-    prompt = _encoder.encode_conversation(messages, tools.template_fields() if tools else ())
+def _ask(messages: Sequence[Message], tools: ToolUse) -> EngineRequest:
+    """The request, whose only control tokens are those of the template."""
+    prompt = _encoder.encode_conversation(messages, tools.template_fields())
     control = {*tiny_model().control_tokens.values()}
     assert sum(token in control for token in prompt) == 2 * len(messages) + 2, "begin, and one turn more"
-    return prompt
+    return EngineRequest(prompt)
 
 
 def _refused(error: ThirteenError) -> bool:
