@@ -1,5 +1,8 @@
 """Errors that a user can correct. The command line prints one as `error: …` and exits with status 2."""
 
+import re
+from collections.abc import Callable
+
 
 class ThirteenError(Exception):
     """Base of all errors here. The message is one line that names what is wrong and where."""
@@ -15,6 +18,31 @@ class ZeroAdapterError(FileError):
 
 class RequestError(ThirteenError):
     """A request cannot be run: an empty prompt, a number out of range, an unknown name."""
+
+
+class OptionError(RequestError):
+    """An option has a value that cannot be, or no effect.
+
+    The command line words it with the flags of its command: `--size 1MB: …` for `size 1MB: …`.
+
+    Attributes:
+        name: the field or parameter in Python.
+        reason: what is wrong; names of other options stand in braces.
+        value: the value as it is quoted; None where it is not what is wrong.
+    """
+
+    def __init__(self, name: str, reason: str, value: object = None) -> None:
+        self.name, self.reason, self.value = name, reason, None if value is None else str(value)
+        super().__init__(name, reason, self.value)
+
+    def text(self, word: Callable[[str], str]) -> str:
+        """The message, in which `word` gives each option its word."""
+        reason = re.sub(r"{(\w+)}", lambda option: word(option[1]), self.reason)
+        return " ".join(filter(None, (word(self.name), self.value))) + f": {reason}"
+
+    def __str__(self) -> str:
+        """The message with the names of Python."""
+        return self.text(str)
 
 
 class PromptLengthError(RequestError):
@@ -52,12 +80,12 @@ def refuse_options(options: object, reason: str, *names: str) -> None:
     """Refuse the options that are given although they would have no effect; the fields have their names.
 
     Raises:
-        RequestError: one of them is neither None nor False.
+        OptionError: one of them is neither None nor False.
     """
     for name in names:
         value = getattr(options, name)
         if value is not None and value is not False:
-            raise RequestError(f"--{name.replace('_', '-')}: {reason}")
+            raise OptionError(name, reason)
 
 
 def shorten(value: object) -> str:

@@ -143,7 +143,7 @@ def _try_questions(
     if all(one.truncated == asked for one in scores):
         raise RequestError(
             f"all answers to the first {asked} questions were cut off at {max_tokens} tokens: "
-            f"allow more, such as --max-tokens {2 * max_tokens}"
+            f"allow more, such as {2 * max_tokens}"
         )
     alone_s = sum(one.tokens for one in scores) / trial.decode
     return batch_s * total / asked + min(request.timed, total) * alone_s

@@ -1,4 +1,4 @@
-"""Help in sections: commands and options by the panel that they name, as plain text.
+"""Commands with help in sections, and with errors that name flags.
 
 typer's own panels are boxes, which break lines that are to be copied.
 """
@@ -10,12 +10,33 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from ..errors import OptionError, RequestError
+
 ADVANCED = "Advanced"  # panel of the options that few need
 advanced_option = partial(typer.Option, rich_help_panel=ADVANCED)
 
 
+def flag(command: Any, name: str) -> str:
+    """How a command calls a parameter: `--size`, or `BASE`; its name where the command has none of it."""
+    for param in command.params:
+        if param.name == name:
+            flags = (option for option in param.opts if option.startswith("--"))
+            return str(next(flags, param.metavar or name.upper()))
+    return name
+
+
 class SectionedCommand(TyperCommand):
-    """A command whose help lists the options of each panel in a section of its own."""
+    """A command whose help lists the options of each panel in a section of its own.
+
+    Errors of options are raised with its flags in place of the names of Python.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except OptionError as error:
+            raise RequestError(error.text(partial(flag, self))) from None
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, options, and then the options of each panel."""

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import RequestError
 from .console import note, stage_bars
-from .help_sections import advanced_option
+from .help_sections import advanced_option, flag
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -149,8 +149,7 @@ def refuse_given(ctx: typer.Context, names: Iterable[str], reason: str) -> None:
     for name in names:
         source = ctx.get_parameter_source(name)
         if source and source.name == "COMMANDLINE":
-            option = next(one for one in ctx.command.params if one.name == name).opts[0]
-            raise typer.BadParameter(f"{option}: {reason}")
+            raise typer.BadParameter(f"{flag(ctx.command, name)}: {reason}")
 
 
 def resolve_model(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import FileError, RequestError
+from ..errors import OptionError
 from ..files.gguf.header import read_header
 from ..runtime.engine.config import EngineOptions, resolve_options
 from ..runtime.load_probe import probe_model_files
@@ -41,7 +41,7 @@ class ClusterOptions:
         max_replicas: maximum with autoscaling; None turns it off.
 
     Raises:
-        RequestError: `max_replicas` is less than `replicas`.
+        OptionError: `max_replicas` is less than `replicas`.
     """
 
     address: str
@@ -51,7 +51,7 @@ class ClusterOptions:
 
     def __post_init__(self) -> None:
         if self.max_replicas is not None and self.max_replicas < self.replicas:
-            raise RequestError(f"--max-replicas {self.max_replicas}: fewer than --replicas {self.replicas}")
+            raise OptionError("max_replicas", f"fewer than {{replicas}} {self.replicas}", self.max_replicas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Deployment:
 
     def __post_init__(self) -> None:
         if not self.config.listen.port:
-            raise RequestError("--port 0: a cluster deployment needs a fixed port")
+            raise OptionError("port", "a cluster deployment needs a fixed port", 0)
         resolve_options(self.config.engine)
 
     @property
@@ -149,8 +149,9 @@ def deploy(deployment: Deployment, on_listening: Callable[[str], None]) -> int |
         The signal; None if another command took over.
 
     Raises:
-        RequestError: the cluster cannot be reached, has too few processors, or listens at another address.
-        FileError: a file is invalid, no replica could be started, or the cluster is lost.
+        OptionError: the cluster cannot be reached, has too few processors, listens at another address or is
+            lost, or no replica could be started.
+        FileError: a file is invalid.
     """
     cluster, listen = deployment.cluster, deployment.config.listen
     for path in deployment.files:
@@ -174,7 +175,7 @@ def deploy(deployment: Deployment, on_listening: Callable[[str], None]) -> int |
                 while ownership.held:
                     time.sleep(_OWNER_POLL_S)
             except failures as error:
-                raise FileError(f"--ray {cluster.address}: {_failure_line(serve, error, failures)}") from None
+                raise OptionError("ray", _failure_line(serve, error, failures), cluster.address) from None
             except _SignalError as received:
                 return received.number
             finally:
@@ -188,7 +189,7 @@ def _start_serve(serve: Any, listen: ListenConfig) -> None:
     """Start Ray Serve unless it runs.
 
     Raises:
-        RequestError: it runs, and listens at another address.
+        OptionError: it runs, and listens at another address.
     """
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(
@@ -200,7 +201,7 @@ def _start_serve(serve: Any, listen: ListenConfig) -> None:
 
 
 def _check_listens_there(listen: ListenConfig) -> None:
-    """Raise RequestError if Ray Serve runs and listens at another address."""
+    """Raise OptionError if Ray Serve runs and listens at another address."""
     from ray.serve.context import _get_global_client  # noqa: PLC0415 - no public API tells the address
 
     client = _get_global_client(raise_if_no_controller_running=False)
@@ -208,10 +209,9 @@ def _check_listens_there(listen: ListenConfig) -> None:
         return
     running = client.http_config
     if (running.host, running.port) != (listen.host, listen.port):
-        raise RequestError(
-            f"--host {listen.host} --port {listen.port}: Ray Serve already listens at "
-            f"{running.host}:{running.port} on this cluster: use that address, or stop it (serve shutdown)"
-        )
+        found = f"{running.host}:{running.port}"
+        reason = f"Ray Serve already listens at {found} on this cluster: use that address, or stop it"
+        raise OptionError("port", f"{reason} (serve shutdown)", listen.port)
 
 
 def _shut_down(serve: Any, failures: tuple[type[Exception], ...]) -> None:

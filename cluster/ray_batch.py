@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import FileError, RequestError, ThirteenError
+from ..errors import OptionError, RequestError, ThirteenError
 from ..files.gguf.header import read_header
 from ..runtime.batch.reproducible_batches import (
     BatchJob,
@@ -41,8 +41,8 @@ class RayWorkers:
             The result of each question when its batch is finished.
 
         Raises:
-            RequestError: the cluster cannot be reached or has too few processors.
-            ThirteenError: a worker found the model or its adapter invalid, or the cluster failed.
+            OptionError: the cluster cannot be reached, has too few processors, or failed.
+            ThirteenError: a worker found the model or its adapter invalid.
         """
         rows = [{"numbers": list(batch), "questions": list(batch.values())} for batch in batches]
         if not rows:
@@ -67,10 +67,10 @@ class RayWorkers:
                 for block in answered.iter_batches(batch_size=None, prefetch_batches=0):
                     for failure, result in zip(block["failure"], block["result"], strict=True):
                         if failure:
-                            raise FileError(f"--ray {self.address}: {failure}")
+                            raise OptionError("ray", failure, self.address)
                         yield result
             except ray.exceptions.RayError as error:
-                raise FileError(f"--ray {self.address}: {error_line(error)}") from None
+                raise OptionError("ray", error_line(error), self.address) from None
 
 
 class RayWorker:

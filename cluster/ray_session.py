@@ -14,7 +14,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from ..errors import FileError, RequestError, install_hint
+from ..errors import FileError, OptionError, install_hint
 from ..files.temporary_folder import temporary_folder
 from ..server.access.request_limits import is_loopback
 from .file_transfer import RemoteFile, read_chunk
@@ -34,7 +34,7 @@ def import_ray() -> Any:
     """Import Ray.
 
     Raises:
-        RequestError: it is not installed.
+        OptionError: it is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # send no telemetry to Ray's makers
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns at every start
@@ -42,7 +42,7 @@ def import_ray() -> Any:
         import ray  # noqa: PLC0415 - an extra
         import ray.data  # noqa: PLC0415
     except ImportError as error:
-        raise RequestError(f"--ray: needs Ray ({error}): {install_hint('ray')}") from None
+        raise OptionError("ray", f"needs Ray ({error}): {install_hint('ray')}") from None
     return ray
 
 
@@ -58,7 +58,7 @@ def ray_session(address: str, *, insecure: bool = False) -> Iterator[Any]:
         The module ray.
 
     Raises:
-        RequestError: Ray is not installed, cannot connect, or the cluster has another version, or needs no
+        OptionError: Ray is not installed, cannot connect, or the cluster has another version, or needs no
             token.
     """
     if address == LOCAL:
@@ -83,7 +83,7 @@ def _connected(ray: Any, address: str, options: Mapping[str, Any]) -> Iterator[A
             address=address, namespace=_NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options
         )
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise RequestError(f"--ray {address}: {error_line(error)}") from None
+        raise OptionError("ray", error_line(error), address) from None
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield ray
@@ -99,7 +99,7 @@ def _local_cluster() -> Iterator[dict[str, Any]]:
     reads the variables when it is imported, and its processes inherit them.
 
     Raises:
-        RequestError: Ray was imported before without them, and would listen on all interfaces.
+        OptionError: Ray was imported before without them, and would listen on all interfaces.
     """
     # Ray replaces 127.0.0.1 by the machine's own address, and then listens on all. Without "clusters" it does
     # not, as on macOS and Windows.
@@ -107,7 +107,7 @@ def _local_cluster() -> Iterator[dict[str, Any]]:
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ.setdefault("RAY_AUTH_TOKEN", token_hex())  # Ray reads it once per process
     if not _loopback_address():
-        raise RequestError(f"--ray {LOCAL}: Ray is in use already, and would listen on all interfaces")
+        raise OptionError("ray", "Ray is in use already, and would listen on all interfaces", LOCAL)
     with temporary_folder("thirteen", _sockets_parent()) as folder:
         inner = folder / "ray"  # Ray makes it public, but not the folder around it
         inner.mkdir()
@@ -144,19 +144,19 @@ def _sockets_parent() -> Path:
 def _check_reachable(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdecimal()) or "/" in host:
-        raise RequestError(f"--ray {address}: must be {LOCAL}, {AUTO} or HOST:PORT of the head node")
+        raise OptionError("ray", f"must be {LOCAL}, {AUTO} or HOST:PORT of the head node", address)
     try:
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S).close()
     except (OSError, OverflowError, ValueError) as error:  # a host name may have no encoding
         reason = getattr(error, "strerror", None) or error
-        raise RequestError(f"--ray {address}: cannot connect: {reason}") from None
+        raise OptionError("ray", f"cannot connect: {reason}", address) from None
 
 
 def _check_needs_token(ray: Any, address: str) -> None:
     """Check that a cluster refuses a client that sends no token.
 
     Raises:
-        RequestError: it does not, or does not answer.
+        OptionError: it does not, or does not answer.
     """
     import grpc  # noqa: PLC0415 - comes with Ray
 
@@ -165,18 +165,16 @@ def _check_needs_token(ray: Any, address: str) -> None:
     try:
         head = ray._private.services.canonicalize_bootstrap_address(address)
     except OSError as error:
-        raise RequestError(f"--ray {address}: {error_line(error)}") from None
+        raise OptionError("ray", error_line(error), address) from None
     with grpc.insecure_channel(head, [("grpc.enable_http_proxy", 0)]) as channel:
         try:
             channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", timeout=_CONNECT_TIMEOUT_S)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 return
-            raise RequestError(f"--ray {address}: no Ray cluster answers: {error.details()}") from None
-    raise RequestError(
-        f"--ray {address}: the cluster needs no token, so all who reach its ports can run code on it: start "
-        "it with RAY_AUTH_MODE=token, or give --ray-insecure"
-    )
+            raise OptionError("ray", f"no Ray cluster answers: {error.details()}", address) from None
+    reason = "the cluster needs no token, so all who reach its ports can run code on it: start it with "
+    raise OptionError("ray", f"{reason}RAY_AUTH_MODE=token, or give {{ray_insecure}}", address)
 
 
 def error_line(error: Exception) -> str:
@@ -195,17 +193,16 @@ def worker_capacity(ray: Any, cpus: int, required: int | None = None) -> int:
         required: minimum number of workers.
 
     Raises:
-        RequestError: none fit, or fewer than required.
+        OptionError: none fit, or fewer than required.
     """
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     capacity = sum(node_cpus // cpus for node_cpus in nodes)
     if not capacity:
-        raise RequestError(
-            f"--ray: no node has the {cpus} processors of a worker (they have {', '.join(map(str, nodes))}): "
-            "reduce --threads"
-        )
+        found = ", ".join(map(str, nodes))
+        reason = f"no node has the {cpus} processors of a worker (they have {found}): reduce {{threads}}"
+        raise OptionError("ray", reason)
     if required is not None and required > capacity:
-        raise RequestError(f"--ray: {required} workers requested, but the nodes have room for {capacity}")
+        raise OptionError("ray", f"{required} workers requested, but the nodes have room for {capacity}")
     return capacity
 
 

@@ -144,7 +144,7 @@ class TrainCheckpoint:
             raise ThirteenError(f"{self.path}: damaged checkpoint: delete it to start over") from None
         if run != self.run:
             raise ThirteenError(
-                f"{self.path}: checkpoint of a run with another base, basis, rows, recipe or --bf16, or of "
-                "an earlier version: delete it or choose another output"
+                f"{self.path}: checkpoint of a run with another base, basis, rows, recipe or precision, "
+                "or of an earlier version: delete it or choose another output"
             )
         return state

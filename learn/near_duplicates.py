@@ -7,7 +7,7 @@ trained on than on another question, so one that is measured on variations seems
 import re
 from collections.abc import Sequence
 
-from ..errors import RequestError
+from ..errors import OptionError
 from ..models.rows import TrainingRow, shuffle_rows
 from ..runtime.arithmetic.notation import NOTATION
 
@@ -48,7 +48,7 @@ def set_aside(
         The remaining rows, and those that are set aside.
 
     Raises:
-        RequestError: either would be empty.
+        OptionError: either would be empty.
     """
     groups: dict[str, list[TrainingRow]] = {}
     for row in shuffle_rows(rows, seed):
@@ -59,10 +59,11 @@ def set_aside(
             held += group
     rest = without_near_duplicates(shuffle_rows(rows, seed), held)
     if not held or not rest:
-        raise RequestError(
-            f"--held-out {share:g}: the {len(rows)} questions have {len(groups)} different beginnings; "
-            "near-duplicates stay together, so that nothing would be left on one side"
+        reason = (
+            f"the {len(rows)} questions have {len(groups)} different beginnings; near-duplicates stay "
+            "together, so that nothing would be left on one side"
         )
+        raise OptionError("held_out", reason, f"{share:g}")
     return rest, held
 
 

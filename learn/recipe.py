@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, fields
 
-from ..errors import ThirteenError
+from ..errors import OptionError
 
 KINDS = ("lora", "tinylora")
 # Bounds of the numbers; of the others the minimum is 1.
@@ -72,7 +72,7 @@ class Recipe:
             if isinstance(value, bool | str) or minimum <= value <= maximum:
                 continue
             bound = f"at most {maximum}" if value > maximum else f"at least {minimum}"
-            raise ThirteenError(f"--{field.name.replace('_', '-')} {value}: must be {bound}")
+            raise OptionError(field.name, f"must be {bound}", value)
 
 
 # LoRA as published. TinyLoRA with the schedule of smollm2-135m-sums-840.

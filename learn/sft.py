@@ -16,7 +16,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
-from ..errors import ThirteenError
+from ..errors import OptionError
 from ..files.progress import Stage, no_progress
 from ..models.rows import TrainingRow
 from ..stats.interval import Interval
@@ -144,7 +144,7 @@ def _training_examples(tokenizer: Any, rows: Sequence[TrainingRow], recipe: Reci
     short = (example for example in encoded if len(example.ids) <= recipe.max_tokens)
     examples = list(islice(short, recipe.max_rows))
     if not examples:
-        raise ThirteenError(f"--max-tokens {recipe.max_tokens}: all {len(rows)} training rows are longer")
+        raise OptionError("max_tokens", f"all {len(rows)} training rows are longer", recipe.max_tokens)
     return examples
 
 
@@ -224,6 +224,6 @@ def _train_step(model: Any, batch: Sequence[Example], recipe: Recipe, optimizer:
         loss.backward()  # type: ignore[no-untyped-call]  # as torch declares it
         total += loss.item()
     if not math.isfinite(total):
-        raise ThirteenError(f"the loss became {total}: lower --learning-rate {recipe.learning_rate}")
+        raise OptionError("learning_rate", f"the loss became {total}: lower it", recipe.learning_rate)
     optimizer.step()
     return total

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from time import perf_counter
 
-from ..errors import RequestError
+from ..errors import OptionError
 from ..files.processors import multiplies_bf16
 from ..runtime.batch.reproducible_batches import BatchJob
 from ..runtime.engine.majority_vote import sample_requests
@@ -79,7 +79,7 @@ def plan_time(minutes: float, *, questions: int, held_out: int, speed: Speed, ma
         max_tokens: maximum tokens of a solution.
 
     Raises:
-        RequestError: fewer than 10 questions of a kind fit.
+        OptionError: fewer than 10 questions of a kind fit.
     """
     tokens = _LENGTH * max_tokens
     gradient = _GRADIENT if multiplies_bf16() else _GRADIENT_FLOAT32
@@ -89,8 +89,6 @@ def plan_time(minutes: float, *, questions: int, held_out: int, speed: Speed, ma
     share = min(1.0, minutes / needed)
     least = PASSAGES_MIN / min(questions, held_out)
     if share < least:
-        raise RequestError(
-            f"--minutes {minutes:g}: too few for this machine: {PASSAGES_MIN} questions of each kind "
-            f"take about {needed * least:.0f}"
-        )
+        reason = f"{PASSAGES_MIN} questions of each kind take about {needed * least:.0f}"
+        raise OptionError("minutes", f"too few for this machine: {reason}", f"{minutes:g}")
     return TimePlan(round(questions * share), round(held_out * share), min(minutes, needed))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import FileError, RequestError, shorten
+from ..errors import FileError, OptionError, shorten
 from ..files.json_lines import read_json_lines
 from ..runtime.arithmetic.final_answer import parse_number
 from ..runtime.validation import is_finite
@@ -83,16 +83,16 @@ def split_rows(
         The remaining rows and the held-out rows.
 
     Raises:
-        RequestError: either part would be empty.
+        OptionError: either part would be empty.
     """
     if not 0 < held_out < len(rows):
-        raise RequestError(f"--held-out {held_out}: must be at least 1 and less than the {len(rows)} rows")
+        raise OptionError("held_out", f"must be at least 1 and less than the {len(rows)} rows", held_out)
     shuffled = shuffle_rows(rows, seed)
     held = shuffled[:held_out]
     asked = {row.question for row in held}
     rest = [row for row in shuffled[held_out:] if row.question not in asked]
     if not rest:
-        raise RequestError(f"--held-out {held_out}: leaves no other question of the {len(rows)} rows")
+        raise OptionError("held_out", f"leaves no other question of the {len(rows)} rows", held_out)
     return rest, held
 
 

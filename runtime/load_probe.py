@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from .. import errors
 from ..errors import FileError
@@ -87,9 +88,9 @@ def _load_elsewhere(files: Sequence[Path]) -> None:
         raise _failure(done.returncode, _last_reply(done.stdout), files[0])
 
 
-def _last_reply(output: bytes | None) -> dict[str, str]:
+def _last_reply(output: bytes | None) -> dict[str, Any]:
     """The last line: the file that was being loaded, or the error that was raised."""
-    reply: dict[str, str] = {}
+    reply: dict[str, Any] = {}
     for line in (output or b"").splitlines():
         with suppress(ValueError):
             reply = json.loads(line)
@@ -98,7 +99,7 @@ def _last_reply(output: bytes | None) -> dict[str, str]:
 
 def _failure(status: int, reply: dict[str, str], model: Path) -> errors.ThirteenError:
     if "error" in reply:
-        error: errors.ThirteenError = getattr(errors, reply["error"])(reply["message"])
+        error: errors.ThirteenError = getattr(errors, reply["error"])(*reply["args"])
         return error
     file = reply.get("file", model)
     if status > 0:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..errors import EngineFailedError, RequestError
+from ..errors import EngineFailedError, OptionError
 from ..runtime.request import BASE
 from .access.access_middleware import LOOPBACK_HOSTS
 from .access.api_keys import ApiKeys
@@ -40,10 +40,8 @@ class ListenConfig:
 
     def __post_init__(self) -> None:
         if not (self.loopback or self.keys or self.insecure):
-            raise RequestError(
-                f"{self.host} accepts connections from other machines: give --api-key-file, or --insecure to "
-                "serve without keys"
-            )
+            remedy = "give {api_key_file}, or {insecure} to serve without keys"
+            raise OptionError("host", f"accepts connections from other machines: {remedy}", self.host)
 
     @property
     def loopback(self) -> bool:
@@ -71,9 +69,9 @@ def adapters_by_model(name: str, adapters: Mapping[str, Path]) -> dict[str, str]
         try:
             each.encode()
         except UnicodeEncodeError:
-            raise RequestError(f"the model name {each!r} is not UTF-8: give another with --name") from None
+            raise OptionError("name", "is not UTF-8: give another", ascii(each)) from None
     if name in adapters:
-        raise RequestError(f"--adapter {name}: the base model already has this name; see --name")
+        raise OptionError("adapter", "the base model already has this name; see {name}", name)
     return {name: BASE, **{adapter: adapter for adapter in adapters}}
 
 

@@ -14,7 +14,7 @@ from typing import Self
 
 from anyio import to_thread
 
-from ..errors import BusyError, RequestError
+from ..errors import BusyError, OptionError
 from ..files.gguf.header import Header
 from ..files.gguf.metadata import MERGED_ADAPTER
 from ..runtime.effort import Effort
@@ -160,14 +160,12 @@ class ModelPool(ServedModels):
             kept_places: see EngineService.
 
         Raises:
-            RequestError: a model needs more than the limit.
+            OptionError: a model needs more than the limit.
         """
         for name, model in models.items():
             if model.nbytes > memory_bytes:
                 needed, limit = (f"{nbytes / 1e6:,.0f} MB" for nbytes in (model.nbytes, memory_bytes))
-                raise RequestError(
-                    f"{name} needs {needed} of memory, more than the limit of {limit}: see --memory"
-                )
+                raise OptionError("memory", f"{name} needs {needed}, more than the limit", limit)
         super().__init__(dict.fromkeys(models, BASE))
         self._pooled, self._memory_bytes, self._kept_places = models, memory_bytes, kept_places
         self._changing = asyncio.Lock()
@@ -232,7 +230,7 @@ class ModelPool(ServedModels):
                 await asyncio.sleep(_ENDING_S)
                 victim = self._unused()
             if victim is None:
-                raise BusyError(f"the models in use leave too little memory for {name}: see --memory")
+                raise BusyError(f"the models in use leave too little memory for {name}")
             await self._unload(victim)
         began = monotonic()
         engine = await to_thread.run_sync(self._pooled[name].load)

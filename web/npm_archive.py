@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha512
 from pathlib import Path
 
-from ..errors import FileError
+from ..errors import FileError, OptionError
 from ..files.atomic_write import write_file
 from ..files.cache_folder import cache_dir
 from ..files.temporary_folder import temporary_folder
@@ -64,7 +64,8 @@ class NpmArchive:
         npm = shutil.which("npm")
         package = f"{self.package}@{self.version}"
         if npm is None:
-            raise FileError(f"{package}: npm is not installed; give the package's archive with --wllama FILE")
+            reason = f"missing, an archive of {package}: npm is not installed, which would fetch it"
+            raise OptionError("wllama", reason)
         command = [npm, "pack", "--loglevel=error", "--pack-destination", str(folder), package]
         result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - own command
         archive = next(folder.glob("*.tgz"), None)

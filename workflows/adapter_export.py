@@ -15,7 +15,7 @@ from ..convert.adapter.short_code import ShortCode, basis_fingerprint, encode_sh
 from ..convert.adapter.tinylora_folder import read_tinylora_numbers, with_saved_groups
 from ..convert.provenance import provenance_name
 from ..convert.source.checkpoint import open_checkpoint
-from ..errors import FileError, RequestError
+from ..errors import FileError, OptionError
 from ..files.atomic_write import atomic_write, write_file
 from ..files.hashing import file_sha256
 from ..files.output import check_empty, check_folder, check_target, output_folder
@@ -47,15 +47,13 @@ class ExportRequest:
     float32: bool = False
 
     def check(self) -> None:
-        """Raise RequestError if a field is missing, or has no effect."""
+        """Raise OptionError if a field is missing, or has no effect."""
         if (self.output is None) != (self.form == "code"):
-            raise RequestError(
-                "--output is for a file; a code is printed" if self.output else "--output is missing"
-            )
+            raise OptionError("output", "it is for a file; a code is printed" if self.output else "missing")
         if self.form == "gguf" and self.base is None:
-            raise RequestError("--base is missing: a GGUF LoRA is for a base")
+            raise OptionError("base", "missing: a GGUF LoRA is for a base")
         if self.float32 and self.form != "code":
-            raise RequestError("--float32 requires --as code")
+            raise OptionError("float32", "requires {form} code")
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def run_export(request: ExportRequest, run: Run = QUIET) -> ExportedAdapter:
     folder = adapter.folder(base, run)
     if output is None:
         code, error = _encode(folder, base, exact=request.float32, run=run)
-        rounded = f"bfloat16 rounds the numbers by up to {error:.1%}; --float32 preserves them"
+        rounded = f"bfloat16 rounds the numbers by up to {error:.1%}; float32 preserves them"
         return ExportedAdapter(None, code, None, (rounded,) if error else ())
     if form == "peft":
         read_adapter_config(folder)
@@ -137,7 +135,7 @@ def _basis(folder: Path, base: Base | None, run: Run) -> Basis:
     if base is None:
         name = recorded_base_name(str(config.get("base_model_name_or_path")))
         if name is None:
-            raise FileError(f"{folder}: its base is not in the catalogue; use --base")
+            raise OptionError("base", f"missing, and that of {folder} is not in the catalogue")
         base = resolve_base(name, original=True)
     checkpoint = open_checkpoint(base.path)
     settings: dict[str, Any] = {field: config.get(key) for field, key in _PEFT_KEYS.items()}

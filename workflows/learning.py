@@ -18,7 +18,7 @@ from ..convert.adapter.basis import NUMBERS_MAX, Basis
 from ..convert.adapter.export import export_adapter
 from ..convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code, round_to_bfloat16
 from ..convert.adapter.tinylora_folder import write_tinylora_folder
-from ..errors import RequestError
+from ..errors import OptionError, RequestError
 from ..files.hashing import file_sha256
 from ..files.journal import Journal
 from ..files.output import check_folder
@@ -79,13 +79,13 @@ class LearnRequest:
     def check(self) -> None:
         """Raise RequestError if a value is out of range."""
         if not 1 <= self.numbers <= NUMBERS_MAX:
-            raise RequestError(f"--numbers {self.numbers}: must be from 1 to {NUMBERS_MAX}")
+            raise OptionError("numbers", f"must be from 1 to {NUMBERS_MAX}", self.numbers)
         if not 0 < self.minutes <= 1e6:
-            raise RequestError(f"--minutes {self.minutes}: must be above 0 and at most 1000000")
+            raise OptionError("minutes", "must be above 0 and at most 1000000", self.minutes)
         if not 0 <= self.seed <= SEED_MAX:
-            raise RequestError(f"--seed {self.seed}: must be from 0 to {SEED_MAX}")
+            raise OptionError("seed", f"must be from 0 to {SEED_MAX}", self.seed)
         if self.share is not None and not 0 < self.share < 1:
-            raise RequestError(f"--held-out {self.held_out}: must be a share between 0 and 1, a file, or all")
+            raise OptionError("held_out", "must be a share between 0 and 1, a file, or all", self.held_out)
 
     @property
     def share(self) -> float | None:
@@ -203,7 +203,7 @@ def run_learn(
 
 def _too_few(request: LearnRequest, questions: Sequence[QuestionRollouts], mixed: int) -> str:
     never = sum(not question.right for question in questions)
-    advice = "easier questions or a larger --max-tokens" if 2 * never > len(questions) else "harder questions"
+    advice = "easier questions or longer solutions" if 2 * never > len(questions) else "harder questions"
     return (
         f"{request.questions}: {mixed} of {len(questions)} questions have right and wrong solutions, {never} "
         f"have no right one; at least {PASSAGES_MIN} that begin differently are needed: give more questions, "

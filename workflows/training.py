@@ -56,11 +56,11 @@ class TrainingRequest:
     def check(self) -> None:
         """Raise ThirteenError if fields exclude each other, have no effect, or are malformed."""
         if self.kind == "tinylora":
-            refuse_options(self, "it is for --kind lora", "alpha")
+            refuse_options(self, "it is for {kind} lora", "alpha")
         else:
-            refuse_options(self, "it is for --kind tinylora", "basis", "numbers")
+            refuse_options(self, "it is for {kind} tinylora", "basis", "numbers")
         if self.basis:
-            refuse_options(self, "--basis determines it", "rank", "numbers")
+            refuse_options(self, "{basis} determines it", "rank", "numbers")
 
     def recipe(self, basis: Basis | None) -> Recipe:
         """The recipe of the kind of adapter, changed by the basis and the fields that are given.

@@ -229,7 +229,8 @@ def _verdict(
 ) -> Iterator[str]:
     *base, adapted = results.values()
     if adapted.adapter and not base:
-        yield f"only the model with the adapter was measured: --base {adapted.path} also measures it without"
+        base_file = f"{adapted.path} as the base"
+        yield f"only the model with the adapter was measured; give {base_file} to measure it without"
     if paired:
         if times:
             yield describe_times(times, paired.difference)

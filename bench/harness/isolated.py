@@ -44,7 +44,7 @@ def run_in_subprocess(
     except json.JSONDecodeError:
         raise crash_error(done.returncode, (done.stderr.strip().splitlines() or ["no output"])[-1]) from None
     if "error" in outcome:
-        raise getattr(errors, outcome["error"])(outcome["message"])
+        raise getattr(errors, outcome["error"])(*outcome["args"])
     return outcome
 
 
@@ -70,7 +70,7 @@ def print_outcome(work: Callable[[], dict[str, Any]]) -> int:
     try:
         print(json.dumps(work()))
     except ThirteenError as error:
-        print(json.dumps({"error": type(error).__name__, "message": str(error)}))
+        print(json.dumps({"error": type(error).__name__, "args": error.args}))
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -61,7 +61,7 @@ class ReportRequest:
             raise RequestError("bench report: give both BASE and ADAPTED, or neither")
         if self.base is None:
             options = ("adapter", "threads") if self.files or self.efforts else ("adapter",)
-            refuse_options(self, "requires BASE and ADAPTED", *options)
+            refuse_options(self, "requires {base} and {adapted}", *options)
 
     @property
     def files(self) -> dict[str, Path]:

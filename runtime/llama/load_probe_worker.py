@@ -8,6 +8,7 @@ import json
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from ...errors import FileError, ThirteenError
 from ..resource_limits import limit_address_space, limit_processor_time, lower_limit
@@ -50,10 +51,10 @@ def _decode(model: Model, adapter: LoraAdapter | None) -> None:
 
 
 def _fail(error: ThirteenError) -> None:
-    _write({"error": type(error).__name__, "message": str(error)})
+    _write({"error": type(error).__name__, "args": error.args})
     sys.exit(2)
 
 
-def _write(reply: dict[str, str]) -> None:
+def _write(reply: dict[str, Any]) -> None:
     sys.stdout.buffer.write(json.dumps(reply).encode() + b"\n")
     sys.stdout.buffer.flush()

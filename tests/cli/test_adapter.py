@@ -151,4 +151,4 @@ def test_an_adapter_that_cannot_be_encoded_is_refused(
     config = LoraConfig(r=2, target_modules=["q_proj"])
     folder = save_random_adapter(base("llama"), config, tmp_path / "lora")
     assert "a short code is for a TinyLoRA; this is LORA" in refused(export(env, folder, "--as", "code"))
-    assert "use --base" in refused(env.thirteen("adapter", "export", env.adapter, "--as", "code"))
+    assert "--base: missing" in refused(env.thirteen("adapter", "export", env.adapter, "--as", "code"))

@@ -62,7 +62,7 @@ def test_the_options_of_replicas_follow_from_those_of_engine_and_cluster(
         # A replica computed with as many threads as its own node has, beside those of others.
         assert replica.engine["threads"] == deployment.threads
         assert replica.engine["adaptive_threads"] is adaptive
-    with pytest.raises(RequestError, match="--max-replicas 1: fewer than --replicas 2"):
+    with pytest.raises(RequestError, match="max_replicas 1: fewer than replicas 2"):
         options(2, 1, 4)
 
 

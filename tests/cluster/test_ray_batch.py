@@ -13,7 +13,7 @@ from thirteen.cluster import file_transfer
 from thirteen.cluster.file_transfer import RemoteFile
 from thirteen.cluster.ray_batch import RayWorker, RayWorkers
 from thirteen.cluster.ray_session import ray_session, worker_capacity
-from thirteen.errors import FileError, RequestError
+from thirteen.errors import FileError, OptionError, RequestError
 from thirteen.runtime.batch.batch_file import BatchFile
 from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 
@@ -89,11 +89,11 @@ def test_a_batch_started_locally_resumes_on_the_cluster(
 def test_a_worker_that_cannot_load_the_engine_gives_a_one_line_error(
     cluster: Any, questions: Path, job: BatchJob, tmp_path: Path
 ) -> None:
-    with pytest.raises(FileError) as error:
+    with pytest.raises(OptionError) as error:
         BatchFile(questions, tmp_path / "a.jsonl").answer(
             replace(job, threads=1, adapter=job.model), executor=RayWorkers(cluster.address).run
         )
-    assert str(error.value).startswith(f"--ray {cluster.address}: {job.model}")
+    assert str(error.value).startswith(f"ray {cluster.address}: {job.model}")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "a.jsonl").exists()
 

@@ -225,4 +225,4 @@ def test_an_address_that_cannot_be_is_an_error_of_one_line(address: str, problem
     """Some were a traceback: "²" is a digit but no number, and parts of host names have up to 63 letters."""
     with pytest.raises(RequestError) as error, ray_session.ray_session(address):
         pass
-    assert str(error.value).startswith(f"--ray {address}: {problem}") and "\n" not in str(error.value)
+    assert str(error.value).startswith(f"ray {address}: {problem}") and "\n" not in str(error.value)

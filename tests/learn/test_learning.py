@@ -121,19 +121,16 @@ def test_a_killed_run_has_the_same_result(env, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"numbers": 0}, "--numbers 0: must be from 1 to 4096"),
-        ({"minutes": float("nan")}, "--minutes nan: must be above 0"),
-        ({"held_out": "1.5"}, r"--held-out 1.5: must be a share between 0 and 1, a file, or all"),
+        ({"numbers": 0}, "numbers 0: must be from 1 to 4096"),
+        ({"minutes": float("nan")}, "minutes nan: must be above 0"),
+        ({"held_out": "1.5"}, r"held_out 1.5: must be a share between 0 and 1, a file, or all"),
         ({"held_out": "nothing.jsonl"}, r"nothing.jsonl: No such file"),
         (
             {"held_out": "0.1"},
             "33 with 33 different beginnings are left to learn from and 3 with 3 to measure",
         ),
-        ({"seed": -1}, "--seed -1: must be from 0 to 4294967294"),
-        (
-            {"minutes": 1e-6},
-            "--minutes 1e-06: too few for this machine: 10 questions of each kind take about",
-        ),
+        ({"seed": -1}, "seed -1: must be from 0 to 4294967294"),
+        ({"minutes": 1e-6}, "minutes 1e-06: too few for this machine: 10 questions of each kind take about"),
     ],
 )
 def test_bad_options_are_one_line(env, change, message):

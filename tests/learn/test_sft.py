@@ -155,7 +155,7 @@ def test_a_nan_loss_stops_the_run(monkeypatch):
     import torch
 
     monkeypatch.setattr(sft, "row_losses", lambda model, batch, **_: model.weight.sum() * torch.nan)
-    with pytest.raises(ThirteenError, match=r"became nan: lower --learning-rate 0\.05"):
+    with pytest.raises(ThirteenError, match=r"learning_rate 0\.05: the loss became nan"):
         fit_adapter(torch.nn.Linear(2, 2), [Example([0] * 4, 2)] * 8, RECIPE)
 
 

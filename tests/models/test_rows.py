@@ -59,9 +59,9 @@ def test_rows_that_differ_are_split_as_ever():
 @pytest.mark.parametrize(
     ("held_out", "message"),
     [
-        (0, "--held-out 0: must be at least 1 and less than the 6 rows"),
-        (6, "--held-out 6: must be at least 1 and less than the 6 rows"),
-        (5, "--held-out 5: leaves no other question of the 6 rows"),
+        (0, "held_out 0: must be at least 1 and less than the 6 rows"),
+        (6, "held_out 6: must be at least 1 and less than the 6 rows"),
+        (5, "held_out 5: leaves no other question of the 6 rows"),
     ],
 )
 def test_a_part_of_a_split_is_never_empty(held_out, message):

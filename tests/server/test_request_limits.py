@@ -12,7 +12,7 @@ from time import monotonic, sleep
 
 import httpx
 import pytest
-from thirteen.errors import RequestError
+from thirteen.errors import FileError, RequestError
 from thirteen.runtime.request import Request
 from thirteen.server.access.access_middleware import LOOPBACK_HOSTS
 from thirteen.server.access.api_keys import FILE_BYTES_MAX, ApiKeys
@@ -284,9 +284,9 @@ def test_keys_file(tmp_path):
     long = "é".encode() * (FILE_BYTES_MAX // 2) + b"\nthree"  # fewer characters than bytes
     for content, reason in ((b"# none\n", "no key"), (b"\xff", "UTF-8"), (long, "more than 1,048,576 bytes")):
         path.write_bytes(content)
-        with pytest.raises(RequestError, match=reason):
+        with pytest.raises(FileError, match=reason):
             ApiKeys.from_file(path)
-    with pytest.raises(RequestError, match="No such file"):
+    with pytest.raises(FileError, match="No such file"):
         ApiKeys.from_file(tmp_path / "missing")
     path.write_bytes(b"\xef\xbb\xbfone\n")  # Windows' editors write a byte order mark
     assert ApiKeys.from_file(path).identify(b"Bearer one") == keys.identify(b"Bearer one")
@@ -304,7 +304,7 @@ def test_a_key_file_that_all_can_read_is_warned_of(tmp_path):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
 def test_public_address_requires_a_key_or_insecure(host):
-    with pytest.raises(RequestError, match="--api-key-file"):
+    with pytest.raises(RequestError, match="give api_key_file, or insecure"):
         ListenConfig(host, 1)
     assert ListenConfig(host, 1, insecure=True).allowed_hosts is None
     assert ListenConfig(host, 1, keys=ApiKeys(["k"])).allowed_hosts is None

@@ -104,7 +104,10 @@ def test_bad_option_is_a_one_line_error(tiny, tmp_path):
     limits.write_text("drain_s = -1")
     with Commands() as thirteen, socket.create_server(("127.0.0.1", 0)) as listener:
         for options, reason in (
-            (["--host", "0.0.0.0"], "0.0.0.0 accepts connections from other machines"),
+            (
+                ["--host", "0.0.0.0"],
+                "--host 0.0.0.0: accepts connections from other machines: give --api-key-file",
+            ),
             (["--api-key-file", tmp_path / "none"], "none: No such file"),
             (["--port", listener.getsockname()[1]], "in use"),
             (["--adapter", f"tiny={tiny}"], "the base model already has this name"),

@@ -85,7 +85,7 @@ def test_a_model_in_use_is_not_unloaded(tiny, monkeypatch):
         }
         stream = ask(client, "one", logit_bias={"258": -100}, **options)
         next(stream)
-        with monkeypatch.context() as patch, pytest.raises(openai.RateLimitError, match="see --memory"):
+        with monkeypatch.context() as patch, pytest.raises(openai.RateLimitError, match="too little memory"):
             patch.setattr(served_models, "_ENDING_S", 0)  # in which the stream might end
             ask(client, "two")
         assert [*pool.services] == ["one"]
@@ -116,7 +116,5 @@ def test_an_idle_model_is_unloaded_and_a_failed_one_replaced(tiny, monkeypatch):
 
 
 def test_a_model_that_never_fits_is_refused_at_the_start(tiny):
-    with pytest.raises(
-        RequestError, match="two needs 0 MB of memory, more than the limit of 0 MB: see --memory"
-    ):
+    with pytest.raises(RequestError, match="memory 0 MB: two needs 0 MB, more than the limit"):
         ModelPool({"two": PooledModel(read_header(tiny), 101, lambda: None)}, MEMORY)

@@ -9,7 +9,7 @@ from hashlib import sha256, sha384
 import httpx
 import pytest
 from starlette.applications import Starlette
-from thirteen.errors import FileError, OutputError, RequestError
+from thirteen.errors import FileError, OptionError, OutputError, RequestError
 from thirteen.web.site import PART_BYTES, PageModel, write_site
 from thirteen.web.static_files import page_routes
 from thirteen.web.static_server import isolated_app
@@ -112,7 +112,7 @@ def test_only_the_pinned_archive_is_accepted(tmp_path, monkeypatch):
         wllama_files(tmp_path / "absent.tgz")
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "empty"))
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(FileError, match="npm is not installed"):
+    with pytest.raises(OptionError, match="npm is not installed"):
         wllama_files()
 
 

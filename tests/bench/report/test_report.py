@@ -329,8 +329,8 @@ FILE = Path("old.json")
     [
         ({}, "give two models or the JSON"),
         ({"base": FILE}, "give both BASE and ADAPTED, or neither"),
-        ({"peers": FILE, "threads": 2}, "--threads: requires BASE and ADAPTED"),
-        ({"adapter": FILE}, "--adapter: requires BASE and ADAPTED"),
+        ({"peers": FILE, "threads": 2}, "threads: requires base and adapted"),
+        ({"adapter": FILE}, "adapter: requires base and adapted"),
     ],
 )
 def test_fields_without_effect_are_refused(request_, message):
