@@ -118,6 +118,13 @@ class Piece:
         )
 
 
+def read_value(text: str) -> tuple[str | None, tuple[Step, ...], bool]:
+    """Read the final value of a text and its equations; True if all of them hold and one gives the value."""
+    number, steps = final_answer(text), check_steps(text)
+    value = None if number is None else format_number(number)
+    return value, steps, is_verified(steps, value)
+
+
 def grade(request: Request, text: str, end: SequenceEnd) -> Answer:
     """Read the value of an answer's text, check its equations, and tell the confidence in it.
 
@@ -126,9 +133,7 @@ def grade(request: Request, text: str, end: SequenceEnd) -> Answer:
         text: the whole text.
         end: how it ended.
     """
-    number, steps = final_answer(text), check_steps(text)
-    value = None if number is None else format_number(number)
-    verified = is_verified(steps, value)
+    value, steps, verified = read_value(text)
     answer = Answer(
         value=value,
         text=text,

@@ -4,9 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...runtime.answer import Answer, Piece
-from ...runtime.arithmetic.calculator import check_steps, is_verified
-from ...runtime.arithmetic.final_answer import final_answer, format_number
+from ...runtime.answer import Answer, Piece, read_value
 from ...runtime.arithmetic.step_stream import StepStream
 
 
@@ -57,6 +55,5 @@ class AnswerFormatter:
 
 def check_claim(claim: str) -> dict[str, Any]:
     """JSON of an arithmetic claim: its equations, whether they hold, and its final value."""
-    number, found = final_answer(claim), check_steps(claim)
-    value = None if number is None else format_number(number)
-    return {"steps": [asdict(step) for step in found], "verified": is_verified(found, value), "value": value}
+    value, steps, verified = read_value(claim)
+    return {"steps": [asdict(step) for step in steps], "verified": verified, "value": value}
