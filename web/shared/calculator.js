@@ -1,9 +1,8 @@
 // Checks of the equations in a text, a port of runtime/arithmetic/calculator.py.
 
 import { firstOf, parseLeftSide, parseMixedNumber, parseRightSide } from "./expression.js";
-import { finalAnswer, formatNumber } from "./final_answer.js";
+import { formatNumber } from "./final_answer.js";
 import { Fraction, HALF, HUNDRED } from "./fraction.js";
-import { isGrounded } from "./grounding.js";
 import { blankMarkup } from "./lexer.js";
 import { anyCase, limits, prose, relations, TRAILING_SPACE } from "./tables.js";
 
@@ -35,20 +34,6 @@ export function checkSteps(text) {
 /** Whether all steps hold and one results in the final answer, as formatNumber() writes it. */
 export function isVerified(steps, value) {
   return steps.every(({ ok }) => ok) && steps.some((step) => value === step.claimed || value === step.computed);
-}
-
-/** Check a text: its steps, its final answer, and whether the steps verify it. */
-export function checkClaim(text) {
-  const number = finalAnswer(text);
-  const value = number === null ? null : formatNumber(number);
-  const steps = checkSteps(text);
-  return { steps, value, verified: isVerified(steps, value) };
-}
-
-/** Check the answer to a question, which is given with all that was said before. */
-export function checkAnswer(text, question) {
-  const checked = checkClaim(text);
-  return { ...checked, grounded: checked.verified && isGrounded(checked.steps, question) };
 }
 
 /** Parse the sum before "=", or the share ("20% of 85") before "is". */

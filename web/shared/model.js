@@ -1,6 +1,7 @@
 // The model in the browser: answers by wllama (llama.cpp in WebAssembly), their equations checked.
 
-import { checkAnswer, checkSteps } from "./calculator.js";
+import { checkAnswer } from "./answer.js";
+import { checkSteps } from "./calculator.js";
 import { loadEngine } from "./engine.js";
 import { ModelError } from "./errors.js";
 import { prose } from "./tables.js";
