@@ -21,7 +21,7 @@ from thirteen.files.gguf.header import Header, read_header
 from thirteen.files.hashing import file_sha256
 from thirteen.files.temporary_folder import temporary_folder
 from thirteen.lab.llama_quantize import StockFormat, quantize_stock, stock_sizes
-from thirteen.models.resolve import resolve_base_and_adapter
+from thirteen.models.resolve import resolve_sources
 from thirteen.models.texts import held_out_texts
 from thirteen.quality.fidelity.kl_divergence import Divergence, position_divergence, summarize_divergence
 from thirteen.quality.fidelity.text_logits import (
@@ -208,8 +208,8 @@ def main() -> None:
     parser.add_argument("--importance", type=Path)
     parser.add_argument("--file", action="append", default=[])
     args = parser.parse_args()
-    base, adapter = resolve_base_and_adapter(args.base, args.adapter)
-    importance = args.importance or cached_importance(base.path, adapter.path if adapter else None)
+    found = resolve_sources(args.base, args.adapter)
+    importance = args.importance or cached_importance(found.base, found.adapter)
     variants = {
         "planned": {},
         **({"searched": {"thoroughness": "thorough"}} if args.search else {}),

@@ -45,11 +45,14 @@ def resolve_base(source: str, *, original: bool = False) -> Base:
     Raises:
         FileError: see fetch().
     """
-    name, id_ = base_name(source), provenance_name(source)
-    merged = MERGED_ADAPTER in _metadata(local_path(source))
-    as_in_catalogue = original and name and "@" not in source
-    path = catalogue_weights(name) if name and as_in_catalogue else fetch(source, kind="base")
-    return Base(path, name, id_, catalogue().hub_id(name) if name and not merged else id_)
+    local, id_ = local_path(source), provenance_name(source)
+    metadata = _metadata(local)
+    name = _catalogue_name(source, local, metadata)
+    if original and name and "@" not in source:
+        path = catalogue_weights(name)
+    else:
+        path = local or fetch(source, kind="base")
+    return Base(path, name, id_, catalogue().hub_id(name) if name and MERGED_ADAPTER not in metadata else id_)
 
 
 def catalogue_weights(name: str) -> Path:
@@ -65,12 +68,8 @@ def base_name(source: str) -> str | None:
     Raises:
         FileError: it looks like a path, but there is no such file or folder.
     """
-    if (path := local_path(source)) is None:
-        return catalogue().base_name(source)
-    if path.is_file() and path.name == catalogue().embedded.file:
-        return catalogue().embedded.base
-    made_from = _metadata(path).get(_PROVENANCE)
-    return catalogue().base_name(made_from) if isinstance(made_from, str) else None
+    local = local_path(source)
+    return _catalogue_name(source, local, _metadata(local))
 
 
 def recorded_base_name(source: str) -> str | None:
@@ -78,6 +77,15 @@ def recorded_base_name(source: str) -> str | None:
     with suppress(FileError):  # a path on another machine
         return catalogue().base_name(source) or base_name(source)
     return None
+
+
+def _catalogue_name(source: str, local: Path | None, metadata: Mapping[str, Any]) -> str | None:
+    if local is None:
+        return catalogue().base_name(source)
+    if local.name == catalogue().embedded.file and local.is_file():
+        return catalogue().embedded.base
+    made_from = metadata.get(_PROVENANCE)
+    return catalogue().base_name(made_from) if isinstance(made_from, str) else None
 
 
 def _metadata(path: Path | None) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ from ..convert.adapter.tinylora_folder import write_tinylora_folder
 from ..convert.source.checkpoint import Checkpoint, open_checkpoint
 from ..errors import FileError
 from ..files.cache_folder import cache_dir, cache_key
-from ..files.progress import Progress, no_progress
+from ..files.progress import QUIET, Progress, Run, no_progress
 from .base import Base, catalogue_weights
 from .catalogue import catalogue
 
@@ -71,14 +71,14 @@ def basis_of_code(code: ShortCode, base: Base | None = None, *, progress: Progre
     return cached_basis(_code_origin(code, checkpoint), checkpoint, progress)
 
 
-def expand_code(text: str, code: ShortCode, base: Base | None, progress: Progress = no_progress) -> Path:
+def expand_code(text: str, code: ShortCode, base: Base | None, run: Run = QUIET) -> Path:
     """Write the adapter of a code as a PEFT folder in the cache, unless it is there; returns the folder.
 
     Args:
         text: the code as it is written.
         code: the code.
         base: the base, if the catalogue has none of the code's name; it must be the very one.
-        progress: called while its basis is computed.
+        run: how its basis is computed.
 
     Raises:
         ThirteenError: see basis_of_code().
@@ -87,7 +87,7 @@ def expand_code(text: str, code: ShortCode, base: Base | None, progress: Progres
         _code_origin(code, open_checkpoint(base.path))
     folder = cache_dir() / f"code-{cache_key(version('thirteen'), text.strip().lower())}"
     if not (folder / WEIGHTS_FILE).is_file():
-        basis = basis_of_code(code, base, progress=progress)
+        basis = basis_of_code(code, base, progress=run.when_needed("basis"))
         write_tinylora_folder(basis, code.numbers, folder, catalogue().hub_id(code.name))
     return folder
 

@@ -11,7 +11,7 @@ from ..convert.weight_change import weight_changes
 from ..errors import ZeroAdapterError
 from ..files.progress import Run, Stage, no_progress
 from ..files.temporary_folder import temporary_folder
-from ..models.resolve import resolve_base_and_adapter
+from ..models.resolve import resolve_sources
 from ..quality.fidelity.adapter_effect import AdapterEffect
 from ..quality.fidelity.fidelity import run_fidelity
 from ..quality.fidelity.kl_divergence import Divergence
@@ -90,10 +90,10 @@ def check_adapter(
     """
     request.check()
     ids, name = request.ids, request.size or request.type or DEFAULT_TYPE
-    base, adapter = resolve_base_and_adapter(request.base, request.adapter, Run(stage=stage))
-    assert adapter is not None, "the request has one"
+    found = resolve_sources(request.base, request.adapter, Run(stage=stage))
+    assert found.adapter is not None, "the request has one"
     try:
-        changes = weight_changes(base.path, adapter.path, ids.adapter)
+        changes = weight_changes(found.base, found.adapter, ids.adapter)
     except ZeroAdapterError as error:
         return AdapterCheck(ids.adapter, ids.base, name, {}, None, False, str(error), [])
     inputs = resolve_inputs(request, stage)

@@ -13,7 +13,6 @@ from ..convert.adapter.delta import CONFIG_FILE
 from ..convert.adapter.export import export_adapter
 from ..convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code, round_to_bfloat16
 from ..convert.adapter.tinylora_folder import read_tinylora_numbers, with_saved_groups
-from ..convert.provenance import provenance_name
 from ..convert.source.checkpoint import open_checkpoint
 from ..errors import FileError, OptionError
 from ..files.atomic_write import atomic_write, write_file
@@ -21,9 +20,9 @@ from ..files.hashing import file_sha256
 from ..files.output import check_empty, check_folder, check_target, output_folder
 from ..files.progress import QUIET, Run
 from ..files.safetensors import SafetensorsFile
+from ..models.adapter import find_adapter
 from ..models.base import Base, recorded_base_name, resolve_base
 from ..models.basis import cached_basis, code_name
-from ..models.resolve import find_adapter
 
 _PEFT_KEYS = {"rank": "r", "numbers": "u", "seed": "projection_seed"}  # of adapter_config.json
 
@@ -98,8 +97,7 @@ def run_export(request: ExportRequest, run: Run = QUIET) -> ExportedAdapter:
         SafetensorsFile(folder / WEIGHTS_FILE)
         return ExportedAdapter(output, None, _copy_adapter(folder, output))
     assert base is not None, "check() demands it"
-    adapter_id = provenance_name(request.adapter)
-    sha256 = export_adapter(folder, base.path, output, adapter_id=adapter_id, base_id=base.id)
+    sha256 = export_adapter(folder, base.path, output, adapter_id=adapter.id, base_id=base.id)
     return ExportedAdapter(output, None, sha256)
 
 

@@ -9,7 +9,7 @@ from ..convert.quantize.size_planner import SizeTarget
 from ..errors import RequestError, ThirteenError
 from ..files.output import check_empty
 from ..files.progress import Run, Stage, no_progress
-from ..models.resolve import resolve_base_and_adapter
+from ..models.resolve import resolve_sources
 from ..quality.fidelity.fidelity import FidelityReport
 from .conversion_inputs import ConversionRequest, resolve_inputs
 from .fidelity_check import check_fidelity
@@ -108,6 +108,6 @@ def run_merge(
     """
     request.check()
     check_empty(output)
-    base, adapter = resolve_base_and_adapter(request.base, request.adapter, Run(stage=stage))
-    assert adapter is not None, "a merge has one"
-    return merge_checkpoint(base.path, adapter.path, output, ids=request.ids, progress=stage("merge"))
+    found = resolve_sources(request.base, request.adapter, Run(stage=stage))
+    assert found.adapter is not None, "a merge has one"
+    return merge_checkpoint(found.base, found.adapter, output, ids=found.ids, progress=stage("merge"))

@@ -17,7 +17,7 @@ from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..errors import RequestError, refuse_options
 from ..files.output import check_target
 from ..files.progress import Progress, Run, Stage, no_progress, when_needed
-from ..models.resolve import resolve_base_and_adapter
+from ..models.resolve import resolve_sources
 from .importance_cache import NORMAL, THOROUGH, cached_importance, check_thoroughness
 from .vocabulary.vocabulary_choice import resolve_vocabulary
 from .vocabulary.vocabulary_size import SizeLoss, choose_vocabulary_size
@@ -171,8 +171,8 @@ def resolve_inputs(request: ConversionRequest, stage: Stage = lambda name: no_pr
     threads, texts = request.threads, request.vocabulary_texts
     if request.output:
         check_target(request.output, *request.files)
-    found, merged = resolve_base_and_adapter(request.base, request.adapter, Run(threads, stage))
-    base, adapter = found.path, merged.path if merged else None
+    found = resolve_sources(request.base, request.adapter, Run(threads, stage))
+    base, adapter = found.base, found.adapter
     if request.size and not request.vocabulary:
         _check_possible(request.size, open_checkpoint(base))
     kept, losses = None, tuple[SizeLoss, ...]()

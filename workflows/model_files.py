@@ -56,7 +56,7 @@ def resolve(
     """
     if not adapters:
         return ModelFiles(_model(model, run, announce))
-    from ..models.resolve import find_adapter  # noqa: PLC0415 - not each model has an adapter
+    from ..models.adapter import find_adapter  # noqa: PLC0415 - not each model has an adapter
 
     model = "embedded" if model is None else model
     # A wrong one is refused before the model is downloaded.

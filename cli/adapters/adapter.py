@@ -30,17 +30,16 @@ def adapter_show(adapter: options.AdapterArgument, as_json: options.Json = False
     """
     from ...convert.adapter.adapter import load_adapter, norms_by_layer
     from ...convert.adapter.short_code import ShortCode
-    from ...convert.provenance import provenance_name
-    from ...models.resolve import find_adapter
+    from ...models.adapter import find_adapter
 
-    code = find_adapter(adapter).content
-    if isinstance(code, ShortCode):
+    found = find_adapter(adapter)
+    if isinstance(code := found.content, ShortCode):
         numbers = [float(number) for number in code.numbers]
         type_ = "float32" if code.exact else "bfloat16"
         shown = {"base": code.name, "basis": code.fingerprint, "type": type_, "numbers": numbers}
         show_fields(as_json, shown)
         return
-    loaded = load_adapter(code, provenance_name(adapter))
+    loaded = load_adapter(code, found.id)
     norms = norms_by_layer(loaded)
     facts = {
         "adapter": loaded.id,

@@ -29,18 +29,17 @@ def importance(
     """
     from ...files.output import check_target
     from ...files.progress import Run
-    from ...models.resolve import resolve_base_and_adapter
+    from ...models.resolve import resolve_sources
     from ...workflows.importance_cache import check_thoroughness, measure_importance
 
     check_thoroughness(thoroughness)
     check_target(output)
     with stage_bars() as stage:
-        found, merged = resolve_base_and_adapter(base, adapter, Run(threads, stage))
-        merged_path = merged.path if merged else None
-        check_target(output, found.path, *filter(None, (merged_path, calibration)))
+        found = resolve_sources(base, adapter, Run(threads, stage))
+        check_target(output, found.base, *filter(None, (found.adapter, calibration)))
         sha256 = measure_importance(
-            found.path,
-            merged_path,
+            found.base,
+            found.adapter,
             output,
             calibration=calibration,
             thoroughness=thoroughness,

@@ -18,7 +18,7 @@ fault_points.install()
 import thirteen.learn.cards  # noqa: E402, F401 - loaded once for all children
 from thirteen.cli.main import main as thirteen_main  # noqa: E402
 from thirteen.errors import ThirteenError  # noqa: E402
-from thirteen.models.resolve import find_adapter  # noqa: E402
+from thirteen.models.adapter import find_adapter  # noqa: E402
 from thirteen.runtime.batch import batch_file  # noqa: E402, F401
 from thirteen.runtime.llama import settings_choice  # noqa: E402
 from thirteen.runtime.llama.settings_measurement import measure_settings  # noqa: E402

@@ -17,7 +17,7 @@ from thirteen.errors import FileError, OutputError, RequestError
 from thirteen.files.journal import Journal
 from thirteen.learn import sample_rollouts, time_plan
 from thirteen.learn.time_plan import Speed, plan_time
-from thirteen.models.resolve import find_adapter
+from thirteen.models.adapter import find_adapter
 from thirteen.models.rows import TrainingRow
 from thirteen.runtime.answer import Answer
 from thirteen.workflows import learning

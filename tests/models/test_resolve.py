@@ -16,11 +16,11 @@ from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import FileError
 from thirteen.files.gguf.header import read_header
-from thirteen.models import resolve
+from thirteen.models import adapter as adapter_module
+from thirteen.models.adapter import find_adapter
 from thirteen.models.base import base_name, recorded_base_name, resolve_base
 from thirteen.models.basis import basis_of_code, find_basis
 from thirteen.models.embedded import embedded
-from thirteen.models.resolve import find_adapter
 
 from ..convert.peft_adapters import save_random_adapter
 from ..runtime.conftest import write_gguf
@@ -63,7 +63,7 @@ def test_another_alpha_or_exporter_is_another_file(
     strong = lora(adapter, model)
     assert strong != weak
     assert np.allclose(factor(strong), 100 * factor(weak))
-    monkeypatch.setattr(resolve, "EXPORT_VERSION", 0)
+    monkeypatch.setattr(adapter_module, "EXPORT_VERSION", 0)
     assert lora(adapter, model) not in (weak, strong)
 
 

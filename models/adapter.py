@@ -1,0 +1,84 @@
+"""An adapter as a person names it, found: a folder, a GGUF, a name of the catalogue, a hub id or a code."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from ..convert.adapter.adapter import adapter_sha256
+from ..convert.adapter.export import EXPORT_VERSION, export_adapter
+from ..convert.adapter.short_code import ShortCode, decode_short_code, looks_like_code
+from ..convert.provenance import provenance_name
+from ..errors import FileError
+from ..files.cache_folder import cache_dir, cache_key
+from ..files.hashing import file_sha256
+from ..files.progress import QUIET, Run
+from .base import Base, base_name, resolve_base
+from .basis import expand_code
+from .catalogue import adapter_code
+from .fetch import fetch
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An adapter, found as far as its base need not be there.
+
+    Attributes:
+        source: as it was named.
+        content: its PEFT folder or GGUF LoRA; or its code.
+    """
+
+    source: str
+    content: Path | ShortCode
+
+    @property
+    def id(self) -> str:
+        """Its name in the provenance of what is made of it."""
+        return provenance_name(self.source)
+
+    def folder(self, base: Base | None, run: Run = QUIET) -> Path:
+        """The PEFT folder; a code becomes one in the cache.
+
+        Raises:
+            ThirteenError: see expand_code().
+        """
+        if isinstance(self.content, Path):
+            return self.content
+        return expand_code(adapter_code(self.source), self.content, base, run)
+
+    def lora(self, model: Path, run: Run = QUIET) -> Path:
+        """The GGUF LoRA for a model in a GGUF; any other form is exported into the cache.
+
+        Raises:
+            ThirteenError: the adapter does not fit the model, or see expand_code().
+        """
+        base = None if isinstance(self.content, Path) else resolve_base(str(model))
+        found = self.folder(base, run)
+        if found.is_file():
+            return found
+        # All that an exported adapter depends on: an alpha counts like a weight.
+        key = cache_key(
+            adapter_sha256(found), file_sha256(model), self.source, version("thirteen"), EXPORT_VERSION
+        )
+        output = cache_dir() / f"adapter-{key}.gguf"
+        if not output.exists():
+            export_adapter(found, model, output, adapter_id=self.source)
+        return output
+
+
+def find_adapter(source: str, base: str | None = None) -> Adapter:
+    """Find an adapter; it is downloaded if needed, but its base is not.
+
+    Args:
+        source: a GGUF LoRA, a PEFT folder, a hub id, a name of the catalogue, or a short code.
+        base: the base that a code must be for, as in fetch(); None accepts any.
+
+    Raises:
+        FileError: there is no such adapter, or its code is damaged or for another base.
+    """
+    text = adapter_code(source)
+    if not looks_like_code(text):
+        return Adapter(source, fetch(source, kind="adapter"))
+    code = decode_short_code(text)
+    if base is not None and (name := base_name(base)) not in (None, code.name):
+        raise FileError(f"the code is for {code.name}, but {Path(base).name or base} is {name}")
+    return Adapter(source, code)
