@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..convert.provenance import provenance_name
-from ..errors import FileError, ThirteenError
+from ..errors import ThirteenError
 from ..files.gguf.header import read_header
 from ..files.gguf.metadata import MERGED_ADAPTER
 from .catalogue import catalogue
@@ -70,13 +70,6 @@ def base_name(source: str) -> str | None:
     """
     local = local_path(source)
     return _catalogue_name(source, local, _metadata(local))
-
-
-def recorded_base_name(source: str) -> str | None:
-    """Find the catalogue name of a base that an adapter's config names, whatever the current folder holds."""
-    with suppress(FileError):  # a path on another machine
-        return catalogue().base_name(source) or base_name(source)
-    return None
 
 
 def _catalogue_name(source: str, local: Path | None, metadata: Mapping[str, Any]) -> str | None:

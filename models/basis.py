@@ -21,54 +21,57 @@ from ..convert.adapter.tinylora_folder import write_tinylora_folder
 from ..convert.source.checkpoint import Checkpoint, open_checkpoint
 from ..errors import FileError
 from ..files.cache_folder import cache_dir, cache_key
-from ..files.progress import QUIET, Progress, Run, no_progress
+from ..files.progress import QUIET, Run
 from .base import Base, catalogue_weights
 from .catalogue import catalogue
 
 
-def find_basis(base: Base, *, progress: Progress = no_progress, **settings: Any) -> Basis:
+def find_basis(base: Base, run: Run = QUIET, **settings: Any) -> Basis:
     """Find the basis of a base in the cache, or compute it.
 
     Args:
         base: the base; of one in the catalogue the original, see resolve_base().
-        progress: called while the basis is computed.
+        run: how the basis is computed.
         settings: fields of BasisOrigin that are not its defaults.
 
     Raises:
         ThirteenError: a setting is out of range, or the base cannot be read.
     """
     checkpoint = open_checkpoint(base.path)
-    return cached_basis(BasisOrigin(code_name(base), checkpoint.sha256(), **settings), checkpoint, progress)
+    return cached_basis(BasisOrigin(code_name(base), checkpoint.sha256(), **settings), checkpoint, run)
 
 
-def cached_basis(origin: BasisOrigin, base: Checkpoint, progress: Progress = no_progress) -> Basis:
+def cached_basis(origin: BasisOrigin, base: Checkpoint, run: Run = QUIET) -> Basis:
     """Read a basis from the cache, or compute it of its base."""
     cached = _cached(basis_fingerprint(origin.id))
     if not cached.is_file():
-        write_basis(make_basis(base, origin, progress=progress), cached)
+        write_basis(make_basis(base, origin, progress=run.when_needed("basis")), cached)
     return _renamed(read_basis(cached), origin.name)  # the file may have another name of the same base
 
 
-def basis_of_code(code: ShortCode, base: Base | None = None, *, progress: Progress = no_progress) -> Basis:
+def basis_of_code(code: ShortCode, base: Base | None = None, run: Run = QUIET) -> Basis:
     """Find the basis of a code's numbers in the cache, or compute it.
 
     Args:
         code: the code.
-        base: the base, if the catalogue has none of the code's name.
-        progress: called with the modules done and in all.
+        base: the very base that it is for; None for that of the catalogue.
+        run: how the basis is computed.
 
     Raises:
         ThirteenError: the base does not exist, or its basis is not the code's.
     """
-    cached, known = _cached(code.fingerprint), code.name in catalogue().bases
-    if cached.is_file():
+    cached = _cached(code.fingerprint)
+    if base is None and cached.is_file():
         basis = read_basis(cached)
         if basis.origin.name not in catalogue().bases:  # a user's name of the same base
             basis = _renamed(basis, code.name)
         _check_basis(code, basis.origin, str(cached))
         return basis
-    checkpoint = open_checkpoint(catalogue_weights(code.name) if known or base is None else base.path)
-    return cached_basis(_code_origin(code, checkpoint), checkpoint, progress)
+    checkpoint = open_checkpoint(base.path if base else catalogue_weights(code.name))
+    origins = list(grouped_origins(BasisOrigin(code.name, checkpoint.sha256(), numbers=len(code.numbers))))
+    origin = next((one for one in origins if basis_fingerprint(one.id) == code.fingerprint), origins[0])
+    _check_basis(code, origin, f"{code.name} ({checkpoint.path.name})")
+    return cached_basis(origin, checkpoint, run)
 
 
 def expand_code(text: str, code: ShortCode, base: Base | None, run: Run = QUIET) -> Path:
@@ -83,12 +86,13 @@ def expand_code(text: str, code: ShortCode, base: Base | None, run: Run = QUIET)
     Raises:
         ThirteenError: see basis_of_code().
     """
-    if base and code.name not in catalogue().bases:
-        _code_origin(code, open_checkpoint(base.path))
+    own = None if code.name in catalogue().bases else base
     folder = cache_dir() / f"code-{cache_key(version('thirteen'), text.strip().lower())}"
-    if not (folder / WEIGHTS_FILE).is_file():
-        basis = basis_of_code(code, base, progress=run.when_needed("basis"))
-        write_tinylora_folder(basis, code.numbers, folder, catalogue().hub_id(code.name))
+    is_there = (folder / WEIGHTS_FILE).is_file()
+    if own or not is_there:  # one's own base is checked each time
+        basis = basis_of_code(code, own, run)
+        if not is_there:
+            write_tinylora_folder(basis, code.numbers, folder, catalogue().hub_id(code.name))
     return folder
 
 
@@ -104,14 +108,6 @@ def code_name(base: Base) -> str:
 
 def _renamed(basis: Basis, name: str) -> Basis:
     return replace(basis, origin=replace(basis.origin, name=name))
-
-
-def _code_origin(code: ShortCode, base: Checkpoint) -> BasisOrigin:
-    """The origin of the code's basis if the base is the code's; FileError if it is another."""
-    origins = list(grouped_origins(BasisOrigin(code.name, base.sha256(), numbers=len(code.numbers))))
-    origin = next((one for one in origins if basis_fingerprint(one.id) == code.fingerprint), origins[0])
-    _check_basis(code, origin, f"{code.name} ({base.path.name})")
-    return origin
 
 
 def _check_basis(code: ShortCode, origin: BasisOrigin, where: str) -> None:

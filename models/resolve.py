@@ -8,7 +8,8 @@ from ..convert.provenance import SourceIds
 from ..errors import FileError
 from ..files.progress import QUIET, Run
 from .adapter import find_adapter
-from .base import recorded_base_name, resolve_base
+from .base import resolve_base
+from .catalogue import catalogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def resolve_sources(base: str, adapter: str | None, run: Run = QUIET) -> Sources
         return Sources(found.path, None, SourceIds(found.id))
     folder = named.folder(found, run)
     trained_on = read_adapter_config(folder).get("base_model_name_or_path")
-    expected = recorded_base_name(trained_on) if trained_on else None
+    expected = catalogue().base_name(trained_on) if trained_on else None
     if expected and found.name and expected != found.name:
         raise FileError(f"{folder.name}: was trained on {expected}, but the base is {found.name}")
     return Sources(found.path, folder, SourceIds(found.id, named.id))

@@ -21,8 +21,9 @@ from ..files.output import check_empty, check_folder, check_target, output_folde
 from ..files.progress import QUIET, Run
 from ..files.safetensors import SafetensorsFile
 from ..models.adapter import find_adapter
-from ..models.base import Base, recorded_base_name, resolve_base
+from ..models.base import Base, resolve_base
 from ..models.basis import cached_basis, code_name
+from ..models.catalogue import catalogue
 
 _PEFT_KEYS = {"rank": "r", "numbers": "u", "seed": "projection_seed"}  # of adapter_config.json
 
@@ -131,14 +132,14 @@ def _basis(folder: Path, base: Base | None, run: Run) -> Basis:
     if (kind := config.get("peft_type")) != "TINYLORA":
         raise FileError(f"{folder}: a short code is for a TinyLoRA; this is {kind}")
     if base is None:
-        name = recorded_base_name(str(config.get("base_model_name_or_path")))
+        name = catalogue().base_name(str(config.get("base_model_name_or_path")))
         if name is None:
             raise OptionError("base", f"missing, and that of {folder} is not in the catalogue")
         base = resolve_base(name, original=True)
     checkpoint = open_checkpoint(base.path)
     settings: dict[str, Any] = {field: config.get(key) for field, key in _PEFT_KEYS.items()}
     origin = with_saved_groups(BasisOrigin(code_name(base), checkpoint.sha256(), **settings), folder)
-    return cached_basis(origin, checkpoint, run.when_needed("basis"))
+    return cached_basis(origin, checkpoint, run)
 
 
 def _copy_adapter(folder: Path, output: Path) -> str:

@@ -23,7 +23,7 @@ from ..files.hashing import file_sha256
 from ..files.journal import Journal
 from ..files.output import check_folder
 from ..files.processors import multiplies_bf16
-from ..files.progress import Progress, Run, Stage, no_progress, when_needed
+from ..files.progress import Progress, Run, Stage, no_progress
 from ..files.temporary_folder import temporary_folder
 from ..learn.base_model import check_packages, load_base_model, pre_tokenizer
 from ..learn.cards import check_card, learn_card, refuse_base_folder, write_card
@@ -160,7 +160,7 @@ def run_learn(
     refuse_base_folder(request.output, full)
     pre_tokenizer(full)
     base = resolve_base(request.model, original=True)
-    basis = find_basis(base, progress=when_needed(stage, "basis"), numbers=request.numbers)
+    basis = find_basis(base, Run(stage=stage), numbers=request.numbers)
     trimmed = trimmed_model(full, Run(threads, stage))
     run = _Run(request, base.trained_id, full, trimmed, threads, basis, stage)
     plan = run.plan(training, held_out)

@@ -8,7 +8,7 @@ from ..convert.adapter.basis import Basis, read_basis
 from ..errors import FileError, refuse_options
 from ..files.output import check_folder
 from ..files.processors import multiplies_bf16
-from ..files.progress import Stage, no_progress, when_needed
+from ..files.progress import Run, Stage, no_progress
 from ..learn.base_model import check_packages
 from ..learn.cards import check_card, refuse_base_folder, sft_card, write_card
 from ..learn.job import TrainingJob
@@ -103,7 +103,7 @@ def run_training(
     if request.kind == "tinylora" and not basis:
         settings = {"rank": recipe.rank, "numbers": recipe.numbers, "seed": recipe.projection_seed}
         original = resolve_base(request.base, original=True)
-        basis = find_basis(original, progress=when_needed(stage, "basis"), **settings)
+        basis = find_basis(original, Run(stage=stage), **settings)
     job = TrainingJob(base.path, output, recipe, basis, base.trained_id)
     result = train_sft(job, training, held_out, stage)
     write_card(job.out, sft_card(job, result, command, request.data.name))

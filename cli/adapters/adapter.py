@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from .. import options
-from ..console import facts_table, note, progress_bar, show_fields, show_file, show_result, stage_bars, warn
+from ..console import facts_table, note, show_fields, show_file, show_result, stage_bars, warn
 from ..conversion.inputs import Size
 from ..help_sections import SectionedGroup
 
@@ -164,13 +164,14 @@ def adapter_basis(
     from ...convert.adapter.short_code import basis_fingerprint
     from ...files.hashing import file_sha256
     from ...files.output import check_target
+    from ...files.progress import Run
     from ...models.base import resolve_base
     from ...models.basis import find_basis
 
     check_target(output, *([Path(base)] if os.path.exists(base) else []))  # noqa: PTH110 - it may be a code
     original = resolve_base(base, original=True)
-    with progress_bar("basis") as progress:
-        basis = find_basis(original, progress=progress, rank=rank, numbers=numbers, groups=groups)
+    with stage_bars() as stage:
+        basis = find_basis(original, Run(stage=stage), rank=rank, numbers=numbers, groups=groups)
     write_basis(basis, output)
     origin = basis.origin
     facts = asdict(origin) | {"id": origin.id, "mark": basis_fingerprint(origin.id), "output": str(output)}

@@ -18,8 +18,9 @@ from thirteen.errors import FileError
 from thirteen.files.gguf.header import read_header
 from thirteen.models import adapter as adapter_module
 from thirteen.models.adapter import find_adapter
-from thirteen.models.base import base_name, recorded_base_name, resolve_base
+from thirteen.models.base import base_name, resolve_base
 from thirteen.models.basis import basis_of_code, find_basis
+from thirteen.models.catalogue import catalogue
 from thirteen.models.embedded import embedded
 
 from ..convert.peft_adapters import save_random_adapter
@@ -88,7 +89,7 @@ def test_a_base_whose_name_is_no_path_is_unknown(tmp_path: Path, name: str) -> N
     """The name of a base in a file's metadata is anyone's; one of 300 characters ended in an OSError."""
     path = write_gguf(tmp_path / "a.gguf", {"thirteen.base.id": (name, GGUFValueType.STRING, None)}, {})
     assert base_name(str(path)) is None
-    assert recorded_base_name(name) is None
+    assert catalogue().base_name(name) is None
 
 
 @pytest.mark.parametrize("name", ["smollm2-135m", "embedded", "HuggingFaceTB/SmolLM2-135M-Instruct"])
@@ -102,7 +103,7 @@ def test_a_folder_with_a_name_of_the_catalogue_is_the_folder(
     shutil.copytree(base("llama"), name)
     assert base_name(name) is None
     assert basis_of(name).origin.base_sha256 == open_checkpoint(base("llama")).sha256()
-    assert recorded_base_name(name) == "smollm2-135m", "an adapter's config does not mean that folder"
+    assert catalogue().base_name(name) == "smollm2-135m", "an adapter's config does not mean that folder"
 
 
 def test_an_adapter_with_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:
