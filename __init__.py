@@ -12,16 +12,24 @@ from .errors import ThirteenError
 
 if TYPE_CHECKING:
     from .runtime.answer import Answer
+    from .runtime.engine.engine import Engine
     from .runtime.request import Sampling
-    from .workflows.named_engine import Engine
 
 __all__ = ["Answer", "Engine", "Sampling", "ThirteenError"]
 
-_MODULES = {"Answer": "runtime.answer", "Engine": "workflows.named_engine", "Sampling": "runtime.request"}
+_MODULES = {"Answer": "runtime.answer", "Engine": "runtime.engine.engine", "Sampling": "runtime.request"}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on its first use, so that `import thirteen` loads no native library."""
     if name not in _MODULES:
         raise AttributeError(f"module 'thirteen' has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    if name == "Engine":
+        value.find_files = _find_files
+    return value
+
+
+def _find_files(*model_and_options: Any) -> Any:
+    """Turn the name of a model, and adapters of any form, into files; see Engine.find_files."""
+    return import_module(".workflows.model_files", __name__).engine_files(*model_and_options)

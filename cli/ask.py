@@ -67,8 +67,8 @@ def ask(
 
     start_early()
     from ..runtime.effort import parse_effort
-    from ..runtime.engine.config import EngineOptions
     from ..runtime.engine.engine import Engine, RequestOptions
+    from ..runtime.plan.plan import EnginePlan
     from ..runtime.request import Sampling
     from ..workflows.default_model import LIMITS, is_default_model, is_short_sum
 
@@ -84,15 +84,16 @@ def ask(
     )
     layers = options.gpu_layers(gpu_layers)
     files = options.resolve_model(name, adapter, threads=threads)
-    settings = EngineOptions(
-        adapter=files.adapter, context=context, slots=chosen.rule.width, threads=threads, gpu_layers=layers
+    slots, lora = chosen.rule.width, files.adapter
+    plan = EnginePlan.make(
+        files.model, adapter=lora, context=context, slots=slots, threads=threads, gpu_layers=layers
     )
-    with Engine(files.model, **settings) as engine:
+    with Engine(plan) as engine:
         _warn_of_foreign_text(engine, question)
         answer = _stream(engine, question, request, silent=as_json)
     spinner.end()
     if as_json:
-        print(json_text(asdict(answer) | answer.token_rates | {"model": str(files.model)}))
+        print(json_text(asdict(answer) | answer.token_rates | {"model": str(files.model), "plan": plan.json}))
     else:
         _show_answer(answer)
     if is_default_model(files.model) and not adapter and not (answer.steps and is_short_sum(question)):

@@ -1,6 +1,6 @@
 """Command `thirteen batch`."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -48,8 +48,9 @@ def batch(
     with its own engine of --threads threads.
     """
     from ..runtime.batch.batch_file import BatchFile
-    from ..runtime.batch.reproducible_batches import PROFILE, BatchJob, GenerationSettings
+    from ..runtime.batch.reproducible_batches import ENGINE, BatchJob, GenerationSettings
     from ..runtime.effort import parse_effort
+    from ..runtime.plan.options import EngineOptions
     from ..runtime.request import Sampling
     from ..runtime.threads import default_threads
 
@@ -70,7 +71,7 @@ def batch(
     batch_file.check_output()
     files = options.resolve_model(model, adapter, threads=threads)
     threads = threads or default_threads()
-    job = BatchJob(files.model, files.adapter, settings, threads, replace(PROFILE, gpu_layers=layers))
+    job = BatchJob(files.model, files.adapter, settings, threads, ENGINE | EngineOptions(gpu_layers=layers))
     with progress_bar("batch") as progress:
         report = batch_file.answer(job, executor=executor, progress=progress)
     warn(report.bad)

@@ -14,7 +14,7 @@ PROBLEMS_FOUND = 1
 app = typer.Typer()
 
 
-@app.command(epilog=options.example("doctor", "doctor --speed --model my-model.gguf", "doctor --tune"))
+@app.command(epilog=options.example("doctor", "doctor --model my-model.gguf --speed", "doctor --tune"))
 def doctor(
     speed: Annotated[
         bool, typer.Option("--speed", help="Also time this engine beside plain llama-cpp-python: 20 seconds.")
@@ -29,27 +29,34 @@ def doctor(
     ] = False,
     model: Annotated[
         str | None,
-        typer.Option(help="With --speed or --tune: model, as in ask. Default: the embedded model."),
+        typer.Option(
+            help="Also plan how this model will run, as in ask. Default with --speed or --tune: embedded."
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Show what this machine has, and what is wrong.
 
     It looks at the processor, the build of llama.cpp, memory, limits, the cache and the installed packages.
-    The exit status is 1 if something is wrong.
+    With a model, it also shows the memory and settings with which an engine will run it. The exit status is 1
+    if something is wrong.
     """
     from ..workflows.doctor import diagnose
 
-    if model is not None and not (speed or tune):
-        raise typer.BadParameter("--model requires --speed or --tune")
-    timed = "embedded" if model is None else model
-    if tune:
-        _tune(timed)
-    path = options.resolve_model(timed).model if speed else None
+    planned = model or ("embedded" if speed or tune else None)
+    if tune and planned:
+        _tune(planned)
+    path = options.resolve_model(planned).model if planned else None
     with stage_bars() as stage:
-        diagnosis = diagnose(path, when_needed(stage, "speed"))
+        diagnosis = diagnose(path if speed else None, when_needed(stage, "speed"))
     rows = {finding.name: finding.value for finding in diagnosis.findings}
-    show_fields(as_json, asdict(diagnosis), rows)
+    plan = None
+    if path:
+        from ..runtime.plan.plan import EnginePlan
+
+        plan = EnginePlan.make(path)
+        rows |= plan.rows
+    show_fields(as_json, asdict(diagnosis) | {"plan": plan and plan.json}, rows)
     if not as_json:
         for problem in diagnosis.problems:
             out.print(f"wrong: {printable(problem)}", markup=False, soft_wrap=True)

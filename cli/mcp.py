@@ -31,14 +31,15 @@ def mcp(
         from ..server.mcp import serve_stdio
     except ModuleNotFoundError:
         raise RequestError(f"thirteen mcp needs the package mcp: {install_hint('mcp')}") from None
-    from ..runtime.engine.config import EngineOptions
     from ..runtime.engine.engine import Engine, RequestOptions
+    from ..runtime.plan.plan import EnginePlan
 
     layers = options.gpu_layers(gpu_layers)
     files = options.resolve_model(model, adapter, threads=threads)
-    settings = EngineOptions(
-        adapter=files.adapter, context=context, slots=_SLOTS, threads=threads, gpu_layers=layers
+    lora = files.adapter
+    plan = EnginePlan.make(
+        files.model, adapter=lora, context=context, slots=_SLOTS, threads=threads, gpu_layers=layers
     )
-    with Engine(files.model, **settings) as engine:
+    with Engine(plan) as engine:
         note(f"serving {files.model.name} on standard input and output")
         serve_stdio(engine, RequestOptions(system=system, max_tokens=max_tokens, calculator=calculator))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from ..runtime.grammar.grammar import Grammar
-    from ..runtime.profile import GpuLayers as RuntimeGpuLayers
+    from ..runtime.llama.settings import GpuLayers as RuntimeGpuLayers
     from ..workflows.model_files import ModelFiles
 
 ADAPTER = "PEFT folder, hub id, catalogue name, or short code."

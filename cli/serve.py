@@ -73,8 +73,8 @@ def serve(
     """
     from ..cluster.deploy import ClusterOptions
     from ..convert.quantize.file_size import parse_file_size
-    from ..runtime.engine.config import EngineOptions, resolve_options
     from ..runtime.load_probe import probe_model_files
+    from ..runtime.plan.options import EngineOptions, default_settings
     from ..server.access.api_keys import ApiKeys
     from ..server.access.request_limits import RequestLimits
     from ..server.serve import ListenConfig
@@ -97,7 +97,7 @@ def serve(
     engine = EngineOptions(
         profile=profile, context=context, slots=slots, threads=threads, queue=limits.queue, gpu_layers=layers
     )
-    resolve_options(engine)  # refuses before anything is downloaded
+    default_settings(engine)  # refuses before anything is downloaded
     cluster = ClusterOptions(ray, ray_insecure, replicas or 1, max_replicas) if ray else None
     files = options.resolve_model(first, options.named_adapters(adapter or ()), threads=threads)
     paths = [options.resolve_model(other, threads=threads).model for other in others]

@@ -11,8 +11,8 @@ from typing import Any
 
 from ..errors import OptionError
 from ..files.gguf.header import read_header
-from ..runtime.engine.config import EngineOptions, resolve_options
 from ..runtime.load_probe import probe_model_files
+from ..runtime.plan.options import EngineOptions, default_settings
 from ..server.access.request_limits import CLOSING_S
 from ..server.serve import ListenConfig, base_url
 from .deployment_owner import Ownership
@@ -76,7 +76,7 @@ class Deployment:
     def __post_init__(self) -> None:
         if not self.config.listen.port:
             raise OptionError("port", "a cluster deployment needs a fixed port", 0)
-        resolve_options(self.config.engine)
+        default_settings(self.config.engine)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -86,11 +86,11 @@ class Deployment:
     @property
     def threads(self) -> int:
         """Threads of a replica."""
-        return resolve_options(self.config.engine)[1].threads
+        return default_settings(self.config.engine).threads
 
     def replica_options(self, capacity: int) -> dict[str, Any]:
         """Return Ray Serve's options for the replicas, on a cluster with room for `capacity` of them."""
-        slots, cluster = resolve_options(self.config.engine)[0].slots, self.cluster
+        slots, cluster = default_settings(self.config.engine).slots, self.cluster
         has_room_for_both = capacity >= 2 * cluster.replicas  # then new replicas start before old ones stop
         options: dict[str, Any] = {
             "ray_actor_options": {"num_cpus": self.threads},
@@ -111,8 +111,8 @@ class Deployment:
     def application(self, ray: Any, serve: Any, capacity: int) -> Any:
         """Build the Ray Serve application: routers in front of the replicas."""
         drain_s = self.config.limits.drain_s + CLOSING_S
-        params = resolve_options(self.config.engine)[1]  # a node would take its own number of threads
-        threads = EngineOptions(threads=params.threads, adaptive_threads=params.adaptive_threads)
+        settings = default_settings(self.config.engine)  # a node would take its own number of threads
+        threads = EngineOptions(threads=settings.threads, adaptive_threads=settings.adaptive_threads)
         config = replace(self.config, engine=self.config.engine | threads)
         replicas = serve.deployment(
             Replica,

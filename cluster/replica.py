@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import FileError
-from ..runtime.engine.config import EngineOptions
 from ..runtime.engine.engine import Engine
+from ..runtime.plan.options import EngineOptions
 from ..server.access.request_limits import RequestLimits
 from ..server.app import create_app
 from ..server.serve import ListenConfig

@@ -21,9 +21,9 @@ from thirteen.files.gguf.model_shape import read_model_shape
 from thirteen.quality.environment import BenchReport, report_head
 from thirteen.quality.iteration import random_prompt
 from thirteen.quality.schedule import ProgressCounter, alternating_order
-from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.profile import KV_TYPES
+from thirteen.runtime.llama.settings import KV_TYPES, Settings
 from thirteen.runtime.threads import default_threads
 from thirteen.stats.interval import FloatArray
 from thirteen.stats.paired_ratio import RATIO_LEVEL, paired_ratio
@@ -34,11 +34,7 @@ _BATCH = 512
 
 
 def measure(
-    model: Model,
-    params: Sequence[ContextParams],
-    depths: Sequence[int],
-    rounds: int,
-    advance: ProgressCounter,
+    model: Model, params: Sequence[Settings], depths: Sequence[int], rounds: int, advance: ProgressCounter
 ) -> FloatArray:
     """Seconds of prefill up to each depth and of decode there, (rounds, ways, depths, 2)."""
     seconds = np.empty((rounds, len(params), len(depths), 2))
@@ -56,7 +52,7 @@ def measure(
 
 def run(context: Context, depths: Sequence[int], number: int) -> list[tuple[float, float]]:
     """Seconds of prefill up to each depth and of decode there, (depths, 2)."""
-    slots = range(context.params.slots)
+    slots = range(context.settings.slots)
     prompt = random_prompt(context.model, number, depths[-1] + DECODE_TOKENS)
     seconds, filled, prefill_s = [], 0, 0.0
     for depth in depths:
@@ -102,7 +98,7 @@ def main() -> None:
         for count in given.sequences:
             sizes = (depths[-1] + DECODE_TOKENS, count, max(_BATCH, count))
             params = [
-                ContextParams(*sizes, threads=given.threads, outputs=count, kv=kv, flash_attention=flash)
+                Settings(*sizes, threads=given.threads, outputs=count, kv=kv, flash_attention=flash)
                 for flash, kv in ways
             ]
             seconds = np.moveaxis(measure(model, params, depths, given.rounds, advance), 0, 3)

@@ -12,8 +12,9 @@ from typing import Annotated
 
 import typer
 from thirteen.bench.harness.busy_process import busy_processes
-from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.threads import default_threads
 
 PROMPT = tuple(range(1, 17))
@@ -24,7 +25,7 @@ BUSY = (0, 1, 2, 0)  # busy processes, in this order: the last shows the recover
 def main(model: Path, seconds: Annotated[float, typer.Argument()] = 5.0) -> None:
     """Print a line for each number of busy processes and each way."""
     threads = default_threads()
-    params = ContextParams(256, 1, 64, threads=threads, outputs=1)
+    params = Settings(256, 1, 64, threads=threads, outputs=1)
     ways = {
         f"{threads} threads": params,
         "1 thread": replace(params, threads=1),

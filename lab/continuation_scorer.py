@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from thirteen.errors import RequestError
-from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import LoraAdapter, Model
+from thirteen.runtime.llama.settings import Settings
 
 Pair = tuple[Sequence[int], Sequence[int]]  # prompt and continuation, neither empty
 
@@ -12,7 +13,7 @@ Pair = tuple[Sequence[int], Sequence[int]]  # prompt and continuation, neither e
 class ContinuationScorer:
     """Scores continuations in a context with nothing else in it."""
 
-    def __init__(self, model: Model, params: ContextParams, adapter: LoraAdapter) -> None:
+    def __init__(self, model: Model, params: Settings, adapter: LoraAdapter) -> None:
         """Make the context; the adapter is applied to all continuations."""
         self._context, self._params = Context(model, params, adapter), params
 

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import typer
 from thirteen.files.json_lines import json_object, numbered_lines
-from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.logits import Logits, log_softmax
 
 TEXTS, TOKENS, BATCH = 8, 256, 64
-EXACT = ContextParams(TOKENS, 1, BATCH, threads=2, outputs=BATCH, exact=True)
+EXACT = Settings(TOKENS, 1, BATCH, threads=2, outputs=BATCH, exact=True)
 WAYS = {
-    f"{'flash' if flash else 'standard'} {kv}": ContextParams(
+    f"{'flash' if flash else 'standard'} {kv}": Settings(
         TOKENS, 1, BATCH, threads=2, outputs=BATCH, kv=kv, flash_attention=flash
     )
     for flash, kv in ((True, "f16"), (False, "f16"), (True, "bf16"), (False, "bf16"), (True, "q8_0"))
@@ -40,7 +41,7 @@ def main(path: Path, questions: Path) -> None:
             print(f"{name}: KL {divergence.mean():.2e} nats, same likeliest token {same:.4f}")
 
 
-def logprobs(model: Model, params: ContextParams, texts: list[list[int]]) -> Logits:
+def logprobs(model: Model, params: Settings, texts: list[list[int]]) -> Logits:
     """Log-probabilities after each token of all texts, (positions, vocab)."""
     found = []
     with Context(model, params) as context:

@@ -13,7 +13,7 @@ work.
 import argparse
 import resource
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -26,8 +26,8 @@ from thirteen.files.gguf.header import read_header
 from thirteen.quality.iteration import random_prompt
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN
-from thirteen.runtime.llama.memory_estimate import estimate_memory, kv_bytes
-from thirteen.runtime.profile import PROFILES
+from thirteen.runtime.plan.memory import estimate_memory
+from thirteen.runtime.plan.options import PROFILES, EngineOptions, default_settings
 from thirteen.runtime.request import Request
 from thirteen.runtime.threads import default_threads
 
@@ -60,9 +60,9 @@ def work(given: argparse.Namespace) -> dict[str, int]:
 
 def fill(engine: Engine) -> None:
     """Fill the context with one prompt, then overfill the prefix cache by one prompt."""
-    profile = engine.profile
-    bytes_per_token = kv_bytes(engine.model.header, profile, engine.context) / profile.slots / engine.context
-    capacity = int(profile.prefix_bytes / bytes_per_token * _PREFIX_FRACTION)  # tokens
+    settings, kv_bytes = engine.plan.settings, engine.plan.memory.kv_bytes
+    bytes_per_token = kv_bytes / settings.slots / settings.context
+    capacity = int(settings.prefix_bytes / bytes_per_token * _PREFIX_FRACTION)  # tokens
     lengths = [engine.context - 1]
     if capacity > PREFIX_TOKENS_MIN:
         length = min(capacity, engine.context - 1)
@@ -113,8 +113,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.worker:
         sys.exit(print_outcome(partial(work, given)))
+    options = EngineOptions(profile=given.profile, context=given.context)
     cap, header = parse_file_size(given.cap).file_bytes(0), read_header(given.model)
-    need = estimate_memory(header, replace(PROFILES[given.profile], context=given.context))
+    need = estimate_memory(header, default_settings(options))
     run(given, cap)
     limit = smallest_limit(given, header.file_bytes, cap)
     while True:

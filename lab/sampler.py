@@ -11,9 +11,10 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.sampler import Sampler
+from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.request import Sampling
 from thirteen.runtime.threads import default_threads
 
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--threads", type=int, default=default_threads())
     given = parser.parse_args()
-    params = ContextParams(given.tokens + 1, 1, 1, threads=given.threads, outputs=1)
+    params = Settings(given.tokens + 1, 1, 1, threads=given.threads, outputs=1)
     with (
         Model(given.model) as model,
         Context(model, params) as context,

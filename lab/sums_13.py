@@ -37,9 +37,9 @@ from thirteen.models.basis import find_basis
 from thirteen.models.rows import TrainingRow, split_rows
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.output_stream import sampled_mask
-from thirteen.runtime.llama.context import ContextParams
 from thirteen.runtime.llama.model import LoraAdapter
-from thirteen.runtime.profile import Profile
+from thirteen.runtime.llama.settings import Settings
+from thirteen.runtime.plan.options import EngineOptions
 from thirteen.runtime.request import BASE
 from thirteen.stats.paired_difference import count_pairs, paired_difference
 from thirteen.workflows.default_model import default_model
@@ -52,7 +52,7 @@ MAX_TOKENS = 32
 # ggml's tiled kernel needs multiples of 16: 2,000 tokens take 4.63 s with rank 2, 3.49 s with rank 16.
 RANK = 16
 # Nothing is measured, so that every run scores alike; without a prefix cache, as adapters replace each other.
-PROFILE = Profile(512, slots=16, batch=512, kv="f16", repack=True, prefix_bytes=0, flash_attention=True)
+OPTIONS = EngineOptions(context=512, slots=16, kv="f16", prefix_bytes=0, flash_attention=True, queue=1 << 16)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Candidates:
     basis: Basis
     checkpoint: Checkpoint
     lora: Path
-    scoring: ContextParams
+    scoring: Settings
 
     def load(self, numbers: Numbers) -> str:
         """Load the adapter of `numbers` in place of the last one; its name in the engine."""
@@ -129,11 +129,8 @@ class Candidates:
 def open_candidates(basis: Basis, threads: int) -> Iterator[Candidates]:
     """Load the embedded model."""
     model = default_model(None)
-    with (
-        TemporaryDirectory() as folder,
-        Engine(model, profile=PROFILE, threads=threads, queue=1 << 16) as engine,
-    ):
-        scoring = ContextParams(512, 8, 512, outputs=128, threads=threads)
+    with TemporaryDirectory() as folder, Engine(model, **OPTIONS | EngineOptions(threads=threads)) as engine:
+        scoring = Settings(512, 8, 512, outputs=128, threads=threads)
         yield Candidates(engine, basis, open_checkpoint(model), Path(folder) / "candidate.gguf", scoring)
 
 

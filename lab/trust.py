@@ -33,8 +33,9 @@ from thirteen.quality.schedule import ProgressCounter
 from thirteen.quality.workload import Workload, load_engine
 from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.threads import default_threads
 from thirteen.stats.interval import Interval
 
@@ -64,7 +65,7 @@ class SlowedContext(Context):
 def slowed_engine(slowdown: float, *files: Any, **options: Any) -> Engine:
     """An engine that computes in a SlowedContext."""
 
-    def slowed_context(model: Model, params: ContextParams) -> Context:
+    def slowed_context(model: Model, params: Settings) -> Context:
         context = SlowedContext(model, params)
         context.slowdown = slowdown
         return context

@@ -80,7 +80,7 @@ def sample_rollouts(
         OutputError: the file cannot be written.
         FileError: the model is invalid, or the computation failed.
     """
-    job = job.with_settings_of(output, ROLLOUTS)
+    job = job.decided(output, ROLLOUTS)
     digest = hashlib.sha256(repr([(row.question, row.answer) for row in rows]).encode()).hexdigest()
     identity = {"questions": len(rows), "questions_sha256": digest, **job.identity}
     with RolloutFile(output, identity) as file:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # it imports llguidance, which only requests with a grammar n
     from .grammar.grammar import Grammar
 
 BASE = "base"  # adapter name of a request for the model without an adapter
+DEFAULT_ADAPTER = "adapter"  # name of the adapter that an engine is given without one
 LOGPROBS_MAX = 20
 SEED_MAX = 2**32 - 2  # 2**32 - 1 is LLAMA_DEFAULT_SEED: llama.cpp draws a random seed
 BIAS_MAX = 100  # as in OpenAI's API: so large a bias forbids a token, or leaves no other; also of penalties

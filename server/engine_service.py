@@ -137,7 +137,8 @@ class EngineService:
 
     def _check_places(self, client: Client, count: int) -> None:
         """Raise BusyError unless there are places; the last ones are for clients without a request."""
-        places = self.engine.profile.slots + self.engine.queue
+        plan = self.engine.plan
+        places = plan.settings.slots + plan.queue
         if count > places:
             raise HttpError(400, f"{count} prompts or answers in one request, at most {places} here")
         unfinished = dict(self._unfinished)

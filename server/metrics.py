@@ -11,7 +11,7 @@ from ..runtime.engine.handle import Handle
 PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FIRST_TOKEN_BUCKETS_S = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)
 _LOAD: tuple[tuple[str, str, Callable[[Engine], int]], ...] = (  # of all engines, read at each scrape
-    ("slots", "Slots of the engines.", lambda engine: engine.profile.slots),
+    ("slots", "Slots of the engines.", lambda engine: engine.plan.settings.slots),
     ("slots_used", "Running requests.", lambda engine: engine.load.running),
     ("queue", "Waiting requests.", lambda engine: engine.load.waiting),
 )

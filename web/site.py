@@ -8,7 +8,7 @@ hash, so it can be cached forever.
 import json
 from base64 import b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256, sha384
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from ..files.hashing import file_sha256
 from ..files.json_file import read_json
 from ..files.output import check_folder
 from ..files.progress import Progress, no_progress
-from ..runtime.llama.compute_settings import holds_heads
 from ..runtime.llama.gguf_checks import check_model
-from ..runtime.llama.memory_estimate import estimate_memory
-from ..runtime.profile import PROFILES
+from ..runtime.plan.candidates import holds_heads
+from ..runtime.plan.memory import estimate_memory
+from ..runtime.plan.options import EngineOptions, default_settings
 from ..runtime.validation import check_integer
 from .shared_modules import shared_modules
 from .static_files import PAGE_FILES, policy_text
@@ -91,7 +91,8 @@ class PageModel:
         # In WebAssembly q8_0 is the fastest: it has SIMD kernels, and converting f16 has none.
         kv = "q8_0" if holds_heads(header, "q8_0") else "f16"
         # Without Python and the prefix cache of the native engine.
-        estimate = estimate_memory(header, replace(PROFILES["phone"], context=context, kv=kv, prefix_bytes=0))
+        options = EngineOptions(profile="phone", context=context, kv=kv, prefix_bytes=0)
+        estimate = estimate_memory(header, default_settings(options))
         return {
             "name": self.name or self.path.stem,
             "sha256": file_sha256(self.path),

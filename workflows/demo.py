@@ -18,8 +18,8 @@ from ..models.rows import TrainingRow, read_rows
 from ..models.texts import held_out_sums
 from ..runtime.answer import Answer
 from ..runtime.batch.reproducible_batches import BatchJob, GenerationSettings
-from ..runtime.engine.config import EngineOptions
 from ..runtime.engine.engine import Engine
+from ..runtime.plan.options import EngineOptions
 from ..runtime.threads import default_threads
 from .default_model import NAME, TYPE, default_model
 

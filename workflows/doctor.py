@@ -6,7 +6,6 @@ import platform
 import re
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -118,7 +117,6 @@ def llama_findings(flags: frozenset[str]) -> Iterator[Finding]:
     try:
         from ..quality.environment import this_build  # noqa: PLC0415 - each loads the library
         from ..runtime.llama.gpu import gpu_found  # noqa: PLC0415
-        from ..runtime.llama.settings_choice import saved_settings  # noqa: PLC0415
         from ..runtime.llama.struct_layouts import check_struct_layouts  # noqa: PLC0415
     except (ImportError, ThirteenError) as error:
         yield Finding("llama.cpp", "cannot be loaded", one_line(error))
@@ -128,12 +126,6 @@ def llama_findings(flags: frozenset[str]) -> Iterator[Finding]:
         check_struct_layouts()
     except FileError as error:
         yield Finding("struct layouts", "unknown", str(error))
-    chosen = Counter(
-        f"{'flash' if one.flash_attention else 'standard'} attention, {one.kv}, threads: {one.threads}"
-        for one in saved_settings()
-    )
-    measured = "; ".join(f"{way} (kinds of models: {count})" for way, count in chosen.items())
-    yield Finding("fastest settings", measured or "measured when a model is first loaded")
     yield Finding("GPU", "found" if gpu_found() else "none, or the build is not made for it")
 
 

@@ -17,6 +17,7 @@ from ..files.progress import Stage, no_progress
 from ..files.temporary_folder import temporary_folder
 from ..models.texts import calibration_texts
 from ..runtime.corpus.passages import chunk_passages, read_passages
+from ..runtime.llama.gguf_checks import read_model_header
 from ..runtime.llama.model import Model
 from ..runtime.threads import default_threads
 
@@ -121,7 +122,9 @@ def calibration_chunks(base: Checkpoint, texts: Path, thoroughness: str = NORMAL
     passages = read_passages(texts)
     with temporary_folder("importance") as folder:
         write_tokenizer_file(base, folder / "tokenizer.gguf")
-        with Model(folder / "tokenizer.gguf", vocabulary_only=True, check_header=None) as model:
+        with Model(
+            read_model_header(folder / "tokenizer.gguf", weights=False), vocabulary_only=True
+        ) as model:
             chunks = chunk_passages(model, passages, min(_CHUNK_SIZE, model.context_trained))
     count = min(CHUNKS[thoroughness], len(chunks))
     return [chunks[index * len(chunks) // count] for index in range(count)]  # spread over the text

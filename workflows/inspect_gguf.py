@@ -10,10 +10,10 @@ from gguf import GGUFValueType
 
 from ..errors import FileError
 from ..files.gguf.header import Header, read_header
-from ..runtime.engine.config import EngineOptions, resolve_options
 from ..runtime.llama.gguf_checks import check_model
-from ..runtime.llama.memory_estimate import MemoryEstimate, estimate_memory
-from ..runtime.profile import PROFILES, Profile
+from ..runtime.llama.settings import Settings
+from ..runtime.plan.memory import MemoryEstimate, estimate_memory
+from ..runtime.plan.options import PROFILES, EngineOptions, default_settings
 
 Scalar = str | int | float | bool
 
@@ -51,13 +51,7 @@ class ProfileMemory:
 
     @property
     def text(self) -> str:
-        parts = self.parts
-        sizes = (
-            *(("weights", parts.weights_bytes), ("repacked", parts.copied_bytes)),
-            *(("KV cache", parts.kv_bytes), ("prefix cache", parts.prefix_bytes)),
-        )
-        named = ", ".join(f"{name} {nbytes / 1e6:,.0f}" for name, nbytes in sizes if nbytes)
-        return f"{self.total_bytes / 1e6:,.0f} MB at {self.context} tokens in {self.kv} ({named}, the rest)"
+        return f"{self.parts.text} at {self.context} tokens in {self.kv}"
 
 
 @dataclass(frozen=True)
@@ -91,7 +85,9 @@ class Inspection:
     memory: dict[str, ProfileMemory]
 
 
-def memory_profiles(name: str | None, context: int | None, kv: str | None) -> dict[str, Profile]:
+def memory_profiles(
+    name: str | None = None, context: int | None = None, kv: str | None = None
+) -> dict[str, Settings]:
     """Select the profiles to estimate memory for.
 
     Args:
@@ -103,12 +99,12 @@ def memory_profiles(name: str | None, context: int | None, kv: str | None) -> di
         RequestError: the profile or the type is unknown.
     """
     return {
-        key: resolve_options(EngineOptions(profile=key, context=context, kv=kv))[0]
+        key: default_settings(EngineOptions(profile=key, context=context, kv=kv))
         for key in ([name] if name else PROFILES)
     }
 
 
-def inspect_gguf(path: Path, profiles: Mapping[str, Profile] = PROFILES) -> Inspection:
+def inspect_gguf(path: Path, profiles: Mapping[str, Settings]) -> Inspection:
     """Summarize a GGUF.
 
     Args:
@@ -155,13 +151,13 @@ def _scalars(header: Header, prefix: str) -> dict[str, Scalar]:
     }
 
 
-def _memory(header: Header, profiles: Mapping[str, Profile]) -> dict[str, ProfileMemory]:
+def _memory(header: Header, profiles: Mapping[str, Settings]) -> dict[str, ProfileMemory]:
     try:
         check_model(header)
     except FileError:
         return {}
     memory = {}
-    for name, profile in profiles.items():
-        parts = estimate_memory(header, profile)
-        memory[name] = ProfileMemory(profile.context, profile.kv_name, parts.total_bytes, parts)
+    for name, one in profiles.items():
+        parts = estimate_memory(header, one)
+        memory[name] = ProfileMemory(one.context, one.kv, parts.total_bytes, parts)
     return memory

@@ -8,7 +8,7 @@ import hashlib
 import operator
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ from ..learn.time_plan import FIRST, TimePlan, measure_speed, plan_time
 from ..models.base import resolve_base
 from ..models.basis import find_basis
 from ..models.rows import TrainingRow, read_rows, shuffle_rows
-from ..runtime.batch.reproducible_batches import PROFILE, BatchJob
+from ..runtime.batch.reproducible_batches import ENGINE, BatchJob
+from ..runtime.plan.options import EngineOptions
 from ..runtime.request import SEED_MAX, Sampling
 from ..runtime.threads import default_threads
 from ..stats.bootstrap import PASSAGES_MIN
@@ -231,8 +232,8 @@ class _Run:
             max_tokens=self.request.max_tokens,
         )
         context = _PROMPT_TOKENS + self.request.max_tokens
-        profile = replace(PROFILE, slots=SLOTS, context=context)
-        return BatchJob(self.model, adapter, settings, self.threads, profile)
+        engine = ENGINE | EngineOptions(slots=SLOTS, context=context)
+        return BatchJob(self.model, adapter, settings, self.threads, engine)
 
     def journal(self, name: str) -> Path:
         """A journal in the output folder."""
@@ -274,7 +275,7 @@ class _Run:
     ) -> list[QuestionRollouts]:
         """Sample more solutions to the questions that have right and wrong ones."""
         seed = (self.request.seed + FIRST) % (SEED_MAX + 1)
-        job = self.job(FIRST, seed).with_settings_of(self.journal("rollouts"), ROLLOUTS)
+        job = self.job(FIRST, seed).decided(self.journal("rollouts"), ROLLOUTS)
         asked = [rows[one.number] for one in mixed]
         return sample_rollouts(job, asked, self.journal("rollouts-2"), self.stage("more solutions"))
 
@@ -328,7 +329,7 @@ class _Run:
         self, rows: Sequence[TrainingRow], name: str, adapter: Path | None = None
     ) -> list[QuestionRollouts]:
         """Greedy answers, with the same settings as those of the base."""
-        job = self.job(1, adapter=adapter).with_settings_of(self.journal("base"), ROLLOUTS)
+        job = self.job(1, adapter=adapter).decided(self.journal("base"), ROLLOUTS)
         return sample_rollouts(job, rows, self.journal(name), self.stage(name))
 
 

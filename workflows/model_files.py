@@ -1,5 +1,6 @@
 """A model to run as a person names it, and its adapters, found: files, whatever their form was."""
 
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -9,8 +10,12 @@ from pathlib import Path
 from ..files.progress import QUIET, Run
 from ..models.catalogue import catalogue
 from ..models.fetch import local_path
+from ..runtime.plan.options import EngineOptions, adapter_files
+from ..runtime.request import DEFAULT_ADAPTER
 from .converted_models import Announce, converted_model
 from .default_model import ADAPTER, NAME, default_model
+
+_log = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[A-Za-z][\w-]*/[A-Za-z][\w.-]*")
 _PATH_STARTS = ("./", "../", "/", "~")  # of a path that may not exist, rather than of a question
@@ -63,6 +68,13 @@ def resolve(
     found = {name: find_adapter(str(adapter), str(model)) for name, adapter in adapters.items()}
     path = _model(model, run, announce)
     return ModelFiles(path, {name: adapter.lora(path, run) for name, adapter in found.items()})
+
+
+def engine_files(model: str | Path, options: EngineOptions) -> tuple[Path, EngineOptions]:
+    """Find the files of an engine; see Engine.find_files and resolve()."""
+    files = resolve(model, adapter_files(options), Run(options.get("threads")), _log.warning)
+    found = dict(files.adapters)
+    return files.model, options | EngineOptions(adapter=found.pop(DEFAULT_ADAPTER, None), adapters=found)
 
 
 def _model(source: str | Path | None, run: Run, announce: Announce) -> Path:

@@ -8,12 +8,11 @@ from pathlib import Path
 from ..cluster.deploy import ClusterOptions, Deployment, deploy
 from ..cluster.replica import ReplicaConfig
 from ..errors import RequestError
-from ..files.gguf.header import read_header
 from ..runtime.available_memory import available_bytes
-from ..runtime.engine.config import EngineOptions, resolve_options
 from ..runtime.engine.engine import Engine
-from ..runtime.llama.gguf_checks import check_model
-from ..runtime.llama.memory_estimate import estimate_memory
+from ..runtime.llama.gguf_checks import read_model_header
+from ..runtime.plan.memory import estimate_memory
+from ..runtime.plan.options import EngineOptions, default_settings
 from ..server.access.request_limits import RequestLimits
 from ..server.request_log import log_to_stderr
 from ..server.serve import KEPT_PLACES, ListenConfig, adapters_by_model, run_server
@@ -86,7 +85,7 @@ def _serve_several(request: ServingRequest, announce: Callable[[str], None]) -> 
         if name in models:
             raise RequestError(f"{path}: another model has the name {name}")
         models[name] = _pooled(path, request.engine)
-    limits = request.limits.for_context(resolve_options(request.engine)[0].context)
+    limits = request.limits.for_context(default_settings(request.engine).context)
     pool = ModelPool(models, request.memory_bytes or available_bytes(), kept_places=KEPT_PLACES)
     log_to_stderr()
     try:
@@ -101,9 +100,7 @@ def _announcing(names: Iterable[str], announce: Callable[[str], None]) -> Callab
 
 
 def _pooled(path: Path, options: EngineOptions) -> PooledModel:
-    header = read_header(path)
-    check_model(header)
-    profile, _ = resolve_options(options)
+    header = read_model_header(path)
     keeping = EngineOptions(queue=options["queue"] + KEPT_PLACES)
-    nbytes = estimate_memory(header, profile).total_bytes
+    nbytes = estimate_memory(header, default_settings(options)).total_bytes
     return PooledModel(header, nbytes, partial(Engine, path, **options | keeping))

@@ -2,18 +2,19 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from ...errors import RequestError
 from ...quality.environment import this_build
-from ...runtime.batch.reproducible_batches import PROFILE, BatchJob, GenerationSettings, read_settings
+from ...runtime.batch.reproducible_batches import ENGINE, BatchJob, GenerationSettings
 from ...runtime.effort import parse_effort
 from ...runtime.engine.engine import Engine
-from ...runtime.profile import CHOSEN, DEFAULT_KV, Profile
+from ...runtime.llama.settings import DEFAULT_KV
+from ...runtime.plan.options import EngineOptions
 from ...runtime.request import Request
 from ...runtime.threads import default_threads
 from .datasets import QuestionSet
@@ -21,6 +22,7 @@ from .eval_log import LOGGED_RUN
 from .prompts import find_prompt
 
 _NAME_BYTES_MAX = 255  # of a file, in most file systems
+_FIXED = EngineOptions(kv=DEFAULT_KV, flash_attention=True)  # in the name of a log, whatever is chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +91,8 @@ class RunConfig:
 
     folder: Path
 
-    def _job(self, profile: Profile) -> BatchJob:
-        return BatchJob(self.model, self.adapter, self.settings, self.settings.threads, profile)
+    def _job(self, **chosen: Unpack[EngineOptions]) -> BatchJob:
+        return BatchJob(self.model, self.adapter, self.settings, self.settings.threads, ENGINE | chosen)
 
     @cached_property
     def job(self) -> BatchJob:
@@ -98,7 +100,7 @@ class RunConfig:
 
         Only without one are they chosen, for which the model may be loaded.
         """
-        return self._job(replace(PROFILE, **read_settings(self.log, LOGGED_RUN)))
+        return self._job().decided(self.log, LOGGED_RUN)
 
     @cached_property
     def _new_identity(self) -> dict[str, Any]:
@@ -108,19 +110,19 @@ class RunConfig:
             "questions": len(self.question_set.questions),
             "prompt": self.settings.prompt,
             "prompt_sha256": find_prompt(self.settings.prompt).sha256,
-            **self._job(replace(PROFILE, kv=DEFAULT_KV, flash_attention=True)).identity,
+            **self._job(**_FIXED).identity,
             **asdict(this_build()),
         }
 
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that the answers depend on, as JSON values."""
-        return {**self._new_identity, **asdict(self.job.profile)}
+        return {**self._new_identity, **self.job.allocation}
 
     @property
     def log(self) -> Path:
         """The log; its name is readable, and unique for what is asked."""
-        asked = {name: value for name, value in self._new_identity.items() if name not in CHOSEN}
+        asked = {name: value for name, value in self._new_identity.items() if name not in _FIXED}
         digest = sha256(json.dumps(asked).encode()).hexdigest()[:12]
         name = f"{self.model.stem}-{self.question_set.name}-{self.settings.prompt}"
         ending = f"-{digest}.jsonl"

@@ -16,7 +16,6 @@ from ...quality.iteration import random_prompt, time_prefill_and_decode
 from ...quality.model_file import ModelFile, describe_model
 from ...quality.workload import Workload, load_engine
 from ...runtime.engine.engine import Engine
-from ...runtime.llama.memory_estimate import kv_bytes
 from ...runtime.llama.model import Model
 from ..harness.format import Table, megabytes, seconds
 from ..harness.from_json import from_json
@@ -140,7 +139,7 @@ def _copied_bytes(model: Path) -> int:
 
 def _footprint(engine: Engine, before: ResidentMemory, after: ResidentMemory, copied: int) -> Footprint:
     header = engine.model.header
-    mapped, kv = resident_file_bytes(header.path), kv_bytes(header, engine.profile, engine.context)
+    mapped, kv = resident_file_bytes(header.path), engine.plan.memory.kv_bytes
     return Footprint(
         rss_bytes=after.rss_bytes,
         pss_bytes=after.pss_bytes,

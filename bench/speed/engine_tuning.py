@@ -1,15 +1,15 @@
 """Measure the ways to compute on this processor at more length, and save the fastest for all engines."""
 
-from dataclasses import replace
 from math import inf
 from pathlib import Path
 
 from ...files.progress import Progress, no_progress
-from ...runtime.llama.compute_settings import limit_settings
+from ...runtime.llama.gguf_checks import read_model_header
 from ...runtime.llama.model import Model
-from ...runtime.llama.settings_choice import save_tuning
-from ...runtime.llama.settings_measurement import Tuning, measure_settings
-from ...runtime.profile import PROFILES
+from ...runtime.plan.candidates import find_candidates
+from ...runtime.plan.options import EngineOptions, default_settings
+from ...runtime.plan.tuning import Tuning, measure_settings
+from ...runtime.plan.tuning_cache import save_tuning
 from ...runtime.threads import default_threads
 
 _REPEATS = 3  # of which the fastest counts: disturbances only slow down
@@ -32,22 +32,22 @@ def tune_engine(model: Path, progress: Progress = no_progress) -> dict[str, Tuni
         OutputError: a result cannot be saved.
     """
     found = dict[str, Tuning]()
-    laptop, threads = PROFILES["laptop"], default_threads()
+    header = read_model_header(model)
     uses = {
-        "one answer": (replace(laptop, slots=1), None),
-        "several answers": (laptop, None),
-        "batch": (PROFILES["server"], threads),
+        "one answer": EngineOptions(slots=1),
+        "several answers": EngineOptions(),
+        "batch": EngineOptions(profile="server", threads=default_threads()),
     }
+    open_ = {name: find_candidates(default_settings(one), one, header) for name, one in uses.items()}
     with Model(model) as loaded:
-        for number, (name, (profile, given)) in enumerate(uses.items()):
-            limited = limit_settings(profile, loaded.header, threads)
+        for number, (name, candidates) in enumerate(open_.items()):
             repeats = []
             for repeat in range(_REPEATS):
-                repeats.append(measure_settings(limited, given, loaded, _BUDGET_S))
+                repeats.append(measure_settings(candidates, loaded, _BUDGET_S))
                 progress(number * _REPEATS + repeat + 1, len(uses) * _REPEATS)
             found[name] = min(repeats, key=lambda tuning: (not tuning.quiet, _question_s(tuning)))
             if found[name].quiet:
-                save_tuning(found[name], limited, given, loaded.header)
+                save_tuning(found[name], candidates, header)
     return found
 
 

@@ -52,7 +52,7 @@ def _load_adapter(session: ChatSession, word: str) -> str:
             session.engine.swap(name, files.adapters[name])
             session.files = ModelFiles(model, {**session.files.adapters, **files.adapters})
         else:  # without the merged adapter
-            session.reopen(files, session.engine.profile.slots)
+            session.reopen(files, session.engine.plan.settings.slots)
     except ThirteenError as error:
         raise RequestError(f"/adapter {word}: {error}; loaded are {', '.join(names)}") from None
     return name
@@ -63,7 +63,7 @@ def _model(session: ChatSession, word: str) -> str:
     if not word:
         return f"model: {session.files.model.stem}"
     files = options.resolve_model(word, threads=session.threads)
-    session.reopen(files, session.engine.profile.slots)
+    session.reopen(files, session.engine.plan.settings.slots)
     session.request.pop("adapter", None)
     return f"model: {files.model.stem}, context of {session.engine.context:,} tokens"
 
@@ -109,7 +109,7 @@ def _effort(session: ChatSession, name: str) -> str:
     from ...runtime.effort import Effort, parse_effort
 
     effort, session.request["effort"] = parse_effort(name), Effort.LOW  # low, if there is no memory for more
-    if effort.rule.width > session.engine.profile.slots:
+    if effort.rule.width > session.engine.plan.settings.slots:
         session.reopen(session.files, effort.rule.width)
     session.request["effort"] = effort
     return f"effort: {effort}"

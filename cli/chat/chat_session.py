@@ -97,7 +97,7 @@ class ChatSession:
 
     def reopen(self, files: "ModelFiles", slots: int) -> None:
         """Replace the engine; if the new one cannot be opened, the old one is opened again."""
-        old = self.files, self.engine.profile.slots
+        old = self.files, self.engine.plan.settings.slots
         self.engine.close()
         spinner.begin("loading…")
         try:

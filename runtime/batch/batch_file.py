@@ -105,7 +105,7 @@ class BatchFile:
         """
         began = perf_counter()
         self.check_output()
-        job = job.with_settings_of(self._part, _RUN)
+        job = job.decided(self._part, _RUN)
         data = read_bounded(self.questions, MAX_BYTES)
         rows = _parse_questions(self.questions, data, self.skip_bad)
         identity = {"questions_sha256": hashlib.sha256(data).hexdigest(), **job.identity}

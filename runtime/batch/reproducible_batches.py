@@ -16,7 +16,6 @@ from queue import SimpleQueue
 from typing import Any
 
 from ...errors import FileError, RequestError
-from ...files.gguf.header import read_header
 from ...files.hashing import file_sha256
 from ...files.journal import open_at_once, parse_identity
 from ..answer import Answer, with_confidence
@@ -25,14 +24,16 @@ from ..engine.engine import Engine
 from ..engine.handle import Handle
 from ..engine.majority_vote import is_decided, sample_requests, score, select_winner
 from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
-from ..llama.compute_settings import ComputeSettings, limit_settings
-from ..llama.gguf_checks import check_model
-from ..llama.settings_choice import known_settings
-from ..profile import CHOSEN, KV_TYPES, PROFILES, Profile
+from ..llama.settings import KV_TYPES
+from ..plan.options import EngineOptions, default_settings
+from ..plan.plan import EnginePlan
 from ..request import Request, Sampling
 from ..validation import check_confidence, check_integer
 
-PROFILE = replace(PROFILES["server"], context=2048)  # each question on its own
+# Each question on its own. The engines use fewer threads where no bit depends on it.
+ENGINE = EngineOptions(profile="server", context=2048, adaptive_threads=True, reproducible=True)
+# Fields of Settings, in the order of the journals' identities.
+_ALLOCATION = ["context", "slots", "batch", "kv", "repack", "prefix_bytes", "flash_attention", "gpu_layers"]
 _BATCH_REQUESTS = 40  # five times the slots, so that few slots are idle at the end of a batch
 _IDENTITY_MAX = 1 << 24  # bytes of a journal's first line
 _TURN = "batch"  # of all requests: the scheduler keeps a slot free for others while there are several
@@ -127,42 +128,47 @@ class BatchJob:
         adapter: a LoRA in a GGUF file, applied at run time; None for the model alone.
         settings: generation settings.
         threads: compute threads.
-        profile: what an engine allocates. What is left open is chosen for all workers, the faster way on this
-            processor; with layers on a GPU llama.cpp chooses the attention.
+        engine: options of an engine, without files and threads.
     """
 
     model: Path
     adapter: Path | None
     settings: GenerationSettings
     threads: int
-    profile: Profile = PROFILE
-    _open: tuple[str, ...] = field(init=False, repr=False)  # fields of the profile
+    engine: EngineOptions = field(default_factory=lambda: ENGINE)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_open", tuple(n for n in CHOSEN if getattr(self.profile, n) is None))
-        if self._open:
-            object.__setattr__(self, "profile", replace(self.profile, **self._choose()))
+    def decided(self, journal: Path | None = None, run: str = "") -> "BatchJob":
+        """The job for all workers: with the attention and KV type that its options leave open.
 
-    def _choose(self) -> dict[str, Any]:
-        """The values of the fields that are open."""
-        if self.profile.gpu_layers:
-            return {"kv": self.profile.kv_name}
-        header = read_header(self.model)
-        check_model(header)
-        profile = limit_settings(self.profile, header, self.threads)
-        chosen: ComputeSettings | Profile | None = known_settings(profile, self.threads, header)
-        if chosen is None:
-            with self.load_engine() as engine:  # whose choice is saved
-                chosen = engine.profile
-        return {name: getattr(chosen, name) for name in CHOSEN}
+        They are those of an earlier run; see read_settings(). A choice of this run may differ, by free memory
+        or by what other programs disturb. Without one, they are those that are faster on this processor, for
+        which the model may be loaded.
 
-    def with_settings_of(self, journal: Path, run: str) -> "BatchJob":
-        """The job with what was left open as an earlier run computed it; see read_settings().
-
-        A choice of this run may differ, by free memory or by what other programs disturb.
+        Raises:
+            ThirteenError: EnginePlan.make() raises it.
         """
-        chosen = {name: value for name, value in read_settings(journal, run).items() if name in self._open}
-        return replace(self, profile=replace(self.profile, **chosen))
+        flash, kv = self.engine.get("flash_attention"), self.engine.get("kv")
+        if flash is not None and kv is not None:
+            return self
+        chosen = read_settings(journal, run) if journal else None
+        if not chosen:
+            settings = EnginePlan.make(self.model, **self._options).settings
+            chosen = EngineOptions(flash_attention=settings.flash_attention, kv=settings.kv)
+        if flash is not None:
+            chosen["flash_attention"] = flash
+        if kv is not None:
+            chosen["kv"] = kv
+        return replace(self, engine=self.engine | chosen)
+
+    @property
+    def _options(self) -> EngineOptions:
+        return self.engine | EngineOptions(threads=self.threads)
+
+    @property
+    def allocation(self) -> dict[str, Any]:
+        """What an engine of the job allocates, as JSON values."""
+        settings = default_settings(self._options)
+        return {name: getattr(settings, name) for name in _ALLOCATION}
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -171,7 +177,7 @@ class BatchJob:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Everything that the answers depend on, as JSON values. Hashes the files."""
+        """Everything that the answers depend on, as JSON values, of a decided job. Hashes the files."""
         settings = self.settings
         return {
             "model_sha256": file_sha256(self.model),
@@ -181,7 +187,7 @@ class BatchJob:
             "rule": asdict(settings.rule),
             "batch_size": settings.batch_size,
             "threads": self.threads,
-            **asdict(self.profile),
+            **self.allocation,
             **package_versions(),
         }
 
@@ -211,27 +217,19 @@ class BatchJob:
             ThirteenError: Engine() raises it.
         """
         queue = self.settings.batch_size * self.settings.rule.width
-        return Engine(
-            self.model,
-            adapter=self.adapter,
-            profile=self.profile,
-            threads=self.threads,
-            queue=queue,
-            adaptive_threads=True,
-            reproducible=True,
-            untrusted=untrusted,
-        )
+        files = EngineOptions(adapter=self.adapter, queue=queue, untrusted=untrusted)
+        return Engine(self.model, **self._options | files)
 
 
-def read_settings(journal: Path, run: str) -> dict[str, Any]:
-    """The fields CHOSEN of the profile of an earlier run; empty if its journal does not say. See Journal."""
+def read_settings(journal: Path, run: str) -> EngineOptions | None:
+    """The attention and KV type of an earlier run; None if its journal does not say. See Journal."""
     identity = None
     with suppress(OSError), open(journal, "rb", opener=open_at_once) as file:
         identity = parse_identity(file.readline(_IDENTITY_MAX), run)
-    found = {name: (identity or {}).get(name) for name in CHOSEN}
+    flash, kv = ((identity or {}).get(name) for name in ("flash_attention", "kv"))
     # A list: what a damaged file has may be no key of a dictionary.
-    valid = type(found["flash_attention"]) is bool and found["kv"] in list(KV_TYPES)
-    return found if valid else {}
+    valid = type(flash) is bool and kv in list(KV_TYPES)
+    return EngineOptions(flash_attention=flash, kv=kv) if valid else None
 
 
 # Answers the batches of a job: BatchJob.run, or RayWorkers.run.

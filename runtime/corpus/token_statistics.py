@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from ...errors import FileError, RequestError
 from ...files.progress import Progress, no_progress
-from ..llama.context import Context, ContextParams, Span
+from ..llama.context import Context, Span
 from ..llama.model import Model
+from ..llama.settings import Settings
 from ..logits import log_softmax
 from ..threads import default_threads
 
@@ -94,8 +95,8 @@ def _predictions(
         raise RequestError("the texts have no tokens")
     longest = min(max(len(passage) for passage in passages), PASSAGE_TOKENS, model.context_trained)
     rows = min(longest, _ROWS)
-    params = ContextParams(longest, 1, rows, rows, threads=threads or default_threads())
-    with Context(model, params) as context:
+    settings = Settings(longest, 1, rows, rows, threads=threads or default_threads())
+    with Context(model, settings) as context:
         for done, passage in enumerate(passages, 1):
             for start in range(0, min(len(passage), longest), rows):
                 part = passage[start : min(start + rows, longest)]

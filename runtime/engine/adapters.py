@@ -1,13 +1,25 @@
 """Adapters of an engine, by the names that requests give."""
 
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
 from ...errors import RequestError
-from ..llama.model import LoraAdapter
-from ..request import BASE
-from .config import DEFAULT_ADAPTER
+from ..llama.model import LoraAdapter, Model
+from ..request import BASE, DEFAULT_ADAPTER
 
 
 class Adapters(dict[str, LoraAdapter | None]):
     """Loaded adapters by name; `base` is the model alone."""
+
+    @classmethod
+    def load(cls, model: Model, files: Mapping[str, Path]) -> Self:
+        """Load the adapters of a model; see LoraAdapter."""
+        with ExitStack() as handles:
+            loaded = {name: handles.enter_context(LoraAdapter(model, path)) for name, path in files.items()}
+            handles.pop_all()
+        return cls({BASE: None, **loaded})
 
     @property
     def default(self) -> str:

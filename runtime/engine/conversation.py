@@ -64,7 +64,7 @@ class Conversation:
         dropped, tokens = self._fit(text, room)
         if tokens is None or len(tokens) > context:  # with less than `room`, a short answer has room
             raise PromptLengthError(
-                f"the message does not fit the context of {context} tokens; {self.engine.context_hint}"
+                f"the message does not fit the context of {context} tokens; {self.engine.plan.context_hint}"
             )
         del self.messages[:dropped]
         said = "\n".join(message.content for message in self.messages)

@@ -1,35 +1,31 @@
 """The engine: one model that answers many requests at once, from any thread."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 from ...errors import PromptLengthError, RequestError
-from ...files.gguf.header import Header
 from ..answer import Answer
 from ..effort import Effort, EffortName, default_effort, parse_effort
 from ..forks import ForkCheck
-from ..llama.compute_settings import fit_context, limit_settings
 from ..llama.compute_thread import COMPUTE_THREAD, run_uninterrupted
 from ..llama.context import Context
-from ..llama.memory_estimate import check_memory
 from ..llama.model import LoraAdapter, Model
-from ..llama.settings_choice import choose_settings, parallel_cost
 from ..load_probe import probe_model_files
 from ..logits import Logits
-from ..profile import CHOSEN, Profile
+from ..plan.options import EngineOptions
+from ..plan.plan import EnginePlan
 from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder, question_messages
-from ..prompt.template_process import REPRODUCIBLE_DATE, read_chat_template
+from ..prompt.template_process import REPRODUCIBLE_DATE, TemplateProcess, read_chat_template
 from ..prompt.worked_examples import with_worked_examples
-from ..request import BASE, Request, Sampling, SamplingOptions, SequenceState, TokenLogprob
+from ..request import BASE, DEFAULT_ADAPTER, Request, Sampling, SamplingOptions, SequenceState, TokenLogprob
 from ..validation import check_type
 from .adapters import Adapters
-from .config import DEFAULT_ADAPTER, QUEUE, EngineOptions, adapter_files, resolve_options
 from .dispatcher import Dispatcher, EngineLoad
 from .handle import Handle
 from .majority_vote import MajorityVote
@@ -57,79 +53,62 @@ class RequestOptions(SamplingOptions, total=False):
     min_confidence: float
 
 
+FindFiles = Callable[[str | Path, EngineOptions], tuple[Path, EngineOptions]]
+
+
 class Engine:
     """A model that answers many requests at once, from any thread.
 
     Attributes:
+        find_files: turns a model, and the adapters in the options, into files. Here they are files already;
+            `thirteen.Engine` also takes names.
+        plan: what is allocated, and how it is computed.
         model: the loaded model.
-        context: maximum tokens per request, prompt and answer together.
-        profile: what is allocated.
-        queue: maximum number of waiting requests.
-        context_hint: what to do about a prompt that is too long.
     """
 
-    def __init__(self, path: str | Path, **options: Unpack[EngineOptions]) -> None:
+    find_files: ClassVar[FindFiles] = lambda model, options: (Path(model), options)
+
+    def __init__(self, model: EnginePlan | str | Path, **options: Unpack[EngineOptions]) -> None:
         """Load a model.
 
         Args:
-            path: a GGUF file.
-            options: see EngineOptions.
+            model: a plan, or a GGUF file, of which one is made.
+            options: see EngineOptions; a plan takes none.
 
         Raises:
-            FileError: a file is not a GGUF, is damaged, or cannot be run by this build, or it ended the
-                other process; an adapter does not fit the model.
-            InsufficientMemoryError: the model does not fit in memory; nothing was loaded.
-            RequestError: a number is out of range, a name is unknown or reserved, or there is no GPU for
-                gpu_layers; nothing was loaded.
+            ThirteenError: EnginePlan.make() raises it; nothing was loaded.
+            FileError: an adapter is no GGUF, is damaged, or does not fit the model.
         """
-        profile, params = resolve_options(options)
-        files, self.queue = adapter_files(options), options.get("queue", QUEUE)
+        self.plan = plan = _plan(model, options)
+        settings = plan.settings
         with ExitStack() as handles:
-
-            def check(header: Header) -> None:
-                nonlocal profile
-                is_open = options.get("context") is None and not isinstance(options.get("profile"), Profile)
-                profile = (fit_context if is_open else limit_settings)(profile, header, params.threads)
-                check_memory(header, profile, params.threads)
-                probe_model_files(Path(path), files.values(), untrusted=options.get("untrusted"))
-
-            layers = profile.gpu_layers
-            model = Model(Path(path), repack=profile.repack, gpu_layers=layers, check_header=check)
-            self.model = handles.enter_context(model)
-            date = REPRODUCIBLE_DATE if params.reproducible else None
-            template = read_chat_template(self.model.header, self.model.bos, self.model.eos, date)
-            if template:
-                handles.callback(template.close)
-            threads = options.get("threads")
-            settings = choose_settings(profile, threads, self.model)
-            self._measured = profile, threads
-            chosen = {name: getattr(settings, name) for name in CHOSEN}
-            self.profile = replace(profile, **chosen)
-            self._adapters = Adapters({BASE: None})
-            handles.callback(self._adapters.close)
-            for name, file in files.items():
-                self._adapters[name] = LoraAdapter(self.model, file)
-            self.context = min(self.profile.context, self.model.context_trained)
-            self._params = replace(params, context=self.context, **asdict(settings))
-            self._prefixes = PrefixCache(profile.prefix_bytes) if profile.prefix_bytes else None
-            context = Context(self.model, self._params)
-            self._runner = Runner(context, self._adapters, self._prefixes)
-            handles.callback(self._runner.close)
+            layers = settings.gpu_layers
+            self.model = handles.enter_context(Model(plan.header, repack=settings.repack, gpu_layers=layers))
+            template = self._start_template(handles)
+            self._adapters = handles.enter_context(closing(Adapters.load(self.model, plan.adapters)))
+            self._prefixes = PrefixCache(settings.prefix_bytes) if settings.prefix_bytes else None
+            runner = Runner(Context(self.model, settings), self._adapters, self._prefixes)
+            self._runner = handles.enter_context(closing(runner))
             if template:
                 template.compile()  # in its process, which has started meanwhile
-            trained = self.model.context_trained
-            self.context_hint = (
-                f"--context, where the command has it (context= in Python), can be up to {trained}"
-                if trained > self.context
-                else "the model was trained for no more"
-            )
             bytes_max = self.model.max_bytes(self.context)
-            self._encoder = PromptEncoder(self.model, template, bytes_max, self.context_hint)
-            self._scoring = Scoring(self.model, self._params, self._adapters)
-            handles.callback(self._scoring.close)
+            self._encoder = PromptEncoder(self.model, template, bytes_max, plan.context_hint)
+            self._scoring = handles.enter_context(closing(Scoring(self.model, settings, self._adapters)))
             self._handles = handles.pop_all()
-        self._dispatcher = Dispatcher(self.model, self._runner, slots=self.profile.slots, queue=self.queue)
+        self._dispatcher = Dispatcher(self.model, self._runner, slots=settings.slots, queue=plan.queue)
         self._closing, self._fork = Lock(), ForkCheck()
+
+    def _start_template(self, handles: ExitStack) -> TemplateProcess | None:
+        date = REPRODUCIBLE_DATE if self.plan.settings.reproducible else None
+        template = read_chat_template(self.model.header, self.model.bos, self.model.eos, date)
+        if template:
+            handles.callback(template.close)
+        return template
+
+    @property
+    def context(self) -> int:
+        """Maximum tokens per request, prompt and answer together."""
+        return self.plan.settings.context
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -139,7 +118,7 @@ class Engine:
     @cached_property
     def default_effort(self) -> Effort:
         """Medium where that takes less than twice as long as low, by what was measured."""
-        return default_effort(parallel_cost(*self._measured, self.model.header))
+        return default_effort(self.plan.parallel_cost)
 
     def files(self, adapter: str) -> tuple[Path, ...]:
         """Files that requests for an adapter use: the model's, and the adapter's if there is one."""
@@ -368,7 +347,7 @@ class Engine:
     def _check_swap(self, name: str) -> None:
         if name == BASE or (name == DEFAULT_ADAPTER and name not in self._adapters):
             raise RequestError(f"swap: the name {name!r} is reserved")
-        if self.profile.prefix_bytes and name in self._adapters:
+        if self.plan.settings.prefix_bytes and name in self._adapters:
             raise RequestError(f"swap: {name!r} is taken; with a prefix cache the name must be new")
 
     def prompt_logprobs(
@@ -425,7 +404,7 @@ class Engine:
         if len(tokens) > self.context:
             raise PromptLengthError(
                 f"the prompt has {len(tokens)} tokens, but the context holds {self.context}; "
-                f"{self.context_hint}"
+                f"{self.plan.context_hint}"
             )
 
     def _new_sequence(self, request: Request) -> SequenceState:
@@ -435,3 +414,12 @@ class Engine:
         if request.namespace and self._prefixes:
             self._prefixes.shared = self._common_prefix
         return SequenceState(request, self.context, adapter, submitted_at=perf_counter())
+
+
+def _plan(model: EnginePlan | str | Path, options: EngineOptions) -> EnginePlan:
+    if not isinstance(model, EnginePlan):
+        path, options = Engine.find_files(model, options)
+        return EnginePlan.make(path, **options)
+    if options:
+        raise TypeError(f"Engine() takes no {min(options)!r} beside a plan")
+    return model

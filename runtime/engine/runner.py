@@ -55,7 +55,7 @@ class Runner:
         """
         self._context, self._model = context, context.model
         self._adapters, self._prefixes = adapters, prefixes
-        slots, batch = context.params.slots, context.params.batch
+        slots, batch = context.settings.slots, context.settings.batch
         self._scheduler = Scheduler(slots, batch, prefix_caching=prefixes is not None)
         self._outputs: dict[SequenceState, SequenceOutput] = {}
         self._updates: list[SequenceUpdate] = []

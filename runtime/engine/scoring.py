@@ -8,8 +8,9 @@ from threading import Lock
 
 import numpy as np
 
-from ..llama.context import Context, ContextParams, Span
+from ..llama.context import Context, Span
 from ..llama.model import LoraAdapter, Model
+from ..llama.settings import Settings
 from ..logits import Logits
 from ..request import TokenLogprob
 from .adapters import Adapters
@@ -26,10 +27,10 @@ class Scoring:
         lock: held while a text is scored, and by others while they replace an adapter.
     """
 
-    def __init__(self, model: Model, params: ContextParams, adapters: Adapters) -> None:
-        """Do nothing yet; `params` are those of the engine's own context."""
+    def __init__(self, model: Model, settings: Settings, adapters: Adapters) -> None:
+        """Do nothing yet; `settings` are those of the engine's own context."""
         self.lock, self._contexts = Lock(), ExitStack()
-        self._model, self._params, self._adapters = model, params, adapters
+        self._model, self._settings, self._adapters = model, settings, adapters
 
     def close(self) -> None:
         """Free the contexts."""
@@ -54,18 +55,17 @@ class Scoring:
     @cached_property
     def _context(self) -> Context:
         """A context with the memory of one slot."""
-        rows = min(_PROMPT_ROWS, self._params.batch)
-        return self._open(replace(self._params, slots=1, outputs=rows))
+        rows = min(_PROMPT_ROWS, self._settings.batch)
+        return self._open(replace(self._settings, slots=1, outputs=rows))
 
     @cached_property
     def _exact_context(self) -> Context:
-        rows = min(_LOGITS_ROWS, self._params.context)
-        return self._open(
-            ContextParams(self._params.context, 1, rows, rows, threads=self._params.threads, exact=True)
-        )
+        rows = min(_LOGITS_ROWS, self._settings.context)
+        one = self._settings
+        return self._open(Settings(one.context, 1, rows, rows, threads=one.threads, exact=True))
 
-    def _open(self, params: ContextParams) -> Context:
-        return self._contexts.enter_context(Context(self._model, params))
+    def _open(self, settings: Settings) -> Context:
+        return self._contexts.enter_context(Context(self._model, settings))
 
 
 def _rows(context: Context, tokens: Tokens, adapter: LoraAdapter | None) -> Generator[int, None, None]:
@@ -77,6 +77,6 @@ def _rows(context: Context, tokens: Tokens, adapter: LoraAdapter | None) -> Gene
         context.set_adapter(adapter)
         undo.callback(context.set_adapter, None)  # the caller may then close the adapter
         undo.callback(context.clear, 0)
-        for start in range(0, len(tokens), context.params.outputs):
-            part = tuple(tokens[start : start + context.params.outputs])
+        for start in range(0, len(tokens), context.settings.outputs):
+            part = tuple(tokens[start : start + context.settings.outputs])
             yield from context.decode([Span(0, start, part, len(part))])

@@ -15,67 +15,13 @@ from numpy.typing import NDArray
 
 from ...errors import FileError, RequestError
 from ..logits import Logits, log_softmax
-from ..profile import KV_TYPES, QUANTIZED_KV, GpuLayers, micro_batch_tokens
 from ..request import TokenLogprob
-from ..validation import check_integer
 from .bindings import llama_cpp
-from .compute_settings import ComputeSettings
 from .compute_thread import COMPUTE_THREAD
 from .library import LOG, NativeHandle, byte_pointer, logits_address
 from .model import LoraAdapter, Model
+from .settings import KV_TYPES, GpuLayers, Settings
 from .thread_governor import ThreadGovernor
-
-SEQUENCES_MAX: int = llama_cpp.llama_max_parallel_sequences()
-CONTEXT_MAX = 1 << 22  # tokens; far beyond what any model was trained for
-BATCH_MAX = 1 << 16  # tokens, likewise
-# Upper limits of ContextParams: the library's own, or far beyond use where it has none.
-_PARAMS_MAX = {
-    "context": CONTEXT_MAX,
-    "slots": SEQUENCES_MAX,
-    "batch": BATCH_MAX,
-    "outputs": BATCH_MAX,
-    "threads": 512,  # GGML_MAX_N_THREADS
-}
-
-
-@dataclass(frozen=True, slots=True)
-class ContextParams(ComputeSettings):
-    """Sizes and settings of a context.
-
-    Attributes:
-        context: tokens that each sequence can hold.
-        slots: native sequences, numbered from 0.
-        batch: maximum tokens per decode().
-        outputs: maximum rows of logits per decode(), each as wide as the vocabulary; at least `slots`.
-        adaptive_threads: use fewer threads while other programs use the processors. With flash attention,
-            the last bits of the logits of a single token depend on the number of threads.
-        reproducible: do so only where no bit depends on it.
-        exact: keep the KV cache and attention in float32, for measurements. On a CPU, flash attention rounds
-            to float16 even where the cache does not, which costs a KL divergence of 1e-6 instead of 1e-11.
-    """
-
-    context: int
-    slots: int
-    batch: int
-    outputs: int
-    adaptive_threads: bool = False
-    reproducible: bool = False
-    exact: bool = False
-
-    def __post_init__(self) -> None:
-        if self.kv not in KV_TYPES:
-            raise RequestError(f"kv must be one of {', '.join(KV_TYPES)}, not {self.kv!r}")
-        if self.kv in QUANTIZED_KV and self.flash_attention is False:
-            raise RequestError(f"kv {self.kv} needs flash attention")
-        for name, maximum in _PARAMS_MAX.items():
-            check_integer(name, getattr(self, name), 1, maximum)
-        ComputeSettings.__post_init__(self)
-        if self.slots > self.batch:
-            raise RequestError(f"slots must be at most the {self.batch} tokens of a batch, not {self.slots}")
-        if not self.slots <= self.outputs <= self.batch:
-            raise RequestError(
-                f"outputs must be from slots = {self.slots} to batch = {self.batch}, not {self.outputs}"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,35 +90,35 @@ class Context(NativeHandle):
     Every sequence has its own cells: a full one takes none from the others.
     """
 
-    def __init__(self, model: Model, params: ContextParams, adapter: LoraAdapter | None = None) -> None:
+    def __init__(self, model: Model, settings: Settings, adapter: LoraAdapter | None = None) -> None:
         """Allocate the context.
 
         Args:
             model: the model to compute.
-            params: sizes and threads.
+            settings: sizes, and how to compute.
             adapter: applied to all sequences.
 
         Raises:
             RequestError: the context is longer than the model was trained for, or does not fit in memory.
         """
         super().__init__()
-        self.model, self.params = model, params
-        if params.context > model.context_trained:
+        self.model, self.settings = model, settings
+        if settings.context > model.context_trained:
             raise RequestError(
                 f"context must be at most the {model.context_trained} tokens that the model was trained for, "
-                f"not {params.context}"
+                f"not {settings.context}"
             )
-        native = _native_params(params, model.gpu_layers)
+        native = _native_params(settings, model.gpu_layers)
         load = partial(llama_cpp.llama_init_from_model, model.handle, native)
         if not self.acquire(load, llama_cpp.llama_free):
             raise RequestError(
-                f"no context of {params.slots} slots of {params.context} tokens: {LOG.take_errors()}"
+                f"no context of {settings.slots} slots of {settings.context} tokens: {LOG.take_errors()}"
             )
-        self._batch = _Batch(params.batch)
+        self._batch = _Batch(settings.batch)
         self._row_type: Any = ctypes.c_float * model.vocabulary_size
         self._views: dict[int, Logits] = {}  # by address: the library reuses its buffer of logits
         self._adapter: LoraAdapter | None = None
-        self._governor = ThreadGovernor(max(self._threads)) if params.adaptive_threads else None
+        self._governor = ThreadGovernor(max(self._threads)) if settings.adaptive_threads else None
         self._limit = max(self._threads)  # that llama.cpp has
         self.set_adapter(adapter)
 
@@ -198,14 +144,14 @@ class Context(NativeHandle):
     @property
     def _threads(self) -> tuple[int, int]:
         """Threads for batches of one token, and for larger ones."""
-        return self.params.threads, self.params.prefill_threads
+        return self.settings.threads, self.settings.prefill_threads
 
     @property
     def _limited_threads(self) -> tuple[int, int]:
         """The same, as far as the governor limits them."""
         one, more = self._threads
         # Flash attention divides the keys of a single token among the threads, and adds up in their order.
-        fixed = self.params.reproducible and self.params.flash_attention is not False
+        fixed = self.settings.reproducible and self.settings.flash_attention is not False
         return one if fixed else min(self._limit, one), min(self._limit, more)
 
     def set_threads(self, decode: int, prefill: int) -> None:
@@ -247,25 +193,25 @@ class Context(NativeHandle):
         return int(self._governor.run(compute, self._limited_threads[self._batch.native.n_tokens > 1]))
 
     def _check(self, spans: Sequence[Span]) -> None:
-        params = self.params
+        settings = self.settings
         total, rows = sum(len(span.tokens) for span in spans), sum(span.rows for span in spans)
-        if not 1 <= total <= params.batch or rows > params.outputs:
+        if not 1 <= total <= settings.batch or rows > settings.outputs:
             raise RequestError(
-                f"a batch has from 1 to {params.batch} tokens and up to {params.outputs} rows of logits, "
+                f"a batch has from 1 to {settings.batch} tokens and up to {settings.outputs} rows of logits, "
                 f"not {total} and {rows}"
             )
         for span in spans:
             self._check_slot(span.slot)
             self.model.check_tokens(span.tokens)
             end = span.start + len(span.tokens)
-            if span.start < 0 or end > params.context or not 0 <= span.rows <= len(span.tokens):
+            if span.start < 0 or end > settings.context or not 0 <= span.rows <= len(span.tokens):
                 raise RequestError(
-                    f"positions {span.start} to {end} do not fit a context of {params.context} tokens"
+                    f"positions {span.start} to {end} do not fit a context of {settings.context} tokens"
                 )
 
     def _check_slot(self, slot: int) -> None:
-        if not 0 <= slot < self.params.slots:
-            raise RequestError(f"slot must be from 0 to {self.params.slots - 1}, not {slot}")
+        if not 0 <= slot < self.settings.slots:
+            raise RequestError(f"slot must be from 0 to {self.settings.slots - 1}, not {slot}")
 
     def logits_row(self, row: int) -> Logits:
         """Return the logits at a batch index from decode(), (vocab,): a view until the next decode()."""
@@ -300,7 +246,7 @@ class Context(NativeHandle):
         return int(llama_cpp.llama_state_seq_get_size(self.handle, slot))
 
     def save(self, slot: int) -> NDArray[np.uint8]:
-        """Copy the KV cache of a sequence, for restore() in a context with the same parameters."""
+        """Copy the KV cache of a sequence, for restore() in a context with the same settings."""
         state = np.empty(self.state_bytes(slot), np.uint8)
         written = llama_cpp.llama_state_seq_get_data(self.handle, byte_pointer(state), len(state), slot)
         assert written == len(state), "the library writes as many bytes as it announced"
@@ -349,18 +295,18 @@ _FLASH_ATTENTION = {
 }
 
 
-def _native_params(params: ContextParams, gpu_layers: GpuLayers) -> Any:
+def _native_params(settings: Settings, gpu_layers: GpuLayers) -> Any:
     native = llama_cpp.llama_context_default_params()
-    native.n_seq_max = params.slots
-    native.n_ctx = params.context * params.slots
-    native.n_batch = params.batch
-    native.n_ubatch = micro_batch_tokens(params.batch, params.flash_attention)
-    native.n_outputs_max = params.outputs
-    native.n_threads, native.n_threads_batch = params.threads, params.prefill_threads
+    native.n_seq_max = settings.slots
+    native.n_ctx = settings.context * settings.slots
+    native.n_batch = settings.batch
+    native.n_ubatch = settings.micro_batch
+    native.n_outputs_max = settings.outputs
+    native.n_threads, native.n_threads_batch = settings.threads, settings.prefill_threads
     native.kv_unified = False
     native.no_perf = True
-    native.type_k = native.type_v = llama_cpp.GGML_TYPE_F32 if params.exact else KV_TYPES[params.kv]
-    native.flash_attn_type = _FLASH_ATTENTION[False if params.exact else params.flash_attention]
+    native.type_k = native.type_v = llama_cpp.GGML_TYPE_F32 if settings.exact else KV_TYPES[settings.kv]
+    native.flash_attn_type = _FLASH_ATTENTION[False if settings.exact else settings.flash_attention]
     # The KV cache of the GPU's layers is on the GPU. It also computes large batches of the other layers.
     native.offload_kqv = native.op_offload = gpu_layers != 0
     return native

@@ -9,10 +9,11 @@ models/llama.cpp and models/qwen2.cpp of the llama.cpp that llama-cpp-python 0.3
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Set
+from pathlib import Path
 
 from gguf.constants import GGMLQuantizationType, GGUFValueType, TokenType
 
-from ...files.gguf.header import Header, TensorInfo
+from ...files.gguf.header import Header, TensorInfo, read_header
 from ...files.gguf.metadata import CheckedMetadata
 from ...files.gguf.model_shape import ModelShape, read_model_shape
 from ...files.gguf.string_array import StringArray
@@ -50,6 +51,13 @@ DENSE_DECODER = {
 CONTROL_NAME_MAX = 128  # characters; published ones have at most 40
 CONTROL_TOKENS_MAX = 1 << 14  # published vocabularies have at most 6,500
 STRING, FLOAT32 = GGUFValueType.STRING, GGUFValueType.FLOAT32
+
+
+def read_model_header(path: Path, *, weights: bool = True) -> Header:
+    """Read the header of a model, and check it; see check_model()."""
+    header = read_header(path, skip_values=("tokenizer.ggml.merges",))
+    check_model(header, weights=weights)
+    return header
 
 
 def check_model(header: Header, *, weights: bool = True) -> None:

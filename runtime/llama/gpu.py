@@ -4,10 +4,10 @@ import ctypes
 from typing import Any
 
 from ...errors import RequestError, build_hint
-from ..profile import GpuLayers
 from ..validation import is_integer
 from .bindings import llama_cpp
 from .library import LOG
+from .settings import GpuLayers
 
 _LAYERS_MAX = 1 << 16  # far more than any model has
 _NO_DEVICES = (ctypes.c_void_p * 1)()  # a list that ends at once

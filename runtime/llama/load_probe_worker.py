@@ -12,10 +12,12 @@ from typing import Any
 
 from ...errors import FileError, ThirteenError
 from ..resource_limits import limit_address_space, limit_processor_time, lower_limit
-from .context import Context, ContextParams, Span
+from .context import Context, Span
+from .gguf_checks import read_model_header
 from .model import LoraAdapter, Model
+from .settings import Settings
 
-_PARAMS = ContextParams(context=1, slots=1, batch=1, threads=1, outputs=1)
+_SETTINGS = Settings(context=1, slots=1, batch=1, threads=1)
 
 
 def main() -> None:
@@ -36,7 +38,7 @@ def main() -> None:
 
 def _load(path: Path, adapters: list[Path]) -> None:
     _write({"file": str(path)})
-    with Model(path, repack=False, check_header=None) as model:
+    with Model(read_model_header(path), repack=False) as model:
         _decode(model, None)
         for file in adapters:
             _write({"file": str(file)})
@@ -46,7 +48,7 @@ def _load(path: Path, adapters: list[Path]) -> None:
 
 def _decode(model: Model, adapter: LoraAdapter | None) -> None:
     token, *_ = (*model.tokenize("1", special=False, bos=True), 0)
-    with Context(model, _PARAMS, adapter) as context:
+    with Context(model, _SETTINGS, adapter) as context:
         context.decode([Span(0, 0, (token,), rows=1)])
 
 

@@ -4,7 +4,7 @@ import ctypes
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ from ...files.gguf.model_shape import read_model_shape
 from ..foreign_text import foreign_share
 from ..forks import begin_loading
 from ..load_probe import probe_model_files
-from ..profile import GpuLayers
 from .bindings import llama_cpp
 from .compute_thread import COMPUTE_THREAD, KeepAlive
-from .gguf_checks import check_adapter, check_model
+from .gguf_checks import check_adapter, read_model_header
 from .gpu import set_gpu_layers
 from .library import LOG, NativeHandle
+from .settings import GpuLayers
 from .struct_layouts import check_struct_layouts
 
 CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
@@ -30,16 +30,12 @@ _NAME_ENCODING = ("utf-8", "surrogateescape")  # how read_header() decodes the n
 _EXTENDS_NUMBER = re.compile(rb"[.,]?[0-9]")
 
 
-def _probe(header: Header) -> None:
-    probe_model_files(header.path)
-
-
 class Model(NativeHandle):
     """A memory-mapped model file and its vocabulary.
 
     Attributes:
         header: header of the file.
-        gpu_layers: layers that a GPU computes; see Profile.
+        gpu_layers: layers that a GPU computes; see Settings.
         vocabulary_size: number of tokens in the vocabulary.
         context_trained: tokens of the longest context that the model was trained for.
         bos: the begin-of-text token, None if there is none.
@@ -49,37 +45,37 @@ class Model(NativeHandle):
 
     def __init__(
         self,
-        path: Path,
+        source: Path | Header,
         *,
         repack: bool = True,
         gpu_layers: GpuLayers = 0,
         vocabulary_only: bool = False,
-        check_header: Callable[[Header], None] | None = _probe,
     ) -> None:
         """Load the model.
 
         Args:
-            path: a GGUF file.
+            source: a GGUF file, which is loaded in another process first if it is not trusted; see
+                probe_model_files(). Or a header from read_model_header(), whose file is loaded at once.
             repack: repack weights for this processor where llama.cpp has kernels for that. They are faster,
                 but on some processors they round activations differently. Layers on a GPU are not repacked;
                 with CUDA and Vulkan, neither are the others then.
-            gpu_layers: layers that a GPU computes, as check_gpu_layers() accepts them; see Profile.
+            gpu_layers: layers that a GPU computes, as check_gpu_layers() accepts them; see Settings.
             vocabulary_only: load no weights, which the file then need not have.
-            check_header: called before anything is loaded; raises if the model must not be. By default a file
-                that is not trusted is loaded in another process first; see probe_model_files().
 
         Raises:
             FileError: the file is not a GGUF, is damaged, or is not a model that this build can run, or
                 the build of llama.cpp is not one that this package knows.
             RequestError: this process was forked after a model had been loaded.
-            ThirteenError: check_header() raises it.
         """
         super().__init__()
-        self.header = read_header(path, skip_values=("tokenizer.ggml.merges",))
-        check_model(self.header, weights=not vocabulary_only)
+        if isinstance(source, Header):
+            self.header = source
+        else:
+            self.header = read_model_header(source, weights=not vocabulary_only)
         check_struct_layouts()
-        if check_header:
-            check_header(self.header)
+        if not isinstance(source, Header):
+            probe_model_files(source)
+        path = self.header.path
         self.gpu_layers = gpu_layers
         begin_loading()
         params = _native_params(gpu_layers, repack=repack)

@@ -10,7 +10,6 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ...runtime.llama.memory_estimate import estimate_memory
 from ...runtime.prompt.prompt_encoder import Message, question_messages
 from ...runtime.request import Request as EngineRequest
 from ..api import model_description, ollama_api
@@ -97,10 +96,10 @@ class OllamaEndpoints(Endpoints):
     def _loaded_json(self, name: str) -> dict[str, Any]:
         """Further fields of a loaded model in /api/ps."""
         engine, expires_at = self.service.services[name].engine, self.service.expires_at(name)
-        total = estimate_memory(engine.model.header, engine.profile).total_bytes
+        total = engine.plan.memory.total_bytes
         return {
             "size": total,
-            "size_vram": total if engine.profile.gpu_layers == "all" else 0,
+            "size_vram": total if engine.plan.settings.gpu_layers == "all" else 0,
             "context_length": engine.context,
             "expires_at": model_description.timestamp(expires_at) if expires_at else _NEVER,
         }

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.files.gguf.header import read_header
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.context import Context, ContextParams, Span
-from thirteen.runtime.llama.memory_estimate import REPACKED_TYPES, repacked_bytes
+from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.llama.settings import Settings
+from thirteen.runtime.plan.memory import REPACKED_TYPES, repacked_bytes
 
 from .cross_build import build_program, missing_tools
 
@@ -95,7 +96,7 @@ def _logits(
 ) -> NDArray[np.float32]:
     """The logits on this machine from which each token is chosen after the prompt, (tokens, vocabulary)."""
     text = (*prompt, *tokens[:-1])
-    params = ContextParams(context=256, slots=1, batch=256, threads=2, outputs=len(tokens))
+    params = Settings(context=256, slots=1, batch=256, threads=2, outputs=len(tokens))
     with Model(model, repack=repack) as loaded, Context(loaded, params) as context:
         rows = context.decode([Span(0, 0, text, rows=len(tokens))])
         return np.stack([context.logits_row(row).copy() for row in rows])

@@ -559,7 +559,7 @@ def test_a_bad_run_time_adapter_is_refused(
     ("inspect OUT", "config.json: No such file or directory"),
     ("inspect nothing-13", "no base 'nothing-13'"),
     ("models --remove nothing-13", "'nothing-13' is not in the cache, which has no models"),
-    ("doctor --model MODEL", "--model requires --speed"),
+    ("doctor --model BASE/config.json", "not a GGUF file"),
     ("doctor --tune --model BASE/config.json", "not a GGUF file"),
     ("web MODEL --out OUT/x --port 0", "--port: requires --serve"),
     ("web MODEL --serve --json", "--json: requires --out"),

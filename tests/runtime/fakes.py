@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from time import sleep
@@ -12,15 +13,18 @@ import pytest
 from numpy.typing import NDArray
 from thirteen.errors import FileError
 from thirteen.files.gguf.header import Header
+from thirteen.runtime.engine import adapters as adapters_module
 from thirteen.runtime.engine import dispatcher as dispatcher_module
 from thirteen.runtime.engine import engine as engine_module
-from thirteen.runtime.engine.config import EngineOptions
 from thirteen.runtime.engine.dispatcher import EngineLoad
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.compute_thread import COMPUTE_THREAD
 from thirteen.runtime.llama.constraint import Constraint
-from thirteen.runtime.llama.context import ContextParams, Span
-from thirteen.runtime.profile import GpuLayers
+from thirteen.runtime.llama.context import Span
+from thirteen.runtime.llama.settings import GpuLayers, Settings
+from thirteen.runtime.plan.memory import MemoryEstimate
+from thirteen.runtime.plan.options import QUEUE, EngineOptions, adapter_files, default_settings
+from thirteen.runtime.plan.plan import EnginePlan
 from thirteen.runtime.request import Sampling, TokenLogprob
 
 from .fixed_settings import FIXED
@@ -52,15 +56,9 @@ class Model(Native):
     bos, eos, adds_bos, context_trained, vocabulary_size = None, END_OF_TURN, False, 100, 257
     control_tokens: ClassVar[dict[str, int]] = {"<end>": END_OF_TURN}
 
-    def __init__(
-        self,
-        path: Path,
-        repack: bool = True,
-        gpu_layers: GpuLayers = 0,
-        check_header: Callable[[Header], None] | None = None,
-    ) -> None:
+    def __init__(self, header: Header, repack: bool = True, gpu_layers: GpuLayers = 0) -> None:
         super().__init__()
-        self.header = Header(path, version=3, fields={}, tensors={}, file_bytes=0)
+        self.header = header
 
     def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
         return list(text.encode())
@@ -98,10 +96,10 @@ class Context(Native):
     gate = Event()  # every decode() waits for it
     seconds = 0.0  # duration of a decode()
 
-    def __init__(self, model: Model, params: ContextParams) -> None:
+    def __init__(self, model: Model, settings: Settings) -> None:
         super().__init__()
-        self.model, self.params, self.computed = model, params, 0
-        self.tokens: dict[int, list[int]] = {slot: [] for slot in range(params.slots)}
+        self.model, self.settings, self.computed = model, settings, 0
+        self.tokens: dict[int, list[int]] = {slot: [] for slot in range(settings.slots)}
         self.rows: list[list[int]] = []  # for each row of logits, all tokens before it
         self.adapter: Adapter | None = None
         self.slot_adapters: dict[int, Adapter | None] = {}
@@ -115,8 +113,8 @@ class Context(Native):
         if Context.fail:
             raise FileError("decoding failed")
         assert [span.slot for span in spans] == sorted({span.slot for span in spans})
-        assert sum(len(span.tokens) for span in spans) <= self.params.batch
-        assert sum(span.rows for span in spans) <= self.params.outputs
+        assert sum(len(span.tokens) for span in spans) <= self.settings.batch
+        assert sum(span.rows for span in spans) <= self.settings.outputs
         self.rows = []
         for span in spans:
             tokens = self.tokens[span.slot]
@@ -124,7 +122,7 @@ class Context(Native):
             assert not tokens or self.slot_adapters[span.slot] is self.adapter, "KV cache of another adapter"
             self.slot_adapters[span.slot] = self.adapter
             tokens += span.tokens
-            assert len(tokens) <= self.params.context
+            assert len(tokens) <= self.settings.context
             self.computed += len(span.tokens)
             self.rows += [tokens[: len(tokens) - later] for later in reversed(range(span.rows))]
         return list(range(len(self.rows)))
@@ -181,11 +179,22 @@ class EchoSampler(FreeSampler):
         return self.remaining.pop(0) if self.remaining else END_OF_TURN
 
 
+def fake_plan(options: EngineOptions) -> EnginePlan:
+    """The plan of an engine over the fakes, which cannot be measured."""
+    header = Header(Path("fake.gguf"), version=3, fields={}, tensors={}, file_bytes=0)
+    usual = default_settings(options)
+    settings = replace(usual, context=min(usual.context, Model.context_trained))
+    memory = MemoryEstimate(0, 0, 0, 0, 0, 0, 0)
+    queue = options.get("queue", QUEUE)
+    return EnginePlan(header, settings, memory, Model.context_trained, adapter_files(options), queue)
+
+
 @contextmanager
 def fake_engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
     """Yield a function that opens an engine over the fakes; at the end, close all and check for leaks."""
     for module, name, fake in (
         (engine_module, "Model", Model),
+        (adapters_module, "LoraAdapter", Adapter),
         (engine_module, "LoraAdapter", Adapter),
         (dispatcher_module, "Sampler", EchoSampler),
         (engine_module, "Context", Context),
@@ -196,11 +205,10 @@ def fake_engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engi
     Context.gate.set()
     engines: list[Engine] = []
     attached = len(COMPUTE_THREAD._attached)  # models that other tests of this process share
-    # The fakes cannot be measured.
     defaults: EngineOptions = FIXED | {"slots": 2, "batch": 4}
 
     def open_engine(**options: Unpack[EngineOptions]) -> Engine:
-        engines.append(Engine("fake.gguf", **(defaults | options)))
+        engines.append(Engine(fake_plan(defaults | options)))
         return engines[-1]
 
     yield open_engine

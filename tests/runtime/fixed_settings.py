@@ -1,5 +1,5 @@
 """Settings with which an engine measures nothing: its logits are then the same on all machines."""
 
-from thirteen.runtime.engine.config import EngineOptions
+from thirteen.runtime.plan.options import EngineOptions
 
 FIXED: EngineOptions = {"threads": 1, "flash_attention": True, "kv": "f16"}

@@ -17,7 +17,6 @@ from thirteen.runtime import load_probe
 from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.load_probe import probe_model_files
-from thirteen.runtime.profile import PROFILES
 from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.serve import ListenConfig
 
@@ -223,7 +222,7 @@ def test_a_cluster_does_not_see_a_model_that_ends_the_process(
     model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(load_probe, "_PROGRAM", SEGMENTATION_FAULT)
-    job = BatchJob(model, None, GenerationSettings(), 1, PROFILES["phone"])
+    job = BatchJob(model, None, GenerationSettings(), 1)
     with pytest.raises(FileError, match="ended with SIGSEGV"):
         next(RayWorkers("no.such.host:1").run(job, [{1: "1 + 1?"}]))
     config = ReplicaConfig({}, {}, RequestLimits(), ListenConfig("127.0.0.1", 8080))

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from openai import OpenAI
 from starlette.applications import Starlette
-from thirteen.runtime.engine.config import EngineOptions
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.scheduler import Chunk, Scheduler
+from thirteen.runtime.plan.options import EngineOptions
 from thirteen.runtime.request import BASE
 from thirteen.server.access.api_keys import ApiKeys
 from thirteen.server.access.request_limits import RequestLimits

@@ -11,7 +11,7 @@ import pytest
 from thirteen.errors import RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.runtime.effort import Effort
-from thirteen.runtime.llama import memory_estimate
+from thirteen.runtime.plan import memory
 from thirteen.server import served_models
 from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.app import create_app
@@ -97,7 +97,7 @@ def test_a_model_for_which_memory_is_short_may_be_asked_later(tiny, monkeypatch)
     """Other programs have the memory: it was a 500."""
     with serve_pool(tiny, {"one": 60}) as (_, server), server.openai() as client:
         with monkeypatch.context() as patch, pytest.raises(openai.RateLimitError, match="too little memory"):
-            patch.setattr(memory_estimate, "available_bytes", lambda: 0)
+            patch.setattr(memory, "available_bytes", lambda: 0)
             ask(client, "one")
         assert ask(client, "one").model == "one"
 

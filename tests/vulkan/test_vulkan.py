@@ -15,11 +15,11 @@ import pytest
 from numpy.typing import NDArray
 from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.gpu import gpu_found
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.llama.settings import GpuLayers, Settings
 from thirteen.runtime.logits import log_softmax
-from thirteen.runtime.profile import GpuLayers
 
 pytestmark = pytest.mark.vulkan
 
@@ -69,7 +69,7 @@ def _greedy(
 
     The next token is the one of `forced` if given, or else the most likely one.
     """
-    params = ContextParams(256, 1, 256, threads=2, outputs=1, flash_attention=None if layers else True)
+    params = Settings(256, 1, 256, threads=2, outputs=1, flash_attention=None if layers else True)
     tokens: list[int] = []
     logits: list[NDArray[np.float32]] = []
     with Model(path, gpu_layers=layers) as model, Context(model, params) as context:

@@ -23,9 +23,8 @@ from thirteen.runtime.answer import Answer, VoteTally
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
 from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult
 from thirteen.runtime.effort import Effort
-from thirteen.runtime.llama import settings_choice
-from thirteen.runtime.llama.compute_settings import open_settings
-from thirteen.runtime.llama.settings_measurement import Tuning
+from thirteen.runtime.plan import plan
+from thirteen.runtime.plan.tuning import Tuning
 from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
 from thirteen.stats.paired_difference import paired_difference
 
@@ -43,10 +42,11 @@ QUESTIONS = [f"What is {n} + {n}? Tom has {n} apples." for n in range(50)]
 def usual_settings(monkeypatch):
     """The default speed settings, saved: a measurement beside other tests chooses now these, now others."""
 
-    def defaults(profile, threads, model):
-        return Tuning(open_settings(profile, threads, model.header)[0], (), profile.slots, quiet=True)
+    def defaults(candidates, _):
+        usual = candidates.ways[0]
+        return Tuning(usual, (), usual.slots, quiet=True)
 
-    monkeypatch.setattr(settings_choice, "measure_settings", defaults)
+    monkeypatch.setattr(plan, "measure_settings", defaults)
 
 
 @pytest.fixture

@@ -9,13 +9,12 @@ from thirteen.bench.speed import engine_tuning
 from thirteen.bench.speed.engine_tuning import tune_engine
 from thirteen.errors import FileError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.compute_settings import ComputeSettings
-from thirteen.runtime.llama.settings_choice import saved_settings
-from thirteen.runtime.llama.settings_measurement import Trial, Tuning
+from thirteen.runtime.llama.settings import Settings
+from thirteen.runtime.plan.tuning import Trial, Tuning
 
 from ...runtime.conftest import write_gguf
 
-FLASH = ComputeSettings(flash_attention=True, kv="f16", threads=2, prefill_threads=2)
+FLASH = Settings(4096, 4, 512, threads=2)
 STANDARD = replace(FLASH, flash_attention=False, threads=1)
 
 
@@ -36,7 +35,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return set_measured
 
 
-def tuning(settings: ComputeSettings, seconds: float, *, quiet: bool = True) -> Tuning:
+def tuning(settings: Settings, seconds: float, *, quiet: bool = True) -> Tuning:
     trial = Trial(settings, seconds / 10, seconds, 4 * seconds)
     return Tuning(settings, (trial,), 4, quiet)
 
@@ -49,11 +48,11 @@ def test_the_fastest_of_the_quiet_repeats_is_used_by_the_next_engine(
     ticks: list[tuple[int, int]] = []
     found = tune_engine(model, lambda done, total: ticks.append((done, total)))
     assert found["several answers"] is laptop[2] and not found["batch"].quiet
-    assert ticks[-1] == (9, 9) and sorted(one.threads for one in saved_settings()) == [1, 2]
+    assert ticks[-1] == (9, 9)
     for slots, flash, threads in ((1, True, 2), (4, False, 1)):
         with Engine(model, slots=slots) as engine:
-            params = engine._runner._context.params
-            assert (engine.profile.flash_attention, params.threads) == (flash, threads)
+            settings = engine.plan.settings
+            assert (settings.flash_attention, settings.threads) == (flash, threads)
 
 
 def test_a_real_measurement_has_times_of_all_ways(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

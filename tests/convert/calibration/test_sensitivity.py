@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from thirteen.convert.quantize.ggml import quantize_rows
 from thirteen.runtime.corpus.passages import Passage, chunk_passages
-from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.logits import log_softmax
 
 from ...runtime.conftest import tensors
@@ -27,7 +28,7 @@ def chunks_of(path):
 
 def logprobs_of(path, chunk):
     """Log-probabilities after each token, (tokens, vocab)."""
-    params = ContextParams(len(chunk), 1, len(chunk), threads=1, outputs=len(chunk), exact=True)
+    params = Settings(len(chunk), 1, len(chunk), threads=1, outputs=len(chunk), exact=True)
     with Model(path) as model, Context(model, params) as context:
         rows = context.decode([Span(0, 0, chunk, rows=len(chunk))])
         return log_softmax(np.stack([context.logits_row(row) for row in rows]), np.float64)

@@ -9,7 +9,7 @@ from thirteen.errors import ThirteenError
 from thirteen.files.gguf.header import Header, read_header
 from thirteen.files.gguf.string_array import StringArray
 from thirteen.runtime.llama.gguf_checks import check_adapter, check_model
-from thirteen.workflows.inspect_gguf import inspect_gguf
+from thirteen.workflows.inspect_gguf import inspect_gguf, memory_profiles
 
 from ...runtime.llama.gguf_mutations import RawFile
 from ..mutators import mutate_gguf
@@ -25,7 +25,7 @@ def check(data: bytes) -> bool:
     except ThirteenError as error:
         return refused(error)
     _check_values(header, data)
-    inspect_gguf(path)
+    inspect_gguf(path, memory_profiles())
     if "adapter.type" in header.fields:
         return accepts(check_adapter, header, _BASE_HEADER)
     accepts(read_vocabulary, header)

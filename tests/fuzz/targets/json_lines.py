@@ -10,17 +10,18 @@ from thirteen.files.json_lines import numbered_lines
 from thirteen.models.rows import read_rows
 from thirteen.runtime.batch.batch_file import BatchFile
 from thirteen.runtime.batch.reproducible_batches import (
+    ENGINE,
     BatchJob,
     BatchResult,
     GenerationSettings,
     QuestionBatch,
 )
-from thirteen.runtime.profile import PROFILES
 
+from ...runtime.fixed_settings import FIXED
 from ..mutators import mutate_json
 from ..target import BASE, Target, accepts, scratch_file
 
-_JOB = BatchJob(BASE, None, GenerationSettings(), 1, PROFILES["phone"])
+_JOB = BatchJob(BASE, None, GenerationSettings(), 1, ENGINE | FIXED)
 
 
 def check(data: bytes) -> bool:

@@ -12,7 +12,7 @@ from thirteen.errors import FileError, OutputError, RequestError
 from thirteen.files import atomic_write
 from thirteen.runtime.batch.batch_file import BatchFile
 from thirteen.runtime.batch.reproducible_batches import (
-    PROFILE,
+    ENGINE,
     BatchJob,
     BatchResult,
     BatchRunner,
@@ -20,11 +20,12 @@ from thirteen.runtime.batch.reproducible_batches import (
 )
 from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama import settings_choice
-from thirteen.runtime.llama.compute_settings import ComputeSettings
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.llama.settings_measurement import Tuning
+from thirteen.runtime.plan import plan
+from thirteen.runtime.plan.candidates import Candidates
+from thirteen.runtime.plan.options import EngineOptions
+from thirteen.runtime.plan.tuning import Tuning
 from thirteen.runtime.request import Sampling
 
 from ...interruption import Interrupted, stop_at
@@ -131,7 +132,7 @@ def test_a_later_batch_is_computed_as_a_first_one_is(tiny: Path, monkeypatch: py
         first = {one.number: one.tokens for one in runner.run(batch)}
         count = len(steps)
         assert {one.number: one.tokens for one in runner.run(batch)} == first
-    assert steps[count:] == steps[:count] and max(map(len, steps)) == PROFILE.slots
+    assert steps[count:] == steps[:count] and max(map(len, steps)) == 8
 
 
 def test_an_existing_output_is_not_overwritten(job: BatchJob, questions: Path, tmp_path: Path) -> None:
@@ -153,8 +154,11 @@ def test_an_output_that_appears_meanwhile_is_not_overwritten(
 def choose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flash: bool) -> None:
     """Let a measurement choose the attention; nothing was chosen before."""
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
-    chosen = Tuning(ComputeSettings(threads=1, flash_attention=flash), (), 8, quiet=False)
-    monkeypatch.setattr(settings_choice, "measure_settings", lambda *_: chosen)
+
+    def measure(candidates: Candidates, _: Model) -> Tuning:
+        return Tuning(replace(candidates.ways[0], flash_attention=flash, kv="f16"), (), 8, quiet=False)
+
+    monkeypatch.setattr(plan, "measure_settings", measure)
 
 
 @pytest.mark.parametrize("kv", [None, "f16"])
@@ -163,11 +167,11 @@ def test_the_engines_of_a_job_measure_nothing_that_the_job_has_chosen(
 ) -> None:
     """What stayed as by default was measured again by each engine: its answers could differ."""
     choose(monkeypatch, tmp_path, flash=False)
-    job = BatchJob(tiny, None, FEW, 1, replace(PROFILE, kv=kv))
-    monkeypatch.setattr(settings_choice, "measure_settings", None)
+    job = BatchJob(tiny, None, FEW, 1, ENGINE | EngineOptions(kv=kv)).decided()
+    monkeypatch.setattr(plan, "find_tuning", None)
     with job.load_engine() as engine:
-        assert engine.profile == job.profile
-    assert (job.profile.flash_attention, job.profile.kv) == (False, "f16")
+        settings = engine.plan.settings
+    assert (settings.flash_attention, settings.kv, settings.prefix_bytes) == (False, "f16", 1 << 30)
 
 
 @pytest.mark.parametrize("flash", [False, True])
@@ -177,11 +181,11 @@ def test_a_batch_resumes_with_its_attention(
     """Less free memory than before made it another batch. What the caller gives was replaced silently."""
     choose(monkeypatch, tmp_path, not flash)
     begun, other = (
-        BatchJob(tiny, None, FEW, 1, replace(PROFILE, flash_attention=one, kv="f16"))
+        BatchJob(tiny, None, FEW, 1, ENGINE | EngineOptions(flash_attention=one, kv="f16"))
         for one in (flash, not flash)
     )
     now = BatchJob(tiny, None, FEW, 1)
-    assert now.profile == other.profile != begun.profile
+    assert now.decided().allocation == other.allocation != begun.allocation
     output, whole = tmp_path / "answers.jsonl", tmp_path / "whole.jsonl"
     with pytest.raises(Interrupted):
         BatchFile(questions, output).answer(begun, progress=stop_at(3))

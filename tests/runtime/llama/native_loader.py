@@ -20,10 +20,11 @@ from gguf import GGUFValueType as Kind
 from llama_cpp._ggml import libggml
 from thirteen.errors import ThirteenError
 from thirteen.files.gguf.header import Field, Header, read_header
-from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.gguf_checks import check_adapter, check_model
 from thirteen.runtime.llama.model import LoraAdapter, Model
 from thirteen.runtime.llama.sampler import Sampler
+from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.request import Sampling
 
 TIME_LIMIT_S = 60
@@ -145,7 +146,7 @@ def _shown(field: Field) -> tuple[object, ...]:
 def run(model: Model, adapter: LoraAdapter | None = None) -> None:
     """Compute a batch, sample from its logits, and restore its KV cache."""
     model.tokenize("ab 12 <|im_end|>\n é", special=True, bos=True)
-    params = ContextParams(min(32, model.context_trained), 1, 8, threads=1, outputs=1)
+    params = Settings(min(32, model.context_trained), 1, 8, threads=1, outputs=1)
     tokens = tuple(token % model.vocabulary_size for token in TOKENS)[: params.context]
     with Context(model, params, adapter) as context:
         (row,) = context.decode([Span(0, 0, tokens, rows=1)])

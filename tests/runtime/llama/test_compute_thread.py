@@ -19,10 +19,11 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import load_probe_worker
 from thirteen.runtime.llama.bindings import llama_cpp
 from thirteen.runtime.llama.compute_thread import COMPUTE_THREAD, KeepAlive, run_uninterrupted
-from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import LoraAdapter, Model
-from thirteen.runtime.llama.settings_measurement import measure_settings
-from thirteen.runtime.profile import PROFILES
+from thirteen.runtime.llama.settings import Settings
+from thirteen.runtime.plan.candidates import Candidates
+from thirteen.runtime.plan.tuning import measure_settings
 
 from ..gguf_adapters import write_lora
 
@@ -128,12 +129,12 @@ def test_no_thread_is_left_after_a_model_or_one_that_could_not_be_loaded(
 
 
 def test_a_model_with_contexts_and_an_adapter_of_its_own(tiny: Path, lora: Path, calls: Calls) -> None:
-    params = ContextParams(64, 1, 32, threads=1, outputs=32)
+    params = Settings(64, 1, 32, threads=1, outputs=32)
     for adaptive in (False, True):
         with (
             Model(tiny) as model,
             LoraAdapter(model, lora) as adapter,
-            Context(model, ContextParams(64, 1, 32, threads=1, outputs=1, adaptive_threads=adaptive)) as one,
+            Context(model, Settings(64, 1, 32, threads=1, outputs=1, adaptive_threads=adaptive)) as one,
             Context(model, params, adapter) as other,
         ):
             one.decode([Span(0, 0, (1, 2), rows=1)])
@@ -150,7 +151,8 @@ def test_calibration(tiny: Path, calls: Calls) -> None:
 
 def test_measurements_of_the_settings(tiny: Path, calls: Calls) -> None:
     with Model(tiny) as model:
-        measure_settings(PROFILES["laptop"], None, model, budget_s=0.1)
+        usual = Settings(64, 2, 32, threads=1)
+        measure_settings(Candidates((usual,), None), model, budget_s=0.1)
 
 
 def test_benchmarks(tiny: Path, calls: Calls) -> None:

@@ -11,10 +11,11 @@ from thirteen.errors import FileError, RequestError
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.grammar.grammar import from_regex, from_schema
 from thirteen.runtime.llama.constraint import Constraint, GrammarCompiler
-from thirteen.runtime.llama.context import KV_TYPES, Context, ContextParams, Span
+from thirteen.runtime.llama.context import KV_TYPES, Context, Span
 from thirteen.runtime.llama.library import LOG
 from thirteen.runtime.llama.model import LoraAdapter, Model
 from thirteen.runtime.llama.sampler import Sampler
+from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.request import SEED_MAX, Request, Sampling, StopReason
 
 from ..fixed_settings import FIXED
@@ -49,7 +50,7 @@ def high_level(smollm2):
 
 
 def params(**sizes):
-    return ContextParams(**{"context": 128, "slots": 2, "batch": 64, "threads": 1, "outputs": 64} | sizes)
+    return Settings(**{"context": 128, "slots": 2, "batch": 64, "threads": 1, "outputs": 64} | sizes)
 
 
 def run(engine, *requests):

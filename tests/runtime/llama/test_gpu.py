@@ -5,19 +5,16 @@ from dataclasses import replace
 
 import pytest
 from thirteen.errors import RequestError
-from thirteen.runtime.engine.config import resolve_options
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama import context, gpu, model, settings_choice
+from thirteen.runtime.llama import context, gpu, model
 from thirteen.runtime.llama.bindings import llama_cpp
-from thirteen.runtime.llama.compute_settings import ComputeSettings
-from thirteen.runtime.llama.context import ContextParams
 from thirteen.runtime.llama.gpu import check_gpu_layers
-from thirteen.runtime.llama.model import Model
-from thirteen.runtime.llama.settings_choice import choose_settings
-from thirteen.runtime.profile import PROFILES
+from thirteen.runtime.llama.settings import Settings
+from thirteen.runtime.plan import plan
+from thirteen.runtime.plan.options import default_settings
+from thirteen.runtime.plan.plan import EnginePlan
 
-LAPTOP = PROFILES["laptop"]
-PARAMS = ContextParams(128, 1, 64, threads=1, outputs=1)
+SETTINGS = Settings(128, 1, 64, threads=1, outputs=1)
 
 pytestmark = pytest.mark.skipif(gpu.gpu_found(), reason="these tests are for a build without a GPU")
 
@@ -44,38 +41,34 @@ def test_what_is_no_number_of_layers_is_refused(layers, found):
 
 @pytest.mark.parametrize(("layers", "native_layers"), [(0, 0), (5, 5), ("all", -1)])
 def test_layers_reach_the_native_parameters(layers, native_layers, found):
-    profile, params = resolve_options({"gpu_layers": layers})
-    assert profile.gpu_layers == layers
+    settings = default_settings({"gpu_layers": layers})
+    assert settings.gpu_layers == layers
     native = model._native_params(layers, repack=True)
     assert (native.n_gpu_layers, native.use_extra_bufts) == (native_layers, True)
     if layers:
         assert native.devices is None  # all devices
     else:
         assert ctypes.c_void_p.from_address(native.devices).value is None  # a list of none
-    native = context._native_params(params, layers)
+    native = context._native_params(settings, layers)
     assert native.op_offload == native.offload_kqv == bool(layers)
 
 
 @pytest.mark.parametrize("layers", [0, 5])
 @pytest.mark.parametrize(
-    ("params", "expected"),
+    ("settings", "expected"),
     [
-        (PARAMS, llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED),
-        (replace(PARAMS, flash_attention=None), llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO),
-        (replace(PARAMS, flash_attention=False), llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED),
-        (replace(PARAMS, exact=True), llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED),
+        (SETTINGS, llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED),
+        (replace(SETTINGS, flash_attention=None), llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO),
+        (replace(SETTINGS, flash_attention=False), llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED),
+        (replace(SETTINGS, exact=True), llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED),
     ],
 )
-def test_attention_reaches_the_native_parameters(params, expected, layers):
-    assert context._native_params(params, layers).flash_attn_type == expected
+def test_attention_reaches_the_native_parameters(settings, expected, layers):
+    assert context._native_params(settings, layers).flash_attn_type == expected
 
 
 def test_attention_of_a_gpu_is_left_to_llama_cpp(tiny, found, monkeypatch):
-    monkeypatch.setattr(settings_choice, "measure_settings", None)
-    with Model(tiny) as loaded:
-        for flash in (None, True, False):
-            profile = replace(LAPTOP, gpu_layers=1, flash_attention=flash)
-            assert choose_settings(profile, 1, loaded) == ComputeSettings(
-                flash_attention=flash, kv="f16", threads=1, prefill_threads=1
-            )
-        assert choose_settings(replace(LAPTOP, gpu_layers="all"), 1, loaded).flash_attention is None
+    monkeypatch.setattr(plan, "find_tuning", None)
+    for flash in (None, True, False):
+        settings = EnginePlan.make(tiny, gpu_layers="all", flash_attention=flash).settings
+        assert (settings.flash_attention, settings.kv) == (flash, "f16")

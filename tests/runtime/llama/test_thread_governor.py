@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from thirteen.runtime.llama import thread_governor
 from thirteen.runtime.llama.bindings import llama_cpp
-from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.llama.thread_governor import ThreadGovernor, idle_seconds
 
 STEP_S = 0.008  # of a decode step
@@ -163,7 +164,7 @@ def native_threads(context: Context) -> tuple[int, int]:
 
 def test_a_lowered_limit_reaches_llama_cpp_and_is_taken_back(tiny: Path) -> None:
     machine = Machine(others=1)
-    params = ContextParams(128, 1, 64, threads=2, outputs=1, prefill_threads=3, adaptive_threads=True)
+    params = Settings(128, 1, 64, threads=2, outputs=1, prefill_threads=3, adaptive_threads=True)
     with Model(tiny) as model, Context(model, params) as context:
         assert native_threads(context) == (2, 3)
         context._governor = machine.governor(maximum=3)
@@ -196,7 +197,7 @@ def test_a_reproducible_context_gives_the_same_bits_with_any_number_of_threads(
     smollm2: Path, flash: bool
 ) -> None:
     """A batch beside a busy program was a third as fast, because its threads did not adapt."""
-    params = ContextParams(
+    params = Settings(
         800, 2, 512, threads=2, outputs=2, flash_attention=flash, adaptive_threads=True, reproducible=True
     )
     tokens = tuple(range(1000, 1600))

@@ -1,4 +1,4 @@
-"""Memory that a model needs under a profile, computed from its header alone.
+"""Memory that a model needs with some settings, computed from its header alone.
 
 The parts that llama.cpp allocates are computed as it computes them, from the shapes. The parts that grow with
 use (Python, its libraries, the tables of the vocabulary) were measured on Linux with Python 3.11;
@@ -9,7 +9,7 @@ the whole file in any case. The memory of a GPU that has its own is not checked.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, fields, replace
+from dataclasses import astuple, dataclass, replace
 from math import prod
 
 from gguf.constants import GGMLQuantizationType as Type
@@ -18,8 +18,8 @@ from ...errors import InsufficientMemoryError
 from ...files.gguf.header import Header, row_bytes
 from ...files.gguf.model_shape import ModelShape, read_model_shape
 from ..available_memory import available_bytes, reserved_bytes
-from ..profile import KV_TYPES, Profile, micro_batch_tokens
-from .bindings import llama_cpp
+from ..llama.bindings import llama_cpp
+from ..llama.settings import KV_TYPES, Settings
 
 KV_CELLS = 256  # llama.cpp pads the cells of each sequence to a multiple of this
 _PROGRAM_BYTES = 68_000_000  # Python, NumPy, llama.cpp, Jinja: resident after each has been used
@@ -61,96 +61,92 @@ class MemoryEstimate:
     @property
     def total_bytes(self) -> int:
         """Sum of all parts."""
-        return sum(getattr(self, field.name) for field in fields(self))
+        return sum(astuple(self))
+
+    @property
+    def text(self) -> str:
+        """The total and its largest parts in MB."""
+        sizes = (
+            *(("weights", self.weights_bytes), ("repacked", self.copied_bytes)),
+            *(("KV cache", self.kv_bytes), ("prefix cache", self.prefix_bytes)),
+        )
+        named = ", ".join(f"{name} {nbytes / 1e6:,.0f}" for name, nbytes in sizes if nbytes)
+        return f"{_mb(self.total_bytes)} ({named}, the rest)"
 
 
-def estimate_memory(header: Header, profile: Profile) -> MemoryEstimate:
+def estimate_memory(header: Header, settings: Settings) -> MemoryEstimate:
     """Estimate the memory that a model needs.
 
     Args:
         header: one that gguf_checks.check_model() accepts.
-        profile: its context is clamped to the one that the model was trained for.
+        settings: their context is clamped to the one that the model was trained for.
     """
     shape = read_model_shape(header)
-    profile = replace(profile, context=_context(shape, profile))
+    settings = replace(settings, context=min(settings.context, shape.context))
     start = min(tensor.offset for tensor in header.tensors.values())
-    kv = kv_bytes(header, profile, profile.context)
+    kv = _kv_bytes(shape, settings)
     return MemoryEstimate(
         program_bytes=_PROGRAM_BYTES,
         weights_bytes=header.file_bytes - start,
-        copied_bytes=repacked_bytes(header, _repacked_types()) if profile.repack else 0,
+        copied_bytes=repacked_bytes(header, _repacked_types()) if settings.repack else 0,
         vocabulary_bytes=round(_TOKEN_BYTES * shape.vocab + _TEXT_BYTES * start),
         kv_bytes=kv,
-        buffer_bytes=_buffer_bytes(shape, profile),
-        prefix_bytes=profile.prefix_bytes + min(profile.prefix_bytes, kv // profile.slots),
+        buffer_bytes=_buffer_bytes(shape, settings),
+        prefix_bytes=settings.prefix_bytes + min(settings.prefix_bytes, kv // settings.slots),
     )
 
 
-def check_memory(header: Header, profile: Profile, threads: int) -> None:
+def check_memory(header: Header, settings: Settings) -> MemoryEstimate:
     """Check, before anything is allocated, that the model fits in the available memory.
 
     Raises:
         InsufficientMemoryError: it does not fit; the message has the numbers.
     """
     available = available_bytes()
-    estimate = estimate_memory(header, profile)
-    needed = _missing_bytes(estimate, threads)
+    estimate = estimate_memory(header, settings)
+    needed = _missing_bytes(estimate, settings)
     if needed > available:
-        context = _context(read_model_shape(header), profile)
         raise InsufficientMemoryError(
             f"{header.path}: {_mb(needed)} of memory are needed (weights {_mb(estimate.weights_bytes)}, "
             f"repacked weights {_mb(estimate.copied_bytes)}, KV cache {_mb(estimate.kv_bytes)} for a context "
-            f"of {context}, prefix cache {_mb(estimate.prefix_bytes)}), but {_mb(available)} are "
+            f"of {settings.context}, prefix cache {_mb(estimate.prefix_bytes)}), but {_mb(available)} are "
             "available; the phone profile or a shorter context needs less"
         )
+    return estimate
 
 
-def fits_in_memory(header: Header, profile: Profile, threads: int) -> bool:
+def fits_in_memory(header: Header, settings: Settings) -> bool:
     """Whether check_memory() would raise no error."""
-    return _missing_bytes(estimate_memory(header, profile), threads) <= available_bytes()
+    return _missing_bytes(estimate_memory(header, settings), settings) <= available_bytes()
 
 
-def _missing_bytes(estimate: MemoryEstimate, threads: int) -> int:
+def _missing_bytes(estimate: MemoryEstimate, settings: Settings) -> int:
     """Bytes that must be available: the program itself is already in memory."""
-    return estimate.total_bytes - estimate.program_bytes + reserved_bytes(threads)
+    return estimate.total_bytes - estimate.program_bytes + reserved_bytes(settings.threads)
 
 
-def _context(shape: ModelShape, profile: Profile) -> int:
-    """Tokens of each slot: those of the profile, clamped to what the model was trained for."""
-    return min(profile.context, shape.context)
-
-
-def kv_bytes(header: Header, profile: Profile, context: int) -> int:
-    """Compute the bytes of an engine's KV cache.
-
-    Args:
-        header: header of the model file.
-        profile: its slots and type of KV cache count, not its context.
-        context: tokens of each slot.
-    """
-    shape = read_model_shape(header)
-    cell_bytes = 2 * row_bytes(shape.kv_width, KV_TYPES[profile.kv_name])
-    return prod((shape.layers, profile.slots, _cells(context), cell_bytes))
+def _kv_bytes(shape: ModelShape, settings: Settings) -> int:
+    cell_bytes = 2 * row_bytes(shape.kv_width, KV_TYPES[settings.kv])
+    return prod((shape.layers, settings.slots, _cells(settings.context), cell_bytes))
 
 
 def _cells(context: int) -> int:
     return context + -context % KV_CELLS
 
 
-def _buffer_bytes(shape: ModelShape, profile: Profile) -> int:
+def _buffer_bytes(shape: ModelShape, settings: Settings) -> int:
     """Bytes of the activations where a layer is widest, masks, logits, and the scores of standard attention.
 
     A layer is widest in its feed-forward network, or in its attention if that stores scores.
     """
     widest = (3 * shape.ffn + 4 * shape.hidden) * _F32_BYTES
-    cells = _cells(profile.context)
-    tokens = micro_batch_tokens(profile.batch, profile.flash_attention)
+    cells = _cells(settings.context)
     mask = cells * _F16_BYTES
-    if profile.flash_attention is False:
+    if settings.flash_attention is False:
         widest = max(widest, (cells * shape.heads + 5 * shape.hidden + 2 * shape.kv_width) * _F32_BYTES)
         mask = cells * _F32_BYTES
-    logits = profile.slots * shape.vocab * _F32_BYTES
-    return tokens * (widest + mask) + logits
+    logits = settings.slots * shape.vocab * _F32_BYTES
+    return settings.micro_batch * (widest + mask) + logits
 
 
 def repacked_bytes(header: Header, types: Collection[Type]) -> int:

@@ -1,19 +1,25 @@
-"""The fastest settings on this processor, by timing the model itself."""
+"""The fastest settings on this processor, by timing the model itself: attention, KV type, threads.
+
+Flash attention never stores the scores of a query with all keys. Standard attention stores them, and computes
+them as products of matrices, for which some processors have faster kernels. Which one wins, and whether a KV
+cache in bfloat16 is faster than one in float16, differs by more than half between processors; docs/engine.md
+has figures.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from itertools import product
 from math import sqrt
 from time import perf_counter, process_time
 
-from ..profile import Profile
+from ..llama.compute_thread import COMPUTE_THREAD
+from ..llama.context import Context, Span
+from ..llama.model import Model
+from ..llama.settings import Settings
 from ..threads import usable_threads
-from .compute_settings import ComputeSettings, open_settings
-from .compute_thread import COMPUTE_THREAD
-from .context import Context, ContextParams, Span
-from .model import Model
+from .candidates import Candidates
 
 BUDGET_S = 1.8  # of a measurement, without making the contexts
 # An ordinary question: the tokens of its prompt, those of its answer, and the mean depth of these.
@@ -38,7 +44,7 @@ class Trial:
         together_s: seconds for a token of every slot.
     """
 
-    settings: ComputeSettings
+    settings: Settings
     prefill_s: float
     decode_s: float
     together_s: float
@@ -61,10 +67,16 @@ class Tuning:
         quiet: whether no other program has disturbed the measurement.
     """
 
-    settings: ComputeSettings
+    settings: Settings
     trials: tuple[Trial, ...]
     slots: int
     quiet: bool
+
+    @property
+    def parallel_cost(self) -> float | None:
+        """Seconds of a token that all slots decode at once / of one alone; None if they were not measured."""
+        trial = next((one for one in self.trials if one.settings == self.settings), None)
+        return trial.together_s / self.slots / trial.decode_s if trial and self.quiet else None
 
 
 def thread_counts(cores: int, processors: int) -> tuple[int, ...]:
@@ -72,14 +84,11 @@ def thread_counts(cores: int, processors: int) -> tuple[int, ...]:
     return tuple(count for count in (max(1, cores // 2), processors) if count != cores)
 
 
-def measure_settings(
-    profile: Profile, threads: int | None, model: Model, budget_s: float = BUDGET_S
-) -> Tuning:
+def measure_settings(candidates: Candidates, model: Model, budget_s: float = BUDGET_S) -> Tuning:
     """Time a prefill and decode steps with each open way, then numbers of threads.
 
     Args:
-        profile: see choose_settings().
-        threads: see choose_settings().
+        candidates: what is open.
         model: the loaded model.
         budget_s: seconds that this may take; the more, the longer the measured prompts.
 
@@ -87,7 +96,7 @@ def measure_settings(
         FileError: the computation failed.
         RequestError: the contexts do not fit in memory.
     """
-    return COMPUTE_THREAD.call(lambda: _Measurement(profile, threads, model, budget_s).run())
+    return COMPUTE_THREAD.call(lambda: _Measurement(candidates, model, budget_s).run())
 
 
 class _DisturbedError(Exception):
@@ -97,14 +106,14 @@ class _DisturbedError(Exception):
 class _Measurement:
     """The contexts of the open ways, and their times."""
 
-    def __init__(self, profile: Profile, threads: int | None, model: Model, budget_s: float) -> None:
-        self._profile, self._threads, self._model = profile, threads, model
-        self._budget_s = budget_s
-        self._slots = profile.slots
-        self._ways = open_settings(profile, threads, model.header)
-        self._using = self._ways[0].threads  # threads that compute at the moment
+    def __init__(self, candidates: Candidates, model: Model, budget_s: float) -> None:
+        self._ways, self._threads = candidates.ways, candidates.threads
+        self._model, self._budget_s = model, budget_s
+        usual = self._ways[0]
+        self._slots = usual.slots
+        self._using = usual.threads  # threads that compute at the moment
         self._wall_s = self._granted_s = self._wanted_s = 0.0  # of all steps so far
-        longest = min(_PREFILL_MAX + _STEPS, profile.context, model.context_trained)
+        longest = min(_PREFILL_MAX + _STEPS, usual.context)
         self._longest = max(1, longest - _STEPS)
         vocabulary = model.vocabulary_size
         self._prompt = tuple(token % vocabulary for token in range(1, self._longest + 1))
@@ -113,7 +122,7 @@ class _Measurement:
         trials: list[Trial] = []
         best = self._ways[0]
         with ExitStack() as loaded, suppress(_DisturbedError):
-            contexts = [loaded.enter_context(Context(self._model, self._params(way))) for way in self._ways]
+            contexts = [loaded.enter_context(Context(self._model, self._small(way))) for way in self._ways]
             self._end = perf_counter() + self._budget_s
             trials = self._time_ways(contexts)
             fastest = min(trials, key=self._cost)
@@ -125,10 +134,11 @@ class _Measurement:
                 return Tuning(best, tuple(trials), self._slots, quiet=True)
         return Tuning(self._ways[0], tuple(trials), self._slots, self._quiet)
 
-    def _params(self, settings: ComputeSettings) -> ContextParams:
-        batch = max(self._slots, min(self._profile.batch, self._longest))
+    def _small(self, way: Settings) -> Settings:
+        """A way with no more memory than is measured; the threads are those that are asked for."""
+        batch = max(self._slots, min(way.batch, self._longest))
         context = min(self._longest + _STEPS, self._model.context_trained)
-        return ContextParams(context, self._slots, batch, outputs=self._slots, **asdict(settings))
+        return replace(way, context=context, batch=batch, adaptive_threads=False)
 
     @property
     def _quiet(self) -> bool:
@@ -215,7 +225,7 @@ class _Measurement:
     def _prefill_s(self, context: Context, start: int, tokens: int) -> float:
         """Seconds of a prefill in slot 0 from position `start` on."""
         context.clear(0, start)
-        step = min(_PREFILL_MAX, context.params.batch)
+        step = min(_PREFILL_MAX, context.settings.batch)
         end = start + tokens
         spans = [Span(0, at, self._prompt[at : min(at + step, end)], 1) for at in range(start, end, step)]
         return self._seconds(lambda: [context.decode([span]) for span in spans])

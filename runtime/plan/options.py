@@ -1,31 +1,27 @@
-"""Keywords of Engine(), and what they come to: a profile, the parameters of a context, adapter files."""
+"""Keywords of Engine(), and their defaults by profile."""
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict, cast
 
 from ...errors import RequestError
-from ..llama.context import ContextParams
 from ..llama.gpu import check_gpu_layers
-from ..profile import GpuLayers, Profile, profile_named
-from ..request import BASE
+from ..llama.settings import DEFAULT_KV, GpuLayers, Settings
+from ..request import BASE, DEFAULT_ADAPTER
 from ..threads import default_threads
 from ..validation import check_integer
 
 QUEUE = 64
-DEFAULT_ADAPTER = "adapter"  # name of the adapter given without one
 
 
 class EngineOptions(TypedDict, total=False):
     """Keywords of Engine(), each optional.
 
-    The profile has the defaults of context, slots, batch, kv, prefix_bytes, flash_attention and
-    gpu_layers. What it leaves open is measured by the first engine for a processor and a model's
-    shape, in about three seconds.
+    The profile has the defaults of what an engine allocates. What it leaves open is measured by the first
+    engine for a processor and a model's shape, in about three seconds.
 
     Attributes:
-        profile: what to allocate: "laptop" (the default), "server", "phone", or a Profile.
+        profile: a class of machine: "laptop" (the default), "server" or "phone".
         adapter: a LoRA in a GGUF file, applied at run time to the requests that name no other.
         adapters: further adapters, by the names that requests give.
         context: maximum tokens per request, clamped to the context that the model was trained for; by
@@ -39,6 +35,7 @@ class EngineOptions(TypedDict, total=False):
         batch: maximum tokens per step.
         kv: type of the KV cache, f16, bf16 or q8_0; by default the faster of f16 and bf16 on this
             processor, or q8_0 where memory is short.
+        repack: whether to repack weights for this processor: faster, but a second copy of them in memory.
         prefix_bytes: memory of the prefix cache; 0 turns it off.
         flash_attention: whether to compute attention without storing its scores; by default the way
             that is faster on this processor.
@@ -50,11 +47,12 @@ class EngineOptions(TypedDict, total=False):
             Thirteen did not write, once; True does it with all files, False with none.
     """
 
-    profile: str | Profile
+    profile: str
     context: int | None
     slots: int | None
     batch: int | None
     kv: str | None
+    repack: bool | None
     prefix_bytes: int | None
     flash_attention: bool | None
     gpu_layers: GpuLayers | None
@@ -67,38 +65,51 @@ class EngineOptions(TypedDict, total=False):
     untrusted: bool | None
 
 
-def resolve_options(options: EngineOptions) -> tuple[Profile, ContextParams]:
-    """Check the keywords, and apply them to the profile.
+# Tokens of a context, where the model and the memory allow as many.
+CONTEXT = 4096
+PROFILES = {
+    "laptop": EngineOptions(context=CONTEXT, slots=4, batch=512, prefix_bytes=256 << 20),
+    "server": EngineOptions(context=CONTEXT, slots=8, batch=512, prefix_bytes=1 << 30),
+    "phone": EngineOptions(context=2048, slots=1, batch=64, prefix_bytes=16 << 20, kv="q8_0", repack=False),
+}
 
-    Returns:
-        The profile, and the parameters of the context. Its length is not yet clamped to the one that the
-        model was trained for, and what is open is not yet chosen.
+
+def with_profile(options: EngineOptions) -> EngineOptions:
+    """The options, with the profile's values of those that are not given.
 
     Raises:
-        RequestError: a number is out of range, a name is unknown, or there is no GPU for GPU layers.
+        RequestError: there is no such profile.
+        TypeError: there is no such keyword.
     """
     if unknown := options.keys() - EngineOptions.__annotations__.keys():
         raise TypeError(f"Engine() has no keyword {min(unknown)!r}")
-    given = options.get("profile", "laptop")
-    changes: dict[str, Any] = {one.name: options.get(one.name) for one in fields(Profile)}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    profile = replace(profile_named(given) if isinstance(given, str) else given, **changes)
-    check_integer("prefix_bytes", profile.prefix_bytes, 0)
-    check_gpu_layers(profile.gpu_layers)
-    check_integer("queue", options.get("queue", QUEUE), 0, 1 << 20)
-    threads, adaptive = options.get("threads"), options.get("adaptive_threads")
-    params = ContextParams(
-        context=profile.context,
-        slots=profile.slots,
-        batch=profile.batch,
-        threads=default_threads() if threads is None else threads,
-        outputs=profile.slots,
-        kv=profile.kv_name,
-        flash_attention=profile.flash_attention,
-        adaptive_threads=threads is None if adaptive is None else adaptive,
-        reproducible=options.get("reproducible", False),
-    )
-    return profile, params
+    if (profile := options.get("profile", "laptop")) not in PROFILES:
+        raise RequestError(f"profile: {profile!r} is not one of {', '.join(PROFILES)}")
+    given = {name: value for name, value in options.items() if value is not None}
+    return cast(EngineOptions, {**PROFILES[profile], **given})
+
+
+def default_settings(options: EngineOptions) -> Settings:
+    """Check the options, and take the default of what they leave open.
+
+    Returns:
+        Settings, whose context is not yet clamped to the one that the model was trained for.
+
+    Raises:
+        RequestError: a number is out of range, a name is unknown, or there is no GPU for GPU layers.
+        TypeError: with_profile() raises it.
+    """
+    full = with_profile(options)
+    check_gpu_layers(layers := full.get("gpu_layers", 0))
+    check_integer("queue", full.get("queue", QUEUE), 0, 1 << 20)
+    names = Settings.__dataclass_fields__.keys() & full.keys()
+    defaults = {
+        "threads": default_threads(),
+        "adaptive_threads": "threads" not in full,
+        "flash_attention": None if layers else True,
+        "kv": DEFAULT_KV,
+    }
+    return Settings(**{**defaults, **{name: full[name] for name in names}})  # type: ignore[literal-required]
 
 
 def adapter_files(options: EngineOptions) -> dict[str, Path]:

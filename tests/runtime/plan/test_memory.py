@@ -3,16 +3,15 @@
 import re
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 from thirteen.convert.pipeline import convert
 from thirteen.errors import InsufficientMemoryError
 from thirteen.files.gguf.header import read_header
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama import memory_estimate
-from thirteen.runtime.llama.memory_estimate import estimate_memory
-from thirteen.runtime.profile import PROFILES
+from thirteen.runtime.plan import memory
+from thirteen.runtime.plan.memory import estimate_memory
+from thirteen.runtime.plan.options import EngineOptions, default_settings
 
 pytestmark = pytest.mark.slow
 
@@ -28,10 +27,14 @@ Engine(sys.argv[1], profile=sys.argv[2], context=int(sys.argv[3]), threads=1, **
 """
 
 
-def logged_buffers(model, name, profile):
-    """megabytes(name): the buffers of an engine with a profile, of this name but for what is measured."""
-    numbers = (profile.flash_attention, profile.batch, profile.kv_name)
-    command = [sys.executable, "-c", SCRIPT, str(model), name, str(profile.context), *map(str, numbers)]
+def settings(name, **options):
+    return default_settings(EngineOptions(profile=name, threads=1, **options))
+
+
+def logged_buffers(model, name, one):
+    """megabytes(name): the buffers of an engine with a profile and settings."""
+    numbers = (one.context, one.flash_attention, one.batch, one.kv)
+    command = [sys.executable, "-c", SCRIPT, str(model), name, *map(str, numbers)]
     log = subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def megabytes(name):
@@ -47,14 +50,11 @@ def test_an_embedding_is_repacked_only_where_it_is_the_output_too(base, tmp_path
     header = read_header(model)
     assert ("output.weight" in header.tensors) == (name == "llama untied")
     assert header.tensors["token_embd.weight"].nbytes > 9_000  # more than the rounding of the log
-    repacked = estimate_memory(header, PROFILES["laptop"]).copied_bytes
-    megabytes = logged_buffers(
-        model, "laptop", replace(PROFILES["laptop"], context=256, flash_attention=True)
-    )
+    repacked = estimate_memory(header, settings("laptop")).copied_bytes
+    megabytes = logged_buffers(model, "laptop", settings("laptop", context=256))
     assert repacked / 1e6 == pytest.approx(megabytes("REPACK model"), abs=0.0055)
-    small = replace(PROFILES["phone"], context=256, flash_attention=True, kv="f16")
-    phone = logged_buffers(model, "phone", small)
-    assert phone("REPACK model") == 0 == estimate_memory(header, PROFILES["phone"]).copied_bytes
+    phone = logged_buffers(model, "phone", settings("phone", context=256, kv="f16"))
+    assert phone("REPACK model") == 0 == estimate_memory(header, settings("phone")).copied_bytes
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,9 @@ def test_an_embedding_is_repacked_only_where_it_is_the_output_too(base, tmp_path
     ],
 )
 def test_the_estimate_is_what_llama_cpp_logs(smollm2, name, context, flash, batch):
-    changes = {"context": context, "flash_attention": flash, "batch": batch}
-    profile = replace(PROFILES[name], **changes)
-    megabytes = logged_buffers(smollm2, name, profile)
-    estimate = estimate_memory(read_header(smollm2), profile)
+    one = settings(name, context=context, flash_attention=flash, batch=batch)
+    megabytes = logged_buffers(smollm2, name, one)
+    estimate = estimate_memory(read_header(smollm2), one)
     assert estimate.weights_bytes / 1e6 == pytest.approx(megabytes("_Mapped model"), abs=0.1)
     assert estimate.copied_bytes / 1e6 == pytest.approx(megabytes("REPACK model"), abs=0.1)
     assert estimate.kv_bytes / 1e6 == pytest.approx(megabytes("KV"), abs=0.01)
@@ -80,22 +79,20 @@ def test_the_estimate_is_what_llama_cpp_logs(smollm2, name, context, flash, batc
 
 def test_a_context_beyond_the_trained_one_needs_no_more(smollm2):
     header = read_header(smollm2)
-    trained, beyond = (
-        estimate_memory(header, replace(PROFILES["phone"], context=n)) for n in (8192, 1 << 20)
-    )
+    trained, beyond = (estimate_memory(header, settings("phone", context=n)) for n in (8192, 1 << 20))
     assert trained == beyond
-    assert estimate_memory(header, PROFILES["phone"]).total_bytes < trained.total_bytes
+    assert estimate_memory(header, settings("phone")).total_bytes < trained.total_bytes
 
 
 def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(smollm2, monkeypatch):
     """The message has the numbers; with a little more memory the model answers."""
-    estimate = estimate_memory(read_header(smollm2), replace(PROFILES["phone"], context=256))
+    estimate = estimate_memory(read_header(smollm2), settings("phone", context=256))
     enough = estimate.total_bytes - estimate.program_bytes
-    monkeypatch.setattr(memory_estimate, "available_bytes", lambda: enough - 1_000_000)
+    monkeypatch.setattr(memory, "available_bytes", lambda: enough - 1_000_000)
     with pytest.raises(
         InsufficientMemoryError, match=rf"{enough / 1e6:,.0f} MB .* {enough / 1e6 - 1:,.0f} MB are available"
     ):
         Engine(smollm2, profile="phone", context=256, threads=1)
-    monkeypatch.setattr(memory_estimate, "available_bytes", lambda: enough)
+    monkeypatch.setattr(memory, "available_bytes", lambda: enough)
     with Engine(smollm2, profile="phone", context=256, threads=1) as engine:
         assert engine.answer("1 + 1 =", max_tokens=1).usage.completion_tokens == 1

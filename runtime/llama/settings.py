@@ -1,0 +1,96 @@
+"""Settings of an engine, all decided: what it allocates, and how it computes."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gguf.constants import GGMLQuantizationType as Type
+
+from ...errors import RequestError
+from ..validation import check_integer
+from .bindings import llama_cpp
+
+KV_TYPES = {"f16": Type.F16, "bf16": Type.BF16, "q8_0": Type.Q8_0}  # types of the KV cache by option name
+QUANTIZED_KV = {"q8_0"}  # those that only flash attention reads
+DEFAULT_KV = "f16"
+CONTEXT_MAX = 1 << 22  # tokens; far beyond what any model was trained for
+BATCH_MAX = 1 << 16  # tokens, likewise
+# Upper limits: the library's own, or far beyond use where it has none.
+_MAXIMA = {
+    "context": CONTEXT_MAX,
+    "slots": llama_cpp.llama_max_parallel_sequences(),
+    "batch": BATCH_MAX,
+    "outputs": BATCH_MAX,
+    **dict.fromkeys(("threads", "prefill_threads"), 512),  # GGML_MAX_N_THREADS
+}
+# Tokens that standard attention computes at once. With more, prefill of long prompts is no faster, and the
+# scores need more memory.
+_STANDARD_ATTENTION_TOKENS = 256
+
+GpuLayers = int | Literal["all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an engine allocates, and how it computes.
+
+    Attention, type of the KV cache and threads change the speed, and otherwise only the last bits of the
+    logits.
+
+    Attributes:
+        context: tokens that each sequence can hold, prompt and answer together.
+        slots: native sequences, numbered from 0: requests that run at once.
+        batch: maximum tokens of a step.
+        outputs: maximum rows of logits of a step, each as wide as the vocabulary; by default one a slot.
+        threads: threads for batches of one token (decode).
+        prefill_threads: threads for larger batches; by default as many.
+        flash_attention: whether attention is computed without storing its scores; None leaves it to
+            llama.cpp, which looks at the devices. Standard attention cannot read a quantized KV cache.
+        kv: type of the KV cache, one of KV_TYPES; q8_0 takes about half the memory of f16.
+        adaptive_threads: use fewer threads while other programs use the processors. With flash attention,
+            the last bits of the logits of a single token depend on the number of threads.
+        reproducible: do so only where no bit depends on it, and give prompts that have a date the same one.
+        exact: keep the KV cache and attention in float32, for measurements. On a CPU, flash attention rounds
+            to float16 even where the cache does not, which costs a KL divergence of 1e-6 instead of 1e-11.
+        repack: repack weights for this processor: faster, but a second copy of them in memory.
+        prefix_bytes: memory of the prefix cache; 0 turns it off.
+        gpu_layers: layers that a GPU computes, or "all": first the output matrix, which counts as one, then
+            from the last layer on. 0 is the processor alone.
+    """
+
+    context: int
+    slots: int
+    batch: int
+    outputs: int = 0
+    threads: int = field(kw_only=True)
+    prefill_threads: int = 0
+    flash_attention: bool | None = True
+    kv: str = DEFAULT_KV
+    adaptive_threads: bool = False
+    reproducible: bool = False
+    exact: bool = False
+    repack: bool = True
+    prefix_bytes: int = 0
+    gpu_layers: GpuLayers = 0
+
+    def __post_init__(self) -> None:
+        if self.kv not in KV_TYPES:
+            raise RequestError(f"kv must be one of {', '.join(KV_TYPES)}, not {self.kv!r}")
+        if self.kv in QUANTIZED_KV and self.flash_attention is False:
+            raise RequestError(f"kv {self.kv} needs flash attention")
+        object.__setattr__(self, "outputs", self.outputs or self.slots)
+        object.__setattr__(self, "prefill_threads", self.prefill_threads or self.threads)
+        for name, maximum in _MAXIMA.items():
+            check_integer(name, getattr(self, name), 1, maximum)
+        check_integer("prefix_bytes", self.prefix_bytes, 0)
+        if self.slots > self.batch:
+            raise RequestError(f"slots must be at most the {self.batch} tokens of a batch, not {self.slots}")
+        if not self.slots <= self.outputs <= self.batch:
+            raise RequestError(
+                f"outputs must be from slots = {self.slots} to batch = {self.batch}, not {self.outputs}"
+            )
+
+    @property
+    def micro_batch(self) -> int:
+        """Maximum tokens that are computed at once."""
+        standard = self.flash_attention is False
+        return min(self.batch, _STANDARD_ATTENTION_TOKENS) if standard else self.batch

@@ -1,0 +1,1 @@
+"""How an engine runs a file: decided before anything is loaded."""

@@ -1,0 +1,94 @@
+"""Settings to choose from: the ways to compute that the options leave open, as far as they fit in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from gguf.constants import GGML_QUANT_SIZES
+
+from ...files.gguf.header import Header
+from ...files.gguf.model_shape import read_model_shape
+from ...files.processors import multiplies_bf16
+from ..llama.settings import DEFAULT_KV, KV_TYPES, QUANTIZED_KV, Settings
+from .memory import fits_in_memory
+from .options import EngineOptions, with_profile
+
+_HALVINGS = 2  # of an open context, where memory is short
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Settings to choose from.
+
+    Attributes:
+        ways: they differ in attention and type of the KV cache; the default is the first.
+        threads: the threads that are given; None if their number is open too.
+    """
+
+    ways: tuple[Settings, ...]
+    threads: int | None
+
+    @property
+    def decided(self) -> bool:
+        """Whether nothing is open.
+
+        With layers on a GPU nothing is measured: a short measurement would mostly time the compilation of its
+        kernels.
+        """
+        return bool(self.ways[0].gpu_layers) or (len(self.ways) == 1 and self.threads is not None)
+
+
+def find_candidates(usual: Settings, options: EngineOptions, header: Header) -> Candidates:
+    """Find the ways to compute that the options leave open, and that fit in memory.
+
+    This is for before the model is loaded: afterwards, the memory of its weights is no longer available.
+    First the memory decides between standard and flash attention, then a KV cache in q8_0 is taken, and at
+    last a half or a quarter of the context, unless the options have one. Where nothing fits, all is open.
+
+    Args:
+        usual: the default_settings() of the options.
+        options: what is given.
+        header: header of the model file.
+    """
+    full = with_profile(options)
+    ways, quantized = _open_ways(usual, full), _quantized_ways(usual, full, header)
+    halvings = 0 if options.get("context") else _HALVINGS
+    for divisor in (1 << halving for halving in range(halvings + 1)):
+        for group in (ways, quantized):
+            shorter = [replace(way, context=usual.context // divisor or 1) for way in group]
+            if fitting := [way for way in shorter if fits_in_memory(header, way)]:
+                return _clamped(fitting, header, options)
+    return _clamped(ways, header, options)
+
+
+def _clamped(ways: Sequence[Settings], header: Header, options: EngineOptions) -> Candidates:
+    trained = read_model_shape(header).context
+    clamped = (replace(way, context=min(way.context, trained)) for way in ways)
+    return Candidates(tuple(clamped), options.get("threads"))
+
+
+def _open_ways(usual: Settings, options: EngineOptions) -> list[Settings]:
+    """The combinations of attention and KV type that are open, the default first."""
+    if usual.gpu_layers:
+        return [usual]
+    given = options.get("kv")
+    kinds = [given] if given else [DEFAULT_KV, *(["bf16"] if multiplies_bf16() else [])]
+    return [
+        replace(usual, flash_attention=flash, kv=kv)
+        for kv, flash in product(kinds, (True, False))
+        if options.get("flash_attention") in {None, flash} and (flash or kv not in QUANTIZED_KV)
+    ]
+
+
+def _quantized_ways(usual: Settings, options: EngineOptions, header: Header) -> list[Settings]:
+    """The way that takes the least memory, if it is open and the model's heads allow it."""
+    is_open = options.get("kv") is None and options.get("flash_attention") is not False
+    if usual.gpu_layers or not is_open or not holds_heads(header, "q8_0"):
+        return []
+    return [replace(usual, flash_attention=True, kv="q8_0")]
+
+
+def holds_heads(header: Header, kv: str) -> bool:
+    """Whether the model's heads are whole blocks of a type of the KV cache."""
+    block = GGML_QUANT_SIZES[KV_TYPES[kv]][0]
+    return not read_model_shape(header).head_dim % block

@@ -1,0 +1,138 @@
+"""How an engine will run a model: decided before anything is loaded."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Unpack
+
+from ...errors import ThirteenError
+from ...files.gguf.header import Header
+from ...files.gguf.model_shape import read_model_shape
+from ..llama.gguf_checks import read_model_header
+from ..llama.model import Model
+from ..llama.settings import Settings
+from ..load_probe import probe_model_files
+from .candidates import Candidates, find_candidates
+from .memory import MemoryEstimate, check_memory, estimate_memory
+from .options import QUEUE, EngineOptions, adapter_files, default_settings
+from .tuning import Tuning, measure_settings
+from .tuning_cache import find_tuning, save_tuning
+
+_PACKAGE = "llama-cpp-python"  # the binding of the library
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """How an engine will run a model.
+
+    Attributes:
+        header: header of the model file, checked.
+        settings: what is allocated, and how it is computed.
+        memory: what that takes.
+        context_trained: tokens of the longest context that the model was trained for.
+        adapters: files of the adapters by the names that requests give.
+        queue: maximum number of waiting requests.
+        parallel_cost: seconds of a token that all slots decode at once / of one alone; None if unknown.
+        library: what computes.
+        version: its version.
+    """
+
+    header: Header = field(repr=False)
+    settings: Settings
+    memory: MemoryEstimate
+    context_trained: int
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    queue: int = QUEUE
+    parallel_cost: float | None = None
+    library: str = "llama.cpp"
+    version: str = field(default_factory=lambda: f"{_PACKAGE} {version(_PACKAGE)}")
+
+    @classmethod
+    def make(cls, model: Path, **options: Unpack[EngineOptions]) -> "EnginePlan":
+        """Decide how an engine will run a model.
+
+        The first plan for a processor, build, model shape and profile loads the model and measures, in about
+        three seconds. The choice is saved in the cache folder.
+
+        Args:
+            model: a GGUF file.
+            options: see EngineOptions.
+
+        Raises:
+            FileError: a file is not a GGUF, is damaged, or cannot be run by this build, or it ended the
+                other process.
+            InsufficientMemoryError: the model does not fit in memory.
+            RequestError: a number is out of range, a name is unknown or reserved, or there is no GPU for
+                gpu_layers.
+            TypeError: there is no such keyword.
+        """
+        usual, adapters = default_settings(options), adapter_files(options)
+        header = read_model_header(model)
+        candidates = find_candidates(usual, options, header)
+        check_memory(header, candidates.ways[0])
+        probe_model_files(model, adapters.values(), untrusted=options.get("untrusted"))
+        tuning = None if candidates.decided else _tuned(candidates, header)
+        settings = tuning.settings if tuning else candidates.ways[0]
+        return cls(
+            header,
+            settings,
+            estimate_memory(header, settings),
+            read_model_shape(header).context,
+            adapters,
+            options.get("queue", QUEUE),
+            tuning.parallel_cost if tuning else None,
+        )
+
+    @property
+    def context_hint(self) -> str:
+        """What to do about a prompt that is too long."""
+        if self.context_trained <= self.settings.context:
+            return "the model was trained for no more"
+        return (
+            f"--context, where the command has it (context= in Python), can be up to {self.context_trained}"
+        )
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        others = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "header"}
+        return {
+            "model": str(self.header.path),
+            **others,
+            "settings": asdict(self.settings),
+            "memory": asdict(self.memory) | {"total_bytes": self.memory.total_bytes},
+            "adapters": {name: str(path) for name, path in self.adapters.items()},
+        }
+
+    @property
+    def rows(self) -> dict[str, str]:
+        """The plan in a few rows, by name."""
+        one = self.settings
+        attention = {True: "flash", False: "standard", None: "the library's choice of"}[one.flash_attention]
+        threads = f"{one.threads} threads" + (" or fewer" if one.adaptive_threads else "")
+        return {
+            "model": str(self.header.path),
+            **{f"adapter {name}": str(path) for name, path in self.adapters.items()},
+            "requests": f"{one.slots} at once, of {one.context:,} tokens, in steps of {one.batch}",
+            "computed by": f"{attention} attention, KV cache in {one.kv}, {threads} "
+            f"({one.prefill_threads} for prompts), GPU layers: {one.gpu_layers}",
+            "memory needed": self.memory.text,
+            "library": f"{self.library} ({self.version})",
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {value}" for name, value in self.rows.items())
+
+
+def _tuned(candidates: Candidates, header: Header) -> Tuning:
+    """The saved measurement of the candidates; without one, the model is loaded and measured."""
+    if tuning := find_tuning(candidates, header):
+        return tuning
+    usual = candidates.ways[0]
+    with Model(header, repack=usual.repack) as model:
+        tuning = measure_settings(candidates, model)
+    with suppress(ThirteenError):  # else the next process measures again
+        save_tuning(tuning, candidates, header)
+    return tuning

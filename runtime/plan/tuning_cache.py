@@ -1,0 +1,92 @@
+"""Measured settings in the cache folder: a processor, build and model shape is measured once."""
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, replace
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from time import time
+from typing import Any
+
+from ...errors import ThirteenError
+from ...files.atomic_write import write_file
+from ...files.cache_folder import cache_dir
+from ...files.gguf.header import Header
+from ...files.gguf.model_shape import read_model_shape
+from ...files.processors import processor_name
+from ..llama.bindings import llama_cpp
+from ..llama.settings import Settings
+from ..threads import default_threads
+from .candidates import Candidates
+from .tuning import Trial, Tuning
+
+_DISTURBED_S = 600  # how long a disturbed choice holds
+_MEASURED = ("threads", "prefill_threads", "flash_attention", "kv")  # fields of Settings
+
+
+def find_tuning(candidates: Candidates, header: Header) -> Tuning | None:
+    """The saved measurement of these candidates.
+
+    One that other programs have disturbed holds for ten minutes, so that not every start on a busy machine
+    measures.
+    """
+    with suppress(OSError, ThirteenError, ValueError, KeyError, TypeError):
+        path = _tuning_file(_key(candidates, header))
+        found = json.loads(path.read_bytes())
+        if found["quiet"] or abs(time() - path.stat().st_mtime) < _DISTURBED_S:
+            return _parse(found, candidates.ways[0])
+    return None
+
+
+def save_tuning(tuning: Tuning, candidates: Candidates, header: Header) -> None:
+    """Save a measurement for all engines with such candidates and a model of this shape.
+
+    Raises:
+        OutputError: it cannot be written.
+        FileError: the header has no valid shape.
+    """
+    found = asdict(tuning)
+    for one in (found, *found["trials"]):
+        one["settings"] = {name: one["settings"][name] for name in _MEASURED}
+    key = _key(candidates, header)
+    write_file(_tuning_file(key), json.dumps(key | found, indent=1).encode() + b"\n")
+
+
+def _parse(found: dict[str, Any], usual: Settings) -> Tuning:
+    def settings(of: dict[str, Any]) -> Settings:
+        if of["settings"].keys() != set(_MEASURED) or type(of["settings"]["flash_attention"]) is not bool:
+            raise ValueError(of)
+        return replace(usual, **of["settings"])
+
+    trials = [
+        Trial(settings(one), float(one["prefill_s"]), float(one["decode_s"]), float(one["together_s"]))
+        for one in found["trials"]
+    ]
+    return Tuning(settings(found), tuple(trials), usual.slots, found["quiet"])
+
+
+def _key(candidates: Candidates, header: Header) -> dict[str, Any]:
+    """Everything that the choice depends on."""
+    shape, usual = read_model_shape(header), candidates.ways[0]
+    return {
+        **speed_environment(),
+        **{name: getattr(shape, name) for name in ("layers", "hidden", "heads", "kv_heads", "head_dim")},
+        **{name: getattr(usual, name) for name in ("slots", "batch", "repack")},
+        "ways": [[way.flash_attention, way.kv] for way in candidates.ways],
+        "given_threads": candidates.threads,
+        "default_threads": default_threads(),
+    }
+
+
+def speed_environment() -> dict[str, str]:
+    """Processor and build: what every measured speed depends on."""
+    return {
+        "processor": processor_name(),
+        "llama_cpp_python": version("llama-cpp-python"),
+        "features": llama_cpp.llama_print_system_info().decode("utf-8", "replace").strip(" |\n"),
+    }
+
+
+def _tuning_file(key: dict[str, Any]) -> Path:
+    return cache_dir() / f"compute-{sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
