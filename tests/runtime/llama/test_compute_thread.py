@@ -25,6 +25,7 @@ from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.plan.candidates import Candidates
 from thirteen.runtime.plan.tuning import measure_settings
 
+from ..fixed_settings import FIXED
 from ..gguf_adapters import write_lora
 
 # Everything in llama.cpp that may open a parallel region.
@@ -101,7 +102,7 @@ def test_an_engine_loads_measures_and_computes_in_one_thread(tiny: Path, lora: P
 
 def test_an_engine_that_another_thread_loads_and_closes(tiny: Path, lora: Path, calls: Calls) -> None:
     def run() -> None:
-        with Engine(tiny, context=64, threads=1) as engine:
+        with Engine(tiny, context=64, **FIXED) as engine:
             use(engine, lora)
 
     with ThreadPoolExecutor(2) as threads:
