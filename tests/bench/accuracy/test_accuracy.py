@@ -221,7 +221,7 @@ def test_a_failed_computation_ends_the_run_and_is_repeated(tiny, data, tmp_path)
 def test_a_finished_run_is_read_without_a_choice_of_speed_settings(tiny, data, tmp_path, monkeypatch):
     """The model was loaded for it."""
     first = evaluate(tiny, data, FEW, records=tmp_path)
-    monkeypatch.setattr(BatchJob, "_choose", None)
+    monkeypatch.setattr(plan.EnginePlan, "make", None)
     assert evaluate(tiny, data, FEW, records=tmp_path).adapted.scores == first.adapted.scores
 
 
