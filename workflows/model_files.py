@@ -10,7 +10,7 @@ from pathlib import Path
 from ..files.progress import QUIET, Run
 from ..models.catalogue import catalogue
 from ..models.fetch import local_path
-from ..runtime.plan.options import EngineOptions, adapter_files
+from ..runtime.plan.options import EngineOptions, named_adapters
 from ..runtime.request import DEFAULT_ADAPTER
 from .converted_models import Announce, converted_model
 from .default_model import ADAPTER, NAME, default_model
@@ -72,7 +72,7 @@ def resolve(
 
 def engine_files(model: str | Path, options: EngineOptions) -> tuple[Path, EngineOptions]:
     """Find the files of an engine; see Engine.find_files and resolve()."""
-    files = resolve(model, adapter_files(options), Run(options.get("threads")), _log.warning)
+    files = resolve(model, named_adapters(options), Run(options.get("threads")), _log.warning)
     found = dict(files.adapters)
     return files.model, options | EngineOptions(adapter=found.pop(DEFAULT_ADAPTER, None), adapters=found)
 

@@ -112,8 +112,8 @@ def default_settings(options: EngineOptions) -> Settings:
     return Settings(**{**defaults, **{name: full[name] for name in names}})  # type: ignore[literal-required]
 
 
-def adapter_files(options: EngineOptions) -> dict[str, Path]:
-    """Adapter files by the names that requests give.
+def named_adapters(options: EngineOptions) -> dict[str, str | Path]:
+    """The adapters by the names that requests give.
 
     Raises:
         RequestError: a name is reserved.
@@ -121,5 +121,4 @@ def adapter_files(options: EngineOptions) -> dict[str, Path]:
     adapter, adapters = options.get("adapter"), options.get("adapters") or {}
     if reserved := {BASE, DEFAULT_ADAPTER} & adapters.keys():
         raise RequestError(f"adapters: the name {min(reserved)!r} is reserved")
-    named = {**adapters, DEFAULT_ADAPTER: adapter} if adapter is not None else adapters
-    return {name: Path(file) for name, file in named.items()}
+    return {**adapters, DEFAULT_ADAPTER: adapter} if adapter is not None else {**adapters}

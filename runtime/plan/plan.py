@@ -16,7 +16,7 @@ from ..llama.settings import Settings
 from ..load_probe import probe_model_files
 from .candidates import Candidates, find_candidates
 from .memory import MemoryEstimate, check_memory, estimate_memory
-from .options import QUEUE, EngineOptions, adapter_files, default_settings
+from .options import QUEUE, EngineOptions, default_settings, named_adapters
 from .tuning import Tuning, measure_settings
 from .tuning_cache import find_tuning, save_tuning
 
@@ -68,7 +68,8 @@ class EnginePlan:
                 gpu_layers.
             TypeError: there is no such keyword.
         """
-        usual, adapters = default_settings(options), adapter_files(options)
+        usual = default_settings(options)
+        adapters = {name: Path(file) for name, file in named_adapters(options).items()}
         header = read_model_header(model)
         candidates = find_candidates(usual, options, header)
         check_memory(header, candidates.ways[0])

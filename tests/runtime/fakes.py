@@ -23,7 +23,7 @@ from thirteen.runtime.llama.constraint import Constraint
 from thirteen.runtime.llama.context import Span
 from thirteen.runtime.llama.settings import GpuLayers, Settings
 from thirteen.runtime.plan.memory import MemoryEstimate
-from thirteen.runtime.plan.options import QUEUE, EngineOptions, adapter_files, default_settings
+from thirteen.runtime.plan.options import QUEUE, EngineOptions, default_settings, named_adapters
 from thirteen.runtime.plan.plan import EnginePlan
 from thirteen.runtime.request import Sampling, TokenLogprob
 
@@ -186,7 +186,8 @@ def fake_plan(options: EngineOptions) -> EnginePlan:
     settings = replace(usual, context=min(usual.context, Model.context_trained))
     memory = MemoryEstimate(0, 0, 0, 0, 0, 0, 0)
     queue = options.get("queue", QUEUE)
-    return EnginePlan(header, settings, memory, Model.context_trained, adapter_files(options), queue)
+    adapters = {name: Path(file) for name, file in named_adapters(options).items()}
+    return EnginePlan(header, settings, memory, Model.context_trained, adapters, queue)
 
 
 @contextmanager
