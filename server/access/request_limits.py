@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import RequestError, shorten
 from ...files.json_file import decode_utf8, read_bounded
-from ...runtime.engine.config import QUEUE
+from ...runtime.plan.options import QUEUE
 
 CONNECTIONS_MAX = 512  # a connection is a file descriptor, and 1,024 is the usual limit of a process
 CONNECTIONS_PER_ADDRESS_MAX = 256  # of another machine; this machine's processes share one address
