@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.errors import RequestError
 from thirteen.runtime.corpus.passages import Passage, tokenize_passages
 from thirteen.runtime.corpus.token_statistics import mean_probability, outside_probability, sample_passages
@@ -22,7 +24,7 @@ PASSAGES = (
 @pytest.fixture(scope="module")
 def path(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("statistics") / "model.gguf"
-    convert(base("llama"), path, quantization="F32", threads=1)
+    convert(Recipe(base("llama"), path, Uniform("F32")))
     return path
 
 
