@@ -8,13 +8,13 @@ from math import prod
 
 from ..errors import OutputError
 from ..files.progress import Progress, no_progress
-from ..files.size_text import FileSize
 from .layout import FileLayout, Prediction
 from .merged_model import MergedModel
 from .quantization import Quantization
 from .quantize.costs import REFERENCE, CostTable
 from .quantize.knapsack import TypeOption, TypeOptions, allocate_types
 from .quantize.quant_error import TypeLosses
+from .size_text import FileSize
 from .source.architecture import EMBEDDING, OUTPUT
 from .tensors import GGML_TYPES, TensorSpec, count_weights, padded, plan_tensor, plan_uniform
 from .vocabulary.vocabulary_list import SIZES as VOCABULARY_SIZES

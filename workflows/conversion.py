@@ -12,13 +12,13 @@ from ..convert.merged_checkpoint import MergeReport, merge_checkpoint
 from ..convert.quantization import SAME_TYPES, Quantization, Same, Uniform
 from ..convert.quantize.costs import costs_for, ordinary_costs, read_costs
 from ..convert.recipe import Recipe
+from ..convert.size_text import parse_file_size
 from ..convert.source.architecture import OUTPUT
 from ..convert.source.checkpoint import FLOATS, Checkpoint, open_checkpoint
 from ..convert.tensors import count_weights, parse_type
 from ..errors import RequestError, ThirteenError, refuse_options
 from ..files.output import check_empty, check_target
 from ..files.progress import QUIET, Run
-from ..files.size_text import parse_file_size
 from ..models.resolve import Sources, resolve_sources
 from ..models.texts import calibration_texts
 from ..quality.fidelity.fidelity import FidelityReport

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from ...convert.size_text import parse_file_size
 from ...errors import OutputError
 from ...files.gguf.header import Header, TensorInfo, read_header
 from ...files.hashing import file_sha256
-from ...files.size_text import parse_file_size
 from ...runtime.llama.gguf_checks import check_model
 from ..harness.format import Table
 

@@ -7,9 +7,9 @@ from gguf import GGMLQuantizationType as Type
 from thirteen.convert.fit_size import FitSize
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.knapsack import TypeOption
+from thirteen.convert.size_text import parse_file_size
 from thirteen.convert.tensors import TensorSpec
 from thirteen.errors import OutputError
-from thirteen.files.size_text import parse_file_size
 
 # A vocabulary of 151,936 rows in Q4_K, 504 bytes each, and one more matrix.
 SPECS = {

@@ -15,12 +15,12 @@ from thirteen.convert.quantization import Like, Same, Uniform
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.knapsack import TypeOptions
 from thirteen.convert.recipe import Recipe
+from thirteen.convert.size_text import FileSize
 from thirteen.convert.source_ids import SourceIds
 from thirteen.convert.tensors import TensorSpec
 from thirteen.errors import OutputError
 from thirteen.files.gguf.header import read_header
 from thirteen.files.progress import Progress, no_progress
-from thirteen.files.size_text import FileSize
 
 from .peft_adapters import save_random_adapter
 from .test_merge import lora

@@ -18,12 +18,12 @@ from thirteen.convert.quantize.ggml import NEED_IMPORTANCE, quantize_rows
 from thirteen.convert.quantize.importance import Importance
 from thirteen.convert.quantize.quant_error import TypeLosses
 from thirteen.convert.recipe import Recipe
+from thirteen.convert.size_text import FileSize
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.tensors import TensorPlan, TensorSpec
 from thirteen.convert.write import write_gguf
 from thirteen.errors import OutputError
 from thirteen.files.gguf.header import read_header
-from thirteen.files.size_text import FileSize
 from thirteen.workflows.importance_cache import Calibration, measure_importance
 
 from .peft_adapters import as_gguf, base_tensors, load, peft_merged, read_gguf, save_random_adapter

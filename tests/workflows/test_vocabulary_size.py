@@ -12,10 +12,10 @@ from thirteen.convert.quantization import Uniform
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.importance import ImportanceStats, read_importance, write_importance
 from thirteen.convert.recipe import Recipe
+from thirteen.convert.size_text import FileSize
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.errors import FileError, OutputError
-from thirteen.files.size_text import FileSize
 from thirteen.workflows.importance_cache import Calibration, measure_importance
 from thirteen.workflows.vocabulary import vocabulary_choice, vocabulary_size
 from thirteen.workflows.vocabulary.vocabulary_size import SizeLoss, choose_vocabulary_size

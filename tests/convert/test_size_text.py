@@ -1,8 +1,8 @@
 """File sizes are parsed, and anything else is refused with a usage hint."""
 
 import pytest
+from thirteen.convert.size_text import parse_file_size
 from thirteen.errors import OutputError
-from thirteen.files.size_text import parse_file_size
 
 
 @pytest.mark.parametrize(
