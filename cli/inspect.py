@@ -1,12 +1,12 @@
 """Command `thirteen inspect`."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from . import options
 from .console import show_fields
+from .conversion.layout import layout_rows
 
 app = typer.Typer()
 
@@ -35,17 +35,16 @@ def inspect(
     profiles = memory_profiles(profile, context, kv)
     path = options.resolve_model(model).model
     found = inspect_gguf(path, profiles)
+    layout, facts = found.layout, {key: value for key, value in vars(found).items() if key != "layout"}
+    for name in ("file_bytes", "weights", "bits_per_weight", "types"):
+        facts[name] = getattr(layout, name)
     rows = {
-        "file": found.path,
-        "size": f"{found.file_bytes:,} bytes, {found.bits_per_weight:.2f} bits per weight",
-        "model": f"{found.name or 'unnamed'} ({found.architecture}), {found.weights:,} weights",
-    }
-    rows |= {
-        f"type {name}": f"{share.tensors} tensors, {share.weights:,} weights, {share.nbytes:,} bytes"
-        for name, share in found.types.items()
+        "file": str(found.path),
+        "model": f"{found.name or 'unnamed'} ({found.architecture}), {layout.weights:,} weights",
+        **layout_rows(layout),
     }
     rows |= {f"memory, {name}": memory.text for name, memory in found.memory.items()}
     rows |= {f"{found.architecture}.{key}": str(value) for key, value in found.metadata.items()}
     rows |= {f"tokenizer.{key}": str(value) for key, value in found.tokenizer.items()}
     rows |= {f"thirteen.{key}": value for key, value in found.provenance.items()}
-    show_fields(as_json, asdict(found), rows)
+    show_fields(as_json, facts, rows)

@@ -72,7 +72,7 @@ def serve(
     earlier deployment replica by replica, without failed requests.
     """
     from ..cluster.deploy import ClusterOptions
-    from ..convert.quantize.file_size import parse_file_size
+    from ..convert.size_text import parse_file_size
     from ..runtime.load_probe import probe_model_files
     from ..runtime.plan.options import EngineOptions, default_settings
     from ..server.access.api_keys import ApiKeys

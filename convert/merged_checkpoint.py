@@ -20,12 +20,13 @@ from ..files.progress import Progress, no_progress
 from ..files.safetensors import write_blocks
 from ..files.temporary_folder import locked_folder
 from .adapter.delta import CONFIG_FILE
+from .blocks import row_ranges
 from .merged_model import MergedModel
-from .pipeline import BLOCK_WEIGHTS
-from .provenance import DEFAULT_IDS, AdapterSource, SourceIds, WeightsSource, provenance_entries
+from .provenance import AdapterSource, WeightsSource, provenance_entries
 from .quantize.ggml import quantize_rows
 from .source.checkpoint import FolderCheckpoint, open_checkpoint
 from .source.tokenizer import MORE_TEMPLATES
+from .source_ids import DEFAULT_IDS, SourceIds
 
 # Files of a checkpoint that a merge copies: configuration, tokenizer, chat template and licence.
 _COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
@@ -119,8 +120,7 @@ def _blocks(
 ) -> Iterator[bytes]:
     done, total = 0, sum(prod(shape) for _, shape in tensors.values())
     for name, (dtype, shape) in tensors.items():
-        step = max(1, BLOCK_WEIGHTS // prod(shape[1:]))
-        for start in range(0, shape[0], step):
-            rows = model.rows(name, start, min(start + step, shape[0]))
+        for start, stop in row_ranges(shape):
+            rows = model.rows(name, start, stop)
             yield quantize_rows(rows.reshape(len(rows), -1), GGMLQuantizationType[dtype], f"tensor {name!r}")
             progress(done := done + rows.size, total)

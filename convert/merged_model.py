@@ -13,11 +13,12 @@ from .adapter.adapter import adapter_sha256, load_adapter, peft_only_reason, rea
 from .adapter.delta import Delta
 from .adapter.peft_merge import PeftMergedCheckpoint
 from .provenance import AdapterSource, file_metadata
-from .quantize.importance import fitting_importance, read_importance
+from .quantize.ggml import quantize_rows
+from .quantize.importance import Importance, fitting_importance, read_importance
 from .quantize.rounding import RowQuantizer
-from .source.architecture import ROPE_FACTORS
+from .source.architecture import ROPE_FACTORS, permute
 from .source.checkpoint import FLOATS, Checkpoint, quantized_types
-from .tensors import TensorPlan
+from .tensors import TensorPlan, TensorSpec
 from .tied_checkpoint import matrix_names, tie_embeddings
 from .vocabulary.trimmed_checkpoint import TrimmedCheckpoint
 from .vocabulary.vocabulary_list import VocabularyList
@@ -27,8 +28,8 @@ class MergedModel:
     """A base with an optional adapter; rows are merged when they are read.
 
     Attributes:
-        base: the base; if PEFT merges the adapter, the merged model; tied if it stores one matrix twice; with
-            a vocabulary, trimmed to it.
+        base: the base; if PEFT merges the adapter, the merged model; tied if it stores one matrix twice;
+            trimmed if the model is.
         deltas: the adapter's change to each tensor, by name; empty if PEFT merges it.
         source: the adapter's origin; None without an adapter.
         importance: the importance of its matrices, if any.
@@ -36,58 +37,101 @@ class MergedModel:
         warnings: messages for the user.
     """
 
-    def __init__(  # noqa: PLR0913 - inputs of a conversion
-        self,
-        base: Checkpoint,
-        adapter: Path | None,
-        adapter_id: str = "",
-        vocabulary: VocabularyList | None = None,
-        *,
-        importance: Path | None = None,
-        search_scales: bool = False,
-        tie: bool = True,
+    def __init__(
+        self, base: Checkpoint, adapter: Path | None = None, adapter_id: str = "", *, tie: bool = True
     ) -> None:
-        """Read the adapter and the importance, if any.
+        """Read the adapter, if any.
 
-        The adapter is for the full base. What it changes in the rows of dropped tokens is dropped with them.
         With `tie`, token embedding and output are presented as one matrix if they are equal or differ by
         rounding, and the adapter changes neither.
 
         Raises:
-            FileError: the adapter is damaged, cannot be merged, or is for another base; the vocabulary does
-                not fit the base; the importance file is invalid, or for another model.
+            FileError: the adapter is damaged, cannot be merged, or is for another base.
         """
         self.base = base
         self.deltas: dict[str, Delta] = {}
         self.source: AdapterSource | None = None
         self.warnings: list[str] = []
+        self.importance: Importance | None = None
+        self.quantizer = RowQuantizer(None)
         if adapter is not None:
             self._load(adapter, adapter_id or adapter.resolve().name)
         tie = tie and not self.base.architecture.tied
         if tie and not any(map(self._changes, matrix_names(self.base))):
             self.base, messages = tie_embeddings(self.base)
             self.warnings += messages
-        if vocabulary is not None:
-            self._trim(vocabulary)
-        self.importance = fitting_importance(read_importance(importance), self.base) if importance else None
-        if search_scales and not (self.importance and self.importance.covariance_blocks):
+
+    def trimmed(self, vocabulary: VocabularyList) -> "MergedModel":
+        """The model with these tokens only; what the adapter changes in the rows of others is dropped.
+
+        Raises:
+            FileError: the vocabulary does not fit the base.
+        """
+        model, kept = copy(self), np.array(vocabulary.tokens, np.int64)
+        model.base = trimmed = TrimmedCheckpoint(self.base, vocabulary)
+        model.deltas = {
+            name: delta.select_rows(kept) if trimmed.is_trimmed(name) else delta
+            for name, delta in self.deltas.items()
+        }
+        if self.importance is not None:
+            model.importance = self.importance.select_tokens(vocabulary.tokens)
+        return model
+
+    def weighted(self, importance: Path | None, *, search_scales: bool = False) -> "MergedModel":
+        """The model with the importance of its matrices, by which its rows are quantized.
+
+        With `search_scales`, scales of blocks are searched where the importance has covariances.
+
+        Raises:
+            FileError: the importance file is invalid, or for another model.
+        """
+        model = copy(self)
+        if importance is not None:
+            model.importance = fitting_importance(read_importance(importance), self.base)
+        if search_scales and not (model.importance and model.importance.covariance_blocks):
             self.warnings.append(
                 "scales are not searched: the covariances of `thirteen importance` are missing"
             )
             search_scales = False
-        self._search_scales = search_scales
-        self.quantizer = RowQuantizer(self.importance, search_scales=search_scales)
+        model.quantizer = RowQuantizer(model.importance, search_scales=search_scales)
+        return model
+
+    @property
+    def specs(self) -> list[TensorSpec]:
+        """The tensors of its file: those of the checkpoint, then the RoPE factors if the model has any."""
+        specs, factors = list(self.base.specs.values()), self.base.rope_factors
+        return specs if factors is None else [*specs, TensorSpec(ROPE_FACTORS, ROPE_FACTORS, factors.shape)]
 
     def rows(self, name: str, start: int, stop: int) -> Rows:
         """Read rows `start` to `stop` of a tensor, merged."""
-        rows = self.base.rows(name, start, stop)
-        return self.deltas[name].merge(rows, start) if name in self.deltas else rows
+        rows, merged = self.base_and_merged(name, start, stop)
+        return rows if merged is None else merged
 
-    def metadata(self, requested: str, base_sha256: str = "0" * 64) -> dict[str, Field]:
-        """The file's metadata; its size does not depend on the hash of the base."""
-        fields = file_metadata(self.base, self.source, self.importance, requested, base_sha256)
+    def base_and_merged(self, name: str, start: int, stop: int) -> tuple[Rows, Rows | None]:
+        """Rows of a tensor in the base, and with the adapter; None if the adapter does not change them."""
+        rows, delta = self.base.rows(name, start, stop), self.deltas.get(name)
+        return rows, None if delta is None else delta.merge(rows.copy(), start)
+
+    def quantized(self, plan: TensorPlan, start: int, stop: int) -> bytes:
+        """Rows `start` to `stop` of a tensor of the file, merged and quantized once."""
+        if plan.source == ROPE_FACTORS:
+            factors = self.base.rope_factors
+            assert factors is not None, "it is planned"
+            return quantize_rows(factors[start:stop], plan.type, f"tensor {ROPE_FACTORS!r}")
+        if (stored := self.stored_rows(plan, start, stop)) is not None:
+            return stored
+        heads = self.base.specs[plan.source].heads * (stop - start) // plan.shape[0]
+        rows, merged = self.base_and_merged(plan.source, start, stop)
+        if heads:
+            rows, merged = permute(rows, heads), None if merged is None else permute(merged, heads)
+        delta = self.deltas.get(plan.source)
+        return self.quantizer.quantize(plan, rows, merged, None if delta is None else delta.a)
+
+    def metadata(self, requested: str) -> dict[str, Field]:
+        """The file's metadata, with a placeholder for the hash of the base; see file_metadata()."""
+        fields = file_metadata(self.base, self.source, self.importance, requested)
         scales = {"thirteen.scales": Field("searched", GGUFValueType.STRING)}
-        return fields | (scales if self._search_scales else {})
+        return fields | (scales if self.quantizer.search_scales else {})
 
     def stored_rows(self, plan: TensorPlan, start: int, stop: int) -> bytes | None:
         """Rows that the base already has in the planned type; None if there are none, or if they change.
@@ -120,22 +164,6 @@ class MergedModel:
         """Whether the adapter changes a tensor."""
         by_peft = isinstance(self.base, PeftMergedCheckpoint) and self.base.changes(name)
         return by_peft or name in self.deltas
-
-    def trimmed(self, vocabulary: VocabularyList) -> "MergedModel":
-        """The model with these tokens only; see __init__()."""
-        model = copy(self)
-        model._trim(vocabulary)
-        if self.importance is not None:
-            model.importance = self.importance.select_tokens(vocabulary.tokens)
-        return model
-
-    def _trim(self, vocabulary: VocabularyList) -> None:
-        self.base = trimmed = TrimmedCheckpoint(self.base, vocabulary)
-        kept = np.array(vocabulary.tokens, np.int64)
-        self.deltas = {
-            name: delta.select_rows(kept) if trimmed.is_trimmed(name) else delta
-            for name, delta in self.deltas.items()
-        }
 
     def _load(self, folder: Path, adapter_id: str) -> None:
         reason = peft_only_reason(read_adapter_config(folder))

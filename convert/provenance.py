@@ -1,10 +1,8 @@
 """Provenance and metadata of a file: names and hashes of its inputs, and what loaders display."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 from gguf import GGML_QUANT_VERSION, GGUFValueType, LlamaFileType
 
@@ -14,33 +12,12 @@ from .source.architecture import metadata_fields
 from .source.checkpoint import Checkpoint, quantized_types
 from .vocabulary.vocabulary_metadata import vocabulary_fields, vocabulary_of
 
+BASE_SHA256 = "thirteen.base.sha256"
 _TEXT = GGUFValueType.STRING
 # ggml types whose member of LlamaFileType is not MOSTLY_<type>
 _FILE_TYPES = {"F32": "ALL_F32", "MXFP4": "MOSTLY_MXFP4_MOE"} | {
     name: f"MOSTLY_{name}_S" for name in ("Q3_K", "Q4_K", "Q5_K")
 }
-
-
-@dataclass(frozen=True)
-class SourceIds:
-    """Names of the inputs in the provenance of a file.
-
-    Attributes:
-        base: name of the base; by default that of its folder or file.
-        adapter: name of the adapter; by default that of its folder.
-    """
-
-    base: str = ""
-    adapter: str = ""
-
-
-DEFAULT_IDS = SourceIds()
-
-
-def provenance_name(source: str) -> str:
-    """The name of a base or an adapter in the provenance: as given, or the last part of a path."""
-    # Path.exists() raises for a code that is too long for the file system.
-    return Path(source).resolve().name if source and os.path.exists(source) else source  # noqa: PTH110
 
 
 @dataclass(frozen=True)
@@ -69,11 +46,7 @@ class AdapterSource(WeightsSource):
 
 
 def file_metadata(
-    base: Checkpoint,
-    adapter: AdapterSource | None,
-    importance: Importance | None,
-    requested: str,
-    base_sha256: str,
+    base: Checkpoint, adapter: AdapterSource | None, importance: Importance | None, requested: str
 ) -> dict[str, Field]:
     """Metadata of a GGUF.
 
@@ -82,9 +55,12 @@ def file_metadata(
         adapter: origin of the adapter, if any.
         importance: the importance, if any.
         requested: value of thirteen.type: the type or size that was requested.
-        base_sha256: hash of the base.
+
+    Returns:
+        The metadata, in the order of a file; BASE_SHA256 has a placeholder of the hash's length.
     """
-    fields = {"general.type": Field("model", _TEXT), "general.name": Field(base.id, _TEXT)}
+    texts = {"architecture": base.architecture.name, "type": "model", "name": base.id}
+    fields = {f"general.{key}": Field(text, _TEXT) for key, text in texts.items()}
     # A mix planned for a size has no member there. Loaders only display the value.
     file_type = LlamaFileType.__members__.get(_FILE_TYPES.get(requested, f"MOSTLY_{requested}"))
     if file_type is not None:
@@ -104,7 +80,7 @@ def file_metadata(
         values |= {"importance.sha256": importance.sha256, "importance.datasets": datasets}
     fields |= _text_fields(values) | metadata_fields(base.architecture) | base.tokenizer
     kept = vocabulary_of(base)
-    return fields | (vocabulary_fields(kept) if kept else {}) | _text_fields({"base.sha256": base_sha256})
+    return fields | (vocabulary_fields(kept) if kept else {}) | {BASE_SHA256: Field("0" * 64, _TEXT)}
 
 
 def _text_fields(values: Mapping[str, object]) -> dict[str, Field]:

@@ -54,6 +54,7 @@ class TensorPlan:
         shape: (rows, columns) or (rows,).
         type: its ggml type.
         nbytes: its size, without padding.
+        offset: where it begins in the file; 0 before the file is laid out.
     """
 
     source: str
@@ -61,6 +62,7 @@ class TensorPlan:
     shape: tuple[int, ...]
     type: GGMLQuantizationType
     nbytes: int
+    offset: int = 0
 
 
 def count_weights(specs: Iterable[TensorSpec]) -> int:

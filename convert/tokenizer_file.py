@@ -21,6 +21,6 @@ def write_tokenizer_file(base: Checkpoint, target: Path) -> None:
     """
     spec = next(spec for spec in base.specs.values() if spec.target == _TENSOR)
     values = base.rows(spec.source, 0, spec.shape[0]).astype(np.float32)
-    fields = file_metadata(base, None, None, "F32", "0" * 64)
+    fields = file_metadata(base, None, None, "F32")
     plan = plan_tensor(spec, GGMLQuantizationType.F32)
-    write_gguf(target, base.architecture.name, fields, [plan], [values.tobytes()], source=base.path)
+    write_gguf(target, fields, [plan], [values.tobytes()], source=base.path)

@@ -17,9 +17,8 @@ from ..files.trusted_files import is_trusted, trust_file
 from .tensors import ALIGNMENT, TensorPlan, padded
 
 
-def write_gguf(  # noqa: PLR0913 - the parts of a file, and where they are from
+def write_gguf(
     target: Path,
-    architecture: str,
     fields: Mapping[str, Field],
     plans: Sequence[TensorPlan],
     blocks: Iterable[bytes],
@@ -32,8 +31,7 @@ def write_gguf(  # noqa: PLR0913 - the parts of a file, and where they are from
 
     Args:
         target: the file.
-        architecture: value of general.architecture; empty for a file that is not a model.
-        fields: the other metadata, in the order in which it is written.
+        fields: the metadata, in the order in which it is written.
         plans: the tensors, in the order in which they are written.
         blocks: the bytes of all tensors in this order. A block must not span two tensors.
         source: the base that metadata or tensors were copied from, if any.
@@ -47,7 +45,7 @@ def write_gguf(  # noqa: PLR0913 - the parts of a file, and where they are from
     check_target(target)
     trusted = source is None or source.is_dir() or is_trusted(source)  # before it may be replaced
     with atomic_write(target, nbytes=sum(plan.nbytes for plan in plans)) as file:
-        digest, header = hashlib.sha256(), _header(architecture, fields, plans)
+        digest, header = hashlib.sha256(), _header(fields, plans)
         remaining = iter(blocks)
         _put(file, digest, header + bytes(-len(header) % ALIGNMENT))
         for plan in plans:
@@ -68,9 +66,9 @@ def _put(file: BinaryIO, digest: Any, data: bytes) -> None:
     digest.update(data)
 
 
-def _header(architecture: str, fields: Mapping[str, Field], plans: Sequence[TensorPlan]) -> bytes:
+def _header(fields: Mapping[str, Field], plans: Sequence[TensorPlan]) -> bytes:
     """The bytes of a header. GGUFWriter opens only paths; a temporary file would outlive a kill."""
-    writer, buffer = GGUFWriter(None, architecture), BytesIO()
+    writer, buffer = GGUFWriter(None, ""), BytesIO()  # it writes no empty architecture
     for key, field in fields.items():
         if field.type is not GGUFValueType.ARRAY or field.value:  # gguf writes no empty arrays
             writer.add_key_value(key, _encoded(field), field.type, field.element)
@@ -92,6 +90,6 @@ def _encoded(field: Field) -> Any:
     return field.value
 
 
-def header_size(architecture: str, fields: Mapping[str, Field], plans: Sequence[TensorPlan]) -> int:
+def header_size(fields: Mapping[str, Field], plans: Sequence[TensorPlan]) -> int:
     """Compute where the tensor data begins in a file; the types of the tensors do not matter."""
-    return padded(len(_header(architecture, fields, plans)))
+    return padded(len(_header(fields, plans)))

@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 from auto_round import AutoRound
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.models.texts import calibration_texts
 from thirteen.runtime.threads import default_threads
-from thirteen.workflows.importance_cache import calibration_chunks
+from thirteen.workflows.importance_cache import Calibration, calibration_chunks
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 BATCH = 4  # chunks
@@ -36,7 +35,7 @@ def write_checkpoint(source: Path, folder: Path) -> None:
 def quantize(source: Path, scheme: str, steps: int, folder: Path) -> None:
     """Quantize a model."""
     torch.set_num_threads(default_threads())
-    texts = calibration_chunks(open_checkpoint(source), calibration_texts())
+    texts = calibration_chunks(open_checkpoint(source), Calibration())
     chunks = [torch.tensor([chunk]) for chunk in texts]  # (1, tokens) each
     write_checkpoint(source, folder / "checkpoint")
     quantizer = AutoRound(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.files.gguf.header import Header, read_header
 from thirteen.files.hashing import file_sha256
 from thirteen.files.temporary_folder import temporary_folder
@@ -37,7 +38,7 @@ from thirteen.runtime.logits import Logits, log_softmax
 from thirteen.stats.bootstrap import bootstrap_interval, sum_by_passage
 from thirteen.stats.interval import FloatArray, Interval
 from thirteen.workflows.conversion import ConversionRequest, run_conversion
-from thirteen.workflows.importance_cache import cached_importance
+from thirteen.workflows.importance_cache import Calibration, cached_importance
 
 SIZE_TOLERANCE = 1.005  # times the bytes of a planned file: metadata differ, so this still counts as its size
 KL_MIN = 1e-9  # nats; less is rounding
@@ -209,7 +210,9 @@ def main() -> None:
     parser.add_argument("--file", action="append", default=[])
     args = parser.parse_args()
     found = resolve_sources(args.base, args.adapter)
-    importance = args.importance or cached_importance(found.base, found.adapter)
+    importance = args.importance or cached_importance(
+        open_checkpoint(found.base), found.adapter, Calibration()
+    )
     variants = {
         "planned": {},
         **({"searched": {"thoroughness": "thorough"}} if args.search else {}),
@@ -224,7 +227,7 @@ def main() -> None:
         for size in args.sizes.split(","):
             for kind, options in variants.items():
                 request = ConversionRequest(output=made, size=size, **whole, **aims, **options)
-                prediction = run_conversion(request).conversion.prediction
+                prediction = run_conversion(request).conversion.layout.prediction
                 curve.measure(kind, size, made, prediction.divergence if prediction else None)
         sizes = [point.file_bytes for point in curve.points]
         for stock in formats_around(sizes, stock_sizes(read_header(reference))):

@@ -20,7 +20,7 @@ from pathlib import Path
 from thirteen.bench.harness.format import megabytes
 from thirteen.bench.harness.isolated import print_outcome, run_in_subprocess
 from thirteen.cli.console import facts_table, out, progress_bar
-from thirteen.convert.quantize.file_size import parse_file_size
+from thirteen.convert.size_text import parse_file_size
 from thirteen.errors import FileError, InsufficientMemoryError
 from thirteen.files.gguf.header import read_header
 from thirteen.quality.iteration import random_prompt

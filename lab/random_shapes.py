@@ -62,7 +62,7 @@ def _write(path: Path, architecture: Architecture, plans: Sequence[TensorPlan], 
         spec = TensorSpec(ROPE_FACTORS, ROPE_FACTORS, factors.shape)
         plans = [plan_tensor(spec, GGMLQuantizationType.F32), *plans]
         blocks = chain([factors.tobytes()], blocks)
-    write_gguf(path, architecture.name, fields, plans, blocks)
+    write_gguf(path, fields, plans, blocks)
 
 
 def _plans(architecture: Architecture, types: str) -> Sequence[TensorPlan]:

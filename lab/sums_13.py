@@ -92,6 +92,7 @@ class Candidates:
             tensors[f"{spec.target}.lora_a"] = np.pad(factors.a, (padding, (0, 0)))
             tensors[f"{spec.target}.lora_b"] = np.pad(b, ((0, 0), padding))
         fields = {
+            "general.architecture": Field(self.checkpoint.architecture.name, GGUFValueType.STRING),
             "general.type": Field("adapter", GGUFValueType.STRING),
             "adapter.type": Field("lora", GGUFValueType.STRING),
             "adapter.lora.alpha": Field(float(RANK), GGUFValueType.FLOAT32),
@@ -99,7 +100,7 @@ class Candidates:
         specs = (TensorSpec(name, name, rows.shape) for name, rows in tensors.items())
         plans = [plan_tensor(spec, GGMLQuantizationType.F32) for spec in specs]
         blocks = (rows.tobytes() for rows in tensors.values())
-        write_gguf(self.lora, self.checkpoint.architecture.name, fields, plans, blocks)
+        write_gguf(self.lora, fields, plans, blocks)
 
     def score(self, numbers: Numbers, rows: Sequence[TrainingRow]) -> float:
         """The mean log-likelihood of a token that the model samples in a solution."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..convert.adapter.adapter import adapter_sha256
 from ..convert.adapter.export import EXPORT_VERSION, export_adapter
 from ..convert.adapter.short_code import ShortCode, decode_short_code, looks_like_code
-from ..convert.provenance import provenance_name
+from ..convert.source_ids import SourceIds, provenance_name
 from ..errors import FileError
 from ..files.cache_folder import cache_dir, cache_key
 from ..files.hashing import file_sha256
@@ -61,7 +61,7 @@ class Adapter:
         )
         output = cache_dir() / f"adapter-{key}.gguf"
         if not output.exists():
-            export_adapter(found, model, output, adapter_id=self.source)
+            export_adapter(found, model, output, ids=SourceIds(adapter=self.source))
         return output
 
 

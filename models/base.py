@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..convert.provenance import provenance_name
+from ..convert.source_ids import provenance_name
 from ..errors import ThirteenError
 from ..files.gguf.header import read_header
 from ..files.gguf.metadata import MERGED_ADAPTER

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..convert.adapter.adapter import read_adapter_config
-from ..convert.provenance import SourceIds
+from ..convert.source_ids import SourceIds
 from ..errors import FileError
 from ..files.progress import QUIET, Run
 from .adapter import find_adapter

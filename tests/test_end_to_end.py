@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from thirteen.convert.adapter.export import export_adapter
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.engine import Engine
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -28,7 +30,7 @@ def test_a_model_in_f32_has_the_logits_of_transformers(
     """The last is SmolLM2, which transformers reads from the GGUF file."""
     source = base(name) if name else embedded()
     folder, options = (source, {}) if name else (source.parent, {"gguf_file": source.name})
-    convert(source, tmp_path / "f32.gguf", quantization="F32")
+    convert(Recipe(source, tmp_path / "f32.gguf", Uniform("F32")))
     tokens = AutoTokenizer.from_pretrained(folder, **options)(TEXT)["input_ids"]
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
     with Engine(tmp_path / "f32.gguf", context=128, slots=1) as engine, torch.no_grad():
@@ -55,8 +57,8 @@ def test_merged_adapter_equals_runtime_lora(
 ) -> None:
     adapter = save_random_adapter(base(name), config, tmp_path / "adapter")
     plain, merged, lora_file = (tmp_path / f"{part}.gguf" for part in ("plain", "merged", "lora"))
-    convert(base(name), plain, quantization="F32")
-    convert(base(name), merged, quantization="F32", adapter=adapter)
+    convert(Recipe(base(name), plain, Uniform("F32")))
+    convert(Recipe(base(name), merged, Uniform("F32"), adapter=adapter))
     export_adapter(adapter, base(name), lora_file)
     tokens = list(range(5, 25))
     with (

@@ -1,23 +1,22 @@
 """Whether an adapter has an effect: on the weights, on the predictions, and after quantization."""
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from rich.table import Table
 
-from ..convert.pipeline import DEFAULT_TYPE
+from ..convert.convert import convert
+from ..convert.quantization import Uniform
 from ..convert.weight_change import weight_changes
 from ..errors import ZeroAdapterError
-from ..files.progress import Run, Stage, no_progress
+from ..files.progress import QUIET, Run
 from ..files.temporary_folder import temporary_folder
-from ..models.resolve import resolve_sources
 from ..quality.fidelity.adapter_effect import AdapterEffect
-from ..quality.fidelity.fidelity import run_fidelity
+from ..quality.fidelity.fidelity import FidelityReport, run_fidelity
 from ..quality.fidelity.kl_divergence import Divergence
 from ..quality.fidelity.merge_or_runtime import EFFECT_MIN
 from ..quality.fidelity.model_roles import ModelSource, Role
-from .conversion_inputs import ConversionRequest, resolve_inputs
+from .conversion import ConversionRequest, make_recipe, resolve_names
 from .fidelity_check import comparison_models
 from .importance_cache import PRECISION
 
@@ -75,46 +74,48 @@ class AdapterCheck:
 
 
 def check_adapter(
-    request: ConversionRequest, *, positions: int = POSITIONS, stage: Stage = lambda name: no_progress
+    request: ConversionRequest, *, positions: int = POSITIONS, run: Run = QUIET
 ) -> AdapterCheck:
     """Measure the effect of an adapter on its base and, over the held-out texts, on the predictions.
 
     Args:
         request: base and adapter, and the type or size of the quantized file.
         positions: maximum number of compared predictions.
-        stage: makes the progress callback of each stage.
+        run: how it runs.
 
     Raises:
         FileError: the adapter is damaged, or for another base.
         ThirteenError: another input is invalid, or the temporary files do not fit on the disk.
     """
-    request.check()
-    ids, name = request.ids, request.size or request.type or DEFAULT_TYPE
-    found = resolve_sources(request.base, request.adapter, Run(stage=stage))
-    assert found.adapter is not None, "the request has one"
+    found, name = resolve_names(request, run), request.size or request.type or Uniform().type
+    ids, adapter = found.ids, found.adapter
+    assert adapter is not None, "the request has one"
     try:
-        changes = weight_changes(found.base, found.adapter, ids.adapter)
+        changes = weight_changes(found.base, adapter, ids.adapter)
     except ZeroAdapterError as error:
         return AdapterCheck(ids.adapter, ids.base, name, {}, None, False, str(error), [])
-    inputs = resolve_inputs(request, stage)
+    recipe, _ = make_recipe(request, found, run)
     with temporary_folder("check") as folder:
-        conversion = inputs.convert(folder / "quantized.gguf", stage("quantized"))
-        with comparison_models(conversion, inputs, stage) as (models, missing):
-            effect = _measure_effect(models, {"tokens": positions, "threads": request.threads}, stage)
+        recipe = replace(recipe, output=folder / "quantized.gguf")
+        conversion = convert(recipe, run, "quantized")
+        with comparison_models(recipe, run) as (models, missing):
+            effect = _measure_effect(models, positions, run)
     problem = find_problem(effect, name)
     verdict = problem or _summary(effect.merged, name)
     warnings = [*conversion.warnings, *missing]
     return AdapterCheck(ids.adapter, ids.base, name, changes, effect, problem is None, verdict, warnings)
 
 
-def _measure_effect(
-    models: dict[Role, ModelSource], settings: dict[str, Any], stage: Stage
-) -> MeasuredEffect:
+def _measure_effect(models: dict[Role, ModelSource], positions: int, run: Run) -> MeasuredEffect:
     """Measure the effect before quantization and what is left of it; see comparison_models()."""
+
+    def compare(models: dict[Role, ModelSource], title: str) -> FidelityReport:
+        return run_fidelity(models, tokens=positions, threads=run.threads, progress=run.stage(title))
+
     base, reference = models["base"], models["reference"]  # made where there is an adapter
     lora = models["run_time"].adapter if "run_time" in models else None
     adapted = ModelSource(base.model, lora) if lora else reference
-    moved = run_fidelity({"reference": base, "shipped": adapted}, progress=stage("effect"), **settings)
+    moved = compare({"reference": base, "shipped": adapted}, "effect")
     agreement = None
     if lora:
         both: dict[Role, ModelSource] = {
@@ -123,8 +124,8 @@ def _measure_effect(
             "base": base,
             "shipped_base": base,
         }
-        agreement = run_fidelity(both, progress=stage("merged and at run time"), **settings).merged.effect
-    kept = run_fidelity(models, progress=stage("fidelity"), **settings)
+        agreement = compare(both, "merged and at run time").merged.effect
+    kept = compare(models, "fidelity")
     run_time = kept.run_time.effect if kept.run_time else None
     return MeasuredEffect(moved.positions, moved.merged.divergence, agreement, kept.merged.effect, run_time)
 

@@ -14,6 +14,7 @@ from ..convert.adapter.export import export_adapter
 from ..convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code, round_to_bfloat16
 from ..convert.adapter.tinylora_folder import read_tinylora_numbers, with_saved_groups
 from ..convert.source.checkpoint import open_checkpoint
+from ..convert.source_ids import SourceIds
 from ..errors import FileError, OptionError
 from ..files.atomic_write import atomic_write, write_file
 from ..files.hashing import file_sha256
@@ -98,7 +99,7 @@ def run_export(request: ExportRequest, run: Run = QUIET) -> ExportedAdapter:
         SafetensorsFile(folder / WEIGHTS_FILE)
         return ExportedAdapter(output, None, _copy_adapter(folder, output))
     assert base is not None, "check() demands it"
-    sha256 = export_adapter(folder, base.path, output, adapter_id=adapter.id, base_id=base.id)
+    sha256 = export_adapter(folder, base.path, output, ids=SourceIds(base.id, adapter.id))
     return ExportedAdapter(output, None, sha256)
 
 

@@ -1,21 +1,124 @@
-"""A conversion from a request to a measured file."""
+"""A conversion from a request to a measured file: names are resolved, a recipe is made and carried out."""
 
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..convert.convert import ConversionReport, convert, plan
+from ..convert.fit_size import PREFERENCES, FitSize
+from ..convert.layout import FileLayout
 from ..convert.merged_checkpoint import MergeReport, merge_checkpoint
-from ..convert.pipeline import ConversionPlan, ConversionReport, plan_conversion
-from ..convert.quantize.size_planner import SizeTarget
-from ..errors import RequestError, ThirteenError
-from ..files.output import check_empty
-from ..files.progress import Run, Stage, no_progress
-from ..models.resolve import resolve_sources
+from ..convert.quantization import SAME_TYPES, Quantization, Same, Uniform
+from ..convert.quantize.costs import costs_for, ordinary_costs, read_costs
+from ..convert.recipe import Recipe
+from ..convert.size_text import parse_file_size
+from ..convert.source.architecture import OUTPUT
+from ..convert.source.checkpoint import FLOATS, Checkpoint, open_checkpoint
+from ..convert.tensors import count_weights, parse_type
+from ..errors import RequestError, ThirteenError, refuse_options
+from ..files.output import check_empty, check_target
+from ..files.progress import QUIET, Run
+from ..models.resolve import Sources, resolve_sources
+from ..models.texts import calibration_texts
 from ..quality.fidelity.fidelity import FidelityReport
-from .conversion_inputs import ConversionRequest, resolve_inputs
 from .fidelity_check import check_fidelity
-from .vocabulary.vocabulary_size import SizeLoss
+from .importance_cache import NORMAL, THOROUGH, Calibration, cached_importance, check_thoroughness
+from .vocabulary.vocabulary_choice import resolve_vocabulary
+from .vocabulary.vocabulary_size import SizeLoss, choose_vocabulary_size
 
-__all__ = ["ConversionRequest", "ConversionResult", "run_conversion", "run_merge", "run_plan"]
+_BITS_MIN = 2  # a weight has more in each type of a plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionRequest:
+    """Options of a conversion.
+
+    Attributes:
+        base: catalogue name, hub id, folder of safetensors, or GGUF.
+        output: the GGUF to write; None to plan one.
+        adapter: PEFT folder, hub id, catalogue name, or short code.
+        type: ggml type, or `same` for those of the base; by default Q4_K.
+        size: maximum file size instead of a type: 600MB, 572MiB or 3.9bpw.
+        vocabulary: tokens to keep: their number, the file of a list, or `auto` for as many as lose the least.
+        vocabulary_texts: texts of one's own to choose these tokens on.
+        importance: importance file; by default it is measured once where it is needed, and cached.
+        calibration: texts to measure it on.
+        thoroughness: how much of them is read: quick, normal or thorough, which also searches the scales of
+            blocks.
+        target: processors to plan for; by default this one, whose costs are measured on first use.
+        prefer: `quality` or `speed`; by default between the two.
+        costs: file of costs that `bench types` measured.
+        fidelity: whether to compare the file with F16; by default with an adapter only.
+    """
+
+    base: str
+    output: Path | None = None
+    adapter: str | None = None
+    type: str | None = None
+    size: str | None = None
+    vocabulary: str | None = None
+    vocabulary_texts: Path | None = None
+    importance: Path | None = None
+    calibration: Path | None = None
+    thoroughness: str | None = None
+    target: str | None = None
+    prefer: str | None = None
+    costs: Path | None = None
+    fidelity: bool | None = None
+
+    def check(self) -> None:
+        """Raise ThirteenError if fields exclude each other, have no effect, or are malformed."""
+        for one, other in (("type", "size"), ("costs", "target")):
+            if getattr(self, one) and getattr(self, other):
+                raise RequestError(f"{self._text(one)} and {self._text(other)} exclude each other")
+        if self.size is None:
+            refuse_options(self, "requires --size", "target", "prefer", "costs")
+            if self.vocabulary == "auto":
+                raise RequestError("--vocabulary auto requires --size")
+        elif parse_file_size(self.size).unit is None and self.vocabulary == "auto":
+            raise RequestError(
+                f"{self._text('size')}: --vocabulary auto requires a size in bytes, such as 600MB"
+            )
+        if self.vocabulary is None and self.vocabulary_texts:
+            raise RequestError("--vocabulary-texts requires --vocabulary with a number of tokens")
+        if self.importance:
+            refuse_options(self, "--importance is given, so none is measured", "calibration")
+        if self.prefer not in PREFERENCES:
+            raise RequestError(f"{self._text('prefer')}: must be quality or speed")
+        check_thoroughness(self.thoroughness or NORMAL)
+        self._check_named()
+
+    def _check_named(self) -> None:
+        if self.type not in (None, SAME_TYPES) and parse_type(self.type, SAME_TYPES) in FLOATS:
+            if self.thoroughness:
+                raise RequestError("--effort: nothing is rounded in blocks")
+            refuse_options(self, "nothing is rounded in blocks", "calibration", "importance")
+        if self.target is not None:
+            costs_for(self.target)
+        if self.costs:
+            read_costs(self.costs)
+        if self.importance and self.thoroughness not in (None, THOROUGH):
+            raise RequestError(f"--effort {self.thoroughness}: --importance is given, so none is measured")
+        for path in filter(None, (self.importance, self.calibration, self.vocabulary_texts)):
+            if not path.exists():
+                raise RequestError(f"{path}: no such file")
+
+    def _text(self, field: str) -> str:
+        return f"--{field} {getattr(self, field)}"
+
+    @property
+    def search_scales(self) -> bool:
+        """Whether the scales of blocks are searched."""
+        return self.thoroughness == THOROUGH
+
+    @property
+    def files(self) -> Iterator[Path]:
+        """The files and folders that are read, as far as they are here."""
+        names = ("base", "adapter", "vocabulary")
+        paths = (self.vocabulary_texts, self.importance, self.calibration, self.costs)
+        yield from (Path(name) for name in (getattr(self, one) for one in names) if name and _exists(name))
+        yield from filter(None, paths)
 
 
 @dataclass(frozen=True)
@@ -25,7 +128,7 @@ class ConversionResult:
     Attributes:
         conversion: report of the conversion.
         fidelity: how near the file is to the model in high precision; None if that was not measured.
-        losses: see ConversionInputs.
+        losses: what the file is predicted to lose by number of tokens, where this number was chosen.
         warnings: messages for the user.
     """
 
@@ -35,79 +138,143 @@ class ConversionResult:
     warnings: list[str]
 
 
-def run_conversion(request: ConversionRequest, stage: Stage = lambda name: no_progress) -> ConversionResult:
+def run_conversion(request: ConversionRequest, run: Run = QUIET) -> ConversionResult:
     """Merge an adapter into a base, quantize the result, write it as a GGUF and compare it with F16.
 
     A failure of the comparison is a warning, not an error: the file is complete.
 
     Args:
         request: what to convert; `output` is required.
-        stage: makes the progress callback of each stage.
+        run: how it runs.
 
     Raises:
         ThirteenError: an input is invalid, or the output cannot be written.
     """
     if request.output is None:
         raise RequestError("a conversion needs an output")
-    inputs = resolve_inputs(request, stage)
-    conversion = inputs.convert(request.output, stage("convert"))
+    recipe, losses = make_recipe(request, resolve_names(request, run), run)
+    conversion = convert(recipe, run)
     warnings, fidelity = list(conversion.warnings), None
-    if inputs.adapter is not None if request.fidelity is None else request.fidelity:
+    if recipe.adapter is not None if request.fidelity is None else request.fidelity:
         try:
-            fidelity, missing = check_fidelity(conversion, inputs, stage)
+            fidelity, missing = check_fidelity(recipe, run)
             warnings += missing
         except (ThirteenError, OSError) as error:
             warnings.append(f"fidelity was not measured: {error}")
-    return ConversionResult(conversion, fidelity, inputs.losses, warnings)
+    return ConversionResult(conversion, fidelity, losses, warnings)
 
 
 def run_plan(
-    request: ConversionRequest, stage: Stage = lambda name: no_progress
-) -> tuple[ConversionPlan, tuple[SizeLoss, ...]]:
-    """Plan a file of a given size without writing it.
+    request: ConversionRequest, run: Run = QUIET
+) -> tuple[FileLayout, tuple[SizeLoss, ...], list[str]]:
+    """Lay out a file of a given size without writing it.
 
     Args:
         request: what to convert; `size` is required.
-        stage: makes the progress callback of each stage.
+        run: how it runs.
 
     Returns:
-        The plan, and what the file is predicted to lose by number of tokens; see ConversionInputs.
+        The layout; what the file is predicted to lose, see ConversionResult; and messages for the user.
 
     Raises:
         ThirteenError: an input is invalid, or the size cannot be met.
     """
-    inputs = resolve_inputs(request, stage)
-    if not isinstance(inputs.quantization, SizeTarget) or inputs.importance is None:
+    if request.size is None:
         raise RequestError("a plan needs a size")
-    plan = plan_conversion(
-        inputs.base,
-        inputs.quantization,
-        inputs.importance,
-        adapter=inputs.adapter,
-        vocabulary=inputs.vocabulary,
-        search_scales=request.search_scales,
-        ids=request.ids,
-        threads=request.threads,
-        progress=stage("plan"),
-    )
-    return plan, inputs.losses
+    recipe, losses = make_recipe(request, resolve_names(request, run), run)
+    layout, warnings = plan(recipe, run)
+    return layout, losses, warnings
 
 
-def run_merge(
-    request: ConversionRequest, output: Path, stage: Stage = lambda name: no_progress
-) -> MergeReport:
+def run_merge(request: ConversionRequest, output: Path, run: Run = QUIET) -> MergeReport:
     """Merge an adapter into a base, and write a folder of safetensors.
 
     Args:
         request: what to merge: `base` and `adapter`.
         output: a folder that does not exist or is empty.
-        stage: makes the progress callback of each stage.
+        run: how it runs.
 
     Raises:
         ThirteenError: an input is invalid, or the output cannot be written.
     """
-    request.check()
     check_empty(output)
-    found = resolve_sources(request.base, request.adapter, Run(stage=stage))
+    found = resolve_names(request, run)
     assert found.adapter is not None, "a merge has one"
-    return merge_checkpoint(found.base, found.adapter, output, ids=found.ids, progress=stage("merge"))
+    return merge_checkpoint(found.base, found.adapter, output, ids=found.ids, progress=run.stage("merge"))
+
+
+def resolve_names(request: ConversionRequest, run: Run = QUIET) -> Sources:
+    """Check a request, and find its base and its adapter.
+
+    Raises:
+        ThirteenError: a field is invalid, a name is unknown, or the output cannot be written.
+    """
+    request.check()
+    if request.output:
+        check_target(request.output, *request.files)
+    return resolve_sources(request.base, request.adapter, run)
+
+
+def make_recipe(
+    request: ConversionRequest, found: Sources, run: Run = QUIET
+) -> tuple[Recipe, tuple[SizeLoss, ...]]:
+    """Measure and choose what a conversion needs besides its base and its adapter.
+
+    Returns:
+        The recipe, and what its file is predicted to lose; see ConversionResult.
+
+    Raises:
+        ThirteenError: an input is invalid.
+    """
+    opened, texts = open_checkpoint(found.base), request.vocabulary_texts
+    kept, importance = None, request.importance
+    if request.vocabulary not in (None, "auto"):
+        kept = resolve_vocabulary(request.vocabulary, opened, texts, run)
+    elif request.size and not request.vocabulary:
+        _check_possible(request.size, opened)
+    quantization = _quantization(request, run)
+    if importance is None and (request.size or request.calibration or request.thoroughness):
+        calibration = Calibration(request.calibration or calibration_texts(), request.thoroughness or NORMAL)
+        importance = cached_importance(opened, found.adapter, calibration, run)
+    recipe = Recipe(
+        found.base,
+        request.output,
+        quantization,
+        adapter=found.adapter,
+        vocabulary=kept,
+        importance=importance,
+        search_scales=request.search_scales,
+        ids=found.ids,
+    )
+    if request.vocabulary != "auto":
+        return recipe, ()
+    kept, losses = choose_vocabulary_size(recipe, opened, texts, run)
+    return replace(recipe, vocabulary=kept), losses
+
+
+def _check_possible(size: str, base: Checkpoint) -> None:
+    """Refuse what is far too small before anything is measured; the plan knows the exact limits."""
+    weights = count_weights(spec for spec in base.specs.values() if spec.target != OUTPUT)
+    smallest = weights * _BITS_MIN // 8
+    if parse_file_size(size).file_bytes(weights) < smallest:
+        raise RequestError(f"--size {size}: cannot be met: {weights:,} weights take over {smallest:,} bytes")
+
+
+def _quantization(request: ConversionRequest, run: Run) -> Quantization:
+    if request.size is None:
+        if request.type == SAME_TYPES:
+            return Same()
+        return Uniform(request.type) if request.type else Uniform()
+    if request.costs:
+        table = read_costs(request.costs)
+    elif request.target:
+        table = costs_for(request.target)
+    else:
+        from ..quality.costs.machine_costs import machine_costs  # noqa: PLC0415 - other costs need none of it
+
+        table = machine_costs(run.when_needed("types"))
+    return FitSize(parse_file_size(request.size), request.prefer, ordinary_costs(table))
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists() raises for a code that is too long

@@ -66,9 +66,9 @@ def converted_model(base: str, folder: Path | None, run: Run, announce: Announce
     name = f"{folder.resolve().name}-{_content_key(folder)}" if folder else base
     output = _folder() / f"{_NOT_IN_NAMES.sub('--', name)}-{size}.gguf"
     if not output.exists():
-        request = ConversionRequest(base=base, output=output, size=size, fidelity=False, threads=run.threads)
+        request = ConversionRequest(base=base, output=output, size=size, fidelity=False)
         announce(_announcement(base, folder is None, entry.parameters if entry else None, size))
-        run_conversion(request, run.stage)
+        run_conversion(request, run)
     return output
 
 
@@ -89,15 +89,10 @@ def trimmed_model(model: Path, run: Run = QUIET) -> Path:
     output = _folder() / f"{model.stem}-{file_sha256(model)[:8]}-{VOCABULARY}.gguf"
     if not output.exists():
         request = ConversionRequest(
-            base=str(model),
-            output=output,
-            type="same",
-            vocabulary=str(VOCABULARY),
-            fidelity=False,
-            threads=run.threads,
+            base=str(model), output=output, type="same", vocabulary=str(VOCABULARY), fidelity=False
         )
         with suppress(FileError):  # of another kind of tokenizer
-            run_conversion(request, run.stage)
+            run_conversion(request, run)
     return output if output.exists() else model
 
 

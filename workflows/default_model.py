@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import OutputError
 from ..files.cache_folder import cache_dir
-from ..files.progress import Progress, no_progress
+from ..files.progress import Progress, Run, no_progress
 from ..models.catalogue import adapter_folder, catalogue
 
 NAME = "smollm2-135m"
@@ -37,19 +37,16 @@ def default_model(adapter: str | None = ADAPTER, *, progress: Progress = no_prog
     folder = _folder() / "-".join(one[:8] for one in hashes)
     output = folder / f"{_SHORT_NAMES.get(adapter, adapter) if adapter else NAME}.gguf"
     if not output.exists():
-        from ..convert.pipeline import convert  # noqa: PLC0415 - numpy and more, which an answer does not need
-        from ..convert.provenance import SourceIds  # noqa: PLC0415
+        from ..convert.convert import convert  # noqa: PLC0415 - numpy and more, which an answer does not need
+        from ..convert.quantization import Uniform  # noqa: PLC0415
+        from ..convert.recipe import Recipe  # noqa: PLC0415
+        from ..convert.source_ids import SourceIds  # noqa: PLC0415
         from ..models.embedded import embedded  # noqa: PLC0415
 
         folder.mkdir(parents=True, exist_ok=True)
-        convert(
-            embedded(),
-            output,
-            quantization=TYPE,
-            adapter=adapter_folder(adapter) if adapter else None,
-            ids=SourceIds(NAME, adapter or ""),
-            progress=progress,
-        )
+        found = adapter_folder(adapter) if adapter else None
+        recipe = Recipe(embedded(), output, Uniform(TYPE), found, ids=SourceIds(NAME, adapter or ""))
+        convert(recipe, Run(stage=lambda name: progress))
     return output
 
 

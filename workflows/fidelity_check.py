@@ -7,31 +7,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..convert.adapter.export import export_adapter
-from ..convert.pipeline import ConversionReport, convert
+from ..convert.convert import convert
+from ..convert.quantization import Like, Uniform
+from ..convert.recipe import Recipe
 from ..errors import FileError
-from ..files.progress import Stage, no_progress
+from ..files.progress import QUIET, Run
 from ..files.temporary_folder import temporary_folder
 from ..quality.fidelity.fidelity import FidelityReport, run_fidelity
 from ..quality.fidelity.model_roles import ModelSource, Role, model_sources
 from ..quality.model_file import ModelFile
-from .conversion_inputs import ConversionInputs
 from .importance_cache import PRECISION
 
 POSITIONS = 1024  # about ten texts; with fewer texts, the intervals would be too narrow
 
 
-def check_fidelity(
-    conversion: ConversionReport, inputs: ConversionInputs, stage: Stage = lambda name: no_progress
-) -> tuple[FidelityReport, list[str]]:
+def check_fidelity(recipe: Recipe, run: Run = QUIET) -> tuple[FidelityReport, list[str]]:
     """Measure what a converted file retains of the model and of its adapter, if it has one.
 
     Args:
-        conversion: report of the conversion.
-        inputs: what the file was made from.
-        stage: makes the progress callback of each stage.
+        recipe: what the file was made from.
+        run: how it runs.
 
     Returns:
         The report, and what could not be measured, and why.
@@ -40,15 +37,15 @@ def check_fidelity(
         OutputError: the temporary files do not fit on the disk.
         ThirteenError: an input is invalid, or a model's logits are not finite.
     """
-    with comparison_models(conversion, inputs, stage) as (models, warnings):
-        threads, progress = inputs.request.threads, stage("fidelity")
-        fidelity = run_fidelity(models, tokens=POSITIONS, threads=threads, progress=progress)
+    with comparison_models(recipe, run) as (models, warnings):
+        progress = run.stage("fidelity")
+        fidelity = run_fidelity(models, tokens=POSITIONS, threads=run.threads, progress=progress)
         return _shorten_paths(fidelity, models["reference"].model.parent), warnings
 
 
 @contextmanager
 def comparison_models(
-    conversion: ConversionReport, inputs: ConversionInputs, stage: Stage = lambda name: no_progress
+    recipe: Recipe, run: Run = QUIET
 ) -> Iterator[tuple[dict[Role, ModelSource], list[str]]]:
     """Make the models that a converted file is compared with; they are removed at the end of the block.
 
@@ -56,37 +53,28 @@ def comparison_models(
         The files by role, all but the converted one in one temporary folder; and what cannot be compared, and
         why.
     """
-    shipped, ids = Path(conversion.output), inputs.request.ids
+    shipped, precise = recipe.output, Recipe(recipe.base, quantization=Uniform(PRECISION), ids=recipe.ids)
+    assert shipped is not None, "it was converted"
     with temporary_folder("fidelity") as folder:
 
-        def model(title: str, **options: Any) -> Path:
-            target = folder / f"{title}.gguf"
-            threads, progress = inputs.request.threads, stage(title)
-            convert(inputs.base, target, ids=ids, threads=threads, progress=progress, **options)
-            return target
+        def made(title: str, other: Recipe) -> Path:
+            convert(replace(other, output=folder / f"{title}.gguf"), run, title)
+            return folder / f"{title}.gguf"
 
         others, warnings = dict[str, Path | None](), list[str]()
-        reference = model(f"reference {PRECISION}", quantization=PRECISION, adapter=inputs.adapter)
-        if inputs.adapter is not None:
-            others["base"] = model(f"base {PRECISION}", quantization=PRECISION)
-            others["shipped_base"] = model(
-                "base quantized alike",
-                quantization=shipped,
-                vocabulary=inputs.vocabulary,
-                importance=inputs.importance,
-                search_scales=inputs.request.search_scales,
-            )
-            others["adapter"] = _export(inputs.adapter, inputs, folder / "adapter.gguf", warnings)
+        reference = made(f"reference {PRECISION}", replace(precise, adapter=recipe.adapter))
+        if recipe.adapter is not None:
+            others["base"] = made(f"base {PRECISION}", precise)
+            alike = replace(recipe, adapter=None, quantization=Like(shipped))
+            others["shipped_base"] = made("base quantized alike", alike)
+            others["adapter"] = _export(recipe.adapter, recipe, folder / "adapter.gguf", warnings)
         yield model_sources(reference, shipped, **others), warnings
 
 
-def _export(adapter: Path, inputs: ConversionInputs, target: Path, warnings: list[str]) -> Path | None:
+def _export(adapter: Path, recipe: Recipe, target: Path, warnings: list[str]) -> Path | None:
     """Export the adapter as a run-time LoRA; if it has no such form, add a warning and return None."""
-    ids, kept = inputs.request.ids, inputs.vocabulary
     try:
-        export_adapter(
-            adapter, inputs.base, target, adapter_id=ids.adapter, base_id=ids.base, vocabulary=kept
-        )
+        export_adapter(adapter, recipe.base, target, ids=recipe.ids, vocabulary=recipe.vocabulary)
     except FileError as error:
         warnings.append(f"the adapter at run time was not measured: {error}")
         return None

@@ -1,13 +1,12 @@
 """Summary of a GGUF from its header: sizes, types, provenance and memory."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 from gguf import GGUFValueType
 
+from ..convert.layout import FileLayout
 from ..errors import FileError
 from ..files.gguf.header import Header, read_header
 from ..runtime.llama.gguf_checks import check_model
@@ -16,21 +15,6 @@ from ..runtime.plan.memory import MemoryEstimate, estimate_memory
 from ..runtime.plan.options import PROFILES, EngineOptions, default_settings
 
 Scalar = str | int | float | bool
-
-
-@dataclass(frozen=True)
-class TypeShare:
-    """Share of a type in a file.
-
-    Attributes:
-        tensors: number of its tensors.
-        weights: number of their weights.
-        nbytes: their size.
-    """
-
-    tensors: int
-    weights: int
-    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -60,25 +44,19 @@ class Inspection:
 
     Attributes:
         path: the file.
-        file_bytes: its size.
+        layout: its size, tensors and types.
         architecture: general.architecture.
         name: general.name.
-        weights: number of weights.
-        bits_per_weight: mean over all tensors, without metadata.
-        types: share of each type, largest first.
         metadata: keys of the architecture.
         tokenizer: keys of the tokenizer.
         provenance: the `thirteen.*` keys.
         memory: estimated memory by profile; empty for a file that this build cannot run.
     """
 
-    path: str
-    file_bytes: int
+    path: Path
+    layout: FileLayout
     architecture: str | None
     name: str | None
-    weights: int
-    bits_per_weight: float
-    types: dict[str, TypeShare]
     metadata: dict[str, Scalar]
     tokenizer: dict[str, Scalar]
     provenance: dict[str, str]
@@ -117,29 +95,15 @@ def inspect_gguf(path: Path, profiles: Mapping[str, Settings]) -> Inspection:
     header = read_header(path)
     architecture = header.metadata.get("general.architecture")
     return Inspection(
-        path=str(path),
-        file_bytes=header.file_bytes,
+        path=path,
+        layout=FileLayout.of(header),
         architecture=architecture,
         name=header.metadata.get("general.name"),
-        weights=header.weights,
-        bits_per_weight=header.bits_per_weight,
-        types=_type_shares(header),
         metadata=_scalars(header, f"{architecture}."),
         tokenizer=_scalars(header, "tokenizer.ggml."),
         provenance={key: str(value) for key, value in _scalars(header, "thirteen.").items()},
         memory=_memory(header, profiles),
     )
-
-
-def _type_shares(header: Header) -> dict[str, TypeShare]:
-    by_type = defaultdict(list)
-    for tensor in header.tensors.values():
-        by_type[tensor.type.name].append(tensor)
-    shares = {
-        name: TypeShare(len(tensors), sum(prod(t.shape) for t in tensors), sum(t.nbytes for t in tensors))
-        for name, tensors in by_type.items()
-    }
-    return dict(sorted(shares.items(), key=lambda item: -item[1].nbytes))
 
 
 def _scalars(header: Header, prefix: str) -> dict[str, Scalar]:

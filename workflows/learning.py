@@ -18,6 +18,7 @@ from ..convert.adapter.basis import NUMBERS_MAX, Basis
 from ..convert.adapter.export import export_adapter
 from ..convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code, round_to_bfloat16
 from ..convert.adapter.tinylora_folder import write_tinylora_folder
+from ..convert.source_ids import SourceIds
 from ..errors import OptionError, RequestError
 from ..files.hashing import file_sha256
 from ..files.journal import Journal
@@ -303,7 +304,7 @@ class _Run:
         """Write an adapter as a PEFT folder with its GGUF LoRA; returns the latter."""
         lora, numbers = folder / LORA_FILE, round_to_bfloat16(step.numbers.astype(np.float32))
         write_tinylora_folder(self.basis, numbers, folder, self.base_id)
-        export_adapter(folder, self.full, lora, adapter_id="learned", base_id=self.base_id)
+        export_adapter(folder, self.full, lora, ids=SourceIds(self.base_id, "learned"))
         return lora
 
     def measure(self, rows: Sequence[TrainingRow], adapter: Path) -> HeldOutAnswers:

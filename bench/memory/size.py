@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from ...convert.quantize.file_size import parse_file_size
+from ...convert.size_text import parse_file_size
 from ...errors import OutputError
 from ...files.gguf.header import Header, TensorInfo, read_header
 from ...files.hashing import file_sha256

@@ -80,12 +80,13 @@ def adapter_check(
     """
     from rich.console import Group
 
+    from ...files.progress import Run
     from ...workflows.adapter_check import changes_table, check_adapter, effect_rows
-    from ...workflows.conversion_inputs import ConversionRequest
+    from ...workflows.conversion import ConversionRequest
 
-    request = ConversionRequest(base=base, adapter=adapter, type=type_, size=size, threads=threads)
+    request = ConversionRequest(base=base, adapter=adapter, type=type_, size=size)
     with stage_bars() as stage:
-        check = check_adapter(request, positions=tokens, stage=stage)
+        check = check_adapter(request, positions=tokens, run=Run(threads, stage))
     warn(check.warnings)
     rows = effect_rows(check) | ({"verdict": check.verdict} if check.effective else {})
     show_result(as_json, asdict(check), lambda: Group(changes_table(check.changes), facts_table(rows)))

@@ -1,6 +1,5 @@
 """Command `thirteen convert`, and the texts that it shares with `plan` and `merge`."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,6 +7,7 @@ import typer
 from .. import options
 from ..console import note, show_fields, stage_bars, warn
 from . import inputs
+from .layout import layout_facts, layout_rows
 
 if TYPE_CHECKING:
     from ...workflows.vocabulary.vocabulary_size import SizeLoss
@@ -54,27 +54,24 @@ def convert(
 
     The GGUF has one type, or for a given size a planned type for each tensor.
     """
+    from ...files.progress import Run
     from ...quality.fidelity.fidelity import fidelity_summary
     from ...workflows.conversion import ConversionRequest, run_conversion
 
     request = ConversionRequest(type=type_, **options.matching_options(ctx, ConversionRequest))
     with stage_bars() as stage:
-        result = run_conversion(request, stage)
+        result = run_conversion(request, Run(threads, stage))
     conversion, measured = result.conversion, result.fidelity
-    facts = asdict(conversion) | {
-        "warnings": result.warnings,
-        "fidelity": asdict(measured) if measured else None,
-    }
+    layout, facts = conversion.layout, dict(vars(conversion))
+    facts |= layout_facts(facts.pop("layout")) | {"warnings": result.warnings, "fidelity": measured}
     note_losses(result.losses)
     warn(result.warnings)
     rows = {
-        "file": conversion.output,
-        "size": f"{conversion.file_bytes:,} bytes, {conversion.bits_per_weight:.2f} bits per weight",
-        "tensors": counts_text(conversion.types),
+        "file": str(conversion.output),
+        **layout_rows(layout),
         "base": conversion.base.id,
         "adapter": adapter_text(conversion.adapter),
         **({"vocabulary": f"{kept.kept:,} of {kept.of:,} tokens"} if (kept := conversion.vocabulary) else {}),
-        **(prediction_rows(conversion.prediction) if conversion.prediction else {}),
         "sha256": conversion.sha256,
         "time": f"{conversion.seconds:.1f} s",
         **(fidelity_summary(measured) if measured else {}),
@@ -89,25 +86,6 @@ def note_losses(losses: "tuple[SizeLoss, ...]") -> None:
             f"{loss.tokens:,} tokens: predicted loss {loss.total:.4f} nats, "
             f"{loss.outside:.4f} of them from tokens that are not kept"
         )
-
-
-def counts_text(types: dict[str, int]) -> str:
-    """Numbers of tensors by type."""
-    return ", ".join(f"{count} {name}" for name, count in types.items())
-
-
-def prediction_rows(prediction: Any) -> dict[str, str]:
-    """The rows on a `Prediction`."""
-    divergence = prediction.divergence
-    return {
-        "predicted KL": (
-            "unknown: the importance file has no sensitivities"
-            if divergence is None
-            else f"{divergence:.4f} nats"
-        ),
-        "predicted speed": f"{prediction.decode_speed:.2f} of uniform Q4_K's ({prediction.target})",
-        "planned size": f"{prediction.file_bytes:,} of {prediction.budget_bytes:,} bytes",
-    }
 
 
 def adapter_text(adapter: Any) -> str:

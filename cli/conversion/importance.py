@@ -27,23 +27,18 @@ def importance(
     The file has activations, covariances and sensitivities. It is an importance matrix in llama.cpp's format:
     llama-quantize reads it, and convert reads llama.cpp's files.
     """
+    from ...convert.source.checkpoint import open_checkpoint
     from ...files.output import check_target
     from ...files.progress import Run
     from ...models.resolve import resolve_sources
-    from ...workflows.importance_cache import check_thoroughness, measure_importance
+    from ...models.texts import calibration_texts
+    from ...workflows.importance_cache import Calibration, measure_importance
 
-    check_thoroughness(thoroughness)
+    measured_on = Calibration(calibration or calibration_texts(), thoroughness)
     check_target(output)
     with stage_bars() as stage:
-        found = resolve_sources(base, adapter, Run(threads, stage))
+        run = Run(threads, stage)
+        found = resolve_sources(base, adapter, run)
         check_target(output, found.base, *filter(None, (found.adapter, calibration)))
-        sha256 = measure_importance(
-            found.base,
-            found.adapter,
-            output,
-            calibration=calibration,
-            thoroughness=thoroughness,
-            threads=threads,
-            stage=stage,
-        )
+        sha256 = measure_importance(open_checkpoint(found.base), found.adapter, output, measured_on, run)
     show_file(output, sha256, as_json)

@@ -8,7 +8,7 @@ import typer
 
 from .. import options
 from ..console import show_fields, stage_bars, warn
-from .convert import adapter_text, counts_text
+from .convert import adapter_text
 
 app = typer.Typer()
 
@@ -28,15 +28,17 @@ def merge(
 
     The output is a checkpoint for vLLM, transformers and other loaders.
     """
+    from ...files.progress import Run
     from ...workflows.conversion import ConversionRequest, run_merge
 
     request = ConversionRequest(**options.matching_options(ctx, ConversionRequest))
     with stage_bars() as stage:
-        merged = run_merge(request, out_dir, stage)
+        merged = run_merge(request, out_dir, Run(stage=stage))
     warn(merged.warnings)
+    types = ", ".join(f"{count} {name}" for name, count in merged.types.items())
     rows = {
         "output": merged.output,
-        "weights": f"{merged.total_bytes:,} bytes; tensors: {counts_text(merged.types)}",
+        "weights": f"{merged.total_bytes:,} bytes; tensors: {types}",
         "adapter": adapter_text(merged.adapter),
     }
     show_fields(as_json, asdict(merged), rows)

@@ -1,6 +1,5 @@
 """Command `thirteen plan`."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -8,7 +7,8 @@ import typer
 from .. import options
 from ..console import show_fields, stage_bars, warn
 from . import inputs
-from .convert import counts_text, note_losses, prediction_rows
+from .convert import note_losses
+from .layout import layout_facts, layout_rows
 
 app = typer.Typer()
 
@@ -34,16 +34,16 @@ def plan(
 
     The plan has the type of each tensor and a prediction of quality and speed.
     """
+    from ...files.progress import Run
     from ...workflows.conversion import ConversionRequest, run_plan
 
+    request = ConversionRequest(**options.matching_options(ctx, ConversionRequest))
     with stage_bars() as stage:
-        found, losses = run_plan(ConversionRequest(**options.matching_options(ctx, ConversionRequest)), stage)
+        layout, losses, warnings = run_plan(request, Run(threads, stage))
     note_losses(losses)
-    warn(found.warnings)
-    facts = asdict(found)
-    for fact, tensor in zip(facts["tensors"], found.tensors, strict=True):
-        fact["type"] = tensor.type.name
-    matrices = (tensor for tensor in found.tensors if len(tensor.shape) > 1)
+    warn(warnings)
+    tensors = [{**vars(tensor), "type": tensor.type.name} for tensor in layout.tensors]
+    matrices = (tensor for tensor in layout.tensors if len(tensor.shape) > 1)
     rows = {tensor.target: f"{tensor.type.name}, {tensor.nbytes:,} bytes" for tensor in matrices}
-    rows |= {"tensors": counts_text(found.types)} | prediction_rows(found.prediction)
-    show_fields(as_json, facts, rows)
+    facts = layout_facts(layout) | {"tensors": tensors, "warnings": warnings}
+    show_fields(as_json, facts, rows | layout_rows(layout))

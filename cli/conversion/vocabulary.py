@@ -31,13 +31,15 @@ def vocabulary(
     The list is for convert and plan. `plan --vocabulary auto` compares what files of different sizes of the
     vocabulary lose.
     """
+    from ...convert.source.checkpoint import open_checkpoint
     from ...files.output import check_target
+    from ...files.progress import Run
     from ...models.base import resolve_base
     from ...workflows.vocabulary.vocabulary_choice import write_vocabulary
 
     check_target(output)
     path = resolve_base(base).path
     with stage_bars() as stage:
-        report = write_vocabulary(path, size, output, texts=texts, threads=threads, stage=stage)
+        report = write_vocabulary(open_checkpoint(path), size, output, texts, Run(threads, stage))
     rows = {"list": report.output, "tokens": f"{report.tokens:,} of {report.of:,}", "sha256": report.sha256}
     show_fields(as_json, asdict(report), rows)

@@ -15,6 +15,7 @@ from ...files.output import check_target
 from ...files.safetensors import Rows
 from ..source.architecture import EMBEDDING, permute
 from ..source.checkpoint import Checkpoint, open_checkpoint
+from ..source_ids import DEFAULT_IDS, SourceIds
 from ..tensors import TensorSpec, plan_tensor
 from ..vocabulary.trimmed_checkpoint import TrimmedCheckpoint
 from ..vocabulary.vocabulary_list import VocabularyList
@@ -28,13 +29,12 @@ _SOURCE_HASH = "thirteen.adapter.sha256"
 _TEXT = GGUFValueType.STRING
 
 
-def export_adapter(  # noqa: PLR0913 - inputs of an export
+def export_adapter(
     adapter: Path,
     base: Path,
     output: Path,
     *,
-    adapter_id: str = "",
-    base_id: str = "",
+    ids: SourceIds = DEFAULT_IDS,
     vocabulary: VocabularyList | None = None,
 ) -> str:
     """Write a PEFT folder as a GGUF LoRA in float32.
@@ -43,8 +43,7 @@ def export_adapter(  # noqa: PLR0913 - inputs of an export
         adapter: the PEFT folder.
         base: the model that the LoRA is for; it may keep only some tokens of the one that was trained on.
         output: the file to write.
-        adapter_id: name of the adapter; by default that of its folder.
-        base_id: name of the base in the provenance; by default that of its folder or file.
+        ids: names of base and adapter in the provenance.
         vocabulary: the tokens of `base` that the model keeps; by default all.
 
     Returns:
@@ -55,11 +54,12 @@ def export_adapter(  # noqa: PLR0913 - inputs of an export
         OutputError: `output` cannot be written.
     """
     check_target(output, base, adapter)
-    checkpoint = open_checkpoint(base, base_id)
+    checkpoint = open_checkpoint(base, ids.base)
     if vocabulary is not None:
         checkpoint = TrimmedCheckpoint(checkpoint, vocabulary)
-    loaded = load_adapter(adapter, adapter_id).for_base(checkpoint)
+    loaded = load_adapter(adapter, ids.adapter).for_base(checkpoint)
     fields = {
+        "general.architecture": Field(checkpoint.architecture.name, _TEXT),
         "general.type": Field("adapter", _TEXT),
         "adapter.type": Field("lora", _TEXT),
         "adapter.lora.alpha": Field(float(loaded.rank), GGUFValueType.FLOAT32),  # B holds the scale already
@@ -73,7 +73,7 @@ def export_adapter(  # noqa: PLR0913 - inputs of an export
     specs = (TensorSpec(name, name, rows.shape) for name, rows in tensors.items())
     plans = [plan_tensor(spec, GGMLQuantizationType.F32) for spec in specs]
     blocks = (rows.tobytes() for rows in tensors.values())
-    return write_gguf(output, checkpoint.architecture.name, fields, plans, blocks)
+    return write_gguf(output, fields, plans, blocks)
 
 
 def _adapter_tensors(adapter: PeftAdapter, base: Checkpoint) -> dict[str, Rows]:

@@ -267,8 +267,7 @@ def write_importance(target: Path, stats: ImportanceStats) -> str:
     }
     arrays = {name: np.asarray(values, "<f4") for name, values in _tensors(stats).items()}
     plans = [TensorPlan(name, name, array.shape, _F32, array.nbytes) for name, array in arrays.items()]
-    # An empty architecture writes no general.architecture: the file is not a model.
-    return write_gguf(target, "", fields, plans, (array.tobytes() for array in arrays.values()))
+    return write_gguf(target, fields, plans, (array.tobytes() for array in arrays.values()))
 
 
 def _tensors(stats: ImportanceStats) -> dict[str, Any]:

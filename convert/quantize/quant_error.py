@@ -1,13 +1,16 @@
 """Predicted loss of each matrix in each type: quantization error times measured sensitivity."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from ...errors import OutputError
+from ...files.progress import Progress
 from ...files.safetensors import Rows
 from ..source.architecture import EMBEDDING, OUTPUT
 from ..tensors import GGML_TYPES, TensorSpec, padded, plan_tensor
@@ -16,7 +19,7 @@ from .costs import CostTable
 from .error_feedback import ErrorFeedback, FeedbackCache
 from .ggml import NEED_IMPORTANCE, dequantize_rows, quantize_rows
 from .importance import Importance
-from .knapsack import TypeOption
+from .knapsack import TypeOption, TypeOptions
 
 _SAMPLE_WEIGHTS = 1 << 15  # weights of each matrix that are quantized to every type
 # Factor of GPTQ on the loss of embedding lookups. With GPTQ, SmolLM2-135M's KL divergence is 1.14 to 1.31
@@ -54,16 +57,9 @@ class _LossModel:
         return self.sensitivity * max(error, self.floor)
 
 
-def measure_types(  # noqa: PLR0913 - the matrix, its statistics and the costs
-    spec: TensorSpec,
-    read_rows: ReadRows,
-    importance: Importance,
-    feedbacks: FeedbackCache,
-    costs: CostTable,
-    *,
-    tied: bool,
-) -> list[TypeOption]:
-    """Predict the loss of one matrix in each type it may have, in nats of KL divergence.
+@dataclass(frozen=True)
+class TypeLosses:
+    """Predicts the loss of a model's matrices in each type that they may have, in nats of KL divergence.
 
     The loss of a matrix product is sensitivity * sum_ij weight_j * (W - W')_ij**2 over a sample of the
     matrix's rows, with W' rounded by ggml with the importance. The weight is the input's share of the energy
@@ -72,35 +68,73 @@ def measure_types(  # noqa: PLR0913 - the matrix, its statistics and the costs
     loss of an embedding lookup is sensitivity * sum_ij (W - W')_ij**2 / sum_ij W_ij**2. A tied embedding has
     both. Without a measured sensitivity, errors count relative to the product or the row.
 
-    Raises:
-        OutputError: the blocks of no type in the costs divide the matrix's rows.
+    Attributes:
+        read_rows: reads rows of the model.
+        importance: the importance of its matrices.
+        costs: the types that may be used, and their decode costs.
+        tied: whether the token embedding is also the output matrix.
     """
-    weight_costs = costs.weight_costs(spec.target, tied=tied)
-    mean_squares = importance.mean_squares.get(spec.target)  # a table of looked-up rows has none
-    excluded = _EXCLUDED if mean_squares is not None else _EXCLUDED | NEED_IMPORTANCE
-    known = (GGML_TYPES[name] for name in weight_costs if name in GGML_TYPES)
-    types = [t for t in known if t not in excluded and spec.shape[-1] % GGML_QUANT_SIZES[t][0] == 0]
-    if not types:
-        raise OutputError(
-            f"no type in the costs for {costs.target} fits tensor {spec.source!r}: none of their block sizes "
-            f"divides its {spec.shape[-1]} columns"
-        )
-    rows = _sample_rows(spec, read_rows, importance)  # (n, columns)
-    feedback = feedbacks.get(spec.target)
-    is_embedding = spec.target == EMBEDDING
-    models = [_lookup_loss(rows, importance)] if is_embedding else []
-    if tied or not is_embedding:
-        models.append(_product_loss(spec, rows, importance, feedback))
-    options = []
-    for type_ in types:
-        data = quantize_rows(rows, type_, f"tensor {spec.source!r}", mean_squares)
-        rounded = dequantize_rows(np.frombuffer(data, np.uint8).reshape(len(rows), -1), type_)
-        errors = np.square(rows - rounded)  # (n, columns)
-        gptq = feedback is not None and block_layout(type_) is not None
-        loss = sum(model.loss(errors, gptq=gptq) for model in models)
-        nbytes = padded(plan_tensor(spec, type_).nbytes)
-        options.append(TypeOption(type_, nbytes, loss, weight_costs[type_.name] * prod(spec.shape)))
-    return options
+
+    read_rows: ReadRows
+    importance: Importance
+    costs: CostTable
+    tied: bool
+
+    def measure_all(self, specs: Iterable[TensorSpec], pool: Executor, progress: Progress) -> TypeOptions:
+        """Predict the losses of the matrices among some tensors, by their names in the checkpoint."""
+        matrices = [spec for spec in specs if len(spec.shape) == 2]
+        futures = {}
+        for spec, following in zip(matrices, [*matrices[1:], None], strict=True):
+            if following:  # its feedback is computed while another thread measures this matrix
+                pool.submit(self._feedbacks.get, following.target)
+            futures[spec.source] = pool.submit(self.measure, spec)
+        options = {}
+        for done, (source, future) in enumerate(futures.items(), 1):
+            options[source] = future.result()
+            progress(done, len(matrices))
+        return options
+
+    def measure(self, spec: TensorSpec) -> list[TypeOption]:
+        """Predict the loss of one matrix in each type.
+
+        Raises:
+            OutputError: the blocks of no type in the costs divide the matrix's rows.
+        """
+        importance = self.importance
+        weight_costs = self.costs.weight_costs(spec.target, tied=self.tied)
+        mean_squares = importance.mean_squares.get(spec.target)  # a table of looked-up rows has none
+        rows = _sample_rows(spec, self.read_rows, importance)  # (n, columns)
+        feedback = self._feedbacks.get(spec.target)
+        is_embedding = spec.target == EMBEDDING
+        models = [_lookup_loss(rows, importance)] if is_embedding else []
+        if self.tied or not is_embedding:
+            models.append(_product_loss(spec, rows, importance, feedback))
+        options = []
+        for type_ in self._types(spec, weight_costs):
+            data = quantize_rows(rows, type_, f"tensor {spec.source!r}", mean_squares)
+            rounded = dequantize_rows(np.frombuffer(data, np.uint8).reshape(len(rows), -1), type_)
+            errors = np.square(rows - rounded)  # (n, columns)
+            gptq = feedback is not None and block_layout(type_) is not None
+            loss = sum(model.loss(errors, gptq=gptq) for model in models)
+            nbytes = padded(plan_tensor(spec, type_).nbytes)
+            options.append(TypeOption(type_, nbytes, loss, weight_costs[type_.name] * prod(spec.shape)))
+        return options
+
+    def _types(self, spec: TensorSpec, names: Iterable[str]) -> list[GGMLQuantizationType]:
+        """The types that a matrix may have, of those with a cost."""
+        excluded = _EXCLUDED if spec.target in self.importance.mean_squares else _EXCLUDED | NEED_IMPORTANCE
+        known = (GGML_TYPES[name] for name in names if name in GGML_TYPES)
+        types = [t for t in known if t not in excluded and spec.shape[-1] % GGML_QUANT_SIZES[t][0] == 0]
+        if not types:
+            raise OutputError(
+                f"no type in the costs for {self.costs.target} fits tensor {spec.source!r}: none of their "
+                f"block sizes divides its {spec.shape[-1]} columns"
+            )
+        return types
+
+    @cached_property
+    def _feedbacks(self) -> FeedbackCache:
+        return FeedbackCache(self.importance)
 
 
 def _product_loss(

@@ -21,7 +21,7 @@ class RowQuantizer:
 
         With `search_scales`, GPTQ searches scales and offsets too, see gptq_round().
         """
-        self._importance, self._search_scales = importance, search_scales
+        self._importance, self.search_scales = importance, search_scales
         self._feedbacks = FeedbackCache(importance) if importance else None
 
     def quantize(
@@ -71,7 +71,7 @@ class RowQuantizer:
         layout = block_layout(plan.type)
         if layout is None or self._feedbacks is None:
             return None
-        search = self._search_scales and directions is None and layout.scales.super_scales
+        search = self.search_scales and directions is None and layout.scales.super_scales
         feedback = self._feedbacks.get(plan.target, directions, layout.group_size if search else 1)
         # The covariance's blocks must not divide a block of the type: its columns share a scale.
         usable = feedback is not None and feedback.permutation.shape[1] % layout.block_size == 0

@@ -220,7 +220,8 @@ def metadata_fields(architecture: Architecture) -> dict[str, Field]:
         "rope.dimension_count": Field(a.head_dim, u32),
         "vocab_size": Field(a.vocab, u32),
     }
-    return {f"{a.name}.{key}": field for key, field in values.items()}
+    architecture_fields = {f"{a.name}.{key}": field for key, field in values.items()}
+    return {"general.architecture": Field(a.name, GGUFValueType.STRING)} | architecture_fields
 
 
 def _supported(config: Mapping[str, Any], where: str) -> str:

@@ -41,7 +41,7 @@ def write_uniform_model(
     """
     specs = tensor_specs(architecture).values()
     plans = [plan_stored(spec, layer if spec.target.startswith("blk.") else embedding) for spec in specs]
-    write_gguf(path, architecture.name, random_fields(architecture), plans, random_blocks(plans))
+    write_gguf(path, random_fields(architecture), plans, random_blocks(plans))
 
 
 def random_fields(architecture: Architecture) -> dict[str, Field]:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FileError, RequestError
-from ...files.progress import Progress, no_progress
+from ...files.progress import QUIET, Progress, Run
 from ..llama.context import Context, Span
 from ..llama.model import Model
 from ..llama.settings import Settings
@@ -32,27 +32,20 @@ def sample_passages(passages: Sequence[tuple[int, ...]], positions: int) -> list
     return [passages[int(place)] for place in np.arange(0, len(passages), step)]
 
 
-def mean_probability(
-    model: Model,
-    passages: Sequence[tuple[int, ...]],
-    *,
-    threads: int | None = None,
-    progress: Progress = no_progress,
-) -> Probabilities:
+def mean_probability(model: Model, passages: Sequence[tuple[int, ...]], run: Run = QUIET) -> Probabilities:
     """Compute the mean over all positions of the probability of each token, (vocab,).
 
     Args:
         model: the full model.
         passages: each runs in an empty context.
-        threads: compute threads; by default one per physical core.
-        progress: called after each passage.
+        run: how it runs; by default on one thread per physical core.
 
     Raises:
         FileError: a probability is not a finite number.
         RequestError: the passages have no tokens.
     """
     total, positions = np.zeros(model.vocabulary_size), 0
-    for probabilities in _predictions(model, passages, threads, progress):
+    for probabilities in _predictions(model, passages, run.threads, run.stage("probabilities")):
         total += probabilities
         positions += 1
     if not np.isfinite(total).all():
@@ -60,14 +53,12 @@ def mean_probability(
     return total / positions
 
 
-def outside_probability(  # noqa: PLR0913 - options of a measurement, each with its default
+def outside_probability(
     model: Model,
     passages: Sequence[tuple[int, ...]],
     order: Sequence[int],
     sizes: Sequence[int],
-    *,
-    threads: int | None = None,
-    progress: Progress = no_progress,
+    run: Run = QUIET,
 ) -> Probabilities:
     """Compute the probability of what vocabularies would not have, (sizes, positions).
 
@@ -76,14 +67,13 @@ def outside_probability(  # noqa: PLR0913 - options of a measurement, each with 
         passages: each runs in an empty context.
         order: all tokens, in the order in which they are kept.
         sizes: numbers of tokens kept.
-        threads: compute threads; by default one per physical core.
-        progress: called after each passage.
+        run: how it runs; by default on one thread per physical core.
 
     Raises:
         RequestError: the passages have no tokens.
     """
-    by_rank = np.array(order)
-    ranked = (row[by_rank] for row in _predictions(model, passages, threads, progress))
+    by_rank, progress = np.array(order), run.stage("probability outside")
+    ranked = (row[by_rank] for row in _predictions(model, passages, run.threads, progress))
     return np.array([[row[size:].sum() for size in sizes] for row in ranked]).T
 
 

@@ -11,8 +11,10 @@ import pytest
 from peft import LoraConfig
 from thirteen.convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code
 from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
-from thirteen.convert.pipeline import convert
-from thirteen.convert.provenance import SourceIds
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
+from thirteen.convert.source_ids import SourceIds
 from thirteen.models.base import resolve_base
 from thirteen.models.basis import find_basis
 
@@ -28,7 +30,7 @@ def env(base: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleN
     """A base in F32, an adapter over its basis and its code, an exported LoRA, and the command line."""
     folder = tmp_path_factory.mktemp("env")
     model = folder / "tiny.gguf"
-    convert(base("llama"), model, quantization="F32")
+    convert(Recipe(base("llama"), model, Uniform("F32")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THIRTEEN_CACHE", str(folder / "cache"))
         basis = find_basis(resolve_base(str(model)))
@@ -128,7 +130,7 @@ def test_ask_and_accuracy_take_an_adapter_in_all_forms(env: SimpleNamespace, tmp
 
 
 def test_a_code_for_another_base_or_basis_is_refused(env: SimpleNamespace, tmp_path: Path) -> None:
-    convert(env.model, tmp_path / "known.gguf", quantization="F32", ids=SourceIds("smollm2-135m"))
+    convert(Recipe(env.model, tmp_path / "known.gguf", Uniform("F32"), ids=SourceIds("smollm2-135m")))
     code = encode_short_code(ShortCode("smollm2-360m", env.fingerprint, NUMBERS))
     for line in (
         ("ask", tmp_path / "known.gguf", "Why?", "--adapter", code),

@@ -37,11 +37,18 @@ REPORTS = {
     "bench size": "bench.memory.size.SizeReport",
     "bench types": "quality.costs.type_costs.TypesReport",
     "demo": "workflows.demo.DemoReport",
-    "inspect": "workflows.inspect_gguf.Inspection",
     "vocabulary": "workflows.vocabulary.vocabulary_choice.VocabularyReport",
     "web": "web.site.Site",
 }
-BY_DATA = {"types", "norm_by_layer", "tally.votes"}  # objects whose keys are names out of the data
+BY_DATA = {
+    "types",
+    "norm_by_layer",
+    "tally.votes",
+    "memory",
+    "metadata",
+    "provenance",
+    "tokenizer",
+}  # objects whose keys are names out of the data
 ROWS = [
     {"question": f"What is {n} and {n}?", "solution": f"{n} + {n} = {2 * n}", "answer": str(2 * n)}
     for n in range(2, 32)
@@ -113,6 +120,7 @@ def test_printed_json_has_the_recorded_keys(base: Any, folder: Path, monkeypatch
     lora = save_random_adapter(tiny, config, folder / "lora")
     lines: dict[str, tuple[object, ...]] = {
         "convert": ("convert", tiny, "--type", "F16", "-o", model),
+        "inspect": ("inspect", model),
         "importance": ("importance", tiny, "-o", importance, "--calibration", texts, "--threads", 1),
         "plan": (*("plan", tiny, "--size", "6.5bpw", "--target", "any"), "--importance", importance),
         "ask": ("ask", model, "What is 2 + 2?", "--max-tokens", 4, "--threads", 1),

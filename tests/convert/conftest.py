@@ -5,7 +5,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from thirteen.workflows.importance_cache import measure_importance
+from thirteen.convert.source.checkpoint import open_checkpoint
+from thirteen.workflows.importance_cache import Calibration, measure_importance
 
 TEXT = '{"text": "Three pens cost $3.60, so one pen costs $1.20. Two pens cost $2.40."}\n'
 
@@ -19,7 +20,7 @@ def measured(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
         folder = tmp_path_factory.mktemp("importance")
         (folder / "texts.jsonl").write_text(TEXT)
         path = folder / "importance.gguf"
-        measure_importance(base(name), None, path, calibration=folder / "texts.jsonl", threads=1)
+        measure_importance(open_checkpoint(base(name)), None, path, Calibration(folder / "texts.jsonl"))
         return path
 
     return importance

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Like, Same, Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.convert.tensors import TensorSpec, plan_stored
 from thirteen.errors import FileError
 
@@ -21,17 +23,17 @@ def test_base_with_types_of_adapted_file_equals_base_converted_to_that_type(
     base: Base, tmp_path: Path
 ) -> None:
     plain, adapted, alike = (tmp_path / f"{part}.gguf" for part in ("plain", "adapted", "alike"))
-    convert(base("llama long"), plain, quantization="Q4_K")
+    convert(Recipe(base("llama long"), plain, Uniform("Q4_K")))
     adapter = save_random_adapter(base("llama long"), lora(2, 4), tmp_path / "adapter")
-    convert(base("llama long"), adapted, quantization="Q4_K", adapter=adapter)
-    convert(base("llama long"), alike, quantization=adapted)
+    convert(Recipe(base("llama long"), adapted, Uniform("Q4_K"), adapter=adapter))
+    convert(Recipe(base("llama long"), alike, Like(adapted)))
     assert alike.read_bytes() == plain.read_bytes() != adapted.read_bytes()
 
 
 def test_the_types_of_a_file_with_rope_factors_are_kept(base: Base, tmp_path: Path) -> None:
     """It ended in a KeyError: no base stores the factors, which are computed."""
-    convert(base("llama long"), tmp_path / "plain.gguf", quantization="Q4_K")
-    convert(tmp_path / "plain.gguf", tmp_path / "same.gguf", quantization="same")
+    convert(Recipe(base("llama long"), tmp_path / "plain.gguf", Uniform("Q4_K")))
+    convert(Recipe(tmp_path / "plain.gguf", tmp_path / "same.gguf", Same()))
     plain, same = (read_gguf(tmp_path / f"{name}.gguf") for name in ("plain", "same"))
     assert "rope_freqs.weight" in plain and plain.keys() == same.keys()
     assert all(np.array_equal(plain[name], values) for name, values in same.items())
@@ -39,9 +41,9 @@ def test_the_types_of_a_file_with_rope_factors_are_kept(base: Base, tmp_path: Pa
 
 @pytest.mark.parametrize(("other", "name"), [("llama untied", "output.weight"), ("llama wide", "blk")])
 def test_file_with_other_tensors_is_refused(other: str, name: str, base: Base, tmp_path: Path) -> None:
-    convert(base(other), tmp_path / "other.gguf", quantization="Q8_0")
+    convert(Recipe(base(other), tmp_path / "other.gguf", Uniform("Q8_0")))
     with pytest.raises(FileError, match=rf"other\.gguf: a different model: only one .* '{name}"):
-        convert(base("llama"), tmp_path / "alike.gguf", quantization=tmp_path / "other.gguf")
+        convert(Recipe(base("llama"), tmp_path / "alike.gguf", Like(tmp_path / "other.gguf")))
     assert [path.name for path in tmp_path.iterdir()] == ["other.gguf"]
 
 

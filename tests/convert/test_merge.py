@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from peft import IA3Config, LoHaConfig, LoraConfig, PeftConfig, TinyLoraConfig, TrainableTokensConfig
-from thirteen.convert import pipeline
-from thirteen.convert.pipeline import convert
-from thirteen.convert.provenance import SourceIds
+from thirteen.convert import blocks
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
+from thirteen.convert.source_ids import SourceIds
 from thirteen.files.gguf.header import read_header
+from thirteen.files.progress import Run
 
 from .peft_adapters import Arrays, as_gguf, base_tensors, peft_merged, read_gguf, save_random_adapter
 
@@ -97,7 +100,7 @@ def test_a_merge_equals_pefts_and_one_without_factors_is_made_by_peft_with_a_war
     name, config = (STREAMED | BY_PEFT)[kind]
     step, by_peft = 1.0 if isinstance(config, TinyLoraConfig) else 0.2, kind in BY_PEFT
     folder = save_random_adapter(base(name), config, tmp_path / "adapter", step=step)
-    report = convert(base(name), tmp_path / "model.gguf", quantization="F32", adapter=folder, threads=1)
+    report = convert(Recipe(base(name), tmp_path / "model.gguf", Uniform("F32"), adapter=folder))
     expected, before = (
         as_gguf(base(name), arrays) for arrays in (peft_merged(base(name), folder), base_tensors(base(name)))
     )
@@ -120,11 +123,9 @@ def test_gguf_base_gives_the_same_file_as_its_folder(
     name: str, config: PeftConfig, base: Base, tmp_path: Path
 ) -> None:
     folder = save_random_adapter(base(name), config, tmp_path / "adapter")
-    convert(base(name), tmp_path / "base.gguf", quantization="F32", threads=1)
+    convert(Recipe(base(name), tmp_path / "base.gguf", Uniform("F32")))
     reports = [
-        convert(
-            source, tmp_path / f"{i}.gguf", quantization="F32", adapter=folder, ids=SourceIds("b"), threads=1
-        )
+        convert(Recipe(source, tmp_path / f"{i}.gguf", Uniform("F32"), adapter=folder, ids=SourceIds("b")))
         for i, source in enumerate((base(name), tmp_path / "base.gguf"))
     ]
     first, second = (read_gguf(Path(report.output)) for report in reports)
@@ -139,11 +140,11 @@ def test_gguf_base_gives_the_same_file_as_its_folder(
 def test_file_is_bit_identical_for_any_number_of_threads(
     type_: str, config: PeftConfig, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "BLOCK_WEIGHTS", 4096)  # many blocks, like a real model
+    monkeypatch.setattr(blocks, "BLOCK_WEIGHTS", 4096)  # many blocks, like a real model
     folder = save_random_adapter(base("llama wide"), config, tmp_path / "adapter")
     hashes = {
         convert(
-            base("llama wide"), tmp_path / "model.gguf", quantization=type_, adapter=folder, threads=threads
+            Recipe(base("llama wide"), tmp_path / "model.gguf", Uniform(type_), adapter=folder), Run(threads)
         ).sha256
         for threads in (1, 3)
     }
@@ -157,9 +158,9 @@ def test_block_size_does_not_change_the_merge(
     """Guards against a head of permuted q or k rows split between blocks, and the wrong rows of B."""
     folder = save_random_adapter(base("llama"), lora(), tmp_path / "adapter")
     files = []
-    for weights in (pipeline.BLOCK_WEIGHTS, 1000):
-        monkeypatch.setattr(pipeline, "BLOCK_WEIGHTS", weights)
-        convert(base("llama"), tmp_path / "model.gguf", quantization="F32", adapter=folder, threads=2)
+    for weights in (blocks.BLOCK_WEIGHTS, 1000):
+        monkeypatch.setattr(blocks, "BLOCK_WEIGHTS", weights)
+        convert(Recipe(base("llama"), tmp_path / "model.gguf", Uniform("F32"), adapter=folder))
         files.append(read_gguf(tmp_path / "model.gguf"))
     for tensor, array in files[0].items():
         np.testing.assert_allclose(array, files[1][tensor], rtol=0, atol=1e-6, err_msg=tensor)
@@ -168,15 +169,8 @@ def test_block_size_does_not_change_the_merge(
 def test_report_and_file_record_the_provenance(base: Base, tmp_path: Path) -> None:
     folder = save_random_adapter(base("llama"), tiny(13, 2, 1.0), tmp_path / "adapter")
     seen: list[tuple[int, int]] = []
-    report = convert(
-        base("llama"),
-        tmp_path / "model.gguf",
-        quantization="Q8_0",
-        adapter=folder,
-        ids=SourceIds("some/base", "some/adapter"),
-        threads=1,
-        progress=lambda done, total: seen.append((done, total)),
-    )
+    ids, run = SourceIds("some/base", "some/adapter"), Run(stage=lambda name: lambda *done: seen.append(done))
+    report = convert(Recipe(base("llama"), tmp_path / "model.gguf", Uniform("Q8_0"), folder, ids=ids), run)
     written = read_header(tmp_path / "model.gguf")
     provenance = {key.removeprefix("thirteen."): value for key, value in written.metadata.items()}
     assert report.adapter is not None
@@ -185,8 +179,6 @@ def test_report_and_file_record_the_provenance(base: Base, tmp_path: Path) -> No
     sha256 = hashlib.sha256((base("llama") / "model.safetensors").read_bytes()).hexdigest()
     assert provenance["base.sha256"] == sha256
     assert [provenance[f"adapter.{key}"] for key in ("kind", "trained", "rank")] == ["tinylora", "13", "2"]
-    assert report.file_bytes == (tmp_path / "model.gguf").stat().st_size
-    assert report.types == {"F32": 5, "Q8_0": 15}
-    assert report.bits_per_weight == pytest.approx(written.bits_per_weight)
+    assert {name: share.tensors for name, share in report.layout.types.items()} == {"F32": 5, "Q8_0": 15}
     assert seen[-1] == (written.weights, written.weights)
     assert seen == sorted(seen)

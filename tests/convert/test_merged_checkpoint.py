@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from peft import LoHaConfig, LoraConfig, PeftConfig, TinyLoraConfig
+from thirteen.convert.convert import convert
 from thirteen.convert.merged_checkpoint import merge_checkpoint
-from thirteen.convert.pipeline import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import FileError, OutputError, ThirteenError
 from transformers import AutoModelForCausalLM
@@ -89,7 +91,7 @@ def test_output_folder_must_be_empty(base: Base, tmp_path: Path) -> None:
 
 def test_gguf_base_is_refused(base: Base, tmp_path: Path) -> None:
     folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
-    convert(base("llama"), tmp_path / "base.gguf", quantization="F32")
+    convert(Recipe(base("llama"), tmp_path / "base.gguf", Uniform("F32")))
     with pytest.raises(FileError, match="takes a folder of safetensors"):
         merge_checkpoint(tmp_path / "base.gguf", folder, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()

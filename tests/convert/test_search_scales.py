@@ -1,14 +1,17 @@
 """Conversion with searched scales."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from thirteen.convert import pipeline
+from thirteen.convert import blocks
+from thirteen.convert.convert import convert
 from thirteen.convert.merged_model import MergedModel
-from thirteen.convert.pipeline import convert
+from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.files.gguf.header import read_header
+from thirteen.files.progress import Run
 
 Base = Callable[[str], Path]
 
@@ -16,18 +19,11 @@ Base = Callable[[str], Path]
 def test_searched_scales_change_the_weights_alike_for_any_number_of_threads(
     base: Base, measured: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "BLOCK_WEIGHTS", 1 << 15)  # many blocks, like a real model
+    monkeypatch.setattr(blocks, "BLOCK_WEIGHTS", 1 << 15)  # many blocks, like a real model
 
     def converted(name: str, *, search_scales: bool, threads: int) -> str:
-        output = tmp_path / name
-        return convert(
-            base("llama wide"),
-            output,
-            quantization="Q4_K",
-            importance=measured("llama wide"),
-            search_scales=search_scales,
-            threads=threads,
-        ).sha256
+        recipe = Recipe(base("llama wide"), tmp_path / name, importance=measured("llama wide"))
+        return convert(replace(recipe, search_scales=search_scales), Run(threads)).sha256
 
     given = converted("given.gguf", search_scales=False, threads=1)
     searched = {converted("searched.gguf", search_scales=True, threads=threads) for threads in (1, 3)}
@@ -43,6 +39,6 @@ def test_searched_scales_change_the_weights_alike_for_any_number_of_threads(
 
 def test_without_covariances_a_warning_says_that_nothing_is_searched(base: Base) -> None:
     for search in (False, True):
-        model = MergedModel(open_checkpoint(base("llama")), None, search_scales=search)
+        model = MergedModel(open_checkpoint(base("llama"))).weighted(None, search_scales=search)
         assert any("not searched" in line for line in model.warnings) == search
         assert "thirteen.scales" not in model.metadata("Q4_K")

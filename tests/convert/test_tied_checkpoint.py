@@ -9,21 +9,22 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType
 from peft import LoHaConfig, LoraConfig, PeftConfig
+from thirteen.convert.convert import convert, plan
+from thirteen.convert.fit_size import FitSize
 from thirteen.convert.merged_checkpoint import merge_checkpoint
-from thirteen.convert.pipeline import convert, plan_conversion
+from thirteen.convert.quantization import Like, Same, Uniform
 from thirteen.convert.quantize.costs import costs_for
-from thirteen.convert.quantize.error_feedback import FeedbackCache
-from thirteen.convert.quantize.file_size import FileSize
 from thirteen.convert.quantize.ggml import NEED_IMPORTANCE, quantize_rows
 from thirteen.convert.quantize.importance import Importance
-from thirteen.convert.quantize.quant_error import measure_types
-from thirteen.convert.quantize.size_planner import SizeTarget
+from thirteen.convert.quantize.quant_error import TypeLosses
+from thirteen.convert.recipe import Recipe
+from thirteen.convert.size_text import FileSize
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.tensors import TensorPlan, TensorSpec
 from thirteen.convert.write import write_gguf
 from thirteen.errors import OutputError
 from thirteen.files.gguf.header import read_header
-from thirteen.workflows.importance_cache import measure_importance
+from thirteen.workflows.importance_cache import Calibration, measure_importance
 
 from .peft_adapters import as_gguf, base_tensors, load, peft_merged, read_gguf, save_random_adapter
 from .vocabulary.kept_lists import closed_list, tables_of
@@ -36,7 +37,7 @@ F32 = GGMLQuantizationType.F32
 def stored_twice(base: Callable[[str], Path], tmp_path: Path) -> Callable[..., Path]:
     """stored_twice(embedding, output): one matrix in both types; `change` is added to its last rows."""
     tied = tmp_path / "tied.gguf"
-    convert(base("llama"), tied, quantization="F32")
+    convert(Recipe(base("llama"), tied, Uniform("F32")))
     header, arrays = read_header(tied), read_gguf(tied)
 
     def write(embedding: str, output: str, change: float = 0.0, rows_changed: int = 0) -> Path:
@@ -50,19 +51,18 @@ def stored_twice(base: Callable[[str], Path], tmp_path: Path) -> Callable[..., P
             TensorPlan(name, name, rows[name].shape, types[name], len(block))
             for name, block in blocks.items()
         ]
-        fields = {key: field for key, field in header.fields.items() if key != "general.architecture"}
-        write_gguf(path, "llama", fields, plans, blocks.values())
+        write_gguf(path, header.fields, plans, blocks.values())
         return path
 
     return write
 
 
 def test_equal_matrices_are_stored_once(stored_twice, base, tmp_path):
-    report = convert(stored_twice("F32", "F32"), tmp_path / "out.gguf", quantization="Q8_0")
+    report = convert(Recipe(stored_twice("F32", "F32"), tmp_path / "out.gguf", Uniform("Q8_0")))
     assert OUTPUT not in read_header(tmp_path / "out.gguf").tensors
     (warning,) = report.warnings
     assert "are one matrix, in F32 and F32: it is stored once, which saves 69,632 bytes" in warning
-    convert(base("llama"), tmp_path / "expected.gguf", quantization="Q8_0")
+    convert(Recipe(base("llama"), tmp_path / "expected.gguf", Uniform("Q8_0")))
     expected, found = read_gguf(tmp_path / "expected.gguf"), read_gguf(tmp_path / "out.gguf")
     assert all(np.array_equal(found[name], values) for name, values in expected.items())
 
@@ -72,7 +72,7 @@ def test_of_two_that_differ_by_rounding_the_one_with_more_bits_stays(
     stored_twice, tmp_path, embedding, output
 ):
     path = stored_twice(embedding, output)
-    report = convert(path, tmp_path / "tied.gguf", quantization="same")
+    report = convert(Recipe(path, tmp_path / "tied.gguf", Same()))
     assert any(f"one matrix, in {embedding} and {output}: it is stored once" in w for w in report.warnings)
     tensors, stored = read_header(tmp_path / "tied.gguf").tensors, read_header(path).tensors
     larger = max((EMBEDDING, OUTPUT), key=lambda name: stored[name].nbytes)
@@ -85,7 +85,7 @@ def test_another_matrix_is_not_tied(stored_twice, base, tmp_path, rows_changed):
     """Only a sample of the rows was compared, so trained rows were lost."""
     changed = stored_twice("Q5_0", "Q8_0", change=1.0, rows_changed=rows_changed)
     for path in (changed, base("llama untied")):
-        report = convert(path, tmp_path / "a.gguf")
+        report = convert(Recipe(path, tmp_path / "a.gguf"))
         assert not any("stored once" in warning for warning in report.warnings)
         assert OUTPUT in read_header(tmp_path / "a.gguf").tensors
 
@@ -109,19 +109,19 @@ def test_a_merge_stores_both_and_the_base_is_quantized_like_a_file_with_both(unt
     ]
     merge_checkpoint(untied, adapters[0], tmp_path / "merged")
     assert np.array_equal(*(base_tensors(one)["lm_head.weight"] for one in (untied, tmp_path / "merged")))
-    convert(untied, tmp_path / "adapted.gguf", quantization="Q8_0", adapter=adapters[1])
-    convert(untied, tmp_path / "alike.gguf", quantization=tmp_path / "adapted.gguf")
+    convert(Recipe(untied, tmp_path / "adapted.gguf", Uniform("Q8_0"), adapter=adapters[1]))
+    convert(Recipe(untied, tmp_path / "alike.gguf", Like(tmp_path / "adapted.gguf")))
     assert OUTPUT in read_header(tmp_path / "alike.gguf").tensors
 
 
 @pytest.mark.parametrize("kind", [LoraConfig, LoHaConfig])
 def test_a_matrix_that_the_adapter_changes_is_not_tied(untied, tmp_path, kind: type[PeftConfig]):
     """The base was tied before the adapter was read, which was then refused."""
-    convert(untied, tmp_path / "base.gguf")
+    convert(Recipe(untied, tmp_path / "base.gguf"))
     assert OUTPUT not in read_header(tmp_path / "base.gguf").tensors
     config = kind(r=2, target_modules=["lm_head", "q_proj"])
     adapter = save_random_adapter(untied, config, tmp_path / "adapter")
-    report = convert(untied, tmp_path / "out.gguf", quantization="F32", adapter=adapter)
+    report = convert(Recipe(untied, tmp_path / "out.gguf", Uniform("F32"), adapter=adapter))
     assert not any("stored once" in warning for warning in report.warnings)
     written = read_gguf(tmp_path / "out.gguf")
     for name, values in as_gguf(untied, peft_merged(untied, adapter)).items():
@@ -132,7 +132,7 @@ def test_an_adapter_that_peft_merges_leaves_a_base_to_tie(stored_twice, base, tm
     """That the two matrices differ by rounding was taken for a change by the adapter."""
     source, config = stored_twice("Q8_0", "F16"), LoHaConfig(r=2, target_modules=["q_proj"])
     adapter = save_random_adapter(base("llama untied"), config, tmp_path / "adapter")
-    report = convert(source, tmp_path / "out.gguf", quantization="F16", adapter=adapter)
+    report = convert(Recipe(source, tmp_path / "out.gguf", Uniform("F16"), adapter=adapter))
     assert any("it is stored once" in warning for warning in report.warnings)
     assert OUTPUT not in read_header(tmp_path / "out.gguf").tensors
     assert np.array_equal(read_gguf(tmp_path / "out.gguf")[EMBEDDING], read_gguf(source)[OUTPUT])
@@ -142,11 +142,11 @@ def test_the_importance_of_the_untied_base_serves(stored_twice, tmp_path):
     """A plan for a size reads the statistics of the output for the one matrix."""
     path, texts, importance = stored_twice("Q5_0", "Q8_0"), tmp_path / "t.jsonl", tmp_path / "i.gguf"
     texts.write_text('{"text": "Three pens cost $3.60, so one pen costs $1.20. Two pens cost $2.40."}\n')
-    measure_importance(path, None, importance, calibration=texts, threads=1)
-    target = SizeTarget(FileSize("90000B", 90_000, 1), "quality", costs_for("x86"))
-    plan = plan_conversion(path, target, importance, threads=1)
-    assert plan.prediction.divergence is not None
-    assert all(tensor.target != OUTPUT for tensor in plan.tensors)
+    measure_importance(open_checkpoint(path), None, importance, Calibration(texts))
+    target = FitSize(FileSize("90000B", 90_000, 1), "quality", costs_for("x86"))
+    layout, _ = plan(Recipe(path, None, target, importance=importance))
+    assert layout.prediction.divergence is not None
+    assert all(tensor.target != OUTPUT for tensor in layout.tensors)
     assert open_checkpoint(path).architecture.tied is False
 
 
@@ -157,15 +157,14 @@ def test_every_plan_can_be_written(base, measured, tmp_path, name, trimmed):
     kept = closed_list(tables_of(base(name)), [261]) if trimmed else None
     written = 0
     for bits in (2.5, 4.5, 8.5):
-        target = SizeTarget(FileSize(f"{bits}bpw", bits, None), "quality", costs_for("x86"))
+        target = FitSize(FileSize(f"{bits}bpw", bits, None), "quality", costs_for("x86"))
+        recipe = Recipe(base(name), tmp_path / "a.gguf", target, vocabulary=kept, importance=importance)
         try:
-            plan = plan_conversion(base(name), target, importance, vocabulary=kept, threads=1)
+            layout, _ = plan(recipe)
         except OutputError as refusal:
             assert "the smallest file possible" in str(refusal)
             continue
-        options = {"importance": importance, "vocabulary": kept, "threads": 1}
-        report = convert(base(name), tmp_path / "a.gguf", quantization=target, **options)
-        assert report.file_bytes == plan.prediction.file_bytes
+        assert convert(recipe).layout == layout
         written += 1
     assert written
 
@@ -174,11 +173,7 @@ def test_a_table_of_looked_up_rows_is_not_planned_in_a_type_that_needs_importanc
     rows = np.random.default_rng(1).normal(size=(512, 256)).astype(np.float32)
     spec = TensorSpec("embed", EMBEDDING, rows.shape)
     importance = Importance(Path("i"), "0" * 64, {}, (), 1, {})
-    feedbacks = FeedbackCache(importance)
-
-    def read_rows(_: str, start: int, stop: int) -> np.ndarray:
-        return rows[start:stop]
-
-    options = measure_types(spec, read_rows, importance, feedbacks, costs_for("x86"), tied=False)
+    losses = TypeLosses(lambda _, start, stop: rows[start:stop], importance, costs_for("x86"), tied=False)
+    options = losses.measure(spec)
     assert "IQ3_XXS" in costs_for("x86").layer
     assert options and not any(option.type in NEED_IMPORTANCE for option in options)

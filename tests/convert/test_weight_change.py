@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from peft import LoHaConfig, LoraConfig
 from safetensors.numpy import load_file, save_file
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.convert.weight_change import weight_changes
 
 from .peft_adapters import base_tensors, peft_merged, save_random_adapter
@@ -42,7 +44,7 @@ def test_a_gguf_whose_rows_are_permuted_has_the_same_changes(
     base: Callable[[str], Path], tmp_path: Path
 ) -> None:
     adapter = save_random_adapter(base("llama"), KINDS["dora"], tmp_path / "dora")
-    convert(base("llama"), tmp_path / "base.gguf", quantization="F32", threads=1)
+    convert(Recipe(base("llama"), tmp_path / "base.gguf", Uniform("F32")))
     changes = weight_changes(base("llama"), adapter)
     assert weight_changes(tmp_path / "base.gguf", adapter) == pytest.approx(changes, rel=1e-5)
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFValueType as Kind
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Quantization, Same, Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.convert.tensors import TensorSpec, plan_tensor
 from thirteen.convert.write import write_gguf
 from thirteen.files.gguf.header import Field, read_header
@@ -21,6 +23,7 @@ from ..runtime.conftest import write_gguf as write_foreign
 Base = Callable[[str], Path]
 
 FIELDS = {
+    "general.architecture": Field("llama", Kind.STRING),
     "general.name": Field("näme\udcff", Kind.STRING),
     "a.count": Field(7, Kind.UINT32),
     "a.long": Field(-(2**40), Kind.INT64),
@@ -44,13 +47,13 @@ def blocks(fail_after: int = 99, failure: type[BaseException] = RuntimeError) ->
 
 
 def write(target: Path, data: Iterator[bytes] | None = None) -> str:
-    return write_gguf(target, "llama", FIELDS, PLANS, data or blocks())
+    return write_gguf(target, FIELDS, PLANS, data or blocks())
 
 
 def test_file_is_byte_identical_to_the_gguf_packages(tmp_path: Path) -> None:
     sha256 = write(tmp_path / "ours.gguf")
     writer = gguf.GGUFWriter(tmp_path / "theirs.gguf", "llama")
-    for key, field in FIELDS.items():
+    for key, field in list(FIELDS.items())[1:]:
         raw = [field.value] if field.element is not Kind.STRING else field.value
         raw = [text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text for text in raw]
         writer.add_key_value(key, raw if field.element is Kind.STRING else raw[0], field.type, field.element)
@@ -68,9 +71,9 @@ def test_file_is_byte_identical_to_the_gguf_packages(tmp_path: Path) -> None:
 
 def test_header_is_read_back_without_empty_arrays(tmp_path: Path) -> None:
     empty = {"a.none": Field([], Kind.ARRAY, Kind.STRING)}
-    write_gguf(tmp_path / "a.gguf", "llama", FIELDS | empty, PLANS, blocks())
+    write_gguf(tmp_path / "a.gguf", FIELDS | empty, PLANS, blocks())
     header = read_header(tmp_path / "a.gguf")
-    assert header.fields == {"general.architecture": Field("llama", Kind.STRING)} | FIELDS
+    assert header.fields == FIELDS
     assert [(t.name, t.shape, t.type) for t in header.tensors.values()] == [
         (p.target, p.shape, p.type) for p in PLANS
     ]
@@ -99,18 +102,18 @@ def test_no_temporary_file_is_written(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("trusted", [False, True])
-@pytest.mark.parametrize("quantization", ["Q8_0", "same"])
+@pytest.mark.parametrize("quantization", [Uniform("Q8_0"), Same()])
 def test_a_copy_of_a_foreign_file_is_as_trusted_as_that(
-    quantization: str, trusted: bool, records: Path, tmp_path: Path
+    quantization: Quantization, trusted: bool, records: Path, tmp_path: Path
 ) -> None:
     """Its tokenizer and even its tensors were copied into a file that was loaded without a trial."""
     foreign, ours = write_foreign(tmp_path / "foreign.gguf", {}, {}), tmp_path / "ours.gguf"
     if trusted:
         trust_file(foreign)
-    convert(foreign, ours, quantization=quantization, threads=1)
+    convert(Recipe(foreign, ours, quantization))
     assert FileState.now(ours).trusted is trusted
 
 
 def test_a_file_from_a_folder_is_trusted(base: Base, records: Path, tmp_path: Path) -> None:
-    convert(base("llama"), tmp_path / "ours.gguf", quantization="Q8_0", threads=1)
+    convert(Recipe(base("llama"), tmp_path / "ours.gguf", Uniform("Q8_0")))
     assert FileState.now(tmp_path / "ours.gguf").trusted

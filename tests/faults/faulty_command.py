@@ -17,12 +17,14 @@ fault_points.install()
 
 import thirteen.learn.cards  # noqa: E402, F401 - loaded once for all children
 from thirteen.cli.main import main as thirteen_main  # noqa: E402
+from thirteen.convert.source.checkpoint import open_checkpoint  # noqa: E402
 from thirteen.errors import ThirteenError  # noqa: E402
+from thirteen.files.progress import Run  # noqa: E402
 from thirteen.models.adapter import find_adapter  # noqa: E402
 from thirteen.runtime.batch import batch_file  # noqa: E402, F401
 from thirteen.runtime.plan import plan  # noqa: E402
 from thirteen.runtime.plan.tuning import measure_settings  # noqa: E402
-from thirteen.workflows.importance_cache import cached_importance  # noqa: E402
+from thirteen.workflows.importance_cache import Calibration, cached_importance  # noqa: E402
 
 # Settings that are measured beside other programs are not saved: a later run would then save them.
 vars(plan)["measure_settings"] = lambda *args: replace(measure_settings(*args), quiet=True)
@@ -54,7 +56,7 @@ def _run(function: Callable[..., object], arguments: list[Path]) -> None:
 
 
 def _importance(base: Path, texts: Path) -> None:
-    cached_importance(base, None, calibration=texts, threads=1)
+    cached_importance(open_checkpoint(base), None, Calibration(texts), Run(1))
 
 
 def _adapter(adapter: Path, model: Path) -> None:

@@ -18,8 +18,10 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Same
 from thirteen.convert.quantize.costs import costs_for
+from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
@@ -124,7 +126,7 @@ def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wanted = used | tables.required_ids | set(range(len(tables.tokens) * 2 // 3))
     wanted |= tables.missing_parts(wanted).keys()
     kept = VocabularyList(tuple(sorted(wanted)), len(tables.tokens), tables.sha256)
-    convert(embedded(), path, quantization="same", vocabulary=kept)
+    convert(Recipe(embedded(), path, Same(), vocabulary=kept))
     return path
 
 

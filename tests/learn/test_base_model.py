@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from gguf import GGUFValueType
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.errors import FileError
 from thirteen.learn.base_model import load_base_model, pre_tokenizer
 from thirteen.learn.examples import encode_example, held_out_losses
@@ -36,7 +38,7 @@ def test_a_gguf_base_equals_the_folder_that_it_was_made_from(tmp_path, config, r
         tokenizer = json.loads((folder / "tokenizer.json").read_text())
         tokenizer["model"]["merges"].pop()
         (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    convert(folder, tmp_path / "base.gguf", quantization="F32")
+    convert(Recipe(folder, tmp_path / "base.gguf", Uniform("F32")))
     (model, tokenizer), (same, twin) = load_base_model(folder), load_base_model(tmp_path / "base.gguf")
     examples = [encode_example(tokenizer, row) for row in ROWS]
     assert examples == [encode_example(twin, row) for row in ROWS]

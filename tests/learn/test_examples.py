@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.errors import FileError
 from thirteen.learn.base_model import attach_adapter, load_base_model
 from thirteen.learn.examples import (
@@ -45,7 +47,7 @@ def test_the_loss_is_on_the_answer_and_its_end_token_only(loaded):
 def test_the_loss_leaves_out_what_the_runtime_would_insert(tmp_path, config, rules):
     """A sign of two tokens was two replacement characters, and its result was learned."""
     folder = save_model(tmp_path / "base", config(), rules=rules)
-    convert(folder, tmp_path / "base.gguf", quantization="F32")
+    convert(Recipe(folder, tmp_path / "base.gguf", Uniform("F32")))
     model, tokenizer = load_base_model(folder)
     row = TrainingRow("How many?", "It is 6 ÷ 2 = 3, then 30 ÷<|endoftext|> 6 = 5. 42 * 2 = 85.")
     plain, example = (encode_example(tokenizer, row, calculator=on) for on in (False, True))

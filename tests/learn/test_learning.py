@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from thirteen.cli.main import app
 from thirteen.convert.adapter.short_code import decode_short_code
-from thirteen.convert.pipeline import convert
-from thirteen.convert.provenance import SourceIds
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
+from thirteen.convert.source_ids import SourceIds
 from thirteen.errors import FileError, OutputError, RequestError
 from thirteen.files.journal import Journal
 from thirteen.learn import sample_rollouts, time_plan
@@ -37,7 +39,7 @@ ROWS = [{"question": f"Tom has 3 {one}.", "answer": 7} for one in THINGS.split()
 @pytest.fixture(scope="module")
 def tiny(base, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    convert(base("llama long"), path, quantization="F32", ids=SourceIds("tiny"))
+    convert(Recipe(base("llama long"), path, Uniform("F32"), ids=SourceIds("tiny")))
     return path
 
 

@@ -12,7 +12,9 @@ from peft import LoraConfig
 from thirteen import Engine
 from thirteen.convert.adapter.basis import Basis
 from thirteen.convert.adapter.short_code import ShortCode, basis_fingerprint
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import FileError
 from thirteen.files.gguf.header import read_header
@@ -36,7 +38,7 @@ def adapter(base: Callable[[str], Path], tmp_path: Path) -> Path:
 @pytest.fixture
 def model(base: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
-    convert(base("llama"), tmp_path / "model.gguf", quantization="F32", threads=1)
+    convert(Recipe(base("llama"), tmp_path / "model.gguf", Uniform("F32")))
     return tmp_path / "model.gguf"
 
 

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.runtime.foreign_text import FOREIGN_SHARE_MAX, foreign_share
 from thirteen.runtime.llama.model import Model
 
@@ -51,13 +53,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Model, Mo
     """Qwen2.5's vocabulary: all of it, and the tokens in ASCII with a few letters of two bytes."""
     folder = tmp_path_factory.mktemp("qwen")
     save_published("qwen2", folder)
-    convert(folder, folder / "full.gguf", quantization="F32")
+    convert(Recipe(folder, folder / "full.gguf", Uniform("F32")))
     tables = tables_of(folder)
     latin = [i for i, text in enumerate(tables.tokens) if text.replace("Ġ", "").isascii()]
     # Tokens of one letter of two bytes, which a list often keeps as other tokens are built from them.
     letters = [tables.ids[name] for name in ("Ð¸", "Ð°", "Ð¾", "ĠÐ²", "×Ļ", "Î±") if name in tables.ids]
     kept = closed_list(tables, [*latin, *letters])
-    convert(folder, folder / "trimmed.gguf", quantization="F32", vocabulary=kept)
+    convert(Recipe(folder, folder / "trimmed.gguf", Uniform("F32"), vocabulary=kept))
     with Model(folder / "full.gguf") as full, Model(folder / "trimmed.gguf") as trimmed:
         yield full, trimmed
 

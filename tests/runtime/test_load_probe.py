@@ -10,7 +10,9 @@ import pytest
 from thirteen.cluster.deploy import ClusterOptions, Deployment, deploy
 from thirteen.cluster.ray_batch import RayWorkers
 from thirteen.cluster.replica import ReplicaConfig
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.errors import FileError
 from thirteen.files import trusted_files
 from thirteen.runtime import load_probe
@@ -142,7 +144,7 @@ def test_without_a_writable_cache_each_process_tries(
 def test_files_that_this_project_writes_are_not_tried(
     base: Callable[[str], Path], tmp_path: Path, trials: Trials
 ) -> None:
-    convert(base("llama"), converted := tmp_path / "converted.gguf", quantization="F16", threads=1)
+    convert(Recipe(base("llama"), converted := tmp_path / "converted.gguf", Uniform("F16")))
     answer(converted)
     assert trials() == []
 

@@ -1,10 +1,10 @@
 """The default model in the cache: one file for each base that is embedded."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from thirteen.convert import pipeline
+from thirteen.convert import convert as conversion
+from thirteen.convert.recipe import Recipe
 from thirteen.models.catalogue import catalogue
 from thirteen.workflows.default_model import default_model, is_default_model, is_short_sum
 
@@ -15,19 +15,21 @@ def test_a_file_of_another_base_is_not_served(tmp_path: Path, monkeypatch: pytes
     older = tmp_path / "embedded/01234567/smollm2-135m.gguf"
     older.parent.mkdir(parents=True)
     older.write_bytes(b"of an older package")
-    made: list[dict[str, Any]] = []
+    made: list[Recipe] = []
 
-    def convert(base: Path, output: Path, **options: Any) -> None:
-        output.write_bytes(b"GGUF")
-        made.append(options)
+    def convert(recipe: Recipe, *_: object) -> None:
+        assert recipe.output is not None
+        recipe.output.write_bytes(b"GGUF")
+        made.append(recipe)
 
-    monkeypatch.setattr(pipeline, "convert", convert)
+    monkeypatch.setattr(conversion, "convert", convert)
     path = default_model(None)
     assert path.read_bytes() == b"GGUF" and path.name == older.name
     assert path.parent.name == catalogue().embedded.sha256[:8]
     assert default_model(None) == path and len(made) == 1, "it is converted once"
     default = default_model()
-    assert default.name == "smollm2-135m-sums.gguf" and made[1]["adapter"].name == "smollm2-135m-sums-840"
+    adapter = made[1].adapter
+    assert default.name == "smollm2-135m-sums.gguf" and adapter and adapter.name == "smollm2-135m-sums-840"
     assert is_default_model(path) and is_default_model(default) and not is_default_model(tmp_path / "a.gguf")
 
 

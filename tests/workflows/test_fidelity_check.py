@@ -14,7 +14,9 @@ from peft import LoraConfig
 from safetensors.numpy import load_file, save_file
 from thirteen.cli.main import main
 from thirteen.convert.adapter.export import export_adapter
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Like, Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.workflows.fidelity_check import POSITIONS
 
 from ..commands import Commands
@@ -75,9 +77,9 @@ def test_fidelity_with_an_adapter_compares_the_right_models(
         assert fidelity[method]["effect"]["slope"]["low"] > 0
     assert fidelity["choice"]["recommended"] in ("merged", "run-time")
     assert (files["shipped"]["path"], files["shipped"]["sha256"]) == (report["output"], report["sha256"])
-    assert files["reference"]["sha256"] == convert(base, other, quantization="F16", adapter=adapter).sha256
-    assert files["base"]["sha256"] == convert(base, other, quantization="F16").sha256
-    assert files["shipped_base"]["sha256"] == convert(base, other, quantization="Q4_0").sha256
+    assert files["reference"]["sha256"] == convert(Recipe(base, other, Uniform("F16"), adapter)).sha256
+    assert files["base"]["sha256"] == convert(Recipe(base, other, Uniform("F16"))).sha256
+    assert files["shipped_base"]["sha256"] == convert(Recipe(base, other, Uniform("Q4_0"))).sha256
     assert files["run_time"]["sha256"] == files["shipped_base"]["sha256"]
     assert files["run_time"]["adapter"]["sha256"] == export_adapter(adapter, base, other)
     assert files["run_time"]["adapter"]["path"] == "adapter.gguf"  # without its temporary folder
@@ -95,8 +97,8 @@ def test_base_is_quantized_to_the_same_types_with_the_same_importance(
     report = converted(base, "--adapter", adapter, "--importance", importance, *size)
     assert len(report["types"]) > 2
     shipped, measured = Path(report["output"]), report["fidelity"]["files"]["shipped_base"]["sha256"]
-    assert measured == convert(base, other, quantization=shipped, importance=importance).sha256
-    assert measured != convert(base, other, quantization=shipped).sha256
+    assert measured == convert(Recipe(base, other, Like(shipped), importance=importance)).sha256
+    assert measured != convert(Recipe(base, other, Like(shipped))).sha256
 
 
 def test_nothing_is_measured_without_an_adapter_or_with_no_fidelity(
@@ -112,7 +114,7 @@ def test_loss_without_an_adapter_is_measured_on_request(
 ) -> None:
     """The base is a quantized GGUF here; the reference is its dequantized weights."""
     source = tmp_path / "source.gguf"
-    convert(sources("lora")[0], source, quantization="Q8_0")
+    convert(Recipe(sources("lora")[0], source, Uniform("Q8_0")))
     coarse, fine = (
         converted(source, "--type", type_, "--fidelity")["fidelity"] for type_ in ("Q4_0", "Q8_0")
     )
@@ -120,7 +122,7 @@ def test_loss_without_an_adapter_is_measured_on_request(
     assert kl[0]["low"] > kl[1]["high"] > 0
     assert coarse["merged"]["effect"] is coarse["run_time"] is None
     assert set(coarse["files"]) == {"reference", "shipped"}
-    reference = convert(source, tmp_path / "reference.gguf", quantization="F16").sha256
+    reference = convert(Recipe(source, tmp_path / "reference.gguf", Uniform("F16"))).sha256
     assert coarse["files"]["reference"]["sha256"] == fine["files"]["reference"]["sha256"] == reference
 
 

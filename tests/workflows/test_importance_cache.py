@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from thirteen.convert.quantize.importance import read_importance
+from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import RequestError
-from thirteen.workflows.importance_cache import CHUNKS, cached_importance, measure_importance
+from thirteen.workflows.importance_cache import CHUNKS, Calibration, cached_importance
 
 from ..json_lines import write_rows
 
@@ -23,19 +24,18 @@ def test_each_thoroughness_reads_so_many_chunks_and_has_a_file_of_its_own(
 ) -> None:
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
     files = {
-        name: cached_importance(base("llama"), None, calibration=texts, thoroughness=name) for name in CHUNKS
+        name: cached_importance(open_checkpoint(base("llama")), None, Calibration(texts, name))
+        for name in CHUNKS
     }
     counts = {name: read_importance(path).chunk_count for name, path in files.items()}
     assert (counts["quick"], counts["normal"]) == (CHUNKS["quick"], CHUNKS["normal"])
     assert CHUNKS["normal"] < counts["thorough"] <= CHUNKS["thorough"]
     assert len(set(files.values())) == len(CHUNKS)
     kept = {path: path.stat().st_mtime_ns for path in files.values()}
-    assert cached_importance(base("llama"), None, calibration=texts) == files["normal"]
+    assert cached_importance(open_checkpoint(base("llama")), None, Calibration(texts)) == files["normal"]
     assert {path: path.stat().st_mtime_ns for path in files.values()} == kept
 
 
-def test_no_other_thoroughness_is_known(base: Callable[[str], Path], texts: Path, tmp_path: Path) -> None:
-    output = tmp_path / "importance.gguf"
+def test_no_other_thoroughness_is_known(texts: Path) -> None:
     with pytest.raises(RequestError, match=r"^--effort 'some': must be one of quick, normal, thorough$"):
-        measure_importance(base("llama"), None, output, calibration=texts, thoroughness="some")
-    assert not output.exists()
+        Calibration(texts, "some")

@@ -6,16 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.fit_size import FitSize
+from thirteen.convert.quantization import Uniform
 from thirteen.convert.quantize.costs import costs_for
-from thirteen.convert.quantize.file_size import FileSize
 from thirteen.convert.quantize.importance import ImportanceStats, read_importance, write_importance
-from thirteen.convert.quantize.size_planner import SizeTarget
+from thirteen.convert.recipe import Recipe
+from thirteen.convert.size_text import FileSize
 from thirteen.convert.source.checkpoint import open_checkpoint
+from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.errors import FileError, OutputError
-from thirteen.workflows.importance_cache import measure_importance
+from thirteen.workflows.importance_cache import Calibration, measure_importance
 from thirteen.workflows.vocabulary import vocabulary_choice, vocabulary_size
-from thirteen.workflows.vocabulary.vocabulary_size import choose_vocabulary_size
+from thirteen.workflows.vocabulary.vocabulary_size import SizeLoss, choose_vocabulary_size
 
 Base = Callable[[str], Path]
 TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}) + "\n"
@@ -25,7 +28,9 @@ TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 1
 def importance(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("importance")
     (folder / "texts.jsonl").write_text(TEXT, "utf-8")
-    measure_importance(base("llama"), None, folder / "a.gguf", calibration=folder / "texts.jsonl", threads=1)
+    measure_importance(
+        open_checkpoint(base("llama")), None, folder / "a.gguf", Calibration(folder / "texts.jsonl")
+    )
     return folder / "a.gguf"
 
 
@@ -39,16 +44,19 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(vocabulary_size, "SIZES", (1, 265, 268, 5000))  # of 272; the first is too small
 
 
-def target(base: Path, output: Path, type_: str) -> SizeTarget:
-    size = convert(base, output, quantization=type_).file_bytes
-    return SizeTarget(FileSize(f"{size}B", size, 1), "quality", costs_for("x86"))
+def target(base: Path, output: Path, type_: str) -> FitSize:
+    size = convert(Recipe(base, output, Uniform(type_))).layout.file_bytes
+    return FitSize(FileSize(f"{size}B", size, 1), "quality", costs_for("x86"))
+
+
+def choose(base: Path, size: FitSize, importance: Path) -> tuple[VocabularyList | None, tuple[SizeLoss, ...]]:
+    recipe = Recipe(base, None, size, importance=importance)
+    return choose_vocabulary_size(recipe, open_checkpoint(base))
 
 
 @pytest.mark.usefixtures("small")
 def test_the_least_predicted_loss_wins(base: Base, importance: Path, tmp_path: Path) -> None:
-    kept, losses = choose_vocabulary_size(
-        base("llama"), target(base("llama"), tmp_path / "a.gguf", "Q5_0"), importance, threads=1
-    )
+    kept, losses = choose(base("llama"), target(base("llama"), tmp_path / "a.gguf", "Q5_0"), importance)
     assert [loss.tokens for loss in losses] == [265, 268, 272]
     assert losses[-1].outside == 0 < losses[1].outside < losses[0].outside
     assert all(loss.total == loss.quantization + loss.outside for loss in losses)
@@ -65,17 +73,17 @@ def test_an_importance_matrix_without_sensitivities_is_refused(
     write_importance(plain, stats)
     size = target(base("llama"), tmp_path / "a.gguf", "Q5_0")
     with pytest.raises(FileError, match=r"plain\.gguf: --vocabulary auto needs an importance file with"):
-        choose_vocabulary_size(base("llama"), size, plain, threads=1)
+        choose(base("llama"), size, plain)
 
 
 @pytest.mark.usefixtures("small")
 def test_a_size_that_no_vocabulary_can_have_is_named(base: Base, importance: Path) -> None:
     """It was said of the importance file that it has no sensitivities."""
-    size = SizeTarget(FileSize("1KB", 1000, 1), "quality", costs_for("x86"))
+    size = FitSize(FileSize("1KB", 1000, 1), "quality", costs_for("x86"))
     with pytest.raises(
         OutputError, match=r"--size 1KB: 1,000 bytes cannot be met .* the smallest file possible"
     ):
-        choose_vocabulary_size(base("llama"), size, importance, threads=1)
+        choose(base("llama"), size, importance)
 
 
 @pytest.mark.usefixtures("small")
@@ -91,7 +99,7 @@ def test_statistics_belong_to_tokenizer_and_configuration(base: Base, tmp_path: 
     (copy / changed).write_text(json.dumps(content), "utf-8")
     texts = vocabulary_choice.read_texts(None)
     for folder in (base("llama"), copy, base("llama")):
-        vocabulary_choice.rank_vocabulary(folder, texts, threads=1)
+        vocabulary_choice.rank_vocabulary(open_checkpoint(folder), texts)
     assert len(list((tmp_path / "cache").glob("vocabulary-*.npz"))) == 2
 
 
@@ -99,11 +107,11 @@ def test_statistics_belong_to_tokenizer_and_configuration(base: Base, tmp_path: 
 def test_damaged_statistics_are_measured_anew(base: Base, tmp_path: Path) -> None:
     """The end of a traceback was all that a user saw."""
     texts = vocabulary_choice.read_texts(None)
-    order = vocabulary_choice.rank_vocabulary(base("llama"), texts, threads=1).order
+    order = vocabulary_choice.rank_vocabulary(open_checkpoint(base("llama")), texts).order
     (statistics,) = (tmp_path / "cache").glob("vocabulary-*.npz")
     whole = statistics.read_bytes()
     statistics.write_bytes(whole[:99])
-    assert vocabulary_choice.rank_vocabulary(base("llama"), texts, threads=1).order == order
+    assert vocabulary_choice.rank_vocabulary(open_checkpoint(base("llama")), texts).order == order
     assert len(statistics.read_bytes()) == len(whole)
 
 
@@ -115,6 +123,6 @@ def test_what_a_killed_process_left_of_a_full_model_is_removed(
     left = tmp_path / "vocabulary-0123456789abcdef"
     left.mkdir()
     (left / "model.gguf").write_bytes(b"half")
-    with vocabulary_choice.full_model(open_checkpoint(base("llama")), threads=1):
+    with vocabulary_choice.full_model(open_checkpoint(base("llama"))):
         assert not left.exists()
     assert list(tmp_path.iterdir()) == []

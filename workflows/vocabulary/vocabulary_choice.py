@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...convert.pipeline import convert
-from ...convert.source.checkpoint import Checkpoint, GgufCheckpoint, open_checkpoint
+from ...convert.convert import convert
+from ...convert.quantization import Uniform
+from ...convert.recipe import Recipe
+from ...convert.source.checkpoint import Checkpoint, GgufCheckpoint
 from ...convert.vocabulary.ranking import Ranking, check_size, rank_tokens
 from ...convert.vocabulary.tokenizer_tables import TokenizerTables
 from ...convert.vocabulary.vocabulary_list import VocabularyList
@@ -20,7 +22,7 @@ from ...files.atomic_write import atomic_write
 from ...files.cache_folder import cache_dir, cache_key
 from ...files.hashing import file_sha256
 from ...files.output import check_target
-from ...files.progress import Stage, no_progress
+from ...files.progress import QUIET, Run
 from ...files.temporary_folder import temporary_folder
 from ...models.texts import vocabulary_passages
 from ...runtime.corpus.passages import Passage, read_passages, tokenize_passages
@@ -67,12 +69,7 @@ def read_texts(texts: Path | None) -> ChoiceTexts:
 
 
 def resolve_vocabulary(
-    option: str,
-    base: Path,
-    *,
-    texts: Path | None = None,
-    threads: int | None = None,
-    stage: Stage = lambda name: no_progress,
+    option: str, base: Checkpoint, texts: Path | None = None, run: Run = QUIET
 ) -> VocabularyList:
     """Find or choose the list that --vocabulary names.
 
@@ -80,8 +77,7 @@ def resolve_vocabulary(
         option: the file of a list, or a number of tokens, for which a list is chosen.
         base: the base that is converted.
         texts: passages of one's own to choose on, besides the built-in ones.
-        threads: number of threads that compute.
-        stage: makes the progress callback of each stage.
+        run: how it runs.
 
     Raises:
         FileError: there is no such file, it is no list, the number is out of range, or texts are given
@@ -89,35 +85,29 @@ def resolve_vocabulary(
         ThirteenError: the texts are invalid.
     """
     if option.isascii() and option.isdigit():
-        return choose_vocabulary(base, int(option), texts=texts, threads=threads, stage=stage)
+        return choose_vocabulary(base, int(option), texts, run)
     if texts is not None:
         raise FileError(f"{texts}: texts are for a number of tokens; {option} is a list")
     return VocabularyList.load(Path(option))
 
 
 def choose_vocabulary(
-    base: Path,
-    size: int,
-    *,
-    texts: Path | None = None,
-    threads: int | None = None,
-    stage: Stage = lambda name: no_progress,
+    base: Checkpoint, size: int, texts: Path | None = None, run: Run = QUIET
 ) -> VocabularyList:
     """Choose the `size` tokens of a base that stay.
 
     Args:
-        base: a folder of safetensors, or a GGUF.
+        base: the base.
         size: number of tokens.
         texts: passages of one's own as JSON lines, besides the built-in ones.
-        threads: number of threads that compute.
-        stage: makes the progress callback of each stage.
+        run: how it runs.
 
     Raises:
         FileError: the tokenizer is not byte-level BPE, or `size` is out of range.
         ThirteenError: another input is invalid.
     """
-    check_size(read_tables(open_checkpoint(base)), size)
-    return rank_vocabulary(base, read_texts(texts), threads=threads, stage=stage).choose(size)
+    check_size(read_tables(base), size)
+    return rank_vocabulary(base, read_texts(texts), run).choose(size)
 
 
 @dataclass(frozen=True)
@@ -137,14 +127,8 @@ class VocabularyReport:
     of: int
 
 
-def write_vocabulary(  # noqa: PLR0913 - options of a choice, each with its default
-    base: Path,
-    size: int,
-    output: Path,
-    *,
-    texts: Path | None = None,
-    threads: int | None = None,
-    stage: Stage = lambda name: no_progress,
+def write_vocabulary(
+    base: Checkpoint, size: int, output: Path, texts: Path | None = None, run: Run = QUIET
 ) -> VocabularyReport:
     """Choose a vocabulary as choose_vocabulary() does, and write its list as JSON.
 
@@ -152,8 +136,8 @@ def write_vocabulary(  # noqa: PLR0913 - options of a choice, each with its defa
         OutputError: the file cannot be written, or is one that is read.
         ThirteenError: as choose_vocabulary().
     """
-    check_target(output, base, *filter(None, (texts,)))
-    kept = choose_vocabulary(base, size, texts=texts, threads=threads, stage=stage)
+    check_target(output, base.path, *filter(None, (texts,)))
+    kept = choose_vocabulary(base, size, texts, run)
     kept.save(output)
     return VocabularyReport(str(output), file_sha256(output), len(kept.tokens), kept.of)
 
@@ -164,33 +148,26 @@ def read_tables(checkpoint: Checkpoint) -> TokenizerTables:
 
 
 def rank_vocabulary(
-    base: Path,
-    texts: ChoiceTexts,
-    *,
-    model: Model | None = None,
-    threads: int | None = None,
-    stage: Stage = lambda name: no_progress,
+    base: Checkpoint, texts: ChoiceTexts, run: Run = QUIET, model: Model | None = None
 ) -> Ranking:
     """Rank the tokens of a base; the statistics behind it are cached.
 
     Args:
-        base: a folder of safetensors, or a GGUF.
+        base: the base.
         texts: what to choose on.
+        run: how it runs.
         model: the base, if it is loaded.
-        threads: number of threads that compute.
-        stage: makes the progress callback of each stage.
 
     Raises:
         ThirteenError: as choose_vocabulary().
     """
-    checkpoint = open_checkpoint(base)
-    tables = read_tables(checkpoint)
-    config = file_sha256(base / "config.json") if base.is_dir() else ""  # a GGUF's own hash covers all of it
-    key = cache_key(_METHOD, POSITIONS, checkpoint.sha256(), config, tables.sha256, texts.sha256)
+    tables, path = read_tables(base), base.path
+    config = file_sha256(path / "config.json") if path.is_dir() else ""  # a GGUF's own hash covers all of it
+    key = cache_key(_METHOD, POSITIONS, base.sha256(), config, tables.sha256, texts.sha256)
     path = cache_dir() / f"vocabulary-{key}.npz"
     if not (statistics := _read_statistics(path)):
-        with nullcontext(model) if model else full_model(checkpoint, threads, stage) as loaded:
-            statistics = _measure(loaded, texts, threads, stage)
+        with nullcontext(model) if model else full_model(base, run) as loaded:
+            statistics = _measure(loaded, texts, run)
         with atomic_write(path) as file:
             np.savez(file, counts=statistics["counts"], probability=statistics["probability"])
     return rank_tokens(tables, **statistics)
@@ -204,26 +181,24 @@ def _read_statistics(path: Path) -> dict[str, NDArray[Any]]:
 
 
 @contextmanager
-def full_model(
-    checkpoint: Checkpoint, threads: int | None = None, stage: Stage = lambda name: no_progress
-) -> Iterator[Model]:
+def full_model(base: Checkpoint, run: Run = QUIET) -> Iterator[Model]:
     """Load a base with its full vocabulary; a folder of safetensors is converted first, to Q8_0.
 
     Repacked kernels would round differently per processor.
     """
     with ExitStack() as stack:
-        path = checkpoint.path
-        if not isinstance(checkpoint, GgufCheckpoint):
+        path = base.path
+        if not isinstance(base, GgufCheckpoint):
             path = stack.enter_context(temporary_folder("vocabulary")) / "model.gguf"
-            convert(checkpoint.path, path, quantization=_PRECISION, threads=threads, progress=stage("8 bits"))
+            convert(Recipe(base.path, path, Uniform(_PRECISION)), run, "8 bits")
         yield stack.enter_context(Model(path, repack=False))
 
 
-def _measure(model: Model, texts: ChoiceTexts, threads: int | None, stage: Stage) -> dict[str, NDArray[Any]]:
+def _measure(model: Model, texts: ChoiceTexts, run: Run) -> dict[str, NDArray[Any]]:
     own, built_in = (list(tokenize_passages(model, one)) for one in (texts.own, texts.built_in))
     built_in_counts = count_tokens(model, built_in)
     # Tokens are ordered by their counts in one's own texts, then by those in the built-in ones.
     counts = count_tokens(model, own) * (built_in_counts.max() + 1) + built_in_counts
     sample = sample_passages(own or built_in, POSITIONS)
-    probability = mean_probability(model, sample, threads=threads, progress=stage("probabilities"))
+    probability = mean_probability(model, sample, run)
     return {"counts": counts, "probability": probability}

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ...convert.file_plan import predict_vocabularies
-from ...convert.quantize.importance import read_importance
-from ...convert.quantize.size_planner import SizeTarget
-from ...convert.source.checkpoint import open_checkpoint
+from ...convert.fit_size import FitSize, predict_losses
+from ...convert.recipe import Recipe
+from ...convert.source.checkpoint import Checkpoint
 from ...convert.vocabulary.vocabulary_list import SIZES, VocabularyList
 from ...errors import FileError
-from ...files.progress import Stage, no_progress
+from ...files.progress import QUIET, Run
+from ...files.worker_pool import worker_pool
 from ...models.texts import held_out_texts
 from ...runtime.corpus.passages import read_passages, tokenize_passages
 from ...runtime.corpus.token_statistics import outside_probability, sample_passages
@@ -41,26 +41,16 @@ class SizeLoss:
         return self.quantization + self.outside
 
 
-def choose_vocabulary_size(  # noqa: PLR0913 - the inputs of a plan
-    base: Path,
-    target: SizeTarget,
-    importance: Path,
-    *,
-    adapter: Path | None = None,
-    texts: Path | None = None,
-    threads: int | None = None,
-    stage: Stage = lambda name: no_progress,
+def choose_vocabulary_size(
+    recipe: Recipe, base: Checkpoint, texts: Path | None = None, run: Run = QUIET
 ) -> tuple[VocabularyList | None, tuple[SizeLoss, ...]]:
     """Choose how many tokens a file of a size keeps, and which.
 
     Args:
-        base: a folder of safetensors, or a GGUF.
-        target: the size, and what its plan aims for.
-        importance: importance file with sensitivities.
-        adapter: a PEFT folder.
+        recipe: what the file is made from, with all tokens: a size, and an importance with sensitivities.
+        base: its base.
         texts: passages of one's own as JSON lines, besides the built-in ones.
-        threads: number of threads that compute.
-        stage: makes the progress callback of each stage.
+        run: how it runs.
 
     Returns:
         The list, None if all tokens are best, and the losses that were compared, the full vocabulary last.
@@ -70,22 +60,20 @@ def choose_vocabulary_size(  # noqa: PLR0913 - the inputs of a plan
         OutputError: no vocabulary can meet the size.
         ThirteenError: another input is invalid.
     """
-    if not read_importance(importance).sensitivity:
-        raise FileError(f"{importance}: --vocabulary auto needs an importance file with sensitivities")
-    choice = read_texts(texts)
-    checkpoint = open_checkpoint(base)
-    with full_model(checkpoint, threads, stage) as model:
-        ranking = rank_vocabulary(base, choice, model=model, threads=threads, stage=stage)
+    quantization, merged, choice = recipe.quantization, recipe.open(), read_texts(texts)
+    assert isinstance(quantization, FitSize), "its size is compared"
+    if not (merged.importance and merged.importance.sensitivity):
+        raise FileError(f"{recipe.importance}: --vocabulary auto needs an importance file with sensitivities")
+    with full_model(base, run) as model:
+        ranking = rank_vocabulary(base, choice, run, model)
         sizes = [size for size in SIZES if ranking.required <= size < len(ranking.order)]
         # Passages of one's own that are not chosen on; without any, the built-in word problems.
         built_in = [one for one in read_passages(held_out_texts()) if one.question is not None]
         sample = sample_passages(list(tokenize_passages(model, choice.held_out or built_in)), POSITIONS)
-        progress = stage("probability outside")
-        outside = outside_probability(model, sample, ranking.order, sizes, threads=threads, progress=progress)
+        outside = outside_probability(model, sample, ranking.order, sizes, run)
     lists = [*map(ranking.choose, sizes), None]
-    predicted = predict_vocabularies(
-        base, target, importance, lists, adapter=adapter, threads=threads, progress=stage("plans")
-    )
+    with worker_pool(run.threads) as pool:
+        predicted = predict_losses(quantization, merged, lists, pool, run.stage("plans"))
     nats = [*(-np.log1p(-np.minimum(outside, 1 - 1e-9))).mean(axis=1), 0.0]
     # Only of the vocabularies for which a plan of the size exists.
     losses = tuple(

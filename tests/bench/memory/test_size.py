@@ -6,7 +6,9 @@ from pathlib import Path
 import gguf
 import pytest
 from thirteen.bench.memory.size import SizeReport, run_size, size_table
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.errors import FileError
 from thirteen.files.gguf.header import read_header
 
@@ -16,7 +18,7 @@ from ...runtime.conftest import write_gguf
 @pytest.fixture(scope="module")
 def mixed(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mixed") / "mixed.gguf"
-    convert(base("llama wide"), path, quantization="Q4_K")
+    convert(Recipe(base("llama wide"), path, Uniform("Q4_K")))
     return path
 
 

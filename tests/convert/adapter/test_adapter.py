@@ -17,8 +17,10 @@ from safetensors.numpy import load_file, save_file
 from thirteen.convert.adapter.adapter import load_adapter
 from thirteen.convert.adapter.basis import NUMBERS_MAX
 from thirteen.convert.adapter.delta import Delta
+from thirteen.convert.convert import convert
 from thirteen.convert.merged_model import MergedModel
-from thirteen.convert.pipeline import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import FileError
 
@@ -198,7 +200,7 @@ def test_a_copy_without_dimensions_is_refused_for_a_trimmed_base(base: Base, tmp
     )
     folder = change(trained, tmp_path / "adapter", put("base_model.model.lm_head.base_layer.weight", 1.0))
     kept = closed_list(tables_of(base("llama untied")), [261])
-    convert(base("llama untied"), tmp_path / "trimmed.gguf", quantization="F32", vocabulary=kept)
+    convert(Recipe(base("llama untied"), tmp_path / "trimmed.gguf", Uniform("F32"), vocabulary=kept))
     with pytest.raises(FileError, match=r"its copy of 'lm_head\.weight' differs"):
         load_adapter(folder).for_base(open_checkpoint(tmp_path / "trimmed.gguf"))
 
@@ -208,12 +210,12 @@ def test_an_adapter_beside_the_base_is_refused_where_peft_merges(
 ) -> None:
     """transformers loads it too, and instead of a GGUF the base that its config names."""
     both = Path(shutil.copytree(base("llama"), tmp_path / "both"))
-    convert(both, both / "base.gguf", quantization="F32", threads=1)
+    convert(Recipe(both, both / "base.gguf", Uniform("F32")))
     shutil.copytree(good("lora"), both, dirs_exist_ok=True)
     for source in (both, both / "base.gguf"):
         with pytest.raises(FileError, match=r"both/adapter_config\.json: transformers would load this"):
-            convert(source, tmp_path / "model.gguf", quantization="F32", adapter=good("loha"), threads=1)
-        convert(source, tmp_path / "model.gguf", quantization="F32", adapter=good("lora"), threads=1)
+            convert(Recipe(source, tmp_path / "model.gguf", Uniform("F32"), adapter=good("loha")))
+        convert(Recipe(source, tmp_path / "model.gguf", Uniform("F32"), adapter=good("lora")))
 
 
 def test_some_zero_deltas_are_a_warning(base: Base, good: Callable[[str], Path], tmp_path: Path) -> None:
@@ -229,7 +231,7 @@ def test_an_output_delta_on_a_tied_base_is_refused_where_peft_would_merge_it(
         base("llama"), LoHaConfig(r=2, target_modules=["lm_head"]), tmp_path / "adapter"
     )
     with pytest.raises(FileError, match="ties"):
-        convert(base("llama"), tmp_path / "model.gguf", quantization="F32", adapter=folder)
+        convert(Recipe(base("llama"), tmp_path / "model.gguf", Uniform("F32"), adapter=folder))
 
 
 def test_a_differing_copy_of_a_base_tensor_is_refused(base: Base, tmp_path: Path) -> None:
@@ -238,10 +240,10 @@ def test_a_differing_copy_of_a_base_tensor_is_refused(base: Base, tmp_path: Path
         base("llama untied"), LoraConfig(r=2, target_modules=["lm_head"]), tmp_path / "trained"
     )
     key = "base_model.model.lm_head.base_layer.weight"
-    convert(base("llama untied"), tmp_path / "model.gguf", quantization="F32", adapter=trained)
+    convert(Recipe(base("llama untied"), tmp_path / "model.gguf", Uniform("F32"), adapter=trained))
     folder = change(trained, tmp_path / "adapter", scaled(1.01, key))
     with pytest.raises(FileError, match="copy of 'lm_head"):
-        convert(base("llama untied"), tmp_path / "model.gguf", quantization="F32", adapter=folder)
+        convert(Recipe(base("llama untied"), tmp_path / "model.gguf", Uniform("F32"), adapter=folder))
 
 
 def test_a_loaded_adapter_describes_itself(good: Callable[[str], Path], base: Base) -> None:

@@ -14,8 +14,7 @@ from thirteen.convert.quantize.costs import CostTable
 from thirteen.convert.quantize.error_feedback import FeedbackCache
 from thirteen.convert.quantize.ggml import quantize_rows
 from thirteen.convert.quantize.importance import Importance
-from thirteen.convert.quantize.quant_error import measure_types
-from thirteen.convert.quantize.size_planner import measure_all_types
+from thirteen.convert.quantize.quant_error import TypeLosses
 from thirteen.convert.source.architecture import EMBEDDING, OUTPUT
 from thirteen.convert.tensors import TensorSpec
 from thirteen.errors import OutputError
@@ -56,10 +55,7 @@ MATRIX = Matrix()
 
 def losses(importance: Importance, name: str = EMBEDDING, *, tied: bool = True) -> dict[Type, float]:
     spec = TensorSpec(name, name, (ROWS, COLUMNS))
-    return {
-        o.type: o.loss
-        for o in measure_types(spec, MATRIX.rows, importance, FeedbackCache(importance), COSTS, tied=tied)
-    }
+    return {o.type: o.loss for o in TypeLosses(MATRIX.rows, importance, COSTS, tied).measure(spec)}
 
 
 def squared_errors(type_: Type, rows: np.ndarray, importance: np.ndarray) -> np.ndarray:
@@ -142,7 +138,9 @@ def test_a_model_without_output_matrix_is_tied_and_lookups_cost_no_time(tied: bo
     names = [EMBEDDING] if tied else [EMBEDDING, OUTPUT]
     specs = {name: TensorSpec(name, name, (ROWS, COLUMNS)) for name in names}
     with ThreadPoolExecutor(1) as pool:
-        options = measure_all_types(specs, MATRIX.rows, IMPORTANCE, COSTS, pool, lambda done, total: None)
+        options = TypeLosses(MATRIX.rows, IMPORTANCE, COSTS, tied).measure_all(
+            specs.values(), pool, no_progress
+        )
     for name, choices in options.items():
         assert {o.type: o.loss for o in choices} == losses(IMPORTANCE, name, tied=tied)
         assert all((o.cost > 0) == (tied or name == OUTPUT) for o in choices)
@@ -153,5 +151,5 @@ def test_costs_without_a_type_for_a_matrix_are_refused() -> None:
     costs = replace(COSTS, layer={"Q4_K": 1.0, "Q6_K": 1.5}, output={"Q4_K": 1.0})
     spec = TensorSpec(OUTPUT, OUTPUT, (ROWS, COLUMNS))
     message = "no type in the costs for x86 fits tensor 'output.weight': .* its 64 columns"
-    with ThreadPoolExecutor(1) as pool, pytest.raises(OutputError, match=message):
-        measure_all_types({OUTPUT: spec}, MATRIX.rows, IMPORTANCE, costs, pool, no_progress)
+    with pytest.raises(OutputError, match=message):
+        TypeLosses(MATRIX.rows, IMPORTANCE, costs, tied=False).measure(spec)

@@ -11,7 +11,9 @@ import pytest
 import torch
 from gguf.constants import GGUFValueType
 from safetensors.torch import load_file, save_file
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import INDEX, open_checkpoint, quantized_types
 from thirteen.errors import FileError
 
@@ -44,7 +46,7 @@ def test_rows_equal_those_of_safetensors(name: str, base: Base) -> None:
 
 @pytest.mark.parametrize("name", BASES)
 def test_gguf_has_the_rows_of_its_folder(name: str, base: Base, tmp_path: Path) -> None:
-    convert(base(name), tmp_path / "base.gguf", quantization="F32", threads=1)
+    convert(Recipe(base(name), tmp_path / "base.gguf", Uniform("F32")))
     folder, file = open_checkpoint(base(name)), open_checkpoint(tmp_path / "base.gguf")
     assert file.specs == folder.specs
     eps = float(np.float32(folder.architecture.rms_eps))  # a float32 in a GGUF
@@ -59,7 +61,7 @@ def test_gguf_has_the_rows_of_its_folder(name: str, base: Base, tmp_path: Path) 
 
 @pytest.mark.parametrize(("type_", "tolerance"), [("BF16", 4e-3), ("Q8_0", 7e-3)])
 def test_quantized_gguf_is_dequantized(type_: str, tolerance: float, base: Base, tmp_path: Path) -> None:
-    convert(base("llama"), tmp_path / "base.gguf", quantization=type_, threads=1)
+    convert(Recipe(base("llama"), tmp_path / "base.gguf", Uniform(type_)))
     file, expected = open_checkpoint(tmp_path / "base.gguf"), stored(base("llama"))
     for tensor, array in expected.items():
         rows = file.rows(tensor, 0, len(array))
@@ -68,7 +70,7 @@ def test_quantized_gguf_is_dequantized(type_: str, tolerance: float, base: Base,
 
 
 def test_rope_factors_are_read_from_a_gguf(base: Base, tmp_path: Path) -> None:
-    convert(base("llama long"), tmp_path / "base.gguf", quantization="F32", threads=1)
+    convert(Recipe(base("llama long"), tmp_path / "base.gguf", Uniform("F32")))
     folder, file = open_checkpoint(base("llama long")), open_checkpoint(tmp_path / "base.gguf")
     assert folder.rope_factors is not None
     assert file.rope_factors is not None
@@ -79,7 +81,7 @@ def test_rope_factors_are_read_from_a_gguf(base: Base, tmp_path: Path) -> None:
 def test_a_gguf_that_has_shrunk_is_named(base: Base, tmp_path: Path) -> None:
     """It ended in numpy's ValueError."""
     path = tmp_path / "base.gguf"
-    convert(base("llama"), path, quantization="Q8_0", threads=1)
+    convert(Recipe(base("llama"), path, Uniform("Q8_0")))
     file = open_checkpoint(path)
     path.write_bytes(path.read_bytes()[:9000])
     for read in (file.rows, file.stored_rows):

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 from gguf import TokenType
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.files.gguf.string_array import StringArray
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.prompt.chat_template import ChatTemplate
@@ -80,7 +82,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
 
 def make_pair(name: str, folder: Path) -> Pair:
     tokenizer = save_published(name, folder)
-    convert(folder, folder / "model.gguf", quantization="F32", threads=1)
+    convert(Recipe(folder, folder / "model.gguf", Uniform("F32")))
     return Pair(name, folder, tokenizer, Model(folder / "model.gguf"))
 
 

@@ -9,8 +9,10 @@ import pytest
 from gguf import GGUFValueType
 from peft import LoraConfig
 from thirteen.convert.adapter.export import export_adapter
+from thirteen.convert.convert import convert
 from thirteen.convert.merged_model import MergedModel
-from thirteen.convert.pipeline import convert
+from thirteen.convert.quantization import Same, Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint
 from thirteen.convert.vocabulary.trimmed_tokenizer import trimmed_fields
@@ -45,7 +47,7 @@ def kept() -> VocabularyList:
 def trimmed(kept: VocabularyList, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2 with a part of its tokens, all tensors in their types."""
     path = tmp_path_factory.mktemp("trimmed") / "smollm2.gguf"
-    report = convert(embedded(), path, quantization="same", vocabulary=kept)
+    report = convert(Recipe(embedded(), path, Same(), vocabulary=kept))
     assert report.warnings == [] and report.vocabulary is not None
     assert (report.vocabulary.kept, report.vocabulary.of) == (len(kept.tokens), 49152)
     return path
@@ -79,8 +81,8 @@ def test_a_file_says_which_tokens_it_keeps(trimmed: Path, kept: VocabularyList) 
 @pytest.mark.parametrize("name", ["llama untied", "llama bf16 in shards"])
 def test_rows_are_those_of_the_kept_tokens(base: Base, tmp_path: Path, name: str) -> None:
     kept = closed_list(tables_of(base(name)), [261, 270])
-    convert(base(name), tmp_path / "full.gguf", quantization="F32")
-    convert(base(name), tmp_path / "trimmed.gguf", quantization="F32", vocabulary=kept)
+    convert(Recipe(base(name), tmp_path / "full.gguf", Uniform("F32")))
+    convert(Recipe(base(name), tmp_path / "trimmed.gguf", Uniform("F32"), vocabulary=kept))
     full, trimmed = read_gguf(tmp_path / "full.gguf"), read_gguf(tmp_path / "trimmed.gguf")
     assert full.keys() == trimmed.keys()
     for tensor, values in full.items():
@@ -106,13 +108,13 @@ def test_blocks_do_not_depend_on_the_gaps(base: Base, monkeypatch: pytest.Monkey
 def test_a_trimmed_file_can_be_trimmed_again(base: Base, tmp_path: Path) -> None:
     """The file names the ids of the full vocabulary, not those of the file between."""
     first = closed_list(tables_of(base("llama")), [261, 262, 263, 270])
-    convert(base("llama"), tmp_path / "first.gguf", quantization="F32", vocabulary=first)
+    convert(Recipe(base("llama"), tmp_path / "first.gguf", Uniform("F32"), vocabulary=first))
     second = closed_list(tables_of(tmp_path / "first.gguf"), [first.tokens.index(262)])
-    convert(tmp_path / "first.gguf", tmp_path / "second.gguf", quantization="F32", vocabulary=second)
+    convert(Recipe(tmp_path / "first.gguf", tmp_path / "second.gguf", Uniform("F32"), vocabulary=second))
     found = read_vocabulary(read_header(tmp_path / "second.gguf"))
     assert found is not None and (found.of, found.tokenizer_sha256) == (272, first.tokenizer_sha256)
     assert found.tokens == tuple(first.tokens[token] for token in second.tokens)
-    convert(tmp_path / "second.gguf", tmp_path / "third.gguf", quantization="Q8_0")
+    convert(Recipe(tmp_path / "second.gguf", tmp_path / "third.gguf", Uniform("Q8_0")))
     assert vocabulary_of(open_checkpoint(tmp_path / "third.gguf")) == found
 
 
@@ -121,7 +123,7 @@ def test_an_adapter_of_the_output_is_trimmed_with_it(base: Base, tmp_path: Path)
     config = LoraConfig(r=2, target_modules=["lm_head"], use_dora=True)
     adapter = save_random_adapter(base(name), config, tmp_path / "adapter")
     checkpoint = open_checkpoint(base(name))
-    full, trimmed = MergedModel(checkpoint, adapter), MergedModel(checkpoint, adapter, vocabulary=kept)
+    full, trimmed = MergedModel(checkpoint, adapter), MergedModel(checkpoint, adapter).trimmed(kept)
     rows, found = full.rows("lm_head.weight", 0, 272), trimmed.rows("lm_head.weight", 0, len(kept.tokens))
     assert not np.array_equal(rows, checkpoint.rows("lm_head.weight", 0, 272))
     assert np.allclose(found, rows[list(kept.tokens)], atol=1e-6)
@@ -133,7 +135,7 @@ def test_a_run_time_adapter_of_the_full_model_is_exported_for_the_trimmed_one(
     name, kept = "llama untied", closed_list(tables_of(base("llama untied")), [261, 270])
     config = LoraConfig(r=2, target_modules=["q_proj", "lm_head"])
     adapter = save_random_adapter(base(name), config, tmp_path / "adapter")
-    convert(base(name), tmp_path / "trimmed.gguf", quantization="F32", vocabulary=kept)
+    convert(Recipe(base(name), tmp_path / "trimmed.gguf", Uniform("F32"), vocabulary=kept))
     export_adapter(adapter, base(name), tmp_path / "full-lora.gguf")
     export_adapter(adapter, tmp_path / "trimmed.gguf", tmp_path / "lora.gguf")
     full, lora = read_gguf(tmp_path / "full-lora.gguf"), read_gguf(tmp_path / "lora.gguf")
@@ -147,7 +149,7 @@ def test_a_run_time_adapter_of_the_full_model_is_exported_for_the_trimmed_one(
 def test_a_list_that_leaves_no_merge_is_refused(base: Base, tmp_path: Path) -> None:
     kept = closed_list(tables_of(base("llama")), [])
     with pytest.raises(FileError, match="259 kept tokens leave no merge"):
-        convert(base("llama"), tmp_path / "model.gguf", vocabulary=kept)
+        convert(Recipe(base("llama"), tmp_path / "model.gguf", vocabulary=kept))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -181,7 +183,7 @@ def test_metadata_that_contradicts_itself_is_refused(
     from dataclasses import replace
 
     kept = closed_list(tables_of(base("llama")), [261, 270])
-    convert(base("llama"), tmp_path / "trimmed.gguf", quantization="F32", vocabulary=kept)
+    convert(Recipe(base("llama"), tmp_path / "trimmed.gguf", Uniform("F32"), vocabulary=kept))
     header = read_header(tmp_path / "trimmed.gguf")
     fields = dict(header.fields)
     for name, value in changes.items():

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.runtime.llama.model import Model
 
@@ -67,13 +69,13 @@ def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
 
 def _make(name: str, folder: Path) -> Trimmed:
     save_published(name, folder)
-    convert(folder, folder / "full.gguf", quantization="F32", threads=1)
+    convert(Recipe(folder, folder / "full.gguf", Uniform("F32")))
     full, tables = Model(folder / "full.gguf"), tables_of(folder)
     seen = {token for text in corpus()[::2] for token in full.tokenize(text, special=False, bos=False)}
     seen |= set(random.Random(13).sample(range(len(tables.tokens)), 4000))
     kept = closed_list(tables, seen)
     assert len(kept.tokens) < 0.6 * kept.of
-    convert(folder, folder / "trimmed.gguf", quantization="F32", vocabulary=kept, threads=1)
+    convert(Recipe(folder, folder / "trimmed.gguf", Uniform("F32"), vocabulary=kept))
     return Trimmed(full, Model(folder / "trimmed.gguf"), kept)
 
 

@@ -6,7 +6,9 @@ import torch
 from gguf import GGUFValueType
 from thirteen.bench.fidelity_table import fidelity_table
 from thirteen.convert.adapter.export import export_adapter
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.errors import FileError, RequestError
 from thirteen.quality.fidelity import model_roles
 from thirteen.quality.fidelity.fidelity import run_fidelity
@@ -43,7 +45,7 @@ def made(tmp_path_factory, base):
     for type_ in ("F32", "Q8_0", "Q4_0"):
         for name, merged in ((type_, None), (f"{type_}-adapted", adapter)):
             files[name] = folder / f"{name}.gguf"
-            convert(base("llama"), files[name], quantization=type_, adapter=merged)
+            convert(Recipe(base("llama"), files[name], Uniform(type_), adapter=merged))
     return files
 
 

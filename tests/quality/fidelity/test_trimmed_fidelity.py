@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from peft import LoraConfig
 from thirteen.bench.fidelity_table import fidelity_table
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.errors import FileError
 from thirteen.files.gguf.header import read_header
 from thirteen.quality.fidelity.fidelity import FidelityReport, fidelity_summary, run_fidelity
@@ -34,10 +36,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     kept = closed_list(tables_of(base), [261])
     adapter = save_random_adapter(base, LoraConfig(target_modules=["q_proj", "down_proj"]), folder / "a")
     for name, merged in (("full", None), ("full-adapted", adapter)):
-        convert(base, folder / f"{name}.gguf", quantization="F32", adapter=merged)
+        convert(Recipe(base, folder / f"{name}.gguf", Uniform("F32"), adapter=merged))
         for type_ in ("F32", "Q8_0"):
             target = folder / f"{name}-trimmed-{type_}.gguf"
-            convert(base, target, quantization=type_, vocabulary=kept, adapter=merged)
+            convert(Recipe(base, target, Uniform(type_), vocabulary=kept, adapter=merged))
     (folder / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in TEXTS))
     return {path.stem: path for path in folder.iterdir()}
 
@@ -121,7 +123,7 @@ def test_two_trimmed_files_are_compared_by_their_original_ids(
 ) -> None:
     larger, smaller = (closed_list(tables_of(base("llama")), ids) for ids in ([261, 262], [262]))
     for name, kept in (("larger", larger), ("smaller", smaller)):
-        convert(base("llama"), tmp_path / f"{name}.gguf", quantization="F32", vocabulary=kept)
+        convert(Recipe(base("llama"), tmp_path / f"{name}.gguf", Uniform("F32"), vocabulary=kept))
     headers = [read_header(tmp_path / f"{name}.gguf") for name in ("larger", "smaller")]
     ids = TokenMap(*headers).ids
     assert [larger.tokens[token] for token in ids] == list(smaller.tokens)

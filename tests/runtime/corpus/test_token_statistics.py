@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.errors import RequestError
+from thirteen.files.progress import Run
 from thirteen.runtime.corpus.passages import Passage, tokenize_passages
 from thirteen.runtime.corpus.token_statistics import mean_probability, outside_probability, sample_passages
 from thirteen.runtime.engine.engine import Engine
@@ -22,7 +25,7 @@ PASSAGES = (
 @pytest.fixture(scope="module")
 def path(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("statistics") / "model.gguf"
-    convert(base("llama"), path, quantization="F32", threads=1)
+    convert(Recipe(base("llama"), path, Uniform("F32")))
     return path
 
 
@@ -44,7 +47,7 @@ def expected(path: Path, model: Model) -> list[np.ndarray]:
 
 
 def test_the_mean_is_over_all_positions(model: Model, expected: list[np.ndarray]) -> None:
-    mean = mean_probability(model, list(tokenize_passages(model, PASSAGES)), threads=1)
+    mean = mean_probability(model, list(tokenize_passages(model, PASSAGES)), Run(1))
     assert mean.sum() == pytest.approx(1)
     np.testing.assert_allclose(mean, np.concatenate(expected).mean(0), rtol=0.02, atol=1e-6)
 
@@ -55,7 +58,7 @@ def test_the_probability_outside_is_that_of_the_tokens_left_out(
     order = np.random.default_rng(3).permutation(model.vocabulary_size)
     sizes = (1, 100, 270, model.vocabulary_size)
     tokenized = list(tokenize_passages(model, PASSAGES))
-    outside = outside_probability(model, tokenized, order.tolist(), sizes, threads=1)
+    outside = outside_probability(model, tokenized, order.tolist(), sizes, Run(1))
     rows = np.concatenate(expected)
     for size, values in zip(sizes, outside, strict=True):
         np.testing.assert_allclose(values, rows[:, order[size:]].sum(1), rtol=0.05, atol=1e-5)

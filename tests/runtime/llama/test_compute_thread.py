@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from thirteen.bench.memory.memory import _copied_bytes, _start_s
 from thirteen.errors import FileError
+from thirteen.files.progress import Run
 from thirteen.quality.workload import Workload
 from thirteen.runtime.corpus.token_statistics import mean_probability, outside_probability
 from thirteen.runtime.engine.engine import Engine
@@ -145,8 +146,8 @@ def test_a_model_with_contexts_and_an_adapter_of_its_own(tiny: Path, lora: Path,
 def test_calibration(tiny: Path, calls: Calls) -> None:
     passages = [(1, 2, 3)]
     with Model(tiny) as model:
-        mean_probability(model, passages, threads=1)
-        outside_probability(model, passages, range(model.vocabulary_size), [10], threads=1)
+        mean_probability(model, passages, Run(1))
+        outside_probability(model, passages, range(model.vocabulary_size), [10], Run(1))
     assert "llama_decode" in names(calls)
 
 

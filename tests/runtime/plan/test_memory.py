@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from thirteen.convert.pipeline import convert
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
 from thirteen.errors import InsufficientMemoryError
 from thirteen.files.gguf.header import read_header
 from thirteen.runtime.engine.engine import Engine
@@ -46,7 +48,7 @@ def logged_buffers(model, name, one):
 @pytest.mark.parametrize("name", ["llama wide", "llama untied"])
 def test_an_embedding_is_repacked_only_where_it_is_the_output_too(base, tmp_path, name):
     model = tmp_path / "model.gguf"
-    convert(base(name), model, quantization="IQ4_NL")
+    convert(Recipe(base(name), model, Uniform("IQ4_NL")))
     header = read_header(model)
     assert ("output.weight" in header.tensors) == (name == "llama untied")
     assert header.tensors["token_embd.weight"].nbytes > 9_000  # more than the rounding of the log

@@ -4,10 +4,10 @@ import re
 
 import pytest
 from gguf import GGMLQuantizationType as Type
+from thirteen.convert.fit_size import FitSize
 from thirteen.convert.quantize.costs import costs_for
-from thirteen.convert.quantize.file_size import parse_file_size
 from thirteen.convert.quantize.knapsack import TypeOption
-from thirteen.convert.quantize.size_planner import SizeTarget, plan_for_size
+from thirteen.convert.size_text import parse_file_size
 from thirteen.convert.tensors import TensorSpec
 from thirteen.errors import OutputError
 
@@ -26,9 +26,8 @@ OPTIONS = {
 
 
 def refusal(size):
-    target = SizeTarget(parse_file_size(size), None, costs_for("x86"))
     with pytest.raises(OutputError) as raised:
-        plan_for_size(SPECS, OPTIONS, target, 1_000_000, measured=True)
+        FitSize(parse_file_size(size), None, costs_for("x86")).choose_types(SPECS, OPTIONS, 1_000_000)
     return str(raised.value)
 
 

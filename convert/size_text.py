@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from ...errors import OutputError
+from ..errors import OutputError
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 _BITS_PER_WEIGHT = "BPW"

@@ -1,0 +1,97 @@
+"""Conversion to GGUF: open the base, merge the adapter in float32, plan the file, quantize once and write."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from gguf import GGUFValueType
+
+from ..errors import OutputError
+from ..files.gguf.header import Field
+from ..files.output import check_target
+from ..files.progress import QUIET, Run
+from ..files.worker_pool import worker_pool
+from .blocks import quantized_blocks
+from .layout import FileLayout
+from .provenance import BASE_SHA256, AdapterSource, WeightsSource
+from .recipe import Recipe
+from .vocabulary.vocabulary_metadata import VocabularySize, vocabulary_size
+from .write import write_gguf
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """Result of a conversion.
+
+    Attributes:
+        output: path of the file.
+        sha256: its hash.
+        layout: its tensors, their types and its size.
+        base: origin of the base.
+        adapter: origin of the adapter; None without one.
+        importance: origin of the importance file; None without one.
+        vocabulary: how many tokens are kept of how many; None if the file keeps all.
+        warnings: messages for the user.
+        seconds: duration of the conversion.
+    """
+
+    output: Path
+    sha256: str
+    layout: FileLayout
+    base: WeightsSource
+    adapter: AdapterSource | None
+    importance: WeightsSource | None
+    vocabulary: VocabularySize | None
+    warnings: list[str]
+    seconds: float
+
+
+def convert(recipe: Recipe, run: Run = QUIET, title: str = "convert") -> ConversionReport:
+    """Merge an adapter into a base, quantize the result and write it as a GGUF, atomically.
+
+    Args:
+        recipe: what the file is made from; `output` is required.
+        run: its stage `title` counts the weights done; with a size, first the matrices measured.
+        title: name of the stage.
+
+    Raises:
+        ThirteenError: an input is invalid, or the output cannot be written.
+    """
+    started, output, progress = time.perf_counter(), recipe.output, run.stage(title)
+    if output is None:
+        raise OutputError("a conversion needs an output")
+    check_target(output, *recipe.files)
+    model = recipe.open()
+    with worker_pool(run.threads) as pool:
+        hashed = pool.submit(model.base.sha256)
+        layout = recipe.quantization.plan(model, pool, progress)
+        model.warn_of_requantization(layout.tensors)
+        blocks = quantized_blocks(layout.tensors, model, pool, progress)
+        base = WeightsSource(model.base.id, hashed.result())
+        fields = {**layout.fields, BASE_SHA256: Field(base.sha256, GGUFValueType.STRING)}
+        sha256 = write_gguf(output, fields, layout.tensors, blocks, source=model.base.path)
+    used = model.importance
+    return ConversionReport(
+        output=output,
+        sha256=sha256,
+        layout=layout,
+        base=base,
+        adapter=model.source,
+        importance=WeightsSource(used.path.name, used.sha256) if used else None,
+        vocabulary=vocabulary_size(model.base),
+        warnings=model.warnings,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def plan(recipe: Recipe, run: Run = QUIET) -> tuple[FileLayout, list[str]]:
+    """Lay out the file of a recipe without writing it, and collect the warnings for the user.
+
+    Raises:
+        ThirteenError: an input is invalid, or the size cannot be met.
+    """
+    model = recipe.open()
+    with worker_pool(run.threads) as pool:
+        layout = recipe.quantization.plan(model, pool, run.stage("plan"))
+    model.warn_of_requantization(layout.tensors)
+    return layout, model.warnings

@@ -1,0 +1,189 @@
+"""A quantization that fits a file size: it chooses types by predicted loss and speed."""
+
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from math import prod
+
+from ..errors import OutputError
+from ..files.progress import Progress, no_progress
+from .layout import FileLayout, Prediction
+from .merged_model import MergedModel
+from .quantization import Quantization
+from .quantize.costs import REFERENCE, CostTable
+from .quantize.knapsack import TypeOption, TypeOptions, allocate_types
+from .quantize.quant_error import TypeLosses
+from .size_text import FileSize
+from .source.architecture import EMBEDDING, OUTPUT
+from .tensors import GGML_TYPES, TensorSpec, count_weights, padded, plan_tensor, plan_uniform
+from .vocabulary.vocabulary_list import SIZES as VOCABULARY_SIZES
+from .vocabulary.vocabulary_list import VocabularyList
+
+# Percent of loss that one percent of decode time is worth.
+PREFERENCES = {"quality": 0.0, None: 2.0, "speed": 8.0}
+_FILL_MIN = 0.985  # share of the requested size that a file uses, if its types allow it
+_F32 = GGML_TYPES["F32"]
+
+
+@dataclass(frozen=True)
+class FitSize(Quantization):
+    """The types of the least predicted loss within a size.
+
+    Attributes:
+        size: the maximum file size.
+        prefer: "quality" or "speed"; None for between the two.
+        costs: the types that may be used, and their decode costs.
+    """
+
+    size: FileSize
+    prefer: str | None
+    costs: CostTable
+
+    @property
+    def text(self) -> str:
+        return ", ".join(filter(None, (self.size.text, self.prefer, self.costs.target)))
+
+    def plan(self, model: MergedModel, pool: ThreadPoolExecutor, progress: Progress) -> FileLayout:
+        """See Quantization.
+
+        Raises:
+            OutputError: the model has no importance, or no choice is that small, or that large; the message
+                gives the smallest and the largest size.
+        """
+        return self.choose(model, self.options(model, model.base.specs, pool, progress))
+
+    def options(
+        self,
+        model: MergedModel,
+        specs: Mapping[str, TensorSpec],
+        pool: ThreadPoolExecutor,
+        progress: Progress = no_progress,
+    ) -> TypeOptions:
+        """Predict what each type costs these matrices of a model, by their names in its checkpoint."""
+        if model.importance is None:
+            raise OutputError(f"--size {self.size.text}: needs an importance file")
+        if not model.importance.sensitivity:
+            model.warnings.append(
+                f"{model.importance.path}: has no sensitivities: an error counts relative to its matrix's "
+                "output"
+            )
+        losses = TypeLosses(model.rows, model.importance, self.costs, model.base.architecture.tied)
+        return losses.measure_all(specs.values(), pool, progress)
+
+    def choose(self, model: MergedModel, options: TypeOptions) -> FileLayout:
+        """Lay out the file with one of its options for each matrix."""
+        specs, importance = model.base.specs, model.importance
+        fields = model.metadata(self.text)
+        floats = FileLayout.planned(fields, plan_uniform(model.specs, _F32))
+        fixed = floats.file_bytes - sum(padded(one.nbytes) for one in floats.tensors if one.source in options)
+        chosen = self.choose_types(specs, options, fixed)
+        types = {name: option.type for name, option in chosen.items()}
+        layout = FileLayout.planned(
+            fields, [plan_tensor(spec, types.get(spec.source, _F32)) for spec in model.specs]
+        )
+        measured = importance is not None and bool(importance.sensitivity)
+        prediction = Prediction(
+            budget_bytes=self.size.file_bytes(count_weights(specs.values())),
+            file_bytes=layout.file_bytes,
+            divergence=sum(option.loss for option in chosen.values()) if measured else None,
+            decode_speed=_reference_cost(specs, self.costs) / sum(option.cost for option in chosen.values()),
+            target=self.costs.target,
+            prefer=self.prefer,
+        )
+        return replace(layout, prediction=prediction)
+
+    def choose_types(
+        self, specs: Mapping[str, TensorSpec], options: TypeOptions, fixed: int
+    ) -> dict[str, TypeOption]:
+        """Choose one of its options for each matrix.
+
+        Args:
+            specs: the model's tensors.
+            options: the options of each matrix.
+            fixed: bytes of the file that are no matrices.
+
+        Raises:
+            OutputError: see plan().
+        """
+        budget = self.size.file_bytes(count_weights(specs.values()))
+        sizes = [[option.nbytes for option in choices] for choices in options.values()]
+        smallest, largest = (fixed + sum(map(pick, sizes)) for pick in (min, max))
+        if budget < smallest or _FILL_MIN * budget > largest:
+            short = budget < smallest and self.size.unit
+            hint = _vocabulary_hint(specs, options, smallest - budget) if short else ""
+            weights = count_weights(specs.values())
+            raise OutputError(
+                f"--size {self.size.text}: {budget:,} bytes cannot be met with the types for "
+                f"--target {self.costs.target}: "
+                f"the smallest file possible has {smallest:,} bytes ({8 * smallest / weights:.2f} bits per "
+                f"weight), the largest {largest:,} ({8 * largest / weights:.2f}){hint}"
+            )
+        minimum = math.ceil(_FILL_MIN * budget) - fixed
+        return allocate_types(options, budget - fixed, minimum, PREFERENCES[self.prefer])
+
+
+def predict_losses(
+    quantization: FitSize,
+    model: MergedModel,
+    vocabularies: Sequence[VocabularyList | None],
+    pool: ThreadPoolExecutor,
+    progress: Progress = no_progress,
+) -> list[float | None]:
+    """Predict the loss of files of one size that keep different tokens of a model.
+
+    What the types cost the matrices without a row for each token is measured once.
+
+    Args:
+        quantization: the size, in bytes.
+        model: the model with all tokens, and with the importance of its matrices.
+        vocabularies: the tokens that each file keeps, the fewest first; None for all.
+        pool: threads to measure with.
+        progress: called with the matrices measured and in all.
+
+    Returns:
+        The predicted KL divergence of each file in nats; None where no plan has the size, or where the
+        importance file has no sensitivities.
+
+    Raises:
+        OutputError: no file can have the size.
+    """
+    types = quantization.options(model, model.base.specs, pool, progress)
+    losses, failures = list[float | None](), list[OutputError]()
+    for vocabulary in vocabularies:
+        trimmed, options = model, types
+        if vocabulary is not None:
+            trimmed = model.trimmed(vocabulary)
+            by_token = {n: s for n, s in trimmed.base.specs.items() if s.target in (EMBEDDING, OUTPUT)}
+            options = {**types, **quantization.options(trimmed, by_token, pool)}
+        try:
+            prediction = quantization.choose(trimmed, options).prediction
+        except OutputError as failure:  # this vocabulary cannot have the size
+            losses.append(None)
+            failures.append(failure)
+        else:
+            losses.append(prediction.divergence if prediction else None)
+    if len(failures) == len(vocabularies):
+        # Fewer tokens allow the smallest file, and all tokens the largest.
+        largest = sum(max(option.nbytes for option in choices) for choices in types.values())
+        raise failures[-1 if quantization.size.file_bytes(0) > largest else 0]
+    return losses
+
+
+def _vocabulary_hint(specs: Mapping[str, TensorSpec], options: TypeOptions, excess: int) -> str:
+    """How many tokens leave room for a size that is `excess` bytes too small for all of them."""
+    rows = {name: spec.shape[0] for name, spec in specs.items() if spec.target in (EMBEDDING, OUTPUT)}
+    token_bytes = sum(min(option.nbytes for option in options[name]) / rows[name] for name in rows)
+    vocabulary = max(rows.values())
+    kept = [size for size in VOCABULARY_SIZES if size < vocabulary - excess / token_bytes]
+    return f"; a vocabulary of {kept[-1]:,} tokens makes it possible: --vocabulary {kept[-1]}" if kept else ""
+
+
+def _reference_cost(specs: Mapping[str, TensorSpec], costs: CostTable) -> float:
+    """Decode cost with all matrices in the reference type."""
+    tied = all(spec.target != OUTPUT for spec in specs.values())
+    return sum(
+        costs.weight_costs(spec.target, tied=tied)[REFERENCE] * prod(spec.shape)
+        for spec in specs.values()
+        if len(spec.shape) == 2
+    )

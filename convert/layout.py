@@ -1,0 +1,103 @@
+"""The layout of a GGUF: its metadata, and each tensor's type, place and size, as planned or as in a file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from math import prod
+
+from ..files.gguf.header import Field, Header
+from .tensors import TensorPlan, padded
+from .write import header_size
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted properties of a file that is planned for a size.
+
+    Attributes:
+        budget_bytes: the requested size.
+        file_bytes: the exact size of the file, metadata included.
+        divergence: KL divergence from the unquantized model in nats; None without measured sensitivities.
+        decode_speed: relative to the same model with all matrices in Q4_K, by the cost table; of whole
+            answers, if the costs include their prompts.
+        target: the kind of processor that the costs are for.
+        prefer: see FitSize.
+    """
+
+    budget_bytes: int
+    file_bytes: int
+    divergence: float | None
+    decode_speed: float
+    target: str
+    prefer: str | None
+
+
+@dataclass(frozen=True)
+class TypeShare:
+    """Share of a type in a file.
+
+    Attributes:
+        tensors: number of its tensors.
+        weights: number of their weights.
+        nbytes: their size.
+    """
+
+    tensors: int
+    weights: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class FileLayout:
+    """What a GGUF holds, and where.
+
+    Attributes:
+        fields: the metadata, in file order.
+        tensors: the tensors, in file order.
+        file_bytes: the exact size of the file, metadata included.
+        prediction: loss and speed that are predicted for a size; None without a size.
+    """
+
+    fields: Mapping[str, Field] = field(repr=False)
+    tensors: tuple[TensorPlan, ...]
+    file_bytes: int
+    prediction: Prediction | None = None
+
+    @classmethod
+    def planned(cls, fields: Mapping[str, Field], plans: Sequence[TensorPlan]) -> "FileLayout":
+        """The layout of a file that is to be written."""
+        sizes = (padded(plan.nbytes) for plan in plans)
+        *offsets, end = accumulate(sizes, initial=header_size(fields, plans))
+        placed = (replace(plan, offset=offset) for plan, offset in zip(plans, offsets, strict=True))
+        return cls(fields, tuple(placed), end)
+
+    @classmethod
+    def of(cls, header: Header) -> "FileLayout":
+        """The layout of a file."""
+        tensors = header.tensors.values()
+        plans = (
+            TensorPlan(one.name, one.name, one.shape, one.type, one.nbytes, one.offset) for one in tensors
+        )
+        return cls(header.fields, tuple(plans), header.file_bytes)
+
+    @property
+    def weights(self) -> int:
+        """Number of weights in all tensors."""
+        return sum(prod(tensor.shape) for tensor in self.tensors)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Mean over all tensors, without metadata; 0 without tensors."""
+        return 8 * sum(tensor.nbytes for tensor in self.tensors) / max(1, self.weights)
+
+    @property
+    def types(self) -> dict[str, TypeShare]:
+        """Share of each type, the largest first."""
+        by_type = dict[str, list[TensorPlan]]()
+        for tensor in self.tensors:
+            by_type.setdefault(tensor.type.name, []).append(tensor)
+        shares = {
+            name: TypeShare(len(tensors), sum(prod(t.shape) for t in tensors), sum(t.nbytes for t in tensors))
+            for name, tensors in by_type.items()
+        }
+        return dict(sorted(shares.items(), key=lambda item: -item[1].nbytes))

@@ -1,0 +1,101 @@
+"""Quantizations: each chooses the type of every tensor. A new way to choose is one more class."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from ..files.gguf.header import Header, read_header
+from ..files.progress import Progress
+from .layout import FileLayout
+from .merged_model import MergedModel
+from .source.architecture import OUTPUT, ROPE_FACTORS
+from .tensors import GGML_TYPES, parse_type, plan_like, plan_stored, plan_uniform
+
+SAME_TYPES = "same"  # the name of Same
+
+
+class Quantization(Protocol):
+    """Chooses the type of every tensor of a model."""
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """Files that it reads, which no output may replace."""
+        return ()
+
+    @property
+    def keeps_output(self) -> bool:
+        """Whether an output matrix that equals the token embedding is stored as well."""
+        return False
+
+    def plan(self, model: MergedModel, pool: ThreadPoolExecutor, progress: Progress) -> FileLayout:
+        """Lay out the model's file.
+
+        Args:
+            model: the model to write.
+            pool: threads to measure with.
+            progress: called with the matrices measured and in all.
+
+        Raises:
+            ThirteenError: the model cannot be quantized so.
+        """
+
+
+@dataclass(frozen=True)
+class Uniform(Quantization):
+    """One type for all matrices, or llama.cpp's fallback for rows that its blocks do not divide.
+
+    Attributes:
+        type: its name, in upper or lower case.
+    """
+
+    type: str = "Q4_K"
+
+    @property
+    def text(self) -> str:
+        return str(parse_type(self.type, SAME_TYPES).name)
+
+    def plan(self, model: MergedModel, pool: ThreadPoolExecutor, progress: Progress) -> FileLayout:
+        return FileLayout.planned(model.metadata(self.text), plan_uniform(model.specs, GGML_TYPES[self.text]))
+
+
+@dataclass(frozen=True)
+class Same(Quantization):
+    """The type that each tensor has in the base."""
+
+    @property
+    def text(self) -> str:
+        return SAME_TYPES
+
+    def plan(self, model: MergedModel, pool: ThreadPoolExecutor, progress: Progress) -> FileLayout:
+        types = {name: model.base.stored_type(name) for name in model.base.specs}
+        types[ROPE_FACTORS] = GGML_TYPES["F32"]
+        plans = [plan_stored(spec, types[spec.source]) for spec in model.specs]
+        return FileLayout.planned(model.metadata(self.text), plans)
+
+
+@dataclass(frozen=True)
+class Like(Quantization):
+    """The type that each tensor has in another GGUF, of the same model or of a fine-tune of it."""
+
+    file: Path
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        return (self.file,)
+
+    @property
+    def keeps_output(self) -> bool:
+        return OUTPUT in self._header.tensors
+
+    @property
+    def text(self) -> str:
+        return str(self._header.metadata.get("thirteen.type", f"like {self.file.name}"))
+
+    def plan(self, model: MergedModel, pool: ThreadPoolExecutor, progress: Progress) -> FileLayout:
+        return FileLayout.planned(model.metadata(self.text), plan_like(model.specs, self._header))
+
+    @cached_property
+    def _header(self) -> Header:
+        return read_header(self.file)

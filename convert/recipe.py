@@ -1,0 +1,60 @@
+"""The recipe of a file: everything that it is made from."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .merged_model import MergedModel
+from .quantization import Quantization, Uniform
+from .source.checkpoint import Checkpoint, open_checkpoint
+from .source_ids import DEFAULT_IDS, SourceIds
+from .vocabulary.vocabulary_list import VocabularyList
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a file is made from: files, all of which are here, and choices.
+
+    Attributes:
+        base: a folder of safetensors, or a GGUF.
+        output: the GGUF to write; None for a plan.
+        quantization: how the type of each tensor is chosen.
+        adapter: a PEFT folder, merged into the base.
+        vocabulary: the tokens that the file keeps; None for all.
+        importance: importance file of the base, or better of the base with this adapter.
+        search_scales: also search the scales of blocks, with the errors that are left after feedback.
+        ids: names of base and adapter in the provenance.
+    """
+
+    base: Path
+    output: Path | None = None
+    quantization: Quantization = field(default_factory=Uniform)
+    adapter: Path | None = None
+    vocabulary: VocabularyList | None = None
+    importance: Path | None = None
+    search_scales: bool = False
+    ids: SourceIds = DEFAULT_IDS
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files and folders that are read."""
+        return (self.base, *filter(None, (self.adapter, self.importance)), *self.quantization.reads)
+
+    def open_base(self) -> Checkpoint:
+        """Open the base.
+
+        Raises:
+            FileError: it is missing, damaged or unsupported.
+        """
+        return open_checkpoint(self.base, self.ids.base)
+
+    def open(self) -> MergedModel:
+        """Open the model to write.
+
+        Raises:
+            ThirteenError: a file is invalid, or for another base.
+        """
+        tie = not self.quantization.keeps_output
+        model = MergedModel(self.open_base(), self.adapter, self.ids.adapter, tie=tie)
+        if self.vocabulary is not None:
+            model = model.trimmed(self.vocabulary)
+        return model.weighted(self.importance, search_scales=self.search_scales)

@@ -1,0 +1,130 @@
+"""Each quantization lays out its file exactly before it is written; a policy of one's own does too."""
+
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from thirteen.convert.convert import convert, plan
+from thirteen.convert.fit_size import FitSize, predict_losses
+from thirteen.convert.layout import FileLayout
+from thirteen.convert.merged_model import MergedModel
+from thirteen.convert.quantization import Like, Same, Uniform
+from thirteen.convert.quantize.costs import costs_for
+from thirteen.convert.quantize.knapsack import TypeOptions
+from thirteen.convert.recipe import Recipe
+from thirteen.convert.size_text import FileSize
+from thirteen.convert.source_ids import SourceIds
+from thirteen.convert.tensors import TensorSpec
+from thirteen.errors import OutputError
+from thirteen.files.gguf.header import read_header
+from thirteen.files.progress import Progress, no_progress
+
+from .peft_adapters import save_random_adapter
+from .test_merge import lora
+from .vocabulary.kept_lists import closed_list, tables_of
+
+pytestmark = pytest.mark.slow
+
+Base = Callable[[str], Path]
+
+
+def fit(size: int, text: str = "") -> FitSize:
+    return FitSize(FileSize(text or f"{size}B", size, 1), "quality", costs_for("x86"))
+
+
+def limits(message: str) -> list[str]:
+    """The bytes in a planner's error."""
+    return re.findall(r"[\d,]{4,}", message)
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_layout_is_that_of_the_file(
+    base: Base, measured: Base, tmp_path: Path, *, adapted: bool, trimmed: bool
+) -> None:
+    """A plan measured a header with another type, other names, and without the keys of the scales."""
+    folder, example = base("llama long"), tmp_path / "example.gguf"
+    kept = closed_list(tables_of(folder), [261]) if trimmed else None
+    recipe = Recipe(
+        folder,
+        tmp_path / "a.gguf",
+        adapter=save_random_adapter(folder, lora(), tmp_path / "adapter") if adapted else None,
+        vocabulary=kept,
+        importance=measured("llama long"),
+        search_scales=True,
+        # So long a text, and so long a name, that the header does not fit its padding by chance.
+        ids=SourceIds("a base with a long name " * 3),
+    )
+    convert(replace(recipe, output=example))
+    for quantization in (Uniform("Q5_K"), Same(), Like(example), fit(100_000, "100000B" + " " * 40)):
+        whole = replace(recipe, quantization=quantization)
+        planned, _ = plan(whole)
+        written = convert(whole).layout
+        found = FileLayout.of(read_header(tmp_path / "a.gguf"))
+        assert planned == written
+        assert written.file_bytes == found.file_bytes == (tmp_path / "a.gguf").stat().st_size
+        assert [replace(one, source=one.target) for one in written.tensors] == list(found.tensors)
+        assert written.types == found.types
+        assert planned.prediction is None or planned.prediction.file_bytes == planned.file_bytes
+
+
+class AttentionInQ6(FitSize):
+    """All matrices of the attention in Q6_K; the rest fits the size."""
+
+    @property
+    def text(self) -> str:
+        return f"attention in Q6_K, {super().text}"
+
+    def options(
+        self,
+        model: MergedModel,
+        specs: Mapping[str, TensorSpec],
+        pool: ThreadPoolExecutor,
+        progress: Progress = no_progress,
+    ) -> TypeOptions:
+        return {
+            name: [one for one in types if one.type.name == "Q6_K"] if "self_attn" in name else types
+            for name, types in super().options(model, specs, pool, progress).items()
+        }
+
+
+def test_a_policy_of_ones_own_is_one_class(base: Base, measured: Base, tmp_path: Path) -> None:
+    """And no other code knows of it."""
+    output, whole = tmp_path / "a.gguf", fit(700_000)
+    recipe = Recipe(
+        base("llama wide"),
+        output,
+        AttentionInQ6(whole.size, whole.prefer, whole.costs),
+        importance=measured("llama wide"),
+    )
+    layout, header = convert(recipe).layout, read_header(output)
+    types = {name: tensor.type.name for name, tensor in header.tensors.items() if len(tensor.shape) == 2}
+    attention = {type_ for name, type_ in types.items() if "attn" in name}
+    assert attention == {"Q6_K"} != set(types.values())
+    assert 0.985 * whole.size.amount <= layout.file_bytes == output.stat().st_size <= whole.size.amount
+    assert header.metadata["thirteen.type"] == "attention in Q6_K, 700000B, quality, x86"
+
+
+@pytest.mark.parametrize("name", ["llama", "llama untied"])
+def test_each_prediction_is_that_of_a_plan(base: Base, measured: Base, name: str, tmp_path: Path) -> None:
+    recipe = Recipe(base(name), tmp_path / "a.gguf", Uniform("Q5_0"), importance=measured(name))
+    size = convert(replace(recipe, importance=None)).layout.file_bytes
+    tables = tables_of(base(name))
+    lists = [closed_list(tables, [261]), closed_list(tables, [261, 265]), None]
+
+    def predict(size: int) -> list[float | None]:
+        with ThreadPoolExecutor(1) as pool:
+            return predict_losses(fit(size), recipe.open(), lists, pool)
+
+    for kept, loss in zip(lists, predict(size), strict=True):
+        layout, _ = plan(replace(recipe, quantization=fit(size), vocabulary=kept))
+        assert loss == pytest.approx(layout.prediction and layout.prediction.divergence, rel=1e-6)
+    for impossible, kept in ((1000, lists[0]), (100_000_000, None)):  # the limit is theirs
+        with pytest.raises(OutputError, match=r"smallest file possible has [\d,]+ .* the larg") as predicted:
+            predict(impossible)
+        with pytest.raises(OutputError) as planned:
+            plan(replace(recipe, quantization=fit(impossible), vocabulary=kept))
+        assert limits(str(predicted.value)) == limits(str(planned.value))
