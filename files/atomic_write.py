@@ -1,7 +1,6 @@
 """Atomic writes: a file appears under its name when it is complete and on disk, or not at all."""
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,11 +9,11 @@ from typing import BinaryIO
 
 from ..errors import OutputError
 from .disk_sync import sync_folder
-from .file_lock import is_at, left_over, lock_file
+from .file_lock import create_locked, left_over
 from .output import output_errors
 
 _POSIX = os.name == "posix"
-_CREATIONS = 100  # attempts; each fails only if another process cleans up at the same moment
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _PART = r"\..+\.[0-9a-f]{16}\.part"
 
 
@@ -71,13 +70,11 @@ def _create_locked(target: Path, mode: int) -> BinaryIO:
     for part in left_over(target.absolute().parent, _PART):
         with suppress(OSError):
             part.unlink()
-    for _ in range(_CREATIONS):
-        part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
-        file = open(part, "xb+", opener=lambda path, flags: os.open(path, flags, mode))  # noqa: SIM115
-        if lock_file(file) and is_at(file.fileno(), part):
-            return file
-        file.close()  # another process took it for left over, between its creation and its lock
-    raise OutputError(f"{target}: other processes remove its part files")
+    part, descriptor = create_locked(
+        lambda random: target.with_name(f".{target.name}.{random}.part"),
+        lambda path: os.open(path, _NEW, mode),
+    )
+    return open(part, "rb+", opener=lambda *_: descriptor)
 
 
 def _check_space(target: Path, nbytes: int) -> None:

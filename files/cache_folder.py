@@ -4,10 +4,11 @@ import hashlib
 import json
 import os
 import stat
-import sys
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+
+from platformdirs import user_cache_dir
 
 from ..errors import OutputError
 from .output import make_folder
@@ -24,7 +25,7 @@ def cache_dir() -> Path:
     """
     chosen = os.environ.get("THIRTEEN_CACHE")
     try:
-        folder = Path(chosen).expanduser() if chosen else _system_cache() / "thirteen"
+        folder = Path(chosen or user_cache_dir("thirteen", appauthor=False, opinion=False)).expanduser()
         make_folder(folder)
     except RuntimeError:
         raise OutputError(f"{chosen or 'the cache folder'}: no home folder is known; {REMEDY}") from None
@@ -66,15 +67,6 @@ def _check_private(folder: Path) -> None:
         raise OutputError(
             f"the cache folder {folder} is not private: {reason}; make it so, or set THIRTEEN_CACHE"
         )
-
-
-def _system_cache() -> Path:
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    chosen = Path(os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", ""))
-    if chosen.is_absolute():  # XDG: relative paths are ignored
-        return chosen
-    return Path.home() / ("AppData/Local" if sys.platform == "win32" else ".cache")
 
 
 def sharing_problem(folder: Path) -> str | None:

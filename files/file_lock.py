@@ -1,8 +1,13 @@
-"""Exclusive lock on an open file or folder, held until it is closed."""
+"""Exclusive lock on an open file or folder, held until it is closed.
+
+Part files, journals and temporary folders are locked themselves, so that a killed process leaves nothing
+else. The package filelock locks a file of its own beside what is meant. On Windows nothing is locked.
+"""
 
 import os
 import re
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -12,7 +17,10 @@ try:
 except ImportError:  # Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
 
+from ..errors import OutputError
+
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # a link planted under a known name is not followed
+_CREATIONS = 100  # attempts; each fails only if another process cleans up at the same moment
 
 
 def lock_file(file: IO[bytes] | int, *, wait: bool = False, unsupported: bool = True) -> bool:
@@ -63,3 +71,31 @@ def left_over(folder: Path, name: str) -> Iterator[Path]:
                         yield path
                 finally:
                     os.close(descriptor)
+
+
+def create_locked(named: Callable[[str], Path], create: Callable[[Path], int]) -> tuple[Path, int]:
+    """Create a file or a folder under a random name, and lock it.
+
+    Args:
+        named: the path for 16 random characters.
+        create: creates it, and returns its descriptor; -1 where it cannot be opened.
+
+    Returns:
+        The path, and the descriptor that holds the lock.
+
+    Raises:
+        OSError: it cannot be created.
+        OutputError: other processes removed each one at once.
+    """
+    for _ in range(_CREATIONS):
+        path = named(secrets.token_hex(8))
+        try:
+            descriptor = create(path)
+        except FileNotFoundError:
+            if not path.parent.exists():
+                raise
+            continue  # it was removed before it was open
+        if descriptor < 0 or (lock_file(descriptor) and is_at(descriptor, path)):
+            return path, descriptor
+        os.close(descriptor)
+    raise OutputError(f"{path}: other processes remove such files at once")

@@ -2,18 +2,15 @@
 
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
-from ..errors import OutputError
 from .cache_folder import cache_dir
-from .file_lock import NO_LINK, is_at, left_over, lock_file
+from .file_lock import NO_LINK, create_locked, left_over
 from .output import output_errors
-
-_CREATIONS = 100  # attempts; each fails only if another process cleans up at the same moment
 
 
 def temporary_folder(prefix: str, parent: Path | None = None) -> AbstractContextManager[Path]:
@@ -47,24 +44,18 @@ def locked_folder(parent: Path, prefix: str, mode: int = 0o777) -> Iterator[Path
         shutil.rmtree(left, ignore_errors=True)
     with ExitStack() as lock:
         with output_errors(parent):
-            folder = _create(parent, prefix, mode, lock)
+            folder, descriptor = create_locked(
+                lambda random: parent / f"{prefix}-{random}", partial(_create, mode=mode)
+            )
+        if descriptor >= 0:
+            lock.callback(os.close, descriptor)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)  # if that fails, it is the next process's work
 
 
-def _create(parent: Path, prefix: str, mode: int, lock: ExitStack) -> Path:
-    """Create the folder; `lock` holds it until it is closed."""
-    for _ in range(_CREATIONS):
-        folder = parent / f"{prefix}-{secrets.token_hex(8)}"
-        folder.mkdir(mode)
-        if os.name != "posix":
-            return folder
-        with ExitStack() as opened, suppress(FileNotFoundError):
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | NO_LINK)
-            opened.callback(os.close, descriptor)
-            if lock_file(descriptor) and is_at(descriptor, folder):
-                lock.push(opened.pop_all())
-                return folder
-    raise OutputError(f"{parent}: other processes remove its temporary folders")
+def _create(folder: Path, mode: int) -> int:
+    """Create a folder, and open it; -1 on Windows, which opens no folders."""
+    folder.mkdir(mode)
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | NO_LINK) if os.name == "posix" else -1
