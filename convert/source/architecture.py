@@ -120,7 +120,7 @@ def from_header(header: Header) -> Architecture:
     name, kind = str(metadata.get("general.architecture")), metadata.get("general.type", "model")
     if kind != "model":
         raise FileError(
-            f"{where}: general.type is {shorten(kind)}, not 'model'; a GGUF LoRA is for --adapter"
+            f"{where}: general.type is {shorten(kind)}, not 'model'; a GGUF LoRA is an adapter"
         )
     if name not in ARCHITECTURES.values():
         raise FileError(f"{where}: the architecture {shorten(name)} is not supported; {_SUPPORTED}")

@@ -480,7 +480,7 @@ def test_a_damaged_gguf_is_refused(thirteen: Commands, tmp_path: Path, out: Path
         "value that is not finite",
         "logits are not finite numbers",
     ),
-    (adapter_gguf, "general.type is 'adapter', not 'model'; a GGUF LoRA is for --adapter"),
+    (adapter_gguf, "general.type is 'adapter', not 'model'; a GGUF LoRA is an adapter"),
 )
 def test_a_gguf_of_an_impossible_model_is_refused(
     bad: Damage, message: str, more: str | None, thirteen: Commands, tmp_path: Path, out: Path
