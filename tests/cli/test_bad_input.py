@@ -541,7 +541,7 @@ def test_a_bad_run_time_adapter_is_refused(
     ("convert llama-3.2-1b -o OUT/x.gguf --importance /none", "/none: no such file"),
     ("convert embedded@v1 -o OUT/x.gguf", "the revision 'v1' applies only to the hub"),
     ("convert BASE -o OUT/x.gguf --size 600", "--size '600': "),
-    ("convert BASE -o OUT/x.gguf --vocabulary auto", "--vocabulary auto requires --size"),
+    ("convert BASE -o OUT/x.gguf --vocabulary auto", "--vocabulary auto: requires --size"),
     ("convert BASE -o OUT/x.gguf --vocabulary auto --size 4.5bpw", "requires a size in bytes, such as 600MB"),
     ("convert BASE -o OUT/x.gguf --prefer speed", "--prefer: requires --size"),
     ("convert BASE -o OUT/x.gguf --importance MODEL --calibration BASE/config.json", "so none is measured"),
