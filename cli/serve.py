@@ -90,7 +90,7 @@ def serve(
     first, others = (models[0], models[1:]) if models else (None, [])
     if others and (adapter or name or ray is not None):
         raise typer.BadParameter("several models: --adapter, --name and --ray are for one")
-    limit = parse_file_size(memory, "--memory").file_bytes(0) if memory else None
+    limit = parse_file_size(memory, "memory").file_bytes(0) if memory else None
     if limit == 0 or (memory and not others):
         raise typer.BadParameter("--memory requires several models, and bytes such as 4GB")
     limits = RequestLimits.from_file(config) if config else RequestLimits()

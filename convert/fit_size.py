@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import prod
 
-from ..errors import OutputError
+from ..errors import OptionError
 from ..files.progress import Progress, no_progress
 from .layout import FileLayout, Prediction
 from .merged_model import MergedModel
@@ -48,7 +48,7 @@ class FitSize(Quantization):
         """See Quantization.
 
         Raises:
-            OutputError: the model has no importance, or no choice is that small, or that large; the message
+            OptionError: the model has no importance, or no choice is that small, or that large; the message
                 gives the smallest and the largest size.
         """
         return self.choose(model, self.options(model, model.base.specs, pool, progress))
@@ -62,7 +62,7 @@ class FitSize(Quantization):
     ) -> TypeOptions:
         """Predict what each type costs these matrices of a model, by their names in its checkpoint."""
         if model.importance is None:
-            raise OutputError(f"--size {self.size.text}: needs an importance file")
+            raise OptionError("size", "needs an importance file", self.size.text)
         if not model.importance.sensitivity:
             model.warnings.append(
                 f"{model.importance.path}: has no sensitivities: an error counts relative to its matrix's "
@@ -104,7 +104,7 @@ class FitSize(Quantization):
             fixed: bytes of the file that are no matrices.
 
         Raises:
-            OutputError: see plan().
+            OptionError: see plan().
         """
         budget = self.size.file_bytes(count_weights(specs.values()))
         sizes = [[option.nbytes for option in choices] for choices in options.values()]
@@ -113,12 +113,12 @@ class FitSize(Quantization):
             short = budget < smallest and self.size.unit
             hint = _vocabulary_hint(specs, options, smallest - budget) if short else ""
             weights = count_weights(specs.values())
-            raise OutputError(
-                f"--size {self.size.text}: {budget:,} bytes cannot be met with the types for "
-                f"--target {self.costs.target}: "
+            reason = (
+                f"{budget:,} bytes cannot be met with the types for {{target}} {self.costs.target}: "
                 f"the smallest file possible has {smallest:,} bytes ({8 * smallest / weights:.2f} bits per "
                 f"weight), the largest {largest:,} ({8 * largest / weights:.2f}){hint}"
             )
+            raise OptionError("size", reason, self.size.text)
         minimum = math.ceil(_FILL_MIN * budget) - fixed
         return allocate_types(options, budget - fixed, minimum, PREFERENCES[self.prefer])
 
@@ -146,10 +146,10 @@ def predict_losses(
         importance file has no sensitivities.
 
     Raises:
-        OutputError: no file can have the size.
+        OptionError: no file can have the size.
     """
     types = quantization.options(model, model.base.specs, pool, progress)
-    losses, failures = list[float | None](), list[OutputError]()
+    losses, failures = list[float | None](), list[OptionError]()
     for vocabulary in vocabularies:
         trimmed, options = model, types
         if vocabulary is not None:
@@ -158,7 +158,7 @@ def predict_losses(
             options = {**types, **quantization.options(trimmed, by_token, pool)}
         try:
             prediction = quantization.choose(trimmed, options).prediction
-        except OutputError as failure:  # this vocabulary cannot have the size
+        except OptionError as failure:  # this vocabulary cannot have the size
             losses.append(None)
             failures.append(failure)
         else:
@@ -176,7 +176,7 @@ def _vocabulary_hint(specs: Mapping[str, TensorSpec], options: TypeOptions, exce
     token_bytes = sum(min(option.nbytes for option in options[name]) / rows[name] for name in rows)
     vocabulary = max(rows.values())
     kept = [size for size in VOCABULARY_SIZES if size < vocabulary - excess / token_bytes]
-    return f"; a vocabulary of {kept[-1]:,} tokens makes it possible: --vocabulary {kept[-1]}" if kept else ""
+    return f"; it is possible with {kept[-1]:,} tokens: {{vocabulary}} {kept[-1]}" if kept else ""
 
 
 def _reference_cost(specs: Mapping[str, TensorSpec], costs: CostTable) -> float:

@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from ..errors import OutputError
+from ..errors import OptionError
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 _BITS_PER_WEIGHT = "BPW"
@@ -32,19 +32,19 @@ class FileSize:
         return math.floor(self.amount * (weights / 8 if self.unit is None else self.unit))
 
 
-def parse_file_size(text: str, option: str = "--size") -> FileSize:
-    """Parse a size, the value of an option.
+def parse_file_size(text: str, name: str = "size") -> FileSize:
+    """Parse a size, the value of the option `name`.
 
     Raises:
-        OutputError: the text has no unit, is not a positive number, or exceeds 32 bits per weight.
+        OptionError: the text has no unit, is not a positive number, or exceeds 32 bits per weight.
     """
     found = _PATTERN.fullmatch(text.strip())
     unit = found[2].upper() if found else ""
     if not found or (unit not in _UNITS and unit != _BITS_PER_WEIGHT):
-        raise OutputError(f"{option} {text!r}: {_USAGE}")
+        raise OptionError(name, _USAGE, repr(text))
     amount = float(found[1])
     if not 0 < amount * _UNITS.get(unit, 1) < math.inf:
-        raise OutputError(f"{option} {text!r}: must be a positive number; {_USAGE}")
+        raise OptionError(name, f"must be a positive number; {_USAGE}", repr(text))
     if unit == _BITS_PER_WEIGHT and amount > _BITS_MAX:
-        raise OutputError(f"{option} {text!r}: no type has more than {_BITS_MAX} bits per weight")
+        raise OptionError(name, f"no type has more than {_BITS_MAX} bits per weight", repr(text))
     return FileSize(text.strip(), amount, _UNITS.get(unit))

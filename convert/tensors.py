@@ -6,7 +6,7 @@ from math import prod
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from ..errors import FileError, OutputError
+from ..errors import FileError, OptionError
 from ..files.gguf.header import Header, row_bytes
 
 ALIGNMENT = 32  # of tensor data: the default of the metadata key general.alignment
@@ -79,12 +79,12 @@ def parse_type(name: str, *others: str) -> GGMLQuantizationType:
     """Parse the name of a ggml type, in upper or lower case.
 
     Raises:
-        OutputError: there is no such type; the message lists the supported ones, and the `others` that the
+        OptionError: there is no such type; the message lists the supported ones, and the `others` that the
             option takes.
     """
     if name.upper() not in GGML_TYPES:
         supported = ", ".join((*GGML_TYPES, *others))
-        raise OutputError(f"--type {name!r}: no such type; supported: {supported}; --size mixes types")
+        raise OptionError("type", f"no such type; supported: {supported}; {{size}} mixes types", repr(name))
     return GGML_TYPES[name.upper()]
 
 

@@ -16,7 +16,7 @@ from ..convert.size_text import parse_file_size
 from ..convert.source.architecture import OUTPUT
 from ..convert.source.checkpoint import FLOATS, Checkpoint, open_checkpoint
 from ..convert.tensors import count_weights, parse_type
-from ..errors import RequestError, ThirteenError, refuse_options
+from ..errors import OptionError, RequestError, ThirteenError, refuse_options
 from ..files.output import check_empty, check_target
 from ..files.progress import QUIET, Run
 from ..models.resolve import Sources, resolve_sources
@@ -71,41 +71,34 @@ class ConversionRequest:
         """Raise ThirteenError if fields exclude each other, have no effect, or are malformed."""
         for one, other in (("type", "size"), ("costs", "target")):
             if getattr(self, one) and getattr(self, other):
-                raise RequestError(f"{self._text(one)} and {self._text(other)} exclude each other")
+                raise OptionError(one, f"cannot be given with {{{other}}}", getattr(self, one))
         if self.size is None:
-            refuse_options(self, "requires --size", "target", "prefer", "costs")
+            refuse_options(self, "requires {size}", "target", "prefer", "costs")
             if self.vocabulary == "auto":
-                raise RequestError("--vocabulary auto requires --size")
+                raise OptionError("vocabulary", "requires {size}", "auto")
         elif parse_file_size(self.size).unit is None and self.vocabulary == "auto":
-            raise RequestError(
-                f"{self._text('size')}: --vocabulary auto requires a size in bytes, such as 600MB"
-            )
+            raise OptionError("size", "{vocabulary} auto requires a size in bytes, such as 600MB", self.size)
         if self.vocabulary is None and self.vocabulary_texts:
-            raise RequestError("--vocabulary-texts requires --vocabulary with a number of tokens")
+            raise OptionError("vocabulary_texts", "requires {vocabulary} with a number of tokens")
         if self.importance:
-            refuse_options(self, "--importance is given, so none is measured", "calibration")
+            refuse_options(self, "{importance} is given, so none is measured", "calibration")
         if self.prefer not in PREFERENCES:
-            raise RequestError(f"{self._text('prefer')}: must be quality or speed")
+            raise OptionError("prefer", "must be quality or speed", self.prefer)
         check_thoroughness(self.thoroughness or NORMAL)
         self._check_named()
 
     def _check_named(self) -> None:
         if self.type not in (None, SAME_TYPES) and parse_type(self.type, SAME_TYPES) in FLOATS:
-            if self.thoroughness:
-                raise RequestError("--effort: nothing is rounded in blocks")
-            refuse_options(self, "nothing is rounded in blocks", "calibration", "importance")
+            refuse_options(self, "nothing is rounded in blocks", "thoroughness", "calibration", "importance")
         if self.target is not None:
             costs_for(self.target)
         if self.costs:
             read_costs(self.costs)
         if self.importance and self.thoroughness not in (None, THOROUGH):
-            raise RequestError(f"--effort {self.thoroughness}: --importance is given, so none is measured")
+            raise OptionError("thoroughness", "{importance} is given, so none is measured", self.thoroughness)
         for path in filter(None, (self.importance, self.calibration, self.vocabulary_texts)):
             if not path.exists():
                 raise RequestError(f"{path}: no such file")
-
-    def _text(self, field: str) -> str:
-        return f"--{field} {getattr(self, field)}"
 
     @property
     def search_scales(self) -> bool:
@@ -257,7 +250,7 @@ def _check_possible(size: str, base: Checkpoint) -> None:
     weights = count_weights(spec for spec in base.specs.values() if spec.target != OUTPUT)
     smallest = weights * _BITS_MIN // 8
     if parse_file_size(size).file_bytes(weights) < smallest:
-        raise RequestError(f"--size {size}: cannot be met: {weights:,} weights take over {smallest:,} bytes")
+        raise OptionError("size", f"cannot be met: {weights:,} weights take over {smallest:,} bytes", size)
 
 
 def _quantization(request: ConversionRequest, run: Run) -> Quantization:

@@ -10,7 +10,7 @@ from ..convert.merged_model import MergedModel
 from ..convert.quantize.importance import write_importance
 from ..convert.source.checkpoint import Checkpoint
 from ..convert.tokenizer_file import write_tokenizer_file
-from ..errors import RequestError
+from ..errors import OptionError
 from ..files.cache_folder import cache_dir, cache_key
 from ..files.hashing import file_sha256
 from ..files.progress import QUIET, Run
@@ -48,9 +48,9 @@ class Calibration:
 
 
 def check_thoroughness(thoroughness: str) -> None:
-    """Raise RequestError if this is no key of CHUNKS."""
+    """Raise OptionError if this is no key of CHUNKS."""
     if thoroughness not in CHUNKS:
-        raise RequestError(f"--effort {thoroughness!r}: must be one of {', '.join(CHUNKS)}")
+        raise OptionError("thoroughness", f"must be one of {', '.join(CHUNKS)}", repr(thoroughness))
 
 
 def cached_importance(

@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 
 from ...convert.size_text import parse_file_size
-from ...errors import OutputError
+from ...errors import OptionError
 from ...files.gguf.header import Header, TensorInfo, read_header
 from ...files.hashing import file_sha256
 from ...runtime.llama.gguf_checks import check_model
@@ -142,7 +142,7 @@ def _budget(header: Header) -> SizeBudget | None:
     requested = str(header.metadata.get(_REQUESTED, "")).partition(",")[0]
     try:
         nbytes = parse_file_size(requested).file_bytes(header.weights)
-    except OutputError:  # a type, or a file of another program
+    except OptionError:  # a type, or a file of another program
         return None
     return SizeBudget(requested, nbytes, header.file_bytes / nbytes) if nbytes else None
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from gguf import GGMLQuantizationType
 
-from ...errors import FileError, shorten
+from ...errors import FileError, OptionError, shorten
 from ...files.json_file import read_json
 from ..source.architecture import EMBEDDING
 
@@ -86,9 +86,11 @@ def costs_for(target: str) -> CostTable:
     """The table for a target that ships with the package.
 
     Raises:
-        FileError: there is no such target.
+        OptionError: there is no such target.
     """
-    if _parse_target(target, "--target") == "any":
+    if target not in TARGETS:
+        raise OptionError("target", f"not a target; choose from {', '.join(TARGETS)}", repr(target))
+    if target == "any":
         return reduce(_worse_of, map(costs_for, _PROCESSORS))
     return read_costs(_TABLES / f"{target}.json")
 

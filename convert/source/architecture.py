@@ -119,9 +119,7 @@ def from_header(header: Header) -> Architecture:
     where, metadata = str(header.path), header.metadata
     name, kind = str(metadata.get("general.architecture")), metadata.get("general.type", "model")
     if kind != "model":
-        raise FileError(
-            f"{where}: general.type is {shorten(kind)}, not 'model'; a GGUF LoRA is for --adapter"
-        )
+        raise FileError(f"{where}: general.type is {shorten(kind)}, not 'model'; a GGUF LoRA is an adapter")
     if name not in ARCHITECTURES.values():
         raise FileError(f"{where}: the architecture {shorten(name)} is not supported; {_SUPPORTED}")
     values = {key.removeprefix(f"{name}."): value for key, value in metadata.items()}

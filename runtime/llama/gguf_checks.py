@@ -79,7 +79,7 @@ def check_model(header: Header, *, weights: bool = True) -> None:
         )
     if header.metadata.get("general.type", "model") != "model":
         kind = header.metadata["general.type"]
-        raise metadata.error(f"general.type is {kind!r}, not 'model'; a GGUF LoRA is for --adapter")
+        raise metadata.error(f"general.type is {kind!r}, not 'model'; a GGUF LoRA is an adapter")
     _check_architecture(metadata, architecture)
     _check_vocabulary(metadata)
     shape = read_model_shape(header)

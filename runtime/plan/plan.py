@@ -91,9 +91,7 @@ class EnginePlan:
         """What to do about a prompt that is too long."""
         if self.context_trained <= self.settings.context:
             return "the model was trained for no more"
-        return (
-            f"--context, where the command has it (context= in Python), can be up to {self.context_trained}"
-        )
+        return f"a context of up to {self.context_trained} tokens is possible"
 
     @property
     def json(self) -> dict[str, Any]:

@@ -480,7 +480,7 @@ def test_a_damaged_gguf_is_refused(thirteen: Commands, tmp_path: Path, out: Path
         "value that is not finite",
         "logits are not finite numbers",
     ),
-    (adapter_gguf, "general.type is 'adapter', not 'model'; a GGUF LoRA is for --adapter"),
+    (adapter_gguf, "general.type is 'adapter', not 'model'; a GGUF LoRA is an adapter"),
 )
 def test_a_gguf_of_an_impossible_model_is_refused(
     bad: Damage, message: str, more: str | None, thirteen: Commands, tmp_path: Path, out: Path
@@ -541,7 +541,7 @@ def test_a_bad_run_time_adapter_is_refused(
     ("convert llama-3.2-1b -o OUT/x.gguf --importance /none", "/none: no such file"),
     ("convert embedded@v1 -o OUT/x.gguf", "the revision 'v1' applies only to the hub"),
     ("convert BASE -o OUT/x.gguf --size 600", "--size '600': "),
-    ("convert BASE -o OUT/x.gguf --vocabulary auto", "--vocabulary auto requires --size"),
+    ("convert BASE -o OUT/x.gguf --vocabulary auto", "--vocabulary auto: requires --size"),
     ("convert BASE -o OUT/x.gguf --vocabulary auto --size 4.5bpw", "requires a size in bytes, such as 600MB"),
     ("convert BASE -o OUT/x.gguf --prefer speed", "--prefer: requires --size"),
     ("convert BASE -o OUT/x.gguf --importance MODEL --calibration BASE/config.json", "so none is measured"),

@@ -9,7 +9,7 @@ from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.knapsack import TypeOption
 from thirteen.convert.size_text import parse_file_size
 from thirteen.convert.tensors import TensorSpec
-from thirteen.errors import OutputError
+from thirteen.errors import OptionError
 
 # A vocabulary of 151,936 rows in Q4_K, 504 bytes each, and one more matrix.
 SPECS = {
@@ -26,7 +26,7 @@ OPTIONS = {
 
 
 def refusal(size):
-    with pytest.raises(OutputError) as raised:
+    with pytest.raises(OptionError) as raised:
         FitSize(parse_file_size(size), None, costs_for("x86")).choose_types(SPECS, OPTIONS, 1_000_000)
     return str(raised.value)
 
@@ -37,7 +37,7 @@ def refusal(size):
 def test_a_size_below_the_smallest_names_the_vocabulary_that_fits(size, tokens):
     refused = refusal(size)
     kept_bytes = 1_000_000 + (tokens + 4864) * 504
-    assert refused.endswith(f"; a vocabulary of {tokens:,} tokens makes it possible: --vocabulary {tokens}")
+    assert refused.endswith(f"; it is possible with {tokens:,} tokens: vocabulary {tokens}")
     assert kept_bytes <= parse_file_size(size).file_bytes(0)
 
 

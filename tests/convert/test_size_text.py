@@ -2,7 +2,7 @@
 
 import pytest
 from thirteen.convert.size_text import parse_file_size
-from thirteen.errors import OutputError
+from thirteen.errors import OptionError
 
 
 @pytest.mark.parametrize(
@@ -23,5 +23,5 @@ def test_a_size_is_bytes_or_bits_per_weight(text, expected):
     "text", ["600", "-1MB", "", "MB", "0MB", "nanMB", "infMB", "1e3MB", "33bpw", "6OOMB", "9" * 308 + "GB"]
 )
 def test_an_invalid_size_is_refused(text):
-    with pytest.raises(OutputError, match=r"--size '.*': "):
+    with pytest.raises(OptionError, match=r"size '.*': "):
         parse_file_size(text)

@@ -6,7 +6,7 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import quant_shape_to_byte_shape
 from thirteen.convert.tensors import GGML_TYPES, TensorSpec, parse_type, plan_uniform
-from thirteen.errors import OutputError
+from thirteen.errors import OptionError
 
 # From `tensor_type_fallback` in llama.cpp's src/llama-quant.cpp
 IQ4_NL = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS")
@@ -43,7 +43,7 @@ def test_size_equals_the_gguf_packages(name: str) -> None:
 
 def test_type_names_are_case_insensitive_and_an_unknown_one_lists_all() -> None:
     assert parse_type("q4_k") is Type.Q4_K
-    with pytest.raises(OutputError, match=r"'Q4_K_M'.*Q4_K, Q4_1"):
+    with pytest.raises(OptionError, match=r"'Q4_K_M'.*Q4_K, Q4_1"):
         parse_type("Q4_K_M")
-    with pytest.raises(OutputError, match=r"'sane': no such type; .* TQ1_0, same; --size mixes types$"):
+    with pytest.raises(OptionError, match=r"'sane': no such type; .* TQ1_0, same; size mixes types$"):
         parse_type("sane", "same")

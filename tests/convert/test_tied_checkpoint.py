@@ -22,7 +22,7 @@ from thirteen.convert.size_text import FileSize
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.tensors import TensorPlan, TensorSpec
 from thirteen.convert.write import write_gguf
-from thirteen.errors import OutputError
+from thirteen.errors import OptionError
 from thirteen.files.gguf.header import read_header
 from thirteen.workflows.importance_cache import Calibration, measure_importance
 
@@ -161,7 +161,7 @@ def test_every_plan_can_be_written(base, measured, tmp_path, name, trimmed):
         recipe = Recipe(base(name), tmp_path / "a.gguf", target, vocabulary=kept, importance=importance)
         try:
             layout, _ = plan(recipe)
-        except OutputError as refusal:
+        except OptionError as refusal:
             assert "the smallest file possible" in str(refusal)
             continue
         assert convert(recipe).layout == layout

@@ -37,5 +37,5 @@ def test_each_thoroughness_reads_so_many_chunks_and_has_a_file_of_its_own(
 
 
 def test_no_other_thoroughness_is_known(texts: Path) -> None:
-    with pytest.raises(RequestError, match=r"^--effort 'some': must be one of quick, normal, thorough$"):
+    with pytest.raises(RequestError, match=r"^thoroughness 'some': must be one of quick, normal, thorough$"):
         Calibration(texts, "some")

@@ -15,7 +15,7 @@ from thirteen.convert.recipe import Recipe
 from thirteen.convert.size_text import FileSize
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
-from thirteen.errors import FileError, OutputError
+from thirteen.errors import FileError, OptionError
 from thirteen.workflows.importance_cache import Calibration, measure_importance
 from thirteen.workflows.vocabulary import vocabulary_choice, vocabulary_size
 from thirteen.workflows.vocabulary.vocabulary_size import SizeLoss, choose_vocabulary_size
@@ -72,7 +72,7 @@ def test_an_importance_matrix_without_sensitivities_is_refused(
     stats = ImportanceStats(found.mean_squares, dict.fromkeys(found.mean_squares, 1), 64, 1, ["a"])
     write_importance(plain, stats)
     size = target(base("llama"), tmp_path / "a.gguf", "Q5_0")
-    with pytest.raises(FileError, match=r"plain\.gguf: --vocabulary auto needs an importance file with"):
+    with pytest.raises(FileError, match=r"plain\.gguf: has no sensitivities"):
         choose(base("llama"), size, plain)
 
 
@@ -81,7 +81,7 @@ def test_a_size_that_no_vocabulary_can_have_is_named(base: Base, importance: Pat
     """It was said of the importance file that it has no sensitivities."""
     size = FitSize(FileSize("1KB", 1000, 1), "quality", costs_for("x86"))
     with pytest.raises(
-        OutputError, match=r"--size 1KB: 1,000 bytes cannot be met .* the smallest file possible"
+        OptionError, match=r"size 1KB: 1,000 bytes cannot be met .* the smallest file possible"
     ):
         choose(base("llama"), size, importance)
 

@@ -57,13 +57,13 @@ def choose_vocabulary_size(
 
     Raises:
         FileError: the tokenizer is not byte-level BPE, or the importance file has no sensitivities.
-        OutputError: no vocabulary can meet the size.
+        OptionError: no vocabulary can meet the size.
         ThirteenError: another input is invalid.
     """
     quantization, merged, choice = recipe.quantization, recipe.open(), read_texts(texts)
     assert isinstance(quantization, FitSize), "its size is compared"
     if not (merged.importance and merged.importance.sensitivity):
-        raise FileError(f"{recipe.importance}: --vocabulary auto needs an importance file with sensitivities")
+        raise FileError(f"{recipe.importance}: has no sensitivities, which the choice of a size needs")
     with full_model(base, run) as model:
         ranking = rank_vocabulary(base, choice, run, model)
         sizes = [size for size in SIZES if ranking.required <= size < len(ranking.order)]

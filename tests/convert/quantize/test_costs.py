@@ -7,7 +7,7 @@ from dataclasses import replace
 import llama_cpp
 import pytest
 from thirteen.convert.quantize.costs import TARGETS, costs_for, host_target, ordinary_costs, read_costs
-from thirteen.errors import FileError
+from thirteen.errors import FileError, OptionError
 
 GOOD = {"target": "x86", "layer": {"Q4_K": 0.03, "Q6_K": 0.05}, "output": {"Q4_K": 0.04}}
 
@@ -88,7 +88,7 @@ def test_an_invalid_file_is_refused_in_one_line(cost_file, content, message):
 def test_a_missing_file_and_an_unknown_target_are_refused(tmp_path):
     with pytest.raises(FileError, match=r"none\.json: No such file"):
         read_costs(tmp_path / "none.json")
-    with pytest.raises(FileError, match="--target: 'gpu' is not a target"):
+    with pytest.raises(OptionError, match="target 'gpu': not a target"):
         costs_for("gpu")
 
 
