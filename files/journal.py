@@ -66,11 +66,6 @@ class Journal:
                     self.path.unlink()  # opened, and nothing was written
             self._file.close()
 
-    def keep(self, count: int) -> None:
-        """Drop all entries found after the first `count`; the next one appended replaces them."""
-        self.entries = self.entries[:count]
-        self._kept_bytes = sum(len(line) + 1 for line in self.lines[: 1 + count])
-
     def record(self, entry: Mapping[str, Any]) -> None:
         """Append an entry.
 
@@ -98,7 +93,7 @@ class Journal:
                 raise
 
     def _open(self) -> FileIO:
-        """Open the file for this process alone, and cut off what is not kept."""
+        """Open the file for this process alone, and cut off a torn line."""
         file = FileIO(self.path, "ab", opener=_open_no_link)  # unbuffered: no rest to write after an error
         try:
             if not lock_file(file):

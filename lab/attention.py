@@ -25,7 +25,7 @@ from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings import KV_TYPES, Settings
 from thirteen.runtime.threads import default_threads
-from thirteen.stats.interval import FloatArray
+from thirteen.stats.arrays import Doubles
 from thirteen.stats.paired_ratio import RATIO_LEVEL, paired_ratio
 
 DECODE_TOKENS = 16  # at each depth
@@ -35,7 +35,7 @@ _BATCH = 512
 
 def measure(
     model: Model, params: Sequence[Settings], depths: Sequence[int], rounds: int, advance: ProgressCounter
-) -> FloatArray:
+) -> Doubles:
     """Seconds of prefill up to each depth and of decode there, (rounds, ways, depths, 2)."""
     seconds = np.empty((rounds, len(params), len(depths), 2))
     with ExitStack() as loaded:
@@ -72,7 +72,7 @@ def run(context: Context, depths: Sequence[int], number: int) -> list[tuple[floa
     return seconds
 
 
-def cells(tokens: int, own: FloatArray, first: FloatArray) -> tuple[str, str]:
+def cells(tokens: int, own: Doubles, first: Doubles) -> tuple[str, str]:
     """The speed of a way from its seconds, and the ratio to the first way, (rounds,) each."""
     return (f"{tokens / np.median(own):.1f}", paired_ratio(own, first).text(3)) if tokens else ("", "")
 

@@ -34,9 +34,10 @@ from thirteen.quality.fidelity.text_logits import (
 )
 from thirteen.quality.fidelity.token_map import TokenMap
 from thirteen.quality.fidelity.windows import Window
-from thirteen.runtime.logits import Logits, log_softmax
+from thirteen.runtime.logits import log_softmax
+from thirteen.stats.arrays import Doubles, Floats
 from thirteen.stats.bootstrap import bootstrap_interval, sum_by_passage
-from thirteen.stats.interval import FloatArray, Interval
+from thirteen.stats.interval import Interval
 from thirteen.workflows.conversion import ConversionRequest, run_conversion
 from thirteen.workflows.importance_cache import Calibration, cached_importance
 
@@ -93,7 +94,7 @@ class Curve:
     def __init__(self, reference: Path, tokens: int, folder: Path) -> None:
         """Compute the logits, four bytes per position and token, into a file of `folder`."""
         self.points: list[Point] = []
-        self._kl: list[FloatArray] = []  # (positions,) each
+        self._kl: list[Doubles] = []  # (positions,) each
         self._header: Header = read_header(reference)
         with load_for_logits(reference, None) as model:
             size = min(WINDOW_TOKENS, model.context)
@@ -101,7 +102,7 @@ class Curve:
             self._passages: NDArray[np.int64] = scored_passages(self._windows)
             same = TokenMap(self._header, self._header)
             shape = (len(self._passages), model.model.vocabulary_size)
-            self._logits: Logits = np.memmap(folder / "logits", np.float32, "w+", shape=shape)
+            self._logits: Floats = np.memmap(folder / "logits", np.float32, "w+", shape=shape)
             rows = (
                 prediction.logits(at)
                 for window in self._windows
@@ -134,7 +135,7 @@ class Curve:
         planned = ("planned", "searched", "trimmed")
         files = list(zip(self.points, self._kl, strict=True))
         for ours, kl in files:
-            others: dict[str, tuple[Point, FloatArray]] = {}
+            others: dict[str, tuple[Point, Doubles]] = {}
             for other in files:
                 kind = other[0].kind
                 fits = other[0].file_bytes <= SIZE_TOLERANCE * ours.file_bytes
@@ -145,14 +146,14 @@ class Curve:
                     name = f"{kind} {best.name}"
                     yield Comparison(ours.kind, ours.name, name, self._ratio(kl, their_kl))
 
-    def _ratio(self, ours: FloatArray, theirs: FloatArray) -> Interval:
+    def _ratio(self, ours: Doubles, theirs: Doubles) -> Interval:
         sums = sum_by_passage(np.stack((ours, theirs), axis=1), self._passages)  # (passages, 2)
         return bootstrap_interval(
             sums, lambda both: np.maximum(both[..., 0], KL_MIN) / np.maximum(both[..., 1], KL_MIN)
         )
 
 
-def _kl(file: tuple[Point, FloatArray]) -> float:
+def _kl(file: tuple[Point, Doubles]) -> float:
     return file[0].divergence.kl_mean.estimate
 
 

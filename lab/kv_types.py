@@ -13,7 +13,8 @@ from thirteen.files.json_lines import json_object, numbered_lines
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings import Settings
-from thirteen.runtime.logits import Logits, log_softmax
+from thirteen.runtime.logits import log_softmax
+from thirteen.stats.arrays import Floats
 
 TEXTS, TOKENS, BATCH = 8, 256, 64
 EXACT = Settings(TOKENS, 1, BATCH, threads=2, outputs=BATCH, exact=True)
@@ -41,7 +42,7 @@ def main(path: Path, questions: Path) -> None:
             print(f"{name}: KL {divergence.mean():.2e} nats, same likeliest token {same:.4f}")
 
 
-def logprobs(model: Model, params: Settings, texts: list[list[int]]) -> Logits:
+def logprobs(model: Model, params: Settings, texts: list[list[int]]) -> Floats:
     """Log-probabilities after each token of all texts, (positions, vocab)."""
     found = []
     with Context(model, params) as context:

@@ -30,7 +30,7 @@ from thirteen.quality.costs.type_costs import (
 from thirteen.quality.environment import report_head
 from thirteen.quality.schedule import ProgressCounter, alternating_order
 from thirteen.quality.workload import Workload
-from thirteen.stats.interval import FloatArray
+from thirteen.stats.arrays import Doubles
 from thirteen.tests.background_server import background_server
 from thirteen.web.shared_modules import shared_modules
 from thirteen.web.static_server import isolated_app
@@ -88,7 +88,7 @@ def run_wasm_type_costs(rounds: int, progress: Progress) -> TypesReport:
     return TypesReport(*head, workload, _SHAPE, rounds, costs, noisy_types(costs), "wasm", engine)
 
 
-def run_round(page: Page, models: Sequence[str], number: int, advance: ProgressCounter) -> FloatArray:
+def run_round(page: Page, models: Sequence[str], number: int, advance: ProgressCounter) -> Doubles:
     """Seconds per token of each model in prefill and decode, (models, 2)."""
     seconds = np.empty((len(models), 2))
     for index in alternating_order(len(models), number):

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..stats.arrays import Doubles
 from ..stats.bootstrap import Passages, mean_interval
-from ..stats.interval import FloatArray, Interval
+from ..stats.interval import Interval
 
 KL = 0.03  # nats a token: see docs/figures/learning.md
 DAMPINGS = tuple(10.0**-power for power in range(6))  # fractions of the Fisher matrix's largest eigenvalue
@@ -40,10 +41,10 @@ class SampledScores:
             overstate a gain.
     """
 
-    scores: FloatArray
-    advantages: FloatArray
+    scores: Doubles
+    advantages: Doubles
     groups: Passages
-    tokens: FloatArray
+    tokens: Doubles
     asked: Passages
 
     def folds(self, seed: int) -> Iterator[tuple[NDArray[Any], "SampledScores"]]:
@@ -73,7 +74,7 @@ class NaturalStep:
             a step that was not computed from its group.
     """
 
-    numbers: FloatArray
+    numbers: Doubles
     damping: float
     gain: Interval
 
@@ -115,11 +116,11 @@ def _widened(gain: Interval) -> Interval:
 class _Eigenbasis:
     """Gradients along the eigenvectors of the Fisher matrix."""
 
-    gradients: FloatArray  # (groups, numbers)
-    eigenvalues: FloatArray  # (numbers,), ascending
+    gradients: Doubles  # (groups, numbers)
+    eigenvalues: Doubles  # (numbers,), ascending
     length: float  # of a step, in the Fisher matrix's norm
 
-    def step(self, damping: float) -> FloatArray:
+    def step(self, damping: float) -> Doubles:
         """The damped natural gradient of all groups, scaled to the length."""
         direction = self.gradients.mean(0) / (self.eigenvalues + damping * self.eigenvalues[-1] + _TINY)
         norm = np.sqrt((direction**2 * self.eigenvalues).sum())
@@ -134,7 +135,7 @@ class _Eigenbasis:
 
         return max(DAMPINGS, key=signal_to_noise)
 
-    def left_out_gains(self, fold: NDArray[np.int64], damping: float | None = None) -> FloatArray:
+    def left_out_gains(self, fold: NDArray[np.int64], damping: float | None = None) -> Doubles:
         """The gain of each group by the step from the other folds, which by default choose the damping."""
         gains = np.empty(len(self.gradients))
         for number in range(_FOLDS):

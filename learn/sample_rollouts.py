@@ -12,13 +12,7 @@ from ..files.progress import Progress, no_progress
 from ..models.rows import TrainingRow
 from ..runtime.answer import Answer
 from ..runtime.arithmetic.final_answer import format_number, parse_number
-from ..runtime.batch.reproducible_batches import (
-    BatchJob,
-    BatchResult,
-    GenerationSettings,
-    run_batches,
-    split_into_batches,
-)
+from ..runtime.batch.reproducible_batches import BatchJob, BatchResult, GenerationSettings, answer_missing
 from ..runtime.effort import VotingRule
 from ..runtime.engine.engine import Engine
 from ..runtime.request import SEED_MAX, Request, StopReason
@@ -86,13 +80,10 @@ def sample_rollouts(
     with RolloutFile(output, identity) as file:
         progress(len(file.questions), len(rows))
         numbered = {number: row.question for number, row in enumerate(rows)}
-        batches = split_into_batches(numbered, job.settings.batch_size)
-        missing = (batch for batch in batches if not file.questions.keys() >= batch.keys())
-        with closing(run_batches(job, missing, BatchJob.run)) as results:
+        with closing(answer_missing(job, numbered, file.questions)) as results:
             for result in results:
-                if result.number not in file.questions:  # an interrupted batch runs again as a whole
-                    file.add(_question(result, rows[result.number]))
-                    progress(len(file.questions), len(rows))
+                file.add(_question(result, rows[result.number]))
+                progress(len(file.questions), len(rows))
         questions = [file.questions[number] for number in numbered]
     if all(question.error for question in questions):
         raise RequestError(f"{output}: no question could be asked; the first: {questions[0].error}")

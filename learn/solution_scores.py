@@ -19,7 +19,7 @@ from ..convert.adapter.basis import TARGET_MODULES, Basis, BasisFactors
 from ..errors import FileError, RequestError, ThirteenError
 from ..files.journal import Journal
 from ..files.progress import Progress, no_progress
-from ..stats.interval import FloatArray
+from ..stats.arrays import Doubles
 from .examples import Example, row_losses
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def solution_scores(
     examples: Sequence[Example],
     journal: Journal | None = None,
     progress: Progress = no_progress,
-) -> FloatArray:
+) -> Doubles:
     """Compute the scores of solutions.
 
     Args:

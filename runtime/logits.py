@@ -5,7 +5,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-Logits = NDArray[np.float32]
 _Float = TypeVar("_Float", np.float32, np.float64)
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .interval import CONFIDENCE, FloatArray, Interval
+from .arrays import Doubles
+from .interval import CONFIDENCE, Interval
 
 Passages = NDArray[np.int64] | NDArray[np.str_]
 
@@ -19,7 +20,7 @@ _BLOCK = 500  # resamples at a time
 _BLOCK_NUMBERS = 1 << 21  # of units and resamples at a time, which bounds the memory
 
 
-def sum_by_passage(values: FloatArray, passages: Passages) -> FloatArray:
+def sum_by_passage(values: Doubles, passages: Passages) -> Doubles:
     """Sum the positions of each passage, or the questions of each group.
 
     Args:
@@ -35,7 +36,7 @@ def sum_by_passage(values: FloatArray, passages: Passages) -> FloatArray:
     return sums
 
 
-def bootstrap_interval(sums: FloatArray, figure: Callable[[FloatArray], FloatArray]) -> Interval:
+def bootstrap_interval(sums: Doubles, figure: Callable[[Doubles], Doubles]) -> Interval:
     """Estimate a figure of all units, with its percentile bootstrap interval at CONFIDENCE.
 
     Each resample draws as many units as there are, with replacement (B. Efron and R. Tibshirani, An
@@ -50,7 +51,7 @@ def bootstrap_interval(sums: FloatArray, figure: Callable[[FloatArray], FloatArr
     return joint_interval((sums,), figure)
 
 
-def joint_interval(samples: Sequence[FloatArray], figure: Callable[..., FloatArray]) -> Interval:
+def joint_interval(samples: Sequence[Doubles], figure: Callable[..., Doubles]) -> Interval:
     """Estimate a figure of several independent samples, with its interval; see bootstrap_interval().
 
     Each resample draws the units of every sample anew, so the interval holds the uncertainty of all.
@@ -70,18 +71,18 @@ def joint_interval(samples: Sequence[FloatArray], figure: Callable[..., FloatArr
     return Interval(float(low), float(figure(*(sums.sum(0)[None] for sums in samples))[0]), float(high))
 
 
-def _resample(sums: FloatArray, random: np.random.Generator, count: int) -> FloatArray:
+def _resample(sums: Doubles, random: np.random.Generator, count: int) -> Doubles:
     """Sums over the units of `count` resamples, (count, …)."""
     times = random.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), count)  # (count, units)
     return np.asarray(np.tensordot(times, sums, 1), np.float64)
 
 
-def grouped_mean(values: FloatArray, groups: Passages) -> Interval:
+def grouped_mean(values: Doubles, groups: Passages) -> Interval:
     """The mean of values, (values,), with its bootstrap interval over their groups, (values,)."""
     return ratio_interval(sum_by_passage(np.stack((values, np.ones_like(values)), axis=1), groups))
 
 
-def mean_interval(values: FloatArray, weights: FloatArray | None = None) -> Interval:
+def mean_interval(values: Doubles, weights: Doubles | None = None) -> Interval:
     """The mean of independent values, (units,), with its bootstrap interval.
 
     With `weights`, (units,), it is the ratio of the sums: sum(values) / sum(weights).
@@ -90,6 +91,6 @@ def mean_interval(values: FloatArray, weights: FloatArray | None = None) -> Inte
     return ratio_interval(np.stack((values, weights), axis=1))
 
 
-def ratio_interval(sums: FloatArray) -> Interval:
+def ratio_interval(sums: Doubles) -> Interval:
     """The ratio of the first column's total to the second's, with its bootstrap interval; (units, 2)."""
     return bootstrap_interval(sums, lambda totals: totals[..., 0] / totals[..., 1])

@@ -2,12 +2,7 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 CONFIDENCE = 0.95  # of intervals over texts, questions or rows
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from functools import cache
 
 import numpy as np
 
-from .interval import FloatArray, Interval
+from .arrays import Doubles
+from .interval import Interval
 
 # A report has several ratios, and for two equal models almost no interval should exclude 1.00.
 RATIO_CONFIDENCE = 0.99
@@ -21,7 +22,7 @@ def ratio_level(rounds: int) -> str:
     return f"{100 * min(RATIO_CONFIDENCE, 1 - 0.5 ** (rounds - 1)):.0f} %"
 
 
-def paired_ratio(base: FloatArray, adapted: FloatArray) -> Interval:
+def paired_ratio(base: Doubles, adapted: Doubles) -> Interval:
     """The ratio adapted/base with its interval at RATIO_CONFIDENCE, from one measure of each side per round.
 
     Both measures of a round are close together in time, so what slows the machine for seconds slows both and

@@ -41,8 +41,8 @@ from ..runtime.batch.reproducible_batches import ENGINE, BatchJob
 from ..runtime.plan.options import EngineOptions
 from ..runtime.request import SEED_MAX, Sampling
 from ..runtime.threads import default_threads
+from ..stats.arrays import Doubles
 from ..stats.bootstrap import PASSAGES_MIN
-from ..stats.interval import FloatArray
 from .converted_models import trimmed_model
 from .model_files import resolve
 
@@ -345,7 +345,7 @@ def _read_plan(journal: Journal) -> TimePlan:
 
 def _scores(
     job: BatchJob, basis: Basis, rows: Sequence[SampledRow], journal: Journal, progress: Progress
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[Doubles, Doubles]:
     """The scores of solutions, (solutions, numbers), and their sampled tokens, (solutions,)."""
     import torch  # noqa: PLC0415 - see base_model.py
 

@@ -162,7 +162,7 @@ def _evaluate(name: str, config: RunConfig, executor: BatchExecutor, progress: E
     """Evaluate one model, or read its records from the log."""
     question_set, identity = config.question_set, config.identity
     total, path = len(question_set.questions), config.log
-    with EvalLog(path, identity, total, config.settings.batch_size) as log:
+    with EvalLog(path, identity, total) as log:
 
         def report_progress() -> None:
             progress(f"{name}{_accuracy_so_far(list(log))}", len(log), total)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...stats.arrays import Doubles
 from ...stats.bootstrap import joint_interval
-from ...stats.interval import FloatArray, Interval
+from ...stats.interval import Interval
 from .timed_answers import TimedAnswer
 
 _RIGHT_MIN = 0.5  # right answers of a resample without any, as a ratio to none would be infinite
@@ -90,7 +91,7 @@ def summarize_times(
     some_right = all(any(one.right for one in model) for model in answered)
 
     def ratio(*rows: int) -> Interval | None:
-        def figure(of_all: FloatArray, of_timed: FloatArray) -> FloatArray:
+        def figure(of_all: Doubles, of_timed: Doubles) -> Doubles:
             base, adapted = _figures(of_all, of_timed, _RIGHT_MIN)[[*rows]].sum(0).T  # (n,) each
             return np.asarray(adapted / base)
 
@@ -107,19 +108,19 @@ def summarize_times(
     )
 
 
-def _count_answers(answered: Sequence[Sequence[AnsweredQuestion]]) -> FloatArray:
+def _count_answers(answered: Sequence[Sequence[AnsweredQuestion]]) -> Doubles:
     """Right answers, tokens and questions of each question and model, (questions, models, 3)."""
     values = [[(one.right, one.tokens, 1) for one in model] for model in answered]
     return np.array(values, np.float64).swapaxes(0, 1)
 
 
-def _count_seconds(models: Sequence[Sequence[TimedAnswer]]) -> FloatArray:
+def _count_seconds(models: Sequence[Sequence[TimedAnswer]]) -> Doubles:
     """Seconds of prefill and of decode, tokens and questions of each timed question, (timed, models, 4)."""
     values = [[(one.prefill_s, one.decode_s, one.tokens, 1) for one in model] for model in models]
     return np.array(values, np.float64).swapaxes(0, 1)
 
 
-def _figures(counts: FloatArray, seconds: FloatArray, right_min: float = 0.0) -> FloatArray:
+def _figures(counts: Doubles, seconds: Doubles, right_min: float = 0.0) -> Doubles:
     """The figures of AnswerTime, (4, n, models).
 
     Their sources are sums over the questions, (n, models, 3), and over the timed ones, (n, models, 4). Fewer

@@ -1,12 +1,10 @@
 """Log of an evaluation run: a line per question, written as it finishes, from which the run resumes.
 
-The first line identifies the run; a log of another run is refused. Questions are answered in batches, each
-started when the previous one has ended, because rounding depends on what is computed together, and the last
-bits can decide a token. An interrupted batch is therefore repeated as a whole, and a resumed run has the same
-records as an uninterrupted one.
+The first line identifies the run; a log of another run is refused. A resumed run has the same records as an
+uninterrupted one; see reproducible_batches.py.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -82,24 +80,25 @@ class QuestionRecord:
 class EvalLog(Journal):
     """The records of one run, iterated in the order of the questions."""
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], total: int, batch_size: int) -> None:
-        """Read the records of complete batches; nothing is written before the first new record.
+    def __init__(self, path: Path, identity: Mapping[str, Any], total: int) -> None:
+        """Read the records; nothing is written before the first new record.
 
         Args:
             path: the file, which need not exist.
             identity: everything that the answers depend on, as JSON values.
             total: number of questions.
-            batch_size: questions per batch.
 
         Raises:
             FileError: a record is not one of this run.
             RequestError: the file cannot be read, is not a log, or belongs to another run.
         """
         super().__init__(path, identity, LOGGED_RUN)
-        found = [_parse(entry, f"{path}: line {n}") for n, entry in enumerate(self.entries, 2)]
-        complete = _count_complete(found, total, batch_size, path)
-        self.keep(complete)
-        self._records = {record.number: record for record in found[:complete]}
+        self._records = dict[int, QuestionRecord]()
+        for line, entry in enumerate(self.entries, 2):
+            record = _parse(entry, f"{path}: line {line}")
+            if record.number in self or not 0 <= record.number < total:
+                raise FileError(f"{path}: unexpected record of question {shorten(record.number)}")
+            self._records[record.number] = record
 
     def __len__(self) -> int:
         return len(self._records)
@@ -107,7 +106,7 @@ class EvalLog(Journal):
     def __iter__(self) -> Iterator[QuestionRecord]:
         return (record for _, record in sorted(self._records.items()))
 
-    def __contains__(self, number: int) -> bool:
+    def __contains__(self, number: object) -> bool:
         return number in self._records
 
     def append(self, record: QuestionRecord) -> None:
@@ -118,23 +117,6 @@ class EvalLog(Journal):
         """
         self.record(asdict(record))
         self._records[record.number] = record
-
-
-def _count_complete(records: Sequence[QuestionRecord], total: int, batch_size: int, path: Path) -> int:
-    """Length of the longest prefix of the records that consists of complete batches, in any order."""
-    missing = {start: min(batch_size, total - start) for start in range(0, total, batch_size)}
-    seen: set[int] = set()
-    incomplete: set[int] = set()
-    complete = 0
-    for count, record in enumerate(records, 1):
-        start = record.number // batch_size * batch_size
-        if record.number in seen or not 0 <= record.number < total:
-            raise FileError(f"{path}: unexpected record of question {shorten(record.number)}")
-        seen.add(record.number)
-        missing[start] -= 1
-        (incomplete.add if missing[start] else incomplete.discard)(start)
-        complete = complete if incomplete else count
-    return complete
 
 
 def _parse(value: Mapping[str, Any], where: str) -> QuestionRecord:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import closing
 
 from ...runtime.answer import Answer
-from ...runtime.batch.reproducible_batches import BatchExecutor, BatchResult, run_batches, split_into_batches
+from ...runtime.batch.reproducible_batches import BatchExecutor, BatchResult, answer_missing
 from ...runtime.request import COMPLETE_REASONS
 from .eval_log import EvalLog, Outcome, QuestionRecord, Sample
 from .run_config import RunConfig
@@ -26,9 +26,7 @@ def evaluate(config: RunConfig, log: EvalLog, on_record: Callable[[], None], exe
     """
     questions = config.question_set.questions
     numbered = {number: question.text for number, question in enumerate(questions)}
-    batches = split_into_batches(numbered, config.settings.batch_size)
-    missing = (batch for batch in batches if not any(number in log for number in batch))
-    with closing(run_batches(config.job, missing, executor)) as results:
+    with closing(answer_missing(config.job, numbered, log, executor)) as results:
         for result in results:
             log.append(_record(result, questions[result.number].answer))
             on_record()

@@ -9,7 +9,8 @@ import numpy as np
 
 from ...quality.schedule import alternating_order
 from ...runtime.engine.engine import Engine
-from ...stats.interval import FloatArray, Interval
+from ...stats.arrays import Doubles
+from ...stats.interval import Interval
 from ...stats.paired_ratio import paired_ratio
 
 SECONDS = "s"
@@ -87,17 +88,17 @@ def count_iterations(models: int, tasks: int, rounds: int) -> int:
     return models * rounds * (1 + ITERATIONS_PER_ROUND * tasks) if tasks else 0
 
 
-def throughput(tokens: int, seconds: FloatArray) -> PairedMeasurement:
+def throughput(tokens: int, seconds: Doubles) -> PairedMeasurement:
     """Tokens per second, from the seconds for `tokens` in each iteration, (2, iterations)."""
     return _paired("tokens/s", tokens / seconds)
 
 
-def duration(seconds: FloatArray) -> PairedMeasurement:
+def duration(seconds: Doubles) -> PairedMeasurement:
     """Seconds, from those of each iteration, (2, iterations)."""
     return _paired(SECONDS, seconds)
 
 
-def _paired(unit: str, values: FloatArray) -> PairedMeasurement:
+def _paired(unit: str, values: Doubles) -> PairedMeasurement:
     by_round = values.reshape(2, -1, ITERATIONS_PER_ROUND)  # (2, rounds, iterations)
     fastest = by_round.min(axis=2) if unit == SECONDS else by_round.max(axis=2)  # (2, rounds)
     base_median, adapted_median = np.median(values, axis=1).tolist()

@@ -19,7 +19,8 @@ from ...files.progress import Progress, no_progress
 from ...quality.environment import BenchReport, report_head
 from ...quality.schedule import ProgressCounter, alternating_order
 from ...runtime.validation import check_integer
-from ...stats.interval import FloatArray, Interval
+from ...stats.arrays import Doubles
+from ...stats.interval import Interval
 from ...stats.paired_ratio import paired_ratio, ratio_level
 from ..harness.format import Table, megabytes
 from .peer import SPEED_KINDS, PeerWorkload
@@ -145,7 +146,7 @@ def _load_peers(
 
 def _measure(
     peers: Sequence[PeerProcess], rounds: int, absent: dict[str, str], progress: Progress
-) -> FloatArray:
+) -> Doubles:
     """Tokens per second, (rounds, peers, kinds); NaN where a peer has no such measurement or failed."""
     advance = ProgressCounter(progress, (1 + rounds) * len(peers))
     speeds = np.full((rounds, len(peers), len(SPEED_KINDS)), np.nan)
@@ -170,7 +171,7 @@ def _measure(
     return speeds
 
 
-def _row(peer: PeerProcess, ours: FloatArray, theirs: FloatArray) -> PeerRow:
+def _row(peer: PeerProcess, ours: Doubles, theirs: Doubles) -> PeerRow:
     """Summarize the speeds of this engine and of a peer, (rounds, kinds) each."""
     speeds: dict[str, float | None] = {}
     ratios: dict[str, Interval | None] = {}

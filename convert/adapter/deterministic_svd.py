@@ -6,12 +6,10 @@ version. Here a probe, a fixed random vector, decides: each singular vector is t
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...files.safetensors import Rows
+from ...stats.arrays import Doubles
 from .torch_random import torch_normal
-
-Doubles = NDArray[np.float64]
 
 _PROBE_SEED = 13
 # Relative to the largest singular value.

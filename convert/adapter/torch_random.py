@@ -9,10 +9,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from ...stats.arrays import Doubles, Floats
+
 _BLOCK = 16
 
 
-def torch_normal(seed: int, std: float, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def torch_normal(seed: int, std: float, shape: tuple[int, ...]) -> Floats:
     """The result of `torch.normal(0.0, std, shape, generator=…)` seeded with `seed` on a CPU, within 1e-6."""
     state = np.random.RandomState(seed % (1 << 32))  # MT19937 seeded like PyTorch's
     count = math.prod(shape)
@@ -24,7 +26,7 @@ def _random_words(state: np.random.RandomState, count: int) -> NDArray[np.uint64
     return state.randint(0, 1 << 32, count, dtype=np.uint32).astype(np.uint64)
 
 
-def _normal_fill(state: np.random.RandomState, count: int) -> NDArray[np.float64]:
+def _normal_fill(state: np.random.RandomState, count: int) -> Doubles:
     """Blocks of 16; with an incomplete last block, the last 16 numbers are drawn again."""
     whole = count // _BLOCK * _BLOCK
     words = _random_words(state, count)
@@ -35,7 +37,7 @@ def _normal_fill(state: np.random.RandomState, count: int) -> NDArray[np.float64
     return values
 
 
-def _box_muller(words: NDArray[np.uint64]) -> NDArray[np.float32]:
+def _box_muller(words: NDArray[np.uint64]) -> Floats:
     """In float32 like PyTorch: the rounding of theta matters where its cosine is near zero."""
     uniforms = (words & 0xFFFFFF).astype(np.float32) / np.float32(1 << 24)
     first, second = uniforms.reshape(-1, 2, _BLOCK // 2).swapaxes(0, 1)
@@ -43,7 +45,7 @@ def _box_muller(words: NDArray[np.uint64]) -> NDArray[np.float32]:
     return np.stack([radius * np.cos(theta), radius * np.sin(theta)], axis=1).ravel()
 
 
-def _normal_serial(state: np.random.RandomState, count: int) -> NDArray[np.float64]:
+def _normal_serial(state: np.random.RandomState, count: int) -> Doubles:
     pairs = -(-count // 2)
     high, low = _random_words(state, 4 * pairs).reshape(-1, 2).T
     uniforms = (((high << np.uint64(32)) | low) & np.uint64((1 << 53) - 1)) / (1 << 53)

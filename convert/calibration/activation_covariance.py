@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 
 from ...errors import FileError
-from .decoder import Array, Doubles
+from ...stats.arrays import Doubles, Floats
 
 WIDTH_MAX = 640  # columns of a block
 RANK = 64  # of the sketch
@@ -34,8 +34,8 @@ class InputStats:
 
     squares: Doubles
     energies: Doubles
-    blocks: Array
-    low_rank: Array | None
+    blocks: Floats
+    low_rank: Floats | None
 
 
 class InputSums:
@@ -54,7 +54,7 @@ class InputSums:
         probed = columns if width < columns else 0  # one block needs no sketch
         self._probed = np.zeros((probed, min(PROBES, columns)), np.float32)
 
-    def add(self, inputs: Array, gradients: Sequence[Doubles]) -> None:
+    def add(self, inputs: Floats, gradients: Sequence[Doubles]) -> None:
         """Add vectors, (tokens, columns), with |g|² of each token for each matrix, (tokens,)."""
         width = self._blocks.shape[1]
         squares = np.square(inputs)
@@ -98,7 +98,7 @@ class InputSums:
         return InputStats(self._squares, self._energies, self._blocks, low_rank)
 
 
-def nystrom_factor(probed: Array) -> Array:
+def nystrom_factor(probed: Floats) -> Floats:
     """Factor the Nyström approximation of a covariance.
 
     Args:
@@ -117,7 +117,7 @@ def nystrom_factor(probed: Array) -> Array:
     inverse_root = vectors / np.sqrt(np.maximum(values, shift * np.finfo(np.float64).eps))
     left, singular, _ = np.linalg.svd(shifted @ inverse_root, full_matrices=False)
     root = np.sqrt(np.maximum(singular**2 - shift, 0))[:RANK]
-    factor: Array = (left[:, : len(root)] * root).astype(np.float32)
+    factor: Floats = (left[:, : len(root)] * root).astype(np.float32)
     return factor
 
 
@@ -133,5 +133,5 @@ def block_width(columns: int) -> int:
 
 
 @cache
-def _probes(columns: int) -> Array:
+def _probes(columns: int) -> Floats:
     return np.random.default_rng(_SEED).standard_normal((columns, min(PROBES, columns)), np.float32)

@@ -13,11 +13,12 @@ import numpy as np
 
 from ...files.progress import Progress, no_progress, part_of
 from ...files.temporary_folder import temporary_folder
+from ...stats.arrays import Doubles, Floats
 from ..merged_model import MergedModel
 from ..quantize.importance import ImportanceStats
 from ..source.architecture import INPUTS
 from .activation_covariance import InputStats, InputSums
-from .decoder import Array, DecoderLayer, Doubles
+from .decoder import DecoderLayer
 from .hidden_states import Chunk, HiddenStates, compute_hidden_states
 from .output_gradient import OutputGradient
 from .weights import DecoderWeights
@@ -82,7 +83,7 @@ def _propagate_back(
 
 def _run_output(
     weights: DecoderWeights, chunks: int, hidden: HiddenStates, pool: ThreadPoolExecutor
-) -> tuple[list[Array], InputStats]:
+) -> tuple[list[Floats], InputStats]:
     """The gradients of the last hidden states, and the statistics of the output matrix."""
     output, sums, gradients = OutputGradient(weights, pool), InputSums(weights.architecture.hidden, 1), []
     for chunk in range(chunks):
@@ -93,7 +94,7 @@ def _run_output(
 
 
 def _run_layer(
-    layer: DecoderLayer, hidden: HiddenStates, gradients: list[Array], pool: ThreadPoolExecutor
+    layer: DecoderLayer, hidden: HiddenStates, gradients: list[Floats], pool: ThreadPoolExecutor
 ) -> dict[tuple[str, ...], Future[InputStats]]:
     """Replace the gradients of a layer's outputs by those of its inputs.
 
@@ -124,13 +125,13 @@ def _run_layer(
     return found
 
 
-def _square_lengths(rows: Array) -> Doubles:
+def _square_lengths(rows: Floats) -> Doubles:
     """Square of each row's length, (n,)."""
     squares: Doubles = np.einsum("tc,tc->t", rows, rows).astype(np.float64)
     return squares
 
 
-def _lookup_energy(tokens: Chunk, rows: Array, gradient: Array) -> float:
+def _lookup_energy(tokens: Chunk, rows: Floats, gradient: Floats) -> float:
     """Sum over the different tokens of |sum of |row| gradient|², per column."""
     distinct, inverse = np.unique(np.array(tokens), return_inverse=True)
     sums = np.zeros((len(distinct), rows.shape[1]))

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...stats.arrays import Doubles, Floats
 from ..source.architecture import INPUTS
 from .weights import DecoderWeights
 
-Array = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-Gradients = dict[str, Array]  # by matrix or norm: gradient of its outputs, (tokens, rows)
+Gradients = dict[str, Floats]  # by matrix or norm: gradient of its outputs, (tokens, rows)
 
 NORM_OUTPUTS = {"attn_norm": "attention_input", "ffn_norm": "ffn_input"}  # norm -> field of LayerActivations
 _NORM_READERS = {
@@ -44,16 +42,16 @@ class LayerActivations:
         ffn_hidden: silu(gate) * up, (tokens, ffn).
     """
 
-    attention_input: Array
-    queries: Array
-    keys: Array
-    values: Array
-    context: Array
-    middle: Array
-    ffn_input: Array
-    gate: Array
-    up: Array
-    ffn_hidden: Array
+    attention_input: Floats
+    queries: Floats
+    keys: Floats
+    values: Floats
+    context: Floats
+    middle: Floats
+    ffn_input: Floats
+    gate: Floats
+    up: Floats
+    ffn_hidden: Floats
 
 
 class DecoderLayer:
@@ -70,7 +68,7 @@ class DecoderLayer:
         """Read the weights of layer `index`, with a pool one matrix per thread."""
         self.model, self.index = model, index
 
-        def read(name: str) -> Array:
+        def read(name: str) -> Floats:
             return np.ascontiguousarray(model.tensor(f"blk.{index}.{name}"), np.float32)
 
         matrices = (pool.map if pool else map)(lambda name: read(f"{name}.weight"), INPUTS)
@@ -79,7 +77,7 @@ class DecoderLayer:
         self.biases = {name: read(f"{name}.bias") for name in biased}
         self.norms = {name: read(f"{name}.weight") for name in NORM_OUTPUTS}
 
-    def forward(self, hidden: Array, ffn: tuple[Array, Array] | None = None) -> LayerActivations:
+    def forward(self, hidden: Floats, ffn: tuple[Floats, Floats] | None = None) -> LayerActivations:
         """Compute what the layer multiplies for one sequence, (tokens, hidden).
 
         Args:
@@ -101,11 +99,11 @@ class DecoderLayer:
         ffn_hidden *= up
         return LayerActivations(x, queries, keys, values, context, middle, y, gate, up, ffn_hidden)
 
-    def output(self, made: LayerActivations) -> Array:
+    def output(self, made: LayerActivations) -> Floats:
         """The hidden state after the layer, (tokens, hidden), from what forward() made."""
         return made.middle + self._project("ffn_down", made.ffn_hidden)
 
-    def backward(self, hidden: Array, made: LayerActivations, gradient: Array) -> tuple[Array, Gradients]:
+    def backward(self, hidden: Floats, made: LayerActivations, gradient: Floats) -> tuple[Floats, Gradients]:
         """Propagate a gradient from the layer's output to its input.
 
         Args:
@@ -139,18 +137,18 @@ class DecoderLayer:
         gradient = gradient + self._norm_gradient("attn_norm", hidden, gradients)
         return gradient, gradients
 
-    def _project(self, name: str, inputs: Array) -> Array:
-        outputs: Array = inputs @ self.matrices[name].T
+    def _project(self, name: str, inputs: Floats) -> Floats:
+        outputs: Floats = inputs @ self.matrices[name].T
         if name in self.biases:
             outputs += self.biases[name]
         return outputs
 
-    def _heads(self, rows: Array) -> Array:
+    def _heads(self, rows: Floats) -> Floats:
         """Split rows by head: (tokens, heads * head_dim) to (heads, tokens, head_dim)."""
         parts = rows.reshape(len(rows), -1, self.model.architecture.head_dim)
         return np.ascontiguousarray(parts.swapaxes(0, 1))
 
-    def _rotate(self, vectors: Array, direction: int) -> Array:
+    def _rotate(self, vectors: Floats, direction: int) -> Floats:
         """Apply RoPE to (heads, tokens, head_dim), or with direction -1 invert it."""
         half = vectors.shape[-1] // 2
         angles = np.arange(vectors.shape[1])[:, None] * self._frequencies  # (tokens, head_dim / 2)
@@ -159,50 +157,50 @@ class DecoderLayer:
         return np.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1)
 
     @cached_property
-    def _frequencies(self) -> NDArray[np.float64]:
+    def _frequencies(self) -> Doubles:
         width, theta = self.model.architecture.head_dim, self.model.architecture.rope_theta
         frequencies = theta ** (-np.arange(0, width, 2) / width)
         factors = self.model.rope_factors
-        scaled: NDArray[np.float64] = frequencies if factors is None else frequencies / factors
+        scaled: Doubles = frequencies if factors is None else frequencies / factors
         return scaled
 
-    def _norm_gradient(self, norm: str, hidden: Array, gradients: Gradients) -> Array:
+    def _norm_gradient(self, norm: str, hidden: Floats, gradients: Gradients) -> Floats:
         """The gradient of what `norm` normalizes; that of its outputs is added to `gradients`."""
         parts = (gradients[name] @ self.matrices[name] for name in _NORM_READERS[norm])
         gradients[norm] = reduce(np.add, parts)
         return rms_norm_gradient(hidden, gradients[norm] * self.norms[norm], self.model.architecture.rms_eps)
 
 
-def rms_norm(hidden: Array, weight: Array, eps: float) -> Array:
+def rms_norm(hidden: Floats, weight: Floats, eps: float) -> Floats:
     """RMSNorm of each row."""
-    scaled: Array = hidden * _inverse_rms(hidden, eps)
+    scaled: Floats = hidden * _inverse_rms(hidden, eps)
     scaled *= weight
     return scaled
 
 
-def rms_norm_gradient(hidden: Array, gradient: Array, eps: float) -> Array:
+def rms_norm_gradient(hidden: Floats, gradient: Floats, eps: float) -> Floats:
     """The gradient of rows from that of their RMSNorm, which has been multiplied by its weight."""
     scale = _inverse_rms(hidden, eps)
     along = np.einsum("tc,tc->t", hidden, gradient)[:, None] * scale**2
-    result: Array = scale * (gradient - hidden * (along / np.float32(hidden.shape[1])))
+    result: Floats = scale * (gradient - hidden * (along / np.float32(hidden.shape[1])))
     return result
 
 
-def _inverse_rms(hidden: Array, eps: float) -> Array:
+def _inverse_rms(hidden: Floats, eps: float) -> Floats:
     squares = np.einsum("tc,tc->t", hidden, hidden).astype(np.float64)[:, None]
-    inverse: Array = (1 / np.sqrt(squares / hidden.shape[1] + eps)).astype(np.float32)  # (tokens, 1)
+    inverse: Floats = (1 / np.sqrt(squares / hidden.shape[1] + eps)).astype(np.float32)  # (tokens, 1)
     return inverse
 
 
-def _sigmoid(values: Array) -> Array:
-    result: Array = values * np.float32(0.5)
+def _sigmoid(values: Floats) -> Floats:
+    result: Floats = values * np.float32(0.5)
     np.tanh(result, out=result)  # unlike exp, it does not overflow
     result += 1
     result *= np.float32(0.5)
     return result
 
 
-def _attend(queries: Array, keys: Array, values: Array) -> Array:
+def _attend(queries: Floats, keys: Floats, values: Floats) -> Floats:
     """Causal attention of the query heads, (heads, tokens, head_dim), that share a key-value head."""
     result = np.empty_like(queries)
     for start, stop in _query_blocks(len(keys)):
@@ -217,10 +215,10 @@ def _query_blocks(tokens: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + _QUERIES, tokens)
 
 
-def _attention_weights(queries: Array, keys: Array) -> Array:
+def _attention_weights(queries: Floats, keys: Floats) -> Floats:
     """Probabilities of the last queries, (heads, queries, keys)."""
     count, tokens = queries.shape[1], len(keys)
-    scores: Array = (queries @ keys.T) * np.float32(keys.shape[1] ** -0.5)
+    scores: Floats = (queries @ keys.T) * np.float32(keys.shape[1] ** -0.5)
     scores += np.triu(np.full((count, tokens), -np.inf, np.float32), 1 + tokens - count)
     scores -= scores.max(-1, keepdims=True)
     np.exp(scores, out=scores)
@@ -229,14 +227,14 @@ def _attention_weights(queries: Array, keys: Array) -> Array:
 
 
 def _attend_gradient(
-    queries: Array, keys: Array, values: Array, gradient: Array
-) -> tuple[Array, Array, Array]:
+    queries: Floats, keys: Floats, values: Floats, gradient: Floats
+) -> tuple[Floats, Floats, Floats]:
     """Gradients of the arguments of _attend() from that of its result."""
     results = np.empty_like(queries), np.zeros_like(keys), np.zeros_like(values)
     for start, stop in _query_blocks(len(keys)):
         part, outer = queries[:, start:stop], gradient[:, start:stop]
         weights = _attention_weights(part, keys[:stop])
-        scores: Array = outer @ values[:stop].T
+        scores: Floats = outer @ values[:stop].T
         scores -= (scores * weights).sum(-1, keepdims=True)
         scores *= weights
         scores *= np.float32(keys.shape[1] ** -0.5)
@@ -246,6 +244,6 @@ def _attend_gradient(
     return results
 
 
-def _merge_heads(vectors: Array) -> Array:
+def _merge_heads(vectors: Floats) -> Floats:
     """Invert DecoderLayer._heads()."""
     return np.ascontiguousarray(vectors.swapaxes(0, 1)).reshape(vectors.shape[1], -1)

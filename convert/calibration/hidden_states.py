@@ -13,8 +13,9 @@ import numpy as np
 from ...errors import FileError
 from ...files.output import output_errors
 from ...files.progress import Progress, no_progress
+from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING
-from .decoder import Array, DecoderLayer, LayerActivations
+from .decoder import DecoderLayer, LayerActivations
 from .weights import DecoderWeights
 
 Chunk = tuple[int, ...]  # tokens of a piece of calibration text
@@ -27,7 +28,7 @@ class HiddenStates:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def save(self, layer: int, states: Iterable[Array]) -> None:
+    def save(self, layer: int, states: Iterable[Floats]) -> None:
         """Save the states before a layer, (tokens, hidden) for each chunk.
 
         Raises:
@@ -37,9 +38,9 @@ class HiddenStates:
             for chunk, one in enumerate(states):
                 np.save(self._path(layer, chunk), one)
 
-    def load(self, layer: int, chunk: int) -> Array:
+    def load(self, layer: int, chunk: int) -> Floats:
         """The states of a chunk before a layer, or after all of them."""
-        states: Array = np.load(self._path(layer, chunk))
+        states: Floats = np.load(self._path(layer, chunk))
         return states
 
     def save_ffn(self, layer: int, chunk: int, made: LayerActivations) -> None:
@@ -54,7 +55,7 @@ class HiddenStates:
         with output_errors(self._folder):
             np.save(self._path(layer, chunk, "-ffn"), both)
 
-    def load_ffn(self, layer: int, chunk: int) -> tuple[Array, Array]:
+    def load_ffn(self, layer: int, chunk: int) -> tuple[Floats, Floats]:
         """The outputs of a layer's ffn_gate and ffn_up for a chunk, (tokens, ffn) each."""
         gate, up = np.load(self._path(layer, chunk, "-ffn")).astype(np.float32)
         return gate, up
@@ -89,7 +90,7 @@ def compute_hidden_states(
     for index in range(layers):
         layer = DecoderLayer(weights, index, pool)
 
-        def run(chunk: int, layer: DecoderLayer = layer, states: Sequence[Array] = states) -> Array:
+        def run(chunk: int, layer: DecoderLayer = layer, states: Sequence[Floats] = states) -> Floats:
             with np.errstate(all="ignore"):  # what is not finite is reported below
                 made = layer.forward(states[chunk])
                 kept.save_ffn(layer.index, chunk, made)
@@ -103,7 +104,7 @@ def compute_hidden_states(
     return kept
 
 
-def _look_up(weights: DecoderWeights, chunks: Sequence[Chunk]) -> list[Array]:
+def _look_up(weights: DecoderWeights, chunks: Sequence[Chunk]) -> list[Floats]:
     """Rows of the token embedding for each chunk, (tokens, hidden)."""
     tokens = sorted({token for chunk in chunks for token in chunk})
     rows = {token: weights.rows(EMBEDDING, token, token + 1)[0] for token in tokens}

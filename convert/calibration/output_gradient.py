@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .decoder import Array, Doubles, rms_norm, rms_norm_gradient
+from ...stats.arrays import Doubles, Floats
+from .decoder import rms_norm, rms_norm_gradient
 from .weights import DecoderWeights
 
 _SEED = 13
@@ -28,7 +29,7 @@ class OutputGradient:
         self._weights, self._pool = weights, pool
         self._eps, self._norm = weights.architecture.rms_eps, weights.tensor("output_norm.weight")
 
-    def compute(self, hidden: Array, seed: int) -> tuple[Array, Array, Doubles]:
+    def compute(self, hidden: Floats, seed: int) -> tuple[Floats, Floats, Doubles]:
         """Draw a random vector for each position and propagate it.
 
         Args:
@@ -58,13 +59,13 @@ class _LogitGradient:
     diag(p) - p p', which is the Fisher information of the logits. Rows of the matrix are read in blocks.
     """
 
-    def __init__(self, weights: DecoderWeights, inputs: Array, seed: tuple[int, ...]) -> None:
+    def __init__(self, weights: DecoderWeights, inputs: Floats, seed: tuple[int, ...]) -> None:
         vocab = weights.architecture.vocab
         self._weights, self._inputs, self._seed = weights, inputs, seed
         self._blocks = [slice(start, min(start + _ROWS, vocab)) for start in range(0, vocab, _ROWS)]
         self._values = np.empty((len(inputs), vocab), np.float32)  # logits, then their exponentials, then r
 
-    def compute(self, pool: ThreadPoolExecutor) -> tuple[Array, Doubles]:
+    def compute(self, pool: ThreadPoolExecutor) -> tuple[Floats, Doubles]:
         """The gradient, (positions, hidden), and the trace of each position's Fisher information."""
         list(pool.map(self._compute_logits, self._blocks))
         self._values -= self._values.max(1, keepdims=True)
@@ -75,7 +76,7 @@ class _LogitGradient:
         gradient = _sum(pool.map(lambda block: self._propagate(block, projected), self._blocks))
         return gradient, 1 - squares
 
-    def _rows(self, block: slice) -> Array:
+    def _rows(self, block: slice) -> Floats:
         return self._weights.rows(self._weights.output, block.start, block.stop)
 
     def _compute_logits(self, block: slice) -> None:
@@ -87,7 +88,7 @@ class _LogitGradient:
         total: Doubles = part.sum(1, dtype=np.float64)
         return total
 
-    def _draw(self, block: slice, total: Array) -> tuple[Doubles, Doubles]:
+    def _draw(self, block: slice, total: Floats) -> tuple[Doubles, Doubles]:
         """Replace exponentials by r; returns the sums of p² and of r."""
         part = self._values[:, block]
         part /= total
@@ -97,10 +98,10 @@ class _LogitGradient:
         part *= random.integers(0, 2, part.shape, np.int8) * np.int8(2) - np.int8(1)
         return squares, part.sum(1, dtype=np.float64)
 
-    def _propagate(self, block: slice, projected: Array) -> Array:
+    def _propagate(self, block: slice, projected: Floats) -> Floats:
         drawn = self._values[:, block]
-        vector: Array = drawn * (1 - drawn * projected)  # r - p (sum of r)
-        product: Array = vector @ self._rows(block)
+        vector: Floats = drawn * (1 - drawn * projected)  # r - p (sum of r)
+        product: Floats = vector @ self._rows(block)
         return product
 
 

@@ -13,8 +13,9 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import IQ4_NL, MXFP4
 from numpy.typing import NDArray
 
+from ...stats.arrays import Floats
 from . import scale_codec as sc
-from .scale_codec import Bytes, Floats, ScaleCodec
+from .scale_codec import Bytes, ScaleCodec
 
 _IQ4_NL_LEVELS = np.array(IQ4_NL.kvalues, np.float32)
 _E2M1_LEVELS = np.array(MXFP4.kvalues, np.float32)  # doubled, as in ggml

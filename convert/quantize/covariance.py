@@ -7,9 +7,8 @@ elsewhere.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from ...stats.arrays import Floats
 
 
 @dataclass(frozen=True)

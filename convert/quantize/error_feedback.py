@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FileError
+from ...stats.arrays import Doubles, Floats
 from .covariance import Covariance
 from .importance import Importance
-from .scale_codec import Floats
-
-Doubles = NDArray[np.float64]
 
 # Weight of the error that resembles the adapter's effect, relative to other errors. On SmolLM2-135M with its
 # own adapter over IQ4_NL, mean slope and cosine are 0.74 and 0.83 with 0, 0.94 and 0.84 with 10, 0.98 and

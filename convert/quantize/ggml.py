@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...errors import FileError, OutputError
 from ...files.gguf.header import row_bytes
+from ...stats.arrays import Floats
 
 _LIBRARIES = ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll")
 F16_MAX = 65504.0  # the largest finite value
@@ -29,10 +30,7 @@ NEED_IMPORTANCE = {
 
 
 def quantize_rows(
-    rows: NDArray[np.float32],
-    type_: GGMLQuantizationType,
-    where: str,
-    importance: NDArray[np.float32] | None = None,
+    rows: Floats, type_: GGMLQuantizationType, where: str, importance: Floats | None = None
 ) -> bytes:
     """Quantize rows.
 
@@ -66,7 +64,7 @@ def quantize_rows(
     return out.tobytes()
 
 
-def dequantize_rows(data: NDArray[np.uint8], type_: GGMLQuantizationType) -> NDArray[np.float32]:
+def dequantize_rows(data: NDArray[np.uint8], type_: GGMLQuantizationType) -> Floats:
     """Dequantize rows, (n, row bytes) to (n, columns): 4 to 20 times as fast as gguf's dequantize()."""
     function = getattr(_ggml(), f"dequantize_row_{type_.name.lower().replace('_k', '_K')}", None)
     if function is None:  # not a quantized type
@@ -79,7 +77,7 @@ def dequantize_rows(data: NDArray[np.uint8], type_: GGMLQuantizationType) -> NDA
     return rows
 
 
-def check_values(rows: NDArray[np.float32], type_: GGMLQuantizationType, where: str) -> None:
+def check_values(rows: Floats, type_: GGMLQuantizationType, where: str) -> None:
     """Raise FileError if a value is not finite, or too large for the type."""
     peak = float(np.abs(rows).max(initial=0.0))  # NaN and infinity propagate, so one pass is enough
     if not np.isfinite(peak):
@@ -94,7 +92,7 @@ def check_values(rows: NDArray[np.float32], type_: GGMLQuantizationType, where: 
         raise FileError(f"{where}: holds {peak:g}, more than BF16's {BF16_MAX:g}; use F32")
 
 
-def floored_importance(importance: NDArray[np.float32]) -> NDArray[np.float32]:
+def floored_importance(importance: Floats) -> Floats:
     """The importance with a positive floor: a block of columns with importance 0 would get no scale."""
     if not 1e-10 < (mean := importance.mean(dtype=np.float64)) < 1e10:  # products in the kernels overflow
         importance = (importance / mean).astype(np.float32)  # only ratios count

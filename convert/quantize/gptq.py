@@ -11,9 +11,10 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
+from ...stats.arrays import Floats
 from .block_codec import BlockLayout, block_layout
 from .error_feedback import ErrorFeedback
-from .scale_codec import Bytes, Floats
+from .scale_codec import Bytes
 
 ScaleChoice = Literal["given", "refit", "search"]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...stats.arrays import Floats
 from .ggml import F16_MAX
 
 Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 _E8M0_MAX = 254  # 255 is no number
 

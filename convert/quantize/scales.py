@@ -12,8 +12,9 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
+from ...stats.arrays import Floats
 from .block_codec import BlockLayout, block_layout
-from .scale_codec import Bytes, Floats
+from .scale_codec import Bytes
 
 _CHUNK_WEIGHTS = 1 << 16  # all arrays of a chunk fit into the processor's cache
 _EXTRA_LEVELS = (-0.8, -0.4, 0.0, 0.4, 0.8)  # with an offset: a group's range spans `top` plus these levels

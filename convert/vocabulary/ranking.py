@@ -29,6 +29,7 @@ from gguf import TokenType
 from numpy.typing import NDArray
 
 from ...errors import FileError
+from ...stats.arrays import Doubles
 from .token_kinds import form_factor, is_latin, must_stay, token_text
 from .tokenizer_tables import TokenizerTables
 from .vocabulary_list import VocabularyList
@@ -87,7 +88,7 @@ def check_size(tables: TokenizerTables, size: int) -> None:
 
 
 def rank_tokens(
-    tables: TokenizerTables, counts: NDArray[np.int64], probability: NDArray[np.float64] | None = None
+    tables: TokenizerTables, counts: NDArray[np.int64], probability: Doubles | None = None
 ) -> Ranking:
     """Rank the tokens of a base.
 
@@ -112,7 +113,7 @@ def _with_parts(tables: TokenizerTables, tokens: Iterable[int]) -> list[int]:
     return list(order)
 
 
-def _by_score(tables: TokenizerTables, probability: NDArray[np.float64] | None) -> list[int]:
+def _by_score(tables: TokenizerTables, probability: Doubles | None) -> list[int]:
     """The tokens of the Latin script, by probability and merge order together."""
     places = _merge_places(tables)
     ranked = []

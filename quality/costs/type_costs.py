@@ -24,7 +24,8 @@ from ...files.temporary_folder import temporary_folder
 from ...runtime.engine.engine import Engine
 from ...runtime.threads import default_threads
 from ...runtime.validation import check_integer
-from ...stats.interval import FloatArray, Interval
+from ...stats.arrays import Doubles
+from ...stats.interval import Interval
 from ...stats.paired_ratio import ROUNDS_MIN, paired_ratio, too_noisy
 from ..environment import BenchReport, report_head
 from ..iteration import random_prompt, time_prefill_and_decode
@@ -157,7 +158,7 @@ def measured_types(names: Sequence[str]) -> tuple[GGMLQuantizationType, ...]:
 
 def _run_round(
     engines: Sequence[Engine], number: int, workload: Workload, advance: ProgressCounter
-) -> FloatArray:
+) -> Doubles:
     """Seconds of each engine for prefill and decode, (models, 2)."""
     seconds = np.empty((len(engines), 2))
     for model in alternating_order(len(engines), number):
@@ -169,7 +170,7 @@ def _run_round(
 
 
 def weight_costs(
-    shape: ProbeShape, types: Sequence[GGMLQuantizationType], seconds_per_token: FloatArray
+    shape: ProbeShape, types: Sequence[GGMLQuantizationType], seconds_per_token: Doubles
 ) -> tuple[TypeCost, ...]:
     """Costs from measured times.
 

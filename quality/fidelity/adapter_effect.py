@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.logits import Logits
+from ...stats.arrays import Doubles, Floats
 from ...stats.bootstrap import bootstrap_interval, sum_by_passage
-from ...stats.interval import FloatArray, Interval
+from ...stats.interval import Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +31,21 @@ class AdapterEffect:
     relative_error: Interval
 
 
-def logit_effect(adapted: Logits, base: Logits) -> FloatArray:
+def logit_effect(adapted: Floats, base: Floats) -> Doubles:
     """Change of the logits of one position by an adapter, (vocab,), less the mean over all tokens."""
     added = adapted.astype(np.float64) - base  # (vocab,)
     added -= added.mean()
     return added
 
 
-def inner_products(effect: FloatArray, reference: FloatArray) -> tuple[float, ...]:
+def inner_products(effect: Doubles, reference: Doubles) -> tuple[float, ...]:
     """Effect times reference, effect times effect, and reference times reference; (vocab,) each."""
     pairs = (effect, reference), (effect, effect), (reference, reference)
     # Not by BLAS: its threads and the model's would compete, which costs thirty times as much.
     return tuple(float(np.sum(one * other)) for one, other in pairs)
 
 
-def summarize_effect(products: FloatArray, passages: NDArray[np.int64]) -> AdapterEffect | None:
+def summarize_effect(products: Doubles, passages: NDArray[np.int64]) -> AdapterEffect | None:
     """Summarize all positions; None if the adapter has no effect in full precision.
 
     Args:
@@ -62,7 +62,7 @@ def summarize_effect(products: FloatArray, passages: NDArray[np.int64]) -> Adapt
     )
 
 
-def error_difference(products: FloatArray, passages: NDArray[np.int64]) -> Interval:
+def error_difference(products: Doubles, passages: NDArray[np.int64]) -> Interval:
     """Relative error of the first of two effects less that of the second, paired by passage.
 
     Args:
@@ -75,19 +75,19 @@ def error_difference(products: FloatArray, passages: NDArray[np.int64]) -> Inter
     )
 
 
-def _slope(sums: FloatArray) -> FloatArray:
+def _slope(sums: Doubles) -> Doubles:
     effect_reference, _, reference_reference = np.moveaxis(sums, -1, 0)
     return np.asarray(effect_reference / reference_reference)
 
 
-def _cosine(sums: FloatArray) -> FloatArray:
+def _cosine(sums: Doubles) -> Doubles:
     effect_reference, effect_effect, reference_reference = np.moveaxis(sums, -1, 0)
     norms = np.sqrt(effect_effect * reference_reference)
     zero = np.zeros_like(norms)  # where there is no effect
     return np.asarray(np.divide(effect_reference, norms, out=zero, where=norms > 0))
 
 
-def _relative_error(sums: FloatArray) -> FloatArray:
+def _relative_error(sums: Doubles) -> Doubles:
     effect_reference, effect_effect, reference_reference = np.moveaxis(sums, -1, 0)
     squared = np.maximum(0, effect_effect - 2 * effect_reference + reference_reference)
     return np.asarray(np.sqrt(squared / reference_reference))

@@ -18,8 +18,8 @@ from ...files.progress import Progress, no_progress
 from ...models.texts import held_out_texts
 from ...runtime.engine.engine import Engine
 from ...runtime.validation import check_integer
+from ...stats.arrays import Doubles
 from ...stats.bootstrap import PASSAGES_MIN
-from ...stats.interval import FloatArray
 from ..environment import BenchReport, report_head
 from ..model_file import ModelFile, describe_model
 from ..schedule import ProgressCounter
@@ -138,7 +138,7 @@ def _warnings(texts: int, merged: Fidelity, with_base: bool) -> Iterator[str]:
 
 def _measure_window(
     engines: dict[Role, Engine], maps: dict[Role, TokenMap], window: Window, advance: ProgressCounter
-) -> FloatArray:
+) -> Doubles:
     computed = dict[Engine, WindowPrediction]()  # roles can share an engine
     for role, engine in engines.items():
         if engine not in computed:

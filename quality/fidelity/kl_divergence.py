@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...stats.arrays import Doubles
 from ...stats.bootstrap import grouped_mean
-from ...stats.interval import FloatArray, Interval
+from ...stats.interval import Interval
 
 _TAIL = 0.99
 
@@ -59,7 +60,7 @@ class PositionDivergence(NamedTuple):
 
 
 def position_divergence(
-    reference: FloatArray, model: FloatArray, next_token: int, ids: NDArray[np.int64], nll: float
+    reference: Doubles, model: Doubles, next_token: int, ids: NDArray[np.int64], nll: float
 ) -> PositionDivergence:
     """Compare two predictions of `next_token`.
 
@@ -82,7 +83,7 @@ def position_divergence(
     )
 
 
-def summarize_divergence(divergences: FloatArray, passages: NDArray[np.int64]) -> Divergence:
+def summarize_divergence(divergences: Doubles, passages: NDArray[np.int64]) -> Divergence:
     """Summarize all positions.
 
     Args:
@@ -101,6 +102,6 @@ def summarize_divergence(divergences: FloatArray, passages: NDArray[np.int64]) -
     )
 
 
-def _exp_mean(values: FloatArray, passages: NDArray[np.int64]) -> Interval:
+def _exp_mean(values: Doubles, passages: NDArray[np.int64]) -> Interval:
     mean = grouped_mean(values, passages)
     return Interval(*(float(np.exp(bound)) for bound in (mean.low, mean.estimate, mean.high)))

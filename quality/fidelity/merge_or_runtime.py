@@ -7,7 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...stats.interval import FloatArray, Interval
+from ...stats.arrays import Doubles
+from ...stats.interval import Interval
 from .adapter_effect import AdapterEffect, error_difference, summarize_effect
 from .kl_divergence import Divergence, PositionDivergence, summarize_divergence
 
@@ -40,7 +41,7 @@ class Recommendation:
 
 
 def compare_merge_and_runtime(
-    values: FloatArray, passages: NDArray[np.int64]
+    values: Doubles, passages: NDArray[np.int64]
 ) -> tuple[Fidelity, Fidelity | None, Recommendation | None]:
     """Summarize the merged variant and, if measured, the one at run time and the choice between them.
 
@@ -62,7 +63,7 @@ def compare_merge_and_runtime(
     return merged, run_time[0], None if merged.effect is None else _recommend(products, passages)
 
 
-def _recommend(products: FloatArray, passages: NDArray[np.int64]) -> Recommendation:
+def _recommend(products: Doubles, passages: NDArray[np.int64]) -> Recommendation:
     difference = error_difference(products, passages)
     return Recommendation("run-time" if difference.low > RUN_TIME_GAIN_MIN else "merged", difference)
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from ...errors import FileError, RequestError
 from ...runtime.corpus.passages import read_passages, tokenize_passages
 from ...runtime.engine.engine import Engine
-from ...runtime.logits import Logits, log_softmax
-from ...stats.interval import FloatArray
+from ...runtime.logits import log_softmax
+from ...stats.arrays import Doubles, Floats
 from .token_map import TokenMap
 from .windows import Window, cut_windows
 
@@ -84,16 +84,16 @@ class WindowPrediction:
                 f"more than the context of {model.context}: the texts are foreign to this vocabulary"
             )
         self._logits = model.logits(self._text.tokens)  # (tokens, vocab)
-        self._last: tuple[int, FloatArray] = (-1, np.empty(0))
+        self._last: tuple[int, Doubles] = (-1, np.empty(0))
         if not np.isfinite(self._logits).all():
             raise FileError(f"{path}: the model's logits are not finite numbers")
 
-    def logits(self, at: int) -> Logits:
+    def logits(self, at: int) -> Floats:
         """Logits after a token of the reference, (vocab,)."""
-        row: Logits = self._logits[self._text.ends[at]]
+        row: Floats = self._logits[self._text.ends[at]]
         return row
 
-    def log_probabilities(self, at: int) -> FloatArray:
+    def log_probabilities(self, at: int) -> Doubles:
         """Log-probabilities after a token of the reference, (vocab,), in nats."""
         return self._row(self._text.ends[at])
 
@@ -102,7 +102,7 @@ class WindowPrediction:
         places = range(self._text.ends[at] + 1, self._text.ends[at + 1] + 1)
         return -sum(float(self._row(place - 1)[self._text.tokens[place]]) for place in places)
 
-    def _row(self, place: int) -> FloatArray:
+    def _row(self, place: int) -> Doubles:
         if self._last[0] != place:  # the likelihood of the next token mostly needs the same row again
             self._last = place, log_softmax(self._logits[place], np.float64)
         return self._last[1]

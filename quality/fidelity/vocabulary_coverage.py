@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...stats.arrays import Doubles
 from ...stats.bootstrap import grouped_mean
-from ...stats.interval import FloatArray, Interval
+from ...stats.interval import Interval
 from .token_map import TokenMap
 from .windows import Window
 
@@ -45,7 +46,7 @@ class VocabularyCoverage:
 
 
 def measure_coverage(
-    tokens: TokenMap, windows: Sequence[Window], outside: FloatArray, passages: NDArray[np.int64]
+    tokens: TokenMap, windows: Sequence[Window], outside: Doubles, passages: NDArray[np.int64]
 ) -> VocabularyCoverage | None:
     """Summarize what a vocabulary covers; None if the file keeps all tokens.
 

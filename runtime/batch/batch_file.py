@@ -16,7 +16,7 @@ from ...files.json_file import read_bounded
 from ...files.json_lines import MAX_BYTES, json_object, numbered_lines
 from ...files.output import check_target
 from ...files.progress import Progress, no_progress
-from .reproducible_batches import BatchExecutor, BatchJob, BatchResult, run_batches, split_into_batches
+from .reproducible_batches import BatchExecutor, BatchJob, BatchResult, answer_missing
 
 _RUN = "batch"  # key of the identity in journals
 
@@ -230,24 +230,14 @@ def _is_record(entry: Record, row: BatchQuestion) -> bool:
 def _new_records(
     rows: Sequence[BatchQuestion], saved: Mapping[int, Record], job: BatchJob, executor: BatchExecutor
 ) -> Generator[tuple[int, Record], None, None]:
-    """Answer the rows without a saved record.
-
-    A batch that was interrupted runs again as a whole, because its answers depend on which questions are
-    computed together. Its saved records stay.
-
-    Yields:
-        Row number and record.
-    """
+    """Answer the rows without a saved record; yields row number and record."""
     for number, row in enumerate(rows):
         if row.error is not None and number not in saved:
             yield number, {**_row_fields(row), "error": row.error}
     questions = {number: row.question for number, row in enumerate(rows) if row.error is None}
-    batches = split_into_batches(questions, job.settings.batch_size)
-    missing = (batch for batch in batches if not saved.keys() >= batch.keys())
-    with closing(run_batches(job, missing, executor)) as results:
+    with closing(answer_missing(job, questions, saved, executor)) as results:
         for result in results:
-            if result.number not in saved:
-                yield result.number, {**_row_fields(rows[result.number]), **_result_fields(result)}
+            yield result.number, {**_row_fields(rows[result.number]), **_result_fields(result)}
 
 
 def _row_fields(row: BatchQuestion) -> Record:

@@ -6,7 +6,7 @@ run that was interrupted or spread over several engines then gives the same answ
 """
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
@@ -236,20 +236,29 @@ def read_settings(journal: Path, run: str) -> EngineOptions | None:
 BatchExecutor = Callable[[BatchJob, Iterable[QuestionBatch]], Generator[BatchResult, None, None]]
 
 
-def run_batches(
-    job: BatchJob, batches: Iterable[QuestionBatch], executor: BatchExecutor
+def answer_missing(
+    job: BatchJob, questions: Mapping[int, str], done: Container[int], executor: BatchExecutor = BatchJob.run
 ) -> Generator[BatchResult, None, None]:
-    """Answer the batches of a job until a computation fails.
+    """Answer the questions whose numbers are not done, until a computation fails.
+
+    A batch that was interrupted runs again as a whole, because its answers depend on which questions are
+    computed together.
+
+    Yields:
+        The results of those that are not done when it begins.
 
     Raises:
         FileError: a computation failed, or the executor raises it.
         ThirteenError: the executor raises it.
     """
-    with closing(executor(job, batches)) as results:
+    missing = {number for number in questions if number not in done}
+    batches = split_into_batches(questions, job.settings.batch_size)
+    with closing(executor(job, (batch for batch in batches if missing & batch.keys()))) as results:
         for result in results:
             if result.failed:
                 raise FileError(f"{job.model}: {result.error}")
-            yield result
+            if result.number in missing:
+                yield result
 
 
 def split_into_batches(questions: Mapping[int, str], size: int) -> Iterator[QuestionBatch]:

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 from ...errors import PromptLengthError, RequestError
+from ...stats.arrays import Floats
 from ..answer import Answer
 from ..effort import Effort, EffortName, default_effort, parse_effort
 from ..forks import ForkCheck
@@ -17,7 +18,6 @@ from ..llama.compute_thread import COMPUTE_THREAD, run_uninterrupted
 from ..llama.context import Context
 from ..llama.model import LoraAdapter, Model
 from ..load_probe import probe_model_files
-from ..logits import Logits
 from ..plan.options import EngineOptions
 from ..plan.plan import EnginePlan
 from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder, question_messages
@@ -374,7 +374,7 @@ class Engine:
         with self._dispatcher.in_use():
             return self._scoring.prompt_logprobs(tokens, top, self._adapters.resolve(adapter))
 
-    def logits(self, tokens: Sequence[int]) -> Logits:
+    def logits(self, tokens: Sequence[int]) -> Floats:
         """Compute the logits after each token exactly, with a KV cache and attention in float32.
 
         Layers on a GPU round their products as the GPU does.

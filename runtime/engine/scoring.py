@@ -8,10 +8,10 @@ from threading import Lock
 
 import numpy as np
 
+from ...stats.arrays import Floats
 from ..llama.context import Context, Span
 from ..llama.model import LoraAdapter, Model
 from ..llama.settings import Settings
-from ..logits import Logits
 from ..request import TokenLogprob
 from .adapters import Adapters
 
@@ -44,7 +44,7 @@ class Scoring:
             scored = zip(rows, tokens[1:], strict=True)
             return [self._context.logprob(row, token, top) for row, token in scored]
 
-    def logits(self, tokens: Tokens, adapter: str) -> Logits:
+    def logits(self, tokens: Tokens, adapter: str) -> Floats:
         """See Engine.logits()."""
         logits = np.empty((len(tokens), self._model.vocabulary_size), np.float32)  # (tokens, vocab)
         with self.lock, closing(_rows(self._exact_context, tokens, self._adapters[adapter])) as rows:

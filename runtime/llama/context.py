@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FileError, RequestError
-from ..logits import Logits, log_softmax
+from ...stats.arrays import Floats
+from ..logits import log_softmax
 from ..request import TokenLogprob
 from .bindings import llama_cpp
 from .compute_thread import COMPUTE_THREAD
@@ -116,7 +117,7 @@ class Context(NativeHandle):
             )
         self._batch = _Batch(settings.batch)
         self._row_type: Any = ctypes.c_float * model.vocabulary_size
-        self._views: dict[int, Logits] = {}  # by address: the library reuses its buffer of logits
+        self._views: dict[int, Floats] = {}  # by address: the library reuses its buffer of logits
         self._adapter: LoraAdapter | None = None
         self._governor = ThreadGovernor(max(self._threads)) if settings.adaptive_threads else None
         self._limit = max(self._threads)  # that llama.cpp has
@@ -213,7 +214,7 @@ class Context(NativeHandle):
         if not 0 <= slot < self.settings.slots:
             raise RequestError(f"slot must be from 0 to {self.settings.slots - 1}, not {slot}")
 
-    def logits_row(self, row: int) -> Logits:
+    def logits_row(self, row: int) -> Floats:
         """Return the logits at a batch index from decode(), (vocab,): a view until the next decode()."""
         address = logits_address(self.handle, row)
         assert address, "decode() returned this index"

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.files.gguf.header import read_header
 from thirteen.runtime.engine.engine import Engine
@@ -20,6 +19,7 @@ from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.plan.memory import REPACKED_TYPES, repacked_bytes
+from thirteen.stats.arrays import Floats
 
 from .cross_build import build_program, missing_tools
 
@@ -91,9 +91,7 @@ def test_every_type_for_arm_loads_is_repacked_and_answers_as_here(
     model.unlink()
 
 
-def _logits(
-    model: Path, prompt: Sequence[int], tokens: Sequence[int], *, repack: bool
-) -> NDArray[np.float32]:
+def _logits(model: Path, prompt: Sequence[int], tokens: Sequence[int], *, repack: bool) -> Floats:
     """The logits on this machine from which each token is chosen after the prompt, (tokens, vocabulary)."""
     text = (*prompt, *tokens[:-1])
     params = Settings(context=256, slots=1, batch=256, threads=2, outputs=len(tokens))

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.context import Context, Span
@@ -20,6 +19,7 @@ from thirteen.runtime.llama.gpu import gpu_found
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings import GpuLayers, Settings
 from thirteen.runtime.logits import log_softmax
+from thirteen.stats.arrays import Floats
 
 pytestmark = pytest.mark.vulkan
 
@@ -57,21 +57,21 @@ def prompt(model: Path) -> tuple[int, ...]:
 
 
 @pytest.fixture(scope="module")
-def on_processor(model: Path, prompt: tuple[int, ...]) -> tuple[list[int], NDArray[np.float32]]:
+def on_processor(model: Path, prompt: tuple[int, ...]) -> tuple[list[int], Floats]:
     """Greedy tokens of the processor, and its logits along them."""
     return _greedy(model, prompt, 0)
 
 
 def _greedy(
     path: Path, prompt: Sequence[int], layers: GpuLayers, forced: Sequence[int] | None = None
-) -> tuple[list[int], NDArray[np.float32]]:
+) -> tuple[list[int], Floats]:
     """The most likely token after the prompt and after each next one, and the logits, (tokens, vocabulary).
 
     The next token is the one of `forced` if given, or else the most likely one.
     """
     params = Settings(256, 1, 256, threads=2, outputs=1, flash_attention=None if layers else True)
     tokens: list[int] = []
-    logits: list[NDArray[np.float32]] = []
+    logits: list[Floats] = []
     with Model(path, gpu_layers=layers) as model, Context(model, params) as context:
         batch, start = tuple(prompt), 0
         for step in range(COUNT):
@@ -85,10 +85,7 @@ def _greedy(
 
 @pytest.mark.parametrize("layers", LAYERS)
 def test_logits_and_tokens_are_those_of_the_processor_but_for_rounding(
-    layers: GpuLayers,
-    model: Path,
-    prompt: tuple[int, ...],
-    on_processor: tuple[list[int], NDArray[np.float32]],
+    layers: GpuLayers, model: Path, prompt: tuple[int, ...], on_processor: tuple[list[int], Floats]
 ) -> None:
     expected, logits = on_processor
     chosen, on_gpu = _greedy(model, prompt, layers, forced=expected)

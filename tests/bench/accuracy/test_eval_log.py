@@ -6,7 +6,7 @@ import pytest
 from thirteen.bench.accuracy.eval_log import EvalLog, Outcome, QuestionRecord, Sample
 from thirteen.errors import FileError
 
-TOTAL, BATCH = 8, 3
+TOTAL = 8
 RUN = {"model_sha256": "ab" * 32, "adapter_sha256": None, "temperature": 0.7, "prompt": "zero-shot"}
 
 
@@ -25,14 +25,7 @@ def path(tmp_path):
 
 
 def open_log(path, run=RUN):
-    return EvalLog(path, run, TOTAL, BATCH)
-
-
-def written(path, numbers):
-    with open_log(path) as records:
-        for number in numbers:
-            records.append(record(number))
-    return path.read_bytes()
+    return EvalLog(path, run, TOTAL)
 
 
 def test_an_appended_record_is_on_disk_at_once(path):
@@ -52,21 +45,6 @@ def test_records_are_read_back_in_the_order_of_the_questions(path):
     with open_log(path) as again:
         assert len(again) == TOTAL
         assert list(again) == [record(n) if n != 4 else failed(n) for n in range(TOTAL)]
-
-
-@pytest.mark.parametrize(
-    ("numbers", "complete"),
-    [((0, 1, 2, 3, 4), 3), ((6, 7, 2, 1, 0, 3), 5), ((6, 3, 7, 4, 5, 0), 5), ((0, 3), 0)],
-)
-def test_batches_may_come_in_any_order_and_only_complete_ones_stay(path, numbers, complete):
-    written(path, numbers)
-    with open_log(path) as records:
-        assert len(records) == complete
-        assert {number for number in range(TOTAL) if number in records} == set(numbers[:complete])
-        for number in set(range(TOTAL)) - set(numbers[:complete]):
-            records.append(record(number))
-    with open_log(path) as again:
-        assert [found.number for found in again] == list(range(TOTAL))
 
 
 GOOD = json.dumps({"format": 1, "sitting": RUN})

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from thirteen.convert.calibration.decoder import Array, DecoderLayer, rms_norm, rms_norm_gradient
+from thirteen.convert.calibration.decoder import DecoderLayer, rms_norm, rms_norm_gradient
 from thirteen.convert.source.architecture import INPUTS
+from thirteen.stats.arrays import Floats
 from transformers import AutoModelForCausalLM
 
 from .weights import weights_of
@@ -45,7 +46,7 @@ class Oracle:
 
         return keep
 
-    def run(self, tokens: Array, direction: Array) -> tuple[Array, Array, torch.Tensor]:
+    def run(self, tokens: Floats, direction: Floats) -> tuple[Floats, Floats, torch.Tensor]:
         """The embeddings and the normalized last hidden state; the gradient is that of its product."""
         embedded = self.model.embed_tokens(torch.tensor(tokens)[None]).detach().requires_grad_()
         last = self.model(inputs_embeds=embedded).last_hidden_state
@@ -53,7 +54,7 @@ class Oracle:
         return embedded.detach().numpy()[0], last.detach().numpy()[0], embedded.grad
 
 
-def near(found: Array, expected: torch.Tensor) -> None:
+def near(found: Floats, expected: torch.Tensor) -> None:
     wanted = expected.detach().numpy()[0]
     assert np.linalg.norm(found - wanted) < 2e-4 * np.linalg.norm(wanted)
 

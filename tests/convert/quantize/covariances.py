@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-from thirteen.convert.quantize.covariance import Covariance, Floats
+from thirteen.convert.quantize.covariance import Covariance
 from thirteen.convert.quantize.importance import (
     Importance,
     ImportanceStats,
     read_importance,
     write_importance,
 )
+from thirteen.stats.arrays import Floats
 
 
 def correlated(columns: int, seed: int = 1) -> Floats:
