@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from auto_round import AutoRound
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.runtime.threads import default_threads
+from thirteen.runtime.machine.threads import default_threads
 from thirteen.workflows.importance_cache import Calibration, calibration_chunks
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
