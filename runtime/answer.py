@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from .arithmetic.calculator import Step, check_steps, is_verified
-from .arithmetic.final_answer import final_answer, format_number
-from .arithmetic.grounding import is_grounded
+from .arithmetic import Step
 from .effort import CONFIDENCE, vote_confidence
 from .request import COMPLETE_REASONS, Request, SequenceEnd, StopReason, Timings, TokenLogprob, Usage
 
@@ -120,6 +118,10 @@ class Piece:
 
 def read_value(text: str) -> tuple[str | None, tuple[Step, ...], bool]:
     """Read the final value of a text and its equations; True if all of them hold and one gives the value."""
+    # Its words and patterns take 30 ms, which is too long for an import.
+    from .arithmetic.calculator import check_steps, is_verified  # noqa: PLC0415
+    from .arithmetic.final_answer import final_answer, format_number  # noqa: PLC0415
+
     number, steps = final_answer(text), check_steps(text)
     value = None if number is None else format_number(number)
     return value, steps, is_verified(steps, value)
@@ -133,6 +135,8 @@ def grade(request: Request, text: str, end: SequenceEnd) -> Answer:
         text: the whole text.
         end: how it ended.
     """
+    from .arithmetic.grounding import is_grounded  # noqa: PLC0415 - see read_value()
+
     value, steps, verified = read_value(text)
     answer = Answer(
         value=value,

@@ -12,7 +12,6 @@ from math import comb, exp, log
 from typing import Literal
 
 from ..errors import RequestError, shorten
-from .arithmetic.grounding import has_number
 
 # Confidence in single answers, and logistic regression of votes, by answers of Qwen2.5-Coder-0.5B; see
 # docs/figures/quality.md.
@@ -99,6 +98,8 @@ class Effort(StrEnum):
 
     def for_question(self, question: str) -> "Effort":
         """The effort that a question gets: low without a number in it, since there is nothing to vote on."""
+        from .arithmetic.grounding import has_number  # noqa: PLC0415 - see answer.read_value()
+
         return self if self.votes and has_number(question) else Effort.LOW
 
     @property

@@ -15,7 +15,8 @@ from pydantic import BaseModel, Field
 
 from ..errors import ThirteenError, as_line
 from ..runtime.answer import Answer
-from ..runtime.arithmetic.calculator import Step, check_steps
+from ..runtime.arithmetic import Step
+from ..runtime.arithmetic.calculator import check_steps
 from ..runtime.effort import Effort
 from ..runtime.engine.engine import Engine, RequestOptions
 from ..runtime.request import COMPLETE_REASONS

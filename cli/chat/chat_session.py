@@ -11,7 +11,7 @@ from ..word_wrap import WordWrap
 
 if TYPE_CHECKING:
     from ...runtime.answer import Answer
-    from ...runtime.arithmetic.calculator import Step
+    from ...runtime.arithmetic import Step
     from ...runtime.engine.conversation import Conversation, Turn
     from ...runtime.engine.engine import Engine, RequestOptions
     from ...runtime.request import Sampling

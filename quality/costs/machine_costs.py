@@ -11,7 +11,7 @@ from ...errors import FileError, OutputError
 from ...files.cache_folder import cache_dir
 from ...files.progress import Progress, no_progress
 from ...runtime.machine.threads import default_threads
-from ...runtime.plan.tuning_cache import speed_environment
+from ...runtime.plan.tuning import speed_environment
 from .probe_models import ProbeShape
 from .type_costs import run_type_costs, write_costs
 

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 
+from . import Step
 from .expression import DIGITS_MAX, Expression, parse_left_side, parse_mixed_number, parse_right_side
 from .final_answer import format_number
 from .lexer import blank_markup
@@ -20,25 +20,6 @@ _ROUNDING_WORD = NOTATION.patterns["rounding_word"]
 _ANNOTATION = NOTATION.patterns["annotation"]  # GSM8K's "3 * 4 = <<3*4=12>>12"
 _MONEY_PLACES = NOTATION.limits["money_places"]
 _LINE_MARKUP = " \t\n\\&"  # before a relation sign that begins a line
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """An equation in a text.
-
-    Attributes:
-        expression: the left side as written.
-        claimed: value of the right side, as format_number() writes it.
-        computed: value of the left side, as format_number() writes it; in percent if the right side is.
-        ok: whether the values are equal, or the claimed value is the computed one rounded: to its decimal
-            places, or to a whole number if the text says that it rounds. If it does not say so, a computed
-            value of at most two decimal places is not rounded, nor any value to zero.
-    """
-
-    expression: str
-    claimed: str
-    computed: str
-    ok: bool
 
 
 def pending_result(text: str) -> str | None:

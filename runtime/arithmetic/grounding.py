@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
-from .calculator import Step
+from . import Step
 from .expression import parse_mixed_number
 from .notation import NOTATION
 from .units import AmbiguityError

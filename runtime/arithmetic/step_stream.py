@@ -3,7 +3,8 @@ r"""Equations of a text that is still being written, each as soon as further tex
 Within open braces it may: markup that is closed later, such as \text{…}, changes what it encloses.
 """
 
-from .calculator import WINDOW, Step, check_relations
+from . import Step
+from .calculator import WINDOW, check_relations
 from .notation import NOTATION
 
 # Nothing after it belongs to the clause before it.

@@ -59,19 +59,19 @@ class Conversation:
             RequestError: the text is empty, or the chat template rejects the conversation.
             PromptLengthError: the text alone does not fit the context.
         """
-        request, context = self.engine.request(text, **options), self.engine.context
-        room = context - min(request.max_tokens, max(_ANSWER_TOKENS_MIN, context // 4))
+        request, limit = self.engine.request(text, **options), self.engine.context
+        room = limit - min(request.max_tokens, max(_ANSWER_TOKENS_MIN, limit // 4))
         dropped, tokens = self._fit(text, room)
-        if tokens is None or len(tokens) > context:  # with less than `room`, a short answer has room
+        if tokens is None or len(tokens) > limit:  # with less than `room`, a short answer has room
             raise PromptLengthError(
-                f"the message does not fit the context of {context} tokens; {self.engine.plan.context_hint}"
+                f"the message does not fit the context of {limit} tokens; {self.engine.plan.context_hint}"
             )
         del self.messages[:dropped]
         said = "\n".join(message.content for message in self.messages)
         request = replace(request, tokens=tokens, question=f"{said}\n{text}")
         if request.effort.votes:
             request = replace(request, examples=self.engine.after_examples(self._said(text)))
-        return Turn(request, dropped, len(tokens) / context)
+        return Turn(request, dropped, len(tokens) / limit)
 
     def _fit(self, text: str, room: int) -> tuple[int, tuple[int, ...] | None]:
         """How many of the oldest messages to drop, and the prompt; all are dropped if nothing fits the room.

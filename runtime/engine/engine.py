@@ -22,19 +22,17 @@ from ..plan.options import EngineOptions
 from ..plan.plan import EnginePlan
 from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder, question_messages
 from ..prompt.template_process import REPRODUCIBLE_DATE, TemplateProcess, TemplateWorker, read_chat_template
-from ..prompt.worked_examples import with_worked_examples
 from ..request import BASE, DEFAULT_ADAPTER, Request, Sampling, SamplingOptions, SequenceState, TokenLogprob
 from ..validation import check_type
 from .adapters import Adapters
 from .dispatcher import Dispatcher, EngineLoad
 from .handle import Handle
-from .majority_vote import MajorityVote
 from .prefix_cache import PrefixCache, common_length
 from .runner import Runner
-from .scoring import Scoring
 
 if TYPE_CHECKING:  # see request.py
     from ..grammar.grammar import Grammar
+    from .scoring import Scoring
 
 
 class RequestOptions(SamplingOptions, total=False):
@@ -100,10 +98,9 @@ class Engine:
                 template.compile()  # in its process, which has started meanwhile
             bytes_max = self.model.max_bytes(self.context)
             self._encoder = PromptEncoder(self.model, template, bytes_max, plan.context_hint)
-            self._scoring = handles.enter_context(closing(Scoring(self.model, settings, self._adapters)))
             self._handles = handles.pop_all()
         self._dispatcher = Dispatcher(self.model, self._runner, slots=settings.slots, queue=plan.queue)
-        self._closing, self._fork = Lock(), ForkCheck()
+        self._closing, self._scoring_lock, self._fork = Lock(), Lock(), ForkCheck()
 
     def _start_template(self, handles: ExitStack, worker: TemplateWorker | None) -> TemplateProcess | None:
         date = REPRODUCIBLE_DATE if self.plan.settings.reproducible else None
@@ -111,6 +108,13 @@ class Engine:
         if template:
             handles.callback(template.close)
         return template
+
+    @cached_property
+    def _scoring(self) -> "Scoring":
+        """Contexts beside that of the requests, used under their lock."""
+        from .scoring import Scoring  # noqa: PLC0415 - few engines score
+
+        return self._handles.enter_context(closing(Scoring(self.model, self.plan.settings, self._adapters)))
 
     @property
     def context(self) -> int:
@@ -196,6 +200,8 @@ class Engine:
         return self._dispatcher.submit([self._new_sequence(request) for request in requests], wait=wait)
 
     def _submit_votes(self, requests: Sequence[Request], wait: bool) -> list[Handle]:
+        from .majority_vote import MajorityVote  # noqa: PLC0415 - most questions have one answer
+
         with ExitStack() as aborts:
             handles: list[Handle] = []
             for request in requests:
@@ -272,6 +278,8 @@ class Engine:
         Raises:
             RequestError: conversation() raises it.
         """
+        from ..prompt.worked_examples import with_worked_examples  # noqa: PLC0415 - of votes
+
         try:
             tokens = self.conversation(with_worked_examples(messages))
         except PromptLengthError:
@@ -339,7 +347,7 @@ class Engine:
         """
         self._check_swap(name)
         probe_model_files(self.model.header.path, [Path(path)], untrusted=untrusted)
-        with self._dispatcher.in_use(), self._scoring.lock, ExitStack() as handles:
+        with self._dispatcher.in_use(), self._scoring_lock, ExitStack() as handles:
             self._check_swap(name)  # another thread may have taken the name
             adapter = handles.enter_context(LoraAdapter(self.model, Path(path)))
 
@@ -378,7 +386,7 @@ class Engine:
             FileError: the computation failed.
         """
         self._check_prompt(tokens)
-        with self._dispatcher.in_use():
+        with self._dispatcher.in_use(), self._scoring_lock:
             return self._scoring.prompt_logprobs(tokens, top, self._adapters.resolve(adapter))
 
     def logits(self, tokens: Sequence[int]) -> Floats:
@@ -393,7 +401,7 @@ class Engine:
             ThirteenError: prompt_logprobs() raises it.
         """
         self._check_prompt(tokens)
-        with self._dispatcher.in_use():
+        with self._dispatcher.in_use(), self._scoring_lock:
             return self._scoring.logits(tokens, self._adapters.default)
 
     @cached_property

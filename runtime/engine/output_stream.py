@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..arithmetic.calculator import pending_result
 from .detokenizer import Detokenizer
 
 _NUMBER_CONTINUES = ("", ".", ",")  # after these, a digit would still extend the number
@@ -84,8 +83,11 @@ class OutputStream:
         """Return the tokens of a result to insert, if the text ends in an open calculation; usually none."""
         if self._detokenizer.holds_back:  # the result would follow what is held back, not the text
             return []
-        result = pending_result(self.text) if self._calculator else None
-        if result is None:
+        if not self._calculator:
+            return []
+        from ..arithmetic.calculator import pending_result  # noqa: PLC0415 - see answer.read_value()
+
+        if (result := pending_result(self.text)) is None:
             return []
         self._result_end = len(self.text) + len(result)
         return self._vocabulary.tokenize(result, special=False, bos=False)

@@ -4,7 +4,6 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import cached_property
-from threading import Lock
 
 import numpy as np
 
@@ -21,15 +20,11 @@ _LOGITS_ROWS = 64
 
 
 class Scoring:
-    """Scoring of an engine: contexts beside that of its requests, each made when first needed.
-
-    Attributes:
-        lock: held while a text is scored, and by others while they replace an adapter.
-    """
+    """Scoring of an engine, by one thread at a time: contexts of its own, each made when first needed."""
 
     def __init__(self, model: Model, settings: Settings, adapters: Adapters) -> None:
         """Do nothing yet; `settings` are those of the engine's own context."""
-        self.lock, self._contexts = Lock(), ExitStack()
+        self._contexts = ExitStack()
         self._model, self._settings, self._adapters = model, settings, adapters
 
     def close(self) -> None:
@@ -40,14 +35,14 @@ class Scoring:
         """See Engine.prompt_logprobs()."""
         if len(tokens) < 2:
             return []
-        with self.lock, closing(_rows(self._context, tokens[:-1], self._adapters[adapter])) as rows:
+        with closing(_rows(self._context, tokens[:-1], self._adapters[adapter])) as rows:
             scored = zip(rows, tokens[1:], strict=True)
             return [self._context.logprob(row, token, top) for row, token in scored]
 
     def logits(self, tokens: Tokens, adapter: str) -> Floats:
         """See Engine.logits()."""
         logits = np.empty((len(tokens), self._model.vocabulary_size), np.float32)  # (tokens, vocab)
-        with self.lock, closing(_rows(self._exact_context, tokens, self._adapters[adapter])) as rows:
+        with closing(_rows(self._exact_context, tokens, self._adapters[adapter])) as rows:
             for place, row in enumerate(rows):
                 logits[place] = self._exact_context.logits_row(row)
         return logits
@@ -71,7 +66,7 @@ class Scoring:
 def _rows(context: Context, tokens: Tokens, adapter: LoraAdapter | None) -> Generator[int, None, None]:
     """Compute a text in an empty context; yields each row of logits, valid until the next batch.
 
-    It must be closed under the lock: the context is empty again then, and has no adapter.
+    Once it is closed, the context is empty again, and has no adapter.
     """
     with ExitStack() as undo:
         context.set_adapter(adapter)

@@ -88,7 +88,8 @@ class _Batch:
 class Context(NativeHandle):
     """KV cache of some sequences of a model, and the computation that extends it.
 
-    Every sequence has its own cells: a full one takes none from the others.
+    Every sequence has its own cells: a full one takes none from the others. A variable `context` is such an
+    object; as an attribute or a keyword, as in `settings.context`, it is a number of tokens.
     """
 
     def __init__(self, model: Model, settings: Settings, adapter: LoraAdapter | None = None) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 from ...errors import FileError, RequestError
 from ...files.gguf.header import Header, read_header
 from ...files.gguf.model_shape import read_model_shape
-from ..foreign_text import foreign_share
 from ..forks import begin_loading
 from .bindings import llama_cpp
 from .compute_thread import COMPUTE_THREAD, KeepAlive
@@ -129,6 +128,8 @@ class Model(NativeHandle):
         """
         if "thirteen.vocabulary.kept" not in self.header.fields:
             return None
+        from ..foreign_text import foreign_share  # noqa: PLC0415 - for trimmed vocabularies
+
         text = self._normalized(text)
         return foreign_share(text, self.tokenize(text, special=False, bos=False), self.token_to_piece)
 

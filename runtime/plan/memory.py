@@ -130,8 +130,8 @@ def _kv_bytes(shape: ModelShape, settings: Settings) -> int:
     return prod((shape.layers, settings.slots, _cells(settings.context), cell_bytes))
 
 
-def _cells(context: int) -> int:
-    return context + -context % KV_CELLS
+def _cells(tokens: int) -> int:
+    return tokens + -tokens % KV_CELLS
 
 
 def _buffer_bytes(shape: ModelShape, settings: Settings) -> int:

@@ -17,8 +17,7 @@ from ..llama.settings import Settings
 from .candidates import Candidates, find_candidates
 from .memory import MemoryEstimate, check_memory, estimate_memory
 from .options import QUEUE, EngineOptions, default_settings, named_adapters
-from .tuning import Tuning, measure_settings
-from .tuning_cache import find_tuning, save_tuning
+from .tuning import Tuning, find_tuning, save_tuning
 
 _PACKAGE = "llama-cpp-python"  # the binding of the library
 
@@ -129,8 +128,9 @@ def _tuned(candidates: Candidates, header: Header) -> Tuning:
     """The saved measurement of the candidates; without one, the model is loaded and measured."""
     if tuning := find_tuning(candidates, header):
         return tuning
-    usual = candidates.ways[0]
-    with Model(header, repack=usual.repack) as model:
+    from .measurement import measure_settings  # noqa: PLC0415 - once for a processor and a model's shape
+
+    with Model(header, repack=candidates.ways[0].repack) as model:
         tuning = measure_settings(candidates, model)
     with suppress(ThirteenError):  # else the next process measures again
         save_tuning(tuning, candidates, header)

@@ -1,36 +1,29 @@
-"""The fastest settings on this processor, by timing the model itself: attention, KV type, threads.
+"""What was measured with some settings, and the fastest; saved in the cache folder for the next engine."""
 
-Flash attention never stores the scores of a query with all keys. Standard attention stores them, and computes
-them as products of matrices, for which some processors have faster kernels. Which one wins, and whether a KV
-cache in bfloat16 is faster than one in float16, differs by more than half between processors; docs/engine.md
-has figures.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import astuple, dataclass, replace
-from functools import partial
-from itertools import product
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from importlib.metadata import version
 from math import sqrt
-from time import perf_counter, process_time
+from pathlib import Path
+from time import time
+from typing import Any
 
-from ..llama.compute_thread import COMPUTE_THREAD
-from ..llama.context import Context, Span
-from ..llama.model import Model
+from ...errors import ThirteenError
+from ...files.cache_folder import cache_dir
+from ...files.gguf.header import Header
+from ...files.gguf.model_shape import read_model_shape
+from ...files.processors import processor_name
+from ..llama.bindings import llama_cpp
 from ..llama.settings import Settings
-from ..machine.threads import usable_threads
+from ..machine.threads import default_threads
 from .candidates import Candidates
 
-BUDGET_S = 1.8  # of a measurement, without making the contexts
-# An ordinary question: the tokens of its prompt, those of its answer, and the mean depth of these.
-_PROMPT_TOKENS, _ANSWER_TOKENS = 200, 96
-_DEPTH = _PROMPT_TOKENS + _ANSWER_TOKENS // 2
-_SHALLOW = 8  # tokens in the KV cache at the first of two depths
-_PREFILL_MIN, _PREFILL_MAX = 32, 192  # tokens of a measured prefill
-_STEPS, _STEPS_MIN = 6, 2  # decode steps, of which the fastest counts: disturbances only slow down
-_GAIN_MIN = 0.05  # of another setting than the default, which takes less memory, or fewer surprises
-_SHARE_MIN = 0.9  # of the processors' time; with less, other programs have disturbed the measurement
-_HELD_UP_S, _HELD_UP_SHARE = 0.3, 0.7  # a measurement is given up after so long with so little of their time
+# An ordinary question: the tokens of its prompt, and those of its answer.
+PROMPT_TOKENS, ANSWER_TOKENS = 200, 96
+_DISTURBED_S = 600  # how long a disturbed choice holds
+_MEASURED = ("threads", "prefill_threads", "flash_attention", "kv")  # fields of Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +44,9 @@ class Trial:
 
     def question_s(self, slots: int) -> float:
         """Geometric mean of the seconds of one ordinary question, and of one in every slot."""
-        prompt_s = _PROMPT_TOKENS * self.prefill_s
-        one_s, all_s = prompt_s + _ANSWER_TOKENS * self.decode_s, slots * prompt_s
-        return float(sqrt(one_s * (all_s + _ANSWER_TOKENS * self.together_s)))
+        prompt_s = PROMPT_TOKENS * self.prefill_s
+        one_s, all_s = prompt_s + ANSWER_TOKENS * self.decode_s, slots * prompt_s
+        return float(sqrt(one_s * (all_s + ANSWER_TOKENS * self.together_s)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,183 +72,70 @@ class Tuning:
         return trial.together_s / self.slots / trial.decode_s if trial and self.quiet else None
 
 
-def thread_counts(cores: int, processors: int) -> tuple[int, ...]:
-    """Numbers of threads to try beside one per core: half as many, and one per hardware thread."""
-    return tuple(count for count in (max(1, cores // 2), processors) if count != cores)
+def find_tuning(candidates: Candidates, header: Header) -> Tuning | None:
+    """The saved measurement of these candidates.
+
+    One that other programs have disturbed holds for ten minutes, so that not every start on a busy machine
+    measures.
+    """
+    with suppress(OSError, ThirteenError, ValueError, KeyError, TypeError):
+        path = _tuning_file(_key(candidates, header))
+        found = json.loads(path.read_bytes())
+        if found["quiet"] or abs(time() - path.stat().st_mtime) < _DISTURBED_S:
+            return _parse(found, candidates.ways[0])
+    return None
 
 
-def measure_settings(candidates: Candidates, model: Model, budget_s: float = BUDGET_S) -> Tuning:
-    """Time a prefill and decode steps with each open way, then numbers of threads.
-
-    Args:
-        candidates: what is open.
-        model: the loaded model.
-        budget_s: seconds that this may take; the more, the longer the measured prompts.
+def save_tuning(tuning: Tuning, candidates: Candidates, header: Header) -> None:
+    """Save a measurement for all engines with such candidates and a model of this shape.
 
     Raises:
-        FileError: the computation failed.
-        RequestError: the contexts do not fit in memory.
+        OutputError: it cannot be written.
+        FileError: the header has no valid shape.
     """
-    return COMPUTE_THREAD.call(lambda: _Measurement(candidates, model, budget_s).run())
+    from ...files.atomic_write import write_file  # noqa: PLC0415 - once for a processor and a model's shape
+
+    found = asdict(tuning)
+    for one in (found, *found["trials"]):
+        one["settings"] = {name: one["settings"][name] for name in _MEASURED}
+    key = _key(candidates, header)
+    write_file(_tuning_file(key), json.dumps(key | found, indent=1).encode() + b"\n")
 
 
-class _DisturbedError(Exception):
-    """Other programs take so much of the processors that nothing can be measured."""
+def _parse(found: dict[str, Any], usual: Settings) -> Tuning:
+    def settings(of: dict[str, Any]) -> Settings:
+        if of["settings"].keys() != set(_MEASURED) or type(of["settings"]["flash_attention"]) is not bool:
+            raise ValueError(of)
+        return replace(usual, **of["settings"])
+
+    trials = [
+        Trial(settings(one), float(one["prefill_s"]), float(one["decode_s"]), float(one["together_s"]))
+        for one in found["trials"]
+    ]
+    return Tuning(settings(found), tuple(trials), usual.slots, found["quiet"])
 
 
-class _Measurement:
-    """The contexts of the open ways, and their times."""
-
-    def __init__(self, candidates: Candidates, model: Model, budget_s: float) -> None:
-        self._ways, self._threads = candidates.ways, candidates.threads
-        self._model, self._budget_s = model, budget_s
-        usual = self._ways[0]
-        self._slots = usual.slots
-        self._using = usual.threads  # threads that compute at the moment
-        self._wall_s = self._granted_s = self._wanted_s = 0.0  # of all steps so far
-        longest = min(_PREFILL_MAX + _STEPS, usual.context)
-        self._longest = max(1, longest - _STEPS)
-        vocabulary = model.vocabulary_size
-        self._prompt = tuple(token % vocabulary for token in range(1, self._longest + 1))
-
-    def run(self) -> Tuning:
-        trials: list[Trial] = []
-        best = self._ways[0]
-        with ExitStack() as loaded, suppress(_DisturbedError):
-            contexts = [loaded.enter_context(Context(self._model, self._small(way))) for way in self._ways]
-            self._end = perf_counter() + self._budget_s
-            trials = self._time_ways(contexts)
-            fastest = min(trials, key=self._cost)
-            best, context = fastest.settings, contexts[trials.index(fastest)]
-            others = list(self._vary_threads(context, fastest))
-            trials.extend(others)
-            best = min([fastest, *others], key=self._cost).settings
-            if self._quiet:
-                return Tuning(best, tuple(trials), self._slots, quiet=True)
-        return Tuning(self._ways[0], tuple(trials), self._slots, self._quiet)
-
-    def _small(self, way: Settings) -> Settings:
-        """A way with no more memory than is measured; the threads are those that are asked for."""
-        batch = max(self._slots, min(way.batch, self._longest))
-        context = min(self._longest + _STEPS, self._model.context_trained)
-        return replace(way, context=context, batch=batch, adaptive_threads=False)
-
-    @property
-    def _quiet(self) -> bool:
-        """Whether the threads got the processors; a slow model alone is no disturbance."""
-        return self._granted_s >= _SHARE_MIN * self._wanted_s
-
-    @property
-    def _late(self) -> bool:
-        return perf_counter() > self._end
-
-    def _cost(self, trial: Trial) -> float:
-        """Seconds, with a handicap for each setting that is not the default."""
-        one, usual = trial.settings, self._ways[0]
-        others: int = sum(a != b for a, b in zip(astuple(one), astuple(usual), strict=True))
-        handicap = _GAIN_MIN * others + (_GAIN_MIN if one.kv != usual.kv else 0)  # bf16 keeps fewer digits
-        return trial.question_s(self._slots) * (1 + handicap)
-
-    def _time_ways(self, contexts: Sequence[Context]) -> list[Trial]:
-        """Time all ways, in turns, so that disturbances hit all of them."""
-        first = min(_SHALLOW, self._longest)
-        for context in contexts:  # the first batches also read the weights and fill the processor's caches
-            self._prefill_s(context, 0, first)
-        rate_s = min(self._prefill_s(context, 0, first) / first for context in contexts)
-        step_s = self._decode_s(contexts[0], first, 1)
-        tokens, steps = self._plan(len(contexts), rate_s, step_s)
-        shallow = _fastest(steps, [partial(self._decode_s, context, first, 1) for context in contexts])
-        prefill = [self._prefill_s(context, 0, tokens) / tokens for context in contexts]
-        for context in contexts:
-            state = context.save(0)
-            for slot in range(1, self._slots):
-                context.restore(slot, state, tokens)
-        deep = _fastest(steps, [partial(self._decode_s, context, tokens, 1) for context in contexts])
-        together = _fastest(
-            steps, [partial(self._decode_s, context, tokens, self._slots) for context in contexts]
-        )
-        self._tokens = tokens
-        trials = []
-        for index, way in enumerate(self._ways):
-            slope = max(0.0, deep[index] - shallow[index]) / max(1, tokens - first)
-            further = slope * max(0, _DEPTH - tokens)  # attention grows with the depth
-            trials.append(
-                Trial(way, prefill[index], deep[index] + further, together[index] + self._slots * further)
-            )
-        return trials
-
-    def _plan(self, ways: int, rate_s: float, step_s: float) -> tuple[int, int]:
-        """Tokens of a prefill and number of decode steps that the budget allows."""
-        steps_s = ways * (2 + min(self._slots, 3)) * step_s
-        steps = max(_STEPS_MIN, min(_STEPS, int(self._budget_s / 3 / steps_s)))
-        left_s = self._end - perf_counter() - steps * steps_s
-        tokens = int(left_s / ((ways + 2) * rate_s * 0.75))  # longer batches take less a token
-        return min(self._longest, max(_PREFILL_MIN, min(tokens, _PREFILL_MAX))), steps
-
-    def _vary_threads(self, context: Context, best: Trial) -> Iterator[Trial]:
-        """Other numbers of threads for decode, and for prefill."""
-        if self._threads or self._late:
-            return
-        usual, tokens = best.settings.threads, min(_PREFILL_MIN, self._tokens)
-        measures = [
-            partial(self._decode_s, context, self._tokens, 1),
-            partial(self._decode_s, context, self._tokens, self._slots),
-            partial(self._prefill_s, context, self._tokens - tokens, tokens),
-        ]
-        times = {}
-        for count in (usual, *thread_counts(usual, usable_threads())):
-            context.set_threads(count, count)
-            self._using = count
-            _fastest(1, measures[:1])  # OpenMP makes its team
-            times[count] = _fastest(_STEPS_MIN, measures)
-            if self._late:
-                break
-        context.set_threads(usual, usual)
-        self._using = usual
-        for decode, prefill in product(times, times):
-            if decode == prefill == usual:
-                continue
-            yield Trial(
-                replace(best.settings, threads=decode, prefill_threads=prefill),
-                prefill_s=best.prefill_s * times[prefill][2] / times[usual][2],
-                decode_s=best.decode_s * times[decode][0] / times[usual][0],
-                together_s=best.together_s * times[prefill][1] / times[usual][1],
-            )
-
-    def _prefill_s(self, context: Context, start: int, tokens: int) -> float:
-        """Seconds of a prefill in slot 0 from position `start` on."""
-        context.clear(0, start)
-        step = min(_PREFILL_MAX, context.settings.batch)
-        end = start + tokens
-        spans = [Span(0, at, self._prompt[at : min(at + step, end)], 1) for at in range(start, end, step)]
-        return self._seconds(lambda: [context.decode([span]) for span in spans])
-
-    def _decode_s(self, context: Context, start: int, slots: int) -> float:
-        """Seconds of a decode step in the first slots, at position `start`."""
-        for slot in range(slots):
-            context.clear(slot, start)
-        spans = [Span(slot, start, self._prompt[:1], 1) for slot in range(slots)]
-        return self._seconds(lambda: context.decode(spans))
-
-    def _seconds(self, compute: Callable[[], object]) -> float:
-        """Seconds that something takes.
-
-        Raises:
-            _DisturbedError: other programs hold the measurement up.
-        """
-        began, granted = perf_counter(), process_time()
-        compute()
-        seconds = perf_counter() - began
-        self._wall_s += seconds
-        self._granted_s += process_time() - granted
-        self._wanted_s += self._using * seconds
-        held_up = self._wall_s > _HELD_UP_S and self._granted_s < _HELD_UP_SHARE * self._wanted_s
-        if held_up or self._wall_s > 2 * self._budget_s:
-            raise _DisturbedError
-        return seconds
+def _key(candidates: Candidates, header: Header) -> dict[str, Any]:
+    """Everything that the choice depends on."""
+    shape, usual = read_model_shape(header), candidates.ways[0]
+    return {
+        **speed_environment(),
+        **{name: getattr(shape, name) for name in ("layers", "hidden", "heads", "kv_heads", "head_dim")},
+        **{name: getattr(usual, name) for name in ("slots", "batch", "repack")},
+        "ways": [[way.flash_attention, way.kv] for way in candidates.ways],
+        "given_threads": candidates.threads,
+        "default_threads": default_threads(),
+    }
 
 
-def _fastest(times: int, measures: Sequence[Callable[[], float]]) -> list[float]:
-    """The least result of each measure, taken in turns."""
-    rounds = [[measure() for measure in measures] for _ in range(times)]
-    return [min(results) for results in zip(*rounds, strict=True)]
+def speed_environment() -> dict[str, str]:
+    """Processor and build: what every measured speed depends on."""
+    return {
+        "processor": processor_name(),
+        "llama_cpp_python": version("llama-cpp-python"),
+        "features": llama_cpp.llama_print_system_info().decode("utf-8", "replace").strip(" |\n"),
+    }
+
+
+def _tuning_file(key: dict[str, Any]) -> Path:
+    return cache_dir() / f"compute-{sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"

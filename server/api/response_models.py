@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from ...runtime.answer import VoteTally
-from ...runtime.arithmetic.calculator import Step
+from ...runtime.arithmetic import Step
 from ...runtime.request import Usage
 
 Count = Annotated[int, Field(ge=0)]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from peft import LoraConfig
 from thirteen.convert.adapter.short_code import ShortCode, encode_short_code
-from thirteen.runtime.arithmetic.calculator import Step
+from thirteen.runtime.arithmetic import Step
 
 from ..commands import Commands
 from ..conftest import EXHAUSTIVE

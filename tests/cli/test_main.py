@@ -65,6 +65,14 @@ def test_heavy_modules_are_imported_late(code: str) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_the_engine_is_imported_with_few_modules() -> None:
+    script = (
+        "import sys; from thirteen import Engine; print(sum(m.startswith('thirteen') for m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(done.stdout) <= 60
+
+
 @pytest.mark.parametrize("words", command_lines())
 def test_the_help_of_every_command_has_an_example_and_a_short_first_screen(
     words: str, thirteen: Commands, monkeypatch: pytest.MonkeyPatch

@@ -22,12 +22,12 @@ from thirteen.errors import ThirteenError  # noqa: E402
 from thirteen.files.progress import Run  # noqa: E402
 from thirteen.models.adapter import find_adapter  # noqa: E402
 from thirteen.runtime.batch import batch_file  # noqa: E402, F401
-from thirteen.runtime.plan import plan  # noqa: E402
-from thirteen.runtime.plan.tuning import measure_settings  # noqa: E402
+from thirteen.runtime.plan import measurement  # noqa: E402
+from thirteen.runtime.plan.measurement import measure_settings  # noqa: E402
 from thirteen.workflows.importance_cache import Calibration, cached_importance  # noqa: E402
 
 # Settings that are measured beside other programs are not saved: a later run would then save them.
-vars(plan)["measure_settings"] = lambda *args: replace(measure_settings(*args), quiet=True)
+vars(measurement)["measure_settings"] = lambda *args: replace(measure_settings(*args), quiet=True)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from thirteen.runtime.answer import Answer, VoteTally
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
 from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult
 from thirteen.runtime.effort import Effort
-from thirteen.runtime.plan import plan
+from thirteen.runtime.plan import measurement, plan
 from thirteen.runtime.plan.tuning import Tuning
 from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
 from thirteen.stats.paired_difference import paired_difference
@@ -46,7 +46,7 @@ def usual_settings(monkeypatch):
         usual = candidates.ways[0]
         return Tuning(usual, (), usual.slots, quiet=True)
 
-    monkeypatch.setattr(plan, "measure_settings", defaults)
+    monkeypatch.setattr(measurement, "measure_settings", defaults)
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thirteen.runtime.arithmetic.calculator import Step, check_steps, is_verified, pending_result
+from thirteen.runtime.arithmetic import Step
+from thirteen.runtime.arithmetic.calculator import check_steps, is_verified, pending_result
 from thirteen.runtime.arithmetic.final_answer import format_number
 
 from .calculator_cases import GSM8K, NOT_PENDING, PENDING, STEPS

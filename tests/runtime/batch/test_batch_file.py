@@ -22,7 +22,7 @@ from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.plan import plan
+from thirteen.runtime.plan import measurement, plan
 from thirteen.runtime.plan.candidates import Candidates
 from thirteen.runtime.plan.options import EngineOptions
 from thirteen.runtime.plan.tuning import Tuning
@@ -158,7 +158,7 @@ def choose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flash: bool) -> None
     def measure(candidates: Candidates, _: Model) -> Tuning:
         return Tuning(replace(candidates.ways[0], flash_attention=flash, kv="f16"), (), 8, quiet=False)
 
-    monkeypatch.setattr(plan, "measure_settings", measure)
+    monkeypatch.setattr(measurement, "measure_settings", measure)
 
 
 @pytest.mark.parametrize("kv", [None, "f16"])

@@ -24,7 +24,7 @@ from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import LoraAdapter, Model
 from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.plan.candidates import Candidates
-from thirteen.runtime.plan.tuning import measure_settings
+from thirteen.runtime.plan.measurement import measure_settings
 
 from ..fixed_settings import FIXED
 from ..gguf_adapters import write_lora

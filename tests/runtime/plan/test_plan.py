@@ -6,7 +6,7 @@ import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.bindings import llama_cpp
-from thirteen.runtime.plan import plan as plan_module
+from thirteen.runtime.plan import measurement
 from thirteen.runtime.plan.options import PROFILES
 from thirteen.runtime.plan.plan import EnginePlan
 
@@ -46,7 +46,7 @@ def test_a_plan_with_a_saved_choice_loads_nothing(tiny, monkeypatch, tmp_path):
     )
     first = EnginePlan.make(tiny, threads=1)
     assert len(loaded) == 1  # and measured
-    monkeypatch.setattr(plan_module, "measure_settings", None)
+    monkeypatch.setattr(measurement, "measure_settings", None)
     assert EnginePlan.make(tiny, threads=1) == first and len(loaded) == 1
     with Engine(first) as engine:
         assert len(loaded) == 2 and engine.plan is first

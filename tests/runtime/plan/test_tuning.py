@@ -20,14 +20,13 @@ from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.logits import log_softmax
 from thirteen.runtime.plan import candidates as candidates_module
+from thirteen.runtime.plan import measurement
 from thirteen.runtime.plan import options as options_module
-from thirteen.runtime.plan import plan as plan_module
-from thirteen.runtime.plan import tuning as tuning_module
 from thirteen.runtime.plan.candidates import Candidates, find_candidates
+from thirteen.runtime.plan.measurement import BUDGET_S, measure_settings, thread_counts
 from thirteen.runtime.plan.options import PROFILES, EngineOptions, default_settings
 from thirteen.runtime.plan.plan import EnginePlan
-from thirteen.runtime.plan.tuning import BUDGET_S, Trial, Tuning, measure_settings, thread_counts
-from thirteen.runtime.plan.tuning_cache import find_tuning
+from thirteen.runtime.plan.tuning import Trial, Tuning, find_tuning
 
 DEFAULT = {"flash_attention": True, "kv": "f16", "threads": 1, "prefill_threads": 1}
 STANDARD = DEFAULT | {"flash_attention": False}
@@ -61,7 +60,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             settings = replace(candidates.ways[0], **chosen)
             return Tuning(settings, (Trial(settings, 0.01, 0.02, 0.04),), settings.slots, quiet)
 
-        monkeypatch.setattr(plan_module, "measure_settings", measure)
+        monkeypatch.setattr(measurement, "measure_settings", measure)
 
     return set_measured
 
@@ -149,11 +148,11 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
     def make(seconds: Seconds, share: float = 1.0) -> Machine:
         machine = Machine(seconds, share)
         monkeypatch.setattr(FakeContext, "machine", machine, raising=False)
-        monkeypatch.setattr(tuning_module, "Context", FakeContext)
-        monkeypatch.setattr(tuning_module, "perf_counter", lambda: machine.wall_s)
-        monkeypatch.setattr(tuning_module, "process_time", lambda: machine.granted_s)
+        monkeypatch.setattr(measurement, "Context", FakeContext)
+        monkeypatch.setattr(measurement, "perf_counter", lambda: machine.wall_s)
+        monkeypatch.setattr(measurement, "process_time", lambda: machine.granted_s)
         monkeypatch.setattr(options_module, "default_threads", lambda: 2)
-        monkeypatch.setattr(tuning_module, "usable_threads", lambda: 2)
+        monkeypatch.setattr(measurement, "usable_threads", lambda: 2)
         return machine
 
     return make
@@ -173,11 +172,11 @@ def times(
 
 
 def test_numbers_of_threads_are_timed_too(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning_module, "_HELD_UP_SHARE", 0.0)  # other tests run beside this one
+    monkeypatch.setattr(measurement, "_HELD_UP_SHARE", 0.0)  # other tests run beside this one
     found = measure_settings(candidates(model.header), model, budget_s=10)
     threads = {trial.settings.threads for trial in found.trials}
     usual = options_module.default_threads()
-    assert threads == {usual, *thread_counts(usual, tuning_module.usable_threads())}
+    assert threads == {usual, *thread_counts(usual, measurement.usable_threads())}
 
 
 @pytest.mark.parametrize(("seconds", "faster"), [(0.97, False), (0.9, True), (1.0, False), (3.0, False)])
@@ -258,7 +257,7 @@ def test_a_measurement_without_its_processors_is_not_quiet(
 
 
 def test_what_is_given_is_not_measured(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "measure_settings", None)
+    monkeypatch.setattr(measurement, "measure_settings", None)
     given = STANDARD | {"threads": 3, "prefill_threads": 3}
     assert chosen(model, flash_attention=False, kv="f16", threads=3) == given
 
