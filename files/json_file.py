@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import FileError
+from .received_files import open_regular
 
 CONFIG_BYTES_MAX = 1 << 22  # the largest published tokenizer_config.json has 1.2 MB
-INDEX_BYTES_MAX = 1 << 24  # of a checkpoint's shards, or of costs
 TOKENIZER_BYTES_MAX = 1 << 26  # the largest published tokenizer.json is half of this
 _PIECE_BYTES = 1 << 20
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # in JSON, a pair of them is one character
@@ -36,7 +36,7 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
         FileError: the file cannot be read, or is larger.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = _read_at_most(file, max_bytes + 1)
     except OSError as failure:
         raise FileError(f"{path}: {failure.strerror or failure}") from None
