@@ -1,17 +1,17 @@
-"""Files and folders that others made: what is opened is a regular file, and no link takes another one along."""
+"""Files and folders that others made: only regular files are opened, and no link takes others along."""
 
 import os
 import stat
 from errno import EINVAL
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from ..errors import FileError
 
 MORE_TEMPLATES = "additional_chat_templates"  # folder in that of a base, of chat templates beside the default
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file to read it.
 
     Raises:
@@ -29,7 +29,7 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def check_links(folder: Path) -> None:
-    """Refuse a model or an adapter in whose folder a link leads outside: what is made of it would hold that file.
+    """Refuse the folder of a model or an adapter if a link leads outside: its output would hold that file.
 
     Links of a snapshot in the hub's cache may lead to the blobs of its repository.
 
@@ -42,6 +42,8 @@ def check_links(folder: Path) -> None:
         for path in (*folder.iterdir(), *folder.glob(f"{MORE_TEMPLATES}/*")):
             target = Path(os.path.realpath(path)) if path.is_symlink() else root
             if not any(map(target.is_relative_to, inside)):
-                raise FileError(f"{path}: leads outside the folder, to {target}: replace it by a copy, or delete it")
+                raise FileError(
+                    f"{path}: leads outside the folder, to {target}: replace it by a copy, or delete it"
+                )
     except OSError as failure:
         raise FileError(f"{folder}: {failure.strerror or failure}") from None
