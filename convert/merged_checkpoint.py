@@ -17,6 +17,7 @@ from ..files.disk_sync import sync_folder, sync_tree
 from ..files.gguf.header import row_bytes
 from ..files.output import check_empty, output_errors
 from ..files.progress import Progress, no_progress
+from ..files.received_files import MORE_TEMPLATES
 from ..files.safetensors import write_blocks
 from ..files.temporary_folder import locked_folder
 from .adapter.delta import CONFIG_FILE
@@ -25,7 +26,6 @@ from .merged_model import MergedModel
 from .provenance import AdapterSource, WeightsSource, provenance_entries
 from .quantize.ggml import quantize_rows
 from .source.checkpoint import FolderCheckpoint, open_checkpoint
-from .source.tokenizer import MORE_TEMPLATES
 from .source_ids import DEFAULT_IDS, SourceIds
 
 # Files of a checkpoint that a merge copies: configuration, tokenizer, chat template and licence.

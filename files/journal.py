@@ -6,7 +6,6 @@ and does not count.
 
 import json
 import os
-import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from io import FileIO
@@ -17,6 +16,7 @@ from ..errors import OutputError, RequestError, shorten
 from .disk_sync import sync_folder
 from .file_lock import NO_LINK, is_at, lock_file
 from .output import make_folder, output_errors
+from .received_files import open_regular
 
 FORMAT = 1
 
@@ -150,19 +150,12 @@ def parse_identity(line: bytes, run: str) -> dict[str, Any] | None:
 
 def _read(path: Path) -> bytes:
     try:
-        with open(path, "rb", opener=open_at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise RequestError(f"{path}: is not a regular file")
+        with open_regular(path) as file:
             return file.read()
     except FileNotFoundError:
         return b""
     except OSError as error:
         raise RequestError(f"{path}: {error.strerror or error}") from None
-
-
-def open_at_once(path: str, flags: int) -> int:
-    """Opener that does not wait for the writer of a named pipe."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _open_no_link(path: str, flags: int) -> int:

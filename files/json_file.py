@@ -1,16 +1,19 @@
-"""JSON from untrusted files: bounded in size, with errors that name the file."""
+"""JSON and JSON lines from untrusted files: bounded in size, with errors that name the file and the line."""
 
 import json
 import re
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import FileError
+from .received_files import open_regular
 
 CONFIG_BYTES_MAX = 1 << 22  # the largest published tokenizer_config.json has 1.2 MB
-INDEX_BYTES_MAX = 1 << 24  # of a checkpoint's shards, or of costs
 TOKENIZER_BYTES_MAX = 1 << 26  # the largest published tokenizer.json is half of this
+LINES_BYTES_MAX = 1 << 26  # of a file of JSON lines
+LINE_BYTES_MAX = 1 << 20
 _PIECE_BYTES = 1 << 20
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # in JSON, a pair of them is one character
 
@@ -36,7 +39,7 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
         FileError: the file cannot be read, or is larger.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = _read_at_most(file, max_bytes + 1)
     except OSError as failure:
         raise FileError(f"{path}: {failure.strerror or failure}") from None
@@ -80,4 +83,38 @@ def parse_json(data: bytes, where: str) -> Any:
         raise FileError(f"{where}: has a lone surrogate, which is not a character") from None
     except (ValueError, RecursionError) as failure:
         raise FileError(f"{where}: not JSON: {failure}") from None
+    return value
+
+
+def read_json_lines(path: Path, max_bytes: int = LINES_BYTES_MAX) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read a file of at most `max_bytes` with one JSON object per line; blank lines are skipped.
+
+    Yields:
+        The place as "FILE: line N", and the object.
+
+    Raises:
+        FileError: the file cannot be read or is too large, or a line is too long or not a JSON object.
+    """
+    for number, line in numbered_lines(read_bounded(path, max_bytes)):
+        where = f"{path}: line {number}"
+        yield where, json_object(line, where)
+
+
+def numbered_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, with their numbers from 1."""
+    lines = enumerate(data.split(b"\n"), 1)
+    return ((number, line) for number, line in lines if line.strip())
+
+
+def json_object(line: bytes, where: str) -> dict[str, Any]:
+    """Parse a line that holds a JSON object.
+
+    Raises:
+        FileError: it is too long, or not a JSON object. The message begins with `where`.
+    """
+    if len(line) > LINE_BYTES_MAX:
+        raise FileError(f"{where} has {len(line)} bytes; at most {LINE_BYTES_MAX} are read")
+    value = parse_json(line, where)
+    if not isinstance(value, dict):
+        raise FileError(f"{where}: not a JSON object")
     return value

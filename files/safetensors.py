@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import FileError
 from .atomic_write import atomic_write
+from .received_files import open_regular
 
 MAX_HEADER_BYTES = 1 << 23  # 60,000 tensors; the reference implementation reads 100 MB
 MAX_DIMENSIONS = 8  # numpy has a limit too
@@ -94,7 +95,7 @@ class SafetensorsFile:
         return FileError(f"{self.path}: {what:.300}")  # a damaged name can be as long as the header
 
     def _entries(self) -> dict[str, TensorEntry]:
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             size = self.path.stat().st_size
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):

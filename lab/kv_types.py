@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import typer
-from thirteen.files.json_lines import json_object, numbered_lines
+from thirteen.files.json_file import json_object, numbered_lines
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings import Settings

@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from ..errors import FileError, OutputError
+from ..errors import FileError, OutputError, ThirteenError, one_line
 from ..files.atomic_write import write_file
 from ..files.cache_folder import sharing_problem
 from ..files.hashing import file_sha256
+from ..files.json_file import read_json
+from ..files.received_files import check_links
 from .catalogue import catalogue
 from .hub_answers import check_answers
 
@@ -97,9 +99,8 @@ def download(hub_id: str, revision: str, kind: RepositoryKind) -> Path:
                 hub_id, revision=revision, allow_patterns=_PATTERNS[kind], ignore_patterns=_IGNORED
             )
         )
+        check_links(folder)
         stamps = _file_stamps(folder, kind)
-        for name in stamps:
-            _check_inside(folder / name, folder.parents[1])
         _verify(folder, hub_id, kind, stamps)
         _warn_of_changes(folder, hub_id, revision, kind, _blob_hashes(folder, stamps))
     return folder
@@ -121,30 +122,31 @@ def download_file(hub_id: str, revision: str, name: str, sha256: str | None = No
 
     with _hub_call(hub_id, revision):
         path = Path(hf_hub_download(hub_id, name, repo_type="dataset", revision=revision))
-        _check_inside(path, next(parent for parent in path.parents if parent.name == "snapshots").parent)
+        repository = next(parent for parent in path.parents if parent.name == "snapshots").parent
+        if not path.resolve().is_relative_to(repository.resolve()):
+            raise FileError(f"{path}: leads outside the cache, to {path.resolve()}: delete it")
         _check_hash(path, hub_id, sha256)
     return path
 
 
 @contextmanager
 def _hub_call(hub_id: str, revision: str) -> Iterator[None]:
-    """Raise what the hub's library raises in the block as one FileError; its log of retries is silent."""
+    """Raise what the hub's library raises in the block as one FileError; its log of retries is silent.
+
+    A malformed answer makes it raise anything.
+    """
     check_answers()
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         yield
-    except _hub_errors() as error:
+    except ThirteenError:
+        raise
+    except Exception as error:
         raise FileError(_explain(error, hub_id, revision)) from error
     finally:
         logger.setLevel(level)
-
-
-def _check_inside(path: Path, repository: Path) -> None:
-    """Refuse a file of the cache that a link takes from outside its repository's folder."""
-    if not path.resolve().is_relative_to(repository.resolve()):
-        raise FileError(f"{path}: leads outside the cache, to {path.resolve()}: delete it")
 
 
 def _warn_of_changes(
@@ -152,8 +154,7 @@ def _warn_of_changes(
 ) -> None:
     """Warn if a branch or tag has other large files than at its first download, which is remembered."""
     record = folder.parents[1] / "thirteen" / f"first.{kind}.json"
-    remembered = _read_record(record)
-    first = remembered if isinstance(remembered, dict) else {}
+    first = _read_record(record) or {}
     now = {name: digest for name, digest in hashes.items() if digest}
     if revision not in first:
         _write_record(record, first | {revision: {"commit": folder.name, "files": now}})
@@ -198,11 +199,13 @@ def _check_hash(path: Path, hub_id: str, expected: str | None) -> None:
 def _published_hashes(commit: str, hub_id: str, kind: RepositoryKind) -> dict[str, str | None] | None:
     """The files of a commit and the SHA-256 of the large ones; None if the hub does not answer."""
     from huggingface_hub import HfApi  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
     from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # noqa: PLC0415
 
+    network: tuple[type[BaseException], ...] = (OSError, *HfHubHTTPError.__bases__)  # of any HTTP library
     try:
         files = HfApi().model_info(hub_id, revision=commit, files_metadata=True).siblings or []
-    except _hub_errors():
+    except network:
         return None
     wanted = filter_repo_objects(
         files, allow_patterns=_PATTERNS[kind], ignore_patterns=_IGNORED, key=lambda file: file.rfilename
@@ -220,13 +223,10 @@ def _required_files(folder: Path, kind: RepositoryKind) -> set[str]:
     """The files that must exist; for a base, including the shards of its index or the single weight file."""
     if kind == "adapter":
         return _REQUIRED[kind]
-    try:
-        index = json.loads((folder / "model.safetensors.index.json").read_bytes())
-        return _REQUIRED[kind] | set(map(str, index["weight_map"].values()))
-    except FileNotFoundError:
+    if not (index := folder / "model.safetensors.index.json").exists():
         return _REQUIRED[kind] | {"model.safetensors"}
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return _REQUIRED[kind]  # the checkpoint reader reports what is wrong with the index
+    shards = read_json(index).get("weight_map")
+    return _REQUIRED[kind] | (set(map(str, shards.values())) if isinstance(shards, dict) else set())
 
 
 def _file_stamps(folder: Path, kind: RepositoryKind) -> dict[str, list[int]]:
@@ -246,28 +246,16 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _read_record(record: Path) -> object:
-    try:
-        return json.loads(record.read_bytes())
-    except (OSError, ValueError):
-        return None
+def _read_record(record: Path) -> dict[str, Any] | None:
+    with suppress(FileError):
+        return read_json(record)
+    return None
 
 
 def _write_record(record: Path, content: object) -> None:
     with suppress(OSError, OutputError):  # in a read-only cache, files are hashed on each use
         record.parent.mkdir(mode=0o700, exist_ok=True)
         write_file(record, json.dumps(content).encode())
-
-
-def _hub_errors() -> tuple[type[BaseException], ...]:
-    """The exceptions that a download can raise, whichever HTTP library is used.
-
-    Network errors are OSErrors or share a base class with the hub's own errors. The library raises ValueError
-    for a file name that would escape from the cache; its Xet client raises RuntimeError.
-    """
-    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
-
-    return (OSError, ValueError, RuntimeError, *HfHubHTTPError.__bases__)
 
 
 def _explain(error: BaseException, hub_id: str, revision: str) -> str:
@@ -277,8 +265,7 @@ def _explain(error: BaseException, hub_id: str, revision: str) -> str:
     statuses = {getattr(getattr(link, "response", None), "status_code", None) for link in chain}
     advice = [text for kind, text in _ADVICE.items() if kind in kinds]
     advice += [text for status, text in _STATUS_ADVICE.items() if status in statuses]
-    reason = next(filter(str.strip, str(chain[-1]).splitlines()), type(chain[-1]).__name__).strip()
-    message = [*advice, _DEFAULT_ADVICE][0].format(id=hub_id, revision=revision, reason=reason)
+    message = [*advice, _DEFAULT_ADVICE][0].format(id=hub_id, revision=revision, reason=one_line(chain[-1]))
     copies = (base.public_copy for base in catalogue().bases.values() if base.hub_id == hub_id)
     copy = next(copies, None) if _LICENCE.format(id=hub_id) in message else None
     return message + (f"; or use its public copy {copy}, under the same licence" if copy else "")

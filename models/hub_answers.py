@@ -13,7 +13,7 @@ from ..errors import FileError, shorten
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # of a git blob, or SHA-256 of a large file
-_MAX_LISTING = 32 << 20  # bytes; a repository of 100,000 files has 20 MB
+_MAX_LISTING = 4 << 20  # bytes, which take 30 times as many in memory; of 20,000 files
 
 
 @cache
@@ -40,7 +40,7 @@ def _check(response: Any) -> None:
     """Check the headers that name files of the cache, and the listings of a repository.
 
     Raises:
-        FileError: a hash is not hexadecimal, or a listing has another shape or more than 32 MB.
+        FileError: a hash is not hexadecimal, or a listing has another shape or more than 4 MB.
     """
     headers, request = response.headers, response.request
     _require(headers.get("X-Repo-Commit"), _COMMIT, "commit")

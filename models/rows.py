@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, OptionError, shorten
-from ..files.json_lines import read_json_lines
+from ..files.json_file import read_json_lines
 from ..runtime.arithmetic.final_answer import parse_number
 from ..runtime.validation import is_finite
 

@@ -14,8 +14,10 @@ from pathlib import Path
 from ..errors import FileError, OptionError
 from ..files.atomic_write import write_file
 from ..files.cache_folder import cache_dir
+from ..files.json_file import read_bounded
 from ..files.temporary_folder import temporary_folder
 
+_BYTES_MAX = 1 << 26  # of an archive
 _ERROR_CODE = re.compile(r"npm (error|ERR!) (code|errno|syscall|type) ")
 
 
@@ -42,10 +44,7 @@ class NpmArchive:
         return self._read_verified(path or self._cached())
 
     def _read_verified(self, path: Path) -> bytes:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise FileError(f"{path}: {error.strerror or error}") from None
+        content = read_bounded(path, _BYTES_MAX)
         digest = b64encode(sha512(content).digest()).decode()
         if digest != self.sha512:
             expected = f"{self.sha512} of {self.package} {self.version}"

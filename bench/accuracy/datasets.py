@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import FileError, install_hint, shorten
-from ...files.json_file import parse_json, read_bounded
-from ...files.json_lines import MAX_BYTES, read_json_lines
+from ...files.json_file import LINES_BYTES_MAX, parse_json, read_bounded, read_json_lines
 from ...models.catalogue import catalogue
 from ...models.hub import download_file
 from ...runtime.arithmetic.final_answer import format_number, parse_number
@@ -110,7 +109,7 @@ def _rows(path: Path, origin: str) -> Iterator[tuple[str, Row]]:
     if path.suffix == ".parquet":
         rows = _parquet(path, origin)
     else:
-        rows = parse_json(read_bounded(path, MAX_BYTES), origin)
+        rows = parse_json(read_bounded(path, LINES_BYTES_MAX), origin)
     if not isinstance(rows, list):
         raise FileError(f"{origin}: not a list of rows")
     for number, row in enumerate(rows, 1):

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import FileError, ZeroAdapterError, shorten
+from ...files.hashing import file_sha256
 from ...files.json_file import read_json
+from ...files.received_files import check_links
 from ...files.safetensors import Rows, SafetensorsFile
 from ..source.architecture import module_order
 from ..source.checkpoint import Checkpoint
@@ -157,6 +159,8 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     Raises:
         FileError: not a PEFT folder, weights only as a pickle, or settings that cannot be merged.
     """
+    if folder.is_dir():
+        check_links(folder)
     if not (folder / CONFIG_FILE).is_file():
         hint = ": a GGUF LoRA only applies at run time" if folder.suffix == ".gguf" else ""
         raise FileError(f"{folder}: not a PEFT adapter: {CONFIG_FILE} is missing{hint}")
@@ -244,7 +248,7 @@ def adapter_sha256(folder: Path) -> str:
     """Hash of an adapter's config and weights: a changed alpha changes it like a changed weight."""
     digest = hashlib.sha256()
     for name in (CONFIG_FILE, WEIGHTS_FILE):
-        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+        digest.update(bytes.fromhex(file_sha256(folder / name)))
     return digest.hexdigest()
 
 

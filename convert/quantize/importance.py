@@ -21,6 +21,7 @@ from ...errors import FileError, shorten
 from ...files.gguf.header import MAGIC, Field, Header, TensorInfo, read_header
 from ...files.gguf.metadata import CheckedMetadata
 from ...files.hashing import file_sha256
+from ...files.received_files import open_regular
 from ...files.safetensors import read_items
 from ..source.architecture import EMBEDDING, INPUTS, OUTPUT
 from ..source.checkpoint import Checkpoint
@@ -288,7 +289,7 @@ def _tensors(stats: ImportanceStats) -> dict[str, Any]:
 
 
 def _importance_header(path: Path) -> Header:
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError), open_regular(path) as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise FileError(
                 f"{path}: not a GGUF file; llama-imatrix converts a file in its older format: "

@@ -18,7 +18,8 @@ from ...errors import FileError
 from ...files.gguf.header import Field, Header, read_header
 from ...files.gguf.metadata import CheckedMetadata
 from ...files.hashing import file_sha256
-from ...files.json_file import INDEX_BYTES_MAX, read_json
+from ...files.json_file import read_json
+from ...files.received_files import check_links
 from ...files.safetensors import Rows, SafetensorsFile, read_items
 from ..tensors import TensorSpec
 from . import architecture as arch
@@ -104,6 +105,7 @@ class FolderCheckpoint:
 
     def __init__(self, folder: Path, id_: str) -> None:
         """Open the folder and check that it has exactly the tensors of its architecture."""
+        check_links(folder)
         self.path = folder
         self.id = id_
         architecture = arch.from_config(read_json(folder / "config.json"), str(folder / "config.json"))
@@ -149,7 +151,7 @@ class FolderCheckpoint:
             return dict.fromkeys(file.entries, file)
         if not (self.path / INDEX).exists():
             raise FileError(f"{self.path}: has neither model.safetensors nor {INDEX}")
-        index = read_json(self.path / INDEX, max_bytes=INDEX_BYTES_MAX).get("weight_map")
+        index = read_json(self.path / INDEX).get("weight_map")
         if not isinstance(index, dict):
             raise FileError(f"{self.path / INDEX}: no weight_map")
         shards = {shard: self._shard(shard) for shard in sorted({str(shard) for shard in index.values()})}

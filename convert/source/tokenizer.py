@@ -18,6 +18,7 @@ from gguf import TokenType
 from ...errors import FileError
 from ...files.gguf.header import Field
 from ...files.json_file import TOKENIZER_BYTES_MAX, decode_utf8, read_bounded, read_json
+from ...files.received_files import MORE_TEMPLATES
 
 # The words of Llama 3 and Qwen2; %s tells how many digits are together.
 WORDS = (
@@ -37,8 +38,6 @@ _UNSUPPORTED = ("byte_fallback", "dropout", "continuing_subword_prefix", "end_of
 KNOWN_END_TOKENS = {"<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>"}
 # Special tokens: key in tokenizer_config.json -> name in a GGUF
 _SPECIAL_TOKENS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
-
-MORE_TEMPLATES = "additional_chat_templates"  # folder of the chat templates beside the default one
 
 _TEMPLATE_BYTES_MAX = 1 << 16  # the runtime loads no more; published ones have a quarter at most
 

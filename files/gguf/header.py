@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
 from ...errors import FileError, InsufficientMemoryError
+from ..received_files import open_regular
 from .string_array import LENGTH_BYTES, StringArray
 
 T = TypeVar("T")
@@ -130,7 +131,7 @@ def read_header(path: Path, *, skip_values: Collection[str] = ()) -> Header:
 @contextmanager
 def _mapped(path: Path) -> Iterator[mmap.mmap]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if file.read(4) != MAGIC:
                 raise FileError(f"{path}: not a GGUF file (it does not begin with 'GGUF')")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

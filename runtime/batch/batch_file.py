@@ -12,8 +12,7 @@ from typing import Any
 from ...errors import FileError, OutputError, RequestError, shorten
 from ...files.atomic_write import atomic_write
 from ...files.journal import Journal
-from ...files.json_file import read_bounded
-from ...files.json_lines import MAX_BYTES, json_object, numbered_lines
+from ...files.json_file import LINES_BYTES_MAX, json_object, numbered_lines, read_bounded
 from ...files.output import check_target
 from ...files.progress import Progress, no_progress
 from .reproducible_batches import BatchExecutor, BatchJob, BatchResult, answer_missing
@@ -106,7 +105,7 @@ class BatchFile:
         began = perf_counter()
         self.check_output()
         job = job.decided(self._part, _RUN)
-        data = read_bounded(self.questions, MAX_BYTES)
+        data = read_bounded(self.questions, LINES_BYTES_MAX)
         rows = _parse_questions(self.questions, data, self.skip_bad)
         identity = {"questions_sha256": hashlib.sha256(data).hexdigest(), **job.identity}
         with Journal(self._part, identity, _RUN) as journal:

@@ -17,7 +17,8 @@ from typing import Any
 
 from ...errors import FileError, RequestError
 from ...files.hashing import file_sha256
-from ...files.journal import open_at_once, parse_identity
+from ...files.journal import parse_identity
+from ...files.received_files import open_regular
 from ..answer import Answer, with_confidence
 from ..effort import Effort, VotingRule, parse_effort
 from ..engine.engine import Engine
@@ -224,7 +225,7 @@ class BatchJob:
 def read_settings(journal: Path, run: str) -> EngineOptions | None:
     """The attention and KV type of an earlier run; None if its journal does not say. See Journal."""
     identity = None
-    with suppress(OSError), open(journal, "rb", opener=open_at_once) as file:
+    with suppress(OSError), open_regular(journal) as file:
         identity = parse_identity(file.readline(_IDENTITY_MAX), run)
     flash, kv = ((identity or {}).get(name) for name in ("flash_attention", "kv"))
     # A list: what a damaged file has may be no key of a dictionary.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import FileError, RequestError
-from ...files.json_lines import read_json_lines
+from ...files.json_file import read_json_lines
 from ..llama.model import Model
 from ..prompt.prompt_encoder import PromptEncoder
 from ..prompt.template_process import REPRODUCIBLE_DATE, read_chat_template

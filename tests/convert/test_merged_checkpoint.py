@@ -95,3 +95,19 @@ def test_gguf_base_is_refused(base: Base, tmp_path: Path) -> None:
     with pytest.raises(FileError, match="takes a folder of safetensors"):
         merge_checkpoint(tmp_path / "base.gguf", folder, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "chat_template.jinja", "adapter/README.md"])
+def test_no_file_outside_a_received_folder_is_taken_along(name: str, base: Base, tmp_path: Path) -> None:
+    """`merge` copied what a link named LICENSE led to, and `convert` embedded it as a chat template."""
+    (tmp_path / "secret").write_text("secret")
+    folder = Path(shutil.copytree(base("llama"), tmp_path / "base"))
+    adapter = save_random_adapter(base("llama"), LORA, folder / "adapter")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(FileError, match="leads outside the folder"):
+        merge_checkpoint(folder, adapter, tmp_path / "merged")
+    with pytest.raises(FileError, match="leads outside the folder"):
+        convert(folder, tmp_path / "model.gguf", adapter=adapter, quantization="F32")
+    assert not (tmp_path / "merged").exists()
+    assert not (tmp_path / "model.gguf").exists()

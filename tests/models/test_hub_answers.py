@@ -46,6 +46,12 @@ ATTACKS = {
     "file name that is a number": ({}, tree(entry() | {"path": 3}), "no text"),
     "size that is a text": ({}, tree({"type": "file", "path": "a", "oid": "0" * 40, "size": "2"}), "size"),
     "redirect to a file": ({"Location": "file://{outside}/existing"}, {}, ""),
+    "redirect to no host": ({"Location": "http://xn--\xff/"}, {}, "InvalidURL"),
+    "repository that is a list": ({}, {"info": []}, "TypeError"),
+    "repository without an id": ({}, {"info": {"sha": NEW}}, "KeyError: 'id'"),
+    "repository without a commit": ({}, {"info": {"id": "a/b"}}, "AssertionError"),
+    "date that is a number": ({}, {"info": {"id": "a/b", "sha": NEW, "createdAt": 1}}, "AttributeError"),
+    "large file without a hash": ({}, tree(entry() | {"lfs": {"size": 2}}), "KeyError: 'oid'"),
 }
 
 
@@ -84,10 +90,21 @@ def test_a_link_that_leads_outside_the_cache_is_refused(tmp_path: Path) -> None:
             folder = child.path("some/base")
             (folder / "config.json").unlink()
             (folder / "config.json").symlink_to(secret)
-            assert "leads outside the cache" in child.error("some/base")
+            assert "leads outside the folder" in child.error("some/base")
         finally:
             child.close()
     assert secret.exists()
+
+
+def test_a_large_index_of_a_download_is_not_parsed(tmp_path: Path) -> None:
+    """One of 57 MiB took 1.4 GiB of memory."""
+    index = {"model.safetensors.index.json": json.dumps({"weight_map": {"a": "b" * (1 << 22)}}).encode()}
+    with serve({"some/base": Repository({NEW: FILES | index}, {"main": NEW})}) as hub:
+        child = Child(hub.url, tmp_path / "home")
+        try:
+            assert "index.json: more than 4,194,304 bytes" in child.error("some/base")
+        finally:
+            child.close()
 
 
 def test_a_branch_whose_weights_have_changed_is_told(

@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 from thirteen.bench.accuracy.datasets import load_question_set
-from thirteen.files.json_lines import numbered_lines
+from thirteen.files.json_file import numbered_lines
 from thirteen.models.rows import read_rows
 from thirteen.runtime.batch.batch_file import BatchFile
 from thirteen.runtime.batch.reproducible_batches import (

@@ -1,0 +1,49 @@
+"""Files and folders that others made: only regular files are opened, and no link takes others along."""
+
+import os
+import stat
+from errno import EINVAL
+from io import BufferedReader
+from pathlib import Path
+
+from ..errors import FileError
+
+MORE_TEMPLATES = "additional_chat_templates"  # folder in that of a base, of chat templates beside the default
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file to read it.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe, whose writer would be waited for, or a device.
+    """
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller's
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(EINVAL, "not a regular file", str(path))
+    return file
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def check_links(folder: Path) -> None:
+    """Refuse the folder of a model or an adapter if a link leads outside: its output would hold that file.
+
+    Links of a snapshot in the hub's cache may lead to the blobs of its repository.
+
+    Raises:
+        FileError: a link leads outside, or the folder cannot be read.
+    """
+    root = Path(os.path.realpath(folder))
+    inside = [root, root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [root]
+    try:
+        for path in (*folder.iterdir(), *folder.glob(f"{MORE_TEMPLATES}/*")):
+            target = Path(os.path.realpath(path)) if path.is_symlink() else root
+            if not any(map(target.is_relative_to, inside)):
+                raise FileError(
+                    f"{path}: leads outside the folder, to {target}: replace it by a copy, or delete it"
+                )
+    except OSError as failure:
+        raise FileError(f"{folder}: {failure.strerror or failure}") from None
