@@ -63,9 +63,9 @@ def ask(
     """Ask a question and print the answer."""
     name, question = _model_and_question(words or [])
     spinner.begin("loading…", LOADING_DELAY_S)
-    from ..runtime.prompt.template_process import start_early
+    from ..runtime.prompt.template_process import TemplateWorker
 
-    start_early()
+    worker = TemplateWorker()
     from ..runtime.effort import parse_effort
     from ..runtime.engine.engine import Engine, RequestOptions
     from ..runtime.plan.plan import EnginePlan
@@ -88,7 +88,7 @@ def ask(
     plan = EnginePlan.make(
         files.model, adapter=lora, context=context, slots=slots, threads=threads, gpu_layers=layers
     )
-    with Engine(plan) as engine:
+    with Engine(plan, template_worker=worker) as engine:
         _warn_of_foreign_text(engine, question)
         answer = _stream(engine, question, request, silent=as_json)
     spinner.end()

@@ -53,9 +53,9 @@ def chat(
     if terminal:
         note(f"thirteen chat, with {model or 'the embedded model'}. /help lists the commands.")
     spinner.begin("loading…", LOADING_DELAY_S)
-    from ...runtime.prompt.template_process import start_early
+    from ...runtime.prompt.template_process import TemplateWorker
 
-    start_early()
+    worker = TemplateWorker()
     from ...runtime.effort import parse_effort
     from ...runtime.engine.conversation import Conversation
     from ...runtime.engine.engine import Engine, RequestOptions
@@ -73,13 +73,19 @@ def chat(
     named = options.named_adapters(map(with_name, adapter or ()))
     files = options.resolve_model(model, named, threads=threads)
 
-    def open_engine(files: ModelFiles, slots: int) -> Engine:
+    def open_engine(files: ModelFiles, slots: int, worker: TemplateWorker | None = None) -> Engine:
         adapters = files.adapters
         return Engine(
-            files.model, adapters=adapters, context=context, slots=slots, threads=threads, gpu_layers=layers
+            files.model,
+            template_worker=worker,
+            adapters=adapters,
+            context=context,
+            slots=slots,
+            threads=threads,
+            gpu_layers=layers,
         )
 
-    engine = open_engine(files, slots=chosen.rule.width)
+    engine = open_engine(files, chosen.rule.width, worker)
     spinner.end()
     conversation = Conversation(engine, system)
     session = ChatSession(engine, conversation, request, open_engine, files, threads, terminal)

@@ -21,7 +21,7 @@ from ..logits import Logits
 from ..plan.options import EngineOptions
 from ..plan.plan import EnginePlan
 from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder, question_messages
-from ..prompt.template_process import REPRODUCIBLE_DATE, TemplateProcess, read_chat_template
+from ..prompt.template_process import REPRODUCIBLE_DATE, TemplateProcess, TemplateWorker, read_chat_template
 from ..prompt.worked_examples import with_worked_examples
 from ..request import BASE, DEFAULT_ADAPTER, Request, Sampling, SamplingOptions, SequenceState, TokenLogprob
 from ..validation import check_type
@@ -68,11 +68,18 @@ class Engine:
 
     find_files: ClassVar[FindFiles] = lambda model, options: (Path(model), options)
 
-    def __init__(self, model: EnginePlan | str | Path, **options: Unpack[EngineOptions]) -> None:
+    def __init__(
+        self,
+        model: EnginePlan | str | Path,
+        *,
+        template_worker: TemplateWorker | None = None,
+        **options: Unpack[EngineOptions],
+    ) -> None:
         """Load a model.
 
         Args:
             model: a plan, or a GGUF file, of which one is made.
+            template_worker: renders the chat template, and is closed with the engine; by default a new one.
             options: see EngineOptions; a plan takes none.
 
         Raises:
@@ -84,7 +91,7 @@ class Engine:
         with ExitStack() as handles:
             layers = settings.gpu_layers
             self.model = handles.enter_context(Model(plan.header, repack=settings.repack, gpu_layers=layers))
-            template = self._start_template(handles)
+            template = self._start_template(handles, template_worker)
             self._adapters = handles.enter_context(closing(Adapters.load(self.model, plan.adapters)))
             self._prefixes = PrefixCache(settings.prefix_bytes) if settings.prefix_bytes else None
             runner = Runner(Context(self.model, settings), self._adapters, self._prefixes)
@@ -98,9 +105,9 @@ class Engine:
         self._dispatcher = Dispatcher(self.model, self._runner, slots=settings.slots, queue=plan.queue)
         self._closing, self._fork = Lock(), ForkCheck()
 
-    def _start_template(self, handles: ExitStack) -> TemplateProcess | None:
+    def _start_template(self, handles: ExitStack, worker: TemplateWorker | None) -> TemplateProcess | None:
         date = REPRODUCIBLE_DATE if self.plan.settings.reproducible else None
-        template = read_chat_template(self.model.header, self.model.bos, self.model.eos, date)
+        template = read_chat_template(self.model.header, self.model.bos, self.model.eos, date, worker)
         if template:
             handles.callback(template.close)
         return template

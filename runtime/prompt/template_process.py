@@ -37,16 +37,21 @@ class TemplateProcess:
     """
 
     def __init__(
-        self, source: str, bos: str = "", eos: str = "", date: str | None = None, where: str = ""
+        self,
+        source: str,
+        tokens: tuple[str, str] = ("", ""),
+        date: str | None = None,
+        where: str = "",
+        worker: "TemplateWorker | None" = None,
     ) -> None:
-        """Start the process.
+        """Start the process, unless it has been started.
 
         Args:
             source: the template, in Jinja.
-            bos: name of the begin-of-text token, which the template may write.
-            eos: name of the end-of-text token.
+            tokens: names of the begin-of-text and end-of-text tokens, which the template may write.
             date: the date that it may write, as in ISO 8601; by default today's.
             where: what the errors of the template begin with.
+            worker: the process, which is ended with this.
 
         Raises:
             FileError: the source is too long, or the process cannot be started.
@@ -54,9 +59,10 @@ class TemplateProcess:
         if (nbytes := len(source.encode("utf-8", "replace"))) > SOURCE_BYTES_MAX:
             raise FileError(f"{where}the chat template has {nbytes} bytes, more than {SOURCE_BYTES_MAX}")
         self.source, self.takes_tools = source, False
+        bos, eos = tokens
         self._template, self._where = {"source": source, "bos": bos, "eos": eos, "date": date}, where
         self._lock = Lock()  # one conversation at a time
-        self._process = _SPARE.pop() if _SPARE else _Process()
+        self._process = worker or TemplateWorker()
 
     def compile(self) -> None:
         """Wait until the template is compiled.
@@ -89,10 +95,10 @@ class TemplateProcess:
         with self._lock:
             self._process.close()
 
-    def _running(self) -> "_Process":
+    def _running(self) -> "TemplateWorker":
         """The process with the compiled template."""
         if not self._process.alive:
-            self._process = _Process()
+            self._process = TemplateWorker()
         try:
             self.takes_tools = self._process.compile(self._template)
         except _ReplyError as error:
@@ -104,8 +110,8 @@ class _ReplyError(Exception):
     """The process has replied with an error, or not at all."""
 
 
-class _Process:
-    """One run of template_worker.py."""
+class TemplateWorker:
+    """One run of template_worker.py. Started before the model is loaded, it need not be waited for."""
 
     def __init__(self) -> None:
         self._takes_tools: bool | None = None  # until it is compiled
@@ -172,15 +178,6 @@ class _Process:
         return reply if isinstance(reply, dict) and reply.keys() & {"result", "error"} else {}
 
 
-_SPARE: list[_Process] = []
-
-
-def start_early() -> None:
-    """Start the process of the next TemplateProcess, which then need not wait for it."""
-    if not _SPARE:
-        _SPARE.append(_Process())
-
-
 def _end(process: "subprocess.Popen[bytes]") -> None:
     process.kill()
     process.wait()
@@ -190,11 +187,15 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def read_chat_template(
-    header: "Header", bos: int | None, eos: int | None, date: str | None = None
+    header: "Header",
+    bos: int | None,
+    eos: int | None,
+    date: str | None = None,
+    worker: TemplateWorker | None = None,
 ) -> TemplateProcess | None:
     """Start the template in a model's file, None if it has none, or a blank one.
 
-    The template may write the tokens `bos` and `eos`, and the date; see TemplateProcess.
+    The template may write the tokens `bos` and `eos`, and the date; see TemplateProcess, also for `worker`.
 
     Raises:
         FileError: it is not a string, it is too long, or its process cannot be started.
@@ -203,7 +204,9 @@ def read_chat_template(
     if not isinstance(source, str):
         raise FileError(f"{header.path}: metadata key 'tokenizer.chat_template' is not a string")
     if not source.strip():
+        if worker:
+            worker.close()
         return None
     tokens = header.metadata["tokenizer.ggml.tokens"]
     begin, end = ("" if token is None else tokens[token] for token in (bos, eos))
-    return TemplateProcess(source, begin, end, date, where=f"{header.path}: ")
+    return TemplateProcess(source, (begin, end), date, f"{header.path}: ", worker)

@@ -14,6 +14,7 @@ from thirteen.runtime.prompt.template_process import (
     REPRODUCIBLE_DATE,
     SOURCE_BYTES_MAX,
     TemplateProcess,
+    TemplateWorker,
     read_chat_template,
 )
 
@@ -54,12 +55,11 @@ def test_a_template_that_takes_memory_fails_and_this_process_has_no_limit(source
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
-def test_a_process_that_was_started_early_serves_the_next_template():
-    template_process.start_early()
-    (early,) = template_process._SPARE
-    templates = [TemplateProcess(source) for source in ("{{ messages[0].content }}", "no")]
-    assert [template._process is early for template in templates] == [True, False]
-    assert [template.render(MESSAGES) for template in templates] == [MESSAGES[0]["content"], "no"]
+def test_a_process_that_was_started_early_serves_a_template():
+    early = TemplateWorker()
+    template = TemplateProcess("{{ messages[0].content }}", worker=early)
+    assert template.render(MESSAGES) == MESSAGES[0]["content"]
+    assert early.compile({}) is False, "it has compiled the template"
 
 
 def test_a_process_that_has_died_is_started_again():
