@@ -14,7 +14,7 @@ from ..errors import RequestError
 from ..files.temporary_folder import temporary_folder
 from ..quality.schedule import ProgressCounter
 from ..quality.workload import Workload, load_engine
-from ..runtime.threads import default_threads
+from ..runtime.machine.threads import default_threads
 from ..stats.interval import Interval
 from ..stats.paired_ratio import NOISE_MAX, ROUNDS_MIN, too_noisy
 from .accuracy.accuracy import AccuracyReport, AccuracyRequest, EvalProgress, accuracy_table, run_accuracy

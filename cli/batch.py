@@ -50,9 +50,9 @@ def batch(
     from ..runtime.batch.batch_file import BatchFile
     from ..runtime.batch.reproducible_batches import ENGINE, BatchJob, GenerationSettings
     from ..runtime.effort import parse_effort
+    from ..runtime.machine.threads import default_threads
     from ..runtime.plan.options import EngineOptions
     from ..runtime.request import Sampling
-    from ..runtime.threads import default_threads
 
     if questions.suffix == ".gguf":
         raise typer.BadParameter("the questions come first: thirteen batch QUESTIONS MODEL")

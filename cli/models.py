@@ -35,7 +35,7 @@ def models(
     """
     from ..errors import OutputError
     from ..models.catalogue import catalogue
-    from ..runtime.available_memory import available_bytes
+    from ..runtime.machine.available_memory import available_bytes
     from ..workflows.converted_models import cached_models, remove_model
 
     if remove is not None:

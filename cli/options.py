@@ -182,7 +182,7 @@ def probed_model(
     model: str | Path, adapter: str | None = None, *, threads: int | None = None
 ) -> "ModelFiles":
     """Find MODEL and a run-time adapter, and first load what is not trusted in another process."""
-    from ..runtime.load_probe import probe_model_files
+    from ..runtime.llama.load_probe import probe_model_files
 
     files = resolve_model(model, adapter, threads=threads)
     probe_model_files(files.model, files.adapters.values())

@@ -73,7 +73,7 @@ def serve(
     """
     from ..cluster.deploy import ClusterOptions
     from ..convert.quantize.file_size import parse_file_size
-    from ..runtime.load_probe import probe_model_files
+    from ..runtime.llama.load_probe import probe_model_files
     from ..runtime.plan.options import EngineOptions, default_settings
     from ..server.access.api_keys import ApiKeys
     from ..server.access.request_limits import RequestLimits

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import OptionError
 from ..files.gguf.header import read_header
-from ..runtime.load_probe import probe_model_files
+from ..runtime.llama.load_probe import probe_model_files
 from ..runtime.plan.options import EngineOptions, default_settings
 from ..server.access.request_limits import CLOSING_S
 from ..server.serve import ListenConfig, base_url

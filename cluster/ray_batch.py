@@ -13,7 +13,7 @@ from ..runtime.batch.reproducible_batches import (
     QuestionBatch,
     package_versions,
 )
-from ..runtime.load_probe import probe_model_files
+from ..runtime.llama.load_probe import probe_model_files
 from .ray_session import SharedFiles, error_line, ray_session, worker_capacity
 
 _ALWAYS = -1  # a worker that dies is started again, and its batches run again, however often

@@ -24,7 +24,7 @@ from thirteen.quality.schedule import ProgressCounter, alternating_order
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings import KV_TYPES, Settings
-from thirteen.runtime.threads import default_threads
+from thirteen.runtime.machine.threads import default_threads
 from thirteen.stats.interval import FloatArray
 from thirteen.stats.paired_ratio import RATIO_LEVEL, paired_ratio
 

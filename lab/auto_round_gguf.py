@@ -15,7 +15,7 @@ import torch
 from auto_round import AutoRound
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.models.texts import calibration_texts
-from thirteen.runtime.threads import default_threads
+from thirteen.runtime.machine.threads import default_threads
 from thirteen.workflows.importance_cache import calibration_chunks
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

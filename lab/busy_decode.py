@@ -15,7 +15,7 @@ from thirteen.bench.harness.busy_process import busy_processes
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings import Settings
-from thirteen.runtime.threads import default_threads
+from thirteen.runtime.machine.threads import default_threads
 
 PROMPT = tuple(range(1, 17))
 ANSWER_TOKENS = 96

@@ -24,7 +24,7 @@ from thirteen.errors import OutputError
 from thirteen.files.gguf.header import Header, row_bytes
 from thirteen.files.trusted_files import trust_file
 from thirteen.runtime.llama.library import LOG
-from thirteen.runtime.threads import default_threads
+from thirteen.runtime.machine.threads import default_threads
 
 # Types whose mix has another name.
 _MIX_OF_TYPE = {"Q3_K": "Q3_K_S", "Q4_K": "Q4_K_S", "Q5_K": "Q5_K_S", "MXFP4": "MXFP4_MOE"}

@@ -26,10 +26,10 @@ from thirteen.files.gguf.header import read_header
 from thirteen.quality.iteration import random_prompt
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN
+from thirteen.runtime.machine.threads import default_threads
 from thirteen.runtime.plan.memory import estimate_memory
 from thirteen.runtime.plan.options import PROFILES, EngineOptions, default_settings
 from thirteen.runtime.request import Request
-from thirteen.runtime.threads import default_threads
 
 QUESTIONS = (
     "Tom has 3 boxes of 12 eggs and breaks 5. How many are left?",

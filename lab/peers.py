@@ -36,7 +36,7 @@ from thirteen.cli.console import progress_bar, show_report
 from thirteen.convert.source.remote_code import refuse_code
 from thirteen.errors import RequestError, one_line
 from thirteen.files.gguf.header import Header
-from thirteen.runtime.threads import default_threads
+from thirteen.runtime.machine.threads import default_threads
 
 
 class IkLlamaPeer(RequestPeer):

@@ -15,8 +15,8 @@ from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.sampler import Sampler
 from thirteen.runtime.llama.settings import Settings
+from thirteen.runtime.machine.threads import default_threads
 from thirteen.runtime.request import Sampling
-from thirteen.runtime.threads import default_threads
 
 _FIRST = 100  # the first token; the others are what greedy sampling chooses
 _REPEATS = 5  # choices per token: one alone takes some microseconds

@@ -36,7 +36,7 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings import Settings
-from thirteen.runtime.threads import default_threads
+from thirteen.runtime.machine.threads import default_threads
 from thirteen.stats.interval import Interval
 
 

@@ -10,7 +10,7 @@ import psutil
 
 from ..files.processors import processor_name, read_cpuinfo
 from ..runtime.llama.bindings import llama_cpp
-from ..runtime.threads import physical_cores
+from ..runtime.machine.threads import physical_cores
 
 # Instruction sets for which ggml has kernels, by their names in Linux.
 _FEATURES = (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import RequestError
 from ..runtime.engine.engine import Engine
-from ..runtime.threads import default_threads
+from ..runtime.machine.threads import default_threads
 from ..runtime.validation import check_integer
 
 _BATCH = 512

@@ -19,8 +19,8 @@ from ..models.texts import held_out_sums
 from ..runtime.answer import Answer
 from ..runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 from ..runtime.engine.engine import Engine
+from ..runtime.machine.threads import default_threads
 from ..runtime.plan.options import EngineOptions
-from ..runtime.threads import default_threads
 from .default_model import NAME, TYPE, default_model
 
 ADAPTER = "smollm2-135m-sums-13"

@@ -21,9 +21,9 @@ from ..files.cache_folder import REMEDY, cache_dir
 from ..files.processors import processor_name, read_cpuinfo, usable_processors
 from ..files.progress import Progress, no_progress
 from ..models.embedded import find_embedded
-from ..runtime.available_memory import available_bytes
-from ..runtime.control_groups import ROOT, memory_limits, processor_limits
-from ..runtime.threads import default_threads, physical_cores
+from ..runtime.machine.available_memory import available_bytes
+from ..runtime.machine.control_groups import ROOT, memory_limits, processor_limits
+from ..runtime.machine.threads import default_threads, physical_cores
 
 if TYPE_CHECKING:  # it loads llama.cpp
     from ..bench.peers.speed_check import SpeedCheck

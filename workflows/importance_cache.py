@@ -19,7 +19,7 @@ from ..models.texts import calibration_texts
 from ..runtime.corpus.passages import chunk_passages, read_passages
 from ..runtime.llama.gguf_checks import read_model_header
 from ..runtime.llama.model import Model
-from ..runtime.threads import default_threads
+from ..runtime.machine.threads import default_threads
 
 # BF16 would round a small adapter away; F16 has three bits more of mantissa.
 PRECISION = "F16"

@@ -37,9 +37,9 @@ from ..models.base import resolve_base
 from ..models.basis import find_basis
 from ..models.rows import TrainingRow, read_rows, shuffle_rows
 from ..runtime.batch.reproducible_batches import ENGINE, BatchJob
+from ..runtime.machine.threads import default_threads
 from ..runtime.plan.options import EngineOptions
 from ..runtime.request import SEED_MAX, Sampling
-from ..runtime.threads import default_threads
 from ..stats.bootstrap import PASSAGES_MIN
 from ..stats.interval import FloatArray
 from .converted_models import trimmed_model

@@ -8,9 +8,9 @@ from pathlib import Path
 from ..cluster.deploy import ClusterOptions, Deployment, deploy
 from ..cluster.replica import ReplicaConfig
 from ..errors import RequestError
-from ..runtime.available_memory import available_bytes
 from ..runtime.engine.engine import Engine
 from ..runtime.llama.gguf_checks import read_model_header
+from ..runtime.machine.available_memory import available_bytes
 from ..runtime.plan.memory import estimate_memory
 from ..runtime.plan.options import EngineOptions, default_settings
 from ..server.access.request_limits import RequestLimits

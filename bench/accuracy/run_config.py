@@ -14,9 +14,9 @@ from ...runtime.batch.reproducible_batches import ENGINE, BatchJob, GenerationSe
 from ...runtime.effort import parse_effort
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.settings import DEFAULT_KV
+from ...runtime.machine.threads import default_threads
 from ...runtime.plan.options import EngineOptions
 from ...runtime.request import Request
-from ...runtime.threads import default_threads
 from .datasets import QuestionSet
 from .eval_log import LOGGED_RUN
 from .prompts import find_prompt

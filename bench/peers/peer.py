@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from ...files.gguf.header import Header
-from ...runtime.threads import default_threads
+from ...runtime.machine.threads import default_threads
 from ...runtime.validation import check_integer
 from ..harness.busy_process import busy_processes
 

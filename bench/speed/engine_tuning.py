@@ -6,11 +6,11 @@ from pathlib import Path
 from ...files.progress import Progress, no_progress
 from ...runtime.llama.gguf_checks import read_model_header
 from ...runtime.llama.model import Model
+from ...runtime.machine.threads import default_threads
 from ...runtime.plan.candidates import find_candidates
 from ...runtime.plan.options import EngineOptions, default_settings
 from ...runtime.plan.tuning import Tuning, measure_settings
 from ...runtime.plan.tuning_cache import save_tuning
-from ...runtime.threads import default_threads
 
 _REPEATS = 3  # of which the fastest counts: disturbances only slow down
 _BUDGET_S = 4.0  # of each

@@ -17,7 +17,7 @@ from ...files.progress import Progress, no_progress
 from ...quality.environment import BenchReport, report_head
 from ...quality.schedule import ProgressCounter
 from ...quality.workload import Workload, load_engine
-from ...runtime.threads import default_threads
+from ...runtime.machine.threads import default_threads
 from ...runtime.validation import check_integer
 from ...stats.interval import Interval
 from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN, too_noisy

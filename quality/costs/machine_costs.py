@@ -10,8 +10,8 @@ from ...convert.quantize.costs import CostTable, costs_for, host_target, read_co
 from ...errors import FileError, OutputError
 from ...files.cache_folder import cache_dir
 from ...files.progress import Progress, no_progress
+from ...runtime.machine.threads import default_threads
 from ...runtime.plan.tuning_cache import speed_environment
-from ...runtime.threads import default_threads
 from .probe_models import ProbeShape
 from .type_costs import run_type_costs, write_costs
 

@@ -22,7 +22,7 @@ from ...files.atomic_write import write_file
 from ...files.progress import Progress, no_progress
 from ...files.temporary_folder import temporary_folder
 from ...runtime.engine.engine import Engine
-from ...runtime.threads import default_threads
+from ...runtime.machine.threads import default_threads
 from ...runtime.validation import check_integer
 from ...stats.interval import FloatArray, Interval
 from ...stats.paired_ratio import ROUNDS_MIN, paired_ratio, too_noisy

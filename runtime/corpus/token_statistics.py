@@ -11,7 +11,7 @@ from ..llama.context import Context, Span
 from ..llama.model import Model
 from ..llama.settings import Settings
 from ..logits import log_softmax
-from ..threads import default_threads
+from ..machine.threads import default_threads
 
 PASSAGE_TOKENS = 512  # of a longer passage, the beginning
 _ROWS = 128  # rows of logits at once

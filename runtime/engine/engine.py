@@ -15,8 +15,8 @@ from ..effort import Effort, EffortName, default_effort, parse_effort
 from ..forks import ForkCheck
 from ..llama.compute_thread import COMPUTE_THREAD, run_uninterrupted
 from ..llama.context import Context
+from ..llama.load_probe import probe_model_files
 from ..llama.model import LoraAdapter, Model
-from ..load_probe import probe_model_files
 from ..logits import Logits
 from ..plan.options import EngineOptions
 from ..plan.plan import EnginePlan

@@ -1,4 +1,4 @@
-"""Program of the process that loads files on trial; ../load_probe.py starts it.
+"""Program of the process that loads files on trial; load_probe.py starts it.
 
 Its arguments are the seconds of processor time and the bytes of address space that it may use, a model, and
 adapters of the model. It writes a line of JSON when it begins with a file, and one for an error.
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import FileError, ThirteenError
-from ..resource_limits import limit_address_space, limit_processor_time, lower_limit
+from ..machine.resource_limits import limit_address_space, limit_processor_time, lower_limit
 from .context import Context, Span
 from .gguf_checks import read_model_header
 from .model import LoraAdapter, Model

@@ -14,12 +14,12 @@ from ...files.gguf.header import Header, read_header
 from ...files.gguf.model_shape import read_model_shape
 from ..foreign_text import foreign_share
 from ..forks import begin_loading
-from ..load_probe import probe_model_files
 from .bindings import llama_cpp
 from .compute_thread import COMPUTE_THREAD, KeepAlive
 from .gguf_checks import check_adapter, read_model_header
 from .gpu import set_gpu_layers
 from .library import LOG, NativeHandle
+from .load_probe import probe_model_files
 from .settings import GpuLayers
 from .struct_layouts import check_struct_layouts
 

@@ -17,9 +17,9 @@ from gguf.constants import GGMLQuantizationType as Type
 from ...errors import InsufficientMemoryError
 from ...files.gguf.header import Header, row_bytes
 from ...files.gguf.model_shape import ModelShape, read_model_shape
-from ..available_memory import available_bytes, reserved_bytes
 from ..llama.bindings import llama_cpp
 from ..llama.settings import KV_TYPES, Settings
+from ..machine.available_memory import available_bytes, reserved_bytes
 
 KV_CELLS = 256  # llama.cpp pads the cells of each sequence to a multiple of this
 _PROGRAM_BYTES = 68_000_000  # Python, NumPy, llama.cpp, Jinja: resident after each has been used

@@ -7,8 +7,8 @@ from typing import TypedDict, cast
 from ...errors import RequestError
 from ..llama.gpu import check_gpu_layers
 from ..llama.settings import DEFAULT_KV, GpuLayers, Settings
+from ..machine.threads import default_threads
 from ..request import BASE, DEFAULT_ADAPTER
-from ..threads import default_threads
 from ..validation import check_integer
 
 QUEUE = 64

@@ -11,9 +11,9 @@ from ...errors import ThirteenError
 from ...files.gguf.header import Header
 from ...files.gguf.model_shape import read_model_shape
 from ..llama.gguf_checks import read_model_header
+from ..llama.load_probe import probe_model_files
 from ..llama.model import Model
 from ..llama.settings import Settings
-from ..load_probe import probe_model_files
 from .candidates import Candidates, find_candidates
 from .memory import MemoryEstimate, check_memory, estimate_memory
 from .options import QUEUE, EngineOptions, default_settings, named_adapters

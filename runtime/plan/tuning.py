@@ -18,7 +18,7 @@ from ..llama.compute_thread import COMPUTE_THREAD
 from ..llama.context import Context, Span
 from ..llama.model import Model
 from ..llama.settings import Settings
-from ..threads import usable_threads
+from ..machine.threads import usable_threads
 from .candidates import Candidates
 
 BUDGET_S = 1.8  # of a measurement, without making the contexts

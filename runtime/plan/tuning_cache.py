@@ -17,7 +17,7 @@ from ...files.gguf.model_shape import read_model_shape
 from ...files.processors import processor_name
 from ..llama.bindings import llama_cpp
 from ..llama.settings import Settings
-from ..threads import default_threads
+from ..machine.threads import default_threads
 from .candidates import Candidates
 from .tuning import Trial, Tuning
 

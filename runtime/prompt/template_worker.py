@@ -9,7 +9,7 @@ import signal
 import sys
 
 from ...errors import ThirteenError
-from ..resource_limits import limit_address_space, limit_processor_time, lower_limit
+from ..machine.resource_limits import limit_address_space, limit_processor_time, lower_limit
 from .chat_template import ChatTemplate
 
 BYTES_MAX = 1 << 28  # of address space beyond what the process has at its start

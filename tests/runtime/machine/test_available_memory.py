@@ -7,13 +7,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from thirteen.runtime import available_memory
-from thirteen.runtime.available_memory import available_bytes
+from thirteen.runtime.machine import available_memory
+from thirteen.runtime.machine.available_memory import available_bytes
 
 GIB = 1 << 30
 LIMITED = """
 import resource
-from thirteen.runtime.available_memory import available_bytes
+from thirteen.runtime.machine.available_memory import available_bytes
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, -1))
 print(available_bytes())
 """

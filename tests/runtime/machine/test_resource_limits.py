@@ -9,7 +9,7 @@ pytest.importorskip("resource", reason="Windows has no such limits")
 
 PROGRAM = """
 import resource, sys
-from thirteen.runtime.resource_limits import limit_processor_time, lower_limit
+from thirteen.runtime.machine.resource_limits import limit_processor_time, lower_limit
 resource.setrlimit(resource.RLIMIT_CPU, (3, 5))
 resource.setrlimit(resource.RLIMIT_NOFILE, (40, 50))
 limit_processor_time(int(sys.argv[1]))

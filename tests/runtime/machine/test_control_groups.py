@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from thirteen.runtime import threads
-from thirteen.runtime.control_groups import memory_limits, processor_limits
+from thirteen.runtime.machine import threads
+from thirteen.runtime.machine.control_groups import memory_limits, processor_limits
 
 MIB = 1 << 20
 V1_UNLIMITED = 9223372036854771712

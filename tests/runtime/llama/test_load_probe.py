@@ -13,16 +13,16 @@ from thirteen.cluster.replica import ReplicaConfig
 from thirteen.convert.pipeline import convert
 from thirteen.errors import FileError
 from thirteen.files import trusted_files
-from thirteen.runtime import load_probe
 from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.load_probe import probe_model_files
+from thirteen.runtime.llama import load_probe
+from thirteen.runtime.llama.load_probe import probe_model_files
 from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.serve import ListenConfig
 
-from .conftest import tensors
-from .fixed_settings import FIXED
-from .gguf_adapters import MATRICES, write_factors, write_lora
+from ..conftest import tensors
+from ..fixed_settings import FIXED
+from ..gguf_adapters import MATRICES, write_factors, write_lora
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ Inference is bound by memory bandwidth and vector units, which hardware threads 
 import os
 from pathlib import Path
 
-from ..files.processors import usable_processors
+from ...files.processors import usable_processors
 from .control_groups import processor_limits
 
 _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"

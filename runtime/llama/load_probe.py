@@ -1,6 +1,6 @@
 """Trial load: a file that this project did not write is first loaded in another process, with limits.
 
-llama.cpp ends the process on errors that it does not expect. The checks of llama/gguf_checks.py refuse those
+llama.cpp ends the process on errors that it does not expect. The checks of gguf_checks.py refuse those
 that are known. What they miss ends the other process, and is one line here.
 """
 
@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .. import errors
-from ..errors import FileError
-from ..files.trusted_files import FileState, untrusted_by_default
+from ... import errors
+from ...errors import FileError
+from ...files.trusted_files import FileState, untrusted_by_default
 
 # Limits of the other process: for any file, and for each byte. The wall time allows for the slowest disks.
 _WALL_S, _WALL_BYTES_PER_S = 60, 5_000_000
