@@ -17,7 +17,7 @@ from thirteen.runtime.request import Request
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-QUOTING = ("README.md", "docs/engine.md", "docs/apps.md", "docs/cluster.md")
+QUOTING = ("README.md", "docs/engine.md", "docs/apps.md", "docs/convert.md", "docs/cluster.md")
 
 
 @pytest.fixture

@@ -1,0 +1,38 @@
+"""The examples that convert a base and an adapter, and compare the result with its base."""
+
+import json
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from peft import LoraConfig
+from thirteen.workflows.conversion import ConversionRequest, run_conversion
+
+from ..convert.peft_adapters import save_random_adapter
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.slow
+def test_convert_to_size_and_compare_with_base(
+    base: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checkpoint = base("llama wide")
+    monkeypatch.chdir(tmp_path)
+    Path("my-base").symlink_to(checkpoint)
+    save_random_adapter(checkpoint, LoraConfig(target_modules=["q_proj", "down_proj"]), Path("my-lora"))
+
+    runpy.run_path(str(EXAMPLES / "convert_to_size.py"))
+    output = capsys.readouterr().out
+    assert f"{Path('my-model.gguf').stat().st_size:,} bytes" in output
+    assert "tensors in " in output and "slope" in output
+
+    run_conversion(ConversionRequest(base="my-base", type="F16", output=Path("my-base.gguf")))
+    questions = [{"question": f"{n} + {n}?", "answer": str(2 * n)} for n in range(1, 9)]
+    Path("questions.jsonl").write_text("\n".join(map(json.dumps, questions)), "utf-8")
+    runpy.run_path(str(EXAMPLES / "compare_with_base.py"))
+    assert "seconds of an answer, model / base" in capsys.readouterr().out
