@@ -73,27 +73,34 @@ def converted_model(base: str, folder: Path | None, run: Run, announce: Announce
 
 
 def trimmed_model(model: Path, run: Run = QUIET) -> Path:
-    """Find a GGUF's copy in the cache that keeps 49,152 tokens; the model itself if it has no more.
+    """Find the copy of a GGUF in the cache that keeps 49,152 tokens.
+
+    It is the model itself if that has no more, or if its tokenizer is no
+    byte-level BPE.
 
     Raises:
         ThirteenError: the model is invalid, or the cache cannot be written.
     """
-    from ..files.gguf.header import read_header  # noqa: PLC0415 - see converted_model()
+    from ..convert.vocabulary.tokenizer_tables import TokenizerTables  # noqa: PLC0415 - see converted_model()
+    from ..files.gguf.header import read_header  # noqa: PLC0415
     from ..files.hashing import file_sha256  # noqa: PLC0415
     from .conversion import ConversionRequest, run_conversion  # noqa: PLC0415
     from .vocabulary.vocabulary_choice import DEFAULT_SIZE as VOCABULARY  # noqa: PLC0415
 
-    tokens = read_header(model).metadata.get("tokenizer.ggml.tokens")
-    if not isinstance(tokens, Sequence) or len(tokens) <= VOCABULARY:
+    header = read_header(model)
+    try:
+        tables = TokenizerTables.from_fields(header.fields, str(model))
+    except FileError:  # of another kind of tokenizer
+        return model
+    if len(tables.tokens) <= VOCABULARY:
         return model
     output = _folder() / f"{model.stem}-{file_sha256(model)[:8]}-{VOCABULARY}.gguf"
     if not output.exists():
         request = ConversionRequest(
             base=str(model), output=output, type="same", vocabulary=str(VOCABULARY), fidelity=False
         )
-        with suppress(FileError):  # of another kind of tokenizer
-            run_conversion(request, run)
-    return output if output.exists() else model
+        run_conversion(request, run)
+    return output
 
 
 def _content_key(folder: Path) -> str:
