@@ -8,7 +8,7 @@ import numpy as np
 from gguf import GGUFValueType
 
 from ..files.gguf.header import Field
-from ..files.safetensors import Rows
+from ..stats.arrays import Floats
 from .adapter.adapter import adapter_sha256, load_adapter, peft_only_reason, read_adapter_config
 from .adapter.delta import Delta
 from .adapter.peft_merge import PeftMergedCheckpoint
@@ -102,12 +102,12 @@ class MergedModel:
         specs, factors = list(self.base.specs.values()), self.base.rope_factors
         return specs if factors is None else [*specs, TensorSpec(ROPE_FACTORS, ROPE_FACTORS, factors.shape)]
 
-    def rows(self, name: str, start: int, stop: int) -> Rows:
+    def rows(self, name: str, start: int, stop: int) -> Floats:
         """Read rows `start` to `stop` of a tensor, merged."""
         rows, merged = self.base_and_merged(name, start, stop)
         return rows if merged is None else merged
 
-    def base_and_merged(self, name: str, start: int, stop: int) -> tuple[Rows, Rows | None]:
+    def base_and_merged(self, name: str, start: int, stop: int) -> tuple[Floats, Floats | None]:
         """Rows of a tensor in the base, and with the adapter; None if the adapter does not change them."""
         rows, delta = self.base.rows(name, start, stop), self.deltas.get(name)
         return rows, None if delta is None else delta.merge(rows.copy(), start)

@@ -9,7 +9,7 @@ import numpy as np
 from gguf import GGMLQuantizationType
 
 from ..files.gguf.header import row_bytes
-from ..files.safetensors import Rows
+from ..stats.arrays import Floats
 from .quantize.ggml import NEED_IMPORTANCE, dequantize_rows, quantize_rows
 from .source.architecture import EMBEDDING, OUTPUT
 from .source.checkpoint import Checkpoint, WrappedCheckpoint
@@ -31,7 +31,7 @@ class TiedCheckpoint(WrappedCheckpoint):
         self._embedding, _ = matrix_names(full)
         self._kept, _ = _by_size(full)
 
-    def rows(self, name: str, start: int, stop: int) -> Rows:
+    def rows(self, name: str, start: int, stop: int) -> Floats:
         return self.full.rows(self._stored(name), start, stop)
 
     def stored_type(self, name: str) -> GGMLQuantizationType:
@@ -87,7 +87,7 @@ def _is_one_matrix(base: Checkpoint, start: int) -> bool:
     return bool((np.linalg.norm(dropped - kept, axis=1) <= _ROUNDING_MAX * rounding).all())
 
 
-def _rounding_errors(rows: Rows, type_: GGMLQuantizationType) -> Rows:
+def _rounding_errors(rows: Floats, type_: GGMLQuantizationType) -> Floats:
     """What rounding to a type changes in each row, (rows,)."""
     importance = np.ones(rows.shape[1], np.float32) if type_ in NEED_IMPORTANCE else None
     data = quantize_rows(rows, type_, f"tensor {EMBEDDING!r}", importance)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files.safetensors import Rows
+from ..stats.arrays import Floats
 from .merged_model import MergedModel
 from .source.checkpoint import Checkpoint, open_checkpoint
 
@@ -44,5 +44,5 @@ def _change(base: Checkpoint, merged: MergedModel, name: str) -> float:
     return math.sqrt(changed / own) if own else math.inf if changed else 0.0
 
 
-def _squares(rows: Rows) -> float:
+def _squares(rows: Floats) -> float:
     return float(np.sum(np.square(rows, dtype=np.float64)))

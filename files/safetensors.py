@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FileError
+from ..stats.arrays import Floats
 from .atomic_write import atomic_write
 from .received_files import open_regular
 
@@ -22,18 +23,16 @@ MAX_HEADER_BYTES = 1 << 23  # 60,000 tensors; the reference implementation reads
 MAX_DIMENSIONS = 8  # numpy has a limit too
 MAX_ITEMS = 1 << 48  # of a tensor, without its empty dimensions
 
-Rows = NDArray[np.float32]
 
-
-def _bfloat16(raw: NDArray[Any]) -> Rows:
+def _bfloat16(raw: NDArray[Any]) -> Floats:
     return (raw.astype(np.uint32) << 16).view(np.float32)
 
 
-def _float(raw: NDArray[Any]) -> Rows:
+def _float(raw: NDArray[Any]) -> Floats:
     return raw.astype(np.float32)
 
 
-_READERS: dict[str, tuple[np.dtype[Any], Callable[[NDArray[Any]], Rows]]] = {
+_READERS: dict[str, tuple[np.dtype[Any], Callable[[NDArray[Any]], Floats]]] = {
     "BF16": (np.dtype("<u2"), _bfloat16),
     "F16": (np.dtype("<f2"), _float),
     "F32": (np.dtype("<f4"), _float),
@@ -77,7 +76,7 @@ class SafetensorsFile:
         except OSError as failure:
             raise FileError(f"{path}: {failure.strerror or failure}") from None
 
-    def rows(self, name: str, start: int = 0, stop: int | None = None) -> Rows:
+    def rows(self, name: str, start: int = 0, stop: int | None = None) -> Floats:
         """Rows `start` to `stop` of a tensor as float32, (stop - start, …); a scalar is (), whole."""
         entry = self.entries[name]
         if entry.dtype not in _READERS:
@@ -147,7 +146,7 @@ def read_items(path: Path, dtype: np.dtype[Any], count: int, offset: int) -> NDA
     return items
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Rows], metadata: Mapping[str, str]) -> None:
+def write_safetensors(path: Path, tensors: Mapping[str, Floats], metadata: Mapping[str, str]) -> None:
     """Write tensors as float32, in the order of their names, atomically.
 
     Raises:
@@ -157,7 +156,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Rows], metadata: Mapping
         write_tensors(file, tensors, metadata)
 
 
-def write_tensors(file: BinaryIO, tensors: Mapping[str, Rows], metadata: Mapping[str, str]) -> None:
+def write_tensors(file: BinaryIO, tensors: Mapping[str, Floats], metadata: Mapping[str, str]) -> None:
     """Write tensors as float32, in the order of their names, into an open file."""
     names = sorted(tensors)
     shapes = {name: ("F32", tensors[name].shape) for name in names}

@@ -18,7 +18,8 @@ from ...errors import FileError, ZeroAdapterError, shorten
 from ...files.hashing import file_sha256
 from ...files.json_file import read_json
 from ...files.received_files import check_links
-from ...files.safetensors import Rows, SafetensorsFile
+from ...files.safetensors import SafetensorsFile
+from ...stats.arrays import Floats
 from ..source.architecture import module_order
 from ..source.checkpoint import Checkpoint
 from ..tensors import TensorSpec
@@ -80,7 +81,7 @@ class PeftAdapter:
     trained_on: str | None
     sha256: str
     deltas: dict[str, Delta]
-    base_copies: dict[str, Rows]
+    base_copies: dict[str, Floats]
     target_modules: tuple[str, ...]
 
     @property

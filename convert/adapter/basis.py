@@ -15,7 +15,8 @@ import numpy as np
 
 from ...errors import FileError
 from ...files.progress import Progress, no_progress
-from ...files.safetensors import Rows, SafetensorsFile, write_safetensors
+from ...files.safetensors import SafetensorsFile, write_safetensors
+from ...stats.arrays import Floats
 from ..source.architecture import module_order
 from ..source.checkpoint import Checkpoint
 from .delta import Delta, check_factors
@@ -87,11 +88,11 @@ def grouped_origins(origin: BasisOrigin) -> Iterator[BasisOrigin]:
 class BasisFactors:
     """The frozen parts of one module."""
 
-    a: Rows  # (r, in)
-    b: Rows  # (out, r)
-    p: Rows  # (u, r, r)
+    a: Floats  # (r, in)
+    b: Floats  # (out, r)
+    p: Floats  # (u, r, r)
 
-    def inner_matrix(self, numbers: Rows) -> Rows:
+    def inner_matrix(self, numbers: Floats) -> Floats:
         """The matrix between B and A for the trained vector `numbers`, sum_i v_i P_i: (r, r)."""
         return np.asarray(np.einsum("i,ijk->jk", numbers, self.p), np.float32)
 
@@ -103,14 +104,14 @@ class Basis:
     origin: BasisOrigin
     factors: dict[str, BasisFactors]
 
-    def deltas(self, numbers: Rows) -> dict[str, Delta]:
+    def deltas(self, numbers: Floats) -> dict[str, Delta]:
         """The change of each module for the trained vector `numbers`, (u,)."""
         return {
             module: Delta(factors.b @ factors.inner_matrix(numbers), factors.a)
             for module, factors in self.factors.items()
         }
 
-    def tensors(self) -> dict[str, Rows]:
+    def tensors(self) -> dict[str, Floats]:
         """The factors under PEFT's names."""
         return {
             f"base_model.model.{module}.{part}": rows
@@ -239,7 +240,7 @@ def _read_metadata(file: SafetensorsFile) -> dict[str, Any]:
     return metadata
 
 
-def _content_sha256(tensors: Mapping[str, Rows]) -> str:
+def _content_sha256(tensors: Mapping[str, Floats]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode("utf-8", "surrogatepass"))

@@ -10,24 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FileError, shorten
-from ...files.safetensors import Rows
+from ...stats.arrays import Floats
 
 CONFIG_FILE = "adapter_config.json"
 _RANK_MAX = 4096
 
-ModuleTensors = dict[str, dict[str, Rows]]  # by module, then by the part's name
-TrainedVectors = dict[int, Rows]  # TinyLoRA's vectors by group
+ModuleTensors = dict[str, dict[str, Floats]]  # by module, then by the part's name
+TrainedVectors = dict[int, Floats]  # TinyLoRA's vectors by group
 
 
 @dataclass(frozen=True)
 class Delta:
     """The change of one tensor: W + B·A with the scale folded into B; DoRA scales rows to `magnitude`."""
 
-    b: Rows  # (out, r)
-    a: Rows  # (r, in)
-    magnitude: Rows | None = None  # (out,)
+    b: Floats  # (out, r)
+    a: Floats  # (r, in)
+    magnitude: Floats | None = None  # (out,)
 
-    def merge(self, rows: Rows, start: int) -> Rows:
+    def merge(self, rows: Floats, start: int) -> Floats:
         """Merge the delta in place into rows `start`… of the base tensor, (n, in)."""
         part = slice(start, start + len(rows))
         rows += self.b[part] @ self.a
@@ -52,19 +52,21 @@ class Delta:
         b, a = self.b.astype(np.float64), self.a.astype(np.float64)
         return float(np.sqrt(max(float(np.sum((b.T @ b) * (a @ a.T))), 0.0)))
 
-    def rescales(self, rows: Rows) -> bool:
+    def rescales(self, rows: Floats) -> bool:
         """Whether DoRA's magnitudes differ from the norms of the base tensor's `rows`, (out, in)."""
         return self.magnitude is not None and not np.allclose(self.magnitude, np.linalg.norm(rows, axis=1))
 
 
-def take_factors(folder: Path, module: str, parts: Mapping[str, Rows], names: tuple[str, ...]) -> list[Rows]:
+def take_factors(
+    folder: Path, module: str, parts: Mapping[str, Floats], names: tuple[str, ...]
+) -> list[Floats]:
     """A module's tensors in the order of `names`; FileError if it has others, or not all."""
     if set(parts) != set(names):
         raise FileError(f"{folder}: {module!r} has {', '.join(sorted(parts))}; expected {', '.join(names)}")
     return [parts[name] for name in names]
 
 
-def check_factors(folder: Path, module: str, a: Rows, b: Rows) -> None:
+def check_factors(folder: Path, module: str, a: Floats, b: Floats) -> None:
     """Raise FileError unless B is (out, r) and A (r, in)."""
     if a.ndim != 2 or b.ndim != 2 or b.shape[1] != a.shape[0] or 0 in a.shape + b.shape:
         raise FileError(f"{folder}: the factors of {module!r} do not fit: B is {b.shape}, A is {a.shape}")

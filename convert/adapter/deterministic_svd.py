@@ -7,8 +7,7 @@ version. Here a probe, a fixed random vector, decides: each singular vector is t
 
 import numpy as np
 
-from ...files.safetensors import Rows
-from ...stats.arrays import Doubles
+from ...stats.arrays import Doubles, Floats
 from .torch_random import torch_normal
 
 _PROBE_SEED = 13
@@ -17,7 +16,7 @@ _EQUAL = 1e-8  # far above float64's rounding error, far below the differences i
 _ZERO = 1e-7  # above a Gram matrix's noise, the square root of float64's: its vectors differ by library
 
 
-def svd_factors(weight: Rows, rank: int) -> tuple[Rows, Rows]:
+def svd_factors(weight: Floats, rank: int) -> tuple[Floats, Floats]:
     """Factor a matrix by truncated SVD, U S V' = (U √S)(√S V').
 
     Args:

@@ -12,7 +12,7 @@ from gguf import GGMLQuantizationType, GGUFValueType
 from ...errors import FileError
 from ...files.gguf.header import Field
 from ...files.output import check_target
-from ...files.safetensors import Rows
+from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING, permute
 from ..source.checkpoint import Checkpoint, open_checkpoint
 from ..source_ids import DEFAULT_IDS, SourceIds
@@ -76,7 +76,7 @@ def export_adapter(
     return write_gguf(output, fields, plans, blocks)
 
 
-def _adapter_tensors(adapter: PeftAdapter, base: Checkpoint) -> dict[str, Rows]:
+def _adapter_tensors(adapter: PeftAdapter, base: Checkpoint) -> dict[str, Floats]:
     """The factors of all tensors, padded with zeros to one rank, since they share one alpha."""
     tensors = {}
     for name, delta in adapter.deltas.items():

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import FileError, ZeroAdapterError, install_hint, one_line
-from ...files.safetensors import Rows, SafetensorsFile
+from ...files.safetensors import SafetensorsFile
+from ...stats.arrays import Floats
 from ..source.checkpoint import Checkpoint, WrappedCheckpoint
 from ..source.remote_code import refuse_code
 from .adapter import WEIGHTS_FILE, read_adapter_config, refuse_adapter_beside
@@ -53,7 +54,7 @@ class PeftMergedCheckpoint(WrappedCheckpoint):
         """Whether the merge changes a tensor."""
         return self._differs(name, name)
 
-    def rows(self, name: str, start: int, stop: int) -> Rows:
+    def rows(self, name: str, start: int, stop: int) -> Floats:
         return np.array(self._weights[name][start:stop].numpy(), np.float32)
 
     def stored_rows(self, name: str, start: int, stop: int) -> bytes | None:

@@ -13,7 +13,7 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 
 from ...errors import FileError
-from ...files.safetensors import Rows
+from ...stats.arrays import Floats
 from .basis import NAME_MAX, NUMBERS_MAX
 from .bech32 import CHARSET, CHECKSUM_SYMBOLS, bech32m_checksum, to_bytes, to_symbols, verify_checksum
 
@@ -41,7 +41,7 @@ class ShortCode:
 
     name: str
     fingerprint: str
-    numbers: Rows
+    numbers: Floats
     exact: bool = False
 
 
@@ -56,9 +56,9 @@ def basis_fingerprint(basis_id: str) -> str:
     return _encode([bits >> 5 * (_FINGERPRINT_SYMBOLS - 1 - i) & 31 for i in range(_FINGERPRINT_SYMBOLS)])
 
 
-def round_to_bfloat16(numbers: Rows) -> Rows:
+def round_to_bfloat16(numbers: Floats) -> Floats:
     """The nearest bfloat16 numbers, ties to even, as float32."""
-    rounded: Rows = dequantize(quantize(numbers, _BF16), _BF16)
+    rounded: Floats = dequantize(quantize(numbers, _BF16), _BF16)
     return rounded
 
 
@@ -111,7 +111,7 @@ def decode_short_code(text: str) -> ShortCode:
     return ShortCode(prefix.removeprefix(PREFIX), fingerprint, numbers, exact=bool(format_))
 
 
-def _decode_numbers(data: bytes, width: int) -> Rows:
+def _decode_numbers(data: bytes, width: int) -> Floats:
     raw = np.zeros((len(data) // width, 4), np.uint8)
     raw[:, -width:] = np.frombuffer(data, np.uint8).reshape(-1, width)
     return raw.view("<f4").reshape(-1).astype(np.float32)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import FileError, shorten
-from ...files.safetensors import Rows
+from ...stats.arrays import Floats
 from .delta import CONFIG_FILE, Delta, ModuleTensors, TrainedVectors, check_factors, check_rank, take_factors
 from .torch_random import torch_normal
 
@@ -64,7 +64,7 @@ def _groups(folder: Path, config: Mapping[str, Any], tensors: ModuleTensors) -> 
     return {module: min(index // size, count - 1) for index, module in enumerate(tensors)}
 
 
-def _redraw_projection(folder: Path, config: Mapping[str, Any], index: int, shape: tuple[int, ...]) -> Rows:
+def _redraw_projection(folder: Path, config: Mapping[str, Any], index: int, shape: tuple[int, ...]) -> Floats:
     """The projections of module number `index`, (u, r, r), which PEFT draws from `projection_seed`."""
     seed = config.get("projection_seed")
     if type(seed) is not int or seed < 0:

@@ -10,7 +10,8 @@ import numpy as np
 from ...errors import FileError
 from ...files.atomic_write import atomic_write, write_file
 from ...files.output import output_folder
-from ...files.safetensors import Rows, SafetensorsFile, write_tensors
+from ...files.safetensors import SafetensorsFile, write_tensors
+from ...stats.arrays import Floats
 from .adapter import WEIGHTS_FILE, load_adapter, read_adapter_config
 from .basis import TARGET_MODULES, Basis, BasisOrigin
 from .delta import CONFIG_FILE, Delta
@@ -20,7 +21,7 @@ _PROJECTIONS = ".tinylora_P"
 _TOLERANCE = 2.0**-8  # bfloat16's precision
 
 
-def write_tinylora_folder(basis: Basis, numbers: Rows, folder: Path, base_id: str) -> None:
+def write_tinylora_folder(basis: Basis, numbers: Floats, folder: Path, base_id: str) -> None:
     """Write an adapter as a PEFT folder.
 
     Args:
@@ -60,7 +61,7 @@ def write_tinylora_folder(basis: Basis, numbers: Rows, folder: Path, base_id: st
         write_file(folder / CONFIG_FILE, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
 
 
-def read_tinylora_numbers(folder: Path, basis: Basis) -> Rows:
+def read_tinylora_numbers(folder: Path, basis: Basis) -> Floats:
     """Read the trained vector of an adapter over `basis`, (u,).
 
     Raises:

@@ -1,6 +1,6 @@
 """A merged model's tensors as the float32 decoder reads them."""
 
-from ...files.safetensors import Rows
+from ...stats.arrays import Floats
 from ..merged_model import MergedModel
 from ..source.architecture import EMBEDDING, OUTPUT
 
@@ -22,10 +22,10 @@ class DecoderWeights:
         self.shapes = {spec.target: spec.shape for spec in specs}
         self.output = EMBEDDING if self.architecture.tied else OUTPUT
 
-    def rows(self, name: str, start: int, stop: int) -> Rows:
+    def rows(self, name: str, start: int, stop: int) -> Floats:
         """Rows `start` to `stop` of a tensor, (n, …)."""
         return self._model.rows(self._sources[name], start, stop)
 
-    def tensor(self, name: str) -> Rows:
+    def tensor(self, name: str) -> Floats:
         """A whole tensor."""
         return self.rows(name, 0, self.shapes[name][0])

@@ -23,6 +23,7 @@ from ...files.gguf.metadata import CheckedMetadata
 from ...files.hashing import file_sha256
 from ...files.received_files import open_regular
 from ...files.safetensors import read_items
+from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING, INPUTS, OUTPUT
 from ..source.checkpoint import Checkpoint
 from ..tensors import TensorPlan, TensorSpec
@@ -31,7 +32,6 @@ from ..vocabulary.vocabulary_metadata import vocabulary_of
 from ..write import write_gguf
 from .covariance import Covariance, empty_low_rank
 
-Vector = NDArray[np.float32]
 Value = TypeVar("Value")
 
 _SUMS, _COUNTS, _SENSITIVITY = ".in_sum2", ".counts", ".sensitivity"
@@ -68,12 +68,12 @@ class Importance:
 
     path: Path
     sha256: str
-    mean_squares: dict[str, Vector]
+    mean_squares: dict[str, Floats]
     datasets: tuple[str, ...]
     chunk_count: int
     sensitivity: dict[str, float]
     lookup_sensitivity: float | None = None
-    lookup_counts: Vector | None = None
+    lookup_counts: Floats | None = None
     covariance_blocks: dict[str, TensorInfo] = field(default_factory=dict)
     covariance_low_rank: dict[str, TensorInfo] = field(default_factory=dict)
 
@@ -92,7 +92,7 @@ class Importance:
             name = name.replace(f".{role}.", f".{first}.")
         return name
 
-    def energy_shares(self, name: str, columns: int) -> Vector:
+    def energy_shares(self, name: str, columns: int) -> Floats:
         """Share of each input of a matrix in the energy of all, (columns,).
 
         It is taken over inputs normalized to length 1, or, where the file has no covariance, over the inputs
@@ -167,7 +167,7 @@ class Importance:
             if columns.get(name) != low_rank.shape[0]:
                 raise self._mismatch(f"the covariance of {name!r} has the shape {low_rank.shape}")
 
-    def _array(self, tensor: TensorInfo) -> Vector:
+    def _array(self, tensor: TensorInfo) -> Floats:
         values = read_items(self.path, _LITTLE, prod(tensor.shape), tensor.offset)
         if (invalid := values[~(np.abs(values) <= _COVARIANCE_MAX)]).size:
             raise FileError(f"{self.path}: tensor {tensor.name!r} holds {invalid[0]}")
@@ -194,7 +194,7 @@ class ImportanceStats:
         sketches: `Covariance.low_rank`, likewise.
     """
 
-    sums: Mapping[str, Vector]
+    sums: Mapping[str, Floats]
     counts: Mapping[str, int]
     chunk_size: int
     chunk_count: int
@@ -202,8 +202,8 @@ class ImportanceStats:
     sensitivity: Mapping[str, float] = field(default_factory=dict)
     lookup_sensitivity: float | None = None
     lookup_counts: NDArray[np.int64] | None = None
-    covariances: Mapping[str, Vector] = field(default_factory=dict)
-    sketches: Mapping[str, Vector] = field(default_factory=dict)
+    covariances: Mapping[str, Floats] = field(default_factory=dict)
+    sketches: Mapping[str, Floats] = field(default_factory=dict)
 
 
 def read_importance(path: Path) -> Importance:
@@ -311,9 +311,9 @@ def _scalars(header: Header, suffix: str) -> dict[str, float]:
     return {name: float(values[0]) for name, values in vectors.items()}
 
 
-def _vectors(header: Header, suffix: str) -> dict[str, Vector]:
+def _vectors(header: Header, suffix: str) -> dict[str, Floats]:
     """The vectors whose names end in `suffix`, by the rest of their names; finite and not negative."""
-    vectors, path = dict[str, Vector](), header.path
+    vectors, path = dict[str, Floats](), header.path
     for name, tensor in _with_suffix(header, suffix).items():
         if tensor.type is not _F32:
             raise FileError(f"{path}: tensor {tensor.name!r} is {tensor.type.name}, not F32")
@@ -334,6 +334,6 @@ def _with_suffix(header: Header, suffix: str) -> dict[str, TensorInfo]:
     return {name.removesuffix(suffix): t for name, t in header.tensors.items() if name.endswith(suffix)}
 
 
-def _means(sums: Vector, count: int) -> Vector:
+def _means(sums: Floats, count: int) -> Floats:
     """The mean squares, (columns,); all ones without tokens, as in llama-quantize, and where all are 0."""
     return sums / np.float32(count) if count and sums.any() else np.ones_like(sums)

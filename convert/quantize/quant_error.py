@@ -11,7 +11,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from ...errors import OutputError
 from ...files.progress import Progress
-from ...files.safetensors import Rows
+from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING, OUTPUT
 from ..tensors import GGML_TYPES, TensorSpec, padded, plan_tensor
 from .block_codec import block_layout
@@ -32,7 +32,7 @@ _ERROR_FLOOR = 2e-5
 _EXCLUDED = {GGML_TYPES[name] for name in ("IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_S", "IQ1_M")}
 
 # Name, first row and last: the weights to quantize, rows of the base with the adapter merged in.
-ReadRows = Callable[[str, int, int], Rows]
+ReadRows = Callable[[str, int, int], Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,11 @@ class _LossModel:
     """
 
     sensitivity: float
-    weights: Rows
-    gptq_weights: Rows
+    weights: Floats
+    gptq_weights: Floats
     floor: float
 
-    def loss(self, squared_errors: Rows, *, gptq: bool) -> float:
+    def loss(self, squared_errors: Floats, *, gptq: bool) -> float:
         """Loss in nats of rows with these squared errors, (n, columns)."""
         error = float((squared_errors @ (self.gptq_weights if gptq else self.weights)).mean())
         return self.sensitivity * max(error, self.floor)
@@ -138,7 +138,7 @@ class TypeLosses:
 
 
 def _product_loss(
-    spec: TensorSpec, rows: Rows, importance: Importance, feedback: ErrorFeedback | None
+    spec: TensorSpec, rows: Floats, importance: Importance, feedback: ErrorFeedback | None
 ) -> _LossModel:
     count = np.float32(spec.shape[0])
     weights = count * importance.energy_shares(spec.target, rows.shape[1])
@@ -148,14 +148,14 @@ def _product_loss(
     return _LossModel(sensitivity, weights, gptq_weights, _ERROR_FLOOR * energy)
 
 
-def _lookup_loss(rows: Rows, importance: Importance) -> _LossModel:
+def _lookup_loss(rows: Floats, importance: Importance) -> _LossModel:
     energy = float((rows**2).sum(1).mean())
     weights = np.full(rows.shape[1], 1 / max(energy, 1e-30), np.float32)
     sensitivity = 1.0 if importance.lookup_sensitivity is None else importance.lookup_sensitivity
     return _LossModel(sensitivity, weights, _GPTQ_LOOKUP_LOSS * weights, 0.0)
 
 
-def _sample_rows(spec: TensorSpec, read_rows: ReadRows, importance: Importance) -> Rows:
+def _sample_rows(spec: TensorSpec, read_rows: ReadRows, importance: Importance) -> Floats:
     """A deterministic sample of a matrix's rows, (n, columns).
 
     Rows are spread over the matrix and read in whole heads. Where each row belongs to a token, they are drawn

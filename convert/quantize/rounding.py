@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ...files.safetensors import Rows
+from ...stats.arrays import Floats
 from ..tensors import TensorPlan
 from .block_codec import block_layout
 from .error_feedback import ErrorFeedback, FeedbackCache
@@ -25,7 +25,7 @@ class RowQuantizer:
         self._feedbacks = FeedbackCache(importance) if importance else None
 
     def quantize(
-        self, plan: TensorPlan, rows: Rows, merged: Rows | None = None, directions: Rows | None = None
+        self, plan: TensorPlan, rows: Floats, merged: Floats | None = None, directions: Floats | None = None
     ) -> bytes:
         """Quantize a block of a tensor's rows, with an adapter merged in if there is one.
 
@@ -61,12 +61,12 @@ class RowQuantizer:
         assert emphasized is not None, "there was one without directions"
         return gptq_round(rounded + delta, base, plan.type, emphasized, scales="refit").tobytes()
 
-    def prepare(self, plan: TensorPlan, directions: Rows | None = None) -> None:
+    def prepare(self, plan: TensorPlan, directions: Floats | None = None) -> None:
         """Compute and cache the error feedback that quantize() needs for a tensor's blocks."""
         for along in (None,) if directions is None else (None, directions):
             self._feedback(plan, along)
 
-    def _feedback(self, plan: TensorPlan, directions: Rows | None = None) -> ErrorFeedback | None:
+    def _feedback(self, plan: TensorPlan, directions: Floats | None = None) -> ErrorFeedback | None:
         """The error feedback between a tensor's columns; None if it is unknown or of no use for the type."""
         layout = block_layout(plan.type)
         if layout is None or self._feedbacks is None:
@@ -78,7 +78,7 @@ class RowQuantizer:
         return feedback if usable else None
 
 
-def _gptq(plan: TensorPlan, target: Rows, importance: Rows, feedback: ErrorFeedback) -> Bytes:
+def _gptq(plan: TensorPlan, target: Floats, importance: Floats, feedback: ErrorFeedback) -> Bytes:
     """Rows rounded by GPTQ, (n, row bytes)."""
     where = f"tensor {plan.source!r}"
     check_values(target, plan.type, where)
@@ -91,5 +91,5 @@ def _gptq(plan: TensorPlan, target: Rows, importance: Rows, feedback: ErrorFeedb
     )
 
 
-def _energy(rows: Rows) -> float:
+def _energy(rows: Floats) -> float:
     return float(np.square(rows, dtype=np.float64).sum())

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ...errors import FileError, shorten
 from ...files.gguf.header import Field, Header
 from ...files.gguf.model_shape import ModelShape, read_model_shape
+from ...stats.arrays import Floats
 from ..tensors import TensorSpec
 
 ARCHITECTURES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}
@@ -173,7 +174,7 @@ def module_order(module: str) -> tuple[int, int] | None:
     return {"model.embed_tokens": (-1, 0), "model.norm": (1 << 20, 0), "lm_head": (1 << 20, 1)}.get(module)
 
 
-def rope_factors(architecture: Architecture) -> NDArray[np.float32] | None:
+def rope_factors(architecture: Architecture) -> Floats | None:
     """Compute the divisor of each RoPE frequency, (head_dim / 2,); None without scaling.
 
     The rule is that of Llama 3.1, `_compute_llama3_parameters` in transformers.

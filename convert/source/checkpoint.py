@@ -20,7 +20,8 @@ from ...files.gguf.metadata import CheckedMetadata
 from ...files.hashing import file_sha256
 from ...files.json_file import read_json
 from ...files.received_files import check_links
-from ...files.safetensors import Rows, SafetensorsFile, read_items
+from ...files.safetensors import SafetensorsFile, read_items
+from ...stats.arrays import Floats
 from ..tensors import TensorSpec
 from . import architecture as arch
 from .architecture import ROPE_FACTORS, Architecture
@@ -47,7 +48,7 @@ class Checkpoint(Protocol):
     architecture: Architecture
     specs: dict[str, TensorSpec]
 
-    def rows(self, name: str, start: int, stop: int) -> Rows:
+    def rows(self, name: str, start: int, stop: int) -> Floats:
         """Read rows `start` to `stop` of a tensor; of a permuted one only whole heads."""
 
     def stored_type(self, name: str) -> GGMLQuantizationType:
@@ -57,7 +58,7 @@ class Checkpoint(Protocol):
         """Read the bytes of rows `start` to `stop` in GGUF's row order; None if the base is no GGUF."""
 
     @property
-    def rope_factors(self) -> Rows | None:
+    def rope_factors(self) -> Floats | None:
         """Divisors of the RoPE frequencies, (head_dim / 2,); None if they are not scaled."""
 
     @property
@@ -124,7 +125,7 @@ class FolderCheckpoint:
             if (dtype := self._files[name].entries[name].dtype) not in floats:
                 raise FileError(f"{folder}: tensor {name!r} is {dtype}; supported are BF16, F16 and F32")
 
-    def rows(self, name: str, start: int, stop: int) -> Rows:
+    def rows(self, name: str, start: int, stop: int) -> Floats:
         return self._files[name].rows(name, start, stop)
 
     def stored_type(self, name: str) -> GGMLQuantizationType:
@@ -134,7 +135,7 @@ class FolderCheckpoint:
         return None
 
     @property
-    def rope_factors(self) -> Rows | None:
+    def rope_factors(self) -> Floats | None:
         return arch.rope_factors(self.architecture)
 
     @cached_property
@@ -189,7 +190,7 @@ class GgufCheckpoint:
                     f"{path}: tensor {tensor.name!r} is {tensor.type.name}, which cannot be dequantized"
                 )
 
-    def rows(self, name: str, start: int, stop: int) -> Rows:
+    def rows(self, name: str, start: int, stop: int) -> Floats:
         spec = self.specs[name]
         rows = self._read(spec.target, start, stop)
         if not spec.heads:
@@ -203,7 +204,7 @@ class GgufCheckpoint:
         return self._read_bytes(self.specs[name].target, start, stop).tobytes()
 
     @property
-    def rope_factors(self) -> Rows | None:
+    def rope_factors(self) -> Floats | None:
         return None if self._factors is None else self._read(ROPE_FACTORS, 0, self._factors.shape[0])
 
     @property
@@ -213,7 +214,7 @@ class GgufCheckpoint:
     def sha256(self) -> str:
         return file_sha256(self.path)
 
-    def _read(self, target: str, start: int, stop: int) -> Rows:
+    def _read(self, target: str, start: int, stop: int) -> Floats:
         tensor = self.header.tensors[target]
         rows = dequantize(self._read_bytes(target, start, stop), tensor.type)
         return np.asarray(rows, np.float32).reshape(stop - start, *tensor.shape[1:])
@@ -241,7 +242,7 @@ class WrappedCheckpoint:
         self.architecture = architecture
         self.specs = arch.tensor_specs(architecture)
 
-    def rows(self, name: str, start: int, stop: int) -> Rows:
+    def rows(self, name: str, start: int, stop: int) -> Floats:
         return self.full.rows(name, start, stop)
 
     def stored_type(self, name: str) -> GGMLQuantizationType:
@@ -251,7 +252,7 @@ class WrappedCheckpoint:
         return self.full.stored_rows(name, start, stop)
 
     @property
-    def rope_factors(self) -> Rows | None:
+    def rope_factors(self) -> Floats | None:
         return self.full.rope_factors
 
     @property

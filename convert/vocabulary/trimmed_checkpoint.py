@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...files.gguf.header import Field
-from ...files.safetensors import Rows
+from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING, OUTPUT
 from ..source.checkpoint import Checkpoint, WrappedCheckpoint
 from .tokenizer_tables import TokenizerTables
@@ -44,7 +44,7 @@ class TrimmedCheckpoint(WrappedCheckpoint):
         """Whether a tensor has one row for each token."""
         return self.specs[name].target in (EMBEDDING, OUTPUT)
 
-    def rows(self, name: str, start: int, stop: int) -> Rows:
+    def rows(self, name: str, start: int, stop: int) -> Floats:
         if not self.is_trimmed(name):
             return self.full.rows(name, start, stop)
         return np.concatenate(

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ...errors import FileError, RequestError
 from ...files.progress import QUIET, Progress, Run
+from ...stats.arrays import Doubles
 from ..llama.context import Context, Span
 from ..llama.model import Model
 from ..llama.settings import Settings
@@ -15,8 +16,6 @@ from ..machine.threads import default_threads
 
 PASSAGE_TOKENS = 512  # of a longer passage, the beginning
 _ROWS = 128  # rows of logits at once
-
-Probabilities = NDArray[np.float64]
 
 
 def count_tokens(model: Model, passages: Sequence[tuple[int, ...]]) -> NDArray[np.int64]:
@@ -32,7 +31,7 @@ def sample_passages(passages: Sequence[tuple[int, ...]], positions: int) -> list
     return [passages[int(place)] for place in np.arange(0, len(passages), step)]
 
 
-def mean_probability(model: Model, passages: Sequence[tuple[int, ...]], run: Run = QUIET) -> Probabilities:
+def mean_probability(model: Model, passages: Sequence[tuple[int, ...]], run: Run = QUIET) -> Doubles:
     """Compute the mean over all positions of the probability of each token, (vocab,).
 
     Args:
@@ -59,7 +58,7 @@ def outside_probability(
     order: Sequence[int],
     sizes: Sequence[int],
     run: Run = QUIET,
-) -> Probabilities:
+) -> Doubles:
     """Compute the probability of what vocabularies would not have, (sizes, positions).
 
     Args:
@@ -79,7 +78,7 @@ def outside_probability(
 
 def _predictions(
     model: Model, passages: Sequence[tuple[int, ...]], threads: int | None, progress: Progress
-) -> Iterator[Probabilities]:
+) -> Iterator[Doubles]:
     """Yield the probabilities of all tokens at each position, (vocab,)."""
     if not any(passages):
         raise RequestError("the texts have no tokens")
