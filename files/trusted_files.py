@@ -17,7 +17,6 @@ from typing import Self
 
 from ..errors import OutputError, RequestError
 from .cache_folder import cache_dir, sharing_problem
-from .hashing import file_sha256
 
 _VARIABLE = "THIRTEEN_UNTRUSTED"
 _SETTINGS = {"": None, "always": True, "never": False}
@@ -68,6 +67,8 @@ class FileState:
     @cached_property
     def sha256(self) -> str:
         """The SHA-256 of its bytes."""
+        from .hashing import file_sha256  # noqa: PLC0415 - a file is hashed once
+
         return file_sha256(self.path)
 
     @property

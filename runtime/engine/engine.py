@@ -10,7 +10,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 from ...errors import PromptLengthError, RequestError
-from ...stats.arrays import Floats
 from ..answer import Answer
 from ..effort import Effort, EffortName, default_effort, parse_effort
 from ..forks import ForkCheck
@@ -31,6 +30,7 @@ from .prefix_cache import PrefixCache, common_length
 from .runner import Runner
 
 if TYPE_CHECKING:  # see request.py
+    from ...stats.arrays import Floats
     from ..grammar.grammar import Grammar
     from .scoring import Scoring
 
@@ -389,7 +389,7 @@ class Engine:
         with self._dispatcher.in_use(), self._scoring_lock:
             return self._scoring.prompt_logprobs(tokens, top, self._adapters.resolve(adapter))
 
-    def logits(self, tokens: Sequence[int]) -> Floats:
+    def logits(self, tokens: Sequence[int]) -> "Floats":
         """Compute the logits after each token exactly, with a KV cache and attention in float32.
 
         Layers on a GPU round their products as the GPU does.

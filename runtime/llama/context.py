@@ -8,13 +8,12 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FileError, RequestError
-from ...stats.arrays import Floats
 from ..logits import log_softmax
 from ..request import TokenLogprob
 from .bindings import llama_cpp
@@ -23,6 +22,9 @@ from .library import LOG, NativeHandle, byte_pointer, logits_address
 from .model import LoraAdapter, Model
 from .settings import KV_TYPES, GpuLayers, Settings
 from .thread_governor import ThreadGovernor
+
+if TYPE_CHECKING:
+    from ...stats.arrays import Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +217,7 @@ class Context(NativeHandle):
         if not 0 <= slot < self.settings.slots:
             raise RequestError(f"slot must be from 0 to {self.settings.slots - 1}, not {slot}")
 
-    def logits_row(self, row: int) -> Floats:
+    def logits_row(self, row: int) -> "Floats":
         """Return the logits at a batch index from decode(), (vocab,): a view until the next decode()."""
         address = logits_address(self.handle, row)
         assert address, "decode() returned this index"

@@ -54,7 +54,7 @@ class Model(NativeHandle):
 
         Args:
             source: a GGUF file, which is loaded in another process first if it is not trusted; see
-                probe_model_files(). Or a header from read_model_header(), whose file is loaded at once.
+                probe_model_files(). Or a header from read_model_header(), whose file has not changed since.
             repack: repack weights for this processor where llama.cpp has kernels for that. They are faster,
                 but on some processors they round activations differently. Layers on a GPU are not repacked;
                 with CUDA and Vulkan, neither are the others then.

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FileError, RequestError
-from ...stats.arrays import Floats
 from ..request import SEED_MAX, Sampling
 from .bindings import llama_cpp
 from .context import Context
 from .library import NativeHandle
 from .model import Model
 
-if TYPE_CHECKING:  # it imports llguidance, which only sequences with a grammar need
+if TYPE_CHECKING:  # constraint imports llguidance, which only sequences with a grammar need
+    from ...stats.arrays import Floats
     from .constraint import Constraint
 
 _CANDIDATE = np.dtype(llama_cpp.llama_token_data)
@@ -107,7 +107,7 @@ class Sampler(NativeHandle):
             llama_cpp.llama_sampler_chain_add(chain, sampler)  # the chain takes ownership
         return chain
 
-    def _penalized(self, logits: Floats, *, no_digit: bool) -> Floats:
+    def _penalized(self, logits: "Floats", *, no_digit: bool) -> "Floats":
         """The logits with penalties and biases, (vocab,)."""
         candidates, native = _candidates(np.arange(len(logits)), logits)
         llama_cpp.llama_sampler_apply(self._penalties, ctypes.byref(native))
@@ -116,7 +116,7 @@ class Sampler(NativeHandle):
             penalized[[*self._model.digit_tokens]] = -math.inf
         return penalized
 
-    def _choose(self, tokens: NDArray[np.int64], chain: Any, logits: Floats) -> int:
+    def _choose(self, tokens: NDArray[np.int64], chain: Any, logits: "Floats") -> int:
         """Choose one of some tokens by the logits of all, (vocab,)."""
         if self._sampling.greedy:
             return int(tokens[logits[tokens].argmax()])
@@ -126,7 +126,7 @@ class Sampler(NativeHandle):
             raise FileError(f"{self._model.header.path}: sampling chose no token")
         return int(native.data[native.selected].id)
 
-    def _check_finite(self, token: int, logits: Floats) -> None:
+    def _check_finite(self, token: int, logits: "Floats") -> None:
         # One check is enough: NaN anywhere in the computation spreads over the whole row.
         if not (0 <= token < len(logits) and math.isfinite(logits[token])):
             raise FileError(f"{self._model.header.path}: the model's logits are not finite numbers")

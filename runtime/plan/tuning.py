@@ -68,8 +68,10 @@ class Tuning:
     @property
     def parallel_cost(self) -> float | None:
         """Seconds of a token that all slots decode at once / of one alone; None if they were not measured."""
-        trial = next((one for one in self.trials if one.settings == self.settings), None)
-        return trial.together_s / self.slots / trial.decode_s if trial and self.quiet else None
+        for trial in self.trials:
+            if trial.settings == self.settings and trial.decode_s > 0 and self.quiet:
+                return trial.together_s / self.slots / trial.decode_s
+        return None
 
 
 def find_tuning(candidates: Candidates, header: Header) -> Tuning | None:
@@ -104,7 +106,7 @@ def save_tuning(tuning: Tuning, candidates: Candidates, header: Header) -> None:
 
 def _parse(found: dict[str, Any], usual: Settings) -> Tuning:
     def settings(of: dict[str, Any]) -> Settings:
-        if of["settings"].keys() != set(_MEASURED) or type(of["settings"]["flash_attention"]) is not bool:
+        if set(of["settings"]) != set(_MEASURED) or type(of["settings"]["flash_attention"]) is not bool:
             raise ValueError(of)
         return replace(usual, **of["settings"])
 

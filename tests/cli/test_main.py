@@ -20,7 +20,7 @@ from ..commands import CommandResult, Commands
 from ..convert.peft_adapters import save_random_adapter
 from ..runtime.conftest import write_gguf
 
-HEAVY = ("torch", "transformers", "peft", "llama_cpp", "numpy", "huggingface_hub")
+HEAVY = ("torch", "transformers", "peft", "llama_cpp.llama_cpp", "numpy", "huggingface_hub")
 TEXT = gguf.GGUFValueType.STRING
 SHORT = ("--max-tokens", "8", "--threads", "1")
 

@@ -230,7 +230,7 @@ def test_a_choice_is_saved_and_not_measured_again(
 DAMAGES = [{"kv": "q3"}, {"threads": 0}, {"threads": "two"}, {"speed": 1}]
 
 
-@pytest.mark.parametrize("damage", ["", "[]", '{"settings"', '{"settings": {"kv": "f16"}}', *DAMAGES])
+@pytest.mark.parametrize("damage", ["", "[]", '{"settings"', '{"quiet": 1, "settings": [1]}', *DAMAGES])
 def test_a_damaged_choice_is_measured_again(
     model: Model, saved: Path, measured: Callable[..., None], damage: str | dict[str, Any]
 ) -> None:

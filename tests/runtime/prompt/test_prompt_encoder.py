@@ -7,8 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
 from thirteen.runtime.prompt.chat_template import ChatTemplate
-from thirteen.runtime.prompt.control_names import ControlNames
-from thirteen.runtime.prompt.prompt_encoder import JSON_NESTING_MAX, Message, PromptEncoder, ToolCall
+from thirteen.runtime.prompt.prompt_encoder import (
+    JSON_NESTING_MAX,
+    ControlNames,
+    Message,
+    PromptEncoder,
+    ToolCall,
+)
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"
