@@ -297,15 +297,6 @@ def test_no_measured_batch_is_larger_than_the_options_allow(
     measure_settings(candidates(model.header, **options, threads=threads), model)
 
 
-def test_a_phone_engine_and_one_with_small_batches_are_loaded(wide_heads: Path) -> None:
-    """'a batch has from 1 to 64 tokens and up to 1 rows of logits, not 151 and 1'."""
-    with Engine(wide_heads, profile="phone", threads=1) as engine:
-        assert engine.plan.settings.kv == "q8_0"
-        assert engine.answer("1 + 1?", max_tokens=4).usage.completion_tokens == 4
-    with Engine(wide_heads, batch=16, threads=1) as engine:
-        assert engine.answer("1 + 1?", max_tokens=4).usage.completion_tokens == 4
-
-
 def test_a_measurement_whose_steps_are_held_up_ends_all_the_same(
     model: Model, bf16: Callable[[bool], None], machine: Callable[..., Machine]
 ) -> None:
