@@ -149,8 +149,10 @@ def _show_answer(answer: "Answer") -> None:
     note(f"confidence: {answer.confidence:.0%}")
     if answer.steps:
         wrong = [f"{step.expression} is {step.computed}" for step in answer.steps if not step.ok]
-        source = "" if answer.grounded else ", not all of their numbers from the question"
-        note(f"equations: {len(answer.steps)}, wrong: {'; '.join(wrong) or f'none{source}'}")
+        source = "" if answer.grounded or not answer.verified else "; some numbers are not in the question"
+        count = "1 equation" if len(answer.steps) == 1 else f"{len(answer.steps)} equations"
+        right = f"{count} checked: arithmetic right{source}"
+        note(f"{len(wrong)} of {count} wrong: {'; '.join(wrong)}" if wrong else right)
     note(
         f"{usage.completion_tokens} tokens at {answer.token_rates['decode_tokens_per_s']:.1f}/s, "
         f"first after {answer.timings.first_token_s:.2f} s ({usage.prompt_tokens} tokens of prompt), "

@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from thirteen.runtime.arithmetic.calculator import check_steps, pending_result
+from thirteen.runtime.arithmetic.calculator import pending_result
+from thirteen.runtime.arithmetic.equations import check_steps
 
 _SIGN = re.compile(r"= ?|\bis ?")
 

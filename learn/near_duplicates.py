@@ -15,7 +15,7 @@ _SENTENCE_END = re.compile(
     r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<=[.?!])\s|(?<=[\u3002\uff01\uff1f])"
 )
 _WORD = re.compile(r"\d[\d.,]*|[^\W\d]+")
-_NUMBER_WORDS = NOTATION.words("cardinals") | {"half", "twice", "double", "triple"}
+_NUMBER_WORDS = NOTATION.words["cardinals"] | {"half", "twice", "double", "triple"}
 
 
 def masked_beginning(question: str) -> str:

@@ -49,8 +49,8 @@ class Answer:
         stop_reason: why the text ended.
         usage: token counts; of all answers that ended, if several were sampled.
         timings: latencies; `decode_s` ends with the last answer that counted.
-        steps: equations found in the text, each with whether it holds.
-        verified: whether all steps hold and the final answer is the result of one of them.
+        steps: equations of the text that the grammar reads, each with whether its arithmetic is right.
+        verified: whether all equations were read and hold, and the final answer is the result of one.
         tally: tally of the majority vote that selected this answer; None without a vote.
         foreign_share: share of the question's letters in a script that the file's trimmed vocabulary has no
             tokens for, from 0 to 1; None for a file with all tokens of its base.
@@ -116,15 +116,15 @@ class Piece:
         )
 
 
-def read_value(text: str) -> tuple[str | None, tuple[Step, ...], bool]:
-    """Read the final value of a text and its equations; True if all of them hold and one gives the value."""
+def read_value(text: str, question: str = "") -> tuple[str | None, tuple[Step, ...], bool]:
+    """Read the final value of an answer, and its equations; True if all were read and hold, and give it."""
     # Its words and patterns take 30 ms, which is too long for an import.
-    from .arithmetic.calculator import check_steps, is_verified  # noqa: PLC0415
+    from .arithmetic.equations import read_equations  # noqa: PLC0415
     from .arithmetic.final_answer import final_answer, format_number  # noqa: PLC0415
 
-    number, steps = final_answer(text), check_steps(text)
+    number, reading = final_answer(text), read_equations(text, question)
     value = None if number is None else format_number(number)
-    return value, steps, is_verified(steps, value)
+    return value, reading.steps, reading.verifies(value)
 
 
 def grade(request: Request, text: str, end: SequenceEnd) -> Answer:
@@ -137,7 +137,8 @@ def grade(request: Request, text: str, end: SequenceEnd) -> Answer:
     """
     from .arithmetic.grounding import is_grounded  # noqa: PLC0415 - see read_value()
 
-    value, steps, verified = read_value(text)
+    complete = end.stop_reason in COMPLETE_REASONS
+    value, steps, verified = read_value(text if complete else f"{text}\u2026", request.question)
     answer = Answer(
         value=value,
         text=text,

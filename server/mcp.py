@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from ..errors import ThirteenError, as_line
 from ..runtime.answer import Answer
 from ..runtime.arithmetic import Step
-from ..runtime.arithmetic.calculator import check_steps
+from ..runtime.arithmetic.equations import check_steps
 from ..runtime.effort import Effort
 from ..runtime.engine.engine import Engine, RequestOptions
 from ..runtime.request import COMPLETE_REASONS
@@ -75,10 +75,10 @@ def create_server(engine: Engine, options: RequestOptions) -> MCPServer:
 
     @tool(
         description="Solve a word problem. Gives the final value, the reasoning, each equation in it with "
-        "whether it holds, whether all of them hold and lead to the value (verified), whether all of their "
-        "numbers also stem from the problem (grounded), how likely the value is right (confidence), and "
-        "whether the reasoning is complete: "
-        "if it was cut off, the value may not be the final one."
+        "whether its arithmetic is right, whether all equations could be read, hold and lead to the value "
+        "(verified), whether all of their numbers also stem from the problem (grounded), how likely the "
+        "value is right (confidence), and whether the reasoning is complete: if it was cut off, the value "
+        "may not be the final one."
     )
     async def solve(question: Question, effort: AnswerEffort = Effort.LOW) -> Solution:
         try:
@@ -88,7 +88,7 @@ def create_server(engine: Engine, options: RequestOptions) -> MCPServer:
         except ThirteenError as error:  # of others, the SDK tells the client nothing
             raise ToolError(as_line(str(error))) from None
 
-    @tool(description="Find the equations in a text and check each with exact arithmetic.")
+    @tool(description="Check the arithmetic of the equations in a text that can be read with certainty.")
     async def check_arithmetic(text: Text) -> CheckedText:
         return CheckedText(steps=list(await asyncio.to_thread(check_steps, text)))
 

@@ -1,6 +1,6 @@
 """A chat on the console: lines that a person types, and answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -80,15 +80,16 @@ class ChatSession:
 
     def _stream(self, turn: "Turn") -> "Answer":
         """Print the answer as it comes, with a mark after each equation."""
-        from ...runtime.arithmetic.step_stream import StepStream
+        from ...runtime.arithmetic.equations import StepStream
 
         spinner.begin("reading…")
-        steps, marked, wrap = StepStream(), 0, WordWrap()
+        steps, marked, written, wrap = StepStream(turn.request.question), 0, 0, WordWrap()
         try:
             for piece in text_pieces(self.engine.submit(turn.request, wait=True)):
                 found = piece.answer.steps[marked:] if piece.answer else steps.feed(piece.text)
                 marked += len(found)
-                wrap.write(piece.text + "".join(map(_mark, found)))
+                wrap.write(_marked(piece.text, written, found))
+                written += len(piece.text)
         finally:
             spinner.end()
             wrap.flush()
@@ -113,6 +114,10 @@ class ChatSession:
         self.files = files
 
 
-def _mark(step: "Step") -> str:
-    """The mark after an equation; a wrong one gets its right result."""
-    return "\u2713 " if step.ok else f"\u2717 ({step.expression} is {step.computed}) "
+def _marked(text: str, start: int, steps: "Sequence[Step]") -> str:
+    """A piece of an answer, from a position on, with a mark after each equation that has ended."""
+    for step in reversed(steps):
+        mark = "(ok)" if step.ok else f"(wrong: {step.expression} is {step.computed})"
+        end = step.end - start
+        text = f"{text[:end]} {mark}{text[end:]}" if end > 0 else f" {mark} {text}"
+    return text

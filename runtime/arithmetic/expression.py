@@ -1,249 +1,135 @@
-r"""Parser for arithmetic expressions in prose: "3 apples * $1.50/apple", "\frac{3}{4} \times 8".
+r"""Parser for the sides of equations: "3 * $1.50", "12 eggs + 6 eggs", "\frac{3}{4} \times 8"."""
 
-An expression that may be part of a larger one, or may mean something else, is not parsed at all: its result
-would be wrong with confidence.
-"""
-
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import dropwhile, takewhile
 
 from .final_answer import VULGAR_FRACTIONS
-from .lexer import OPERAND_ENDS, Lexeme, lex
+from .lexer import Lexeme
 from .notation import NOTATION
-from .units import (
-    CARDINALS,
-    CLAUSES,
-    CONNECTIVES,
-    AmbiguityError,
-    Quantity,
-    is_arithmetic,
-    is_variable,
-    parse_result_units,
-    parse_units,
-)
 
 DIGITS_MAX = NOTATION.limits["digits"]  # of a number
-_NESTING_MAX = NOTATION.limits["nesting"]  # parentheses
-_EXPONENT_MAX = NOTATION.limits["exponent"]
+_NESTING_MAX, _EXPONENT_MAX = NOTATION.limits["nesting"], NOTATION.limits["exponent"]
+_MAGNITUDE_LIMIT = 10 ** NOTATION.limits["magnitude_digits"]  # of a numerator or denominator
+_SYMBOL_CHARS = 2  # at most, of units without a plural
+_THOUSANDS = 3  # digits after a point that may be a separator of thousands
 
-_OPERAND_STARTS, _WORDS = NOTATION.lists["kinds"]["operand_starts"], NOTATION.lists["kinds"]["words"]
-_ENDS = NOTATION.lists["kinds"]["ends"]  # kinds that end a clause
-_OF_SUMS = (*OPERAND_ENDS, "operator")
-_NOTHING = Lexeme("end", "", 0, 0, False)
-_GROUP_DIGITS = 3  # that a separator of thousands is followed by
-_CLOSING = {opening: tuple(closing) for opening, closing in NOTATION.lists["brackets"].items()}
+_SYMBOLS = NOTATION.words["symbols"]
+_NO_NOUNS = NOTATION.words["parts"] | NOTATION.words["bases"] | NOTATION.words["suffixes"]
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+_ES = ("s", "x", "z", "ch", "sh", "o")  # a plural after these ends in "es"
+_END = Lexeme("end", "", 0, 0, False)
 
-# An expression stands by itself only after these words: after a statement whatever came before it, after an
-# introducer if no words before it calculate.
-_STATEMENTS, _INTRODUCERS = NOTATION.words("statements"), NOTATION.words("introducers")
-_AMOUNTS, _PRONOUNS = NOTATION.words("amounts"), NOTATION.words("pronouns")
-_PREPOSITIONS, _FUNCTIONS = NOTATION.words("prepositions"), NOTATION.words("functions")
-_PLACES = NOTATION.words("places")  # a number after them is not added to the result before them
-_WHOLES = NOTATION.words("wholes")  # a result that they follow is a rounded one
+
+class UnreadError(Exception):
+    """The grammar does not read an expression."""
 
 
 @dataclass(frozen=True, slots=True)
-class Expression:
-    """A parsed expression.
+class Quantity:
+    """A number with at most one unit.
+
+    Attributes:
+        value: the number; 20% is 1/5.
+        unit: symbol of a currency, noun, or symbol of a unit; empty for a plain number.
+        percent: whether it is written in percent.
+
+    Raises:
+        UnreadError: the numerator or denominator has more than sixty digits.
+    """
+
+    value: Fraction
+    unit: str = ""
+    percent: bool = False
+
+    def __post_init__(self) -> None:
+        if max(abs(self.value.numerator), self.value.denominator) >= _MAGNITUDE_LIMIT:
+            raise UnreadError
+
+    def __add__(self, other: "Quantity") -> "Quantity":
+        """Add a quantity of the same unit; percent only to percent."""
+        unit = common_unit(self, other)
+        if unit is None or self.percent != other.percent:
+            raise UnreadError
+        return Quantity(self.value + other.value, unit, self.percent)
+
+    def __mul__(self, other: "Quantity") -> "Quantity":
+        if self.unit and other.unit:
+            raise UnreadError
+        return Quantity(self.value * other.value, self.unit or other.unit)
+
+    def __truediv__(self, other: "Quantity") -> "Quantity":
+        if other.unit or not other.value:
+            raise UnreadError
+        return Quantity(self.value / other.value, self.unit, self.percent and not other.percent)
+
+
+def common_unit(one: Quantity, other: Quantity) -> str | None:
+    """The unit of two quantities if they have the same: "1 egg", "2 eggs"; None if they differ."""
+    for singular, plural in ((one, other), (other, one)):
+        noun = singular.unit
+        is_one = singular.value == 1 and len(noun) > _SYMBOL_CHARS
+        if plural.unit == noun or (is_one and plural.unit == noun + ("es" if noun.endswith(_ES) else "s")):
+            return plural.unit
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A side of an equation.
 
     Attributes:
         quantity: its value.
-        operators: operators in order; empty for a single number.
-        lexemes: all of its lexemes.
+        operators: its operators in order; empty for a single number.
+        doubtful: whether another reading is possible: "9-5" may be a range.
+        start: position of its first character.
+        end: position after its last character, without a noun there.
+        number: its first number as written.
     """
 
     quantity: Quantity
     operators: tuple[str, ...]
-    lexemes: Sequence[Lexeme]
+    doubtful: bool
+    start: int
+    end: int
+    number: str
 
-    def first(self, kind: str) -> str:
-        """The text of the first lexeme of a kind; empty if there is none."""
-        return next((lexeme.text for lexeme in self.lexemes if lexeme.kind == kind), "")
 
-
-def parse_left_side(text: str, start: int, end: int, bounded: bool) -> Expression | None:
-    """Parse the expression that ends at a position.
-
-    Args:
-        text: result of blank_markup().
-        start: position of the first character to read.
-        end: position after the expression.
-        bounded: whether the expression cannot begin before `start`.
+def parse_side(lexemes: Sequence[Lexeme], start: int) -> tuple[Side, int] | None:
+    """Parse the expression that begins at a lexeme.
 
     Returns:
-        The expression; None if it may be part of a larger one or mean something else.
+        The expression and the index after it; None if the grammar does not read it.
     """
-    lexemes = list(lex(text, start, end, bounded))
-    first = _expression_start(lexemes)
-    if first is None or not _is_independent(lexemes, first):
-        return None
-    expression = _parse(lexemes[first:])
-    return expression if expression and len(expression.lexemes) == len(lexemes) - first - 1 else None
-
-
-def parse_right_side(text: str, start: int, end: int, bounded: bool) -> Expression | None:
-    """Parse the expression that begins at a position and ends at or before another.
-
-    Args:
-        text: result of blank_markup().
-        start: position of the expression.
-        end: position after the last character to read.
-        bounded: whether no expression can continue beyond `end`.
-
-    Returns:
-        The expression; None if it may continue in the text after it.
-    """
-    _, *lexemes, last = lex(text, start, end)
-    lexemes.append(last if bounded else last._replace(kind="unknown"))
-    expression = _parse(lexemes, before_prose=True)
-    if expression is None:
-        return None
-    rest, value = lexemes[len(expression.lexemes) :], expression.quantity
-    noun = takewhile(lambda lexeme: lexeme.kind == "word" or lexeme.text == "/", rest)
-    words = ["per" if lexeme.text == "/" else lexeme.text.lower() for lexeme in noun]
-    units = parse_result_units(words, abbreviated=rest[0].tight)
-    if units is None or not _is_complete(rest, counted=bool(value.units)):
-        return None
-    quantity = replace(value, units=value.units | units[0], per=value.per | units[1])
-    return replace(expression, quantity=quantity)
-
-
-def _expression_start(lexemes: Sequence[Lexeme]) -> int | None:
-    """Find the last operand that follows a word, or what follows the last break if that begins an operand."""
-    for index in range(len(lexemes) - 2, 0, -1):
-        kind, previous = lexemes[index].kind, lexemes[index - 1].kind
-        if previous == "break":
-            negated = lexemes[index].text == "-" and lexemes[index + 1].tight
-            return index if kind in _OPERAND_STARTS or negated else None
-        if previous in _WORDS and kind in _OPERAND_STARTS:
-            return index
-    return None
-
-
-def _is_independent(lexemes: Sequence[Lexeme], first: int) -> bool:
-    """Return whether nothing before an expression belongs to it: the word before it must be a known one."""
-    before = lexemes[:first]
-    if before[-1].kind == "break":
-        return not _continues(before, lexemes[first])
-    clause = list(takewhile(lambda lexeme: lexeme.kind != "break", reversed(before)))
-    if len(clause) == 1 and before[-1].text.lower() == "and":  # ", and 3 + 4"
-        line = takewhile(lambda lexeme: lexeme.kind != "break", reversed(before[:-2]))
-        return not (_calculates(line) or _continues(before[:-1], lexemes[first]))
-    words = [lexeme.text.lower() for lexeme in takewhile(lambda lexeme: lexeme.kind in _WORDS, clause)]
-    previous = before[-1 - len(words)]
-    joined = previous.kind in ("open", "operator") and not (previous.text == "/" and previous.tight)
-    amount = words[0] == "of" and not _AMOUNTS.isdisjoint(words[1:2])
-    skipped = _PRONOUNS | {"a", "the"} if amount else _PRONOUNS  # "gives us a total of"
-    word = next((word for word in words[2 * amount :] if word not in skipped), "")
-    if joined or word in _STATEMENTS:
-        return not joined
-    if len(clause) == first or _calculates(clause):
-        return False  # the clause may begin before the window
-    if amount:
-        return True
-    has_number = previous.kind in OPERAND_ENDS or not CARDINALS.isdisjoint("-".join(words).split("-"))
-    return word in _INTRODUCERS | _STATEMENTS and not (word in _PREPOSITIONS and has_number)
-
-
-def _calculates(clause: Iterable[Lexeme]) -> bool:
-    return any(lexeme.kind == "percent" or is_arithmetic(lexeme.text, _FUNCTIONS) for lexeme in clause)
-
-
-def _continues(before: Sequence[Lexeme], first: Lexeme) -> bool:
-    """Return whether an expression continues the text before the break that it follows."""
-    mark = before[-1].text.strip()[-1:]
-    if mark in ("-", "\u2013"):
-        return True  # a bullet, or a sign
-    last = next((lexeme for lexeme in reversed(before) if lexeme.kind != "break"), None)
-    if last is None:
-        return False
-    separated, ended = before[-1].text[:1] in (":", "\n"), before[-1].text[:1] in (".", "!", "?")
-    others = frozenset() if separated else _FUNCTIONS | CARDINALS
-    operands = CARDINALS if ended else _FUNCTIONS | CARDINALS
-    stranded = (separated or ended) and _is_stranded(last, before, operands)
-    preposition = last.text.lower() in _PREPOSITIONS and not stranded
-    if last.kind in ("operator", "open") or is_arithmetic(last.text, others) or preposition:
-        return True
-    if mark == "*":
-        return last.kind in OPERAND_ENDS  # "12\n* 5": the mark is an operator
-    if mark != "," or last.kind not in OPERAND_ENDS:
-        return False
-    after_sign = before[0].start > 0 and all(lexeme.kind in _OF_SUMS for lexeme in before[1:-1])
-    return not after_sign or len(first.text) == _GROUP_DIGITS  # "the sum of 5, 3 + 4", "in 14, 400 / 80"
-
-
-def _is_stranded(last: Lexeme, before: Sequence[Lexeme], others: frozenset[str]) -> bool:
-    """Return whether a word ends a sentence without calculation: "what she began with: 3 + 4"."""
-    sentence = dropwhile(lambda lexeme: lexeme.kind == "break", reversed(before))
-    return last.text.lower() in _INTRODUCERS and all(
-        lexeme.text == "," or (lexeme.kind == "word" and not is_arithmetic(lexeme.text, others))
-        for lexeme in takewhile(lambda lexeme: lexeme.kind != "break" or lexeme.text == ",", sentence)
-    )
-
-
-def _is_complete(rest: Sequence[Lexeme], counted: bool) -> bool:
-    """Return whether the clause after a result has no more arithmetic.
-
-    A number after a unit and a preposition of place is none: "15 apples in 4 boxes".
-    """
-    in_place, last, before_last = False, _NOTHING, _NOTHING
-    for index, lexeme in enumerate(rest):
-        word = lexeme.text.lower()
-        if lexeme.kind == "word":
-            if word in CLAUSES:
-                return True
-            in_place |= word in _PLACES and (counted or last.kind == "word")
-            in_place &= word not in CONNECTIVES
-            if is_arithmetic(word, _WHOLES if in_place else _WHOLES | CARDINALS) or is_variable(word):
-                return False
-        elif lexeme.kind in _ENDS and word != ",":
-            return last.kind != "number" and last.text not in _PREPOSITIONS  # "3 people in 4"
-        elif "," in (last.text, before_last.text) and lexeme.kind in _OPERAND_STARTS:
-            operators = [lexeme.text for lexeme in rest[index : index + 3] if lexeme.kind == "operator"]
-            is_sum = operators != [] and operators[0] != "/"
-            return is_sum and last.text in (",", "and") and len(word) != _GROUP_DIGITS
-        elif lexeme.kind not in ("break", "open") and not (
-            word == "/" or (in_place and lexeme.kind in _OPERAND_STARTS)
-        ):
-            return False
-        before_last, last = last, lexeme
-    return False
-
-
-def _parse(lexemes: Sequence[Lexeme], before_prose: bool = False) -> Expression | None:
-    parser = _ExpressionParser(lexemes, before_prose)
+    parser = _Parser(lexemes, start)
     try:
-        quantity = parser.sum()
-    except AmbiguityError:
+        quantity = parser.read()
+    except UnreadError:
         return None
-    return Expression(quantity, tuple(parser.operators), lexemes[: parser.position])
+    doubtful = parser.doubtful or (lexemes[start].text == "-" and parser.operators != [])  # "-5 + 3": a dash?
+    number = next(one.text for one in lexemes[start:] if one.kind == "number")
+    end = next(one.end for one in reversed(lexemes[: parser.position]) if one.kind != "word")
+    operators = tuple(parser.operators)
+    return Side(quantity, operators, doubtful, lexemes[start].start, end, number), parser.position
 
 
-class _ExpressionParser:
+class _Parser:
     """Recursive-descent parser with one method per level of precedence.
 
     Attributes:
-        lexemes: the last has the kind "end".
-        before_prose: whether prose may follow; words without an operator after them are then left out.
         position: index of the next lexeme.
         operators: the operators so far, in order.
+        doubtful: see Side.
     """
 
-    def __init__(self, lexemes: Sequence[Lexeme], before_prose: bool) -> None:
-        self.lexemes, self.before_prose = lexemes, before_prose
-        self.position = self._nesting = 0
-        self.operators: list[str] = []
-        self._spaced = any(lexeme.kind == "operator" and not lexeme.tight for lexeme in lexemes)
+    def __init__(self, lexemes: Sequence[Lexeme], position: int) -> None:
+        self._lexemes, self.position, self._nesting = lexemes, position, 0
+        self.operators, self._styles = list[str](), set[tuple[bool, bool]]()
+        self.doubtful = False
 
     @property
     def _next(self) -> Lexeme:
-        return self.lexemes[self.position]
-
-    @property
-    def _second(self) -> Lexeme:
-        return self.lexemes[min(self.position + 1, len(self.lexemes) - 1)]
+        return self._lexemes[self.position] if self.position < len(self._lexemes) else _END
 
     def _accept(self, kind: str, *texts: str) -> Lexeme | None:
         """Consume the next lexeme if it has this kind and, if texts are given, one of them."""
@@ -254,143 +140,113 @@ class _ExpressionParser:
         return lexeme
 
     def _operator(self, *texts: str) -> Lexeme | None:
-        lexeme = self._accept("operator", *texts)
-        if lexeme:
+        if lexeme := self._accept("operator", *texts):
             self.operators.append(lexeme.text)
+            self._styles.add((lexeme.tight, lexeme.text in "+-"))
         return lexeme
 
-    def sum(self) -> Quantity:
+    def read(self) -> Quantity:
+        """Read an expression."""
+        quantity = self._sum()
+        if (True, True) in self._styles and not all(tight for tight, _ in self._styles):
+            raise UnreadError  # "2-3 * 5"
+        return quantity
+
+    def _sum(self) -> Quantity:
         total = self._product()
-        while operator := self._operator("+", "-"):
+        while operator := self._operator("+", "-", "\u2013"):
             term = self._product()
-            if operator.text == "-" and operator.tight and self._spaced and total.value < term.value:
-                raise AmbiguityError  # a range: "2-3 * 5"
-            total += term if operator.text == "+" else -term
+            self.doubtful |= operator.text == "\u2013" or (operator.text == "-" and operator.tight)  # "9-5"
+            total += term if operator.text == "+" else replace(term, value=-term.value)
         return total
 
     def _product(self) -> Quantity:
-        value, last = self._signed(), None
-        while operator := self._operator("*", "/", "of") or self._implicit_product():
-            is_share = value.percent or (0 < value.value < 1 and not value.units)
-            if _is_ambiguous(last, operator):
-                raise AmbiguityError
-            if operator.text == "of" and not is_share:
-                raise AmbiguityError  # "2 of 3"
+        value, last = self._signed(), _END
+        while operator := self._operator("*", "/"):
+            if last.text == "/" and operator.tight and not last.tight:
+                raise UnreadError  # "8 / 1/2"
+            self.doubtful |= last.text == "/"  # "6 / 2 * 3"
             factor, last = self._signed(), operator
             value = value / factor if operator.text == "/" else value * factor
-            if operator.text == "of" and self._next.text in ("+", "-"):
-                raise AmbiguityError  # "20% of 85 + 15"
         return value
 
-    def _implicit_product(self) -> Lexeme | None:
-        """Return the parenthesis of "2(3 + 4)" without consuming it."""
-        if self._next.kind != "open" or not self._next.tight:
-            return None
-        if self.lexemes[self.position - 1].kind not in ("number", "close"):
-            return None
-        self.operators.append("*")
-        return self._next
-
     def _signed(self) -> Quantity:
-        if self._next.kind == "operator" and self._next.text == "-" and self._second.tight:
-            self.position += 1
-            return -self._operand()
-        return self._operand()
+        sign = self._accept("operator", "-")
+        if not sign:
+            return self._power()
+        count, is_dash = len(self.operators), self._next.start != sign.end
+        value = self._power()
+        if is_dash or "^" in self.operators[count:]:
+            raise UnreadError  # "- 5", "-3^2"
+        return replace(value, value=-value.value)
+
+    def _power(self) -> Quantity:
+        base = self._operand()
+        if not self._operator("^"):
+            return base
+        braced, number = self._accept("brace", "{"), self._accept("number")
+        if not number or not number.text.isdecimal() or int(number.text) > _EXPONENT_MAX:
+            raise UnreadError
+        if (braced and not self._accept("brace", "}")) or self._next.text == "^" or base.unit or base.percent:
+            raise UnreadError
+        return Quantity(base.value ** int(number.text))
 
     def _operand(self) -> Quantity:
         currency = self._accept("currency")
-        value = self._primary()
-        if self._operator("^"):
-            value **= self._exponent()
-            if self._next.text == "^":
-                raise AmbiguityError  # "2^3^2"
-        if self._accept("percent"):
-            value = replace(value, percent=True)
-        currency = currency or self._accept("currency")
-        if value.units and (currency or value.percent):
-            raise AmbiguityError
-        units, per = self._units(bool(currency or value.units), single=value == Quantity(Fraction(1)))
-        symbol = {currency.text[-1]} if currency else set()
-        return replace(value, units=value.units | units | symbol, per=value.per | per)
+        number = self._accept("number")
+        if not number:
+            return self._group(currency)
+        self.doubtful |= len(number.text.partition(".")[2]) == _THOUSANDS
+        value = parse_mixed_number(number.text)
+        if not currency and self._accept("percent"):
+            self.doubtful = True  # "20% + 20% = 44%"
+            return Quantity(value / 100, percent=True)
+        if not currency and self._next.tight:
+            currency = self._accept("currency")
+        return Quantity(value, currency.text[-1] if currency else self._noun())
 
-    def _primary(self) -> Quantity:
-        last = self.lexemes[self.position - 1]
-        if number := self._accept("number"):
-            if last.kind == "operator" and _is_two_numbers(last, number):
-                raise AmbiguityError
-            return Quantity(parse_mixed_number(number.text))
-        if self._accept("fraction"):
-            numerator = self._group("brace")
-            self.operators.append("/")
-            return numerator / self._group("brace")
-        return self._group("open")
+    def _noun(self) -> str:
+        word = self._next
+        is_symbol = word.text in _SYMBOLS
+        if word.kind != "word" or not (is_symbol or (is_noun(word.text.lower()) and not word.tight)):
+            return ""
+        self.position += 1
+        return word.text if is_symbol else word.text.lower()
 
-    def _group(self, kind: str) -> Quantity:
-        opening = self._accept(kind)
+    def _group(self, currency: Lexeme | None) -> Quantity:
+        """Parse an expression in parentheses, or a fraction of two in braces."""
+        if currency:
+            raise UnreadError
+        if not self._accept("fraction"):
+            return self._enclosed("open", "close")
+        numerator = self._enclosed("brace", "brace")
+        self.operators.append("/")
+        return numerator / self._enclosed("brace", "brace")
+
+    def _enclosed(self, opens: str, closes: str) -> Quantity:
+        opening = self._accept(opens)
         self._nesting += 1
-        if not opening or opening.text not in _CLOSING or self._nesting > _NESTING_MAX:
-            raise AmbiguityError
-        value = self.sum()
-        if not self._accept(*_CLOSING[opening.text]):
-            raise AmbiguityError
+        if not opening or self._nesting > _NESTING_MAX:
+            raise UnreadError
+        value = self._sum()
         self._nesting -= 1
+        if not self._accept(closes, _CLOSING.get(opening.text, "")):
+            raise UnreadError
         return value
 
-    def _exponent(self) -> int:
-        braced = self._accept("brace", "{")
-        number = self._accept("number")
-        if not number or not number.text.isdecimal() or int(number.text) > _EXPONENT_MAX:
-            raise AmbiguityError
-        if braced and not self._accept("brace", "}"):
-            raise AmbiguityError
-        return int(number.text)
 
-    def _units(self, has_unit: bool, single: bool) -> tuple[frozenset[str], frozenset[str]]:
-        """Parse the unit after a number: "red apples", "miles/hour", or "/hour" if the number has a unit."""
-        start, abbreviated = self.position, self._next.kind == "word" and self._next.tight
-        words = self._words()
-        has_unit |= self.before_prose and len(self._second.text) > 1
-        while (words or has_unit) and self._next.text == "/" and self._second.kind == "word":
-            self.position += 1
-            words += ["per", *self._words()]
-        if self.before_prose and self._next.kind != "operator":
-            self.position, words, abbreviated = start, [], False  # see parse_result_units()
-        return parse_units(words, abbreviated=abbreviated, single=single)
-
-    def _words(self) -> list[str]:
-        words = []
-        while word := self._accept("word"):
-            words.append(word.text.lower())
-        return words
-
-
-def _is_ambiguous(last: Lexeme | None, operator: Lexeme) -> bool:
-    """Return whether an operator after a division may be meant to bind first: "8 / 1/2", "6/2(1 + 2)"."""
-    if last is None or last.text != "/" or not operator.tight:
-        return False
-    return operator.kind == "open" or not last.tight
-
-
-def _is_two_numbers(operator: Lexeme, number: Lexeme) -> bool:
-    """Return whether a mixed number may be two: "1/2 1/2" and "3 * 4 and 1/2" contain no 2 1/2 and 4 1/2."""
-    return "and" in number.text or (operator.text == "/" and number.tight and " " in number.text)
+def is_noun(word: str) -> bool:
+    """Return whether a word after a number, in lower case, may be what it counts, and does not calculate."""
+    is_word = len(word) > 1 and word.isascii() and word.isalpha()
+    return is_word and word not in _NO_NOUNS and not word.endswith(("ed", "ing"))
 
 
 def parse_mixed_number(text: str) -> Fraction:
-    """Parse a number with an optional fraction: "12", "2 1/2", "2 and 1/2", "2½".
+    """Parse a number of the table "lexemes": "12", "1,234.5", "2½".
 
     Raises:
-        AmbiguityError: it is none, or too long.
+        UnreadError: it is too long.
     """
-    parts = text.replace(",", "").replace("and", " ").translate(VULGAR_FRACTIONS).split()
-    try:
-        values = [Fraction(part) for part in parts]
-    except (ValueError, ZeroDivisionError):  # of more digits than int() reads
-        raise AmbiguityError from None
-    if (
-        max(len(part.replace(".", "")) for part in parts) > DIGITS_MAX
-        or (text[:1] == "0" and (text[1:2].isdecimal() or text[1:2] == ","))  # 007, or 0,5 with zeros
-        or not all(0 < part < 1 for part in values[1:])
-    ):
-        raise AmbiguityError
-    return sum(values, Fraction())
+    if sum(map(str.isdigit, text)) > DIGITS_MAX:
+        raise UnreadError
+    return sum(map(Fraction, text.replace(",", "").translate(VULGAR_FRACTIONS).split()), Fraction())

@@ -4,12 +4,11 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 from . import Step
-from .expression import parse_mixed_number
+from .expression import UnreadError, parse_mixed_number
+from .lexer import lex
 from .notation import NOTATION
-from .units import AmbiguityError
 
-_LEXEME = NOTATION.patterns["lexeme"]
-_VALUES = NOTATION.lists["values"]  # of number words
+_MIXED = NOTATION.patterns["mixed"]
 _PERCENT = 100
 
 
@@ -20,7 +19,7 @@ def is_grounded(steps: Iterable[Step], question: str) -> bool:
         steps: the equations of an answer, in order.
         question: what was asked, with all that was said before. A "dozen" in it is also 12.
     """
-    known = set(_numbers(question))
+    known = {*_numbers(question), *_fractions(question)}
     for step in steps:
         if not known.issuperset(_numbers(step.expression)):
             return False
@@ -33,18 +32,23 @@ def has_number(text: str) -> bool:
     return any(True for _ in _numbers(text))
 
 
+def _fractions(text: str) -> Iterator[Fraction]:
+    for whole, numerator, denominator in _MIXED.findall(text):
+        if int(denominator):
+            yield int(whole or 0) + Fraction(int(numerator), int(denominator))
+
+
 def _numbers(text: str) -> Iterator[Fraction]:
     last = Fraction(0)
-    for match in _LEXEME.finditer(text):
-        kind, lexeme = match.lastgroup, match[0].lower()
-        if kind == "percent":
+    for lexeme in lex(text):
+        word = lexeme.text.lower()
+        if lexeme.kind == "percent" or word == "percent":
             yield from (last / _PERCENT, Fraction(_PERCENT))
-        number, *parts = lexeme.split("-")
-        if kind in ("number", "compound"):  # "120-page"
+        if lexeme.kind == "number":
             try:
-                yield (last := parse_mixed_number(number))
-            except AmbiguityError:
+                yield (last := parse_mixed_number(lexeme.text))
+            except UnreadError:
                 continue
-        elif kind == "word":
-            values = [Fraction(value) for part in (number, *parts) for value in _VALUES.get(part, ())]
+        elif lexeme.kind == "word":
+            values = [Fraction(value) for part in word.split("-") for value in NOTATION.values.get(part, ())]
             yield from (*values, sum(values, Fraction())) if values[1:] else values  # "twenty-five"

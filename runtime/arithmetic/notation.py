@@ -1,4 +1,4 @@
-r"""The tables of arithmetic notation, notation.json, which the web page's JavaScript reads too.
+r"""The grammar's tables, notation.json, which the web page's JavaScript reads too.
 
 The file has the limits, words, operators and patterns; this package and the page have only the engine. A
 pattern is a list of alternatives, where `{letter}` stands for the fragment of that name. It is in the syntax
@@ -15,9 +15,8 @@ from pathlib import Path
 PATH = Path(__file__).with_name("notation.json")
 
 _TEXTS = ("vulgar_fractions", "operators")
-_LISTS = ("brackets", "kinds", "relations", "words", "values", "lexemes")
 _ANSWERS = re.ASCII | re.IGNORECASE
-_FLAGS = {"prose": re.NOFLAG, "any_case": re.IGNORECASE, "answers": _ANSWERS}
+_FLAGS = {"prose": re.NOFLAG, "answers": _ANSWERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,8 @@ class Notation:
     Attributes:
         limits: counts of characters, digits and other things.
         texts: of the sections that map texts to texts; fragments are expanded.
-        lists: of the sections that map names to lists of texts.
+        words: lists of words in lower case, by name.
+        values: of number words.
         patterns: of prose and answers, by name; "lexeme" has a group for each kind of lexeme.
         cues: patterns whose group captures the text that states an answer, the most explicit first.
         normalizations: patterns of answers with their replacements, in order.
@@ -35,14 +35,11 @@ class Notation:
 
     limits: Mapping[str, int]
     texts: Mapping[str, Mapping[str, str]]
-    lists: Mapping[str, Mapping[str, list[str]]]
+    words: Mapping[str, frozenset[str]]
+    values: Mapping[str, list[str]]
     patterns: Mapping[str, re.Pattern[str]]
     cues: tuple[re.Pattern[str], ...]
     normalizations: tuple[tuple[re.Pattern[str], str], ...]
-
-    def words(self, name: str) -> frozenset[str]:
-        """Words of a table, in lower case."""
-        return frozenset(self.lists["words"][name])
 
 
 def _load() -> Notation:
@@ -67,7 +64,8 @@ def _load() -> Notation:
     return Notation(
         limits=content["limits"],
         texts={section: content[section] for section in _TEXTS} | {"fragments": fragments},
-        lists={section: content[section] for section in _LISTS},
+        words={name: frozenset(" ".join(lines).split()) for name, lines in content["words"].items()},
+        values=content["values"],
         patterns=patterns | {"lexeme": compiled(kinds)},
         cues=tuple(compiled(texts, _ANSWERS) for texts in content["cues"].values()),
         normalizations=tuple(

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...runtime.answer import Answer, Piece, read_value
-from ...runtime.arithmetic.step_stream import StepStream
+from ...runtime.arithmetic.equations import StepStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,10 +15,12 @@ class AnswerFormatter:
     Attributes:
         model: model name.
         dropped_turns: how many earlier turns of the conversation were dropped.
+        question: what was asked, with all that was said before.
     """
 
     model: str
     dropped_turns: int = 0
+    question: str = ""
 
     def response(self, answer: Answer) -> dict[str, Any]:
         """JSON of an answer, with the model name and the token rates."""
@@ -40,7 +42,7 @@ class AnswerFormatter:
             Event name and data: "tally" for the votes so far, "text" for new text, "step" for an equation
             when it is complete, and "answer" last.
         """
-        stream, sent_steps = StepStream(), 0
+        stream, sent_steps = StepStream(self.question), 0
         async for piece in pieces:
             if piece.tally:
                 yield "tally", asdict(piece.tally)

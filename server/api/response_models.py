@@ -43,7 +43,7 @@ class AnswerResponse(ResponseBody):
 
     model: str
     value: str | None
-    verified: bool = Field(description="Whether all equations hold and one results in the value.")
+    verified: bool = Field(description="Whether all equations were read and hold, and one gives the value.")
     grounded: bool = Field(
         description="Whether it is verified, and every number of its equations is in the question, in an "
         "earlier turn, or the result of an earlier equation."

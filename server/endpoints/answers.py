@@ -50,13 +50,18 @@ class AnswerEndpoints(Endpoints):
         for turn in body.turns:
             conversation.add(turn.question, turn.answer)
 
+        requests = list[EngineRequest]()
+
         def prepare() -> list[EngineRequest]:
             if body.turns:
-                return [conversation.next_turn(body.question, **options).request]
-            return [engine.request(body.question, **options)]
+                requests.append(conversation.next_turn(body.question, **options).request)
+            else:
+                requests.append(engine.request(body.question, **options))
+            return requests
 
         (handle,) = handles = await self._submit(request, width, prepare)
-        formatter = AnswerFormatter(name, len(body.turns) - len(conversation.messages) // 2)
+        dropped = len(body.turns) - len(conversation.messages) // 2
+        formatter = AnswerFormatter(name, dropped, requests[0].question)
         if body.stream:
             events = formatter.events(stream_pieces(handle))
             return event_stream((format_event(data, kind) async for kind, data in events), handles, "error")

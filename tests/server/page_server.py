@@ -11,9 +11,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from thirteen.runtime.answer import Answer, Piece, VoteTally
-from thirteen.runtime.arithmetic.calculator import check_steps, is_verified
-from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
+from thirteen.runtime.answer import Answer, Piece, VoteTally, read_value
 from thirteen.runtime.arithmetic.grounding import is_grounded
 from thirteen.runtime.request import StopReason, Timings, Usage
 from thirteen.server.api.answer_api import AnswerFormatter
@@ -51,10 +49,8 @@ class Script:
 
 def scripted_answer(question: str, text: str, effort: str) -> Answer:
     """The engine's Answer for this text; of several answers, one is for 7."""
-    number, found = final_answer(text), check_steps(text)
-    value = None if number is None else format_number(number)
+    value, found, verified = read_value(text, question)
     tally = None if effort == "low" else VoteTally(asked=8, ended=5, votes={str(value): 4, "7": 1})
-    verified = is_verified(found, value)
     grounded = verified and is_grounded(found, question)
     answer = Answer(value, text, StopReason.END, USAGE, TIMINGS, found, verified, tally, grounded=grounded)
     return replace(answer, confidence=0.8 if grounded else 0.7)
@@ -101,7 +97,7 @@ class ScriptedServer:
         )
         done = False
         try:
-            formatter = AnswerFormatter(model, 1 if question == "!dropped" else 0)
+            formatter = AnswerFormatter(model, 1 if question == "!dropped" else 0, question)
             async for name, data in formatter.events(self._pieces(question, answer)):
                 for chunk in self._chunks(question, name, data):
                     yield chunk

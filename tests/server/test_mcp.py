@@ -72,7 +72,7 @@ def test_the_tools_are_described(call):
 def test_solve(call):
     found = value(call, "solve", question=QUESTION)
     step = {"expression": "12 * 13", "claimed": "156", "computed": "156", "ok": True}
-    assert (found["value"], found["verified"], found["steps"][0]) == ("156", True, step)
+    assert (found["value"], found["verified"]) == ("156", True) and found["steps"][0].items() >= step.items()
     assert "12 * 13 = 156" in found["text"] and found["complete"]
 
 
@@ -85,7 +85,7 @@ def test_a_solution_that_is_cut_off_says_so(open_fake_engine):
             result = await client.call_tool("solve", {"question": "1 + 1 = 2. 2 + 2 = 4"})
         return result.structured_content["verified"], result.structured_content["complete"]
 
-    assert asyncio.run(solve(max_tokens=9)) == (True, False)
+    assert asyncio.run(solve(max_tokens=11)) == (True, False)
     assert asyncio.run(solve(max_tokens=50)) == (True, True)
 
 
@@ -102,7 +102,7 @@ def test_an_effort_takes_the_majority(tool_server, say):
 
 
 def test_check_arithmetic(call):
-    found = value(call, "check_arithmetic", text="é: 12 * 13 = 156 so 2 + 2 = 5")
+    found = value(call, "check_arithmetic", text="Café: 12 * 13 = 156, so 2 + 2 = 5")
     assert [(step["expression"], step["computed"], step["ok"]) for step in found["steps"]] == [
         ("12 * 13", "156", True),
         ("2 + 2", "4", False),

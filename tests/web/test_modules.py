@@ -14,7 +14,7 @@ from thirteen.runtime.prompt.worked_examples import with_worked_examples
 from thirteen.web.shared_modules import shared_modules
 
 from ..runtime.arithmetic.hostile_pieces import ANSWER_PIECES, EQUATION_PIECES
-from .arithmetic_vectors import FILE, vectors
+from .arithmetic_vectors import QUESTION, vectors
 
 NODE = shutil.which("node")
 NODE_TEST = pytest.mark.skipif(NODE is None, reason="needs Node.js")
@@ -33,6 +33,7 @@ def run_node(tmp_path_factory: pytest.TempPathFactory) -> RunNode:
     def run(function: str, arguments: list[Any]) -> list[Any]:
         script = f"""import {{ readFileSync }} from "node:fs";
 import {{ checkAnswer }} from "./answer.js";
+import {{ StepStream }} from "./equations.js";
 const results = JSON.parse(readFileSync(0, "utf8")).map({function});
 console.log(JSON.stringify(await Promise.all(results)));"""
         done = subprocess.run(
@@ -57,20 +58,28 @@ def test_the_tables_are_those_of_python() -> None:
     assert tables == json.loads(PATH.read_text("utf-8"))
 
 
-def test_arithmetic_vectors_are_current() -> None:
-    """To update them: python tests/web/arithmetic_vectors.py tests/data/arithmetic.json"""
-    assert json.loads(FILE.read_text("utf-8")) == vectors()
-    assert sum(len(vector["steps"]) for vector in vectors()) > 250
-
-
 @NODE_TEST
 def test_checks_are_those_of_python(run_node: RunNode) -> None:
-    expected = json.loads(FILE.read_text("utf-8"))
+    expected = vectors()
     found = run_node(
-        "(text) => checkAnswer(text, text.replaceAll('3', '4'))", [vector["text"] for vector in expected]
+        f"(text) => checkAnswer(text, {json.dumps(QUESTION)})", [vector["text"] for vector in expected]
     )
     results = [{"text": vector["text"], **result} for vector, result in zip(expected, found, strict=True)]
     assert results == expected
+    assert sum(len(vector["steps"]) for vector in expected) > 250
+
+
+@NODE_TEST
+def test_pieces_of_a_text_give_the_equations_of_the_whole(run_node: RunNode) -> None:
+    streamed = """([text, size]) => {
+      const stream = new StepStream();
+      const starts = Array.from({ length: text.length / size + 1 }, (_, n) => n * size);
+      const pieces = starts.map((start) => text.slice(start, start + size));
+      return JSON.stringify([...pieces.flatMap((piece) => stream.feed(piece)), ...stream.finish()]) ===
+        JSON.stringify(checkAnswer(text).steps);
+    }"""
+    texts = [vector["text"] for vector in vectors()]
+    assert all(run_node(streamed, [[text, 1 + number % 9] for number, text in enumerate(texts)]))
 
 
 SECONDS = """({ text, ends }) => {
@@ -107,7 +116,7 @@ VOTES = """async ([effort, answers]) => {
   }
 }"""
 CUT, FIVE, SIX = ["The answer is 7.", "length"], ["The answer is 5.", "stop"], ["4 + 2 = 6", "stop"]
-CUT_SIX, WRONG = ["4 + 2 = 6", "length"], ["2 + 2 = 5", "stop"]
+CUT_SIX, WRONG = ["4 + 2 = 6. So", "length"], ["2 + 2 = 5", "stop"]
 NONE = ["I do not know.", "stop"]
 
 

@@ -1,4 +1,4 @@
-// What is said about an answer: its final value, whether its sums check out, the votes, and statistics.
+// What is said about an answer: its final value, what was checked, the votes, and statistics.
 
 import { element } from "./element.js";
 
@@ -12,8 +12,7 @@ export function resultNodes(answer) {
   const size = value?.length > LONG_VALUE_CHARS ? "value long" : "value";
   const shown = value === null ? ["span", { class: "none" }] : ["strong", { class: size }];
   const nodes = [element(...shown, shownValue(answer))];
-  const [style, mark] = grounded ? ["badge ok", "✓ "] : ["badge", ""];
-  if (steps.length) nodes.push(element("span", { class: style }, mark + verdict(answer)));
+  if (steps.length) nodes.push(element("span", { class: grounded ? "badge ok" : "badge" }, verdict(answer)));
   return [...nodes, element("span", { class: "small" }, reasons(answer))];
 }
 
@@ -35,14 +34,19 @@ function likelihood({ value, confidence }) {
   return LIKELIHOODS.find(([least]) => confidence >= least)[1];
 }
 
-const verdict = ({ steps }) => (steps.every(({ ok }) => ok) ? "sums check out" : "sums do not check out");
-
-function reason({ value, verified, grounded, steps }) {
+/** What was checked, and what that found. */
+function verdict({ steps }) {
   const equations = steps.length === 1 ? "1 equation" : `${steps.length} equations`;
   const wrong = steps.filter(({ ok }) => !ok).length;
-  if (wrong) return `${wrong} of ${equations} wrong`;
-  if (grounded || value === null) return `${equations} checked`;
-  return `${equations} checked, ${verified ? "some numbers are not in the question" : "none gives this number"}`;
+  return wrong ? `${wrong} of ${equations} wrong` : `${equations} checked: arithmetic right`;
+}
+
+/** What keeps right equations from giving the value out of the question's numbers. */
+function reason({ value, verified, grounded, steps }) {
+  if (grounded || value === null || !steps.every(({ ok }) => ok)) return "";
+  if (verified) return "some numbers are not in the question";
+  const given = steps.some(({ claimed, computed }) => claimed === value || computed === value);
+  return given ? "others could not be read" : "none gives this number";
 }
 
 /** Whether an answer is code, of which no number is the result, unless worked out of the question's numbers. */

@@ -4,7 +4,7 @@
 // take for its own, are hidden from it behind as many letters: what it finds has the same offsets in the text.
 
 import "./markdown-it/markdown-it.umd.min.js"; // a script for all module systems; it sets a global variable
-import { Marks } from "./marks.js";
+import { Marks, normalize } from "./marks.js";
 import { formula, node } from "./tree.js";
 
 const RULES = ["fence", "heading", "hr", "list", "backticks", "emphasis"];
@@ -26,14 +26,14 @@ const HIDDEN = new RegExp([...CODE, FORMULA, ...SIGNS, BULLET].map(({ source }) 
 
 /**
  * @param {string} source
- * @param {Array<{expression: string, computed: string, ok: boolean}>} steps checked equations in text order.
+ * @param {object[]} steps checked equations in text order; see marks.js.
  * @returns {Array<object>} descriptions of elements; see tree.js.
  */
 export function describeAnswer(source, steps) {
-  const text = source.replaceAll(/\r\n?/g, "\n").replaceAll("\0", "\ufffd"); // as markdown-it does
+  const text = normalize(source);
   const { hidden, formulas } = hide(text);
   const lines = [0, ...Array.from(hidden.matchAll(/\n/g), ({ index }) => index + 1), hidden.length];
-  const marks = new Marks(text, steps);
+  const marks = new Marks(source, steps);
   let at = 0; // the end of what is described already
   let end = 0; // of the block
 

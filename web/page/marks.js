@@ -1,21 +1,29 @@
-// Marks the checked equations in an answer: a sign after each, and the correct result after a wrong one.
+// Marks the checked equations in an answer: quietly those that are right, and a wrong one with the right value.
 
-import { findSteps } from "./steps.js";
 import { node } from "./tree.js";
+
+/** A text's newlines and missing characters as markdown-it has them. */
+export const normalize = (text) => text.replaceAll(/\r\n?/g, "\n").replaceAll("\0", "\ufffd");
 
 /** The marks of a text. Its pieces are to be asked for once, and in their order in the text. */
 export class Marks {
   #text;
   #marks;
-  #next = 0; // the first mark whose sign is not shown yet
+  #next = 0; // the first mark that is not shown whole yet
 
   /**
-   * @param {string} text
-   * @param {Array<{expression: string, computed: string, ok: boolean}>} steps
+   * @param {string} source
+   * @param {Array<{start: number, result: number, end: number, computed: string, ok: boolean}>} steps checked
+   *   equations in text order, with the characters before their parts; those of an earlier version have none.
    */
-  constructor(text, steps) {
-    this.#text = text;
-    this.#marks = findSteps(text, steps);
+  constructor(source, steps) {
+    const characters = Array.from(source);
+    const offset = (count) => normalize(characters.slice(0, count).join("")).length;
+    this.#text = normalize(source);
+    this.#marks = steps.filter(({ end }) => end).map((step) => {
+      const [start, claim, end] = [step.start, step.result, step.end].map(offset);
+      return { start, claim, end, step };
+    });
   }
 
   /** Descriptions of a piece of plain text. */
@@ -62,10 +70,8 @@ export class Marks {
 const style = (ok) => (ok ? "step ok" : "step wrong");
 
 function sign({ ok, computed }) {
-  if (ok) return [mark("✓", "correct")];
-  return [" ", node("ins", {}, computed), mark("✗", `wrong, the result is ${computed}`)];
+  if (ok) return [mark("arithmetic right")];
+  return [" ", node("ins", {}, computed), mark(`wrong, the right value is ${computed}`)];
 }
 
-function mark(text, label) {
-  return node("span", { class: "mark", role: "img", "aria-label": label }, text);
-}
+const mark = (label) => node("span", { class: "mark", role: "img", "aria-label": label });

@@ -1,5 +1,4 @@
-// Parser for final answers, a port of runtime/arithmetic/final_answer.py. The tests run both on the same
-// vectors, tests/data/arithmetic.json.
+// Parser for final answers, a port of runtime/arithmetic/final_answer.py. The tests run both on the same texts.
 
 import { Fraction } from "./fraction.js";
 import { answer, CUES, expandVulgar, limits, NORMALIZATIONS, prose } from "./tables.js";

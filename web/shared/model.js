@@ -1,10 +1,9 @@
 // The model in the browser: answers by wllama (llama.cpp in WebAssembly), their equations checked.
 
 import { checkAnswer } from "./answer.js";
-import { checkSteps } from "./calculator.js";
+import { StepStream } from "./equations.js";
 import { loadEngine } from "./engine.js";
 import { ModelError } from "./errors.js";
-import { prose } from "./tables.js";
 import { confidence, countVotes, EXAMPLES, isDecided, selectWinner, VOTE_TEMPERATURE, votingRule } from "./vote.js";
 
 const MAX_TOKENS = 512;
@@ -13,8 +12,6 @@ const MEASURED_CHARS = 500; // in shorter prompts, the chat template's own token
 // earlier prompt, which wllama has no setting for.
 const CONTEXTS_KEPT = 4;
 const TOO_LONG = /exceeds the available context size/; // llama.cpp's message
-// A number before it cannot grow any more. ", r" and ", w" are none: they may begin ", with remainder 2".
-const EQUATION_END = prose("equation_end", "g");
 
 export class Model {
   #engine;
@@ -118,16 +115,16 @@ export class Model {
   }
 
   async *#stream(messages, temperature = 0, signal) {
-    let [text, sentSteps] = ["", 0];
+    const stream = new StepStream(said(messages));
+    let sentSteps = 0;
     for await (const piece of this.#generate(messages, { temperature, seed: randomSeed() }, signal)) {
       if (piece.answer) {
         for (const data of piece.answer.steps.slice(sentSteps)) yield { event: "step", data };
         yield { event: "answer", data: piece.answer };
         return;
       }
-      text += piece.text;
       yield { event: "text", data: { text: piece.text } };
-      const complete = /\s/.test(piece.text) ? checkSteps(completeText(text)).slice(sentSteps) : [];
+      const complete = stream.feed(piece.text);
       for (const data of complete) yield { event: "step", data };
       sentSteps += complete.length;
     }
@@ -170,9 +167,7 @@ export class Model {
     const promptTokens = (timings.prompt_n ?? 0) + (timings.cache_n ?? 0);
     const promptChars = countChars(messages);
     if (promptTokens && promptChars > MEASURED_CHARS) this.#tokensPerChar = promptTokens / promptChars;
-    const said = messages.filter((message) => message.role !== "system" && !EXAMPLES.includes(message));
-    const question = said.map(({ content }) => content).join("\n");
-    const answer = buildAnswer(question, text, stopReason, timings, { pieces, decode_s, first_token_s });
+    const answer = buildAnswer(said(messages), text, stopReason, timings, { pieces, decode_s, first_token_s });
     yield { answer: { ...answer, model: this.name } };
   }
 
@@ -209,6 +204,12 @@ const countChars = (messages) => messages.reduce((sum, { content }) => sum + con
 
 const randomSeed = () => Math.floor(Math.random() * 2 ** 31);
 
+/** What was asked, with all that was said before. */
+function said(messages) {
+  const some = messages.filter((message) => message.role !== "system" && !EXAMPLES.includes(message));
+  return some.map(({ content }) => content).join("\n");
+}
+
 function toMessages(system, examples, turns, question) {
   const earlier = turns.flatMap((turn) => [
     { role: "user", content: turn.question },
@@ -222,7 +223,7 @@ function toMessages(system, examples, turns, question) {
 function buildAnswer(question, text, stop_reason, timings, { pieces, decode_s, first_token_s }) {
   const tokens = timings.predicted_n ?? pieces;
   return {
-    ...checkAnswer(text, question),
+    ...checkAnswer(text, question, stop_reason === "end"),
     text,
     stop_reason,
     tally: null,
@@ -237,10 +238,4 @@ function buildAnswer(question, text, stop_reason, timings, { pieces, decode_s, f
       first_token_s,
     },
   };
-}
-
-/** The text up to the last point that further text cannot change. */
-function completeText(text) {
-  const end = [...text.matchAll(EQUATION_END)].at(-1);
-  return end ? text.slice(0, end.index + end[0].length) : "";
 }

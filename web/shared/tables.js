@@ -3,10 +3,12 @@
 
 import notation from "./notation.js";
 
-export const { limits, operators, brackets, kinds, relations } = notation;
+export const { limits, operators } = notation;
 /** Values of number words. */
 export const values = new Map(Object.entries(notation.values));
-export const words = Object.fromEntries(Object.entries(notation.words).map(([name, list]) => [name, new Set(list)]));
+export const words = Object.fromEntries(
+  Object.entries(notation.words).map(([name, lines]) => [name, new Set(lines.join(" ").split(" "))]),
+);
 
 // Python's classes of characters.
 const WORD = String.raw`\p{L}\p{N}_`;
@@ -33,7 +35,6 @@ export const LEXEME = compile(
 
 /** A pattern of prose. */
 export const prose = (name, flags = "") => compile(notation.prose[name], UNICODE, `${flags}u`);
-export const anyCase = (name, flags) => compile(notation.any_case[name], UNICODE, `${flags}iu`);
 
 /** A pattern of answers, which `end` continues. */
 export const answer = (name, flags, end = "") => compile([notation.answers[name].join("|") + end], ASCII, `${flags}i`);
@@ -47,9 +48,15 @@ export const NORMALIZATIONS = Object.entries(notation.normalizations).map(([patt
   replacement.replace(/\\(\d)/g, "$$$1"),
 ]);
 
-/** White space at the end of a text, and a text of nothing else. */
-export const TRAILING_SPACE = new RegExp(`[${SPACE}]+$`, "u");
-export const ALL_SPACE = new RegExp(`^[${SPACE}]+$`, "u");
+const ALL_SPACE = new RegExp(`^[${SPACE}]$`, "u");
+export const isSpace = (character) => ALL_SPACE.test(character);
+
+/** A text without the white space at its end, in linear time. */
+export function trimEnd(text) {
+  let end = text.length;
+  while (end && isSpace(text[end - 1])) end--;
+  return text.slice(0, end);
+}
 
 /** Replace "½" by " 1/2", and so on. */
 const VULGAR = new RegExp(`[${fragments.vulgar}]`, "gu");

@@ -3,12 +3,13 @@
 import re
 from itertools import islice
 
-from thirteen.runtime.arithmetic.calculator import check_steps, is_verified, pending_result
+from thirteen.runtime.arithmetic.calculator import pending_result
+from thirteen.runtime.arithmetic.equations import Reading, check_steps
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number, parse_number
 
 from ..target import Target
 
-_SIGN = re.compile(r"= ?|\bis\b ?")
+_SIGN = re.compile(r"= ?")
 _SIGNS_MAX = 8  # after which a text is completed
 
 
@@ -17,7 +18,8 @@ def check(data: bytes) -> bool:
     steps = check_steps(text)
     for step in steps:
         assert step.expression in text and step.claimed and step.computed
-        assert is_verified((step,), step.claimed) == step.ok
+        assert step.start < step.result < step.end
+        assert Reading((step,), 0).verifies(step.claimed) == step.ok
     ends = [sign.end() for sign in islice(_SIGN.finditer(text), _SIGNS_MAX)]
     completed = [_completes(text[:end]) for end in ends]
     return _has_answer(text) or bool(steps) or any(completed)

@@ -1,7 +1,7 @@
 """Grounding: numbers of equations that are in the question, or are results."""
 
 import pytest
-from thirteen.runtime.arithmetic.calculator import check_steps
+from thirteen.runtime.arithmetic.equations import check_steps
 from thirteen.runtime.arithmetic.grounding import is_grounded
 
 PENS = "Ann has $20. She buys 4 pens for $3 each, with 25% off. How much does she have left?"

@@ -5,7 +5,7 @@ import json
 
 import pytest
 from thirteen.runtime.answer import Answer, Piece
-from thirteen.runtime.arithmetic.calculator import check_steps
+from thirteen.runtime.arithmetic.equations import check_steps
 from thirteen.runtime.engine.conversation import Conversation
 from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
 from thirteen.server.api.answer_api import AnswerFormatter
@@ -42,9 +42,9 @@ def test_answer_is_the_engines(http, smollm2_server):
         direct.value,
         direct.verified,
     )
-    assert served["steps"] == [
-        {"expression": "1234 * 5678", "claimed": "7006652", "computed": "7006652", "ok": True}
-    ]
+    (step,) = served["steps"]
+    assert (step["expression"], step["claimed"], step["ok"]) == ("1234 * 5678", "7006652", True)
+    assert served["text"][step["result"] : step["end"]] == step["claimed"]
     assert (served["model"], served["value"], served["verified"]) == ("smollm2", "7006652", True)
     assert served["grounded"] is direct.grounded is True
     assert (served["stop_reason"], served["tally"]) == ("end", None)
@@ -92,7 +92,7 @@ def test_stream_has_text_steps_and_answer(http):
 
 def test_step_event_follows_the_complete_equation():
     """Sent only at the end, steps would not appear during the stream; sent too early, "= 1" would be one."""
-    parts = ["12 * 13", " = 1", "56", ". Then", " 1 + 1 = 3", " and so 5 + 5 = 10"]
+    parts = ["12 * 13", " = 1", "56", ". Then", " 1 + 1 = 3", ". So 5 + 5 = 10"]
     text = "".join(parts)
 
     async def pieces():

@@ -7,15 +7,15 @@ expect.set_options(timeout=30_000)
 EGGS = "Tom has 3 boxes of 12 eggs and breaks 5. How many are left?"
 WIDE = "9" * 90 + " is a number and " + "w" * 120 + " a word. 1234567890123456789 + 1 = 1234567890123456790 ."
 ANSWERS = {
-    EGGS: "The boxes hold 3 * 12 = 36 eggs. 5 break, so 36 - 5 = 31 are left. The answer is 31.",
-    "wrong": "We need 12 * 13 = 146 and then 146 + 1 = 147 . The answer is 147.",
+    EGGS: "The boxes hold 3 * 12 = 36 eggs. 5 break, so 36 - 5 = 31 eggs left. The answer is 31.",
+    "wrong": "We need 12 * 13 = 146. Then 146 + 1 = 147. The answer is 147.",
     "!hold": "It is 3 + 4 = 7. So the answer is 7.",
     "!dropped": "It is 1 + 1 = 2 .",
     "code": "Here it is:\n\n```python\ndef double(n):\n    return n * 2  # 2 * 2 = 4\n```",
     "words": "I would rather not say.",
     "wide": WIDE + "\n\n```\n" + "c" * 200 + "\n```\n\\[" + "x + " * 60 + "y\\] \\(" + "1" * 99 + "\\)",
-    "long": " ".join(f"{n} + 1 = {n + 1} ." for n in range(1_000)),
-    "!bytes": "Half a loaf — ½ — is 1/2. So 2 + 2 = 4 …",
+    "long": " ".join(f"{n} + 1 = {n + 1}." for n in range(1_000)),
+    "!bytes": "Half a loaf — ½ — is 1/2. So 2 + 2 = 4. …",
     "arabic": "الجواب هو سبعة.",
 }
 

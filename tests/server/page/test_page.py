@@ -45,9 +45,9 @@ def conversation(*questions: str, answer: str = "It is 7.") -> dict[str, object]
 def test_answer_streams_and_steps_are_marked(page: Page, script: Script) -> None:
     ask(page, EGGS)
     expect(result(page)).to_contain_text("31")
-    expect(result(page)).to_contain_text("✓ sums check out2 equations checked")
-    expect(page.locator(".step.ok")).to_have_text(["3 * 12 = 36✓", "36 - 5 = 31✓"])
-    assert text(page).inner_text().replace("✓", "") == ANSWERS[EGGS]
+    expect(result(page)).to_contain_text("2 equations checked: arithmetic right")
+    expect(page.locator(".step.ok")).to_have_text(["3 * 12 = 36", "36 - 5 = 31"])
+    assert text(page).inner_text() == ANSWERS[EGGS]
     expect(stats(page)).to_contain_text(
         "25 tokens (3 by the calculator) · 100.0 tokens/s · first token after 0.13 s · "
         "49 prompt tokens (12 cached) · smollm2"
@@ -61,12 +61,12 @@ def test_answer_streams_and_steps_are_marked(page: Page, script: Script) -> None
 def test_steps_are_marked_before_the_answer_is_complete(page: Page, script: Script) -> None:
     """A page that shows everything only at the end would pass the test above."""
     ask(page, "!hold")
-    expect(page.get_by_role("img", name="correct")).to_have_count(1)
-    expect(text(page)).to_have_text("It is 3 + 4 = 7✓. So the answer is")
+    expect(page.get_by_role("img", name="arithmetic right")).to_have_count(1)
+    expect(text(page)).to_have_text("It is 3 + 4 = 7. So the answer is")
     expect(result(page)).to_contain_text("Working it out")
     script.release.set()
-    expect(text(page)).to_have_text("It is 3 + 4 = 7✓. So the answer is 7.")
-    expect(page.locator(".badge")).to_have_text("sums check out")
+    expect(text(page)).to_have_text("It is 3 + 4 = 7. So the answer is 7.")
+    expect(page.locator(".badge")).to_have_text("1 equation checked: arithmetic right")
     expect(result(page)).to_contain_text("some numbers are not in the question")
 
 
@@ -81,7 +81,7 @@ def test_screen_readers_announce_the_answer_once(page: Page, script: Script) -> 
     expect(status).to_have_text("Working it out")
     script.release.set()
     expect(status).to_have_text(
-        "7, sums check out: 1 equation checked, some numbers are not in the question; likely right. "
+        "7, 1 equation checked: arithmetic right: some numbers are not in the question; likely right. "
         + ANSWERS["!hold"]
     )
     expect(page.locator(".turn [aria-live], .turn [role=status]")).to_have_count(0)
@@ -91,11 +91,13 @@ def test_earlier_turns_are_sent_and_each_answer_keeps_its_badge(page: Page, scri
     for question in (EGGS, "wrong", "words"):
         ask_and_wait(page, question)
     assert turns(page) == [EGGS, "wrong", "words"]
-    expect(page.get_by_role("img", name="wrong, the result is 156")).to_be_visible()
-    expect(page.locator(".step.wrong")).to_have_text("12 * 13 = 146 156✗")
+    expect(page.get_by_role("img", name="wrong, the right value is 156")).to_be_attached()
+    expect(page.locator(".step.wrong")).to_have_text("12 * 13 = 146 156")
     sent = [{"question": question, "answer": ANSWERS[question]} for question in (EGGS, "wrong")]
     assert [request["turns"] for request in script.requests] == [[], sent[:1], sent]
-    expect(page.locator(".badge")).to_have_text(["✓ sums check out", "sums do not check out"])
+    expect(page.locator(".badge")).to_have_text(
+        ["2 equations checked: arithmetic right", "1 of 2 equations wrong"]
+    )
     expect(result(page)).to_be_empty()  # without sums, it need not be about numbers
     expect(page.locator(".turn").first.locator(".step.ok")).to_have_count(2)
     ask_and_wait(page, "!dropped")
@@ -104,7 +106,7 @@ def test_earlier_turns_are_sent_and_each_answer_keeps_its_badge(page: Page, scri
 
 def test_stop_disconnects_and_keeps_the_text(page: Page, script: Script) -> None:
     ask(page, "long")
-    expect(page.get_by_role("img", name="correct").nth(3)).to_be_visible()
+    expect(page.get_by_role("img", name="arithmetic right").nth(3)).to_be_attached()
     page.get_by_role("button", name="Stop").click()
     expect(result(page)).to_have_text("Stopped")
     assert script.disconnected.wait(5)
@@ -182,7 +184,7 @@ def test_model_and_effort_selection(page: Page, script: Script) -> None:
     expect(page.locator(".turn")).to_contain_text(
         "5 answers; enough agree, so that no more of up to 8 were needed"
     )
-    expect(result(page)).to_contain_text("2 equations checked; likely right")
+    expect(result(page)).to_contain_text("likely right")
     assert script.requests == [
         {"question": EGGS, "turns": [], "model": "gsm8k-13", "effort": "medium", "stream": True}
     ]
@@ -384,7 +386,7 @@ def test_a_question_is_edited_and_asked_anew(page: Page, script: Script) -> None
     expect(box).to_have_value("")
     page.get_by_role("button", name="Edit").nth(1).click()
     ask(page, "!bytes")
-    expect(result(page)).to_contain_text("sums check out")
+    expect(result(page)).to_contain_text("arithmetic right")
     assert turns(page) == ["words", "!bytes"]
     assert [turn["question"] for turn in script.requests[-1]["turns"]] == ["words"]
 
@@ -406,7 +408,7 @@ def test_a_replacement_without_an_answer_leaves_the_turns(page: Page) -> None:
     expect(box).to_have_value(EGGS)
     page.reload()
     assert turns(page) == [EGGS, "words"]
-    assert text(page).inner_text().replace("✓", "") == ANSWERS["words"]
+    assert text(page).inner_text() == ANSWERS["words"]
 
 
 def test_escape_closes_the_settings_and_keeps_an_edited_question(page: Page) -> None:
@@ -455,7 +457,9 @@ def test_conversations_are_stored_resumed_and_cleared(page: Page, script: Script
     assert turns(page) == ["words"]
     page.locator("#conversations button").nth(1).click()
     assert turns(page) == [EGGS, "wrong"]
-    expect(page.locator(".badge")).to_have_text(["✓ sums check out", "sums do not check out"])
+    expect(page.locator(".badge")).to_have_text(
+        ["2 equations checked: arithmetic right", "1 of 2 equations wrong"]
+    )
     expect(page.locator(".step.wrong del")).to_have_text("146")
     ask_and_wait(page, "words")
     assert [turn["question"] for turn in script.requests[-1]["turns"]] == [EGGS, "wrong"]

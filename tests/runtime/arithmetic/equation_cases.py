@@ -1,0 +1,150 @@
+"""Test cases of the grammar of equations: what it reads, and what it leaves alone."""
+
+# Texts whose one equation is right, with its left side and its result as written.
+RIGHT: list[tuple[str, str, str]] = [
+    ("Tom has 12 + 6 = 18 eggs.", "12 + 6", "18"),
+    ("3 * $4 = $12", "3 * $4", "$12"),
+    ("So 12 * 13 = 156.", "12 * 13", "156"),
+    ("12*13=156\nDone", "12*13", "156"),
+    ("3 x 4 = 12, so she has 12", "3 x 4", "12"),
+    ("3x4=12", "3x4", "12"),
+    ("2 + 3 * 4 = 14", "2 + 3 * 4", "14"),
+    ("[(2 + 3) * 4 - 1] / 19 = 1", "[(2 + 3) * 4 - 1] / 19", "1"),
+    ("2 * 3^2 = 18", "2 * 3^2", "18"),
+    ("0.1 + .2 = 0.3", "0.1 + .2", "0.3"),
+    ("5 - 8 = -3", "5 - 8", "-3"),
+    ("3 * -2 = \u22126", "3 * -2", "\u22126"),
+    ("½ * 8 = 4", "½ * 8", "4"),
+    ("1,200 * 3 = 3,600", "1,200 * 3", "3,600"),
+    ("$4.50 \u00d7 2 = $9.00", "$4.50 \u00d7 2", "$9.00"),
+    ("3.50€ * 2 = 7€", "3.50€ * 2", "7€"),
+    ("20% * 85 = 17", "20% * 85", "17"),
+    ("1/4 = 25%", "1/4", "25%"),
+    ("100% - 20% = 80%", "100% - 20%", "80%"),
+    ("10 / 3 ≈ 3.33", "10 / 3", "3.33"),
+    ("10 / 3 ≈ 3", "10 / 3", "3"),
+    # units: the same on every term and on the result, or on one factor; the result may leave it out
+    ("12 eggs + 6 eggs = 18 eggs", "12 eggs + 6 eggs", "18"),
+    ("1 box + 2 boxes = 3 boxes", "1 box + 2 boxes", "3"),
+    ("5 cm * 4 = 20 cm", "5 cm * 4", "20"),
+    ("5cm + 4cm = 9cm", "5cm + 4cm", "9"),
+    ("3 lakhs * 4 = 12 lakhs", "3 lakhs * 4", "12"),
+    ("60 miles / 2 = 30", "60 miles / 2", "30"),
+    ("7 - 4 = 3 kg", "7 - 4", "3"),
+    # what may stand before and after
+    ("She has 10 - 4 = 6 apples left.", "10 - 4", "6"),
+    ("They have 3 + 4 = 7 in total.\n7", "3 + 4", "7"),
+    ("He has 18 eggs (12 + 6 = 18).", "12 + 6", "18"),
+    ("The total is 3 + 4 = 7; fine", "3 + 4", "7"),
+    ("Total: 3 + 4 = 7", "3 + 4", "7"),
+    ("We add 58 to 35:\n\\[ 35 + 58 = 93 \\]", "35 + 58", "93"),
+    ("1) 3 + 4 = 7", "3 + 4", "7"),
+    ("- Step 2: 3 + 4 = 7", "3 + 4", "7"),
+    ("He is 6. 2 + 5 = 7", "2 + 5", "7"),
+    ("total = price * count = 3 * 4 = 12", "3 * 4", "12"),
+    ("x = 3 * 4\n  = 12", "3 * 4", "12"),
+    # Markdown and LaTeX
+    ("**3 * 4 = 12**", "3 * 4", "12"),
+    ("3 * 4 = **12**", "3 * 4", "12"),
+    (r"\(3 \times 4 = \boxed{12}\)", r"3 \times 4", "12"),
+    (r"\[ \frac{3}{4} \times 8 = 6 \]", r"\frac{3}{4} \times 8", "6"),
+    (r"\left(3 + 4\right) \times 2^{3} = 56", r"(3 + 4\right) \times 2^{3}", "56"),
+    (
+        r"36 \text{ pounds} - 8 \text{ pounds} = 28 \text{ pounds}",
+        r"36 \text{ pounds} - 8 \text{ pounds}",
+        "28",
+    ),
+    (r"\text{Total} = 3 \times \$4.50 = \$13.50", r"3 \times \$4.50", r"\$13.50"),
+    # chains
+    ("2 + 3 = 10 / 2 = 5", "2 + 3", "5"),
+]
+
+# Texts whose one equation is wrong, with its claimed and its computed result.
+WRONG: list[tuple[str, str, str]] = [
+    ("So 12 * 13 = 146 apples", "146", "156"),
+    ("3 * $4 = $13", "13", "12"),
+    ("12 kg + 6 kg = 19 kg", "19", "18"),
+    ("2 + 3 = 5 = 6", "6", "5"),
+    ("2 + 2 = 4 = 2 * 3", "6", "4"),
+    ("2 + 3 = 4 + 2 = 6", "6", "5"),
+    ("1/2 + 1/4 = 1/6", "1/6", "0.75"),
+    (r"\[ 5 + 5 = 11 \]", "11", "10"),
+    ("Step 2: 3 + 4 = 8", "8", "7"),
+]
+
+# Texts without an equation, or with one that may be meant otherwise.
+UNREAD = [
+    # rates, two units, other units
+    *("30 minutes * $20/hour = $600", "8 oz * $4/lb = $32", "5 cm * 4 cm = 20 cm", "$20 / $4 = $5"),
+    *("60 miles per hour + 30 miles = 90 miles", "15 minutes * $60 per hour = $15", "$2 / 50 cents = 4"),
+    *("5 m + 3 ms = 8 m", "3 caps + 4 capes = 7 caps", "12 eggs + 6 = 18 eggs"),
+    "60 / 5 minutes = 12 minutes",
+    *("30 + 30 = 1 hour", "12 + 12 = 2 packs", "50 + 50 = $1", "10 dB + 10 dB = 13 dB"),
+    "3 cm^2 + 1 cm^2 = 4 cm^2",
+    # words that change a number
+    *("2 + 3 = 5 twelfths", "3 * 4 = 12 lakhs", "2 * 5 = 10 fives", "3 + 4 = 7 m", "3 + 4 = 7 red apples"),
+    *("10 take away 3 + 4 = 7", "the sum of 5 apples, 6 pears, and 3 + 4 = 7", "1 + 2 + 3 ... 9 + 10 = 19"),
+    *("25% of 60 is 15 less than his age", "Twice 3 + 4 = 7", "The average of 3 + 5 = 4"),
+    "Average: 3 + 5 = 4",
+    *("10 minus the cost 3 + 4 = 3", "7 is 3 + 5 = 8", "Ten equals 3 + 4 = 7", "Ten take away\n3 + 4 = 7"),
+    *("7 squared + 1 squared = 8 squared", "3 * 4 = 12 and a half", "3 * 4 = 12, 000", "3 + 4 = 7 x"),
+    *("7 / 2 = 3 remainder 1", "7 / 2 = 3, remainder 1", "3 * 4 = 12\n+ 5", "3 * 4 = 12\ndozen"),
+    "3 * 4 = 12²",
+    # bases, clocks, ranges, ratios, lists, dates
+    *("In octal, 7 + 1 = 8", "Numbers are octal here. 7 + 1 = 8", "7 + 1 = 8 (mod 5)", "7 + 1 = 8_9"),
+    "0x9 + 1 = 10",
+    *("He works 9-5 = 8 hours", "9 \u2013 5 = 8", "10 - 20 = 11", "6:2 = 3:1", "9:30 + 1 = 10:30"),
+    "2-3 * 5 = -5",
+    *("2 + 2 = 4, 4 + 4 = 8", "1, 2 + 3 = 5", "12/25/2020 = 5", "The ratio 3: 4 + 5 = 9", "1.2.3 + 4 = 5"),
+    # chains in which a link is not certain, and running totals
+    *("3 * 4 = 12 + 5 = 17", "2x = 3 + 4 = 7", "3 + 4 = 7 = seven", "10 = 3 + 4 = 7", "Half = 3 + 4 = 7"),
+    # other readings
+    *("8 / 1/2 = 16", "6 / 2 * 3 = 1", "-3^2 = 9", "2^3^2 = 64", "2**3 = 6", "- 3 + 5 = 8", "5 (3 + 2) = 25"),
+    *("1.200 + 300 = 1.500", "0,500 + 0,250 = 0,750", "1 000 + 1 = 1 001", "2 1/2 * 2 = 5"),
+    "12\n* 5 + 3 = 63",
+    *("10 / 3 = 3", "10 / 3 = 3.33", "2 / 3 = 0.66...", "1.5 * 1.5 = 2.3", "1/4 = 0.25%", "20% + 20% = 44%"),
+    *("199 * 3 ≈ 600", "2 + 2 = 5!", "3 + 4 = 8? No.", "Pythagoras: 9 + 16 = 5", "x + 3 = 8"),
+    r"\sqrt{9 + 16 = 25}",
+    *("$3 \\times \\$4 = \\$12$", "3 + 4 == 7", "3 + 4 >= 8", "'3 + 4 = 7'", "", "3 + 4 =", "2 + 3"),
+    "1" * 19 + " + 1 = 2",
+]
+
+# Texts that end in an expression and an equals sign, with the pending result.
+PENDING: list[tuple[str, str]] = [
+    ("12*13=", "156"),
+    ("so 12 * 13 =", " 156"),
+    ("so 12 * 13 = ", "156"),
+    ("12 * 13=", "156"),
+    ("Natalia sold 48/2 =", " 24"),
+    ("1/8 =", " 0.125"),
+    ("1,250 / 4 =", " 312.5"),
+    ("1,200 * 3 =", " 3,600"),
+    ("3 \u00d7 $4.50 =", " $13.50"),
+    ("$5 - $8 =", " -$3"),
+    ("3.50€ * 3 =", " €10.50"),
+    ("100% - 20% =", " 80%"),
+    ("36 pounds - 8 pounds =", " 28"),
+    ("2 + 3 = 5 + 4 =", " 9"),
+    ("5x = 3 * 4 =", " 12"),
+    ("x &= 3 \\times 4 \\\\\n&=", "12"),
+    (r"\text{Total} = 3 \times \$4.50 =", r" \$13.50"),
+    (r"\text{Depth} = 15 \times \text{height} = 15 \times 17 =", " 255"),
+    (r"\left(3 + 4\right) \times 2^{3} =", " 56"),
+    ("We subtract:\n5 - 3 =", " 2"),
+    ("Adding these together:\n\n\\[\n3 + 10 + 15 =", " 28"),
+    ("There are 3 boxes, so she needs 3 * 12 =", " 36"),
+]
+NOT_PENDING = [
+    *("", "=", " =", "12 =", "3 + 4", "3 + 4 =  ", "3 + 4 =\n", "3 + 4 ==", "3 + 4 >=", "20% of 85 is"),
+    *("x - 5 + 3 =", "2x + 3 =", "5 - x + 3 =", "sqrt(9) + 1 =", r"\sqrt{9} + 1 =", "5! / 3 ="),
+    "3 plus 4 * 2 =",
+    *("30 minutes * $20/hour =", "8 oz * $4/lb =", "5 feet 6 inches + 3 inches =", "5 boys + 6 girls ="),
+    "$12 / $4 =",
+    *("Twice 3 + 4 =", "The sum of 5, 3 + 4 =", "Multiply 12 by 1/2 =", "In octal, 7 + 1 ="),
+    "12:30 - 1:15 =",
+    *("100 - 20% =", "80 * 100% =", "2 * 20% =", "$1 / 3 =", "10 / 3 =", "5 / 0 =", "2^65 ="),
+    "1 / 10000000 =",
+    *("(3 + 4 =", "3 + 4) =", "5 * (3 + 2 =", "5 6 + 2 =", "12\n* 5 + 3 =", "2-3 * 5 =", "1.2.3 + 4 ="),
+    "5e3 + 1 =",
+    *("1234567890123456789 + 1 =", "999999999999 * 999999999999 =", "11" + " + 11" * 200 + " ="),
+]

@@ -1,0 +1,177 @@
+"""The grammar of equations: which are read, whether their arithmetic is right, and where they are."""
+
+import os
+import random
+import time
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from thirteen.runtime.arithmetic.calculator import pending_result
+from thirteen.runtime.arithmetic.equations import StepStream, check_steps, read_equations
+from thirteen.runtime.arithmetic.final_answer import format_number
+
+from .claims import PIECES, draw_false, draw_plain, draw_true
+from .equation_cases import NOT_PENDING, PENDING, RIGHT, UNREAD, WRONG
+from .hostile_pieces import EQUATION_PIECES
+
+COUNT = 100_000 if os.environ.get("EXHAUSTIVE") else 4_000  # of random texts
+
+
+@pytest.mark.parametrize(("text", "expression", "result"), RIGHT)
+def test_right_equations(text, expression, result):
+    reading = read_equations(text)
+    (step,) = reading.steps
+    assert (step.ok, reading.unread) == (True, 0)
+    assert step.claimed == step.computed or "≈" in text
+    assert step.expression == expression and text.startswith(expression.partition(" ")[0], step.start)
+    assert text[step.result : step.end] == result
+
+
+@pytest.mark.parametrize(("text", "claimed", "computed"), WRONG)
+def test_wrong_equations(text, claimed, computed):
+    (step,) = check_steps(text)
+    assert (step.ok, step.claimed, step.computed) == (False, claimed, computed)
+
+
+@pytest.mark.parametrize("text", UNREAD)
+def test_what_is_no_equation_has_no_mark(text):
+    assert check_steps(text) == ()
+
+
+def test_a_mark_has_a_position():
+    """The page looked for the first text with the same left side, which had another value."""
+    text = "🙂 Anna wins 3 + 4 = 8 games. In total she has 3 + 4 = 7."
+    wrong, right = check_steps(text)
+    assert (wrong.ok, text[wrong.result : wrong.end]) == (False, "8")
+    assert (right.ok, text[right.start : right.end]) == (True, "3 + 4 = 7")
+
+
+def test_a_noun_of_the_question_is_known():
+    assert check_steps("3 + 4 = 7 gizmos") == ()
+    assert check_steps("3 + 4 = 7 gizmos", "Tom has 3 green gizmos.")[0].ok
+    assert check_steps("3 + 4 = 8 gizmos", "Tom has three gizmos.") == ()  # they may be a measure
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "verified"),
+    [
+        ("3 * 4 = 12. 12 + 5 = 17", "17", True),
+        ("3 * 4 = 12. 12 + 5 = 17", "12", True),
+        ("3 * 4 = 12. 12 + 5 = 17", "18", False),
+        ("3 * 4 = 13. 12 + 5 = 17", "17", False),
+        ("3 * 4 = 12. 30 minutes * $20/hour = $600", "12", False),
+        ("total = 3 * 4 = 12. So x = 5. Cost = price * count", "12", True),
+        ("3 * 4 = 12. 2x = 24", "12", False),
+        ("3 * 4 = 12", None, False),
+        ("It is 12", "12", False),
+    ],
+)
+def test_only_what_was_read_verifies(text, value, verified):
+    assert read_equations(text).verifies(value) is verified
+
+
+@pytest.mark.parametrize(("text", "result"), PENDING)
+def test_pending_result(text, result):
+    assert pending_result(text) == result
+    if check_steps(text + result):
+        assert check_steps(text + result)[-1].ok
+
+
+@pytest.mark.parametrize("text", NOT_PENDING)
+def test_no_result_is_pending(text):
+    assert pending_result(text) is None
+
+
+def test_no_false_claim_is_marked_right_and_no_true_one_wrong():
+    draw, plain = random.Random(13), 0
+    for _ in range(COUNT):
+        false, true, ordinary = draw_false(draw), draw_true(draw), draw_plain(draw)
+        assert not check_steps(false) or not all(step.ok for step in check_steps(false)), false
+        assert all(step.ok for step in check_steps(true)), true
+        assert all(step.ok for step in check_steps(ordinary)), ordinary
+        plain += check_steps(ordinary) != ()
+    assert plain > 0.95 * COUNT
+
+
+def draw_sum(draw, depth):
+    """A random expression, and its value by Fraction's arithmetic; None if it divides by zero."""
+    if not depth or draw.random() < 0.2:
+        number = draw.choice((draw.randint(0, 99), f"{draw.randint(0, 99)}.{draw.randint(1, 99):02}"))
+        return str(number), Fraction(number)
+    operator = draw.choice("+-*/")
+    (left, a), (right, b) = draw_sum(draw, depth - 1), draw_sum(draw, depth - 1)
+    a_text, b_text = (text if text.replace(".", "").isdigit() else f"({text})" for text in (left, right))
+    if a is None or b is None or (operator == "/" and not b):
+        return f"{a_text} {operator} {b_text}", None
+    return f"{a_text} {operator} {b_text}", {"+": a + b, "-": a - b, "*": a * b, "/": a / (b or 1)}[operator]
+
+
+@settings(max_examples=300)
+@given(st.randoms(use_true_random=False), st.integers(1, 3), st.integers(-2, 2))
+def test_the_values_are_those_of_exact_arithmetic(draw, depth, off):
+    text, value = draw_sum(draw, depth)
+    if value is None or "/" in (shown := format_number(value + off)) or "(-" in text or len(shown) > 15:
+        return
+    steps = check_steps(f"So {text} = {shown}.") if " " in text else ()
+    assert all(step.ok is (off == 0) and step.computed == format_number(value) for step in steps)
+    assert steps or off or " " not in text
+
+
+def test_pieces_of_a_text_give_the_equations_of_the_whole():
+    r"""An unbalanced \text{ changed what stood before it once it was closed."""
+    draw = random.Random(13)
+    for _ in range(COUNT):
+        text = "".join(draw.choice(PIECES) for _ in range(draw.randint(1, 15)))
+        text = text if draw.random() < 0.5 else f"{draw_plain(draw)} {text} {draw_plain(draw)}"
+        stream, found, start = StepStream("9 gizmos"), [], 0
+        while start < len(text):
+            end = start + draw.randint(1, 12)
+            found += stream.feed(text[start:end])
+            start = end
+        found += stream.finish()
+        assert tuple(found) == check_steps(text, "9 gizmos"), text
+
+
+def test_the_stream_is_linear_and_keeps_no_text_beyond_its_use():
+    def seconds(times):
+        stream, start = StepStream(), time.process_time()
+        for _ in range(times):
+            found = [*stream.feed("12 "), *stream.feed("+ 30 "), *stream.feed("= 42. ")]
+            assert len(found) == 1 and len(stream._text) < 20
+        return time.process_time() - start
+
+    seconds(50)
+    assert seconds(1600) < 40 * seconds(100)
+
+
+@given(st.text() | st.text(alphabet="0123456789.,+-*/x^%$€=≈()[]{}\\ \nfractextofis\u00d7÷\u2212½²:;<>|`#"))
+def test_no_text_raises(text):
+    for end in ("=", " = "):
+        assert pending_result(text + end) is None or pending_result(text + end).strip()
+    for step in check_steps(text + "= 5", text):
+        assert step.start < step.result < step.end
+        assert replace(step, ok=True).claimed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("piece", EQUATION_PIECES)
+def test_time_is_linear_in_hostile_text(piece):
+    """Backtracking over 30 kB would take minutes. The limit is generous for busy machines."""
+    text = piece * (30_000 // len(piece))
+    start_s = time.process_time()
+    for end in ("=", " 1 + 1 = "):
+        pending_result(text + end)
+    check_steps(text, text)
+    assert time.process_time() - start_s < 5
+
+
+def test_text_without_a_pending_result_costs_little():
+    """pending_result() runs after every token on all text so far."""
+    text = "12 * 13 = 156 and " * 50_000
+    start_s = time.process_time()
+    for _ in range(1_000):
+        pending_result(text)
+    assert time.process_time() - start_s < 1
