@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..files.progress import when_needed
 from . import options
-from .console import note, out, printable, progress_bar, show_fields, stage_bars
+from .console import note, out, printable, progress_bar, run_bars, show_fields
 
 PROBLEMS_FOUND = 1
 
@@ -47,8 +46,8 @@ def doctor(
     if tune and planned:
         _tune(planned)
     path = options.resolve_model(planned).model if planned else None
-    with stage_bars() as stage:
-        diagnosis = diagnose(path if speed else None, when_needed(stage, "speed"))
+    with run_bars() as run:
+        diagnosis = diagnose(path if speed else None, run.when_needed("speed"))
     rows = {finding.name: finding.value for finding in diagnosis.findings}
     plan = None
     if path:

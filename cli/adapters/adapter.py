@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from .. import options
-from ..console import facts_table, note, show_fields, show_file, show_result, stage_bars, warn
+from ..console import facts_table, note, run_bars, show_fields, show_file, show_result, warn
 from ..conversion.inputs import Size
 from ..help_sections import SectionedGroup
 
@@ -80,13 +80,12 @@ def adapter_check(
     """
     from rich.console import Group
 
-    from ...files.progress import Run
     from ...workflows.adapter_check import changes_table, check_adapter, effect_rows
     from ...workflows.conversion import ConversionRequest
 
     request = ConversionRequest(base=base, adapter=adapter, type=type_, size=size)
-    with stage_bars() as stage:
-        check = check_adapter(request, positions=tokens, run=Run(threads, stage))
+    with run_bars(threads) as run:
+        check = check_adapter(request, positions=tokens, run=run)
     warn(check.warnings)
     rows = effect_rows(check) | ({"verdict": check.verdict} if check.effective else {})
     show_result(as_json, asdict(check), lambda: Group(changes_table(check.changes), facts_table(rows)))
@@ -128,11 +127,10 @@ def adapter_export(
     as_json: options.Json = False,
 ) -> None:
     """Write an adapter as GGUF LoRA, PEFT folder or code."""
-    from ...files.progress import Run
     from ...workflows.adapter_export import ExportRequest, run_export
 
-    with stage_bars() as stage:
-        exported = run_export(ExportRequest(**options.matching_options(ctx, ExportRequest)), Run(stage=stage))
+    with run_bars() as run:
+        exported = run_export(ExportRequest(**options.matching_options(ctx, ExportRequest)), run)
     for line in exported.notes:
         note(line)
     if exported.output and exported.sha256:
@@ -165,14 +163,13 @@ def adapter_basis(
     from ...convert.adapter.short_code import basis_fingerprint
     from ...files.hashing import file_sha256
     from ...files.output import check_target
-    from ...files.progress import Run
     from ...models.base import resolve_base
     from ...models.basis import find_basis
 
     check_target(output, *([Path(base)] if os.path.exists(base) else []))  # noqa: PTH110 - it may be a code
     original = resolve_base(base, original=True)
-    with stage_bars() as stage:
-        basis = find_basis(original, Run(stage=stage), rank=rank, numbers=numbers, groups=groups)
+    with run_bars() as run:
+        basis = find_basis(original, run, rank=rank, numbers=numbers, groups=groups)
     write_basis(basis, output)
     origin = basis.origin
     facts = asdict(origin) | {"id": origin.id, "mark": basis_fingerprint(origin.id), "output": str(output)}

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .. import options
-from ..console import command_line, interval_json, note, show_fields, stage_bars
+from ..console import command_line, interval_json, note, run_bars, show_fields
 from ..help_sections import advanced_option
 
 app = typer.Typer()
@@ -51,8 +51,8 @@ def learn(
     if model.endswith(".jsonl"):
         raise typer.BadParameter("the model comes first: thirteen learn MODEL QUESTIONS")
     request = LearnRequest(**options.matching_options(ctx, LearnRequest))
-    with stage_bars() as stage:
-        result = run_learn(request, command_line(), stage, note)
+    with run_bars(threads) as run:
+        result = run_learn(request, command_line(), run, note)
     held = result.held_out
     (before, after), (_, gained, lost, _) = held.right, held.counts
     facts = {

@@ -7,7 +7,7 @@ import typer
 
 from ...learn.recipe import KINDS, RECIPES
 from .. import options
-from ..console import command_line, interval_json, show_fields, stage_bars
+from ..console import command_line, interval_json, run_bars, show_fields
 from ..help_sections import ADVANCED, advanced_option
 
 app = typer.Typer()
@@ -74,8 +74,8 @@ def train(
     from ...workflows.training import TrainingRequest, run_training
 
     request = TrainingRequest(**options.matching_options(ctx, TrainingRequest))
-    with stage_bars() as stage:
-        result = run_training(request, command_line(), stage)
+    with run_bars(threads) as run:
+        result = run_training(request, command_line(), run)
     held = result.held_out
     facts = {
         "output": str(output),

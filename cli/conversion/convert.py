@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import options
-from ..console import note, show_fields, stage_bars, warn
+from ..console import note, run_bars, show_fields, warn
 from . import inputs
 from .layout import layout_facts, layout_rows
 
@@ -54,13 +54,12 @@ def convert(
 
     The GGUF has one type, or for a given size a planned type for each tensor.
     """
-    from ...files.progress import Run
     from ...quality.fidelity.fidelity import fidelity_summary
     from ...workflows.conversion import ConversionRequest, run_conversion
 
     request = ConversionRequest(type=type_, **options.matching_options(ctx, ConversionRequest))
-    with stage_bars() as stage:
-        result = run_conversion(request, Run(threads, stage))
+    with run_bars(threads) as run:
+        result = run_conversion(request, run)
     conversion, measured = result.conversion, result.fidelity
     layout, facts = conversion.layout, dict(vars(conversion))
     facts |= layout_facts(facts.pop("layout")) | {"warnings": result.warnings, "fidelity": measured}

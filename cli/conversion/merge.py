@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import options
-from ..console import show_fields, stage_bars, warn
+from ..console import run_bars, show_fields, warn
 from .convert import adapter_text
 
 app = typer.Typer()
@@ -28,12 +28,11 @@ def merge(
 
     The output is a checkpoint for vLLM, transformers and other loaders.
     """
-    from ...files.progress import Run
     from ...workflows.conversion import ConversionRequest, run_merge
 
     request = ConversionRequest(**options.matching_options(ctx, ConversionRequest))
-    with stage_bars() as stage:
-        merged = run_merge(request, out_dir, Run(stage=stage))
+    with run_bars() as run:
+        merged = run_merge(request, out_dir, run)
     warn(merged.warnings)
     types = ", ".join(f"{count} {name}" for name, count in merged.types.items())
     rows = {

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from .. import options
-from ..console import show_fields, stage_bars, warn
+from ..console import run_bars, show_fields, warn
 from . import inputs
 from .convert import note_losses
 from .layout import layout_facts, layout_rows
@@ -34,12 +34,11 @@ def plan(
 
     The plan has the type of each tensor and a prediction of quality and speed.
     """
-    from ...files.progress import Run
     from ...workflows.conversion import ConversionRequest, run_plan
 
     request = ConversionRequest(**options.matching_options(ctx, ConversionRequest))
-    with stage_bars() as stage:
-        layout, losses, warnings = run_plan(request, Run(threads, stage))
+    with run_bars(threads) as run:
+        layout, losses, warnings = run_plan(request, run)
     note_losses(losses)
     warn(warnings)
     tensors = [{**vars(tensor), "type": tensor.type.name} for tensor in layout.tensors]

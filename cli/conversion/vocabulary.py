@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import options
-from ..console import show_fields, stage_bars
+from ..console import run_bars, show_fields
 
 app = typer.Typer()
 
@@ -33,13 +33,12 @@ def vocabulary(
     """
     from ...convert.source.checkpoint import open_checkpoint
     from ...files.output import check_target
-    from ...files.progress import Run
     from ...models.base import resolve_base
     from ...workflows.vocabulary.vocabulary_choice import write_vocabulary
 
     check_target(output)
     path = resolve_base(base).path
-    with stage_bars() as stage:
-        report = write_vocabulary(open_checkpoint(path), size, output, texts, Run(threads, stage))
+    with run_bars(threads) as run:
+        report = write_vocabulary(open_checkpoint(path), size, output, texts, run)
     rows = {"list": report.output, "tokens": f"{report.tokens:,} of {report.of:,}", "sha256": report.sha256}
     show_fields(as_json, asdict(report), rows)
