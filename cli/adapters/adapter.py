@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ...errors import OptionError
 from .. import options
 from ..console import facts_table, note, run_bars, show_fields, show_file, show_result, warn
 from ..conversion.inputs import Size
@@ -102,7 +103,6 @@ def adapter_check(
     ),
 )
 def adapter_export(
-    ctx: typer.Context,
     adapter: options.AdapterArgument,
     form: Annotated[
         Literal["gguf", "peft", "code"],
@@ -127,21 +127,27 @@ def adapter_export(
     as_json: options.Json = False,
 ) -> None:
     """Write an adapter as GGUF LoRA, PEFT folder or code."""
-    from ...workflows.adapter_export import ExportRequest, run_export
+    from ...convert.adapter.adapter import WEIGHTS_FILE
+    from ...workflows.adapter_export import export_code, export_folder, export_gguf
 
+    if (output is None) != (form == "code"):
+        raise OptionError("output", "it is for a file; a code is printed" if output else "missing")
+    if float32 and form != "code":
+        raise OptionError("float32", "requires {form} code")
     with run_bars() as run:
-        exported = run_export(ExportRequest(**options.matching_options(ctx, ExportRequest)), run)
-    for line in exported.notes:
-        note(line)
-    if exported.output and exported.sha256:
-        from ...convert.adapter.adapter import WEIGHTS_FILE
-
-        weights = exported.output / WEIGHTS_FILE
-        show_file(weights if exported.output.is_dir() else exported.output, exported.sha256, as_json)
-    elif as_json:
-        show_fields(True, {"code": exported.code})
+        if output is None:
+            code, error = export_code(adapter, base, exact=float32, run=run)
+        else:
+            sha256 = (export_folder if form == "peft" else export_gguf)(adapter, base, output, run)
+    if output is not None:
+        show_file(output / WEIGHTS_FILE if form == "peft" else output, sha256, as_json)
+        return
+    if error:
+        note(f"bfloat16 rounds the numbers by up to {error:.1%}; float32 preserves them")
+    if as_json:
+        show_fields(True, {"code": code})
     else:
-        print(exported.code)
+        print(code)
 
 
 @app.command("basis", epilog=options.example("adapter basis smollm2-135m --output smollm2-135m.safetensors"))
