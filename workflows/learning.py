@@ -352,13 +352,12 @@ def _scores(
     import torch  # noqa: PLC0415 - see base_model.py
 
     from ..learn.examples import encode_sampled  # noqa: PLC0415
-    from ..learn.solution_scores import Policy, solution_scores  # noqa: PLC0415
+    from ..learn.solution_scores import solution_scores  # noqa: PLC0415
 
     model, tokenizer = load_base_model(job.model, bf16=multiplies_bf16())
     torch.set_num_threads(job.threads)
     examples = [encode_sampled(tokenizer, row, calculator=job.settings.calculator) for row in rows]
-    policy = Policy(model, job.settings.sampling.temperature)
-    scores = solution_scores(policy, basis, examples, journal, progress)
+    scores = solution_scores(model, basis, examples, journal, progress)
     return scores, np.array([float(example.answer_tokens) for example in examples])
 
 

@@ -29,7 +29,7 @@ def importance(
     """
     from ...convert.source.checkpoint import open_checkpoint
     from ...files.output import check_target
-    from ...models.resolve import resolve_sources
+    from ...models.adapter import resolve_sources
     from ...models.texts import calibration_texts
     from ...workflows.importance_cache import Calibration, measure_importance
 
