@@ -112,6 +112,12 @@ def show_fields(as_json: bool, facts: dict[str, Any], rows: Mapping[str, str] | 
     show_result(as_json, facts, lambda: facts_table(rows))
 
 
+def show_facts(as_json: bool, facts: dict[str, Any], **shown: str) -> None:
+    """Print values by name as one JSON object or as a table, which shows some of them as other texts."""
+    rows = {key.replace("_", " "): str(value) for key, value in (facts | shown).items()}
+    show_fields(as_json, facts, rows)
+
+
 def show_file(output: Path, sha256: str, as_json: bool) -> None:
     """Print the path, size and hash of a file that was written."""
     show_fields(as_json, {"output": str(output), "file_bytes": output.stat().st_size, "sha256": sha256})

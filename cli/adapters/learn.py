@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .. import options
-from ..console import command_line, interval_json, note, run_bars, show_fields
+from ..console import command_line, interval_json, note, run_bars, show_facts
 from ..help_sections import advanced_option
 
 app = typer.Typer()
@@ -72,9 +72,10 @@ def learn(
         "verdict": result.verdict,
         "minutes": result.minutes,
     }
-    shown = facts | {
-        "expected": f"{result.expected.text(1, 100)} points among samples, to first order (95 %)",
-        "difference": f"{held.difference.text(1, 100)} points (95 %)",
-        "minutes": f"{result.minutes:.1f}",
-    }
-    show_fields(as_json, facts, {key.replace("_", " "): str(value) for key, value in shown.items()})
+    show_facts(
+        as_json,
+        facts,
+        expected=f"{result.expected.text(1, 100)} points among samples, to first order (95 %)",
+        difference=f"{held.difference.text(1, 100)} points (95 %)",
+        minutes=f"{result.minutes:.1f}",
+    )

@@ -7,7 +7,7 @@ import typer
 
 from ...learn.recipe import KINDS, RECIPES
 from .. import options
-from ..console import command_line, interval_json, run_bars, show_fields
+from ..console import command_line, interval_json, run_bars, show_facts
 from ..help_sections import ADVANCED, advanced_option
 
 app = typer.Typer()
@@ -88,5 +88,4 @@ def train(
         "loss_after": held.loss_after,
         "difference": interval_json(held.difference),
     }
-    shown = facts | {"difference": f"{held.difference.text(4)} nats per token (95 %)"}
-    show_fields(as_json, facts, {key.replace("_", " "): str(value) for key, value in shown.items()})
+    show_facts(as_json, facts, difference=f"{held.difference.text(4)} nats per token (95 %)")
