@@ -19,6 +19,7 @@ app = typer.Typer()
     )
 )
 def batch(
+    ctx: typer.Context,
     questions: Annotated[
         Path, typer.Argument(metavar="QUESTIONS", help="JSON lines with question and, optionally, id.")
     ],
@@ -49,21 +50,14 @@ def batch(
     """
     from ..runtime.batch.batch_file import BatchFile
     from ..runtime.batch.reproducible_batches import ENGINE, BatchJob, GenerationSettings
-    from ..runtime.effort import parse_effort
     from ..runtime.machine.threads import default_threads
     from ..runtime.plan.options import EngineOptions
     from ..runtime.request import Sampling
 
     if questions.suffix == ".gguf":
         raise typer.BadParameter("the questions come first: thirteen batch QUESTIONS MODEL")
-    settings = GenerationSettings(
-        system=system,
-        effort=parse_effort(effort),
-        min_confidence=min_confidence,
-        sampling=Sampling(temperature, seed=seed),
-        calculator=calculator,
-        max_tokens=max_tokens,
-    )
+    sampling = Sampling(temperature, seed=seed)
+    settings = GenerationSettings(sampling=sampling, **options.matching_options(ctx, GenerationSettings))
     layers = options.gpu_layers(gpu_layers, ray)
     executor = options.batch_executor(ray, workers, insecure=ray_insecure)
     questions.stat()  # a missing file is refused before anything is downloaded, as is an output

@@ -17,7 +17,7 @@ from rich.progress import Progress as ProgressBars
 from rich.table import Table
 from rich.text import Text
 
-from ..files.progress import Progress, Stage
+from ..files.progress import Progress, Run
 from .spinner import spinner
 
 if TYPE_CHECKING:
@@ -112,6 +112,12 @@ def show_fields(as_json: bool, facts: dict[str, Any], rows: Mapping[str, str] | 
     show_result(as_json, facts, lambda: facts_table(rows))
 
 
+def show_facts(as_json: bool, facts: dict[str, Any], **shown: str) -> None:
+    """Print values by name as one JSON object or as a table, which shows some of them as other texts."""
+    rows = {key.replace("_", " "): str(value) for key, value in (facts | shown).items()}
+    show_fields(as_json, facts, rows)
+
+
 def show_file(output: Path, sha256: str, as_json: bool) -> None:
     """Print the path, size and hash of a file that was written."""
     show_fields(as_json, {"output": str(output), "file_bytes": output.stat().st_size, "sha256": sha256})
@@ -187,8 +193,8 @@ def duration_text(seconds: float) -> str:
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
     """Show a progress bar on standard error; yields its callback."""
-    with stage_bars() as start:
-        yield start(title)
+    with run_bars() as run:
+        yield run.stage(title)
 
 
 @contextmanager
@@ -208,8 +214,8 @@ def labelled_progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
-def stage_bars() -> Iterator[Stage]:
-    """Show one progress bar per stage, the last few of them; yields the function that starts a stage."""
+def run_bars(threads: int | None = None) -> Iterator[Run]:
+    """Show one progress bar per stage of a run, the last few of them; yields the run."""
     bars = _Bars()
 
     def start(name: str) -> Progress:
@@ -220,6 +226,6 @@ def stage_bars() -> Iterator[Stage]:
         return partial(bars.show, bars.add_task(name, total=None), name)
 
     try:
-        yield start
+        yield Run(threads, start)
     finally:
         bars.stop()  # also after Ctrl-C while they start: it shows the cursor again

@@ -4,7 +4,7 @@ import typer
 
 from ..files.progress import Progress
 from . import options
-from .console import err, note, show_report, show_text, stage_bars
+from .console import err, note, run_bars, show_report, show_text
 from .spinner import spinner
 
 app = typer.Typer()
@@ -25,12 +25,12 @@ def demo(as_json: options.Json = False) -> None:
         answer = workflow.first_answer()
         spinner.end()
         show_text(f"answer:   {answer.text}\n")
-    with stage_bars() as bars:
+    with run_bars() as run:
 
         def begin(name: str) -> Progress:
             if not err.is_terminal:
                 note(name)
-            return bars(name)
+            return run.stage(name)
 
         report = workflow.run_demo(begin)
     show_report(as_json, report, workflow.demo_table)

@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..files.progress import when_needed
 from . import options
-from .console import note, out, printable, progress_bar, show_fields, stage_bars
+from .console import note, out, printable, progress_bar, run_bars, show_fields
 
 PROBLEMS_FOUND = 1
 
@@ -47,20 +46,21 @@ def doctor(
     if tune and planned:
         _tune(planned)
     path = options.resolve_model(planned).model if planned else None
-    with stage_bars() as stage:
-        diagnosis = diagnose(path if speed else None, when_needed(stage, "speed"))
-    rows = {finding.name: finding.value for finding in diagnosis.findings}
+    with run_bars() as run:
+        findings = diagnose(path if speed else None, run.when_needed("speed"))
+    rows = {finding.name: finding.value for finding in findings}
     plan = None
     if path:
         from ..runtime.plan.plan import EnginePlan
 
         plan = EnginePlan.make(path)
         rows |= plan.rows
-    show_fields(as_json, asdict(diagnosis) | {"plan": plan and plan.json}, rows)
+    problems = [finding.problem for finding in findings if finding.problem]
+    show_fields(as_json, {"findings": [*map(asdict, findings)], "plan": plan and plan.json}, rows)
     if not as_json:
-        for problem in diagnosis.problems:
+        for problem in problems:
             out.print(f"wrong: {printable(problem)}", markup=False, soft_wrap=True)
-    if diagnosis.problems:
+    if problems:
         raise typer.Exit(PROBLEMS_FOUND)
 
 

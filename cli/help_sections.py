@@ -19,7 +19,7 @@ advanced_option = partial(typer.Option, rich_help_panel=ADVANCED)
 def flag(command: Any, name: str) -> str:
     """How a command calls a parameter: `--size`, or `BASE`; its name where the command has none of it."""
     for param in command.params:
-        if param.name == name:
+        if param.name.rstrip("_") == name:  # type_ is --type
             flags = (option for option in param.opts if option.startswith("--"))
             return str(next(flags, param.metavar or name.upper()))
     return name

@@ -17,12 +17,12 @@ import typer
 
 from ..errors import EngineFailedError, ThirteenError
 from ..files.lazy_package import import_lazily
-from . import ask, batch, demo, doctor, inspect, mcp, models, serve, web
+from . import ask, batch, demo, doctor, inspect, models, serve, web
 from .adapters import adapter, learn, train
 from .bench import commands as bench
 from .chat import chat
 from .console import err, printable
-from .conversion import convert, importance, merge, plan, vocabulary
+from .conversion import convert, importance, vocabulary
 from .help_sections import SectionedCommand, SectionedGroup
 from .spinner import spinner
 
@@ -41,8 +41,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _PANELS = {
-    "Answer": (chat, ask, batch, serve, mcp, web),
-    "Make": (convert, merge, plan, importance, vocabulary, learn, train, adapter),
+    "Answer": (chat, ask, batch, serve, web),
+    "Make": (convert, importance, vocabulary, learn, train, adapter),
     "Measure": (bench,),
     "About": (demo, doctor, inspect, models),
 }

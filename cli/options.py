@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import RequestError
-from .console import note, stage_bars
+from .console import note, run_bars
 from .help_sections import advanced_option, flag
 
 if TYPE_CHECKING:
@@ -159,12 +159,11 @@ def resolve_model(
 
     A base that is no GGUF is converted on first use, with so many threads.
     """
-    from ..files.progress import Run
     from ..workflows.model_files import resolve
 
     adapters = {"adapter": adapter} if isinstance(adapter, str) else adapter
-    with stage_bars() as stage:
-        return resolve(model, adapters, Run(threads, stage), note)
+    with run_bars(threads) as run:
+        return resolve(model, adapters, run, note)
 
 
 def named_adapters(words: Iterable[str]) -> dict[str, str]:

@@ -13,9 +13,8 @@ from gguf import GGMLQuantizationType
 
 from ..errors import FileError
 from ..files.atomic_write import atomic_write
-from ..files.disk_sync import sync_folder, sync_tree
 from ..files.gguf.header import row_bytes
-from ..files.output import check_empty, output_errors
+from ..files.output import check_empty, output_errors, sync_folder, sync_tree
 from ..files.progress import Progress, no_progress
 from ..files.received_files import MORE_TEMPLATES
 from ..files.safetensors import write_blocks

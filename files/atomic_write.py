@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import OutputError
-from .disk_sync import sync_folder
 from .file_lock import create_locked, left_over
-from .output import output_errors
+from .output import output_errors, sync_folder
 
 _POSIX = os.name == "posix"
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)

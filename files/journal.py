@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..errors import OutputError, RequestError, shorten
-from .disk_sync import sync_folder
 from .file_lock import NO_LINK, is_at, lock_file
-from .output import make_folder, output_errors
+from .output import make_folder, output_errors, sync_folder
 from .received_files import open_regular
 
 FORMAT = 1

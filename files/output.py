@@ -1,12 +1,14 @@
-"""Checks and errors for the files and folders that a command writes."""
+"""The files and folders that a command writes: their checks and errors, and how they get to disk."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import EACCES, EBADF, EINVAL, ENOTSUP
 from pathlib import Path
 
 from ..errors import OutputError
-from .disk_sync import sync_folder
+
+_NO_FOLDER_SYNC = (EACCES, EBADF, EINVAL, ENOTSUP)  # of file systems that cannot sync a folder
 
 
 @contextmanager
@@ -87,6 +89,40 @@ def check_target(target: Path, *sources: Path) -> None:
         raise OutputError(f"{target}: the folder {folder} does not exist")
     if not os.access(folder, os.W_OK):
         raise OutputError(f"{target}: the folder {folder} cannot be written to")
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to disk, where the system can.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    if os.name != "posix":
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush the files in a folder and in those within it, and their names, to disk.
+
+    Raises:
+        OSError: the disk failed, or a file cannot be opened.
+    """
+    for path in folder.iterdir():
+        if path.is_dir():
+            sync_tree(path)
+            continue
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    sync_folder(folder)
 
 
 def _reason(error: Exception) -> str:

@@ -16,18 +16,6 @@ def part_of(progress: Progress, start: int, steps: int, total: int) -> Progress:
     return lambda done, of: progress(start + steps * done // of, total)
 
 
-def when_needed(stage: Stage, name: str) -> Progress:
-    """The progress of a stage that begins with its first step, as it is often skipped."""
-    started: list[Progress] = []
-
-    def show(done: int, total: int) -> None:
-        if not started:
-            started.append(stage(name))
-        started[0](done, total)
-
-    return show
-
-
 @dataclass(frozen=True, slots=True)
 class Run:
     """How a long operation runs, and where it reports.
@@ -42,7 +30,14 @@ class Run:
 
     def when_needed(self, name: str) -> Progress:
         """The progress of a stage that begins with its first step, as it is often skipped."""
-        return when_needed(self.stage, name)
+        started: list[Progress] = []
+
+        def show(done: int, total: int) -> None:
+            if not started:
+                started.append(self.stage(name))
+            started[0](done, total)
+
+        return show
 
 
 QUIET = Run()

@@ -22,7 +22,7 @@ from thirteen.files.gguf.header import Header, read_header
 from thirteen.files.hashing import file_sha256
 from thirteen.files.temporary_folder import temporary_folder
 from thirteen.lab.llama_quantize import StockFormat, quantize_stock, stock_sizes
-from thirteen.models.resolve import resolve_sources
+from thirteen.models.adapter import resolve_sources
 from thirteen.models.texts import held_out_texts
 from thirteen.quality.fidelity.kl_divergence import Divergence, position_divergence, summarize_divergence
 from thirteen.quality.fidelity.text_logits import (

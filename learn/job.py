@@ -14,8 +14,7 @@ from ..convert.adapter.basis import Basis
 from ..convert.source.checkpoint import weights_sha256
 from ..errors import ThirteenError
 from ..files.atomic_write import atomic_write
-from ..files.disk_sync import sync_folder, sync_tree
-from ..files.output import make_folder, output_errors
+from ..files.output import make_folder, output_errors, sync_folder, sync_tree
 from ..files.temporary_folder import locked_folder
 from .base_model import load_base_model
 from .recipe import Recipe

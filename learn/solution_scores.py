@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from ..files.journal import Journal
 from ..files.progress import Progress, no_progress
 from ..stats.arrays import Doubles
 from .examples import Example, row_losses
+from .sample_rollouts import TEMPERATURE
 
 if TYPE_CHECKING:
     import torch
@@ -28,37 +28,17 @@ if TYPE_CHECKING:
 BATCH_ROWS = 4  # solutions in one pass; more are no faster, and take more memory
 
 
-@dataclass(frozen=True)
-class Policy:
-    """What solutions are sampled from.
-
-    Attributes:
-        model: frozen transformers model without an adapter; in bfloat16 it also multiplies in it.
-        temperature: the likelihoods are those at this temperature.
-    """
-
-    model: Any
-    temperature: float = 1.0
-
-    def losses(self, examples: Sequence[Example]) -> torch.Tensor:
-        """The negative log-likelihood of each solution, (rows,); see row_losses()."""
-        import torch
-
-        bf16 = self.model.dtype is torch.bfloat16
-        return row_losses(self.model, examples, bf16=bf16, temperature=self.temperature)
-
-
 def solution_scores(
-    policy: Policy,
+    model: Any,
     basis: Basis,
     examples: Sequence[Example],
     journal: Journal | None = None,
     progress: Progress = no_progress,
 ) -> Doubles:
-    """Compute the scores of solutions.
+    """Compute the scores of solutions that were sampled at TEMPERATURE.
 
     Args:
-        policy: what the solutions were sampled from.
+        model: frozen transformers model without an adapter; in bfloat16 it also multiplies in it.
         basis: basis of the numbers.
         examples: the solutions.
         journal: keeps the scores of each batch; what it has is not computed again.
@@ -72,12 +52,16 @@ def solution_scores(
         ThirteenError: a score is not finite.
         OutputError: the journal cannot be written.
     """
+    import torch
+
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
     done = _recorded_scores(journal, basis.origin.numbers) if journal else []  # in that order
-    with _recorded(policy.model, basis) as inner:
+    bf16 = model.dtype is torch.bfloat16
+    with _recorded(model, basis) as inner:
         for first in range(len(done), len(order), BATCH_ROWS):
             batch = [examples[i] for i in order[first : first + BATCH_ROWS]]
-            policy.losses(batch).sum().backward()  # type: ignore[no-untyped-call]  # by torch
+            losses = row_losses(model, batch, bf16=bf16, temperature=TEMPERATURE)
+            losses.sum().backward()  # type: ignore[no-untyped-call]  # by torch
             scores = _by_numbers(inner, basis)
             if not scores.isfinite().all():
                 raise ThirteenError("the gradient of a solution's likelihood is not finite")

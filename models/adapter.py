@@ -1,10 +1,13 @@
-"""An adapter as a person names it, found: a folder, a GGUF, a name of the catalogue, a hub id or a code."""
+"""An adapter as a person names it, found: a folder, a GGUF, a name of the catalogue, a hub id or a code.
+
+And with the base that it is merged into.
+"""
 
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from ..convert.adapter.adapter import adapter_sha256
+from ..convert.adapter.adapter import adapter_sha256, read_adapter_config
 from ..convert.adapter.export import EXPORT_VERSION, export_adapter
 from ..convert.adapter.short_code import ShortCode, decode_short_code, looks_like_code
 from ..convert.source_ids import SourceIds, provenance_name
@@ -14,7 +17,7 @@ from ..files.hashing import file_sha256
 from ..files.progress import QUIET, Run
 from .base import Base, base_name, resolve_base
 from .basis import expand_code
-from .catalogue import adapter_code
+from .catalogue import adapter_code, catalogue
 from .fetch import fetch
 
 
@@ -82,3 +85,41 @@ def find_adapter(source: str, base: str | None = None) -> Adapter:
     if base is not None and (name := base_name(base)) not in (None, code.name):
         raise FileError(f"the code is for {code.name}, but {Path(base).name or base} is {name}")
     return Adapter(source, code)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a file is converted from.
+
+    Attributes:
+        base: a folder of safetensors, or a GGUF.
+        adapter: a PEFT folder to merge into it; None for no adapter.
+        ids: their names in the provenance of the file.
+    """
+
+    base: Path
+    adapter: Path | None
+    ids: SourceIds
+
+
+def resolve_sources(base: str, adapter: str | None, run: Run = QUIET) -> Sources:
+    """Find a base and the adapter to merge into it; both are downloaded if needed.
+
+    Args:
+        base: see fetch().
+        adapter: see find_adapter(); None for no adapter.
+        run: how the basis of a code is computed.
+
+    Raises:
+        ThirteenError: one of them does not exist, or the adapter is for another base.
+    """
+    named = None if adapter is None else find_adapter(adapter, base)
+    found = resolve_base(base)  # a wrong adapter is refused before the base is downloaded
+    if named is None:
+        return Sources(found.path, None, SourceIds(found.id))
+    folder = named.folder(found, run)
+    trained_on = read_adapter_config(folder).get("base_model_name_or_path")
+    expected = catalogue().base_name(trained_on) if trained_on else None
+    if expected and found.name and expected != found.name:
+        raise FileError(f"{folder.name}: was trained on {expected}, but the base is {found.name}")
+    return Sources(found.path, folder, SourceIds(found.id, named.id))

@@ -174,14 +174,8 @@ def _site_files(wllama: dict[str, bytes], description: dict[str, object]) -> dic
         "page.css": page["page.css"] + (APP / "load.css").read_bytes(),
     }
     engine = {f"wllama/{name}": content for name, content in wllama.items()}
-    files = (
-        page
-        | shared_modules()
-        | app
-        | adapted
-        | engine
-        | {_DESCRIPTION: json.dumps(description, indent=1).encode()}
-    )
+    described = {_DESCRIPTION: json.dumps(description, indent=1).encode()}
+    files = page | shared_modules() | app | adapted | engine | described
     return files | {"sw.js": _service_worker(files)}
 
 

@@ -1,9 +1,8 @@
 """Export of an adapter: from any form to a GGUF LoRA, a PEFT folder or a short code."""
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -29,87 +28,53 @@ from ..models.catalogue import catalogue
 _PEFT_KEYS = {"rank": "r", "numbers": "u", "seed": "projection_seed"}  # of adapter_config.json
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportRequest:
-    """Options of an export.
-
-    Attributes:
-        adapter: PEFT folder, hub id, catalogue name, or short code.
-        form: what to write.
-        base: base of the adapter, which a GGUF needs, and an adapter whose base is not in the catalogue.
-        output: the GGUF or the folder to write; a code is returned.
-        float32: whether a code has float32 numbers instead of bfloat16.
-    """
-
-    adapter: str
-    form: Literal["gguf", "peft", "code"] = "gguf"
-    base: str | None = None
-    output: Path | None = None
-    float32: bool = False
-
-    def check(self) -> None:
-        """Raise OptionError if a field is missing, or has no effect."""
-        if (self.output is None) != (self.form == "code"):
-            raise OptionError("output", "it is for a file; a code is printed" if self.output else "missing")
-        if self.form == "gguf" and self.base is None:
-            raise OptionError("base", "missing: a GGUF LoRA is for a base")
-        if self.float32 and self.form != "code":
-            raise OptionError("float32", "requires {form} code")
-
-
-@dataclass(frozen=True)
-class ExportedAdapter:
-    """An exported adapter.
-
-    Attributes:
-        output: the file or folder that was written; None for a code.
-        code: the short code; None for files.
-        sha256: hash of the file, or of the weights in the folder; None for a code.
-        notes: lines for the user.
-    """
-
-    output: Path | None
-    code: str | None
-    sha256: str | None
-    notes: tuple[str, ...] = ()
-
-
-def run_export(request: ExportRequest, run: Run = QUIET) -> ExportedAdapter:
-    """Export an adapter.
-
-    Raises:
-        ThirteenError: an input is invalid, or the output cannot be written.
-    """
-    request.check()
-    output, form = request.output, request.form
-    if output and form == "peft":
-        check_folder(output)
-        check_empty(output)
-    elif output:
-        check_target(output)
-    adapter = find_adapter(request.adapter, request.base)
-    base = resolve_base(request.base, original=form != "gguf") if request.base else None
-    folder = adapter.folder(base, run)
-    if output is None:
-        code, error = _encode(folder, base, exact=request.float32, run=run)
-        rounded = f"bfloat16 rounds the numbers by up to {error:.1%}; float32 preserves them"
-        return ExportedAdapter(None, code, None, (rounded,) if error else ())
-    if form == "peft":
-        read_adapter_config(folder)
-        SafetensorsFile(folder / WEIGHTS_FILE)
-        return ExportedAdapter(output, None, _copy_adapter(folder, output))
-    assert base is not None, "check() demands it"
-    sha256 = export_adapter(folder, base.path, output, ids=SourceIds(base.id, adapter.id))
-    return ExportedAdapter(output, None, sha256)
-
-
-def _encode(folder: Path, base: Base | None, *, exact: bool, run: Run) -> tuple[str, float]:
-    """Encode an adapter as a short code.
+def export_gguf(adapter: str, base: str | None, output: Path, run: Run = QUIET) -> str:
+    """Export an adapter as a GGUF LoRA.
 
     Args:
-        folder: its PEFT folder.
-        base: the original of the base that it was trained on; by default that of the catalogue which its
-            config names.
+        adapter: PEFT folder, hub id, catalogue name, or short code.
+        base: its base.
+        output: the file to write.
+        run: how the basis of a code is computed.
+
+    Returns:
+        The hash of the file.
+
+    Raises:
+        ThirteenError: an input is missing or invalid, or the output cannot be written.
+    """
+    if base is None:
+        raise OptionError("base", "missing: a GGUF LoRA is for a base")
+    check_target(output)
+    found, its_base = find_adapter(adapter, base), resolve_base(base)
+    ids = SourceIds(its_base.id, found.id)
+    return export_adapter(found.folder(its_base, run), its_base.path, output, ids=ids)
+
+
+def export_folder(adapter: str, base: str | None, output: Path, run: Run = QUIET) -> str:
+    """Export an adapter as a PEFT folder, which must be new or empty; see export_gguf().
+
+    The base is needed for a code whose base is not in the catalogue. Returns the hash of the weights.
+    """
+    check_folder(output)
+    check_empty(output)
+    folder = find_adapter(adapter, base).folder(_original(base), run)
+    read_adapter_config(folder)
+    SafetensorsFile(folder / WEIGHTS_FILE)
+    config = (folder / CONFIG_FILE).read_bytes()
+    source = (folder / WEIGHTS_FILE).open("rb")
+    with source, output_folder(output), atomic_write(output / WEIGHTS_FILE) as weights:
+        shutil.copyfileobj(source, weights)
+        write_file(output / CONFIG_FILE, config)  # before the weights have their name
+    return file_sha256(output / WEIGHTS_FILE)
+
+
+def export_code(adapter: str, base: str | None, *, exact: bool, run: Run = QUIET) -> tuple[str, float]:
+    """Export an adapter as a short code.
+
+    Args:
+        adapter: see export_gguf().
+        base: the base that it was trained on; by default that of the catalogue which its config names.
         exact: keep its numbers in float32 instead of bfloat16.
         run: how the basis of the base is computed.
 
@@ -117,14 +82,20 @@ def _encode(folder: Path, base: Base | None, *, exact: bool, run: Run) -> tuple[
         The code, and the largest relative rounding error of a number.
 
     Raises:
-        FileError: the adapter was not trained with a basis of this base, or its base is unknown.
+        ThirteenError: the adapter was not trained with a basis of this base, or its base is unknown.
     """
-    basis = _basis(folder, base, run)
+    found, original = find_adapter(adapter, base), _original(base)
+    folder = found.folder(original, run)
+    basis = _basis(folder, original, run)
     numbers = read_tinylora_numbers(folder, basis)
     rounded = numbers if exact else round_to_bfloat16(numbers)
     error = float(np.max(np.abs(rounded - numbers) / np.where(numbers, np.abs(numbers), 1)))
     code = ShortCode(basis.origin.name, basis_fingerprint(basis.origin.id), numbers, exact)
     return encode_short_code(code), error
+
+
+def _original(base: str | None) -> Base | None:
+    return resolve_base(base, original=True) if base else None
 
 
 def _basis(folder: Path, base: Base | None, run: Run) -> Basis:
@@ -141,13 +112,3 @@ def _basis(folder: Path, base: Base | None, run: Run) -> Basis:
     settings: dict[str, Any] = {field: config.get(key) for field, key in _PEFT_KEYS.items()}
     origin = with_saved_groups(BasisOrigin(code_name(base), checkpoint.sha256(), **settings), folder)
     return cached_basis(origin, checkpoint, run)
-
-
-def _copy_adapter(folder: Path, output: Path) -> str:
-    """Copy an adapter's config and weights; returns the hash of the weights."""
-    config = (folder / CONFIG_FILE).read_bytes()
-    source = (folder / WEIGHTS_FILE).open("rb")
-    with source, output_folder(output), atomic_write(output / WEIGHTS_FILE) as weights:
-        shutil.copyfileobj(source, weights)
-        write_file(output / CONFIG_FILE, config)  # before the weights have their name
-    return file_sha256(output / WEIGHTS_FILE)

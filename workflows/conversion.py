@@ -19,7 +19,7 @@ from ..convert.tensors import count_weights, parse_type
 from ..errors import OptionError, RequestError, ThirteenError, refuse_options
 from ..files.output import check_empty, check_target
 from ..files.progress import QUIET, Run
-from ..models.resolve import Sources, resolve_sources
+from ..models.adapter import Sources, resolve_sources
 from ..models.texts import calibration_texts
 from ..quality.fidelity.fidelity import FidelityReport
 from .fidelity_check import check_fidelity

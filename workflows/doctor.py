@@ -66,19 +66,7 @@ class Finding:
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """All findings on this machine and this installation."""
-
-    findings: tuple[Finding, ...]
-
-    @property
-    def problems(self) -> list[str]:
-        """The problems, a line each."""
-        return [finding.problem for finding in self.findings if finding.problem]
-
-
-def diagnose(speed_of: Path | None = None, progress: Progress = no_progress) -> Diagnosis:
+def diagnose(speed_of: Path | None = None, progress: Progress = no_progress) -> list[Finding]:
     """Look at this machine and this installation; takes a second, mostly to hash the embedded model.
 
     Args:
@@ -89,7 +77,7 @@ def diagnose(speed_of: Path | None = None, progress: Progress = no_progress) -> 
         ThirteenError: the file cannot be run.
     """
     name, flags = processor_name(), read_cpuinfo()[1]
-    findings: tuple[Finding, ...] = (
+    findings = [
         processor_finding(name, flags),
         *llama_findings(flags),
         cores_finding(),
@@ -98,12 +86,12 @@ def diagnose(speed_of: Path | None = None, progress: Progress = no_progress) -> 
         cache_finding(),
         versions_finding(),
         embedded_finding(),
-    )
+    ]
     if speed_of is not None:
         from ..bench.peers.speed_check import check_speed  # noqa: PLC0415 - loads llama.cpp
 
-        findings += (speed_finding(check_speed(speed_of, progress=progress)),)
-    return Diagnosis(findings)
+        findings.append(speed_finding(check_speed(speed_of, progress=progress)))
+    return findings
 
 
 def processor_finding(name: str, flags: frozenset[str]) -> Finding:

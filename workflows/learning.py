@@ -24,7 +24,7 @@ from ..files.hashing import file_sha256
 from ..files.journal import Journal
 from ..files.output import check_folder
 from ..files.processors import multiplies_bf16
-from ..files.progress import Progress, Run, Stage, no_progress
+from ..files.progress import QUIET, Progress, Run
 from ..files.temporary_folder import temporary_folder
 from ..learn.base_model import check_packages, load_base_model, pre_tokenizer
 from ..learn.cards import check_card, learn_card, refuse_base_folder, write_card
@@ -65,7 +65,6 @@ class LearnRequest:
             fifth of the questions is answered by numbers that were learned from the other four.
         max_tokens: maximum tokens of a solution.
         seed: seed of the split and of the samples.
-        threads: number of threads that compute.
     """
 
     model: str
@@ -76,7 +75,6 @@ class LearnRequest:
     held_out: str = "0.3"
     max_tokens: int = 300
     seed: int = 0
-    threads: int | None = None
 
     def check(self) -> None:
         """Raise RequestError if a value is out of range."""
@@ -100,7 +98,7 @@ class LearnRequest:
     def read_questions(self) -> tuple[list[TrainingRow], list[TrainingRow]]:
         """The questions to learn from and to measure on, shuffled.
 
-        No near-duplicates are on both sides, unless all are on both; see _Run.measure_in_folds().
+        No near-duplicates are on both sides, unless all are on both; see _Learning.measure_in_folds().
 
         Raises:
             RequestError: a file or a row is invalid, or there are too few questions.
@@ -136,7 +134,7 @@ def _distinct_rows(path: Path) -> list[TrainingRow]:
 def run_learn(
     request: LearnRequest,
     command: str = "",
-    stage: Stage = lambda name: no_progress,
+    run: Run = QUIET,
     announce: Callable[[str], None] = lambda message: None,
 ) -> LearnResult:
     """Learn an adapter, measure it, and write it with its card and as a GGUF LoRA.
@@ -144,7 +142,7 @@ def run_learn(
     Args:
         request: what to learn.
         command: the command line, for the card.
-        stage: makes the progress callback of each stage.
+        run: how it runs.
         announce: called with lines on what will be done, and how long it takes.
 
     Raises:
@@ -157,28 +155,26 @@ def run_learn(
     check_folder(request.output)
     check_card(request.output, PLAN_FILE)
     training, held_out = request.read_questions()
-    threads = request.threads or default_threads()
-    full = resolve(request.model, run=Run(threads, stage), announce=announce).model
+    full = resolve(request.model, run=run, announce=announce).model
     refuse_base_folder(request.output, full)
     pre_tokenizer(full)
     base = resolve_base(request.model, original=True)
-    basis = find_basis(base, Run(stage=stage), numbers=request.numbers)
-    trimmed = trimmed_model(full, Run(threads, stage))
-    run = _Run(request, base.trained_id, full, trimmed, threads, basis, stage)
-    plan = run.plan(training, held_out)
+    basis = find_basis(base, run, numbers=request.numbers)
+    learning = _Learning(request, base.trained_id, full, trimmed_model(full, run), basis, run)
+    plan = learning.plan(training, held_out)
     announce(
         f"{plan.questions} questions to learn from and {plan.held_out} to measure on: about "
         f"{plan.minutes:.0f} minutes, less what an earlier run has done"
     )
     training, held_out = training[: plan.questions], held_out[: plan.held_out]
-    questions = run.sample(training)
+    questions = learning.sample(training)
     mixed = [question for question in questions if question.sometimes_right]
     if _beginnings(mixed) < PASSAGES_MIN:
         raise RequestError(_too_few(request, questions, len(mixed)))
-    rows = advantage_rows([*questions, *run.sample_more(training, mixed)])
-    scores = run.scores(rows, training)
+    rows = advantage_rows([*questions, *learning.sample_more(training, mixed)])
+    scores = learning.scores(rows, training)
     step = natural_step(scores, KL, request.seed)
-    adapter = run.write(step, request.output)
+    adapter = learning.write(step, request.output)
     numbers = step.numbers.astype(np.float32)
     in_folds = request.held_out == ALL
     result = LearnResult(
@@ -193,7 +189,9 @@ def run_learn(
         damping=step.damping,
         expected=step.gain,
         in_folds=in_folds,
-        held_out=run.measure_in_folds(training, scores) if in_folds else run.measure(held_out, adapter),
+        held_out=learning.measure_in_folds(training, scores)
+        if in_folds
+        else learning.measure(held_out, adapter),
         minutes=(time.monotonic() - began) / 60,
     )
     write_card(
@@ -214,16 +212,20 @@ def _too_few(request: LearnRequest, questions: Sequence[QuestionRollouts], mixed
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Learning:
     """The parts of a run; each has a journal in the output folder."""
 
     request: LearnRequest
     base_id: str
     full: Path
     model: Path  # with a smaller vocabulary: it is faster, and has the same adapters
-    threads: int
     basis: Basis
-    stage: Stage
+    run: Run
+
+    @property
+    def threads(self) -> int:
+        """Number of threads that compute."""
+        return self.run.threads or default_threads()
 
     def job(self, samples: int, seed: int = 0, adapter: Path | None = None) -> BatchJob:
         """Several samples a question, or a greedy answer."""
@@ -269,7 +271,7 @@ class _Run:
     def sample(self, rows: Sequence[TrainingRow]) -> list[QuestionRollouts]:
         """Sample the first solutions."""
         job = self.job(FIRST, self.request.seed)
-        return sample_rollouts(job, rows, self.journal("rollouts"), self.stage("solutions"))
+        return sample_rollouts(job, rows, self.journal("rollouts"), self.run.stage("solutions"))
 
     def sample_more(
         self, rows: Sequence[TrainingRow], mixed: Sequence[QuestionRollouts]
@@ -278,7 +280,7 @@ class _Run:
         seed = (self.request.seed + FIRST) % (SEED_MAX + 1)
         job = self.job(FIRST, seed).decided(self.journal("rollouts"), ROLLOUTS)
         asked = [rows[one.number] for one in mixed]
-        return sample_rollouts(job, asked, self.journal("rollouts-2"), self.stage("more solutions"))
+        return sample_rollouts(job, asked, self.journal("rollouts-2"), self.run.stage("more solutions"))
 
     def scores(self, rows: Sequence[SampledRow], asked: Sequence[TrainingRow]) -> SampledScores:
         """The gradients of the solutions to the questions asked."""
@@ -291,7 +293,7 @@ class _Run:
             "threads": self.threads,
         }
         with Journal(self.journal("scores"), identity, "scores") as journal:
-            scores, tokens = _scores(job, self.basis, rows, journal, self.stage("gradients"))
+            scores, tokens = _scores(job, self.basis, rows, journal, self.run.stage("gradients"))
         return SampledScores(
             scores=scores,
             advantages=np.array([row.weight for row in rows]),
@@ -331,7 +333,7 @@ class _Run:
     ) -> list[QuestionRollouts]:
         """Greedy answers, with the same settings as those of the base."""
         job = self.job(1, adapter=adapter).decided(self.journal("base"), ROLLOUTS)
-        return sample_rollouts(job, rows, self.journal(name), self.stage(name))
+        return sample_rollouts(job, rows, self.journal(name), self.run.stage(name))
 
 
 def _read_plan(journal: Journal) -> TimePlan:
@@ -350,13 +352,12 @@ def _scores(
     import torch  # noqa: PLC0415 - see base_model.py
 
     from ..learn.examples import encode_sampled  # noqa: PLC0415
-    from ..learn.solution_scores import Policy, solution_scores  # noqa: PLC0415
+    from ..learn.solution_scores import solution_scores  # noqa: PLC0415
 
     model, tokenizer = load_base_model(job.model, bf16=multiplies_bf16())
     torch.set_num_threads(job.threads)
     examples = [encode_sampled(tokenizer, row, calculator=job.settings.calculator) for row in rows]
-    policy = Policy(model, job.settings.sampling.temperature)
-    scores = solution_scores(policy, basis, examples, journal, progress)
+    scores = solution_scores(model, basis, examples, journal, progress)
     return scores, np.array([float(example.answer_tokens) for example in examples])
 
 

@@ -8,7 +8,7 @@ from ..convert.adapter.basis import Basis, read_basis
 from ..errors import FileError, refuse_options
 from ..files.output import check_folder
 from ..files.processors import multiplies_bf16
-from ..files.progress import Run, Stage, no_progress
+from ..files.progress import QUIET, Run
 from ..learn.base_model import check_packages
 from ..learn.cards import check_card, refuse_base_folder, sft_card, write_card
 from ..learn.job import TrainingJob
@@ -51,7 +51,6 @@ class TrainingRequest:
     calculator: bool | None = None
     bf16: bool | None = None
     seed: int | None = None
-    threads: int | None = None
 
     def check(self) -> None:
         """Raise ThirteenError if fields exclude each other, have no effect, or are malformed."""
@@ -62,8 +61,8 @@ class TrainingRequest:
         if self.basis:
             refuse_options(self, "{basis} determines it", "rank", "numbers")
 
-    def recipe(self, basis: Basis | None) -> Recipe:
-        """The recipe of the kind of adapter, changed by the basis and the fields that are given.
+    def recipe(self, basis: Basis | None, threads: int | None) -> Recipe:
+        """The recipe of the kind of adapter, changed by the basis and what else is given.
 
         Raises:
             ThirteenError: a value is out of range.
@@ -73,19 +72,18 @@ class TrainingRequest:
             origin = basis.origin
             values |= {"rank": origin.rank, "numbers": origin.numbers, "projection_seed": origin.seed}
         given = {field.name: getattr(self, field.name, None) for field in fields(Recipe)}
+        given["threads"] = threads
         values |= {name: value for name, value in given.items() if value is not None}
         return replace(RECIPES[self.kind], **values)
 
 
-def run_training(
-    request: TrainingRequest, command: str = "", stage: Stage = lambda name: no_progress
-) -> SftResult:
+def run_training(request: TrainingRequest, command: str = "", run: Run = QUIET) -> SftResult:
     """Train an adapter, and save it with its card.
 
     Args:
         request: what to train.
         command: the command line, for the card.
-        stage: makes the progress callback of each stage.
+        run: how it runs.
 
     Raises:
         ThirteenError: an input is invalid, the output cannot be written, or it belongs to another run.
@@ -94,7 +92,7 @@ def run_training(
     check_packages()
     output = request.output
     basis = _read_basis(request.basis, request.base) if request.basis else None
-    recipe = request.recipe(basis)
+    recipe = request.recipe(basis, run.threads)
     training, held_out = split_rows(read_rows(request.data), recipe.held_out, recipe.seed)
     check_folder(output)
     check_card(output, CHECKPOINT)
@@ -103,9 +101,9 @@ def run_training(
     if request.kind == "tinylora" and not basis:
         settings = {"rank": recipe.rank, "numbers": recipe.numbers, "seed": recipe.projection_seed}
         original = resolve_base(request.base, original=True)
-        basis = find_basis(original, Run(stage=stage), **settings)
+        basis = find_basis(original, run, **settings)
     job = TrainingJob(base.path, output, recipe, basis, base.trained_id)
-    result = train_sft(job, training, held_out, stage)
+    result = train_sft(job, training, held_out, run.stage)
     write_card(job.out, sft_card(job, result, command, request.data.name))
     return result
 

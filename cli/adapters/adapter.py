@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from ...errors import OptionError
 from .. import options
-from ..console import facts_table, note, show_fields, show_file, show_result, stage_bars, warn
+from ..console import facts_table, note, run_bars, show_fields, show_file, show_result, warn
 from ..conversion.inputs import Size
 from ..help_sections import SectionedGroup
 
@@ -80,13 +81,12 @@ def adapter_check(
     """
     from rich.console import Group
 
-    from ...files.progress import Run
     from ...workflows.adapter_check import changes_table, check_adapter, effect_rows
     from ...workflows.conversion import ConversionRequest
 
     request = ConversionRequest(base=base, adapter=adapter, type=type_, size=size)
-    with stage_bars() as stage:
-        check = check_adapter(request, positions=tokens, run=Run(threads, stage))
+    with run_bars(threads) as run:
+        check = check_adapter(request, positions=tokens, run=run)
     warn(check.warnings)
     rows = effect_rows(check) | ({"verdict": check.verdict} if check.effective else {})
     show_result(as_json, asdict(check), lambda: Group(changes_table(check.changes), facts_table(rows)))
@@ -103,7 +103,6 @@ def adapter_check(
     ),
 )
 def adapter_export(
-    ctx: typer.Context,
     adapter: options.AdapterArgument,
     form: Annotated[
         Literal["gguf", "peft", "code"],
@@ -128,22 +127,27 @@ def adapter_export(
     as_json: options.Json = False,
 ) -> None:
     """Write an adapter as GGUF LoRA, PEFT folder or code."""
-    from ...files.progress import Run
-    from ...workflows.adapter_export import ExportRequest, run_export
+    from ...convert.adapter.adapter import WEIGHTS_FILE
+    from ...workflows.adapter_export import export_code, export_folder, export_gguf
 
-    with stage_bars() as stage:
-        exported = run_export(ExportRequest(**options.matching_options(ctx, ExportRequest)), Run(stage=stage))
-    for line in exported.notes:
-        note(line)
-    if exported.output and exported.sha256:
-        from ...convert.adapter.adapter import WEIGHTS_FILE
-
-        weights = exported.output / WEIGHTS_FILE
-        show_file(weights if exported.output.is_dir() else exported.output, exported.sha256, as_json)
-    elif as_json:
-        show_fields(True, {"code": exported.code})
+    if (output is None) != (form == "code"):
+        raise OptionError("output", "it is for a file; a code is printed" if output else "missing")
+    if float32 and form != "code":
+        raise OptionError("float32", "requires {form} code")
+    with run_bars() as run:
+        if output is None:
+            code, error = export_code(adapter, base, exact=float32, run=run)
+        else:
+            sha256 = (export_folder if form == "peft" else export_gguf)(adapter, base, output, run)
+    if output is not None:
+        show_file(output / WEIGHTS_FILE if form == "peft" else output, sha256, as_json)
+        return
+    if error:
+        note(f"bfloat16 rounds the numbers by up to {error:.1%}; float32 preserves them")
+    if as_json:
+        show_fields(True, {"code": code})
     else:
-        print(exported.code)
+        print(code)
 
 
 @app.command("basis", epilog=options.example("adapter basis smollm2-135m --output smollm2-135m.safetensors"))
@@ -165,14 +169,13 @@ def adapter_basis(
     from ...convert.adapter.short_code import basis_fingerprint
     from ...files.hashing import file_sha256
     from ...files.output import check_target
-    from ...files.progress import Run
     from ...models.base import resolve_base
     from ...models.basis import find_basis
 
     check_target(output, *([Path(base)] if os.path.exists(base) else []))  # noqa: PTH110 - it may be a code
     original = resolve_base(base, original=True)
-    with stage_bars() as stage:
-        basis = find_basis(original, Run(stage=stage), rank=rank, numbers=numbers, groups=groups)
+    with run_bars() as run:
+        basis = find_basis(original, run, rank=rank, numbers=numbers, groups=groups)
     write_basis(basis, output)
     origin = basis.origin
     facts = asdict(origin) | {"id": origin.id, "mark": basis_fingerprint(origin.id), "output": str(output)}

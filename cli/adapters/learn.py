@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .. import options
-from ..console import command_line, interval_json, note, show_fields, stage_bars
+from ..console import command_line, interval_json, note, run_bars, show_facts
 from ..help_sections import advanced_option
 
 app = typer.Typer()
@@ -51,8 +51,8 @@ def learn(
     if model.endswith(".jsonl"):
         raise typer.BadParameter("the model comes first: thirteen learn MODEL QUESTIONS")
     request = LearnRequest(**options.matching_options(ctx, LearnRequest))
-    with stage_bars() as stage:
-        result = run_learn(request, command_line(), stage, note)
+    with run_bars(threads) as run:
+        result = run_learn(request, command_line(), run, note)
     held = result.held_out
     (before, after), (_, gained, lost, _) = held.right, held.counts
     facts = {
@@ -72,9 +72,10 @@ def learn(
         "verdict": result.verdict,
         "minutes": result.minutes,
     }
-    shown = facts | {
-        "expected": f"{result.expected.text(1, 100)} points among samples, to first order (95 %)",
-        "difference": f"{held.difference.text(1, 100)} points (95 %)",
-        "minutes": f"{result.minutes:.1f}",
-    }
-    show_fields(as_json, facts, {key.replace("_", " "): str(value) for key, value in shown.items()})
+    show_facts(
+        as_json,
+        facts,
+        expected=f"{result.expected.text(1, 100)} points among samples, to first order (95 %)",
+        difference=f"{held.difference.text(1, 100)} points (95 %)",
+        minutes=f"{result.minutes:.1f}",
+    )

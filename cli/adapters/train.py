@@ -7,7 +7,7 @@ import typer
 
 from ...learn.recipe import KINDS, RECIPES
 from .. import options
-from ..console import command_line, interval_json, show_fields, stage_bars
+from ..console import command_line, interval_json, run_bars, show_facts
 from ..help_sections import ADVANCED, advanced_option
 
 app = typer.Typer()
@@ -74,8 +74,8 @@ def train(
     from ...workflows.training import TrainingRequest, run_training
 
     request = TrainingRequest(**options.matching_options(ctx, TrainingRequest))
-    with stage_bars() as stage:
-        result = run_training(request, command_line(), stage)
+    with run_bars(threads) as run:
+        result = run_training(request, command_line(), run)
     held = result.held_out
     facts = {
         "output": str(output),
@@ -88,5 +88,4 @@ def train(
         "loss_after": held.loss_after,
         "difference": interval_json(held.difference),
     }
-    shown = facts | {"difference": f"{held.difference.text(4)} nats per token (95 %)"}
-    show_fields(as_json, facts, {key.replace("_", " "): str(value) for key, value in shown.items()})
+    show_facts(as_json, facts, difference=f"{held.difference.text(4)} nats per token (95 %)")

@@ -1,13 +1,14 @@
-"""The group of commands `thirteen bench …`."""
+"""The group of commands `thirteen bench …`, and `thirteen bench MODEL`."""
 
 from difflib import get_close_matches
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from .. import options
+from ..console import duration_text, labelled_progress_bar, note, show_report
 from ..help_sections import SectionedGroup
-from . import model, quality, report, speed
+from . import quality, report, speed
 
 DEFAULT = "model"
 
@@ -33,5 +34,51 @@ app = typer.Typer(
     no_args_is_help=True,
     subcommand_metavar="MODEL | COMMAND [ARGS]...",
 )
-for _module in (model, speed, quality, report):
+
+
+@app.command(
+    "model", epilog=options.example("bench model base.gguf --adapter my-adapter --data gsm8k --limit 100")
+)
+def bench_model(
+    ctx: typer.Context,
+    model: options.ModelArgument,
+    adapter: options.ModelAdapter = None,
+    data: Annotated[
+        str | None, typer.Option(help="Also measure accuracy, as in bench accuracy --data.")
+    ] = None,
+    limit: options.Limit = None,
+    max_tokens: options.MaxTokens = 512,
+    rounds: options.Rounds = 8,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure latency and accuracy, with and without an adapter.
+
+    `thirteen bench MODEL` is short for it. It first estimates how long it takes; the first line of the result
+    says what the adapter costs and gains.
+    """
+    from ...bench.accuracy.datasets import load_question_set
+    from ...bench.accuracy.run_config import PromptSettings
+    from ...bench.benchmark import BenchmarkRequest, benchmark_tables, run_benchmark
+
+    if data is None:
+        options.refuse_given(ctx, ("limit", "max_tokens"), "requires --data")
+    questions = load_question_set(data).subsample(limit) if data else None
+    files = options.probed_model(model, adapter, threads=threads)
+    request = BenchmarkRequest(
+        model=files.model,
+        adapter=files.adapter,
+        questions=questions,
+        settings=PromptSettings(**options.matching_options(ctx, PromptSettings)),
+        rounds=rounds,
+        threads=threads,
+    )
+    with labelled_progress_bar() as progress:
+        report = run_benchmark(
+            request, lambda what, seconds: note(f"{what} {duration_text(seconds)}"), progress
+        )
+    show_report(as_json, report, benchmark_tables)
+
+
+for _module in (speed, quality, report):
     app.add_typer(_module.app)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import options
-from ..console import show_fields, stage_bars
+from ..console import run_bars, show_fields
 
 app = typer.Typer()
 
@@ -50,6 +50,6 @@ def bench_report(
         files = options.probed_model(adapted, adapter, threads=threads)
         base_path = options.probed_model(base, threads=threads).model
         request = replace(request, base=base_path, adapted=files.model, adapter=files.adapter)
-    with stage_bars() as stage:
-        page = run_report(request, out_dir, stage)
+    with run_bars() as run:
+        page = run_report(request, out_dir, run.stage)
     show_fields(as_json, {"report": str(page)})

@@ -59,6 +59,7 @@ def chat(
     from ...runtime.effort import parse_effort
     from ...runtime.engine.conversation import Conversation
     from ...runtime.engine.engine import Engine, RequestOptions
+    from ...runtime.plan.options import EngineOptions
     from ...runtime.request import Sampling
     from ...workflows.model_files import ModelFiles
 
@@ -69,21 +70,13 @@ def chat(
         effort=(chosen := parse_effort(effort)),
         min_confidence=min_confidence,
     )
-    layers = options.gpu_layers(gpu_layers)
+    shared = EngineOptions(context=context, threads=threads, gpu_layers=options.gpu_layers(gpu_layers))
     named = options.named_adapters(map(with_name, adapter or ()))
     files = options.resolve_model(model, named, threads=threads)
 
     def open_engine(files: ModelFiles, slots: int, worker: TemplateWorker | None = None) -> Engine:
-        adapters = files.adapters
-        return Engine(
-            files.model,
-            template_worker=worker,
-            adapters=adapters,
-            context=context,
-            slots=slots,
-            threads=threads,
-            gpu_layers=layers,
-        )
+        own = EngineOptions(adapters=files.adapters, slots=slots)
+        return Engine(files.model, template_worker=worker, **shared | own)
 
     engine = open_engine(files, chosen.rule.width, worker)
     spinner.end()

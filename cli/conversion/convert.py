@@ -1,11 +1,13 @@
-"""Command `thirteen convert`, and the texts that it shares with `plan` and `merge`."""
+"""Commands `thirteen convert`, `thirteen merge` and `thirteen plan`."""
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .. import options
-from ..console import note, show_fields, stage_bars, warn
+from ..console import note, run_bars, show_fields, warn
 from . import inputs
 from .layout import layout_facts, layout_rows
 
@@ -54,23 +56,22 @@ def convert(
 
     The GGUF has one type, or for a given size a planned type for each tensor.
     """
-    from ...files.progress import Run
     from ...quality.fidelity.fidelity import fidelity_summary
     from ...workflows.conversion import ConversionRequest, run_conversion
 
     request = ConversionRequest(type=type_, **options.matching_options(ctx, ConversionRequest))
-    with stage_bars() as stage:
-        result = run_conversion(request, Run(threads, stage))
+    with run_bars(threads) as run:
+        result = run_conversion(request, run)
     conversion, measured = result.conversion, result.fidelity
     layout, facts = conversion.layout, dict(vars(conversion))
     facts |= layout_facts(facts.pop("layout")) | {"warnings": result.warnings, "fidelity": measured}
-    note_losses(result.losses)
+    _note_losses(result.losses)
     warn(result.warnings)
     rows = {
         "file": str(conversion.output),
         **layout_rows(layout),
         "base": conversion.base.id,
-        "adapter": adapter_text(conversion.adapter),
+        "adapter": _adapter_text(conversion.adapter),
         **({"vocabulary": f"{kept.kept:,} of {kept.of:,} tokens"} if (kept := conversion.vocabulary) else {}),
         "sha256": conversion.sha256,
         "time": f"{conversion.seconds:.1f} s",
@@ -79,7 +80,72 @@ def convert(
     show_fields(as_json, facts, rows)
 
 
-def note_losses(losses: "tuple[SizeLoss, ...]") -> None:
+@app.command(epilog=options.example("merge llama-3.2-1b --adapter ./my-lora --out merged"))
+def merge(
+    ctx: typer.Context,
+    base: Annotated[
+        str,
+        typer.Argument(metavar="BASE", help="Catalogue name, hub id, or folder of safetensors (not a GGUF)."),
+    ],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder to write; it must be new or empty.")],
+    adapter: Annotated[str, typer.Option(help=options.ADAPTER)],
+    as_json: options.Json = False,
+) -> None:
+    """Merge an adapter and write safetensors.
+
+    The output is a checkpoint for vLLM, transformers and other loaders.
+    """
+    from ...workflows.conversion import ConversionRequest, run_merge
+
+    request = ConversionRequest(**options.matching_options(ctx, ConversionRequest))
+    with run_bars() as run:
+        merged = run_merge(request, out_dir, run)
+    warn(merged.warnings)
+    types = ", ".join(f"{count} {name}" for name, count in merged.types.items())
+    rows = {
+        "output": merged.output,
+        "weights": f"{merged.total_bytes:,} bytes; tensors: {types}",
+        "adapter": _adapter_text(merged.adapter),
+    }
+    show_fields(as_json, asdict(merged), rows)
+
+
+@app.command(epilog=options.example("plan smollm2-135m --size 4.5bpw --prefer quality"))
+def plan(
+    ctx: typer.Context,
+    base: options.BaseArgument,
+    size: Annotated[str, typer.Option(help="Maximum file size: 600MB, 572MiB or 3.9bpw.")],
+    adapter: options.Adapter = None,
+    vocabulary: inputs.Vocabulary = None,
+    vocabulary_texts: inputs.VocabularyTexts = None,
+    importance: inputs.Importance = None,
+    calibration: inputs.Calibration = None,
+    thoroughness: inputs.ConversionThoroughness = None,
+    target: inputs.Target = None,
+    prefer: inputs.Prefer = None,
+    costs: inputs.Costs = None,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+) -> None:
+    """Plan a file of a given size, without writing it.
+
+    The plan has the type of each tensor and a prediction of quality and speed.
+    """
+    from ...workflows.conversion import ConversionRequest, run_plan
+
+    request = ConversionRequest(**options.matching_options(ctx, ConversionRequest))
+    with run_bars(threads) as run:
+        layout, losses, warnings = run_plan(request, run)
+    _note_losses(losses)
+    warn(warnings)
+    tensors = [{**vars(tensor), "type": tensor.type.name} for tensor in layout.tensors]
+    matrices = (tensor for tensor in layout.tensors if len(tensor.shape) > 1)
+    rows = {tensor.target: f"{tensor.type.name}, {tensor.nbytes:,} bytes" for tensor in matrices}
+    facts = layout_facts(layout) | {"tensors": tensors, "warnings": warnings}
+    show_fields(as_json, facts, rows | layout_rows(layout))
+
+
+def _note_losses(losses: "tuple[SizeLoss, ...]") -> None:
     """Note what a file would lose with each number of tokens that was compared."""
     for loss in losses:
         note(
@@ -88,7 +154,7 @@ def note_losses(losses: "tuple[SizeLoss, ...]") -> None:
         )
 
 
-def adapter_text(adapter: Any) -> str:
+def _adapter_text(adapter: Any) -> str:
     """An `AdapterSource`, or none."""
     if adapter is None:
         return "none"

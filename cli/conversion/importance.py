@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .. import options
-from ..console import show_file, stage_bars
+from ..console import run_bars, show_file
 from . import inputs
 
 app = typer.Typer()
@@ -29,15 +29,13 @@ def importance(
     """
     from ...convert.source.checkpoint import open_checkpoint
     from ...files.output import check_target
-    from ...files.progress import Run
-    from ...models.resolve import resolve_sources
+    from ...models.adapter import resolve_sources
     from ...models.texts import calibration_texts
     from ...workflows.importance_cache import Calibration, measure_importance
 
     measured_on = Calibration(calibration or calibration_texts(), thoroughness)
     check_target(output)
-    with stage_bars() as stage:
-        run = Run(threads, stage)
+    with run_bars(threads) as run:
         found = resolve_sources(base, adapter, run)
         check_target(output, found.base, *filter(None, (found.adapter, calibration)))
         sha256 = measure_importance(open_checkpoint(found.base), found.adapter, output, measured_on, run)

@@ -1,13 +1,12 @@
 """Command `thirteen vocabulary`."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .. import options
-from ..console import show_fields, stage_bars
+from ..console import run_bars, show_fields
 
 app = typer.Typer()
 
@@ -32,14 +31,17 @@ def vocabulary(
     vocabulary lose.
     """
     from ...convert.source.checkpoint import open_checkpoint
+    from ...files.hashing import file_sha256
     from ...files.output import check_target
-    from ...files.progress import Run
     from ...models.base import resolve_base
-    from ...workflows.vocabulary.vocabulary_choice import write_vocabulary
+    from ...workflows.vocabulary.vocabulary_choice import choose_vocabulary
 
     check_target(output)
     path = resolve_base(base).path
-    with stage_bars() as stage:
-        report = write_vocabulary(open_checkpoint(path), size, output, texts, Run(threads, stage))
-    rows = {"list": report.output, "tokens": f"{report.tokens:,} of {report.of:,}", "sha256": report.sha256}
-    show_fields(as_json, asdict(report), rows)
+    check_target(output, path, *filter(None, (texts,)))
+    with run_bars(threads) as run:
+        kept = choose_vocabulary(open_checkpoint(path), size, texts, run)
+    kept.save(output)
+    facts = {"output": str(output), "sha256": file_sha256(output), "tokens": len(kept.tokens), "of": kept.of}
+    rows = {"list": str(output), "tokens": f"{len(kept.tokens):,} of {kept.of:,}", "sha256": facts["sha256"]}
+    show_fields(as_json, facts, rows)

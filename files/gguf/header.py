@@ -246,20 +246,20 @@ class _HeaderReader:
             )
         return raw.decode("ascii")
 
-    def value_type(self, key: str) -> GGUFValueType:
+    def known_type(self, types: Callable[[int], T], what: str) -> T:
         code = self.scalar("I")
         try:
-            return GGUFValueType(code)
+            return types(code)
         except ValueError:
-            raise self.error(f"metadata key {key!r} has the unknown type {code}") from None
+            raise self.error(f"{what} has the unknown type {code}") from None
 
     def field(self, key: str) -> Field:
-        type_ = self.value_type(key)
+        type_ = self.known_type(GGUFValueType, f"metadata key {key!r}")
         if type_ is GGUFValueType.STRING:
             return Field(self.text(), type_)
         if type_ is not GGUFValueType.ARRAY:
             return Field(self.scalar(_SCALARS[type_]), type_)
-        element = self.value_type(key)
+        element = self.known_type(GGUFValueType, f"metadata key {key!r}")
         if element is GGUFValueType.ARRAY:
             raise self.error(f"metadata key {key!r} is an array of arrays, which no model uses")
         count = self.scalar("Q")
@@ -301,13 +301,9 @@ class _HeaderReader:
         if not 1 <= dimensions <= MAX_DIMENSIONS:
             raise self.error(f"tensor {name!r} has {dimensions} dimensions")
         shape = tuple(reversed([self.scalar("Q") for _ in range(dimensions)]))
-        code, offset = self.scalar("I"), self.scalar("Q")
         if min(shape) < 1 or prod(shape) > 1 << 48:
             raise self.error(f"tensor {name!r} has the shape {shape}")
-        try:
-            type_ = GGMLQuantizationType(code)
-        except ValueError:
-            raise self.error(f"tensor {name!r} has the unknown type {code}") from None
+        type_, offset = self.known_type(GGMLQuantizationType, f"tensor {name!r}"), self.scalar("Q")
         block = GGML_QUANT_SIZES[type_][0]
         if shape[-1] % block:
             raise self.error(

@@ -37,7 +37,6 @@ REPORTS = {
     "bench size": "bench.memory.size.SizeReport",
     "bench types": "quality.costs.type_costs.TypesReport",
     "demo": "workflows.demo.DemoReport",
-    "vocabulary": "workflows.vocabulary.vocabulary_choice.VocabularyReport",
     "web": "web.site.Site",
 }
 BY_DATA = {
@@ -123,6 +122,7 @@ def test_printed_json_has_the_recorded_keys(base: Any, folder: Path, monkeypatch
         "inspect": ("inspect", model),
         "importance": ("importance", tiny, "-o", importance, "--calibration", texts, "--threads", 1),
         "plan": (*("plan", tiny, "--size", "6.5bpw", "--target", "any"), "--importance", importance),
+        "vocabulary": (*("vocabulary", tiny, "--size", 270, "--texts", texts), "-o", folder / "list.json"),
         "ask": ("ask", model, "What is 2 + 2?", "--max-tokens", 4, "--threads", 1),
         "ask --effort": ("ask", model, "2?", "--effort", "medium", "--max-tokens", 4, "--threads", 1),
         "batch": ("batch", rows, model, "--out", folder / "answers.jsonl", "--max-tokens", 4, "--threads", 1),

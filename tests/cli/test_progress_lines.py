@@ -26,8 +26,8 @@ def lines(
     clock: Clock, capsys: pytest.CaptureFixture[str], *steps: tuple[float, int], total: int = 40
 ) -> str:
     """What is printed for steps that end after so many seconds."""
-    with console.stage_bars() as stage:
-        progress = stage("importance")
+    with console.run_bars() as run:
+        progress = run.stage("importance")
         start_s = clock.now_s
         for after_s, done in steps:
             clock.now_s = start_s + after_s

@@ -17,6 +17,7 @@ from thirteen.convert.recipe import Recipe
 from thirteen.convert.source_ids import SourceIds
 from thirteen.errors import FileError, OutputError, RequestError
 from thirteen.files.journal import Journal
+from thirteen.files.progress import Run
 from thirteen.learn import sample_rollouts, time_plan
 from thirteen.learn.time_plan import Speed, plan_time
 from thirteen.models.adapter import find_adapter
@@ -33,6 +34,7 @@ THINGS = (
     "pens cups hats figs nuts keys rings maps balls boats coins rods cars pots bags dogs cats cows eggs toys "
     "beds bees ants owls hens pigs cans jars lids logs nets oars pans pins rugs saws"
 )
+RUN = Run(threads=1)
 ROWS = [{"question": f"Tom has 3 {one}.", "answer": 7} for one in THINGS.split()]
 
 
@@ -50,7 +52,7 @@ def env(tiny, tmp_path, monkeypatch) -> SimpleNamespace:
     monkeypatch.setattr(learning, "_PROMPT_TOKENS", 200)
     monkeypatch.setattr(sample_rollouts, "is_correct", lambda answer, row: sum(answer.text.encode()) % 2 == 0)
     rows = write_rows(tmp_path / "rows.jsonl", ROWS)
-    options: dict[str, Any] = {"numbers": 4, "max_tokens": 6, "threads": 1}
+    options: dict[str, Any] = {"numbers": 4, "max_tokens": 6}
     request = LearnRequest(model=str(tiny), questions=rows, output=tmp_path / "adapter", **options)
     return SimpleNamespace(request=request, tiny=tiny, folder=tmp_path)
 
@@ -82,7 +84,7 @@ def test_an_adapter_is_learned_and_measured(env, capsys):
 
 def test_all_questions_are_measured_on_in_folds(env):
     request, answered = replace(env.request, held_out="all"), []
-    result = run_learn(request)
+    result = run_learn(request, run=RUN)
     assert result.asked == len(result.held_out.base) == len(result.held_out.adapted) == 36
     for number in range(1, 6):
         lines = (request.output / f".adapted-{number}.jsonl").read_text().splitlines()[1:]
@@ -90,13 +92,13 @@ def test_all_questions_are_measured_on_in_folds(env):
         assert len(lines) in (7, 8)
     assert sorted(answered) == sorted(row["question"] for row in ROWS)
     assert "from the other four" in (request.output / "README.md").read_text()
-    assert outcome(run_learn(request)) == outcome(result)
+    assert outcome(run_learn(request, run=RUN)) == outcome(result)
 
 
 @pytest.mark.exhaustive
 def test_a_killed_run_has_the_same_result(env, monkeypatch):
     """Whenever it is killed: here in turn before each few of the entries of its journals."""
-    expected = outcome(run_learn(env.request))
+    expected = outcome(run_learn(env.request, run=RUN))
     output, append = env.folder / "again", Journal._append
     left = [0]
 
@@ -111,13 +113,13 @@ def test_a_killed_run_has_the_same_result(env, monkeypatch):
     while True:
         left[0] = 31
         try:
-            result = run_learn(replace(env.request, output=output))
+            result = run_learn(replace(env.request, output=output), run=RUN)
             break
         except KeyboardInterrupt:
             kills += 1
     assert outcome(result) == expected and kills >= 3
     with pytest.raises(RequestError, match=r"another run: numbers is 4 in the file, 5 now"):
-        run_learn(replace(env.request, output=output, numbers=5))
+        run_learn(replace(env.request, output=output, numbers=5), run=RUN)
 
 
 @pytest.mark.parametrize(
@@ -137,12 +139,12 @@ def test_a_killed_run_has_the_same_result(env, monkeypatch):
 )
 def test_bad_options_are_one_line(env, change, message):
     with pytest.raises((FileError, RequestError), match=message):
-        run_learn(replace(env.request, **change))
+        run_learn(replace(env.request, **change), run=RUN)
 
 
 def test_the_folder_of_the_base_is_no_output(env):
     with pytest.raises(OutputError, match="is the folder of the base"):
-        run_learn(replace(env.request, output=env.tiny.parent))
+        run_learn(replace(env.request, output=env.tiny.parent), run=RUN)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_bad_rows_are_one_line(env, line, message):
     with env.request.questions.open("a") as file:
         file.write(line)
     with pytest.raises(FileError, match=message):
-        run_learn(env.request)
+        run_learn(env.request, run=RUN)
     assert not env.request.output.exists()
 
 
@@ -168,7 +170,7 @@ def test_questions_that_are_never_partly_right_teach_nothing(env, monkeypatch):
     monkeypatch.setattr(sample_rollouts, "is_correct", lambda answer, row: False)
     advice = "0 of 26 questions have right and wrong solutions, 26 have no right one; .* easier questions"
     with pytest.raises(RequestError, match=advice):
-        run_learn(env.request)
+        run_learn(env.request, run=RUN)
 
 
 def test_too_few_questions_are_told_before_more_is_sampled(env, monkeypatch):
@@ -179,7 +181,7 @@ def test_too_few_questions_are_told_before_more_is_sampled(env, monkeypatch):
 
     monkeypatch.setattr(sample_rollouts, "is_correct", is_correct)
     with pytest.raises(RequestError, match=r"(\d+) of 26 questions .*, (\d+) have no right one") as raised:
-        run_learn(env.request)
+        run_learn(env.request, run=RUN)
     mixed, never = map(int, re.findall(r"(\d+) (?:of|have no)", str(raised.value)))
     assert 0 < mixed <= 26 - never < 10
     assert not (env.request.output / ".rollouts-2.jsonl").exists()
@@ -187,13 +189,13 @@ def test_too_few_questions_are_told_before_more_is_sampled(env, monkeypatch):
 
 @pytest.mark.parametrize("entry", ['{"plan": ["many", 1, 2]}', "{}"])
 def test_a_damaged_journal_is_one_line(env, entry):
-    run_learn(env.request)
+    run_learn(env.request, run=RUN)
     for name in (".learn.jsonl", ".scores.jsonl"):
         journal = env.request.output / name
         content = journal.read_text()
         journal.write_text(content.splitlines()[0] + f"\n{entry}\n")
         with pytest.raises(RequestError, match=rf"{name}: (line 2: not a plan|not the scores)"):
-            run_learn(env.request)
+            run_learn(env.request, run=RUN)
         journal.write_text(content)
 
 

@@ -10,10 +10,12 @@ from thirteen.convert.adapter.basis import BasisOrigin, make_basis, read_basis, 
 from thirteen.convert.adapter.tinylora_folder import read_tinylora_numbers
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import OutputError, ThirteenError
+from thirteen.files.progress import Run
 from thirteen.workflows.training import TrainingRequest, run_training
 
 from ..json_lines import write_rows
 
+RUN = Run(threads=1)
 ROWS = [
     {"question": f"What is {n} and {n}?", "solution": f"It is {n}+{n} = {2 * n}.", "answer": str(2 * n)}
     for n in range(2, 14)
@@ -31,7 +33,7 @@ def request_for(base, data, tmp_path) -> Callable[..., TrainingRequest]:
 
     def make(**options) -> TrainingRequest:
         common = {"base": str(base("llama")), "output": tmp_path / "out", "data": data, "held_out": 4}
-        return TrainingRequest(**(common | {"threads": 1} | options))
+        return TrainingRequest(**(common | options))
 
     return make
 
@@ -65,7 +67,7 @@ def test_options_without_effect_or_sense_are_refused(options, message):
 )
 def test_values_out_of_range_are_refused(request_for, tmp_path, options, message):
     with pytest.raises(ThirteenError, match=message):
-        run_training(request_for(**options))
+        run_training(request_for(**options), run=RUN)
     assert not (tmp_path / "out").exists()
 
 
@@ -78,7 +80,7 @@ def test_a_base_without_the_adapted_modules_leaves_no_folder(request_for, tmp_pa
     config = GPT2Config(vocab_size=272, n_embd=16, n_layer=1, n_head=2, n_positions=256)
     base = save_model(tmp_path / "gpt2", config, rules="llama")
     with pytest.raises(ThirteenError, match=r"^PEFT cannot adapt the base: Target modules .* not found"):
-        run_training(request_for(base=str(base)))
+        run_training(request_for(base=str(base)), run=RUN)
     assert not (tmp_path / "out").exists()
 
 
@@ -88,7 +90,7 @@ def test_the_folder_of_the_base_is_no_output(request_for, base, tmp_path):
     (folder / "model.gguf").touch()
     for given in (folder, folder / "model.gguf"):
         with pytest.raises(ThirteenError, match=f"{folder}: is the folder of the base"):
-            run_training(request_for(base=str(given), output=folder))
+            run_training(request_for(base=str(given), output=folder), run=RUN)
 
 
 def test_an_output_that_cannot_be_used_is_refused_before_the_base_is_loaded(request_for, tmp_path):
@@ -98,12 +100,12 @@ def test_an_output_that_cannot_be_used_is_refused_before_the_base_is_loaded(requ
         (tmp_path / "README.md" / "out", r"README\.md is a file, not a folder"),
     ):
         with pytest.raises(ThirteenError, match=message):
-            run_training(request_for(base="nowhere", output=output))
+            run_training(request_for(base="nowhere", output=output), run=RUN)
 
 
 def test_worked_solutions_become_a_lora_with_a_card(request_for, tmp_path):
     request = request_for(rank=2, learning_rate=0.01, batch_rows=4, max_tokens=200, max_rows=7)
-    result = run_training(request, "thirteen train …")
+    result = run_training(request, "thirteen train …", RUN)
     assert (result.trained_numbers, result.rows, len(result.validation)) == (4_096, 7, 3)
     held = result.held_out
     assert held.loss_after < held.loss_before
@@ -113,13 +115,15 @@ def test_worked_solutions_become_a_lora_with_a_card(request_for, tmp_path):
     config = json.loads((tmp_path / "out/adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["bias"]) == (2, 16, "none")
     with pytest.raises(OutputError, match="out: has an adapter, which would be overwritten"):
-        run_training(request)
+        run_training(request, run=RUN)
 
 
 def test_a_basis_with_groups_is_trained_by_its_file(request_for, base, tmp_path):
     checkpoint, file = open_checkpoint(base("llama")), tmp_path / "basis.safetensors"
     write_basis(make_basis(checkpoint, BasisOrigin("tiny", checkpoint.sha256(), numbers=8, groups=2)), file)
-    result = run_training(request_for(kind="tinylora", basis=file, final_line=False, calculator=True))
+    result = run_training(
+        request_for(kind="tinylora", basis=file, final_line=False, calculator=True), run=RUN
+    )
     assert result.trained_numbers == 8
     numbers = read_tinylora_numbers(tmp_path / "out", read_basis(file))
     assert numbers.shape == (8,) and numbers[:4].any() and numbers[4:].any()
@@ -131,5 +135,5 @@ def test_the_basis_of_another_base_is_refused(request_for, base, tmp_path):
     checkpoint, file = open_checkpoint(base("qwen2")), tmp_path / "basis.safetensors"
     write_basis(make_basis(checkpoint, BasisOrigin("other", checkpoint.sha256())), file)
     with pytest.raises(ThirteenError, match="the basis is of other: its"):
-        run_training(request_for(kind="tinylora", basis=file))
+        run_training(request_for(kind="tinylora", basis=file), run=RUN)
     assert not (tmp_path / "out").exists()

@@ -44,7 +44,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_this_machine_is_described() -> None:
-    found = {finding.name: finding.value for finding in diagnose().findings}
+    found = {finding.name: finding.value for finding in diagnose()}
     assert found["processor"] and found["cores"].partition(",")[0].isdigit()
     assert found["versions"].startswith(f"Python {sys.version.split()[0]}, thirteen ")
     assert found["embedded model"].startswith("SmolLM2-135M-Instruct.Q4_1.gguf, 98 MB")

@@ -21,7 +21,6 @@ from ...errors import FileError
 from ...files.atomic_write import atomic_write
 from ...files.cache_folder import cache_dir, cache_key
 from ...files.hashing import file_sha256
-from ...files.output import check_target
 from ...files.progress import QUIET, Run
 from ...files.temporary_folder import temporary_folder
 from ...models.texts import vocabulary_passages
@@ -108,38 +107,6 @@ def choose_vocabulary(
     """
     check_size(read_tables(base), size)
     return rank_vocabulary(base, read_texts(texts), run).choose(size)
-
-
-@dataclass(frozen=True)
-class VocabularyReport:
-    """A chosen vocabulary.
-
-    Attributes:
-        output: file of the list.
-        sha256: hash of that file.
-        tokens: number of tokens in the list.
-        of: number of tokens in the full vocabulary.
-    """
-
-    output: str
-    sha256: str
-    tokens: int
-    of: int
-
-
-def write_vocabulary(
-    base: Checkpoint, size: int, output: Path, texts: Path | None = None, run: Run = QUIET
-) -> VocabularyReport:
-    """Choose a vocabulary as choose_vocabulary() does, and write its list as JSON.
-
-    Raises:
-        OutputError: the file cannot be written, or is one that is read.
-        ThirteenError: as choose_vocabulary().
-    """
-    check_target(output, base.path, *filter(None, (texts,)))
-    kept = choose_vocabulary(base, size, texts, run)
-    kept.save(output)
-    return VocabularyReport(str(output), file_sha256(output), len(kept.tokens), kept.of)
 
 
 def read_tables(checkpoint: Checkpoint) -> TokenizerTables:
