@@ -87,12 +87,12 @@ def create_locked(named: Callable[[str], Path], create: Callable[[Path], int]) -
         OSError: it cannot be created.
         OutputError: other processes removed each one at once.
     """
-    for _ in range(_CREATIONS):
+    for left in reversed(range(_CREATIONS)):
         path = named(secrets.token_hex(8))
         try:
             descriptor = create(path)
         except FileNotFoundError:
-            if not path.parent.exists():
+            if not left or not path.parent.exists():
                 raise
             continue  # it was removed before it was open
         if descriptor < 0 or (lock_file(descriptor) and is_at(descriptor, path)):

@@ -42,6 +42,7 @@ def vocabulary(
     with run_bars(threads) as run:
         kept = choose_vocabulary(open_checkpoint(path), size, texts, run)
     kept.save(output)
-    facts = {"output": str(output), "sha256": file_sha256(output), "tokens": len(kept.tokens), "of": kept.of}
-    rows = {"list": str(output), "tokens": f"{len(kept.tokens):,} of {kept.of:,}", "sha256": facts["sha256"]}
+    sha256 = file_sha256(output)
+    facts = {"output": str(output), "sha256": sha256, "tokens": len(kept.tokens), "of": kept.of}
+    rows = {"list": str(output), "tokens": f"{len(kept.tokens):,} of {kept.of:,}", "sha256": sha256}
     show_fields(as_json, facts, rows)
