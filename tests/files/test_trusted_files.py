@@ -41,7 +41,7 @@ def test_a_record_belongs_to_the_bytes(
     make(file, other := file.with_name("b.gguf"))
     forget(monkeypatch)
     assert FileState.now(other).trusted
-    monkeypatch.delattr(trusted_files, "file_sha256")  # the new path is recorded as well
+    monkeypatch.delattr(hashing, "file_sha256")  # the new path is recorded as well
     assert FileState.now(other).trusted
 
 
