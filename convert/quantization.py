@@ -13,6 +13,7 @@ from .merged_model import MergedModel
 from .source.architecture import OUTPUT, ROPE_FACTORS
 from .tensors import GGML_TYPES, parse_type, plan_like, plan_stored, plan_uniform
 
+DEFAULT_TYPE = "Q4_K"
 SAME_TYPES = "same"  # the name of Same
 
 
@@ -50,7 +51,7 @@ class Uniform(Quantization):
         type: its name, in upper or lower case.
     """
 
-    type: str = "Q4_K"
+    type: str = DEFAULT_TYPE
 
     @property
     def text(self) -> str:

@@ -9,6 +9,7 @@ from ..errors import OptionError
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 _BITS_PER_WEIGHT = "BPW"
 _BITS_MAX = 32  # F32
+_BITS_MIN = 2  # a weight has more in each type of a plan
 _PATTERN = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]+)", re.IGNORECASE | re.ASCII)
 _USAGE = "write it like 600MB, 572MiB, 0.6GB or 3.9bpw"
 
@@ -30,6 +31,13 @@ class FileSize:
     def file_bytes(self, weights: int) -> int:
         """The size in bytes of a model with this number of weights, rounded down."""
         return math.floor(self.amount * (weights / 8 if self.unit is None else self.unit))
+
+    def check_least(self, weights: int) -> None:
+        """Refuse what is far too small for these weights; a plan knows the exact limits."""
+        smallest = weights * _BITS_MIN // 8
+        if self.file_bytes(weights) < smallest:
+            reason = f"cannot be met: {weights:,} weights take over {smallest:,} bytes"
+            raise OptionError("size", reason, self.text)
 
 
 def parse_file_size(text: str, name: str = "size") -> FileSize:

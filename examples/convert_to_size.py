@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from thirteen.workflows.conversion import ConversionRequest, run_conversion
+from thirteen.workflows.conversion import run_conversion
+from thirteen.workflows.conversion_request import ConversionRequest
 
 request = ConversionRequest(
     base="my-base",  # a folder of safetensors, a GGUF, a hub id or a catalogue name
@@ -10,7 +11,7 @@ request = ConversionRequest(
     size="4.5bpw",  # or bytes: 600MB
     output=Path("my-model.gguf"),
 )
-result = run_conversion(request)
+result = run_conversion(request.resolve())
 layout = result.conversion.layout
 print(f"{layout.file_bytes:,} bytes")
 for name, share in layout.types.items():

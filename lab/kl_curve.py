@@ -38,7 +38,8 @@ from thirteen.runtime.logits import log_softmax
 from thirteen.stats.arrays import Doubles, Floats
 from thirteen.stats.bootstrap import bootstrap_interval, sum_by_passage
 from thirteen.stats.interval import Interval
-from thirteen.workflows.conversion import ConversionRequest, run_conversion
+from thirteen.workflows.conversion import run_conversion
+from thirteen.workflows.conversion_request import ConversionRequest
 from thirteen.workflows.importance_cache import Calibration, cached_importance
 
 SIZE_TOLERANCE = 1.005  # times the bytes of a planned file: metadata differ, so this still counts as its size
@@ -222,13 +223,13 @@ def main() -> None:
     with temporary_folder("curve") as folder:
         reference, made = folder / "full.gguf", folder / "made.gguf"
         whole = {"base": args.base, "adapter": args.adapter, "fidelity": False}
-        run_conversion(ConversionRequest(output=reference, type="F32", **whole))
+        run_conversion(ConversionRequest(output=reference, type="F32", **whole).resolve())
         curve = Curve(reference, args.tokens, folder)
         aims = {"target": args.target, "prefer": args.prefer, "importance": importance}
         for size in args.sizes.split(","):
             for kind, options in variants.items():
                 request = ConversionRequest(output=made, size=size, **whole, **aims, **options)
-                prediction = run_conversion(request).conversion.layout.prediction
+                prediction = run_conversion(request.resolve()).conversion.layout.prediction
                 curve.measure(kind, size, made, prediction.divergence if prediction else None)
         sizes = [point.file_bytes for point in curve.points]
         for stock in formats_around(sizes, stock_sizes(read_header(reference))):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from rich.table import Table
 
 from ..convert.convert import convert
-from ..convert.quantization import Uniform
+from ..convert.quantization import DEFAULT_TYPE
 from ..convert.weight_change import weight_changes
 from ..errors import ZeroAdapterError
 from ..files.progress import QUIET, Run
@@ -16,7 +16,7 @@ from ..quality.fidelity.fidelity import FidelityReport, run_fidelity
 from ..quality.fidelity.kl_divergence import Divergence
 from ..quality.fidelity.merge_or_runtime import EFFECT_MIN
 from ..quality.fidelity.model_roles import ModelSource, Role
-from .conversion import ConversionRequest, make_recipe, resolve_names
+from .conversion_request import ConversionRequest
 from .fidelity_check import comparison_models
 from .importance_cache import PRECISION
 
@@ -87,22 +87,22 @@ def check_adapter(
         FileError: the adapter is damaged, or for another base.
         ThirteenError: another input is invalid, or the temporary files do not fit on the disk.
     """
-    found, name = resolve_names(request, run), request.size or request.type or Uniform().type
-    ids, adapter = found.ids, found.adapter
+    conversion, name = request.resolve(run), request.size or request.type or DEFAULT_TYPE
+    base, adapter, ids = conversion.recipe.base, conversion.recipe.adapter, conversion.recipe.ids
     assert adapter is not None, "the request has one"
     try:
-        changes = weight_changes(found.base, adapter, ids.adapter)
+        changes = weight_changes(base, adapter, ids.adapter)
     except ZeroAdapterError as error:
         return AdapterCheck(ids.adapter, ids.base, name, {}, None, False, str(error), [])
-    recipe, _ = make_recipe(request, found, run)
+    recipe, _ = conversion.measured(run)
     with temporary_folder("check") as folder:
         recipe = replace(recipe, output=folder / "quantized.gguf")
-        conversion = convert(recipe, run, "quantized")
+        report = convert(recipe, run, "quantized")
         with comparison_models(recipe, run) as (models, missing):
             effect = _measure_effect(models, positions, run)
     problem = find_problem(effect, name)
     verdict = problem or _summary(effect.merged, name)
-    warnings = [*conversion.warnings, *missing]
+    warnings = [*report.warnings, *missing]
     return AdapterCheck(ids.adapter, ids.base, name, changes, effect, problem is None, verdict, warnings)
 
 

@@ -55,7 +55,8 @@ def converted_model(base: str, folder: Path | None, run: Run, announce: Announce
     """
     # What an answer does not need, and takes a third of a second.
     from ..convert.source.checkpoint import open_checkpoint  # noqa: PLC0415
-    from .conversion import ConversionRequest, run_conversion  # noqa: PLC0415
+    from .conversion import run_conversion  # noqa: PLC0415
+    from .conversion_request import ConversionRequest  # noqa: PLC0415
 
     entry = None
     if folder:
@@ -68,7 +69,7 @@ def converted_model(base: str, folder: Path | None, run: Run, announce: Announce
     if not output.exists():
         request = ConversionRequest(base=base, output=output, size=size, fidelity=False)
         announce(_announcement(base, folder is None, entry.parameters if entry else None, size))
-        run_conversion(request, run)
+        run_conversion(request.resolve(run), run)
     return output
 
 
@@ -84,7 +85,8 @@ def trimmed_model(model: Path, run: Run = QUIET) -> Path:
     from ..convert.vocabulary.tokenizer_tables import TokenizerTables  # noqa: PLC0415 - see converted_model()
     from ..files.gguf.header import read_header  # noqa: PLC0415
     from ..files.hashing import file_sha256  # noqa: PLC0415
-    from .conversion import ConversionRequest, run_conversion  # noqa: PLC0415
+    from .conversion import run_conversion  # noqa: PLC0415
+    from .conversion_request import ConversionRequest  # noqa: PLC0415
     from .vocabulary.vocabulary_choice import DEFAULT_SIZE as VOCABULARY  # noqa: PLC0415
 
     header = read_header(model)
@@ -99,7 +101,7 @@ def trimmed_model(model: Path, run: Run = QUIET) -> Path:
         request = ConversionRequest(
             base=str(model), output=output, type="same", vocabulary=str(VOCABULARY), fidelity=False
         )
-        run_conversion(request, run)
+        run_conversion(request.resolve(run), run)
     return output
 
 

@@ -82,7 +82,7 @@ def adapter_check(
     from rich.console import Group
 
     from ...workflows.adapter_check import changes_table, check_adapter, effect_rows
-    from ...workflows.conversion import ConversionRequest
+    from ...workflows.conversion_request import ConversionRequest
 
     request = ConversionRequest(base=base, adapter=adapter, type=type_, size=size)
     with run_bars(threads) as run:

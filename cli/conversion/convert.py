@@ -57,11 +57,12 @@ def convert(
     The GGUF has one type, or for a given size a planned type for each tensor.
     """
     from ...quality.fidelity.fidelity import fidelity_summary
-    from ...workflows.conversion import ConversionRequest, run_conversion
+    from ...workflows.conversion import run_conversion
+    from ...workflows.conversion_request import ConversionRequest
 
     request = ConversionRequest(type=type_, **options.matching_options(ctx, ConversionRequest))
     with run_bars(threads) as run:
-        result = run_conversion(request, run)
+        result = run_conversion(request.resolve(run), run)
     conversion, measured = result.conversion, result.fidelity
     layout, facts = conversion.layout, dict(vars(conversion))
     facts |= layout_facts(facts.pop("layout")) | {"warnings": result.warnings, "fidelity": measured}
@@ -82,7 +83,6 @@ def convert(
 
 @app.command(epilog=options.example("merge llama-3.2-1b --adapter ./my-lora --out merged"))
 def merge(
-    ctx: typer.Context,
     base: Annotated[
         str,
         typer.Argument(metavar="BASE", help="Catalogue name, hub id, or folder of safetensors (not a GGUF)."),
@@ -95,11 +95,17 @@ def merge(
 
     The output is a checkpoint for vLLM, transformers and other loaders.
     """
-    from ...workflows.conversion import ConversionRequest, run_merge
+    from ...convert.merged_checkpoint import merge_checkpoint
+    from ...files.output import check_empty
+    from ...models.adapter import resolve_sources
 
-    request = ConversionRequest(**options.matching_options(ctx, ConversionRequest))
+    check_empty(out_dir)
     with run_bars() as run:
-        merged = run_merge(request, out_dir, run)
+        found = resolve_sources(base, adapter, run)
+        assert found.adapter is not None, "it is named"
+        merged = merge_checkpoint(
+            found.base, found.adapter, out_dir, ids=found.ids, progress=run.stage("merge")
+        )
     warn(merged.warnings)
     types = ", ".join(f"{count} {name}" for name, count in merged.types.items())
     rows = {
@@ -131,11 +137,12 @@ def plan(
 
     The plan has the type of each tensor and a prediction of quality and speed.
     """
-    from ...workflows.conversion import ConversionRequest, run_plan
+    from ...workflows.conversion import run_plan
+    from ...workflows.conversion_request import ConversionRequest
 
     request = ConversionRequest(**options.matching_options(ctx, ConversionRequest))
     with run_bars(threads) as run:
-        layout, losses, warnings = run_plan(request, run)
+        layout, losses, warnings = run_plan(request.resolve(run), run)
     _note_losses(losses)
     warn(warnings)
     tensors = [{**vars(tensor), "type": tensor.type.name} for tensor in layout.tensors]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from peft import LoraConfig
-from thirteen.workflows.conversion import ConversionRequest, run_conversion
+from thirteen.workflows.conversion import run_conversion
+from thirteen.workflows.conversion_request import ConversionRequest
 
 from ..convert.peft_adapters import save_random_adapter
 
@@ -31,7 +32,7 @@ def test_convert_to_size_and_compare_with_base(
     assert f"{Path('my-model.gguf').stat().st_size:,} bytes" in output
     assert "tensors in " in output and "slope" in output
 
-    run_conversion(ConversionRequest(base="my-base", type="F16", output=Path("my-base.gguf")))
+    run_conversion(ConversionRequest(base="my-base", type="F16", output=Path("my-base.gguf")).resolve())
     questions = [{"question": f"{n} + {n}?", "answer": str(2 * n)} for n in range(1, 9)]
     Path("questions.jsonl").write_text("\n".join(map(json.dumps, questions)), "utf-8")
     runpy.run_path(str(EXAMPLES / "compare_with_base.py"))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 from thirteen import Engine
 from thirteen.errors import FileError, RequestError
 from thirteen.files.gguf.header import read_header
+from thirteen.files.progress import Run
 from thirteen.files.trusted_files import FileState
-from thirteen.workflows import conversion, converted_models, model_files
+from thirteen.workflows import converted_models, model_files
+from thirteen.workflows.conversion import Conversion
+from thirteen.workflows.conversion_request import ConversionRequest
 from thirteen.workflows.converted_models import cached_models, remove_model
 from thirteen.workflows.model_files import ModelFiles, is_model_name, resolve
 
@@ -45,11 +49,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Converts to a type, without the measurements that a size needs."""
 
-    def convert(request: Any, stage: Any) -> Any:
-        return run(conversion.ConversionRequest(base=request.base, output=request.output, type="Q8_0"), stage)
+    def resolve(request: ConversionRequest, run: Run) -> Conversion:
+        return whole(replace(request, size=None, type="Q8_0"), run)
 
-    run = conversion.run_conversion
-    monkeypatch.setattr(conversion, "run_conversion", convert)
+    whole = ConversionRequest.resolve
+    monkeypatch.setattr(ConversionRequest, "resolve", resolve)
 
 
 def converted(folder: Path, name: str) -> Path:

@@ -17,7 +17,6 @@ from ...convert.source.checkpoint import Checkpoint, GgufCheckpoint
 from ...convert.vocabulary.ranking import Ranking, check_size, rank_tokens
 from ...convert.vocabulary.tokenizer_tables import TokenizerTables
 from ...convert.vocabulary.vocabulary_list import VocabularyList
-from ...errors import FileError
 from ...files.atomic_write import atomic_write
 from ...files.cache_folder import cache_dir, cache_key
 from ...files.hashing import file_sha256
@@ -65,29 +64,6 @@ def read_texts(texts: Path | None) -> ChoiceTexts:
     held_out = passages[_HELD_OUT - 1 :: _HELD_OUT]
     own = [passage for place, passage in enumerate(passages, 1) if place % _HELD_OUT]
     return ChoiceTexts(tuple(own), tuple(held_out), vocabulary_passages())
-
-
-def resolve_vocabulary(
-    option: str, base: Checkpoint, texts: Path | None = None, run: Run = QUIET
-) -> VocabularyList:
-    """Find or choose the list that --vocabulary names.
-
-    Args:
-        option: the file of a list, or a number of tokens, for which a list is chosen.
-        base: the base that is converted.
-        texts: passages of one's own to choose on, besides the built-in ones.
-        run: how it runs.
-
-    Raises:
-        FileError: there is no such file, it is no list, the number is out of range, or texts are given
-            for a list. Whether a list fits the base is for convert().
-        ThirteenError: the texts are invalid.
-    """
-    if option.isascii() and option.isdigit():
-        return choose_vocabulary(base, int(option), texts, run)
-    if texts is not None:
-        raise FileError(f"{texts}: texts are for a number of tokens; {option} is a list")
-    return VocabularyList.load(Path(option))
 
 
 def choose_vocabulary(
