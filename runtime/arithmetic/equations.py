@@ -109,43 +109,17 @@ class StepStream:
         own = lex(text, marker.end() if marker else 0) if is_short else []
         self._other_base |= _has_word(own, "bases")
         is_read = is_short and not self._other_base
-        return Sentence([*self._carried, *own], len(self._carried), self._counted, is_read)
+        lexemes = [*self._carried, *own]
+        return Sentence(text, self._offset, lexemes, len(self._carried), self._counted, is_read)
 
     def _read(self, text: str) -> list[Step]:
         sentence = self._sentence(text)
-        chains, unread, last = sentence.read()
+        steps, unread, last = sentence.read()
         own = sentence.lexemes[sentence.first :]
         self._carried = () if last == len(sentence.lexemes) or _is_ended(own, text) else own
-        self._offset, offset = self._offset + len(text), self._offset
+        self._offset += len(text)
         self.unread += unread if own else text.count("=")  # too long
-        return [chain.step(text, offset) for chain in chains]
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """An equation: `left` is its first side, and `claimed` the first wrong one or else the last.
-
-    Attributes:
-        sign: position of the first sign.
-    """
-
-    left: Side
-    claimed: Side
-    ok: bool
-    sign: int
-
-    def step(self, text: str, offset: int) -> Step:
-        """The step of a text, which begins so many characters after the whole one."""
-        scale = 100 if self.claimed.quantity.percent else 1
-        return Step(
-            expression=text[self.left.start : self.sign].rstrip(" \t\n\\&"),
-            claimed=format_number(self.claimed.quantity.value * scale),
-            computed=format_number(self.left.quantity.value * scale),
-            ok=self.ok,
-            start=self.left.start + offset,
-            result=self.claimed.start + offset,
-            end=self.claimed.end + offset,
-        )
+        return steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,31 +127,35 @@ class Sentence:
     """A sentence, or a line.
 
     Attributes:
+        text: its characters.
+        offset: how many stand before them.
         lexemes: those of an open line before it, and its own.
         first: index of its first lexeme.
         counted: what is counted in the question.
         is_read: whether it may have equations; otherwise it is too long, or its numbers may not be decimal.
     """
 
+    text: str
+    offset: int
     lexemes: Sequence[Lexeme]
     first: int
     counted: frozenset[str]
     is_read: bool
 
-    def read(self) -> tuple[list[Chain], int, int]:
+    def read(self) -> tuple[list[Step], int, int]:
         """Return the equations, how many relation signs belong to none, and the index after the last."""
         own = self.lexemes[self.first :]
         unread = sum(one.kind in ("relation", "comparison") for one in own) if _has_number(own) else 0
-        chains, index, last = list[Chain](), self.first, 0
+        steps, index, last = list[Step](), self.first, 0
         while unread and self.is_read and index < len(self.lexemes):
             found = self._chain(index) if self.begins(index) else None
             if found:
-                chain, signs, index = found
-                chains += [chain] if chain else []
+                step, signs, index = found
+                steps += [step] if step else []
                 unread, last = unread - signs, index
             else:
                 index += 1
-        return chains, unread, last
+        return steps, unread, last
 
     def begins(self, index: int) -> bool:
         """Return whether an expression may begin at an index: nothing before it belongs to it."""
@@ -194,7 +172,7 @@ class Sentence:
             return _introduces(before, words)
         return self._names(index) > 0 or _is_aside(before)
 
-    def _chain(self, start: int) -> tuple[Chain | None, int, int] | None:
+    def _chain(self, start: int) -> tuple[Step | None, int, int] | None:
         """Read the equation that begins at an index; None if it is none.
 
         Returns:
@@ -217,7 +195,15 @@ class Sentence:
         if None in verdicts or (False in verdicts and self._is_vague(start)):
             return None
         claimed = sides[verdicts.index(False) + 1] if False in verdicts else sides[-1]
-        return Chain(sides[0], claimed, all(verdicts), signs[0].start), names + len(signs), end
+        return self._step(sides[0], claimed, signs[0].start, all(verdicts)), names + len(signs), end
+
+    def _step(self, left: Side, claimed: Side, sign: int, ok: bool) -> Step:
+        """The step of a chain of its first side, and its first wrong one or else its last."""
+        expression = self.text[left.start : sign].rstrip(" \t\n\\&")
+        scale = 100 if claimed.quantity.percent else 1
+        values = (format_number(side.quantity.value * scale) for side in (claimed, left))
+        places = (place + self.offset for place in (left.start, claimed.start, claimed.end))
+        return Step(expression, *values, ok, *places)
 
     def _is_vague(self, start: int) -> bool:
         """Whether a label may be part of what is calculated: "Pythagoras:", but not "Step 2:"."""
