@@ -3,7 +3,6 @@
 The sandbox bounds what a template can reach, not what it can use up: template_process.py does that.
 """
 
-import json
 from collections.abc import Sequence, Sized
 from datetime import datetime
 from typing import Any
@@ -15,10 +14,12 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from ...errors import FileError, RequestError, one_line
-from .prompt_encoder import PROMPT_CHARACTERS_MAX, JsonObject
+from ...errors import FileError, RequestError, as_line, one_line
+from .hidden_text import StandIns
+from .prompt_encoder import PROMPT_CHARACTERS_MAX, JsonObject, Sight
 
 POWER_MAX = 1 << 10
+ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 class _Generation(Extension):
@@ -76,7 +77,8 @@ class ChatTemplate:
         environment = _Sandbox(
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
         )
-        environment.filters["tojson"] = _to_json
+        self._stand_ins = StandIns(source)
+        environment.filters["tojson"] = self._to_json
         environment.globals["raise_exception"] = _raise
         day = datetime.fromisoformat(date) if date else None
         environment.globals["strftime_now"] = lambda layout: datetime.strftime(day or datetime.now(), layout)
@@ -88,30 +90,50 @@ class ChatTemplate:
             raise FileError(f"the chat template cannot be compiled: {one_line(error)}") from None
 
     def render(self, messages: Sequence[JsonObject], tools: Sequence[JsonObject] = ()) -> str:
-        """Render a conversation as a prompt for the model's next message.
+        """Render a conversation as a prompt for the model's next message; see parts()."""
+        return "".join(self.parts(messages, tools))
+
+    def parts(
+        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject] = (), sight: Sight = "all"
+    ) -> list[str]:
+        """Render a conversation, and tell what the template has written from what is text.
 
         Args:
             messages: what was said so far, with `role` and `content`.
             tools: what the model may call.
+            sight: what the template sees of the texts; see StandIns.
+
+        Returns:
+            What the template has written, a text, what it has written, …, what it has written.
 
         Raises:
             RequestError: the template rejects the conversation, fails, or writes too much.
         """
+        self._stand_ins = stand_ins = StandIns(self.source, sight)
         parts, length = [], 0
-        variables = {"messages": messages, "tools": tools or None, "add_generation_prompt": True}
         try:
-            for part in self._template.generate(self._variables | variables):
+            hidden = {
+                "messages": [_hide(one, stand_ins) for one in messages],
+                "tools": stand_ins.hide(tools) or None,
+            }
+            for part in self._template.generate(self._variables | hidden | {"add_generation_prompt": True}):
                 parts.append(part)
                 length += len(part)
                 if length > PROMPT_CHARACTERS_MAX:
                     _raise(f"it has written more than {PROMPT_CHARACTERS_MAX} characters")
         except Exception as error:  # untrusted code raises anything
-            raise RequestError(f"the chat template failed: {one_line(error)}") from None
-        return "".join(parts)
+            reason = as_line(f"{type(error).__name__}: {stand_ins.show(str(error))}")
+            raise RequestError(f"the chat template failed: {reason[:300]}") from None
+        return stand_ins.split("".join(parts))
+
+    def _to_json(self, *arguments: Any, **options: Any) -> str:
+        return self._stand_ins.to_json(*arguments, **options)
 
 
-def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
+def _hide(message: JsonObject, stand_ins: StandIns) -> dict[str, Any]:
+    """A message with hidden texts, but for a role of ours, of which a template may make a token's name."""
+    hidden = {name: stand_ins.hide(value) for name, value in message.items()}
+    return hidden | ({"role": role} if (role := message.get("role")) in ROLES else {})
 
 
 def _raise(message: str) -> None:

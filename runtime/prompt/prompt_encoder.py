@@ -3,22 +3,17 @@
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ...errors import PromptLengthError, RequestError
 
 PROMPT_CHARACTERS_MAX = 1 << 22  # of a prompt's texts, and of what a chat template makes of them
-PRIVATE_PLANES = (0xF0000, 0x100000)  # of characters that no tokenizer or template uses
 JSON_NESTING_MAX = 64  # of tools, and of the arguments of their calls
-# Words of OpenAI's API and of JSON Schema, which templates look up and compare.
-_WORDS = re.compile(
-    "role|system|user|assistant|tool|content|tool_calls|tool_call_id|id|type|function|name|description|arguments|"
-    "parameters|properties|required|items|enum|object|array|string|integer|number|boolean|null"
-)
 NO_TOOLS = "the model's chat template takes no tools"
 
 Json = Any  # a JSON value
 JsonObject = Mapping[str, Json]
+Sight = Literal["all", "patterns", "lengths"]  # of the texts by a template; see hidden_text.StandIns
 
 
 class PromptVocabulary(Protocol):
@@ -38,8 +33,10 @@ class PromptTemplate(Protocol):
     source: str
     takes_tools: bool
 
-    def render(self, messages: Sequence[JsonObject], tools: Sequence[JsonObject] = ()) -> str:
-        """Render a conversation as a prompt for the model's next message."""
+    def parts(
+        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject] = (), sight: Sight = "all"
+    ) -> list[str]:
+        """Render a conversation as what the template has written, a text, …, what it has written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +122,10 @@ class PromptEncoder:
     """Encodes prompts with a model's chat template, or without one where the model has none.
 
     Text from outside never becomes a control token: messages, tools, and the arguments and results of their
-    calls. The template renders each conversation twice, the second time with private-use characters in place
-    of these texts' own. Whatever it does with those, it cannot make the name of a control token of them. If
-    the first prompt has other control tokens than the second, the text made them, and the second one is
-    encoded, with the text put back between its control tokens.
+    calls. Names of control tokens are looked for in what the template itself has written only; see
+    hidden_text.py. Each conversation is rendered twice: which control tokens there are must not hang on what
+    the texts say, so they are those of a template that sees only the lengths of texts. If one that sees the
+    texts writes others, one that does not read them is tried, and then the conversation is refused.
     """
 
     def __init__(
@@ -181,7 +178,7 @@ class PromptEncoder:
 
         Raises:
             RequestError: all messages are empty, they or the tools are too long, or the template takes no
-                tools or rejects the conversation.
+                tools, rejects the conversation, or makes control tokens of it.
         """
         contents = [message.content for message in messages]
         fields = [message.template_fields() for message in messages]
@@ -197,13 +194,12 @@ class PromptEncoder:
             return self.encode_text("\n\n".join(contents))
         strings = list(_strings([fields, tools]))
         self._check_length(strings)
-        render = self._template.render
-        prompt, hiding = self._names.split(render(fields, tools)), _hiding(self._template.source, strings)
-        hidden = self._names.split(render(_translate(fields, hiding), _translate(list(tools), hiding)))
-        if prompt[1::2] != hidden[1::2]:
-            shown = {new: old for old, new in hiding.items()}
-            prompt = [part.translate(shown) for part in hidden]
-        return self._with_bos(self._encode(prompt))
+        names = self._split(self._template.parts(fields, tools, "lengths"))[1::2]
+        sights: tuple[Sight, ...] = ("all", "patterns")
+        for sight in sights:
+            if (pieces := self._split(self._template.parts(fields, tools, sight)))[1::2] == names:
+                return self._with_bos(self._encode(pieces))
+        raise RequestError("the chat template makes control tokens of texts")
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Encode a text without the chat template, with the tokenizer's begin-of-text token.
@@ -225,6 +221,17 @@ class PromptEncoder:
                 f"the prompt has {nbytes} bytes, but the context holds at most {self._bytes_max}"
                 f"; {self._hint}"
             )
+
+    def _split(self, parts: Sequence[str]) -> list[str]:
+        """Split what a template has written, a text, … at the names in the former: text, name, …, text."""
+        found, text = [], []
+        for at, part in enumerate(parts):
+            first, *rest = [part] if at % 2 else self._names.split(part)
+            text.append(first)
+            for name, after in zip(rest[::2], rest[1::2], strict=True):
+                found += ["".join(text), name]
+                text = [after]
+        return [*found, "".join(text)]
 
     def _encode(self, parts: Sequence[str]) -> Iterator[int]:
         """Encode text, name, text, name, …, text."""
@@ -257,27 +264,3 @@ def _strings(value: Json) -> Iterator[str]:
             yield from value
         for inner in value.values() if isinstance(value, Mapping) else value:
             yield from _strings(inner)
-
-
-def _hiding(source: str, texts: Sequence[str]) -> dict[int, int]:
-    """A private-use character for each character of the texts, as str.translate takes them.
-
-    White space, quotes and backslashes stay, so that a template trims and escapes as before.
-    """
-    used = set(source).union(*texts)
-    plane = next(
-        (plane for plane in PRIVATE_PLANES if not any(ord(c) & ~0xFFFF == plane for c in used)), None
-    )
-    if plane is None:
-        raise RequestError("the prompt uses the private-use characters of both planes of Unicode")
-    kept = {'"', "\\"}
-    return {ord(c): plane + ord(c) for c in used if ord(c) < 0x10000 and c not in kept and not c.isspace()}
-
-
-def _translate(value: Json, table: Mapping[int, int]) -> Json:
-    """Translate the strings of a JSON value, names included, except the words that templates know."""
-    if isinstance(value, str):
-        return value if _WORDS.fullmatch(value) else value.translate(table)
-    if isinstance(value, Mapping):
-        return {_translate(name, table): _translate(inner, table) for name, inner in value.items()}
-    return [_translate(inner, table) for inner in value] if isinstance(value, list | tuple) else value

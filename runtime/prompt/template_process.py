@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
 from ...errors import FileError, RequestError
-from .prompt_encoder import PROMPT_CHARACTERS_MAX, JsonObject
+from .prompt_encoder import PROMPT_CHARACTERS_MAX, JsonObject, Sight
 
 if TYPE_CHECKING:
     from ...files.gguf.header import Header
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SECONDS_MAX = 10.0  # to compile a template, or to render a conversation
 REPRODUCIBLE_DATE = "2024-07-26"  # in prompts of batches; Llama 3.2's template has it where there is no clock
 SOURCE_BYTES_MAX = 1 << 16  # published templates have at most a quarter of this
-_REPLY_BYTES_MAX = 12 * PROMPT_CHARACTERS_MAX + 64  # JSON writes a character with at most 12 bytes
+_REPLY_BYTES_MAX = 16 * PROMPT_CHARACTERS_MAX + 64  # of a part in JSON, a character has at most 12 bytes
 _PROGRAM = "from thirteen.runtime.prompt.template_worker import main; main()"
 
 
@@ -73,12 +73,10 @@ class TemplateProcess:
         with self._lock:
             self._running()
 
-    def render(self, messages: Sequence[JsonObject], tools: Sequence[JsonObject] = ()) -> str:
-        """Render a conversation as a prompt for the model's next message.
-
-        Args:
-            messages: what was said so far, with `role` and `content`.
-            tools: what the model may call.
+    def parts(
+        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject] = (), sight: Sight = "all"
+    ) -> list[str]:
+        """Render a conversation; see ChatTemplate.parts().
 
         Raises:
             RequestError: the template rejects the conversation, fails, or exceeds a limit.
@@ -86,9 +84,14 @@ class TemplateProcess:
         """
         with self._lock:
             try:
-                return str(self._running().request({"messages": list(messages), "tools": list(tools)}))
+                reply = self._running().request(
+                    {"messages": list(messages), "tools": list(tools), "sight": sight}
+                )
             except _ReplyError as error:
                 raise RequestError(str(error)) from None
+        if not isinstance(reply, list) or not all(isinstance(part, str) for part in reply):
+            raise RequestError("the chat template failed: its process has replied with something else")
+        return reply
 
     def close(self) -> None:
         """End the process; render() would start another one."""

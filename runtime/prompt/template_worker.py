@@ -1,7 +1,7 @@
 """Program of the process that renders a chat template under limits; template_process.py starts it.
 
 It reads lines of JSON and writes one for each: first for the template, whether it takes tools, then for
-conversations, their prompts.
+conversations, the parts of their prompts.
 """
 
 import json
@@ -30,13 +30,13 @@ def main() -> None:
                 template = ChatTemplate(**json.loads(line))
                 _write({"result": template.takes_tools})
             else:
-                _write({"result": template.render(**json.loads(line))})
+                _write({"result": template.parts(**json.loads(line))})
         except ThirteenError as error:
             _write({"error": str(error)})
         except MemoryError:
             _write({"error": f"the chat template failed: more than {BYTES_MAX} bytes"})
 
 
-def _write(reply: dict[str, str | bool]) -> None:
+def _write(reply: dict[str, str | bool | list[str]]) -> None:
     sys.stdout.buffer.write(json.dumps(reply).encode() + b"\n")
     sys.stdout.buffer.flush()

@@ -122,6 +122,66 @@ def test_no_transformation_of_a_template_makes_a_control_token_of_a_text(templat
     assert plain == ChatTemplate(whole.replace("<s>", "")).render([{"role": "user", "content": "plain"}])
 
 
+HOSTILE_NAMES = [
+    '😀""',
+    "\t",
+    " ",
+    "\n\n",
+    "tool",
+    "|",
+    "\\",
+    "\U000f0000",
+    "\u2000",
+    "\U000f0000\U000f0001",
+    "<|x|>",
+]
+CHANGES = {
+    "{{ m.content }}": "{}",
+    "{{ m.content | tojson }}": "{}",
+    "{{ m.content | replace('\t', '|') | replace('“', '\"') | replace('🙂', '😀') }}": "{}\t<\tx\t>🙂““",
+    "{% for c in m.content %}{{ '|' if c == '\t' else '<' if c == '(' else c }}{% endfor %}": "{}\t(\tx\t>",
+    "{% for c in m.content %}{{ {'a': '<', 'b': '|', 'c': 'x', 'd': '>'}[c] }}{% endfor %}": "abcbd",
+    "{% if '<\tx' in m.content %}<|x|>{% endif %}{{ m.content | replace('\t', '|') }}": "<\tx\t>{}",
+    "{{ m.content }}{% if '<|x|>' not in m.content %}<|x|>{% endif %}": "<|x|>{}",
+    "{{ m.content[0] ~ m.content[1:] }}{{ '%s' % m.content }}{{ m.content * 2 }}": "{}",
+    "{{ m.content | trim | list | join }}{{ m.content | urlize | e }}{{ [m.content] }}": "{}",
+    "{% set c = m.content %}{{ c.replace(c[0], '<').replace(c[1], '|').replace(c[2], 'x') }}>": ("abcbd"),
+    "{{ m.content.translate({983040: '<', 983041: '|', 983042: 'x', 983043: '>'}) }}": "abcbd",
+    "{% set c = m.content %}{% if c[0] == c[1] %}<|x|>{% endif %}{{ c }}": "aa{}",
+    "{{ m.content._shown }}{{ m.content | attr('_shown') }}{{ '{0._shown}'.format(m.content) }}": "{}",
+    "{{ m.content['_shown'] }}{{ m | map(attribute='_shown') | join }}": "{}",
+    "{{ '<|' ~ m.content ~ '|>' }}{{ '%c' % 983040 }}": "x",
+    "{{ m.content.format(1) if m.content is string }}": "{{}}{}",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+@pytest.mark.parametrize("template", CHANGES)
+def test_no_text_names_a_control_token_of_a_hostile_file(template, name):
+    """White space, quotes, emoji and words like "tool" were left as they are while the others were hidden."""
+    vocabulary = Bytes()
+    vocabulary.control_tokens = {name: 256}
+    encoder = PromptEncoder(vocabulary, ChatTemplate("{% for m in messages %}" + template + "{% endfor %}"))
+
+    def control_tokens(text):
+        try:
+            return [token for token in encoder.encode_question(text) if token > 255]
+        except RequestError:  # such as of a text with braces
+            return []
+
+    text = CHANGES[template].replace("{}", name) + "."
+    assert control_tokens(text) in ([], control_tokens("y" * len(text)))
+
+
+def test_a_role_may_be_a_part_of_the_name_of_a_control_token():
+    assert conversation(("user", "x"), template="{{ '<|' + messages[0].role + '|>' }}") == "<|user|>"
+    vocabulary = Bytes()
+    vocabulary.control_tokens = {"<|user|>": 256}
+    template = ChatTemplate("{{ '<|' + messages[0].role + '|>' + messages[0].content }}")
+    tokens = PromptEncoder(vocabulary, template).encode_question("<|user|>")
+    assert tokens == (256, *b"<|user|>")
+
+
 @given(
     text=st.text(alphabet="<|s>imx", max_size=30), names=st.sets(st.text("<|s>im", min_size=1, max_size=5))
 )

@@ -40,7 +40,7 @@ def test_an_endless_template_is_ended(monkeypatch, source):
     monkeypatch.setattr(template_process, "SECONDS_MAX", 0.5)
     started = perf_counter()
     with pytest.raises(RequestError, match=r"^the chat template failed: more than 0\.5 seconds$"):
-        template.render(MESSAGES)
+        template.parts(MESSAGES)
     assert perf_counter() - started < 10
 
 
@@ -51,21 +51,21 @@ def test_a_template_that_takes_memory_fails_and_this_process_has_no_limit(source
     template = TemplateProcess(source)
     for _ in range(2):
         with pytest.raises((FileError, RequestError), match=r"^the chat template (failed|cannot)[^\n]+$"):
-            template.render(MESSAGES)  # Jinja computes constants when it compiles
+            template.parts(MESSAGES)  # Jinja computes constants when it compiles
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 def test_a_process_that_was_started_early_serves_a_template():
     early = TemplateWorker()
     template = TemplateProcess("{{ messages[0].content }}", worker=early)
-    assert template.render(MESSAGES) == MESSAGES[0]["content"]
+    assert template.parts(MESSAGES) == ["", MESSAGES[0]["content"], ""]
     assert early.compile({}) is False, "it has compiled the template"
 
 
 def test_a_process_that_has_died_is_started_again():
     template = TemplateProcess("{{ messages[0].content }}")
     for _ in range(3):
-        assert template.render(MESSAGES) == MESSAGES[0]["content"]
+        assert template.parts(MESSAGES) == ["", MESSAGES[0]["content"], ""]
         os.kill(template._process._popen.pid, signal.SIGKILL)
         template._process._popen.wait()
 
@@ -74,7 +74,7 @@ def test_modules_of_the_working_directory_are_not_imported(tmp_path, monkeypatch
     """Python puts it first on its path for a program given with -c."""
     (tmp_path / "json.py").write_text("raise SystemExit(9)")
     monkeypatch.chdir(tmp_path)
-    assert TemplateProcess("{{ messages[0].content }}").render(MESSAGES) == MESSAGES[0]["content"]
+    assert TemplateProcess("{{ messages[0].content }}").parts(MESSAGES) == ["", MESSAGES[0]["content"], ""]
 
 
 def test_an_unreferenced_template_leaves_no_process():
@@ -90,7 +90,7 @@ def test_a_blank_template_is_none(tmp_path, source):
 
 
 def test_a_source_of_more_than_64_kibibytes_is_refused():
-    assert TemplateProcess("x" * SOURCE_BYTES_MAX).render(MESSAGES) == "x" * SOURCE_BYTES_MAX
+    assert TemplateProcess("x" * SOURCE_BYTES_MAX).parts(MESSAGES) == ["x" * SOURCE_BYTES_MAX]
     with pytest.raises(FileError, match="65537 bytes, more than 65536"):
         TemplateProcess("x" * (SOURCE_BYTES_MAX + 1))
 
@@ -101,8 +101,8 @@ def test_it_tells_whether_the_template_takes_tools_and_renders_them():
     template.compile()
     assert template.takes_tools
     tools = [{"name": "é \ud800", "parameters": {"a": [1, None]}}]
-    assert template.render(MESSAGES, tools) == '{"name": "é \ud800", "parameters": {"a": [1, null]}}'
-    assert template.render(MESSAGES) == ""
+    assert "".join(template.parts(MESSAGES, tools)) == '{"name": "é \ud800", "parameters": {"a": [1, null]}}'
+    assert template.parts(MESSAGES) == [""]
     template.close()
     other = TemplateProcess("x")
     other.compile()
@@ -112,4 +112,4 @@ def test_it_tells_whether_the_template_takes_tools_and_renders_them():
 def test_a_date_can_be_fixed():
     """A batch that was resumed the next day had other prompts."""
     template = TemplateProcess("{{ strftime_now('%d %b %Y') }}", date=REPRODUCIBLE_DATE)
-    assert template.render(MESSAGES) == "26 Jul 2024"
+    assert template.parts(MESSAGES) == ["26 Jul 2024"]

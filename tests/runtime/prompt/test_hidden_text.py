@@ -1,0 +1,163 @@
+"""Texts in stand-ins: what a template asks of them is answered as of the texts themselves."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from thirteen.runtime.prompt.chat_template import ChatTemplate
+from thirteen.runtime.prompt.hidden_text import StandIns
+
+TEXT = st.text(max_size=8) | st.lists(st.sampled_from("a<|\n \t\"\\'é😀ßx"), max_size=8).map("".join)
+LOOKS = {
+    "contains": lambda text, other: other in text,
+    "equals": lambda text, other: (
+        text == other,
+        other == text,
+        text != other,
+        text in [other],
+        {text: 1}.get(other),
+    ),
+    "compares": lambda text, other: (text < other, text >= other, sorted([text, other])),
+    "slices": lambda text, other: (text[1:], text[::-1], text[:1], len(text), list(text), [*text, *other]),
+    "strips": lambda text, other: (text.strip(), text.lstrip(other), text.rstrip("\n")),
+    "splits": lambda text, other: (
+        text.split(),
+        text.split(other or "a"),
+        text.rpartition("a"),
+        text.splitlines(),
+    ),
+    "replaces": lambda text, other: (
+        text.replace(other, "-"),
+        text.removeprefix(other),
+        text.upper(),
+        text.title(),
+    ),
+    "starts": lambda text, other: (text.startswith((other, "a")), text.endswith(other), text.find(other)),
+    "writes": lambda text, other: (
+        str(text),
+        repr(text),
+        f"{text}",
+        "".join([text, text]),
+        text + other,
+        other + text,
+    ),
+}
+
+
+def shown(stand_ins, value):
+    """A value with all of its texts shown."""
+    if isinstance(value, list | tuple):
+        return type(value)(shown(stand_ins, one) for one in value)
+    return stand_ins.show(value)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@given(text=TEXT, other=TEXT)
+def test_a_hidden_text_answers_as_the_text_does(look, text, other):
+    stand_ins = StandIns("")
+    hidden = stand_ins.hide(text)
+    assert all(ord(c) >= 0xF0000 or (0x1680 <= ord(c) <= 0x3000 and str.isspace(chr(ord(c)))) for c in hidden)
+    assert shown(stand_ins, LOOKS[look](hidden, other)) == LOOKS[look](text, other)
+    assert shown(stand_ins, LOOKS[look](hidden, stand_ins.hide(other))) == LOOKS[look](text, other)
+
+
+@given(
+    value=st.dictionaries(TEXT, TEXT | st.integers() | st.lists(TEXT, max_size=2), max_size=3),
+    ensure_ascii=st.booleans(),
+    indent=st.sampled_from([None, 2]),
+)
+def test_json_of_hidden_texts_is_that_of_the_texts_and_its_escapes_are_text(value, ensure_ascii, indent):
+    stand_ins = StandIns("")
+    hidden = stand_ins.to_json(stand_ins.hide(value), ensure_ascii, indent, sort_keys=True)
+    parts = stand_ins.split(hidden)
+    assert "".join(parts) == json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, sort_keys=True)
+    assert not set("".join(parts[::2])) - set('{}[],: \n"-0123456789')
+
+
+def test_characters_of_the_template_stand_for_nothing():
+    source = "\U000f0000\u2000{{ messages[0].content }}"
+    assert ChatTemplate(source).parts([{"role": "user", "content": "a b"}]) == [
+        "",
+        "\U000f0000",
+        "\u2000",
+        "a b",
+        "",
+    ]
+
+
+LOOKING = {
+    "ChatML": "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}",
+    "Llama 2": "{% set c = '<<SYS>>\n' + messages[0].content + '\n<</SYS>>\n\n' + messages[1].content %}"
+    "{{ bos_token + '[INST] ' + c.strip() + ' [/INST]' }}",
+    "Llama 3.2": "{%- for t in tools or [] %}{{- t | tojson(indent=4) }}{%- endfor %}{%- for m in messages %}"
+    "{%- if 'tool_calls' in m %}{{- m.tool_calls[0].function.arguments | tojson }}"
+    "{%- elif m.role == 'tool' %}"
+    "{{- m.content | tojson if m.content is mapping or m.content is iterable }}{%- else %}"
+    "{{- '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content | trim + '<|eot_id|>' }}"
+    "{%- endif %}{%- endfor %}",
+    "Qwen 3": "{%- for m in messages %}{%- set content = m.content %}{%- if '</think>' in m.content %}"
+    "{%- set content = m.content.split('</think>')[-1].lstrip('\n') %}"
+    "{{- m.content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') }}{%- endif %}"
+    "{%- if not (content.startswith('<tool>') and content.endswith('</tool>')) %}{{- content }}{%- endif %}"
+    "{%- endfor %}",
+    "types": "{%- for t in tools or [] %}{%- for name, field in t.function.parameters.properties | items %}"
+    "{{- name + ': ' + {'string': 'str', 'integer': 'int'}[field.type] + ' ' + field.description | trim }}"
+    "{%- endfor %}{%- endfor %}{%- for m in messages %}{{- m.content | replace('\n', ' ') | upper }}"
+    "{{- {'a': m.content} }}"
+    "{{- m.tool_calls }}{{- m.content.splitlines() | join('|') }}{{- m.content | length }}{%- endfor %}",
+}
+
+
+@pytest.mark.parametrize("source", LOOKING.values(), ids=LOOKING)
+@given(
+    texts=st.lists(
+        st.lists(
+            st.sampled_from(
+                [
+                    "a b",
+                    "\n",
+                    " ",
+                    '"',
+                    "'",
+                    "\\",
+                    "é",
+                    "😀",
+                    "<think>",
+                    "</think>",
+                    "<tool>",
+                    "</tool>",
+                    "tool",
+                    "<|im_end|>",
+                    "ß",
+                ]
+            ),
+            max_size=6,
+        ).map("".join),
+        min_size=7,
+        max_size=7,
+    )
+)
+def test_templates_that_look_into_texts_render_as_in_transformers(source, texts):
+    """Those of common models, in short."""
+    chat_template_utils = pytest.importorskip("transformers.utils.chat_template_utils")
+    fields = {"type": "string", "description": texts[5]}
+    tools = [
+        {"type": "function", "function": {"name": texts[4], "parameters": {"properties": {texts[6]: fields}}}}
+    ]
+    call = {
+        "id": "1",
+        "type": "function",
+        "function": {"name": texts[4], "arguments": {texts[5]: [texts[6], 1.5]}},
+    }
+    messages = [
+        {"role": "system", "content": texts[0]},
+        {"role": "user", "content": texts[1]},
+        {"role": "assistant", "content": texts[2], "tool_calls": [call]},
+        {"role": "tool", "content": texts[3], "tool_call_id": "1"},
+    ]
+    (expected,), _ = chat_template_utils.render_jinja_template(
+        [messages], tools=tools, chat_template=source, add_generation_prompt=True, bos_token="<s>"
+    )
+    assert ChatTemplate(source, "<s>").render(messages, tools) == expected
