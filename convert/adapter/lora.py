@@ -3,7 +3,7 @@
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,8 @@ import numpy as np
 
 from ...errors import FileError, shorten
 from .delta import CONFIG_FILE, Delta, ModuleTensors, check_factors, check_rank, take_factors
+from .module_patterns import check_patterns
 
-# Limits on patterns, which anyone may have written: their number, the repeats of all, and characters of one.
-_PATTERNS_MAX, _REPEATS_MAX, _CHARACTERS_MAX = 1000, 100, 1000
 _Patterns = list[tuple[re.Pattern[str], Any]]
 
 
@@ -26,7 +25,7 @@ def read_lora(
         FileError: tensors are missing or left over, or do not fit each other or the config.
     """
     use_dora = bool(config.get("use_dora"))
-    ranks, alphas = (_patterns(folder, config, key) for key in ("rank_pattern", "alpha_pattern"))
+    ranks, alphas = (_patterns(folder, config, key, tensors) for key in ("rank_pattern", "alpha_pattern"))
     deltas = {}
     for module, parts in tensors.items():
         embedding = "lora_embedding_A" in parts
@@ -58,30 +57,19 @@ def _by_pattern(patterns: _Patterns, module: str, default: Any) -> Any:
     return next((value for pattern, value in patterns if pattern.match(module)), default)
 
 
-def _patterns(folder: Path, config: Mapping[str, Any], key: str) -> _Patterns:
+def _patterns(folder: Path, config: Mapping[str, Any], key: str, modules: Collection[str]) -> _Patterns:
     """The patterns of a setting with their values; FileError for one that could take long to match."""
     values = config.get(key) or {}
     if not isinstance(values, dict):
         raise FileError(f"{folder / CONFIG_FILE}: {key} is not an object")
-    if len(values) > _PATTERNS_MAX or sum(map(_repeats, values)) > _REPEATS_MAX:
-        raise FileError(
-            f"{folder / CONFIG_FILE}: {key} has over {_PATTERNS_MAX:,} patterns, or {_REPEATS_MAX} repeats"
-        )
+    check_patterns(f"{folder / CONFIG_FILE}: the {key}", values, modules)
     return [(_compile(folder, key, pattern), value) for pattern, value in values.items()]
 
 
 def _compile(folder: Path, key: str, pattern: str) -> re.Pattern[str]:
-    # It must not backtrack exponentially: few repeats, one group, no repeated group.
-    complex_ = _repeats(pattern) > 3 or pattern.count("(") > 1 or re.search(r"\)[*+{]", pattern)
-    if complex_ or len(pattern) > _CHARACTERS_MAX:
-        raise FileError(f"{folder / CONFIG_FILE}: the {key} {shorten(pattern)} is too complex")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of "[[", which means the same to PEFT today
             return re.compile(rf"(.*\.)?({pattern})$")
     except (re.error, OverflowError) as failure:
         raise FileError(f"{folder / CONFIG_FILE}: invalid {key} {shorten(pattern)}: {failure}") from None
-
-
-def _repeats(pattern: str) -> int:
-    return len(re.findall(r"[*+{?]", pattern))

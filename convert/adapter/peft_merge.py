@@ -1,7 +1,7 @@
 """Merges adapters without low-rank factors by PEFT itself, with the whole model in memory in float32."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -16,6 +16,7 @@ from ..source.checkpoint import Checkpoint, WrappedCheckpoint
 from ..source.remote_code import refuse_code
 from .adapter import WEIGHTS_FILE, read_adapter_config, refuse_adapter_beside
 from .delta import CONFIG_FILE
+from .module_patterns import CACHED_MAX, check_patterns, texts
 
 # Kinds that work by prompts, extra layers or routing: no merged weights can represent them.
 _UNMERGEABLE = {
@@ -40,7 +41,15 @@ class PeftMergedCheckpoint(WrappedCheckpoint):
             ZeroAdapterError: the merge changes nothing.
         """
         super().__init__(base, base.architecture)
-        self.kind = _mergeable_kind(folder)
+        config = read_adapter_config(folder)
+        self.kind = _mergeable_kind(folder, config)
+        plain = {
+            key: None for key in ("target_modules", "exclude_modules") if isinstance(config.get(key), list)
+        }
+        modules = [name.removesuffix(".weight") for name in base.specs]
+        check_patterns(
+            f"{folder / CONFIG_FILE}: the pattern", list(texts(config | plain)), modules, CACHED_MAX
+        )
         self._weights = _merged_weights(base.path, folder, self.kind)
         if not any(map(self.changes, self.specs)):
             raise ZeroAdapterError(f"{folder}: its merge changes nothing")
@@ -66,8 +75,8 @@ class PeftMergedCheckpoint(WrappedCheckpoint):
         return not np.array_equal(self.rows(name, 0, rows), self.full.rows(original, 0, rows))
 
 
-def _mergeable_kind(folder: Path) -> str:
-    kind = read_adapter_config(folder).get("peft_type")
+def _mergeable_kind(folder: Path, config: Mapping[str, Any]) -> str:
+    kind = config.get("peft_type")
     if not isinstance(kind, str):
         raise FileError(f"{folder / CONFIG_FILE}: peft_type is {kind!r}")
     if kind in _UNMERGEABLE:

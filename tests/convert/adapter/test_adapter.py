@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from thirteen.convert.adapter.adapter import load_adapter
 from thirteen.convert.adapter.basis import NUMBERS_MAX
 from thirteen.convert.adapter.delta import Delta
+from thirteen.convert.adapter.module_patterns import check_patterns
 from thirteen.convert.convert import convert
 from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.quantization import Uniform
@@ -91,10 +92,22 @@ def spoiled(key: str, value: float) -> Change:
 
 REFUSED: dict[str, tuple[str, Change, str]] = {
     "an alpha of zero": ("lora", config(lora_alpha=0), "zero"),
-    "too many repeats in all patterns": (
+    "too many patterns": (
         "lora",
-        config(alpha_pattern={f"{n}.+.+.+x": 4 for n in range(34)}),
-        "alpha_pattern has over 1,000 patterns, or 100 repeats",
+        config(alpha_pattern={str(n): 4 for n in range(1001)}),
+        "alpha_pattern has 1,001 patterns; at most 1,000",
+    ),
+    "a repeated group after white space that counts for nothing": (
+        "lora",
+        config(alpha_pattern={"(?x:(.*) *!)": 4}),
+        "too complex",
+    ),
+    "LoHa's pattern of targets": ("loha", config(target_modules="(.*)*!|q_proj|up_proj"), "too complex"),
+    "LoHa's pattern of exceptions": ("loha", config(exclude_modules=".*" * 9 + "!"), "too complex for "),
+    "LoHa's layers": (
+        "loha",
+        config(layers_pattern=["(l*)*!"], layers_to_transform=[0]),
+        "the pattern '(l*)*!' is too complex",
     ),
     "a missing module": (
         "lora",
@@ -151,6 +164,15 @@ def test_a_complex_pattern_does_not_hang_and_a_usual_one_is_applied(
     usual |= {f"model.layers.{n}.mlp.down_proj": 8 for n in range(998)}
     adapter = load_adapter(change(good("lora"), tmp_path / "adapter", config(rank_pattern=usual, r=99)))
     assert adapter.rank == 4
+
+
+def test_patterns_that_take_polynomial_time_on_many_modules_are_refused(tmp_path: Path) -> None:
+    """A folder of 3 MB took more than 200 seconds."""
+    modules = [f"model.layers.{n}.self_attn.q_proj" for n in range(20_000)]
+    patterns = {f".*{n}.*.*!": 4 for n in range(25)}
+    with pytest.raises(FileError, match="is too complex for 20,000 modules"):
+        check_patterns("here", patterns, modules)
+    check_patterns("here", patterns, modules[:14])
 
 
 def test_a_pattern_with_a_future_warning_prints_nothing(
