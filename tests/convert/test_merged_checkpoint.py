@@ -108,6 +108,6 @@ def test_no_file_outside_a_received_folder_is_taken_along(name: str, base: Base,
     with pytest.raises(FileError, match="leads outside the folder"):
         merge_checkpoint(folder, adapter, tmp_path / "merged")
     with pytest.raises(FileError, match="leads outside the folder"):
-        convert(folder, tmp_path / "model.gguf", adapter=adapter, quantization="F32")
+        convert(Recipe(folder, tmp_path / "model.gguf", Uniform("F32"), adapter=adapter))
     assert not (tmp_path / "merged").exists()
     assert not (tmp_path / "model.gguf").exists()
