@@ -84,14 +84,10 @@ class TemplateProcess:
         """
         with self._lock:
             try:
-                reply = self._running().request(
-                    {"messages": list(messages), "tools": list(tools), "sight": sight}
-                )
+                texts = {"messages": list(messages), "tools": list(tools), "sight": sight}
+                return list(self._running().request(texts))
             except _ReplyError as error:
                 raise RequestError(str(error)) from None
-        if not isinstance(reply, list) or not all(isinstance(part, str) for part in reply):
-            raise RequestError("the chat template failed: its process has replied with something else")
-        return reply
 
     def close(self) -> None:
         """End the process; render() would start another one."""
@@ -143,7 +139,7 @@ class TemplateWorker:
             self._takes_tools = bool(self.request(template))
         return self._takes_tools
 
-    def request(self, message: Any) -> object:
+    def request(self, message: Any) -> Any:
         """Send a line and return the result in the reply.
 
         Raises:
