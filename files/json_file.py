@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -118,3 +118,14 @@ def json_object(line: bytes, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise FileError(f"{where}: not a JSON object")
     return value
+
+
+def json_texts(value: Any) -> Iterator[str]:
+    """All texts of a JSON value, names included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        if isinstance(value, Mapping):
+            yield from value
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from json_texts(inner)

@@ -37,7 +37,7 @@ def check_links(folder: Path) -> None:
         FileError: a link leads outside, or the folder cannot be read.
     """
     root = Path(os.path.realpath(folder))
-    inside = [root, root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [root]
+    inside = [root, *(folder.parent / "blobs" for folder in root.parents if folder.name == "snapshots")]
     try:
         for path in (*folder.iterdir(), *folder.glob(f"{MORE_TEMPLATES}/*")):
             target = Path(os.path.realpath(path)) if path.is_symlink() else root

@@ -122,9 +122,7 @@ def download_file(hub_id: str, revision: str, name: str, sha256: str | None = No
 
     with _hub_call(hub_id, revision):
         path = Path(hf_hub_download(hub_id, name, repo_type="dataset", revision=revision))
-        repository = next(parent for parent in path.parents if parent.name == "snapshots").parent
-        if not path.resolve().is_relative_to(repository.resolve()):
-            raise FileError(f"{path}: leads outside the cache, to {path.resolve()}: delete it")
+        check_links(path.parent)
         _check_hash(path, hub_id, sha256)
     return path
 
@@ -190,7 +188,8 @@ def _verify(folder: Path, hub_id: str, kind: RepositoryKind, stamps: Mapping[str
 
 def _check_hash(path: Path, hub_id: str, expected: str | None) -> None:
     if expected is not None and (found := file_sha256(path)) != expected:
-        _delete(path)
+        path.resolve().unlink()  # inside the cache: its links were checked
+        path.unlink(missing_ok=True)
         raise FileError(
             f"{hub_id}: {path.name} is damaged and was deleted: SHA-256 is {found}, expected {expected}"
         )
@@ -233,17 +232,6 @@ def _file_stamps(folder: Path, kind: RepositoryKind) -> dict[str, list[int]]:
     """Size and modification time of each file present; they change when a file is replaced."""
     files = (path for pattern in _PATTERNS[kind] for path in folder.glob(pattern) if path.is_file())
     return {path.name: [(stat := path.stat()).st_size, stat.st_mtime_ns] for path in files}
-
-
-def _delete(path: Path) -> None:
-    """Delete a file of the cache, and the link target if it is inside the cache."""
-    cache = path.parents[3].resolve()  # cache / models--owner--name / snapshots / commit / file
-    while path.is_symlink():
-        target = path.parent / path.readlink()
-        path.unlink()
-        path = target
-    if path.resolve().is_relative_to(cache):
-        path.unlink(missing_ok=True)
 
 
 def _read_record(record: Path) -> dict[str, Any] | None:

@@ -63,27 +63,18 @@ def _read(response: Any) -> bytes:
 
 
 def _check_listing(body: bytes) -> None:
+    """Check what becomes a path; of another mistake the library's error is told."""
     try:
         listing = json.loads(body)
-        if isinstance(listing, dict):
-            _require(listing.get("sha"), _COMMIT, "commit")
-            entries = listing.get("siblings") or []
-            names = [entry["rfilename"] for entry in entries]
-        else:
-            entries, names = listing, [entry["path"] for entry in listing]
-        hashes = [entry.get(key) for entry in entries for key in ("oid", "blobId")]
-        large = [entry.get("lfs") or {} for entry in entries]
-        hashes += [lfs.get(key) for lfs in large for key in ("oid", "sha256")]
-        sizes = [entry.get("size") for entry in [*entries, *large]]
+        commit = None if isinstance(listing, list) else listing.get("sha")
+        entries = listing if isinstance(listing, list) else listing.get("siblings") or []
+        parts = [part for entry in entries for part in (entry, entry.get("lfs") or {})]
+        hashes = [part.get(key) for part in parts for key in ("oid", "blobId", "sha256")]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise FileError("the hub sends a listing of another shape than huggingface.co's") from error
-    for name in names:
-        if not isinstance(name, str):  # one that leads elsewhere is not downloaded
-            raise FileError(f"the hub lists a file whose name is no text: {shorten(name)}")
+    _require(commit, _COMMIT, "commit")
     for value in hashes:
         _require(value, _HASH, "hash")
-    if not all(size is None or (type(size) is int and size >= 0) for size in sizes):
-        raise FileError("the hub lists a file whose size is not a number")
 
 
 def _require(value: object, pattern: re.Pattern[str], kind: str) -> None:

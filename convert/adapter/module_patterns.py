@@ -5,9 +5,8 @@ Python tries one way of matching after the other. Without repeated groups, the w
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from math import comb
-from typing import Any
 
 from ...errors import FileError, shorten
 
@@ -43,12 +42,3 @@ def _ways(pattern: str, length: int) -> float:
     repeats = len(re.findall(r"[*+{?]", pattern)) + 2  # PEFT's own before and after it
     groups = pattern.count("(") + 1
     return comb(length + repeats, repeats) * ((pattern.count("|") + groups) / groups) ** groups
-
-
-def texts(value: Any) -> Iterator[str]:
-    """All texts of a config, names included: each of them may be taken for a pattern."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in (*value, *value.values()) if isinstance(value, dict) else value:
-            yield from texts(inner)

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from ...errors import FileError, ZeroAdapterError, install_hint, one_line
+from ...files.json_file import json_texts
 from ...files.safetensors import SafetensorsFile
 from ...stats.arrays import Floats
 from ..source.checkpoint import Checkpoint, WrappedCheckpoint
 from ..source.remote_code import refuse_code
 from .adapter import WEIGHTS_FILE, read_adapter_config, refuse_adapter_beside
 from .delta import CONFIG_FILE
-from .module_patterns import CACHED_MAX, check_patterns, texts
+from .module_patterns import CACHED_MAX, check_patterns
 
 # Kinds that work by prompts, extra layers or routing: no merged weights can represent them.
 _UNMERGEABLE = {
@@ -48,7 +49,7 @@ class PeftMergedCheckpoint(WrappedCheckpoint):
         }
         modules = [name.removesuffix(".weight") for name in base.specs]
         check_patterns(
-            f"{folder / CONFIG_FILE}: the pattern", list(texts(config | plain)), modules, CACHED_MAX
+            f"{folder / CONFIG_FILE}: the pattern", list(json_texts(config | plain)), modules, CACHED_MAX
         )
         self._weights = _merged_weights(base.path, folder, self.kind)
         if not any(map(self.changes, self.specs)):

