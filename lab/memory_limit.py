@@ -23,7 +23,7 @@ from thirteen.cli.console import facts_table, out, progress_bar
 from thirteen.convert.size_text import parse_file_size
 from thirteen.errors import FileError, InsufficientMemoryError
 from thirteen.files.gguf.header import read_header
-from thirteen.quality.iteration import random_prompt
+from thirteen.quality.workload import random_prompt
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN
 from thirteen.runtime.machine.threads import default_threads

@@ -12,9 +12,8 @@ from pathlib import Path
 from time import perf_counter
 
 from ...errors import FileError
-from ...quality.iteration import random_prompt, time_prefill_and_decode
 from ...quality.model_file import ModelFile, describe_model
-from ...quality.workload import Workload, load_engine
+from ...quality.workload import Workload, load_engine, random_prompt, time_prefill_and_decode
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.model import Model
 from ..harness.format import Table, megabytes, seconds

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...stats.interval import Interval
 from ..accuracy.accuracy import AccuracyReport
-from .render import render_svg
+from .document import render_svg
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from ..harness.from_json import read_report
 from ..memory.size import SizeReport, run_size
 from ..peers.peers import PeersReport
 from ..speed.latency import LatencyReport, LatencyRequest, run_latency
-from .render import render_html, render_markdown
+from .document import render_html, render_markdown
 from .sections import Measurements, compose_report
 
 _REPORTS: dict[str, type] = {

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ...quality.iteration import random_prompt, time_answers
+from ...quality.workload import random_prompt, time_answers
 from ...runtime.engine.engine import Engine
 from ...runtime.validation import check_integer
 from ..harness.interleave import (

@@ -33,7 +33,7 @@ def bench_fidelity(
     That is the KL divergence from the reference and, with --base and --shipped-base, how much of the
     adapter's effect remains.
     """
-    from ...bench.fidelity_table import fidelity_table
+    from ...bench.quality_tables import fidelity_table
     from ...quality.fidelity.fidelity import run_fidelity
     from ...quality.fidelity.model_roles import model_sources
 

@@ -28,11 +28,9 @@ from ...stats.arrays import Doubles
 from ...stats.interval import Interval
 from ...stats.paired_ratio import ROUNDS_MIN, paired_ratio, too_noisy
 from ..environment import BenchReport, report_head
-from ..iteration import random_prompt, time_prefill_and_decode
 from ..schedule import ProgressCounter, alternating_order
-from ..workload import Workload, load_engine
-from .probe_models import ProbeShape, write_probe_models
-from .random_model import count_matrix_weights
+from ..workload import Workload, load_engine, random_prompt, time_prefill_and_decode
+from .random_model import ProbeShape, count_matrix_weights, write_probe_models
 
 TYPES = (
     *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4", "F16", "BF16"),

@@ -27,10 +27,9 @@ from .adapter_effect import inner_products, logit_effect
 from .kl_divergence import PositionDivergence, position_divergence
 from .merge_or_runtime import Fidelity, Recommendation, compare_merge_and_runtime, fidelity_verdict
 from .model_roles import VARIANTS, ModelSource, Role, load_models
-from .text_logits import WINDOW_TOKENS, WindowPrediction, read_windows, scored_passages
+from .text_logits import WINDOW_TOKENS, Window, WindowPrediction, read_windows, scored_passages
 from .token_map import TokenMap
 from .vocabulary_coverage import VocabularyCoverage, coverage_rows, measure_coverage
-from .windows import Window
 
 _OUTSIDE = PositionDivergence._fields.index("outside")
 _NOT_MEASURED: tuple[float, ...] = (0.0, 0.0, 0.0)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from ...stats.arrays import Doubles
 from ...stats.bootstrap import grouped_mean
 from ...stats.interval import Interval
+from .text_logits import Window
 from .token_map import TokenMap
-from .windows import Window
 
 
 @dataclass(frozen=True, slots=True)

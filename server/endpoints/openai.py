@@ -15,9 +15,8 @@ from ...runtime.engine.handle import Handle
 from ...runtime.request import Request as EngineRequest
 from ..api import openai_api
 from ..api.openai_api import Source
-from ..api.openai_formatter import CompletionFormatter, ResponseFormatter
+from ..api.openai_formatter import CompletionFormatter, EchoedPrompt, EchoFormatter, ResponseFormatter
 from ..api.operations import OPENAI_OPERATIONS
-from ..api.prompt_echo import EchoedPrompt, EchoFormatter
 from ..api.request_models import ChatRequest, CompletionRequest
 from ..api.tool_calls import ToolUse
 from ..engine_service import EngineService, collect_answers, merge_streams

@@ -12,7 +12,7 @@ import pytest
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.request import Request
 from thirteen.server import drain_server
-from thirteen.server.access import refusal_pace, timeout_protocol
+from thirteen.server.access import timeout_protocol
 from thirteen.server.access.access_middleware import LOOPBACK_HOSTS
 from thirteen.server.access.request_limits import client_address
 from thirteen.server.engine_service import Client
@@ -158,8 +158,8 @@ REFUSED = (
 @pytest.fixture
 def slow_refusals(monkeypatch):
     """Five refusals at once, then one in a second."""
-    monkeypatch.setattr(refusal_pace, "REFUSALS_PER_S", 1)
-    monkeypatch.setattr(refusal_pace, "BURST_S", 5)
+    monkeypatch.setattr(timeout_protocol, "REFUSALS_PER_S", 1)
+    monkeypatch.setattr(timeout_protocol, "BURST_S", 5)
 
 
 def refused_connections(server, stack):

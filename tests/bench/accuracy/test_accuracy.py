@@ -26,7 +26,7 @@ from thirteen.runtime.effort import Effort
 from thirteen.runtime.plan import measurement, plan
 from thirteen.runtime.plan.tuning import Tuning
 from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
-from thirteen.stats.paired_difference import paired_difference
+from thirteen.stats.proportions import paired_difference
 
 from ...interruption import Interrupted, stop_at
 from ...json_lines import write_rows
@@ -133,7 +133,7 @@ def test_one_side_is_named(tiny, lora, data, tmp_path):
     }
     report = evaluate(tiny, data.subsample(3), FEW, adapter=lora, **settings)
     assert labels == {"model with adapter"}
-    only = f"only the model with the adapter was measured: --base {tiny} also measures it without"
+    only = f"only the model with the adapter was measured; give {tiny} as the base to measure it without"
     assert report.verdict[0] == only
     assert accuracy_table(report).header == ("", "model with adapter")
     plain = evaluate(tiny, data.subsample(3), FEW, **settings)

@@ -9,18 +9,16 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from thirteen.bench.accuracy.accuracy import AccuracyReport, ModelResult, accuracy_table
-from thirteen.bench.accuracy.accuracy_metrics import PairedScores, Scores
+from thirteen.bench.accuracy.accuracy_metrics import Calibration, GivenAnswers, PairedScores, Scores
 from thirteen.bench.accuracy.answer_time import AnswerTime, AnswerTimes
-from thirteen.bench.accuracy.calibration import Calibration, GivenAnswers
 from thirteen.bench.accuracy.run_config import PromptSettings
 from thirteen.bench.memory.memory import MemoryUse
 from thirteen.bench.memory.resident_memory import Footprint
 from thirteen.bench.memory.size import run_size
 from thirteen.bench.peers.peer import PeerWorkload
 from thirteen.bench.peers.peers import PeersRequest, run_peers
-from thirteen.bench.report.document import Chart
+from thirteen.bench.report.document import Chart, render_html, render_markdown
 from thirteen.bench.report.effort_plot import plot_efforts
-from thirteen.bench.report.render import render_html, render_markdown
 from thirteen.bench.report.report import ReportRequest, collect_measurements, write_report
 from thirteen.bench.report.sections import Measurements, compose_report, describe_differences
 from thirteen.bench.speed.latency import LatencyRequest, latency_table, run_latency

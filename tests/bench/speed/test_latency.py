@@ -16,7 +16,7 @@ from thirteen.bench.speed.latency import LatencyRequest, latency_table, run_late
 from thirteen.bench.speed.questions import QuestionShape
 from thirteen.errors import FileError, RequestError
 from thirteen.files.gguf.header import read_header
-from thirteen.quality.iteration import random_prompt, time_answers
+from thirteen.quality.workload import random_prompt, time_answers
 from thirteen.runtime.engine.engine import Engine
 
 pytestmark = pytest.mark.slow

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFValueType
-from thirteen.bench.fidelity_table import fidelity_table
+from thirteen.bench.quality_tables import fidelity_table
 from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Uniform
