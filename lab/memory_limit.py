@@ -11,6 +11,7 @@ work.
 """
 
 import argparse
+import os
 import resource
 import sys
 from dataclasses import asdict
@@ -81,7 +82,6 @@ def run(given: argparse.Namespace, limit: int, *options: str) -> dict[str, int]:
         __file__,
         arguments,
         lambda status, last: FileError(f"{where} the process died with exit status {status}: {last}"),
-        _ENVIRONMENT,
     )
 
 
@@ -113,6 +113,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.worker:
         sys.exit(print_outcome(partial(work, given)))
+    os.environ.update(_ENVIRONMENT)  # of the workers
     options = EngineOptions(profile=given.profile, context=given.context)
     cap, header = parse_file_size(given.cap).file_bytes(0), read_header(given.model)
     need = estimate_memory(header, default_settings(options))

@@ -1,35 +1,90 @@
-"""Run the questions of an evaluation in batches, and grade and log the answers."""
+"""Evaluate one model: answer the questions in batches, grade and log the answers, and score them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 
+from ...errors import RequestError
 from ...runtime.answer import Answer
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchResult, answer_missing
 from ...runtime.request import COMPLETE_REASONS
+from .accuracy_metrics import Scores, score
 from .eval_log import EvalLog, Outcome, QuestionRecord, Sample
 from .run_config import RunConfig
 
+EvalProgress = Callable[[str, int, int], None]  # model and its accuracy so far, questions done, in all
 
-def evaluate(config: RunConfig, log: EvalLog, on_record: Callable[[], None], executor: BatchExecutor) -> None:
-    """Answer the questions that the log lacks, and append a record for each as it finishes.
+
+@dataclass(frozen=True, slots=True)
+class ModelResult:
+    """Result of one model.
+
+    Attributes:
+        path: the model file.
+        sha256: its hash in hexadecimal.
+        adapter: adapter applied at run time; None for none.
+        adapter_sha256: its hash.
+        records: the log with the answer to each question.
+        scores: scores over all questions.
+    """
+
+    path: str
+    sha256: str
+    adapter: str | None
+    adapter_sha256: str | None
+    records: str
+    scores: Scores
+
+
+def evaluate(
+    name: str, config: RunConfig, executor: BatchExecutor, progress: EvalProgress
+) -> tuple[ModelResult, Sequence[QuestionRecord]]:
+    """Answer the questions that the log lacks, append a record for each as it finishes, and score all.
 
     Args:
+        name: name of the model.
         config: the run.
-        log: log of the run.
-        on_record: called after each new record.
         executor: answers batches, BatchJob.run or RayWorkers.run.
+        progress: called after each new record.
 
     Raises:
         FileError: a file is not a GGUF, is damaged, or cannot be run by this build; or a computation
             failed; the adapter does not fit the model.
+        RequestError: all questions failed, or the log belongs to another run.
         OutputError: the log cannot be written.
     """
-    questions = config.question_set.questions
+    questions, identity = config.question_set.questions, config.identity
     numbered = {number: question.text for number, question in enumerate(questions)}
-    with closing(answer_missing(config.job, numbered, log, executor)) as results:
+    with (
+        EvalLog(config.log, identity, len(questions)) as log,
+        closing(answer_missing(config.job, numbered, log, executor)) as results,
+    ):
+
+        def report_progress() -> None:
+            progress(f"{name}{_accuracy_so_far(list(log))}", len(log), len(questions))
+
+        report_progress()
         for result in results:
             log.append(_record(result, questions[result.number].answer))
-            on_record()
+            report_progress()
+        records = list(log)
+    if all(record.outcome is Outcome.ERROR for record in records):
+        source = config.question_set.source
+        raise RequestError(f"{config.model}: all questions of {source} failed; the first: {records[0].error}")
+    result = ModelResult(
+        path=str(config.model),
+        sha256=identity["model_sha256"],
+        adapter=None if config.adapter is None else str(config.adapter),
+        adapter_sha256=identity["adapter_sha256"],
+        records=str(config.log),
+        scores=score(records),
+    )
+    return result, records
+
+
+def _accuracy_so_far(records: Sequence[QuestionRecord]) -> str:
+    outcomes = [record.outcome for record in records if record.outcome is not Outcome.ERROR]
+    return f": {100 * outcomes.count(Outcome.CORRECT) / len(outcomes):.1f} % correct" if outcomes else ""
 
 
 def _record(result: BatchResult, expected: str) -> QuestionRecord:

@@ -13,7 +13,7 @@ from ...stats.arrays import Doubles
 from ...stats.interval import Interval
 from ...stats.paired_ratio import paired_ratio
 
-SECONDS = "s"
+SECONDS, TOKENS_PER_S = "s", "tokens/s"
 ITERATIONS_PER_ROUND = 2  # of each model
 
 EngineLoader = Callable[[], Engine]
@@ -88,17 +88,8 @@ def count_iterations(models: int, tasks: int, rounds: int) -> int:
     return models * rounds * (1 + ITERATIONS_PER_ROUND * tasks) if tasks else 0
 
 
-def throughput(tokens: int, seconds: Doubles) -> PairedMeasurement:
-    """Tokens per second, from the seconds for `tokens` in each iteration, (2, iterations)."""
-    return _paired("tokens/s", tokens / seconds)
-
-
-def duration(seconds: Doubles) -> PairedMeasurement:
-    """Seconds, from those of each iteration, (2, iterations)."""
-    return _paired(SECONDS, seconds)
-
-
-def _paired(unit: str, values: Doubles) -> PairedMeasurement:
+def paired_measurement(unit: str, values: Doubles) -> PairedMeasurement:
+    """One quantity, from its value in each iteration of both models, (2, iterations)."""
     by_round = values.reshape(2, -1, ITERATIONS_PER_ROUND)  # (2, rounds, iterations)
     fastest = by_round.min(axis=2) if unit == SECONDS else by_round.max(axis=2)  # (2, rounds)
     base_median, adapted_median = np.median(values, axis=1).tolist()

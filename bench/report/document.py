@@ -1,6 +1,7 @@
 """The content of a report, which Jinja templates render as one HTML page or as GitHub-flavoured Markdown."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,9 +61,9 @@ def render_html(document: Document) -> str:
     return _environment(autoescape=True).get_template("report.html.jinja").render(document=document)
 
 
-def render_svg(template: str, plot: object) -> str:
-    """Render a plot by its template. Its texts are escaped."""
-    return _environment(autoescape=True).get_template(template).render(plot=plot)
+def render_svg(template: str, lines: Sequence[object]) -> str:
+    """Render the lines of a plot by its template. Its texts are escaped."""
+    return _environment(autoescape=True).get_template(template).render(lines=lines)
 
 
 def render_markdown(document: Document) -> str:

@@ -14,12 +14,13 @@ from ...quality.workload import random_prompt, time_answers
 from ...runtime.engine.engine import Engine
 from ...runtime.validation import check_integer
 from ..harness.interleave import (
+    SECONDS,
+    TOKENS_PER_S,
     EngineLoader,
     PairedMeasurement,
     count_iterations,
-    duration,
     interleave,
-    throughput,
+    paired_measurement,
 )
 
 T = TypeVar("T")
@@ -147,9 +148,9 @@ def _speeds(
     for answer, answer_s in zip(answers, answers_s, strict=True):
         yield QuestionSpeeds(
             tokens=tokens,
-            prefill=throughput(tokens, first_token_s),
-            first_token=duration(first_token_s),
-            decode=throughput(answer - 1, answer_s - first_token_s),
+            prefill=paired_measurement(TOKENS_PER_S, tokens / first_token_s),
+            first_token=paired_measurement(SECONDS, first_token_s),
+            decode=paired_measurement(TOKENS_PER_S, (answer - 1) / (answer_s - first_token_s)),
             answer_tokens=answer,
-            answer=duration(answer_s),
+            answer=paired_measurement(SECONDS, answer_s),
         )

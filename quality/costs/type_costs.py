@@ -122,8 +122,8 @@ def run_type_costs(
         progress: called with steps done and in all: models written, and iterations.
 
     Raises:
-        OutputError: a type is unknown, or the disk has no room for the models.
-        RequestError: a number is out of range.
+        OutputError: the disk has no room for the models.
+        RequestError: a type is unknown, or a number is out of range.
         FileError: this build cannot run one of the types.
     """
     check_integer("bench: rounds", rounds, ROUNDS_MIN)
@@ -149,7 +149,7 @@ def measured_types(names: Sequence[str]) -> tuple[GGMLQuantizationType, ...]:
     """The types of these names, without duplicates, after the reference.
 
     Raises:
-        OutputError: a type is unknown.
+        RequestError: a type is unknown.
     """
     return tuple(dict.fromkeys(map(parse_type, (REFERENCE, *names))))
 

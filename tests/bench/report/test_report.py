@@ -8,12 +8,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from thirteen.bench.accuracy.accuracy import AccuracyReport, ModelResult, accuracy_table
+from thirteen.bench.accuracy.accuracy import AccuracyReport, accuracy_table
 from thirteen.bench.accuracy.accuracy_metrics import Calibration, GivenAnswers, PairedScores, Scores
 from thirteen.bench.accuracy.answer_time import AnswerTime, AnswerTimes
+from thirteen.bench.accuracy.evaluate import ModelResult
 from thirteen.bench.accuracy.run_config import PromptSettings
-from thirteen.bench.memory.memory import MemoryUse
-from thirteen.bench.memory.resident_memory import Footprint
+from thirteen.bench.memory.memory import Footprint, MemoryUse
 from thirteen.bench.memory.size import run_size
 from thirteen.bench.peers.peer import PeerWorkload
 from thirteen.bench.peers.peers import PeersRequest, run_peers

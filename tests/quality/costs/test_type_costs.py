@@ -130,7 +130,7 @@ def test_the_models_are_larger_than_a_cache_and_their_overhead_is_small():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"types": ["Q9_K"]}, OutputError, "'Q9_K': no such type"),
+        ({"types": ["Q9_K"]}, RequestError, "'Q9_K': no such type"),
         ({"rounds": 7}, RequestError, "rounds must be an integer of at least 8"),
         ({"threads": 0}, RequestError, "threads"),
     ],

@@ -1,13 +1,44 @@
-"""The operating system's page cache: how much of a file it holds, and dropping a file for a cold start."""
+"""What the system holds in memory: of this process, and of a file in its page cache."""
 
 import ctypes
 import mmap
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 _COLD_FRACTION_MAX = 0.05  # of a file: checking reads its header into the cache
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentMemory:
+    """Resident memory of a process at one time.
+
+    Attributes:
+        rss_bytes: resident set size: all resident pages.
+        pss_bytes: proportional set size: a page shared by n processes counts 1/n.
+        anonymous_bytes: pages that belong to no file.
+    """
+
+    rss_bytes: int
+    pss_bytes: int
+    anonymous_bytes: int
+
+
+def read_resident_memory() -> ResidentMemory | None:
+    """Read the current resident memory; None where the system does not report it by mapping."""
+    if not psutil.LINUX:
+        return None
+    maps = psutil.Process().memory_maps(grouped=False)
+    return ResidentMemory(*(sum(getattr(one, name) for one in maps) for name in ("rss", "pss", "anonymous")))
+
+
+def resident_file_bytes(path: Path) -> int:
+    """Count the resident bytes of a file in the mappings of this process."""
+    maps = psutil.Process().memory_maps(grouped=False)
+    return sum(one.rss for one in maps if one.path == str(path.resolve()))
 
 
 def drop_from_page_cache(path: Path) -> bool:
