@@ -21,7 +21,7 @@ from .accuracy.accuracy import AccuracyReport, AccuracyRequest, accuracy_table, 
 from .accuracy.accuracy_metrics import PairedScores
 from .accuracy.datasets import QuestionSet
 from .accuracy.evaluate import EvalProgress
-from .accuracy.run_config import PromptSettings
+from .accuracy.prompts import PromptSettings
 from .harness.format import Table
 from .speed.latency import LatencyReport, LatencyRequest, latency_table, more_rounds, run_latency
 from .speed.questions import ModelSpeed, QuestionShape, count_question_iterations, measure_alone

@@ -13,12 +13,19 @@ from ...runtime.validation import check_integer
 from ...stats.bootstrap import PASSAGES_MIN
 from ..harness.format import Table
 from .accuracy_metrics import PairedScores, Scores, pair_scores
-from .answer_time import AnsweredQuestion, AnswerTimes, describe_times, summarize_times, time_rows
+from .answer_time import (
+    TIMED,
+    AnsweredQuestion,
+    AnswerTimes,
+    describe_times,
+    summarize_times,
+    time_answers,
+    time_rows,
+)
 from .datasets import QuestionSet
 from .eval_log import Outcome, QuestionRecord
-from .evaluate import EvalProgress, ModelResult, evaluate
-from .run_config import PromptSettings, RunConfig
-from .timed_answers import TIMED, time_answers
+from .evaluate import EvalProgress, ModelResult, RunConfig, evaluate
+from .prompts import PromptSettings
 
 _TRUNCATED_MAX = 0.05  # share of truncated answers above which the report warns
 

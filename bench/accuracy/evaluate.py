@@ -1,16 +1,89 @@
 """Evaluate one model: answer the questions in batches, grade and log the answers, and score them."""
 
+import json
+import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Unpack
 
 from ...errors import RequestError
+from ...quality.environment import this_build
 from ...runtime.answer import Answer
-from ...runtime.batch.reproducible_batches import BatchExecutor, BatchResult, answer_missing
+from ...runtime.batch.reproducible_batches import ENGINE, BatchExecutor, BatchJob, BatchResult, answer_missing
+from ...runtime.llama.settings import DEFAULT_KV
+from ...runtime.plan.options import EngineOptions
 from ...runtime.request import COMPLETE_REASONS
 from .accuracy_metrics import Scores, score
-from .eval_log import EvalLog, Outcome, QuestionRecord, Sample
-from .run_config import RunConfig
+from .datasets import QuestionSet
+from .eval_log import LOGGED_RUN, EvalLog, Outcome, QuestionRecord, Sample
+from .prompts import PromptSettings, find_prompt
+
+_NAME_BYTES_MAX = 255  # of a file, in most file systems
+_FIXED = EngineOptions(kv=DEFAULT_KV, flash_attention=True)  # in the name of a log, whatever is chosen
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Configuration of an evaluation run.
+
+    Attributes:
+        model: a GGUF file.
+        adapter: a LoRA in a GGUF file, applied at run time; None for none.
+        question_set: the questions.
+        settings: prompt and generation settings.
+        folder: where the log is.
+    """
+
+    model: Path
+    adapter: Path | None
+    question_set: QuestionSet
+    settings: PromptSettings
+
+    folder: Path
+
+    def _job(self, **chosen: Unpack[EngineOptions]) -> BatchJob:
+        return BatchJob(self.model, self.adapter, self.settings, self.settings.threads, ENGINE | chosen)
+
+    @cached_property
+    def job(self) -> BatchJob:
+        """The run as a job of the batch runtime, with the speed settings of its log if there is one.
+
+        Only without one are they chosen, for which the model may be loaded.
+        """
+        return self._job().decided(self.log, LOGGED_RUN)
+
+    @cached_property
+    def _new_identity(self) -> dict[str, Any]:
+        """The identity of a run without a log. Hashes the files."""
+        return {
+            "data_sha256": self.question_set.sha256,
+            "questions": len(self.question_set.questions),
+            "prompt": self.settings.prompt,
+            "prompt_sha256": find_prompt(self.settings.prompt).sha256,
+            **self._job(**_FIXED).identity,
+            **asdict(this_build()),
+        }
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that the answers depend on, as JSON values."""
+        return {**self._new_identity, **self.job.allocation}
+
+    @property
+    def log(self) -> Path:
+        """The log; its name is readable, and unique for what is asked."""
+        asked = {name: value for name, value in self._new_identity.items() if name not in _FIXED}
+        digest = sha256(json.dumps(asked).encode()).hexdigest()[:12]
+        name = f"{self.model.stem}-{self.question_set.name}-{self.settings.prompt}"
+        ending = f"-{digest}.jsonl"
+        while len(os.fsencode(name + ending)) > _NAME_BYTES_MAX:
+            name = name[:-1]
+        return self.folder / (name + ending)
+
 
 EvalProgress = Callable[[str, int, int], None]  # model and its accuracy so far, questions done, in all
 

@@ -13,7 +13,7 @@ from ...stats.arrays import Doubles
 from ...stats.interval import Interval
 from ...stats.paired_ratio import paired_ratio
 
-SECONDS, TOKENS_PER_S = "s", "tokens/s"
+SECONDS = "s"
 ITERATIONS_PER_ROUND = 2  # of each model
 
 EngineLoader = Callable[[], Engine]
@@ -88,13 +88,14 @@ def count_iterations(models: int, tasks: int, rounds: int) -> int:
     return models * rounds * (1 + ITERATIONS_PER_ROUND * tasks) if tasks else 0
 
 
-def paired_measurement(unit: str, values: Doubles) -> PairedMeasurement:
-    """One quantity, from its value in each iteration of both models, (2, iterations)."""
+def compare(seconds: Doubles, tokens: int = 0) -> PairedMeasurement:
+    """The seconds of each iteration of both models, (2, iterations); of so many tokens, tokens per second."""
+    values = tokens / seconds if tokens else seconds
     by_round = values.reshape(2, -1, ITERATIONS_PER_ROUND)  # (2, rounds, iterations)
-    fastest = by_round.min(axis=2) if unit == SECONDS else by_round.max(axis=2)  # (2, rounds)
+    fastest = by_round.max(axis=2) if tokens else by_round.min(axis=2)  # (2, rounds)
     base_median, adapted_median = np.median(values, axis=1).tolist()
     return PairedMeasurement(
-        unit=unit,
+        unit="tokens/s" if tokens else SECONDS,
         base=tuple(values[0].tolist()),
         adapted=tuple(values[1].tolist()),
         base_median=base_median,

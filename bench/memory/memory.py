@@ -12,15 +12,20 @@ from pathlib import Path
 from time import perf_counter
 
 from ...errors import FileError
-from ...quality.model_file import ModelFile, describe_model
+from ...quality.environment import ModelFile, describe_model
 from ...quality.workload import Workload, load_engine, random_prompt, time_prefill_and_decode
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.model import Model
 from ..harness.format import Table, megabytes, seconds
 from ..harness.from_json import from_json
 from ..harness.isolated import print_outcome, run_in_subprocess
-from ..harness.peak_memory import peak_rss_bytes
-from .system_memory import ResidentMemory, drop_from_page_cache, read_resident_memory, resident_file_bytes
+from ..harness.system_memory import (
+    ResidentMemory,
+    drop_from_page_cache,
+    peak_rss_bytes,
+    read_resident_memory,
+    resident_file_bytes,
+)
 
 # Row titles by field of Footprint; the indented ones sum to rss_bytes.
 FOOTPRINT_LABELS = {

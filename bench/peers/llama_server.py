@@ -15,7 +15,7 @@ from typing import Any
 
 from ...errors import RequestError, one_line
 from ...files.gguf.header import Header
-from ..harness.peak_memory import process_peak_rss_bytes
+from ..harness.system_memory import process_peak_rss_bytes
 from .peer import PeerWorkload, RequestPeer, random_tokens, vocabulary_size
 
 _TIMEOUT_S = 600  # of a request

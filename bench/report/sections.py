@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...quality.environment import BenchReport
+from ...quality.environment import BenchReport, ModelFile
 from ...quality.fidelity.fidelity import FidelityReport
-from ...quality.model_file import ModelFile
 from ...stats.paired_ratio import RATIO_LEVEL
 from ..accuracy.accuracy import AccuracyReport, accuracy_table
 from ..accuracy.answer_time import time_rows

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import ceil
 from pathlib import Path
+from typing import TypeVar
 
 from ...errors import RequestError
 from ...files.gguf.header import read_header
@@ -25,21 +26,10 @@ from ...stats.paired_ratio import NOISE_MAX, RATIO_LEVEL, ROUNDS_MIN, too_noisy
 from ..harness.format import NOT_AVAILABLE, Table
 from ..harness.interleave import ITERATIONS_PER_ROUND, PairedMeasurement
 from ..memory.memory import MeasuredModel, measure_model
-from ..memory.roofline import (
-    Roofline,
-    decode_bytes,
-    describe_bandwidth,
-    find_roofline,
-    measure_read_bandwidth,
-)
-from .questions import (
-    QUESTIONS,
-    QuestionShape,
-    QuestionSpeeds,
-    count_question_iterations,
-    measure_questions,
-    middle,
-)
+from ..memory.roofline import Roofline, decode_bytes, find_roofline, measure_read_bandwidth
+from .questions import QUESTIONS, QuestionShape, QuestionSpeeds, count_question_iterations, measure_questions
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +58,7 @@ class LatencyReport(BenchReport):
     @property
     def middle(self) -> QuestionSpeeds:
         """Speeds at the middle question."""
-        return middle(self.questions)
+        return _middle(self.questions)
 
     @property
     def by_length(self) -> tuple[QuestionSpeeds, ...]:
@@ -130,7 +120,7 @@ def run_latency(request: LatencyRequest, progress: Progress = no_progress) -> La
     answered = measure_questions(loaders, fitting, rounds, advance)
     nbytes = [sum(decode_bytes(read_header(path)) for path in file if path) for file in files]
     shortest = {one.tokens: one for one in answered}[answered[0].tokens]  # where the KV cache counts least
-    decode = middle(answered).decode.ratio
+    decode = _middle(answered).decode.ratio
     return LatencyReport(
         *head,
         threads=workload.threads,
@@ -141,6 +131,11 @@ def run_latency(request: LatencyRequest, progress: Progress = no_progress) -> La
         roofline=find_roofline(bandwidth, shortest.tokens, nbytes, shortest.decode),
         verdict=(*_verdict(answered, decode, rounds), *skipped),
     )
+
+
+def _middle(questions: Sequence[T]) -> T:
+    """The middle one of sorted questions, which stands for all of them in a line."""
+    return questions[len(questions) // 2]
 
 
 def _split_by_context(
@@ -159,7 +154,7 @@ def _split_by_context(
 
 def _workload(questions: Sequence[QuestionShape], threads: int) -> Workload:
     """The work of the middle question, with a context for all of them."""
-    shape, longest = middle(questions), max(question.tokens for question in questions)
+    shape, longest = _middle(questions), max(question.tokens for question in questions)
     return Workload(shape.prompt_tokens, shape.answer_tokens - 1, threads, longest=longest)
 
 
@@ -179,7 +174,7 @@ def latency_table(report: LatencyReport) -> Table:
         tuple(_rows(report)),
         (
             *report.verdict,
-            describe_bandwidth(report.roofline, report.threads),
+            report.roofline.describe(report.threads),
             f"medians of {report.rounds} rounds of {2 * ITERATIONS_PER_ROUND} iterations",
             report.environment(report.threads),
         ),

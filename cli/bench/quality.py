@@ -93,7 +93,7 @@ def bench_accuracy(
     """
     from ...bench.accuracy.accuracy import AccuracyRequest, accuracy_table, run_accuracy
     from ...bench.accuracy.datasets import load_question_set
-    from ...bench.accuracy.run_config import PromptSettings
+    from ...bench.accuracy.prompts import PromptSettings
     from ...runtime.request import Sampling
 
     sampling = Sampling(temperature, seed=seed)

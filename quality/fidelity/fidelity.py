@@ -20,12 +20,17 @@ from ...runtime.engine.engine import Engine
 from ...runtime.validation import check_integer
 from ...stats.arrays import Doubles
 from ...stats.bootstrap import PASSAGES_MIN
-from ..environment import BenchReport, report_head
-from ..model_file import ModelFile, describe_model
+from ..environment import BenchReport, ModelFile, describe_model, report_head
 from ..schedule import ProgressCounter
-from .adapter_effect import inner_products, logit_effect
+from .adapter_effect import (
+    Fidelity,
+    Recommendation,
+    compare_merge_and_runtime,
+    fidelity_verdict,
+    inner_products,
+    logit_effect,
+)
 from .kl_divergence import PositionDivergence, position_divergence
-from .merge_or_runtime import Fidelity, Recommendation, compare_merge_and_runtime, fidelity_verdict
 from .model_roles import VARIANTS, ModelSource, Role, load_models
 from .text_logits import WINDOW_TOKENS, Window, WindowPrediction, read_windows, scored_passages
 from .token_map import TokenMap, VocabularyCoverage, coverage_rows, measure_coverage

@@ -108,11 +108,8 @@ class OllamaEndpoints(Endpoints):
     ) -> Response:
         """Response to a conversation, whole or as a stream of lines."""
         service, name, adapter = await self._model(request, body.model)
-        engine, tools = service.engine, ToolUse()
-        if isinstance(body, OllamaChatRequest):
-            tools = ToolUse.of(
-                body, engine.chat_template, takes_tools=engine.takes_tools, strict=self.limits.strict
-            )
+        engine = service.engine
+        tools = self._tools(body, engine) if isinstance(body, OllamaChatRequest) else ToolUse()
         ignored = None if self.limits.strict else request.state.ignored
         tokens = ollama_api.max_tokens(body.options, self.limits.max_tokens, engine.context, ignored)
         if not messages:

@@ -12,12 +12,11 @@ import pytest
 from thirteen.bench.accuracy import accuracy as accuracy_module
 from thirteen.bench.accuracy.accuracy import AccuracyRequest, accuracy_table, run_accuracy
 from thirteen.bench.accuracy.accuracy_metrics import pair_scores, score
+from thirteen.bench.accuracy.answer_time import TimedAnswer
 from thirteen.bench.accuracy.datasets import load_question_set
 from thirteen.bench.accuracy.eval_log import Outcome, QuestionRecord, Sample
-from thirteen.bench.accuracy.evaluate import grade
-from thirteen.bench.accuracy.prompts import PROMPTS
-from thirteen.bench.accuracy.run_config import PromptSettings, RunConfig
-from thirteen.bench.accuracy.timed_answers import TimedAnswer
+from thirteen.bench.accuracy.evaluate import RunConfig, grade
+from thirteen.bench.accuracy.prompts import PROMPTS, PromptSettings
 from thirteen.errors import FileError, RequestError
 from thirteen.runtime.answer import Answer, VoteTally
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from thirteen.bench.memory.system_memory import (
+from thirteen.bench.harness.system_memory import (
     cached_fraction,
     drop_from_page_cache,
     read_resident_memory,
