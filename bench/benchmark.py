@@ -17,13 +17,13 @@ from ..quality.workload import Workload, load_engine
 from ..runtime.machine.threads import default_threads
 from ..stats.interval import Interval
 from ..stats.paired_ratio import NOISE_MAX, ROUNDS_MIN, too_noisy
-from .accuracy.accuracy import AccuracyReport, AccuracyRequest, EvalProgress, accuracy_table, run_accuracy
+from .accuracy.accuracy import AccuracyReport, AccuracyRequest, accuracy_table, run_accuracy
 from .accuracy.accuracy_metrics import PairedScores
 from .accuracy.datasets import QuestionSet
-from .accuracy.run_config import PromptSettings
+from .accuracy.evaluate import EvalProgress
+from .accuracy.prompts import PromptSettings
 from .harness.format import Table
-from .harness.verdict_text import more_rounds
-from .speed.latency import LatencyReport, LatencyRequest, latency_table, run_latency
+from .speed.latency import LatencyReport, LatencyRequest, latency_table, more_rounds, run_latency
 from .speed.questions import ModelSpeed, QuestionShape, count_question_iterations, measure_alone
 
 QUESTION = QuestionShape(128, 64)

@@ -26,16 +26,8 @@ from .replica import ReplicaConfig
 
 _NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
 _SCOPE_KEYS = (
-    "type",
-    "http_version",
-    "method",
-    "scheme",
-    "path",
-    "raw_path",
-    "query_string",
-    "headers",
-    "client",
-    "server",
+    *("type", "http_version", "method", "scheme", "path", "raw_path", "query_string"),
+    *("headers", "client", "server"),
 )
 
 

@@ -19,8 +19,8 @@ from thirteen.bench.harness.format import report_table
 from thirteen.cli.console import out, progress_bar
 from thirteen.files.gguf.model_shape import read_model_shape
 from thirteen.quality.environment import BenchReport, report_head
-from thirteen.quality.iteration import random_prompt
 from thirteen.quality.schedule import ProgressCounter, alternating_order
+from thirteen.quality.workload import random_prompt
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings import KV_TYPES, Settings

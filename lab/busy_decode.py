@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Annotated
 
 import typer
-from thirteen.bench.harness.busy_process import busy_processes
+from thirteen.bench.peers.peer import busy_processes
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings import Settings

@@ -27,13 +27,13 @@ from thirteen.models.texts import held_out_texts
 from thirteen.quality.fidelity.kl_divergence import Divergence, position_divergence, summarize_divergence
 from thirteen.quality.fidelity.text_logits import (
     WINDOW_TOKENS,
+    Window,
     WindowPrediction,
     load_for_logits,
     read_windows,
     scored_passages,
 )
 from thirteen.quality.fidelity.token_map import TokenMap
-from thirteen.quality.fidelity.windows import Window
 from thirteen.runtime.logits import log_softmax
 from thirteen.stats.arrays import Doubles, Floats
 from thirteen.stats.bootstrap import bootstrap_interval, sum_by_passage

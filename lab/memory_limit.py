@@ -11,6 +11,7 @@ work.
 """
 
 import argparse
+import os
 import resource
 import sys
 from dataclasses import asdict
@@ -23,7 +24,7 @@ from thirteen.cli.console import facts_table, out, progress_bar
 from thirteen.convert.size_text import parse_file_size
 from thirteen.errors import FileError, InsufficientMemoryError
 from thirteen.files.gguf.header import read_header
-from thirteen.quality.iteration import random_prompt
+from thirteen.quality.workload import random_prompt
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN
 from thirteen.runtime.machine.threads import default_threads
@@ -81,7 +82,6 @@ def run(given: argparse.Namespace, limit: int, *options: str) -> dict[str, int]:
         __file__,
         arguments,
         lambda status, last: FileError(f"{where} the process died with exit status {status}: {last}"),
-        _ENVIRONMENT,
     )
 
 
@@ -113,6 +113,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.worker:
         sys.exit(print_outcome(partial(work, given)))
+    os.environ.update(_ENVIRONMENT)  # of the workers
     options = EngineOptions(profile=given.profile, context=given.context)
     cap, header = parse_file_size(given.cap).file_bytes(0), read_header(given.model)
     need = estimate_memory(header, default_settings(options))

@@ -27,8 +27,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from thirteen.bench.harness.peak_memory import process_peak_rss_bytes
-from thirteen.bench.peers.completion_server import CompletionServerPeer
+from thirteen.bench.harness.system_memory import process_peak_rss_bytes
+from thirteen.bench.peers.llama_server import CompletionServerPeer
 from thirteen.bench.peers.peer import PeerWorkload, RequestPeer, random_tokens, vocabulary_size
 from thirteen.bench.peers.peer_process import PROGRAMS, Loader, Program, run_worker
 from thirteen.bench.peers.peers import ROUNDS, PeersRequest, peers_table, run_peers

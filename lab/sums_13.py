@@ -41,7 +41,7 @@ from thirteen.runtime.llama.model import LoraAdapter
 from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.plan.options import EngineOptions
 from thirteen.runtime.request import BASE
-from thirteen.stats.paired_difference import count_pairs, paired_difference
+from thirteen.stats.proportions import count_pairs, paired_difference
 from thirteen.workflows.default_model import default_model
 
 Numbers = NDArray[np.float64]

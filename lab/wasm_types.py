@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 from playwright.sync_api import Page, sync_playwright
-from thirteen.bench.speed.type_costs_table import type_costs_table
+from thirteen.bench.quality_tables import type_costs_table
 from thirteen.cli.console import progress_bar, show_report
 from thirteen.files.progress import Progress
 from thirteen.files.temporary_folder import temporary_folder
-from thirteen.quality.costs.probe_models import ProbeShape, write_probe_models
+from thirteen.quality.costs.random_model import ProbeShape, write_probe_models
 from thirteen.quality.costs.type_costs import (
     TYPES,
     TypesReport,

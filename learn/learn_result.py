@@ -7,7 +7,7 @@ import numpy as np
 
 from ..stats.bootstrap import grouped_mean
 from ..stats.interval import Interval
-from ..stats.paired_difference import count_pairs, paired_difference
+from ..stats.proportions import count_pairs, paired_difference
 from .near_duplicates import masked_beginning
 from .rollouts import QuestionRollouts
 

@@ -14,9 +14,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ..errors import RequestError
-from .access.refusal_pace import RefusalPace
 from .access.request_limits import CLOSING_S, CONNECTIONS_MAX, HEADER_BYTES_MAX, RequestLimits
-from .access.timeout_protocol import TimeoutProtocol
+from .access.timeout_protocol import RefusalPace, TimeoutProtocol
 from .served_models import ServedModels
 
 if sys.platform == "win32":  # there SO_REUSEADDR would let another process bind the same port

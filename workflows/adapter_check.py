@@ -11,10 +11,9 @@ from ..convert.weight_change import weight_changes
 from ..errors import ZeroAdapterError
 from ..files.progress import QUIET, Run
 from ..files.temporary_folder import temporary_folder
-from ..quality.fidelity.adapter_effect import AdapterEffect
+from ..quality.fidelity.adapter_effect import EFFECT_MIN, AdapterEffect
 from ..quality.fidelity.fidelity import FidelityReport, run_fidelity
 from ..quality.fidelity.kl_divergence import Divergence
-from ..quality.fidelity.merge_or_runtime import EFFECT_MIN
 from ..quality.fidelity.model_roles import ModelSource, Role
 from .conversion_request import ConversionRequest
 from .fidelity_check import comparison_models

@@ -8,8 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ..bench.accuracy.answer_time import AnsweredQuestion, AnswerTimes, summarize_times
-from ..bench.accuracy.timed_answers import time_answers
+from ..bench.accuracy.answer_time import AnsweredQuestion, AnswerTimes, summarize_times, time_answers
 from ..convert.adapter.adapter import load_adapter
 from ..files.progress import Progress, Stage, no_progress, part_of
 from ..learn.sample_rollouts import is_correct

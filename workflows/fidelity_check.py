@@ -15,9 +15,9 @@ from ..convert.recipe import Recipe
 from ..errors import FileError
 from ..files.progress import QUIET, Run
 from ..files.temporary_folder import temporary_folder
+from ..quality.environment import ModelFile
 from ..quality.fidelity.fidelity import FidelityReport, run_fidelity
 from ..quality.fidelity.model_roles import ModelSource, Role, model_sources
-from ..quality.model_file import ModelFile
 from .importance_cache import PRECISION
 
 POSITIONS = 1024  # about ten texts; with fewer texts, the intervals would be too narrow

@@ -1,11 +1,10 @@
 """Accuracy of a model on a question set, and of its base on the same questions, compared in pairs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from ...errors import RequestError
 from ...files.cache_folder import cache_dir
 from ...files.gguf.header import read_header
 from ...quality.environment import BenchReport, report_head
@@ -13,38 +12,22 @@ from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob
 from ...runtime.validation import check_integer
 from ...stats.bootstrap import PASSAGES_MIN
 from ..harness.format import Table
-from .accuracy_metrics import PairedScores, Scores, pair_scores, score
-from .answer_time import AnsweredQuestion, AnswerTimes, describe_times, summarize_times, time_rows
+from .accuracy_metrics import PairedScores, Scores, pair_scores
+from .answer_time import (
+    TIMED,
+    AnsweredQuestion,
+    AnswerTimes,
+    describe_times,
+    summarize_times,
+    time_answers,
+    time_rows,
+)
 from .datasets import QuestionSet
-from .eval_log import EvalLog, Outcome, QuestionRecord
-from .evaluate import evaluate
-from .run_config import PromptSettings, RunConfig
-from .timed_answers import TIMED, time_answers
+from .eval_log import Outcome, QuestionRecord
+from .evaluate import EvalProgress, ModelResult, RunConfig, evaluate
+from .prompts import PromptSettings
 
 _TRUNCATED_MAX = 0.05  # share of truncated answers above which the report warns
-
-EvalProgress = Callable[[str, int, int], None]  # model and its accuracy so far, questions done, in all
-
-
-@dataclass(frozen=True, slots=True)
-class ModelResult:
-    """Result of one model.
-
-    Attributes:
-        path: the model file.
-        sha256: its hash in hexadecimal.
-        adapter: adapter applied at run time; None for none.
-        adapter_sha256: its hash.
-        records: the log with the answer to each question.
-        scores: scores over all questions.
-    """
-
-    path: str
-    sha256: str
-    adapter: str | None
-    adapter_sha256: str | None
-    records: str
-    scores: Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +55,6 @@ class AccuracyReport(BenchReport):
     paired: PairedScores | None
     verdict: tuple[str, ...]
     answer_time: AnswerTimes | None = None
-
-
-_Evaluation = tuple[ModelResult, Sequence[QuestionRecord]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +111,7 @@ def run_accuracy(
     configs = {
         name: RunConfig(*files, request.questions, request.settings, folder) for name, files in models.items()
     }
-    evaluations = {name: _evaluate(name, config, executor, progress) for name, config in configs.items()}
+    evaluations = {name: evaluate(name, config, executor, progress) for name, config in configs.items()}
     times = None
     if request.timed:
         records = [records for _, records in evaluations.values()]
@@ -156,33 +136,6 @@ def run_accuracy(
 def _alone(adapter: object) -> str:
     """Name of a model without a base to compare with."""
     return "model with adapter" if adapter else "model"
-
-
-def _evaluate(name: str, config: RunConfig, executor: BatchExecutor, progress: EvalProgress) -> _Evaluation:
-    """Evaluate one model, or read its records from the log."""
-    question_set, identity = config.question_set, config.identity
-    total, path = len(question_set.questions), config.log
-    with EvalLog(path, identity, total) as log:
-
-        def report_progress() -> None:
-            progress(f"{name}{_accuracy_so_far(list(log))}", len(log), total)
-
-        report_progress()
-        evaluate(config, log, report_progress, executor)
-        records = list(log)
-    if all(record.outcome is Outcome.ERROR for record in records):
-        raise RequestError(
-            f"{config.model}: all questions of {question_set.source} failed; the first: {records[0].error}"
-        )
-    result = ModelResult(
-        path=str(config.model),
-        sha256=identity["model_sha256"],
-        adapter=None if config.adapter is None else str(config.adapter),
-        adapter_sha256=identity["adapter_sha256"],
-        records=str(path),
-        scores=score(records),
-    )
-    return result, records
 
 
 def _time_answers(
@@ -217,11 +170,6 @@ def _time_answers(
         for model in zip(*answered, strict=True)
     ]
     return summarize_times(times_by_tokens, questions)
-
-
-def _accuracy_so_far(records: Sequence[QuestionRecord]) -> str:
-    outcomes = [record.outcome for record in records if record.outcome is not Outcome.ERROR]
-    return f": {100 * outcomes.count(Outcome.CORRECT) / len(outcomes):.1f} % correct" if outcomes else ""
 
 
 def _verdict(

@@ -1,13 +1,18 @@
-"""Prompts for math questions: bare, zero-shot, refined instructions, and eight worked examples."""
+"""Prompts for math questions: bare, zero-shot, refined instructions, eight worked examples; and settings."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
 from ...errors import RequestError
+from ...runtime.batch.reproducible_batches import GenerationSettings
+from ...runtime.effort import parse_effort
+from ...runtime.engine.engine import Engine
+from ...runtime.machine.threads import default_threads
 from ...runtime.prompt.prompt_encoder import Message
+from ...runtime.request import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +72,50 @@ def find_prompt(name: str) -> Prompt:
 # (arXiv 2201.11903), table 20: the usual ones for results on GSM8K "with 8-shot chain of thought".
 _TABLE = json.loads(Path(__file__).with_name("prompts.json").read_text(encoding="utf-8"))
 PROMPTS = {name: Prompt(name, **fields) for name, fields in _TABLE.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSettings(GenerationSettings):
+    """Generation settings with a named prompt.
+
+    Attributes:
+        prompt: a name in PROMPTS; by default "bare" where answers vote, or else "zero-shot".
+        threads: threads that compute.
+    """
+
+    threads: int = field(default_factory=default_threads)
+    prompt: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            object.__setattr__(self, "prompt", "bare" if parse_effort(self.effort).votes else "zero-shot")
+        find_prompt(self.prompt)
+        if self.system is not None:
+            raise RequestError("bench: the prompts have no system prompt of the user's")
+        super().__post_init__()
+
+    @property
+    def description(self) -> str:
+        """How answers are sampled, and whether with the calculator."""
+        sampled = "greedy" if self.sampling.greedy else f"temperature {self.sampling.temperature}"
+        if self.effort.votes:
+            votes, sampling = self.effort.rule.answers, self.sampling.stochastic
+            sampled = f"effort {self.effort}: majority of up to {votes}, temperature {sampling.temperature}"
+        return f"{sampled}, calculator {'on' if self.calculator else 'off'}"
+
+    def request(self, engine: Engine, question: str) -> Request:
+        """Make the request that asks a question, as a chat if the model has a chat template."""
+        prompt, effort = find_prompt(self.prompt), self.effort.for_question(question)
+        messages = prompt.messages(question)
+        is_chat = bool(engine.chat_template)
+        return Request(
+            engine.conversation(messages) if is_chat else engine.encode_text(prompt.text(question)),
+            self.max_tokens,
+            self.sampling,
+            stop=prompt.stop,
+            calculator=self.calculator,
+            question=question,
+            effort=effort,
+            examples=engine.after_examples(messages) if effort.votes and is_chat else (),
+            min_confidence=self.min_confidence,
+        )

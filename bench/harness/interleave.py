@@ -88,22 +88,14 @@ def count_iterations(models: int, tasks: int, rounds: int) -> int:
     return models * rounds * (1 + ITERATIONS_PER_ROUND * tasks) if tasks else 0
 
 
-def throughput(tokens: int, seconds: Doubles) -> PairedMeasurement:
-    """Tokens per second, from the seconds for `tokens` in each iteration, (2, iterations)."""
-    return _paired("tokens/s", tokens / seconds)
-
-
-def duration(seconds: Doubles) -> PairedMeasurement:
-    """Seconds, from those of each iteration, (2, iterations)."""
-    return _paired(SECONDS, seconds)
-
-
-def _paired(unit: str, values: Doubles) -> PairedMeasurement:
+def compare(seconds: Doubles, tokens: int = 0) -> PairedMeasurement:
+    """The seconds of each iteration of both models, (2, iterations); of so many tokens, tokens per second."""
+    values = tokens / seconds if tokens else seconds
     by_round = values.reshape(2, -1, ITERATIONS_PER_ROUND)  # (2, rounds, iterations)
-    fastest = by_round.min(axis=2) if unit == SECONDS else by_round.max(axis=2)  # (2, rounds)
+    fastest = by_round.max(axis=2) if tokens else by_round.min(axis=2)  # (2, rounds)
     base_median, adapted_median = np.median(values, axis=1).tolist()
     return PairedMeasurement(
-        unit=unit,
+        unit="tokens/s" if tokens else SECONDS,
         base=tuple(values[0].tolist()),
         adapted=tuple(values[1].tolist()),
         base_median=base_median,

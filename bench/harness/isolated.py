@@ -4,21 +4,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ... import errors
 from ...errors import ThirteenError
 
-_NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
-
 
 def run_in_subprocess(
-    module: str,
-    arguments: Sequence[str],
-    crash_error: Callable[[int, str], ThirteenError],
-    environment: Mapping[str, str] = _NO_VARIABLES,
+    module: str, arguments: Sequence[str], crash_error: Callable[[int, str], ThirteenError]
 ) -> dict[str, Any]:
     """Run a module whose main() ends with print_outcome().
 
@@ -27,7 +21,6 @@ def run_in_subprocess(
         arguments: its command line arguments.
         crash_error: makes the error for a process that ended without a result, from its exit status (negative
             for a signal) and the last line of its standard error.
-        environment: additional environment variables.
 
     Returns:
         The JSON object that the process printed.
@@ -35,7 +28,7 @@ def run_in_subprocess(
     Raises:
         ThirteenError: the error that the module raised, or that of `crash_error`.
     """
-    command, variables = module_process(module, arguments, environment)
+    command, variables = module_process(module, arguments)
     done = subprocess.run(  # noqa: S603 - this package
         command, capture_output=True, text=True, check=False, env=variables
     )
@@ -48,17 +41,14 @@ def run_in_subprocess(
     return outcome
 
 
-def module_process(
-    module: str, arguments: Sequence[str], environment: Mapping[str, str] = _NO_VARIABLES
-) -> tuple[list[str], dict[str, str]]:
+def module_process(module: str, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Command and environment variables of a process that runs a module of this package, or a script."""
     # -P: a folder in the caller's working directory must not shadow a package.
     script = [module] if module.endswith(".py") else ["-m", module]
     command = [sys.executable, "-P", *script, *arguments]
     # GGML_NO_BACKTRACE: else ggml's abort() waits for a debugger. THIRTEEN_UNTRUSTED: a trial load would be
     # part of what is measured.
-    fixed = {"GGML_NO_BACKTRACE": "1", "THIRTEEN_UNTRUSTED": "never"}
-    return command, {**os.environ, **environment, **fixed}
+    return command, {**os.environ, "GGML_NO_BACKTRACE": "1", "THIRTEEN_UNTRUSTED": "never"}
 
 
 def print_outcome(work: Callable[[], dict[str, Any]]) -> int:

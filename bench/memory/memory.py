@@ -12,17 +12,20 @@ from pathlib import Path
 from time import perf_counter
 
 from ...errors import FileError
-from ...quality.iteration import random_prompt, time_prefill_and_decode
-from ...quality.model_file import ModelFile, describe_model
-from ...quality.workload import Workload, load_engine
+from ...quality.environment import ModelFile, describe_model
+from ...quality.workload import Workload, load_engine, random_prompt, time_prefill_and_decode
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.model import Model
 from ..harness.format import Table, megabytes, seconds
 from ..harness.from_json import from_json
 from ..harness.isolated import print_outcome, run_in_subprocess
-from ..harness.peak_memory import peak_rss_bytes
-from .os_page_cache import drop_from_page_cache
-from .resident_memory import Footprint, ResidentMemory, read_resident_memory, resident_file_bytes
+from ..harness.system_memory import (
+    ResidentMemory,
+    drop_from_page_cache,
+    peak_rss_bytes,
+    read_resident_memory,
+    resident_file_bytes,
+)
 
 # Row titles by field of Footprint; the indented ones sum to rss_bytes.
 FOOTPRINT_LABELS = {
@@ -34,6 +37,31 @@ FOOTPRINT_LABELS = {
     "kv_bytes": "  KV cache, MB",
     "other_bytes": "  buffers and the rest, MB",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Resident memory of a loaded model after an iteration; the last five fields sum to `rss_bytes`.
+
+    Attributes:
+        rss_bytes: resident set size.
+        pss_bytes: proportional set size.
+        program_bytes: resident before the load: Python, NumPy, llama.cpp.
+        mapped_bytes: touched pages of the model file. The system can drop them and read them again.
+        copied_bytes: growth of anonymous memory when only the model is loaded: weights repacked for this
+            processor, and the vocabulary.
+        kv_bytes: the KV cache, computed from the model's shapes and the profile.
+        other_bytes: the rest: compute buffers, adapters, Python objects. Negative where the system reclaimed
+            pages of the program.
+    """
+
+    rss_bytes: int
+    pss_bytes: int
+    program_bytes: int
+    mapped_bytes: int
+    copied_bytes: int
+    kv_bytes: int
+    other_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,14 @@ class Roofline:
     base_fraction: float
     adapted_fraction: float
 
+    def describe(self, threads: int) -> str:
+        """Say what the roofline is made of, for the caption of a table."""
+        base, adapted = (f"{nbytes / 1e6:.1f}" for nbytes in (self.base_bytes, self.adapted_bytes))
+        return (
+            f"{threads} threads read {self.bandwidth / 1e9:.1f} GB/s from memory; "
+            f"a decoded token reads weights of {base} and {adapted} MB"
+        )
+
 
 def measure_read_bandwidth(threads: int, nbytes: int = BUFFER_BYTES, repeats: int = REPEATS) -> float:
     """Measure the bytes per second at which threads read memory, each a part of one buffer.
@@ -81,15 +89,6 @@ def find_roofline(bandwidth: float, depth: int, nbytes: Sequence[int], decode: P
     base = base_bytes * decode.base_median / bandwidth
     return Roofline(
         bandwidth, depth, base_bytes, adapted_bytes, base, adapted_bytes * decode.adapted_median / bandwidth
-    )
-
-
-def describe_bandwidth(roofline: Roofline, threads: int) -> str:
-    """Say what the roofline is made of, for the caption of a table."""
-    base, adapted = (f"{nbytes / 1e6:.1f}" for nbytes in (roofline.base_bytes, roofline.adapted_bytes))
-    return (
-        f"{threads} threads read {roofline.bandwidth / 1e9:.1f} GB/s from memory; "
-        f"a decoded token reads weights of {base} and {adapted} MB"
     )
 
 

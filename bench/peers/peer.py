@@ -1,6 +1,10 @@
 """A program to compare with, and the work of one round."""
 
+import subprocess
+import sys
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from time import sleep
 from typing import Protocol
@@ -10,7 +14,6 @@ import numpy as np
 from ...files.gguf.header import Header
 from ...runtime.machine.threads import default_threads
 from ...runtime.validation import check_integer
-from ..harness.busy_process import busy_processes
 
 SPEED_KINDS = ("prefill", "decode", "together", "busy")
 BUSY_TOKENS = 16  # of a prompt, and decoded after it, beside another busy process
@@ -110,3 +113,18 @@ def random_tokens(seed: int, count: int, vocabulary: int) -> list[int]:
     """Draw tokens from the lower half of a vocabulary, which has few control tokens."""
     tokens: list[int] = np.random.default_rng(seed).integers(1, vocabulary // 2, count).tolist()
     return tokens
+
+
+@contextmanager
+def busy_processes(count: int = 1) -> Iterator[None]:
+    """Keep `count` processors busy meanwhile, each by a process of its own."""
+    command = [sys.executable, "-S", "-E", "-c", "print(flush=True)\nwhile True: pass"]
+    with ExitStack() as started:
+        for _ in range(count):
+            process = started.enter_context(
+                subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603 - own program
+            )
+            started.callback(process.kill)
+            assert process.stdout, "it is a pipe"
+            process.stdout.readline()  # now it is busy
+        yield

@@ -22,7 +22,7 @@ from typing import Any
 from ...errors import RequestError, ThirteenError
 from ...files.gguf.header import Header, read_header
 from ..harness.isolated import module_process
-from ..harness.peak_memory import peak_rss_bytes
+from ..harness.system_memory import peak_rss_bytes
 from .llama_bench import LlamaBenchPeer
 from .llama_cpp_python import SETTINGS as LLAMA_CPP_PYTHON_SETTINGS
 from .llama_cpp_python import LlamaCppPythonPeer

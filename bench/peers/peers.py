@@ -188,25 +188,22 @@ def question_s(row: PeerRow, work: PeerWorkload) -> float:
     return float(work.prompt_tokens / prefill + work.decode_tokens / decode)
 
 
-def work_titles(work: PeerWorkload) -> tuple[str, ...]:
-    """Column titles by SPEED_KINDS."""
-    return (
+def peers_table(report: PeersReport) -> Table:
+    """Table with a row per peer; peers that were not measured and the machine below."""
+    work = report.work
+    titles = (  # by SPEED_KINDS
         f"prefill {work.prompt_tokens}",
         f"decode {work.decode_tokens} after {work.prompt_tokens}",
         f"{work.sequences} concurrent, {work.short_prompt} + {work.short_answer}",
         "decode beside a busy process",
     )
-
-
-def peers_table(report: PeersReport) -> Table:
-    """Table with a row per peer; peers that were not measured and the machine below."""
-    columns = (column for title in work_titles(report.work) for column in (title, "ratio"))
+    columns = (column for title in titles for column in (title, "ratio"))
     rounds = f"medians of {report.rounds} rounds"
     return Table(
         f"{Path(report.model).name}: tokens/s, and thirteen / peer ({ratio_level(report.rounds)})",
         ("", *columns, "load, s", "peak memory, MB"),
         tuple(tuple(_cells(row)) for row in report.rows),
-        (*report.absent, rounds, *report.environment(report.work.threads).splitlines()),
+        (*report.absent, rounds, *report.environment(work.threads).splitlines()),
     )
 
 

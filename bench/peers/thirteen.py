@@ -4,8 +4,7 @@ from importlib.metadata import version
 from time import perf_counter
 
 from ...files.gguf.header import Header
-from ...quality.iteration import random_prompt, time_prefill_and_decode
-from ...quality.workload import Workload, load_engine
+from ...quality.workload import Workload, load_engine, random_prompt, time_prefill_and_decode
 from ...runtime.request import Request
 from .peer import PeerWorkload, RequestPeer
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...stats.interval import Interval
 from ..accuracy.accuracy import AccuracyReport
-from .render import render_svg
+from .document import render_svg
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,29 +27,6 @@ class EffortLine:
     points: tuple[EffortPoint, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class EffortPlot:
-    """Lines in one system of axes: seconds to the right, accuracy upwards."""
-
-    lines: tuple[EffortLine, ...]
-    width: int = 640  # pixels, without margins, as is the height
-    height: int = 300
-    ticks: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-    @property
-    def seconds(self) -> float:
-        """The longest time, at the right end."""
-        return max(point.seconds for line in self.lines for point in line.points)
-
-    def x(self, seconds: float) -> float:
-        """Place of a time, in pixels from the left."""
-        return self.width * seconds / self.seconds
-
-    def y(self, accuracy: float) -> float:
-        """Place of an accuracy, in pixels from the top."""
-        return self.height * (1 - accuracy)
-
-
 def plot_efforts(reports: Sequence[AccuracyReport]) -> str:
     """Plot the accuracies of several efforts over their seconds, a line for each model and question set.
 
@@ -60,7 +37,7 @@ def plot_efforts(reports: Sequence[AccuracyReport]) -> str:
         An SVG; empty without timed answers.
     """
     lines = tuple(_lines(reports))
-    return render_svg("effort.svg.jinja", EffortPlot(lines)) if lines else ""
+    return render_svg("effort.svg.jinja", lines) if lines else ""
 
 
 def describe_efforts(reports: Sequence[AccuracyReport]) -> Iterator[str]:

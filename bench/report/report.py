@@ -1,7 +1,8 @@
 """Report on a base and its adapted model: an HTML page, Markdown and raw JSON."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from ..harness.from_json import read_report
 from ..memory.size import SizeReport, run_size
 from ..peers.peers import PeersReport
 from ..speed.latency import LatencyReport, LatencyRequest, run_latency
-from .render import render_html, render_markdown
+from .document import render_html, render_markdown
 from .sections import Measurements, compose_report
 
-_REPORTS: dict[str, type] = {
+REPORTS: dict[str, type] = {
     "latency": LatencyReport,
     "size": SizeReport,
     "accuracy": AccuracyReport,
@@ -35,11 +36,7 @@ class ReportRequest:
         base: unadapted GGUF.
         adapted: adapted GGUF.
         adapter: a LoRA in a GGUF file, applied at run time to the adapted model.
-        latency: file with the `--json` output of `bench latency`.
-        size: that of `bench size`.
-        accuracy: that of `bench accuracy`.
-        fidelity: that of `bench fidelity`.
-        peers: that of `bench peers`.
+        files: files with the `--json` output of `bench NAME`, by the names in REPORTS.
         efforts: those of `bench accuracy` with several efforts.
         threads: threads that compute; by default as `bench latency` chooses.
     """
@@ -47,11 +44,7 @@ class ReportRequest:
     base: Path | None = None
     adapted: Path | None = None
     adapter: Path | None = None
-    latency: Path | None = None
-    size: Path | None = None
-    accuracy: Path | None = None
-    fidelity: Path | None = None
-    peers: Path | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
     efforts: tuple[Path, ...] = ()
     threads: int | None = None
 
@@ -63,37 +56,21 @@ class ReportRequest:
             options = ("adapter", "threads") if self.files or self.efforts else ("adapter",)
             refuse_options(self, "requires {base} and {adapted}", *options)
 
-    @property
-    def files(self) -> dict[str, Path]:
-        """The files of earlier measurements by name."""
-        return {name: path for name in _REPORTS if (path := getattr(self, name))}
 
-
-def run_report(request: ReportRequest, folder: Path, stage: Stage = lambda name: no_progress) -> Path:
-    """Read and run the measurements, and write the report.
+def collect_measurements(request: ReportRequest, stage: Stage = lambda name: no_progress) -> Measurements:
+    """Read earlier measurements, then run the missing ones.
 
     Args:
         request: what is measured.
-        folder: where report.html, report.md and the raw JSON are written.
         stage: makes the progress callback of a measurement.
-
-    Returns:
-        The path of the page.
 
     Raises:
         RequestError: fields exclude each other, or a file does not hold its report.
-        OutputError: the folder cannot be written to.
         ThirteenError: raised by a measurement.
     """
-    check_folder(folder)
-    return write_report(collect_measurements(request, stage), folder)
-
-
-def collect_measurements(request: ReportRequest, stage: Stage = lambda name: no_progress) -> Measurements:
-    """Read earlier measurements, then run the missing ones; see run_report()."""
     request.check()
     base, adapted = request.base, request.adapted
-    found: dict[str, Any] = {name: read_report(path, _REPORTS[name]) for name, path in request.files.items()}
+    found: dict[str, Any] = {name: read_report(path, REPORTS[name]) for name, path in request.files.items()}
     if request.efforts:
         found["efforts"] = tuple(map(_read_effort, request.efforts))
     if base and adapted:
@@ -130,7 +107,7 @@ def write_report(found: Measurements, folder: Path) -> Path:
         document = compose_report(found)
     except (ZeroDivisionError, OverflowError, IndexError) as error:
         raise RequestError(f"bench report: a number cannot be that of a measurement: {error}") from None
-    raw = {name: asdict(one) for name in _REPORTS if (one := getattr(found, name))}
+    raw = {name: asdict(one) for name in REPORTS if (one := getattr(found, name))}
     raw |= {f"effort-{number}": asdict(one) for number, one in enumerate(found.efforts, 1)}
     texts = {
         **{f"raw/{name}.json": json.dumps(one, indent=1) + "\n" for name, one in raw.items()},

@@ -4,17 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...quality.environment import BenchReport
+from ...quality.environment import BenchReport, ModelFile
 from ...quality.fidelity.fidelity import FidelityReport
-from ...quality.model_file import ModelFile
 from ...stats.paired_ratio import RATIO_LEVEL
 from ..accuracy.accuracy import AccuracyReport, accuracy_table
 from ..accuracy.answer_time import time_rows
-from ..fidelity_table import fidelity_table
 from ..harness.format import NOT_AVAILABLE, Table, megabytes
 from ..memory.memory import memory_rows
 from ..memory.size import SizeReport, size_table
 from ..peers.peers import PeersReport, peers_table
+from ..quality_tables import fidelity_table
 from ..speed.latency import LatencyReport, latency_table
 from .document import Chart, Document, Section
 from .effort_plot import describe_efforts, plot_efforts

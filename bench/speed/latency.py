@@ -8,7 +8,9 @@ ratio.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from pathlib import Path
+from typing import TypeVar
 
 from ...errors import RequestError
 from ...files.gguf.header import read_header
@@ -20,26 +22,14 @@ from ...quality.workload import Workload, load_engine
 from ...runtime.machine.threads import default_threads
 from ...runtime.validation import check_integer
 from ...stats.interval import Interval
-from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN, too_noisy
+from ...stats.paired_ratio import NOISE_MAX, RATIO_LEVEL, ROUNDS_MIN, too_noisy
 from ..harness.format import NOT_AVAILABLE, Table
 from ..harness.interleave import ITERATIONS_PER_ROUND, PairedMeasurement
-from ..harness.verdict_text import describe_difference, describe_noise
 from ..memory.memory import MeasuredModel, measure_model
-from ..memory.roofline import (
-    Roofline,
-    decode_bytes,
-    describe_bandwidth,
-    find_roofline,
-    measure_read_bandwidth,
-)
-from .questions import (
-    QUESTIONS,
-    QuestionShape,
-    QuestionSpeeds,
-    count_question_iterations,
-    measure_questions,
-    middle,
-)
+from ..memory.roofline import Roofline, decode_bytes, find_roofline, measure_read_bandwidth
+from .questions import QUESTIONS, QuestionShape, QuestionSpeeds, count_question_iterations, measure_questions
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +58,7 @@ class LatencyReport(BenchReport):
     @property
     def middle(self) -> QuestionSpeeds:
         """Speeds at the middle question."""
-        return middle(self.questions)
+        return _middle(self.questions)
 
     @property
     def by_length(self) -> tuple[QuestionSpeeds, ...]:
@@ -130,7 +120,7 @@ def run_latency(request: LatencyRequest, progress: Progress = no_progress) -> La
     answered = measure_questions(loaders, fitting, rounds, advance)
     nbytes = [sum(decode_bytes(read_header(path)) for path in file if path) for file in files]
     shortest = {one.tokens: one for one in answered}[answered[0].tokens]  # where the KV cache counts least
-    decode = middle(answered).decode.ratio
+    decode = _middle(answered).decode.ratio
     return LatencyReport(
         *head,
         threads=workload.threads,
@@ -141,6 +131,11 @@ def run_latency(request: LatencyRequest, progress: Progress = no_progress) -> La
         roofline=find_roofline(bandwidth, shortest.tokens, nbytes, shortest.decode),
         verdict=(*_verdict(answered, decode, rounds), *skipped),
     )
+
+
+def _middle(questions: Sequence[T]) -> T:
+    """The middle one of sorted questions, which stands for all of them in a line."""
+    return questions[len(questions) // 2]
 
 
 def _split_by_context(
@@ -159,7 +154,7 @@ def _split_by_context(
 
 def _workload(questions: Sequence[QuestionShape], threads: int) -> Workload:
     """The work of the middle question, with a context for all of them."""
-    shape, longest = middle(questions), max(question.tokens for question in questions)
+    shape, longest = _middle(questions), max(question.tokens for question in questions)
     return Workload(shape.prompt_tokens, shape.answer_tokens - 1, threads, longest=longest)
 
 
@@ -179,7 +174,7 @@ def latency_table(report: LatencyReport) -> Table:
         tuple(_rows(report)),
         (
             *report.verdict,
-            describe_bandwidth(report.roofline, report.threads),
+            report.roofline.describe(report.threads),
             f"medians of {report.rounds} rounds of {2 * ITERATIONS_PER_ROUND} iterations",
             report.environment(report.threads),
         ),
@@ -222,3 +217,32 @@ def _row(
     if base is None or adapted is None:
         return title, NOT_AVAILABLE, NOT_AVAILABLE, ""
     return title, f"{scale * base:.{digits}f}", f"{scale * adapted:.{digits}f}", f"{adapted / base:.3f}"
+
+
+def describe_difference(what: str, ratio: Interval) -> str:
+    """Say how much less or more time the second model takes, or that the difference is not significant."""
+    low, high = (100 * (bound - 1) for bound in (ratio.low, ratio.high))
+    if not ratio.excludes_one:
+        return f"{what}: no significant difference ({low:+.1f} to {high:+.1f} %)"
+    word = "slower" if ratio.estimate > 1 else "faster"
+    low, high = sorted(map(abs, (low, high)))
+    return f"{what}: {word} by {100 * abs(ratio.estimate - 1):.1f} % ({low:.1f} to {high:.1f} %)"
+
+
+def more_rounds(half_width: float, rounds: int) -> int:
+    """Estimate how many more rounds would make an interval narrow enough; 0 if it is.
+
+    The width of an interval falls with the square root of their number.
+    """
+    needed = rounds * (half_width / NOISE_MAX) ** 2
+    return max(0, ceil(needed - 1e-6) - rounds)
+
+
+def describe_noise(what: str, ratio: Interval, rounds: int) -> str:
+    """Say how wide an interval is after a number of rounds, and what would make it narrower."""
+    half_width = ratio.half_width
+    return (
+        f"too noisy: the {RATIO_LEVEL} interval of the {what} ratio is ±{100 * half_width:.1f} % wide, "
+        f"more than ±{100 * NOISE_MAX:.0f} %; take about {more_rounds(half_width, rounds)} more rounds, or "
+        "stop other programs"
+    )

@@ -6,23 +6,13 @@ A prompt has random tokens: speed depends on their number, not on what they say.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 
-from ...quality.iteration import random_prompt, time_answers
+from ...quality.workload import random_prompt, time_answers
 from ...runtime.engine.engine import Engine
 from ...runtime.validation import check_integer
-from ..harness.interleave import (
-    EngineLoader,
-    PairedMeasurement,
-    count_iterations,
-    duration,
-    interleave,
-    throughput,
-)
-
-T = TypeVar("T")
+from ..harness.interleave import EngineLoader, PairedMeasurement, compare, count_iterations, interleave
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -86,11 +76,6 @@ class ModelSpeed:
     answer_s: float
 
 
-def middle(questions: Sequence[T]) -> T:
-    """The middle one of sorted questions, which stands for all of them in a line."""
-    return questions[len(questions) // 2]
-
-
 def count_question_iterations(models: int, questions: Sequence[QuestionShape], rounds: int) -> int:
     """Number of iterations that measure_questions() runs, warm-up included."""
     return count_iterations(models, len(_answers_by_prompt(questions)), rounds)
@@ -147,9 +132,9 @@ def _speeds(
     for answer, answer_s in zip(answers, answers_s, strict=True):
         yield QuestionSpeeds(
             tokens=tokens,
-            prefill=throughput(tokens, first_token_s),
-            first_token=duration(first_token_s),
-            decode=throughput(answer - 1, answer_s - first_token_s),
+            prefill=compare(first_token_s, tokens),
+            first_token=compare(first_token_s),
+            decode=compare(answer_s - first_token_s, answer - 1),
             answer_tokens=answer,
-            answer=duration(answer_s),
+            answer=compare(answer_s),
         )

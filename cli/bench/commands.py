@@ -58,7 +58,7 @@ def bench_model(
     says what the adapter costs and gains.
     """
     from ...bench.accuracy.datasets import load_question_set
-    from ...bench.accuracy.run_config import PromptSettings
+    from ...bench.accuracy.prompts import PromptSettings
     from ...bench.benchmark import BenchmarkRequest, benchmark_tables, run_benchmark
 
     if data is None:

@@ -33,7 +33,7 @@ def bench_fidelity(
     That is the KL divergence from the reference and, with --base and --shipped-base, how much of the
     adapter's effect remains.
     """
-    from ...bench.fidelity_table import fidelity_table
+    from ...bench.quality_tables import fidelity_table
     from ...quality.fidelity.fidelity import run_fidelity
     from ...quality.fidelity.model_roles import model_sources
 
@@ -93,7 +93,7 @@ def bench_accuracy(
     """
     from ...bench.accuracy.accuracy import AccuracyRequest, accuracy_table, run_accuracy
     from ...bench.accuracy.datasets import load_question_set
-    from ...bench.accuracy.run_config import PromptSettings
+    from ...bench.accuracy.prompts import PromptSettings
     from ...runtime.request import Sampling
 
     sampling = Sampling(temperature, seed=seed)

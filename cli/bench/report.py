@@ -35,11 +35,12 @@ def bench_report(
     Latency and size of BASE and ADAPTED are measured, the others read. Without models and JSON files, the
     embedded model is measured with and without its adapter.
     """
-    from ...bench.report.report import ReportRequest, run_report
+    from ...bench.report.report import REPORTS, ReportRequest, collect_measurements, write_report
     from ...files.output import check_folder
 
     request = ReportRequest(**options.matching_options(ctx, ReportRequest))
-    request = replace(request, efforts=tuple(efforts or ()))
+    files = {name: path for name in REPORTS if (path := ctx.params[name])}
+    request = replace(request, files=files, efforts=tuple(efforts or ()))
     request.check()
     check_folder(out_dir)
     if base is None and not (request.files or request.efforts):
@@ -47,9 +48,10 @@ def bench_report(
             request, base=options.resolve_model("embedded").model, adapted=options.resolve_model(None).model
         )
     elif base and adapted:
-        files = options.probed_model(adapted, adapter, threads=threads)
+        probed = options.probed_model(adapted, adapter, threads=threads)
         base_path = options.probed_model(base, threads=threads).model
-        request = replace(request, base=base_path, adapted=files.model, adapter=files.adapter)
+        request = replace(request, base=base_path, adapted=probed.model, adapter=probed.adapter)
     with run_bars() as run:
-        page = run_report(request, out_dir, run.stage)
+        found = collect_measurements(request, run.stage)
+    page = write_report(found, out_dir)
     show_fields(as_json, {"report": str(page)})

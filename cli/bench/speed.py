@@ -119,7 +119,7 @@ def bench_types(
 
     It takes three to six minutes and 4.3 GB in the cache, which are freed at the end.
     """
-    from ...bench.speed.type_costs_table import type_costs_table
+    from ...bench.quality_tables import type_costs_table
     from ...files.output import check_target
     from ...quality.costs.type_costs import run_type_costs, write_costs
 

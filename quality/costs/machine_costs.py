@@ -12,7 +12,7 @@ from ...files.cache_folder import cache_dir
 from ...files.progress import Progress, no_progress
 from ...runtime.machine.threads import default_threads
 from ...runtime.plan.tuning import speed_environment
-from .probe_models import ProbeShape
+from .random_model import ProbeShape
 from .type_costs import run_type_costs, write_costs
 
 # Types that a plan may use: for each number of bits those that are small, and those that are quick somewhere.

@@ -28,11 +28,9 @@ from ...stats.arrays import Doubles
 from ...stats.interval import Interval
 from ...stats.paired_ratio import ROUNDS_MIN, paired_ratio, too_noisy
 from ..environment import BenchReport, report_head
-from ..iteration import random_prompt, time_prefill_and_decode
 from ..schedule import ProgressCounter, alternating_order
-from ..workload import Workload, load_engine
-from .probe_models import ProbeShape, write_probe_models
-from .random_model import count_matrix_weights
+from ..workload import Workload, load_engine, random_prompt, time_prefill_and_decode
+from .random_model import ProbeShape, count_matrix_weights, write_probe_models
 
 TYPES = (
     *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4", "F16", "BF16"),
@@ -124,8 +122,8 @@ def run_type_costs(
         progress: called with steps done and in all: models written, and iterations.
 
     Raises:
-        OutputError: a type is unknown, or the disk has no room for the models.
-        RequestError: a number is out of range.
+        OutputError: the disk has no room for the models.
+        RequestError: a type is unknown, or a number is out of range.
         FileError: this build cannot run one of the types.
     """
     check_integer("bench: rounds", rounds, ROUNDS_MIN)
@@ -151,7 +149,7 @@ def measured_types(names: Sequence[str]) -> tuple[GGMLQuantizationType, ...]:
     """The types of these names, without duplicates, after the reference.
 
     Raises:
-        OutputError: a type is unknown.
+        RequestError: a type is unknown.
     """
     return tuple(dict.fromkeys(map(parse_type, (REFERENCE, *names))))
 

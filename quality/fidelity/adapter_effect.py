@@ -1,11 +1,13 @@
-"""How much of an adapter's effect on the logits remains in a quantized model.
+"""How much of an adapter's effect on the logits remains in a quantized model, merged or at run time.
 
 The effect is what the adapter adds to the logits. In a quantized model it is measured against the same base
 quantized in the same way, so that errors common to both cancel. Effects are vectors over all positions and
 tokens, less the mean of each position, which the softmax does not see.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,12 @@ from numpy.typing import NDArray
 from ...stats.arrays import Doubles, Floats
 from ...stats.bootstrap import bootstrap_interval, sum_by_passage
 from ...stats.interval import Interval
+from .kl_divergence import Divergence, PositionDivergence, summarize_divergence
+
+EFFECT_MIN = 0.9  # slope and cosine below which the shipped model is no longer the one that was trained
+RUN_TIME_GAIN_MIN = 0.05  # relative error that an adapter at run time must save, as it costs speed
+
+Variant = Literal["merged", "run-time"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +99,88 @@ def _relative_error(sums: Doubles) -> Doubles:
     effect_reference, effect_effect, reference_reference = np.moveaxis(sums, -1, 0)
     squared = np.maximum(0, effect_effect - 2 * effect_reference + reference_reference)
     return np.asarray(np.sqrt(squared / reference_reference))
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """Fidelity of one variant: predictions and, if measured, the adapter's effect."""
+
+    divergence: Divergence
+    effect: AdapterEffect | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """Comparison of the two variants.
+
+    Attributes:
+        recommended: "run-time" if its relative error is significantly lower by more than RUN_TIME_GAIN_MIN;
+            otherwise "merged", which costs no speed.
+        error_difference: relative error of the merged effect less that at run time.
+    """
+
+    recommended: Variant
+    error_difference: Interval
+
+
+def compare_merge_and_runtime(
+    values: Doubles, passages: NDArray[np.int64]
+) -> tuple[Fidelity, Fidelity | None, Recommendation | None]:
+    """Summarize the merged variant and, if measured, the one at run time and the choice between them.
+
+    Args:
+        values: PositionDivergence and inner_products() of each position and variant, (positions, 1 or 2, 8).
+            The products are zeros if the effect is not measured.
+        passages: passage of each position, (positions,).
+    """
+    divergences, products = np.split(values, [len(PositionDivergence._fields)], axis=2)
+    merged, *run_time = (
+        Fidelity(
+            summarize_divergence(divergences[:, variant], passages),
+            summarize_effect(products[:, variant], passages),
+        )
+        for variant in range(values.shape[1])
+    )
+    if not run_time:
+        return merged, None, None
+    return merged, run_time[0], None if merged.effect is None else _recommend(products, passages)
+
+
+def _recommend(products: Doubles, passages: NDArray[np.int64]) -> Recommendation:
+    difference = error_difference(products, passages)
+    return Recommendation("run-time" if difference.low > RUN_TIME_GAIN_MIN else "merged", difference)
+
+
+def fidelity_verdict(
+    merged: Fidelity, run_time: Fidelity | None, choice: Recommendation | None
+) -> Iterator[str]:
+    """Conclusions in words, a line each."""
+    yield _describe_perplexity(merged.divergence.perplexity_ratio)
+    effect = merged.effect
+    if effect is None:
+        return
+    slope, cosine = effect.slope.estimate, effect.cosine.estimate
+    error = _percent(effect.relative_error)
+    yield f"merged: the adapter's effect has slope {slope:.2f}, cosine {cosine:.2f}, relative error {error}"
+    if min(slope, cosine) < EFFECT_MIN:
+        yield (
+            f"warning: slope or cosine is below {EFFECT_MIN}: the shipped file lost a part of its adapter; "
+            "a type with more bits preserves more"
+        )
+    if choice is not None and run_time is not None and run_time.effect is not None:
+        error = _percent(run_time.effect.relative_error)
+        yield {
+            "run-time": f"recommended: the adapter at run time, with a relative error of {error}",
+            "merged": f"recommended: merged, which costs no speed; relative error at run time: {error}",
+        }[choice.recommended]
+
+
+def _percent(error: Interval) -> str:
+    return f"{100 * error.estimate:.0f} %"
+
+
+def _describe_perplexity(ratio: Interval) -> str:
+    low, high = (100 * (bound - 1) for bound in (ratio.low, ratio.high))
+    if not ratio.excludes_one:
+        return f"perplexity: no significant difference ({low:+.1f} to {high:+.1f} %)"
+    return f"perplexity: {100 * (ratio.estimate - 1):+.1f} % ({low:+.1f} to {high:+.1f} %)"

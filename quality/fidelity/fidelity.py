@@ -20,17 +20,20 @@ from ...runtime.engine.engine import Engine
 from ...runtime.validation import check_integer
 from ...stats.arrays import Doubles
 from ...stats.bootstrap import PASSAGES_MIN
-from ..environment import BenchReport, report_head
-from ..model_file import ModelFile, describe_model
+from ..environment import BenchReport, ModelFile, describe_model, report_head
 from ..schedule import ProgressCounter
-from .adapter_effect import inner_products, logit_effect
+from .adapter_effect import (
+    Fidelity,
+    Recommendation,
+    compare_merge_and_runtime,
+    fidelity_verdict,
+    inner_products,
+    logit_effect,
+)
 from .kl_divergence import PositionDivergence, position_divergence
-from .merge_or_runtime import Fidelity, Recommendation, compare_merge_and_runtime, fidelity_verdict
 from .model_roles import VARIANTS, ModelSource, Role, load_models
-from .text_logits import WINDOW_TOKENS, WindowPrediction, read_windows, scored_passages
-from .token_map import TokenMap
-from .vocabulary_coverage import VocabularyCoverage, coverage_rows, measure_coverage
-from .windows import Window
+from .text_logits import WINDOW_TOKENS, Window, WindowPrediction, read_windows, scored_passages
+from .token_map import TokenMap, VocabularyCoverage, coverage_rows, measure_coverage
 
 _OUTSIDE = PositionDivergence._fields.index("outside")
 _NOT_MEASURED: tuple[float, ...] = (0.0, 0.0, 0.0)
@@ -111,7 +114,8 @@ def run_fidelity(
         # PositionDivergence and inner_products() of each position and variant, (positions, variants, 8).
         values = np.concatenate([_measure_window(engines, maps, window, advance) for window in windows])
     passages = scored_passages(windows)
-    coverage = measure_coverage(maps["shipped"], windows, values[:, 0, _OUTSIDE], passages)
+    scored = [window.tokens[at + 1] for window in windows for at in window.scored]
+    coverage = measure_coverage(maps["shipped"], scored, values[:, 0, _OUTSIDE], passages)
     merged, run_time, choice = compare_merge_and_runtime(values, passages)
     texts = len(np.unique(passages))
     return FidelityReport(

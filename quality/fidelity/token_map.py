@@ -5,7 +5,7 @@ tokenizer makes of that token's text, so both models have read the same text at 
 reference's. The file's own tokenizer rarely divides the rest of the word otherwise than this.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +16,9 @@ from ...convert.vocabulary.tokenizer_tables import TokenizerTables
 from ...convert.vocabulary.vocabulary_metadata import read_vocabulary
 from ...errors import FileError
 from ...files.gguf.header import Header, read_header
+from ...stats.arrays import Doubles
+from ...stats.bootstrap import grouped_mean
+from ...stats.interval import Interval
 
 _TOKENS = "tokenizer.ggml.tokens"
 
@@ -126,3 +129,65 @@ def _reference_ids(reference: Header, model: Header) -> NDArray[np.int64]:
             )
         )
     return np.array([ids[token] for token in kept])
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideProbability:
+    """Probability that the reference gives to tokens that the file dropped.
+
+    Attributes:
+        positions: number of positions.
+        mean: mean over the positions.
+        median: median over the positions.
+    """
+
+    positions: int
+    mean: Interval
+    median: float
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyCoverage:
+    """Coverage of a trimmed vocabulary on held-out texts.
+
+    Attributes:
+        kept: number of tokens in the file.
+        of: number of tokens in the reference.
+        unchanged: share of the scored tokens of the texts that are kept.
+        outside: probability outside.
+    """
+
+    kept: int
+    of: int
+    unchanged: Interval
+    outside: OutsideProbability
+
+
+def measure_coverage(
+    tokens: TokenMap, scored: Sequence[int], outside: Doubles, passages: NDArray[np.int64]
+) -> VocabularyCoverage | None:
+    """Summarize what a vocabulary covers; None if the file keeps all tokens.
+
+    Args:
+        tokens: the file's tokens.
+        scored: the scored tokens of the texts, by the reference's ids, (positions,).
+        outside: probability outside at the position before each, (positions,).
+        passages: passage of each position, (positions,).
+    """
+    if tokens.complete:
+        return None
+    kept = [float(tokens.keeps(token)) for token in scored]
+    return VocabularyCoverage(
+        kept=len(tokens.ids),
+        of=tokens.of,
+        unchanged=grouped_mean(np.array(kept), passages),
+        outside=OutsideProbability(len(outside), grouped_mean(outside, passages), float(np.median(outside))),
+    )
+
+
+def coverage_rows(coverage: VocabularyCoverage) -> Iterator[tuple[str, str]]:
+    """Name and text of each measured number."""
+    yield "tokens kept", f"{coverage.kept:,} of {coverage.of:,}"
+    yield "tokens of the texts unchanged, %", coverage.unchanged.text(2, 100)
+    yield "probability outside, mean, %", coverage.outside.mean.text(3, 100)
+    yield "probability outside, median, %", f"{100 * coverage.outside.median:.4f}"

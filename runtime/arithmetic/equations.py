@@ -201,9 +201,15 @@ class Sentence:
         """The step of a chain of its first side, and its first wrong one or else its last."""
         expression = self.text[left.start : sign].rstrip(" \t\n\\&")
         scale = 100 if claimed.quantity.percent else 1
-        values = (format_number(side.quantity.value * scale) for side in (claimed, left))
-        places = (place + self.offset for place in (left.start, claimed.start, claimed.end))
-        return Step(expression, *values, ok, *places)
+        return Step(
+            expression,
+            format_number(claimed.quantity.value * scale),
+            format_number(left.quantity.value * scale),
+            ok,
+            left.start + self.offset,
+            claimed.start + self.offset,
+            claimed.end + self.offset,
+        )
 
     def _is_vague(self, start: int) -> bool:
         """Whether a label may be part of what is calculated: "Pythagoras:", but not "Step 2:"."""

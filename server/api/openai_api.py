@@ -11,14 +11,7 @@ from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.request import Request
 from ..http_errors import HttpError
 from .request_fields import JSON_OBJECT
-from .request_models import (
-    ChatMessage,
-    ChatRequest,
-    CompletionRequest,
-    OpenAiRequest,
-    ResponseFormat,
-    text_of,
-)
+from .request_models import ChatMessage, ChatRequest, CompletionRequest, OpenAiRequest, text_of
 from .tool_calls import ToolUse, parse_call
 
 Json = dict[str, Any]
@@ -58,14 +51,6 @@ def _message(message: ChatMessage, path: str) -> Message:
         for index, call in calls
     )
     return Message(role, text_of(message.content), tool_calls, message.tool_call_id)
-
-
-def response_grammar(response_format: ResponseFormat | None) -> Grammar | None:
-    """Grammar for the `response_format` of a chat request; see format_grammar() for the errors."""
-    if response_format is None:
-        return None
-    schema = response_format.json_schema.schema_ if response_format.json_schema else None
-    return format_grammar(response_format.type, schema, "response_format.json_schema")
 
 
 def format_grammar(kind: str, schema: Json | None, param: str) -> Grammar | None:
@@ -125,18 +110,22 @@ def chat_requests(body: ChatRequest, asked: Request, tools: ToolUse) -> list[Req
 
     Raises:
         RequestError: a field is invalid for the engine.
-        HttpError: 400 fields contradict each other; see also response_grammar() and ToolUse.grammar().
+        HttpError: 400 fields contradict each other; see also format_grammar() and ToolUse.grammar().
     """
     if body.top_logprobs is not None and not body.logprobs:
         raise HttpError(400, "top_logprobs requires logprobs: true", param="top_logprobs")
     if body.n > 1 and asked.effort.votes:
         raise HttpError(400, f"reasoning_effort {asked.effort} cannot be combined with n above 1", param="n")
+    kind, schema = "text", None
+    if body.response_format:
+        kind, described = body.response_format.type, body.response_format.json_schema
+        schema = described.schema_ if described else None
     request = replace(
         asked,
         max_tokens=body.max_completion_tokens or body.max_tokens,
         stop=body.stop,
         calculator=body.calculator,
-        grammar=tools.grammar(response_grammar(body.response_format)),
+        grammar=tools.grammar(format_grammar(kind, schema, "response_format.json_schema")),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
     return _sampled(body, [request])

@@ -1,16 +1,16 @@
-"""Responses of OpenAI's chat and text completions, whole and as chunks of a stream."""
+"""Responses of OpenAI's chat and text completions, whole and as chunks of a stream, also with the prompt."""
 
 import codecs
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from time import time
 from typing import Any
 from uuid import uuid4
 
 from ...runtime.answer import Answer, Piece
-from ...runtime.request import StopReason, TokenLogprob
+from ...runtime.request import StopReason, Timings, TokenLogprob, Usage
 from .tool_calls import AnswerCall, ToolCallParser, ToolUse
 
 Json = dict[str, Any]
@@ -175,3 +175,48 @@ def usage_json(answers: Sequence[Answer], choices: int) -> Json:
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": cached},
     }
+
+
+@dataclass(frozen=True, slots=True)
+class EchoedPrompt:
+    """A prompt that the answer begins with.
+
+    Attributes:
+        text: its text.
+        tokens: its tokens.
+        logprobs: log-probabilities of all tokens but the first; None if they are not asked for.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    logprobs: Sequence[TokenLogprob] | None
+
+    @property
+    def empty_answer(self) -> Piece:
+        """An answer of no tokens."""
+        nothing = Timings(0.0, 0.0, 0.0)
+        usage = Usage(len(self.tokens), 0)
+        return Piece("", answer=Answer(None, "", StopReason.LENGTH, usage, nothing, (), verified=False))
+
+
+@dataclass(frozen=True)
+class EchoFormatter(CompletionFormatter):
+    """Formats text completions that begin with their prompts.
+
+    Attributes:
+        prompts: the prompts, each of `choices` answers.
+    """
+
+    prompts: Sequence[EchoedPrompt] = ()
+
+    def _choice(self, index: int, piece: Piece) -> Json:
+        prompt, logprobs = self.prompts[index // self.choices], piece.logprobs
+        if prompt.logprobs is not None:
+            logprobs = (TokenLogprob(prompt.tokens[0], 0.0), *prompt.logprobs, *logprobs)
+        choice = super()._choice(index, replace(piece, text=prompt.text + piece.text, logprobs=logprobs))
+        if prompt.logprobs is not None:  # nothing comes before the first token: it has none
+            choice["logprobs"]["token_logprobs"][0] = choice["logprobs"]["top_logprobs"][0] = None
+        return choice
+
+    def _chunk_choice(self, index: int, piece: Piece, *, first: bool) -> Json:
+        return self._choice(index, piece) if first else super()._choice(index, piece)

@@ -1,18 +1,27 @@
-"""Tables of the operations of each API, from which the routes and the OpenAPI document are built."""
+"""Tables of the operations of each API, from which the routes are built, and the OpenAPI document of them."""
 
+import re
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import Any
 
 from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from ..access.request_limits import RequestLimits
+from ..metrics import PROMETHEUS_TYPE
 from ..streams import EVENT_STREAM_TYPE, JSON_LINES_TYPE
 from .ollama_models import OllamaChatRequest, OllamaError, OllamaGenerateRequest, ShowRequest
-from .request_models import AnswerRequest, ChatRequest, CheckRequest, CompletionRequest, RequestBody
-from .response_models import AnswerResponse, CheckResult, Error, JsonObject, Status
+from .request_body import JSON_TYPE
+from .request_models import AnswerRequest, ChatRequest, CheckRequest, CompletionRequest, RequestBody, limited
+from .response_models import AnswerResponse, CheckResult, Error, JsonObject, Status, StreamEvent
 from .responses_models import ResponseRequest
 
 BODY_ERRORS = (400, 413, 415, 422)
 ENGINE_ERRORS = (*BODY_ERRORS, 404, 429, 500, 503)
+_REFERENCE = "#/components/schemas/{model}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +118,74 @@ OPERATIONS = (
     *OLLAMA_OPERATIONS,
     *STATUS_OPERATIONS,
 )
+
+
+def openapi_document(limits: RequestLimits) -> dict[str, Any]:
+    """OpenAPI 3.1 document of all operations; the limits are part of the request bodies."""
+    models: dict[type[BaseModel], JsonSchemaMode] = {}
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        models[operation.error] = "serialization"
+        if operation.response:
+            models[operation.response] = "serialization"
+        if operation.stream_type:
+            models[StreamEvent] = "serialization"
+        if operation.body:
+            models[limited(operation.body, limits)] = "validation"
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation_object(operation)
+    _, definitions = models_json_schema([*models.items()], ref_template=_REFERENCE)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Thirteen", "version": version("thirteen")},
+        "paths": paths,
+        "components": {
+            "schemas": definitions["$defs"],
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _reference(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _REFERENCE.format(model=model.__name__)}
+
+
+def _operation_object(operation: Operation) -> dict[str, Any]:
+    access_errors = (403, 401) if operation.requires_key else (403,)
+    statuses = sorted({*access_errors, *operation.errors})
+    result: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "responses": {
+            "200": {"description": "Success.", "content": _success_content(operation)},
+            **{str(status): _error_response(status, operation) for status in statuses},
+        },
+    }
+    if operation.requires_key:
+        result["security"] = [{"key": []}, {}]  # {}: a server without keys needs none
+    if operation.body is not None:
+        result["requestBody"] = {
+            "required": True,
+            "content": {JSON_TYPE: {"schema": _reference(operation.body)}},
+        }
+    if names := re.findall(r"{(\w+)}", operation.path):
+        result["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+        ]
+    return result
+
+
+def _success_content(operation: Operation) -> dict[str, Any]:
+    if operation.response is None:
+        return {PROMETHEUS_TYPE: {"schema": {"type": "string"}}}
+    content = {JSON_TYPE: {"schema": _reference(operation.response)}}
+    if operation.stream_type:
+        part = StreamEvent if operation.stream_type == EVENT_STREAM_TYPE else operation.response
+        content[operation.stream_type] = {"schema": _reference(part)}
+    return content
+
+
+def _error_response(status: int, operation: Operation) -> dict[str, Any]:
+    schema: dict[str, Any] = _reference(operation.error)
+    if operation.response is Status and status == 503:
+        schema = {"anyOf": [_reference(Status), schema]}
+    return {"description": HTTPStatus(status).phrase, "content": {JSON_TYPE: {"schema": schema}}}

@@ -7,6 +7,7 @@ from typing import ClassVar, TypeVar
 from starlette.requests import Request
 
 from ...runtime.effort import Effort
+from ...runtime.engine.engine import Engine
 from ...runtime.engine.handle import Handle
 from ...runtime.request import Request as EngineRequest
 from ..access.access_middleware import API_KEY
@@ -15,6 +16,7 @@ from ..api.openai_api import Source
 from ..api.operations import Operation
 from ..api.request_body import read_body
 from ..api.request_models import RequestBody, limited
+from ..api.tool_calls import ToolRequest, ToolUse
 from ..engine_service import Client, EngineService
 from ..http_errors import HttpError
 from ..served_models import ServedModels
@@ -66,6 +68,11 @@ class Endpoints:
             message = f"{param} {effort} samples up to {answers} answers, at most {self.limits.answers} here"
             raise HttpError(400, message, param=param)
         return effort.rule.width
+
+    def _tools(self, body: ToolRequest, engine: Engine) -> ToolUse:
+        """The tools of the answer to a request; see ToolUse.of()."""
+        strict, takes_tools = self.limits.strict, engine.takes_tools
+        return ToolUse.of(body, engine.chat_template, takes_tools=takes_tools, strict=strict)
 
     def _resolve(self, name: str | None) -> tuple[str, str]:
         """Name and engine adapter of a model; see ServedModels.resolve_model()."""

@@ -12,9 +12,8 @@ from starlette.responses import JSONResponse, Response
 
 from ...runtime.prompt.prompt_encoder import Message, question_messages
 from ...runtime.request import Request as EngineRequest
-from ..api import model_description, ollama_api
-from ..api.model_description import ModelFiles
-from ..api.ollama_api import Content
+from ..api import ollama_api
+from ..api.ollama_api import Content, ModelFiles
 from ..api.ollama_models import OllamaChatRequest, OllamaGenerateRequest, OllamaRequest, ShowRequest
 from ..api.operations import OLLAMA_OPERATIONS
 from ..api.tool_calls import ToolUse
@@ -53,12 +52,12 @@ class OllamaEndpoints(Endpoints):
         """POST /api/show."""
         name, _ = self._resolve((await self._read_body(request, ShowRequest)).model)
         header = self.service.header(name)
-        template = model_description.chat_template(header)
+        template = ollama_api.chat_template(header)
         shown = {
-            "modified_at": model_description.modified_at(self.service.files(name)),
+            "modified_at": ollama_api.modified_at(self.service.files(name)),
             "template": template,
-            "details": model_description.model_details(header),
-            "model_info": model_description.model_info(header),
+            "details": ollama_api.model_details(header),
+            "model_info": ollama_api.model_info(header),
             "capabilities": ["completion", "thinking", *(["tools"] if "tools" in template else [])],
         }
         return JSONResponse(shown)
@@ -89,7 +88,7 @@ class OllamaEndpoints(Endpoints):
                     self._files[name] = await to_thread.run_sync(ModelFiles.read, self.service.files(name))
         return [
             {"name": name, "model": name, **asdict(files)}
-            | {"details": model_description.model_details(self.service.header(name))}
+            | {"details": ollama_api.model_details(self.service.header(name))}
             for name, files in self._files.items()
         ]
 
@@ -101,7 +100,7 @@ class OllamaEndpoints(Endpoints):
             "size": total,
             "size_vram": total if engine.plan.settings.gpu_layers == "all" else 0,
             "context_length": engine.context,
-            "expires_at": model_description.timestamp(expires_at) if expires_at else _NEVER,
+            "expires_at": ollama_api.timestamp(expires_at) if expires_at else _NEVER,
         }
 
     async def _respond(
@@ -109,11 +108,8 @@ class OllamaEndpoints(Endpoints):
     ) -> Response:
         """Response to a conversation, whole or as a stream of lines."""
         service, name, adapter = await self._model(request, body.model)
-        engine, tools = service.engine, ToolUse()
-        if isinstance(body, OllamaChatRequest):
-            tools = ToolUse.of(
-                body, engine.chat_template, takes_tools=engine.takes_tools, strict=self.limits.strict
-            )
+        engine = service.engine
+        tools = self._tools(body, engine) if isinstance(body, OllamaChatRequest) else ToolUse()
         ignored = None if self.limits.strict else request.state.ignored
         tokens = ollama_api.max_tokens(body.options, self.limits.max_tokens, engine.context, ignored)
         if not messages:

@@ -15,11 +15,9 @@ from ...runtime.engine.handle import Handle
 from ...runtime.request import Request as EngineRequest
 from ..api import openai_api
 from ..api.openai_api import Source
-from ..api.openai_formatter import CompletionFormatter, ResponseFormatter
+from ..api.openai_formatter import CompletionFormatter, EchoedPrompt, EchoFormatter, ResponseFormatter
 from ..api.operations import OPENAI_OPERATIONS
-from ..api.prompt_echo import EchoedPrompt, EchoFormatter
 from ..api.request_models import ChatRequest, CompletionRequest
-from ..api.tool_calls import ToolUse
 from ..engine_service import EngineService, collect_answers, merge_streams
 from ..http_errors import HttpError
 from ..streams import DONE_EVENT, event_stream, format_event
@@ -42,9 +40,7 @@ class OpenAiEndpoints(Endpoints):
         body = await self._read_body(request, ChatRequest)
         service, name, adapter = await self._model(request, body.model)
         engine, source = service.engine, source_of(request, adapter)
-        tools = ToolUse.of(
-            body, engine.chat_template, takes_tools=engine.takes_tools, strict=self.limits.strict
-        )
+        tools = self._tools(body, engine)
         width = self._check_effort(body.reasoning_effort, "reasoning_effort")
 
         def prepare() -> list[EngineRequest]:

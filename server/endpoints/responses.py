@@ -1,5 +1,6 @@
-"""Endpoints of OpenAI's Responses API."""
+"""Endpoints of OpenAI's Responses API, and the responses that they keep in the memory of this process."""
 
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
@@ -14,12 +15,66 @@ from ..api.operations import RESPONSES_OPERATIONS
 from ..api.request_body import JSON_TYPE
 from ..api.responses_api import LAST_EVENTS, Json, ResponsesFormatter
 from ..api.responses_models import ResponseRequest
-from ..api.tool_calls import ToolUse
 from ..engine_service import collect_answers, stream_pieces
 from ..http_errors import HttpError
-from ..response_store import ResponseStore, StoredResponse
 from ..streams import event_stream, format_event
 from .endpoints import Endpoints, client_of, source_of
+
+STORE_BYTES_MAX = 16 << 20  # of a namespace; thousands of conversations that fit a context of 2,048 tokens
+_ENTRY_BYTES = 1 << 10  # what an entry takes beside its texts
+_MESSAGE_BYTES = 1 << 8  # what a message takes beside its text
+
+
+@dataclass(frozen=True)
+class StoredResponse:
+    """A response and the conversation that it ends.
+
+    Attributes:
+        body: the response as JSON.
+        messages: all messages up to and with the answer; without the instructions.
+    """
+
+    body: bytes
+    messages: tuple[Message, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """About as much memory as it takes; messages that other responses share count for each of them."""
+        texts = sum(
+            len(str(message).encode("utf-8", "replace")) + _MESSAGE_BYTES for message in self.messages
+        )
+        return _ENTRY_BYTES + len(self.body) + texts
+
+
+class ResponseStore:
+    """Responses by namespace and id: the most recently used within a number of bytes per namespace."""
+
+    def __init__(self, capacity: int = STORE_BYTES_MAX) -> None:
+        self._capacity = capacity
+        self._entries: dict[str, OrderedDict[str, StoredResponse]] = {}
+        self._nbytes: dict[str, int] = {}
+
+    def add(self, namespace: str, response_id: str, body: bytes, messages: Sequence[Message]) -> None:
+        """Keep a response, and forget those that were not used for longest to make place."""
+        response = StoredResponse(body, tuple(messages))
+        if response.nbytes > self._capacity:
+            return
+        entries = self._entries.setdefault(namespace, OrderedDict())
+        entries[response_id] = response
+        self._nbytes[namespace] = self._nbytes.get(namespace, 0) + response.nbytes
+        while self._nbytes[namespace] > self._capacity:
+            self.remove(namespace, next(iter(entries)))
+
+    def find(self, namespace: str, response_id: str) -> StoredResponse | None:
+        """Find a response of a namespace; it counts as used."""
+        entries = self._entries.get(namespace, OrderedDict())
+        if response_id in entries:
+            entries.move_to_end(response_id)
+        return entries.get(response_id)
+
+    def remove(self, namespace: str, response_id: str) -> None:
+        """Forget a response, which is there."""
+        self._nbytes[namespace] -= self._entries[namespace].pop(response_id).nbytes
 
 
 @dataclass(frozen=True)
@@ -54,9 +109,7 @@ class ResponsesEndpoints(Endpoints):
         service, name, adapter = await self._model(request, body.model)
         namespace, engine = client_of(request).namespace, service.engine
         messages = [*self._history(namespace, body.previous_response_id), *responses_api.input_messages(body)]
-        tools = ToolUse.of(
-            body, engine.chat_template, takes_tools=engine.takes_tools, strict=self.limits.strict
-        )
+        tools = self._tools(body, engine)
         turn = _Turn(namespace, messages, ResponsesFormatter(body, name, tools))
         conversation, source = responses_api.with_instructions(body, messages), source_of(request, adapter)
         width = self._check_effort(body.reasoning.effort, "reasoning.effort")

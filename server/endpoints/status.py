@@ -6,8 +6,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ..api.openapi_document import openapi_document
-from ..api.operations import STATUS_OPERATIONS
+from ..api.operations import STATUS_OPERATIONS, openapi_document
 from ..metrics import PROMETHEUS_TYPE
 from .endpoints import Endpoints
 

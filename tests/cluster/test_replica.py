@@ -18,6 +18,7 @@ import pytest
 
 from ..commands import Commands
 from ..runtime.gguf_adapters import write_lora
+from ..waiting import wait_until
 from .ray_cluster import kill, processes
 
 pytestmark = pytest.mark.ray
@@ -132,10 +133,7 @@ def test_a_disconnected_client_frees_its_slot(server: Running) -> None:
     for _ in range(4):
         with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=TIMEOUT_S) as response:
             next(response.iter_lines())
-    deadline = time.monotonic() + 20
-    while any(_uses_slots(server) for _ in range(6)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not any(_uses_slots(server) for _ in range(6))
+    wait_until(lambda: not any(_uses_slots(server) for _ in range(6)), 20, 0.2)
 
 
 def _uses_slots(server: Running) -> bool:
@@ -225,10 +223,7 @@ def test_a_rolling_update_under_load_fails_no_request_and_ends_the_first_command
         _wait_for_answers(load, 12)
         with running(cluster, port, new, "--name", "new") as updated:
             assert server.process.wait(TIMEOUT_S) == 0
-            deadline = time.monotonic() + TIMEOUT_S
-            while old & set(processes(REPLICA)) and time.monotonic() < deadline:
-                time.sleep(0.2)
-            assert not old & set(processes(REPLICA))
+            wait_until(lambda: not old & set(processes(REPLICA)), TIMEOUT_S, 0.2)
             _wait_for_answers(load, len(load.statuses) + 12)
             assert httpx.get(f"{updated.url}/v1/models").json()["data"][0]["id"] == "new"
             load.__exit__()
@@ -242,9 +237,7 @@ def test_a_rolling_update_under_load_fails_no_request_and_ends_the_first_command
 
 
 def _wait_for_answers(load: Load, count: int) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while len(load.statuses) < count and not load.failures and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(lambda: len(load.statuses) >= count or load.failures, TIMEOUT_S, 0.1)
     assert len(load.statuses) >= count, load.failures
 
 

@@ -6,18 +6,18 @@ import select
 import socket
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
-from time import monotonic, sleep
 
 import pytest
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.request import Request
 from thirteen.server import drain_server
-from thirteen.server.access import refusal_pace, timeout_protocol
+from thirteen.server.access import timeout_protocol
 from thirteen.server.access.access_middleware import LOOPBACK_HOSTS
 from thirteen.server.access.request_limits import client_address
 from thirteen.server.engine_service import Client
 
 from ..repeats import REPEATS
+from ..waiting import wait_until
 from .serving import TIMEOUT_S, halted, open_engine, serve_engine
 
 pytestmark = pytest.mark.slow
@@ -90,8 +90,7 @@ def test_requests_beyond_the_queue_are_refused_before_they_are_prepared(serving,
             asyncio.run(server.service.submit(Client("another", ""), 0, 32, lambda: waiting))
             refused = client.post("/v1/completions", json=WORK)
         assert (refused.status_code, tokenized) == (429, [])
-        while not server.service.idle:
-            sleep(0.01)
+        wait_until(lambda: server.service.idle)
         assert client.post("/v1/completions", json=WORK).status_code == 200 and tokenized == [1]
 
 
@@ -158,8 +157,8 @@ REFUSED = (
 @pytest.fixture
 def slow_refusals(monkeypatch):
     """Five refusals at once, then one in a second."""
-    monkeypatch.setattr(refusal_pace, "REFUSALS_PER_S", 1)
-    monkeypatch.setattr(refusal_pace, "BURST_S", 5)
+    monkeypatch.setattr(timeout_protocol, "REFUSALS_PER_S", 1)
+    monkeypatch.setattr(timeout_protocol, "BURST_S", 5)
 
 
 def refused_connections(server, stack):
@@ -190,9 +189,8 @@ def test_delayed_refusals_make_room_for_new_connections(serving, slow_refusals, 
         assert client.post("/v1/completions", json=WORK).status_code == 200
         refused_connections(server, stack)
         connections = server.server.server_state.connections
-        end = monotonic() + TIMEOUT_S  # a connection whose refusal is still being made cannot be ended
-        while any(each._responding for each in tuple(connections)) and monotonic() < end:
-            sleep(0.01)
+        # A connection whose refusal is still being made cannot be ended.
+        wait_until(lambda: not any(each._responding for each in tuple(connections)))
         with server.http() as new:
             assert new.post("/v1/completions", json=WORK).status_code == 200
         assert len(connections) <= 8

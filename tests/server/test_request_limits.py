@@ -22,6 +22,7 @@ from thirteen.server.metrics import Metrics
 from thirteen.server.serve import ListenConfig
 from thirteen.server.served_models import ServedModels
 
+from ..waiting import wait_until
 from .serving import TIMEOUT_S, halted, open_engine, serve_engine
 
 pytestmark = pytest.mark.slow
@@ -160,12 +161,9 @@ def test_client_that_does_not_read_is_disconnected(serving):
     body = {"prompt": "a", "max_tokens": 256, "stream": True, "logprobs": 5, "temperature": 1}
     with connected(client) as connection:
         connection.sendall(request(body=body) * sent)
-        end = monotonic() + 30
-        while not state.connections and monotonic() < end:
-            sleep(0.01)
-        while state.connections and monotonic() < end:
-            sleep(0.01)
-        assert not state.connections and state.total_requests < sent
+        wait_until(lambda: state.connections)
+        wait_until(lambda: not state.connections)
+        assert state.total_requests < sent
 
 
 @pytest.mark.exhaustive
@@ -195,11 +193,8 @@ def test_full_queue_is_429_and_submission_is_all_or_nothing(client, engine):
     assert error(full, 429)["code"] == "rate_limit_exceeded" and int(full.headers["retry-after"]) >= 1
     for handle in handles:
         handle.abort()
-    while engine.load.running or engine.load.waiting:
-        sleep(0.01)
-    assert client.post("/v1/completions", json=WORK | {"n": 4}).status_code == 200, (
-        "leaked a place in the queue"
-    )
+    wait_until(lambda: not (engine.load.running or engine.load.waiting))
+    assert client.post("/v1/completions", json=WORK | {"n": 4}).is_success, "leaked a place in the queue"
 
 
 def test_more_answers_than_places_are_refused_for_good(client):
@@ -238,11 +233,9 @@ def test_a_client_that_leaves_a_whole_answer_is_no_error(serving, caplog):
     client = serving()
     with halted(), pytest.raises(httpx.ReadTimeout):
         client.post("/v1/completions", json=WORK | {"n": 2}, timeout=0.2)
-    end = monotonic() + TIMEOUT_S
-    while not client.running.service.idle and monotonic() < end:
-        sleep(0.01)
+    wait_until(lambda: client.running.service.idle)
     gc.collect()
-    assert client.running.service.idle and not [r for r in caplog.records if r.name == "asyncio"]
+    assert not [r for r in caplog.records if r.name == "asyncio"]
 
 
 def test_clients_of_aborted_requests_receive_503(serving):
@@ -250,8 +243,7 @@ def test_clients_of_aborted_requests_receive_503(serving):
     bodies = (WORK, WORK | {"stream": True}, WORK | {"stream": True, "n": 2})
     with halted(), ThreadPoolExecutor() as threads:
         futures = [threads.submit(client.post, "/v1/completions", json=body) for body in bodies]
-        while len(client.running.service._unfinished) < 4:
-            sleep(0.001)
+        wait_until(lambda: len(client.running.service._unfinished) == 4)
         client.running.service.abort_all()
         whole, *streams = (future.result() for future in futures)
     assert error(whole, 503)["message"] == "the server is shutting down"

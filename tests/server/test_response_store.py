@@ -1,7 +1,7 @@
 """The memory of responses: bounded in bytes, by use, and apart for each namespace."""
 
 from thirteen.runtime.prompt.prompt_encoder import Message
-from thirteen.server.response_store import ResponseStore, StoredResponse
+from thirteen.server.endpoints.responses import ResponseStore, StoredResponse
 
 MESSAGES = [Message("user", "Hi"), Message("assistant", "Hello")]
 BODY = b"x" * 1000

@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import sleep
 
 import httpx
 import pytest
 
 from ..commands import Commands
+from ..waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -65,9 +65,9 @@ def test_startup_prints_model_and_url(tiny):
 def test_sigterm_finishes_running_requests_and_rejects_new_ones(tiny):
     with running(tiny, "--context", 256) as server, ThreadPoolExecutor() as threads:
         stream = threads.submit(_stream_chunks, server.url)
-        _wait_until(lambda: _metric(server.url, "thirteen_slots_used") > 0)
+        wait_until(lambda: _metric(server.url, "thirteen_slots_used") > 0)
         server.process.send_signal(signal.SIGTERM)
-        _wait_until(lambda: httpx.get(f"{server.url}/ready").status_code == 503)
+        wait_until(lambda: httpx.get(f"{server.url}/ready").status_code == 503)
         assert httpx.post(f"{server.url}/v1/completions", json=LONG).status_code == 503
         assert not stream.done(), "the stream ended before the test could check it"
         reasons = [chunk["choices"][0]["finish_reason"] for chunk in stream.result()]
@@ -92,11 +92,6 @@ def _stream_chunks(url):
 def _metric(url, name):
     lines = httpx.get(f"{url}/metrics").text.splitlines()
     return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
-
-
-def _wait_until(condition):
-    while not condition():
-        sleep(0.005)
 
 
 def test_bad_option_is_a_one_line_error(tiny, tmp_path):

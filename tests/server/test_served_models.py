@@ -3,7 +3,6 @@
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from time import sleep
 
 import ollama
 import openai
@@ -17,6 +16,7 @@ from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.app import create_app
 from thirteen.server.served_models import ModelPool, PooledModel, ServedModels
 
+from ..waiting import wait_until
 from .serving import open_engine, run_app
 
 NAMES = ("one", "two", "three")
@@ -108,11 +108,8 @@ def test_an_idle_model_is_unloaded_and_a_failed_one_replaced(tiny, monkeypatch):
         pool.services["one"].engine.close()
         assert ask(client, "one").model == "one" and server.http().get("/ready").status_code == 200
         monkeypatch.setattr(served_models, "IDLE_S", 0.0)
-        for _ in range(100):
-            if not pool.services:
-                break
-            sleep(0.1)
-        assert not pool.services and ask(client, "one").model == "one"
+        wait_until(lambda: not pool.services)
+        assert ask(client, "one").model == "one"
 
 
 def test_a_model_that_never_fits_is_refused_at_the_start(tiny):

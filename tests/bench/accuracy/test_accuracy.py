@@ -12,12 +12,11 @@ import pytest
 from thirteen.bench.accuracy import accuracy as accuracy_module
 from thirteen.bench.accuracy.accuracy import AccuracyRequest, accuracy_table, run_accuracy
 from thirteen.bench.accuracy.accuracy_metrics import pair_scores, score
+from thirteen.bench.accuracy.answer_time import TimedAnswer
 from thirteen.bench.accuracy.datasets import load_question_set
 from thirteen.bench.accuracy.eval_log import Outcome, QuestionRecord, Sample
-from thirteen.bench.accuracy.evaluate import grade
-from thirteen.bench.accuracy.prompts import PROMPTS
-from thirteen.bench.accuracy.run_config import PromptSettings, RunConfig
-from thirteen.bench.accuracy.timed_answers import TimedAnswer
+from thirteen.bench.accuracy.evaluate import RunConfig, grade
+from thirteen.bench.accuracy.prompts import PROMPTS, PromptSettings
 from thirteen.errors import FileError, RequestError
 from thirteen.runtime.answer import Answer, VoteTally
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
@@ -26,7 +25,7 @@ from thirteen.runtime.effort import Effort
 from thirteen.runtime.plan import measurement, plan
 from thirteen.runtime.plan.tuning import Tuning
 from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
-from thirteen.stats.paired_difference import paired_difference
+from thirteen.stats.proportions import paired_difference
 
 from ...interruption import Interrupted, stop_at
 from ...json_lines import write_rows
@@ -133,7 +132,7 @@ def test_one_side_is_named(tiny, lora, data, tmp_path):
     }
     report = evaluate(tiny, data.subsample(3), FEW, adapter=lora, **settings)
     assert labels == {"model with adapter"}
-    only = f"only the model with the adapter was measured: --base {tiny} also measures it without"
+    only = f"only the model with the adapter was measured; give {tiny} as the base to measure it without"
     assert report.verdict[0] == only
     assert accuracy_table(report).header == ("", "model with adapter")
     plain = evaluate(tiny, data.subsample(3), FEW, **settings)

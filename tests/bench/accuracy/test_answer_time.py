@@ -2,8 +2,13 @@
 
 import numpy as np
 import pytest
-from thirteen.bench.accuracy.answer_time import AnsweredQuestion, describe_times, summarize_times, time_rows
-from thirteen.bench.accuracy.timed_answers import TimedAnswer
+from thirteen.bench.accuracy.answer_time import (
+    AnsweredQuestion,
+    TimedAnswer,
+    describe_times,
+    summarize_times,
+    time_rows,
+)
 from thirteen.stats import bootstrap
 from thirteen.stats.interval import Interval
 

@@ -3,8 +3,8 @@
 from functools import partial
 
 import pytest
-from thirteen.bench.accuracy.run_config import PromptSettings
-from thirteen.bench.accuracy.timed_answers import time_answers
+from thirteen.bench.accuracy.answer_time import time_answers
+from thirteen.bench.accuracy.prompts import PromptSettings
 from thirteen.errors import RequestError
 from thirteen.files.progress import no_progress
 from thirteen.runtime.effort import Effort

@@ -26,7 +26,8 @@ def test_a_process_without_output_is_a_crash():
         run_in_subprocess("thirteen.stats.paired_ratio", [], crash_error)
 
 
-def test_a_measured_process_loads_nothing_on_trial(records):
+def test_a_measured_process_loads_nothing_on_trial(monkeypatch):
     """It would count as time and memory of the model."""
-    _, environment = module_process("thirteen.bench.memory.memory", [], {"THIRTEEN_UNTRUSTED": "always"})
+    monkeypatch.setenv("THIRTEEN_UNTRUSTED", "always")
+    _, environment = module_process("thirteen.bench.memory.memory", [])
     assert environment["THIRTEEN_UNTRUSTED"] == "never"

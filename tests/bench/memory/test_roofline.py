@@ -5,12 +5,7 @@ from pathlib import Path
 
 import pytest
 from thirteen.bench.harness.interleave import PairedMeasurement
-from thirteen.bench.memory.roofline import (
-    decode_bytes,
-    describe_bandwidth,
-    find_roofline,
-    measure_read_bandwidth,
-)
+from thirteen.bench.memory.roofline import decode_bytes, find_roofline, measure_read_bandwidth
 from thirteen.files.gguf.header import read_header
 from thirteen.stats.interval import Interval
 
@@ -28,7 +23,7 @@ def test_a_bandwidth_is_measured_with_any_number_of_threads(threads: int) -> Non
 def test_the_fraction_is_that_of_the_bandwidth_that_reads_of_weights_take() -> None:
     roofline = find_roofline(20e9, 60, (100_000_000, 50_000_000), SPEEDS)
     assert (roofline.base_fraction, roofline.adapted_fraction) == (0.5, 0.4)
-    assert describe_bandwidth(roofline, 2) == (
+    assert roofline.describe(2) == (
         "2 threads read 20.0 GB/s from memory; a decoded token reads weights of 100.0 and 50.0 MB"
     )
 

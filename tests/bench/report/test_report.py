@@ -8,19 +8,17 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from thirteen.bench.accuracy.accuracy import AccuracyReport, ModelResult, accuracy_table
-from thirteen.bench.accuracy.accuracy_metrics import PairedScores, Scores
+from thirteen.bench.accuracy.accuracy import AccuracyReport, accuracy_table
+from thirteen.bench.accuracy.accuracy_metrics import Calibration, GivenAnswers, PairedScores, Scores
 from thirteen.bench.accuracy.answer_time import AnswerTime, AnswerTimes
-from thirteen.bench.accuracy.calibration import Calibration, GivenAnswers
-from thirteen.bench.accuracy.run_config import PromptSettings
-from thirteen.bench.memory.memory import MemoryUse
-from thirteen.bench.memory.resident_memory import Footprint
+from thirteen.bench.accuracy.evaluate import ModelResult
+from thirteen.bench.accuracy.prompts import PromptSettings
+from thirteen.bench.memory.memory import Footprint, MemoryUse
 from thirteen.bench.memory.size import run_size
 from thirteen.bench.peers.peer import PeerWorkload
 from thirteen.bench.peers.peers import PeersRequest, run_peers
-from thirteen.bench.report.document import Chart
+from thirteen.bench.report.document import Chart, render_html, render_markdown
 from thirteen.bench.report.effort_plot import plot_efforts
-from thirteen.bench.report.render import render_html, render_markdown
 from thirteen.bench.report.report import ReportRequest, collect_measurements, write_report
 from thirteen.bench.report.sections import Measurements, compose_report, describe_differences
 from thirteen.bench.speed.latency import LatencyRequest, latency_table, run_latency
@@ -273,7 +271,7 @@ def test_measurements_of_different_files_are_told_apart(data):
 def test_a_report_from_json_equals_that_of_the_measurement(data, tmp_path):
     first = write_report(data, tmp_path / "deep" / "out")
     raw = {name: first.parent / f"raw/{name}.json" for name in ("latency", "size", "fidelity", "accuracy")}
-    again = collect_measurements(ReportRequest(**raw))
+    again = collect_measurements(ReportRequest(files=raw))
     assert again == data
     second = write_report(again, tmp_path)
     for name in ("report.html", "report.md", *(f"raw/{name}.json" for name in raw)):
@@ -296,7 +294,7 @@ def test_impossible_figures_are_refused_in_one_line(data, tmp_path):
     ):
         path.write_text(json.dumps(asdict(data.size) | change))
         with pytest.raises((FileError, RequestError), match=message):
-            write_report(collect_measurements(ReportRequest(size=path)), tmp_path / "out")
+            write_report(collect_measurements(ReportRequest(files={"size": path})), tmp_path / "out")
 
 
 def test_a_fidelity_without_its_files_is_refused_in_one_line(data, tmp_path):
@@ -305,7 +303,7 @@ def test_a_fidelity_without_its_files_is_refused_in_one_line(data, tmp_path):
     found = asdict(data.fidelity)
     path.write_text(json.dumps(found | {"files": {"shipped": found["files"]["shipped"]}}))
     with pytest.raises(FileError, match=r"fidelity\.json: files: reference is missing"):
-        collect_measurements(ReportRequest(fidelity=path))
+        collect_measurements(ReportRequest(files={"fidelity": path}))
 
 
 def test_what_is_not_read_is_measured(tiny, tmp_path, data):
@@ -313,12 +311,13 @@ def test_what_is_not_read_is_measured(tiny, tmp_path, data):
     latency.write_text(json.dumps(asdict(data.latency)))
     measured = run_peers(PeersRequest(model=tiny, work=WORKLOAD, rounds=1, rows=("llama-cpp-python",)))
     peers.write_text(json.dumps(asdict(measured)))
-    request = ReportRequest(base=tiny, adapted=tiny, latency=latency, peers=peers, threads=1)
+    files = {"latency": latency, "peers": peers}
+    request = ReportRequest(base=tiny, adapted=tiny, files=files, threads=1)
     found = collect_measurements(request, pytest.fail)
     assert (found.latency, found.size, found.peers) == (data.latency, data.size, measured)
     text = Page(render_html(compose_report(found))).text
     assert "Other programs" in text and all(row.name in text for row in measured.rows)
-    assert compose_report(collect_measurements(ReportRequest(peers=peers))).title == "tiny.gguf"
+    assert compose_report(collect_measurements(ReportRequest(files={"peers": peers}))).title == "tiny.gguf"
 
 
 FILE = Path("old.json")
@@ -329,7 +328,7 @@ FILE = Path("old.json")
     [
         ({}, "give two models or the JSON"),
         ({"base": FILE}, "give both BASE and ADAPTED, or neither"),
-        ({"peers": FILE, "threads": 2}, "threads: requires base and adapted"),
+        ({"files": {"peers": FILE}, "threads": 2}, "threads: requires base and adapted"),
         ({"adapter": FILE}, "adapter: requires base and adapted"),
     ],
 )
@@ -342,7 +341,7 @@ def test_inputs_are_checked_before_any_work(tiny, not_a_model, tmp_path):
     odd = tmp_path / "odd.json"
     odd.write_text("{}")
     with pytest.raises(FileError, match=r"odd\.json: \w+ is missing"):
-        collect_measurements(ReportRequest(base=tiny, adapted=tiny, latency=odd), pytest.fail)
+        collect_measurements(ReportRequest(base=tiny, adapted=tiny, files={"latency": odd}), pytest.fail)
     for models in ((tiny, not_a_model), (not_a_model, tiny)):
         with pytest.raises(FileError, match=r"no\.gguf"):
             collect_measurements(ReportRequest(base=models[0], adapted=models[1]))

@@ -6,12 +6,11 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
-from thirteen.bench.speed.type_costs_table import type_costs_table
+from thirteen.bench.quality_tables import type_costs_table
 from thirteen.convert.quantize.costs import PARTS, host_target, read_costs
 from thirteen.errors import OutputError, RequestError
 from thirteen.files.gguf.header import read_header
-from thirteen.quality.costs.probe_models import ProbeShape
-from thirteen.quality.costs.random_model import count_matrix_weights, write_uniform_model
+from thirteen.quality.costs.random_model import ProbeShape, count_matrix_weights, write_uniform_model
 from thirteen.quality.costs.type_costs import TYPES, run_type_costs, weight_costs, write_costs
 from thirteen.runtime.engine.engine import Engine
 
@@ -131,7 +130,7 @@ def test_the_models_are_larger_than_a_cache_and_their_overhead_is_small():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"types": ["Q9_K"]}, OutputError, "'Q9_K': no such type"),
+        ({"types": ["Q9_K"]}, RequestError, "'Q9_K': no such type"),
         ({"rounds": 7}, RequestError, "rounds must be an integer of at least 8"),
         ({"threads": 0}, RequestError, "threads"),
     ],

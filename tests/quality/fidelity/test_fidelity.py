@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFValueType
-from thirteen.bench.fidelity_table import fidelity_table
+from thirteen.bench.quality_tables import fidelity_table
 from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.errors import FileError, RequestError
 from thirteen.quality.fidelity import model_roles
+from thirteen.quality.fidelity.adapter_effect import compare_merge_and_runtime
 from thirteen.quality.fidelity.fidelity import run_fidelity
-from thirteen.quality.fidelity.merge_or_runtime import compare_merge_and_runtime
 from thirteen.quality.fidelity.model_roles import model_sources
 from thirteen.runtime.engine.engine import Engine
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from peft import LoraConfig
-from thirteen.bench.fidelity_table import fidelity_table
+from thirteen.bench.quality_tables import fidelity_table
 from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe

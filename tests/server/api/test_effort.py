@@ -4,7 +4,6 @@ import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from time import monotonic, sleep
 
 import httpx
 import ollama
@@ -12,6 +11,7 @@ import pytest
 from thirteen.runtime.answer import VoteTally
 from thirteen.server.access.request_limits import RequestLimits
 
+from ...waiting import wait_until
 from ..serving import TIMEOUT_S, halted, serve_engine
 
 pytestmark = pytest.mark.slow
@@ -251,10 +251,8 @@ def test_a_client_that_leaves_ends_its_vote(tool_server, say):
 
     with halted(running=3):
         asyncio.run(ask_and_leave())
-        end = monotonic() + TIMEOUT_S
-        while not service.idle and monotonic() < end:
-            sleep(0.01)
-        assert service.idle and service.engine.load.running == 0
+        wait_until(lambda: service.idle)
+        assert service.engine.load.running == 0
 
 
 @pytest.mark.parametrize("drain_s", [0, 30])
@@ -268,9 +266,8 @@ def test_a_shutdown_waits_for_a_vote_or_ends_it(tool_server, say, drain_s):
         nullcontext() if drain_s else halted(running=3),
     ):
         asking = pool.submit(client.post, "/v1/answer", json={"question": QUESTION, "effort": "medium"})
-        while not engine.load.running:
-            assert not asking.done()
-            sleep(0.001)
+        wait_until(lambda: engine.load.running or asking.done(), pause_s=0.001)
+        assert not asking.done()
         server.server.drain()
         response = asking.result(TIMEOUT_S)
     assert response.status_code == (200 if drain_s else 503), response.text
@@ -283,8 +280,7 @@ def test_votes_share_the_slots_with_the_same_clients_other_requests(tool_server,
     service, body = tool_server.service, {"question": QUESTION, "effort": "high"}
     with tool_server.http() as client, ThreadPoolExecutor(2) as pool:
         votes = [pool.submit(client.post, "/v1/answer", json=body) for _ in range(2)]
-        while not service.engine.load.waiting:
-            sleep(0.001)
+        wait_until(lambda: service.engine.load.waiting, pause_s=0.001)
         assert client.post("/v1/answer", json={"question": NO_NUMBER, "max_tokens": 4}).status_code == 200
         assert not any(vote.done() for vote in votes)
         service.abort_all()

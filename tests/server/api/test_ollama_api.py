@@ -9,7 +9,7 @@ import ollama
 import pytest
 from ollama import _types as types
 from thirteen.server.access.request_limits import RequestLimits
-from thirteen.server.api import model_description
+from thirteen.server.api import ollama_api
 from thirteen.server.api.ollama_api import chat_messages
 from thirteen.server.api.ollama_models import OllamaChatRequest, OllamaRequest
 
@@ -151,7 +151,7 @@ def test_tags_and_ps_list_the_models(client, tiny, tiny_server):
 
 def test_show_describes_a_model(client, tiny, tiny_server, monkeypatch):
     with serve_engine(tiny_server.service.engine, name="tiny") as server, monkeypatch.context() as patch:
-        patch.setattr(model_description, "file_sha256", None)  # it took seconds, for nothing
+        patch.setattr(ollama_api, "file_sha256", None)  # it took seconds, for nothing
         shown = ollama.Client(server.url, timeout=TIMEOUT_S).show("tiny")
     assert shown.modified_at.timestamp() == pytest.approx(tiny.stat().st_mtime, abs=1e-3)
     weights = tiny_server.service.engine.model.header.weights

@@ -1,11 +1,11 @@
 """/v1/chat/completions, /v1/completions and /v1/models with OpenAI's own client."""
 
 import math
-from time import monotonic, sleep
 
 import openai
 import pytest
 
+from ...waiting import wait_until
 from ..serving import RunningServer
 
 pytestmark = pytest.mark.slow
@@ -144,12 +144,5 @@ def test_disconnect_from_a_stream_frees_the_slot(smollm2_server, client):
     ) as story:
         next(iter(story))
         assert smollm2_server.service.engine.load.running == 1
-    assert is_idle(smollm2_server)
-
-
-def is_idle(server, timeout_s=1.0):
-    """Whether all requests end in time; 400 tokens would take several seconds."""
-    end = monotonic() + timeout_s
-    while not server.service.idle and monotonic() < end:
-        sleep(0.01)
-    return server.service.idle and server.service.engine.load.running == 0
+    wait_until(lambda: smollm2_server.service.idle, 1)  # 400 tokens would take several seconds
+    assert smollm2_server.service.engine.load.running == 0

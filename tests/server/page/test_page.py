@@ -3,13 +3,13 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic, sleep
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from ...background_server import background_server
 from ...chromium import BROWSER_TEST, LOW_CONTRAST
+from ...waiting import wait_until
 from .. import serving
 from ..page_server import Script, ScriptedServer
 from .browsing import ANSWERS, EGGS, ask, ask_and_wait, expect_ready, result, stats, text
@@ -20,13 +20,6 @@ TALLY = "(tally) => import('/answer.js').then((module) => module.tallyNote(tally
 RESULT = """(answer) => import('/answer.js').then(({ resultNodes, resultSentence }) =>
   [resultNodes(answer).map((node) => node.textContent).join(" ").trim(), resultSentence(answer)])"""
 STORE = "(found) => import('/conversations.js').then((module) => found.map(module.storeConversation))"
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 5) -> None:
-    end = monotonic() + timeout_s
-    while not condition():
-        assert monotonic() < end, f"not within {timeout_s} s"
-        sleep(0.01)
 
 
 def turns(page: Page) -> list[str]:
@@ -511,7 +504,7 @@ def test_a_growing_answer_stays_in_view_until_the_reader_scrolls(
     box = page.locator(".turn").last.bounding_box()
     assert box and 0 <= box["y"] <= 100
     page.mouse.wheel(0, -400)
-    wait_until(lambda: page.evaluate("scrollY") < 100)
+    wait_until(lambda: page.evaluate("scrollY") < 100, 5)
     page.wait_for_timeout(300)
     assert page.evaluate("scrollY") < 100
     page.keyboard.press("Escape")
@@ -534,4 +527,4 @@ def test_page_works_with_the_real_server(visit: Callable[..., Page], smollm2: Pa
         expect(text(page)).to_contain_text("a")
         page.keyboard.press("Escape")
         expect(result(page)).to_have_text("Stopped")
-        wait_until(lambda: engine.load.running == 0)
+        wait_until(lambda: engine.load.running == 0, 5)

@@ -1,11 +1,46 @@
-"""Interval of the difference of two proportions that were observed on the same cases."""
+"""Proportions: the interval of one, and interval and test of two that were observed on the same cases."""
 
 from collections import Counter
 from collections.abc import Iterable
 from math import sqrt
+from statistics import NormalDist
 
-from .interval import Interval
-from .wilson import wilson_interval
+from .interval import CONFIDENCE, Interval
+
+
+def wilson_interval(part: float, whole: float) -> Interval:
+    """The proportion part/whole with its interval at CONFIDENCE (E. Wilson, J. Am. Stat. Assoc. 22, 1927).
+
+    Unlike the normal approximation and the bootstrap, it does not shrink to a point at 0 or 1.
+
+    Args:
+        part: the number of cases that have the property.
+        whole: the number of cases, at least one.
+    """
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    share, squared = part / whole, z * z / whole
+    middle = (share + squared / 2) / (1 + squared)
+    reach = z * sqrt(share * (1 - share) / whole + squared / whole / 4) / (1 + squared)
+    return Interval(max(middle - reach, 0.0), share, min(middle + reach, 1.0))
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """The exact two-sided p-value of two models on the same questions (Q. McNemar, Psychometrika 12, 1947).
+
+    Questions that both models got right, or both wrong, say nothing about a difference. Without a difference
+    each of the others falls to either side like a coin. The binomial distribution is exact where its normal
+    approximation needs more questions.
+
+    Args:
+        gained: questions that only the one model got right.
+        lost: questions that only the other model got right.
+    """
+    total = gained + lost
+    term = tail = 1  # integers throughout, so nothing is rounded
+    for heads in range(min(gained, lost)):
+        term = term * (total - heads) // (heads + 1)
+        tail += term
+    return min(1.0, 2 * tail / (1 << total))
 
 
 def count_pairs(pairs: Iterable[tuple[bool, bool]]) -> tuple[int, int, int, int]:

@@ -1,7 +1,7 @@
 """Ratios and their intervals in words."""
 
 import pytest
-from thirteen.bench.harness.verdict_text import describe_difference, describe_noise, more_rounds
+from thirteen.bench.speed.latency import describe_difference, describe_noise, more_rounds
 from thirteen.stats.interval import Interval
 
 

@@ -1,9 +1,9 @@
-"""Calibration: how often answers of a given confidence are right."""
+"""Metrics of an evaluation: how often answers of a given confidence are right."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from thirteen.bench.accuracy.calibration import calibrate
+from thirteen.bench.accuracy.accuracy_metrics import calibrate
 from thirteen.bench.accuracy.eval_log import Outcome, QuestionRecord
 
 

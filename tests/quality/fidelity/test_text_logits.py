@@ -1,7 +1,7 @@
 """Cutting of passages: no position is scored twice, and no more than requested."""
 
 import pytest
-from thirteen.quality.fidelity.windows import cut_windows
+from thirteen.quality.fidelity.text_logits import cut_windows
 
 BOS = (0,)
 

@@ -6,8 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from thirteen.bench.memory.os_page_cache import cached_fraction, drop_from_page_cache
-from thirteen.bench.memory.resident_memory import read_resident_memory, resident_file_bytes
+from thirteen.bench.harness.system_memory import (
+    cached_fraction,
+    drop_from_page_cache,
+    read_resident_memory,
+    resident_file_bytes,
+)
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports memory by mapping")
 
