@@ -18,7 +18,7 @@ import typer
 from ..errors import EngineFailedError, ThirteenError
 from ..files.lazy_package import import_lazily
 from . import ask, batch, demo, doctor, inspect, models, serve, web
-from .adapters import adapter, learn, train
+from .adapters import adapter, learn
 from .bench import commands as bench
 from .chat import chat
 from .console import err, printable
@@ -42,7 +42,7 @@ app = typer.Typer(
 )
 _PANELS = {
     "Answer": (chat, ask, batch, serve, web),
-    "Make": (convert, importance, vocabulary, learn, train, adapter),
+    "Make": (convert, importance, vocabulary, learn, adapter),
     "Measure": (bench,),
     "About": (demo, doctor, inspect, models),
 }

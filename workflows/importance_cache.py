@@ -104,9 +104,8 @@ def calibration_chunks(base: Checkpoint, calibration: Calibration) -> list[tuple
     passages = read_passages(calibration.texts)
     with temporary_folder("importance") as folder:
         write_tokenizer_file(base, folder / "tokenizer.gguf")
-        with Model(
-            read_model_header(folder / "tokenizer.gguf", weights=False), vocabulary_only=True
-        ) as model:
+        header = read_model_header(folder / "tokenizer.gguf", weights=False)
+        with Model(header, vocabulary_only=True) as model:
             chunks = chunk_passages(model, passages, min(_CHUNK_SIZE, model.context_trained))
     count = min(CHUNKS[calibration.thoroughness], len(chunks))
     return [chunks[index * len(chunks) // count] for index in range(count)]  # spread over the text

@@ -46,14 +46,14 @@ def adapter_show(adapter: options.AdapterArgument, as_json: options.Json = False
         "adapter": loaded.id,
         "kind": loaded.kind,
         "rank": loaded.rank,
-        "trained numbers": loaded.trained_parameters,
-        "trained on": loaded.trained_on,
+        "trained_numbers": loaded.trained_parameters,
+        "trained_on": loaded.trained_on,
         "tensors": len(loaded.deltas),
         "sha256": loaded.sha256,
     }
-    result = {key.replace(" ", "_"): value for key, value in facts.items()} | {"norm_by_layer": norms}
-    rows = {key: str(value) for key, value in facts.items()}
-    show_fields(as_json, result, rows | {f"norm, {layer}": f"{norm:.4g}" for layer, norm in norms.items()})
+    rows = {key.replace("_", " "): str(value) for key, value in facts.items()}
+    facts["norm_by_layer"] = norms
+    show_fields(as_json, facts, rows | {f"norm, {layer}": f"{norm:.4g}" for layer, norm in norms.items()})
 
 
 @app.command(

@@ -1,13 +1,14 @@
-"""Command `thirteen learn`: an adapter from questions with known answers."""
+"""Commands that make adapters: `thirteen learn`, from questions with known answers, and `thirteen train`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
+from ...learn.recipe import KINDS, RECIPES
 from .. import options
 from ..console import command_line, interval_json, note, run_bars, show_facts
-from ..help_sections import advanced_option
+from ..help_sections import ADVANCED, advanced_option
 
 app = typer.Typer()
 
@@ -79,3 +80,81 @@ def learn(
         difference=f"{held.difference.text(1, 100)} points (95 %)",
         minutes=f"{result.minutes:.1f}",
     )
+
+
+def _recipe_option(text: str, field: str, panel: str | None = None) -> Any:
+    """An option whose default is that of the recipe's field."""
+    lora, tinylora = (f"{getattr(RECIPES[kind], field):,}" for kind in KINDS)
+    default = lora if lora == tinylora else f"{lora}; {tinylora} for tinylora"
+    return typer.Option(help=f"{text} Default: {default}.", rich_help_panel=panel)
+
+
+@app.command(
+    epilog=options.example(
+        "train smollm2-135m --data gsm8k-train.jsonl --output my-lora",
+        "train smollm2-135m --data gsm8k-train.jsonl --output my-tinylora --kind tinylora",
+    )
+)
+def train(
+    ctx: typer.Context,
+    base: options.BaseArgument,
+    output: options.AdapterOutput,
+    data: Annotated[Path, typer.Option(help="Training rows: JSON lines with question, solution, answer.")],
+    kind: Annotated[Literal["lora", "tinylora"], typer.Option(help="Kind of adapter.")] = "lora",
+    basis: options.Basis = None,
+    learning_rate: Annotated[float | None, _recipe_option("Peak learning rate.", "learning_rate")] = None,
+    epochs: Annotated[int | None, _recipe_option("Passes over the rows.", "epochs")] = None,
+    held_out: Annotated[
+        int | None, _recipe_option("Number of held-out rows to measure on.", "held_out")
+    ] = None,
+    rank: Annotated[int | None, _recipe_option("Rank of the factors.", "rank", ADVANCED)] = None,
+    numbers: Annotated[
+        int | None, _recipe_option("Trained numbers of a TinyLoRA.", "numbers", ADVANCED)
+    ] = None,
+    alpha: Annotated[
+        int | None, _recipe_option("LoRA alpha; the scale is alpha / rank.", "alpha", ADVANCED)
+    ] = None,
+    batch_rows: Annotated[int | None, _recipe_option("Rows per step.", "batch_rows", ADVANCED)] = None,
+    max_tokens: Annotated[
+        int | None, _recipe_option("Drop rows with more tokens.", "max_tokens", ADVANCED)
+    ] = None,
+    max_rows: Annotated[int | None, _recipe_option("Maximum rows to train on.", "max_rows", ADVANCED)] = None,
+    final_line: Annotated[
+        bool | None,
+        advanced_option(help="Learn a last line with the final answer after each solution, the default."),
+    ] = None,
+    calculator: Annotated[
+        bool | None,
+        advanced_option(help="Do not learn results of equations, which the calculator completes."),
+    ] = None,
+    bf16: Annotated[
+        bool | None,
+        advanced_option(help="Multiply in bfloat16. Default: where the processor does so itself."),
+    ] = None,
+    seed: Annotated[int | None, _recipe_option("Random seed.", "seed", ADVANCED)] = None,
+    threads: Annotated[int | None, _recipe_option("CPU threads.", "threads", ADVANCED)] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Train an adapter with gradients, by PEFT on a CPU.
+
+    The defaults are the published LoRA recipe, and for tinylora the schedule of the shipped adapter
+    smollm2-135m-sums-840, whose card has its other options. Requires the extra `train`.
+    """
+    from ...workflows.training import TrainingRequest, run_training
+
+    request = TrainingRequest(**options.matching_options(ctx, TrainingRequest))
+    with run_bars(threads) as run:
+        result = run_training(request, command_line(), run)
+    held = result.held_out
+    facts = {
+        "output": str(output),
+        "trained_numbers": result.trained_numbers,
+        "rows": result.rows,
+        "steps": result.steps,
+        "train_s": result.train_s,
+        "validation": list(result.validation),
+        "loss_before": held.loss_before,
+        "loss_after": held.loss_after,
+        "difference": interval_json(held.difference),
+    }
+    show_facts(as_json, facts, difference=f"{held.difference.text(4)} nats per token (95 %)")
