@@ -345,4 +345,5 @@ def _may_be(left: Side, right: Side) -> bool:
     value, claimed = left.quantity.value, right.quantity.value
     places = len(right.number.partition(".")[2])
     near = not right.operators and abs(value - claimed) * 10**places < 1
-    return near or claimed in (value * 100, value / 100) or (value < 0 < claimed and "-" in left.operators)
+    counts = value < 0 < claimed or (value + 1 == claimed and right.quantity.unit != left.quantity.unit)
+    return near or claimed in (value * 100, value / 100) or (counts and "-" in left.operators)

@@ -286,7 +286,9 @@ function mayBe(left, right) {
   const difference = value.plus(claimed.negated()).abs().times(decimals(right));
   const isNear = !right.operators.length && difference.compare(ONE) < 0;
   const isPercent = claimed.equals(value.times(HUNDRED)) || claimed.equals(value.dividedBy(HUNDRED));
-  return isNear || isPercent || (value.numerator < 0n && claimed.numerator > 0n && left.operators.includes("-"));
+  const isNext = value.plus(ONE).equals(claimed) && right.quantity.unit !== left.quantity.unit;
+  const counts = (value.numerator < 0n && claimed.numerator > 0n) || isNext;
+  return isNear || isPercent || (counts && left.operators.includes("-"));
 }
 
 const countCharacters = (text) => Array.from(text).length;
