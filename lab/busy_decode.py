@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Annotated
 
 import typer
-from thirteen.bench.peers.peer import busy_processes
+from thirteen.bench.peers.peer import busy_process
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings import Settings
@@ -36,7 +36,9 @@ def main(model: Path, seconds: Annotated[float, typer.Argument()] = 5.0) -> None
         for context in contexts.values():
             context.decode([Span(0, 0, PROMPT, 1)])
         for busy in BUSY:
-            with busy_processes(busy):
+            with ExitStack() as others:
+                for _ in range(busy):
+                    others.enter_context(busy_process())
                 for name, context in contexts.items():
                     times = list(step_times(context, seconds))
                     print(

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import sleep
 from typing import Protocol
@@ -92,7 +92,7 @@ class RequestPeer(ABC):
         )
 
     def _busy_tokens_per_s(self, seed: int) -> float:
-        with busy_processes():
+        with busy_process():
             _, busy_s = self._answer_s(seed, BUSY_TOKENS, BUSY_TOKENS)
         sleep(_SETTLE_S)
         self._answer_s(seed, 1, 1)  # the next round begins as on a quiet machine
@@ -116,15 +116,13 @@ def random_tokens(seed: int, count: int, vocabulary: int) -> list[int]:
 
 
 @contextmanager
-def busy_processes(count: int = 1) -> Iterator[None]:
-    """Keep `count` processors busy meanwhile, each by a process of its own."""
+def busy_process() -> Iterator[None]:
+    """Keep a processor busy meanwhile, by a process of its own."""
     command = [sys.executable, "-S", "-E", "-c", "print(flush=True)\nwhile True: pass"]
-    with ExitStack() as started:
-        for _ in range(count):
-            process = started.enter_context(
-                subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603 - own program
-            )
-            started.callback(process.kill)
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # noqa: S603 - own program
+        try:
             assert process.stdout, "it is a pipe"
             process.stdout.readline()  # now it is busy
-        yield
+            yield
+        finally:
+            process.kill()
