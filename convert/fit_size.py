@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import prod
 
-from ..errors import OptionError
+from ..errors import OptionError, OutputError
 from ..files.progress import Progress, no_progress
 from .layout import FileLayout, Prediction
 from .merged_model import MergedModel
@@ -106,6 +106,8 @@ class FitSize(Quantization):
         Raises:
             OptionError: see plan().
         """
+        if without := [name for name, choices in options.items() if not choices]:
+            raise OutputError(f"no type is left for tensor {without[0]!r}")
         budget = self.size.file_bytes(count_weights(specs.values()))
         sizes = [[option.nbytes for option in choices] for choices in options.values()]
         smallest, largest = (fixed + sum(map(pick, sizes)) for pick in (min, max))

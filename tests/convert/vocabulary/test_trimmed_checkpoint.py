@@ -22,6 +22,7 @@ from thirteen.errors import FileError
 from thirteen.files.gguf.header import Field, read_header
 from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.plan.options import EngineOptions
 
 from ..peft_adapters import read_gguf, save_random_adapter
 from .kept_lists import closed_list, tables_of
@@ -55,7 +56,9 @@ def trimmed(kept: VocabularyList, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def test_logits_of_kept_tokens_are_identical(trimmed: Path, kept: VocabularyList) -> None:
     new_ids = {old: new for new, old in enumerate(kept.tokens)}
-    with Engine(embedded(), context=128, slots=1) as full, Engine(trimmed, context=128, slots=1) as small:
+    # Kernels of repacked matrices, such as AMX's, take only some numbers of rows, and round differently.
+    options = EngineOptions(context=128, slots=1, repack=False)
+    with Engine(embedded(), **options) as full, Engine(trimmed, **options) as small:
         for text in TEXTS:
             original = full.model.tokenize(text, special=True, bos=True)
             tokens = small.model.tokenize(text, special=True, bos=True)
