@@ -17,7 +17,7 @@ from .notation import NOTATION
 
 SENTENCE_CHARS_MAX = NOTATION.limits["sentence"]  # longer ones are not read
 _BOUNDARY, _MARKER = NOTATION.patterns["boundary"], NOTATION.patterns["marker"]
-_BOUNDARY_CHARS = 8  # before the white space in it
+_BOUNDARY_CHARS = 8  # before the white space in it, and after it
 _WORDS = NOTATION.words
 _NUMBER_WORDS = _WORDS["cardinals"] | NOTATION.values.keys()
 _UNITS = (
@@ -93,7 +93,8 @@ class StepStream:
             steps += self._read(self._text[start : boundary.end()])
             start = self._searched = boundary.end()
         self._text = self._text[start:]
-        self._searched = max(len(self._text.rstrip()) - _BOUNDARY_CHARS, 0)
+        before = self._text[:-_BOUNDARY_CHARS].rstrip()  # a boundary may begin in it, and end after the text
+        self._searched = max(len(before) - _BOUNDARY_CHARS, 0)
         return tuple(steps)
 
     def finish(self) -> tuple[Step, ...]:

@@ -7,7 +7,7 @@ import { lex } from "./lexer.js";
 import { currencies, limits, prose, trimEnd, values, words as tables } from "./tables.js";
 
 const [BOUNDARY, MARKER] = [prose("boundary", "g"), prose("marker", "y")];
-const BOUNDARY_CHARS = 8; // before the white space in it
+const BOUNDARY_CHARS = 8; // before the white space in it, and after it
 const SUFFIXES = [...tables.suffixes].map((suffix) => suffix.split("_"));
 const OPERAND_STARTS = ["number", "currency", "open", "fraction", "operator"];
 const OPEN_ENDS = ["operator", "relation", "open", "comma", "currency", "fraction", "comparison", "unknown"];
@@ -56,7 +56,8 @@ export class StepStream {
       start = this.#searched = BOUNDARY.lastIndex;
     }
     this.#text = this.#text.slice(start);
-    this.#searched = Math.max(trimEnd(this.#text).length - BOUNDARY_CHARS, 0);
+    const before = trimEnd(this.#text.slice(0, -BOUNDARY_CHARS)); // a boundary may begin in it, and end after the text
+    this.#searched = Math.max(before.length - BOUNDARY_CHARS, 0);
     return steps;
   }
 

@@ -135,6 +135,16 @@ def test_pieces_of_a_text_give_the_equations_of_the_whole():
         assert tuple(found) == check_steps(text, "9 gizmos"), text
 
 
+@pytest.mark.parametrize("start", ["**3 + 4", "-   **So", "- x", r"\[ 3"])
+def test_a_boundary_may_begin_long_before_it_ends(start):
+    text = "total = " + 9 * "\n \r" + start
+    for size in (1, 2, 3):
+        stream = StepStream()
+        pieces = [text[at : at + size] for at in range(0, len(text), size)]
+        assert [*map(stream.feed, pieces), stream.finish()] == [()] * (len(pieces) + 1)
+        assert stream.unread == read_equations(text).unread
+
+
 def test_the_stream_is_linear_and_keeps_no_text_beyond_its_use():
     def seconds(times):
         stream, start = StepStream(), time.process_time()
