@@ -8,7 +8,7 @@ from .final_answer import format_number
 from .lexer import Lexeme
 from .notation import NOTATION
 
-_CURRENCIES = NOTATION.texts["fragments"]["currencies"]
+_CURRENCIES = frozenset(NOTATION.texts["fragments"]["currencies"])
 _MONEY_PLACES, _RESULT_PLACES = NOTATION.limits["money_places"], NOTATION.limits["result_places"]
 
 
@@ -26,7 +26,7 @@ def pending_result(text: str) -> str | None:
     stream.feed(text[-2 * SENTENCE_CHARS_MAX :])  # a sentence that begins before is not read
     sentence = stream.rest()
     side = _open_side(sentence) if sentence.is_read else None
-    result = _format_result(side, sentence.lexemes) if side and side.operators else None
+    result = _format_result(side, sentence.lexemes[sentence.first :]) if side and side.operators else None
     return f" {result}" if result and text[-1] == "=" and text[-2:-1].isspace() else result
 
 

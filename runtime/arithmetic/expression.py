@@ -237,8 +237,9 @@ class _Parser:
 
 def is_noun(word: str) -> bool:
     """Return whether a word after a number, in lower case, may be what it counts, and does not calculate."""
-    is_word = len(word) > 1 and word.isascii() and word.isalpha()
-    return is_word and word not in _NO_NOUNS and not word.endswith(("ed", "ing"))
+    parts = word.split("-")  # "push-ups"
+    is_word = len(word) > 1 and word.isascii() and all(map(str.isalpha, parts))
+    return is_word and _NO_NOUNS.isdisjoint(parts) and not word.endswith(("ed", "ing"))
 
 
 def parse_mixed_number(text: str) -> Fraction:

@@ -193,8 +193,9 @@ class Parser {
 
 /** Whether a word after a number, in lower case, may be what it counts, and does not calculate. */
 function isNoun(word) {
-  const calculates = [words.parts, words.bases, words.suffixes].some((table) => table.has(word));
-  return /^[a-z]{2,}$/.test(word) && !calculates && !/(?:ed|ing)$/.test(word);
+  const calculates = (part) => [words.parts, words.bases, words.suffixes].some((table) => table.has(part));
+  const isWord = word.length > 1 && /^[a-z]+(?:-[a-z]+)*$/.test(word); // "push-ups"
+  return isWord && !word.split("-").some(calculates) && !/(?:ed|ing)$/.test(word);
 }
 
 /** Parse a number of the table "lexemes": "12", "1,234.5", "2½"; null if it is too long. */

@@ -133,6 +133,8 @@ PENDING: list[tuple[str, str]] = [
     ("We subtract:\n5 - 3 =", " 2"),
     ("Adding these together:\n\n\\[\n3 + 10 + 15 =", " 28"),
     ("There are 3 boxes, so she needs 3 * 12 =", " 36"),
+    ("The fee is $25.00 and 5% of 1,000, so the total of 6 is:\n\\[ 60 \\times 25 =", " 1500"),
+    ("45 push-ups - 5 push-ups =", " 40"),
 ]
 NOT_PENDING = [
     *("", "=", " =", "12 =", "3 + 4", "3 + 4 =  ", "3 + 4 =\n", "3 + 4 ==", "3 + 4 >=", "20% of 85 is"),
