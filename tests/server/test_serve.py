@@ -125,7 +125,7 @@ def examples():
 def test_python_examples_work(examples, smollm2, tmp_path):
     codes = [code for language, code in examples if language == "python" and "import Engine" in code]
     codes = [code for code in codes if "fastapi" not in code]  # tests/test_docs.py runs that
-    assert len(codes) == 4
+    assert len(codes) == 3
     (tmp_path / "my-model.gguf").symlink_to(smollm2)
     for code in codes:
         command = [sys.executable, "-c", code]

@@ -32,7 +32,7 @@ def run_node(tmp_path_factory: pytest.TempPathFactory) -> RunNode:
 
     def run(function: str, arguments: list[Any]) -> list[Any]:
         script = f"""import {{ readFileSync }} from "node:fs";
-import {{ checkAnswer }} from "./answer.js";
+import {{ checkAnswer }} from "./checked_answer.js";
 import {{ StepStream }} from "./equations.js";
 const results = JSON.parse(readFileSync(0, "utf8")).map({function});
 console.log(JSON.stringify(await Promise.all(results)));"""

@@ -10,8 +10,9 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from thirteen.errors import FileError, OptionError, OutputError, RequestError
-from thirteen.web.site import PART_BYTES, PageModel, write_site
-from thirteen.web.static_files import page_routes
+from thirteen.web.shared_modules import shared_modules
+from thirteen.web.site import APP, PART_BYTES, PageModel, write_site
+from thirteen.web.static_files import PAGE_FILES, page_routes
 from thirteen.web.static_server import isolated_app
 from thirteen.web.wllama import wllama_files
 
@@ -48,6 +49,12 @@ def test_service_worker_contains_the_hash_of_every_other_file_but_the_parts(site
     for name, integrity in shell.items():
         digest = sha384((site / name).read_bytes()).digest()
         assert integrity == f"sha384-{b64encode(digest).decode()}"
+
+
+def test_only_the_client_stands_for_another_file():
+    page, shared, app = set(PAGE_FILES), set(shared_modules()), {path.name for path in APP.iterdir()}
+    assert not shared & (page | app)
+    assert page & app == {"client.js"}
 
 
 def test_page_connects_to_its_own_origin_and_mentions_no_server(site):

@@ -1,6 +1,6 @@
 // The model in the browser: answers by wllama (llama.cpp in WebAssembly), their equations checked.
 
-import { checkAnswer } from "./answer.js";
+import { checkAnswer } from "./checked_answer.js";
 import { StepStream } from "./equations.js";
 import { loadEngine } from "./engine.js";
 import { ModelError } from "./errors.js";
