@@ -187,5 +187,5 @@ def _reference_cost(specs: Mapping[str, TensorSpec], costs: CostTable) -> float:
     return sum(
         costs.weight_costs(spec.target, tied=tied)[REFERENCE] * prod(spec.shape)
         for spec in specs.values()
-        if len(spec.shape) == 2
+        if spec.is_matrix
     )

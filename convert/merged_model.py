@@ -16,7 +16,7 @@ from .provenance import AdapterSource, file_metadata
 from .quantize.ggml import quantize_rows
 from .quantize.importance import Importance, fitting_importance, read_importance
 from .quantize.rounding import RowQuantizer
-from .source.architecture import ROPE_FACTORS, permute
+from .source.architecture import permute
 from .source.checkpoint import FLOATS, Checkpoint, quantized_types
 from .tensors import TensorPlan, TensorSpec
 from .tied_checkpoint import matrix_names, tie_embeddings
@@ -98,9 +98,9 @@ class MergedModel:
 
     @property
     def specs(self) -> list[TensorSpec]:
-        """The tensors of its file: those of the checkpoint, then the RoPE factors if the model has any."""
-        specs, factors = list(self.base.specs.values()), self.base.rope_factors
-        return specs if factors is None else [*specs, TensorSpec(ROPE_FACTORS, ROPE_FACTORS, factors.shape)]
+        """The tensors of its file: those of the checkpoint, then the divisors of RoPE, if any."""
+        divisors = (TensorSpec(name, name, one.shape) for name, one in self.base.rope_tensors.items())
+        return [*self.base.specs.values(), *divisors]
 
     def rows(self, name: str, start: int, stop: int) -> Floats:
         """Read rows `start` to `stop` of a tensor, merged."""
@@ -114,10 +114,9 @@ class MergedModel:
 
     def quantized(self, plan: TensorPlan, start: int, stop: int) -> bytes:
         """Rows `start` to `stop` of a tensor of the file, merged and quantized once."""
-        if plan.source == ROPE_FACTORS:
-            factors = self.base.rope_factors
-            assert factors is not None, "it is planned"
-            return quantize_rows(factors[start:stop], plan.type, f"tensor {ROPE_FACTORS!r}")
+        if plan.source not in self.base.specs:
+            divisors = self.base.rope_tensors[plan.source]
+            return quantize_rows(divisors[start:stop], plan.type, f"tensor {plan.source!r}")
         if (stored := self.stored_rows(plan, start, stop)) is not None:
             return stored
         heads = self.base.specs[plan.source].heads * (stop - start) // plan.shape[0]
@@ -156,7 +155,7 @@ class MergedModel:
         self.quantizer.prepare(plan, None if delta is None else delta.a)
 
     def _requantized(self, plan: TensorPlan) -> bool:
-        if plan.source == ROPE_FACTORS or self.base.stored_type(plan.source) in FLOATS:
+        if plan.source not in self.base.specs or self.base.stored_type(plan.source) in FLOATS:
             return False
         return self.stored_rows(plan, 0, 1) is None
 

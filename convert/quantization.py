@@ -10,7 +10,7 @@ from ..files.gguf.header import Header, read_header
 from ..files.progress import Progress
 from .layout import FileLayout
 from .merged_model import MergedModel
-from .source.architecture import OUTPUT, ROPE_FACTORS
+from .source.architecture import OUTPUT
 from .tensors import GGML_TYPES, parse_type, plan_like, plan_stored, plan_uniform
 
 DEFAULT_TYPE = "Q4_K"
@@ -71,8 +71,7 @@ class Same(Quantization):
 
     def plan(self, model: MergedModel, pool: ThreadPoolExecutor, progress: Progress) -> FileLayout:
         types = {name: model.base.stored_type(name) for name in model.base.specs}
-        types[ROPE_FACTORS] = GGML_TYPES["F32"]
-        plans = [plan_stored(spec, types[spec.source]) for spec in model.specs]
+        plans = [plan_stored(spec, types.get(spec.source, GGML_TYPES["F32"])) for spec in model.specs]
         return FileLayout.planned(model.metadata(self.text), plans)
 
 

@@ -36,12 +36,19 @@ class TensorSpec:
         target: its name in the GGUF.
         shape: (rows, columns) or (rows,).
         heads: number of heads within which GGUF permutes the rows; 0 if it does not.
+        offset: what GGUF adds to the values that transformers has.
     """
 
     source: str
     target: str
     shape: tuple[int, ...]
     heads: int = 0
+    offset: float = 0.0
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it may be quantized: vectors and the kernels of convolutions stay in F32."""
+        return len(self.shape) == 2 and not self.target.endswith(".conv.weight")
 
 
 @dataclass(frozen=True)
@@ -121,11 +128,11 @@ def plan_stored(spec: TensorSpec, type_: GGMLQuantizationType) -> TensorPlan:
     """
     if type_.name not in GGML_TYPES:
         raise FileError(f"tensor {spec.target!r} is in {type_.name}, which cannot be written")
-    return plan_tensor(spec, GGMLQuantizationType.F32 if len(spec.shape) == 1 else type_)
+    return plan_tensor(spec, type_ if spec.is_matrix else GGMLQuantizationType.F32)
 
 
 def _compatible_type(spec: TensorSpec, type_: GGMLQuantizationType) -> GGMLQuantizationType:
-    if len(spec.shape) == 1:
+    if not spec.is_matrix:
         return GGMLQuantizationType.F32
     for candidate in (type_, GGML_TYPES[_FALLBACK.get(type_.name, type_.name)]):
         if spec.shape[-1] % GGML_QUANT_SIZES[candidate][0] == 0:

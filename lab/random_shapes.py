@@ -13,13 +13,7 @@ from pathlib import Path
 
 import typer
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
-from thirteen.convert.source.architecture import (
-    ROPE_FACTORS,
-    Architecture,
-    from_config,
-    rope_factors,
-    tensor_specs,
-)
+from thirteen.convert.source.architecture import Architecture, from_config, tensor_specs
 from thirteen.convert.tensors import TensorPlan, TensorSpec, parse_type, plan_tensor, plan_uniform
 from thirteen.convert.write import write_gguf
 from thirteen.errors import FileError, OutputError
@@ -57,12 +51,11 @@ def write_shape_model(name: str, types: str, output: Path) -> str:
 
 def _write(path: Path, architecture: Architecture, plans: Sequence[TensorPlan], name: str) -> None:
     fields = random_fields(architecture) | {"general.name": Field(name, GGUFValueType.STRING)}
-    blocks, factors = random_blocks(plans), rope_factors(architecture)
-    if factors is not None:
-        spec = TensorSpec(ROPE_FACTORS, ROPE_FACTORS, factors.shape)
-        plans = [plan_tensor(spec, GGMLQuantizationType.F32), *plans]
-        blocks = chain([factors.tobytes()], blocks)
-    write_gguf(path, fields, plans, blocks)
+    divisors = architecture.rope_tensors
+    specs = (TensorSpec(name, name, one.shape) for name, one in divisors.items())
+    before = [plan_tensor(spec, GGMLQuantizationType.F32) for spec in specs]
+    blocks = chain((one.tobytes() for one in divisors.values()), random_blocks(plans))
+    write_gguf(path, fields, [*before, *plans], blocks)
 
 
 def _plans(architecture: Architecture, types: str) -> Sequence[TensorPlan]:
@@ -83,7 +76,7 @@ def _plans_from_file(specs: Sequence[TensorSpec], path: Path) -> Sequence[Tensor
         is_gguf = file.read(len(MAGIC)) == MAGIC
     tensors = read_header(path).tensors if is_gguf else {}
     types = {name: tensor.type.name for name, tensor in tensors.items()} if is_gguf else _read_plan(path)
-    if unpaired := {spec.target for spec in specs} ^ (types.keys() - {ROPE_FACTORS}):
+    if unpaired := {spec.target for spec in specs} ^ {one for one in types if not one.startswith("rope_")}:
         raise OutputError(f"{path}: plan of another model: only one of the two has tensor {min(unpaired)!r}")
     return [_plan_as_read(spec, types[spec.target], path) for spec in specs]
 

@@ -55,8 +55,8 @@ def load_base_model(base: Path, *, bf16: bool = False) -> tuple[Any, Any]:
         raise FileError(f"{base}: the tokenizer has no chat template")
     if base.is_file():
         _fix_pre_tokenizer(base, tokenizer)
-        if (factors := open_checkpoint(base).rope_factors) is not None:  # transformers drops them, too
-            model.model.rotary_emb.inv_freq /= torch.from_numpy(factors)
+        for divisors in open_checkpoint(base).rope_tensors.values():  # transformers drops them, too
+            model.model.rotary_emb.inv_freq /= torch.from_numpy(divisors)
     return model.requires_grad_(False).eval(), tokenizer
 
 

@@ -20,8 +20,8 @@ from ...files.json_file import read_json
 from ...files.received_files import check_links
 from ...files.safetensors import SafetensorsFile
 from ...stats.arrays import Floats
-from ..source.architecture import module_order
 from ..source.checkpoint import Checkpoint
+from ..source.families import module_order
 from ..tensors import TensorSpec
 from ..vocabulary.vocabulary_list import VocabularyList
 from ..vocabulary.vocabulary_metadata import vocabulary_of

@@ -17,8 +17,8 @@ from ...errors import FileError
 from ...files.progress import Progress, no_progress
 from ...files.safetensors import SafetensorsFile, write_safetensors
 from ...stats.arrays import Floats
-from ..source.architecture import module_order
 from ..source.checkpoint import Checkpoint
+from ..source.families import module_order
 from .delta import Delta, check_factors
 from .deterministic_svd import svd_factors
 from .torch_random import torch_normal

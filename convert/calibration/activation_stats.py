@@ -16,7 +16,7 @@ from ...files.temporary_folder import temporary_folder
 from ...stats.arrays import Doubles, Floats
 from ..merged_model import MergedModel
 from ..quantize.importance import ImportanceStats
-from ..source.architecture import INPUTS
+from ..source.families import INPUTS
 from .activation_covariance import InputStats, InputSums
 from .decoder import DecoderLayer
 from .hidden_states import Chunk, HiddenStates, compute_hidden_states

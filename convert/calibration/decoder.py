@@ -12,7 +12,7 @@ from functools import cached_property, reduce
 import numpy as np
 
 from ...stats.arrays import Doubles, Floats
-from ..source.architecture import INPUTS
+from ..source.families import INPUTS
 from .weights import DecoderWeights
 
 Gradients = dict[str, Floats]  # by matrix or norm: gradient of its outputs, (tokens, rows)

@@ -3,6 +3,7 @@
 from ...stats.arrays import Floats
 from ..merged_model import MergedModel
 from ..source.architecture import EMBEDDING, OUTPUT
+from ..source.rope import FACTORS, SHORT_FACTORS
 
 
 class DecoderWeights:
@@ -18,7 +19,9 @@ class DecoderWeights:
     def __init__(self, model: MergedModel) -> None:
         self._model, specs = model, model.base.specs.values()
         self._sources = {spec.target: spec.source for spec in specs}
-        self.architecture, self.rope_factors = model.base.architecture, model.base.rope_factors
+        self.architecture, divisors = model.base.architecture, model.base.rope_tensors
+        # Texts for calibration are shorter than the original context of LongRoPE.
+        self.rope_factors = divisors.get(FACTORS, divisors.get(SHORT_FACTORS))
         self.shapes = {spec.target: spec.shape for spec in specs}
         self.output = EMBEDDING if self.architecture.tied else OUTPUT
 

@@ -24,7 +24,7 @@ from ...files.hashing import file_sha256
 from ...files.received_files import open_regular
 from ...files.safetensors import read_items
 from ...stats.arrays import Floats
-from ..source.architecture import EMBEDDING, INPUTS, OUTPUT
+from ..source.architecture import EMBEDDING, OUTPUT
 from ..source.checkpoint import Checkpoint
 from ..tensors import TensorPlan, TensorSpec
 from ..vocabulary.trimmed_checkpoint import TrimmedCheckpoint
@@ -39,8 +39,7 @@ _COVARIANCE, _LOW_RANK = ".in_cov", ".in_low"
 _COVARIANCE_MAX = 1e6  # inputs of length 1 have 1 at most
 _LOOKUPS, _LOOKUP_SENSITIVITY = ".look_ups", ".look_up_sensitivity"
 _DATASETS, _CHUNK_SIZE, _CHUNK_COUNT = "imatrix.datasets", "imatrix.chunk_size", "imatrix.chunk_count"
-_FIRST = {read: name for name, read in reversed(INPUTS.items())}
-_SAME_INPUT = {name: _FIRST[read] for name, read in INPUTS.items() if name != _FIRST[read]}
+_SAME_INPUT = {"attn_k": "attn_q", "attn_v": "attn_q", "ffn_up": "ffn_gate"}
 _OPTIONAL = (EMBEDDING, OUTPUT)  # llama-imatrix leaves them out
 _TEXT, _U32, _ARRAY = GGUFValueType.STRING, GGUFValueType.UINT32, GGUFValueType.ARRAY
 _F32, _LITTLE = GGMLQuantizationType.F32, np.dtype("<f4")
@@ -87,9 +86,10 @@ class Importance:
         return Covariance(blocks, self._array(low_rank) if low_rank else empty_low_rank(blocks))
 
     def input_of(self, name: str) -> str:
-        """The matrix that stands for all those with the same input as this one."""
+        """The matrix that stands for all those with the same input as this one; itself if it is fused."""
         for role, first in _SAME_INPUT.items():
-            name = name.replace(f".{role}.", f".{first}.")
+            if f".{role}." in name and (other := name.replace(role, first)) in self.mean_squares:
+                return other
         return name
 
     def energy_shares(self, name: str, columns: int) -> Floats:
@@ -111,7 +111,7 @@ class Importance:
         Raises:
             FileError: it names a tensor that the model lacks, has other shapes, or lacks a matrix.
         """
-        shapes = {spec.target: spec.shape for spec in specs if len(spec.shape) == 2}
+        shapes = {spec.target: spec.shape for spec in specs if spec.is_matrix}
         columns = {name: shape[1] for name, shape in shapes.items()}
         for name in (*self.mean_squares, *self.sensitivity):
             if name not in columns:

@@ -82,7 +82,7 @@ class TypeLosses:
 
     def measure_all(self, specs: Iterable[TensorSpec], pool: Executor, progress: Progress) -> TypeOptions:
         """Predict the losses of the matrices among some tensors, by their names in the checkpoint."""
-        matrices = [spec for spec in specs if len(spec.shape) == 2]
+        matrices = [spec for spec in specs if spec.is_matrix]
         futures = {}
         for spec, following in zip(matrices, [*matrices[1:], None], strict=True):
             if following:  # its feedback is computed while another thread measures this matrix

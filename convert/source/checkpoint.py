@@ -24,7 +24,8 @@ from ...files.safetensors import SafetensorsFile, read_items
 from ...stats.arrays import Floats
 from ..tensors import TensorSpec
 from . import architecture as arch
-from .architecture import ROPE_FACTORS, Architecture
+from .architecture import Architecture
+from .rope import FACTORS, LONG_FACTORS, SHORT_FACTORS
 from .tokenizer import tokenizer_fields
 
 INDEX = "model.safetensors.index.json"
@@ -34,7 +35,7 @@ _Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Checkpoint(Protocol):
-    """A base model. Tensors have transformers' names and row order.
+    """A base model. Tensors have transformers' names and row order, and GGUF's values.
 
     Attributes:
         id: name in the provenance.
@@ -58,8 +59,8 @@ class Checkpoint(Protocol):
         """Read the bytes of rows `start` to `stop` in GGUF's row order; None if the base is no GGUF."""
 
     @property
-    def rope_factors(self) -> Floats | None:
-        """Divisors of the RoPE frequencies, (head_dim / 2,); None if they are not scaled."""
+    def rope_tensors(self) -> dict[str, Floats]:
+        """Divisors of the RoPE frequencies as a GGUF has them, by tensor name; empty without scaling."""
 
     @property
     def tokenizer(self) -> dict[str, Field]:
@@ -116,7 +117,7 @@ class FolderCheckpoint:
             architecture, tied=architecture.tied and "lm_head.weight" not in self._files
         )
         self.specs = arch.tensor_specs(self.architecture)
-        shapes = {name: file.entries[name].shape for name, file in self._files.items()}
+        shapes = {name: _flat(file.entries[name].shape) for name, file in self._files.items()}
         shapes = {name: shape for name, shape in shapes.items() if not name.endswith("rotary_emb.inv_freq")}
         expected = {name: spec.shape for name, spec in self.specs.items()}
         _check_tensors(folder, self.architecture.name, shapes, expected, "config.json")
@@ -126,7 +127,9 @@ class FolderCheckpoint:
                 raise FileError(f"{folder}: tensor {name!r} is {dtype}; supported are BF16, F16 and F32")
 
     def rows(self, name: str, start: int, stop: int) -> Floats:
-        return self._files[name].rows(name, start, stop)
+        spec = self.specs[name]
+        rows = self._files[name].rows(name, start, stop).reshape(stop - start, *spec.shape[1:])
+        return rows + np.float32(spec.offset) if spec.offset else rows
 
     def stored_type(self, name: str) -> GGMLQuantizationType:
         return GGMLQuantizationType[self._files[name].entries[name].dtype]
@@ -135,8 +138,8 @@ class FolderCheckpoint:
         return None
 
     @property
-    def rope_factors(self) -> Floats | None:
-        return arch.rope_factors(self.architecture)
+    def rope_tensors(self) -> dict[str, Floats]:
+        return self.architecture.rope_tensors
 
     @cached_property
     def tokenizer(self) -> dict[str, Field]:
@@ -176,13 +179,13 @@ class GgufCheckpoint:
         self.path = path
         self.header: Header = read_header(path)
         CheckedMetadata(self.header).check_whole()
-        self._factors = self.header.tensors.get(ROPE_FACTORS)
         self.architecture = arch.from_header(self.header)
         self.specs = arch.tensor_specs(self.architecture)
         shapes = {tensor.name: tensor.shape for tensor in self.header.tensors.values()}
         expected = {spec.target: spec.shape for spec in self.specs.values()}
-        if self._factors:
-            expected[ROPE_FACTORS] = (self.architecture.head_dim // 2,)
+        rotated = self.architecture.rope_width or self.architecture.head_dim
+        self._rope = self.header.tensors.keys() & {FACTORS, LONG_FACTORS, SHORT_FACTORS}
+        expected |= dict.fromkeys(self._rope, (rotated // 2,))
         _check_tensors(path, self.architecture.name, shapes, expected, "the metadata")
         for tensor in self.header.tensors.values():
             if not _dequantizable(tensor.type) or (len(tensor.shape) == 1 and tensor.type not in FLOATS):
@@ -204,8 +207,8 @@ class GgufCheckpoint:
         return self._read_bytes(self.specs[name].target, start, stop).tobytes()
 
     @property
-    def rope_factors(self) -> Floats | None:
-        return None if self._factors is None else self._read(ROPE_FACTORS, 0, self._factors.shape[0])
+    def rope_tensors(self) -> dict[str, Floats]:
+        return {name: self._read(name, 0, self.header.tensors[name].shape[0]) for name in sorted(self._rope)}
 
     @property
     def tokenizer(self) -> dict[str, Field]:
@@ -252,8 +255,8 @@ class WrappedCheckpoint:
         return self.full.stored_rows(name, start, stop)
 
     @property
-    def rope_factors(self) -> Floats | None:
-        return self.full.rope_factors
+    def rope_tensors(self) -> dict[str, Floats]:
+        return self.full.rope_tensors
 
     @property
     def tokenizer(self) -> dict[str, Field]:
@@ -279,6 +282,11 @@ def _check_tensors(
             raise FileError(
                 f"{path}: tensor {name!r} has the shape {found[name]}; {described_by} says {shape}"
             )
+
+
+def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a convolution's kernel without its one input channel."""
+    return (shape[0], shape[2]) if len(shape) == 3 and shape[1] == 1 else shape
 
 
 def _dequantizable(type_: GGMLQuantizationType) -> bool:

@@ -23,7 +23,7 @@ _MINIMAL_TYPE = GGMLQuantizationType.Q8_0  # of the tensors that all models have
 
 def count_matrix_weights(architecture: Architecture) -> int:
     """Count the weights of all matrices."""
-    return count_weights(spec for spec in tensor_specs(architecture).values() if len(spec.shape) > 1)
+    return count_weights(spec for spec in tensor_specs(architecture).values() if spec.is_matrix)
 
 
 def write_uniform_model(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from gguf import GGUFValueType
 from thirteen.convert.source import architecture as arch
+from thirteen.convert.source.families import module_order
 from thirteen.errors import FileError
 from thirteen.files.gguf.header import Field, Header
 from transformers import AutoModelForCausalLM, PretrainedConfig
@@ -89,7 +90,7 @@ def test_tensors_have_the_names_shapes_and_order_of_transformers_and_llama_cpp(n
         n: names.get_name(n, (".weight", ".bias")) for n in parameters
     }
     modules = [n for n, m in model.named_modules() if list(m.parameters(recurse=False))]
-    assert sorted(modules, key=arch.module_order) == modules
+    assert sorted(modules, key=module_order) == modules
 
 
 @pytest.mark.parametrize("shape", [(24, 5), (24,), (96, 3)])

@@ -1,0 +1,45 @@
+"""Numbers of a config.json, checked."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ...errors import FileError, shorten
+
+COUNT_MAX = 1 << 24
+
+
+def number(values: Mapping[str, Any], key: str, where: str, default: float | None = None) -> float:
+    """A positive number within the range of float32; FileError, with `where` and the key, if it is none."""
+    value = values.get(key, default)
+    if value is None:
+        value = default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise FileError(f"{where}: {key} is {shorten(value)}, not a positive number")
+    if not 1e-37 < value < 1e38:
+        raise FileError(f"{where}: {key} is {shorten(value)}, which is outside the range of float32")
+    return value
+
+
+def count(values: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int:
+    """A positive integer up to COUNT_MAX."""
+    value = number(values, key, where, default)
+    if not isinstance(value, int) or value > COUNT_MAX:
+        raise FileError(f"{where}: {key} is {shorten(value)}, not an integer up to {COUNT_MAX}")
+    return value
+
+
+def numbers(values: Mapping[str, Any], key: str, length: int, where: str) -> tuple[float, ...]:
+    """A list of `length` positive numbers."""
+    found = values.get(key)
+    if not isinstance(found, list) or len(found) != length:
+        raise FileError(f"{where}: {key} is {shorten(found)}, not a list of {length} numbers")
+    return tuple(number({key: value}, key, where) for value in found)
+
+
+def flag(values: Mapping[str, Any], key: str, where: str) -> bool:
+    """A boolean; a missing one and null are false."""
+    value = values.get(key) or False
+    if not isinstance(value, bool):
+        raise FileError(f"{where}: {key} is {shorten(value)}, neither true nor false")
+    return value

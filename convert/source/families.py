@@ -1,0 +1,288 @@
+"""The families of models that can be converted: how each names its parts, and where it differs from Llama.
+
+A family is one entry of FAMILIES. Everything that reads a model takes its names, its order of tensors and its
+constants from here: the converter, the float32 decoder that measures importance, the reader of adapters and
+the trimmer of vocabularies. Each entry names the class of transformers (`transformers.models.*.modeling_*`)
+and the graph of llama.cpp (`src/models/*.cpp`) whose rules it holds.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Values = Mapping[str, Any]
+
+ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "attn_q_norm", "attn_k_norm")
+INPUTS = {  # matrix -> what it multiplies in a layer: a field of LayerActivations
+    **dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_qkv", "shortconv.in_proj"), "attention_input"),
+    **dict.fromkeys(("attn_output", "shortconv.out_proj"), "context"),
+    **dict.fromkeys(("ffn_gate", "ffn_up"), "ffn_input"),
+    "ffn_down": "ffn_hidden",
+}
+
+# Modules of a layer in the order of transformers' classes, which numbers the seeds of PEFT's TinyLoRA.
+_ATTENTION = {f"self_attn.{name}_proj": f"attn_{name}" for name in "qkv"}
+_ATTENTION |= {"self_attn.o_proj": "attn_output"}
+_HEAD_NORMS = {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
+_FFN = {f"mlp.{name}_proj": f"ffn_{name}" for name in ("gate", "up", "down")}
+_NORMS = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+_BEFORE = {"model.embed_tokens": "token_embd"}
+_AFTER = {"model.norm": "output_norm", "lm_head": "output"}
+_LLAMA = _ATTENTION | _FFN | _NORMS
+_LLAMA_BIASES = {"attention_bias": tuple(_ATTENTION.values()), "mlp_bias": tuple(_FFN.values())}
+
+
+def _same(config: Values) -> Values:
+    return {}
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the models of a family name their parts, and what their computation does unlike Llama's.
+
+    Attributes:
+        name: `general.architecture` of a GGUF.
+        classes: transformers' classes, as `architectures` in config.json names them.
+        layer: modules of a layer, in transformers' order, and their names in a GGUF. The parts that are there
+            say how a layer computes: norms before or after a block, norms of heads, fused matrices.
+        outside: modules outside the layers, likewise; the output only where it is not tied.
+        permuted: whether GGUF has the rows of q and k in another order (LLAMA_ROPE_TYPE_NORM).
+        wide_norms: whether the norms of q and k are over all heads at once.
+        norm_offset: what the graph has already added to the weights of all norms.
+        activation: of the feed-forward network: silu, or gelu (by tanh).
+        biased: matrices that always have a bias.
+        biases: matrices that have one if a key of the config is true, by key.
+        tied: the only value that the graph has for tied embeddings; None for both.
+        reads: the constants of Architecture that the graph reads from metadata. A constant that it does not
+            read must have the value that the graph has anyway.
+        implied: those that the graph computes by itself, from the shape.
+        window_pattern: llama.cpp's default for layers with a sliding window: all but every n-th. None where
+            the graph has no windows: then the context ends where the window does.
+        normalize: entries of the config under the names of Llama's, and defaults that differ from Llama's.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    layer: Mapping[str, str] = field(default_factory=lambda: _LLAMA)
+    outside: Mapping[str, str] = field(default_factory=lambda: _BEFORE | _AFTER)
+    permuted: bool = False
+    wide_norms: bool = False
+    norm_offset: float = 0.0
+    activation: str = "silu"
+    biased: tuple[str, ...] = ()
+    biases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tied: bool | None = None
+    reads: tuple[str, ...] = ()
+    implied: Callable[[Values], Values] = _same
+    window_pattern: int | None = None
+    normalize: Callable[[Values], Values] = _same
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Names of a layer's parts in a GGUF."""
+        return frozenset(self.layer.values())
+
+    def windowed(self, layers: int, pattern: int) -> tuple[int, ...]:
+        """The layers with a sliding window, all but every `pattern`-th (llama_hparams::set_swa_pattern)."""
+        return tuple(layer for layer in range(layers) if not pattern or layer % pattern < pattern - 1)
+
+
+def _gemma3(config: Values) -> Values:
+    """Gemma3TextConfig; transformers 5 has a `rope_parameters` for each kind of layer."""
+    rope = config.get("rope_parameters") or {}
+    by_layer = isinstance(rope, Mapping) and "full_attention" in rope
+    full, sliding = (rope.get(f"{kind}_attention") or {} if by_layer else {} for kind in ("full", "sliding"))
+    pattern = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or 6
+    layers = config.get("num_hidden_layers")
+    types = [
+        "full_attention" if (layer + 1) % pattern == 0 else "sliding_attention"
+        for layer in range(layers if isinstance(layers, int) and layers <= 512 else 0)
+    ]
+    return {
+        "head_dim": config.get("head_dim", 256),
+        "hidden_act": config.get("hidden_activation", "gelu_pytorch_tanh"),
+        "rope_theta": config.get("rope_theta", 1e6),
+        "window_theta": sliding.get("rope_theta", config.get("rope_local_base_freq", 1e4)),
+        "rope_parameters": full if by_layer else rope,
+        "query_pre_attn_scalar": config.get("query_pre_attn_scalar", 256),
+        "sliding_window": config.get("sliding_window", 4096),
+        "layer_types": config.get("layer_types") or types,
+        "tie_word_embeddings": config.get("tie_word_embeddings", True),
+    }
+
+
+def _gemma3_constants(shape: Values) -> Values:
+    scaled = shape["hidden"] // shape["heads"] if shape["layers"] == 62 else shape["head_dim"]  # the 27B
+    return {"embedding_scale": math.sqrt(shape["hidden"]), "attention_scale": scaled**-0.5}
+
+
+def _smollm3(config: Values) -> Values:
+    interval, layers = config.get("no_rope_layer_interval", 4), config.get("num_hidden_layers")
+    every = isinstance(interval, int) and interval > 0 and isinstance(layers, int) and layers <= 512
+    rotated = [int((layer + 1) % interval != 0) for layer in range(layers or 0)] if every else None
+    return {
+        "rope_theta": config.get("rope_theta", 2e6),
+        "no_rope_layers": config.get("no_rope_layers") or rotated,
+        "tie_word_embeddings": config.get("tie_word_embeddings", True),
+    }
+
+
+def _phi3(config: Values) -> Values:
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, Mapping) else None
+    if kind not in ("longrope", "su", "yarn"):
+        return {}
+    original = config.get("original_max_position_embeddings", 4096)
+    long = {"rope_type": "longrope", "original_max_position_embeddings": original}
+    return {"rope_scaling": None, "rope_parameters": {**rope, **long}}
+
+
+def _lfm2(config: Values) -> Values:
+    """Lfm2Config, with the width that Lfm2MLP makes of its own."""
+    ffn = config.get("block_ff_dim", config.get("intermediate_size", 12288))
+    unit, factor = config.get("block_multiple_of", 256), config.get("block_ffn_dim_multiplier", 1.0)
+    if config.get("block_auto_adjust_ff_dim", True):
+        ffn = int((1.0 if factor is None else factor) * int(2 * ffn / 3))
+        ffn += -ffn % unit
+    layers, attention = config.get("num_hidden_layers"), config.get("full_attn_idxs")
+    types = [
+        "full_attention" if attention is None or layer in attention else "conv"
+        for layer in range(layers if isinstance(layers, int) and layers <= 512 else 0)
+    ]
+    return {
+        "intermediate_size": ffn,
+        "rms_norm_eps": config.get("norm_eps", 1e-5),
+        "rope_theta": config.get("rope_theta", 1e6),
+        "conv_L_cache": config.get("conv_L_cache", 3),
+        "layer_types": config.get("layer_types") or types,
+        "tie_word_embeddings": config.get("tie_embedding", config.get("tie_word_embeddings", True)),
+    }
+
+
+_ALL = (
+    # LlamaForCausalLM and, beyond its window, MistralForCausalLM; llama.cpp.
+    Family("llama", ("LlamaForCausalLM", "MistralForCausalLM"), permuted=True, biases=_LLAMA_BIASES),
+    # Qwen2ForCausalLM; qwen2.cpp.
+    Family("qwen2", ("Qwen2ForCausalLM",), biased=("attn_q", "attn_k", "attn_v")),
+    # Qwen3ForCausalLM norms each head of q and k; qwen3.cpp.
+    Family(
+        "qwen3",
+        ("Qwen3ForCausalLM",),
+        layer=_ATTENTION | _HEAD_NORMS | _FFN | _NORMS,
+        normalize=lambda config: {"head_dim": config.get("head_dim", 128)},
+    ),
+    # Gemma3ForCausalLM multiplies by 1 + weight in its norms, which are also after the blocks; gemma3.cpp.
+    Family(
+        "gemma3",
+        ("Gemma3ForCausalLM",),
+        layer=_ATTENTION
+        | _HEAD_NORMS
+        | _FFN
+        | {
+            "input_layernorm": "attn_norm",
+            "post_attention_layernorm": "post_attention_norm",
+            "pre_feedforward_layernorm": "ffn_norm",
+            "post_feedforward_layernorm": "post_ffw_norm",
+        },
+        norm_offset=1.0,
+        activation="gelu",
+        reads=("window", "windowed", "window_theta"),
+        implied=_gemma3_constants,
+        window_pattern=6,
+        normalize=_gemma3,
+    ),
+    # SmolLM3ForCausalLM has no RoPE in every fourth layer, which smollm3.cpp holds as a constant.
+    Family(
+        "smollm3",
+        ("SmolLM3ForCausalLM",),
+        permuted=True,
+        implied=lambda shape: {"unrotated": tuple(range(3, shape["layers"], 4))},
+        normalize=_smollm3,
+    ),
+    # GraniteForCausalLM has four scales; granite.cpp.
+    Family(
+        "granite",
+        ("GraniteForCausalLM",),
+        permuted=True,
+        biases=_LLAMA_BIASES,
+        reads=("embedding_scale", "residual_scale", "attention_scale", "logit_scale"),
+        normalize=lambda config: {"attention_multiplier": config.get("attention_multiplier", 1.0)},
+    ),
+    # Phi3ForCausalLM, which is Phi-4-mini's class too, has fused matrices; phi3.cpp.
+    Family(
+        "phi3",
+        ("Phi3ForCausalLM",),
+        layer={
+            "self_attn.o_proj": "attn_output",
+            "self_attn.qkv_proj": "attn_qkv",
+            "mlp.gate_up_proj": "ffn_up",
+            "mlp.down_proj": "ffn_down",
+        }
+        | _NORMS,
+        reads=("rope_width", "rope_original", "rope_attention_factor"),
+        normalize=_phi3,
+    ),
+    # Olmo2ForCausalLM norms the outputs of its blocks, and q and k as a whole; olmo2.cpp.
+    Family(
+        "olmo2",
+        ("Olmo2ForCausalLM",),
+        layer=_ATTENTION
+        | _HEAD_NORMS
+        | _FFN
+        | {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"},
+        wide_norms=True,
+        tied=False,
+    ),
+    # Lfm2ForCausalLM has convolutions in most layers; lfm2.cpp.
+    Family(
+        "lfm2",
+        ("Lfm2ForCausalLM",),
+        layer={f"self_attn.{name}_proj": f"attn_{name}" for name in "qkv"}
+        | {
+            "self_attn.out_proj": "attn_output",
+            "self_attn.q_layernorm": "attn_q_norm",
+            "self_attn.k_layernorm": "attn_k_norm",
+            "conv.conv": "shortconv.conv",
+            "conv.in_proj": "shortconv.in_proj",
+            "conv.out_proj": "shortconv.out_proj",
+            "feed_forward.w1": "ffn_gate",
+            "feed_forward.w3": "ffn_up",
+            "feed_forward.w2": "ffn_down",
+            "operator_norm": "attn_norm",
+            "ffn_norm": "ffn_norm",
+        },
+        outside=_BEFORE | {"model.embedding_norm": "token_embd_norm", "lm_head": "output"},
+        reads=("convolved", "conv_width"),
+        normalize=_lfm2,
+    ),
+)
+FAMILIES = {family.name: family for family in _ALL}
+CLASSES = {name: family for family in _ALL for name in family.classes}
+
+
+def _merged_order() -> list[str]:
+    """The modules of all families' layers, in an order that has that of each."""
+    order: list[str] = []
+    for family in _ALL:
+        place = 0
+        for module in family.layer:
+            if module not in order:
+                order.insert(place, module)
+            place = order.index(module) + 1
+    return order
+
+
+_ORDER = {module: place for place, module in enumerate(_merged_order())}
+_OUTSIDE = {module: place for family in _ALL for place, module in enumerate(family.outside)}
+
+
+def module_order(module: str) -> tuple[int, int] | None:
+    """Sort key of a module in transformers' order; None if no supported model has it."""
+    layer = re.fullmatch(r"model\.layers\.(\d{1,6})\.(.+)", module)
+    if layer:
+        return (int(layer[1]), _ORDER[layer[2]]) if layer[2] in _ORDER else None
+    if module not in _OUTSIDE:
+        return None
+    return (-1 if module in _BEFORE else 1 << 20, _OUTSIDE[module])
