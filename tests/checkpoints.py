@@ -1,12 +1,26 @@
-"""Small random Llama and Qwen2 checkpoints, saved by transformers, with a tiny byte-level tokenizer."""
+"""Small random checkpoints of all families, saved by transformers, with a tiny byte-level tokenizer."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GraniteConfig,
+    Lfm2Config,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Phi3Config,
+    PretrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
+)
 
 from .byte_level import byte_names
 
@@ -54,6 +68,51 @@ _SHAPE = {
 }
 
 
+_LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "partial_rotary_factor": 0.75,
+    "long_factor": [2.0 + i for i in range(6)],
+    "short_factor": [1.0 + i / 4 for i in range(6)],
+    "original_max_position_embeddings": 256,
+}
+_DEEP = _SHAPE | {"num_hidden_layers": 5}
+_LAYERS = ["conv", "full_attention", "conv", "conv", "full_attention"]
+# With the quirks of each: windows shorter than a text, layers of several kinds, scales, fused matrices.
+FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
+    "llama": llama,
+    "llama with biases": lambda: llama(attention_bias=True, mlp_bias=True, tie_word_embeddings=False),
+    "mistral": lambda: MistralConfig(**_SHAPE, head_dim=24, sliding_window=64),
+    "qwen2": qwen2,
+    "qwen3": lambda: Qwen3Config(**_SHAPE, head_dim=24, tie_word_embeddings=True),
+    "gemma3": lambda: Gemma3TextConfig(
+        **_DEEP,
+        head_dim=24,
+        query_pre_attn_scalar=24,
+        sliding_window=16,
+        layer_types=["full_attention" if layer == 2 else "sliding_attention" for layer in range(5)],
+    ),
+    "smollm3": lambda: SmolLM3Config(**_DEEP, pad_token_id=0),
+    "granite": lambda: GraniteConfig(
+        **_SHAPE,
+        embedding_multiplier=3.0,
+        residual_multiplier=0.4,
+        attention_multiplier=0.2,
+        logits_scaling=2.0,
+        attention_bias=True,
+        tie_word_embeddings=True,
+    ),
+    "phi3": lambda: Phi3Config(
+        **(_SHAPE | {"max_position_embeddings": 1024}),
+        pad_token_id=0,
+        rope_parameters=_LONG,
+        original_max_position_embeddings=256,
+    ),
+    "olmo2": lambda: Olmo2Config(**_SHAPE),
+    "lfm2": lambda: Lfm2Config(**_DEEP, layer_types=_LAYERS, block_multiple_of=32),
+}
+
+
 def save_model(
     folder: Path,
     config: PretrainedConfig,
@@ -71,7 +130,7 @@ def save_model(
             else:
                 torch.nn.init.normal_(parameter, std=0.3)
     model.to(dtype).save_pretrained(folder, max_shard_size=shard)
-    save_tokenizer(folder, rules or {"llama": "llama", "qwen2": "qwen"}[config.model_type])
+    save_tokenizer(folder, rules or ("qwen" if config.model_type.startswith("qwen") else "llama"))
     return folder
 
 

@@ -41,7 +41,14 @@ _KNOWN = {
     *("no_rope_layer_interval", "no_rope_layers", "norm_eps", "num_attention_heads", "num_heads"),
     *("num_hidden_layers", "num_key_value_heads", "query_pre_attn_scalar", "residual_multiplier"),
     *("partial_rotary_factor", "rms_norm_eps", "rope_local_base_freq", "rope_parameters", "rope_scaling"),
-    *("rope_theta", "sliding_window", "sliding_window_pattern", "use_sliding_window", "window_theta"),
+    *(
+        "rope_theta",
+        "sliding_window",
+        "sliding_window_pattern",
+        "_sliding_window_pattern",
+        "use_sliding_window",
+        "window_theta",
+    ),
     # What transformers' classes do not read.
     *("activation_dropout", "attn_implementation", "cache_implementation", "hidden_dropout_prob"),
     *("is_llama_config", "output_attentions", "pruned_heads", "rope_interleaved"),
