@@ -13,7 +13,8 @@ from pathlib import Path
 
 import typer
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
-from thirteen.convert.source.architecture import Architecture, from_config, tensor_specs
+from thirteen.convert.source.architecture import Architecture, tensor_specs
+from thirteen.convert.source.model_config import from_config
 from thirteen.convert.tensors import TensorPlan, TensorSpec, parse_type, plan_tensor, plan_uniform
 from thirteen.convert.write import write_gguf
 from thirteen.errors import FileError, OutputError

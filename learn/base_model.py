@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..convert.adapter.adapter import refuse_adapter_beside
-from ..convert.adapter.basis import TARGET_MODULES, Basis
+from ..convert.adapter.basis import Basis
 from ..convert.adapter.peft_merge import silenced
 from ..convert.source.checkpoint import open_checkpoint
+from ..convert.source.families import CLASSES
 from ..convert.source.remote_code import refuse_code
 from ..convert.source.tokenizer import PRE_TOKENIZERS, WORDS
 from ..errors import FileError, ThirteenError, as_line, install_hint
@@ -101,6 +102,11 @@ def _fix_pre_tokenizer(base: Path, tokenizer: Any) -> None:
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(rules)
 
 
+def adapted_modules(model: Any) -> list[str]:
+    """The last parts of the names of the modules that an adapter changes."""
+    return CLASSES[type(model).__name__].targets
+
+
 def attach_adapter(model: Any, recipe: Recipe, basis: Basis | None = None) -> Any:
     """Wrap `model` in a new adapter, the only part that trains. The output is unchanged before training.
 
@@ -119,7 +125,7 @@ def attach_adapter(model: Any, recipe: Recipe, basis: Basis | None = None) -> An
     """
     from peft import LoraConfig, TinyLoraConfig, get_peft_model
 
-    shared = {"task_type": "CAUSAL_LM", "target_modules": list(TARGET_MODULES), "r": recipe.rank}
+    shared = {"task_type": "CAUSAL_LM", "target_modules": adapted_modules(model), "r": recipe.rank}
     if recipe.kind == "lora":
         config = LoraConfig(lora_alpha=recipe.alpha, bias="none", **shared)
     else:

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..convert.adapter.basis import TARGET_MODULES
 from ..convert.adapter.delta import CONFIG_FILE
 from ..errors import OutputError
 from ..files.atomic_write import atomic_write
@@ -79,7 +78,7 @@ def sft_card(job: "TrainingJob", result: "SftResult", command: str, data: str) -
     form += "; results that the calculator inserts are not learned" if recipe.calculator else ""
     return f"""{_front_matter(job.base_id, recipe.kind)}# {job.out.name}
 A {_KINDS[recipe.kind]} adapter of {result.trained_numbers:,} trained numbers over {job.base_id}.
-Its weights stay frozen; adapted are {", ".join(TARGET_MODULES)} of every layer.
+Its weights stay frozen; adapted are all matrices of every layer.
 
 ## How it was made
 Supervised, on a CPU: the loss on the answer's tokens only, after the chat template with its own

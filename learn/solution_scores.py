@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..convert.adapter.basis import TARGET_MODULES, Basis, BasisFactors
+from ..convert.adapter.basis import Basis, BasisFactors
 from ..errors import FileError, RequestError, ThirteenError
 from ..files.journal import Journal
 from ..files.progress import Progress, no_progress
 from ..stats.arrays import Doubles
+from .base_model import adapted_modules
 from .examples import Example, row_losses
 from .sample_rollouts import TEMPERATURE
 
@@ -91,7 +92,8 @@ def _recorded(model: Any, basis: Basis) -> Iterator[dict[str, torch.Tensor]]:
     """Fill a dict, at each backward pass, with the gradient by R of each module, (rows, r, r)."""
     inner: dict[str, torch.Tensor] = {}
     modules = dict(model.named_modules())
-    adapted = {name for name in modules if name.rpartition(".")[2] in TARGET_MODULES}
+    kinds = adapted_modules(model)
+    adapted = {name for name in modules if name.rpartition(".")[2] in kinds}
     if lacking := sorted(adapted - basis.factors.keys()):
         raise FileError(f"the basis is of {basis.origin.name}: it lacks the model's {lacking[0]!r}")
     embeddings = model.get_input_embeddings()  # nothing before them changes, so gradients end there

@@ -23,7 +23,6 @@ from .delta import Delta, check_factors
 from .deterministic_svd import svd_factors
 from .torch_random import torch_normal
 
-TARGET_MODULES = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
 NAME_MAX = 20  # characters, so that a code of thirteen numbers has at most 80
 _PARTS = ("tinylora_A", "tinylora_B", "tinylora_P")
 _METADATA_KEY = "thirteen.basis"
@@ -111,6 +110,11 @@ class Basis:
             for module, factors in self.factors.items()
         }
 
+    @property
+    def targets(self) -> list[str]:
+        """The last parts of the modules' names; sorted."""
+        return sorted({module.rpartition(".")[2] for module in self.factors})
+
     def tensors(self) -> dict[str, Floats]:
         """The factors under PEFT's names."""
         return {
@@ -122,8 +126,9 @@ class Basis:
 
 def target_modules(base: Checkpoint) -> list[str]:
     """The adapted modules in transformers' order, which numbers them."""
+    kinds = base.architecture.family.targets
     names = (name.removesuffix(".weight") for name in base.specs)
-    return _in_order(name for name in names if name.rpartition(".")[2] in TARGET_MODULES)
+    return _in_order(name for name in names if name.rpartition(".")[2] in kinds)
 
 
 def make_basis(base: Checkpoint, origin: BasisOrigin, *, progress: Progress = no_progress) -> Basis:

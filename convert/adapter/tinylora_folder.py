@@ -13,7 +13,7 @@ from ...files.output import output_folder
 from ...files.safetensors import SafetensorsFile, write_tensors
 from ...stats.arrays import Floats
 from .adapter import WEIGHTS_FILE, load_adapter, read_adapter_config
-from .basis import TARGET_MODULES, Basis, BasisOrigin
+from .basis import Basis, BasisOrigin
 from .delta import CONFIG_FILE, Delta
 
 _VECTOR = "base_model.tinylora_v.0"
@@ -46,7 +46,7 @@ def write_tinylora_folder(basis: Basis, numbers: Floats, folder: Path, base_id: 
         "projection_seed": origin.seed,
         "r": origin.rank,
         "save_projection": True,
-        "target_modules": list(TARGET_MODULES),
+        "target_modules": basis.targets,
         "task_type": "CAUSAL_LM",
         "tinylora_dropout": 0.0,
         "u": origin.numbers,

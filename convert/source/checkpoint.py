@@ -25,6 +25,8 @@ from ...stats.arrays import Floats
 from ..tensors import TensorSpec
 from . import architecture as arch
 from .architecture import Architecture
+from .model_config import from_config
+from .model_metadata import from_header
 from .rope import FACTORS, LONG_FACTORS, SHORT_FACTORS
 from .tokenizer import tokenizer_fields
 
@@ -110,7 +112,7 @@ class FolderCheckpoint:
         check_links(folder)
         self.path = folder
         self.id = id_
-        architecture = arch.from_config(read_json(folder / "config.json"), str(folder / "config.json"))
+        architecture = from_config(read_json(folder / "config.json"), str(folder / "config.json"))
         self._files = self._locate()
         # As in transformers, both are one matrix only if they are equal; see convert/tied_checkpoint.py.
         self.architecture = replace(
@@ -179,7 +181,7 @@ class GgufCheckpoint:
         self.path = path
         self.header: Header = read_header(path)
         CheckedMetadata(self.header).check_whole()
-        self.architecture = arch.from_header(self.header)
+        self.architecture = from_header(self.header)
         self.specs = arch.tensor_specs(self.architecture)
         shapes = {tensor.name: tensor.shape for tensor in self.header.tensors.values()}
         expected = {spec.target: spec.shape for spec in self.specs.values()}

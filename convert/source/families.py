@@ -84,6 +84,11 @@ class Family:
         """Names of a layer's parts in a GGUF."""
         return frozenset(self.layer.values())
 
+    @property
+    def targets(self) -> list[str]:
+        """The last parts of the names of a layer's matrices, which adapters change by default; sorted."""
+        return sorted({module.split(".")[-1] for module, kind in self.layer.items() if kind in INPUTS})
+
     def windowed(self, layers: int, pattern: int) -> tuple[int, ...]:
         """The layers with a sliding window, all but every `pattern`-th (llama_hparams::set_swa_pattern)."""
         return tuple(layer for layer in range(layers) if not pattern or layer % pattern < pattern - 1)

@@ -5,7 +5,8 @@ from math import prod
 
 import pytest
 from thirteen.convert.adapter.adapter import adapter_sha256
-from thirteen.convert.source.architecture import from_config, tensor_specs
+from thirteen.convert.source.architecture import tensor_specs
+from thirteen.convert.source.model_config import from_config
 from thirteen.errors import FileError
 from thirteen.models.catalogue import adapter_code, adapter_folder, catalogue
 

@@ -11,6 +11,8 @@ import torch
 from gguf import GGUFValueType
 from thirteen.convert.source import architecture as arch
 from thirteen.convert.source.families import module_order
+from thirteen.convert.source.model_config import from_config
+from thirteen.convert.source.model_metadata import from_header
 from thirteen.errors import FileError
 from thirteen.files.gguf.header import Field, Header
 from transformers import AutoModelForCausalLM, PretrainedConfig
@@ -56,7 +58,7 @@ LLAMA_1B = {
 
 
 def read(config: dict[str, Any]) -> arch.Architecture:
-    return arch.from_config(config, "config.json")
+    return from_config(config, "config.json")
 
 
 def header(architecture: arch.Architecture, changes: dict[str, Field | None] | None = None) -> Header:
@@ -156,7 +158,7 @@ def test_missing_values_have_the_defaults_of_transformers() -> None:
 @pytest.mark.parametrize("config", [LLAMA_1B | {"rope_scaling": None}, LLAMA_1B | {"head_dim": 128}])
 def test_metadata_is_read_back(config: dict[str, Any]) -> None:
     architecture = read(config)
-    again = arch.from_header(header(architecture))
+    again = from_header(header(architecture))
     assert again == arch.Architecture(**(vars(architecture) | {"scaling": None}))
 
 
@@ -215,8 +217,8 @@ def test_unsupported_config_is_named(changes: dict[str, Any], named: str) -> Non
     ],
 )
 def test_unsupported_metadata_is_named(changes: dict[str, Field | None], named: str) -> None:
-    arch.from_header(header(read(LLAMA_1B)))
+    from_header(header(read(LLAMA_1B)))
     with pytest.raises(FileError) as failure:
-        arch.from_header(header(read(LLAMA_1B), changes))
+        from_header(header(read(LLAMA_1B), changes))
     assert named in str(failure.value)
     assert str(failure.value).startswith("a.gguf: ")

@@ -12,9 +12,10 @@ import torch
 from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
-from thirteen.convert.source.architecture import from_config, tensor_specs
+from thirteen.convert.source.architecture import tensor_specs
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.source.families import CLASSES, module_order
+from thirteen.convert.source.model_config import from_config
 from thirteen.files.gguf.header import read_header
 from thirteen.files.json_file import read_json
 from transformers import AutoModelForCausalLM
