@@ -106,6 +106,10 @@ CONSTANTS = {
     "window_theta": ("rope.freq_base_swa", GGUFValueType.FLOAT32),
     "conv_width": ("shortconv.l_cache", GGUFValueType.UINT32),
 }
+_LABELS = {  # where the names in a config and in a GGUF are others
+    "rope_width": "partial_rotary_factor or rope.dimension_count: the number of rotated dimensions",
+    "attention_scale": "attention_multiplier or query_pre_attn_scalar: the scale of attention",
+}
 _VARIABLE = (*CONSTANTS, "rope_width", "windowed", "unrotated", "convolved")
 _DEFAULTS = {one.name: one.default for one in fields(Architecture) if one.name in _VARIABLE}
 
@@ -217,10 +221,9 @@ def check(architecture: Architecture, shape: Mapping[str, Any], where: str) -> N
     for field, expected in (_DEFAULTS | dict(family.implied(shape))).items():
         value = getattr(a, field)
         if field not in family.reads and not _equal(value, expected):
-            raise FileError(
-                f"{where}: {field.replace('_', ' ')} is {shorten(value)}, but llama.cpp's {family.name} has "
-                f"{shorten(expected)}"
-            )
+            found = f"{_LABELS.get(field, field)} is {shorten(value)}"
+            usual = "" if expected is None else f": that has {shorten(expected)}"
+            raise FileError(f"{where}: {found}, which llama.cpp's {family.name} does not read{usual}")
     if family.tied is not None and a.tied != family.tied:
         raise FileError(f"{where}: tie_word_embeddings is {a.tied}, which llama.cpp's {family.name} has not")
 

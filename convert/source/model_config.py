@@ -11,6 +11,15 @@ from .families import CLASSES, Family
 from .rope import find_rope, read_scaling
 
 _SUPPORTED = f"supported: {', '.join(CLASSES)}"
+# Parts of names of classes, and what a conversion of them would need.
+_MISSING = {
+    "Moe": ": matrices of experts are missing here",
+    "Mixtral": ": matrices of experts are missing here",
+    "Gemma3n": ": embeddings of each layer are missing here",
+    "Qwen3_5": ": linear attention is missing here",
+    "Qwen3Next": ": linear attention is missing here",
+    "ConditionalGeneration": ": it reads pictures or sound; take its text model",
+}
 # Keys that change the computation where they are true or a number, unless their family has a rule for them.
 _REFUSED = (
     *("attention_bias", "mlp_bias", "conv_bias", "use_bidirectional_attention"),
@@ -99,7 +108,11 @@ def _family(config: Mapping[str, Any], where: str) -> Family:
     names = config.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
     if not isinstance(name, str) or name not in CLASSES:
-        raise FileError(f"{where}: the architecture {shorten(name)} is not supported; {_SUPPORTED}")
+        missing = next((why for part, why in _MISSING.items() if part in str(name)), "")
+        raise FileError(
+            f"{where}: the architecture {shorten(name)} cannot be converted{missing}; a GGUF of it may "
+            f"run as it is; {_SUPPORTED}"
+        )
     if (weights := config.get("transformers_weights")) is not None:
         raise FileError(f"{where}: transformers_weights is {shorten(weights)}, which is not supported")
     if config.get("quantization_config") is not None:

@@ -73,4 +73,5 @@ def test_a_run_time_lora_computes_what_peft_does(
         model = PeftModel.from_pretrained(load(base), folder).eval()
         expected = model(torch.tensor([TOKENS])).logits[0].double().log_softmax(-1)
     found = torch.from_numpy(logits(file, TOKENS, lora)).double().log_softmax(-1)
-    assert float((expected.exp() * (expected - found)).sum(-1).mean()) < 1e-6
+    limit = 3e-6 if name == "gemma3" else 1e-6  # llama.cpp looks gelu up in a table of float16
+    assert float((expected.exp() * (expected - found)).sum(-1).mean()) < limit
