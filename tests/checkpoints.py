@@ -1,12 +1,23 @@
-"""Small random Llama and Qwen2 checkpoints, saved by transformers, with a tiny byte-level tokenizer."""
+"""Small random checkpoints of all families, saved by transformers, with a tiny byte-level tokenizer."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers.models.gemma3 import Gemma3TextConfig
+from transformers.models.granite import GraniteConfig
+from transformers.models.lfm2 import Lfm2Config
+from transformers.models.llama import LlamaConfig
+from transformers.models.mistral import MistralConfig
+from transformers.models.olmo2 import Olmo2Config
+from transformers.models.phi3 import Phi3Config
+from transformers.models.qwen2 import Qwen2Config
+from transformers.models.qwen3 import Qwen3Config
+from transformers.models.smollm3 import SmolLM3Config
 
 from .byte_level import byte_names
 
@@ -52,6 +63,58 @@ _SHAPE = {
     "bos_token_id": 256,
     "eos_token_id": 258,
 }
+_UNTIED = _SHAPE | {"tie_word_embeddings": False}
+
+
+def gemma3(**changes: Any) -> Gemma3TextConfig:
+    """A tiny Gemma 3 with windows in two layers of three, and RoPE of its own in the third."""
+    types = ["sliding_attention", "full_attention", "sliding_attention"]
+    rope = {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
+    heads = {"num_hidden_layers": 3, "head_dim": 24, "query_pre_attn_scalar": 24, "sliding_window": 20}
+    return Gemma3TextConfig(**(_SHAPE | heads | {"layer_types": types, "rope_parameters": rope} | changes))
+
+
+def granite(**changes: Any) -> GraniteConfig:
+    """A tiny Granite with all four scales and biases."""
+    scales = {"embedding_multiplier": 3.0, "residual_multiplier": 0.4, "attention_multiplier": 0.2}
+    biases = {"attention_bias": True, "mlp_bias": True}
+    return GraniteConfig(**(_UNTIED | scales | biases | {"logits_scaling": 2.5} | changes))
+
+
+def phi3(**changes: Any) -> Phi3Config:
+    """A tiny Phi-3 with LongRoPE in 12 of 16 dimensions."""
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.75,
+        "short_factor": [1.0, 1.1, 1.3, 1.5, 1.8, 2.0],
+        "long_factor": [1.0, 1.5, 2.0, 3.0, 4.0, 6.0],
+    }
+    shape = {"original_max_position_embeddings": 192, "rope_parameters": rope, "pad_token_id": 0}
+    return Phi3Config(**(_UNTIED | shape | changes))
+
+
+def lfm2(**changes: Any) -> Lfm2Config:
+    """A tiny LFM2: convolutions in the first and third layer, attention in the second."""
+    types = {"num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]}
+    return Lfm2Config(**(_SHAPE | types | {"block_multiple_of": 32, "pad_token_id": 0} | changes))
+
+
+FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
+    "llama": llama,
+    "mistral": lambda: MistralConfig(**_UNTIED, head_dim=24, sliding_window=192),
+    "qwen2": qwen2,
+    "qwen3": lambda: Qwen3Config(**_UNTIED, head_dim=24),
+    "gemma3": gemma3,
+    "smollm3": lambda: SmolLM3Config(**(_SHAPE | {"num_hidden_layers": 4, "pad_token_id": 0})),
+    "granite": granite,
+    "phi3": phi3,
+    "olmo2": lambda: Olmo2Config(**_UNTIED),
+    "lfm2": lfm2,
+}
 
 
 def save_model(
@@ -71,7 +134,7 @@ def save_model(
             else:
                 torch.nn.init.normal_(parameter, std=0.3)
     model.to(dtype).save_pretrained(folder, max_shard_size=shard)
-    save_tokenizer(folder, rules or {"llama": "llama", "qwen2": "qwen"}[config.model_type])
+    save_tokenizer(folder, rules or ("qwen" if config.model_type.startswith("qwen") else "llama"))
     return folder
 
 

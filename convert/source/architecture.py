@@ -42,6 +42,7 @@ _KNOWN = {
     *("num_hidden_layers", "num_key_value_heads", "query_pre_attn_scalar", "residual_multiplier"),
     *("partial_rotary_factor", "rms_norm_eps", "rope_local_base_freq", "rope_parameters", "rope_scaling"),
     *("rope_theta", "sliding_window", "sliding_window_pattern", "use_sliding_window", "window_theta"),
+    "_sliding_window_pattern",
     # What transformers' classes do not read.
     *("activation_dropout", "attn_implementation", "cache_implementation", "hidden_dropout_prob"),
     *("is_llama_config", "output_attentions", "pruned_heads", "rope_interleaved"),
