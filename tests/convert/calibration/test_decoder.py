@@ -1,6 +1,7 @@
 """The NumPy decoder against transformers: hidden states, logits, and gradients of all matrices' outputs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from thirteen.convert.calibration.decoder import DecoderLayer
 from thirteen.convert.calibration.rms_norm import RmsNorm
 from thirteen.convert.calibration.weights import DecoderWeights
+from thirteen.convert.quantize.importance import fitting_importance, read_importance, write_importance
 from thirteen.convert.source.architecture import EMBEDDING
+from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.source.families import INPUTS
 from thirteen.stats.arrays import Floats
 from transformers import AutoModelForCausalLM
@@ -92,9 +95,21 @@ def test_a_sequence_of_one_token(base: Callable[[str], Path], name: str) -> None
     assert np.isfinite(layer.backward(first, hidden[:1])[0]).all()
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_importance_covers_every_matrix(base: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+    checkpoint, path = open_checkpoint(base(name)), tmp_path / "importance.gguf"
+    write_importance(path, replace(stats_of(base(name), [tuple(TOKENS[:40].tolist())]), datasets=("test",)))
+    importance = fitting_importance(read_importance(path), checkpoint)
+    matrices = {spec.target for spec in checkpoint.specs.values() if spec.is_matrix}
+    matrices -= {EMBEDDING} if not checkpoint.architecture.tied else set()
+    assert importance.sensitivity.keys() == matrices
+    assert min(importance.sensitivity.values()) > 0
+    assert all(importance.covariance(matrix) for matrix in matrices)
+
+
 @pytest.mark.parametrize("name", ["lm_head", "model.embed_tokens", "model.layers.1.mlp.up_proj"])
 def test_sensitivities_with_scales_predict_the_divergence(base: Callable[[str], Path], name: str) -> None:
-    """Random errors of a matrix of Granite, whose embedding, residuals and logits are scaled."""
+    """The errors of a matrix of Granite are random. Its embedding, residuals and logits are scaled."""
     stats = stats_of(base("granite"), [tuple(TOKENS.tolist())])
     target = {"lm_head": "output.weight", "model.layers.1.mlp.up_proj": "blk.1.ffn_up.weight"}.get(name)
     model = AutoModelForCausalLM.from_pretrained(base("granite"), dtype=torch.float32)
@@ -107,9 +122,8 @@ def test_sensitivities_with_scales_predict_the_divergence(base: Callable[[str], 
         changed = _log_probabilities(model)
         found.append(float((reference.exp() * (reference - changed)).sum(-1).mean()))
         if target:
-            shares = np.diagonal(
-                stats.covariances[target.replace("ffn_up", "ffn_gate")], axis1=1, axis2=2
-            ).ravel()
+            blocks = stats.covariances[target.replace("ffn_up", "ffn_gate")]
+            shares = np.diagonal(blocks, axis1=1, axis2=2).ravel()
             predicted.append(stats.sensitivity[target] * float((error.numpy() ** 2 @ shares).sum()))
         else:
             energy = float(error[TOKENS].square().sum() / exact[TOKENS].square().sum())
