@@ -10,16 +10,14 @@ from .source.checkpoint import Checkpoint
 from .tensors import plan_tensor
 from .write import write_gguf
 
-_TENSOR = "output_norm.weight"  # a GGUF without any tensor is refused
-
 
 def write_tokenizer_file(base: Checkpoint, target: Path) -> None:
-    """Write the file; its only tensor is the output norm.
+    """Write the file; its only tensor is the first vector: a GGUF without any tensor is refused.
 
     Raises:
         OutputError: the target cannot be written.
     """
-    spec = next(spec for spec in base.specs.values() if spec.target == _TENSOR)
+    spec = next(spec for spec in base.specs.values() if len(spec.shape) == 1)
     values = base.rows(spec.source, 0, spec.shape[0]).astype(np.float32)
     fields = file_metadata(base, None, None, "F32")
     plan = plan_tensor(spec, GGMLQuantizationType.F32)

@@ -7,20 +7,17 @@ from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma3TextConfig,
-    GraniteConfig,
-    Lfm2Config,
-    LlamaConfig,
-    MistralConfig,
-    Olmo2Config,
-    Phi3Config,
-    PretrainedConfig,
-    Qwen2Config,
-    Qwen3Config,
-    SmolLM3Config,
-)
+from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers.models.gemma3 import Gemma3TextConfig
+from transformers.models.granite import GraniteConfig
+from transformers.models.lfm2 import Lfm2Config
+from transformers.models.llama import LlamaConfig
+from transformers.models.mistral import MistralConfig
+from transformers.models.olmo2 import Olmo2Config
+from transformers.models.phi3 import Phi3Config
+from transformers.models.qwen2 import Qwen2Config
+from transformers.models.qwen3 import Qwen3Config
+from transformers.models.smollm3 import SmolLM3Config
 
 from .byte_level import byte_names
 
@@ -66,50 +63,63 @@ _SHAPE = {
     "bos_token_id": 256,
     "eos_token_id": 258,
 }
+_UNTIED = _SHAPE | {"tie_word_embeddings": False}
 
 
-_LONG = {
-    "rope_type": "longrope",
-    "rope_theta": 10000.0,
-    "partial_rotary_factor": 0.75,
-    "long_factor": [2.0 + i for i in range(6)],
-    "short_factor": [1.0 + i / 4 for i in range(6)],
-    "original_max_position_embeddings": 256,
-}
-_DEEP = _SHAPE | {"num_hidden_layers": 5}
-_LAYERS = ["conv", "full_attention", "conv", "conv", "full_attention"]
-# With the quirks of each: windows shorter than a text, layers of several kinds, scales, fused matrices.
+def gemma3(**changes: Any) -> Gemma3TextConfig:
+    """A tiny Gemma 3 with windows in two layers of three, and RoPE of its own in the third."""
+    types = ["sliding_attention", "full_attention", "sliding_attention"]
+    rope = {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
+    heads = {"num_hidden_layers": 3, "head_dim": 24, "query_pre_attn_scalar": 24, "sliding_window": 20}
+    return Gemma3TextConfig(**(_SHAPE | heads | {"layer_types": types, "rope_parameters": rope} | changes))
+
+
+def granite(**changes: Any) -> GraniteConfig:
+    """A tiny Granite with all four scales and biases."""
+    scales = {"embedding_multiplier": 3.0, "residual_multiplier": 0.4, "attention_multiplier": 0.2}
+    biases = {"attention_bias": True, "mlp_bias": True}
+    return GraniteConfig(**(_UNTIED | scales | biases | {"logits_scaling": 2.5} | changes))
+
+
+def phi3(**changes: Any) -> Phi3Config:
+    """A tiny Phi-3 with LongRoPE in 12 of 16 dimensions."""
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.75,
+        "short_factor": [1.0, 1.1, 1.3, 1.5, 1.8, 2.0],
+        "long_factor": [1.0, 1.5, 2.0, 3.0, 4.0, 6.0],
+    }
+    shape: dict[str, Any] = {
+        "max_position_embeddings": 1024,
+        "original_max_position_embeddings": 256,
+        "pad_token_id": 0,
+    }
+    shape["rope_parameters"] = rope
+    return Phi3Config(**(_UNTIED | shape | changes))
+
+
+def lfm2(**changes: Any) -> Lfm2Config:
+    """A tiny LFM2: convolutions in the first and third layer, attention in the second."""
+    types = {"num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]}
+    return Lfm2Config(**(_SHAPE | types | {"block_multiple_of": 32, "pad_token_id": 0} | changes))
+
+
 FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "llama": llama,
     "llama with biases": lambda: llama(attention_bias=True, mlp_bias=True, tie_word_embeddings=False),
-    "mistral": lambda: MistralConfig(**_SHAPE, head_dim=24, sliding_window=64),
+    "mistral": lambda: MistralConfig(**_UNTIED, head_dim=24, sliding_window=192),
     "qwen2": qwen2,
-    "qwen3": lambda: Qwen3Config(**_SHAPE, head_dim=24, tie_word_embeddings=True),
-    "gemma3": lambda: Gemma3TextConfig(
-        **_DEEP,
-        head_dim=24,
-        query_pre_attn_scalar=24,
-        sliding_window=16,
-        layer_types=["full_attention" if layer == 2 else "sliding_attention" for layer in range(5)],
-    ),
-    "smollm3": lambda: SmolLM3Config(**_DEEP, pad_token_id=0),
-    "granite": lambda: GraniteConfig(
-        **_SHAPE,
-        embedding_multiplier=3.0,
-        residual_multiplier=0.4,
-        attention_multiplier=0.2,
-        logits_scaling=2.0,
-        attention_bias=True,
-        tie_word_embeddings=True,
-    ),
-    "phi3": lambda: Phi3Config(
-        **(_SHAPE | {"max_position_embeddings": 1024}),
-        pad_token_id=0,
-        rope_parameters=_LONG,
-        original_max_position_embeddings=256,
-    ),
-    "olmo2": lambda: Olmo2Config(**_SHAPE),
-    "lfm2": lambda: Lfm2Config(**_DEEP, layer_types=_LAYERS, block_multiple_of=32),
+    "qwen3": lambda: Qwen3Config(**_UNTIED, head_dim=24),
+    "gemma3": gemma3,
+    "smollm3": lambda: SmolLM3Config(**(_SHAPE | {"num_hidden_layers": 4, "pad_token_id": 0})),
+    "granite": granite,
+    "phi3": phi3,
+    "olmo2": lambda: Olmo2Config(**_UNTIED),
+    "lfm2": lfm2,
 }
 
 

@@ -121,13 +121,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     torch.set_num_threads(1)
     logging.disable_progress_bar()
-    configs = {
-        "llama": checkpoints.llama(),
+    configs = {name: make() for name, make in checkpoints.FAMILIES.items()} | {
         "llama untied": checkpoints.llama(tie_word_embeddings=False),
         "llama long": checkpoints.llama(rope_parameters=checkpoints.LLAMA3_ROPE),
         "llama bf16 in shards": checkpoints.llama(),
         "llama wide": checkpoints.llama(hidden_size=256, intermediate_size=512, num_hidden_layers=1),
-        "qwen2": checkpoints.qwen2(),
         "qwen2 f16 tied": checkpoints.qwen2(tie_word_embeddings=True),
     }
     dtypes = {"llama bf16 in shards": torch.bfloat16, "qwen2 f16 tied": torch.float16}

@@ -16,7 +16,6 @@ from ...files.temporary_folder import temporary_folder
 from ...stats.arrays import Doubles, Floats
 from ..merged_model import MergedModel
 from ..quantize.importance import ImportanceStats
-from ..source.families import INPUTS
 from .activation_covariance import InputStats, InputSums
 from .decoder import DecoderLayer
 from .hidden_states import Chunk, HiddenStates, compute_hidden_states
@@ -25,9 +24,6 @@ from .weights import DecoderWeights
 from .worker_lanes import LANES, lane_pool
 
 _FORWARD_SHARE = 35  # percent of the time, for the progress
-_READERS = {  # field of LayerActivations -> the matrices that multiply it
-    field: tuple(name for name, read in INPUTS.items() if read == field) for field in INPUTS.values()
-}
 
 
 def collect_activation_stats(
@@ -102,26 +98,20 @@ def _run_layer(
         Statistics of the layer's inputs, by the names of the weights that read each. They are computed while
         the next layer is read.
     """
-    lanes = [
-        {names: InputSums(layer.matrices[names[0]].shape[1], len(names)) for names in _READERS.values()}
-        for _ in range(LANES)
-    ]
+    lanes = [[InputSums(one.columns, len(one.names)) for one in layer.projections] for _ in range(LANES)]
 
     def run(chunk: int) -> None:
-        states = hidden.load(layer.index, chunk)
-        made = layer.forward(states, hidden.load_ffn(layer.index, chunk))
-        gradients[chunk], outputs = layer.backward(states, made, gradients[chunk])
-        for field, names in _READERS.items():
-            squares = [_square_lengths(outputs[name]) for name in names]
-            lanes[chunk % LANES][names].add(getattr(made, field), squares)
+        made = layer.forward(hidden.load(layer.index, chunk), hidden.load_ffn(layer.index, chunk))
+        gradients[chunk], outputs = layer.backward(made, gradients[chunk])
+        for one, inputs, sums in zip(layer.projections, made.inputs, lanes[chunk % LANES], strict=True):
+            sums.add(inputs, [_square_lengths(outputs[name]) for name in one.names])
 
     for start in range(0, len(gradients), LANES):  # two chunks of a lane at once would mix its sums
         list(pool.map(run, range(start, min(start + LANES, len(gradients)))))
-    first, *others = lanes
     found = {}
-    for names, sums in first.items():
-        weights = tuple(f"blk.{layer.index}.{name}.weight" for name in names)
-        found[weights] = pool.submit(sums.stats, weights[0], [other[names] for other in others])
+    for one, (first, *others) in zip(layer.projections, zip(*lanes, strict=True), strict=True):
+        weights = tuple(f"blk.{layer.index}.{name}.weight" for name in one.names)
+        found[weights] = pool.submit(first.stats, weights[0], others)
     return found
 
 
@@ -132,7 +122,10 @@ def _square_lengths(rows: Floats) -> Doubles:
 
 
 def _lookup_energy(tokens: Chunk, rows: Floats, gradient: Floats) -> float:
-    """Sum over the different tokens of |sum of |row| gradient|², per column."""
+    """Sum over the different tokens of |sum of |row| gradient|², per column.
+
+    A factor of all rows changes nothing: it divides the gradient.
+    """
     distinct, inverse = np.unique(np.array(tokens), return_inverse=True)
     sums = np.zeros((len(distinct), rows.shape[1]))
     np.add.at(sums, inverse, np.linalg.norm(rows, axis=1)[:, None] * gradient)

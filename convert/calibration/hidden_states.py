@@ -15,7 +15,8 @@ from ...files.output import output_errors
 from ...files.progress import Progress, no_progress
 from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING
-from .decoder import DecoderLayer, LayerActivations
+from .decoder import DecoderLayer
+from .projection import Parts
 from .weights import DecoderWeights
 
 Chunk = tuple[int, ...]  # tokens of a piece of calibration text
@@ -43,15 +44,15 @@ class HiddenStates:
         states: Floats = np.load(self._path(layer, chunk))
         return states
 
-    def save_ffn(self, layer: int, chunk: int, made: LayerActivations) -> None:
-        """Save the outputs of a layer's ffn_gate and ffn_up for a chunk.
+    def save_ffn(self, layer: int, chunk: int, outputs: Parts) -> None:
+        """Save the outputs of a layer's ffn_gate and ffn_up for a chunk, (tokens, ffn) each.
 
         Raises:
             OutputError: the disk is full.
         """
-        both = np.empty((2, *made.gate.shape), np.float16)
-        for part, outputs in zip(both, (made.gate, made.up), strict=True):
-            np.clip(outputs, -_F16_MAX, _F16_MAX, out=part, casting="same_kind")
+        both = np.empty((2, *outputs[0].shape), np.float16)
+        for part, one in zip(both, outputs, strict=True):
+            np.clip(one, -_F16_MAX, _F16_MAX, out=part, casting="same_kind")
         with output_errors(self._folder):
             np.save(self._path(layer, chunk, "-ffn"), both)
 
@@ -93,7 +94,7 @@ def compute_hidden_states(
         def run(chunk: int, layer: DecoderLayer = layer, states: Sequence[Floats] = states) -> Floats:
             with np.errstate(all="ignore"):  # what is not finite is reported below
                 made = layer.forward(states[chunk])
-                kept.save_ffn(layer.index, chunk, made)
+                kept.save_ffn(layer.index, chunk, made.ffn.parts)
                 return layer.output(made)
 
         states = list(pool.map(run, range(len(chunks))))
@@ -105,7 +106,8 @@ def compute_hidden_states(
 
 
 def _look_up(weights: DecoderWeights, chunks: Sequence[Chunk]) -> list[Floats]:
-    """Rows of the token embedding for each chunk, (tokens, hidden)."""
+    """Rows of the token embedding for each chunk, scaled, (tokens, hidden)."""
     tokens = sorted({token for chunk in chunks for token in chunk})
-    rows = {token: weights.rows(EMBEDDING, token, token + 1)[0] for token in tokens}
+    scale = weights.architecture.embedding_scale
+    rows = {token: weights.rows(EMBEDDING, token, token + 1)[0] * scale for token in tokens}
     return [np.stack([rows[token] for token in chunk]) for chunk in chunks]

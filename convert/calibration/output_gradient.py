@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...stats.arrays import Doubles, Floats
-from .decoder import rms_norm, rms_norm_gradient
+from .rms_norm import RmsNorm
 from .weights import DecoderWeights
 
 _SEED = 13
@@ -27,7 +27,8 @@ class OutputGradient:
 
     def __init__(self, weights: DecoderWeights, pool: ThreadPoolExecutor) -> None:
         self._weights, self._pool = weights, pool
-        self._eps, self._norm = weights.architecture.rms_eps, weights.tensor("output_norm.weight")
+        self._norm = RmsNorm(weights.tensor(weights.output_norm), weights.architecture.rms_eps)
+        self._scale = weights.architecture.logit_scale
 
     def compute(self, hidden: Floats, seed: int) -> tuple[Floats, Floats, Doubles]:
         """Draw a random vector for each position and propagate it.
@@ -38,18 +39,18 @@ class OutputGradient:
 
         Returns:
             The gradients of `hidden`; the inputs of the output matrix, (positions, hidden); and the trace of
-            the Fisher information of the logits, (positions,).
+            the Fisher information of its outputs, (positions,).
         """
-        inputs = rms_norm(hidden, self._norm, self._eps)
+        inputs = self._norm.forward(hidden)
         gradients, traces = [], []
         for start in range(0, len(hidden), _POSITIONS):
             part = slice(start, start + _POSITIONS)
-            drawn = _LogitGradient(self._weights, inputs[part], (_SEED, seed, start))
+            drawn = _LogitGradient(self._weights, inputs[part] / self._scale, (_SEED, seed, start))
             gradient, trace = drawn.compute(self._pool)
             gradients.append(gradient)
             traces.append(trace)
-        gradient = np.concatenate(gradients) * self._norm
-        return (rms_norm_gradient(hidden, gradient, self._eps), inputs, np.maximum(np.concatenate(traces), 0))
+        gradient = self._norm.backward(hidden, np.concatenate(gradients) / self._scale)
+        return gradient, inputs, np.maximum(np.concatenate(traces), 0) / self._scale**2
 
 
 class _LogitGradient:

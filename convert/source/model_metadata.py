@@ -74,7 +74,7 @@ def from_header(header: Header) -> Architecture:
         rope_theta=number(values, "rope.freq_base", where, 10000.0),
         rope_linear=number(values, "rope.scaling.factor", where, 1.0),
         tied=OUTPUT not in header.tensors,
-        biased=tuple(kind for kind in family.kinds if f"blk.0.{kind}.bias" in header.tensors),
+        biased=tuple(k for k in family.layer.values() if f"blk.0.{k}.bias" in header.tensors),
         **({"scaling": None} | dict(family.implied(shape)) | found),
     )
     check(architecture, shape, where)
