@@ -7,7 +7,7 @@ import argparse
 import random
 from collections import Counter
 
-from thirteen.runtime.arithmetic.equations import check_steps
+from thirteen.runtime.arithmetic.equations import read_equations
 from thirteen.tests.runtime.arithmetic.claims import draw_false, draw_plain, draw_true
 
 
@@ -27,7 +27,7 @@ def main() -> None:
         draw, counted, shown = random.Random(f"{name} {given.seed}"), Counter[str](), set[str]()
         for _ in range(given.count):
             text = draw_claim(draw)
-            steps = check_steps(text)
+            steps = read_equations(text).steps
             mark = "none" if not steps else "right" if all(step.ok for step in steps) else "wrong"
             counted[mark] += 1
             if mark == bad and len(shown) < given.show:

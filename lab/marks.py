@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from thirteen.runtime.arithmetic.calculator import pending_result
-from thirteen.runtime.arithmetic.equations import check_steps
+from thirteen.runtime.arithmetic.equations import read_equations
 
 _SIGN = re.compile(r"= ?|\bis ?")
 
@@ -23,7 +23,7 @@ def count(texts: Iterable[str]) -> Counter[str]:
     """Numbers of texts, completions, and marks of either kind."""
     counted: Counter[str] = Counter()
     for text in texts:
-        steps = check_steps(text)
+        steps = read_equations(text).steps
         ends = [sign.end() for sign in _SIGN.finditer(text)]
         counted["texts"] += 1
         counted["completions"] += sum(pending_result(text[:end]) is not None for end in ends)

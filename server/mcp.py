@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from ..errors import ThirteenError, as_line
 from ..runtime.answer import Answer
 from ..runtime.arithmetic import Step
-from ..runtime.arithmetic.equations import check_steps
+from ..runtime.arithmetic.equations import read_equations
 from ..runtime.effort import Effort
 from ..runtime.engine.engine import Engine, RequestOptions
 from ..runtime.request import COMPLETE_REASONS
@@ -90,7 +90,7 @@ def create_server(engine: Engine, options: RequestOptions) -> MCPServer:
 
     @tool(description="Check the arithmetic of the equations in a text that can be read with certainty.")
     async def check_arithmetic(text: Text) -> CheckedText:
-        return CheckedText(steps=list(await asyncio.to_thread(check_steps, text)))
+        return CheckedText(steps=list((await asyncio.to_thread(read_equations, text)).steps))
 
     return server
 

@@ -1,24 +1,22 @@
 r"""Parser for the sides of equations: "3 * $1.50", "12 eggs + 6 eggs", "\frac{3}{4} \times 8"."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
-from .final_answer import VULGAR_FRACTIONS
 from .lexer import Lexeme
 from .notation import NOTATION
 
-DIGITS_MAX = NOTATION.limits["digits"]  # of a number
-_NESTING_MAX, _EXPONENT_MAX = NOTATION.limits["nesting"], NOTATION.limits["exponent"]
+PERCENT = "%"
+_BRACKETS_MAX = NOTATION.limits["brackets"]
 _MAGNITUDE_LIMIT = 10 ** NOTATION.limits["magnitude_digits"]  # of a numerator or denominator
-_SYMBOL_CHARS = 2  # at most, of units without a plural
 _THOUSANDS = 3  # digits after a point that may be a separator of thousands
+_RANKS = {"+": 0, "-": 0, "\u2013": 0, "*": 1, "/": 2}  # a tight sign binds more than a spaced one
+_END = Lexeme("end", "", 0, 0, False)
 
+_NOUN, _PLURAL = NOTATION.patterns["noun"], NOTATION.patterns["plural"]
 _SYMBOLS = NOTATION.words["symbols"]
 _NO_NOUNS = NOTATION.words["parts"] | NOTATION.words["bases"] | NOTATION.words["suffixes"]
-_CLOSING = {"(": ")", "[": "]", "{": "}"}
-_ES = ("s", "x", "z", "ch", "sh", "o")  # a plural after these ends in "es"
-_END = Lexeme("end", "", 0, 0, False)
 
 
 class UnreadError(Exception):
@@ -31,8 +29,7 @@ class Quantity:
 
     Attributes:
         value: the number; 20% is 1/5.
-        unit: symbol of a currency, noun, or symbol of a unit; empty for a plain number.
-        percent: whether it is written in percent.
+        unit: symbol of a currency, percent sign, stem of a noun or of a symbol; empty for a plain number.
 
     Raises:
         UnreadError: the numerator or denominator has more than sixty digits.
@@ -40,38 +37,34 @@ class Quantity:
 
     value: Fraction
     unit: str = ""
-    percent: bool = False
 
     def __post_init__(self) -> None:
         if max(abs(self.value.numerator), self.value.denominator) >= _MAGNITUDE_LIMIT:
             raise UnreadError
 
+    def __neg__(self) -> "Quantity":
+        return Quantity(-self.value, self.unit)
+
     def __add__(self, other: "Quantity") -> "Quantity":
-        """Add a quantity of the same unit; percent only to percent."""
-        unit = common_unit(self, other)
-        if unit is None or self.percent != other.percent:
+        if self.unit != other.unit:
             raise UnreadError
-        return Quantity(self.value + other.value, unit, self.percent)
+        return Quantity(self.value + other.value, self.unit)
 
     def __mul__(self, other: "Quantity") -> "Quantity":
-        if self.unit and other.unit:
+        units = [unit for unit in (self.unit, other.unit) if unit not in ("", PERCENT)]
+        if len(units) > 1:
             raise UnreadError
-        return Quantity(self.value * other.value, self.unit or other.unit)
+        return Quantity(self.value * other.value, "".join(units))
 
     def __truediv__(self, other: "Quantity") -> "Quantity":
         if other.unit or not other.value:
             raise UnreadError
-        return Quantity(self.value / other.value, self.unit, self.percent and not other.percent)
+        return Quantity(self.value / other.value, self.unit)
 
 
-def common_unit(one: Quantity, other: Quantity) -> str | None:
-    """The unit of two quantities if they have the same: "1 egg", "2 eggs"; None if they differ."""
-    for singular, plural in ((one, other), (other, one)):
-        noun = singular.unit
-        is_one = singular.value == 1 and len(noun) > _SYMBOL_CHARS
-        if plural.unit == noun or (is_one and plural.unit == noun + ("es" if noun.endswith(_ES) else "s")):
-            return plural.unit
-    return None
+def stem(unit: str) -> str:
+    """A unit without the end of a plural: "egg", "box"; shorter symbols have none."""
+    return _PLURAL.sub("", unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +75,15 @@ class Side:
         quantity: its value.
         operators: its operators in order; empty for a single number.
         doubtful: whether another reading is possible: "9-5" may be a range.
-        start: position of its first character.
-        end: position after its last character, without a noun there.
-        number: its first number as written.
+        lexemes: what it consists of.
+        number: its first number.
     """
 
     quantity: Quantity
-    operators: tuple[str, ...]
+    operators: str
     doubtful: bool
-    start: int
-    end: int
-    number: str
+    lexemes: Sequence[Lexeme]
+    number: Lexeme
 
 
 def parse_side(lexemes: Sequence[Lexeme], start: int) -> tuple[Side, int] | None:
@@ -103,14 +94,25 @@ def parse_side(lexemes: Sequence[Lexeme], start: int) -> tuple[Side, int] | None
     """
     parser = _Parser(lexemes, start)
     try:
-        quantity = parser.read()
+        quantity = parser.sum()
     except UnreadError:
         return None
-    doubtful = parser.doubtful or (lexemes[start].text == "-" and parser.operators != [])  # "-5 + 3": a dash?
-    number = next(one.text for one in lexemes[start:] if one.kind == "number")
-    end = next(one.end for one in reversed(lexemes[: parser.position]) if one.kind != "word")
-    operators = tuple(parser.operators)
-    return Side(quantity, operators, doubtful, lexemes[start].start, end, number), parser.position
+    own, operators = lexemes[start : parser.position], "".join(one.text for one in parser.operators)
+    signs = [one for one in parser.operators if one.kind == "operator"]
+    tight, spaced = ([_RANKS[one.text] for one in signs if one.tight is kind] for kind in (True, False))
+    if tight and spaced and min(tight) <= max(spaced):
+        return None  # "2-3 * 5", "6 / 2*3"
+    doubtful = (
+        "\u2013" in operators  # a range?
+        or ("-" in operators and 0 in tight)  # "9-5"
+        or (own[0].text == "-" and operators != "")  # "-5 + 3": a dash?
+        or "/*" in operators  # "6 / 2 * 3"
+        or "//" in operators
+        or any(one.kind == "percent" for one in own)  # "20% + 20% = 44%"
+        or any(len(one.text.partition(".")[2]) == _THOUSANDS for one in own)
+    )
+    number = next(one for one in own if one.kind == "number")
+    return Side(quantity, operators, doubtful, own, number), parser.position
 
 
 class _Parser:
@@ -119,135 +121,75 @@ class _Parser:
     Attributes:
         position: index of the next lexeme.
         operators: the operators so far, in order.
-        doubtful: see Side.
     """
 
     def __init__(self, lexemes: Sequence[Lexeme], position: int) -> None:
-        self._lexemes, self.position, self._nesting = lexemes, position, 0
-        self.operators, self._styles = list[str](), set[tuple[bool, bool]]()
-        self.doubtful = False
-
-    @property
-    def _next(self) -> Lexeme:
-        return self._lexemes[self.position] if self.position < len(self._lexemes) else _END
+        self._lexemes, self.position, self._brackets = [*lexemes, _END], position, 0
+        self.operators = list[Lexeme]()
 
     def _accept(self, kind: str, *texts: str) -> Lexeme | None:
         """Consume the next lexeme if it has this kind and, if texts are given, one of them."""
-        lexeme = self._next
+        lexeme = self._lexemes[self.position]
         if lexeme.kind != kind or (texts and lexeme.text not in texts):
             return None
         self.position += 1
         return lexeme
 
     def _operator(self, *texts: str) -> Lexeme | None:
-        if lexeme := self._accept("operator", *texts):
-            self.operators.append(lexeme.text)
-            self._styles.add((lexeme.tight, lexeme.text in "+-"))
-        return lexeme
+        operator = self._accept("operator", *texts)
+        self.operators += [operator] if operator else []
+        return operator
 
-    def read(self) -> Quantity:
+    def sum(self) -> Quantity:
         """Read an expression."""
-        quantity = self._sum()
-        if (True, True) in self._styles and not all(tight for tight, _ in self._styles):
-            raise UnreadError  # "2-3 * 5"
-        return quantity
-
-    def _sum(self) -> Quantity:
         total = self._product()
         while operator := self._operator("+", "-", "\u2013"):
             term = self._product()
-            self.doubtful |= operator.text == "\u2013" or (operator.text == "-" and operator.tight)  # "9-5"
-            total += term if operator.text == "+" else replace(term, value=-term.value)
+            total += term if operator.text == "+" else -term
         return total
 
     def _product(self) -> Quantity:
-        value, last = self._signed(), _END
+        value = self._signed()
         while operator := self._operator("*", "/"):
-            if last.text == "/" and operator.tight and not last.tight:
-                raise UnreadError  # "8 / 1/2"
-            self.doubtful |= last.text == "/"  # "6 / 2 * 3"
-            factor, last = self._signed(), operator
+            factor = self._signed()
             value = value / factor if operator.text == "/" else value * factor
         return value
 
     def _signed(self) -> Quantity:
         sign = self._accept("operator", "-")
-        if not sign:
-            return self._power()
-        count, is_dash = len(self.operators), self._next.start != sign.end
-        value = self._power()
-        if is_dash or "^" in self.operators[count:]:
-            raise UnreadError  # "- 5", "-3^2"
-        return replace(value, value=-value.value)
-
-    def _power(self) -> Quantity:
-        base = self._operand()
-        if not self._operator("^"):
-            return base
-        braced, number = self._accept("brace", "{"), self._accept("number")
-        if not number or not number.text.isdecimal() or int(number.text) > _EXPONENT_MAX:
-            raise UnreadError
-        if (braced and not self._accept("brace", "}")) or self._next.text == "^" or base.unit or base.percent:
-            raise UnreadError
-        return Quantity(base.value ** int(number.text))
+        if sign and self._lexemes[self.position].start != sign.end:
+            raise UnreadError  # "- 5"
+        value = self._operand()
+        return -value if sign else value
 
     def _operand(self) -> Quantity:
-        currency = self._accept("currency")
-        number = self._accept("number")
+        if fraction := self._accept("fraction"):
+            self.operators.append(fraction)
+            return self._enclosed("{", "}") / self._enclosed("{", "}")
+        if self._lexemes[self.position].kind == "open":
+            return self._enclosed("(", ")")
+        currency, number = self._accept("currency"), self._accept("number")
         if not number:
-            return self._group(currency)
-        self.doubtful |= len(number.text.partition(".")[2]) == _THOUSANDS
-        value = parse_mixed_number(number.text)
+            raise UnreadError
         if not currency and self._accept("percent"):
-            self.doubtful = True  # "20% + 20% = 44%"
-            return Quantity(value / 100, percent=True)
-        if not currency and self._next.tight:
-            currency = self._accept("currency")
-        return Quantity(value, currency.text[-1] if currency else self._noun())
+            return Quantity(number.value / 100, PERCENT)
+        return Quantity(number.value, currency.text[-1] if currency else self._noun())
 
     def _noun(self) -> str:
-        word = self._next
-        is_symbol = word.text in _SYMBOLS
-        if word.kind != "word" or not (is_symbol or (is_noun(word.text.lower()) and not word.tight)):
+        """Read the noun or symbol of a unit, if one follows."""
+        word = self._lexemes[self.position]
+        is_symbol, noun = word.text in _SYMBOLS, word.text.lower()
+        is_noun = not word.tight and _NOUN.search(noun) and _NO_NOUNS.isdisjoint(noun.split("-"))
+        if word.kind != "word" or not (is_symbol or is_noun):
             return ""
         self.position += 1
-        return word.text if is_symbol else word.text.lower()
-
-    def _group(self, currency: Lexeme | None) -> Quantity:
-        """Parse an expression in parentheses, or a fraction of two in braces."""
-        if currency:
-            raise UnreadError
-        if not self._accept("fraction"):
-            return self._enclosed("open", "close")
-        numerator = self._enclosed("brace", "brace")
-        self.operators.append("/")
-        return numerator / self._enclosed("brace", "brace")
+        return stem(word.text if is_symbol else noun)
 
     def _enclosed(self, opens: str, closes: str) -> Quantity:
-        opening = self._accept(opens)
-        self._nesting += 1
-        if not opening or self._nesting > _NESTING_MAX:
+        self._brackets += 1
+        if self._brackets > _BRACKETS_MAX or not self._accept("open", opens):
             raise UnreadError
-        value = self._sum()
-        self._nesting -= 1
-        if not self._accept(closes, _CLOSING.get(opening.text, "")):
+        value = self.sum()
+        if not self._accept("close", closes):
             raise UnreadError
         return value
-
-
-def is_noun(word: str) -> bool:
-    """Return whether a word after a number, in lower case, may be what it counts, and does not calculate."""
-    parts = word.split("-")  # "push-ups"
-    is_word = len(word) > 1 and word.isascii() and all(map(str.isalpha, parts))
-    return is_word and _NO_NOUNS.isdisjoint(parts) and not word.endswith(("ed", "ing"))
-
-
-def parse_mixed_number(text: str) -> Fraction:
-    """Parse a number of the table "lexemes": "12", "1,234.5", "2½".
-
-    Raises:
-        UnreadError: it is too long.
-    """
-    if sum(map(str.isdigit, text)) > DIGITS_MAX:
-        raise UnreadError
-    return sum(map(Fraction, text.replace(",", "").translate(VULGAR_FRACTIONS).split()), Fraction())

@@ -16,15 +16,11 @@ _MAGNITUDE_LIMIT = 10 ** NOTATION.limits["answer_magnitude_digits"]  # beyond it
 _CHARACTERS_MAX, _EXPONENT_MAX = NOTATION.limits["answer_characters"], NOTATION.limits["answer_exponent"]
 _PARTS = {"whole": "0", "number": "", "raised": "1", "denominator": "1", "exponent": "0"}  # if absent
 
-_VULGAR = NOTATION.texts["vulgar_fractions"]
-VULGAR_FRACTIONS = str.maketrans(dict(_VULGAR))
-_SIGNED_FRACTION = NOTATION.patterns["signed_fraction"]
-_NUMBER = NOTATION.patterns["number"]
-_UNIT = NOTATION.patterns["unit"]
+VULGAR_FRACTIONS = str.maketrans(dict(NOTATION.texts["vulgar_fractions"]))
+_SIGNED_FRACTION, _SYMBOLIC = NOTATION.patterns["signed_fraction"], NOTATION.patterns["symbolic"]
+_NUMBER, _UNIT = NOTATION.patterns["number"], NOTATION.patterns["unit"]
 _LIST_NUMBER, _SPACED = NOTATION.patterns["list_number"], NOTATION.patterns["spaced"]
-_REASON = NOTATION.patterns["reason"]
-_CUES, _SYMBOLIC = NOTATION.cues, NOTATION.patterns["symbolic"]
-_BOLD = NOTATION.patterns["bold"]
+_REASON, _BOLD = NOTATION.patterns["reason"], NOTATION.patterns["bold"]
 _SENTENCE_END = NOTATION.patterns["sentence_end"]
 
 
@@ -59,19 +55,19 @@ def parse_number(text: str) -> Fraction | None:
 
 def format_number(value: Fraction) -> str:
     """Write a number in a canonical form: "42", "-3.5", or "1/3" if the decimal does not end."""
-    denominator = value.denominator
-    places = next(
-        (n for n in range(NOTATION.limits["answer_places"] + 1) if pow(10, n, denominator) == 0), None
-    )
-    if places is None:
-        return f"{value.numerator}/{denominator}"
-    digits = str(abs(value.numerator) * 10**places // denominator).zfill(places + 1)
+    places, places_max = 0, NOTATION.limits["answer_places"]
+    while places <= places_max and pow(10, places, value.denominator):
+        places += 1
+    if places > places_max:
+        return f"{value.numerator}/{value.denominator}"
+    digits = str(abs(value.numerator) * 10**places // value.denominator).zfill(places + 1)
     whole, decimals = digits[: len(digits) - places], digits[len(digits) - places :]
     return "-" * (value < 0) + whole + "." * bool(decimals) + decimals
 
 
 def _normalize(text: str) -> str:
-    text = _SIGNED_FRACTION.sub(lambda match: _VULGAR[match[0]].lstrip(), text).translate(VULGAR_FRACTIONS)
+    text = _SIGNED_FRACTION.sub(lambda match: match[0].translate(VULGAR_FRACTIONS).lstrip(), text)
+    text = text.translate(VULGAR_FRACTIONS)
     for pattern, replacement in NOTATION.normalizations:
         text = pattern.sub(replacement, text)
     return text
@@ -117,9 +113,9 @@ def _stated_numbers(text: str) -> Iterator[Fraction]:
 
 def _after_cues(text: str) -> Iterator[Fraction | None]:
     """Yield what the cues state, from the most explicit; None for a box with symbols."""
-    for cue in _CUES:
+    for cue in NOTATION.cues:
         for match in reversed(list(cue.finditer(text))):
-            if cue is _CUES[0] and _SYMBOLIC.search(match[1].rpartition("=")[2]):
+            if cue is NOTATION.cues[0] and _SYMBOLIC.search(match[1].rpartition("=")[2]):
                 yield None
             yield from _stated_numbers(match[1])
 

@@ -4,12 +4,11 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 from . import Step
-from .expression import UnreadError, parse_mixed_number
+from .final_answer import VULGAR_FRACTIONS
 from .lexer import lex
 from .notation import NOTATION
 
 _MIXED = NOTATION.patterns["mixed"]
-_PERCENT = 100
 
 
 def is_grounded(steps: Iterable[Step], question: str) -> bool:
@@ -29,11 +28,11 @@ def is_grounded(steps: Iterable[Step], question: str) -> bool:
 
 def has_number(text: str) -> bool:
     """Whether a text has a number, in digits or in words."""
-    return any(True for _ in _numbers(text))
+    return bool({*_numbers(text), *_fractions(text)})
 
 
 def _fractions(text: str) -> Iterator[Fraction]:
-    for whole, numerator, denominator in _MIXED.findall(text):
+    for whole, numerator, denominator in _MIXED.findall(text.translate(VULGAR_FRACTIONS)):
         if int(denominator):
             yield int(whole or 0) + Fraction(int(numerator), int(denominator))
 
@@ -43,12 +42,9 @@ def _numbers(text: str) -> Iterator[Fraction]:
     for lexeme in lex(text):
         word = lexeme.text.lower()
         if lexeme.kind == "percent" or word == "percent":
-            yield from (last / _PERCENT, Fraction(_PERCENT))
+            yield from (last / 100, Fraction(100))
         if lexeme.kind == "number":
-            try:
-                yield (last := parse_mixed_number(lexeme.text))
-            except UnreadError:
-                continue
+            yield (last := lexeme.value)
         elif lexeme.kind == "word":
             values = [Fraction(value) for part in word.split("-") for value in NOTATION.values.get(part, ())]
             yield from (*values, sum(values, Fraction())) if values[1:] else values  # "twenty-five"

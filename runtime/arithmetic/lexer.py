@@ -1,5 +1,6 @@
 """Lexer for arithmetic in prose, Markdown and LaTeX."""
 
+from fractions import Fraction
 from typing import NamedTuple
 
 from .notation import NOTATION
@@ -25,6 +26,11 @@ class Lexeme(NamedTuple):
     end: int
     tight: bool
 
+    @property
+    def value(self) -> Fraction:
+        """Value of a number."""
+        return Fraction(self.text.replace(",", ""))
+
 
 def lex(text: str, start: int = 0) -> list[Lexeme]:
     r"""Return the lexemes from a position on, without markup and the braces of `\text{…}`."""
@@ -35,8 +41,7 @@ def lex(text: str, start: int = 0) -> list[Lexeme]:
             continue
         if kind == "group" or lexeme == "{":
             groups.append(kind == "group")
-        is_markup = kind == "group" or (lexeme == "}" and groups != [] and groups.pop())
-        if is_markup:
+        if kind == "group" or (lexeme == "}" and groups and groups.pop()):
             continue
         tight, between, last = match.start() == last, text[max(last, 0) : match.start()], match.end()
         if kind == "operator":

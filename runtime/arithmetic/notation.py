@@ -14,9 +14,7 @@ from pathlib import Path
 
 PATH = Path(__file__).with_name("notation.json")
 
-_TEXTS = ("vulgar_fractions", "operators")
 _ANSWERS = re.ASCII | re.IGNORECASE
-_FLAGS = {"prose": re.NOFLAG, "answers": _ANSWERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +23,7 @@ class Notation:
 
     Attributes:
         limits: counts of characters, digits and other things.
-        texts: of the sections that map texts to texts; fragments are expanded.
+        texts: of the operators, vulgar fractions and fragments, which are expanded.
         words: lists of words in lower case, by name.
         values: of number words.
         patterns: of prose and answers, by name; "lexeme" has a group for each kind of lexeme.
@@ -56,21 +54,17 @@ def _load() -> Notation:
     for name, text in content["fragments"].items():
         fragments[name] = expand(text)  # each may contain the ones before
     kinds = [f"(?P<{kind}>{'|'.join(texts)})" for kind, texts in content["lexemes"].items()]
-    patterns = {
-        name: compiled(texts, flags)
-        for section, flags in _FLAGS.items()
-        for name, texts in content[section].items()
-    }
+    prose = {name: compiled(texts) for name, texts in content["prose"].items()}
+    answers = {name: compiled(texts, _ANSWERS) for name, texts in content["answers"].items()}
+    replacements = content["normalizations"].items()
     return Notation(
         limits=content["limits"],
-        texts={section: content[section] for section in _TEXTS} | {"fragments": fragments},
+        texts={name: content[name] for name in ("operators", "vulgar_fractions")} | {"fragments": fragments},
         words={name: frozenset(" ".join(lines).split()) for name, lines in content["words"].items()},
         values=content["values"],
-        patterns=patterns | {"lexeme": compiled(kinds)},
+        patterns=prose | answers | {"lexeme": compiled(kinds)},
         cues=tuple(compiled(texts, _ANSWERS) for texts in content["cues"].values()),
-        normalizations=tuple(
-            (compiled([old], _ANSWERS), new) for old, new in content["normalizations"].items()
-        ),
+        normalizations=tuple((compiled([old], _ANSWERS), new) for old, new in replacements),
     )
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from thirteen.models.texts import calibration_texts, held_out_texts
-from thirteen.runtime.arithmetic.equations import check_steps
+from thirteen.runtime.arithmetic.equations import read_equations
 from thirteen.runtime.arithmetic.final_answer import final_answer
 from thirteen.runtime.corpus.passages import Passage, read_passages
 
@@ -24,7 +24,7 @@ def test_there_are_word_problems_and_general_texts(passages):
 
 
 def test_the_equations_of_the_texts_are_right_and_lead_to_the_answers(passages):
-    steps = [(passage, check_steps(passage.text)) for passage in passages[0]]
+    steps = [(passage, read_equations(passage.text).steps) for passage in passages[0]]
     assert [step for _, found in steps for step in found if not step.ok] == []
     assert sum(len(found) for _, found in steps) >= 0.5 * passages[1]
     solved = [passage for passage, _ in steps if passage.question is not None]

@@ -1,13 +1,16 @@
 // Parser for the sides of equations, a port of runtime/arithmetic/expression.py.
 
-import { Fraction, HUNDRED, ONE, ZERO } from "./fraction.js";
-import { expandVulgar, limits, words } from "./tables.js";
+import { HUNDRED } from "./fraction.js";
+import { numberValue } from "./lexer.js";
+import { limits, prose, words } from "./tables.js";
+
+export const PERCENT = "%";
 
 const MAGNITUDE_LIMIT = 10n ** BigInt(limits.magnitude_digits); // of a numerator or denominator
-const SYMBOL_CHARS = 2; // at most, of units without a plural
 const THOUSANDS = 3; // digits after a point that may be a separator of thousands
-const CLOSING = { "(": ")", "[": "]", "{": "}" };
-const ES = /(?:s|x|z|ch|sh|o)$/; // a plural after these ends in "es"
+const RANKS = { "+": 0, "-": 0, "\u2013": 0, "*": 1, "/": 2 }; // a tight sign binds more than a spaced one
+const [NOUN, PLURAL] = [prose("noun"), prose("plural")];
+const NO_NOUNS = new Set([...words.parts, ...words.bases, ...words.suffixes]);
 const END = { kind: "end", text: "", start: 0, end: 0, tight: false };
 
 class UnreadError extends Error {}
@@ -18,40 +21,34 @@ function unread() {
 
 /** A number with at most one unit; see Quantity in expression.py. */
 class Quantity {
-  constructor(value, unit = "", percent = false) {
+  constructor(value, unit = "") {
     if (value.reaches(MAGNITUDE_LIMIT)) unread();
-    Object.assign(this, { value, unit, percent });
+    Object.assign(this, { value, unit });
+  }
+
+  negated() {
+    return new Quantity(this.value.negated(), this.unit);
   }
 
   plus(other) {
-    const unit = commonUnit(this, other);
-    if (unit === null || this.percent !== other.percent) unread();
-    return new Quantity(this.value.plus(other.value), unit, this.percent);
+    if (this.unit !== other.unit) unread();
+    return new Quantity(this.value.plus(other.value), this.unit);
   }
 
   times(other) {
-    if (this.unit && other.unit) unread();
-    return new Quantity(this.value.times(other.value), this.unit || other.unit);
+    const units = [this.unit, other.unit].filter((unit) => unit && unit !== PERCENT);
+    if (units.length > 1) unread();
+    return new Quantity(this.value.times(other.value), units.join(""));
   }
 
   dividedBy(other) {
     if (other.unit || other.value.isZero()) unread();
-    return new Quantity(this.value.dividedBy(other.value), this.unit, this.percent && !other.percent);
-  }
-
-  negated() {
-    return new Quantity(this.value.negated(), this.unit, this.percent);
+    return new Quantity(this.value.dividedBy(other.value), this.unit);
   }
 }
 
-/** The unit of two quantities if they have the same: "1 egg", "2 eggs"; null if they differ. */
-export function commonUnit(one, other) {
-  for (const [{ value, unit }, plural] of [[one, other], [other, one]]) {
-    const isOne = value.equals(ONE) && unit.length > SYMBOL_CHARS;
-    if (plural.unit === unit || (isOne && plural.unit === unit + (ES.test(unit) ? "es" : "s"))) return plural.unit;
-  }
-  return null;
-}
+/** A unit without the end of a plural: "egg", "box"; shorter symbols have none. */
+export const stem = (unit) => unit.replace(PLURAL, "");
 
 /**
  * Parse the expression that begins at a lexeme.
@@ -63,23 +60,31 @@ export function commonUnit(one, other) {
  */
 export function parseSide(lexemes, start) {
   const parser = new Parser(lexemes, start);
+  let quantity;
   try {
-    const quantity = parser.read();
-    const { position, operators } = parser;
-    const doubtful = parser.doubtful || (lexemes[start].text === "-" && operators.length > 0); // "-5 + 3": a dash?
-    const number = lexemes.slice(start).find(({ kind }) => kind === "number").text;
-    const { end } = lexemes.slice(0, position).findLast(({ kind }) => kind !== "word");
-    return [{ quantity, operators, doubtful, start: lexemes[start].start, end, number }, position];
+    quantity = parser.sum();
   } catch (failure) {
     if (failure instanceof UnreadError) return null;
     throw failure;
   }
+  const [own, operators] = [lexemes.slice(start, parser.position), parser.operators.map(({ text }) => text).join("")];
+  const ranks = (isTight) =>
+    parser.operators.filter(({ kind, tight }) => kind === "operator" && tight === isTight).map(({ text }) => RANKS[text]);
+  if (Math.min(...ranks(true)) <= Math.max(...ranks(false))) return null; // "2-3 * 5", "6 / 2*3"
+  const doubtful =
+    operators.includes("\u2013") || // a range?
+    (operators.includes("-") && ranks(true).includes(0)) || // "9-5"
+    (own[0].text === "-" && operators !== "") || // "-5 + 3": a dash?
+    /\/[*/]/.test(operators) || // "6 / 2 * 3"
+    own.some(({ kind, text }) => kind === "percent" || text.split(".")[1]?.length === THOUSANDS); // "20% + 20% = 44%"
+  const number = own.find(({ kind }) => kind === "number");
+  return [{ quantity, operators, doubtful, lexemes: own, number }, parser.position];
 }
 
 /** Recursive-descent parser with one method per level of precedence. */
 class Parser {
   constructor(lexemes, position) {
-    Object.assign(this, { lexemes, position, nesting: 0, operators: [], doubtful: false, joined: false, spaced: false });
+    Object.assign(this, { lexemes, position, brackets: 0, operators: [] });
   }
 
   get next() {
@@ -96,36 +101,24 @@ class Parser {
 
   operator(...texts) {
     const lexeme = this.accept("operator", ...texts);
-    if (!lexeme) return null;
-    this.operators.push(lexeme.text);
-    if (!lexeme.tight) this.spaced = true;
-    else if ("+-".includes(lexeme.text)) this.joined = true;
+    if (lexeme) this.operators.push(lexeme);
     return lexeme;
   }
 
   /** Read an expression. */
-  read() {
-    const quantity = this.sum();
-    return this.joined && this.spaced ? unread() : quantity; // "2-3 * 5"
-  }
-
   sum() {
     let total = this.product();
     for (let operator; (operator = this.operator("+", "-", "\u2013")); ) {
-      const [{ text, tight }, term] = [operator, this.product()];
-      this.doubtful ||= text === "\u2013" || (text === "-" && tight); // "9-5"
-      total = total.plus(text === "+" ? term : term.negated());
+      const term = this.product();
+      total = total.plus(operator.text === "+" ? term : term.negated());
     }
     return total;
   }
 
   product() {
-    let [value, last] = [this.signed(), END];
+    let value = this.signed();
     for (let operator; (operator = this.operator("*", "/")); ) {
-      if (last.text === "/" && operator.tight && !last.tight) unread(); // "8 / 1/2"
-      this.doubtful ||= last.text === "/"; // "6 / 2 * 3"
       const factor = this.signed();
-      last = operator;
       value = operator.text === "/" ? value.dividedBy(factor) : value.times(factor);
     }
     return value;
@@ -133,74 +126,38 @@ class Parser {
 
   signed() {
     const sign = this.accept("operator", "-");
-    if (!sign) return this.power();
-    const [count, isDash] = [this.operators.length, this.next.start !== sign.end];
-    const value = this.power();
-    if (isDash || this.operators.slice(count).includes("^")) unread(); // "- 5", "-3^2"
-    return value.negated();
-  }
-
-  power() {
-    const base = this.operand();
-    if (!this.operator("^")) return base;
-    const [braced, number] = [this.accept("brace", "{"), this.accept("number")];
-    if (!number || !/^[0-9]+$/.test(number.text) || BigInt(number.text) > limits.exponent) unread();
-    if ((braced && !this.accept("brace", "}")) || this.next.text === "^" || base.unit || base.percent) unread();
-    return new Quantity(base.value.power(Number(number.text)));
+    if (sign && this.next.start !== sign.end) unread(); // "- 5"
+    const value = this.operand();
+    return sign ? value.negated() : value;
   }
 
   operand() {
-    let currency = this.accept("currency");
-    const number = this.accept("number");
-    if (!number) return this.group(currency);
-    this.doubtful ||= (number.text.split(".")[1] ?? "").length === THOUSANDS;
-    const value = parseMixedNumber(number.text) ?? unread();
-    if (!currency && this.accept("percent")) {
-      this.doubtful = true; // "20% + 20% = 44%"
-      return new Quantity(value.dividedBy(HUNDRED), "", true);
+    const fraction = this.accept("fraction");
+    if (fraction) {
+      this.operators.push(fraction);
+      return this.enclosed("{", "}").dividedBy(this.enclosed("{", "}"));
     }
-    if (!currency && this.next.tight) currency = this.accept("currency");
+    if (this.next.kind === "open") return this.enclosed("(", ")");
+    const [currency, number] = [this.accept("currency"), this.accept("number")];
+    if (!number) unread();
+    const value = numberValue(number);
+    if (!currency && this.accept("percent")) return new Quantity(value.dividedBy(HUNDRED), PERCENT);
     return new Quantity(value, currency ? currency.text.at(-1) : this.noun());
   }
 
+  /** Read the noun or symbol of a unit, if one follows. */
   noun() {
     const { kind, text, tight } = this.next;
-    const isSymbol = words.symbols.has(text);
-    if (kind !== "word" || !(isSymbol || (isNoun(text.toLowerCase()) && !tight))) return "";
+    const [isSymbol, noun] = [words.symbols.has(text), text.toLowerCase()];
+    const isNoun = !tight && NOUN.test(noun) && !noun.split("-").some((part) => NO_NOUNS.has(part));
+    if (kind !== "word" || !(isSymbol || isNoun)) return "";
     this.position++;
-    return isSymbol ? text : text.toLowerCase();
-  }
-
-  /** Parse an expression in parentheses, or a fraction of two in braces. */
-  group(currency) {
-    if (currency) unread();
-    if (!this.accept("fraction")) return this.enclosed("open", "close");
-    const numerator = this.enclosed("brace", "brace");
-    this.operators.push("/");
-    return numerator.dividedBy(this.enclosed("brace", "brace"));
+    return stem(isSymbol ? text : noun);
   }
 
   enclosed(opens, closes) {
-    const opening = this.accept(opens);
-    this.nesting++;
-    if (!opening || this.nesting > limits.nesting) unread();
+    if (++this.brackets > limits.brackets || !this.accept("open", opens)) unread();
     const value = this.sum();
-    this.nesting--;
-    if (!this.accept(closes, CLOSING[opening.text] ?? "")) unread();
-    return value;
+    return this.accept("close", closes) ? value : unread();
   }
-}
-
-/** Whether a word after a number, in lower case, may be what it counts, and does not calculate. */
-function isNoun(word) {
-  const calculates = (part) => [words.parts, words.bases, words.suffixes].some((table) => table.has(part));
-  const isWord = word.length > 1 && /^[a-z]+(?:-[a-z]+)*$/.test(word); // "push-ups"
-  return isWord && !word.split("-").some(calculates) && !/(?:ed|ing)$/.test(word);
-}
-
-/** Parse a number of the table "lexemes": "12", "1,234.5", "2½"; null if it is too long. */
-export function parseMixedNumber(text) {
-  if (text.replace(/[^0-9]/g, "").length > limits.digits) return null;
-  const parts = expandVulgar(text.replaceAll(",", "")).trim().split(" ");
-  return parts.map(Fraction.parse).reduce((sum, part) => sum.plus(part), ZERO);
 }

@@ -66,19 +66,6 @@ export class Fraction {
     return this.numerator === 0n;
   }
 
-  /** The largest integer that is not greater, as a bigint. */
-  floor() {
-    const quotient = this.numerator / this.denominator;
-    return this.numerator % this.denominator < 0n ? quotient - 1n : quotient;
-  }
-
-  /** The nearest integer, half to even, as a bigint. */
-  round() {
-    const below = this.floor();
-    const half = this.plus(new Fraction(-below)).compare(HALF);
-    return half > 0 || (half === 0 && below % 2n !== 0n) ? below + 1n : below;
-  }
-
   /** Whether the absolute numerator or the denominator is at least the limit. */
   reaches(limit) {
     return this.abs().numerator >= limit || this.denominator >= limit;

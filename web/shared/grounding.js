@@ -1,10 +1,9 @@
 // Grounding of equations, a port of runtime/arithmetic/grounding.py.
 
-import { parseMixedNumber } from "./expression.js";
 import { formatNumber } from "./final_answer.js";
 import { Fraction, HUNDRED, ZERO } from "./fraction.js";
-import { lex } from "./lexer.js";
-import { prose, values } from "./tables.js";
+import { lex, numberValue } from "./lexer.js";
+import { expandVulgar, prose, values } from "./tables.js";
 
 const MIXED = prose("mixed", "g");
 
@@ -19,10 +18,10 @@ export function isGrounded(steps, question) {
 }
 
 /** Whether a text has a number, in digits or in words. */
-export const hasNumber = (text) => !numbers(text).next().done;
+export const hasNumber = (text) => [...numbers(text), ...fractions(text)].length > 0;
 
 function* fractions(text) {
-  for (const [, whole = "0", numerator, denominator] of text.matchAll(MIXED)) {
+  for (const [, whole = "0", numerator, denominator] of expandVulgar(text).matchAll(MIXED)) {
     if (BigInt(denominator)) yield formatNumber(Fraction.parse(whole).plus(Fraction.parse(`${numerator}/${denominator}`)));
   }
 }
@@ -30,11 +29,10 @@ function* fractions(text) {
 /** Yield the numbers of a text, as formatNumber() writes them. */
 function* numbers(text) {
   let last = ZERO;
-  for (const { kind, text: lexeme } of lex(text)) {
-    const word = lexeme.toLowerCase();
+  for (const lexeme of lex(text)) {
+    const [kind, word] = [lexeme.kind, lexeme.text.toLowerCase()];
     if (kind === "percent" || word === "percent") yield* [last.dividedBy(HUNDRED), HUNDRED].map(formatNumber);
-    const number = kind === "number" ? parseMixedNumber(lexeme) : null;
-    if (number) yield formatNumber((last = number));
+    if (kind === "number") yield formatNumber((last = numberValue(lexeme)));
     if (kind !== "word") continue;
     const found = word.split("-").flatMap((part) => values.get(part) ?? []).map(Fraction.parse);
     if (found.length > 1) found.push(found.reduce((sum, value) => sum.plus(value))); // "twenty-five"

@@ -1,5 +1,6 @@
 // Lexer for arithmetic in prose, Markdown and LaTeX, a port of runtime/arithmetic/lexer.py.
 
+import { Fraction } from "./fraction.js";
 import { isSpace, LEXEME, operators, prose } from "./tables.js";
 
 const LATEX = prose("latex");
@@ -34,3 +35,6 @@ export function lex(text, start = 0) {
   }
   return lexemes;
 }
+
+/** The value of a number. */
+export const numberValue = ({ text }) => Fraction.parse(text.replaceAll(",", ""));

@@ -4,7 +4,7 @@ import re
 from itertools import islice
 
 from thirteen.runtime.arithmetic.calculator import pending_result
-from thirteen.runtime.arithmetic.equations import Reading, check_steps
+from thirteen.runtime.arithmetic.equations import Reading, read_equations
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number, parse_number
 
 from ..target import Target
@@ -15,7 +15,7 @@ _SIGNS_MAX = 8  # after which a text is completed
 
 def check(data: bytes) -> bool:
     text = data.decode("utf-8", "replace")
-    steps = check_steps(text)
+    steps = read_equations(text).steps
     for step in steps:
         assert step.expression in text and step.claimed and step.computed
         assert step.start < step.result < step.end
@@ -30,7 +30,7 @@ def _completes(text: str) -> bool:
     result = pending_result(text)
     if result is None:
         return False
-    before, after = check_steps(text), check_steps(text + result)
+    before, after = read_equations(text).steps, read_equations(text + result).steps
     assert len(after) <= len(before) or after[-1].ok, (result, after[-1])
     return True
 

@@ -1,7 +1,7 @@
 """Grounding: numbers of equations that are in the question, or are results."""
 
 import pytest
-from thirteen.runtime.arithmetic.equations import check_steps
+from thirteen.runtime.arithmetic.equations import read_equations
 from thirteen.runtime.arithmetic.grounding import is_grounded
 
 PENS = "Ann has $20. She buys 4 pens for $3 each, with 25% off. How much does she have left?"
@@ -23,4 +23,4 @@ PENS = "Ann has $20. She buys 4 pens for $3 each, with 25% off. How much does sh
     ],
 )
 def test_numbers_stem_from_the_question_or_a_result(question, text, grounded):
-    assert is_grounded(check_steps(text), question) is grounded
+    assert is_grounded(read_equations(text).steps, question) is grounded

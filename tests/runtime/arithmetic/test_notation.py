@@ -14,7 +14,7 @@ def test_a_fragment_is_expanded_in_the_fragments_after_it():
     fragments, lexeme = NOTATION.texts["fragments"], NOTATION.patterns["lexeme"]
     assert fragments["decimal"] in fragments["divided"]
     assert lexeme.fullmatch("÷")["operator"] == "÷"
-    assert lexeme.fullmatch("½")["number"] == "½"
+    assert lexeme.fullmatch("€")["currency"] == "€"
 
 
 def test_words_are_in_lower_case_as_the_parser_compares_them():

@@ -5,7 +5,7 @@ import json
 
 import pytest
 from thirteen.runtime.answer import Answer, Piece
-from thirteen.runtime.arithmetic.equations import check_steps
+from thirteen.runtime.arithmetic.equations import read_equations
 from thirteen.runtime.engine.conversation import Conversation
 from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
 from thirteen.server.api.answer_api import AnswerFormatter
@@ -94,13 +94,12 @@ def test_step_event_follows_the_complete_equation():
     """Sent only at the end, steps would not appear during the stream; sent too early, "= 1" would be one."""
     parts = ["12 * 13", " = 1", "56", ". Then", " 1 + 1 = 3", ". So 5 + 5 = 10"]
     text = "".join(parts)
+    steps = read_equations(text).steps
 
     async def pieces():
         for part in parts:
             yield Piece(part)
-        last = Answer(
-            "10", text, StopReason.END, Usage(1, 1), Timings(0, 0, 0), check_steps(text), verified=False
-        )
+        last = Answer("10", text, StopReason.END, Usage(1, 1), Timings(0, 0, 0), steps, verified=False)
         yield Piece("", answer=last)
 
     async def collect():

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
-from thirteen.runtime.arithmetic.equations import check_steps
+from thirteen.runtime.arithmetic.equations import read_equations
 
 from ...background_server import background_server
 from ...chromium import BROWSER_TEST
@@ -107,7 +107,7 @@ def answered(visit: Callable[..., Page]) -> Any:
 def test_a_mark_is_where_its_equation_stands(page: Page) -> None:
     """The first text with the same left side had the mark, whatever its value."""
     source = "\U0001f642 Anna wins 3 + 4 = 8 games.\r\nIn total she has 3 + 4 = 7.\n\n* **So 2 + 2 = 4**"
-    html = page.evaluate(DESCRIBE, [source, [asdict(step) for step in check_steps(source)]])
+    html = page.evaluate(DESCRIBE, [source, [asdict(step) for step in read_equations(source).steps]])
     assert 'wins <span class="step wrong">3 + 4 = <del>8</del> <ins>7</ins>' in html
     assert 'has <span class="step ok">3 + 4 = 7<' in html and 'So <span class="step ok">2 + 2 = 4<' in html
     assert page.evaluate(DESCRIBE, ["3 + 4 = 7", [{"expression": "3 + 4", "ok": True}]]) == "<p>3 + 4 = 7</p>"
