@@ -103,8 +103,14 @@ def _fix_pre_tokenizer(base: Path, tokenizer: Any) -> None:
 
 
 def adapted_modules(model: Any) -> list[str]:
-    """The last parts of the names of the modules that an adapter changes."""
-    return CLASSES[type(model).__name__].targets
+    """The last parts of the names of the modules that an adapter changes.
+
+    Raises:
+        FileError: the model is of no family that can be converted.
+    """
+    if (family := CLASSES.get(name := type(model).__name__)) is None:
+        raise FileError(f"{name} cannot be adapted; supported: {', '.join(CLASSES)}")
+    return family.targets
 
 
 def attach_adapter(model: Any, recipe: Recipe, basis: Basis | None = None) -> Any:
