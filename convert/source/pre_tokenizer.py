@@ -22,8 +22,8 @@ _MARKED = (
     _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
     r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# Words end where a capital follows a small letter. llama.cpp does so between ASCII letters only, and takes marks
-# for signs.
+# Words end where a capital follows a small letter. llama.cpp does so between ASCII letters only, and takes
+# marks for signs: texts with marks, and with other capitals within words, get other tokens than the source's.
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _CASES = "[^\\r\\n\\p{{L}}\\p{{N}}]?{0}*{1}+{2}|[^\\r\\n\\p{{L}}\\p{{N}}]?{0}+{1}*{2}"
 TEKKEN = _CASES.format(_UPPER, _LOWER, "") + r"|\p{N}" + _REST % "/"

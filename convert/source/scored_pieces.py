@@ -1,12 +1,11 @@
 """Vocabularies of the SentencePiece kind: pieces with scores, and tokens for the bytes of other characters.
 
-llama.cpp joins two neighbours whenever their texts together are a token, those with the highest score first, the
-leftmost of several. BPE with byte fallback in tokenizer.json joins by ranks of pairs. Both give the same
-tokens if each pair that makes a token is a merge, and if the merges that make one token follow each other: the
-score is then the token's place among the merges. This is checked for every vocabulary.
+llama.cpp joins two neighbours whenever their texts together are a token, those with the highest score first,
+the leftmost of several. BPE with byte fallback in tokenizer.json joins by ranks of pairs. Both give the same
+tokens if each pair that makes a token is a merge, and if the merges that make one token follow each other:
+the score is then the token's place among the merges. This is checked for every vocabulary.
 """
 
-import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -86,7 +85,9 @@ def piece_fields(
     """
     present = {text for text, kind in zip(tokens, types, strict=True) if kind == TokenType.BYTE}
     if missing := [piece for piece in BYTE_PIECES if piece not in present]:
-        raise FileError(f"{path}: has no byte token {missing[0]!r}, without which llama.cpp cannot write every text")
+        raise FileError(
+            f"{path}: has no byte token {missing[0]!r}, without which llama.cpp cannot write every text"
+        )
     _check_joins(path, tokens, types, merges)
     lowest = min(scores.values(), default=0.0)
     values = [scores.get(token, lowest) for token in tokens]

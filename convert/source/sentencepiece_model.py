@@ -58,7 +58,7 @@ def _fields(path: Path, data: bytes, config: Mapping[str, Any], vocab: int) -> d
                 (scores[text],) = struct.unpack("<f", piece.get(2, bytes(4)))
         elif number in (_TRAINER, _NORMALIZER):
             (trainer if number == _TRAINER else normalizer).update(_message(value))
-    if not (pieces and trainer):
+    if not (pieces and trainer and normalizer):
         raise FileError(f"{path}: not a SentencePiece model, or damaged (its end is missing)")
     if not all(map(math.isfinite, scores.values())):
         raise FileError(f"{path}: damaged (a score is not a finite number)")
@@ -110,7 +110,7 @@ def _message(data: bytes) -> Iterator[tuple[int, Any]]:
         if key & 7 == 0:
             yield key >> 3, size
             continue
-        if not size and key & 7 != 2 or at + size > len(data):
+        if (not size and key & 7 != 2) or at + size > len(data):
             raise ValueError(f"a field of type {key & 7} at byte {start} of {len(data)} does not end there")
         yield key >> 3, data[at : at + size]
         at += size

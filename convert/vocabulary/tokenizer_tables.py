@@ -66,9 +66,8 @@ class TokenizerTables:
         """
         model = fields.get(f"{PREFIX}model", Field(None, _STRING)).value
         if model not in ("gpt2", "llama"):
-            raise FileError(
-                f"{where}: the tokenizer is {shorten(model)}; only byte-level BPE and SentencePiece can be trimmed"
-            )
+            kinds = "byte-level BPE and SentencePiece"
+            raise FileError(f"{where}: the tokenizer is {shorten(model)}; only {kinds} can be trimmed")
         tokens = tokenizer_array(fields, "tokens", _STRING, where)
         types = tokenizer_array(fields, "token_type", _INT32, where)
         if len(types) != len(tokens):
@@ -80,7 +79,9 @@ class TokenizerTables:
             raise FileError(f"{where}: a token of {longest} characters; at most {_TOKEN_MAX} are read")
         needed = [chr(byte) for byte in range(33, 127)] if model == "gpt2" else BYTE_PIECES
         if missing := [text for text in needed if text not in ids]:
-            raise FileError(f"{where}: no token for the byte {missing[0]!r}: the vocabulary cannot be trimmed")
+            raise FileError(
+                f"{where}: no token for the byte {missing[0]!r}: the vocabulary cannot be trimmed"
+            )
         if model == "gpt2":
             merges, scores = _merge_ids(tokenizer_array(fields, "merges", _STRING, where), ids, where), None
         else:

@@ -11,9 +11,9 @@ has the trimmed one. A tokenizer with `ignore_merges` takes a word that is a tok
 a token and is kept, both do so, and if it was none, both merge. Control and user-defined tokens are found in
 the text before all this, the longest first; a text without dropped ones is divided alike.
 
-For a SentencePiece vocabulary the same holds: its merges are the pairs that make a token, its ranks the scores,
-and its symbols characters, of which those in a kept token are kept. A character without a token becomes its bytes
-in both.
+For a SentencePiece vocabulary the same holds: its merges are the pairs that make a token, its ranks the
+scores, and its symbols characters, of which those in a kept token are kept. A character without a token
+becomes its bytes in both.
 """
 
 from collections.abc import Mapping

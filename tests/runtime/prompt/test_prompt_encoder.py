@@ -26,8 +26,8 @@ class Bytes:
 
     control_tokens = {"<|im_start|>": 256, "<|im_end|>": 257, "<s>": 258}  # noqa: RUF012
 
-    def __init__(self, adds_bos=False):
-        self.adds_bos = adds_bos
+    def __init__(self, adds_bos=False, stripping=()):
+        self.adds_bos, self.stripping_tokens = adds_bos, frozenset(stripping)
 
     def tokenize(self, text, *, special, bos):
         assert not special, "only names that the template wrote become control tokens"
