@@ -106,7 +106,7 @@ class LlamaVocabulary:
         from gguf import GGUFValueType
 
         architecture = {"general.architecture": Field("llama", GGUFValueType.STRING)}
-        write_gguf(path, architecture | fields, [], [])
+        write_gguf(path, {**architecture, **fields}, [], [])
         params = llama_cpp.llama_model_default_params()
         params.vocab_only = True
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)

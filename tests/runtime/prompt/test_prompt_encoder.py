@@ -45,6 +45,13 @@ def prompt(question, system=None, template=CHATML, adds_bos=False):
     return decode(encoder.encode_question(question, system))
 
 
+def test_some_control_tokens_take_the_white_space_after_them():
+    """As those of Phi-3, whose template writes a line end after each."""
+    template = "<|im_start|>\n{{ messages[0].content }}<|im_end|>\n<|im_start|>\n"
+    encoder = PromptEncoder(Bytes(stripping=["<|im_start|>"]), ChatTemplate(template, bos="<s>"))
+    assert decode(encoder.encode_question("\t hi \n")) == "[<|im_start|>]hi \n[<|im_end|>]\n[<|im_start|>]"
+
+
 def test_the_template_writes_control_tokens_and_trims():
     assert prompt(" hi ", system="be brief") == (
         "[<|im_start|>]system\nbe brief[<|im_end|>]\n[<|im_start|>]user\nhi[<|im_end|>]\n"
