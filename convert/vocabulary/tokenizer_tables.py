@@ -77,11 +77,11 @@ class TokenizerTables:
             raise FileError(f"{where}: {len(tokens) - len(ids)} tokens have the text of another token")
         if (longest := max(map(len, tokens), default=0)) > _TOKEN_MAX:
             raise FileError(f"{where}: a token of {longest} characters; at most {_TOKEN_MAX} are read")
-        needed = [chr(byte) for byte in range(33, 127)] if model == "gpt2" else BYTE_PIECES
-        if missing := [text for text in needed if text not in ids]:
-            raise FileError(
-                f"{where}: no token for the byte {missing[0]!r}: the vocabulary cannot be trimmed"
-            )
+        needed = (
+            enumerate(BYTE_PIECES) if model == "llama" else ((byte, chr(byte)) for byte in range(33, 127))
+        )
+        if missing := [byte for byte, text in needed if text not in ids]:
+            raise FileError(f"{where}: no token for the byte {missing[0]}; the vocabulary cannot be trimmed")
         if model == "gpt2":
             merges, scores = _merge_ids(tokenizer_array(fields, "merges", _STRING, where), ids, where), None
         else:

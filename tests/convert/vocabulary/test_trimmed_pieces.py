@@ -139,7 +139,7 @@ def test_equal_scores_join_the_leftmost() -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "message"), [("<0x41>", "no token for the byte '<0x41>'"), ("", "scores has 1 values for")]
+    ("missing", "message"), [("<0x41>", "no token for the byte 65"), ("", "scores has 1 values for")]
 )
 def test_tables_that_contradict_each_other_are_refused(missing: str, message: str) -> None:
     fields = small_fields(["a"], [1.0])
