@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from gguf import TokenType
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.convert.source.tokenizer import tokenizer_fields
 from thirteen.errors import FileError
@@ -113,7 +113,6 @@ def test_ten_thousand_texts_have_the_token_ids_of_the_source(pairs: Callable[[st
 
 
 @given(text=st.text(max_size=40))
-@settings(max_examples=200)
 def test_any_text_has_the_token_ids_of_the_source(pairs: Callable[[str], Pair], text: str) -> None:
     text = text.replace("\0", "")
     for name in ("trained with a prefix", "trained as gemma"):
@@ -255,7 +254,6 @@ def test_damaged_sentencepiece_models_are_one_clear_line(tmp_path: Path, models:
 
 
 @given(data=st.data())
-@settings(max_examples=20)
 def test_changed_bytes_are_refused_or_convert(models: Path, data: st.DataObject) -> None:
     content = bytearray(trained_model(models, True).read_bytes())
     for _ in range(data.draw(st.integers(1, 8))):

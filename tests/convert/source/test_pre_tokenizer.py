@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.convert.source.pre_tokenizer import GPT_4O, PRE_TOKENIZERS, TEKKEN
 from thirteen.convert.source.tokenizer import tokenizer_fields
@@ -104,7 +104,6 @@ CHARACTERS = st.sampled_from("aA'sSéßÉ1\uff12 \n\r\t/-.,中あ한яЯ🙂\u00
 
 
 @given(text=st.text(CHARACTERS, max_size=20))
-@settings(max_examples=100)
 def test_neighbours_of_all_kinds_are_split_as_by_the_source(pairs: Callable[[str], Pair], text: str) -> None:
     assert [name for name in KEYS if differing(pairs(name), name, [text])] == []
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import TokenType
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.convert.source.scored_pieces import BYTE_PIECES
 from thirteen.convert.source.tokenizer import tokenizer_fields
@@ -90,7 +90,6 @@ def test_texts_of_kept_tokens_keep_their_ids(trimmed: Callable[[str], Trimmed], 
 
 
 @given(data=st.data())
-@settings(max_examples=100)
 def test_any_text_of_kept_tokens_keeps_its_ids(
     trimmed: Callable[[str], Trimmed], data: st.DataObject
 ) -> None:
