@@ -15,6 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.convert.source.tokenizer import tokenizer_fields
 from thirteen.errors import FileError
+from thirteen.runtime.prompt.chat_template import ChatTemplate
+from thirteen.runtime.prompt.prompt_encoder import Message, PromptEncoder
+from tokenizers import Tokenizer
 
 from . import tokenizer_texts
 from .pieces import (
@@ -205,6 +208,39 @@ def test_token_types_scores_and_keys(folder: Path) -> None:
         tokens[2002] == "[PAD2002]"
         and fields["scores"][tokens.index("▁t")] > fields["scores"][tokens.index("▁the")]
     )
+
+
+class Prompted:
+    """A converted vocabulary as the runtime's prompts use it."""
+
+    def __init__(self, converted: LlamaVocabulary, names: dict[str, int], stripping: list[str]) -> None:
+        self.converted, self.control_tokens = converted, names
+        self.stripping_tokens = frozenset(stripping)
+
+    def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
+        return self.converted.ids(text, special=special)
+
+
+def test_prompts_of_phi_3_have_the_token_ids_of_the_source(tmp_path: Path, models: Path) -> None:
+    """Its control tokens take the white space after them, and every text after them begins with a space."""
+    save_json(tmp_path, trained_model(models, True), "llama")
+    names = {name: 2000 + i for i, name in enumerate(("<|user|>", "<|end|>", "<|assistant|>"))}
+    for name, i in names.items():
+        change_json(
+            tmp_path,
+            add(name, i, special=True, normalized=False, rstrip=True, lstrip=False, single_word=False),
+        )
+    source = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    fields = tokenizer_fields(tmp_path, 2003)
+    converted = LlamaVocabulary(tmp_path / "tokenizer.gguf", fields)
+    template = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}<|assistant|>\n"
+    stripping = fields["thirteen.tokenizer.rstrip"].value
+    encoder = PromptEncoder(Prompted(converted, names, stripping), ChatTemplate(template))
+    turns = [("user", "  What is 3 + 4?\n"), ("assistant", "7 apples"), ("user", "é中 \n why?")]
+    found = encoder.encode_conversation([Message(role, text) for role, text in turns])
+    text = "".join(f"<|{role}|>\n{text}<|end|>\n" for role, text in turns) + "<|assistant|>\n"
+    assert [*found] == source.encode(text).ids
+    converted.close()
 
 
 def test_runs_of_one_character_may_have_their_merges_in_another_order(folder: Path) -> None:
