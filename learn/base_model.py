@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from ..convert.adapter.basis import Basis
 from ..convert.adapter.peft_merge import silenced
 from ..convert.source.checkpoint import open_checkpoint
 from ..convert.source.families import CLASSES
+from ..convert.source.pre_tokenizer import PRE_TOKENIZERS
 from ..convert.source.remote_code import refuse_code
-from ..convert.source.tokenizer import PRE_TOKENIZERS, WORDS
 from ..errors import FileError, ThirteenError, as_line, install_hint
 from ..files.gguf.header import read_header
 from ..files.received_files import check_links
@@ -69,7 +70,7 @@ def check_packages() -> None:
 
 
 def pre_tokenizer(base: Path) -> str:
-    """The rules by which a GGUF's tokenizer splits texts: `llama-bpe`, `smollm` or `qwen2`.
+    """The name of the rules by which a GGUF's tokenizer splits texts, one of PRE_TOKENIZERS.
 
     Raises:
         FileError: they are others.
@@ -87,19 +88,21 @@ def _fix_pre_tokenizer(base: Path, tokenizer: Any) -> None:
     When it reads a GGUF, transformers drops SmolLM2's rule that each digit is a token and Llama 3's rules for
     words, and keeps Qwen2's.
     """
-    from tokenizers import Regex, pre_tokenizers
+    from tokenizers import Regex, normalizers, pre_tokenizers
 
-    rules: Any = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    match pre_tokenizer(base):
-        case "smollm":
-            rules = [pre_tokenizers.Digits(individual_digits=True), rules]
-        case "llama-bpe":
-            rules.use_regex = False
-            rules = [pre_tokenizers.Split(Regex(WORDS % "{1,3}"), "isolated"), rules]
-            tokenizer.backend_tokenizer.model.ignore_merges = True
-        case _:
-            return
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(rules)
+    if (name := pre_tokenizer(base)) == "qwen2":
+        return
+    normalizer, rules, ignore_merges = next(key for key, value in PRE_TOKENIZERS.items() if value == name)
+    makers: dict[str, Callable[[Any], Any]] = {
+        "Split": lambda pattern: pre_tokenizers.Split(Regex(pattern), "isolated"),
+        "Digits": lambda individual: pre_tokenizers.Digits(individual_digits=individual),
+        "ByteLevel": lambda use_regex: pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex),
+    }
+    backend = tokenizer.backend_tokenizer
+    backend.model.ignore_merges = ignore_merges
+    backend.pre_tokenizer = pre_tokenizers.Sequence([makers[kind](value) for kind, value in rules])
+    if normalizer:
+        backend.normalizer = normalizers.NFC()
 
 
 def adapted_modules(model: Any) -> list[str]:

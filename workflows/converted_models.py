@@ -76,8 +76,7 @@ def converted_model(base: str, folder: Path | None, run: Run, announce: Announce
 def trimmed_model(model: Path, run: Run = QUIET) -> Path:
     """Find the copy of a GGUF in the cache that keeps 49,152 tokens.
 
-    It is the model itself if that has no more, or if its tokenizer is no
-    byte-level BPE.
+    It is the model itself if that has no more, or if its tokenizer cannot be trimmed.
 
     Raises:
         ThirteenError: the model is invalid, or the cache cannot be written.

@@ -1,14 +1,13 @@
-"""Conversion of a byte-level BPE tokenizer and its chat templates from tokenizer.json to GGUF metadata.
+"""Conversion of a tokenizer and its chat templates to GGUF metadata.
 
-llama.cpp knows pre-tokenizers by name. The name is derived from the splitting rules, not from the vocabulary:
-an extended or retrained vocabulary is still recognized, and an unknown rule is an error instead of a file
-that tokenizes wrongly.
+It is read from tokenizer.json, byte-level BPE or BPE with byte fallback; a folder without that may have a
+SentencePiece model, tokenizer.model.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +18,19 @@ from ...errors import FileError
 from ...files.gguf.header import Field
 from ...files.json_file import TOKENIZER_BYTES_MAX, decode_utf8, read_bounded, read_json
 from ...files.received_files import MORE_TEMPLATES
+from .pre_tokenizer import pre_tokenizer_name
+from .scored_pieces import byte_fallback_fields
+from .sentencepiece_model import FILE_NAME as SENTENCEPIECE
+from .sentencepiece_model import sentencepiece_fields
+from .token_table import added_tokens, stripping_fields, table_fields, token_table, unsupported
 
-# The words of Llama 3 and Qwen2; %s tells how many digits are together.
-WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_BYTES = ("ByteLevel", False)
-# (normalizer, splitting rules, ignore_merges) -> llama.cpp's name of the pre-tokenizer
-PRE_TOKENIZERS = {
-    (None, (("Split", WORDS % "{1,3}"), _BYTES), True): "llama-bpe",
-    (None, (("Digits", True), ("ByteLevel", True)), False): "smollm",
-    ("NFC", (("Split", WORDS % ""), _BYTES), False): "qwen2",
-}
 # Options of a BPE model that change its tokens and that llama.cpp does not implement.
-_UNSUPPORTED = ("byte_fallback", "dropout", "continuing_subword_prefix", "end_of_word_suffix")
+_UNSUPPORTED = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
 # End-of-generation tokens that llama.cpp recognizes by their text; any other needs a metadata key.
-KNOWN_END_TOKENS = {"<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>"}
+KNOWN_END_TOKENS = {
+    *("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>", "<|end|>"),
+    "<end_of_turn>",
+}
 # Special tokens: key in tokenizer_config.json -> name in a GGUF
 _SPECIAL_TOKENS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
@@ -53,15 +48,22 @@ def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
         FileError: tokenizer.json is missing or damaged, or has a feature that llama.cpp lacks.
     """
     path, config_path = folder / "tokenizer.json", folder / "tokenizer_config.json"
-    tokenizer, config = read_json(path, max_bytes=TOKENIZER_BYTES_MAX), _optional(config_path)
-    with _layout_errors(path):
-        fields = _vocabulary(path, tokenizer, vocab)
-        first, last = _added_around(path, tokenizer)
+    config = _optional(config_path)
+    if path.exists() or not (folder / SENTENCEPIECE).exists():
+        tokenizer = read_json(path, max_bytes=TOKENIZER_BYTES_MAX)
+        with _layout_errors(path):
+            fields = _vocabulary(path, tokenizer, vocab)
+            first, last = _added_around(path, tokenizer)
+        configured = not tokenizer.get("post_processor") and config.get("add_bos_token") is True
+    else:
+        with _layout_errors(config_path):
+            fields = sentencepiece_fields(folder / SENTENCEPIECE, config, vocab)
+        first = last = None
+        configured = config.get("add_bos_token", True) is True  # as LlamaTokenizer
     with _layout_errors(config_path):
-        _check_added(config_path, config, fields["tokenizer.ggml.tokens"].value)
+        _check_added(config_path, config, fields)
         fields |= _special_tokens(folder, config, fields["tokenizer.ggml.tokens"].value, first, last)
         fields |= _chat_templates(folder, config)
-    configured = not tokenizer.get("post_processor") and config.get("add_bos_token") is True
     add_bos = (first is not None or configured) and "tokenizer.ggml.bos_token_id" in fields
     fields["tokenizer.ggml.add_bos_token"] = Field(add_bos, Kind.BOOL)
     fields["tokenizer.ggml.add_eos_token"] = Field(last is not None, Kind.BOOL)
@@ -90,38 +92,23 @@ def _check_texts(folder: Path, fields: Mapping[str, Field]) -> None:
 
 
 def _vocabulary(path: Path, tokenizer: Mapping[str, Any], vocab: int) -> dict[str, Field]:
-    pre = _pre_tokenizer(path, tokenizer)
-    tokens, types = [f"[PAD{i}]" for i in range(vocab)], [int(TokenType.UNUSED)] * vocab
-    for text, i, kind in _tokens(path, tokenizer):
-        if not text or "\0" in text:
-            raise FileError(f"{path}: token {i!r} is {text!r}, which a GGUF cannot represent")
-        if type(i) is not int or not 0 <= i < vocab:
-            raise FileError(f"{path}: token {text!r} has the id {i!r}, but the embedding has {vocab} rows")
-        if types[i] != TokenType.UNUSED and tokens[i] != text:
-            raise FileError(f"{path}: tokens {tokens[i]!r} and {text!r} have the same id {i}")
-        tokens[i], types[i] = text, int(kind)
-    text, times = Counter(tokens).most_common(1)[0]
-    if times > 1:
-        raise FileError(f"{path}: token {text!r} has {times} ids")
+    model, added = tokenizer["model"], tokenizer.get("added_tokens") or []
+    if model.get("type") != "BPE":
+        raise FileError(f"{path}: the model is {model.get('type')!r}; only BPE is supported")
+    if model.get("byte_fallback"):
+        return byte_fallback_fields(path, tokenizer, vocab)
+    if found := [option for option in _UNSUPPORTED if model.get(option)]:
+        raise unsupported(path, "the model", found[0], model[found[0]])
+    pre = pre_tokenizer_name(path, tokenizer)
+    normal = ((text, i, TokenType.NORMAL) for text, i in model["vocab"].items())
+    tokens, types = token_table(path, chain(normal, added_tokens(path, added)), vocab)
     return {
         "tokenizer.ggml.model": Field("gpt2", Kind.STRING),
         "tokenizer.ggml.pre": Field(pre, Kind.STRING),
-        "tokenizer.ggml.tokens": Field(tokens, Kind.ARRAY, Kind.STRING),
-        "tokenizer.ggml.token_type": Field(types, Kind.ARRAY, Kind.INT32),
-        "tokenizer.ggml.merges": Field(_merges(path, tokenizer["model"]), Kind.ARRAY, Kind.STRING),
+        **table_fields(tokens, types),
+        "tokenizer.ggml.merges": Field(_merges(path, model), Kind.ARRAY, Kind.STRING),
+        **stripping_fields(added),
     }
-
-
-def _tokens(path: Path, tokenizer: Mapping[str, Any]) -> Iterator[tuple[str, int, TokenType]]:
-    """Yield text, id and type of each token: the vocabulary, then added tokens, which may repeat it."""
-    for text, i in tokenizer["model"]["vocab"].items():
-        yield text, i, TokenType.NORMAL
-    for token in tokenizer.get("added_tokens") or []:
-        unsupported = [option for option in ("lstrip", "rstrip", "single_word") if token.get(option)]
-        if unsupported:
-            raise _unsupported(path, f"the added token {token['content']!r}", unsupported[0], True)
-        kind = TokenType.CONTROL if token.get("special") else TokenType.USER_DEFINED
-        yield token["content"], token["id"], kind
 
 
 def _merges(path: Path, model: Mapping[str, Any]) -> list[str]:
@@ -138,49 +125,14 @@ def _merges(path: Path, model: Mapping[str, Any]) -> list[str]:
     return merges
 
 
-def _unsupported(path: Path, subject: str, option: str, value: Any) -> FileError:
-    return FileError(f"{path}: {subject} has {option} {value!r}, which a GGUF cannot represent")
-
-
-def _pre_tokenizer(path: Path, tokenizer: Mapping[str, Any]) -> str:
-    model, normalizer = tokenizer["model"], tokenizer.get("normalizer")
-    if model.get("type") != "BPE":
-        raise FileError(f"{path}: the model is {model.get('type')!r}; only byte-level BPE is supported")
-    unsupported = [option for option in _UNSUPPORTED if model.get(option)]
-    if unsupported:
-        raise _unsupported(path, "the model", unsupported[0], model[unsupported[0]])
-    steps = tokenizer.get("pre_tokenizer") or {}
-    rules = tuple(_rule(step) for step in steps.get("pretokenizers", [steps]))
-    key = (normalizer["type"] if normalizer else None, rules, bool(model.get("ignore_merges")))
-    if key not in PRE_TOKENIZERS:
-        raise FileError(
-            f"{path}: unknown splitting rules {rules!r} with normalizer {key[0]} "
-            f"and ignore_merges {key[2]}; supported: {', '.join(PRE_TOKENIZERS.values())}"
-        )
-    return PRE_TOKENIZERS[key]
-
-
-def _rule(step: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Key of a splitting step; a setting that no known rule has makes it unequal to all of them."""
-    match step.get("type"):
-        case "Split":
-            usual = step.get("behavior") == "Isolated" and not step.get("invert")
-            return ("Split", step["pattern"].get("Regex"), *(() if usual else (step.get("behavior"),)))
-        case "Digits":
-            return ("Digits", bool(step.get("individual_digits")))
-        case "ByteLevel":
-            usual = not step.get("add_prefix_space")
-            return ("ByteLevel", bool(step.get("use_regex", True)), *(() if usual else ("add_prefix_space",)))
-        case other:
-            return (other,)
-
-
-def _check_added(path: Path, config: Mapping[str, Any], tokens: Sequence[str]) -> None:
-    """Check that tokenizer_config.json adds no token to those of tokenizer.json; transformers would."""
+def _check_added(path: Path, config: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
+    """Check that tokenizer_config.json adds no token to those of the vocabulary; transformers would."""
+    tokens, pieces = fields["tokenizer.ggml.tokens"].value, "tokenizer.ggml.scores" in fields
     for i, token in (config.get("added_tokens_decoder") or {}).items():
         found = tokens[int(i)] if int(i) < len(tokens) else None
-        if found != token["content"]:
-            raise FileError(f"{path}: token {i} is {token['content']!r}, but {found!r} in tokenizer.json")
+        beyond = pieces and found is None and token.get("special")  # byte_fallback_fields() omits it
+        if found != token["content"] and not beyond:
+            raise FileError(f"{path}: token {i} is {token['content']!r}, but {found!r} in the vocabulary")
 
 
 def _special_tokens(
@@ -247,7 +199,7 @@ def _added_around(path: Path, tokenizer: Mapping[str, Any]) -> tuple[str | None,
     pieces = [piece for step in steps for piece in step.get("single", [{step["type"]: {}}])]
     layout = " ".join(next(iter(piece)) for piece in pieces)
     if pieces and not re.fullmatch("(SpecialToken )?Sequence( SpecialToken)?", layout):
-        raise _unsupported(path, "the tokenizer", "a post_processor of", layout)
+        raise unsupported(path, "the tokenizer", "a post_processor of", layout)
     first, last = (
         piece.get("SpecialToken", {}).get("id") for piece in (*pieces[:1], *pieces[-1:]) or ({}, {})
     )

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from ...errors import FileError
 from ...stats.arrays import Doubles
-from .token_kinds import form_factor, is_latin, must_stay, token_text
+from .token_kinds import form_factor, is_latin, must_stay
 from .tokenizer_tables import TokenizerTables
 from .vocabulary_list import VocabularyList
 
@@ -38,6 +38,7 @@ from .vocabulary_list import VocabularyList
 _IGNORE_MERGES = frozenset(
     {"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2", "tekken"}
 )
+_IN_TEXTS = (TokenType.NORMAL, TokenType.USER_DEFINED)
 _PROBABILITY_MIN = 1e-8  # smaller means over a few thousand positions tell nothing
 REPACKED_ROWS = 8  # llama.cpp repacks only matrices whose number of rows is a multiple of this
 _DIGITS = 3  # of a probability: sums of floats differ in the last bits between machines
@@ -71,8 +72,8 @@ class Ranking:
 def required_tokens(tables: TokenizerTables) -> list[int]:
     """The tokens that every list has, each after the tokens that it is built from."""
     required = [*tables.byte_ids.values(), *sorted(tables.required_ids)]
-    for token in np.flatnonzero(tables.types == TokenType.NORMAL).tolist():
-        text = token_text(tables.tokens[token])
+    for token in np.flatnonzero(np.isin(tables.types, _IN_TEXTS)).tolist():
+        text = tables.text(token)
         if text and must_stay(text) and _is_reachable(tables, token):
             required.append(token)
     return _with_parts(tables, required)
@@ -118,7 +119,7 @@ def _by_score(tables: TokenizerTables, probability: Doubles | None) -> list[int]
     places = _merge_places(tables)
     ranked = []
     for token in np.flatnonzero(tables.types == TokenType.NORMAL).tolist():
-        text = token_text(tables.tokens[token])
+        text = tables.text(token)
         if text is not None and is_latin(text) and _is_reachable(tables, token):
             given = 0.0 if probability is None else float(f"{probability[token]:.{_DIGITS - 1}e}")
             score = max(given, _PROBABILITY_MIN) / (places[token] * form_factor(text))
@@ -131,14 +132,14 @@ def _merge_places(tables: TokenizerTables) -> NDArray[np.int64]:
     places = np.full(len(tables.tokens), len(tables.merges) + 1)
     results, first = np.unique(tables.merges[:, 2], return_index=True)
     places[results] = first + 1
-    places[list(tables.byte_ids.values())] = 1
+    places[[len(text) == 1 for text in tables.tokens]] = 1
     return places
 
 
 def _is_reachable(tables: TokenizerTables, token: int) -> bool:
-    """Whether a text can have a normal token: merges give it, or it can be taken as a whole word."""
-    whole_words = tables.pre_tokenizer in _IGNORE_MERGES
-    return whole_words or len(tables.tokens[token]) == 1 or bool(tables.built_from(token))
+    """Whether a text can have a token: merges give it, or it can be taken as a whole."""
+    whole = tables.pre_tokenizer in _IGNORE_MERGES or tables.types[token] == TokenType.USER_DEFINED
+    return whole or len(tables.tokens[token]) == 1 or bool(tables.built_from(token))
 
 
 def _check_size(size: int, required: int, of: int) -> None:

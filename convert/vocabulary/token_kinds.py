@@ -5,8 +5,6 @@ import unicodedata
 from functools import cache
 from pathlib import Path
 
-from .tokenizer_tables import TEXT_BYTES
-
 # Commands that math models write.
 LATEX_COMMANDS = tuple(Path(__file__).with_name("latex_commands.txt").read_text("utf-8").split())
 _COMMANDS = frozenset(LATEX_COMMANDS)
@@ -31,14 +29,6 @@ _FORMS = (
     (re.compile(r"[-/][a-z]+|[^A-Za-z]+"), 2.5),
 )
 _OTHER_FORM = 4.0
-
-
-def token_text(token: str) -> str | None:
-    """The text of a token in byte-level characters; None if it is not a whole number of characters."""
-    try:
-        return bytes(TEXT_BYTES[character] for character in token).decode("utf-8")
-    except (KeyError, UnicodeDecodeError):
-        return None
 
 
 def must_stay(text: str) -> bool:

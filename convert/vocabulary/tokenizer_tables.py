@@ -1,4 +1,8 @@
-"""The tables of a byte-level BPE tokenizer: tokens, types, merges, and the tokens that no file can lack."""
+"""The tables of a tokenizer: tokens, types, merges, and the tokens that no file can lack.
+
+A SentencePiece vocabulary has no list of merges: llama.cpp joins two neighbours if their texts together are a
+token, those with the highest score first. Its merges are therefore all pairs that make a token, by score.
+"""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,13 +18,15 @@ from numpy.typing import NDArray
 
 from ...errors import FileError, shorten
 from ...files.gguf.header import Field
+from ..source.scored_pieces import BYTE_PIECES, SPACE
 from ..source.tokenizer import KNOWN_END_TOKENS
 
 PREFIX = "tokenizer.ggml."
 _ARRAY, _STRING, _INT32 = GGUFValueType.ARRAY, GGUFValueType.STRING, GGUFValueType.INT32
+_FLOAT32 = GGUFValueType.FLOAT32
 _TOKEN_MAX = 4096  # characters: dividing a token takes their square
 # Tokens that llama.cpp takes as the end of an answer by their text alone.
-END_TEXTS = (*KNOWN_END_TOKENS, "<|end|>")
+END_TEXTS = tuple(KNOWN_END_TOKENS)
 # The characters that stand for the bytes 0 to 255 in a byte-level vocabulary.
 BYTE_TEXTS = tuple(text for _, text in sorted(bytes_to_unicode().items()))
 TEXT_BYTES = {text: byte for byte, text in enumerate(BYTE_TEXTS)}
@@ -28,16 +34,17 @@ TEXT_BYTES = {text: byte for byte, text in enumerate(BYTE_TEXTS)}
 
 @dataclass(frozen=True, eq=False)
 class TokenizerTables:
-    """The tables of a byte-level BPE tokenizer, as a GGUF holds them.
+    """The tables of a tokenizer, byte-level BPE or SentencePiece, as a GGUF holds them.
 
     Attributes:
         where: the base, for errors.
-        tokens: text of each token, in byte-level characters.
+        tokens: text of each token, in byte-level characters, or with ▁ for spaces.
         types: `gguf.TokenType` of each token, (tokens,).
         merges: ids of the left part, the right part and the result of each merge, by rank, (merges, 3).
         pre_tokenizer: llama.cpp's name of the splitting rules.
         special_ids: ids that the metadata names, such as `bos` and `eos`.
         templates: the chat templates.
+        scores: of each token of a SentencePiece vocabulary, (tokens,); None for byte-level BPE.
     """
 
     where: str
@@ -47,17 +54,20 @@ class TokenizerTables:
     pre_tokenizer: str
     special_ids: Mapping[str, int]
     templates: tuple[str, ...]
+    scores: NDArray[np.float32] | None = None
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Field], where: str) -> "TokenizerTables":
         """Read the tables from a tokenizer's metadata, as `Checkpoint.tokenizer` gives it.
 
         Raises:
-            FileError: the tokenizer is not byte-level BPE, or its tables contradict each other.
+            FileError: the tokenizer is neither byte-level BPE nor SentencePiece, or its tables contradict
+                each other.
         """
         model = fields.get(f"{PREFIX}model", Field(None, _STRING)).value
-        if model != "gpt2":
-            raise FileError(f"{where}: the tokenizer is {shorten(model)}; only byte-level BPE can be trimmed")
+        if model not in ("gpt2", "llama"):
+            kinds = "byte-level BPE and SentencePiece"
+            raise FileError(f"{where}: the tokenizer is {shorten(model)}; only {kinds} can be trimmed")
         tokens = tokenizer_array(fields, "tokens", _STRING, where)
         types = tokenizer_array(fields, "token_type", _INT32, where)
         if len(types) != len(tokens):
@@ -67,15 +77,23 @@ class TokenizerTables:
             raise FileError(f"{where}: {len(tokens) - len(ids)} tokens have the text of another token")
         if (longest := max(map(len, tokens), default=0)) > _TOKEN_MAX:
             raise FileError(f"{where}: a token of {longest} characters; at most {_TOKEN_MAX} are read")
-        if missing := [byte for byte in range(33, 127) if chr(byte) not in ids]:
-            raise FileError(
-                f"{where}: no token for the byte {missing[0]}; only byte-level BPE can be trimmed"
-            )
+        needed = (
+            enumerate(BYTE_PIECES) if model == "llama" else ((byte, chr(byte)) for byte in range(33, 127))
+        )
+        if missing := [byte for byte, text in needed if text not in ids]:
+            raise FileError(f"{where}: no token for the byte {missing[0]}; the vocabulary cannot be trimmed")
+        if model == "gpt2":
+            merges, scores = _merge_ids(tokenizer_array(fields, "merges", _STRING, where), ids, where), None
+        else:
+            scores = np.array(tokenizer_array(fields, "scores", _FLOAT32, where), np.float32)
+            if len(scores) != len(tokens):
+                raise FileError(f"{where}: {PREFIX}scores has {len(scores)} values for {len(tokens)} tokens")
+            merges = _scored_merges(tokens, types, scores, ids)
         return cls(
             where=where,
             tokens=tuple(tokens),
             types=np.array(types, np.int32),
-            merges=_merge_ids(tokenizer_array(fields, "merges", _STRING, where), ids, where),
+            merges=merges,
             pre_tokenizer=str(fields.get(f"{PREFIX}pre", Field("default", _STRING)).value),
             special_ids=_special_ids(fields, len(tokens), where),
             templates=tuple(
@@ -83,6 +101,7 @@ class TokenizerTables:
                 for key, field in fields.items()
                 if key.startswith("tokenizer.chat_template") and field.type is _STRING
             ),
+            scores=scores,
         )
 
     @cached_property
@@ -104,7 +123,15 @@ class TokenizerTables:
     @cached_property
     def byte_ids(self) -> dict[int, int]:
         """Id of the token of each single byte; a few published vocabularies lack some control characters."""
-        return {byte: self.ids[text] for byte, text in enumerate(BYTE_TEXTS) if text in self.ids}
+        texts = BYTE_TEXTS if self.scores is None else BYTE_PIECES
+        return {byte: self.ids[text] for byte, text in enumerate(texts) if text in self.ids}
+
+    def text(self, token: int) -> str | None:
+        """The text of a normal or user-defined token; None if it is not a whole number of characters."""
+        text = self.tokens[token]
+        if self.scores is None:
+            return token_text(text)
+        return text.replace(SPACE, " ") if self.types[token] == TokenType.NORMAL else text
 
     @cached_property
     def required_ids(self) -> frozenset[int]:
@@ -119,46 +146,61 @@ class TokenizerTables:
         return frozenset((*self.byte_ids.values(), *self.special_ids.values(), *ends, *in_templates))
 
     @cached_property
-    def ranks(self) -> dict[tuple[int, int], tuple[int, int]]:
+    def ranks(self) -> dict[tuple[int, int], tuple[float, int]]:
         """Rank and result of each merge by the ids of its parts; of a repeated merge the first counts."""
-        ranks: dict[tuple[int, int], tuple[int, int]] = {}
+        ranks: dict[tuple[int, int], tuple[float, int]] = {}
+        scores = None if self.scores is None else self.scores.tolist()
         for rank, (left, right, joined) in enumerate(self.merges.tolist()):
-            ranks.setdefault((left, right), (rank, joined))
+            ranks.setdefault((left, right), (-scores[joined] if scores else rank, joined))
         return ranks
 
     def built_from(self, token: int) -> list[int]:
         """The results of the merges that BPE applies to a token's own text, in order.
 
-        The last one is the token itself. The list is empty for a single byte, and for a token that merges
-        never give: a control token, or a word that only `ignore_merges` takes as a whole.
+        The last one is the token itself. The list is empty for a single byte or character, and for a token
+        that merges never give: a control token, or a word that only `ignore_merges` takes as a whole. In a
+        SentencePiece vocabulary, the token's characters come first: those of byte-level BPE never drop out.
         """
-        ids = self.ids
-        if any(character not in ids for character in self.tokens[token]):
+        ids, text = self.ids, self.tokens[token]
+        if any(character not in ids for character in text) or len(text) < 2:
             return []
-        symbols = [ids[character] for character in self.tokens[token]]
+        if self.scores is not None and self.types[token] != TokenType.NORMAL:
+            return []
+        symbols = [ids[character] for character in text]
+        characters = [] if self.scores is None else list(dict.fromkeys(symbols))
         results = list(self._merge(symbols))
-        return results if len(symbols) == 1 else []
+        return characters + results if len(symbols) == 1 else []
 
     def split(self, text: str) -> tuple[int, ...]:
         """Divide a text into tokens by merges alone; a text that is no byte-level one is encoded first.
 
         Bytes without a token are left out, as in llama.cpp.
         """
-        if not set(text) <= TEXT_BYTES.keys():
-            text = "".join(BYTE_TEXTS[byte] for byte in text.encode("utf-8", "surrogateescape"))
-        symbols = [self.ids[character] for character in text if character in self.ids]
+        if self.scores is not None:
+            parts = (self._character(character) for character in text.replace(" ", SPACE))
+            symbols = [symbol for part in parts for symbol in part]
+        else:
+            if not set(text) <= TEXT_BYTES.keys():
+                text = "".join(BYTE_TEXTS[byte] for byte in text.encode("utf-8", "surrogateescape"))
+            symbols = [self.ids[character] for character in text if character in self.ids]
         for _ in self._merge(symbols):
             pass
         return tuple(symbols)
+
+    def _character(self, character: str) -> list[int]:
+        """A character of a SentencePiece vocabulary as a token, or as those of its bytes."""
+        if character in self.ids:
+            return [self.ids[character]]
+        return [self.byte_ids[byte] for byte in character.encode("utf-8", "surrogateescape")]
 
     def _merge(self, symbols: list[int]) -> Iterator[int]:
         """Apply BPE to a list of tokens in place; yields the result of each merge."""
         while len(symbols) > 1:
             pairs = [self.ranks.get(pair) for pair in pairwise(symbols)]
-            found = [(merge, at) for at, merge in enumerate(pairs) if merge]
+            found = [(merge[0], at, merge[1]) for at, merge in enumerate(pairs) if merge]
             if not found:
                 return
-            (_, joined), at = min(found)  # the leftmost of the lowest rank
+            _, at, joined = min(found)  # the leftmost of the lowest rank
             symbols[at : at + 2] = [joined]
             yield joined
 
@@ -187,6 +229,14 @@ class TokenizerTables:
         mask = np.zeros(len(self.tokens), bool)
         mask[list(tokens)] = True
         return mask
+
+
+def token_text(token: str) -> str | None:
+    """The text of a token in byte-level characters; None if it is not a whole number of characters."""
+    try:
+        return bytes(TEXT_BYTES[character] for character in token).decode("utf-8")
+    except (KeyError, UnicodeDecodeError):
+        return None
 
 
 def tokenizer_array(
@@ -218,6 +268,21 @@ def _merge_ids(merges: Sequence[str], ids: Mapping[str, int], where: str) -> NDA
                 f"{where}: the merge {shorten(merge)} does not join two tokens into a third"
             ) from None
     return triples
+
+
+def _scored_merges(
+    tokens: Sequence[str], types: Sequence[int], scores: NDArray[np.float32], ids: Mapping[str, int]
+) -> NDArray[np.int32]:
+    """All pairs that make a token, by its score; user-defined tokens are found before anything is joined."""
+    triples = [
+        (ids[text[:at]], ids[text[at:]], token)
+        for token, text in enumerate(tokens)
+        if types[token] != TokenType.USER_DEFINED
+        for at in range(1, len(text))
+        if text[:at] in ids and text[at:] in ids
+    ]
+    merges = np.array(triples, np.int32).reshape(-1, 3)
+    return merges[np.argsort(-scores[merges[:, 2]], kind="stable")]
 
 
 def _special_ids(fields: Mapping[str, Field], count: int, where: str) -> dict[str, int]:

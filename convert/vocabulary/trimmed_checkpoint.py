@@ -31,7 +31,7 @@ class TrimmedCheckpoint(WrappedCheckpoint):
         """Trim a base.
 
         Raises:
-            FileError: the list does not fit the base, or the tokenizer is not byte-level BPE.
+            FileError: the list does not fit the base, or the tokenizer cannot be trimmed.
         """
         super().__init__(full, replace(full.architecture, vocab=len(kept.tokens)))
         self.kept = kept

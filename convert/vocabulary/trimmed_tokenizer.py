@@ -10,6 +10,10 @@ merge of a lower rank, as none was added: it joins the same pair. Where the orig
 has the trimmed one. A tokenizer with `ignore_merges` takes a word that is a token as a whole: if the word was
 a token and is kept, both do so, and if it was none, both merge. Control and user-defined tokens are found in
 the text before all this, the longest first; a text without dropped ones is divided alike.
+
+For a SentencePiece vocabulary the same holds: its merges are the pairs that make a token, its ranks the
+scores, and its symbols characters, of which those in a kept token are kept. A character without a token
+becomes its bytes in both.
 """
 
 from collections.abc import Mapping
@@ -44,14 +48,16 @@ def trimmed_fields(
     Raises:
         FileError: no merge is left, which llama.cpp cannot load, or the scores are not one per token.
     """
-    merges = [
-        f"{tables.tokens[left]} {tables.tokens[right]}"
-        for left, right, _ in tables.merges_among(kept.tokens).tolist()
-    ]
-    if not merges:
-        raise FileError(f"{tables.where}: {len(kept.tokens)} kept tokens leave no merge")
+    changed = {}
+    if tables.scores is None:
+        merges = [
+            f"{tables.tokens[left]} {tables.tokens[right]}"
+            for left, right, _ in tables.merges_among(kept.tokens).tolist()
+        ]
+        if not merges:
+            raise FileError(f"{tables.where}: {len(kept.tokens)} kept tokens leave no merge")
+        changed[f"{PREFIX}merges"] = replace(fields[f"{PREFIX}merges"], value=merges)
     new_ids = {old: new for new, old in enumerate(kept.tokens)}
-    changed = {f"{PREFIX}merges": replace(fields[f"{PREFIX}merges"], value=merges)}
     for name, element in _BY_TOKEN.items():
         if (key := PREFIX + name) in fields:
             values = tokenizer_array(fields, name, element, tables.where)

@@ -23,7 +23,10 @@ from .settings import GpuLayers
 from .struct_layouts import check_struct_layouts
 
 CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
-NFC_PRE_TOKENIZERS = ("qwen2",)  # their own tokenizers normalize to NFC, which llama.cpp leaves out
+# Their own tokenizers normalize to NFC, which llama.cpp leaves out.
+NFC_PRE_TOKENIZERS = ("qwen2", "qwen35", "olmo")
+# Keys of convert/source/ for what a tokenizer does and llama.cpp has no key for.
+_SPACE_ONCE, _STRIPPING = "thirteen.tokenizer.space_once", "thirteen.tokenizer.rstrip"
 _NFC_RATIO = 3  # bytes of a text / bytes of its normal form, at most: a Hangul syllable has 9 or 3
 _NAME_ENCODING = ("utf-8", "surrogateescape")  # how read_header() decodes the names of tokens
 _EXTENDS_NUMBER = re.compile(rb"[.,]?[0-9]")
@@ -108,6 +111,8 @@ class Model(NativeHandle):
             bos: whether to add the begin-of-text token, if the tokenizer does so.
         """
         text = self._normalized(text)
+        if self.header.metadata.get(_SPACE_ONCE) is True and len(text) > 1 and text[0] in " ▁":
+            text = text[1:]  # llama.cpp puts it before every text
         data = text.encode("utf-8", "replace")  # a lone surrogate has no UTF-8
         capacity = len(data) + 1
         buffer = (llama_cpp.llama_token * capacity)()
@@ -182,6 +187,17 @@ class Model(NativeHandle):
             llama_cpp.llama_vocab_get_text(self.vocab, token).decode(*_NAME_ENCODING): token
             for token in tokens
         }
+
+    @cached_property
+    def stripping_tokens(self) -> frozenset[str]:
+        """Names of the control tokens that take the white space after them, as those of Phi-3."""
+        named = self.header.metadata.get(_STRIPPING, ())
+        rstrip = llama_cpp.LLAMA_TOKEN_ATTR_RSTRIP  # llama.cpp sets it by the model's name
+        return frozenset(
+            name
+            for name, token in self.control_tokens.items()
+            if llama_cpp.llama_vocab_get_attr(self.vocab, token) & rstrip or name in named
+        )
 
     @cached_property
     def digit_tokens(self) -> tuple[int, ...]:

@@ -24,6 +24,10 @@ class PromptVocabulary(Protocol):
     def control_tokens(self) -> dict[str, int]:
         """Control tokens by name."""
 
+    @property
+    def stripping_tokens(self) -> frozenset[str]:
+        """Names of the control tokens that take the white space after them."""
+
     def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
         """Split a text into tokens."""
 
@@ -236,10 +240,13 @@ class PromptEncoder:
 
     def _encode(self, parts: Sequence[str]) -> Iterator[int]:
         """Encode text, name, text, name, …, text."""
+        strips = False
         for text, name in zip(parts[::2], [*parts[1::2], None], strict=True):
-            yield from self._vocabulary.tokenize(text, special=False, bos=False)
+            shown = text.lstrip() if strips else text
+            yield from self._vocabulary.tokenize(shown, special=False, bos=False)
             if name is not None:
                 yield self._vocabulary.control_tokens[name]
+                strips = name in self._vocabulary.stripping_tokens
 
     def _with_bos(self, tokens: Iterable[int]) -> tuple[int, ...]:
         """Add the tokenizer's begin-of-text token, unless the template wrote it."""

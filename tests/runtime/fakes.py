@@ -55,6 +55,7 @@ class Native:
 class Model(Native):
     bos, eos, adds_bos, context_trained, vocabulary_size = None, END_OF_TURN, False, 100, 257
     control_tokens: ClassVar[dict[str, int]] = {"<end>": END_OF_TURN}
+    stripping_tokens = frozenset[str]()
 
     def __init__(self, header: Header, repack: bool = True, gpu_layers: GpuLayers = 0) -> None:
         super().__init__()

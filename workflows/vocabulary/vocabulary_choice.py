@@ -78,7 +78,7 @@ def choose_vocabulary(
         run: how it runs.
 
     Raises:
-        FileError: the tokenizer is not byte-level BPE, or `size` is out of range.
+        FileError: the tokenizer cannot be trimmed, or `size` is out of range.
         ThirteenError: another input is invalid.
     """
     check_size(read_tables(base), size)

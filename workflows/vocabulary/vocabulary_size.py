@@ -56,7 +56,7 @@ def choose_vocabulary_size(
         The list, None if all tokens are best, and the losses that were compared, the full vocabulary last.
 
     Raises:
-        FileError: the tokenizer is not byte-level BPE, or the importance file has no sensitivities.
+        FileError: the tokenizer cannot be trimmed, or the importance file has no sensitivities.
         OptionError: no vocabulary can meet the size.
         ThirteenError: another input is invalid.
     """

@@ -84,8 +84,8 @@ TOKENIZER: dict[str, tuple[Change, str]] = {
     "half a surrogate in a token": (add("\ud83d", 270), "has a lone surrogate"),
     "an added token that strips spaces": (add("<x>", 270, lstrip=True), "'<x>' has lstrip True"),
     "no model": (drop("model"), f"{LAYOUT} .*'model'"),
-    "another kind of model": (put("model", "type", value="Unigram"), "'Unigram'; only byte-level BPE"),
-    "byte fallback": (put("model", "byte_fallback", value=True), "has byte_fallback True"),
+    "another kind of model": (put("model", "type", value="Unigram"), "'Unigram'; only BPE"),
+    "dropout": (put("model", "dropout", value=0.1), "has dropout 0.1"),
     "a merge into an unknown token": (put(*MERGES, 0, value="x q"), "merge 'x q' does not join"),
     "an empty list of merges": (put(*MERGES, value=[]), "has no merges, which llama.cpp cannot load"),
     "an unknown rule": (put(*STEPS, 0, "type", value="Metaspace"), "unknown splitting rules .*Metaspace"),
@@ -100,7 +100,7 @@ CONFIGURATIONS: dict[str, tuple[str, Change, str]] = {
     "a token added elsewhere": (
         "tokenizer_config",
         put("added_tokens_decoder", value={"270": {"content": "<x>"}}),
-        r"token 270 is '<x>', but '\[PAD270\]' in tokenizer.json",
+        r"token 270 is '<x>', but '\[PAD270\]' in the vocabulary",
     ),
     "a chat template that is a number": ("tokenizer_config", put("chat_template", value=7), LAYOUT),
     "a chat template that is too long": (

@@ -15,8 +15,8 @@ from thirteen.convert.vocabulary.ranking import (
     rank_tokens,
     required_tokens,
 )
-from thirteen.convert.vocabulary.token_kinds import form_factor, is_latin, must_stay, token_text
-from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
+from thirteen.convert.vocabulary.token_kinds import form_factor, is_latin, must_stay
+from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables, token_text
 from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint
 from thirteen.convert.vocabulary.vocabulary_list import check_list
 from thirteen.errors import FileError

@@ -94,7 +94,7 @@ def test_a_list_without_what_every_file_needs_is_refused(kept: VocabularyList, t
         check_list(without(tables.built_from(tables.ids["Ġthe"])[0]), tables)
 
 
-def test_a_tokenizer_that_is_not_byte_level_bpe_is_refused(base: Callable[[str], Path]):
+def test_a_tokenizer_of_another_kind_is_refused(base: Callable[[str], Path]):
     fields = open_checkpoint(base("llama")).tokenizer
 
     def refused(message: str, **changes: Any) -> None:
@@ -106,7 +106,7 @@ def test_a_tokenizer_that_is_not_byte_level_bpe_is_refused(base: Callable[[str],
             TokenizerTables.from_fields(changed, "BASE")
 
     tokens: list[str] = fields["tokenizer.ggml.tokens"].value
-    refused("BASE: the tokenizer is 'llama'", model="llama")
+    refused("BASE: the tokenizer is 'bert'", model="bert")
     refused("no token for the byte 65", tokens=["other" if text == "A" else text for text in tokens])
     refused("1 tokens have the text of another token", tokens=[*tokens[:-1], tokens[0]])
     refused("BASE: a token of 5000 characters", tokens=[*tokens[:-1], "a" * 5000])

@@ -33,6 +33,7 @@ _TRANSFORMATIONS = {
 
 class _Bytes:
     control_tokens = _CONTROL
+    stripping_tokens = frozenset[str]()
 
     def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
         assert not special

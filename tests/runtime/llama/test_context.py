@@ -138,6 +138,15 @@ def test_a_grammar_that_fails_midway_fails_its_request_alone(engine, monkeypatch
         constrained.answer()
 
 
+def test_metadata_tells_what_a_tokenizer_does_and_llama_cpp_does_not(smollm2, monkeypatch):
+    with Model(smollm2, vocabulary_only=True) as model:
+        monkeypatch.setitem(model.header.metadata, "thirteen.tokenizer.space_once", True)
+        monkeypatch.setitem(model.header.metadata, "thirteen.tokenizer.rstrip", ["<|im_start|>", "absent"])
+        ids = [model.tokenize(text, special=False, bos=False) for text in (" a b", "a b", "  a b")]
+        assert ids[0] == ids[1] != ids[2]
+        assert model.stripping_tokens == {"<|im_start|>"}
+
+
 def test_control_tokens_are_not_allowed_in_a_free_string(model):
     """They have no text, so that an answer with them would not be what the grammar saw."""
     allowed = set(GrammarCompiler(model).constraint(from_regex("[^x]*")).allowed().tolist())

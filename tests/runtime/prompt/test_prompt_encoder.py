@@ -26,8 +26,8 @@ class Bytes:
 
     control_tokens = {"<|im_start|>": 256, "<|im_end|>": 257, "<s>": 258}  # noqa: RUF012
 
-    def __init__(self, adds_bos=False):
-        self.adds_bos = adds_bos
+    def __init__(self, adds_bos=False, stripping=()):
+        self.adds_bos, self.stripping_tokens = adds_bos, frozenset(stripping)
 
     def tokenize(self, text, *, special, bos):
         assert not special, "only names that the template wrote become control tokens"
@@ -43,6 +43,13 @@ def decode(tokens):
 def prompt(question, system=None, template=CHATML, adds_bos=False):
     encoder = PromptEncoder(Bytes(adds_bos), template and ChatTemplate(template, bos="<s>"))
     return decode(encoder.encode_question(question, system))
+
+
+def test_some_control_tokens_take_the_white_space_after_them():
+    """As those of Phi-3, whose template writes a line end after each."""
+    template = "<|im_start|>\n{{ messages[0].content }}<|im_end|>\n<|im_start|>\n"
+    encoder = PromptEncoder(Bytes(stripping=["<|im_start|>"]), ChatTemplate(template, bos="<s>"))
+    assert decode(encoder.encode_question("\t hi \n")) == "[<|im_start|>]hi \n[<|im_end|>]\n[<|im_start|>]"
 
 
 def test_the_template_writes_control_tokens_and_trims():

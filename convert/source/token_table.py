@@ -1,0 +1,72 @@
+"""The texts and types of a vocabulary, by token id."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gguf import GGUFValueType as Kind
+from gguf import TokenType
+
+from ...errors import FileError
+from ...files.gguf.header import Field
+
+Entry = tuple[str, int, TokenType]  # text, id and type of a token
+# Control tokens that take the white space after them, by their texts. llama.cpp has no key for this.
+STRIPPING_TOKENS = "thirteen.tokenizer.rstrip"
+
+
+def token_table(path: Path, entries: Iterable[Entry], vocab: int) -> tuple[list[str], list[int]]:
+    """Texts and types of `vocab` tokens; an id without an entry is an unused token.
+
+    Raises:
+        FileError: an entry is no token of a GGUF, is out of range, or contradicts another.
+    """
+    tokens, types = [f"[PAD{i}]" for i in range(vocab)], [int(TokenType.UNUSED)] * vocab
+    given = set[int]()
+    for text, i, kind in entries:
+        if not text or "\0" in text:
+            raise FileError(f"{path}: token {i!r} is {text!r}, which a GGUF cannot represent")
+        if type(i) is not int or not 0 <= i < vocab:
+            raise FileError(f"{path}: token {text!r} has the id {i!r}, but the embedding has {vocab} rows")
+        if i in given and tokens[i] != text:
+            raise FileError(f"{path}: tokens {tokens[i]!r} and {text!r} have the same id {i}")
+        tokens[i], types[i] = text, int(kind)
+        given.add(i)
+    text, times = Counter(tokens).most_common(1)[0]
+    if times > 1:
+        raise FileError(f"{path}: token {text!r} has {times} ids")
+    return tokens, types
+
+
+def table_fields(tokens: list[str], types: list[int]) -> dict[str, Field]:
+    """A token table as GGUF metadata."""
+    return {
+        "tokenizer.ggml.tokens": Field(tokens, Kind.ARRAY, Kind.STRING),
+        "tokenizer.ggml.token_type": Field(types, Kind.ARRAY, Kind.INT32),
+    }
+
+
+def added_tokens(path: Path, tokens: Iterable[Mapping[str, Any]]) -> Iterator[Entry]:
+    """Read the added tokens of tokenizer.json, or of tokenizer_config.json with their ids.
+
+    Raises:
+        FileError: one has an option that a GGUF cannot represent.
+    """
+    for token in tokens:
+        special = bool(token.get("special"))
+        options = ("lstrip", "single_word") if special else ("lstrip", "single_word", "rstrip")
+        if found := [option for option in options if token.get(option)]:
+            raise unsupported(path, f"the added token {token['content']!r}", found[0], True)
+        yield token["content"], token["id"], TokenType.CONTROL if special else TokenType.USER_DEFINED
+
+
+def stripping_fields(tokens: Iterable[Mapping[str, Any]]) -> dict[str, Field]:
+    """Metadata that names the control tokens which take the white space after them."""
+    names = [token["content"] for token in tokens if token.get("special") and token.get("rstrip")]
+    return {STRIPPING_TOKENS: Field(names, Kind.ARRAY, Kind.STRING)} if names else {}
+
+
+def unsupported(path: Path, subject: str, option: str, value: Any) -> FileError:
+    """The error for an option that changes tokens and that llama.cpp lacks."""
+    return FileError(f"{path}: {subject} has {option} {value!r}, which a GGUF cannot represent")

@@ -1,0 +1,327 @@
+"""SentencePiece vocabularies have the source's token ids in llama.cpp, or are refused in one line.
+
+The sources are SentencePiece itself, and tokenizers for tokenizer.json with byte fallback.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gguf import TokenType
+from hypothesis import given
+from hypothesis import strategies as st
+from thirteen.convert.source.tokenizer import tokenizer_fields
+from thirteen.errors import FileError
+from thirteen.runtime.prompt.chat_template import ChatTemplate
+from thirteen.runtime.prompt.prompt_encoder import Message, PromptEncoder
+from tokenizers import Tokenizer
+
+from . import tokenizer_texts
+from .pieces import (
+    SPACES,
+    LlamaVocabulary,
+    published_model,
+    save_configs,
+    save_json,
+    save_model,
+    trained_model,
+)
+
+LINES = 500
+VERSIONS = ("v1", "v2", "v3", "v7")
+SOURCES = [
+    *("trained with a prefix", "trained without a prefix"),
+    *(f"trained as {spaces}" for spaces in SPACES),
+    *(f"mistral {version}" for version in VERSIONS),
+    *(f"mistral v3 as {spaces}" for spaces in SPACES),
+]
+EXHAUSTIVE = [pytest.param(name, marks=pytest.mark.exhaustive) for name in SOURCES]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A tokenizer as its library applies it, and in llama.cpp."""
+
+    encode: Callable[[str], list[int]]
+    converted: LlamaVocabulary
+
+    def differing(self, texts: list[str]) -> list[str]:
+        return [text for text in texts if self.encode(text) != self.converted.ids(text)]
+
+
+def model_of(name: str, folder: Path) -> Path:
+    kind, rest = name.split(" ", 1)
+    return trained_model(folder, "without" not in name) if kind == "trained" else published_model(rest[:2])
+
+
+def make_pair(name: str, folder: Path, models: Path) -> Pair:
+    model = model_of(name, models)
+    vocab = save_model(folder, model)
+    if " as " in name:
+        (folder / "tokenizer.model").unlink()
+        tokenizer = save_json(folder, model, name.split(" as ")[1])
+        tokenizer.encode_special_tokens = True
+        return Pair(lambda text: tokenizer.encode(text).ids, LlamaVocabulary.convert(folder, vocab))
+    import sentencepiece as spm
+
+    source = spm.SentencePieceProcessor(str(model))
+    return Pair(source.encode, LlamaVocabulary.convert(folder, vocab))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Callable[[str], Pair]]:
+    made: dict[str, Pair] = {}
+
+    def get(name: str) -> Pair:
+        if name not in made:
+            made[name] = make_pair(name, tmp_path_factory.mktemp("tokenizer"), models)
+        return made[name]
+
+    yield get
+    for pair in made.values():
+        pair.converted.close()
+
+
+def texts_for(name: str, count: int) -> list[str]:
+    """Texts, and runs of spaces and signs; for Metaspace none that begins with a space."""
+    runs = [
+        before + sign * n + after
+        for sign in " -=\n_a"
+        for n in range(1, 40)
+        for before in ("", "x")
+        for after in ("", "y")
+    ]
+    texts = [*tokenizer_texts.lines(count), *runs, "", "<s>[INST] a</s>", "<0x0A> ▁▁ <unk>"]
+    return [text for text in texts if not ("mistral" in name.split(" as ")[-1:] and text[:1] in (" ", "▁"))]
+
+
+@pytest.mark.parametrize(
+    "name", ["trained with a prefix", *(f"trained as {spaces}" for spaces in SPACES), "mistral v3"]
+)
+def test_texts_have_the_token_ids_of_the_source(pairs: Callable[[str], Pair], name: str) -> None:
+    assert pairs(name).differing(texts_for(name, LINES)) == []
+
+
+@pytest.mark.parametrize("name", EXHAUSTIVE)
+def test_ten_thousand_texts_have_the_token_ids_of_the_source(pairs: Callable[[str], Pair], name: str) -> None:
+    assert pairs(name).differing(texts_for(name, 10_000)) == []
+
+
+@given(text=st.text(max_size=40))
+def test_any_text_has_the_token_ids_of_the_source(pairs: Callable[[str], Pair], text: str) -> None:
+    text = text.replace("\0", "")
+    for name in ("trained with a prefix", "trained as gemma"):
+        assert pairs(name).differing([text]) == []
+
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, models: Path) -> Path:
+    """A small tokenizer.json with byte fallback."""
+    save_json(tmp_path, trained_model(models, False), "gemma")
+    return tmp_path
+
+
+def change_json(folder: Path, change: Change) -> None:
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    change(tokenizer)
+    path.write_text(json.dumps(tokenizer))
+
+
+def add(content: str, i: int, **options: Any) -> Change:
+    return lambda tokenizer: tokenizer["added_tokens"].append({"content": content, "id": i} | options)
+
+
+def lose_byte(tokenizer: dict[str, Any]) -> None:
+    tokenizer["model"]["vocab"]["lost"] = tokenizer["model"]["vocab"].pop("<0x41>")
+
+
+def interleave(tokenizer: dict[str, Any]) -> None:
+    """Put the last merge of all between those of a token that has several."""
+    merges = tokenizer["model"]["merges"]
+    tokens = ["".join(merge) for merge in merges]
+    at = next(i for i, token in enumerate(tokens) if tokens.count(token) > 1 and len({*token}) > 1)
+    merges.insert(at + 1, merges.pop())
+
+
+UNSUPPORTED: dict[str, tuple[Change, str]] = {
+    "a pair that is no merge": (lambda t: t["model"]["merges"].pop(), "would join .* but no merge does"),
+    "merges in another order": (interleave, "other merges stand between those of the token"),
+    "a control token that joins": (
+        lambda t: t["added_tokens"].append(
+            {"id": t["model"]["vocab"]["▁the"], "content": "▁the", "special": True}
+        ),
+        "would join .* to the token '▁the', but no merge does",
+    ),
+    "a byte without a token": (lose_byte, "has no byte token '<0x41>'"),
+    "a merge of three": (lambda t: t["model"]["merges"].append("a b c"), "a merge does not join two tokens"),
+    "whole words": (lambda t: t["model"].update(ignore_merges=True), "has ignore_merges True"),
+    "another normalizer": (
+        lambda t: t.update(normalizer={"type": "NFKC"}),
+        "unknown treatment of spaces .*NFKC",
+    ),
+    "words that are split": (
+        lambda t: t.update(
+            normalizer=None,
+            pre_tokenizer={"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True},
+        ),
+        "unknown treatment of spaces .*Metaspace.*True",
+    ),
+    "a token beyond the embedding": (add("<x>", 2000, special=False), "'<x>' has the id 2000, .* 2000 rows"),
+    "a token that strips the text": (add("<x>", 1999, rstrip=True), "'<x>' has rstrip True"),
+}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_a_vocabulary_that_llama_cpp_would_apply_otherwise_is_refused(folder: Path, name: str) -> None:
+    change, message = UNSUPPORTED[name]
+    change_json(folder, change)
+    with pytest.raises(FileError, match=message) as caught:
+        tokenizer_fields(folder, 2000)
+    assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
+
+
+def test_token_types_scores_and_keys(folder: Path) -> None:
+    change_json(folder, add("<|user|>", 2001, special=True, rstrip=True))
+    change_json(folder, add("<image>", 2500, special=True))  # as published Gemmas have
+    fields = {
+        key.removeprefix("tokenizer.ggml."): field.value
+        for key, field in tokenizer_fields(folder, 2003).items()
+    }
+    types, tokens = fields["token_type"], fields["tokens"]
+    assert types[:6] == [TokenType.UNKNOWN, *[TokenType.CONTROL] * 4, TokenType.BYTE]
+    assert types[2000:] == [TokenType.UNUSED, TokenType.CONTROL, TokenType.UNUSED]
+    assert (fields["model"], fields["add_space_prefix"], fields["add_bos_token"]) == ("llama", False, False)
+    assert fields["thirteen.tokenizer.rstrip"] == ["<|user|>"]
+    assert (
+        tokens[2002] == "[PAD2002]"
+        and fields["scores"][tokens.index("▁t")] > fields["scores"][tokens.index("▁the")]
+    )
+
+
+class Prompted:
+    """A converted vocabulary as the runtime's prompts use it."""
+
+    def __init__(self, converted: LlamaVocabulary, names: dict[str, int], stripping: list[str]) -> None:
+        self.converted, self.control_tokens = converted, names
+        self.stripping_tokens = frozenset(stripping)
+
+    def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
+        return self.converted.ids(text, special=special)
+
+
+def test_prompts_of_phi_3_have_the_token_ids_of_the_source(tmp_path: Path, models: Path) -> None:
+    """Its control tokens take the white space after them, and every text after them begins with a space."""
+    save_json(tmp_path, trained_model(models, True), "llama")
+    names = {name: 2000 + i for i, name in enumerate(("<|user|>", "<|end|>", "<|assistant|>"))}
+    for name, i in names.items():
+        change_json(
+            tmp_path,
+            add(name, i, special=True, normalized=False, rstrip=True, lstrip=False, single_word=False),
+        )
+    source = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    fields = tokenizer_fields(tmp_path, 2003)
+    converted = LlamaVocabulary(tmp_path / "tokenizer.gguf", fields)
+    template = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}<|assistant|>\n"
+    stripping = fields["thirteen.tokenizer.rstrip"].value
+    encoder = PromptEncoder(Prompted(converted, names, stripping), ChatTemplate(template))
+    turns = [("user", "  What is 3 + 4?\n"), ("assistant", "7 apples"), ("user", "é中 \n why?")]
+    found = encoder.encode_conversation([Message(role, text) for role, text in turns])
+    text = "".join(f"<|{role}|>\n{text}<|end|>\n" for role, text in turns) + "<|assistant|>\n"
+    assert [*found] == source.encode(text).ids
+    converted.close()
+
+
+def test_runs_of_one_character_may_have_their_merges_in_another_order(folder: Path) -> None:
+    """Gemma's merges of spaces begin with the longest; orders that divide runs otherwise are refused."""
+
+    def runs(order: list[tuple[int, int]]) -> Change:
+        def change(tokenizer: dict[str, Any]) -> None:
+            vocab = tokenizer["model"]["vocab"]
+            vocab |= {"q" * n: 2000 + n for n in range(2, 5)} | {"q": 2001}
+            pairs = [["q" * left, "q" * right] for left, right in order]
+            kept = [merge for merge in tokenizer["model"]["merges"] if "q" not in "".join(merge)]
+            for token in [token for token in vocab if "q" in token and set(token) != {"q"}]:
+                vocab[f"<{vocab.pop(token)}>"] = max(vocab.values()) + 1
+            tokenizer["model"]["merges"] = pairs + kept
+
+        return change
+
+    source = (folder / "tokenizer.json").read_text()
+    change_json(folder, runs([(3, 1), (2, 2), (2, 1), (1, 3), (1, 2), (1, 1)]))
+    converted = LlamaVocabulary.convert(folder, 2100)
+    assert [converted.ids("q" * n) for n in (1, 3, 5)] == [[2001], [2003], [2004, 2001]]
+    converted.close()
+    (folder / "tokenizer.json").write_text(source)
+    change_json(folder, runs([(1, 1), (1, 2), (2, 2), (2, 1), (3, 1), (1, 3)]))
+    with pytest.raises(FileError, match="the merges of runs of 'q' have an order"):
+        tokenizer_fields(folder, 2100)
+
+
+def test_damaged_sentencepiece_models_are_one_clear_line(tmp_path: Path, models: Path) -> None:
+    vocab, data = save_model(tmp_path, trained_model(models, True)), trained_model(models, True).read_bytes()
+    path = tmp_path / "tokenizer.model"
+    damaged = {
+        b"": "its end is missing",
+        data[:1000]: "not a SentencePiece model, or damaged",
+        b"\x0a\x80" * 9: "not a SentencePiece model, or damaged",
+        b"PK\x03\x04" + data: "not a SentencePiece model, or damaged",
+        data[: data.rindex(b"identity") - 4]: "damaged",
+    }
+    for content, message in damaged.items():
+        path.write_bytes(content)
+        with pytest.raises(FileError, match=f"{path}: .*{message}") as caught:
+            tokenizer_fields(tmp_path, vocab)
+        assert "\n" not in str(caught.value)
+    path.write_bytes(data)
+    with pytest.raises(FileError, match="more pieces than the embedding's 1999 rows"):
+        tokenizer_fields(tmp_path, 1999)
+
+
+@given(data=st.data())
+def test_changed_bytes_are_refused_or_convert(models: Path, data: st.DataObject) -> None:
+    content = bytearray(trained_model(models, True).read_bytes())
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    save_model(models, trained_model(models, True))
+    (models / "tokenizer.model").write_bytes(content)
+    try:
+        tokenizer_fields(models, 2000)
+    except FileError as failure:
+        assert "\n" not in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model_type": "unigram"}, "of the kind Unigram; only BPE"),
+        ({"normalization_rule_name": "nmt_nfkc"}, "has a normalizer 'nmt_nfkc'"),
+        ({"remove_extra_whitespaces": True}, "has remove_extra_whitespaces True"),
+        ({"treat_whitespace_as_suffix": True}, "has treat_whitespace_as_suffix True"),
+        ({"byte_fallback": False}, "has no byte token '<0x00>'"),
+    ],
+)
+def test_sentencepiece_models_of_other_kinds_are_refused(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    spm = pytest.importorskip("sentencepiece")
+    usual = {"model_type": "bpe", "normalization_rule_name": "identity", "remove_extra_whitespaces": False}
+    with (tmp_path / "tokenizer.model").open("wb") as file:
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=iter(tokenizer_texts.PROSE[:9]), model_writer=file, vocab_size=600,
+            hard_vocab_limit=False, minloglevel=2, **(usual | {"byte_fallback": True} | options),
+        )  # fmt: skip
+    save_configs(tmp_path)
+    with pytest.raises(FileError, match=message):
+        tokenizer_fields(tmp_path, 600)

@@ -1,0 +1,168 @@
+"""A SentencePiece vocabulary with some of its tokens: a text whose original tokens are all kept gets these.
+
+The judge is llama.cpp's tokenizer.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import TokenType
+from hypothesis import given
+from hypothesis import strategies as st
+from thirteen.convert.source.scored_pieces import BYTE_PIECES
+from thirteen.convert.source.tokenizer import tokenizer_fields
+from thirteen.convert.vocabulary.ranking import rank_tokens, required_tokens
+from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
+from thirteen.convert.vocabulary.trimmed_tokenizer import trimmed_fields
+from thirteen.convert.vocabulary.vocabulary_list import VocabularyList, check_list
+from thirteen.errors import FileError
+from thirteen.files.gguf.header import Field
+
+from ..source import tokenizer_texts
+from ..source.pieces import LlamaVocabulary, published_model, save_json, save_model, trained_model
+from ..source.vocabularies import made_once
+from .kept_lists import closed_list
+
+NAMES = ["model", "json", pytest.param("mistral", marks=pytest.mark.exhaustive)]
+Fields = Mapping[str, Field]
+
+
+@dataclass(frozen=True, eq=False)
+class Trimmed:
+    """A vocabulary with all its tokens and with some, in llama.cpp."""
+
+    fields: Fields
+    tables: TokenizerTables
+    kept: VocabularyList
+    full: LlamaVocabulary
+    trimmed: LlamaVocabulary
+
+    def close(self) -> None:
+        self.full.close()
+        self.trimmed.close()
+
+    def check(self, text: str) -> bool:
+        """Check the guarantee for a text; whether all its original tokens are kept."""
+        original = self.full.ids(text)
+        mapped = [self.kept.tokens[token] for token in self.trimmed.ids(text)]
+        if all_kept := set(original) <= set(self.kept.tokens):
+            assert mapped == original, text
+        else:
+            assert self.full.written(original) == self.full.written(mapped), text
+        return all_kept
+
+
+def make(name: str, folder: Path) -> Trimmed:
+    model = published_model("v3") if name == "mistral" else trained_model(folder, name == "model")
+    vocab = save_model(folder, model)
+    if name == "json":
+        save_json(folder, model, "gemma")
+    fields = tokenizer_fields(folder, vocab)
+    tables, full = TokenizerTables.from_fields(fields, name), LlamaVocabulary(folder / "full.gguf", fields)
+    seen = {token for text in tokenizer_texts.lines(300)[::2] for token in full.ids(text)}
+    kept = closed_list(tables, set(sorted(seen)[::2]))
+    check_list(kept, tables)
+    return Trimmed(fields, tables, kept, full, vocabulary_of(folder, fields, tables, kept))
+
+
+def vocabulary_of(
+    folder: Path, fields: Fields, tables: TokenizerTables, kept: VocabularyList
+) -> LlamaVocabulary:
+    return LlamaVocabulary(folder / "trimmed.gguf", trimmed_fields(fields, tables, kept))
+
+
+@pytest.fixture(scope="module")
+def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Trimmed]]:
+    with made_once(tmp_path_factory, make, Trimmed.close) as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_texts_of_kept_tokens_keep_their_ids(trimmed: Callable[[str], Trimmed], name: str) -> None:
+    one = trimmed(name)
+    words = [word for text in tokenizer_texts.lines(600) for word in (text, *text.split())]
+    kept = [text for text in words if one.check(text)]
+    assert len(kept) > len(words) // 10 and len(one.kept.tokens) < 0.8 * one.kept.of
+
+
+@given(data=st.data())
+def test_any_text_of_kept_tokens_keeps_its_ids(
+    trimmed: Callable[[str], Trimmed], data: st.DataObject
+) -> None:
+    one = trimmed("model")
+    tokens = data.draw(st.lists(st.sampled_from(one.kept.tokens), max_size=8))
+    one.check(one.full.written(tokens).decode("utf-8", "ignore").replace("\0", ""))
+
+
+def test_every_beginning_of_a_ranking_is_closed(trimmed: Callable[[str], Trimmed], tmp_path: Path) -> None:
+    one = trimmed("json")
+    tables, full = one.tables, one.full
+    counts = np.bincount(
+        [t for text in tokenizer_texts.lines(99) for t in full.ids(text)], minlength=len(tables.tokens)
+    )
+    ranking = rank_tokens(tables, counts)
+    for size in (ranking.required, 900, 1300):
+        kept = ranking.choose(size)
+        check_list(kept, tables)
+        small = vocabulary_of(tmp_path, one.fields, tables, kept)
+        part = replace(one, kept=kept, trimmed=small)
+        for text in tokenizer_texts.lines(200):
+            part.check(text)
+        small.close()
+
+
+def test_bytes_controls_numbers_and_spaces_always_stay(trimmed: Callable[[str], Trimmed]) -> None:
+    tables = trimmed("json").tables
+    required = {tables.tokens[token] for token in required_tokens(tables)}
+    assert required >= {*BYTE_PIECES, "<s>", "</s>", "7", "▁", "+", "▁▁▁▁"}
+    assert not required & {"▁the", "[INST]"}
+
+
+def test_what_a_token_is_built_from() -> None:
+    tables = small(["▁", "t", "h", "e", "▁t", "he", "the", "▁the"], [0, 0, 0, 0, 4, 3, 2, 1])
+    built = partial(lambda token: [tables.tokens[i] for i in tables.built_from(tables.ids[token])])
+    assert built("▁the") == ["▁", "t", "h", "e", "▁t", "he", "▁the"]  # never by "the"
+    assert built("the") == ["t", "h", "e", "he", "the"]
+    assert (built("h"), built("<0x41>"), built("<s>")) == ([], [], [])
+    assert [tables.tokens[i] for i in tables.split("the thé")] == ["the", "▁t", "h", "<0xC3>", "<0xA9>"]
+
+
+def test_equal_scores_join_the_leftmost() -> None:
+    tables = small(["a", "b", "ab", "ba"], [0, 0, 5, 5])
+    assert [tables.tokens[i] for i in tables.split("bab")] == ["ba", "b"]
+    assert [tables.tokens[i] for i in tables.split("aba")] == ["ab", "a"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"), [("<0x41>", "no token for the byte 65"), ("", "scores has 1 values for")]
+)
+def test_tables_that_contradict_each_other_are_refused(missing: str, message: str) -> None:
+    fields = small_fields(["a"], [1.0])
+    if missing:
+        fields["tokenizer.ggml.tokens"].value[fields["tokenizer.ggml.tokens"].value.index(missing)] = "x"
+    else:
+        fields["tokenizer.ggml.scores"].value[:] = [0.0]
+    with pytest.raises(FileError, match=message):
+        TokenizerTables.from_fields(fields, "here")
+
+
+def small_fields(pieces: list[str], scores: Iterable[float]) -> dict[str, Field]:
+    from gguf import GGUFValueType as Kind
+
+    tokens = ["<s>", *BYTE_PIECES, *pieces]
+    types = [TokenType.CONTROL, *[TokenType.BYTE] * 256, *[TokenType.NORMAL] * len(pieces)]
+    return {
+        "tokenizer.ggml.model": Field("llama", Kind.STRING),
+        "tokenizer.ggml.tokens": Field(tokens, Kind.ARRAY, Kind.STRING),
+        "tokenizer.ggml.token_type": Field([int(kind) for kind in types], Kind.ARRAY, Kind.INT32),
+        "tokenizer.ggml.scores": Field([0.0] * 257 + [*map(float, scores)], Kind.ARRAY, Kind.FLOAT32),
+        "tokenizer.ggml.eos_token_id": Field(0, Kind.UINT32),
+    }
+
+
+def small(pieces: list[str], scores: list[float]) -> TokenizerTables:
+    return TokenizerTables.from_fields(small_fields(pieces, scores), "small")
