@@ -13,7 +13,7 @@ from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.request import Request, StopReason
 from ..http_errors import HttpError, to_http_error
 from .openai_api import format_grammar
-from .request_models import MAX_TOKENS_DEFAULT, text_of
+from .request_models import text_of
 from .responses_models import FunctionChoice, InputCall, InputCallResult, InputReasoning, ResponseRequest
 from .tool_calls import AnswerCall, ToolUse, parse_call
 
@@ -71,7 +71,7 @@ def response_request(body: ResponseRequest, asked: Request, tokens_max: int, too
     """
     return replace(
         asked,
-        max_tokens=min(body.max_output_tokens or MAX_TOKENS_DEFAULT, tokens_max),
+        max_tokens=min(body.max_output_tokens or asked.max_tokens, tokens_max),
         sampling=body.new_sampling(),
         calculator=body.calculator,
         grammar=tools.grammar(_text_grammar(body)),
@@ -205,7 +205,7 @@ class ResponsesFormatter:
             "output": [],
             "parallel_tool_calls": self.tools.several,
             "previous_response_id": body.previous_response_id or None,
-            "reasoning": {"effort": body.reasoning.effort, "summary": None},
+            "reasoning": {"effort": body.reasoning.effort.effort(), "summary": None},
             "store": body.store,
             "temperature": body.temperature or 0.0,
             "text": body.text.model_dump(by_alias=True, exclude_none=True),
@@ -281,6 +281,6 @@ def _usage_json(answer: Answer) -> Json:
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens},
         "output_tokens": usage.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": usage.thinking_tokens},
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
     }

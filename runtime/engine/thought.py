@@ -1,0 +1,96 @@
+"""The thought at the beginning of an output, told apart from the answer behind it."""
+
+from collections.abc import Sequence
+
+from ..prompt.thinking import Thinking
+from .detokenizer import Detokenizer
+
+
+class Thought:
+    """Reads an output up to the end of its thought.
+
+    Attributes:
+        text: the thought so far, without white space around it.
+        tokens: how many tokens it has, with its markers.
+        begun: whether its opening marker has been read, and not yet its end.
+        over: whether what follows is answer: the thought has ended, or there is none.
+    """
+
+    def __init__(self, thinking: Thinking, *, begun: bool, budget: int) -> None:
+        """Start before the first token.
+
+        Args:
+            thinking: how the model thinks.
+            begun: whether the prompt ends within the thought.
+            budget: tokens after which it is to end.
+        """
+        self._thinking, self._budget = thinking, budget
+        self._detokenizer = Detokenizer((thinking.closing,))
+        self._first, self._spaces, self._answered = b"", "", False
+        self._taken = (0, 0)  # characters and tokens
+        self.text, self.tokens, self.begun, self.over = "", 0, begun, False
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it has used up its budget."""
+        return self.begun and self.tokens >= self._budget
+
+    @property
+    def ending(self) -> Sequence[int]:
+        """The tokens that end it."""
+        return self._thinking.ending_tokens
+
+    def takes(self, token: int) -> bool:
+        """Whether a token, coming next, is a part of it, or may be one of its opening marker."""
+        opening, read = self._thinking.opening_tokens, self.tokens
+        return self.begun or (not self.over and opening[read : read + 1] == (token,))
+
+    def feed(self, token: int) -> bytes:
+        """Read the next token, and return what of its bytes is answer."""
+        piece = self._thinking.piece(token)
+        if self.over:
+            return self._answer(piece)
+        self.tokens += 1
+        if self.begun:
+            return self._read(piece)
+        self._first += piece
+        opening, first = self._thinking.opening.encode(), self._first.lstrip()
+        if first.startswith(opening):
+            self.begun = True
+            return self._read(first.removeprefix(opening))
+        return b"" if opening.startswith(first) else self.finish()
+
+    def finish(self) -> bytes:
+        """End it, and return what turns out to be answer."""
+        first = b""
+        if self.begun:
+            self._add(self._detokenizer.finish())
+        elif not self.over:
+            first, self.tokens, self._answered = self._first, 0, True
+        self.begun, self.over = False, True
+        return first
+
+    def take(self) -> tuple[str, int]:
+        """Return its text and the number of its tokens since the last call."""
+        characters, tokens = self._taken
+        self._taken = len(self.text), self.tokens if self.begun or self.over else 0
+        return self.text[characters:], self._taken[1] - tokens
+
+    def _read(self, piece: bytes) -> bytes:
+        self._add(self._detokenizer.feed(piece))
+        if not self._detokenizer.stopped:
+            return b""
+        self.finish()
+        return self._answer(self._detokenizer.rest)
+
+    def _answer(self, piece: bytes) -> bytes:
+        """The bytes of an answer, without white space before it."""
+        piece = piece if self._answered else piece.lstrip()
+        self._answered = self._answered or bool(piece)
+        return piece
+
+    def _add(self, text: str) -> None:
+        text = self._spaces + text if self.text else text.lstrip()
+        kept = text.rstrip()
+        self._spaces = text[len(kept) :]
+        self.text += kept
