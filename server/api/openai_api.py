@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from ...runtime.effort import Effort
 from ...runtime.engine.engine import Engine
 from ...runtime.grammar.grammar import Grammar, from_schema
 from ...runtime.prompt.prompt_encoder import Message
-from ...runtime.prompt.thinking import resolve_thinking
 from ...runtime.request import Request
 from ..http_errors import HttpError
-from .request_fields import JSON_OBJECT, AskedEffort
+from .request_fields import JSON_OBJECT
 from .request_models import ChatMessage, ChatRequest, CompletionRequest, OpenAiRequest, text_of
 from .tool_calls import ToolUse, parse_call
 
@@ -91,29 +91,25 @@ class Source(NamedTuple):
         self,
         engine: Engine,
         messages: Sequence[Message],
+        effort: Effort,
         tools: ToolUse,
-        asked: AskedEffort,
-        *,
-        think: bool | None = None,
-        think_budget: int | None = None,
+        thinking: tuple[bool | None, int | None] = (None, None),
     ) -> Request:
         """The request of a conversation, but for how it is answered. With tools there is nothing to vote on.
 
         Args:
             engine: of the model.
             messages: the conversation.
+            effort: the effort, for a question with a number.
             tools: what the answer may call.
-            asked: the effort.
-            think: whether to think; None leaves it to the effort.
-            think_budget: see Request.
+            thinking: from resolve_thinking().
 
         Raises:
             RequestError: the chat template rejects the conversation.
             HttpError: 400 the tools are too large.
         """
         question = next((one.content for one in reversed(messages) if one.role == "user"), "")
-        effort = asked.effort(thinks=engine.thinks).for_question("" if tools.tools else question)
-        think, budget = resolve_thinking(asked.think if think is None else think, think_budget)
+        effort, (think, budget) = effort.for_question("" if tools.tools else question), thinking
         return Request(
             engine.conversation(messages, tools.template_fields(), think),
             engine.default_max_tokens,

@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ...runtime.prompt.thinking import MAX_TOKENS as THINKING_MAX_TOKENS
+from ...runtime.prompt.thinking import resolve_thinking
 from ...runtime.request import (
     BIAS_MAX,
     LOGPROBS_MAX,
@@ -293,12 +294,18 @@ class ChatRequest(OpenAiRequest):
     )
     parallel_tool_calls: bool | None = Field(None, description="Whether an answer may have several calls.")
     reasoning_effort: Nullable[AnswerEffort] = AskedEffort.LOW
-    chat_template_kwargs: Nullable[TemplateVariables] = TemplateVariables()
+    chat_template_kwargs: Nullable[TemplateVariables] = TemplateVariables.model_validate({})
     think_budget: ThinkBudget = None
     logprobs: Nullable[bool] = False
     top_logprobs: Annotated[int, Field(ge=0, le=LOGPROBS_MAX), WHOLE] | None = Field(
         None, description="Requires logprobs."
     )
+
+    @property
+    def thinking(self) -> tuple[bool | None, int | None]:
+        """Whether to think, and the budget; see resolve_thinking()."""
+        switch = self.chat_template_kwargs.enable_thinking
+        return resolve_thinking(self.reasoning_effort.think if switch is None else switch, self.think_budget)
 
 
 class CompletionRequest(OpenAiRequest):

@@ -41,12 +41,12 @@ class OpenAiEndpoints(Endpoints):
         service, name, adapter = await self._model(request, body.model)
         engine, source = service.engine, source_of(request, adapter)
         tools = self._tools(body, engine)
-        effort, think = body.reasoning_effort, body.chat_template_kwargs.enable_thinking
-        width = self._check_effort(effort.effort(thinks=engine.thinks), "reasoning_effort")
+        effort = body.reasoning_effort.effort(thinks=engine.thinks)
+        width = self._check_effort(effort, "reasoning_effort")
 
         def prepare() -> list[EngineRequest]:
             messages = openai_api.chat_messages(body)
-            asked = source.ask(engine, messages, tools, effort, think=think, think_budget=body.think_budget)
+            asked = source.ask(engine, messages, effort, tools, body.thinking)
             return openai_api.chat_requests(body, asked, self.limits.max_tokens, tools)
 
         handles = await self._submit(request, max(body.n, width), prepare)
