@@ -11,7 +11,7 @@ class Thought:
 
     Attributes:
         text: the thought so far, without white space around it.
-        tokens: how many tokens it has, with its markers.
+        tokens: how many tokens it has, with its markers and white space behind it.
         begun: whether its opening marker has been read, and not yet its end.
         over: whether what follows is answer: the thought has ended, or there is none.
     """
@@ -48,8 +48,12 @@ class Thought:
     def feed(self, token: int) -> bytes:
         """Read the next token, and return what of its bytes is answer."""
         piece = self._thinking.piece(token)
+        if self._answered:
+            return piece
         if self.over:
-            return self._answer(piece)
+            answer = self._begin_answer(piece)
+            self.tokens += not answer
+            return answer
         self.tokens += 1
         if self.begun:
             return self._read(piece)
@@ -81,13 +85,13 @@ class Thought:
         if not self._detokenizer.stopped:
             return b""
         self.finish()
-        return self._answer(self._detokenizer.rest)
+        return self._begin_answer(self._detokenizer.rest)
 
-    def _answer(self, piece: bytes) -> bytes:
-        """The bytes of an answer, without white space before it."""
-        piece = piece if self._answered else piece.lstrip()
-        self._answered = self._answered or bool(piece)
-        return piece
+    def _begin_answer(self, piece: bytes) -> bytes:
+        """The bytes of the answer in those behind the thought, without white space before it."""
+        answer = piece.lstrip()
+        self._answered = bool(answer)
+        return answer
 
     def _add(self, text: str) -> None:
         text = self._spaces + text if self.text else text.lstrip()

@@ -204,7 +204,7 @@ class ResponsesFormatter:
         }
 
 
-# Of what an item of type reasoning tells: its field, the events of a part and of its text, its index, its type.
+# Of each part of an item of type reasoning: its field, its events and those of its text, its index, its type.
 _PARTS = (
     ("summary", "reasoning_summary_part", "reasoning_summary_text", "summary_index", "summary_text"),
     ("content", "content_part", "reasoning_text", "content_index", "reasoning_text"),
