@@ -217,10 +217,11 @@ class Runner:
         self, sequence: SequenceState, end: SequenceEnd | None = None, failure: ThirteenError | None = None
     ) -> None:
         output = self._outputs[sequence]
-        if output.tokens or end:
+        thought = output.stream.thought
+        if end or (output.tokens and not (thought and thought.undecided)):
             tokens, output.tokens = tuple(output.tokens), []
             logprobs, output.logprobs = tuple(output.logprobs), []
-            thinking, thinking_tokens = thought.take() if (thought := output.stream.thought) else ("", 0)
+            thinking, thinking_tokens = thought.take() if thought else ("", 0)
             text = output.stream.read()
             piece = Piece(text, tokens, logprobs, end=end, thinking=thinking, thinking_tokens=thinking_tokens)
             self._updates.append(SequenceUpdate(sequence, piece, failure))

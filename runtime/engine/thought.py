@@ -31,6 +31,11 @@ class Thought:
         self.text, self.tokens, self.begun, self.over = "", 0, begun, False
 
     @property
+    def undecided(self) -> bool:
+        """Whether the output so far may be the beginning of a thought's marker."""
+        return not (self.begun or self.over)
+
+    @property
     def overdue(self) -> bool:
         """Whether it has used up its budget."""
         return self.begun and self.tokens >= self._budget
@@ -43,7 +48,7 @@ class Thought:
     def takes(self, token: int) -> bool:
         """Whether a token, coming next, is a part of it, or may be one of its opening marker."""
         opening, read = self._thinking.opening_tokens, self.tokens
-        return self.begun or (not self.over and opening[read : read + 1] == (token,))
+        return self.begun or (self.undecided and opening[read : read + 1] == (token,))
 
     def feed(self, token: int) -> bytes:
         """Read the next token, and return what of its bytes is answer."""
@@ -69,7 +74,7 @@ class Thought:
         first = b""
         if self.begun:
             self._add(self._detokenizer.finish())
-        elif not self.over:
+        elif self.undecided:
             first, self.tokens, self._answered = self._first, 0, True
         self.begun, self.over = False, True
         return first
@@ -77,7 +82,7 @@ class Thought:
     def take(self) -> tuple[str, int]:
         """Return its text and the number of its tokens since the last call."""
         characters, tokens = self._taken
-        self._taken = len(self.text), self.tokens if self.begun or self.over else 0
+        self._taken = len(self.text), 0 if self.undecided else self.tokens
         return self.text[characters:], self._taken[1] - tokens
 
     def _read(self, piece: bytes) -> bytes:

@@ -159,6 +159,7 @@ def completion_requests(
             calculator=body.calculator,
             logprobs=body.logprobs,
             report_end=body.echo,
+            think_budget=0,  # its text is the whole output
             **source._asdict(),
         )
         for prompt in prompts
