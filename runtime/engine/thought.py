@@ -46,19 +46,18 @@ class Thought:
         return self._thinking.ending_tokens
 
     def takes(self, token: int) -> bool:
-        """Whether a token, coming next, is a part of it, or may be one of its opening marker."""
-        opening, read = self._thinking.opening_tokens, self.tokens
-        return self.begun or (self.undecided and opening[read : read + 1] == (token,))
+        """Whether a token, coming next, is a part of it, or its opening marker."""
+        begins = self.undecided and not self.tokens and self._thinking.opening_tokens == (token,)
+        return self.begun or begins
 
     def feed(self, token: int) -> bytes:
         """Read the next token, and return what of its bytes is answer."""
-        piece = self._thinking.piece(token)
-        if self._answered:
-            return piece
         if self.over:
-            answer = self._begin_answer(piece)
-            self.tokens += not answer
+            piece = self._thinking.vocabulary.token_to_piece(token)
+            answer = piece if self._answered else self._begin_answer(piece)
+            self.tokens += not self._answered
             return answer
+        piece = self._thinking.piece(token)
         self.tokens += 1
         if self.begun:
             return self._read(piece)

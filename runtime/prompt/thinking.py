@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+from ..validation import check_type
+
 # Qwen3, SmolLM3, DeepSeek-R1 and its distillations, QwQ, GLM, Hunyuan; Magistral.
 MARKERS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 SWITCH = "enable_thinking"  # the variable of chat templates
@@ -30,7 +32,13 @@ class ThinkingVocabulary(Protocol):
 
 
 def resolve_thinking(think: bool | None, budget: int | None) -> tuple[bool | None, int | None]:
-    """Whether to think, and the budget of tokens; None leaves it to the template, and 0 is not to think."""
+    """Whether to think, and the budget of tokens; None leaves it to the template, and 0 is not to think.
+
+    Raises:
+        RequestError: `think` is neither a bool nor None.
+    """
+    if think is not None:
+        check_type("think", think, bool)
     if think is False or budget == 0:
         return False, 0
     return True if budget else think, budget
@@ -43,7 +51,7 @@ class Thinking:
     Attributes:
         opening: marker of a thought's beginning.
         closing: marker of its end.
-        opening_tokens: tokens of the former.
+        opening_tokens: tokens of the former; one, if the model was made to think.
         ending_tokens: tokens that end a thought.
         control: the markers that are control tokens, whose text a model does not give.
         vocabulary: the model's.

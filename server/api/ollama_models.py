@@ -5,7 +5,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from ...runtime.prompt.thinking import resolve_thinking
 from .request_fields import (
     JSON_OBJECT,
     WHOLE,
@@ -73,11 +72,6 @@ class OllamaRequest(RequestBody):
     think: Nullable[AnswerEffort] = AskedEffort.LOW
     think_budget: ThinkBudget = None
     calculator: Nullable[bool] = Field(True, description="Complete arithmetic with exact results.")
-
-    @property
-    def thinking(self) -> tuple[bool | None, int | None]:
-        """Whether to think, and the budget; see resolve_thinking()."""
-        return resolve_thinking(self.think.think, self.think_budget)
 
 
 class OllamaFunctionCall(RequestBody):

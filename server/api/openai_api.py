@@ -8,6 +8,7 @@ from ...runtime.effort import Effort
 from ...runtime.engine.engine import Engine
 from ...runtime.grammar.grammar import Grammar, from_schema
 from ...runtime.prompt.prompt_encoder import Message
+from ...runtime.prompt.thinking import resolve_thinking
 from ...runtime.request import Request
 from ..http_errors import HttpError
 from .request_fields import JSON_OBJECT
@@ -102,14 +103,15 @@ class Source(NamedTuple):
             messages: the conversation.
             effort: the effort, for a question with a number.
             tools: what the answer may call.
-            thinking: from resolve_thinking().
+            thinking: whether to think, and the budget of tokens; see Engine.request().
 
         Raises:
             RequestError: the chat template rejects the conversation.
             HttpError: 400 the tools are too large.
         """
         question = next((one.content for one in reversed(messages) if one.role == "user"), "")
-        effort, (think, budget) = effort.for_question("" if tools.tools else question), thinking
+        effort = effort.for_question("" if tools.tools else question)
+        think, budget = resolve_thinking(*thinking)
         return Request(
             engine.conversation(messages, tools.template_fields(), think),
             engine.default_max_tokens,

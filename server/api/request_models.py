@@ -21,7 +21,6 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ...runtime.prompt.thinking import MAX_TOKENS as THINKING_MAX_TOKENS
-from ...runtime.prompt.thinking import resolve_thinking
 from ...runtime.request import (
     BIAS_MAX,
     LOGPROBS_MAX,
@@ -302,10 +301,10 @@ class ChatRequest(OpenAiRequest):
     )
 
     @property
-    def thinking(self) -> tuple[bool | None, int | None]:
-        """Whether to think, and the budget; see resolve_thinking()."""
+    def think(self) -> bool | None:
+        """Whether the model is to think, by either field."""
         switch = self.chat_template_kwargs.enable_thinking
-        return resolve_thinking(self.reasoning_effort.think if switch is None else switch, self.think_budget)
+        return self.reasoning_effort.think if switch is None else switch
 
 
 class CompletionRequest(OpenAiRequest):

@@ -4,7 +4,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from ...runtime.prompt.thinking import resolve_thinking
 from .request_fields import (
     AnswerEffort,
     AskedEffort,
@@ -171,8 +170,3 @@ class ResponseRequest(GenerationRequest):
     reasoning: Nullable[ReasoningConfig] = ReasoningConfig.model_validate({})
     think_budget: ThinkBudget = None
     truncation: Nullable[Literal["disabled"]] = "disabled"
-
-    @property
-    def thinking(self) -> tuple[bool | None, int | None]:
-        """Whether to think, and the budget; see resolve_thinking()."""
-        return resolve_thinking(self.reasoning.effort.think, self.think_budget)

@@ -119,7 +119,7 @@ class OllamaEndpoints(Endpoints):
         width = self._check_effort(effort, "think")
 
         def prepare() -> list[EngineRequest]:
-            asked = source.ask(engine, messages, effort, tools, body.thinking)
+            asked = source.ask(engine, messages, effort, tools, (body.think.think, body.think_budget))
             return [ollama_api.ollama_request(body, asked, tokens, tools)]
 
         handles = await self._submit(request, width, prepare)

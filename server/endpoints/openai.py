@@ -46,7 +46,7 @@ class OpenAiEndpoints(Endpoints):
 
         def prepare() -> list[EngineRequest]:
             messages = openai_api.chat_messages(body)
-            asked = source.ask(engine, messages, effort, tools, body.thinking)
+            asked = source.ask(engine, messages, effort, tools, (body.think, body.think_budget))
             return openai_api.chat_requests(body, asked, self.limits.max_tokens, tools)
 
         handles = await self._submit(request, max(body.n, width), prepare)

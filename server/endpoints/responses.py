@@ -116,7 +116,8 @@ class ResponsesEndpoints(Endpoints):
         width = self._check_effort(effort, "reasoning.effort")
 
         def prepare() -> list[EngineRequest]:
-            asked = source.ask(engine, conversation, effort, tools, body.thinking)
+            thinking = body.reasoning.effort.think, body.think_budget
+            asked = source.ask(engine, conversation, effort, tools, thinking)
             return [responses_api.response_request(body, asked, self.limits.max_tokens, tools)]
 
         handles = await self._submit(request, width, prepare)

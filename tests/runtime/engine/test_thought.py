@@ -128,3 +128,5 @@ def test_without_thought_the_prompt_has_ended_it(model):
     for bad in (-1, 1.5):
         with pytest.raises(RequestError, match="think_budget must be an integer"):
             ask(model, think_budget=bad)
+    with pytest.raises(RequestError, match="think must be a bool"):
+        ask(model, think="off")
