@@ -1,7 +1,7 @@
 """Thoughts: what a model writes between two markers before its answer, as its chat template says.
 
-Not read are <response> of Granite 3 behind the thought, and the channels of gpt-oss, which also name who a
-message is for.
+Not read are <response> of Granite 3 behind the thought, and the channels of gpt-oss and Gemma 4, which also
+name who a message is for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 from ..validation import check_type
 
-# Qwen3, SmolLM3, DeepSeek-R1 and its distillations, QwQ, GLM, Hunyuan; Magistral.
+# Qwen3, SmolLM3, DeepSeek-R1 and its distillations, QwQ, GLM; Magistral.
 MARKERS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 SWITCH = "enable_thinking"  # the variable of chat templates
 MAX_TOKENS = 2048  # of a thought and its answer, where no other number is asked for
@@ -66,9 +66,9 @@ class Thinking:
 
     @classmethod
     def of(cls, template: str, vocabulary: ThinkingVocabulary) -> Self | None:
-        """How the model of a chat template thinks; None if the template names no markers and no switch."""
+        """How the model of a chat template thinks; None if the template names no markers of the table."""
         named = (pair for pair in MARKERS if any(marker in template for marker in pair))
-        if (markers := next(named, MARKERS[0] if SWITCH in template else None)) is None:
+        if (markers := next(named, None)) is None:
             return None
         opening, closing = markers
         begin, end = (

@@ -76,7 +76,7 @@ def test_other_templates_are_as_before():
     plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{{ enabled }}"
     text, thinking, _ = prompt(plain, ("assistant", "a</think>b"), think=False)
     assert (text, thinking) == ("assistant: a</think>b\n", None)
-    assert Thinking.of("{{ enable_thinking }}", Vocabulary()).closing == "</think>"
+    assert Thinking.of("{% if enable_thinking %}<|channel>{% endif %}", Vocabulary()) is None
 
 
 @pytest.mark.parametrize(
