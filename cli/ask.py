@@ -38,7 +38,9 @@ def ask(
     ] = None,
     adapter: options.RuntimeAdapter = None,
     system: options.System = None,
-    max_tokens: options.MaxTokens = 512,
+    max_tokens: options.MaxTokensOrDefault = None,
+    think: options.Think = None,
+    think_budget: options.ThinkBudget = None,
     context: options.Context = None,
     temperature: options.Temperature = 0.0,
     top_k: Annotated[int, advanced_option(help="Sample from this many most likely tokens; 0 is all.")] = 40,
@@ -76,6 +78,8 @@ def ask(
         system=system,
         sampling=Sampling(temperature, top_k, top_p, min_p, seed),
         max_tokens=max_tokens,
+        think=think,
+        think_budget=think_budget,
         stop=stop or (),
         calculator=calculator,
         grammar=options.answer_grammar(schema, grammar, regex),
@@ -153,8 +157,9 @@ def _show_answer(answer: "Answer") -> None:
         count = "1 equation" if len(answer.steps) == 1 else f"{len(answer.steps)} equations"
         right = f"{count} checked: arithmetic right{source}"
         note(f"{len(wrong)} of {count} wrong: {'; '.join(wrong)}" if wrong else right)
+    thought = f", {usage.thinking_tokens} of them a thought," if usage.thinking_tokens else ""
     note(
-        f"{usage.completion_tokens} tokens at {answer.token_rates['decode_tokens_per_s']:.1f}/s, "
+        f"{usage.completion_tokens} tokens{thought} at {answer.token_rates['decode_tokens_per_s']:.1f}/s, "
         f"first after {answer.timings.first_token_s:.2f} s ({usage.prompt_tokens} tokens of prompt), "
         f"stop reason {answer.stop_reason}"
     )

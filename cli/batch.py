@@ -35,6 +35,8 @@ def batch(
     seed: options.Seed = 0,
     calculator: options.Calculator = True,
     max_tokens: options.MaxTokens = 512,
+    think: options.Think = None,
+    think_budget: options.ThinkBudget = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Warn about bad lines and continue.")] = False,
     ray: options.Ray = None,
     ray_insecure: options.RayInsecure = False,

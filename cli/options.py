@@ -81,6 +81,23 @@ Context = Annotated[
     ),
 ]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens of an answer.")]
+MaxTokensOrDefault = Annotated[
+    int | None,
+    typer.Option(min=1, help="Maximum tokens of an answer. Default: 512; with thoughts, 2048 for both."),
+]
+Think = Annotated[
+    bool | None,
+    typer.Option(
+        "--think/--no-think",
+        help="Whether a model that can think does so before it answers. Default: as its template has it.",
+    ),
+]
+ThinkBudget = Annotated[
+    int | None,
+    advanced_option(
+        min=0, help="Tokens after which a thought is ended. At most, and by default, 3/4 of --max-tokens."
+    ),
+]
 Temperature = Annotated[
     float, typer.Option(help="Sampling temperature. 0 is greedy, or 0.7 where answers vote.")
 ]

@@ -117,7 +117,9 @@ def mcp(
     model: options.ModelOrAdaptedArgument = None,
     adapter: options.RuntimeAdapter = None,
     system: options.System = None,
-    max_tokens: options.MaxTokens = 512,
+    max_tokens: options.MaxTokensOrDefault = None,
+    think: options.Think = None,
+    think_budget: options.ThinkBudget = None,
     context: options.Context = None,
     calculator: options.Calculator = True,
     threads: options.Threads = None,
@@ -143,4 +145,5 @@ def mcp(
     )
     with Engine(plan) as engine:
         note(f"serving {files.model.name} on standard input and output")
-        serve_stdio(engine, RequestOptions(system=system, max_tokens=max_tokens, calculator=calculator))
+        asked = RequestOptions(system=system, max_tokens=max_tokens, calculator=calculator)
+        serve_stdio(engine, asked | RequestOptions(think=think, think_budget=think_budget))

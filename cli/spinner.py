@@ -44,10 +44,15 @@ spinner = Spinner()
 
 
 def text_pieces(pieces: "Iterable[Piece]") -> "Iterator[Piece]":
-    """The pieces of an answer with its text; the spinner shows the votes before them, and then ends."""
+    """The pieces of an answer with its text; before them the spinner shows the votes, or that it thinks."""
+    thinks = False
     for piece in pieces:
         if piece.tally and not piece.answer:
             spinner.begin(f"{piece.tally.agreement}…")
+        elif piece.thinking_tokens and not (piece.text or piece.answer):
+            if not thinks:
+                spinner.begin("thinking…")
+            thinks = True
         else:
             spinner.end()
             yield piece

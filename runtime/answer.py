@@ -45,7 +45,7 @@ class Answer:
 
     Attributes:
         value: final answer as format_number() writes it; None if the text has none.
-        text: full text.
+        text: full text, without the thought before it.
         stop_reason: why the text ended.
         usage: token counts; of all answers that ended, if several were sampled.
         timings: latencies; `decode_s` ends with the last answer that counted.
@@ -58,6 +58,7 @@ class Answer:
         sure: whether it is at least the request's `min_confidence`; otherwise there is no value.
         grounded: whether it is verified, and every number of its equations is in the question, in what was
             said before, or the result of an earlier equation.
+        thinking: the thought before the answer; empty if the model does not think.
     """
 
     value: str | None
@@ -72,6 +73,7 @@ class Answer:
     grounded: bool = False
     confidence: float = 0.0
     sure: bool = True
+    thinking: str = ""
 
     @property
     def token_rates(self) -> dict[str, float]:
@@ -94,6 +96,8 @@ class Piece:
         answer: the whole answer, None while there may be more.
         tally: the votes so far, if there are new ones; of a question that is answered several times.
         end: how the answer ended, None while there may be more.
+        thinking: new text of the thought before the answer.
+        thinking_tokens: how many of the tokens, the first ones, are the thought's.
     """
 
     text: str
@@ -102,6 +106,13 @@ class Piece:
     answer: Answer | None = None
     tally: VoteTally | None = None
     end: SequenceEnd | None = None
+    thinking: str = ""
+    thinking_tokens: int = 0
+
+    @property
+    def reasoning(self) -> str:
+        """What is told of how the answer comes about: a line of the votes so far, and the thought."""
+        return (f"{self.tally.agreement}\n" if self.tally else "") + self.thinking
 
     @classmethod
     def joined(cls, pieces: Sequence[Self], answer: Answer | None) -> Self:
@@ -113,6 +124,8 @@ class Piece:
             answer,
             next((piece.tally for piece in reversed(pieces) if piece.tally), None),
             pieces[-1].end if pieces else None,
+            "".join(piece.thinking for piece in pieces),
+            sum(piece.thinking_tokens for piece in pieces),
         )
 
 
@@ -149,6 +162,7 @@ def grade(request: Request, text: str, end: SequenceEnd) -> Answer:
         verified=verified,
         foreign_share=request.foreign_share,
         grounded=verified and is_grounded(steps, request.question),
+        thinking=end.thinking,
     )
     return with_confidence(answer, request.min_confidence)
 

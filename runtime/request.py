@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # it imports llguidance, which only requests with a grammar n
 
 BASE = "base"  # adapter name of a request for the model without an adapter
 DEFAULT_ADAPTER = "adapter"  # name of the adapter that an engine is given without one
+MAX_TOKENS = 512
 LOGPROBS_MAX = 20
 SEED_MAX = 2**32 - 2  # 2**32 - 1 is LLAMA_DEFAULT_SEED: llama.cpp draws a random seed
 BIAS_MAX = 100  # as in OpenAI's API: so large a bias forbids a token, or leaves no other; also of penalties
@@ -147,12 +148,14 @@ class Usage:
         cached_tokens: prompt tokens restored from the prefix cache.
         sampled_tokens: completion tokens sampled from the model; the calculator or a grammar inserted the
             others.
+        thinking_tokens: completion tokens of thoughts, with their markers.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
     sampled_tokens: int = 0
+    thinking_tokens: int = 0
 
 
 def _rate(tokens: int, seconds: float) -> float:
@@ -197,8 +200,10 @@ class Request:
     Attributes:
         tokens: the prompt, at least one token; any sequence of integers becomes a tuple.
         max_tokens: maximum completion tokens.
+        think_budget: tokens after which a thought before the answer is ended; by default, and at most, three
+            quarters of those that there is room for. 0 looks for no thought: the whole output is the answer.
         sampling: sampling parameters.
-        stop: strings that end the output and are not part of it; or one string.
+        stop: strings that end the answer and are not part of it; or one string.
         calculator: whether arithmetic in the output is completed with its exact result instead of sampled
             tokens.
         grammar: constrains the output and turns the calculator off; None leaves the output free.
@@ -219,7 +224,7 @@ class Request:
     """
 
     tokens: tuple[int, ...]
-    max_tokens: int = 512
+    max_tokens: int = MAX_TOKENS
     sampling: Sampling = field(default_factory=Sampling)
     stop: Sequence[str] = ()
     calculator: bool = False
@@ -235,6 +240,7 @@ class Request:
     effort: Effort = Effort.LOW
     examples: tuple[int, ...] = ()
     min_confidence: float = 0.0
+    think_budget: int | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -247,6 +253,8 @@ class Request:
             raise RequestError(f"request: stop must be a sequence of strings, not {shorten(self.stop)}")
         check_type("request: namespace", self.namespace, str)
         check_integer("request: max_tokens", self.max_tokens, 1)
+        if self.think_budget is not None:
+            check_integer("request: think_budget", self.think_budget, 0)
         if self.logprobs is not None:
             check_integer("request: logprobs", self.logprobs, 0, LOGPROBS_MAX)
         check_type("request: sampling", self.sampling, Sampling)
@@ -291,6 +299,7 @@ class SequenceEnd:
         timings: latencies.
         log_likelihood: sum of the sampled tokens' log-probabilities, if the request asks for them.
         token_s: seconds from submission to each token of the output.
+        thinking: the thought before the answer.
     """
 
     stop_reason: StopReason
@@ -298,6 +307,7 @@ class SequenceEnd:
     timings: Timings
     log_likelihood: float = 0.0
     token_s: tuple[float, ...] = ()
+    thinking: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -316,6 +326,8 @@ class SequenceState:
         sampled: number of output tokens sampled from the model; the calculator or a grammar inserted the
             others.
         log_likelihood: sum of the sampled tokens' log-probabilities, if the request asks for them.
+        thinking: the thought before the answer, once it has ended.
+        thinking_tokens: number of its tokens.
         stop_reason: why it ended; None while it has not.
         submitted_at: time of submission in seconds of time.perf_counter(), as all times here.
         started_at: time of its first batch; 0 before it.
@@ -333,6 +345,8 @@ class SequenceState:
     output_at: list[float] = field(default_factory=list)
     sampled: int = 0
     log_likelihood: float = 0.0
+    thinking: str = ""
+    thinking_tokens: int = 0
     stop_reason: StopReason | None = None
     submitted_at: float = 0.0
     started_at: float = 0.0
@@ -379,7 +393,8 @@ class SequenceState:
     def usage(self) -> Usage:
         """Token counts so far; the end-of-generation token counts, though it is not in the output."""
         ended = self.stop_reason is StopReason.END
-        return Usage(len(self.request.tokens), len(self.output) + ended, self.cached, self.sampled)
+        prompt, completion = len(self.request.tokens), len(self.output) + ended
+        return Usage(prompt, completion, self.cached, self.sampled, self.thinking_tokens)
 
     @property
     def timings(self) -> Timings:
@@ -397,7 +412,8 @@ class SequenceState:
         """Result of the sequence, which must have ended."""
         assert self.stop_reason is not None, "the sequence has ended"
         token_s = tuple(at - self.submitted_at for at in self.output_at)
-        return SequenceEnd(self.stop_reason, self.usage, self.timings, self.log_likelihood, token_s)
+        likelihood, thinking = self.log_likelihood, self.thinking
+        return SequenceEnd(self.stop_reason, self.usage, self.timings, likelihood, token_s, thinking)
 
     def next_tokens(self, limit: int) -> tuple[int, ...]:
         """Return up to `limit` pending tokens, in order."""

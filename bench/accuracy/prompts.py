@@ -12,6 +12,7 @@ from ...runtime.effort import parse_effort
 from ...runtime.engine.engine import Engine
 from ...runtime.machine.threads import default_threads
 from ...runtime.prompt.prompt_encoder import Message
+from ...runtime.prompt.thinking import resolve_thinking
 from ...runtime.request import Request
 
 
@@ -108,14 +109,17 @@ class PromptSettings(GenerationSettings):
         prompt, effort = find_prompt(self.prompt), self.effort.for_question(question)
         messages = prompt.messages(question)
         is_chat = bool(engine.chat_template)
+        think, budget = resolve_thinking(self.think, self.think_budget)
+        text = prompt.text(question)
         return Request(
-            engine.conversation(messages) if is_chat else engine.encode_text(prompt.text(question)),
+            engine.conversation(messages, think=think) if is_chat else engine.encode_text(text),
             self.max_tokens,
             self.sampling,
             stop=prompt.stop,
             calculator=self.calculator,
             question=question,
             effort=effort,
-            examples=engine.after_examples(messages) if effort.votes and is_chat else (),
+            examples=engine.after_examples(messages, think) if effort.votes and is_chat else (),
             min_confidence=self.min_confidence,
+            think_budget=budget,
         )

@@ -48,6 +48,8 @@ def bench_model(
     ] = None,
     limit: options.Limit = None,
     max_tokens: options.MaxTokens = 512,
+    think: options.Think = None,
+    think_budget: options.ThinkBudget = None,
     rounds: options.Rounds = 8,
     threads: options.Threads = None,
     as_json: options.Json = False,
@@ -62,7 +64,7 @@ def bench_model(
     from ...bench.benchmark import BenchmarkRequest, benchmark_tables, run_benchmark
 
     if data is None:
-        options.refuse_given(ctx, ("limit", "max_tokens"), "requires --data")
+        options.refuse_given(ctx, ("limit", "max_tokens", "think", "think_budget"), "requires --data")
     questions = load_question_set(data).subsample(limit) if data else None
     files = options.probed_model(model, adapter, threads=threads)
     request = BenchmarkRequest(

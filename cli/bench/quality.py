@@ -75,6 +75,8 @@ def bench_accuracy(
     seed: options.Seed = 0,
     calculator: options.Calculator = True,
     max_tokens: options.MaxTokens = 512,
+    think: options.Think = None,
+    think_budget: options.ThinkBudget = None,
     limit: options.Limit = None,
     timed: options.Timed = 16,
     records: Annotated[

@@ -115,6 +115,21 @@ def _effort(session: ChatSession, name: str) -> str:
     return f"effort: {effort}"
 
 
+def _think(session: ChatSession, switch: str) -> str:
+    """Think before the answer, if the model can: on or off."""
+    if switch not in ("on", "off"):
+        raise RequestError(f"/think {switch}: must be on or off")
+    session.request["think"] = switch == "on"
+    return f"think: {switch}"
+
+
+def _thought(session: ChatSession, _: str) -> str:
+    """Show the thought before the last answer."""
+    if not (session.answered and session.answered[-1].thinking):
+        raise RequestError("/thought: the last answer has none")
+    return session.answered[-1].thinking
+
+
 def _calculator(session: ChatSession, switch: str) -> str:
     """Complete sums with their exact results: on or off."""
     if switch not in ("on", "off"):
@@ -178,6 +193,8 @@ COMMANDS: dict[str, Callable[[ChatSession, str], str]] = {
     "temperature": _temperature,
     "retry": _retry,
     "effort": _effort,
+    "think": _think,
+    "thought": _thought,
     "calculator": _calculator,
     "schema": _schema,
     "save": _save,

@@ -59,6 +59,8 @@ class ChatSession:
             return False
         self.conversation.add(text, answer.text)
         self.answered.append(answer)
+        if answer.thinking:
+            note(f"\n(thought for {answer.usage.thinking_tokens} tokens; /thought shows it)")
         if answer.tally:
             note(f"\nvotes: {votes_text(answer.tally)}; confidence: {answer.confidence:.0%}")
         show_text(f"\nanswer: {value_text(answer)}\n")

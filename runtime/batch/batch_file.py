@@ -250,6 +250,8 @@ def _result_fields(result: BatchResult) -> Record:
         return {"error": result.error}
     fields = asdict(result.answer)
     del fields["timings"]
+    if not result.answer.thinking:
+        del fields["thinking"], fields["usage"]["thinking_tokens"]
     return fields
 
 

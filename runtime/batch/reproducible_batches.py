@@ -28,7 +28,7 @@ from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
 from ..llama.settings import KV_TYPES
 from ..plan.options import EngineOptions, default_settings
 from ..plan.plan import EnginePlan
-from ..request import Request, Sampling
+from ..request import MAX_TOKENS, Request, Sampling
 from ..validation import check_confidence, check_integer
 
 # Each question on its own. The engines use fewer threads where no bit depends on it.
@@ -54,7 +54,9 @@ class GenerationSettings:
         min_confidence: confidence below which an answer's value is withheld.
         sampling: sampling parameters. For several answers, greedy ones become temperature 0.7.
         calculator: whether arithmetic in answers is completed with its exact result.
-        max_tokens: maximum tokens of an answer.
+        max_tokens: maximum tokens of an answer and its thought.
+        think: whether a model that can think does so; by default as its chat template has it.
+        think_budget: tokens after which a thought is ended.
     """
 
     system: str | None = None
@@ -62,7 +64,9 @@ class GenerationSettings:
     min_confidence: float = 0.0
     sampling: Sampling = field(default_factory=Sampling)
     calculator: bool = True
-    max_tokens: int = 512
+    max_tokens: int = MAX_TOKENS
+    think: bool | None = None
+    think_budget: int | None = None
 
     def __post_init__(self) -> None:
         check_integer("max_tokens", self.max_tokens, 1)
@@ -183,7 +187,11 @@ class BatchJob:
         return {
             "model_sha256": file_sha256(self.model),
             "adapter_sha256": None if self.adapter is None else file_sha256(self.adapter),
-            **{name: value for name, value in settings.options.items() if name != "sampling"},
+            **{
+                name: value
+                for name, value in settings.options.items()
+                if name != "sampling" and not (name.startswith("think") and value is None)
+            },
             **asdict(settings.sampling),
             "rule": asdict(settings.rule),
             "batch_size": settings.batch_size,

@@ -11,6 +11,7 @@ from ...errors import FileError, PromptLengthError
 from ...files.atomic_write import write_file
 from ...files.json_file import parse_json, read_bounded
 from ..prompt.prompt_encoder import Message
+from ..prompt.thinking import resolve_thinking
 from ..request import Request
 from .engine import Engine, RequestOptions
 
@@ -60,8 +61,9 @@ class Conversation:
             PromptLengthError: the text alone does not fit the context.
         """
         request, limit = self.engine.request(text, **options), self.engine.context
+        think, _ = resolve_thinking(options.get("think"), options.get("think_budget"))
         room = limit - min(request.max_tokens, max(_ANSWER_TOKENS_MIN, limit // 4))
-        dropped, tokens = self._fit(text, room)
+        dropped, tokens = self._fit(text, room, think)
         if tokens is None or len(tokens) > limit:  # with less than `room`, a short answer has room
             raise PromptLengthError(
                 f"the message does not fit the context of {limit} tokens; {self.engine.plan.context_hint}"
@@ -70,10 +72,10 @@ class Conversation:
         said = "\n".join(message.content for message in self.messages)
         request = replace(request, tokens=tokens, question=f"{said}\n{text}")
         if request.effort.votes:
-            request = replace(request, examples=self.engine.after_examples(self._said(text)))
+            request = replace(request, examples=self.engine.after_examples(self._said(text), think))
         return Turn(request, dropped, len(tokens) / limit)
 
-    def _fit(self, text: str, room: int) -> tuple[int, tuple[int, ...] | None]:
+    def _fit(self, text: str, room: int, think: bool | None) -> tuple[int, tuple[int, ...] | None]:
         """How many of the oldest messages to drop, and the prompt; all are dropped if nothing fits the room.
 
         Of a long conversation, few prompts are encoded: the number is found by bisection.
@@ -82,7 +84,7 @@ class Conversation:
         @cache
         def encode(dropped: int) -> tuple[int, ...] | None:
             try:
-                return self.engine.conversation(self._said(text, dropped))
+                return self.engine.conversation(self._said(text, dropped), think=think)
             except PromptLengthError:  # it has too many bytes to be tokenized
                 return None
 

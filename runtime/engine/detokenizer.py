@@ -12,6 +12,7 @@ class Detokenizer:
     Attributes:
         pending: text that was fed and is not final.
         stopped: whether a stop string was found; it and what follows are dropped.
+        rest: bytes that were fed with its end, behind it.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
@@ -20,7 +21,7 @@ class Detokenizer:
             raise RequestError("a stop string is empty")
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.pending = ""
-        self.stopped = False
+        self.stopped, self.rest = False, b""
 
     @property
     def holds_back(self) -> bool:
@@ -43,7 +44,9 @@ class Detokenizer:
         self.pending += self._decoder.decode(piece, final)
         found = [(at + len(stop), at) for stop in self._stop if (at := self.pending.find(stop)) >= 0]
         if found:  # the one that ends first wins, however the text was split into tokens
-            self.pending = self.pending[: min(found)[1]]
+            end, start = min(found)
+            self.rest = self.pending[end:].encode() + self._decoder.getstate()[0]
+            self.pending = self.pending[:start]
             self.stopped = True
 
     def _undecided(self) -> int:

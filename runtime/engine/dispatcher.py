@@ -20,10 +20,12 @@ from ..llama.compute_thread import COMPUTE_THREAD
 from ..llama.model import Model
 from ..llama.sampler import Sampler
 from ..outcome import Signal
+from ..prompt.thinking import Thinking
 from ..request import Request, SequenceState
 from .handle import Handle
 from .output_stream import OutputStream
 from .runner import Runner
+from .thought import Thought
 
 if TYPE_CHECKING:
     from ..llama.constraint import GrammarCompiler
@@ -46,9 +48,11 @@ class Dispatcher:
         closed: whether no more requests are accepted, after close() or an unexpected error.
     """
 
-    def __init__(self, model: Model, runner: Runner, *, slots: int, queue: int) -> None:
+    def __init__(
+        self, model: Model, runner: Runner, *, slots: int, queue: int, thinking: Thinking | None = None
+    ) -> None:
         """Start without requests; model and runner must outlive close()."""
-        self.slots, self.queue = slots, queue
+        self.slots, self.queue, self._thinking = slots, queue, thinking
         self._model, self._runner = model, runner
         self._places: SimpleQueue[None] = SimpleQueue()  # an item for each that is free
         self._release(slots + queue)
@@ -141,8 +145,12 @@ class Dispatcher:
         with ExitStack() as undo:
             undo.callback(self._release, len(sequences))
             with self.in_use(), ExitStack() as owned:
-                samplers = [owned.enter_context(self._sampler(one.request)) for one in sequences]
-                handles = self._hand_over(sequences, samplers)
+                streams = [self._stream(one) for one in sequences]
+                samplers = [
+                    owned.enter_context(self._sampler(one.request, stream.thought))
+                    for one, stream in zip(sequences, streams, strict=True)
+                ]
+                handles = self._hand_over(sequences, samplers, streams)
                 owned.pop_all()
             undo.pop_all()
         return handles
@@ -151,12 +159,26 @@ class Dispatcher:
         for _ in range(places):
             self._places.put(None)
 
-    def _sampler(self, request: Request) -> Sampler:
+    def _stream(self, sequence: SequenceState) -> OutputStream:
+        request, room = sequence.request, sequence.remaining
+        calculator, thought = request.calculator and not request.grammar, None
+        if self._thinking and request.think_budget != 0 and not request.ignore_end:
+            begun, most = self._thinking.begun(request.tokens), room - room // 4
+            if begun is not False:
+                budget = min(request.think_budget or most, most)
+                thought = Thought(self._thinking, begun=bool(begun), budget=budget)
+        return OutputStream(self._model, request.stop, calculator=calculator, thought=thought)
+
+    def _sampler(self, request: Request, thought: Thought | None) -> Sampler:
         constraint = None
         if request.grammar:
             with self._lock:
                 compiler = self._compiler
             constraint = compiler.constraint(request.grammar)
+            if thought:
+                from .deferred_constraint import DeferredConstraint  # noqa: PLC0415 - imports llguidance
+
+                constraint = DeferredConstraint(constraint, self._model, thought)
         return Sampler(self._model, request.sampling, constraint)
 
     @cached_property
@@ -166,12 +188,9 @@ class Dispatcher:
 
         return GrammarCompiler(self._model)
 
-    def _hand_over(self, sequences: Sequence[SequenceState], samplers: Sequence[Sampler]) -> list[Handle]:
-        requests = [sequence.request for sequence in sequences]
-        streams = [
-            OutputStream(self._model, one.stop, calculator=one.calculator and not one.grammar)
-            for one in requests
-        ]
+    def _hand_over(
+        self, sequences: Sequence[SequenceState], samplers: Sequence[Sampler], streams: Sequence[OutputStream]
+    ) -> list[Handle]:
         handles = {
             sequence: Handle(partial(self._abort, sequence), partial(grade, sequence.request))
             for sequence in sequences

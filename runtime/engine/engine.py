@@ -21,7 +21,18 @@ from ..plan.options import EngineOptions
 from ..plan.plan import EnginePlan
 from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder, question_messages
 from ..prompt.template_process import REPRODUCIBLE_DATE, TemplateProcess, TemplateWorker, read_chat_template
-from ..request import BASE, DEFAULT_ADAPTER, Request, Sampling, SamplingOptions, SequenceState, TokenLogprob
+from ..prompt.thinking import MAX_TOKENS as THINKING_MAX_TOKENS
+from ..prompt.thinking import resolve_thinking
+from ..request import (
+    BASE,
+    DEFAULT_ADAPTER,
+    MAX_TOKENS,
+    Request,
+    Sampling,
+    SamplingOptions,
+    SequenceState,
+    TokenLogprob,
+)
 from ..validation import check_type
 from .adapters import Adapters
 from .dispatcher import Dispatcher, EngineLoad
@@ -40,7 +51,7 @@ class RequestOptions(SamplingOptions, total=False):
 
     system: str | None
     sampling: Sampling
-    max_tokens: int
+    max_tokens: int | None
     stop: Sequence[str]
     calculator: bool
     grammar: "Grammar | None"
@@ -49,6 +60,8 @@ class RequestOptions(SamplingOptions, total=False):
     turn: str
     effort: Effort | EffortName
     min_confidence: float
+    think: bool | None
+    think_budget: int | None
 
 
 FindFiles = Callable[[str | Path, EngineOptions], tuple[Path, EngineOptions]]
@@ -99,7 +112,10 @@ class Engine:
             bytes_max = self.model.max_bytes(self.context)
             self._encoder = PromptEncoder(self.model, template, bytes_max, plan.context_hint)
             self._handles = handles.pop_all()
-        self._dispatcher = Dispatcher(self.model, self._runner, slots=settings.slots, queue=plan.queue)
+        slots, thinking = settings.slots, self._encoder.thinking
+        self._dispatcher = Dispatcher(
+            self.model, self._runner, slots=slots, queue=plan.queue, thinking=thinking
+        )
         self._closing, self._scoring_lock, self._fork = Lock(), Lock(), ForkCheck()
 
     def _start_template(self, handles: ExitStack, worker: TemplateWorker | None) -> TemplateProcess | None:
@@ -151,6 +167,16 @@ class Engine:
     def takes_tools(self) -> bool:
         """Whether the chat template tells the model of tools; see conversation()."""
         return self._encoder.takes_tools
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model can think before it answers, by its chat template."""
+        return self._encoder.thinking is not None
+
+    @property
+    def default_max_tokens(self) -> int:
+        """Maximum tokens of an answer and its thought where a request has no number of its own."""
+        return THINKING_MAX_TOKENS if self.thinks else MAX_TOKENS
 
     @property
     def load(self) -> EngineLoad:
@@ -221,7 +247,8 @@ class Engine:
             options: keyword arguments, each optional:
                 system: system prompt.
                 sampling: greedy by default.
-                max_tokens: maximum tokens of the answer, 512 by default.
+                max_tokens: maximum tokens of the answer and its thought; by default 512, and 2,048 of a model
+                    that thinks.
                 stop: strings that end the answer, and are not part of it.
                 calculator: whether arithmetic in the answer, such as "12 * 13 =", is completed with its exact
                     result instead of the model's tokens, as it is by default.
@@ -235,6 +262,9 @@ class Engine:
                 effort: with "medium" or "high", up to 8 or 10 answers are sampled to a question that has a
                     number, until their majority is certain; "low" by default. See effort.py.
                 min_confidence: confidence below which the answer has no value; see answer.py.
+                think: whether a model that can think before it answers does so; by default as its chat
+                    template has it. Other models never do.
+                think_budget: tokens after which its thought is ended; see Request. 0 is no thought.
                 Others, such as temperature=0.5, replace a parameter of `sampling`.
 
         Raises:
@@ -248,29 +278,37 @@ class Engine:
         changes = {name: fields.pop(name) for name in SamplingOptions.__annotations__ if name in fields}
         effort = parse_effort(fields.get("effort", Effort.LOW)).for_question(question)
         fields["effort"] = effort
+        if fields.get("max_tokens") is None:
+            fields["max_tokens"] = self.default_max_tokens
+        think, fields["think_budget"] = resolve_thinking(
+            fields.pop("think", None), fields.get("think_budget")
+        )
         with self._dispatcher.in_use():
-            tokens = self._encoder.encode_question(question, system)
+            tokens = self._encoder.encode_question(question, system, think)
             if effort.votes:
-                fields["examples"] = self.after_examples(question_messages(question, system))
+                fields["examples"] = self.after_examples(question_messages(question, system), think)
             foreign = self.model.foreign_share(question)
             fields["sampling"] = replace(sampling, **changes)
             return Request(tokens, question=question, foreign_share=foreign, **fields)
 
-    def conversation(self, messages: Sequence[Message], tools: Sequence[JsonObject] = ()) -> tuple[int, ...]:
+    def conversation(
+        self, messages: Sequence[Message], tools: Sequence[JsonObject] = (), think: bool | None = None
+    ) -> tuple[int, ...]:
         """Encode a conversation as a prompt (see Request) for the model's next message.
 
         Args:
             messages: what was said so far.
             tools: what the model may call, each in the form of OpenAI's API.
+            think: see request().
 
         Raises:
             RequestError: all messages are empty, or the chat template takes no tools or rejects them.
         """
         with self._dispatcher.in_use():
-            return self._encoder.encode_conversation(messages, tools)
+            return self._encoder.encode_conversation(messages, tools, think)
 
-    def after_examples(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Encode a conversation after worked examples; see Request.examples.
+    def after_examples(self, messages: Sequence[Message], think: bool | None = None) -> tuple[int, ...]:
+        """Encode a conversation after worked examples; see Request.examples and request().
 
         Returns:
             The prompt; empty where it would take more than half of the context.
@@ -281,7 +319,7 @@ class Engine:
         from ..prompt.worked_examples import with_worked_examples  # noqa: PLC0415 - of votes
 
         try:
-            tokens = self.conversation(with_worked_examples(messages))
+            tokens = self.conversation(with_worked_examples(messages), think=think)
         except PromptLengthError:
             return ()
         return tokens if len(tokens) <= self.context // 2 else ()

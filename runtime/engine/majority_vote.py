@@ -91,7 +91,8 @@ class MajorityVote:
             decode_s = perf_counter() - self._began - first_s
             timings = Timings(winner.timings.prefill_s, first_s, decode_s)
             self._winner = with_confidence(replace(winner, timings=timings), self._request.min_confidence)
-            self.handle.put(Piece(winner.text, end=SequenceEnd(winner.stop_reason, winner.usage, timings)))
+            end = SequenceEnd(winner.stop_reason, winner.usage, timings)
+            self.handle.put(Piece(winner.text, end=end, thinking=winner.thinking))
         except Exception as failure:
             self._abort_samples()
             self.handle.fail(failure)
@@ -162,5 +163,6 @@ def select_winner(answers: Sequence[ScoredAnswer], rule: VotingRule) -> Answer:
         first.usage,
         completion_tokens=sum(usage.completion_tokens for usage in usages),
         sampled_tokens=sum(usage.sampled_tokens for usage in usages),
+        thinking_tokens=sum(usage.thinking_tokens for usage in usages),
     )
     return replace(best, usage=usage, timings=timings, tally=counted)

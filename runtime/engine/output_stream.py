@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from .detokenizer import Detokenizer
+from .thought import Thought
 
 _NUMBER_CONTINUES = ("", ".", ",")  # after these, a digit would still extend the number
 
@@ -30,7 +31,7 @@ def sampled_mask(vocabulary: OutputVocabulary, tokens: Sequence[int]) -> list[bo
         mask.append(not inserted)
         output.feed(token)
         inserted = max(inserted - 1, 0)
-        result = output.result_tokens() if mask[-1] else []
+        result = output.inserted_tokens() if mask[-1] else []
         found = list(tokens[place : place + len(result)])
         if found and found == result[: len(found)]:  # the last result may be cut off
             inserted = len(found)
@@ -41,22 +42,31 @@ class OutputStream:
     """Text of one request as it grows.
 
     Attributes:
-        text: all final text: whole characters, up to a stop string.
+        text: all final text of the answer: whole characters, up to a stop string.
+        thought: the thought before it; None if the model does not think.
     """
 
-    def __init__(self, vocabulary: OutputVocabulary, stop: Sequence[str], *, calculator: bool) -> None:
+    def __init__(
+        self,
+        vocabulary: OutputVocabulary,
+        stop: Sequence[str],
+        *,
+        calculator: bool,
+        thought: Thought | None = None,
+    ) -> None:
         """Start with no text.
 
         Args:
             vocabulary: the model's vocabulary.
             stop: strings that end the text.
             calculator: whether to complete arithmetic; see pending_result().
+            thought: reads the thought before the answer.
         """
         self._vocabulary, self._calculator = vocabulary, calculator
         self._detokenizer = Detokenizer(stop)
         self._unread = ""
         self._result_end: int | None = None  # position in the text after the last inserted result
-        self.text = ""
+        self.text, self.thought = "", thought
 
     @property
     def stopped(self) -> bool:
@@ -73,14 +83,22 @@ class OutputStream:
 
     def feed(self, token: int) -> None:
         """Append a token."""
-        self._append(self._detokenizer.feed(self._vocabulary.token_to_piece(token)))
+        piece = self.thought.feed(token) if self.thought else self._vocabulary.token_to_piece(token)
+        self._append(self._detokenizer.feed(piece))
 
     def finish(self) -> None:
-        """Append what the detokenizer still holds back."""
+        """Append what is still held back."""
+        if self.thought:
+            self._append(self._detokenizer.feed(self.thought.finish()))
         self._append(self._detokenizer.finish())
 
-    def result_tokens(self) -> list[int]:
-        """Return the tokens of a result to insert, if the text ends in an open calculation; usually none."""
+    def inserted_tokens(self) -> Sequence[int]:
+        """Return the tokens of a result to insert, if the text ends in an open calculation; usually none.
+
+        Those that end the thought, if that has used up its budget.
+        """
+        if self.thought and self.thought.overdue:
+            return self.thought.ending
         if self._detokenizer.holds_back:  # the result would follow what is held back, not the text
             return []
         if not self._calculator:

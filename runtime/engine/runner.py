@@ -174,7 +174,7 @@ class Runner:
             return
         self._append(sequence, logprob)
         if sequence.stop_reason is None:
-            self._insert(sequence, output.stream.result_tokens())
+            self._insert(sequence, output.stream.inserted_tokens())
             self._insert(sequence, output.sampler.take_forced())
         if sequence.stop_reason is None and output.sampler.finished:
             self._end(sequence, StopReason.END)  # without a step for the end-of-generation token
@@ -208,6 +208,8 @@ class Runner:
         output = self._outputs[sequence]
         output.sampler.close()
         output.stream.finish()
+        if thought := output.stream.thought:
+            sequence.thinking, sequence.thinking_tokens = thought.text, thought.tokens
         self._report(sequence, sequence.end, failure)
         del self._outputs[sequence]
 
@@ -215,10 +217,13 @@ class Runner:
         self, sequence: SequenceState, end: SequenceEnd | None = None, failure: ThirteenError | None = None
     ) -> None:
         output = self._outputs[sequence]
-        if output.tokens or end:
+        thought = output.stream.thought
+        if end or (output.tokens and not (thought and thought.undecided)):
             tokens, output.tokens = tuple(output.tokens), []
             logprobs, output.logprobs = tuple(output.logprobs), []
-            piece = Piece(output.stream.read(), tokens, logprobs, end=end)
+            thinking, thinking_tokens = thought.take() if thought else ("", 0)
+            text = output.stream.read()
+            piece = Piece(text, tokens, logprobs, end=end, thinking=thinking, thinking_tokens=thinking_tokens)
             self._updates.append(SequenceUpdate(sequence, piece, failure))
 
     def _restore_prefix(self, sequence: SequenceState) -> None:

@@ -17,6 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from ...errors import FileError, RequestError, as_line, one_line
 from .hidden_text import StandIns
 from .prompt_encoder import PROMPT_CHARACTERS_MAX, JsonObject, Sight
+from .thinking import SWITCH
 
 POWER_MAX = 1 << 10
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -94,7 +95,11 @@ class ChatTemplate:
         return "".join(self.parts(messages, tools))
 
     def parts(
-        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject] = (), sight: Sight = "all"
+        self,
+        messages: Sequence[JsonObject],
+        tools: Sequence[JsonObject] = (),
+        sight: Sight = "all",
+        think: bool | None = None,
     ) -> list[str]:
         """Render a conversation, and tell what the template has written from what is text.
 
@@ -102,6 +107,7 @@ class ChatTemplate:
             messages: what was said so far, with `role` and `content`.
             tools: what the model may call.
             sight: what the template sees of the texts; see StandIns.
+            think: whether the model is to think; None leaves it to the template.
 
         Returns:
             What the template has written, a text, what it has written, …, what it has written.
@@ -115,7 +121,7 @@ class ChatTemplate:
             hidden = {
                 "messages": [_hide(one, stand_ins) for one in messages],
                 "tools": stand_ins.hide(tools) or None,
-            }
+            } | ({} if think is None else {SWITCH: think, "thinking": think})
             for part in self._template.generate(self._variables | hidden | {"add_generation_prompt": True}):
                 parts.append(part)
                 length += len(part)

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, Protocol
 
 from ...errors import PromptLengthError, RequestError
 from ...files.json_file import json_texts
+from .thinking import PromptVocabulary, Thinking
 
 PROMPT_CHARACTERS_MAX = 1 << 22  # of a prompt's texts, and of what a chat template makes of them
 JSON_NESTING_MAX = 64  # of tools, and of the arguments of their calls
@@ -17,21 +19,6 @@ JsonObject = Mapping[str, Json]
 Sight = Literal["all", "patterns", "lengths"]  # of the texts by a template; see hidden_text.StandIns
 
 
-class PromptVocabulary(Protocol):
-    """The part of llama.model.Model that turns text into tokens."""
-
-    @property
-    def control_tokens(self) -> dict[str, int]:
-        """Control tokens by name."""
-
-    @property
-    def stripping_tokens(self) -> frozenset[str]:
-        """Names of the control tokens that take the white space after them."""
-
-    def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
-        """Split a text into tokens."""
-
-
 class PromptTemplate(Protocol):
     """A model's chat template; see chat_template.ChatTemplate."""
 
@@ -39,7 +26,11 @@ class PromptTemplate(Protocol):
     takes_tools: bool
 
     def parts(
-        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject] = (), sight: Sight = "all"
+        self,
+        messages: Sequence[JsonObject],
+        tools: Sequence[JsonObject] = (),
+        sight: Sight = "all",
+        think: bool | None = None,
     ) -> list[str]:
         """Render a conversation as what the template has written, a text, …, what it has written."""
 
@@ -131,6 +122,9 @@ class PromptEncoder:
     hidden_text.py. Each conversation is rendered twice: which control tokens there are must not hang on what
     the texts say, so they are those of a template that sees only the lengths of texts. If one that sees the
     texts writes others, one that does not read them is tried, and then the conversation is refused.
+
+    Attributes:
+        thinking: how the model thinks; None if it does not.
     """
 
     def __init__(
@@ -151,6 +145,7 @@ class PromptEncoder:
         self._hint = hint
         self._vocabulary, self._template, self._bytes_max = vocabulary, template, bytes_max
         self._names = ControlNames(vocabulary.control_tokens)
+        self.thinking = Thinking.of(template.source, vocabulary) if template else None
 
     @property
     def template_source(self) -> str:
@@ -162,29 +157,37 @@ class PromptEncoder:
         """Whether the chat template tells the model of tools."""
         return self._template is not None and self._template.takes_tools
 
-    def encode_question(self, question: str, system: str | None = None) -> tuple[int, ...]:
-        """Encode a question, and a system prompt.
+    def encode_question(
+        self, question: str, system: str | None = None, think: bool | None = None
+    ) -> tuple[int, ...]:
+        """Encode a question, and a system prompt; see encode_conversation().
 
         Raises:
             RequestError: the question is empty or too long (PromptLengthError), or the template rejects it.
         """
         if not question.strip():
             raise RequestError("the question is empty")
-        return self.encode_conversation(question_messages(question, system))
+        return self.encode_conversation(question_messages(question, system), think=think)
 
     def encode_conversation(
-        self, messages: Sequence[Message], tools: Sequence[JsonObject] = ()
+        self, messages: Sequence[Message], tools: Sequence[JsonObject] = (), think: bool | None = None
     ) -> tuple[int, ...]:
         """Encode a conversation, for the model's next message.
 
         Args:
-            messages: what was said so far.
+            messages: what was said so far; thoughts of earlier answers are left out.
             tools: what the model may call, each in the form of OpenAI's API.
+            think: whether a model that can think is to do so; None leaves it to the template.
 
         Raises:
             RequestError: all messages are empty, they or the tools are too long, or the template takes no
                 tools, rejects the conversation, or makes control tokens of it.
         """
+        if thinking := self.thinking:
+            messages = [
+                replace(one, content=thinking.answer(one.content)) if one.role == "assistant" else one
+                for one in messages
+            ]
         contents = [message.content for message in messages]
         fields = [message.template_fields() for message in messages]
         calls = [one["tool_calls"] for one in fields if "tool_calls" in one]
@@ -199,12 +202,27 @@ class PromptEncoder:
             return self.encode_text("\n\n".join(contents))
         strings = list(json_texts([fields, tools]))
         self._check_length(strings)
-        names = self._split(self._template.parts(fields, tools, "lengths"))[1::2]
+        render = partial(self._render, self._template, fields, tools, think)
+        names = render("lengths")[1::2]
         sights: tuple[Sight, ...] = ("all", "patterns")
         for sight in sights:
-            if (pieces := self._split(self._template.parts(fields, tools, sight)))[1::2] == names:
+            if (pieces := render(sight))[1::2] == names:
                 return self._with_bos(self._encode(pieces))
         raise RequestError("the chat template makes control tokens of texts")
+
+    def _render(
+        self,
+        template: PromptTemplate,
+        messages: Sequence[JsonObject],
+        tools: Sequence[JsonObject],
+        think: bool | None,
+        sight: Sight,
+    ) -> list[str]:
+        """Render a conversation as text, name of a control token, text, …, text."""
+        parts = template.parts(messages, tools, sight, think if self.thinking else None)
+        if self.thinking and think is False:
+            parts[-1] += self.thinking.without_thought(parts[-1])
+        return self._split(parts)
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Encode a text without the chat template, with the tokenizer's begin-of-text token.

@@ -74,7 +74,11 @@ class TemplateProcess:
             self._running()
 
     def parts(
-        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject] = (), sight: Sight = "all"
+        self,
+        messages: Sequence[JsonObject],
+        tools: Sequence[JsonObject] = (),
+        sight: Sight = "all",
+        think: bool | None = None,
     ) -> list[str]:
         """Render a conversation; see ChatTemplate.parts().
 
@@ -85,7 +89,7 @@ class TemplateProcess:
         with self._lock:
             try:
                 reply = self._running().request(
-                    {"messages": list(messages), "tools": list(tools), "sight": sight}
+                    {"messages": list(messages), "tools": list(tools), "sight": sight, "think": think}
                 )
             except _ReplyError as error:
                 raise RequestError(str(error)) from None

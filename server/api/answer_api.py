@@ -39,13 +39,15 @@ class AnswerFormatter:
             pieces: the answer as it is generated.
 
         Yields:
-            Event name and data: "tally" for the votes so far, "text" for new text, "step" for an equation
-            when it is complete, and "answer" last.
+            Event name and data: "tally" for the votes so far, "thinking" for new text of the thought, "text"
+            for new text, "step" for an equation when it is complete, and "answer" last.
         """
         stream, sent_steps = StepStream(self.question), 0
         async for piece in pieces:
             if piece.tally:
                 yield "tally", asdict(piece.tally)
+            if piece.thinking:
+                yield "thinking", {"text": piece.thinking}
             if piece.text:
                 yield "text", {"text": piece.text}
             for step in piece.answer.steps[sent_steps:] if piece.answer else stream.feed(piece.text):

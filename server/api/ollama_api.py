@@ -14,14 +14,13 @@ from gguf import LlamaFileType
 
 from ...files.gguf.header import Header
 from ...files.hashing import file_sha256
-from ...runtime.answer import Answer, Piece, VoteTally
+from ...runtime.answer import Answer, Piece
 from ...runtime.grammar.grammar import from_schema
 from ...runtime.prompt.prompt_encoder import Message, ToolCall
 from ...runtime.request import Request
 from ..http_errors import HttpError
 from .ollama_models import OllamaChatRequest, OllamaOptions, OllamaRequest
 from .openai_formatter import FINISH_REASONS
-from .request_models import MAX_TOKENS_DEFAULT
 from .tool_calls import AnswerCall, ToolCallParser, ToolUse
 
 Json = dict[str, Any]
@@ -59,11 +58,14 @@ def chat_messages(body: OllamaChatRequest) -> list[Message]:
     return messages
 
 
-def max_tokens(options: OllamaOptions, tokens_max: int, context: int, ignored: list[str] | None) -> int:
+def max_tokens(
+    options: OllamaOptions, default: int, tokens_max: int, context: int, ignored: list[str] | None
+) -> int:
     """Maximum tokens of an answer.
 
     Args:
         options: options of a request.
+        default: how many without an option.
         tokens_max: limit of the server.
         context: tokens of the engine's context.
         ignored: gets the names of the options that are beyond a limit; None refuses them.
@@ -71,7 +73,7 @@ def max_tokens(options: OllamaOptions, tokens_max: int, context: int, ignored: l
     Raises:
         HttpError: 400 an option is beyond a limit.
     """
-    wanted = MAX_TOKENS_DEFAULT if options.num_predict is None else options.num_predict
+    wanted = default if options.num_predict is None else options.num_predict
     for name, value, maximum in (
         ("num_ctx", options.num_ctx, context),
         ("num_predict", options.num_predict, tokens_max),
@@ -101,23 +103,23 @@ def ollama_request(body: OllamaRequest, asked: Request, max_tokens: int, tools: 
     )
 
 
-def chat_content(text: str, calls: Sequence[AnswerCall] = (), tally: VoteTally | None = None) -> Json:
-    """Text and calls of an answer in /api/chat."""
+def chat_content(text: str, calls: Sequence[AnswerCall] = (), thinking: str = "") -> Json:
+    """Text and calls of an answer in /api/chat, and its thought or votes."""
     made = [{"function": {"name": call.name, "arguments": json.loads(call.arguments)}} for call in calls]
-    message = {"role": "assistant", "content": text, **_thinking(tally)}
+    message = {"role": "assistant", "content": text, **_thinking(thinking)}
     return {"message": {**message, **({"tool_calls": made} if made else {})}}
 
 
-def generate_content(text: str, _: Sequence[AnswerCall] = (), tally: VoteTally | None = None) -> Json:
-    """Text of an answer in /api/generate."""
-    return {"response": text, **_thinking(tally)}
+def generate_content(text: str, _: Sequence[AnswerCall] = (), thinking: str = "") -> Json:
+    """Text of an answer in /api/generate, and its thought or votes."""
+    return {"response": text, **_thinking(thinking)}
 
 
-def _thinking(tally: VoteTally | None) -> Json:
-    return {"thinking": f"{tally.agreement}\n"} if tally else {}
+def _thinking(text: str) -> Json:
+    return {"thinking": text} if text else {}
 
 
-Content = Callable[[str, Sequence[AnswerCall], VoteTally | None], Json]
+Content = Callable[[str, Sequence[AnswerCall], str], Json]
 
 
 def answer_json(model: str, answer: Answer, content: Json) -> Json:
@@ -138,7 +140,7 @@ def answer_json(model: str, answer: Answer, content: Json) -> Json:
 
 def loaded_json(model: str, content: Content) -> Json:
     """Response to a request that asks for nothing, which clients send to load a model."""
-    return {**_line(model, content("", (), None)), "done": True, "done_reason": "load"}
+    return {**_line(model, content("", (), "")), "done": True, "done_reason": "load"}
 
 
 async def answer_lines(
@@ -147,10 +149,10 @@ async def answer_lines(
     """Lines of a streamed answer; see answer_json()."""
     async for piece in pieces:
         text, calls = parser.take(piece)
-        if text or calls or piece.tally:
-            yield {**_line(model, content(text, calls, piece.tally)), "done": False}
+        if text or calls or piece.reasoning:
+            yield {**_line(model, content(text, calls, piece.reasoning)), "done": False}
         if piece.answer:
-            yield answer_json(model, piece.answer, content("", (), None))
+            yield answer_json(model, piece.answer, content("", (), ""))
 
 
 def _line(model: str, content: Json) -> Json:

@@ -5,8 +5,19 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from ...runtime.effort import Effort
-from .request_fields import JSON_OBJECT, WHOLE, AnswerEffort, Count, Name, Nullable, Schema, StopTexts, Text
+from .request_fields import (
+    JSON_OBJECT,
+    WHOLE,
+    AnswerEffort,
+    AskedEffort,
+    Count,
+    Name,
+    Nullable,
+    Schema,
+    StopTexts,
+    Text,
+    ThinkBudget,
+)
 from .request_models import MESSAGES_MAX, TOOLS_MAX, RequestBody, SamplingRequest, Tool
 from .response_models import ResponseBody
 
@@ -58,7 +69,8 @@ class OllamaRequest(RequestBody):
     format: OllamaFormat = None
     options: Nullable[OllamaOptions] = OllamaOptions.model_validate({})
     keep_alive: float | Name | None = Field(None, description="Without effect.")
-    think: Nullable[AnswerEffort] = Effort.LOW
+    think: Nullable[AnswerEffort] = AskedEffort.LOW
+    think_budget: ThinkBudget = None
     calculator: Nullable[bool] = Field(True, description="Complete arithmetic with exact results.")
 
 
@@ -82,6 +94,7 @@ class OllamaMessage(RequestBody):
 
     role: Literal["system", "user", "assistant", "tool"]
     content: Nullable[Text] = ""
+    thinking: Text | None = Field(None, description="Without effect: it is left out.")
     tool_calls: Nullable[Annotated[list[OllamaToolCall], Field(max_length=TOOLS_MAX, fail_fast=True)]] = (
         Field([], description="Only for the role assistant.")
     )

@@ -8,6 +8,7 @@ from ...runtime.effort import Effort
 from ...runtime.engine.engine import Engine
 from ...runtime.grammar.grammar import Grammar, from_schema
 from ...runtime.prompt.prompt_encoder import Message
+from ...runtime.prompt.thinking import resolve_thinking
 from ...runtime.request import Request
 from ..http_errors import HttpError
 from .request_fields import JSON_OBJECT
@@ -87,26 +88,43 @@ class Source(NamedTuple):
     namespace: str
     turn: str = ""
 
-    def ask(self, engine: Engine, messages: Sequence[Message], effort: Effort, tools: ToolUse) -> Request:
+    def ask(
+        self,
+        engine: Engine,
+        messages: Sequence[Message],
+        effort: Effort,
+        tools: ToolUse,
+        thinking: tuple[bool | None, int | None] = (None, None),
+    ) -> Request:
         """The request of a conversation, but for how it is answered. With tools there is nothing to vote on.
+
+        Args:
+            engine: of the model.
+            messages: the conversation.
+            effort: the effort, for a question with a number.
+            tools: what the answer may call.
+            thinking: whether to think, and the budget of tokens; see Engine.request().
 
         Raises:
             RequestError: the chat template rejects the conversation.
             HttpError: 400 the tools are too large.
         """
         question = next((one.content for one in reversed(messages) if one.role == "user"), "")
-        effort = Effort.LOW if tools.tools else effort.for_question(question)
+        effort = effort.for_question("" if tools.tools else question)
+        think, budget = resolve_thinking(*thinking)
         return Request(
-            engine.conversation(messages, tools.template_fields()),
+            engine.conversation(messages, tools.template_fields(), think),
+            engine.default_max_tokens,
             question=question,
             effort=effort,
-            examples=engine.after_examples(messages) if effort.votes else (),
+            examples=engine.after_examples(messages, think) if effort.votes else (),
+            think_budget=budget,
             **self._asdict(),
         )
 
 
-def chat_requests(body: ChatRequest, asked: Request, tools: ToolUse) -> list[Request]:
-    """Engine requests of a chat request: `n` for its conversation.
+def chat_requests(body: ChatRequest, asked: Request, tokens_max: int, tools: ToolUse) -> list[Request]:
+    """Engine requests of a chat request: `n` for its conversation; see response_request().
 
     Raises:
         RequestError: a field is invalid for the engine.
@@ -122,7 +140,7 @@ def chat_requests(body: ChatRequest, asked: Request, tools: ToolUse) -> list[Req
         schema = described.schema_ if described else None
     request = replace(
         asked,
-        max_tokens=body.max_completion_tokens or body.max_tokens,
+        max_tokens=min(body.max_completion_tokens or body.max_tokens or asked.max_tokens, tokens_max),
         stop=body.stop,
         calculator=body.calculator,
         grammar=tools.grammar(format_grammar(kind, schema, "response_format.json_schema")),
@@ -143,6 +161,7 @@ def completion_requests(
             calculator=body.calculator,
             logprobs=body.logprobs,
             report_end=body.echo,
+            think_budget=0,  # its text is the whole output
             **source._asdict(),
         )
         for prompt in prompts

@@ -91,8 +91,9 @@ class ResponseFormatter:
         reason = FINISH_REASONS[piece.answer.stop_reason] if piece.answer else None
         if calls and reason == "stop":
             reason = "tool_calls"
-        logprobs = self._logprobs(index, piece.logprobs) if piece.logprobs else None
-        return {"logprobs": logprobs, "finish_reason": reason}
+        logprobs = piece.logprobs[piece.thinking_tokens :]
+        shown = self._logprobs(index, logprobs) if logprobs else None
+        return {"logprobs": shown, "finish_reason": reason}
 
     def _logprobs(self, index: int, logprobs: Sequence[TokenLogprob]) -> Json:
         content = [
@@ -110,8 +111,8 @@ class ResponseFormatter:
 
 
 def _reasoning(piece: Piece) -> Json:
-    """The votes so far, if there are any."""
-    return {"reasoning_content": f"{piece.tally.agreement}\n"} if piece.tally else {}
+    """The votes so far and the thought, if there are any."""
+    return {"reasoning_content": piece.reasoning} if piece.reasoning else {}
 
 
 class _TextOffsets:
@@ -174,6 +175,9 @@ def usage_json(answers: Sequence[Answer], choices: int) -> Json:
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": cached},
+        "completion_tokens_details": {
+            "reasoning_tokens": sum(answer.usage.thinking_tokens for answer in answers)
+        },
     }
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Annotated, Any, Literal, LiteralString, TypeVar
 
 from pydantic import (
@@ -21,14 +22,38 @@ from pydantic_core.core_schema import no_info_before_validator_function
 from ...runtime.effort import Effort
 from ...runtime.request import BIAS_MAX
 
+
+class AskedEffort(StrEnum):
+    """An effort, or whether a model that can think does so; other models then vote instead."""
+
+    NONE = "none"
+    THINK = "think"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+    @property
+    def think(self) -> bool | None:
+        """Whether the model is to think; None leaves it to its chat template."""
+        return {"none": False, "think": True}.get(self)
+
+    def effort(self, *, thinks: bool = False) -> Effort:
+        """The effort, for a model that can think or cannot."""
+        match self:
+            case AskedEffort.NONE:
+                return Effort.LOW
+            case AskedEffort.THINK:
+                return Effort.LOW if thinks else Effort.MEDIUM
+        return Effort(self)
+
+
 # Efforts by OpenAI's names and by Ollama's.
-_EFFORTS: dict[str | bool, Effort] = {
-    **dict.fromkeys(("", "none", "minimal"), Effort.LOW),
-    **{effort.value: effort for effort in Effort},
-    "xhigh": Effort.HIGH,
-    "max": Effort.HIGH,
-    False: Effort.LOW,
-    True: Effort.MEDIUM,
+_EFFORTS: dict[str | bool, AskedEffort] = {
+    **dict.fromkeys(("", "minimal"), AskedEffort.LOW),
+    **{effort.value: AskedEffort(effort) for effort in Effort},
+    **dict.fromkeys(("none", False), AskedEffort.NONE),
+    **dict.fromkeys(("xhigh", "max"), AskedEffort.HIGH),
+    True: AskedEffort.THINK,
 }
 TEXT_CHARS_MAX = 1 << 22  # about a million tokens, more than any context
 _NAME_CHARS_MAX = 1024
@@ -43,7 +68,7 @@ EMPTY: tuple[Any, ...] = (None, "", [], {})  # values that say that a field is n
 T = TypeVar("T")
 
 
-def _parse_effort(value: Any) -> Effort:
+def _parse_effort(value: Any) -> AskedEffort:
     if isinstance(value, str | bool) and value in _EFFORTS:
         return _EFFORTS[value]
     raise PydanticCustomError("effort", "Input should be low, medium or high")
@@ -133,17 +158,22 @@ def prompt_kind(value: Any) -> str | None:
 Nullable = Annotated[T, _NullIsDefault()]
 WHOLE = BeforeValidator(_whole_number)
 AnswerEffort = Annotated[
-    Effort,
+    AskedEffort,
     BeforeValidator(
         _parse_effort,
         json_schema_input_type=Literal["", "none", "minimal", "low", "medium", "high", "xhigh", "max"] | bool,
     ),
     Field(
         description="medium and high sample up to 8 or 10 answers to a question with a number, and take the "
-        "majority's; not with tools, a format, log-probabilities, or several answers."
+        "majority's; not with tools, a format, log-probabilities, or several answers. A model that can think "
+        "does not with none and false; with true it does, and gives one answer."
     ),
 ]
 Count = Annotated[int, Field(ge=1), WHOLE]
+ThinkBudget = Annotated[
+    Annotated[int, Field(ge=0), WHOLE] | None,
+    Field(description="Tokens after which a thought is ended; 0 is no thought. At most 3/4 of max_tokens."),
+]
 LogitBias = Annotated[
     dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-BIAS_MAX, le=BIAS_MAX)]],
     Field(max_length=_BIASES_MAX, json_schema_extra={"additionalProperties": False}),

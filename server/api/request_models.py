@@ -20,13 +20,22 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from ...runtime.effort import Effort
-from ...runtime.request import BIAS_MAX, LOGPROBS_MAX, SEED_MAX, TEMPERATURE_MIN, Sampling, SamplingOptions
+from ...runtime.prompt.thinking import MAX_TOKENS as THINKING_MAX_TOKENS
+from ...runtime.request import (
+    BIAS_MAX,
+    LOGPROBS_MAX,
+    MAX_TOKENS,
+    SEED_MAX,
+    TEMPERATURE_MIN,
+    Sampling,
+    SamplingOptions,
+)
 from ..access.request_limits import RequestLimits
 from .request_fields import (
     EMPTY,
     WHOLE,
     AnswerEffort,
+    AskedEffort,
     Count,
     FunctionName,
     LogitBias,
@@ -36,12 +45,12 @@ from .request_fields import (
     Schema,
     StopTexts,
     Text,
+    ThinkBudget,
     capped,
     list_or_text,
     prompt_kind,
 )
 
-MAX_TOKENS_DEFAULT = 512
 _IGNORED_MAX = 32  # names that a response tells
 CLAIM_CHARS_MAX = 4096
 MESSAGES_MAX = 1024
@@ -50,6 +59,7 @@ TOOLS_MAX = 128  # as in OpenAI's API; also of the calls in a message
 TOOLS_BYTES_MAX = 1 << 16  # of all tools as JSON
 _COMPLETION_LOGPROBS_MAX = 5  # as in OpenAI's API
 _DEFAULT = Sampling()
+_MAX_TOKENS = f"Default: {MAX_TOKENS}, or {THINKING_MAX_TOKENS} for a model that thinks, with its thoughts."
 
 ModelType = TypeVar("ModelType", bound="RequestBody")
 
@@ -146,6 +156,13 @@ class ChatMessage(RequestBody):
         None, description="Only for the role assistant."
     )
     tool_call_id: Name | None = Field(None, description="Required for the role tool, and only for it.")
+    reasoning_content: Text | None = Field(None, description="Without effect: it is left out.")
+
+
+class TemplateVariables(RequestBody):
+    """Variables of the chat template."""
+
+    enable_thinking: bool | None = Field(None, description="Whether a model that can think does so.")
 
 
 class JsonSchemaFormat(RequestBody):
@@ -247,7 +264,7 @@ class GenerationRequest(SamplingRequest):
 class OpenAiRequest(GenerationRequest):
     """Fields of both OpenAI endpoints."""
 
-    max_tokens: Nullable[Count] = MAX_TOKENS_DEFAULT
+    max_tokens: Count | None = Field(None, description=_MAX_TOKENS)
     n: Nullable[Count] = Field(1, description="Number of answers.")
     stop: Nullable[StopTexts] = Field(
         [], description="Strings that end the answer; they are not included in it."
@@ -275,11 +292,19 @@ class ChatRequest(OpenAiRequest):
         None, description="By default auto."
     )
     parallel_tool_calls: bool | None = Field(None, description="Whether an answer may have several calls.")
-    reasoning_effort: Nullable[AnswerEffort] = Effort.LOW
+    reasoning_effort: Nullable[AnswerEffort] = AskedEffort.LOW
+    chat_template_kwargs: Nullable[TemplateVariables] = TemplateVariables.model_validate({})
+    think_budget: ThinkBudget = None
     logprobs: Nullable[bool] = False
     top_logprobs: Annotated[int, Field(ge=0, le=LOGPROBS_MAX), WHOLE] | None = Field(
         None, description="Requires logprobs."
     )
+
+    @property
+    def think(self) -> bool | None:
+        """Whether the model is to think, by either field."""
+        switch = self.chat_template_kwargs.enable_thinking
+        return self.reasoning_effort.think if switch is None else switch
 
 
 class CompletionRequest(OpenAiRequest):
@@ -289,7 +314,7 @@ class CompletionRequest(OpenAiRequest):
 
     prompt: Prompts
     max_tokens: Nullable[Annotated[int, Field(ge=0), WHOLE]] = Field(
-        MAX_TOKENS_DEFAULT, description="0 requires echo."
+        MAX_TOKENS, description="0 requires echo."
     )
     echo: Nullable[bool] = Field(
         False, description="Begin the answer with the prompt, and its log-probabilities with the prompt's."
@@ -315,14 +340,15 @@ class EarlierTurn(RequestBody):
 class AnswerRequest(GenerationRequest):
     """Body of /v1/answer."""
 
-    max_tokens: Nullable[Count] = MAX_TOKENS_DEFAULT
+    max_tokens: Count | None = Field(None, description=_MAX_TOKENS)
     question: Annotated[Text, Field(min_length=1)]
     turns: Nullable[Annotated[list[EarlierTurn], Field(max_length=_TURNS_MAX, fail_fast=True)]] = Field(
         [],
         description="Earlier turns of the conversation; the oldest are dropped if the context has no room.",
     )
     system: Text | None = None
-    effort: Nullable[AnswerEffort] = Effort.LOW
+    effort: Nullable[AnswerEffort] = AskedEffort.LOW
+    think_budget: ThinkBudget = None
     min_confidence: Nullable[Annotated[float, Field(ge=0, lt=1)]] = Field(
         0.0, description="Confidence below which there is no value, and `sure` is false."
     )

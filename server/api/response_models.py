@@ -54,6 +54,7 @@ class AnswerResponse(ResponseBody):
     sure: bool = Field(description="Whether it is at least `min_confidence`; otherwise there is no value.")
     steps: list[Step]
     text: str
+    thinking: str = Field(description="The thought before the text; empty if the model does not think.")
     stop_reason: Literal["end", "stop", "length"]
     usage: Usage
     timings: AnswerTimings

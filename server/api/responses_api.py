@@ -13,7 +13,7 @@ from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.request import Request, StopReason
 from ..http_errors import HttpError, to_http_error
 from .openai_api import format_grammar
-from .request_models import MAX_TOKENS_DEFAULT, text_of
+from .request_models import text_of
 from .responses_models import FunctionChoice, InputCall, InputCallResult, InputReasoning, ResponseRequest
 from .tool_calls import AnswerCall, ToolUse, parse_call
 
@@ -71,7 +71,7 @@ def response_request(body: ResponseRequest, asked: Request, tokens_max: int, too
     """
     return replace(
         asked,
-        max_tokens=min(body.max_output_tokens or MAX_TOKENS_DEFAULT, tokens_max),
+        max_tokens=min(body.max_output_tokens or asked.max_tokens, tokens_max),
         sampling=body.new_sampling(),
         calculator=body.calculator,
         grammar=tools.grammar(_text_grammar(body)),
@@ -110,17 +110,21 @@ class ResponsesFormatter:
     def response(self, answer: Answer) -> Json:
         """The response with an answer."""
         text, calls = self.tools.parser().take(Piece(answer.text, answer=answer))
-        return self._whole(answer, text, calls, answer.tally.agreement if answer.tally else "")
+        votes = answer.tally.agreement if answer.tally else ""
+        return self._whole(answer, text, calls, self._reasoning(votes, answer.thinking))
 
-    def _whole(self, answer: Answer, text: str, calls: Sequence[AnswerCall], progress: str) -> Json:
+    def _reasoning(self, votes: str = "", thought: str = "") -> "_Reasoning":
+        return _Reasoning(self.item_id.replace("msg_", "rs_"), [votes, thought])
+
+    def _whole(self, answer: Answer, text: str, calls: Sequence[AnswerCall], reasoning: "_Reasoning") -> Json:
         status, details = "completed", None
         if answer.stop_reason is StopReason.LENGTH:
             status, details = "incomplete", {"reason": "max_output_tokens"}
         output = [_call_item(call) for call in calls]
         if text or not calls:
             output.insert(0, self._message(status, [_text_part(text)]))
-        if progress:
-            output.insert(0, self._reasoning(_summary_part(progress)))
+        if reasoning.begun:
+            output.insert(0, reasoning.item)
         return self._response(status, incomplete_details=details, output=output, usage=_usage_json(answer))
 
     async def events(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[Json]:
@@ -142,11 +146,11 @@ class ResponsesFormatter:
         """Names of events, and their fields."""
         for name in ("created", "in_progress"):
             yield name, {"response": self._response("in_progress")}
-        parser, texts, progress = self.tools.parser(), list[str](), list[str]()
+        parser, texts, reasoning = self.tools.parser(), list[str](), self._reasoning()
         async for piece in pieces:
-            for name, fields in self._progress_events(piece, progress):
+            for name, fields in reasoning.events(piece):
                 yield name, {"output_index": 0, **fields}
-            place = {"output_index": min(1, len(progress))}
+            place = {"output_index": int(reasoning.begun)}
             part = {"item_id": self.item_id, **place, "content_index": 0}
             text, calls = parser.take(piece)
             if not texts and (text or (piece.answer and not calls)):
@@ -156,29 +160,11 @@ class ResponsesFormatter:
                 texts.append(text)
                 yield "output_text.delta", {**part, "delta": text, "logprobs": []}
             if piece.answer:
-                response = self._whole(piece.answer, "".join(texts), calls, "".join(progress))
+                response = self._whole(piece.answer, "".join(texts), calls, reasoning)
                 for index, item in enumerate(response["output"]):
                     for event in _ENDS[item["type"]](item):
                         yield event[0], {"output_index": index, **event[1]}
                 yield response["status"], {"response": response}
-
-    def _progress_events(self, piece: Piece, progress: list[str]) -> Iterator[tuple[str, Json]]:
-        """Events of the votes so far: a line of the summary, which is added to those before."""
-        part = {"item_id": self._reasoning()["id"], "summary_index": 0}
-        if piece.tally:
-            if not progress:
-                yield "output_item.added", {"item": self._reasoning()}
-                yield "reasoning_summary_part.added", {**part, "part": _summary_part("")}
-            progress.append(f"{piece.tally.agreement}\n")
-            yield "reasoning_summary_text.delta", {**part, "delta": progress[-1]}
-        if piece.answer and progress:
-            summary = _summary_part("".join(progress))
-            yield "reasoning_summary_text.done", {**part, "text": summary["text"]}
-            yield "reasoning_summary_part.done", {**part, "part": summary}
-            yield "output_item.done", {"item": self._reasoning(summary)}
-
-    def _reasoning(self, *summary: Json) -> Json:
-        return {"type": "reasoning", "id": self.item_id.replace("msg_", "rs_"), "summary": summary}
 
     def _message(self, status: str, content: Sequence[Json]) -> Json:
         return {
@@ -205,7 +191,7 @@ class ResponsesFormatter:
             "output": [],
             "parallel_tool_calls": self.tools.several,
             "previous_response_id": body.previous_response_id or None,
-            "reasoning": {"effort": body.reasoning.effort, "summary": None},
+            "reasoning": {"effort": body.reasoning.effort.effort(), "summary": None},
             "store": body.store,
             "temperature": body.temperature or 0.0,
             "text": body.text.model_dump(by_alias=True, exclude_none=True),
@@ -216,6 +202,66 @@ class ResponsesFormatter:
             "usage": None,
             **fields,
         }
+
+
+# Of each part of an item of type reasoning: its field, its events and those of its text, its index, its type.
+_PARTS = (
+    ("summary", "reasoning_summary_part", "reasoning_summary_text", "summary_index", "summary_text"),
+    ("content", "content_part", "reasoning_text", "content_index", "reasoning_text"),
+)
+
+
+@dataclass
+class _Reasoning:
+    """The item of type reasoning: lines of the votes so far as its summary, and the thought as its content.
+
+    Attributes:
+        id: id of the item.
+        texts: both texts.
+        ended: whether its last events were given.
+    """
+
+    id: str
+    texts: list[str]
+    ended: bool = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is one."""
+        return any(self.texts)
+
+    @property
+    def item(self) -> Json:
+        """The item so far."""
+        found = {part[0]: [{"type": part[-1], "text": text}] for part, text in self._parts if text}
+        return {"type": "reasoning", "id": self.id, "summary": [], **found}
+
+    @property
+    def _parts(self) -> Iterator[tuple[tuple[str, str, str, str, str], str]]:
+        return zip(_PARTS, self.texts, strict=True)
+
+    def events(self, piece: Piece) -> Iterator[tuple[str, Json]]:
+        """Events of the next piece, without the place; before the first text of the answer, the last ones."""
+        votes = piece.reasoning.removesuffix(piece.thinking)
+        for at, text in enumerate((votes, piece.thinking)):
+            _, part, delta, index, kind = _PARTS[at]
+            place = {"item_id": self.id, index: 0}
+            if text and not self.begun:
+                yield "output_item.added", {"item": self.item}
+            if text and not self.texts[at]:
+                yield f"{part}.added", {**place, "part": {"type": kind, "text": ""}}
+            if text:
+                self.texts[at] += text
+                yield f"{delta}.delta", {**place, "delta": text}
+        if self.ended or not self.begun or not (piece.text or piece.answer):
+            return
+        self.ended = True
+        for (_, part, delta, index, kind), text in self._parts:
+            if text:
+                place = {"item_id": self.id, index: 0}
+                yield f"{delta}.done", {**place, "text": text}
+                yield f"{part}.done", {**place, "part": {"type": kind, "text": text}}
+        yield "output_item.done", {"item": self.item}
 
 
 def output_message(response: Json) -> Message:
@@ -267,10 +313,6 @@ _ENDS: dict[str, Callable[[Json], Iterable[tuple[str, Json]]]] = {
 }
 
 
-def _summary_part(text: str) -> Json:
-    return {"type": "summary_text", "text": text}
-
-
 def _text_part(text: str) -> Json:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
@@ -281,6 +323,6 @@ def _usage_json(answer: Answer) -> Json:
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens},
         "output_tokens": usage.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": usage.thinking_tokens},
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
     }

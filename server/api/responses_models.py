@@ -4,8 +4,18 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from ...runtime.effort import Effort
-from .request_fields import AnswerEffort, Count, FunctionName, Name, Nullable, Schema, Text, list_or_text
+from .request_fields import (
+    AnswerEffort,
+    AskedEffort,
+    Count,
+    FunctionName,
+    Name,
+    Nullable,
+    Schema,
+    Text,
+    ThinkBudget,
+    list_or_text,
+)
 from .request_models import (
     MESSAGES_MAX,
     TOOLS_MAX,
@@ -50,11 +60,15 @@ class InputCallResult(InputItem):
     output: Content
 
 
+_Parts = Annotated[list[Schema], Field(max_length=MESSAGES_MAX, fail_fast=True)]
+
+
 class InputReasoning(InputItem):
     """How an earlier answer came about; it is left out."""
 
     type: Literal["reasoning"]
-    summary: Annotated[list[Schema], Field(max_length=MESSAGES_MAX, fail_fast=True)] = Field([])
+    summary: Nullable[_Parts] = Field([])
+    content: Nullable[_Parts] = Field([])
 
 
 def _item_type(value: Any) -> str:
@@ -117,7 +131,7 @@ class TextConfig(RequestBody):
 class ReasoningConfig(RequestBody):
     """How much is computed for an answer."""
 
-    effort: Nullable[AnswerEffort] = Effort.LOW
+    effort: Nullable[AnswerEffort] = AskedEffort.LOW
     summary: Literal["auto", "concise", "detailed"] | None = Field(
         None, description="Without effect: how many answers agree is always told."
     )
@@ -154,4 +168,5 @@ class ResponseRequest(GenerationRequest):
     )
     text: Nullable[TextConfig] = TextConfig()
     reasoning: Nullable[ReasoningConfig] = ReasoningConfig.model_validate({})
+    think_budget: ThinkBudget = None
     truncation: Nullable[Literal["disabled"]] = "disabled"

@@ -33,16 +33,19 @@ class AnswerEndpoints(Endpoints):
         """POST /v1/answer."""
         body = await self._read_body(request, AnswerRequest, strict=True)
         service, name, adapter = await self._model(request, body.model)
-        client, width = client_of(request), self._check_effort(body.effort, "effort")
+        client, effort = client_of(request), body.effort.effort(thinks=service.engine.thinks)
+        width = self._check_effort(effort, "effort")
         options = RequestOptions(
             system=body.system,
-            max_tokens=body.max_tokens,
+            max_tokens=body.max_tokens or min(service.engine.default_max_tokens, self.limits.max_tokens),
             calculator=body.calculator,
             sampling=body.new_sampling(),
             adapter=adapter,
             namespace=client.namespace,
             turn=client.name,
-            effort=body.effort,
+            effort=effort,
+            think=body.effort.think,
+            think_budget=body.think_budget,
             min_confidence=body.min_confidence,
         )
         engine = service.engine

@@ -111,13 +111,15 @@ class OllamaEndpoints(Endpoints):
         engine = service.engine
         tools = self._tools(body, engine) if isinstance(body, OllamaChatRequest) else ToolUse()
         ignored = None if self.limits.strict else request.state.ignored
-        tokens = ollama_api.max_tokens(body.options, self.limits.max_tokens, engine.context, ignored)
+        default, maximum = engine.default_max_tokens, self.limits.max_tokens
+        tokens = ollama_api.max_tokens(body.options, default, maximum, engine.context, ignored)
         if not messages:
             return JSONResponse(ollama_api.loaded_json(name, content))
-        source, width = source_of(request, adapter), self._check_effort(body.think, "think")
+        source, effort = source_of(request, adapter), body.think.effort(thinks=engine.thinks)
+        width = self._check_effort(effort, "think")
 
         def prepare() -> list[EngineRequest]:
-            asked = source.ask(engine, messages, body.think, tools)
+            asked = source.ask(engine, messages, effort, tools, (body.think.think, body.think_budget))
             return [ollama_api.ollama_request(body, asked, tokens, tools)]
 
         handles = await self._submit(request, width, prepare)
@@ -127,5 +129,5 @@ class OllamaEndpoints(Endpoints):
         (piece,) = await collect_answers(request, handles)
         text, calls = tools.parser().take(piece)
         return JSONResponse(
-            ollama_api.answer_json(name, handles[0].answer(), content(text, calls, piece.tally))
+            ollama_api.answer_json(name, handles[0].answer(), content(text, calls, piece.reasoning))
         )

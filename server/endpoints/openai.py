@@ -41,12 +41,13 @@ class OpenAiEndpoints(Endpoints):
         service, name, adapter = await self._model(request, body.model)
         engine, source = service.engine, source_of(request, adapter)
         tools = self._tools(body, engine)
-        width = self._check_effort(body.reasoning_effort, "reasoning_effort")
+        effort = body.reasoning_effort.effort(thinks=engine.thinks)
+        width = self._check_effort(effort, "reasoning_effort")
 
         def prepare() -> list[EngineRequest]:
             messages = openai_api.chat_messages(body)
-            asked = source.ask(engine, messages, body.reasoning_effort, tools)
-            return openai_api.chat_requests(body, asked, tools)
+            asked = source.ask(engine, messages, effort, tools, (body.think, body.think_budget))
+            return openai_api.chat_requests(body, asked, self.limits.max_tokens, tools)
 
         handles = await self._submit(request, max(body.n, width), prepare)
         formatter = ResponseFormatter(name, engine.model.token_to_piece, body.n, tools=tools)

@@ -112,10 +112,12 @@ class ResponsesEndpoints(Endpoints):
         tools = self._tools(body, engine)
         turn = _Turn(namespace, messages, ResponsesFormatter(body, name, tools))
         conversation, source = responses_api.with_instructions(body, messages), source_of(request, adapter)
-        width = self._check_effort(body.reasoning.effort, "reasoning.effort")
+        effort = body.reasoning.effort.effort(thinks=engine.thinks)
+        width = self._check_effort(effort, "reasoning.effort")
 
         def prepare() -> list[EngineRequest]:
-            asked = source.ask(engine, conversation, body.reasoning.effort, tools)
+            thinking = body.reasoning.effort.think, body.think_budget
+            asked = source.ask(engine, conversation, effort, tools, thinking)
             return [responses_api.response_request(body, asked, self.limits.max_tokens, tools)]
 
         handles = await self._submit(request, width, prepare)

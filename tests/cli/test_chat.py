@@ -12,19 +12,24 @@ import sys
 from contextlib import contextmanager
 from time import monotonic
 
+import gguf
 import numpy as np
 import pytest
 from thirteen.cli.chat.chat import run_chat
 from thirteen.cli.chat.chat_session import ChatSession
 from thirteen.cli.word_wrap import WordWrap
-from thirteen.errors import ThirteenError
+from thirteen.errors import RequestError, ThirteenError
 from thirteen.models.embedded import embedded
+from thirteen.runtime.engine import dispatcher
 from thirteen.runtime.engine.conversation import Conversation
 from thirteen.runtime.engine.engine import Engine
 from thirteen.workflows import default_model, model_files
 from thirteen.workflows.model_files import ModelFiles
 
+from ..runtime.conftest import write_gguf
 from ..runtime.gguf_adapters import write_factors, write_lora
+from ..runtime.thinking_templates import TEMPLATES
+from ..server.tool_model import ScriptedSampler
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +64,25 @@ def test_each_line_of_standard_input_gets_an_answer_and_turns_share_their_prefix
     assert done.status == 0 and done.stdout.count("answer: ") == 3, done
     found = re.search(r"\d+ tokens at .*/s, .*, (\d+) of \d+ prompt tokens cached, 2 answers", done.stderr)
     assert found and int(found[1]) > len(lines[0])
+
+
+def test_a_thought_is_told_in_a_line_and_shown_when_asked_for(tmp_path, monkeypatch, capfd):
+    kinds = gguf.GGUFValueType
+    keys = {
+        "tokenizer.chat_template": (TEMPLATES["qwen3"], kinds.STRING, None),
+        "llama.context_length": (512, kinds.UINT32, None),
+    }
+    monkeypatch.setattr(dispatcher, "Sampler", ScriptedSampler)
+    monkeypatch.setattr(ScriptedSampler, "scripts", ["<think>\na\n\nb\n</think>\n\nIt is 7.", "It is 8."])
+    with opened_chat(write_gguf(tmp_path / "tiny.gguf", keys, {})) as session:
+        session.request["max_tokens"] = 200
+        run_chat(session, iter(["a", "/thought", "/think off", "b"]))
+        with pytest.raises(RequestError, match="/thought: the last answer has none"):
+            run_chat(session, iter(["/thought"]))
+    out, err = capfd.readouterr()
+    assert out == "It is 7.\nanswer: 7\n\nIt is 8.\nanswer: 8\n\n"
+    assert "(thought for 23 tokens; /thought shows it)\na\n\nb\nthink: off\n" in err
+    assert [one.content for one in session.conversation.messages] == ["a", "It is 7.", "b", "It is 8."]
 
 
 def test_commands(thirteen, model, tmp_path):

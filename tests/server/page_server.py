@@ -53,7 +53,8 @@ def scripted_answer(question: str, text: str, effort: str) -> Answer:
     tally = None if effort == "low" else VoteTally(asked=8, ended=5, votes={str(value): 4, "7": 1})
     grounded = verified and is_grounded(found, question)
     answer = Answer(value, text, StopReason.END, USAGE, TIMINGS, found, verified, tally, grounded=grounded)
-    return replace(answer, confidence=0.8 if grounded else 0.7)
+    thinking = "Is 2 + 2 = 5?\n\nNo." if question == "!think" else ""
+    return replace(answer, confidence=0.8 if grounded else 0.7, thinking=thinking)
 
 
 def error_response(status: int, message: str, **headers: str) -> Response:
@@ -111,6 +112,8 @@ class ScriptedServer:
         pieces = [Piece(word) for word in re.findall(r"\S+\s*", answer.text)]
         if answer.tally:
             pieces = [Piece("", tally=VoteTally(8, 3, {"7": 1, "31": 2})), Piece("", tally=answer.tally)]
+        for word in answer.thinking.split(" "):
+            yield Piece("", thinking=f"{word} ")
         for count, piece in enumerate(pieces, 1):
             while question == "!hold" and count == len(pieces) and not self.script.release.is_set():
                 await asyncio.sleep(0.01)

@@ -221,6 +221,29 @@ def test_a_long_question_has_no_worked_examples(run_node: RunNode) -> None:
     assert len(messages) == 1
 
 
+THOUGHT = """async () => {
+  const { Model } = await import("./model.js");
+  const deltas = [{ reasoning_content: "2 + 2 = 5?" }, { content: "2 + 5 = 7", reasoning_content: null }];
+  const createChatCompletion = async ({ onData }) => {
+    for (const delta of deltas) onData({ choices: [{ delta }] });
+  };
+  const model = new Model({ createChatCompletion }, { name: "fake", context: 512 });
+  const events = [];
+  for await (const { event, data } of model.events("2 + 5")) events.push([event, data.text, data.thinking]);
+  return events;
+}"""
+
+
+@NODE_TEST
+def test_a_thought_is_told_apart_in_the_browser_too(run_node: RunNode) -> None:
+    assert run_node(THOUGHT, [[]])[0] == [
+        ["thinking", "2 + 2 = 5?", None],
+        ["text", "2 + 5 = 7", None],
+        ["step", None, None],
+        ["answer", "2 + 5 = 7", "2 + 2 = 5?"],
+    ]
+
+
 GROUNDED = """async (system) => {
   const { Model } = await import("./model.js");
   const choices = [{ delta: { content: "2 + 5 = 7" } }];

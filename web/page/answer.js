@@ -89,8 +89,9 @@ export function tallyNote(tally) {
 export function statsLine({ usage, timings, stop_reason, model, dropped_turns }) {
   const calculated = usage.completion_tokens - usage.sampled_tokens;
   const cached = usage.cached_tokens ? ` (${usage.cached_tokens} cached)` : "";
+  const thought = usage.thinking_tokens ? `, ${usage.thinking_tokens} of them thoughts` : "";
   const stats = [
-    `${usage.completion_tokens} tokens${calculated ? ` (${calculated} by the calculator)` : ""}`,
+    `${usage.completion_tokens} tokens${calculated ? ` (${calculated} by the calculator)` : ""}${thought}`,
     `${Number(timings.decode_tokens_per_s).toFixed(1)} tokens/s`,
     `first token after ${Number(timings.first_token_s).toFixed(2)} s`,
     `${usage.prompt_tokens} prompt tokens${cached}`,

@@ -100,6 +100,7 @@ export class Chat {
   }
 
   #show({ event, data }, turn, view) {
+    if (event === "thinking") view.addThought(data);
     if (event === "text") view.addText(data);
     if (event === "step") view.addStep(data);
     if (event === "tally") view.start(agreement(data));

@@ -35,7 +35,7 @@ export async function listModels() {
  *
  * @param {{question: string, model?: string, effort: string, system?: string, temperature?: number}} request
  * @param {AbortSignal} signal aborts the request.
- * @yields {{event: string, data: object}} "text", "step" and "tally" events, and "answer" as the last.
+ * @yields {{event: string, data: object}} "thinking", "text", "step" and "tally" events, and "answer" as the last.
  * @throws {ServerError} the request was rejected, failed, or lost its connection.
  */
 export async function* streamAnswer(request, signal) {

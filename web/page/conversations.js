@@ -43,7 +43,7 @@ const isConversation = (found) => isText(found?.id) && Array.isArray(found.turns
 const isTurn = (turn) => isText(turn?.question) && isText(turn.text) && (turn.answer === null || isAnswer(turn.answer));
 
 function isAnswer(answer) {
-  const { text, value, steps, usage, timings } = answer ?? {};
+  const { text, value, steps, usage, timings, thinking = "" } = answer ?? {};
   const checked = Array.isArray(steps) && steps.every((step) => isText(step?.expression) && isText(step.computed));
-  return isText(text) && (value === null || isText(value)) && checked && Boolean(usage && timings);
+  return isText(text) && isText(thinking) && (value === null || isText(value)) && checked && Boolean(usage && timings);
 }

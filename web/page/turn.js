@@ -13,6 +13,8 @@ let count = 0; // for unique ids
 export class TurnView {
   #steps = [];
   #text = "";
+  #thinking = element("p", {});
+  #thought = element("details", { class: "thought" }, element("summary", {}, "Thoughts"), this.#thinking);
   #frame = 0; // the animation frame that will draw the text
   #result = element("p", { class: "result" });
   #content = element("div", { class: "answer" });
@@ -41,8 +43,9 @@ export class TurnView {
     });
     const head = element("div", { class: "head" }, element("h2", { id, class: "question" }, turn.question), edit);
     const foot = element("div", { class: "foot" }, this.#stats, copy, again);
-    const parts = [head, this.#result, this.#content, this.#tally, this.#counted, foot];
+    const parts = [head, this.#result, this.#thought, this.#content, this.#tally, this.#counted, foot];
     watchScrolling(this.#content);
+    this.addThought({ text: "" });
     this.element = element("article", { class: "turn", "aria-labelledby": id }, ...parts);
     if (turn.answer) this.finish(turn.answer);
     else this.stop("No answer", turn.text);
@@ -61,6 +64,12 @@ export class TurnView {
     this.#result.replaceChildren(dots, element("span", { class: "small" }, message));
   }
 
+  /** Append text of the thought before the answer, which is folded. */
+  addThought({ text }) {
+    this.#thinking.append(text);
+    this.#thought.hidden = !this.#thinking.textContent;
+  }
+
   /** Append text. */
   addText({ text }) {
     this.#text += text;
@@ -76,6 +85,8 @@ export class TurnView {
   /** Show the complete answer. */
   finish(answer) {
     [this.#text, this.#steps] = [answer.text, answer.steps];
+    this.#thinking.replaceChildren();
+    this.addThought({ text: answer.thinking ?? "" });
     this.#draw();
     this.element.classList.remove("running");
     this.#result.replaceChildren(...(isCode(answer) ? [] : resultNodes(answer)));

@@ -54,7 +54,7 @@ export class Model {
    *   which the oldest are dropped if the context has no room for them. `effort`: with "medium" or "high", several
    *   answers are sampled until their majority is certain. `signal` aborts the generation, and so does leaving the
    *   loop.
-   * @yields {{event: string, data: object}} "text" and "step" events, or "tally" events of the votes so far, and
+   * @yields {{event: string, data: object}} "thinking", "text" and "step" events, or "tally" events of the votes so far, and
    *   "answer" as the last.
    * @throws {ModelError} the question is too long, the generation failed, or another one is running. An abort
    *   throws the signal's reason.
@@ -123,7 +123,7 @@ export class Model {
         yield { event: "answer", data: piece.answer };
         return;
       }
-      yield { event: "text", data: { text: piece.text } };
+      yield { event: piece.text ? "text" : "thinking", data: { text: piece.text || piece.thinking } };
       const complete = stream.feed(piece.text);
       for (const data of complete) yield { event: "step", data };
       sentSteps += complete.length;
@@ -149,17 +149,19 @@ export class Model {
   /** Generate an answer: its text in pieces, then the whole answer. */
   async *#generate(messages, sampling, signal) {
     const startMs = performance.now();
-    let [text, firstTokenMs, pieces, stopReason, timings] = ["", 0, 0, "end", {}];
+    let [text, thinking, firstTokenMs, pieces, stopReason, timings] = ["", "", 0, 0, "end", {}];
     const request = { messages, ...sampling, max_tokens: MAX_TOKENS, stream: true };
     for await (const chunk of this.#chunks(request, signal)) {
       const [choice] = chunk.choices ?? [];
       timings = chunk.timings ?? timings;
       if (choice?.finish_reason === "length") stopReason = "length";
-      if (!choice?.delta?.content) continue;
+      const piece = { text: choice?.delta?.content || "", thinking: choice?.delta?.reasoning_content || "" };
+      if (!piece.text && !piece.thinking) continue;
       firstTokenMs ||= performance.now();
       pieces++;
-      text += choice.delta.content;
-      yield { text: choice.delta.content };
+      text += piece.text;
+      thinking += piece.thinking;
+      yield piece;
     }
     this.#computed += (timings.prompt_n ?? 0) + (timings.predicted_n ?? pieces);
     const decode_s = (performance.now() - firstTokenMs) / 1000;
@@ -168,7 +170,7 @@ export class Model {
     const promptChars = countChars(messages);
     if (promptTokens && promptChars > MEASURED_CHARS) this.#tokensPerChar = promptTokens / promptChars;
     const answer = buildAnswer(said(messages), text, stopReason, timings, { pieces, decode_s, first_token_s });
-    yield { answer: { ...answer, model: this.name } };
+    yield { answer: { ...answer, thinking, model: this.name } };
   }
 
   /**

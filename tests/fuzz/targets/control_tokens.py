@@ -39,6 +39,9 @@ class _Bytes:
         assert not special
         return list(text.encode("utf-8", "surrogatepass"))
 
+    def token_to_piece(self, token: int) -> bytes:
+        return bytes((token,))
+
 
 def check(data: bytes) -> bool:
     chosen, _, text = data.decode("utf-8", "replace").partition("\n")

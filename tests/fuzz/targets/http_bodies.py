@@ -74,7 +74,8 @@ def _use(body: RequestBody) -> list[EngineRequest]:
     match body:
         case ChatRequest():
             tools = _tools(body)
-            return openai_api.chat_requests(body, _ask(openai_api.chat_messages(body), tools), tools)
+            asked = _ask(openai_api.chat_messages(body), tools)
+            return openai_api.chat_requests(body, asked, _CONTEXT, tools)
         case CompletionRequest():
             openai_api.check_completion(body)
             prompts = [_encoder.encode_text(one) if isinstance(one, str) else one for one in body.prompts]
@@ -86,10 +87,12 @@ def _use(body: RequestBody) -> list[EngineRequest]:
         case OllamaChatRequest() | OllamaGenerateRequest():
             messages = _ollama_messages(body)
             tools = _tools(body) if isinstance(body, OllamaChatRequest) else ToolUse()
-            tokens = ollama_api.max_tokens(body.options, _CONTEXT, _CONTEXT, [])
+            tokens = ollama_api.max_tokens(body.options, 512, _CONTEXT, _CONTEXT, [])
             return [ollama_api.ollama_request(body, _ask(messages, tools), tokens, tools)]
         case AnswerRequest():
-            return [EngineRequest(_encoder.encode_question(body.question, body.system), body.max_tokens)]
+            return [
+                EngineRequest(_encoder.encode_question(body.question, body.system), body.max_tokens or 512)
+            ]
         case CheckRequest():
             check_claim(body.claim)
     return []

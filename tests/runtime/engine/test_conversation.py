@@ -54,7 +54,7 @@ def test_few_prompts_are_encoded_to_find_how_many_turns_fit(engine, monkeypatch)
     for number in range(200):
         conversation.add(f"question {number}", "answer")
     encode = engine.conversation
-    monkeypatch.setattr(engine, "conversation", lambda messages: encoded.append(1) or encode(messages))
+    monkeypatch.setattr(engine, "conversation", lambda messages, think: encoded.append(1) or encode(messages))
     turn = conversation.next_turn("last")
     assert 0 < turn.dropped < 400 and len(encoded) <= 10
     one_more = [Message("user", f"question {turn.dropped // 2 - 1}"), Message("assistant", "answer")]

@@ -35,7 +35,7 @@ def test_no_result_follows_what_is_held_back(held):
     output = OutputStream(Bytes(), ("\n\n",), calculator=True)
     for byte in b"3 + 4 =" + held:
         output.feed(byte)
-    assert output.text == "3 + 4 =" and not output.result_tokens() and not output.no_digit
+    assert output.text == "3 + 4 =" and not output.inserted_tokens() and not output.no_digit
 
 
 def test_a_digit_may_follow_text_that_a_stop_string_holds_back():
@@ -43,7 +43,7 @@ def test_a_digit_may_follow_text_that_a_stop_string_holds_back():
     output = OutputStream(Bytes(), ("\n\n", "6x"), calculator=True)
     for byte in b"12 * 13 =":
         output.feed(byte)
-    for byte in output.result_tokens():
+    for byte in output.inserted_tokens():
         output.feed(byte)
     assert output.text == "12 * 13 = 15" and output.no_digit
     output.feed(ord("\n"))

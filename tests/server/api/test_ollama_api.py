@@ -176,6 +176,7 @@ VALUES: dict[str, Any] = {
     "format": "json",
     "keep_alive": "5m",
     "think": "high",
+    "thinking": "a",
     "num_ctx": 256,
     "stop": ["a"],
     "role": "user",
@@ -191,7 +192,7 @@ HONOURED = {
     "/api/chat": {"model", "messages", "stream", "format", "options", "keep_alive", "tools", "think"},
     "/api/generate": {"model", "prompt", "system", "stream", "format", "options", "keep_alive", "think"},
     "options": {*NUMBERS, "num_ctx", "stop"},
-    "messages[0]": {"role", "content", "tool_calls", "tool_name"},
+    "messages[0]": {"role", "content", "thinking", "tool_calls", "tool_name"},
 }
 REFUSED = {*OllamaRequest.refused, "messages[0].images"}
 

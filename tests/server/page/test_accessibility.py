@@ -33,7 +33,7 @@ def screen(
 
 def test_axe_finds_nothing_in_a_conversation(screen: Page) -> None:
     assert violations(screen) == []
-    for question in (EGGS, "wrong", "words", "code", "wide"):
+    for question in (EGGS, "wrong", "words", "code", "wide", "!think"):
         ask_and_wait(screen, question)
     screen.get_by_label("Effort").select_option("medium")
     ask(screen, EGGS)

@@ -198,6 +198,22 @@ def test_progress_of_a_vote_is_shown(page: Page, script: Script) -> None:
     expect(result(page)).to_contain_text("likely right")
 
 
+def test_a_thought_is_folded_above_the_answer_and_stored_with_it(page: Page) -> None:
+    """It has no marks, and other answers have no fold."""
+    ask_and_wait(page, "words")
+    ask_and_wait(page, "!think")
+    for _ in range(2):
+        fold, thought = page.locator("details"), page.locator("details p")
+        expect(fold.first).to_be_hidden()
+        expect(fold.last).to_be_visible()
+        expect(thought.last).to_be_hidden()
+        page.get_by_text("Thoughts").last.click()
+        expect(thought.last).to_be_visible()
+        assert thought.last.text_content() == "Is 2 + 2 = 5?\n\nNo."
+        expect(text(page)).to_have_text("It is 3 + 4 = 7 .")
+        page.reload()
+
+
 def test_votes_are_explained(page: Page) -> None:
     for tally, note in (
         (None, ""),
