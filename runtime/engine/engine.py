@@ -91,7 +91,8 @@ class Engine:
             self.model = handles.enter_context(Model(plan.header, repack=settings.repack, gpu_layers=layers))
             template = self._start_template(handles, template_worker)
             self._adapters = handles.enter_context(closing(Adapters.load(self.model, plan.adapters)))
-            self._prefixes = PrefixCache(settings.prefix_bytes) if settings.prefix_bytes else None
+            cuts, nbytes = self.model.cuts_states, settings.prefix_bytes
+            self._prefixes = PrefixCache(nbytes, cuts=cuts) if nbytes else None
             runner = Runner(Context(self.model, settings), self._adapters, self._prefixes)
             self._runner = handles.enter_context(closing(runner))
             if template:

@@ -56,7 +56,8 @@ class Runner:
         self._context, self._model = context, context.model
         self._adapters, self._prefixes = adapters, prefixes
         slots, batch = context.settings.slots, context.settings.batch
-        self._scheduler = Scheduler(slots, batch, prefix_caching=prefixes is not None)
+        cuts = self._model.cuts_states
+        self._scheduler = Scheduler(slots, batch, prefixes is not None, cuts_prefixes=cuts)
         self._outputs: dict[SequenceState, SequenceOutput] = {}
         self._updates: list[SequenceUpdate] = []
 
