@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -135,6 +136,7 @@ class PromptEncoder:
         template: PromptTemplate | None,
         bytes_max: int | None = None,
         hint: str = "",
+        examples_max: int = 0,
     ) -> None:
         """Encode for a model.
 
@@ -143,8 +145,9 @@ class PromptEncoder:
             template: its chat template.
             bytes_max: texts of more bytes are refused before they are tokenized.
             hint: the end of the error, with what to do about it.
+            examples_max: tokens of the longest prompt with worked examples, for a model without a template.
         """
-        self._hint = hint
+        self._hint, self._examples_max = hint, examples_max
         self._vocabulary, self._template, self._bytes_max = vocabulary, template, bytes_max
         self._names = ControlNames(vocabulary.control_tokens)
 
@@ -192,7 +195,7 @@ class PromptEncoder:
         for value in (*tools, *(call.arguments for message in messages for call in message.tool_calls)):
             check_nesting(value)
         if self._template is None:
-            return self.encode_text("\n\n".join(contents))
+            return self._encode_completion(messages)
         strings = list(json_texts([fields, tools]))
         self._check_length(strings)
         names = self._split(self._template.parts(fields, tools, "lengths"))[1::2]
@@ -201,6 +204,17 @@ class PromptEncoder:
             if (pieces := self._split(self._template.parts(fields, tools, sight)))[1::2] == names:
                 return self._with_bos(self._encode(pieces))
         raise RequestError("the chat template makes control tokens of texts")
+
+    def _encode_completion(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Encode a conversation for a model that only continues texts, after worked examples if they fit."""
+        from .worked_examples import as_completion  # noqa: PLC0415 - it imports this module
+
+        if self._examples_max:
+            with suppress(PromptLengthError):
+                tokens = self.encode_text(as_completion(messages))
+                if len(tokens) <= self._examples_max:
+                    return tokens
+        return self.encode_text("\n\n".join(message.content for message in messages))
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Encode a text without the chat template, with the tokenizer's begin-of-text token.
