@@ -89,7 +89,7 @@ class Vocabulary(ABC):
             buffer = (llama_cpp.llama_token * capacity)()
             count = llama_cpp.llama_tokenize(self.vocab, data, len(data), buffer, capacity, False, special)
             if count >= 0:
-                return buffer[:count]
+                return list(buffer[:count])
             capacity = -count
 
     def _split_by_regex(self, text: str, special: bool) -> list[int]:
