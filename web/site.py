@@ -85,7 +85,7 @@ class PageModel:
         check_model(header)
         if not is_checked(header):
             raise FileError(
-                f"{self.path}: a browser runs dense models of {', '.join(ARCHITECTURES)} with byte-level BPE only"
+                f"{self.path}: a browser runs dense models of {', '.join(ARCHITECTURES)} with byte-level BPE"
             )
         if (nbytes := header.file_bytes) > FILE_BYTES_MAX:
             raise FileError(f"{self.path}: {nbytes} bytes; a browser loads at most {FILE_BYTES_MAX}")

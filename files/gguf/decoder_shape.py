@@ -34,8 +34,9 @@ class DecoderShape:
         experts_used: experts of a token; 0 in a dense model.
         kv_widths: for each layer that keeps them, width of a token's keys and of its values.
         head_widths: widths of a head's keys, and of its values.
+        windows: whether some layers see only the last tokens.
         state_size: numbers of a sequence's recurrent state, over all layers.
-        state_width: the same in one layer.
+        inner: width inside a layer with such a state.
     """
 
     architecture: str
@@ -50,8 +51,9 @@ class DecoderShape:
     experts_used: int
     kv_widths: tuple[tuple[int, int], ...]
     head_widths: frozenset[int]
+    windows: bool
     state_size: int
-    state_width: int
+    inner: int
 
     @property
     def recurrent(self) -> bool:
@@ -74,7 +76,9 @@ class _Reader:
         values = found if isinstance(found, list) else [found] * self.layers
         numbers = [value for value in values if isinstance(value, int)]
         if len(numbers) < len(values) or len(numbers) < self.layers:
-            raise self.metadata.error(f"metadata key {name!r} is not a number for each of {self.layers} layers")
+            raise self.metadata.error(
+                f"metadata key {name!r} is not a number for each of {self.layers} layers"
+            )
         if not 0 <= min(numbers) <= max(numbers) <= MAX_COUNT:
             raise self.metadata.error(f"metadata key {name!r} is not from 0 to {MAX_COUNT}")
         return numbers[: self.layers]
@@ -123,10 +127,13 @@ def read_decoder_shape(header: Header) -> DecoderShape:
         vocab=len(read.metadata.array("tokenizer.ggml.tokens", GGUFValueType.STRING)),
         context=read.metadata.count(f"{read.architecture}.context_length", MAX_CONTEXT),
         experts_used=used,
-        kv_widths=tuple((kv_heads[layer] * keys, 0 if latent else kv_heads[layer] * values) for layer in keeping),
+        kv_widths=tuple(
+            (kv_heads[layer] * keys, 0 if latent else kv_heads[layer] * values) for layer in keeping
+        ),
         head_widths=frozenset({keys, values} if keeping else ()),
+        windows=read.number("attention.sliding_window") > 0,
         state_size=len(states) * width,
-        state_width=width if states else 0,
+        inner=read.number("ssm.inner_size", 2 * hidden if read.number("wkv.head_size") else 0),
     )
 
 

@@ -3,7 +3,8 @@
 llama.cpp ends the process (GGML_ASSERT, GGML_ABORT) on many wrong values of a header. Every such case of its
 loader and of its graphs for the dense models of two architectures is refused here, in one line that quotes
 the numbers. The cases come from ggml/src/gguf.cpp and, under src/, from llama-model.cpp, llama-vocab.cpp,
-llama-adapter.cpp, models/llama.cpp and models/qwen2.cpp of the llama.cpp that llama-cpp-python 0.3.36 bundles.
+llama-adapter.cpp, models/llama.cpp and models/qwen2.cpp of the llama.cpp that llama-cpp-python 0.3.36
+bundles.
 
 Of other decoders, the container and the vocabulary are checked here. A trial in another process, which
 computes all that an engine does, decides about the rest; see load_probe.py.

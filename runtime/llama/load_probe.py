@@ -19,8 +19,8 @@ from ... import errors
 from ...errors import FileError
 from ...files.trusted_files import FileState, untrusted_by_default
 
-# Limits of the other process: for any file, and for each byte. The wall time allows for the slowest disks, the
-# processor's for the trial of all ways to compute.
+# Limits of the other process: for any file, and for each byte. The wall time allows for the slowest disks,
+# the processor's for the trial of all ways to compute.
 _WALL_S, _WALL_BYTES_PER_S = 60, 5_000_000
 _PROCESSOR_S, _PROCESSOR_BYTES_PER_S = 20, 10_000_000
 _ADDRESS_BYTES, _ADDRESS_FACTOR = 2_000_000_000, 2

@@ -28,7 +28,10 @@ _WAYS = (
     *(replace(_USUAL, kv=kv) for kv in KV_TYPES if kv != _USUAL.kv),
     replace(_USUAL, outputs=_BATCH, exact=True),
 )
-_TEXT = "".join(map(chr, range(1, 0x300))) + "  \n\n\t\r\n 12345 don't \u4e2d\u6587 \u0639\u0631\u0628 \U0001f600 e\u0301"
+_TEXT = (
+    "".join(map(chr, range(1, 0x300)))
+    + "  \n\n\t\r\n 12345 don't \u4e2d\u6587 \u0639\u0631\u0628 \U0001f600 e\u0301"
+)
 
 
 def main() -> None:

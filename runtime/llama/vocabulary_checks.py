@@ -1,4 +1,4 @@
-"""Checks of the vocabulary in a GGUF header: what llama.cpp's tokenizers would end the process on, or never end.
+"""Checks of the vocabulary in a GGUF header, on which llama.cpp's tokenizers would end the process, or not end.
 
 The cases come from llama-vocab.cpp. Most of its errors while it loads end the load only; these come later,
 with the text of a request.
@@ -111,7 +111,9 @@ def _check_first_bytes(metadata: CheckedMetadata, raw: Sequence[bytes]) -> None:
 def _unescaped(match: re.Match[bytes]) -> bytes:
     escaped = match[1]
     if len(escaped) == 3:  # hexadecimal digits, read as llama.cpp reads them
-        high, low = (digit - ord("a") + 10 if digit >= ord("a") else digit - ord("0") for digit in escaped[1:])
+        high, low = (
+            digit - ord("a") + 10 if digit >= ord("a") else digit - ord("0") for digit in escaped[1:]
+        )
         return bytes([(16 * high + low) % 256])
     return _ESCAPED.get(escaped, escaped)
 

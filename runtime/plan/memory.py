@@ -125,7 +125,7 @@ def _missing_bytes(estimate: MemoryEstimate, settings: Settings) -> int:
 
 
 def _kv_bytes(shape: DecoderShape, settings: Settings) -> int:
-    """Bytes of keys and values of all positions, also those that have left a window, and of states in float32."""
+    """Bytes of keys and values, also of positions that have left a window, and of states in float32."""
     widths = [width for layer in shape.kv_widths for width in layer]
     if settings.flash_attention is False:  # it stores values transposed, in layers of one width
         values = max((value for _, value in shape.kv_widths), default=0)
@@ -141,16 +141,23 @@ def _cells(tokens: int) -> int:
 def _buffer_bytes(shape: DecoderShape, settings: Settings) -> int:
     """Bytes of the activations where a layer is widest, masks, logits, and the scores of standard attention.
 
-    A layer is widest in its feed-forward network, or in its attention if that stores scores.
+    A layer is widest in its feed-forward network, in its attention if that stores scores, or in what makes
+    its recurrent state. Layers with windows have a mask of their own.
     """
-    widest = (3 * shape.ffn + 4 * shape.hidden) * _F32_BYTES
+    widest = (3 * shape.ffn + (4 + 2 * shape.experts_used) * shape.hidden) * _F32_BYTES
+    if shape.recurrent:
+        widest = max(widest, (7 * shape.inner + 2 * shape.hidden) * _F32_BYTES)
     cells = _cells(settings.context)
     mask = cells * _F16_BYTES
     if settings.flash_attention is False:
-        widest = max(widest, (cells * shape.heads + 5 * shape.hidden + 2 * shape.kv_heads * shape.head_dim) * _F32_BYTES)
+        widest = max(
+            widest,
+            (cells * shape.heads + 5 * shape.hidden + 2 * shape.kv_heads * shape.head_dim) * _F32_BYTES,
+        )
         mask = cells * _F32_BYTES
     logits = settings.slots * shape.vocab * _F32_BYTES
-    return settings.micro_batch * (widest + mask) + logits
+    masks = (1 + shape.windows) * mask if shape.kv_widths else 0
+    return settings.micro_batch * (widest + masks) + logits
 
 
 def repacked_bytes(header: Header, types: Collection[Type]) -> int:

@@ -47,7 +47,10 @@ def write_decoder(path: Path, architecture: str, tokenizer: str = "llama", **key
         _add(writer, f"tokenizer.ggml.{key}", value)
     random = np.random.default_rng(13)
     layers = {
-        f"blk.{n}.{name}": shape for numbers, shapes in table["layers"] for n in numbers for name, shape in shapes.items()
+        f"blk.{n}.{name}": shape
+        for numbers, shapes in table["layers"]
+        for n in numbers
+        for name, shape in shapes.items()
     }
     for name, shape in {**table["tensors"], **layers}.items():
         is_norm = len(shape) == 1 and "norm" in name and name.endswith("weight")

@@ -1,4 +1,4 @@
-"""Decoders of many architectures: an engine computes what llama.cpp alone computes, and knows their memory."""
+"""Decoders of many architectures: an engine computes what llama.cpp computes, and knows their memory."""
 
 import ctypes
 import re
