@@ -1,4 +1,4 @@
-"""Checks of the vocabulary in a GGUF header, on which llama.cpp's tokenizers would end the process, or not end.
+"""Checks of the vocabulary in a GGUF header: with some, llama.cpp's tokenizers end the process, or never end.
 
 The cases come from llama-vocab.cpp. Most of its errors while it loads end the load only; these come later,
 with the text of a request.
