@@ -86,12 +86,21 @@ class PrefixCache:
         self._entries.append(best)
         return length, best.state
 
+    def saves(self, key: PrefixKey, prompt: tuple[int, ...], cached: int) -> list[int]:
+        """Where a prompt must be saved so that others can use it although entries are not cut, descending.
+
+        Before its last token, whose logits each prompt needs; and where it parts from an entry.
+        """
+        parts = (entry.match(key, prompt[:-1], self.shared) for entry in self._entries)
+        ends = {len(prompt) - 1, max(parts, default=0)}
+        return sorted((end for end in ends if end >= cached + PREFIX_TOKENS_MIN), reverse=True)
+
     def add(self, key: PrefixKey, prompt: tuple[int, ...], state: KvState) -> None:
-        """Add the KV cache of a prompt, which fits and replaces those of its prefixes."""
+        """Add the KV cache of a prompt, which fits; if it may be cut, it replaces those of its prefixes."""
         self._entries = [
             entry
             for entry in self._entries
-            if entry.key != key or entry.tokens != prompt[: len(entry.tokens)]
+            if entry.key != key or entry.tokens != (prompt[: len(entry.tokens)] if self.cuts else prompt)
         ]
         self._entries.append(_CachedPrefix(key, prompt, state))
         while self.nbytes > self.capacity:

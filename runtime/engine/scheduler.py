@@ -118,7 +118,7 @@ class Scheduler:
             return False
         length, tokens = other.cached + PREFIX_TOKENS_MIN, sequence.request.tokens
         if not self.cuts_prefixes:
-            length = len(other.request.tokens)
+            length = len(other.request.tokens) - 1
         # The last token of a prompt is always computed.
         return len(tokens) > length and tokens[:length] == other.request.tokens[:length]
 

@@ -64,14 +64,17 @@ def test_an_engine_computes_what_llama_cpp_computes(tmp_path, monkeypatch, name)
         sizes = re.findall(r"(?:KV|RS) buffer size = +([\d.]+) MiB", "".join(logged))
         estimate = estimate_memory(read_header(path), engine.plan.settings).kv_bytes
         assert estimate == pytest.approx(sum(map(float, sizes)) * 2**20, rel=0.01, abs=2e4)
-        said = []
-        for tokens in (PROMPT, MORE, MORE[:60], (*MORE[:90], 3)):  # with a cached prefix, and parts of it
+        said, cached = [], []
+        # Again, continued, shorter, and parting from it twice at one place.
+        for tokens in (PROMPT, PROMPT, MORE, MORE[:60], (*MORE[:90], 3), (*MORE[:90], 4)):
             logits, alone = decode_alone(path, tokens, 6)
             (handle,) = engine.submit_all([Request(tokens, 6, ignore_end=True)])
             answer = [token for piece in handle for token in piece.tokens]
+            cached.append(handle.answer().usage.cached_tokens)
             said.append((answer, alone))
             np.testing.assert_allclose(engine.logits(tokens)[-1], logits, atol=1e-3)
     assert [one for one, _ in said] == [other for _, other in said]
+    assert cached[:3] == [0, 99, 100 if engine.model.cuts_states else 99] and cached[5] == 90
     assert ctypes.sizeof(keep)  # the library has only its address
 
 
