@@ -53,14 +53,12 @@ def main() -> None:
 def _load(path: Path, adapters: list[Path]) -> None:
     _write({"file": str(path)})
     with Model(read_model_header(path), repack=False) as model:
-        if is_checked(model.header):
-            _decode(model, None)
-        else:
-            _try_all(model)
+        try_model = _decode if is_checked(model.header) else _try_all
+        try_model(model, None)
         for file in adapters:
             _write({"file": str(file)})
             with LoraAdapter(model, file) as adapter:
-                _decode(model, adapter)
+                try_model(model, adapter)
 
 
 def _decode(model: Model, adapter: LoraAdapter | None) -> None:
@@ -69,7 +67,7 @@ def _decode(model: Model, adapter: LoraAdapter | None) -> None:
         context.decode([Span(0, 0, (token,), rows=1)])
 
 
-def _try_all(model: Model) -> None:
+def _try_all(model: Model, adapter: LoraAdapter | None) -> None:
     """Do what an engine does, so that llama.cpp ends this process rather than that of the engine.
 
     Raises:
@@ -82,7 +80,8 @@ def _try_all(model: Model) -> None:
     prompt = (tokens * _PROMPT)[:_PROMPT] or (0,) * _PROMPT
     for way in _WAYS:
         try:
-            context = Context(model, replace(way, context=min(way.context, model.context_trained)))
+            way_here = replace(way, context=min(way.context, model.context_trained))
+            context = Context(model, way_here, adapter)
         except RequestError:  # llama.cpp refuses this way; so it does in an engine
             if way is _USUAL:
                 raise

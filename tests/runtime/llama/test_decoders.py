@@ -16,6 +16,7 @@ from thirteen.runtime.plan.memory import estimate_memory
 from thirteen.runtime.request import Request
 
 from ..fixed_settings import FIXED
+from ..gguf_adapters import write_factors
 from ..tiny_decoders import DECODERS, VOCABULARY, write_decoder
 
 PROMPT = tuple(5 + n * 7 % 280 for n in range(100))
@@ -79,9 +80,16 @@ def test_an_engine_computes_what_llama_cpp_computes(tmp_path, monkeypatch, name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gemma3", "jamba"])
-def test_a_decoder_passes_its_trial(tmp_path, name):
-    probe_model_files(write_decoder(tmp_path / "a.gguf", name), untrusted=True)
+@pytest.mark.parametrize(("name", "matrix"), [("gemma3", "blk.5.attn_q"), ("jamba", "blk.0.ssm_in")])
+def test_a_decoder_and_its_adapter_pass_the_trial(tmp_path, name, matrix):
+    path = write_decoder(tmp_path / "a.gguf", name)
+    rows, columns = read_header(path).tensors[f"{matrix}.weight"].shape
+    factors = {f"{matrix}.weight": (np.ones((2, columns)), np.ones((rows, 2)))}
+    adapter = write_factors(tmp_path / "lora.gguf", factors, name)
+    probe_model_files(path, [adapter], untrusted=True)
+    options = {**FIXED, "untrusted": False, "context": 64}
+    with Engine(path, **options) as plain, Engine(path, adapter=adapter, **options) as adapted:
+        assert np.abs(plain.logits(PROMPT[:9]) - adapted.logits(PROMPT[:9])).max() > 1e-3
 
 
 @pytest.mark.slow
