@@ -94,6 +94,8 @@ def ask(
     )
     with Engine(plan, template_worker=worker) as engine:
         _warn_of_foreign_text(engine, question)
+        if engine.notice:
+            note(engine.notice)
         answer = _stream(engine, question, request, silent=as_json)
     spinner.end()
     if as_json:

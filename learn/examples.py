@@ -96,7 +96,7 @@ class _Vocabulary:
                 f"the calculator needs a byte-level tokenizer, but the base has the token {shorten(text)}"
             ) from None
 
-    def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
+    def tokenize(self, text: str, *, special: bool, bos: bool, continues: bool = False) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
 

@@ -98,7 +98,8 @@ def random_prompt(model: Model, number: int, count: int) -> tuple[int, ...]:
     Raises:
         FileError: the vocabulary has no ordinary tokens.
     """
-    types = np.array(model.header.metadata["tokenizer.ggml.token_type"])  # (vocab,)
+    normal = [TokenType.NORMAL] * model.vocabulary_size
+    types = np.array(model.header.metadata.get("tokenizer.ggml.token_type", normal))  # (vocab,)
     ordinary = np.setdiff1d(np.flatnonzero(types == TokenType.NORMAL), list(model.control_tokens.values()))
     if not len(ordinary):
         raise FileError(f"{model.header.path}: none of its {len(types)} tokens is ordinary text")

@@ -321,6 +321,7 @@ class SequenceState:
         slot: slot of the KV cache; None while it waits and after it has ended.
         cached: prompt tokens restored from the prefix cache.
         computed: tokens whose KV cache is in the slot.
+        saves: positions in its prompt, descending, at which a batch ends because it is saved there.
         output: generated tokens.
         output_at: time of each of them.
         sampled: number of output tokens sampled from the model; the calculator or a grammar inserted the
@@ -341,6 +342,7 @@ class SequenceState:
     slot: int | None = None
     cached: int = 0
     computed: int = 0
+    saves: list[int] = field(default_factory=list)
     output: list[int] = field(default_factory=list)
     output_at: list[float] = field(default_factory=list)
     sampled: int = 0
@@ -416,8 +418,10 @@ class SequenceState:
         return SequenceEnd(self.stop_reason, self.usage, self.timings, likelihood, token_s, thinking)
 
     def next_tokens(self, limit: int) -> tuple[int, ...]:
-        """Return up to `limit` pending tokens, in order."""
+        """Return up to `limit` pending tokens, in order, none of them behind a position where it is saved."""
         prompt = self.request.tokens
+        if self.saves:
+            limit = min(limit, self.saves[-1] - self.computed)
         if self.computed < len(prompt):
             return prompt[self.computed : self.computed + limit]
         start = self.computed - len(prompt)

@@ -20,7 +20,7 @@ from ..files.hashing import file_sha256
 from ..files.json_file import read_json
 from ..files.output import check_folder
 from ..files.progress import Progress, no_progress
-from ..runtime.llama.gguf_checks import check_model
+from ..runtime.llama.gguf_checks import ARCHITECTURES, check_model, is_checked
 from ..runtime.plan.candidates import holds_heads
 from ..runtime.plan.memory import estimate_memory
 from ..runtime.plan.options import EngineOptions, default_settings
@@ -83,6 +83,10 @@ class PageModel:
         """
         header = read_header(self.path)
         check_model(header)
+        if not is_checked(header):
+            raise FileError(
+                f"{self.path}: a browser runs dense models of {', '.join(ARCHITECTURES)} with byte-level BPE"
+            )
         if (nbytes := header.file_bytes) > FILE_BYTES_MAX:
             raise FileError(f"{self.path}: {nbytes} bytes; a browser loads at most {FILE_BYTES_MAX}")
         check_integer("context", self.context, 1)

@@ -71,6 +71,8 @@ def run_serving(request: ServingRequest, announce: Callable[[str], None]) -> int
     if request.cluster is None:
         keeping = EngineOptions(adapters=request.adapters, queue=request.engine["queue"] + KEPT_PLACES)
         with Engine(request.model, **request.engine | keeping) as engine:
+            if engine.notice:
+                announce(engine.notice)
             service = ServedModels.on_engine(engine, models, kept_places=KEPT_PLACES)
             return run_server(service, listen, limits, on_listening)
     config = ReplicaConfig(models, request.engine, limits, listen)

@@ -96,11 +96,15 @@ def decode_bytes(header: Header) -> int:
     """Sum the bytes of the tensors that decoding a token reads.
 
     That is all of them but the token embedding, of which one row is looked up, unless it is also the output
-    matrix. Of an adapter's file it is all.
+    matrix. Of a mixture's experts it is the share that a token uses. Of an adapter's file it is all.
     """
     untied = "output.weight" in header.tensors
+    architecture = header.metadata.get("general.architecture")
+    used, experts = (
+        header.metadata.get(f"{architecture}.{key}") for key in ("expert_used_count", "expert_count")
+    )
     return sum(
-        tensor.nbytes
+        tensor.nbytes * used // experts if experts and used and "_exps." in name else tensor.nbytes
         for name, tensor in header.tensors.items()
         if not (untied and name == "token_embd.weight")
     )

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...errors import RequestError
+from ...files.gguf.decoder_shape import read_decoder_shape
 from ...files.gguf.header import read_header
-from ...files.gguf.model_shape import read_model_shape
 from ...files.progress import Progress, no_progress
 from ...quality.environment import BenchReport, report_head
 from ...quality.schedule import ProgressCounter
@@ -142,7 +142,7 @@ def _split_by_context(
     questions: Sequence[QuestionShape], models: Sequence[Path]
 ) -> tuple[list[QuestionShape], list[str]]:
     """Split questions into those that both models have room for, and a line that names the others."""
-    context = min(read_model_shape(read_header(model)).context for model in models)
+    context = min(read_decoder_shape(read_header(model)).context for model in models)
     questions = sorted(set(questions))
     skipped = [question for question in questions if question.tokens > context]
     names = ", ".join(map(str, skipped))

@@ -91,6 +91,8 @@ def chat(
             request["adapter"] = next(iter(files.adapters))
         if terminal:
             note(f"{files.model.stem}, context of {engine.context:,} tokens.")
+        if engine.notice:
+            note(engine.notice)
         run_chat(session, _typed_lines() if terminal else _piped_lines())
     finally:
         session.engine.close()

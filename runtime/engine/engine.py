@@ -37,7 +37,7 @@ from ..validation import check_type
 from .adapters import Adapters
 from .dispatcher import Dispatcher, EngineLoad
 from .handle import Handle
-from .prefix_cache import PrefixCache, common_length
+from .prefix_cache import PREFIX_TOKENS_MIN, PrefixCache, common_length
 from .runner import Runner
 
 if TYPE_CHECKING:  # see request.py
@@ -63,6 +63,8 @@ class RequestOptions(SamplingOptions, total=False):
     think: bool | None
     think_budget: int | None
 
+
+NO_TEMPLATE = "the model has no chat template: it continues worked examples with the question"
 
 FindFiles = Callable[[str | Path, EngineOptions], tuple[Path, EngineOptions]]
 
@@ -104,13 +106,15 @@ class Engine:
             self.model = handles.enter_context(Model(plan.header, repack=settings.repack, gpu_layers=layers))
             template = self._start_template(handles, template_worker)
             self._adapters = handles.enter_context(closing(Adapters.load(self.model, plan.adapters)))
-            self._prefixes = PrefixCache(settings.prefix_bytes) if settings.prefix_bytes else None
+            cuts, nbytes = self.model.cuts_states, settings.prefix_bytes
+            self._prefixes = PrefixCache(nbytes, cuts=cuts) if nbytes else None
             runner = Runner(Context(self.model, settings), self._adapters, self._prefixes)
             self._runner = handles.enter_context(closing(runner))
             if template:
                 template.compile()  # in its process, which has started meanwhile
             bytes_max = self.model.max_bytes(self.context)
-            self._encoder = PromptEncoder(self.model, template, bytes_max, plan.context_hint)
+            hint, half = plan.context_hint, self.context // 2
+            self._encoder = PromptEncoder(self.model, template, bytes_max, hint, half)
             self._handles = handles.pop_all()
         slots, thinking = settings.slots, self._encoder.thinking
         self._dispatcher = Dispatcher(
@@ -162,6 +166,11 @@ class Engine:
     def chat_template(self) -> str:
         """The model's chat template, in Jinja; empty if it has none."""
         return self._encoder.template_source
+
+    @property
+    def notice(self) -> str:
+        """What to tell a user about the answers; empty for a model with a chat template."""
+        return "" if self.chat_template else NO_TEMPLATE
 
     @property
     def takes_tools(self) -> bool:
@@ -221,6 +230,7 @@ class Engine:
                 without waiting.
             BusyError: the queue is full.
         """
+        requests = [self._completion(request) for request in requests]
         if any(request.effort.votes for request in requests):
             return self._submit_votes(requests, wait)
         return self._dispatcher.submit([self._new_sequence(request) for request in requests], wait=wait)
@@ -318,8 +328,9 @@ class Engine:
         """
         from ..prompt.worked_examples import with_worked_examples  # noqa: PLC0415 - of votes
 
+        shown = with_worked_examples(messages) if self.chat_template else messages  # else they are there
         try:
-            tokens = self.conversation(with_worked_examples(messages), think=think)
+            tokens = self.conversation(shown, think=think)
         except PromptLengthError:
             return ()
         return tokens if len(tokens) <= self.context // 2 else ()
@@ -451,6 +462,16 @@ class Engine:
         except RequestError:  # the template rejects such questions
             return ()
         return one[: common_length(one, other)]
+
+    def _completion(self, request: Request) -> Request:
+        """Stop an answer after worked examples where a base would go on with a question of its own."""
+        prefix = () if self.chat_template else self._common_prefix
+        if len(prefix) < PREFIX_TOKENS_MIN or request.tokens[: len(prefix)] != prefix:
+            return request
+        from ..prompt.worked_examples import COMPLETION_STOP  # noqa: PLC0415 - of models without a template
+
+        stop = (request.stop,) if isinstance(request.stop, str) else request.stop
+        return replace(request, stop=(*stop, COMPLETION_STOP))
 
     def _check_prompt(self, tokens: Sequence[int]) -> None:
         self.model.check_tokens(tokens)

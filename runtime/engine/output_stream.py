@@ -15,8 +15,8 @@ class OutputVocabulary(Protocol):
     def token_to_piece(self, token: int) -> bytes:
         """Return the bytes of a token."""
 
-    def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
-        """Split a text into tokens."""
+    def tokenize(self, text: str, *, special: bool, bos: bool, continues: bool = False) -> list[int]:
+        """Split a text into tokens; one that `continues` another gets no space before it."""
 
 
 def sampled_mask(vocabulary: OutputVocabulary, tokens: Sequence[int]) -> list[bool]:
@@ -107,8 +107,11 @@ class OutputStream:
 
         if (result := pending_result(self.text)) is None:
             return []
+        tokens = self._vocabulary.tokenize(result, special=False, bos=False, continues=True)
+        if b"".join(map(self._vocabulary.token_to_piece, tokens)) != result.encode():
+            return []  # the vocabulary has no such text: it puts a space before digits, or lacks one
         self._result_end = len(self.text) + len(result)
-        return self._vocabulary.tokenize(result, special=False, bos=False)
+        return tokens
 
     def read(self) -> str:
         """Return the text since the last call."""

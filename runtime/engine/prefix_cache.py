@@ -50,12 +50,13 @@ class PrefixCache:
 
     Attributes:
         capacity: maximum of the entries' bytes.
+        cuts: whether an entry may be cut; see Model.cuts_states.
         shared: tokens with which every prompt of the chat template begins; all namespaces share them.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, *, cuts: bool = True) -> None:
         """Start without entries."""
-        self.capacity = capacity
+        self.capacity, self.cuts = capacity, cuts
         self.shared: tuple[int, ...] = ()
         self._entries: list[_CachedPrefix] = []  # most recently used last
 
@@ -72,7 +73,11 @@ class PrefixCache:
         Returns:
             The tokens of the prefix, and the KV cache of these and perhaps of more; None if there is none.
         """
-        matches = ((entry.match(key, prompt[:-1], self.shared), entry) for entry in reversed(self._entries))
+        matches = (
+            (length, entry)
+            for entry in reversed(self._entries)
+            if (length := entry.match(key, prompt[:-1], self.shared)) == len(entry.tokens) or self.cuts
+        )
         # Of equal ones the smallest, which is copied fastest; of these the newest.
         length, best = max(matches, key=lambda match: (match[0], -match[1].state.nbytes), default=(0, None))
         if best is None or length < PREFIX_TOKENS_MIN:
@@ -81,12 +86,21 @@ class PrefixCache:
         self._entries.append(best)
         return length, best.state
 
+    def saves(self, key: PrefixKey, prompt: tuple[int, ...], cached: int) -> list[int]:
+        """Where a prompt must be saved so that others can use it although entries are not cut, descending.
+
+        Before its last token, whose logits each prompt needs; and where it parts from an entry.
+        """
+        parts = (entry.match(key, prompt[:-1], self.shared) for entry in self._entries)
+        ends = {len(prompt) - 1, max(parts, default=0)}
+        return sorted((end for end in ends if end >= cached + PREFIX_TOKENS_MIN), reverse=True)
+
     def add(self, key: PrefixKey, prompt: tuple[int, ...], state: KvState) -> None:
-        """Add the KV cache of a prompt, which fits and replaces those of its prefixes."""
+        """Add the KV cache of a prompt, which fits; if it may be cut, it replaces those of its prefixes."""
         self._entries = [
             entry
             for entry in self._entries
-            if entry.key != key or entry.tokens != prompt[: len(entry.tokens)]
+            if entry.key != key or entry.tokens != (prompt[: len(entry.tokens)] if self.cuts else prompt)
         ]
         self._entries.append(_CachedPrefix(key, prompt, state))
         while self.nbytes > self.capacity:
@@ -96,4 +110,5 @@ class PrefixCache:
         """Remove everything but the prefix `keep`, as far as it is there."""
         best = max(self._entries, key=lambda entry: entry.match(key, keep), default=None)
         length = best.match(key, keep) if best else 0
-        self._entries = [_CachedPrefix(key, keep[:length], best.state)] if best and length else []
+        whole = best and length and (self.cuts or length == len(best.tokens))
+        self._entries = [_CachedPrefix(key, keep[:length], best.state)] if best and whole else []

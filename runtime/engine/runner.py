@@ -56,7 +56,8 @@ class Runner:
         self._context, self._model = context, context.model
         self._adapters, self._prefixes = adapters, prefixes
         slots, batch = context.settings.slots, context.settings.batch
-        self._scheduler = Scheduler(slots, batch, prefix_caching=prefixes is not None)
+        cuts = self._model.cuts_states
+        self._scheduler = Scheduler(slots, batch, prefixes is not None, cuts_prefixes=cuts)
         self._outputs: dict[SequenceState, SequenceOutput] = {}
         self._updates: list[SequenceUpdate] = []
 
@@ -146,10 +147,12 @@ class Runner:
         for chunk in chunks:
             sequence = chunk.sequence
             sequence.computed += len(chunk.tokens)
+            if sequence.saves and sequence.computed == sequence.saves[-1]:
+                self._save_prefix(sequence, sequence.saves.pop())
             if not chunk.rows:
                 continue
-            if not sequence.decoding:
-                self._save_prefix(sequence)
+            if not sequence.decoding and self._model.cuts_states:
+                self._save_prefix(sequence, len(sequence.request.tokens))
             try:
                 self._sample(sequence, next(rows))
             except RequestError as failure:  # of this sequence's grammar
@@ -234,10 +237,12 @@ class Runner:
             length, state = found
             if self._context.restore(sequence.running_slot, state, length):
                 sequence.cached = sequence.computed = length
+        if self._prefixes and not self._prefixes.cuts and self._scheduler.will_cache(sequence):
+            sequence.saves = self._prefixes.saves(sequence.prefix_key, prompt, sequence.cached)
 
-    def _save_prefix(self, sequence: SequenceState) -> None:
-        """Add a computed prompt to the prefix cache."""
-        prompt = sequence.request.tokens
+    def _save_prefix(self, sequence: SequenceState, length: int) -> None:
+        """Add the first tokens of a prompt, which are computed, to the prefix cache."""
+        prompt = sequence.request.tokens[:length]
         if self._prefixes and self._scheduler.will_cache(sequence):
             slot = sequence.running_slot
             if self._context.state_bytes(slot) > self._prefixes.capacity:  # checked before there is a copy

@@ -47,6 +47,7 @@ class Scheduler:
         slots: number of sequences that run at once.
         budget: maximum tokens per batch, at least one per slot.
         prefix_caching: whether computed prompts are shared through a prefix cache.
+        cuts_prefixes: whether a part of a cached prompt can be used.
         cacheable: maximum tokens of a prompt that fits the prefix cache, as far as is known.
         waiting: sequences without a slot yet, oldest first.
         running: sequences with a slot, oldest first.
@@ -56,6 +57,7 @@ class Scheduler:
     budget: int
     prefix_caching: bool = False
     cacheable: float = math.inf
+    cuts_prefixes: bool = field(default=True, kw_only=True)
     waiting: deque[SequenceState] = field(default_factory=deque)
     running: list[SequenceState] = field(default_factory=list)
     _free_slots: set[int] = field(init=False)
@@ -115,6 +117,8 @@ class Scheduler:
         if not self.will_cache(other) or other.decoding or other.prefix_key != sequence.prefix_key:
             return False
         length, tokens = other.cached + PREFIX_TOKENS_MIN, sequence.request.tokens
+        if not self.cuts_prefixes:
+            length = len(other.request.tokens) - 1
         # The last token of a prompt is always computed.
         return len(tokens) > length and tokens[:length] == other.request.tokens[:length]
 

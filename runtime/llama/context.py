@@ -118,6 +118,9 @@ class Context(NativeHandle):
             raise RequestError(
                 f"no context of {settings.slots} slots of {settings.context} tokens: {LOG.take_errors()}"
             )
+        if not self._memory:
+            self.close()
+            raise FileError(f"{model.header.path}: not a text decoder: it keeps nothing of a text")
         self._batch = _Batch(settings.batch)
         self._row_type: Any = ctypes.c_float * model.vocabulary_size
         self._views: dict[int, Floats] = {}  # by address: the library reuses its buffer of logits
@@ -259,14 +262,16 @@ class Context(NativeHandle):
     def restore(self, slot: int, state: NDArray[np.uint8], length: int) -> bool:
         """Put the first `length` tokens of a saved sequence into an empty slot.
 
-        The state must come from a context of the same model, adapter, KV type and number of slots.
+        The state must come from a context of the same model, adapter, KV type and number of slots. Unless
+        Model.cuts_states, `length` must be all of it.
 
         Returns:
             Whether the library accepted the state; if not, the slot is empty.
         """
         self._check_slot(slot)
         read = llama_cpp.llama_state_seq_set_data(self.handle, byte_pointer(state), len(state), slot)
-        accepted = read == len(state) and self.length(slot) >= length
+        found = self.length(slot)
+        accepted = read == len(state) and (found == length or (found > length and self.model.cuts_states))
         self.clear(slot, length if accepted else 0)
         if not accepted:
             LOG.take_errors()  # dropped, so that the next error message does not quote them

@@ -1,33 +1,31 @@
 """Checks of a GGUF header before the native library reads the file.
 
 llama.cpp ends the process (GGML_ASSERT, GGML_ABORT) on many wrong values of a header. Every such case of its
-loader and of its graphs for these architectures is refused here, in one line that quotes the numbers. The
-cases come from ggml/src/gguf.cpp and, under src/, from llama-model.cpp, llama-vocab.cpp, llama-adapter.cpp,
-models/llama.cpp and models/qwen2.cpp of the llama.cpp that llama-cpp-python 0.3.36 bundles.
+loader and of its graphs for the dense models of two architectures is refused here, in one line that quotes
+the numbers. The cases come from ggml/src/gguf.cpp and, under src/, from llama-model.cpp, llama-vocab.cpp,
+llama-adapter.cpp, models/llama.cpp and models/qwen2.cpp of the llama.cpp that llama-cpp-python 0.3.36
+bundles.
+
+Of other decoders, the container and the vocabulary are checked here. A trial in another process, which
+computes all that an engine does, decides about the rest; see load_probe.py.
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterator, Set
 from pathlib import Path
 
-from gguf.constants import GGMLQuantizationType, GGUFValueType, TokenType
+from gguf.constants import GGMLQuantizationType, GGUFValueType
 
+from ...files.gguf.decoder_shape import read_decoder_shape
 from ...files.gguf.header import Header, TensorInfo, read_header
 from ...files.gguf.metadata import CheckedMetadata
 from ...files.gguf.model_shape import ModelShape, read_model_shape
-from ...files.gguf.string_array import StringArray
+from .vocabulary_checks import PRE_TOKENIZERS, check_vocabulary, tokenizer_names
 
 # TENSOR_ALIGNMENT of ggml: the address of each mapped tensor is asserted to be a multiple of it.
 DATA_ALIGNMENT = 32
 ARCHITECTURES = ("llama", "qwen2")
 ROPE_SCALINGS = ("none", "linear", "yarn")
-# Pre-tokenizers with code of their own in llama.cpp. The others (falcon, bloom, viking, deepseek-llm and
-# default among them) run through std::regex, which overflows the stack on a long run of letters or digits.
-PRE_TOKENIZERS = (
-    *("gpt-2", "llama-bpe", "llama3", "llama-v3"),
-    *("smollm", "starcoder", "qwen2", "deepseek-r1-qwen"),
-)
 F32 = GGMLQuantizationType.F32
 # Types with a matrix product on the CPU; the others are ggml's intermediates or were removed.
 WEIGHT_TYPES = frozenset(
@@ -42,14 +40,23 @@ WEIGHT_TYPES = frozenset(
 DENSE_DECODER = {
     "attention.causal": (True,),
     "pooling_type": (0,),
-    "expert_count": (0,),
     "expert_used_count": (0,),
     "expert_group_count": (0,),
     "nextn_predict_layers": (0,),
     "rope.scaling.type": ROPE_SCALINGS,
 }
-CONTROL_NAME_MAX = 128  # characters; published ones have at most 40
-CONTROL_TOKENS_MAX = 1 << 14  # published vocabularies have at most 6,500
+EXPERTS_MAX = 1024
+# Architectures of llama.cpp that do not continue a text.
+OTHER_MODELS = {
+    "an encoder": (
+        *("bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "eurobert", "t5encoder"),
+        *("jina-bert-v2", "jina-bert-v3", "gemma-embedding", "llama-embed"),
+    ),
+    "an encoder with a decoder": ("t5",),
+    "a diffusion model": ("dream", "llada", "llada-moe", "rnd1"),
+    "a part that sees or hears": ("clip", "wavtokenizer-dec", "pockettts", "qwen3tts"),
+    "a draft for another model": ("eagle3", "dflash", "gemma4-assistant"),
+}
 STRING, FLOAT32 = GGUFValueType.STRING, GGUFValueType.FLOAT32
 
 
@@ -73,18 +80,30 @@ def check_model(header: Header, *, weights: bool = True) -> None:
     metadata = CheckedMetadata(header)
     _check_general(metadata)
     architecture = metadata.get("general.architecture", STRING)
-    if architecture not in ARCHITECTURES:
-        raise metadata.error(
-            f"the architecture {architecture!r} is not supported; supported: {', '.join(ARCHITECTURES)}"
-        )
-    if header.metadata.get("general.type", "model") != "model":
-        kind = header.metadata["general.type"]
+    if (kind := header.metadata.get("general.type", "model")) != "model":
         raise metadata.error(f"general.type is {kind!r}, not 'model'; a GGUF LoRA is an adapter")
-    _check_architecture(metadata, architecture)
-    _check_vocabulary(metadata)
+    if not _is_dense(header):
+        _check_decoder(metadata, architecture)
+        check_vocabulary(metadata)
+        read_decoder_shape(header)
+        return
+    _check_dense(metadata, architecture)
+    check_vocabulary(metadata)
     shape = read_model_shape(header)
     if weights:
         _check_tensors(metadata, shape)
+
+
+def is_checked(header: Header) -> bool:
+    """Whether check_model() looks at every value and tensor; else the trial of the file is a longer one."""
+    tokenizer, pre_tokenizer = tokenizer_names(header)
+    return _is_dense(header) and tokenizer == "gpt2" and pre_tokenizer in PRE_TOKENIZERS
+
+
+def _is_dense(header: Header) -> bool:
+    """Whether it is a dense model of the architectures whose tensors are known here."""
+    architecture = header.metadata["general.architecture"]
+    return architecture in ARCHITECTURES and not header.metadata.get(f"{architecture}.expert_count")
 
 
 def check_adapter(header: Header, base: Header) -> None:
@@ -125,7 +144,21 @@ def _check_general(metadata: CheckedMetadata) -> None:
             )
 
 
-def _check_architecture(metadata: CheckedMetadata, architecture: str) -> None:
+def _check_decoder(metadata: CheckedMetadata, architecture: str) -> None:
+    """Refuse models that do not continue a text; the library tells which architectures it does not know."""
+    values = metadata.header.metadata
+    for kind, names in OTHER_MODELS.items():
+        if architecture in names:
+            raise metadata.error(f"{architecture} is {kind}; only text decoders are run")
+    for key in ("attention.causal", "pooling_type"):
+        value = values.get(f"{architecture}.{key}", DENSE_DECODER[key][0])
+        if value not in DENSE_DECODER[key]:
+            raise metadata.error(f"metadata key '{architecture}.{key}' is {value!r}: a model of embeddings")
+    if values.get(f"{architecture}.expert_count"):
+        metadata.count(f"{architecture}.expert_count", EXPERTS_MAX)
+
+
+def _check_dense(metadata: CheckedMetadata, architecture: str) -> None:
     values = metadata.header.metadata
     for key, allowed in DENSE_DECODER.items():
         value = values.get(f"{architecture}.{key}", allowed[0])
@@ -137,44 +170,6 @@ def _check_architecture(metadata: CheckedMetadata, architecture: str) -> None:
     base = values.get(f"{architecture}.rope.freq_base", 1.0)
     if not (isinstance(base, float) and 0 < base < math.inf):
         raise metadata.error(f"metadata key '{architecture}.rope.freq_base' is {base!r}")
-
-
-def _check_vocabulary(metadata: CheckedMetadata) -> None:
-    model = metadata.get("tokenizer.ggml.model", STRING)
-    if model != "gpt2":
-        raise metadata.error(f"tokenizer {model!r} is not supported; only byte-level BPE ('gpt2') is")
-    pre = metadata.get("tokenizer.ggml.pre", STRING)
-    if pre not in PRE_TOKENIZERS:
-        raise metadata.error(
-            f"pre-tokenizer {pre!r} is not supported; supported: {', '.join(PRE_TOKENIZERS)}"
-        )
-    tokens = metadata.array("tokenizer.ggml.tokens", STRING)
-    if not tokens:
-        raise metadata.error("the vocabulary is empty")
-    assert isinstance(tokens, StringArray), "arrays of strings are read as such"
-    raw = tokens.raw()
-    if len(set(raw)) < len(raw) or not all(raw) or b"\0" in b"".join(raw):
-        _check_distinct(metadata, tokens)
-    metadata.array("tokenizer.ggml.merges", STRING)
-    types = metadata.array("tokenizer.ggml.token_type", GGUFValueType.INT32)
-    if len(types) != len(tokens):
-        raise metadata.error(f"the vocabulary has {len(tokens)} tokens but {len(types)} token types")
-    control = {int(TokenType.CONTROL), int(TokenType.UNKNOWN)}
-    lengths = [len(tokens[token]) for token, type_ in enumerate(types) if type_ in control]
-    if (longest := max(lengths, default=0)) > CONTROL_NAME_MAX:
-        raise metadata.error(
-            f"the name of a control token has {longest} characters; at most {CONTROL_NAME_MAX} are supported"
-        )
-    if len(lengths) > CONTROL_TOKENS_MAX:
-        raise metadata.error(f"{len(lengths)} control tokens; at most {CONTROL_TOKENS_MAX} are supported")
-
-
-def _check_distinct(metadata: CheckedMetadata, tokens: Iterable[str]) -> None:
-    # llama.cpp reads a token up to its first zero byte and gives an empty token a name of its own.
-    names = [token.split("\0", 1)[0] or f"[EMPTY_{i}]" for i, token in enumerate(tokens)]
-    name, times = Counter(names).most_common(1)[0]
-    if times > 1:
-        raise metadata.error(f"token {name!r} occurs {times} times in the vocabulary")
 
 
 def _tensor_shapes(shape: ModelShape) -> Iterator[tuple[str, tuple[int, ...], bool]]:

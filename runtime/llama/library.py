@@ -15,6 +15,7 @@ from .bindings import llama_cpp
 from .compute_thread import COMPUTE_THREAD
 
 _ERROR, _CONTINUED = 4, 5  # of ggml_log_level
+_LINE_MAX = 500  # characters: a quoted value can be as long as the file
 
 
 class _ErrorLog:
@@ -36,10 +37,11 @@ class _ErrorLog:
             self._errors.append(text.decode("utf-8", "replace").strip())
 
     def take_errors(self) -> str:
-        """Return the errors since the last call, as one line without the names of C++ functions."""
+        """Return the errors since the last call, as a short line without the names of C++ functions."""
         lines = [line.split(": ", 1)[-1] for line in self._errors if line]
         self._errors.clear()
-        return "; ".join(" ".join(line.split()) for line in lines) or "llama.cpp gives no reason"
+        line = "; ".join(" ".join(line.split()) for line in lines) or "llama.cpp gives no reason"
+        return line[:_LINE_MAX]
 
 
 LOG = _ErrorLog()

@@ -7,17 +7,31 @@ adapters of the model. It writes a line of JSON when it begins with a file, and 
 import json
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import FileError, ThirteenError
+from ...errors import FileError, RequestError, ThirteenError
 from ..machine.resource_limits import limit_address_space, limit_processor_time, lower_limit
 from .context import Context, Span
-from .gguf_checks import read_model_header
+from .gguf_checks import is_checked, read_model_header
 from .model import LoraAdapter, Model
-from .settings import Settings
+from .settings import KV_TYPES, Settings
 
 _SETTINGS = Settings(context=1, slots=1, batch=1, threads=1)
+# All ways to compute that a user can choose, for a file whose tensors nothing has checked.
+_CONTEXT, _BATCH, _PROMPT = 96, 16, 40  # tokens
+_USUAL = Settings(_CONTEXT, slots=2, batch=_BATCH, threads=1)
+_WAYS = (
+    _USUAL,
+    replace(_USUAL, flash_attention=False),
+    *(replace(_USUAL, kv=kv) for kv in KV_TYPES if kv != _USUAL.kv),
+    replace(_USUAL, outputs=_BATCH, exact=True),
+)
+_TEXT = (
+    "".join(map(chr, range(1, 0x300)))
+    + "  \n\n\t\r\n 12345 don't \u4e2d\u6587 \u0639\u0631\u0628 \U0001f600 e\u0301"
+)
 
 
 def main() -> None:
@@ -39,17 +53,58 @@ def main() -> None:
 def _load(path: Path, adapters: list[Path]) -> None:
     _write({"file": str(path)})
     with Model(read_model_header(path), repack=False) as model:
-        _decode(model, None)
+        try_model = _decode if is_checked(model.header) else _try_all
+        try_model(model, None)
         for file in adapters:
             _write({"file": str(file)})
             with LoraAdapter(model, file) as adapter:
-                _decode(model, adapter)
+                try_model(model, adapter)
 
 
 def _decode(model: Model, adapter: LoraAdapter | None) -> None:
     token, *_ = (*model.tokenize("1", special=False, bos=True), 0)
     with Context(model, _SETTINGS, adapter) as context:
         context.decode([Span(0, 0, (token,), rows=1)])
+
+
+def _try_all(model: Model, adapter: LoraAdapter | None) -> None:
+    """Do what an engine does, so that llama.cpp ends this process rather than that of the engine.
+
+    Raises:
+        FileError: the model cannot be computed, or its states cannot be restored.
+    """
+    tokens = tuple(model.tokenize(_TEXT, special=False, bos=True))
+    model.tokenize(" ".join((*model.control_tokens, _TEXT[::-1])), special=False, bos=False, continues=True)
+    for token in range(model.vocabulary_size):
+        model.token_to_piece(token)
+    prompt = (tokens * _PROMPT)[:_PROMPT] or (0,) * _PROMPT
+    for way in _WAYS:
+        try:
+            way_here = replace(way, context=min(way.context, model.context_trained))
+            context = Context(model, way_here, adapter)
+        except RequestError:  # llama.cpp refuses this way; so it does in an engine
+            if way is _USUAL:
+                raise
+            continue
+        with context:
+            _try_way(context, prompt[: context.settings.context // 2])
+
+
+def _try_way(context: Context, prompt: tuple[int, ...]) -> None:
+    """Compute a long prompt in batches, two sequences at once, and one of them after it was restored."""
+    end, all_rows = len(prompt), context.settings.outputs == _BATCH
+    for start in range(0, end, _BATCH):
+        part = prompt[start : start + _BATCH]
+        context.decode([Span(0, start, part, rows=len(part) if all_rows else 1)])
+    context.decode([Span(0, end, prompt[:1], rows=1), Span(1, 0, prompt[:8], rows=1)])
+    state = context.save(1)
+    context.clear(1)
+    if not context.restore(1, state, len(prompt[:8])):
+        raise FileError(f"{context.model.header.path}: llama.cpp does not restore a saved sequence")
+    context.decode([Span(slot, at, prompt[:1], rows=1) for slot, at in ((0, end + 1), (1, len(prompt[:8])))])
+    if context.model.rewinds:
+        context.clear(0, end // 2)
+        context.decode([Span(0, end // 2, prompt[:2], rows=1)])
 
 
 def _fail(error: ThirteenError) -> None:

@@ -1,17 +1,13 @@
 """Models and run-time LoRA adapters as llama.cpp loads them, and the vocabulary."""
 
-import ctypes
 import os
-import re
-import unicodedata
-from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...errors import FileError, RequestError
+from ...errors import FileError
+from ...files.gguf.decoder_shape import read_decoder_shape
 from ...files.gguf.header import Header, read_header
-from ...files.gguf.model_shape import read_model_shape
 from ..forks import begin_loading
 from .bindings import llama_cpp
 from .compute_thread import COMPUTE_THREAD, KeepAlive
@@ -21,28 +17,17 @@ from .library import LOG, NativeHandle
 from .load_probe import probe_model_files
 from .settings import GpuLayers
 from .struct_layouts import check_struct_layouts
-
-CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
-# Their own tokenizers normalize to NFC, which llama.cpp leaves out.
-NFC_PRE_TOKENIZERS = ("qwen2", "qwen35", "olmo")
-# Keys of convert/source/ for what a tokenizer does and llama.cpp has no key for.
-_SPACE_ONCE, _STRIPPING = "thirteen.tokenizer.space_once", "thirteen.tokenizer.rstrip"
-_NFC_RATIO = 3  # bytes of a text / bytes of its normal form, at most: a Hangul syllable has 9 or 3
-_NAME_ENCODING = ("utf-8", "surrogateescape")  # how read_header() decodes the names of tokens
-_EXTENDS_NUMBER = re.compile(rb"[.,]?[0-9]")
+from .vocabulary import Vocabulary
 
 
-class Model(NativeHandle):
+class Model(Vocabulary, NativeHandle):
     """A memory-mapped model file and its vocabulary.
 
     Attributes:
-        header: header of the file.
         gpu_layers: layers that a GPU computes; see Settings.
-        vocabulary_size: number of tokens in the vocabulary.
         context_trained: tokens of the longest context that the model was trained for.
-        bos: the begin-of-text token, None if there is none.
-        eos: the end-of-text token, None if there is none.
-        adds_bos: whether the tokenizer puts `bos` before every text.
+        rewinds: whether a sequence can go back to an earlier position: one with a recurrent state cannot.
+        cuts_states: whether a saved sequence can be cut: one with windows has kept only the last of them.
     """
 
     def __init__(
@@ -88,128 +73,25 @@ class Model(NativeHandle):
         load = partial(llama_cpp.llama_model_load_from_file, os.fsencode(path), params)
         if not self.acquire(load, llama_cpp.llama_model_free):
             raise FileError(f"{path}: {LOG.take_errors()}")
-        self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
-        self.context_trained = read_model_shape(self.header).context
-        bos, eos = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
-        self.bos: int | None = bos if bos >= 0 else None
-        self.eos: int | None = eos if eos >= 0 else None
-        self.adds_bos = self.bos is not None and bool(llama_cpp.llama_vocab_get_add_bos(self.vocab))
-        self._pieces: dict[int, bytes] = {}  # caches of token_to_piece() and is_eog()
-        self._eog: dict[int, bool] = {}
+        self.read_vocabulary()
+        self.context_trained = read_decoder_shape(self.header).context
+        self._check_decoder()
+        recurrent = llama_cpp.llama_model_is_recurrent, llama_cpp.llama_model_is_hybrid
+        self.rewinds = not any(is_one(self.handle) for is_one in recurrent)
+        self.cuts_states = self.rewinds and not llama_cpp.llama_model_n_swa(self.handle)
 
     @property
     def vocab(self) -> Any:
         """The native vocabulary."""
         return llama_cpp.llama_model_get_vocab(self.handle)
 
-    def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
-        """Split a text into tokens.
-
-        Args:
-            text: any text.
-            special: whether the names of control tokens in it become control tokens.
-            bos: whether to add the begin-of-text token, if the tokenizer does so.
-        """
-        text = self._normalized(text)
-        if self.header.metadata.get(_SPACE_ONCE) is True and len(text) > 1 and text[0] in " ▁":
-            text = text[1:]  # llama.cpp puts it before every text
-        data = text.encode("utf-8", "replace")  # a lone surrogate has no UTF-8
-        capacity = len(data) + 1
-        buffer = (llama_cpp.llama_token * capacity)()
-        count = llama_cpp.llama_tokenize(self.vocab, data, len(data), buffer, capacity, False, special)
-        assert 0 <= count <= capacity, "a token stands for at least one byte"
-        begin = [self.bos] if bos and self.adds_bos and self.bos is not None else []
-        return [*begin, *buffer[:count]]
-
-    def _normalized(self, text: str) -> str:
-        if self.header.metadata.get("tokenizer.ggml.pre") in NFC_PRE_TOKENIZERS:
-            return unicodedata.normalize("NFC", text)
-        return text
-
-    def foreign_share(self, text: str) -> float | None:
-        """How much of a text is in a script that a trimmed vocabulary has no tokens for, from 0 to 1.
-
-        None for a file that keeps all tokens of its base. See foreign_text.py.
-        """
-        if "thirteen.vocabulary.kept" not in self.header.fields:
-            return None
-        from ..foreign_text import foreign_share  # noqa: PLC0415 - for trimmed vocabularies
-
-        text = self._normalized(text)
-        return foreign_share(text, self.tokenize(text, special=False, bos=False), self.token_to_piece)
-
-    def max_bytes(self, tokens: int) -> int:
-        """Bytes of the longest text that can have so few tokens, for a check before the text is tokenized."""
-        longest = max(map(len, self._raw_tokens))  # at least one for each byte that the token stands for
-        shrinks = self.header.metadata.get("tokenizer.ggml.pre") in NFC_PRE_TOKENIZERS
-        return tokens * longest * (_NFC_RATIO if shrinks else 1)
-
-    def token_to_piece(self, token: int) -> bytes:
-        """Return the bytes of a token: not always whole characters, and none for a control token."""
-        if token not in self._pieces:
-            self._pieces[token] = self._read_piece(token)
-        return self._pieces[token]
-
-    def _read_piece(self, token: int) -> bytes:
-        self.check_tokens((token,))
-        buffer = ctypes.create_string_buffer(64)
-        length = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
-        if length < 0:
-            buffer = ctypes.create_string_buffer(-length)
-            length = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
-        return buffer.raw[:length]
-
-    def is_eog(self, token: int) -> bool:
-        """Whether the token ends the generation (of a turn or of a text)."""
-        if token not in self._eog:
-            self._eog[token] = bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
-        return self._eog[token]
-
-    @cached_property
-    def _raw_tokens(self) -> list[bytes]:
-        """The names of all tokens, as the file has them."""
-        return self.header.metadata["tokenizer.ggml.tokens"].raw()  # type: ignore[no-any-return]
-
-    @cached_property
-    def control_tokens(self) -> dict[str, int]:
-        """Control tokens by name; text from outside must never become one."""
-        normal = llama_cpp.LLAMA_TOKEN_TYPE_NORMAL
-        named = tuple(one.encode() for one in ("<", "[", "_", "▁"))
-        types = self.header.metadata["tokenizer.ggml.token_type"]
-        tokens = (
-            token
-            for token, (name, type_) in enumerate(zip(self._raw_tokens, types, strict=True))
-            # llama.cpp also turns some normal tokens into control tokens by name: all these begin like this.
-            if (type_ != normal or name.startswith(named))
-            and llama_cpp.llama_vocab_get_attr(self.vocab, token) & CONTROL
-        )
-        return {
-            llama_cpp.llama_vocab_get_text(self.vocab, token).decode(*_NAME_ENCODING): token
-            for token in tokens
-        }
-
-    @cached_property
-    def stripping_tokens(self) -> frozenset[str]:
-        """Names of the control tokens that take the white space after them, as those of Phi-3."""
-        named = self.header.metadata.get(_STRIPPING, ())
-        rstrip = llama_cpp.LLAMA_TOKEN_ATTR_RSTRIP  # llama.cpp sets it by the model's name
-        return frozenset(
-            name
-            for name, token in self.control_tokens.items()
-            if llama_cpp.llama_vocab_get_attr(self.vocab, token) & rstrip or name in named
-        )
-
-    @cached_property
-    def digit_tokens(self) -> tuple[int, ...]:
-        """Tokens that would make a number before them longer."""
-        # Byte-level BPE leaves digits and points as they are.
-        return tuple(token for token, name in enumerate(self._raw_tokens) if _EXTENDS_NUMBER.match(name))
-
-    def check_tokens(self, tokens: Sequence[int]) -> None:
-        """Raise RequestError if a token is not in the vocabulary."""
-        unknown = next((token for token in tokens if not 0 <= token < self.vocabulary_size), None)
-        if unknown is not None:
-            raise RequestError(f"token {unknown} is not one of the model's {self.vocabulary_size}")
+    def _check_decoder(self) -> None:
+        """Refuse models that do not continue a text, by what the library says of them."""
+        encodes = llama_cpp.llama_model_has_encoder(self.handle)
+        decodes = llama_cpp.llama_model_has_decoder(self.handle)
+        if encodes or not decodes or llama_cpp.llama_model_is_diffusion(self.handle):
+            self.close()
+            raise FileError(f"{self.header.path}: not a text decoder, by what llama.cpp says")
 
 
 def _native_params(gpu_layers: GpuLayers, *, repack: bool) -> Any:

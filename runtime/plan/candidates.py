@@ -6,8 +6,8 @@ from itertools import product
 
 from gguf.constants import GGML_QUANT_SIZES
 
+from ...files.gguf.decoder_shape import read_decoder_shape
 from ...files.gguf.header import Header
-from ...files.gguf.model_shape import read_model_shape
 from ...files.processors import multiplies_bf16
 from ..llama.settings import DEFAULT_KV, KV_TYPES, QUANTIZED_KV, Settings
 from .memory import fits_in_memory
@@ -44,25 +44,29 @@ def find_candidates(usual: Settings, options: EngineOptions, header: Header) -> 
     This is for before the model is loaded: afterwards, the memory of its weights is no longer available.
     First the memory decides between standard and flash attention, then a KV cache in q8_0 is taken, and at
     last a half or a quarter of the context, unless the options have one. Where nothing fits, all is open.
+    Nothing is measured for a model with a recurrent state: measurements go back to earlier positions.
 
     Args:
         usual: the default_settings() of the options.
         options: what is given.
         header: header of the model file.
     """
-    full = with_profile(options)
+    full, shape = with_profile(options), read_decoder_shape(header)
+    if usual.kv in QUANTIZED_KV and not options.get("kv") and not holds_heads(header, usual.kv):
+        usual, full["kv"] = replace(usual, kv=DEFAULT_KV), DEFAULT_KV
+    if shape.recurrent:
+        full |= EngineOptions(kv=usual.kv, flash_attention=usual.flash_attention, threads=usual.threads)
     ways, quantized = _open_ways(usual, full), _quantized_ways(usual, full, header)
     halvings = 0 if options.get("context") else _HALVINGS
     for divisor in (1 << halving for halving in range(halvings + 1)):
         for group in (ways, quantized):
             shorter = [replace(way, context=usual.context // divisor or 1) for way in group]
             if fitting := [way for way in shorter if fits_in_memory(header, way)]:
-                return _clamped(fitting, header, options)
-    return _clamped(ways, header, options)
+                return _clamped(fitting, shape.context, full)
+    return _clamped(ways, shape.context, full)
 
 
-def _clamped(ways: Sequence[Settings], header: Header, options: EngineOptions) -> Candidates:
-    trained = read_model_shape(header).context
+def _clamped(ways: Sequence[Settings], trained: int, options: EngineOptions) -> Candidates:
     clamped = (replace(way, context=min(way.context, trained)) for way in ways)
     return Candidates(tuple(clamped), options.get("threads"))
 
@@ -91,4 +95,4 @@ def _quantized_ways(usual: Settings, options: EngineOptions, header: Header) -> 
 def holds_heads(header: Header, kv: str) -> bool:
     """Whether the model's heads are whole blocks of a type of the KV cache."""
     block = GGML_QUANT_SIZES[KV_TYPES[kv]][0]
-    return not read_model_shape(header).head_dim % block
+    return not any(width % block for width in read_decoder_shape(header).head_widths)

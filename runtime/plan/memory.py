@@ -10,13 +10,12 @@ the whole file in any case. The memory of a GPU that has its own is not checked.
 
 from collections.abc import Collection
 from dataclasses import astuple, dataclass, replace
-from math import prod
 
 from gguf.constants import GGMLQuantizationType as Type
 
 from ...errors import InsufficientMemoryError
+from ...files.gguf.decoder_shape import DecoderShape, read_decoder_shape
 from ...files.gguf.header import Header, row_bytes
-from ...files.gguf.model_shape import ModelShape, read_model_shape
 from ..llama.bindings import llama_cpp
 from ..llama.settings import KV_TYPES, Settings
 from ..machine.available_memory import available_bytes, reserved_bytes
@@ -45,7 +44,7 @@ class MemoryEstimate:
         weights_bytes: tensors of the file, mapped.
         copied_bytes: repacked weights, a second copy of some of the mapped ones.
         vocabulary_bytes: tables of tokens.
-        kv_bytes: KV cache.
+        kv_bytes: KV cache, and recurrent states.
         buffer_bytes: compute buffers of llama.cpp, and the logits.
         prefix_bytes: prefix cache when full, and one entry that is being saved.
     """
@@ -81,7 +80,7 @@ def estimate_memory(header: Header, settings: Settings) -> MemoryEstimate:
         header: one that gguf_checks.check_model() accepts.
         settings: their context is clamped to the one that the model was trained for.
     """
-    shape = read_model_shape(header)
+    shape = read_decoder_shape(header)
     settings = replace(settings, context=min(settings.context, shape.context))
     start = min(tensor.offset for tensor in header.tensors.values())
     kv = _kv_bytes(shape, settings)
@@ -125,28 +124,40 @@ def _missing_bytes(estimate: MemoryEstimate, settings: Settings) -> int:
     return estimate.total_bytes - estimate.program_bytes + reserved_bytes(settings.threads)
 
 
-def _kv_bytes(shape: ModelShape, settings: Settings) -> int:
-    cell_bytes = 2 * row_bytes(shape.kv_width, KV_TYPES[settings.kv])
-    return prod((shape.layers, settings.slots, _cells(settings.context), cell_bytes))
+def _kv_bytes(shape: DecoderShape, settings: Settings) -> int:
+    """Bytes of keys and values, also of positions that have left a window, and of states in float32."""
+    widths = [width for layer in shape.kv_widths for width in layer]
+    if settings.flash_attention is False:  # it stores values transposed, in layers of one width
+        values = max((value for _, value in shape.kv_widths), default=0)
+        widths = [width for key, value in shape.kv_widths for width in (key, values if value else 0)]
+    cell_bytes = sum(row_bytes(width, KV_TYPES[settings.kv]) for width in widths)
+    return settings.slots * (_cells(settings.context) * cell_bytes + shape.state_size * _F32_BYTES)
 
 
 def _cells(tokens: int) -> int:
     return tokens + -tokens % KV_CELLS
 
 
-def _buffer_bytes(shape: ModelShape, settings: Settings) -> int:
+def _buffer_bytes(shape: DecoderShape, settings: Settings) -> int:
     """Bytes of the activations where a layer is widest, masks, logits, and the scores of standard attention.
 
-    A layer is widest in its feed-forward network, or in its attention if that stores scores.
+    A layer is widest in its feed-forward network, in its attention if that stores scores, or in what makes
+    its recurrent state. Layers with windows have a mask of their own.
     """
-    widest = (3 * shape.ffn + 4 * shape.hidden) * _F32_BYTES
+    widest = (3 * shape.ffn + (4 + 2 * shape.experts_used) * shape.hidden) * _F32_BYTES
+    if shape.recurrent:
+        widest = max(widest, (7 * shape.inner + 2 * shape.hidden) * _F32_BYTES)
     cells = _cells(settings.context)
     mask = cells * _F16_BYTES
     if settings.flash_attention is False:
-        widest = max(widest, (cells * shape.heads + 5 * shape.hidden + 2 * shape.kv_width) * _F32_BYTES)
+        widest = max(
+            widest,
+            (cells * shape.heads + 5 * shape.hidden + 2 * shape.kv_heads * shape.head_dim) * _F32_BYTES,
+        )
         mask = cells * _F32_BYTES
     logits = settings.slots * shape.vocab * _F32_BYTES
-    return settings.micro_batch * (widest + mask) + logits
+    masks = (1 + shape.windows) * mask if shape.kv_widths else 0
+    return settings.micro_batch * (widest + masks) + logits
 
 
 def repacked_bytes(header: Header, types: Collection[Type]) -> int:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from ...errors import ThirteenError
+from ...files.gguf.decoder_shape import read_decoder_shape
 from ...files.gguf.header import Header
-from ...files.gguf.model_shape import read_model_shape
 from ..llama.gguf_checks import read_model_header
 from ..llama.load_probe import probe_model_files
 from ..llama.model import Model
@@ -79,7 +79,7 @@ class EnginePlan:
             header,
             settings,
             estimate_memory(header, settings),
-            read_model_shape(header).context,
+            read_decoder_shape(header).context,
             adapters,
             options.get("queue", QUEUE),
             tuning.parallel_cost if tuning else None,

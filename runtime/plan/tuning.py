@@ -12,10 +12,11 @@ from typing import Any
 
 from ...errors import ThirteenError
 from ...files.cache_folder import cache_dir
+from ...files.gguf.decoder_shape import read_decoder_shape
 from ...files.gguf.header import Header
-from ...files.gguf.model_shape import read_model_shape
 from ...files.processors import processor_name
 from ..llama.bindings import llama_cpp
+from ..llama.gguf_checks import ARCHITECTURES
 from ..llama.settings import Settings
 from ..machine.threads import default_threads
 from .candidates import Candidates
@@ -119,10 +120,13 @@ def _parse(found: dict[str, Any], usual: Settings) -> Tuning:
 
 def _key(candidates: Candidates, header: Header) -> dict[str, Any]:
     """Everything that the choice depends on."""
-    shape, usual = read_model_shape(header), candidates.ways[0]
+    shape, usual = read_decoder_shape(header), candidates.ways[0]
+    names = ["layers", "hidden", "heads", "kv_heads", "head_dim"]
+    if shape.experts_used or shape.architecture not in ARCHITECTURES:
+        names += ["architecture", "ffn", "experts_used"]
     return {
         **speed_environment(),
-        **{name: getattr(shape, name) for name in ("layers", "hidden", "heads", "kv_heads", "head_dim")},
+        **{name: getattr(shape, name) for name in names},
         **{name: getattr(usual, name) for name in ("slots", "batch", "repack")},
         "ways": [[way.flash_attention, way.kv] for way in candidates.ways],
         "given_threads": candidates.threads,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -133,6 +134,7 @@ class PromptEncoder:
         template: PromptTemplate | None,
         bytes_max: int | None = None,
         hint: str = "",
+        examples_max: int = 0,
     ) -> None:
         """Encode for a model.
 
@@ -141,8 +143,9 @@ class PromptEncoder:
             template: its chat template.
             bytes_max: texts of more bytes are refused before they are tokenized.
             hint: the end of the error, with what to do about it.
+            examples_max: tokens of the longest prompt with worked examples, for a model without a template.
         """
-        self._hint = hint
+        self._hint, self._examples_max = hint, examples_max
         self._vocabulary, self._template, self._bytes_max = vocabulary, template, bytes_max
         self._names = ControlNames(vocabulary.control_tokens)
         self.thinking = Thinking.of(template.source, vocabulary) if template else None
@@ -199,7 +202,7 @@ class PromptEncoder:
         for value in (*tools, *(call.arguments for message in messages for call in message.tool_calls)):
             check_nesting(value)
         if self._template is None:
-            return self.encode_text("\n\n".join(contents))
+            return self._encode_completion(messages)
         strings = list(json_texts([fields, tools]))
         self._check_length(strings)
         render = partial(self._render, self._template, fields, tools, think)
@@ -223,6 +226,17 @@ class PromptEncoder:
         if self.thinking and think is False:
             parts[-1] += self.thinking.without_thought(parts[-1])
         return self._split(parts)
+
+    def _encode_completion(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Encode a conversation for a model that only continues texts, after worked examples if they fit."""
+        from .worked_examples import as_completion  # noqa: PLC0415 - it imports this module
+
+        if self._examples_max:
+            with suppress(PromptLengthError):
+                tokens = self.encode_text(as_completion(messages))
+                if len(tokens) <= self._examples_max:
+                    return tokens
+        return self.encode_text("\n\n".join(message.content for message in messages))
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Encode a text without the chat template, with the tokenizer's begin-of-text token.

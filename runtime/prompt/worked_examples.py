@@ -1,6 +1,7 @@
 """Worked examples that stand before a question which is answered several times: answers become short.
 
-With them, an answer has about a third of the tokens, and a vote takes a third of the time.
+With them, an answer has about a third of the tokens, and a vote takes a third of the time. A base without a
+chat template learns from them that a question has an answer.
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,17 @@ WORKED_EXAMPLES = (
         "The answer is 12.",
     ),
 )
+
+
+_LABELS = {"user": "Question: ", "assistant": "Answer: "}
+COMPLETION_STOP = "\nQuestion:"  # with which a base would go on after its answer
+
+
+def as_completion(messages: Sequence[Message]) -> str:
+    """The conversation after worked examples as a text that ends where the answer comes."""
+    shown = [*with_worked_examples(()), *messages]
+    turns = (_LABELS.get(one.role, "") + one.content + "\n" * (1 + (one.role != "user")) for one in shown)
+    return "".join(turns) + "Answer:"
 
 
 def with_worked_examples(messages: Sequence[Message]) -> list[Message]:

@@ -54,6 +54,7 @@ class Native:
 
 class Model(Native):
     bos, eos, adds_bos, context_trained, vocabulary_size = None, END_OF_TURN, False, 100, 257
+    rewinds = cuts_states = True
     control_tokens: ClassVar[dict[str, int]] = {"<end>": END_OF_TURN}
     stripping_tokens = frozenset[str]()
 
@@ -61,7 +62,7 @@ class Model(Native):
         super().__init__()
         self.header = header
 
-    def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
+    def tokenize(self, text: str, *, special: bool, bos: bool, continues: bool = False) -> list[int]:
         return list(text.encode())
 
     def max_bytes(self, tokens: int) -> int:

@@ -14,9 +14,11 @@ MATRICES = tuple(
 )
 
 
-def write_factors(path: Path, factors: dict[str, tuple[np.ndarray, np.ndarray]]) -> Path:
+def write_factors(
+    path: Path, factors: dict[str, tuple[np.ndarray, np.ndarray]], architecture: str = "llama"
+) -> Path:
     """Write a LoRA from the factors of each matrix, a (r, in) and b (out, r); alpha is the rank."""
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", float(next(iter(factors.values()))[0].shape[0]))

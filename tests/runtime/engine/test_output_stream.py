@@ -10,7 +10,7 @@ class Bytes:
     def token_to_piece(self, token):
         return bytes((token,))
 
-    def tokenize(self, text, *, special, bos):
+    def tokenize(self, text, *, special, bos, continues=False):
         return list(text.encode())
 
 

@@ -21,7 +21,7 @@ from llama_cpp._ggml import libggml
 from thirteen.errors import ThirteenError
 from thirteen.files.gguf.header import Field, Header, read_header
 from thirteen.runtime.llama.context import Context, Span
-from thirteen.runtime.llama.gguf_checks import check_adapter, check_model
+from thirteen.runtime.llama.gguf_checks import check_adapter, check_model, is_checked
 from thirteen.runtime.llama.model import LoraAdapter, Model
 from thirteen.runtime.llama.sampler import Sampler
 from thirteen.runtime.llama.settings import Settings
@@ -169,6 +169,8 @@ def load(path: Path, base: Model) -> str:
             check_adapter(header, base.header)
         else:
             check_model(header)
+            if not is_checked(header):
+                return "refused: the trial in another process decides"
     except ThirteenError as error:
         return f"refused: {error}"
     if different := list(differences(header)):

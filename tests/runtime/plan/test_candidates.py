@@ -14,6 +14,8 @@ from thirteen.runtime.plan.candidates import find_candidates
 from thirteen.runtime.plan.memory import estimate_memory
 from thirteen.runtime.plan.options import EngineOptions, default_settings
 
+from ..tiny_decoders import write_decoder
+
 
 def memory_of(header: Header, options: EngineOptions, **changes: Any) -> int:
     """Bytes that must be available for some settings."""
@@ -75,6 +77,15 @@ def test_heads_that_q8_0_cannot_hold_keep_f16(tiny: Path, available: Callable[[i
     header, options = read_header(tiny), EngineOptions(context=256)
     available(memory_of(header, options) - 1)
     assert {one[1] for one in ways(header, options)} == {"f16"}
+    assert {one[1] for one in ways(header, EngineOptions(profile="phone"))} == {"f16"}
+
+
+def test_nothing_is_measured_for_a_state_that_cannot_go_back(
+    tmp_path: Path, available: Callable[[int], None]
+) -> None:
+    header = read_header(write_decoder(tmp_path / "a.gguf", "mamba"))
+    available(1 << 40)
+    assert find_candidates(default_settings(EngineOptions()), EngineOptions(), header).decided
 
 
 def test_an_engine_with_little_memory_has_a_cache_in_q8_0(

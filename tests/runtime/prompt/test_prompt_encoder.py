@@ -273,3 +273,20 @@ def test_tools_are_limited_in_size_and_depth():
     for _ in range(JSON_NESTING_MAX - 1):
         fitting = {"a": fitting}
     assert encoder.encode_conversation([Message("assistant", "", (ToolCall("1", "f", fitting),))], [fitting])
+
+
+@pytest.mark.parametrize(("examples_max", "with_examples"), [(5000, True), (50, False)])
+def test_without_a_template_a_question_follows_worked_examples_that_fit(examples_max, with_examples):
+    encoder = PromptEncoder(Bytes(), None, examples_max=examples_max)
+    said = [
+        Message("system", "Be brief."),
+        Message("user", "1?"),
+        Message("assistant", "2"),
+        Message("user", "3?"),
+    ]
+    text = decode(encoder.encode_conversation(said))
+    if with_examples:
+        assert text.startswith("Question: A box") and text.count("\n\nQuestion: ") == 5
+        assert text.endswith("\n\nBe brief.\n\nQuestion: 1?\nAnswer: 2\n\nQuestion: 3?\nAnswer:")
+    else:
+        assert text == "Be brief.\n\n1?\n\n2\n\n3?"

@@ -1,0 +1,254 @@
+"""The vocabulary of a loaded model: texts to tokens and back, by llama.cpp's tokenizers."""
+
+import ctypes
+import re
+import threading
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+from ...errors import RequestError
+from ...files.gguf.header import Header
+from .bindings import llama_cpp
+from .vocabulary_checks import BPE, PRE_TOKENIZERS, tokenizer_names
+
+CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+# Their own tokenizers normalize to NFC, which llama.cpp leaves out.
+NFC_PRE_TOKENIZERS = ("qwen2", "qwen35", "olmo")
+# Keys of convert/source/ for what a tokenizer does and llama.cpp has no key for.
+_SPACE_ONCE, _STRIPPING = "thirteen.tokenizer.space_once", "thirteen.tokenizer.rstrip"
+_NFC_RATIO = 3  # bytes of a text / bytes of its normal form, at most: a Hangul syllable has 9 or 3
+_NAME_ENCODING = ("utf-8", "surrogateescape")  # how read_header() decodes the names of tokens
+_EXTENDS_NUMBER = re.compile(rb"[.,]?[0-9]")
+# std::regex calls itself for each character of a match, with up to 512 bytes of stack (measured with GCC 12).
+_RUN = re.compile(r"\S+|\s+")  # no pattern matches more than two neighbouring ones
+_LETTERS = re.compile(r".+", re.DOTALL)  # but for this one, which matches letters with spaces between them
+_RUNS = {"exaone-moe": _LETTERS}
+_SHORT_RUN, _RUN_MAX = 512, 1 << 15  # characters: for any stack, and for that of a thread of its own
+_STACK_BYTES = 1 << 26
+_STACK_SIZE = threading.Lock()  # the size for new threads is the process's
+
+
+class Vocabulary(ABC):
+    """Vocabulary of a loaded model.
+
+    Attributes:
+        header: header of the model's file.
+        vocabulary_size: number of tokens.
+        bos: the begin-of-text token, None if there is none.
+        eos: the end-of-text token, None if there is none.
+        adds_bos: whether the tokenizer puts `bos` before every text.
+    """
+
+    header: Header
+    vocabulary_size: int
+    bos: int | None
+    eos: int | None
+    adds_bos: bool
+
+    @property
+    @abstractmethod
+    def vocab(self) -> Any:
+        """The native vocabulary."""
+
+    def read_vocabulary(self) -> None:
+        """Set the attributes from the native vocabulary."""
+        self.vocabulary_size = llama_cpp.llama_vocab_n_tokens(self.vocab)
+        bos, eos = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
+        self.bos, self.eos = (token if 0 <= token < self.vocabulary_size else None for token in (bos, eos))
+        self.adds_bos = self.bos is not None and bool(llama_cpp.llama_vocab_get_add_bos(self.vocab))
+        self._tokenizer, self._pre_tokenizer = tokenizer_names(self.header)
+        self._space_once = self.header.metadata.get(_SPACE_ONCE) is True
+        self._pieces: dict[int, bytes] = {}  # caches of token_to_piece() and is_eog()
+        self._eog: dict[int, bool] = {}
+
+    def tokenize(self, text: str, *, special: bool, bos: bool, continues: bool = False) -> list[int]:
+        """Split a text into tokens.
+
+        Args:
+            text: any text.
+            special: whether the names of control tokens in it become control tokens.
+            bos: whether to add the begin-of-text token, if the tokenizer does so.
+            continues: whether the text stands within another one: SentencePiece puts a space before texts.
+        """
+        after_newline = continues and self._puts_space
+        text = self._normalized(text)
+        if not continues and self._space_once and len(text) > 1 and text[0] in " ▁":
+            text = text[1:]  # llama.cpp puts it before every text
+        tokens = self._split("\n" * after_newline + text, special)
+        begin = [self.bos] if bos and self.adds_bos and self.bos is not None else []
+        return [*begin, *(tokens[len(self._newline) :] if after_newline else tokens)]
+
+    def _split(self, text: str, special: bool) -> list[int]:
+        data = text.encode("utf-8", "replace")  # a lone surrogate has no UTF-8
+        if self._by_regex and len(text) > _SHORT_RUN:
+            tokens = self._split_by_regex(text, special)
+        else:
+            tokens = self._split_native(data, special)
+        return tokens if special or self._tokenizer in BPE else [*self._without_control(tokens)]
+
+    def _split_native(self, data: bytes, special: bool) -> list[int]:
+        capacity = len(data) + 2  # a token mostly stands for at least one byte
+        while True:
+            buffer = (llama_cpp.llama_token * capacity)()
+            count = llama_cpp.llama_tokenize(self.vocab, data, len(data), buffer, capacity, False, special)
+            if count >= 0:
+                return list(buffer[:count])
+            capacity = -count
+
+    def _split_by_regex(self, text: str, special: bool) -> list[int]:
+        """Split a text that std::regex looks through: in a large stack, and a very long word in parts."""
+        cuts, longest = [0], 0
+        for run in _RUNS.get(self._pre_tokenizer, _RUN).finditer(text):
+            longest = max(longest, run.end() - run.start())
+            cuts += range(run.start() + _RUN_MAX, run.end(), _RUN_MAX)
+        parts = [text[a:b].encode("utf-8", "replace") for a, b in pairwise([*cuts, len(text)])]
+
+        def split() -> list[int]:
+            return [token for part in parts for token in self._split_native(part, special)]
+
+        return split() if longest <= _SHORT_RUN else _with_large_stack(split)
+
+    def _without_control(self, tokens: Iterable[int]) -> Iterator[int]:
+        """Spell control tokens: but for BPE, tokenizers also find their names by merging or by matching."""
+        for token in tokens:
+            if token >= 0 and self._attributes(token) & llama_cpp.LLAMA_TOKEN_ATTR_CONTROL:
+                yield from (self._bytes[byte] for byte in self._raw_tokens[token] if byte in self._bytes)
+            elif token >= 0:  # a vocabulary without a token for the unknown has -1
+                yield token
+
+    @cached_property
+    def _bytes(self) -> dict[int, int]:
+        """The token of each byte that has one."""
+        pieces = ((self.token_to_piece(token), token) for token in range(self.vocabulary_size))
+        return {piece[0]: token for piece, token in pieces if len(piece) == 1}
+
+    @property
+    def _by_regex(self) -> bool:
+        return self._tokenizer in BPE and self._pre_tokenizer not in PRE_TOKENIZERS
+
+    @cached_property
+    def _newline(self) -> list[int]:
+        """Tokens of a newline that begins a text: it merges with nothing after it."""
+        return self._split_native(b"\n", special=False)
+
+    @cached_property
+    def _puts_space(self) -> bool:
+        """Whether the tokenizer puts a space before every text."""
+        return self._tokenizer == "llama" and self.token_to_piece(self._newline[0]) == b" "
+
+    def _normalized(self, text: str) -> str:
+        if self._pre_tokenizer in NFC_PRE_TOKENIZERS:
+            return unicodedata.normalize("NFC", text)
+        return text
+
+    def foreign_share(self, text: str) -> float | None:
+        """How much of a text is in a script that a trimmed vocabulary has no tokens for, from 0 to 1.
+
+        None for a file that keeps all tokens of its base. See foreign_text.py.
+        """
+        if "thirteen.vocabulary.kept" not in self.header.fields:
+            return None
+        from ..foreign_text import foreign_share  # noqa: PLC0415 - for trimmed vocabularies
+
+        text = self._normalized(text)
+        return foreign_share(text, self.tokenize(text, special=False, bos=False), self.token_to_piece)
+
+    def max_bytes(self, tokens: int) -> int:
+        """Bytes of the longest text that can have so few tokens, for a check before the text is tokenized."""
+        longest = max(map(len, self._raw_tokens))  # at least one for each byte that the token stands for
+        shrinks = self._pre_tokenizer in NFC_PRE_TOKENIZERS
+        return tokens * longest * (_NFC_RATIO if shrinks else 1)
+
+    def token_to_piece(self, token: int) -> bytes:
+        """Return the bytes of a token: not always whole characters, and none for a control token."""
+        if token not in self._pieces:
+            self._pieces[token] = self._read_piece(token)
+        return self._pieces[token]
+
+    def _read_piece(self, token: int) -> bytes:
+        self.check_tokens((token,))
+        buffer = ctypes.create_string_buffer(64)
+        length = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+        if length < 0:
+            buffer = ctypes.create_string_buffer(-length)
+            length = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+        return buffer.raw[:length]
+
+    def is_eog(self, token: int) -> bool:
+        """Whether the token ends the generation (of a turn or of a text)."""
+        if token not in self._eog:
+            self._eog[token] = bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
+        return self._eog[token]
+
+    def _attributes(self, token: int) -> int:
+        return int(llama_cpp.llama_vocab_get_attr(self.vocab, token))
+
+    @cached_property
+    def _raw_tokens(self) -> list[bytes]:
+        """The names of all tokens, as the file has them."""
+        return self.header.metadata["tokenizer.ggml.tokens"].raw()  # type: ignore[no-any-return]
+
+    @cached_property
+    def control_tokens(self) -> dict[str, int]:
+        """Control tokens by name; text from outside must never become one."""
+        normal = llama_cpp.LLAMA_TOKEN_TYPE_NORMAL
+        named = tuple(one.encode() for one in ("<", "[", "_<", "▁<"))
+        types = self.header.metadata.get("tokenizer.ggml.token_type") or [normal] * len(self._raw_tokens)
+        tokens = (
+            token
+            for token, (name, type_) in enumerate(zip(self._raw_tokens, types, strict=True))
+            # llama.cpp also turns some normal tokens into control tokens by name: all these begin like this.
+            if (type_ != normal or name.startswith(named)) and self._attributes(token) & CONTROL
+        )
+        return {
+            llama_cpp.llama_vocab_get_text(self.vocab, token).decode(*_NAME_ENCODING): token
+            for token in tokens
+        }
+
+    @cached_property
+    def stripping_tokens(self) -> frozenset[str]:
+        """Names of the control tokens that take the white space after them, as those of Phi-3."""
+        named = self.header.metadata.get(_STRIPPING, ())
+        rstrip = llama_cpp.LLAMA_TOKEN_ATTR_RSTRIP  # llama.cpp sets it by the model's name
+        return frozenset(
+            name
+            for name, token in self.control_tokens.items()
+            if self._attributes(token) & rstrip or name in named
+            for name, token in self.control_tokens.items()
+            if self._attributes(token) & rstrip or name in named
+        )
+
+    @cached_property
+    def digit_tokens(self) -> tuple[int, ...]:
+        """Tokens that would make a number before them longer."""
+        if self._tokenizer == "gpt2":  # byte-level BPE leaves digits and points as they are
+            names = self._raw_tokens
+        else:
+            names = [self.token_to_piece(token) for token in range(self.vocabulary_size)]
+        return tuple(token for token, name in enumerate(names) if _EXTENDS_NUMBER.match(name))
+
+    def check_tokens(self, tokens: Sequence[int]) -> None:
+        """Raise RequestError if a token is not in the vocabulary."""
+        unknown = next((token for token in tokens if not 0 <= token < self.vocabulary_size), None)
+        if unknown is not None:
+            raise RequestError(f"token {unknown} is not one of the model's {self.vocabulary_size}")
+
+
+def _with_large_stack(split: Callable[[], list[int]]) -> list[int]:
+    """Call a function in a thread with a large stack."""
+    tokens: list[int] = []
+    thread = threading.Thread(target=lambda: tokens.extend(split()))
+    with _STACK_SIZE:
+        usual = threading.stack_size(_STACK_BYTES)
+        try:
+            thread.start()
+        except RuntimeError:
+            raise RequestError(f"no memory for a stack of {_STACK_BYTES:,} bytes to split the text") from None
+        finally:
+            threading.stack_size(usual)
+    thread.join()
+    return tokens
