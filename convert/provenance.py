@@ -1,5 +1,6 @@
 """Provenance and metadata of a file: names and hashes of its inputs, and what loaders display."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from .source.architecture import metadata_fields
 from .source.checkpoint import Checkpoint, quantized_types
 from .vocabulary.vocabulary_metadata import vocabulary_fields, vocabulary_of
 
+_PHI3_TOKENS = ("</s>", "<unk>", "<s>", "<|endoftext|>")  # of llama-vocab.cpp
 BASE_SHA256 = "thirteen.base.sha256"
 _TEXT = GGUFValueType.STRING
 # ggml types whose member of LlamaFileType is not MOSTLY_<type>
@@ -59,7 +61,7 @@ def file_metadata(
     Returns:
         The metadata, in the order of a file; BASE_SHA256 has a placeholder of the hash's length.
     """
-    texts = {"architecture": base.architecture.name, "type": "model", "name": base.id}
+    texts = {"architecture": base.architecture.name, "type": "model", "name": _name(base)}
     fields = {f"general.{key}": Field(text, _TEXT) for key, text in texts.items()}
     # A mix planned for a size has no member there. Loaders only display the value.
     file_type = LlamaFileType.__members__.get(_FILE_TYPES.get(requested, f"MOSTLY_{requested}"))
@@ -81,6 +83,14 @@ def file_metadata(
     fields |= _text_fields(values) | metadata_fields(base.architecture) | base.tokenizer
     kept = vocabulary_of(base)
     return fields | (vocabulary_fields(kept) if kept else {}) | {BASE_SHA256: Field("0" * 64, _TEXT)}
+
+
+def _name(base: Checkpoint) -> str:
+    """The name of a base; llama.cpp sets attributes of Phi-3's tokens by the name, and fails without them."""
+    parts, tokens = re.split("(?i)(phi-?3)", base.id), base.tokenizer["tokenizer.ggml.tokens"].value
+    if len(parts) == 1 or set(tokens).issuperset(_PHI3_TOKENS):
+        return base.id
+    return "".join("phi_3" if at % 2 else part for at, part in enumerate(parts))
 
 
 def _text_fields(values: Mapping[str, object]) -> dict[str, Field]:
