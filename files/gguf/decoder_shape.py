@@ -113,6 +113,8 @@ def read_decoder_shape(header: Header) -> DecoderShape:
     own = read.layers - read.number("attention.shared_kv_layers")
     keeping = [layer for layer in sorted(read.layers_with(*(f"{key}." for key in _KEYS))) if layer < own]
     states, width = read.layers_with(*_STATES), _state_width(read, hidden, max(heads))
+    if not keeping and not states:  # other names: then all layers are taken for ordinary ones
+        keeping = [*range(own)]
     used = read.number("expert_used_count") if read.number("expert_count") else 0
     dense = read.number("feed_forward_length")
     expert = read.number("expert_feed_forward_length", dense) * used

@@ -277,7 +277,7 @@ def test_a_question_without_a_number_is_answered_once(open_fake_engine):
     assert engine.request("Why?", effort="high").effort is Effort.LOW
     asked = engine.request("Why 7?", effort="high")
     assert asked.effort is Effort.HIGH and asked.tokens == engine.request("Why 7?").tokens
-    assert len(asked.examples) > len(asked.tokens) + 100
+    assert asked.examples == asked.tokens  # without a chat template, examples stand before any question
     prompts = [one.tokens for one in sample_requests(asked, asked.effort.rule)]
     assert prompts == [asked.examples] * asked.effort.rule.examples + [asked.tokens] * 2
 
