@@ -28,7 +28,8 @@ def models(
 ) -> None:
     """List known bases and adapters, and converted models.
 
-    A star marks the base that is recommended for the memory that this machine has available. Right answers
+    A tick marks the bases that fit in the memory that this machine has available, at 4.5 bits a weight, and a
+    star the one of them that is recommended. Right answers
     are those of GSM8K that the makers of a base report. Tokens per second were measured on two cores of a
     server's processor. Converted models are in the cache of this machine; what was downloaded for one stays
     in the hub's cache when it is removed.
@@ -49,24 +50,31 @@ def models(
         cached = cached_models()
     except OutputError as error:  # the catalogue is shown without a cache
         warn([str(error)])
-    best = known.recommended(available_bytes())
+    available = available_bytes()
+    best, fitting = (
+        known.recommended(available),
+        {name for name, base in known.bases.items() if base.fits(available)},
+    )
     facts: dict[str, Any] = {
         "bases": list(known.bases),
+        "fitting": sorted(fitting),
         "recommended": best.name if best else None,
         "adapters": [{"name": name, "base": adapter.base} for name, adapter in known.adapters.items()],
         "models": [asdict(model) for model in cached],
     }
-    show_result(as_json, facts, lambda: Group(_catalogue_table(known, best), "", _cache_table(cached)))
+    show_result(
+        as_json, facts, lambda: Group(_catalogue_table(known, best, fitting), "", _cache_table(cached))
+    )
 
 
-def _catalogue_table(known: "Catalogue", best: "CatalogueBase | None") -> Table:
+def _catalogue_table(known: "Catalogue", best: "CatalogueBase | None", fitting: set[str]) -> Table:
     columns = ("", "name", "what", "parameters", "right answers", "tokens/s", "licence")
     table = Table(*columns, box=None, pad_edge=False)
     table.add_row("", "embedded", f"{known.embedded.base}, from the package index: the default model's base")
     for base in known.bases.values():
         copy = f"; public copy: {base.public_copy}" if base.public_copy else ""
         table.add_row(
-            "*" if base == best else "",
+            "*" if base == best else "✓" if base.name in fitting else "",
             base.name,
             base.hub_id + (f" (gated{copy})" if base.gated else ""),
             f"{base.parameters:,}",

@@ -23,16 +23,20 @@ class CatalogueBase:
 
     name: str
     hub_id: str
-    revision: str  # a commit
     licence: str
     gated: bool
     parameters: int
     config: Mapping[str, Any]  # the shape, with the keys of transformers' config.json
+    revision: str = "main"  # a commit, where one is known
     sha256: str | None = None  # of model.safetensors at that commit, where it is known
     size: str = "4.5bpw"  # of the file that the name stands for, where one can run
     public_copy: str | None = None  # ungated repository with the same weights; only the user may choose it
     gsm8k: float | None = None  # share of that test set that is right, as published
     tokens_per_s: float | None = None  # decode, as measured
+
+    def fits(self, available_bytes: int) -> bool:
+        """Whether its file answers with half of the available memory."""
+        return self.memory_bytes() <= _MEMORY_SHARE * available_bytes
 
     def memory_bytes(self, context: int = 4096) -> int:
         """About what its file needs to answer: weights, a KV cache in float16, and the program."""
@@ -112,11 +116,10 @@ class Catalogue:
 
     def recommended(self, available_bytes: int) -> CatalogueBase | None:
         """The base with the most right answers that everyone can download and that fits in the memory."""
-        room = _MEMORY_SHARE * available_bytes
         fitting = [
             one
             for one in self.bases.values()
-            if one.gsm8k is not None and not one.gated and one.memory_bytes() <= room
+            if one.gsm8k is not None and not one.gated and one.fits(available_bytes)
         ]
         return max(fitting, key=lambda one: one.gsm8k or 0, default=None)
 

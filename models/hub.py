@@ -28,6 +28,7 @@ _PATTERNS: Mapping[RepositoryKind, list[str]] = {
         "config.json",
         "generation_config.json",
         "tokenizer.json",
+        "tokenizer.model",
         "tokenizer_config.json",
         "special_tokens_map.json",
         "added_tokens.json",
@@ -44,7 +45,7 @@ _PATTERNS: Mapping[RepositoryKind, list[str]] = {
 # files inside the cache.
 _IGNORED = ["*/*", "*\\*", "*:*", "consolidated*"]
 _REQUIRED: Mapping[RepositoryKind, set[str]] = {
-    "base": {"config.json", "tokenizer.json"},
+    "base": {"config.json"},
     "adapter": {"adapter_config.json", "adapter_model.safetensors"},
 }
 
@@ -222,10 +223,12 @@ def _required_files(folder: Path, kind: RepositoryKind) -> set[str]:
     """The files that must exist; for a base, including the shards of its index or the single weight file."""
     if kind == "adapter":
         return _REQUIRED[kind]
+    tokenizer = "tokenizer.model" if (folder / "tokenizer.model").exists() else "tokenizer.json"
+    required = _REQUIRED[kind] | {tokenizer}
     if not (index := folder / "model.safetensors.index.json").exists():
-        return _REQUIRED[kind] | {"model.safetensors"}
+        return required | {"model.safetensors"}
     shards = read_json(index).get("weight_map")
-    return _REQUIRED[kind] | (set(map(str, shards.values())) if isinstance(shards, dict) else set())
+    return required | (set(map(str, shards.values())) if isinstance(shards, dict) else set())
 
 
 def _file_stamps(folder: Path, kind: RepositoryKind) -> dict[str, list[int]]:

@@ -16,16 +16,16 @@ def test_configs_are_valid_architectures_of_the_stated_size():
         architecture = from_config(base.config, name)
         weights = sum(prod(spec.shape) for spec in tensor_specs(architecture).values())
         assert weights == base.parameters
-        assert (architecture.scaling is not None) == base.gated  # the Llamas
+        assert (architecture.scaling is not None) == name.startswith("llama")
 
 
 def test_entries_are_well_formed():
     for base in catalogue().bases.values():
-        assert re.fullmatch(r"[\w-]+/[\w.-]+-Instruct", base.hub_id)
+        assert re.fullmatch(r"[\w-]+/[\w.-]+", base.hub_id)
         assert bool(base.public_copy) == base.gated  # for users without access to the gated repository
-        assert base.gated == base.hub_id.startswith("meta-llama/")
-        assert base.licence == ("llama3.2" if base.gated else "apache-2.0")
-        assert re.fullmatch(r"[0-9a-f]{40}", base.revision)
+        assert base.gated == base.hub_id.startswith(("meta-llama/", "google/"))
+        assert base.gated == (base.licence in ("llama3.2", "gemma"))
+        assert re.fullmatch(r"[0-9a-f]{40}|main", base.revision)
     assert catalogue().embedded.base in catalogue().bases
 
 
