@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ...errors import FileError, shorten
+from ...errors import FileError, one_line, shorten
 from ...files.gguf.model_shape import MAX_LAYERS
 from .architecture import Architecture, check
 from .config_values import count, flag, number
@@ -61,14 +61,16 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
             computation in a way that is not known here.
     """
     family = _family(config, where)
+    config = _normalized(config, family, where)
     _check_keys(config, family, where)
-    config = {**config, **family.normalize(config)}
     rope = find_rope(config, where)
     heads = count(config, "num_attention_heads", where)
     hidden = count(config, "hidden_size", where)
     head_dim = count(config, "head_dim", where, hidden // heads)
     context = count(config, "max_position_embeddings", where)
     width = int(head_dim * number({**config, **rope}, "partial_rotary_factor", where, 1.0))
+    if width != head_dim and (width < 2 or width % 2):
+        raise FileError(f"{where}: partial_rotary_factor rotates {width} of {head_dim} dimensions")
     shape: dict[str, Any] = {
         "layers": _layers(config, where),
         "hidden": hidden,
@@ -120,6 +122,14 @@ def _family(config: Mapping[str, Any], where: str) -> Family:
     return CLASSES[name]
 
 
+def _normalized(config: Mapping[str, Any], family: Family, where: str) -> Mapping[str, Any]:
+    """The config under the names of Llama's."""
+    try:
+        return {**config, **family.normalize(config)}
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise FileError(f"{where}: not a config of {family.name}: {one_line(error)}") from error
+
+
 def _check_keys(config: Mapping[str, Any], family: Family, where: str) -> None:
     """Refuse keys that change the computation in a way that the family does not have."""
     for key, value in config.items():
@@ -130,7 +140,7 @@ def _check_keys(config: Mapping[str, Any], family: Family, where: str) -> None:
             raise FileError(
                 f"{where}: {shorten(key)} is {shorten(value)}, which is not supported for {family.name}"
             )
-    act = {**config, **family.normalize(config)}.get("hidden_act", "silu")
+    act = config.get("hidden_act", "silu")
     if _ACTIVATIONS.get(act if isinstance(act, str) else "") != family.activation:
         raise FileError(f"{where}: hidden_act is {shorten(act)}; {family.name} has {family.activation}")
 

@@ -106,7 +106,7 @@ def _llama3(rope: Mapping[str, Any], where: str) -> Llama3Scaling:
 def _long(rope: Mapping[str, Any], context: int, width: int, where: str) -> dict[str, Any]:
     original = count(rope, "original_max_position_embeddings", where)
     factor = number(rope, "factor", where, context / original)
-    default = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+    default = math.sqrt(1 + math.log(factor) / math.log(max(original, 2))) if factor > 1 else 1.0
     long, short = (numbers(rope, f"{name}_factor", width // 2, where) for name in ("long", "short"))
     return {
         "scaling": LongRope(long, short),

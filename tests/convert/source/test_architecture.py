@@ -10,7 +10,8 @@ import pytest
 import torch
 from gguf import GGUFValueType
 from thirteen.convert.source import architecture as arch
-from thirteen.convert.source.families import module_order
+from thirteen.convert.source import model_config
+from thirteen.convert.source.families import CLASSES, module_order
 from thirteen.convert.source.model_config import from_config
 from thirteen.convert.source.model_metadata import from_header
 from thirteen.errors import FileError
@@ -213,6 +214,44 @@ def test_unsupported_config_is_named(changes: dict[str, Any], named: str) -> Non
     assert str(failure.value).startswith("config.json: ")
     assert "\n" not in str(failure.value)
     assert len(str(failure.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "named"),
+    [
+        ("gemma3", {"sliding_window_pattern": "x", "layer_types": None}, "not a config of gemma3"),
+        ("gemma3", {"rope_parameters": {"full_attention": 3}}, "rope_parameters is 3"),
+        ("gemma3", {"query_pre_attn_scalar": 100}, "scale of attention is 0.1"),
+        ("lfm2", {"block_multiple_of": 0}, "not a config of lfm2"),
+        ("lfm2", {"block_ffn_dim_multiplier": "q"}, "not a config of lfm2"),
+        ("lfm2", {"conv_bias": True}, "conv_bias"),
+        ("phi3", {"rope_parameters": {"rope_type": "longrope", "long_factor": [1.0]}}, "long_factor"),
+        ("phi3", {"rope_parameters": None, "partial_rotary_factor": 0.3125}, "rotates 5 of 16"),
+        ("granite", {"logits_scaling": 0}, "logits_scaling"),
+        ("olmo2", {"tie_word_embeddings": True}, "tie_word_embeddings"),
+    ],
+)
+def test_what_a_family_cannot_have_is_named(name: str, changes: dict[str, Any], named: str) -> None:
+    config = checkpoints.FAMILIES[name]()
+    kind = next(kind for kind, family in CLASSES.items() if family.name == name)
+    with pytest.raises(FileError, match=named):
+        read(config.to_dict() | {"architectures": [kind]} | changes)
+
+
+@pytest.mark.parametrize("name", checkpoints.FAMILIES)
+def test_every_key_of_a_class_that_may_change_the_computation_is_known(name: str) -> None:
+    """A newer transformers may have one more."""
+    keys = checkpoints.FAMILIES[name]().to_dict()
+    read(
+        keys
+        | {
+            "architectures": [
+                next(kind for kind in CLASSES if kind.lower().startswith(name.split(maxsplit=1)[0]))
+            ]
+        }
+    )
+    changing = {key for key in keys if any(word in key.lower() for word in model_config._WORDS)}
+    assert not changing - model_config._KNOWN - set(model_config._REFUSED)
 
 
 @pytest.mark.parametrize(
