@@ -61,7 +61,6 @@ class Vocabulary(ABC):
         self.bos, self.eos = (token if 0 <= token < self.vocabulary_size else None for token in (bos, eos))
         self.adds_bos = self.bos is not None and bool(llama_cpp.llama_vocab_get_add_bos(self.vocab))
         self._tokenizer, self._pre_tokenizer = tokenizer_names(self.header)
-        self._space_once = self.header.metadata.get(_SPACE_ONCE) is True
         self._pieces: dict[int, bytes] = {}  # caches of token_to_piece() and is_eog()
         self._eog: dict[int, bool] = {}
 
@@ -76,7 +75,12 @@ class Vocabulary(ABC):
         """
         after_newline = continues and self._puts_space
         text = self._normalized(text)
-        if not continues and self._space_once and len(text) > 1 and text[0] in " ▁":
+        if (
+            not continues
+            and self.header.metadata.get(_SPACE_ONCE) is True
+            and len(text) > 1
+            and text[0] in " ▁"
+        ):
             text = text[1:]  # llama.cpp puts it before every text
         tokens = self._split("\n" * after_newline + text, special)
         begin = [self.bos] if bos and self.adds_bos and self.bos is not None else []

@@ -279,8 +279,8 @@ def damaged(good: Path, copy: Path, damage: Damage) -> Path:
     (put(CONFIG, b"\xff\xfe"), "config.json: not UTF-8"),
     (put(CONFIG, "[]"), "config.json: not a JSON object"),
     (put(CONFIG, DEEP), "config.json: not JSON"),
-    (config(architectures=[["x"]]), "['x'] is not supported"),
-    (config(num_hidden_layers=1 << 24), "16777216 layers; at most 512 are supported"),
+    (config(architectures=[["x"]]), "['x'] cannot be converted"),
+    (config(num_hidden_layers=1 << 24), "num_hidden_layers is 16777216; at most 512 are supported"),
     (config(hidden_size=10**30), "hidden_size is 10000000000000000000000000000"),
     (config(rms_norm_eps=10**400), "rms_norm_eps is 1000"),
     (config(vocab_size=-5), "vocab_size is -5, not a positive number"),
@@ -450,9 +450,17 @@ def test_a_damaged_gguf_is_refused(thirteen: Commands, tmp_path: Path, out: Path
 
 @table(
     (gguf_bytes(lambda raw: raw[:-100]), "it is truncated"),
-    (key("general.architecture", "mamba", TEXT), "the architecture 'mamba' is not supported"),
-    (key("general.architecture", None), "'None' is not supported", "'general.architecture' is missing"),
-    (key("llama.rope.dimension_count", 8), "dimension_count' is 8, but the head dimension is 16"),
+    (
+        key("general.architecture", "mamba", TEXT),
+        "the architecture 'mamba' cannot be converted",
+        "'mamba.block_count' is missing",
+    ),
+    (key("general.architecture", None), "None cannot be converted", "'general.architecture' is missing"),
+    (
+        key("llama.rope.dimension_count", 8),
+        "number of rotated dimensions is 8",
+        "dimension_count' is 8, but the head dimension is 16",
+    ),
     (key("llama.block_count", "two", TEXT), "'llama.block_count' is of type STRING, not UINT32"),
     (key("llama.block_count", 1 << 24), "'llama.block_count' is 16777216; it must be from 1 to 512"),
     (key("tokenizer.ggml.tokens", 13), "'tokenizer.ggml.tokens' is of type UINT32, not ARRAY"),

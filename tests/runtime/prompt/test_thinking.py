@@ -17,6 +17,7 @@ EMPTY = "<think>\n\n</think>\n\n"
 class Vocabulary:
     """Bytes, and markers that are control tokens."""
 
+    stripping_tokens = frozenset()
     control_tokens: ClassVar = {"<|im_start|>": 256, "<|im_end|>": 257, "[THINK]": 258, "[/THINK]": 259}
 
     def tokenize(self, text, *, special, bos):
