@@ -36,17 +36,11 @@ _KNOWN = {
     *("no_rope_layer_interval", "no_rope_layers", "norm_eps", "num_attention_heads", "num_heads"),
     *("num_hidden_layers", "num_key_value_heads", "query_pre_attn_scalar", "residual_multiplier"),
     *("partial_rotary_factor", "rms_norm_eps", "rope_local_base_freq", "rope_parameters", "rope_scaling"),
-    *(
-        "rope_theta",
-        "sliding_window",
-        "sliding_window_pattern",
-        "_sliding_window_pattern",
-        "use_sliding_window",
-        "window_theta",
-    ),
-    # What transformers' classes do not read.
-    *("activation_dropout", "attn_implementation", "cache_implementation", "hidden_dropout_prob"),
-    *("is_llama_config", "output_attentions", "pruned_heads", "rope_interleaved"),
+    *("rope_theta", "sliding_window", "sliding_window_pattern", "use_sliding_window", "window_theta"),
+    # What transformers' classes of these families do not read.
+    *("activation_dropout", "attention_probs_dropout_prob", "attn_implementation", "cache_implementation"),
+    *("full_attn_mod", "head_dim_original", "layer_norm_eps", "layer_norm_epsilon", "output_attentions"),
+    *("pruned_heads", "rope_interleaved", "use_flash_attn"),
     *("block_ffn_dim_multiplier", "block_mlp_init_scale", "block_norm_eps", "block_out_init_scale"),
     *("conv_dim", "conv_dim_out", "conv_use_xavier_init"),
 }
@@ -133,7 +127,7 @@ def _normalized(config: Mapping[str, Any], family: Family, where: str) -> Mappin
 def _check_keys(config: Mapping[str, Any], family: Family, where: str) -> None:
     """Refuse keys that change the computation in a way that the family does not have."""
     for key, value in config.items():
-        if value is None or value is False or key in family.biases:
+        if value is None or value is False or key in family.biases or key.startswith("_"):
             continue
         unknown = key not in _KNOWN and any(word in key.lower() for word in _WORDS)
         if key in _REFUSED or (unknown and not isinstance(value, str)):
