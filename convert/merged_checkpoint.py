@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 
+import numpy as np
 from gguf import GGMLQuantizationType
 
 from ..errors import FileError
@@ -77,7 +78,7 @@ def merge_checkpoint(
     model = MergedModel(checkpoint, adapter, ids.adapter, tie=False)  # the copied config.json says whether
     assert model.source is not None, "there is an adapter"
     tensors = {
-        name: (checkpoint.stored_type(name).name, tuple(spec.shape))
+        name: (checkpoint.stored_type(name).name, spec.stored_shape)
         for name, spec in model.base.specs.items()
     }
     origins = {"base": asdict(source), "adapter": asdict(model.source)}
@@ -120,6 +121,6 @@ def _blocks(
     done, total = 0, sum(prod(shape) for _, shape in tensors.values())
     for name, (dtype, shape) in tensors.items():
         for start, stop in row_ranges(shape):
-            rows = model.rows(name, start, stop)
+            rows = model.rows(name, start, stop) - np.float32(model.base.specs[name].offset)
             yield quantize_rows(rows.reshape(len(rows), -1), GGMLQuantizationType[dtype], f"tensor {name!r}")
             progress(done := done + rows.size, total)

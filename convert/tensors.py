@@ -48,7 +48,16 @@ class TensorSpec:
     @property
     def is_matrix(self) -> bool:
         """Whether it may be quantized: vectors and the kernels of convolutions stay in F32."""
-        return len(self.shape) == 2 and not self.target.endswith(".conv.weight")
+        return len(self.shape) == 2 and not self._is_kernel
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Its shape in a folder of safetensors: there a kernel of a convolution has its one input channel."""
+        return (self.shape[0], 1, self.shape[1]) if self._is_kernel else self.shape
+
+    @property
+    def _is_kernel(self) -> bool:
+        return self.target.endswith(".conv.weight")
 
 
 @dataclass(frozen=True)
