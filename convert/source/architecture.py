@@ -5,7 +5,6 @@ families.py has what differs between families of models.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -21,7 +20,6 @@ from .families import ATTENTION, FAMILIES, Family
 from .rope import Llama3Scaling, LongRope
 
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"  # the output only if it is not tied
-_CONVOLUTION = "shortconv.conv"
 
 
 @dataclass(frozen=True)
@@ -200,25 +198,20 @@ def _shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
         "attn_k_norm": (a.kv_width if wide else a.head_dim,),
         "ffn_up": (2 * a.ffn if fused else a.ffn, a.hidden),
         "shortconv.in_proj": (3 * a.hidden, a.hidden),
-        _CONVOLUTION: (a.hidden, a.conv_width),
+        "shortconv.conv": (a.hidden, a.conv_width),
         "shortconv.out_proj": (a.hidden, a.hidden),
     }
 
 
-def check(architecture: Architecture, shape: Mapping[str, Any], where: str) -> None:
-    """Check that the graph of llama.cpp computes what a checkpoint says.
-
-    Args:
-        architecture: the checkpoint's.
-        shape: its sizes, of which the graph computes constants.
-        where: names the checkpoint in errors.
+def check(architecture: Architecture, where: str) -> None:
+    """Check that the graph of llama.cpp computes what a checkpoint says; `where` names it in errors.
 
     Raises:
         FileError: the sizes do not fit each other, or a constant is another one than the graph's.
     """
     a, family = architecture, architecture.family
     a.check(where)
-    for field, expected in (_DEFAULTS | dict(family.implied(shape))).items():
+    for field, expected in (_DEFAULTS | dict(family.implied(a))).items():
         value = getattr(a, field)
         if field not in family.reads and not _equal(value, expected):
             found = f"{_LABELS.get(field, field)} is {shorten(value)}"

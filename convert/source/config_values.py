@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import FileError, shorten
-
-COUNT_MAX = 1 << 24
+from ...files.gguf.model_shape import MAX_COUNT
 
 
 def number(values: Mapping[str, Any], key: str, where: str, default: float | None = None) -> float:
@@ -22,10 +21,10 @@ def number(values: Mapping[str, Any], key: str, where: str, default: float | Non
 
 
 def count(values: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int:
-    """A positive integer up to COUNT_MAX."""
+    """A positive integer up to MAX_COUNT."""
     value = number(values, key, where, default)
-    if not isinstance(value, int) or value > COUNT_MAX:
-        raise FileError(f"{where}: {key} is {shorten(value)}, not an integer up to {COUNT_MAX}")
+    if not isinstance(value, int) or value > MAX_COUNT:
+        raise FileError(f"{where}: {key} is {shorten(value)}, not an integer up to {MAX_COUNT}")
     return value
 
 

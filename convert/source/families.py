@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...files.gguf.model_shape import ModelShape
+
 Values = Mapping[str, Any]
 
 ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "attn_q_norm", "attn_k_norm")
@@ -34,7 +36,7 @@ _LLAMA = _ATTENTION | _FFN | _NORMS
 _LLAMA_BIASES = {"attention_bias": tuple(_ATTENTION.values()), "mlp_bias": tuple(_FFN.values())}
 
 
-def _same(config: Values) -> Values:
+def _nothing(_: object) -> Values:
     return {}
 
 
@@ -60,7 +62,8 @@ class Family:
         implied: those that the graph computes by itself, from the shape.
         window_pattern: llama.cpp's default for layers with a sliding window: all but every n-th. None where
             the graph has no windows: then the context ends where the window does.
-        normalize: entries of the config under the names of Llama's, and defaults that differ from Llama's.
+        normalize: entries of a config under the names of Llama's, and defaults that differ from Llama's. The
+            number of layers has been checked.
     """
 
     name: str
@@ -75,9 +78,9 @@ class Family:
     biases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tied: bool | None = None
     reads: tuple[str, ...] = ()
-    implied: Callable[[Values], Values] = _same
+    implied: Callable[[ModelShape], Values] = _nothing
     window_pattern: int | None = None
-    normalize: Callable[[Values], Values] = _same
+    normalize: Callable[[Values], Values] = _nothing
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -100,10 +103,9 @@ def _gemma3(config: Values) -> Values:
     by_layer = isinstance(rope, Mapping) and "full_attention" in rope
     full, sliding = (rope.get(f"{kind}_attention") or {} if by_layer else {} for kind in ("full", "sliding"))
     pattern = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or 6
-    layers = config.get("num_hidden_layers")
     types = [
         "full_attention" if (layer + 1) % pattern == 0 else "sliding_attention"
-        for layer in range(layers if isinstance(layers, int) and layers <= 512 else 0)
+        for layer in range(config["num_hidden_layers"])
     ]
     return {
         "head_dim": config.get("head_dim", 256),
@@ -118,18 +120,17 @@ def _gemma3(config: Values) -> Values:
     }
 
 
-def _gemma3_constants(shape: Values) -> Values:
-    scaled = shape["hidden"] // shape["heads"] if shape["layers"] == 62 else shape["head_dim"]  # the 27B
-    return {"embedding_scale": math.sqrt(shape["hidden"]), "attention_scale": scaled**-0.5}
+def _gemma3_constants(shape: ModelShape) -> Values:
+    scaled = shape.hidden // shape.heads if shape.layers == 62 else shape.head_dim  # the 27B
+    return {"embedding_scale": math.sqrt(shape.hidden), "attention_scale": scaled**-0.5}
 
 
 def _smollm3(config: Values) -> Values:
-    interval, layers = config.get("no_rope_layer_interval", 4), config.get("num_hidden_layers")
-    every = isinstance(interval, int) and interval > 0 and isinstance(layers, int) and layers <= 512
-    rotated = [int((layer + 1) % interval != 0) for layer in range(layers or 0)] if every else None
+    layers, interval = config["num_hidden_layers"], config.get("no_rope_layer_interval", 4)
     return {
         "rope_theta": config.get("rope_theta", 2e6),
-        "no_rope_layers": config.get("no_rope_layers") or rotated,
+        "no_rope_layers": config.get("no_rope_layers")
+        or [int((layer + 1) % interval != 0) for layer in range(layers)],
         "tie_word_embeddings": config.get("tie_word_embeddings", True),
     }
 
@@ -151,10 +152,10 @@ def _lfm2(config: Values) -> Values:
     if config.get("block_auto_adjust_ff_dim", True):
         ffn = int((1.0 if factor is None else factor) * int(2 * ffn / 3))
         ffn += -ffn % unit
-    layers, attention = config.get("num_hidden_layers"), config.get("full_attn_idxs")
+    attention = config.get("full_attn_idxs")
     types = [
         "full_attention" if attention is None or layer in attention else "conv"
-        for layer in range(layers if isinstance(layers, int) and layers <= 512 else 0)
+        for layer in range(config["num_hidden_layers"])
     ]
     return {
         "intermediate_size": ffn,
@@ -203,7 +204,7 @@ _ALL = (
         "smollm3",
         ("SmolLM3ForCausalLM",),
         permuted=True,
-        implied=lambda shape: {"unrotated": tuple(range(3, shape["layers"], 4))},
+        implied=lambda shape: {"unrotated": tuple(range(3, shape.layers, 4))},
         normalize=_smollm3,
     ),
     # GraniteForCausalLM has four scales; granite.cpp.

@@ -1,10 +1,11 @@
 """The architecture that a checkpoint's config.json describes, by the rules of transformers' classes."""
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 from ...errors import FileError, one_line, shorten
-from ...files.gguf.model_shape import MAX_LAYERS
+from ...files.gguf.model_shape import MAX_LAYERS, ModelShape
 from .architecture import Architecture, check
 from .config_values import count, flag, number
 from .families import CLASSES, Family
@@ -55,6 +56,7 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
             computation in a way that is not known here.
     """
     family = _family(config, where)
+    layers = _layers(config, where)
     config = _normalized(config, family, where)
     _check_keys(config, family, where)
     rope = find_rope(config, where)
@@ -65,30 +67,30 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
     width = int(head_dim * number({**config, **rope}, "partial_rotary_factor", where, 1.0))
     if width != head_dim and (width < 2 or width % 2):
         raise FileError(f"{where}: partial_rotary_factor rotates {width} of {head_dim} dimensions")
-    shape: dict[str, Any] = {
-        "layers": _layers(config, where),
-        "hidden": hidden,
-        "ffn": count(config, "intermediate_size", where),
-        "heads": heads,
-        "kv_heads": count(config, "num_key_value_heads", where, heads),
-        "head_dim": head_dim,
-        "vocab": count(config, "vocab_size", where),
-    }
+    shape = ModelShape(
+        layers=layers,
+        hidden=hidden,
+        ffn=count(config, "intermediate_size", where),
+        heads=heads,
+        kv_heads=count(config, "num_key_value_heads", where, heads),
+        head_dim=head_dim,
+        vocab=count(config, "vocab_size", where),
+        context=context,
+    )
     found = {
         **_scales(config, where),
-        **_layer_types(config, shape["layers"], where),
+        **_layer_types(config, layers, where),
         **read_scaling(rope, context, width, where),
     }
     if width != head_dim:
         found["rope_width"] = width
     if found.get("windowed") and family.window_pattern is None:
         # Without windows, a context of one window computes the same.
-        context = min(context, found.pop("window"))
+        shape = replace(shape, context=min(context, found["window"]))
         found = {key: value for key, value in found.items() if not key.startswith("window")}
     biases = (kinds for key, kinds in family.biases.items() if flag(config, key, where))
     architecture = Architecture(
-        **shape,
-        context=context,
+        **asdict(shape),
         name=family.name,
         rms_eps=number(config, "rms_norm_eps", where),
         rope_theta=number({**config, **rope}, "rope_theta", where, 10000.0),
@@ -96,7 +98,7 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
         biased=(*family.biased, *(kind for kinds in biases for kind in kinds)),
         **({"scaling": None} | dict(family.implied(shape)) | found),
     )
-    check(architecture, shape, where)
+    check(architecture, where)
     return architecture
 
 

@@ -1,6 +1,7 @@
 """The architecture that the metadata of a GGUF describes, by the rules of llama.cpp's loader."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from gguf import GGUFValueType
@@ -8,11 +9,13 @@ from gguf import GGUFValueType
 from ...errors import FileError, shorten
 from ...files.gguf.header import Header
 from ...files.gguf.metadata import CheckedMetadata
-from ...files.gguf.model_shape import MAX_CONTEXT, MAX_LAYERS
+from ...files.gguf.model_shape import MAX_COUNT, read_model_shape
 from .architecture import CONSTANTS, OUTPUT, Architecture, check
-from .config_values import COUNT_MAX, number
+from .config_values import number
 from .families import FAMILIES, Family
 from .rope import FACTORS
+
+UINT32 = GGUFValueType.UINT32
 
 
 def from_header(header: Header) -> Architecture:
@@ -37,38 +40,24 @@ def from_header(header: Header) -> Architecture:
     if FACTORS in header.tensors and "rope.freq_base" not in values:
         raise FileError(f"{where}: {FACTORS} without {name}.rope.freq_base")
 
-    def size(key: str, default: int | None = None, maximum: int = COUNT_MAX) -> int:
-        return metadata.count(f"{name}.{key}", maximum, default)
-
-    heads, hidden = size("attention.head_count"), size("embedding_length")
-    head_dim = size("attention.key_length", hidden // heads)
-    layers = size("block_count", maximum=MAX_LAYERS)
-    kv_heads, convolved = _kv_heads(values, layers, heads, where)
-    if (value := size("attention.value_length", head_dim)) != head_dim:
-        raise metadata.error(f"metadata key '{name}.attention.value_length' is {value}, not {head_dim}")
-    shape: dict[str, Any] = {
-        "layers": layers,
-        "hidden": hidden,
-        "ffn": size("feed_forward_length"),
-        "heads": heads,
-        "kv_heads": kv_heads,
-        "head_dim": head_dim,
-        "vocab": len(metadata.array("tokenizer.ggml.tokens", GGUFValueType.STRING)),
-    }
-    constants = {field: key for field, (key, _) in CONSTANTS.items() if field in family.reads}
+    kv_heads, convolved = _kv_heads(values, where)
+    shape = read_model_shape(header, kv_heads)
     found: dict[str, Any] = {
-        field: number(values, key, where) for field, key in constants.items() if key in values
+        field: metadata.count(f"{name}.{key}", MAX_COUNT) if type_ is UINT32 else number(values, key, where)
+        for field, (key, type_) in CONSTANTS.items()
+        if field in family.reads and key in values
     }
-    if (width := size("rope.dimension_count", head_dim)) != head_dim:
+    width = metadata.count(f"{name}.rope.dimension_count", MAX_COUNT, shape.head_dim)
+    if width != shape.head_dim:
         found["rope_width"] = width
     if convolved:
         found["convolved"] = convolved
     if "window" in found and family.window_pattern is not None:
         found |= {"window_theta": 1e4} | found  # llama.cpp's default
-        found["windowed"] = _windowed(family, layers, values.get("attention.sliding_window_pattern"))
+        pattern = values.get("attention.sliding_window_pattern")
+        found["windowed"] = _windowed(family, shape.layers, pattern)
     architecture = Architecture(
-        **shape,
-        context=size("context_length", maximum=MAX_CONTEXT),
+        **asdict(shape),
         name=family.name,
         rms_eps=number(values, "attention.layer_norm_rms_epsilon", where),
         rope_theta=number(values, "rope.freq_base", where, 10000.0),
@@ -77,18 +66,23 @@ def from_header(header: Header) -> Architecture:
         biased=tuple(k for k in family.layer.values() if f"blk.0.{k}.bias" in header.tensors),
         **({"scaling": None} | dict(family.implied(shape)) | found),
     )
-    check(architecture, shape, where)
+    check(architecture, where)
     return architecture
 
 
-def _kv_heads(values: Mapping[str, Any], layers: int, heads: int, where: str) -> tuple[int, tuple[int, ...]]:
-    """The key-value heads of the layers that have attention, and the layers that have none."""
-    found = values.get("attention.head_count_kv", heads)
-    by_layer = found if isinstance(found, list) else [found] * layers
-    different = sorted(set(by_layer) - {0})
-    if len(by_layer) != layers or len(different) != 1 or not 1 <= different[0] <= COUNT_MAX:
-        raise FileError(f"{where}: attention.head_count_kv is {shorten(found)}, which is not supported")
-    return different[0], tuple(layer for layer, count in enumerate(by_layer) if not count)
+def _kv_heads(values: Mapping[str, Any], where: str) -> tuple[int | None, tuple[int, ...]]:
+    """The key-value heads of the layers that have attention, and the layers that have none.
+
+    None and no layers where the metadata has one number for all.
+    """
+    by_layer = values.get("attention.head_count_kv")
+    if not isinstance(by_layer, Sequence):
+        return None, ()
+    numbers = [count for count in by_layer if type(count) is int and 0 <= count <= MAX_COUNT]
+    different = set(numbers) - {0}
+    if len(numbers) != values.get("block_count") or len(different) != 1:
+        raise FileError(f"{where}: attention.head_count_kv is {shorten(by_layer)}, which is not supported")
+    return different.pop(), tuple(layer for layer, count in enumerate(numbers) if not count)
 
 
 def _windowed(family: Family, layers: int, pattern: object) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Shape of a decoder of any architecture, as far as the memory that it needs depends on it.
 
-Which layers keep keys and values, and which a recurrent state, is told by the names of their tensors. The
-sizes are those of llama-hparams.cpp of llama.cpp.
+The names of a layer's tensors say whether it keeps keys and values or a recurrent state. The sizes are those
+of llama-hparams.cpp of llama.cpp.
 """
 
 from dataclasses import dataclass
@@ -11,26 +11,21 @@ from gguf.constants import GGUFValueType
 
 from .header import Header
 from .metadata import CheckedMetadata
-from .model_shape import MAX_CONTEXT, MAX_COUNT, MAX_LAYERS
+from .model_shape import MAX_CONTEXT, MAX_COUNT, MAX_LAYERS, Sizes
 
 _KEYS = ("attn_k", "attn_qkv", "attn_kv_a_mqa")  # tensors of a layer that keeps keys
 _STATES = ("ssm_", "shortconv.", "time_mix_")  # beginnings of the tensors of one that keeps a state
 
 
 @dataclass(frozen=True)
-class DecoderShape:
+class DecoderShape(Sizes):
     """Sizes of a decoder; of what differs by layer, the largest.
+
+    The feed-forward network is that of all the experts that a token uses; the width of a head is that of its
+    keys.
 
     Attributes:
         architecture: its name in llama.cpp.
-        layers: its layers, of whatever kind.
-        hidden: width of the hidden state.
-        ffn: width inside the feed-forward network, of all the experts that a token uses.
-        heads: query heads.
-        kv_heads: key-value heads.
-        head_dim: width of a head's keys.
-        vocab: tokens of the vocabulary.
-        context: tokens of the longest context that the model was trained for.
         experts_used: experts of a token; 0 in a dense model.
         kv_widths: for each layer that keeps them, width of a token's keys and of its values.
         head_widths: widths of a head's keys, and of its values.
@@ -40,14 +35,6 @@ class DecoderShape:
     """
 
     architecture: str
-    layers: int
-    hidden: int
-    ffn: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocab: int
-    context: int
     experts_used: int
     kv_widths: tuple[tuple[int, int], ...]
     head_widths: frozenset[int]
@@ -68,6 +55,8 @@ class _Reader:
         self.metadata = CheckedMetadata(header)
         self.architecture: str = self.metadata.get("general.architecture", GGUFValueType.STRING)
         self.layers = self.metadata.count(f"{self.architecture}.block_count", MAX_LAYERS)
+        parts = (name.split(".", 2) for name in header.tensors if name.startswith("blk."))
+        self._parts = [part for part in parts if len(part) > 2]
 
     def by_layer(self, key: str, default: int | list[int] = 0) -> list[int]:
         """A number for each layer."""
@@ -89,8 +78,7 @@ class _Reader:
 
     def layers_with(self, *beginnings: str) -> set[int]:
         """The layers with a tensor whose name begins so."""
-        parts = (name.split(".", 2) for name in self.metadata.header.tensors if name.startswith("blk."))
-        found = {part[1] for part in parts if len(part) > 2 and part[2].startswith(beginnings)}
+        found = {part[1] for part in self._parts if part[2].startswith(beginnings)}
         return {layer for layer in range(self.layers) if str(layer) in found}
 
 

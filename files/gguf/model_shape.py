@@ -1,4 +1,4 @@
-"""Shape of a dense Llama or Qwen2 model, read from the header of its GGUF file."""
+"""Shape of a dense decoder, read from the header of its GGUF file."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ MAX_CONTEXT = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
-class ModelShape:
-    """Sizes of a model.
+class Sizes:
+    """Sizes that every decoder has.
 
     Attributes:
         layers: transformer layers.
@@ -36,6 +36,11 @@ class ModelShape:
     head_dim: int
     vocab: int
     context: int
+
+
+@dataclass(frozen=True)
+class ModelShape(Sizes):
+    """Sizes of a decoder whose layers have the same ones."""
 
     @property
     def kv_width(self) -> int:
@@ -68,8 +73,12 @@ class ModelShape:
             raise FileError(f"{where}: the head dimension is {self.head_dim}; it must be positive and even")
 
 
-def read_model_shape(header: Header) -> ModelShape:
+def read_model_shape(header: Header, kv_heads: int | None = None) -> ModelShape:
     """Read the shape of the model that a GGUF file holds.
+
+    Args:
+        header: header of the file.
+        kv_heads: the key-value heads of the layers that have some, where the metadata has a list of them.
 
     Raises:
         FileError: a value is missing, of another type than llama.cpp reads, out of range
@@ -88,15 +97,17 @@ def read_model_shape(header: Header) -> ModelShape:
         hidden=hidden,
         ffn=count("feed_forward_length"),
         heads=heads,
-        kv_heads=count("attention.head_count_kv", heads),
+        kv_heads=kv_heads or count("attention.head_count_kv", heads),
         head_dim=head_dim,
         vocab=len(metadata.array("tokenizer.ggml.tokens", GGUFValueType.STRING)),
         context=count("context_length", maximum=MAX_CONTEXT),
     )
     shape.check(header.path)
-    for key in ("attention.value_length", "rope.dimension_count"):
-        if (width := count(key, head_dim)) != head_dim:
-            raise metadata.error(
-                f"metadata key '{architecture}.{key}' is {width}, but the head dimension is {head_dim}"
-            )
+    check_head_width(metadata, f"{architecture}.attention.value_length", head_dim)
     return shape
+
+
+def check_head_width(metadata: CheckedMetadata, key: str, head_dim: int) -> None:
+    """Raise FileError if a key that gives the width of a head, or of a part of it, is not `head_dim`."""
+    if (width := metadata.count(key, MAX_COUNT, head_dim)) != head_dim:
+        raise metadata.error(f"metadata key {key!r} is {width}, but the head dimension is {head_dim}")

@@ -19,7 +19,7 @@ from gguf.constants import GGMLQuantizationType, GGUFValueType
 from ...files.gguf.decoder_shape import read_decoder_shape
 from ...files.gguf.header import Header, TensorInfo, read_header
 from ...files.gguf.metadata import CheckedMetadata
-from ...files.gguf.model_shape import ModelShape, read_model_shape
+from ...files.gguf.model_shape import ModelShape, check_head_width, read_model_shape
 from .vocabulary_checks import PRE_TOKENIZERS, check_vocabulary, tokenizer_names
 
 # TENSOR_ALIGNMENT of ggml: the address of each mapped tensor is asserted to be a multiple of it.
@@ -90,6 +90,7 @@ def check_model(header: Header, *, weights: bool = True) -> None:
     _check_dense(metadata, architecture)
     check_vocabulary(metadata)
     shape = read_model_shape(header)
+    check_head_width(metadata, f"{architecture}.rope.dimension_count", shape.head_dim)
     if weights:
         _check_tensors(metadata, shape)
 

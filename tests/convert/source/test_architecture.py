@@ -276,3 +276,23 @@ def test_unsupported_metadata_is_named(changes: dict[str, Field | None], named: 
         from_header(header(read(LLAMA_1B), changes))
     assert named in str(failure.value)
     assert str(failure.value).startswith("a.gguf: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "field", "named"),
+    [
+        ("gemma3", "attention.sliding_window", Field(16.5, F32), "sliding_window' is of type FLOAT32"),
+        ("lfm2", "attention.head_count_kv", Field(["a"] * 3, ARRAY, TEXT), "head_count_kv"),
+        ("lfm2", "attention.head_count_kv", Field([0, 2], ARRAY, U32), "head_count_kv is .0, 2., which"),
+        ("lfm2", "attention.head_count_kv", Field([0, 2, 4], ARRAY, U32), "head_count_kv"),
+    ],
+)
+def test_values_of_other_types_and_lists_of_other_lengths_are_named(
+    name: str, key: str, field: Field, named: str
+) -> None:
+    """They were tracebacks."""
+    config = checkpoints.FAMILIES[name]().to_dict()
+    kind = next(kind for kind, family in CLASSES.items() if family.name == name)
+    read_back = header(read(config | {"architectures": [kind]}), {f"{name}.{key}": field})
+    with pytest.raises(FileError, match=named):
+        from_header(read_back)
