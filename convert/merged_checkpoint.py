@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 
-import numpy as np
 from gguf import GGMLQuantizationType
 
 from ..errors import FileError
@@ -121,6 +120,6 @@ def _blocks(
     done, total = 0, sum(prod(shape) for _, shape in tensors.values())
     for name, (dtype, shape) in tensors.items():
         for start, stop in row_ranges(shape):
-            rows = model.rows(name, start, stop) - np.float32(model.base.specs[name].offset)
+            rows = model.base.specs[name].to_stored(model.rows(name, start, stop))
             yield quantize_rows(rows.reshape(len(rows), -1), GGMLQuantizationType[dtype], f"tensor {name!r}")
             progress(done := done + rows.size, total)

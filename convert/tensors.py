@@ -4,10 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from ..errors import FileError, OptionError
 from ..files.gguf.header import Header, row_bytes
+from ..stats.arrays import Floats
 
 ALIGNMENT = 32  # of tensor data: the default of the metadata key general.alignment
 
@@ -54,6 +56,15 @@ class TensorSpec:
     def stored_shape(self) -> tuple[int, ...]:
         """Its shape in a folder of safetensors: there a kernel of a convolution has its one input channel."""
         return (self.shape[0], 1, self.shape[1]) if self._is_kernel else self.shape
+
+    def from_stored(self, rows: Floats) -> Floats:
+        """Rows of a folder of safetensors, (n, …), with the shape and the values of a GGUF."""
+        rows = rows.reshape(len(rows), *self.shape[1:])
+        return rows + np.float32(self.offset) if self.offset else rows
+
+    def to_stored(self, rows: Floats) -> Floats:
+        """Invert from_stored(), but for the shape."""
+        return rows - np.float32(self.offset) if self.offset else rows
 
     @property
     def _is_kernel(self) -> bool:

@@ -15,6 +15,7 @@ from ...files.safetensors import SafetensorsFile
 from ...stats.arrays import Floats
 from ..source.checkpoint import Checkpoint, WrappedCheckpoint
 from ..source.remote_code import refuse_code
+from ..tensors import TensorSpec
 from .adapter import WEIGHTS_FILE, read_adapter_config, refuse_adapter_beside
 from .delta import CONFIG_FILE
 from .module_patterns import CACHED_MAX, check_patterns
@@ -65,18 +66,19 @@ class PeftMergedCheckpoint(WrappedCheckpoint):
         return self._differs(name, name)
 
     def rows(self, name: str, start: int, stop: int) -> Floats:
-        rows = np.array(self._weights[name][start:stop].numpy(), np.float32)
-        if (spec := self.specs.get(name)) is None:  # the output of a tied base
-            return rows
-        return rows.reshape(stop - start, *spec.shape[1:]) + np.float32(spec.offset)
+        return self._read(name, self.specs[name], start, stop)
 
     def stored_rows(self, name: str, start: int, stop: int) -> bytes | None:
         """None: a merged tensor is stored nowhere."""
         return None
 
     def _differs(self, name: str, original: str) -> bool:
-        rows = self.specs[original].shape[0]
-        return not np.array_equal(self.rows(name, 0, rows), self.full.rows(original, 0, rows))
+        spec = self.specs[original]
+        rows = spec.shape[0]
+        return not np.array_equal(self._read(name, spec, 0, rows), self.full.rows(original, 0, rows))
+
+    def _read(self, name: str, spec: TensorSpec, start: int, stop: int) -> Floats:
+        return spec.from_stored(np.array(self._weights[name][start:stop].numpy(), np.float32))
 
 
 def _mergeable_kind(folder: Path, config: Mapping[str, Any]) -> str:

@@ -119,9 +119,9 @@ class FolderCheckpoint:
             architecture, tied=architecture.tied and "lm_head.weight" not in self._files
         )
         self.specs = arch.tensor_specs(self.architecture)
-        shapes = {name: _flat(file.entries[name].shape) for name, file in self._files.items()}
+        shapes = {name: file.entries[name].shape for name, file in self._files.items()}
         shapes = {name: shape for name, shape in shapes.items() if not name.endswith("rotary_emb.inv_freq")}
-        expected = {name: spec.shape for name, spec in self.specs.items()}
+        expected = {name: spec.stored_shape for name, spec in self.specs.items()}
         _check_tensors(folder, self.architecture.name, shapes, expected, "config.json")
         floats = {type_.name for type_ in FLOATS}
         for name in self.specs:
@@ -129,9 +129,7 @@ class FolderCheckpoint:
                 raise FileError(f"{folder}: tensor {name!r} is {dtype}; supported are BF16, F16 and F32")
 
     def rows(self, name: str, start: int, stop: int) -> Floats:
-        spec = self.specs[name]
-        rows = self._files[name].rows(name, start, stop).reshape(stop - start, *spec.shape[1:])
-        return rows + np.float32(spec.offset) if spec.offset else rows
+        return self.specs[name].from_stored(self._files[name].rows(name, start, stop))
 
     def stored_type(self, name: str) -> GGMLQuantizationType:
         return GGMLQuantizationType[self._files[name].entries[name].dtype]
@@ -284,11 +282,6 @@ def _check_tensors(
             raise FileError(
                 f"{path}: tensor {name!r} has the shape {found[name]}; {described_by} says {shape}"
             )
-
-
-def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a convolution's kernel without its one input channel."""
-    return (shape[0], shape[2]) if len(shape) == 3 and shape[1] == 1 else shape
 
 
 def _dequantizable(type_: GGMLQuantizationType) -> bool:
