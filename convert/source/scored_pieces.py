@@ -16,12 +16,10 @@ from gguf import TokenType
 
 from ...errors import FileError
 from ...files.gguf.header import Field
+from ...files.gguf.metadata import SPACE_ONCE
 from .token_table import Entry, added_tokens, stripping_fields, table_fields, token_table, unsupported
 
 SPACE = "▁"  # stands for a space in a piece
-# A text that begins with a space gets no other in front, as by Metaspace in tokenizer.json. llama.cpp has no
-# key for this.
-SPACE_ONCE = "thirteen.tokenizer.space_once"
 BYTE_PIECES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 _BYTES = frozenset(BYTE_PIECES)
 _UNSUPPORTED = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")

@@ -10,10 +10,9 @@ from gguf import TokenType
 
 from ...errors import FileError
 from ...files.gguf.header import Field
+from ...files.gguf.metadata import STRIPPING_TOKENS
 
 Entry = tuple[str, int, TokenType]  # text, id and type of a token
-# Control tokens that take the white space after them, by their texts. llama.cpp has no key for this.
-STRIPPING_TOKENS = "thirteen.tokenizer.rstrip"
 
 
 def token_table(path: Path, entries: Iterable[Entry], vocab: int) -> tuple[list[str], list[int]]:

@@ -9,6 +9,9 @@ from ...errors import FileError
 from .header import Header
 
 MERGED_ADAPTER = "thirteen.adapter.id"  # key of a file with a merged adapter
+# Keys for what a tokenizer does and llama.cpp has no key for: no space is put before a text that begins with
+# one, as by Metaspace in tokenizer.json; and these control tokens take the white space after them.
+SPACE_ONCE, STRIPPING_TOKENS = "thirteen.tokenizer.space_once", "thirteen.tokenizer.rstrip"
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,13 @@ from typing import Any
 
 from ...errors import RequestError
 from ...files.gguf.header import Header
+from ...files.gguf.metadata import SPACE_ONCE, STRIPPING_TOKENS
 from .bindings import llama_cpp
 from .vocabulary_checks import BPE, PRE_TOKENIZERS, tokenizer_names
 
 CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
 # Their own tokenizers normalize to NFC, which llama.cpp leaves out.
 NFC_PRE_TOKENIZERS = ("qwen2", "qwen35", "olmo")
-# Keys of convert/source/ for what a tokenizer does and llama.cpp has no key for.
-_SPACE_ONCE, _STRIPPING = "thirteen.tokenizer.space_once", "thirteen.tokenizer.rstrip"
 _NFC_RATIO = 3  # bytes of a text / bytes of its normal form, at most: a Hangul syllable has 9 or 3
 _NAME_ENCODING = ("utf-8", "surrogateescape")  # how read_header() decodes the names of tokens
 _EXTENDS_NUMBER = re.compile(rb"[.,]?[0-9]")
@@ -77,7 +76,7 @@ class Vocabulary(ABC):
         text = self._normalized(text)
         if (
             not continues
-            and self.header.metadata.get(_SPACE_ONCE) is True
+            and self.header.metadata.get(SPACE_ONCE) is True
             and len(text) > 1
             and text[0] in " ▁"
         ):
@@ -216,7 +215,7 @@ class Vocabulary(ABC):
     @cached_property
     def stripping_tokens(self) -> frozenset[str]:
         """Names of the control tokens that take the white space after them, as those of Phi-3."""
-        named = self.header.metadata.get(_STRIPPING, ())
+        named = self.header.metadata.get(STRIPPING_TOKENS, ())
         rstrip = llama_cpp.LLAMA_TOKEN_ATTR_RSTRIP  # llama.cpp sets it by the model's name
         return frozenset(
             name
