@@ -51,13 +51,11 @@ def models(
     except OutputError as error:  # the catalogue is shown without a cache
         warn([str(error)])
     available = available_bytes()
-    best, fitting = (
-        known.recommended(available),
-        {name for name, base in known.bases.items() if base.fits(available)},
-    )
+    best = known.recommended(available)
+    fitting = sorted(name for name, base in known.bases.items() if base.fits(available))
     facts: dict[str, Any] = {
         "bases": list(known.bases),
-        "fitting": sorted(fitting),
+        "fitting": fitting,
         "recommended": best.name if best else None,
         "adapters": [{"name": name, "base": adapter.base} for name, adapter in known.adapters.items()],
         "models": [asdict(model) for model in cached],
@@ -67,7 +65,7 @@ def models(
     )
 
 
-def _catalogue_table(known: "Catalogue", best: "CatalogueBase | None", fitting: set[str]) -> Table:
+def _catalogue_table(known: "Catalogue", best: "CatalogueBase | None", fitting: list[str]) -> Table:
     columns = ("", "name", "what", "parameters", "right answers", "tokens/s", "licence")
     table = Table(*columns, box=None, pad_edge=False)
     table.add_row("", "embedded", f"{known.embedded.base}, from the package index: the default model's base")

@@ -111,7 +111,7 @@ class Piece:
 
     @property
     def reasoning(self) -> str:
-        """What is told of how the answer comes about: a line of the votes so far, and the thought."""
+        """How the answer comes about: a line of the votes so far, and the thought."""
         return (f"{self.tally.agreement}\n" if self.tally else "") + self.thinking
 
     @classmethod

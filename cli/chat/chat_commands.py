@@ -117,9 +117,7 @@ def _effort(session: ChatSession, name: str) -> str:
 
 def _think(session: ChatSession, switch: str) -> str:
     """Think before the answer, if the model can: on or off."""
-    if switch not in ("on", "off"):
-        raise RequestError(f"/think {switch}: must be on or off")
-    session.request["think"] = switch == "on"
+    session.request["think"] = _is_on("think", switch)
     return f"think: {switch}"
 
 
@@ -132,10 +130,14 @@ def _thought(session: ChatSession, _: str) -> str:
 
 def _calculator(session: ChatSession, switch: str) -> str:
     """Complete sums with their exact results: on or off."""
-    if switch not in ("on", "off"):
-        raise RequestError(f"/calculator {switch}: must be on or off")
-    session.request["calculator"] = switch == "on"
+    session.request["calculator"] = _is_on("calculator", switch)
     return f"calculator: {switch}"
+
+
+def _is_on(command: str, switch: str) -> bool:
+    if switch not in ("on", "off"):
+        raise RequestError(f"/{command} {switch}: must be on or off")
+    return switch == "on"
 
 
 def _schema(session: ChatSession, file: str) -> str:

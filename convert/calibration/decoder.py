@@ -35,7 +35,7 @@ class LayerActivations:
 
     @property
     def inputs(self) -> tuple[Floats, ...]:
-        """What each of the layer's projections multiplies, (tokens, columns)."""
+        """The inputs of each of the layer's projections, (tokens, columns)."""
         return self.tokens.inputs, self.tokens.inner, self.ffn.inputs, self.ffn.inner
 
 

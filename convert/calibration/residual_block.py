@@ -11,7 +11,7 @@ from .rms_norm import NO_NORM, read_norm
 
 
 class Mixer(Protocol):
-    """What a block computes between its matrices."""
+    """The computation of a block between its matrices."""
 
     @property
     def widths(self) -> tuple[int, ...]:

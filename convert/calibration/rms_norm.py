@@ -8,7 +8,7 @@ from ...stats.arrays import Floats
 
 
 class NoNorm:
-    """What takes the place of a norm that a layer does not have."""
+    """The identity, in place of a norm that a layer does not have."""
 
     def forward(self, rows: Floats) -> Floats:
         """The rows."""

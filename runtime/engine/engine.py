@@ -169,7 +169,7 @@ class Engine:
 
     @property
     def notice(self) -> str:
-        """What to tell a user about the answers; empty for a model with a chat template."""
+        """A line for the user about how answers are made; empty for a model with a chat template."""
         return "" if self.chat_template else NO_TEMPLATE
 
     @property

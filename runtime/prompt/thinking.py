@@ -97,7 +97,7 @@ class Thinking:
         return True if text.endswith(self.opening) else False if text.endswith(self.closing) else None
 
     def without_thought(self, prompt: str) -> str:
-        """What to write behind a prompt so that no thought follows: the rest of an empty one."""
+        """The rest of an empty thought, to be written behind a prompt so that no other follows."""
         begun = self._begun(prompt)
         if begun is False:
             return ""

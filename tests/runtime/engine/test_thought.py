@@ -41,7 +41,7 @@ class Bytes:
 
 
 def read(tokens, *, begun=False, stop=(), budget=99):
-    """What a stream makes of tokens, with the pieces that it gave of the thought."""
+    """The text and the thought of a stream of tokens, with the pieces of the thought."""
     vocabulary = Bytes()
     thought = Thought(Thinking.of("<think>", vocabulary), begun=begun, budget=budget)
     output, pieces = OutputStream(vocabulary, stop, calculator=True, thought=thought), []
