@@ -95,6 +95,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except _Terminated as terminated:
+        signal.signal(terminated.args[0], signal.SIG_IGN)
         err.print("terminated")
         sys.exit(128 + int(terminated.args[0]))
     except (KeyboardInterrupt, typer.Abort):
@@ -112,7 +113,8 @@ class _Terminated(BaseException):
 
 
 def _terminate(number: int, _: object) -> None:
-    signal.signal(number, signal.SIG_IGN)  # `timeout` sends two, and the second would be a traceback
+    # `timeout` sends two, and the second would be a traceback. One that is pending already must find a function.
+    signal.signal(number, lambda *_: None)
     raise _Terminated(number)
 
 

@@ -18,7 +18,8 @@ def write(path: Path) -> None:
     with atomic_write(path) as file:
         file.write(b"half")
         print("writing", flush=True)
-        time.sleep(60)
+        while True:
+            time.sleep(0.05)  # one that arrives just before a long sleep would be seen only after it
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
 signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background too
