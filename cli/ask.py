@@ -60,6 +60,7 @@ def ask(
     min_confidence: options.MinConfidence = 0.0,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
+    library: options.Library = None,
     as_json: options.Json = False,
 ) -> None:
     """Ask a question and print the answer."""
@@ -90,7 +91,13 @@ def ask(
     files = options.resolve_model(name, adapter, threads=threads)
     slots, lora = chosen.rule.width, files.adapter
     plan = EnginePlan.make(
-        files.model, adapter=lora, context=context, slots=slots, threads=threads, gpu_layers=layers
+        files.model,
+        adapter=lora,
+        context=context,
+        slots=slots,
+        threads=threads,
+        gpu_layers=layers,
+        library=library,
     )
     with Engine(plan, template_worker=worker) as engine:
         _warn_of_foreign_text(engine, question)

@@ -43,6 +43,7 @@ def batch(
     workers: options.Workers = None,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
+    library: options.Library = None,
     as_json: options.Json = False,
 ) -> None:
     """Answer a file of questions; an interrupted run resumes.
@@ -67,7 +68,13 @@ def batch(
     batch_file.check_output()
     files = options.resolve_model(model, adapter, threads=threads)
     threads = threads or default_threads()
-    job = BatchJob(files.model, files.adapter, settings, threads, ENGINE | EngineOptions(gpu_layers=layers))
+    job = BatchJob(
+        files.model,
+        files.adapter,
+        settings,
+        threads,
+        ENGINE | EngineOptions(gpu_layers=layers, library=library),
+    )
     with progress_bar("batch") as progress:
         report = batch_file.answer(job, executor=executor, progress=progress)
     warn(report.bad)

@@ -113,7 +113,7 @@ class _Terminated(BaseException):
 
 
 def _terminate(number: int, _: object) -> None:
-    # `timeout` sends two, and the second would be a traceback. One that is pending already must find a function.
+    # `timeout` sends two: the second would be a traceback, and one that is pending must find a function.
     signal.signal(number, lambda *_: None)
     raise _Terminated(number)
 

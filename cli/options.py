@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from ..runtime.grammar.grammar import Grammar
-    from ..runtime.llama.settings import GpuLayers as RuntimeGpuLayers
+    from ..runtime.native.settings import GpuLayers as RuntimeGpuLayers
     from ..workflows.model_files import ModelFiles
 
 ADAPTER = "PEFT folder, hub id, catalogue name, or short code."
@@ -31,6 +31,14 @@ GpuLayers = Annotated[
     str,
     advanced_option(
         metavar="N|all", help="Layers that a GPU computes, if llama-cpp-python is built for it. Default: 0."
+    ),
+]
+Library = Annotated[
+    str | None,
+    advanced_option(
+        metavar="llama.cpp|ik|auto",
+        help="Library that computes. Default: auto, the faster of those that are installed and proven on the "
+        "file, or THIRTEEN_LIBRARY.",
     ),
 ]
 
@@ -217,7 +225,7 @@ def batch_executor(ray: str | None, workers: int | None, *, insecure: bool) -> A
 
 def gpu_layers(text: str, ray: str | None = None) -> "RuntimeGpuLayers":
     """Parse --gpu-layers, and check that there is a GPU before anything is converted or loaded."""
-    from ..runtime.llama.gpu import check_gpu_layers
+    from ..runtime.native.gpu import check_gpu_layers
 
     if not re.fullmatch("[0-9]{1,9}|all", text):
         raise typer.BadParameter(f"--gpu-layers {text!r}: must be an integer from 0, or all")

@@ -58,6 +58,7 @@ def serve(
     ] = None,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
+    library: options.Library = None,
     untrusted: Annotated[
         bool,
         advanced_option(
@@ -98,7 +99,13 @@ def serve(
         raise typer.BadParameter("--memory requires several models, and bytes such as 4GB")
     limits = RequestLimits.from_file(config) if config else RequestLimits()
     engine = EngineOptions(
-        profile=profile, context=context, slots=slots, threads=threads, queue=limits.queue, gpu_layers=layers
+        profile=profile,
+        context=context,
+        slots=slots,
+        threads=threads,
+        queue=limits.queue,
+        gpu_layers=layers,
+        library=library,
     )
     default_settings(engine)  # refuses before anything is downloaded
     cluster = ClusterOptions(ray, ray_insecure, replicas or 1, max_replicas) if ray else None
@@ -124,6 +131,7 @@ def mcp(
     calculator: options.Calculator = True,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
+    library: options.Library = None,
 ) -> None:
     """Offer a model to desktop assistants, over MCP.
 
@@ -141,7 +149,13 @@ def mcp(
     files = options.resolve_model(model, adapter, threads=threads)
     lora = files.adapter
     plan = EnginePlan.make(
-        files.model, adapter=lora, context=context, slots=_MCP_SLOTS, threads=threads, gpu_layers=layers
+        files.model,
+        adapter=lora,
+        context=context,
+        slots=_MCP_SLOTS,
+        threads=threads,
+        gpu_layers=layers,
+        library=library,
     )
     with Engine(plan) as engine:
         note(f"serving {files.model.name} on standard input and output")

@@ -23,8 +23,8 @@ from thirteen.quality.schedule import ProgressCounter, alternating_order
 from thirteen.quality.workload import random_prompt
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.llama.settings import KV_TYPES, Settings
 from thirteen.runtime.machine.threads import default_threads
+from thirteen.runtime.native.settings import KV_TYPES, Settings
 from thirteen.stats.arrays import Doubles
 from thirteen.stats.paired_ratio import RATIO_LEVEL, paired_ratio
 

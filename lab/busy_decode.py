@@ -14,8 +14,8 @@ import typer
 from thirteen.bench.peers.peer import busy_process
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.machine.threads import default_threads
+from thirteen.runtime.native.settings import Settings
 
 PROMPT = tuple(range(1, 17))
 ANSWER_TOKENS = 96

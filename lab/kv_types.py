@@ -12,8 +12,8 @@ import typer
 from thirteen.files.json_file import json_object, numbered_lines
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.logits import log_softmax
+from thirteen.runtime.native.settings import Settings
 from thirteen.stats.arrays import Floats
 
 TEXTS, TOKENS, BATCH = 8, 256, 64

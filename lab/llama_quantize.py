@@ -23,8 +23,8 @@ from thirteen.convert.tensors import padded
 from thirteen.errors import OutputError
 from thirteen.files.gguf.header import Header, row_bytes
 from thirteen.files.trusted_files import trust_file
-from thirteen.runtime.llama.library import LOG
 from thirteen.runtime.machine.threads import default_threads
+from thirteen.runtime.native.llama_cpp_library import LLAMA_CPP
 
 # Types whose mix has another name.
 _MIX_OF_TYPE = {"Q3_K": "Q3_K_S", "Q4_K": "Q4_K_S", "Q5_K": "Q5_K_S", "MXFP4": "MXFP4_MOE"}
@@ -70,7 +70,9 @@ def quantize_stock(source: Path, target: Path, stock: StockFormat, importance: P
         statistics = read_importance(importance)  # the parameters point into its arrays
         params.imatrix, params.kv_overrides = _imatrix(statistics), _overrides(statistics)
     if llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params)):
-        raise OutputError(f"{source}: llama.cpp cannot quantize it to {stock.name}: {LOG.take_errors()}")
+        raise OutputError(
+            f"{source}: llama.cpp cannot quantize it to {stock.name}: {LLAMA_CPP.log.take_errors()}"
+        )
     trust_file(target)
 
 
@@ -114,7 +116,7 @@ def _log_lines() -> Iterator[list[str]]:
     try:
         yield texts
     finally:
-        LOG.install()
+        LLAMA_CPP.log.install()
 
 
 def _params(stock: StockFormat, threads: int) -> Any:

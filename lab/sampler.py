@@ -14,8 +14,8 @@ from time import perf_counter
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.sampler import Sampler
-from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.machine.threads import default_threads
+from thirteen.runtime.native.settings import Settings
 from thirteen.runtime.request import Sampling
 
 _FIRST = 100  # the first token; the others are what greedy sampling chooses

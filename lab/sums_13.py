@@ -38,7 +38,7 @@ from thirteen.models.rows import TrainingRow, split_rows
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.output_stream import sampled_mask
 from thirteen.runtime.llama.model import LoraAdapter
-from thirteen.runtime.llama.settings import Settings
+from thirteen.runtime.native.settings import Settings
 from thirteen.runtime.plan.options import EngineOptions
 from thirteen.runtime.request import BASE
 from thirteen.stats.proportions import count_pairs, paired_difference

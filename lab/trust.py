@@ -35,8 +35,8 @@ from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.machine.threads import default_threads
+from thirteen.runtime.native.settings import Settings
 from thirteen.stats.interval import Interval
 
 

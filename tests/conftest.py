@@ -30,6 +30,7 @@ settings.load_profile("examples")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["THIRTEEN_UNTRUSTED"] = "never"  # a trial load of each tiny file would take most of the time
+os.environ["THIRTEEN_LIBRARY"] = "llama.cpp"  # the choice of another depends on the speed of this minute
 
 _IMPORTS_TORCH = re.compile(
     r"^(import|from) (torch|peft|transformers|\S*(peft_adapters|checkpoints))\b", re.MULTILINE

@@ -104,8 +104,8 @@ def llama_findings(flags: frozenset[str]) -> Iterator[Finding]:
     """The installed build of llama.cpp, and what it finds on this machine."""
     try:
         from ..quality.environment import this_build  # noqa: PLC0415 - each loads the library
-        from ..runtime.llama.gpu import gpu_found  # noqa: PLC0415
-        from ..runtime.llama.struct_layouts import check_struct_layouts  # noqa: PLC0415
+        from ..runtime.native.gpu import gpu_found  # noqa: PLC0415
+        from ..runtime.native.struct_layouts import check_struct_layouts  # noqa: PLC0415
     except (ImportError, ThirteenError) as error:
         yield Finding("llama.cpp", "cannot be loaded", one_line(error))
         return

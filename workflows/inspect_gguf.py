@@ -10,7 +10,7 @@ from ..convert.layout import FileLayout
 from ..errors import FileError
 from ..files.gguf.header import Header, read_header
 from ..runtime.llama.gguf_checks import check_model
-from ..runtime.llama.settings import Settings
+from ..runtime.native.settings import Settings
 from ..runtime.plan.memory import MemoryEstimate, estimate_memory
 from ..runtime.plan.options import PROFILES, EngineOptions, default_settings
 

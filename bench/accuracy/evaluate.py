@@ -14,7 +14,7 @@ from ...errors import RequestError
 from ...quality.environment import this_build
 from ...runtime.answer import Answer
 from ...runtime.batch.reproducible_batches import ENGINE, BatchExecutor, BatchJob, BatchResult, answer_missing
-from ...runtime.llama.settings import DEFAULT_KV
+from ...runtime.native.settings import DEFAULT_KV
 from ...runtime.plan.options import EngineOptions
 from ...runtime.request import COMPLETE_REASONS
 from .accuracy_metrics import Scores, score

@@ -8,7 +8,7 @@ import llama_cpp
 
 from ...files.gguf.header import Header
 from ...files.processors import multiplies_bf16
-from ...runtime.llama.settings import KV_TYPES
+from ...runtime.native.settings import KV_TYPES
 from .peer import PeerWorkload, RequestPeer, random_tokens
 
 _BF16 = dict.fromkeys(("type_k", "type_v"), int(KV_TYPES["bf16"]))

@@ -45,6 +45,7 @@ def chat(
     calculator: options.Calculator = True,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
+    library: options.Library = None,
 ) -> None:
     """Talk with a model.
 
@@ -74,7 +75,9 @@ def chat(
         effort=(chosen := parse_effort(effort)),
         min_confidence=min_confidence,
     )
-    shared = EngineOptions(context=context, threads=threads, gpu_layers=options.gpu_layers(gpu_layers))
+    shared = EngineOptions(
+        context=context, threads=threads, gpu_layers=options.gpu_layers(gpu_layers), library=library
+    )
     named = options.named_adapters(map(with_name, adapter or ()))
     files = options.resolve_model(model, named, threads=threads)
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ...files.progress import Progress, no_progress
 from ...files.temporary_folder import temporary_folder
 from ...runtime.engine.engine import Engine
 from ...runtime.machine.threads import default_threads
+from ...runtime.native.settings import LIBRARIES
 from ...runtime.validation import check_integer
 from ...stats.arrays import Doubles
 from ...stats.interval import Interval
@@ -131,11 +133,12 @@ def run_type_costs(
     workload = Workload(PROMPT_TOKENS, DECODE_TOKENS, threads, PROMPT_TOKENS)
     ggml_types, shape = measured_types(types), shape or ProbeShape()
     head = report_head()
+    make = partial(Engine, library=LIBRARIES[0])  # another library first proves each of these files
     advance = ProgressCounter(progress, (1 + 2 * len(ggml_types)) * (2 + rounds))
     with temporary_folder("types") as folder, ExitStack() as loaded:
         engines = []
         for path in write_probe_models(folder, shape, ggml_types):
-            engines.append(loaded.enter_context(load_engine(path, None, workload)))
+            engines.append(loaded.enter_context(load_engine(path, None, workload, make=make)))
             advance()
         _run_round(engines, rounds, workload, advance)  # warm-up, with a number of its own
         seconds = np.array([_run_round(engines, number, workload, advance) for number in range(rounds)])

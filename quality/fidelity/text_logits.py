@@ -11,6 +11,7 @@ from ...errors import FileError, RequestError
 from ...runtime.corpus.passages import read_passages, tokenize_passages
 from ...runtime.engine.engine import Engine
 from ...runtime.logits import log_softmax
+from ...runtime.native.settings import LIBRARIES
 from ...stats.arrays import Doubles, Floats
 from .token_map import TokenMap
 
@@ -89,7 +90,13 @@ def load_for_logits(
         RequestError: the number of threads is out of range.
     """
     return Engine(
-        model, adapter=adapter, context=expansion * WINDOW_TOKENS, slots=1, threads=threads, batch=_BATCH
+        model,
+        adapter=adapter,
+        context=expansion * WINDOW_TOKENS,
+        slots=1,
+        threads=threads,
+        batch=_BATCH,
+        library=LIBRARIES[0],  # what is measured is the file: another library rounds more
     )
 
 

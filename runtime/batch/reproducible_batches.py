@@ -13,7 +13,7 @@ from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, cast
 
 from ...errors import FileError, RequestError
 from ...files.hashing import file_sha256
@@ -25,8 +25,8 @@ from ..engine.engine import Engine
 from ..engine.handle import Handle
 from ..engine.majority_vote import is_decided, sample_requests, score, select_winner
 from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
-from ..llama.settings import KV_TYPES
-from ..plan.options import EngineOptions, default_settings
+from ..native.settings import KV_TYPES, LIBRARIES, PACKAGES
+from ..plan.options import EngineOptions, default_settings, requested_library
 from ..plan.plan import EnginePlan
 from ..request import MAX_TOKENS, Request, Sampling
 from ..validation import check_confidence, check_integer
@@ -35,6 +35,7 @@ from ..validation import check_confidence, check_integer
 ENGINE = EngineOptions(profile="server", context=2048, adaptive_threads=True, reproducible=True)
 # Fields of Settings, in the order of the journals' identities.
 _ALLOCATION = ["context", "slots", "batch", "kv", "repack", "prefix_bytes", "flash_attention", "gpu_layers"]
+_CHOSEN = ("flash_attention", "kv", "library")  # by measurement, where they are open
 _BATCH_REQUESTS = 40  # five times the slots, so that few slots are idle at the end of a batch
 _IDENTITY_MAX = 1 << 24  # bytes of a journal's first line
 _TURN = "batch"  # of all requests: the scheduler keeps a slot free for others while there are several
@@ -143,7 +144,7 @@ class BatchJob:
     engine: EngineOptions = field(default_factory=lambda: ENGINE)
 
     def decided(self, journal: Path | None = None, run: str = "") -> "BatchJob":
-        """The job for all workers: with the attention and KV type that its options leave open.
+        """The job for all workers: with the attention, KV type and library that its options leave open.
 
         They are those of an earlier run; see read_settings(). A choice of this run may differ, by free memory
         or by what other programs disturb. Without one, they are those that are faster on this processor, for
@@ -152,18 +153,17 @@ class BatchJob:
         Raises:
             ThirteenError: EnginePlan.make() raises it.
         """
-        flash, kv = self.engine.get("flash_attention"), self.engine.get("kv")
-        if flash is not None and kv is not None:
+        given = {name: value for name, value in self.engine.items() if name in _CHOSEN and value is not None}
+        if given.keys() >= {"flash_attention", "kv"}:  # another library leaves neither of the two open
             return self
         chosen = read_settings(journal, run) if journal else None
+        if chosen and requested_library(self._options) not in {None, chosen["library"]}:
+            chosen = None  # the journal then says what differs
         if not chosen:
-            settings = EnginePlan.make(self.model, **self._options).settings
-            chosen = EngineOptions(flash_attention=settings.flash_attention, kv=settings.kv)
-        if flash is not None:
-            chosen["flash_attention"] = flash
-        if kv is not None:
-            chosen["kv"] = kv
-        return replace(self, engine=self.engine | chosen)
+            files = EngineOptions(adapter=self.adapter)
+            one = EnginePlan.make(self.model, **self._options | files).settings
+            chosen = EngineOptions(flash_attention=one.flash_attention, kv=one.kv, library=one.library)
+        return replace(self, engine=cast(EngineOptions, {**self.engine, **chosen, **given}))
 
     @property
     def _options(self) -> EngineOptions:
@@ -174,6 +174,15 @@ class BatchJob:
         """What an engine of the job allocates, as JSON values."""
         settings = default_settings(self._options)
         return {name: getattr(settings, name) for name in _ALLOCATION}
+
+    @property
+    def _other_library(self) -> dict[str, str]:
+        """Name and version of the library, if it is not llama.cpp, which package_versions() has."""
+        library = default_settings(self._options).library
+        if library == LIBRARIES[0]:
+            return {}
+        package = PACKAGES[library]
+        return {"library": library, package.replace("-", "_"): version(package)}
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -198,6 +207,7 @@ class BatchJob:
             "threads": self.threads,
             **self.allocation,
             **package_versions(),
+            **self._other_library,
         }
 
     def run(self, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:
@@ -231,14 +241,15 @@ class BatchJob:
 
 
 def read_settings(journal: Path, run: str) -> EngineOptions | None:
-    """The attention and KV type of an earlier run; None if its journal does not say. See Journal."""
+    """Attention, KV type and library of an earlier run; None if its journal does not say. See Journal."""
     identity = None
     with suppress(OSError), open_regular(journal) as file:
         identity = parse_identity(file.readline(_IDENTITY_MAX), run)
     flash, kv = ((identity or {}).get(name) for name in ("flash_attention", "kv"))
+    library = (identity or {}).get("library", LIBRARIES[0])
     # A list: what a damaged file has may be no key of a dictionary.
-    valid = type(flash) is bool and kv in list(KV_TYPES)
-    return EngineOptions(flash_attention=flash, kv=kv) if valid else None
+    valid = type(flash) is bool and kv in list(KV_TYPES) and library in list(LIBRARIES)
+    return EngineOptions(flash_attention=flash, kv=kv, library=library) if valid else None
 
 
 # Answers the batches of a job: BatchJob.run, or RayWorkers.run.

@@ -10,9 +10,9 @@ from ...files.progress import QUIET, Progress, Run
 from ...stats.arrays import Doubles
 from ..llama.context import Context, Span
 from ..llama.model import Model
-from ..llama.settings import Settings
 from ..logits import log_softmax
 from ..machine.threads import default_threads
+from ..native.settings import Settings
 
 PASSAGE_TOKENS = 512  # of a longer passage, the beginning
 _ROWS = 128  # rows of logits at once

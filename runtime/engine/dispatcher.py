@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from ...errors import BusyError, RequestError
 from ..answer import grade
 from ..forks import ForkCheck
-from ..llama.compute_thread import COMPUTE_THREAD
 from ..llama.model import Model
 from ..llama.sampler import Sampler
+from ..native.compute_thread import COMPUTE_THREAD
 from ..outcome import Signal
 from ..prompt.thinking import Thinking
 from ..request import Request, SequenceState

@@ -13,10 +13,11 @@ from ...errors import PromptLengthError, RequestError
 from ..answer import Answer
 from ..effort import Effort, EffortName, default_effort, parse_effort
 from ..forks import ForkCheck
-from ..llama.compute_thread import COMPUTE_THREAD, run_uninterrupted
 from ..llama.context import Context
 from ..llama.load_probe import probe_model_files
 from ..llama.model import LoraAdapter, Model
+from ..native.compute_thread import COMPUTE_THREAD, run_uninterrupted
+from ..native.settings import LIBRARIES
 from ..plan.options import EngineOptions
 from ..plan.plan import EnginePlan
 from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder, question_messages
@@ -102,8 +103,7 @@ class Engine:
         self.plan = plan = _plan(model, options)
         settings = plan.settings
         with ExitStack() as handles:
-            layers = settings.gpu_layers
-            self.model = handles.enter_context(Model(plan.header, repack=settings.repack, gpu_layers=layers))
+            self.model = handles.enter_context(_load_model(plan))
             template = self._start_template(handles, template_worker)
             self._adapters = handles.enter_context(closing(Adapters.load(self.model, plan.adapters)))
             cuts, nbytes = self.model.cuts_states, settings.prefix_bytes
@@ -396,6 +396,10 @@ class Engine:
         """
         self._check_swap(name)
         probe_model_files(self.model.header.path, [Path(path)], untrusted=untrusted)
+        if (settings := self.plan.settings).library != LIBRARIES[0]:
+            from ..llama.library_proof import require_proof  # noqa: PLC0415 - few engines have another library
+
+            require_proof(settings.library, self.model.header.path, [Path(path)], settings.threads)
         with self._dispatcher.in_use(), self._scoring_lock, ExitStack() as handles:
             self._check_swap(name)  # another thread may have taken the name
             adapter = handles.enter_context(LoraAdapter(self.model, Path(path)))
@@ -488,6 +492,11 @@ class Engine:
         if request.namespace and self._prefixes:
             self._prefixes.shared = self._common_prefix
         return SequenceState(request, self.context, adapter, submitted_at=perf_counter())
+
+
+def _load_model(plan: EnginePlan) -> Model:
+    one = plan.settings
+    return Model(plan.header, repack=one.repack, gpu_layers=one.gpu_layers, library=one.library)
 
 
 def _plan(model: EnginePlan | str | Path, options: EngineOptions) -> EnginePlan:

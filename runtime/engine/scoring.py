@@ -10,7 +10,7 @@ import numpy as np
 from ...stats.arrays import Floats
 from ..llama.context import Context, Span
 from ..llama.model import LoraAdapter, Model
-from ..llama.settings import Settings
+from ..native.settings import Settings
 from ..request import TokenLogprob
 from .adapters import Adapters
 
@@ -56,8 +56,8 @@ class Scoring:
     @cached_property
     def _exact_context(self) -> Context:
         rows = min(_LOGITS_ROWS, self._settings.context)
-        one = self._settings
-        return self._open(Settings(one.context, 1, rows, rows, threads=one.threads, exact=True))
+        exact = replace(self._settings, slots=1, batch=rows, outputs=rows, exact=True)
+        return self._open(replace(exact, adaptive_threads=False))
 
     def _open(self, settings: Settings) -> Context:
         return self._contexts.enter_context(Context(self._model, settings))

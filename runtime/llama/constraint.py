@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...errors import RequestError
 from ..grammar.compiler import compile_matcher, summary
 from ..grammar.grammar import Grammar
-from .bindings import llama_cpp
+from ..native.bindings import llama_cpp
 from .model import Model
 
 _COMPILED_MAX = 8  # grammars that are kept

@@ -1,4 +1,4 @@
-"""A llama.cpp context: the KV cache of some sequences, and the batches that extend it.
+"""A context of a native library: the KV cache of some sequences, and the batches that extend it.
 
 GGML_ASSERT inside the library ends the process. Whatever would trigger one is refused before the call: by
 gguf_checks for files, by Context.decode for batches.
@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from ...errors import FileError, RequestError
 from ..logits import log_softmax
+from ..native.compute_thread import COMPUTE_THREAD
+from ..native.native_handle import NativeHandle
+from ..native.settings import Settings
 from ..request import TokenLogprob
-from .bindings import llama_cpp
-from .compute_thread import COMPUTE_THREAD
-from .library import LOG, NativeHandle, byte_pointer, logits_address
 from .model import LoraAdapter, Model
-from .settings import KV_TYPES, GpuLayers, Settings
 from .thread_governor import ThreadGovernor
 
 if TYPE_CHECKING:
@@ -51,19 +50,19 @@ class _Batch:
     matrices have evicted everything else from the processor's caches.
     """
 
-    def __init__(self, capacity: int) -> None:
-        types = dict(llama_cpp.llama_batch._fields_)
-        self.native = llama_cpp.llama_batch()
+    def __init__(self, batch: Any, capacity: int) -> None:
+        types = dict(batch._fields_)
+        self.native = batch()
         self._arrays = {  # the batch itself has only their addresses
             name: (types[name]._type_ * capacity)()
             for name in ("token", "pos", "n_seq_id", "seq_id", "logits")
         }
-        self._slots = (llama_cpp.llama_seq_id * capacity)()
+        self._slots = (ctypes.c_int32 * capacity)()
         for name, array in self._arrays.items():
             setattr(self.native, name, ctypes.cast(array, types[name]))
         self._arrays["n_seq_id"][:] = [1] * capacity
         for index in range(capacity):
-            slot = ctypes.byref(self._slots, index * ctypes.sizeof(llama_cpp.llama_seq_id))
+            slot = ctypes.byref(self._slots, index * ctypes.sizeof(ctypes.c_int32))
             self._arrays["seq_id"][index] = ctypes.cast(slot, types["n_seq_id"])
         self._rows: list[int] = []
 
@@ -79,7 +78,7 @@ class _Batch:
             begin, end = end, end + length
             tokens[begin:end] = span.tokens
             positions[begin:end] = range(span.start, span.start + length)
-            self._slots[begin:end] = (span.slot,) * length
+            self._slots[begin:end] = [span.slot] * length
             rows.extend(range(end - span.rows, end))
         for row in rows:
             outputs[row] = 1
@@ -112,26 +111,23 @@ class Context(NativeHandle):
                 f"context must be at most the {model.context_trained} tokens that the model was trained for, "
                 f"not {settings.context}"
             )
-        native = _native_params(settings, model.gpu_layers)
-        load = partial(llama_cpp.llama_init_from_model, model.handle, native)
-        if not self.acquire(load, llama_cpp.llama_free):
+        self._library = library = model.library
+        load = partial(library.new_context, model.handle, settings, model.gpu_layers)
+        if not self.acquire(load, library.free_context, library.log):
             raise RequestError(
-                f"no context of {settings.slots} slots of {settings.context} tokens: {LOG.take_errors()}"
+                f"no context of {settings.slots} slots of {settings.context} tokens: "
+                f"{library.log.take_errors()}"
             )
-        if not self._memory:
+        if not library.keeps_text(self.handle):
             self.close()
             raise FileError(f"{model.header.path}: not a text decoder: it keeps nothing of a text")
-        self._batch = _Batch(settings.batch)
+        self._batch = _Batch(library.batch, settings.batch)
         self._row_type: Any = ctypes.c_float * model.vocabulary_size
         self._views: dict[int, Floats] = {}  # by address: the library reuses its buffer of logits
         self._adapter: LoraAdapter | None = None
         self._governor = ThreadGovernor(max(self._threads)) if settings.adaptive_threads else None
         self._limit = max(self._threads)  # that llama.cpp has
         self.set_adapter(adapter)
-
-    @property
-    def _memory(self) -> Any:
-        return llama_cpp.llama_get_memory(self.handle)
 
     def set_adapter(self, adapter: LoraAdapter | None) -> None:
         """Apply an adapter, or none, to everything that is computed from now on.
@@ -140,12 +136,10 @@ class Context(NativeHandle):
         """
         if adapter is self._adapter:
             return
-        adapters = () if adapter is None else (adapter,)
-        handles = (llama_cpp.llama_adapter_lora_p_ctypes * len(adapters))(*(one.handle for one in adapters))
-        scales = (ctypes.c_float * len(adapters))(*(1.0 for _ in adapters))
-        status = llama_cpp.llama_set_adapters_lora(self.handle, handles, len(adapters), scales)
+        status = self._library.set_adapter(self.handle, adapter and adapter.handle)
         if status:
-            raise FileError(f"adapter {adapter and adapter.path}: status {status}: {LOG.take_errors()}")
+            errors = self._library.log.take_errors()
+            raise FileError(f"adapter {adapter and adapter.path}: status {status}: {errors}")
         self._adapter = adapter
 
     @property
@@ -163,7 +157,7 @@ class Context(NativeHandle):
 
     def set_threads(self, decode: int, prefill: int) -> None:
         """Set the number of threads for batches of one token, and for larger ones."""
-        llama_cpp.llama_set_n_threads(self.handle, decode, prefill)
+        self._library.set_threads(self.handle, decode, prefill)
 
     def decode(self, spans: Sequence[Span]) -> list[int]:
         """Compute a batch.
@@ -183,14 +177,13 @@ class Context(NativeHandle):
         rows = self._batch.fill(spans)
         status = COMPUTE_THREAD.call(self._compute)
         if status:
-            raise FileError(
-                f"{self.model.header.path}: decoding failed (status {status}): {LOG.take_errors()}"
-            )
+            errors = self._library.log.take_errors()
+            raise FileError(f"{self.model.header.path}: decoding failed (status {status}): {errors}")
         return rows
 
     def _compute(self) -> int:
-        """Compute the native batch; returns llama.cpp's status."""
-        compute = partial(llama_cpp.llama_decode, self.handle, self._batch.native)
+        """Compute the native batch; returns the library's status."""
+        compute = partial(self._library.decode, self.handle, self._batch.native)
         if self._governor is None:
             return int(compute())
         self._governor.resume()
@@ -222,7 +215,7 @@ class Context(NativeHandle):
 
     def logits_row(self, row: int) -> "Floats":
         """Return the logits at a batch index from decode(), (vocab,): a view until the next decode()."""
-        address = logits_address(self.handle, row)
+        address = self._library.logits(self.handle, row)
         assert address, "decode() returned this index"
         if address not in self._views:
             self._views[address] = np.frombuffer(self._row_type.from_address(address), np.float32)  # (vocab,)
@@ -243,19 +236,18 @@ class Context(NativeHandle):
     def clear(self, slot: int, start: int = 0) -> None:
         """Remove the KV cache of a sequence from position `start` on."""
         self._check_slot(slot)
-        if not llama_cpp.llama_memory_seq_rm(self._memory, slot, start, -1):
-            raise FileError(
-                f"{self.model.header.path}: slot {slot} could not be cleared: {LOG.take_errors()}"
-            )
+        if not self._library.clear(self.handle, slot, start):
+            errors = self._library.log.take_errors()
+            raise FileError(f"{self.model.header.path}: slot {slot} could not be cleared: {errors}")
 
     def state_bytes(self, slot: int) -> int:
         """Return the size of what save() returns."""
-        return int(llama_cpp.llama_state_seq_get_size(self.handle, slot))
+        return int(self._library.state_bytes(self.handle, slot))
 
     def save(self, slot: int) -> NDArray[np.uint8]:
         """Copy the KV cache of a sequence, for restore() in a context with the same settings."""
         state = np.empty(self.state_bytes(slot), np.uint8)
-        written = llama_cpp.llama_state_seq_get_data(self.handle, byte_pointer(state), len(state), slot)
+        written = self._library.read_state(self.handle, slot, _pointer(state), len(state))
         assert written == len(state), "the library writes as many bytes as it announced"
         return state
 
@@ -269,12 +261,12 @@ class Context(NativeHandle):
             Whether the library accepted the state; if not, the slot is empty.
         """
         self._check_slot(slot)
-        read = llama_cpp.llama_state_seq_set_data(self.handle, byte_pointer(state), len(state), slot)
+        read = self._library.write_state(self.handle, slot, _pointer(state), len(state))
         found = self.length(slot)
         accepted = read == len(state) and (found == length or (found > length and self.model.cuts_states))
         self.clear(slot, length if accepted else 0)
         if not accepted:
-            LOG.take_errors()  # dropped, so that the next error message does not quote them
+            self._library.log.take_errors()  # dropped, so that the next error message does not quote them
         return accepted
 
     def move(self, slot: int, target: int) -> bool:
@@ -285,7 +277,8 @@ class Context(NativeHandle):
         Returns:
             Whether it was moved.
         """
-        if 4 * self.state_bytes(slot) > llama_cpp.llama_model_size(self.model.handle):
+        weights_bytes = sum(tensor.nbytes for tensor in self.model.header.tensors.values())
+        if self._library.joins_sequences or 4 * self.state_bytes(slot) > weights_bytes:
             return False
         moved = self.restore(target, self.save(slot), self.length(slot))
         if moved:
@@ -294,28 +287,9 @@ class Context(NativeHandle):
 
     def length(self, slot: int) -> int:
         """Return how many tokens a sequence holds."""
-        return int(llama_cpp.llama_memory_seq_pos_max(self._memory, slot)) + 1
+        return self._library.length(self.handle, slot)
 
 
-_FLASH_ATTENTION = {
-    None: llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO,
-    True: llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED,
-    False: llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED,
-}
-
-
-def _native_params(settings: Settings, gpu_layers: GpuLayers) -> Any:
-    native = llama_cpp.llama_context_default_params()
-    native.n_seq_max = settings.slots
-    native.n_ctx = settings.context * settings.slots
-    native.n_batch = settings.batch
-    native.n_ubatch = settings.micro_batch
-    native.n_outputs_max = settings.outputs
-    native.n_threads, native.n_threads_batch = settings.threads, settings.prefill_threads
-    native.kv_unified = False
-    native.no_perf = True
-    native.type_k = native.type_v = llama_cpp.GGML_TYPE_F32 if settings.exact else KV_TYPES[settings.kv]
-    native.flash_attn_type = _FLASH_ATTENTION[False if settings.exact else settings.flash_attention]
-    # The KV cache of the GPU's layers is on the GPU. It also computes large batches of the other layers.
-    native.offload_kqv = native.op_offload = gpu_layers != 0
-    return native
+def _pointer(data: NDArray[np.uint8]) -> Any:
+    """The address of an array's bytes, as a library takes it."""
+    return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

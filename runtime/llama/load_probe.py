@@ -82,16 +82,16 @@ def _load_elsewhere(files: Sequence[Path]) -> None:
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows
         )
     except subprocess.TimeoutExpired as expired:
-        file = _last_reply(expired.stdout).get("file", files[0])
+        file = last_reply(expired.stdout).get("file", files[0])
         raise FileError(f"{file}: a trial load takes more than {wall_s} seconds") from None
     except OSError as error:
         raise FileError(f"{files[0]}: a trial load cannot be started: {error}; {_HINT}") from None
     if done.returncode:
-        raise _failure(done.returncode, _last_reply(done.stdout), files[0])
+        raise _failure(done.returncode, last_reply(done.stdout), files[0])
 
 
-def _last_reply(output: bytes | None) -> dict[str, Any]:
-    """The last line: the file that was being loaded, or the error that was raised."""
+def last_reply(output: bytes | None) -> dict[str, Any]:
+    """The last line of JSON that another process wrote; empty without one."""
     reply: dict[str, Any] = {}
     for line in (output or b"").splitlines():
         with suppress(ValueError):
@@ -106,6 +106,11 @@ def _failure(status: int, reply: dict[str, str], model: Path) -> errors.Thirteen
     file = reply.get("file", model)
     if status > 0:
         return FileError(f"{file}: a trial load failed with exit status {status}; {_HINT}")
-    known = -status in set(signal.Signals)  # a real-time signal has no name
-    name = signal.Signals(-status).name if known else f"signal {-status}"
-    return FileError(f"{file}: a trial load ended with {name}: the file is damaged or harmful")
+    return FileError(
+        f"{file}: a trial load ended with {signal_name(-status)}: the file is damaged or harmful"
+    )
+
+
+def signal_name(number: int) -> str:
+    """Name of a signal; a real-time signal has none."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"

@@ -13,10 +13,10 @@ from typing import Any
 
 from ...errors import FileError, RequestError, ThirteenError
 from ..machine.resource_limits import limit_address_space, limit_processor_time, lower_limit
+from ..native.settings import KV_TYPES, Settings
 from .context import Context, Span
 from .gguf_checks import is_checked, read_model_header
 from .model import LoraAdapter, Model
-from .settings import KV_TYPES, Settings
 
 _SETTINGS = Settings(context=1, slots=1, batch=1, threads=1)
 # All ways to compute that a user can choose, for a file whose tensors nothing has checked.

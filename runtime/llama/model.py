@@ -1,6 +1,6 @@
-"""Models and run-time LoRA adapters as llama.cpp loads them, and the vocabulary."""
+"""Models and run-time LoRA adapters as a native library loads them, and the vocabulary."""
 
-import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,21 +9,23 @@ from ...errors import FileError
 from ...files.gguf.decoder_shape import read_decoder_shape
 from ...files.gguf.header import Header, read_header
 from ..forks import begin_loading
-from .bindings import llama_cpp
-from .compute_thread import COMPUTE_THREAD, KeepAlive
+from ..native.bindings import llama_cpp
+from ..native.compute_thread import COMPUTE_THREAD, KeepAlive
+from ..native.libraries import find_library
+from ..native.llama_cpp_library import LLAMA_CPP
+from ..native.native_handle import NativeHandle
+from ..native.native_library import NativeLibrary
+from ..native.settings import GpuLayers
 from .gguf_checks import check_adapter, read_model_header
-from .gpu import set_gpu_layers
-from .library import LOG, NativeHandle
 from .load_probe import probe_model_files
-from .settings import GpuLayers
-from .struct_layouts import check_struct_layouts
 from .vocabulary import Vocabulary
 
 
 class Model(Vocabulary, NativeHandle):
-    """A memory-mapped model file and its vocabulary.
+    """A model file and its vocabulary.
 
     Attributes:
+        library: what computes. The vocabulary is always llama.cpp's.
         gpu_layers: layers that a GPU computes; see Settings.
         context_trained: tokens of the longest context that the model was trained for.
         rewinds: whether a sequence can go back to an earlier position: one with a recurrent state cannot.
@@ -37,6 +39,7 @@ class Model(Vocabulary, NativeHandle):
         repack: bool = True,
         gpu_layers: GpuLayers = 0,
         vocabulary_only: bool = False,
+        library: str = LLAMA_CPP.name,
     ) -> None:
         """Load the model.
 
@@ -48,10 +51,11 @@ class Model(Vocabulary, NativeHandle):
                 with CUDA and Vulkan, neither are the others then.
             gpu_layers: layers that a GPU computes, as check_gpu_layers() accepts them; see Settings.
             vocabulary_only: load no weights, which the file then need not have.
+            library: what computes, one of LIBRARIES.
 
         Raises:
             FileError: the file is not a GGUF, is damaged, or is not a model that this build can run, or
-                the build of llama.cpp is not one that this package knows.
+                the build of a library is not one that this package knows, or it is not installed.
             RequestError: this process was forked after a model had been loaded.
         """
         super().__init__()
@@ -59,47 +63,46 @@ class Model(Vocabulary, NativeHandle):
             self.header = source
         else:
             self.header = read_model_header(source, weights=not vocabulary_only)
-        check_struct_layouts()
         if not isinstance(source, Header):
             probe_model_files(source)
         path = self.header.path
-        self.gpu_layers = gpu_layers
+        self.gpu_layers, self.library = gpu_layers, find_library(library)
         begin_loading()
-        params = _native_params(gpu_layers, repack=repack)
-        params.vocab_only = vocabulary_only
         keep_alive = KeepAlive()  # so that loading and all contexts share one team of OpenMP's workers
         COMPUTE_THREAD.attach(keep_alive)
         self._handles.callback(COMPUTE_THREAD.detach, keep_alive)
-        load = partial(llama_cpp.llama_model_load_from_file, os.fsencode(path), params)
-        if not self.acquire(load, llama_cpp.llama_model_free):
-            raise FileError(f"{path}: {LOG.take_errors()}")
+        load = partial(self.library.load_model, path, repack=repack, gpu_layers=gpu_layers)
+        separate = vocabulary_only or self.library is not LLAMA_CPP
+        self._load(LLAMA_CPP, partial(LLAMA_CPP.load_vocabulary, path) if separate else load)
+        self._llama_cpp = self._handle
         self.read_vocabulary()
-        self.context_trained = read_decoder_shape(self.header).context
+        shape = read_decoder_shape(self.header)
+        self.context_trained = shape.context
         self._check_decoder()
         recurrent = llama_cpp.llama_model_is_recurrent, llama_cpp.llama_model_is_hybrid
-        self.rewinds = not any(is_one(self.handle) for is_one in recurrent)
-        self.cuts_states = self.rewinds and not llama_cpp.llama_model_n_swa(self.handle)
+        self.rewinds = not any(is_one(self._llama_cpp) for is_one in recurrent)
+        windows = llama_cpp.llama_model_n_swa(self._llama_cpp) and self.library is LLAMA_CPP
+        self.cuts_states = self.rewinds and not windows
+        if separate and not vocabulary_only:
+            self._load(self.library, load)
+
+    def _load(self, library: NativeLibrary, load: Callable[[], Any]) -> None:
+        if not self.acquire(load, library.free_model, library.log):
+            raise FileError(f"{self.header.path}: {library.log.take_errors()}")
 
     @property
     def vocab(self) -> Any:
         """The native vocabulary."""
-        return llama_cpp.llama_model_get_vocab(self.handle)
+        assert self.handle, "it is open, and this process is not forked"
+        return llama_cpp.llama_model_get_vocab(self._llama_cpp)
 
     def _check_decoder(self) -> None:
         """Refuse models that do not continue a text, by what the library says of them."""
-        encodes = llama_cpp.llama_model_has_encoder(self.handle)
-        decodes = llama_cpp.llama_model_has_decoder(self.handle)
-        if encodes or not decodes or llama_cpp.llama_model_is_diffusion(self.handle):
+        encodes = llama_cpp.llama_model_has_encoder(self._llama_cpp)
+        decodes = llama_cpp.llama_model_has_decoder(self._llama_cpp)
+        if encodes or not decodes or llama_cpp.llama_model_is_diffusion(self._llama_cpp):
             self.close()
             raise FileError(f"{self.header.path}: not a text decoder, by what llama.cpp says")
-
-
-def _native_params(gpu_layers: GpuLayers, *, repack: bool) -> Any:
-    native = llama_cpp.llama_model_default_params()
-    native.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
-    native.use_extra_bufts = repack
-    set_gpu_layers(native, gpu_layers)
-    return native
 
 
 class LoraAdapter(NativeHandle):
@@ -120,6 +123,7 @@ class LoraAdapter(NativeHandle):
         self.path = path
         header = read_header(path)
         check_adapter(header, model.header)
-        load = partial(llama_cpp.llama_adapter_lora_init, model.handle, os.fsencode(path))
-        if not self.acquire(load, llama_cpp.llama_adapter_lora_free):
-            raise FileError(f"{path}: {LOG.take_errors()}")
+        library = model.library
+        load = partial(library.load_adapter, model.handle, path)
+        if not self.acquire(load, library.free_adapter, library.log):
+            raise FileError(f"{path}: {library.log.take_errors()}")

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FileError, RequestError
+from ..native.bindings import llama_cpp
+from ..native.llama_cpp_library import LLAMA_CPP
+from ..native.native_handle import NativeHandle
 from ..request import SEED_MAX, Sampling
-from .bindings import llama_cpp
 from .context import Context
-from .library import NativeHandle
 from .model import Model
 
 if TYPE_CHECKING:  # constraint imports llguidance, which only sequences with a grammar need
@@ -68,8 +69,10 @@ class Sampler(NativeHandle):
             token = self._choose(np.arange(len(logits)), self.handle, logits)
         elif self._sampling.greedy and not no_digit:
             token = int(logits.argmax())  # a chain would first copy the vocabulary into a candidate list
-        else:
+        elif context.model.library is LLAMA_CPP:
             token = int(llama_cpp.llama_sampler_sample(chain, context.handle, row))
+        else:
+            token = self._choose(np.arange(len(logits)), chain, logits)
         self._check_finite(token, logits)
         # Most choices follow the grammar, which saves a mask of the whole vocabulary.
         if self._constraint and not self._constraint.accept(token):

@@ -13,7 +13,7 @@ from typing import Any
 from ...errors import RequestError
 from ...files.gguf.header import Header
 from ...files.gguf.metadata import SPACE_ONCE, STRIPPING_TOKENS
-from .bindings import llama_cpp
+from ..native.bindings import llama_cpp
 from .vocabulary_checks import BPE, PRE_TOKENIZERS, tokenizer_names
 
 CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN

@@ -9,9 +9,11 @@ from gguf.constants import GGML_QUANT_SIZES
 from ...files.gguf.decoder_shape import read_decoder_shape
 from ...files.gguf.header import Header
 from ...files.processors import multiplies_bf16
-from ..llama.settings import DEFAULT_KV, KV_TYPES, QUANTIZED_KV, Settings
+from ..llama.gguf_checks import is_checked
+from ..native.ik_llama_library import installed
+from ..native.settings import DEFAULT_KV, KV_TYPES, LIBRARIES, QUANTIZED_KV, Settings
 from .memory import fits_in_memory
-from .options import EngineOptions, with_profile
+from .options import EngineOptions, requested_library, with_profile
 
 _HALVINGS = 2  # of an open context, where memory is short
 
@@ -21,12 +23,19 @@ class Candidates:
     """Settings to choose from.
 
     Attributes:
-        ways: they differ in attention and type of the KV cache; the default is the first.
+        ways: they differ in attention, type of the KV cache and library; the default is the first.
         threads: the threads that are given; None if their number is open too.
     """
 
     ways: tuple[Settings, ...]
     threads: int | None
+
+    @property
+    def libraries(self) -> tuple["Candidates", ...]:
+        """The ways of each library, the default's first."""
+        names = dict.fromkeys(way.library for way in self.ways)
+        parts = (tuple(way for way in self.ways if way.library == name) for name in names)
+        return tuple(Candidates(part, self.threads) for part in parts)
 
     @property
     def decided(self) -> bool:
@@ -58,12 +67,18 @@ def find_candidates(usual: Settings, options: EngineOptions, header: Header) -> 
         full |= EngineOptions(kv=usual.kv, flash_attention=usual.flash_attention, threads=usual.threads)
     ways, quantized = _open_ways(usual, full), _quantized_ways(usual, full, header)
     halvings = 0 if options.get("context") else _HALVINGS
+    others = _other_libraries(usual, options, header)
     for divisor in (1 << halving for halving in range(halvings + 1)):
         for group in (ways, quantized):
-            shorter = [replace(way, context=usual.context // divisor or 1) for way in group]
-            if fitting := [way for way in shorter if fits_in_memory(header, way)]:
+            if fitting := _fitting(group, usual.context // divisor or 1, header):
+                fitting += _fitting(others, fitting[0].context, header)
                 return _clamped(fitting, shape.context, full)
     return _clamped(ways, shape.context, full)
+
+
+def _fitting(ways: Sequence[Settings], context: int, header: Header) -> list[Settings]:
+    shorter = (replace(way, context=context) for way in ways)
+    return [way for way in shorter if fits_in_memory(header, way)]
 
 
 def _clamped(ways: Sequence[Settings], trained: int, options: EngineOptions) -> Candidates:
@@ -73,7 +88,7 @@ def _clamped(ways: Sequence[Settings], trained: int, options: EngineOptions) -> 
 
 def _open_ways(usual: Settings, options: EngineOptions) -> list[Settings]:
     """The combinations of attention and KV type that are open, the default first."""
-    if usual.gpu_layers:
+    if usual.gpu_layers or usual.library != LIBRARIES[0]:
         return [usual]
     given = options.get("kv")
     kinds = [given] if given else [DEFAULT_KV, *(["bf16"] if multiplies_bf16() else [])]
@@ -87,9 +102,20 @@ def _open_ways(usual: Settings, options: EngineOptions) -> list[Settings]:
 def _quantized_ways(usual: Settings, options: EngineOptions, header: Header) -> list[Settings]:
     """The way that takes the least memory, if it is open and the model's heads allow it."""
     is_open = options.get("kv") is None and options.get("flash_attention") is not False
-    if usual.gpu_layers or not is_open or not holds_heads(header, "q8_0"):
+    if usual.gpu_layers or usual.library != LIBRARIES[0]:
+        return []
+    if not is_open or not holds_heads(header, "q8_0"):
         return []
     return [replace(usual, flash_attention=True, kv="q8_0")]
+
+
+def _other_libraries(usual: Settings, options: EngineOptions, header: Header) -> list[Settings]:
+    """The way of another library, if that is open: it repacks weights, and has standard attention alone."""
+    is_open = requested_library(options) is None and options.get("flash_attention") is None
+    repacks_f16 = usual.repack and with_profile(options).get("kv", DEFAULT_KV) == DEFAULT_KV
+    if not is_open or usual.gpu_layers or not repacks_f16 or not is_checked(header) or not installed():
+        return []
+    return [replace(usual, library=LIBRARIES[1], flash_attention=False, kv=DEFAULT_KV)]
 
 
 def holds_heads(header: Header, kv: str) -> bool:

@@ -8,16 +8,16 @@ has figures.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import astuple, replace
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from time import perf_counter, process_time
 
-from ..llama.compute_thread import COMPUTE_THREAD
 from ..llama.context import Context, Span
 from ..llama.model import Model
-from ..llama.settings import Settings
 from ..machine.threads import usable_threads
+from ..native.compute_thread import COMPUTE_THREAD
+from ..native.settings import Settings
 from .candidates import Candidates
 from .tuning import ANSWER_TOKENS, PROMPT_TOKENS, Trial, Tuning
 
@@ -26,7 +26,6 @@ _DEPTH = PROMPT_TOKENS + ANSWER_TOKENS // 2  # mean of the tokens of an ordinary
 _SHALLOW = 8  # tokens in the KV cache at the first of two depths
 _PREFILL_MIN, _PREFILL_MAX = 32, 192  # tokens of a measured prefill
 _STEPS, _STEPS_MIN = 6, 2  # decode steps, of which the fastest counts: disturbances only slow down
-_GAIN_MIN = 0.05  # of another setting than the default, which takes less memory, or fewer surprises
 _SHARE_MIN = 0.9  # of the processors' time; with less, other programs have disturbed the measurement
 _HELD_UP_S, _HELD_UP_SHARE = 0.3, 0.7  # a measurement is given up after so long with so little of their time
 
@@ -102,11 +101,7 @@ class _Measurement:
         return perf_counter() > self._end
 
     def _cost(self, trial: Trial) -> float:
-        """Seconds, with a handicap for each setting that is not the default."""
-        one, usual = trial.settings, self._ways[0]
-        others: int = sum(a != b for a, b in zip(astuple(one), astuple(usual), strict=True))
-        handicap = _GAIN_MIN * others + (_GAIN_MIN if one.kv != usual.kv else 0)  # bf16 keeps fewer digits
-        return trial.question_s(self._slots) * (1 + handicap)
+        return trial.cost(self._ways[0])
 
     def _time_ways(self, contexts: Sequence[Context]) -> list[Trial]:
         """Time all ways, in turns, so that disturbances hit all of them."""

@@ -16,9 +16,9 @@ from gguf.constants import GGMLQuantizationType as Type
 from ...errors import InsufficientMemoryError
 from ...files.gguf.decoder_shape import DecoderShape, read_decoder_shape
 from ...files.gguf.header import Header, row_bytes
-from ..llama.bindings import llama_cpp
-from ..llama.settings import KV_TYPES, Settings
 from ..machine.available_memory import available_bytes, reserved_bytes
+from ..native.bindings import llama_cpp
+from ..native.settings import KV_TYPES, LIBRARIES, Settings
 
 KV_CELLS = 256  # llama.cpp pads the cells of each sequence to a multiple of this
 _PROGRAM_BYTES = 68_000_000  # Python, NumPy, llama.cpp, Jinja: resident after each has been used
@@ -84,10 +84,12 @@ def estimate_memory(header: Header, settings: Settings) -> MemoryEstimate:
     settings = replace(settings, context=min(settings.context, shape.context))
     start = min(tensor.offset for tensor in header.tensors.values())
     kv = _kv_bytes(shape, settings)
+    # Another library reads the file, and repacks what it has read: there is no second copy.
+    repacks = settings.repack and settings.library == LIBRARIES[0]
     return MemoryEstimate(
         program_bytes=_PROGRAM_BYTES,
         weights_bytes=header.file_bytes - start,
-        copied_bytes=repacked_bytes(header, _repacked_types()) if settings.repack else 0,
+        copied_bytes=repacked_bytes(header, _repacked_types()) if repacks else 0,
         vocabulary_bytes=round(_TOKEN_BYTES * shape.vocab + _TEXT_BYTES * start),
         kv_bytes=kv,
         buffer_bytes=_buffer_bytes(shape, settings),

@@ -1,17 +1,19 @@
 """Keywords of Engine(), and their defaults by profile."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict, cast
 
 from ...errors import RequestError
-from ..llama.gpu import check_gpu_layers
-from ..llama.settings import DEFAULT_KV, GpuLayers, Settings
 from ..machine.threads import default_threads
+from ..native.gpu import check_gpu_layers
+from ..native.settings import DEFAULT_KV, LIBRARIES, GpuLayers, Settings
 from ..request import BASE, DEFAULT_ADAPTER
 from ..validation import check_integer
 
 QUEUE = 64
+_LIBRARY_VARIABLE = "THIRTEEN_LIBRARY"
 
 
 class EngineOptions(TypedDict, total=False):
@@ -41,6 +43,9 @@ class EngineOptions(TypedDict, total=False):
             that is faster on this processor.
         gpu_layers: layers that a GPU computes, or "all": first the output matrix, which counts as
             one, then from the last layer on. 0 uses the processor alone.
+        library: what computes: "llama.cpp", "ik" (ik_llama.cpp, an optional package), or "auto", the faster
+            of those that are installed and proven on the file. By default the environment variable
+            THIRTEEN_LIBRARY, or "auto".
         queue: maximum number of waiting requests (64 by default); more are refused.
         untrusted: whether to load the files in another process first, with limits, so that a file
             which crashes llama.cpp is a FileError. By default this is done with files that
@@ -56,6 +61,7 @@ class EngineOptions(TypedDict, total=False):
     prefix_bytes: int | None
     flash_attention: bool | None
     gpu_layers: GpuLayers | None
+    library: str | None
     adapter: str | Path | None
     adapters: Mapping[str, str | Path] | None
     threads: int | None
@@ -103,13 +109,27 @@ def default_settings(options: EngineOptions) -> Settings:
     check_gpu_layers(layers := full.get("gpu_layers", 0))
     check_integer("queue", full.get("queue", QUEUE), 0, 1 << 20)
     names = Settings.__dataclass_fields__.keys() & full.keys()
+    library = requested_library(options) or LIBRARIES[0]
     defaults = {
         "threads": default_threads(),
         "adaptive_threads": "threads" not in full,
-        "flash_attention": None if layers else True,
+        "flash_attention": None if layers else library == LIBRARIES[0],
         "kv": DEFAULT_KV,
     }
-    return Settings(**{**defaults, **{name: full[name] for name in names}})  # type: ignore[literal-required]
+    given = {name: full[name] for name in names}  # type: ignore[literal-required]
+    return Settings(**{**defaults, **given, "library": library})
+
+
+def requested_library(options: EngineOptions) -> str | None:
+    """The library that the options or the environment name; None if it is open.
+
+    Raises:
+        RequestError: there is no such library.
+    """
+    name = options.get("library") or os.environ.get(_LIBRARY_VARIABLE) or "auto"
+    if name not in {*LIBRARIES, "auto"}:
+        raise RequestError(f"library must be one of {', '.join(LIBRARIES)} or auto, not {name!r}")
+    return None if name == "auto" else name
 
 
 def named_adapters(options: EngineOptions) -> dict[str, str | Path]:

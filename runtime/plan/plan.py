@@ -1,8 +1,9 @@
 """How an engine will run a model: decided before anything is loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
+from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Unpack
@@ -13,13 +14,11 @@ from ...files.gguf.header import Header
 from ..llama.gguf_checks import read_model_header
 from ..llama.load_probe import probe_model_files
 from ..llama.model import Model
-from ..llama.settings import Settings
+from ..native.settings import LIBRARIES, PACKAGES, Settings
 from .candidates import Candidates, find_candidates
 from .memory import MemoryEstimate, check_memory, estimate_memory
 from .options import QUEUE, EngineOptions, default_settings, named_adapters
 from .tuning import Tuning, find_tuning, save_tuning
-
-_PACKAGE = "llama-cpp-python"  # the binding of the library
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +33,6 @@ class EnginePlan:
         adapters: files of the adapters by the names that requests give.
         queue: maximum number of waiting requests.
         parallel_cost: seconds of a token that all slots decode at once / of one alone; None if unknown.
-        library: what computes.
-        version: its version.
     """
 
     header: Header = field(repr=False)
@@ -45,8 +42,6 @@ class EnginePlan:
     adapters: Mapping[str, Path] = field(default_factory=dict)
     queue: int = QUEUE
     parallel_cost: float | None = None
-    library: str = "llama.cpp"
-    version: str = field(default_factory=lambda: f"{_PACKAGE} {version(_PACKAGE)}")
 
     @classmethod
     def make(cls, model: Path, **options: Unpack[EngineOptions]) -> "EnginePlan":
@@ -73,7 +68,7 @@ class EnginePlan:
         candidates = find_candidates(usual, options, header)
         check_memory(header, candidates.ways[0])
         probe_model_files(model, adapters.values(), untrusted=options.get("untrusted"))
-        tuning = None if candidates.decided else _tuned(candidates, header)
+        tuning = _tuned(candidates, header, tuple(adapters.values()))
         settings = tuning.settings if tuning else candidates.ways[0]
         return cls(
             header,
@@ -84,6 +79,12 @@ class EnginePlan:
             options.get("queue", QUEUE),
             tuning.parallel_cost if tuning else None,
         )
+
+    @property
+    def library(self) -> str:
+        """What computes: name of the library, its package and version."""
+        package = PACKAGES[self.settings.library]
+        return f"{self.settings.library} ({package} {version(package)})"
 
     @property
     def context_hint(self) -> str:
@@ -99,6 +100,7 @@ class EnginePlan:
         return {
             "model": str(self.header.path),
             **others,
+            "library": self.library,
             "settings": asdict(self.settings),
             "memory": asdict(self.memory) | {"total_bytes": self.memory.total_bytes},
             "adapters": {name: str(path) for name, path in self.adapters.items()},
@@ -117,21 +119,43 @@ class EnginePlan:
             "computed by": f"{attention} attention, KV cache in {one.kv}, {threads} "
             f"({one.prefill_threads} for prompts), GPU layers: {one.gpu_layers}",
             "memory needed": self.memory.text,
-            "library": f"{self.library} ({self.version})",
+            "library": self.library,
         }
 
     def __str__(self) -> str:
         return "\n".join(f"{name}: {value}" for name, value in self.rows.items())
 
 
-def _tuned(candidates: Candidates, header: Header) -> Tuning:
-    """The saved measurement of the candidates; without one, the model is loaded and measured."""
-    if tuning := find_tuning(candidates, header):
-        return tuning
-    from .measurement import measure_settings  # noqa: PLC0415 - once for a processor and a model's shape
+def _tuned(candidates: Candidates, header: Header, adapters: Sequence[Path]) -> Tuning | None:
+    """The saved measurement of the candidates; without one, the model is loaded and measured.
 
-    with Model(header, repack=candidates.ways[0].repack) as model:
-        tuning = measure_settings(candidates, model)
+    Before another library computes anything here, it is proven on the files.
+    """
+    tuning = None if candidates.decided else find_tuning(candidates, header)
+    default, *others = candidates.libraries
+    used = (tuning.settings if tuning else candidates.ways[-1]).library
+    if used != LIBRARIES[0]:
+        from ..llama.library_proof import prove_library, require_proof  # noqa: PLC0415 - few machines have one
+
+        threads = candidates.ways[0].threads
+        if not others:
+            require_proof(used, header.path, adapters, threads)
+        elif prove_library(used, header.path, adapters, threads).problem:
+            return _tuned(default, header, adapters)
+    if candidates.decided or tuning:
+        return tuning
+    tuning = _measured(candidates, header)
     with suppress(ThirteenError):  # else the next process measures again
         save_tuning(tuning, candidates, header)
     return tuning
+
+
+def _measured(candidates: Candidates, header: Header) -> Tuning:
+    from .measurement import measure_settings  # noqa: PLC0415 - once for a processor and a model's shape
+
+    usual = candidates.ways[0]
+    tunings = []
+    for part in candidates.libraries:
+        with Model(header, repack=usual.repack, library=part.ways[0].library) as model:
+            tunings.append(measure_settings(part, model))
+    return reduce(lambda one, other: one.joined(other, usual), tunings)

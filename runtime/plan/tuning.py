@@ -2,7 +2,7 @@
 
 import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from hashlib import sha256
 from importlib.metadata import version
 from math import sqrt
@@ -15,16 +15,17 @@ from ...files.cache_folder import cache_dir
 from ...files.gguf.decoder_shape import read_decoder_shape
 from ...files.gguf.header import Header
 from ...files.processors import processor_name
-from ..llama.bindings import llama_cpp
 from ..llama.gguf_checks import ARCHITECTURES
-from ..llama.settings import Settings
 from ..machine.threads import default_threads
+from ..native.bindings import llama_cpp
+from ..native.settings import PACKAGES, Settings
 from .candidates import Candidates
 
 # An ordinary question: the tokens of its prompt, and those of its answer.
 PROMPT_TOKENS, ANSWER_TOKENS = 200, 96
+_GAIN_MIN = 0.05  # of another setting than the usual one, which takes less memory, or fewer surprises
 _DISTURBED_S = 600  # how long a disturbed choice holds
-_MEASURED = ("threads", "prefill_threads", "flash_attention", "kv")  # fields of Settings
+_MEASURED = ("threads", "prefill_threads", "flash_attention", "kv", "library")  # fields of Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,13 @@ class Trial:
         one_s, all_s = prompt_s + ANSWER_TOKENS * self.decode_s, slots * prompt_s
         return float(sqrt(one_s * (all_s + ANSWER_TOKENS * self.together_s)))
 
+    def cost(self, usual: Settings) -> float:
+        """Seconds of ordinary questions, with a handicap for each setting that is not the usual one."""
+        one = self.settings
+        others: int = sum(a != b for a, b in zip(astuple(one), astuple(usual), strict=True))
+        handicap = _GAIN_MIN * others + (_GAIN_MIN if one.kv != usual.kv else 0)  # bf16 keeps fewer digits
+        return self.question_s(usual.slots) * (1 + handicap)
+
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
@@ -65,6 +73,12 @@ class Tuning:
     trials: tuple[Trial, ...]
     slots: int
     quiet: bool
+
+    def joined(self, other: "Tuning", usual: Settings) -> "Tuning":
+        """The better of two measurements, with the trials of both; the usual settings if one is disturbed."""
+        quiet, trials = self.quiet and other.quiet, (*self.trials, *other.trials)
+        best = min(trials, key=lambda trial: trial.cost(usual)).settings if quiet else usual
+        return Tuning(best, trials, self.slots, quiet)
 
     @property
     def parallel_cost(self) -> float | None:
@@ -128,7 +142,7 @@ def _key(candidates: Candidates, header: Header) -> dict[str, Any]:
         **speed_environment(),
         **{name: getattr(shape, name) for name in names},
         **{name: getattr(usual, name) for name in ("slots", "batch", "repack")},
-        "ways": [[way.flash_attention, way.kv] for way in candidates.ways],
+        "ways": [[way.flash_attention, way.kv, version(PACKAGES[way.library])] for way in candidates.ways],
         "given_threads": candidates.threads,
         "default_threads": default_threads(),
     }

@@ -18,10 +18,10 @@ from thirteen.runtime.engine import dispatcher as dispatcher_module
 from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.dispatcher import EngineLoad
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.compute_thread import COMPUTE_THREAD
 from thirteen.runtime.llama.constraint import Constraint
 from thirteen.runtime.llama.context import Span
-from thirteen.runtime.llama.settings import GpuLayers, Settings
+from thirteen.runtime.native.compute_thread import COMPUTE_THREAD
+from thirteen.runtime.native.settings import GpuLayers, Settings
 from thirteen.runtime.plan.memory import MemoryEstimate
 from thirteen.runtime.plan.options import QUEUE, EngineOptions, default_settings, named_adapters
 from thirteen.runtime.plan.plan import EnginePlan
@@ -58,7 +58,9 @@ class Model(Native):
     control_tokens: ClassVar[dict[str, int]] = {"<end>": END_OF_TURN}
     stripping_tokens = frozenset[str]()
 
-    def __init__(self, header: Header, repack: bool = True, gpu_layers: GpuLayers = 0) -> None:
+    def __init__(
+        self, header: Header, repack: bool = True, gpu_layers: GpuLayers = 0, library: str = "llama.cpp"
+    ) -> None:
         super().__init__()
         self.header = header
 

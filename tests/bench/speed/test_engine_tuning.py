@@ -9,7 +9,7 @@ from thirteen.bench.speed import engine_tuning
 from thirteen.bench.speed.engine_tuning import tune_engine
 from thirteen.errors import FileError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.settings import Settings
+from thirteen.runtime.native.settings import Settings
 from thirteen.runtime.plan.tuning import Trial, Tuning
 
 from ...runtime.conftest import write_gguf

@@ -14,9 +14,9 @@ import gguf
 import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.bindings import llama_cpp
-from thirteen.runtime.llama.library import NativeHandle
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.native.bindings import llama_cpp
+from thirteen.runtime.native.native_handle import NativeHandle
 from thirteen.runtime.prompt.prompt_encoder import Message
 
 from ...repeats import REPEATS

@@ -24,7 +24,7 @@ from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.gguf_checks import check_adapter, check_model, is_checked
 from thirteen.runtime.llama.model import LoraAdapter, Model
 from thirteen.runtime.llama.sampler import Sampler
-from thirteen.runtime.llama.settings import Settings
+from thirteen.runtime.native.settings import Settings
 from thirteen.runtime.request import Sampling
 
 TIME_LIMIT_S = 60

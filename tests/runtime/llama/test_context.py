@@ -11,11 +11,11 @@ from thirteen.errors import FileError, RequestError
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.grammar.grammar import from_regex, from_schema
 from thirteen.runtime.llama.constraint import Constraint, GrammarCompiler
-from thirteen.runtime.llama.context import KV_TYPES, Context, Span
-from thirteen.runtime.llama.library import LOG
+from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import LoraAdapter, Model
 from thirteen.runtime.llama.sampler import Sampler
-from thirteen.runtime.llama.settings import Settings
+from thirteen.runtime.native.llama_cpp_library import LLAMA_CPP
+from thirteen.runtime.native.settings import KV_TYPES, Settings
 from thirteen.runtime.request import SEED_MAX, Request, Sampling, StopReason
 
 from ..fixed_settings import FIXED
@@ -240,7 +240,7 @@ def test_a_truncated_state_is_refused_and_leaves_the_slot_empty(model, cut):
         assert not context.restore(1, state[:cut], len(WORDS)) and context.length(1) == 0
         assert context.restore(1, state, len(WORDS)), "the slot is still usable"
         assert np.array_equal(context.logits_row(*context.decode([Span(1, len(WORDS), (42,), 1)])), computed)
-    assert "no reason" in LOG.take_errors(), "the next error would quote these messages"
+    assert "no reason" in LLAMA_CPP.log.take_errors(), "the next error would quote these messages"
 
 
 def test_a_state_that_is_too_short_or_of_other_parameters_is_refused(model):

@@ -10,8 +10,8 @@ import pytest
 from thirteen.errors import FileError
 from thirteen.files.gguf.header import read_header
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.library import LOG
 from thirteen.runtime.llama.load_probe import probe_model_files
+from thirteen.runtime.native.llama_cpp_library import LLAMA_CPP
 from thirteen.runtime.plan.memory import estimate_memory
 from thirteen.runtime.request import Request
 
@@ -57,11 +57,11 @@ def test_an_engine_computes_what_llama_cpp_computes(tmp_path, monkeypatch, name)
     path = write_decoder(tmp_path / "a.gguf", name)
     logged: list[str] = []
     keep = llama_cpp.llama_log_callback(lambda level, text, _: logged.append(text.decode()))
-    monkeypatch.setattr(LOG, "_callback", keep)
+    monkeypatch.setattr(LLAMA_CPP.log, "_callback", keep)
     options = {**FIXED, "untrusted": False, "context": 256, "repack": False}
     with Engine(path, slots=2, batch=64, **options) as engine:
         monkeypatch.undo()
-        LOG.install()
+        LLAMA_CPP.log.install()
         sizes = re.findall(r"(?:KV|RS) buffer size = +([\d.]+) MiB", "".join(logged))
         estimate = estimate_memory(read_header(path), engine.plan.settings).kv_bytes
         assert estimate == pytest.approx(sum(map(float, sizes)) * 2**20, rel=0.01, abs=2e4)

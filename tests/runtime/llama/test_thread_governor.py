@@ -11,11 +11,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from thirteen.runtime.llama import thread_governor
-from thirteen.runtime.llama.bindings import llama_cpp
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.llama.thread_governor import ThreadGovernor, idle_seconds
+from thirteen.runtime.native.bindings import llama_cpp
+from thirteen.runtime.native.settings import Settings
 
 STEP_S = 0.008  # of a decode step
 JUDGED_S = 0.03  # computing time after which the limit changes, at the earliest
@@ -66,6 +66,7 @@ class Machine:
 @pytest.fixture(autouse=True)
 def clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clocks and pauses of the governor are those of the current machine."""
+    Machine.current = Machine()
     clocks = {"perf_counter": "wall_s", "process_time": "granted_s", "idle_seconds": "idle_s"}
     for name, clock in clocks.items():
         monkeypatch.setattr(thread_governor, name, lambda clock=clock: getattr(Machine.current, clock))

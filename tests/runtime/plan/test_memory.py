@@ -21,8 +21,9 @@ SCRIPT = """
 import llama_cpp, sys
 from pathlib import Path
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.library import LOG
-LOG._callback = llama_cpp.llama_log_callback(lambda level, text, _: print(text.decode(), end="", flush=True))
+from thirteen.runtime.native.llama_cpp_library import LLAMA_CPP
+show = lambda level, text, _: print(text.decode(), end="", flush=True)
+LLAMA_CPP.log._callback = llama_cpp.llama_log_callback(show)
 flash = sys.argv[4] == "True"
 options = {"flash_attention": flash, "kv": sys.argv[6], "batch": int(sys.argv[5])}
 Engine(sys.argv[1], profile=sys.argv[2], context=int(sys.argv[3]), threads=1, **options).close()

@@ -5,7 +5,7 @@ import json
 import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.bindings import llama_cpp
+from thirteen.runtime.native.bindings import llama_cpp
 from thirteen.runtime.plan import measurement
 from thirteen.runtime.plan.options import PROFILES
 from thirteen.runtime.plan.plan import EnginePlan

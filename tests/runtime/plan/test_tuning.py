@@ -17,8 +17,8 @@ from thirteen.files.gguf.header import Header
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.logits import log_softmax
+from thirteen.runtime.native.settings import Settings
 from thirteen.runtime.plan import candidates as candidates_module
 from thirteen.runtime.plan import measurement
 from thirteen.runtime.plan import options as options_module
@@ -217,7 +217,9 @@ def test_a_choice_is_saved_and_not_measured_again(
     assert chosen(model, threads=1) == settings
     (file,) = saved.glob("compute-*.json")
     record = json.loads(file.read_text())
-    assert record["settings"] == settings and record["trials"][0]["prefill_s"] == 0.01
+    assert (
+        record["settings"] == settings | {"library": "llama.cpp"} and record["trials"][0]["prefill_s"] == 0.01
+    )
     other = settings | {"prefill_threads": 9}
     measured(other)
     assert chosen(model, threads=1, context=64, prefix_bytes=0) == settings

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama import context, gpu, model
-from thirteen.runtime.llama.bindings import llama_cpp
-from thirteen.runtime.llama.gpu import check_gpu_layers
-from thirteen.runtime.llama.settings import Settings
+from thirteen.runtime.native import gpu, llama_cpp_library
+from thirteen.runtime.native.bindings import llama_cpp
+from thirteen.runtime.native.gpu import check_gpu_layers
+from thirteen.runtime.native.settings import Settings
 from thirteen.runtime.plan import plan
 from thirteen.runtime.plan.options import default_settings
 from thirteen.runtime.plan.plan import EnginePlan
@@ -43,13 +43,13 @@ def test_what_is_no_number_of_layers_is_refused(layers, found):
 def test_layers_reach_the_native_parameters(layers, native_layers, found):
     settings = default_settings({"gpu_layers": layers})
     assert settings.gpu_layers == layers
-    native = model._native_params(layers, repack=True)
+    native = llama_cpp_library._model_params(layers, repack=True)
     assert (native.n_gpu_layers, native.use_extra_bufts) == (native_layers, True)
     if layers:
         assert native.devices is None  # all devices
     else:
         assert ctypes.c_void_p.from_address(native.devices).value is None  # a list of none
-    native = context._native_params(settings, layers)
+    native = llama_cpp_library._context_params(settings, layers)
     assert native.op_offload == native.offload_kqv == bool(layers)
 
 
@@ -64,7 +64,7 @@ def test_layers_reach_the_native_parameters(layers, native_layers, found):
     ],
 )
 def test_attention_reaches_the_native_parameters(settings, expected, layers):
-    assert context._native_params(settings, layers).flash_attn_type == expected
+    assert llama_cpp_library._context_params(settings, layers).flash_attn_type == expected
 
 
 def test_attention_of_a_gpu_is_left_to_llama_cpp(tiny, found, monkeypatch):

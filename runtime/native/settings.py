@@ -26,6 +26,9 @@ _MAXIMA = {
 # scores need more memory.
 _STANDARD_ATTENTION_TOKENS = 256
 
+PACKAGES = {"llama.cpp": "llama-cpp-python", "ik": "ik-llama-cpp-python"}  # of what can compute; libraries.py
+LIBRARIES = tuple(PACKAGES)
+
 GpuLayers = int | Literal["all"]
 
 
@@ -55,6 +58,7 @@ class Settings:
         prefix_bytes: memory of the prefix cache; 0 turns it off.
         gpu_layers: layers that a GPU computes, or "all": first the output matrix, which counts as one, then
             from the last layer on. 0 is the processor alone.
+        library: what computes, one of LIBRARIES.
     """
 
     context: int
@@ -71,12 +75,17 @@ class Settings:
     repack: bool = True
     prefix_bytes: int = 0
     gpu_layers: GpuLayers = 0
+    library: str = LIBRARIES[0]
 
     def __post_init__(self) -> None:
         if self.kv not in KV_TYPES:
             raise RequestError(f"kv must be one of {', '.join(KV_TYPES)}, not {self.kv!r}")
         if self.kv in QUANTIZED_KV and self.flash_attention is False:
             raise RequestError(f"kv {self.kv} needs flash attention")
+        if self.library not in LIBRARIES:
+            raise RequestError(f"library must be one of {', '.join(LIBRARIES)}, not {self.library!r}")
+        if self.library != LIBRARIES[0]:
+            self._check_other_library()
         object.__setattr__(self, "outputs", self.outputs or self.slots)
         object.__setattr__(self, "prefill_threads", self.prefill_threads or self.threads)
         for name, maximum in _MAXIMA.items():
@@ -87,6 +96,16 @@ class Settings:
         if not self.slots <= self.outputs <= self.batch:
             raise RequestError(
                 f"outputs must be from slots = {self.slots} to batch = {self.batch}, not {self.outputs}"
+            )
+
+    def _check_other_library(self) -> None:
+        """Only what the proof compares: flash attention of ik's wheel aborts on some processors."""
+        if self.gpu_layers:
+            raise RequestError(f"library {self.library}: it computes no GPU layers; leave one of the two out")
+        if self.flash_attention is not False or self.kv != DEFAULT_KV:
+            raise RequestError(
+                f"library {self.library}: it is used with standard attention and a KV cache in {DEFAULT_KV} "
+                "alone; leave flash_attention and kv out"
             )
 
     @property

@@ -4,9 +4,10 @@ ctypes sees no header: with another llama.cpp, a field would be read from the wr
 So values that the library itself puts into its structs are read back.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import requires, version
+from typing import Any
 
 from ...errors import FileError
 from .bindings import llama_cpp
@@ -33,7 +34,8 @@ def check_struct_layouts() -> None:
         FileError: a value is not where it should be.
     """
     try:
-        wrong = next(_differences(), None)
+        model, context = llama_cpp.llama_model_default_params(), llama_cpp.llama_context_default_params()
+        wrong = next(differences((model, _MODEL_DEFAULTS), (context, _CONTEXT_DEFAULTS)), None)
     except (AttributeError, ImportError, OSError) as error:  # a struct, a field or a function is gone
         wrong = str(error)
     if wrong:
@@ -44,9 +46,9 @@ def check_struct_layouts() -> None:
         )
 
 
-def _differences() -> Iterator[str]:
-    model, context = llama_cpp.llama_model_default_params(), llama_cpp.llama_context_default_params()
-    for struct, expected in ((model, _MODEL_DEFAULTS), (context, _CONTEXT_DEFAULTS)):
+def differences(*defaults: tuple[Any, Mapping[str, object]]) -> Iterator[str]:
+    """Describe the fields of structs of default values that have others than the known ones."""
+    for struct, expected in defaults:
         for name, value in expected.items():
             if (found := getattr(struct, name)) != value:
                 yield f"{type(struct).__name__}.{name} is {found!r} by default, not {value!r}"

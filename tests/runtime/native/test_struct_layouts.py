@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from thirteen.errors import FileError
-from thirteen.runtime.llama import struct_layouts
-from thirteen.runtime.llama.bindings import llama_cpp
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.llama.struct_layouts import check_struct_layouts
+from thirteen.runtime.native import struct_layouts
+from thirteen.runtime.native.bindings import llama_cpp
+from thirteen.runtime.native.struct_layouts import check_struct_layouts
 
 
 def with_field(struct: type[ctypes.Structure], index: int) -> type[ctypes.Structure]:

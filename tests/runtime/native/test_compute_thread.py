@@ -18,11 +18,11 @@ from thirteen.quality.workload import Workload
 from thirteen.runtime.corpus.token_statistics import mean_probability, outside_probability
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import load_probe_worker
-from thirteen.runtime.llama.bindings import llama_cpp
-from thirteen.runtime.llama.compute_thread import COMPUTE_THREAD, KeepAlive, run_uninterrupted
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import LoraAdapter, Model
-from thirteen.runtime.llama.settings import Settings
+from thirteen.runtime.native.bindings import llama_cpp
+from thirteen.runtime.native.compute_thread import COMPUTE_THREAD, KeepAlive, run_uninterrupted
+from thirteen.runtime.native.settings import Settings
 from thirteen.runtime.plan.candidates import Candidates
 from thirteen.runtime.plan.measurement import measure_settings
 

@@ -1,16 +1,11 @@
 """Layers of a model on a GPU, for builds of llama.cpp with Metal, CUDA or Vulkan."""
 
-import ctypes
-from typing import Any
-
 from ...errors import RequestError, build_hint
 from ..validation import is_integer
 from .bindings import llama_cpp
-from .library import LOG
-from .settings import GpuLayers
+from .llama_cpp_library import LLAMA_CPP
 
 _LAYERS_MAX = 1 << 16  # far more than any model has
-_NO_DEVICES = (ctypes.c_void_p * 1)()  # a list that ends at once
 
 
 def check_gpu_layers(gpu_layers: object) -> None:
@@ -33,16 +28,5 @@ def check_gpu_layers(gpu_layers: object) -> None:
 def gpu_found() -> bool:
     """Whether this build of llama.cpp has a GPU backend, and the backend a device."""
     found = bool(llama_cpp.llama_supports_gpu_offload())
-    LOG.take_errors()  # a driver's complaints, which would end up in the next error message
+    LLAMA_CPP.log.take_errors()  # a driver's complaints, which would end up in the next error message
     return found
-
-
-def set_gpu_layers(native: Any, gpu_layers: GpuLayers) -> None:
-    """Set the layers in llama.cpp's parameters of a model.
-
-    With 0 layers the model gets no GPU at all. llama.cpp would otherwise use one for large batches, and keep
-    the weights in memory for transfers to it instead of repacking them.
-    """
-    native.n_gpu_layers = -1 if gpu_layers == "all" else gpu_layers
-    if not gpu_layers:
-        native.devices = ctypes.addressof(_NO_DEVICES)

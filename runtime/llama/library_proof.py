@@ -1,0 +1,112 @@
+"""Proof that another library computes a file as llama.cpp does, in a process of its own, once for each file.
+
+A fast library may round otherwise, leave out parts of an adapter without a word, or abort on a processor. So
+before one is used, a process compares what both compute; see library_proof_worker.py.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+from ...errors import FileError, ThirteenError
+from ...files.atomic_write import write_file
+from ...files.cache_folder import cache_dir
+from ...files.processors import processor_name
+from ...files.trusted_files import FileState
+from ..native.ik_llama_library import PACKAGE
+from .load_probe import last_reply, signal_name
+
+_WALL_S, _BYTES_PER_S = 120, 2_000_000
+_PROGRAM = """
+from thirteen.files.lazy_package import import_lazily
+import_lazily()
+from thirteen.runtime.llama.library_proof_worker import main
+main()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the other process found.
+
+    Attributes:
+        problem: why the library is not used for the file; empty if it computes it as llama.cpp does.
+        kl: largest mean KL divergence of its predictions from llama.cpp's, in nats; None if unknown.
+    """
+
+    problem: str
+    kl: float | None = None
+
+
+def prove_library(library: str, model: Path, adapters: Sequence[Path], threads: int) -> Proof:
+    """Compare a library with llama.cpp on a file and its adapters, unless that has been done.
+
+    Args:
+        library: one of LIBRARIES.
+        model: a GGUF file.
+        adapters: LoRAs for it in GGUF files.
+        threads: threads that compute.
+
+    Raises:
+        FileError: a file cannot be examined, or the process cannot be started.
+    """
+    try:
+        states = [FileState.now(path) for path in (model, *adapters)]
+    except OSError as error:
+        raise FileError(f"{error.filename or model}: {error.strerror or error}") from None
+    key = {
+        "library": f"{library} {version(PACKAGE)}",
+        "llama_cpp_python": version("llama-cpp-python"),
+        "processor": processor_name(),
+        "files": [state.stamp for state in states],
+    }
+    record = cache_dir() / f"proof-{sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        found = json.loads(record.read_bytes())
+        return Proof(str(found["problem"]), found["kl"])
+    proof = _compare_elsewhere(library, [state.path for state in states], threads)
+    with suppress(ThirteenError):  # else it is compared again
+        write_file(record, json.dumps(key | asdict(proof), indent=1).encode() + b"\n")
+    return proof
+
+
+def require_proof(library: str, model: Path, adapters: Sequence[Path], threads: int) -> None:
+    """As prove_library(), for a library that shall be used.
+
+    Raises:
+        FileError: also where it does not compute the files as llama.cpp does.
+    """
+    if problem := prove_library(library, model, adapters, threads).problem:
+        raise FileError(f"{model}: library {library} cannot be used: {problem}; use llama.cpp")
+
+
+def _compare_elsewhere(library: str, files: Sequence[Path], threads: int) -> Proof:
+    wall_s = _WALL_S + sum(path.stat().st_size for path in files) // _BYTES_PER_S
+    try:
+        done = subprocess.run(  # noqa: S603 - own program
+            [sys.executable, "-P", "-c", _PROGRAM, library, str(threads), *map(str, files)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            timeout=wall_s,
+            check=False,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows
+        )
+    except subprocess.TimeoutExpired:
+        return Proof(f"a comparison with llama.cpp takes more than {wall_s} seconds")
+    except OSError as error:
+        raise FileError(f"{files[0]}: a comparison cannot be started: {error}") from None
+    reply = last_reply(done.stdout)
+    if done.returncode < 0:
+        return Proof(f"a comparison with llama.cpp ended with {signal_name(-done.returncode)}")
+    if "problem" not in reply:
+        return Proof(f"a comparison with llama.cpp failed with exit status {done.returncode}")
+    return Proof(reply["problem"], reply["kl"])

@@ -1,0 +1,148 @@
+"""Program of the process that compares a library with llama.cpp on a file; library_proof.py starts it.
+
+Its arguments are the library, a number of threads, a model, and adapters of the model. It does with both what
+an engine does, and writes one line of JSON: the first problem, if any, and the largest divergence.
+"""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import FileError, ThirteenError
+from ..logits import log_softmax
+from ..machine.resource_limits import lower_limit
+from ..native.settings import LIBRARIES, Settings
+from .context import Context, Span
+from .gguf_checks import read_model_header
+from .model import LoraAdapter, Model
+
+if TYPE_CHECKING:
+    from ...stats.arrays import Doubles, Floats
+
+KL_MAX = 0.005  # nats: rounded activations cost 0.001
+SAME_MAX = 0.001  # of one library after a copy or a cut: the batch has another shape, and rounds otherwise
+EFFECT_MAX = 0.05  # share by which an adapter's effect may differ
+_EFFECT_MIN = 1e-4  # nats; below it rounding is larger than an adapter's effect
+_PROBE, _LONG, _BATCH = 64, 320, 128  # tokens
+_WIDE, _STEPS = 16, 2  # sequences at once, and how often
+_TEXT = " ".join(
+    f"Line {number}: Tom has {number * 37 % 101} apples and buys {number * 53 % 97} more; what does he pay?"
+    for number in range(40)
+)
+
+Logprobs = dict[str, "Doubles"]  # by what was done: log-probabilities, (rows, vocab)
+
+
+def main() -> None:
+    """Compare; the exit status is 0 also where a problem was found."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the process that started this one
+    library, threads, model, *adapters = sys.argv[1:]
+    lower_limit("RLIMIT_CORE", 0)
+    divergences = [0.0]
+    try:
+        problem = next(_problems(library, int(threads), Path(model), map(Path, adapters), divergences), "")
+    except (ThirteenError, MemoryError) as error:
+        problem = str(error) or "out of memory"
+    sys.stdout.buffer.write(json.dumps({"problem": problem, "kl": max(divergences)}).encode() + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _problems(
+    library: str, threads: int, path: Path, adapters: Iterator[Path], divergences: list[float]
+) -> Iterator[str]:
+    """Describe what differs, the models first, then each adapter; notes all divergences."""
+    header = read_model_header(path)
+    with ExitStack() as loaded:
+        theirs, ours = (loaded.enter_context(Model(header, library=name)) for name in (LIBRARIES[0], library))
+        base = _observe(theirs, threads), _observe(ours, threads)
+        yield from _differences(*base, divergences)
+        for file in adapters:
+            both = []
+            for model in (theirs, ours):
+                with LoraAdapter(model, file) as adapter:
+                    both.append(_observe(model, threads, adapter))
+            yield from _differences(both[0], both[1], divergences)
+            effects = [_kl(one["probe"], other["probe"]) for one, other in zip(base, both, strict=True)]
+            if max(effects) > _EFFECT_MIN and abs(effects[1] / effects[0] - 1) > EFFECT_MAX:
+                yield (
+                    f"{file.name} moves its predictions by {effects[1]:.4f} nats, and llama.cpp's by "
+                    f"{effects[0]:.4f}"
+                )
+
+
+def _differences(theirs: Logprobs, ours: Logprobs, divergences: list[float]) -> Iterator[str]:
+    for what, expected in theirs.items():
+        divergence = _kl(expected, ours[what])
+        divergences.append(divergence)
+        if not divergence <= KL_MAX:
+            yield f"{what}: a KL divergence of {divergence:.4f} nats from llama.cpp's predictions"
+    for what, same in (("copy", "original"), ("cut", "before the cut")):
+        divergence = _kl(ours[same], ours[what])
+        if not divergence <= SAME_MAX:
+            yield f"a {what} of a sequence predicts something else, by {divergence:.4f} nats"
+
+
+def _kl(expected: "Doubles", found: "Doubles") -> float:
+    return float((np.exp(expected) * (expected - found)).sum(-1).mean())
+
+
+def _observe(model: Model, threads: int, adapter: LoraAdapter | None = None) -> Logprobs:
+    """What a library predicts after all that an engine does."""
+    tokens = tuple(model.tokenize(_TEXT, special=False, bos=True))
+    length = min(_LONG, model.context_trained - 1)
+    library = model.library.name
+    settings = Settings(
+        *(length + 1, _WIDE, _BATCH, _PROBE),
+        threads=threads,
+        flash_attention=library == LIBRARIES[0],
+        library=library,
+    )
+    with Context(model, settings, adapter) as context:
+        observed = _Observations(context, (tokens * length)[:length]).rows
+    return {what: log_softmax(np.array(rows), np.float64) for what, rows in observed.items()}
+
+
+class _Observations:
+    """Rows of logits by what was done."""
+
+    def __init__(self, context: Context, tokens: tuple[int, ...]) -> None:
+        """Compute several sequences at once, a long prompt in batches, a copy of its sequence, and a cut."""
+        self._context = context
+        self.rows: dict[str, list[Floats]] = {}
+        probe, end = tokens[: min(_PROBE, len(tokens) // 2)], len(tokens)
+        start = len(probe)
+        self._decode("probe", Span(0, 0, probe, start))
+        lengths = [max(1, start - slot) for slot in range(_WIDE)]
+        self._copy(lengths)
+        for step in range(min(_STEPS, end - start)):
+            places = [length + step for length in lengths]
+            many = [Span(slot, at, tokens[at : at + 1], 1) for slot, at in enumerate(places)]
+            self._decode(f"{_WIDE} sequences at once", *many)
+        for slot in range(_WIDE):
+            context.clear(slot, start if not slot else 0)
+        for at in range(start, end, _BATCH):
+            self._decode("a long prompt", Span(0, at, tokens[at : at + _BATCH], 1))
+        self._copy([end, end])
+        for slot, what in enumerate(("original", "copy")):
+            self._decode(what, Span(slot, end, tokens[:1], 1))
+        context.clear(1)
+        self._decode("before the cut", Span(1, 0, probe, 1))
+        context.clear(0, start // 2)
+        self._decode("cut", Span(0, start // 2, probe[start // 2 :], 1))
+
+    def _decode(self, what: str, *spans: Span) -> None:
+        rows = self._context.decode(spans)
+        self.rows.setdefault(what, []).extend(self._context.logits_row(row).copy() for row in rows)
+
+    def _copy(self, lengths: Sequence[int]) -> None:
+        """Copy slot 0, all or its beginning, to as many slots as there are lengths."""
+        state = self._context.save(0)
+        for slot, length in enumerate(lengths):
+            if slot and not self._context.restore(slot, state, length):
+                raise FileError("a saved sequence is not restored")

@@ -1,0 +1,180 @@
+"""ik_llama.cpp, from the wheel of ik-llama-cpp-python: faster kernels for several columns, repacked weights.
+
+Its API is an older form of llama.cpp's. The binding has only a part of it; what else is used here is declared
+as in `llama.h` of the wheel. Exactly one version is known.
+"""
+
+import ctypes
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ...errors import FileError, one_line
+from .error_log import ErrorLog
+from .native_library import Handle
+from .settings import KV_TYPES, LIBRARIES, PACKAGES, GpuLayers, Settings
+from .struct_layouts import differences
+
+PACKAGE, KNOWN_VERSION = PACKAGES["ik"], "0.1.5"
+_ANYWHERE = -1  # a position: to the end
+_NO_SPACE = 1  # status of a decode: no run of free cells is long enough
+_POINTER, _INT = ctypes.c_void_p, ctypes.c_int32
+_STATE = [_POINTER, _POINTER, ctypes.c_size_t, _INT, ctypes.c_uint32]
+_FUNCTIONS: dict[str, tuple[list[Any], Any]] = {
+    "llama_print_system_info": ([], ctypes.c_char_p),
+    "llama_set_n_threads": ([_POINTER, ctypes.c_uint32, ctypes.c_uint32], None),
+    "llama_kv_cache_seq_rm": ([_POINTER, _INT, _INT, _INT], ctypes.c_bool),
+    "llama_kv_cache_seq_pos_max": ([_POINTER, _INT], _INT),
+    "llama_kv_cache_defrag": ([_POINTER], None),
+    "llama_kv_cache_update": ([_POINTER], _INT),
+    "llama_lora_adapter_init": ([_POINTER, ctypes.c_char_p], _POINTER),
+    "llama_lora_adapter_set": ([_POINTER, _POINTER, ctypes.c_float], _INT),
+    "llama_lora_adapter_clear": ([_POINTER], None),
+    "llama_lora_adapter_free": ([_POINTER], None),
+    "llama_state_seq_get_size": ([_POINTER, _INT, ctypes.c_uint32], ctypes.c_size_t),
+    "llama_state_seq_get_data": (_STATE, ctypes.c_size_t),
+    "llama_state_seq_set_data": (_STATE, ctypes.c_size_t),
+}
+# Defaults of the library, from the beginning to the end of each struct; read back as in struct_layouts.py.
+_MODEL_DEFAULTS = {
+    **{"devices": None, "split_mode": 1, "type_k": 1, "n_ubatch": 512, "n_v_last": -1, "rpc_servers": None},
+    **{"vocab_only": False, "use_mmap": True, "repack_tensors": False, "dry_run": False, "flash_attn": True},
+}
+_CONTEXT_DEFAULTS = {
+    **{"seed": 0xFFFFFFFF, "n_ctx": 512, "n_batch": 2048, "n_ubatch": 512, "n_seq_max": 1},
+    **{"max_extra_alloc": 256, "pooling_type": -1, "yarn_ext_factor": -1.0, "defrag_thold": -1.0},
+    **{"type_k": 1, "type_v": 1, "n_v_last": -1, "offload_kqv": True, "flash_attn": True, "mla_attn": 3},
+    **{"fused_up_gate": True, "graph_reuse": True, "min_experts": -1, "abort_callback_data": None},
+    **{"offload_policy": None, "cuda_params": None},
+}
+
+
+def installed() -> bool:
+    """Whether the package is installed, in any version."""
+    try:
+        version(PACKAGE)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+class IkLlamaLibrary:
+    """See NativeLibrary."""
+
+    name = LIBRARIES[1]
+    joins_sequences = True
+
+    def __init__(self) -> None:
+        """Load the library.
+
+        Raises:
+            FileError: it is not installed, is another version, or cannot be loaded.
+        """
+        if not installed():
+            raise FileError(f"ik_llama.cpp is not installed: pip install {PACKAGE}=={KNOWN_VERSION}")
+        if (found := version(PACKAGE)) != KNOWN_VERSION:
+            raise FileError(
+                f"{PACKAGE} {found} is not known here: pip install {PACKAGE}=={KNOWN_VERSION}, "
+                "or use llama.cpp alone"
+            )
+        try:
+            from ik_llama_cpp import _ctypes_api as api  # noqa: PLC0415 - an optional package
+        except (OSError, RuntimeError, AttributeError) as error:
+            raise FileError(f"ik_llama.cpp cannot be loaded: {one_line(error)}") from None
+        self._api = api
+        self._bind(api._lib)
+        _check_struct_layouts(api)
+        self.version = f"{PACKAGE} {found}"
+        self.batch = api.llama_batch
+        callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+        set_log = api._lib.llama_log_set
+        set_log.argtypes, set_log.restype = [callback, _POINTER], None
+        self.log = ErrorLog("ik_llama.cpp", callback, set_log)
+        api.llama_backend_init()
+        self.system_info = self._call["llama_print_system_info"]().decode("utf-8", "replace").strip(" |\n")
+        self.free_model, self.free_context = api.llama_free_model, api.llama_free
+        self.free_adapter = self._call["llama_lora_adapter_free"]
+        self.set_threads = self._call["llama_set_n_threads"]
+
+    def _bind(self, native: Any) -> None:
+        self._call: dict[str, Any] = {}
+        for name, (arguments, result) in _FUNCTIONS.items():
+            function = getattr(native, name)
+            function.argtypes, function.restype = arguments, result
+            self._call[name] = function
+        # Returns an integer: the binding makes a pointer object for each row of logits.
+        self.logits = ctypes.CFUNCTYPE(_POINTER, _POINTER, _INT)(("llama_get_logits_ith", native))
+
+    def load_model(self, path: Path, *, repack: bool, gpu_layers: GpuLayers) -> Handle:
+        """See NativeLibrary."""
+        assert not gpu_layers, "settings refuse GPU layers with this library"
+        native = self._api.llama_model_default_params()
+        # Repacked weights are a copy; the file is then read rather than mapped.
+        native.repack_tensors, native.use_mmap = repack, not repack
+        native.flash_attn = False
+        return self._api.llama_model_load_from_file(os.fsencode(path), native)
+
+    def new_context(self, model: Handle, settings: Settings, gpu_layers: GpuLayers) -> Handle:
+        """See NativeLibrary."""
+        native = self._api.llama_context_default_params()
+        native.n_seq_max = settings.slots
+        native.n_ctx = settings.context * settings.slots
+        native.n_batch, native.n_ubatch = settings.batch, settings.micro_batch
+        native.n_threads, native.n_threads_batch = settings.threads, settings.prefill_threads
+        native.type_k = native.type_v = KV_TYPES[settings.kv]
+        native.flash_attn = bool(settings.flash_attention)
+        native.fused_up_gate = False  # with it, the up and gate parts of a LoRA are left out without a word
+        return self._api.llama_init_from_model(model, native)
+
+    def keeps_text(self, context: Handle) -> bool:
+        """See NativeLibrary."""
+        return True
+
+    def load_adapter(self, model: Handle, path: Path) -> Handle:
+        """See NativeLibrary."""
+        return self._call["llama_lora_adapter_init"](model, os.fsencode(path))
+
+    def set_adapter(self, context: Handle, adapter: Handle | None) -> int:
+        """See NativeLibrary."""
+        self._call["llama_lora_adapter_clear"](context)
+        return 0 if adapter is None else int(self._call["llama_lora_adapter_set"](context, adapter, 1.0))
+
+    def decode(self, context: Handle, batch: Any) -> int:
+        """See NativeLibrary.
+
+        A batch takes a run of neighbouring cells. Sequences that have ended leave holes, which are closed
+        when no run is long enough.
+        """
+        status = int(self._api.llama_decode(context, batch))
+        if status == _NO_SPACE:
+            self._call["llama_kv_cache_defrag"](context)
+            self._call["llama_kv_cache_update"](context)
+            status = int(self._api.llama_decode(context, batch))
+        return status
+
+    def clear(self, context: Handle, slot: int, start: int) -> bool:
+        """See NativeLibrary."""
+        return bool(self._call["llama_kv_cache_seq_rm"](context, slot, start, _ANYWHERE))
+
+    def length(self, context: Handle, slot: int) -> int:
+        """See NativeLibrary."""
+        return int(self._call["llama_kv_cache_seq_pos_max"](context, slot)) + 1
+
+    def state_bytes(self, context: Handle, slot: int) -> int:
+        """See NativeLibrary."""
+        return int(self._call["llama_state_seq_get_size"](context, slot, 0))
+
+    def read_state(self, context: Handle, slot: int, data: Any, nbytes: int) -> int:
+        """See NativeLibrary."""
+        return int(self._call["llama_state_seq_get_data"](context, data, nbytes, slot, 0))
+
+    def write_state(self, context: Handle, slot: int, data: Any, nbytes: int) -> int:
+        """See NativeLibrary."""
+        return int(self._call["llama_state_seq_set_data"](context, data, nbytes, slot, 0))
+
+
+def _check_struct_layouts(api: Any) -> None:
+    model, context = api.llama_model_default_params(), api.llama_context_default_params()
+    for wrong in differences((model, _MODEL_DEFAULTS), (context, _CONTEXT_DEFAULTS)):
+        raise FileError(f"{PACKAGE} has other struct layouts than those known here: {wrong}")

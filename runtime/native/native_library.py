@@ -1,0 +1,83 @@
+"""What a library that computes must do for an engine. A further one takes one file with such a class."""
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .error_log import ErrorLog
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .settings import GpuLayers, Settings
+
+Handle = Any  # a pointer of the library; 0 or None where it could not make one
+
+
+class NativeLibrary(Protocol):
+    """The calls that an engine needs, over one binding. Nothing is checked here: the library may abort.
+
+    Tokenizers, sampling and grammars are always llama.cpp's.
+
+    Attributes:
+        name: its name, as users choose it.
+        version: name and version of the package that it comes from.
+        system_info: what its kernels are compiled for.
+        log: its error messages.
+        batch: ctypes' type of a batch, with at least the fields of llama.cpp's.
+        joins_sequences: whether sequences share one KV cache: batches may then name them in any order, and
+            each looks at the cells of all.
+    """
+
+    name: str
+    version: str
+    system_info: str
+    log: ErrorLog
+    batch: Any
+    joins_sequences: bool
+
+    def load_model(self, path: "Path", *, repack: bool, gpu_layers: "GpuLayers") -> Handle:
+        """Load the weights of a model."""
+
+    def free_model(self, model: Handle) -> None:
+        """Free a model."""
+
+    def new_context(self, model: Handle, settings: "Settings", gpu_layers: "GpuLayers") -> Handle:
+        """Allocate a KV cache and buffers."""
+
+    def free_context(self, context: Handle) -> None:
+        """Free a context."""
+
+    def keeps_text(self, context: Handle) -> bool:
+        """Whether a context keeps anything of a text."""
+
+    def load_adapter(self, model: Handle, path: "Path") -> Handle:
+        """Load a LoRA in a GGUF file for a model."""
+
+    def free_adapter(self, adapter: Handle) -> None:
+        """Free an adapter."""
+
+    def set_adapter(self, context: Handle, adapter: Handle | None) -> int:
+        """Apply an adapter, or none, to all sequences; returns 0 if that went well."""
+
+    def set_threads(self, context: Handle, decode: int, prefill: int) -> None:
+        """Set the number of threads for batches of one token, and for larger ones."""
+
+    def decode(self, context: Handle, batch: Any) -> int:
+        """Compute a batch; returns 0 if that went well."""
+
+    def logits(self, context: Handle, row: int) -> int:
+        """Address of the logits at a batch index, (vocab,) float32; 0 if there are none."""
+
+    def clear(self, context: Handle, slot: int, start: int) -> bool:
+        """Remove the cells of a sequence from position `start` on; returns whether that is possible."""
+
+    def length(self, context: Handle, slot: int) -> int:
+        """Position after the last cell of a sequence."""
+
+    def state_bytes(self, context: Handle, slot: int) -> int:
+        """Size of the state of a sequence."""
+
+    def read_state(self, context: Handle, slot: int, data: Any, nbytes: int) -> int:
+        """Copy the state of a sequence to `data`; returns the bytes that were written."""
+
+    def write_state(self, context: Handle, slot: int, data: Any, nbytes: int) -> int:
+        """Copy a state into an empty sequence; returns the bytes that were read, 0 if it was refused."""
