@@ -31,6 +31,8 @@ EFFECT_MAX = 0.05  # share by which an adapter's effect may differ
 _EFFECT_MIN = 1e-4  # nats; below it rounding is larger than an adapter's effect
 _PROBE, _LONG, _BATCH = 64, 320, 128  # tokens
 _WIDE, _STEPS = 16, 2  # sequences at once, and how often
+_BLOCK, _SHORT = 32, 8  # cells that are looked at together; a sequence that is within a block
+_CHANGE = 16  # tokens of a sequence before adapters change
 _TEXT = " ".join(
     f"Line {number}: Tom has {number * 37 % 101} apples and buys {number * 53 % 97} more; what does he pay?"
     for number in range(40)
@@ -95,7 +97,8 @@ def _kl(expected: "Doubles", found: "Doubles") -> float:
 def _observe(model: Model, threads: int, adapter: LoraAdapter | None = None) -> Logprobs:
     """What a library predicts after all that an engine does."""
     tokens = tuple(model.tokenize(_TEXT, special=False, bos=True))
-    length = min(_LONG, model.context_trained - 1)
+    usable = model.context_trained - 1
+    length = min(_LONG, usable - usable % _BLOCK or usable)
     library = model.library.name
     settings = Settings(
         *(length + 1, _WIDE, _BATCH, _PROBE),
@@ -104,16 +107,18 @@ def _observe(model: Model, threads: int, adapter: LoraAdapter | None = None) -> 
         library=library,
     )
     with Context(model, settings, adapter) as context:
-        observed = _Observations(context, (tokens * length)[:length]).rows
-    return {what: log_softmax(np.array(rows), np.float64) for what, rows in observed.items()}
+        observed = _Observations(context, (tokens * length)[:length])
+        if adapter:
+            observed.change(adapter)
+    return {what: log_softmax(np.array(rows), np.float64) for what, rows in observed.rows.items()}
 
 
 class _Observations:
     """Rows of logits by what was done."""
 
     def __init__(self, context: Context, tokens: tuple[int, ...]) -> None:
-        """Compute several sequences at once, a long prompt in batches, a copy of its sequence, and a cut."""
-        self._context = context
+        """Compute several sequences at once, a long prompt in batches, a copy of its sequence, and cuts."""
+        self._context, self._tokens = context, tokens
         self.rows: dict[str, list[Floats]] = {}
         probe, end = tokens[: min(_PROBE, len(tokens) // 2)], len(tokens)
         start = len(probe)
@@ -131,10 +136,25 @@ class _Observations:
         self._copy([end, end])
         for slot, what in enumerate(("original", "copy")):
             self._decode(what, Span(slot, end, tokens[:1], 1))
-        context.clear(1)
-        self._decode("before the cut", Span(1, 0, probe, 1))
-        context.clear(0, start // 2)
-        self._decode("cut", Span(0, start // 2, probe[start // 2 :], 1))
+        context.clear(0)
+        context.clear(1, short := min(_SHORT, start))
+        self._decode("behind a sequence that has ended", Span(1, short, tokens[short : short + 1], 1))
+        self._decode("before the cut", Span(0, 0, probe, 1))
+        context.clear(1, short // 2)
+        self._decode("cut", Span(1, short // 2, probe[short // 2 :], 1))
+
+    def change(self, adapter: LoraAdapter) -> None:
+        """Compute two sequences token by token, one with an adapter and one without."""
+        adapters = (adapter, None)
+        length = min(_CHANGE, len(self._tokens) - _STEPS)
+        for slot, one in enumerate(adapters):
+            self._context.clear(slot)
+            self._context.set_adapter(one)
+            self._context.decode([Span(slot, 0, self._tokens[:length], 0)])
+        for at in range(length, length + _STEPS):
+            for slot, one in enumerate(adapters):
+                self._context.set_adapter(one)
+                self._decode("a change of the adapter", Span(slot, at, self._tokens[at : at + 1], 1))
 
     def _decode(self, what: str, *spans: Span) -> None:
         rows = self._context.decode(spans)

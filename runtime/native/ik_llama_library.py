@@ -18,14 +18,29 @@ from .struct_layouts import differences
 
 PACKAGE, KNOWN_VERSION = PACKAGES["ik"], "0.1.5"
 _ANYWHERE = -1  # a position: to the end
-_NO_SPACE = 1  # status of a decode: no run of free cells is long enough
+_DEFRAG_MAX = 16  # times that holes are closed at once; each moves a number of cells
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int32
+
+
+class _CacheView(ctypes.Structure):
+    """`llama_kv_cache_view` of llama.h."""
+
+    _fields_ = (
+        *((name, _INT) for name in ("n_cells", "n_seq_max", "token_count", "used_cells")),
+        *(("max_contiguous", _INT), ("max_contiguous_idx", _INT)),
+        *(("cells", _POINTER), ("cells_sequences", _POINTER)),
+    )
+
+
 _STATE = [_POINTER, _POINTER, ctypes.c_size_t, _INT, ctypes.c_uint32]
 _FUNCTIONS: dict[str, tuple[list[Any], Any]] = {
     "llama_print_system_info": ([], ctypes.c_char_p),
     "llama_set_n_threads": ([_POINTER, ctypes.c_uint32, ctypes.c_uint32], None),
     "llama_kv_cache_seq_rm": ([_POINTER, _INT, _INT, _INT], ctypes.c_bool),
     "llama_kv_cache_seq_pos_max": ([_POINTER, _INT], _INT),
+    "llama_kv_cache_view_init": ([_POINTER, _INT], _CacheView),
+    "llama_kv_cache_view_update": ([_POINTER, ctypes.POINTER(_CacheView)], None),
+    "llama_kv_cache_view_free": ([ctypes.POINTER(_CacheView)], None),
     "llama_kv_cache_defrag": ([_POINTER], None),
     "llama_kv_cache_update": ([_POINTER], _INT),
     "llama_lora_adapter_init": ([_POINTER, ctypes.c_char_p], _POINTER),
@@ -124,7 +139,9 @@ class IkLlamaLibrary:
         native.n_threads, native.n_threads_batch = settings.threads, settings.prefill_threads
         native.type_k = native.type_v = KV_TYPES[settings.kv]
         native.flash_attn = bool(settings.flash_attention)
-        native.fused_up_gate = False  # with it, the up and gate parts of a LoRA are left out without a word
+        # With the first, the up and gate parts of a LoRA are left out without a word. With the second, what
+        # follows a change of the adapter is computed with the graph, and so the adapter, of before.
+        native.fused_up_gate = native.graph_reuse = False
         return self._api.llama_init_from_model(model, native)
 
     def keeps_text(self, context: Handle) -> bool:
@@ -141,21 +158,27 @@ class IkLlamaLibrary:
         return 0 if adapter is None else int(self._call["llama_lora_adapter_set"](context, adapter, 1.0))
 
     def decode(self, context: Handle, batch: Any) -> int:
-        """See NativeLibrary.
-
-        A batch takes a run of neighbouring cells. Sequences that have ended leave holes, which are closed
-        when no run is long enough.
-        """
-        status = int(self._api.llama_decode(context, batch))
-        if status == _NO_SPACE:
-            self._call["llama_kv_cache_defrag"](context)
-            self._call["llama_kv_cache_update"](context)
-            status = int(self._api.llama_decode(context, batch))
-        return status
+        """See NativeLibrary."""
+        return int(self._api.llama_decode(context, batch))
 
     def clear(self, context: Handle, slot: int, start: int) -> bool:
-        """See NativeLibrary."""
-        return bool(self._call["llama_kv_cache_seq_rm"](context, slot, start, _ANYWHERE))
+        """See NativeLibrary.
+
+        The holes that a sequence leaves before others are closed. The library looks for the last used cell by
+        the last of each 32 alone: behind a hole as long as that, it would overlook a whole sequence.
+        """
+        removed = bool(self._call["llama_kv_cache_seq_rm"](context, slot, start, _ANYWHERE))
+        view = self._call["llama_kv_cache_view_init"](context, 1)
+        try:
+            for _ in range(_DEFRAG_MAX):
+                self._call["llama_kv_cache_view_update"](context, ctypes.byref(view))
+                if not view.used_cells or view.max_contiguous + view.used_cells >= view.n_cells:
+                    return removed
+                self._call["llama_kv_cache_defrag"](context)
+                self._call["llama_kv_cache_update"](context)
+        finally:
+            self._call["llama_kv_cache_view_free"](ctypes.byref(view))
+        raise FileError("ik_llama.cpp does not close the holes of its KV cache")
 
     def length(self, context: Handle, slot: int) -> int:
         """See NativeLibrary."""

@@ -1,0 +1,44 @@
+"""ik_llama.cpp: one version with known struct layouts is used, and no other."""
+
+import ctypes
+from typing import Any
+
+import pytest
+from thirteen.errors import FileError
+from thirteen.runtime.native import ik_llama_library
+from thirteen.runtime.native.ik_llama_library import IkLlamaLibrary, installed
+
+from .test_struct_layouts import read_as, with_field
+
+without_it = pytest.mark.skipif(not installed(), reason="ik-llama-cpp-python is not installed")
+
+
+@pytest.fixture
+def api() -> Any:
+    from ik_llama_cpp import _ctypes_api
+
+    return _ctypes_api
+
+
+@without_it
+@pytest.mark.parametrize(("struct", "fields"), [("llama_model", 40), ("llama_context", 46)])
+def test_a_field_more_is_noticed(api: Any, struct: str, fields: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    native = getattr(api, f"{struct}_default_params")()
+    for index in range(fields):
+        other: type[ctypes.Structure] = with_field(type(native), index)
+        monkeypatch.setattr(api, f"{struct}_default_params", lambda other=other: read_as(other, native))
+        with pytest.raises(FileError, match=rf"ik-llama-cpp-python has other .*: {struct}_params\.\w+ is "):
+            IkLlamaLibrary()
+
+
+@without_it
+def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ik_llama_library, "KNOWN_VERSION", "0.1.4")
+    with pytest.raises(FileError, match=r"0\.1\.5 is not known here: pip install .*==0\.1\.4"):
+        IkLlamaLibrary()
+
+
+def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ik_llama_library, "PACKAGE", "no-such-package")
+    with pytest.raises(FileError, match=r"ik_llama\.cpp is not installed: pip install no-such-package=="):
+        IkLlamaLibrary()
