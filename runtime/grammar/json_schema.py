@@ -8,7 +8,7 @@ but it does not allow every valid text:
 - A keyword of one type implies that type. A maximum of lengths is at most 10,000, of items 1,000.
 - Bounds that a double or 64 bits cannot have are made stricter. A number that may be a text is a number.
 - White space is at most one space, or a newline and up to 20 spaces or tabs.
-- Years start at 1000.
+- Years start at 1000. The schemes of a `uri` are common ones, for small models to write addresses.
 """
 
 import re
@@ -36,7 +36,6 @@ NESTING_MAX = 64  # keywords and names in the path of a subschema
 BRANCHES_MAX = 128
 DEFINITIONS_MAX = 500  # subschemas that a $ref names; llguidance recurses along them
 VISITS_MAX = 20_000  # of subschemas: definitions may overlap
-OVERLAPS_MAX = 20  # of oneOf that are taken for anyOf
 DIVISORS_MAX = 10_000  # sum of the significant digits of all multipleOf, as integers: a compile takes time
 
 ANNOTATIONS = {
@@ -47,6 +46,7 @@ ANNOTATIONS = {
 _UNIONS = ("anyOf", "oneOf", "allOf")
 _VALUES = ("const", "enum")
 _OBJECT = {*KEYWORDS["object"]}
+_JOINED = {"type", "properties", "required", "additionalProperties"}
 _ENFORCED = {"type", "$ref", *_UNIONS, *_VALUES, *(key for keys in KEYWORDS.values() for key in keys)}
 
 
@@ -62,31 +62,24 @@ def enforceable(schema: object, ignored: list[str] | None = None) -> dict[str, A
         RequestError: the schema is malformed or cannot be enforced, UnenforceableError if a keyword is why.
             The message has the JSON pointer of the subschema.
     """
-    for _ in range(OVERLAPS_MAX):
-        normalizer = _Normalizer(schema, ignored, narrow=True)
-        root, definitions = normalizer.run()
-        try:
-            if normalizer.one_ofs:
-                _check_disjoint(_Normalizer(schema, ignored, narrow=False))
-        except UnenforceableError as error:
-            if ignored is None or error.key != "oneOf" or "anyOf" in error.schema:
-                raise
-            ignored.append(error.pointer)
-            error.schema["anyOf"] = error.schema.pop("oneOf")
-        else:
-            return {**root, "$defs": definitions} if definitions else root
-    fail("#", f'more than {OVERLAPS_MAX} "oneOf" have schemas that may overlap')
+    normalizer = _Normalizer(schema, ignored, narrow=True)
+    root, definitions = normalizer.run()
+    if normalizer.one_ofs:
+        _check_disjoint(_Normalizer(schema, ignored, narrow=False), ignored)
+    return {**root, "$defs": definitions} if definitions else root
 
 
-def _check_disjoint(normalizer: "_Normalizer") -> None:
+def _check_disjoint(normalizer: "_Normalizer", ignored: list[str] | None) -> None:
     """Check that no value is valid for two branches of a oneOf, by the schema as it is written."""
     _, definitions = normalizer.run()
     for schema, path, branches in normalizer.one_ofs:
         resolved = [definitions.get(branch.get("$ref", "").rpartition("/")[2], branch) for branch in branches]
-        if message := compile_error({"oneOf": resolved, "$defs": definitions}):
-            refuse(
-                schema, "oneOf", path, ": its schemas may overlap" if "oneOf" in message else f": {message}"
-            )
+        if not (message := compile_error({"oneOf": resolved, "$defs": definitions})):
+            continue
+        if ignored is None:
+            message = "its schemas may overlap" if "oneOf" in message else message
+            refuse(schema, "oneOf", path, f": {message}")
+        ignored += [pointer for pointer in [f"{path}/oneOf"] if pointer not in ignored]  # it is an anyOf
 
 
 class _Normalizer:
@@ -136,7 +129,12 @@ class _Normalizer:
             fail(path, f"must be an object or true, not {excerpt(schema)}")
         keys = schema.keys() - ANNOTATIONS
         if unknown := sorted(keys - _ENFORCED) or ["$id"] * ("$id" in schema and path != "#"):
-            refuse(schema, unknown[0], path)
+            if self._ignored is None:
+                refuse(schema, unknown[0], path)
+            self._ignored += [f"{path}/{key}" for key in unknown]
+            for key in unknown:
+                del schema[key]
+            keys -= {*unknown}
         for key in ("$ref", *_UNIONS, *_VALUES):
             if key in keys:
                 own = {key, "type"} & keys if key in _VALUES else {key}
@@ -150,9 +148,8 @@ class _Normalizer:
         try:
             return self._all_of(parts, [path, path], schema, path)
         except UnenforceableError as error:
-            if not any(error.schema is part for part in parts):
-                raise
-            error.schema = schema
+            if any(error.schema is one for one in (schema, *parts)):
+                error.schema, error.key = schema, error.key if error.key in schema else min(own)
             raise
 
     def _alone(self, key: str, schema: dict[str, Any], path: str) -> dict[str, Any]:
@@ -234,22 +231,33 @@ class _Normalizer:
         if len(objects) < 2:
             visited = [self._visit(one, place) for one, place in zip(branches, paths, strict=True)]
             return visited[0] if len(visited) == 1 else {"allOf": visited}
-        joined: dict[str, Any] = {"type": "object", "properties": {}, "required": []}
-        names = {name for one in objects for name in one.get("properties", {})}
+        properties: dict[str, list[Any]] = {}
         for one in objects:
-            closed = one.get("additionalProperties", True) not in (True, {})
-            if len(objects) < len(branches) or one.keys() - ANNOTATIONS - _OBJECT - {"type"}:
+            self._object(one, path)  # is well-formed
+            if (
+                len(objects) < len(branches)
+                or one.keys() - ANNOTATIONS - _JOINED
+                or "object" not in types_of(one, path)
+            ):
                 refuse(schema, "allOf", path, " for these schemas")
-            if closed and (
-                one["additionalProperties"] is not False or names - one.get("properties", {}).keys()
+            for name, value in one.get("properties", {}).items():
+                properties.setdefault(name, []).append(value)
+        closed = [one for one in objects if one.get("additionalProperties", True) not in (True, {})]
+        for one in closed:
+            if (
+                one["additionalProperties"] is not False
+                or properties.keys() - one.get("properties", {}).keys()
             ):
                 refuse(schema, "allOf", path, ' with "additionalProperties" in one of its schemas')
-            for name, value in one.get("properties", {}).items():
-                inner = joined["properties"].get(name, value)
-                joined["properties"][name] = value if inner is value else {"allOf": [inner, value]}
-            joined["required"] += [name for name in one.get("required", []) if name not in joined["required"]]
-            joined |= {"additionalProperties": False} if closed else {}
-        return self._visit(joined, path)
+        joined = {
+            "type": "object",
+            "properties": {
+                name: {"allOf": values} if len(values) > 1 else values[0]
+                for name, values in properties.items()
+            },
+            "required": [*dict.fromkeys(name for one in objects for name in one.get("required", []))],
+        }
+        return self._visit(joined | ({"additionalProperties": False} if closed else {}), path)
 
     def _typed(self, schema: dict[str, Any], keys: set[str], path: str) -> dict[str, Any]:
         types = types_of(schema, path)
@@ -314,27 +322,18 @@ class _Normalizer:
 
     def _name_patterns(self, schema: dict[str, Any], path: str) -> dict[str, Any] | list[str]:
         """Return schemas by the pattern of names, for what names a map has; or the names."""
-        key = "propertyNames" if "propertyNames" in schema else "patternProperties"
-        if key not in schema:
+        key, found = "patternProperties", schema.get("patternProperties", {})
+        names = self._target(schema.get("propertyNames", True), path)
+        if keywords := names.keys() - ANNOTATIONS - {"type"}:
+            key, pattern = "propertyNames", {}
+            if keywords == {"enum"} and isinstance(names["enum"], list) and not schema.get("properties"):
+                return [value for value in names["enum"] if isinstance(value, str)]
+            if keywords <= {*KEYWORDS["string"]}:
+                pattern = string_keywords(names, path)
+            only = pattern.get("pattern") if len(pattern) == 1 else None
+            found = {only: schema.get("additionalProperties", True)}
+        if not found and key not in schema:
             return {}
-        found: Any = schema[key]
-        if key == "propertyNames":
-            names = self._target(found, path)
-            keywords = names.keys() - ANNOTATIONS - {"type"}
-            if not keywords:
-                return {}
-            if keywords <= {*_VALUES} and not schema.get("properties"):
-                values = [names["const"]] if "const" in names else names["enum"]
-                return [value for value in values if isinstance(value, str)]
-            is_text = keywords <= {*KEYWORDS["string"]}
-            normal = string_keywords(names | {"type": "string"}, path) if is_text else {"": ""}
-            if normal.keys() <= {"minLength", "maxLength"}:
-                normal = {
-                    "pattern": rf"^[\s\S]{{{normal.get('minLength', 0)},{normal.get('maxLength', '')}}}$"
-                }
-            found = (
-                {normal.get("pattern"): schema.get("additionalProperties", True)} if len(normal) == 1 else {}
-            )
         if not isinstance(found, dict) or len(found) != 1 or None in found or schema.get("properties"):
             refuse(schema, key, path, " for these names")
         ((pattern, value),) = found.items()

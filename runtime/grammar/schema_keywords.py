@@ -27,7 +27,7 @@ _DECIMAL_MAX = 1 << 62
 _UNBOUNDED = 1e116  # above all numbers of 16 digits with an exponent of two
 
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
-_NUMBER = (*_BOUNDS, "multipleOf", "format")
+_NUMBER = (*_BOUNDS, "multipleOf")
 KEYWORDS = {
     "object": (
         *("properties", "required", "additionalProperties", "propertyNames", "patternProperties"),
@@ -48,6 +48,7 @@ _LEAP_YEAR = "([1-9][0-9](0[48]|[2468][048]|[13579][26])|([2468][048]|[13579][26
 _DATE = f"([1-9][0-9]{{3}}-{_DAY}|{_LEAP_YEAR}-02-29)"
 _TIME = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?(Z|[-+]([01][0-9]|2[0-3]):[0-5][0-9])"
 _CHAR = r"([\w.~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})"  # of a part of an address
+_SCHEME = r"(https?|wss?|ftps?|ssh|git|s3|gs|postgres(ql)?|mysql|mongodb([+]srv)?|rediss?|amqps?)"
 _OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _NETWORKS = "|".join(f"({_OCTET}[.]){{{n}}}0" + "[.]0" * (3 - n) + f"/{8 * n}" for n in (1, 2, 3))
 _ATOM, _LABEL = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,20}", "[A-Za-z0-9]([A-Za-z0-9-]{0,30}[A-Za-z0-9])?"
@@ -57,7 +58,7 @@ _FORMAT_PATTERNS = {
     "date": f"^{_DATE}$",
     "time": f"^{_TIME}$",
     "date-time": f"^{_DATE}T{_TIME}$",
-    "uri": rf"^[a-z][a-z0-9+.-]{{1,20}}:(//[A-Za-z0-9.-]+(:[0-9]{{1,4}})?(/{_CHAR}*)*|{_CHAR}+)"
+    "uri": rf"^({_SCHEME}://(\w+(:\w+)?@)?[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{{1,4}})?(/{_CHAR}*)*|(mailto|urn|tel|data):{_CHAR}+)"
     rf"([?]({_CHAR}|[/?])*)?(#({_CHAR}|[/?])*)?$",
     "email": rf"^{_ATOM}([.]{_ATOM}){{0,2}}@{_LABEL}([.]{_LABEL}){{0,3}}$",
     "uuid": "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
@@ -139,11 +140,7 @@ def has_type(value: object, type_: str) -> bool:
 
 def types_of(schema: dict[str, Any], path: str) -> list[str]:
     """The types that the schema names, else those that its keywords apply to, else all."""
-    implied = [
-        type_
-        for type_, keys in KEYWORDS.items()
-        if any(key in schema for key in keys if key != "format" or type_ == "string")
-    ]
+    implied = [type_ for type_, keys in KEYWORDS.items() if not schema.keys().isdisjoint(keys)]
     given = schema.get("type", implied)
     types = [given] if isinstance(given, str) else given
     if not isinstance(types, list) or not all(isinstance(name, str) and name in KEYWORDS for name in types):
@@ -176,7 +173,9 @@ def string_keywords(schema: dict[str, Any], path: str) -> dict[str, Any]:
         normal["maxLength"] = high
     patterns = pattern_parts(schema, "pattern", schema["pattern"], path) if "pattern" in schema else []
     for key in ("format", "contentEncoding"):
-        name = schema.get(key)
+        name = schema.get(key, "")
+        if not isinstance(name, str):
+            fail(path, f'"{key}" must be a string, not {excerpt(name)}')
         if name in _FORMAT_PATTERNS:
             patterns.append(_FORMAT_PATTERNS[name])
         elif name in _KNOWN:
@@ -199,7 +198,7 @@ def pattern_parts(schema: dict[str, Any], key: str, pattern: object, path: str) 
         refuse(schema, key, path, f" unless it has up to {PATTERN_MAX} characters")
     parts = _without_look_ahead(_SAME.get(pattern, pattern))
     for part in parts:
-        if message := _pattern_error(part):
+        if message := compile_error({"type": "string", "pattern": part}):
             refuse(schema, key, path, f": {message}")
         if _has_syntax_of_rust(part):
             refuse(schema, key, path, ": ECMA-262 reads a part of it otherwise")
@@ -218,11 +217,6 @@ def _without_look_ahead(pattern: str) -> list[str]:
     if alternatives:
         return [pattern]
     return [f"^(?:{pattern[4 : end - 1]})", *_without_look_ahead(f"^{pattern[end:]}")]
-
-
-@lru_cache(1000)  # a subschema is visited again for each $ref to it or to what contains it
-def _pattern_error(pattern: str) -> str:
-    return compile_error({"type": "string", "pattern": pattern})
 
 
 def _has_syntax_of_rust(pattern: str) -> bool:
@@ -250,23 +244,15 @@ def number_keywords(schema: dict[str, Any], types: Sequence[str], path: str) -> 
         path: its JSON pointer.
     """
     whole = "number" not in types
-    bounds = {key: schema[key] for key in _NUMBER[:-1] if key in schema}
+    bounds = {key: schema[key] for key in _NUMBER if key in schema}
     for key, value in bounds.items():
         if type(value) not in {int, float}:
             fail(path, f'"{key}" must be a number, not {excerpt(value)}')
-    if size := re.fullmatch(r"(u?)int(8|16|32|64)", str(schema.get("format"))):
-        bits = int(size[2])
-        bounds.setdefault("minimum", 0 if size[1] else -(1 << bits - 1))
-        bounds.setdefault("maximum", (1 << (bits if size[1] else bits - 1)) - 1)
-    elif schema.get("format") not in {None, "float", "double", "decimal"} and "string" not in types:
-        refuse(schema, "format", path, " for numbers")
-    divisor = {"multipleOf": bounds.pop("multipleOf")} if "multipleOf" in bounds else {}
-    if divisor and not is_exact(divisor["multipleOf"]):
-        refuse(schema, "multipleOf", path, f" for {excerpt(divisor['multipleOf'])}: {INEXACT}")
-    low, high = (
-        _inner_bound(bounds, "minimum", 1, whole=whole),
-        _inner_bound(bounds, "maximum", -1, whole=whole),
-    )
+    normal = {"multipleOf": bounds.pop("multipleOf")} if "multipleOf" in bounds else {}
+    if normal and not is_exact(normal["multipleOf"]):
+        refuse(schema, "multipleOf", path, f" for {excerpt(normal['multipleOf'])}: {INEXACT}")
+    low = _inner_bound(bounds, "minimum", 1, whole=whole)
+    high = _inner_bound(bounds, "maximum", -1, whole=whole)
     for bound, name in ((low, "inimum"), (high, "aximum")):
         if bound and bound[0] > (_GREATEST if whole else _DECIMAL_MAX // 100):
             refuse(schema, next(key for key in bounds if key.endswith(name)), path, f" for {excerpt(bounds)}")
@@ -280,8 +266,8 @@ def number_keywords(schema: dict[str, Any], types: Sequence[str], path: str) -> 
         if bound:
             value = bound[0] * sign
             key = f"exclusive{name.title()}" if bound[1] else name
-            divisor[key] = int(value) if value % 1 == 0 else float(value)
-    return divisor
+            normal[key] = int(value) if value % 1 == 0 else float(value)
+    return normal
 
 
 def _inner_bound(
@@ -296,9 +282,7 @@ def _inner_bound(
         return None
     value, exclusive = max(given)
     if whole:
-        value = (
-            value.to_integral_value(ROUND_FLOOR) + 1 if exclusive else value.to_integral_value(ROUND_CEILING)
-        )
+        value = value.to_integral_value(ROUND_FLOOR if exclusive else ROUND_CEILING) + exclusive
         value = max(value, Decimal(_LEAST if sign == 1 else -_GREATEST))
         if abs(value) > 1 << 53 and value != -_GREATEST:
             double = float(value)
@@ -312,7 +296,7 @@ def _inner_bound(
 
 def _rounded(value: Decimal) -> Decimal:
     """Round a number up to one that is_exact()."""
-    if value % 1 == 0 and abs(value) <= 1 << 53:
+    if abs(value) <= 1 << 53 and value % 1 == 0:
         return value
     rounded = Context(prec=DIGITS_MAX, rounding=ROUND_CEILING).create_decimal(value)
     return rounded.quantize(Decimal(f"1e-{PLACES_MAX}"), ROUND_CEILING) if abs(value) < 1 else rounded
@@ -326,8 +310,13 @@ def _within(bound: tuple[Decimal, bool], gap: Decimal) -> tuple[Decimal, bool]:
 
 def compile_error(schema: dict[str, Any]) -> str:
     """Return llguidance's one-line error for a small schema; empty if there is none."""
+    return _compile_error(json.dumps(schema))
+
+
+@lru_cache(1000)  # a subschema is visited again for each $ref to it or to what contains it
+def _compile_error(schema: str) -> str:
     try:
-        source = LLMatcher.grammar_from_json_schema(json.dumps(schema))
+        source = LLMatcher.grammar_from_json_schema(schema)
     except ValueError as error:  # lone surrogates
         return summary(str(error))
     return summary(LLMatcher.validate_grammar(source, limits=LIMITS))

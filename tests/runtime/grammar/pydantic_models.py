@@ -7,7 +7,7 @@ from decimal import Decimal
 from enum import Enum, IntEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Optional, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
 import annotated_types
@@ -18,7 +18,6 @@ from pydantic import (
     Base64Bytes,
     BaseModel,
     ConfigDict,
-    EmailStr,
     Field,
     FilePath,
     FutureDate,
@@ -29,10 +28,12 @@ from pydantic import (
     PositiveFloat,
     SecretStr,
     StrictInt,
+    WithJsonSchema,
     conint,
     conlist,
     constr,
 )
+from typing_extensions import TypedDict
 
 
 class Color(Enum):
@@ -101,7 +102,7 @@ TYPES: dict[str, Any] = {
     "None": None,
     "bytes": bytes,
     "Any": Any,
-    "Optional[int]": Optional[int],
+    "int | None": int | None,
     "int | str": int | str,
     "pattern": constr(pattern="^[a-z]+$"),
     "pattern, max_length": constr(pattern="^[a-z]+$", max_length=8),
@@ -131,7 +132,7 @@ TYPES: dict[str, Any] = {
     "UUID4": UUID4,
     "HttpUrl": HttpUrl,
     "AnyUrl": AnyUrl,
-    "EmailStr": EmailStr,
+    "EmailStr": Annotated[str, WithJsonSchema({"type": "string", "format": "email"})],
     "IPv4Address": IPv4Address,
     "IPv6Address": IPv6Address,
     "IPv4Network": IPv4Network,

@@ -156,7 +156,6 @@ SCHEMA_TEXTS = [
         "-9223372036854774784 0 9223372036854775807",
         "9223372036854775808 -9223372036854775809",
     ),
-    ({"type": "integer", "format": "uint8"}, "0 255", "-1 256"),
     ({"type": "integer", "exclusiveMinimum": 1.5, "minimum": 1}, "2", "1"),
     ({"type": "integer", "minimum": 10**16}, "10000000000000000 99999999999999999", "9999999999999999"),
     # A number has 16 digits, where it can end.
@@ -165,8 +164,7 @@ SCHEMA_TEXTS = [
         f'{"1" * 16} 0.{"3" * 16} {"1" * 16}.{"0" * 16}e-99 "{"1" * 30}"',
         f"{'1' * 17} 0.{'3' * 17} 1e100",
     ),
-    ({"type": "integer", "multipleOf": 1000}, f"3{'0' * 20}", ""),
-    ({"enum": [1, "a", 7], "minimum": 2}, '"a" 7', "1"),
+    ({"enum": [1, "a", 7], "minimum": 2}, "7", '1 "a"'),
     ({"type": "string", "anyOf": [{"minLength": 3}, {"pattern": "^[0-9]$"}]}, '"abc" "1"', '"a" 1'),
     (
         {"type": "string", "format": "email", "pattern": "^a", "maxLength": 6},
@@ -182,7 +180,6 @@ SCHEMA_TEXTS = [
         '{"c":null}',
     ),
     ({"propertyNames": {"format": "date"}}, '{"2024-02-29":1}', '{"a":1}'),
-    ({"propertyNames": {"maxLength": 2}}, '{"ab":1} {}', '{"abc":1}'),
     ({"patternProperties": {"^x": {"type": "null"}}}, '{"x1":null}', '{"x1":1} {"a":null}'),
     ({"type": "object", "minProperties": 1, "maxProperties": 1}, '{"a":1}', '{} {"a":1,"b":2}'),
     (
@@ -224,8 +221,9 @@ def test_accepted_and_rejected_texts_of_schemas(texts, schema, accepted, rejecte
 
 
 UNKNOWN_KEYWORDS = """
-not if then else contains dependentSchemas dependentRequired minContains unevaluatedProperties unevaluatedItems
-contentMediaType $anchor $dynamicRef nullable dependencies $vocabulary x-anything x-guidance Type
+not if then else contains dependentSchemas dependentRequired minContains unevaluatedProperties
+unevaluatedItems contentMediaType $anchor $dynamicRef nullable dependencies $vocabulary x-anything x-guidance
+Type
 """
 BAD_PATTERNS = (
     *(
@@ -261,7 +259,9 @@ REFUSED = [
     ({"type": "integer", "minimum": 3, "exclusiveMaximum": 3}, "minimum (3) is greater than maximum (2)"),
     ({"type": "integer", "minimum": 2**63}, '"minimum" cannot be enforced'),
     ({"type": "number", "exclusiveMinimum": 1e30}, '"exclusiveMinimum" cannot be enforced'),
-    ({"type": "number", "format": "date"}, '"format" cannot be enforced for numbers'),
+    ({"type": "number", "format": "date"}, '"format" cannot be enforced for number'),
+    ({"format": {}}, '"format" must be a string'),
+    ({"allOf": [{"properties": []}, {"properties": {}}]}, '"properties" must be an object'),
     ({"type": "string", "maxLength": -1}, '"maxLength" must be an integer from 0, not -1'),
     ({"type": "string", "minLength": 10001}, '"minLength" cannot be enforced above 10000'),
     ({"type": "array", "uniqueItems": True}, '"uniqueItems" cannot be enforced'),
@@ -280,7 +280,7 @@ REFUSED = [
     ({"properties": {"a\n\u2028": 1}}, r"#/properties/a\n\u2028: "),
     (False, "schema at #: must be an object or true, not false"),
     ({"anyOf": []}, '"anyOf" cannot be enforced unless'),
-    ({"$ref": "#"}, '"$ref" refers to itself'),
+    ({"allOf": [{"$ref": "#"}, {"minLength": 1}]}, "circular references"),
     (
         {"allOf": [{"properties": {"a": {}}, "additionalProperties": False}, {"properties": {"b": {}}}]},
         '"allOf" cannot',
