@@ -50,7 +50,7 @@ class Address(BaseModel):
     """Where somebody lives."""
 
     street: str = Field(description="Street and number")
-    zip: constr(pattern=r"^\d{5}$")
+    zip: Annotated[str, Field(pattern=r"^\d{5}$")]
 
 
 class Closed(BaseModel):
@@ -155,7 +155,7 @@ TYPES: dict[str, Any] = {
     "dict": dict[str, int],
     "dict of UUID": dict[UUID, int],
     "dict of Enum": dict[Color, int],
-    "dict of pattern": dict[constr(pattern="^x-"), str],
+    "dict of pattern": dict[Annotated[str, Field(pattern="^x-")], str],
     "dict with a minimum": Annotated[dict[str, int], annotated_types.Len(1, 3)],
     "Mapping": Mapping[str, list[str]],
     "TypedDict": Movie,
