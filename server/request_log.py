@@ -9,7 +9,9 @@ from starlette.types import Scope
 from ..errors import as_line
 
 IGNORED_HEADER = "X-Thirteen-Ignored"  # the fields of the request that had no effect
-_FIELD_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
+POINTER_CHARS_MAX = 160
+# Of a field, and the JSON pointer of a keyword in its schema.
+_FIELD_NAME = re.compile(rf"[\w.-]{{1,64}}|[\w.-]{{1,80}}#[\w.~%/$-]{{1,{POINTER_CHARS_MAX}}}", re.ASCII)
 _LINE_CHARS_MAX = 100  # of a path, which a client chooses
 
 _log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ class DeferredConstraint(Constraint):
 
     def __init__(self, constraint: Constraint, model: Model, thought: Thought) -> None:
         """Start a sequence whose output stream has the thought."""
-        super().__init__(constraint._matcher, model)
+        super().__init__(constraint._matcher, model, constraint._numbers)
         self._thought = thought
 
     @property

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SCHEMA_MAX = 1 << 16  # bytes
 GRAMMAR_MAX = 1 << 14  # bytes of a Lark grammar
 REGEX_MAX = 1 << 12  # bytes
+_DIGITS = 16  # of a number, as llama.cpp has it; small models write zeros without an end
 
 # At most one space, or a newline with indentation: endless white space is a trap for small models.
 _JSON_OPTIONS: "JsonCompileOptions" = {"lenient": False, "whitespace_pattern": r"(?: |\n[ \t]{0,20})?"}
@@ -39,9 +40,12 @@ class Grammar:
 
     Attributes:
         source: the grammar in llguidance's own format.
+        digits: how many digits a number of its JSON texts has at most before and behind the point, where it
+            can end there; 0 is no limit. An exponent has two.
     """
 
     source: str
+    digits: int = 0
 
 
 def from_lark(text: str, values: Mapping[str, Grammar] = MappingProxyType({})) -> Grammar:
@@ -62,7 +66,8 @@ def from_lark(text: str, values: Mapping[str, Grammar] = MappingProxyType({})) -
             line = text.count("\n", 0, match.start()) + 1
             raise RequestError(f"grammar at line {line}: {refused[:40]!r} cannot be enforced")
     rules = [f"{name}: %json {_schema_of(value)}" for name, value in values.items()]
-    return _checked(LLMatcher.grammar_from_lark("\n".join([text, *rules])), "grammar")
+    digits = max((value.digits for value in values.values()), default=0)
+    return _checked(LLMatcher.grammar_from_lark("\n".join([text, *rules])), "grammar", digits)
 
 
 def _schema_of(grammar: Grammar) -> str:
@@ -83,11 +88,12 @@ def from_regex(text: str) -> Grammar:
     return _checked(LLMatcher.grammar_from_regex(text), "regex")
 
 
-def from_schema(schema: Mapping[str, object] | bool | str) -> Grammar:
+def from_schema(schema: Mapping[str, object] | bool | str, ignored: list[str] | None = None) -> Grammar:
     """Make a grammar of the JSON texts that are valid for a schema; json_schema.py lists its restrictions.
 
     Args:
         schema: JSON Schema, parsed or as JSON text. True and {} allow any value.
+        ignored: gets the JSON pointers of the keywords that cannot be enforced; None refuses them.
 
     Raises:
         RequestError: the schema is not JSON, is malformed or too large, or cannot be enforced.
@@ -103,18 +109,19 @@ def from_schema(schema: Mapping[str, object] | bool | str) -> Grammar:
     except (TypeError, ValueError, RecursionError) as error:
         raise RequestError(f"schema: not JSON: {error}") from None
     try:
-        normal = json.dumps(enforceable(value))
+        normal = json.dumps(enforceable(value, ignored))
         source = LLMatcher.grammar_from_json_schema(normal, overrides=_JSON_OPTIONS)
     except RecursionError:
         raise RequestError("schema: values are nested too deeply") from None
     except ValueError as error:  # an escaped lone surrogate
         raise RequestError(f"schema: {summary(str(error))}") from None
-    return _checked(source, "schema")
+    longest = max(map(len, re.findall("[0-9]+", normal)), default=0)
+    return _checked(source, "schema", max(longest, _DIGITS))
 
 
-def _checked(source: str, kind: str) -> Grammar:
+def _checked(source: str, kind: str, digits: int = 0) -> Grammar:
     check_source(source, kind)
-    return Grammar(source)
+    return Grammar(source, digits)
 
 
 def _finite(text: str) -> int | float:

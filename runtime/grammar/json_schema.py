@@ -3,10 +3,12 @@
 llguidance ignores keywords that it does not know. Every text that it allows for a schema from here is valid,
 but it does not allow every valid text:
 
-- Properties come in the schema's order. An object with `properties` has no others but required ones.
-- A keyword of one type implies that type.
+- Properties come in the schema's order. An object with `properties` has no others but required ones, an array
+  with `prefixItems` has all of them, and no others but those of `items`.
+- A keyword of one type implies that type. A maximum of lengths is at most 10,000, of items 1,000.
+- Bounds that a double or 64 bits cannot have are made stricter. A number that may be a text is a number.
 - White space is at most one space, or a newline and up to 20 spaces or tabs.
-- Years start at 1000.
+- Years start at 1000. The schemes of a `uri` are common ones, for small models to write addresses.
 """
 
 import re
@@ -16,13 +18,16 @@ from urllib.parse import unquote
 from .schema_keywords import (
     INEXACT,
     KEYWORDS,
+    UnenforceableError,
     compile_error,
+    count_bounds,
     excerpt,
     fail,
     has_type,
     is_exact,
-    length_bounds,
     number_keywords,
+    pattern_parts,
+    refuse,
     string_keywords,
     types_of,
 )
@@ -35,51 +40,59 @@ DIVISORS_MAX = 10_000  # sum of the significant digits of all multipleOf, as int
 
 ANNOTATIONS = {
     *("title", "description", "default", "examples", "$schema", "$id", "$comment", "$defs", "definitions"),
-    *("deprecated", "readOnly", "writeOnly", "discriminator"),
+    *("deprecated", "readOnly", "writeOnly", "discriminator", "id"),
 }
-# Keywords that stand alone: next to one of them only annotations are allowed, and `type` with enum and const.
+# Keywords that stand alone, but for annotations, and `type` with enum and const; others are as in an allOf.
 _UNIONS = ("anyOf", "oneOf", "allOf")
 _VALUES = ("const", "enum")
+_OBJECT = {*KEYWORDS["object"]}
+_JOINED = {"type", "properties", "required", "additionalProperties"}
 _ENFORCED = {"type", "$ref", *_UNIONS, *_VALUES, *(key for keys in KEYWORDS.values() for key in keys)}
 
 
-def enforceable(schema: object) -> dict[str, Any]:
+def enforceable(schema: object, ignored: list[str] | None = None) -> dict[str, Any]:
     """Return a schema for llguidance that allows only what is valid for this one.
 
     Args:
         schema: the result of json.loads(), with whole numbers as int.
+        ignored: gets the JSON pointers of the keywords that cannot be enforced, which the schema then lacks;
+            None refuses them.
 
     Raises:
-        RequestError: the schema is malformed or cannot be enforced. The message has the JSON pointer of the
-            subschema.
+        RequestError: the schema is malformed or cannot be enforced, UnenforceableError if a keyword is why.
+            The message has the JSON pointer of the subschema.
     """
-    normalizer = _Normalizer(schema, narrow=True)
+    normalizer = _Normalizer(schema, ignored, narrow=True)
     root, definitions = normalizer.run()
     if normalizer.one_ofs:
-        _check_disjoint(_Normalizer(schema, narrow=False))
+        _check_disjoint(_Normalizer(schema, ignored, narrow=False), ignored)
     return {**root, "$defs": definitions} if definitions else root
 
 
-def _check_disjoint(normalizer: "_Normalizer") -> None:
+def _check_disjoint(normalizer: "_Normalizer", ignored: list[str] | None) -> None:
     """Check that no value is valid for two branches of a oneOf, by the schema as it is written."""
     _, definitions = normalizer.run()
-    for path, branches in normalizer.one_ofs:
-        if message := compile_error({"oneOf": branches, "$defs": definitions}):
-            overlap = "its schemas may overlap" if "oneOf" in message else message
-            fail(path, f'"oneOf" cannot be enforced: {overlap}')
+    for schema, path, branches in normalizer.one_ofs:
+        resolved = [definitions.get(branch.get("$ref", "").rpartition("/")[2], branch) for branch in branches]
+        if not (message := compile_error({"oneOf": resolved, "$defs": definitions})):
+            continue
+        if ignored is None:
+            message = "its schemas may overlap" if "oneOf" in message else message
+            refuse(schema, "oneOf", path, f": {message}")
+        ignored += [pointer for pointer in [f"{path}/oneOf"] if pointer not in ignored]  # it is an anyOf
 
 
 class _Normalizer:
     """Visits a schema and what it refers to. A `path` is the JSON pointer of a subschema.
 
     Attributes:
-        one_ofs: path and branches of each oneOf, the inner ones first.
+        one_ofs: schema, path and branches of each oneOf, the inner ones first.
     """
 
-    def __init__(self, schema: object, *, narrow: bool) -> None:
+    def __init__(self, schema: object, ignored: list[str] | None, *, narrow: bool) -> None:
         """Start with nothing visited; `narrow` implies types and the absence of other properties."""
-        self._schema, self._narrow = schema, narrow
-        self.one_ofs: list[tuple[str, list[dict[str, Any]]]] = []
+        self._schema, self._ignored, self._narrow = schema, ignored, narrow
+        self.one_ofs: list[tuple[dict[str, Any], str, list[dict[str, Any]]]] = []
         self._names: dict[tuple[str, ...], str] = {}  # of the definitions, by the steps of a $ref's pointer
         self._pending: list[str] = []
         self._divisors = self._visits = 0
@@ -94,6 +107,17 @@ class _Normalizer:
         return root, definitions
 
     def _visit(self, schema: object, path: str) -> dict[str, Any]:
+        """Return the normal schema, without what cannot be enforced."""
+        while True:
+            try:
+                return self._strictly(schema, path)
+            except UnenforceableError as error:
+                if self._ignored is None or error.schema is not schema or error.key not in error.schema:
+                    raise
+                self._ignored.append(error.pointer)
+                del error.schema[error.key]
+
+    def _strictly(self, schema: object, path: str) -> dict[str, Any]:
         if path.count("/") > NESTING_MAX:
             fail(path[:80], f"nested more than {NESTING_MAX} keywords and names deep")
         self._visits += 1
@@ -105,19 +129,34 @@ class _Normalizer:
             fail(path, f"must be an object or true, not {excerpt(schema)}")
         keys = schema.keys() - ANNOTATIONS
         if unknown := sorted(keys - _ENFORCED) or ["$id"] * ("$id" in schema and path != "#"):
-            fail(path, f"{excerpt(unknown[0])} cannot be enforced")
+            if self._ignored is None:
+                refuse(schema, unknown[0], path)
+            self._ignored += [f"{path}/{key}" for key in unknown]
+            for key in unknown:
+                del schema[key]
+            keys -= {*unknown}
         for key in ("$ref", *_UNIONS, *_VALUES):
             if key in keys:
-                if others := sorted(keys - {key} - ({"type"} if key in _VALUES else set())):
-                    fail(path, f'"{others[0]}" cannot be enforced with "{key}"')
-                return self._alone(key, schema, path)
+                own = {key, "type"} & keys if key in _VALUES else {key}
+                if keys == own:
+                    return self._alone(key, schema, path)
+                return self._siblings(schema, own, keys - own | ({"type"} & keys), path)
         return self._typed(schema, keys, path) if keys else {}
+
+    def _siblings(self, schema: dict[str, Any], own: set[str], others: set[str], path: str) -> dict[str, Any]:
+        parts = [{key: schema[key] for key in schema if key in names} for names in (own, others)]
+        try:
+            return self._all_of(parts, [path, path], schema, path)
+        except UnenforceableError as error:
+            if any(error.schema is one for one in (schema, *parts)):
+                error.schema, error.key = schema, error.key if error.key in schema else min(own)
+            raise
 
     def _alone(self, key: str, schema: dict[str, Any], path: str) -> dict[str, Any]:
         if key == "$ref":
             return self._reference(schema[key], path)
         if key in _UNIONS:
-            return self._union(key, schema[key], path)
+            return self._union(key, schema, path)
         values = [schema["const"]] if key == "const" else schema["enum"]
         if not isinstance(values, list):
             fail(path, '"enum" must be a list')
@@ -126,7 +165,7 @@ class _Normalizer:
         if not listed:
             fail(path, f"no listed value is {' or '.join(types)}")
         if (number := _inexact_number(listed)) is not None:
-            fail(path, f'"{key}" cannot be enforced for {excerpt(number)}: {INEXACT}')
+            refuse(schema, key, path, f" for {excerpt(number)}: {INEXACT}")
         return {"enum": listed}
 
     def _reference(self, pointer: object, path: str) -> dict[str, Any]:
@@ -154,20 +193,77 @@ class _Normalizer:
                 fail(path, f'"$ref" does not resolve: {excerpt(pointer)}')
         return target
 
-    def _union(self, key: str, branches: object, path: str) -> dict[str, Any]:
-        maximum = 1 if key == "allOf" else BRANCHES_MAX
-        if not isinstance(branches, list) or not 1 <= len(branches) <= maximum:
-            fail(path, f'"{key}" cannot be enforced unless it is a list of 1 to {maximum} schemas')
-        visited = [self._visit(branch, f"{path}/{key}/{index}") for index, branch in enumerate(branches)]
+    def _target(self, schema: Any, path: str) -> dict[str, Any]:
+        """Follow the references that a schema consists of."""
+        for _ in range(NESTING_MAX):
+            if not (isinstance(schema, dict) and schema.keys() - ANNOTATIONS == {"$ref"}):
+                return schema if isinstance(schema, dict) else {}
+            schema = self._lookup(schema["$ref"], path)
+        fail(path, '"$ref" refers to itself')
+
+    def _union(self, key: str, schema: dict[str, Any], path: str) -> dict[str, Any]:
+        branches, visited = schema[key], list[dict[str, Any]]()
+        if not isinstance(branches, list) or not 1 <= len(branches) <= BRANCHES_MAX:
+            refuse(schema, key, path, f" unless it is a list of 1 to {BRANCHES_MAX} schemas")
+        paths = [f"{path}/{key}/{index}" for index in range(len(branches))]
+        if key == "allOf":
+            return self._all_of(branches, paths, schema, path)
+        numbers = any(isinstance(one, dict) and one.get("type") in ("number", "integer") for one in branches)
+        for branch, place in zip(branches, paths, strict=True):
+            is_spelling = numbers and key == "anyOf" and isinstance(branch, dict) and "pattern" in branch
+            try:
+                visited.append((self._strictly if is_spelling else self._visit)(branch, place))
+            except UnenforceableError:  # of pydantic's decimals: a number, or its text by a pattern
+                if not is_spelling:
+                    raise
+                visited += [] if self._narrow else [{"type": "string"}]
         if key == "oneOf":
-            self.one_ofs.append((path, visited))
-        return visited[0] if key == "allOf" else {"anyOf": visited}  # of oneOf: see _check_disjoint()
+            self.one_ofs.append((schema, path, visited))
+        return {"anyOf": visited}  # of oneOf: see _check_disjoint()
+
+    def _all_of(
+        self, branches: list[Any], paths: list[str], schema: dict[str, Any], path: str
+    ) -> dict[str, Any]:
+        """Join schemas that a value must all be valid for; those of objects into one."""
+        objects = [
+            target for one in branches if not _OBJECT.isdisjoint((target := self._target(one, path)).keys())
+        ]
+        if len(objects) < 2:
+            visited = [self._visit(one, place) for one, place in zip(branches, paths, strict=True)]
+            return visited[0] if len(visited) == 1 else {"allOf": visited}
+        properties: dict[str, list[Any]] = {}
+        for one in objects:
+            self._object(one, path)  # is well-formed
+            if (
+                len(objects) < len(branches)
+                or one.keys() - ANNOTATIONS - _JOINED
+                or "object" not in types_of(one, path)
+            ):
+                refuse(schema, "allOf", path, " for these schemas")
+            for name, value in one.get("properties", {}).items():
+                properties.setdefault(name, []).append(value)
+        closed = [one for one in objects if one.get("additionalProperties", True) not in (True, {})]
+        for one in closed:
+            if (
+                one["additionalProperties"] is not False
+                or properties.keys() - one.get("properties", {}).keys()
+            ):
+                refuse(schema, "allOf", path, ' with "additionalProperties" in one of its schemas')
+        joined = {
+            "type": "object",
+            "properties": {
+                name: {"allOf": values} if len(values) > 1 else values[0]
+                for name, values in properties.items()
+            },
+            "required": [*dict.fromkeys(name for one in objects for name in one.get("required", []))],
+        }
+        return self._visit(joined | ({"additionalProperties": False} if closed else {}), path)
 
     def _typed(self, schema: dict[str, Any], keys: set[str], path: str) -> dict[str, Any]:
         types = types_of(schema, path)
         for key in sorted(keys - {"type"}):
             if not any(key in KEYWORDS[type_] for type_ in types):
-                fail(path, f'"{key}" cannot be enforced for {" or ".join(types)}')
+                refuse(schema, key, path, f" for {' or '.join(types)}")
         normal: dict[str, Any] = {"type": types} if self._narrow or "type" in schema else {}
         if "object" in types:
             normal |= self._object(schema, path)
@@ -176,19 +272,20 @@ class _Normalizer:
         if "string" in types:
             normal |= string_keywords(schema, path)
         if "number" in types or "integer" in types:
-            normal |= number_keywords(schema, path)
+            normal |= number_keywords(schema, types, path)
         if "multipleOf" in normal:
-            self._check_divisor(normal["multipleOf"], path)
+            self._check_divisor(schema, path)
         return normal
 
-    def _check_divisor(self, divisor: int | float, path: str) -> None:
+    def _check_divisor(self, schema: dict[str, Any], path: str) -> None:
+        divisor = schema["multipleOf"]
         if divisor > 0:
             self._divisors += int("".join(re.findall("[0-9]", f"{divisor:.15f}".strip("0"))) or 0)
         message = "" if divisor > 0 else "it must be above 0"
         if self._divisors > DIVISORS_MAX:
             message = f"divisors of more than {DIVISORS_MAX} in all"
         if message := message or compile_error({"type": "number", "multipleOf": divisor}):
-            fail(path, f'"multipleOf" cannot be enforced for {excerpt(divisor)}: {message}')
+            refuse(schema, "multipleOf", path, f" for {excerpt(divisor)}: {message}")
 
     def _object(self, schema: dict[str, Any], path: str) -> dict[str, Any]:
         properties, required = schema.get("properties", {}), schema.get("required", [])
@@ -197,31 +294,75 @@ class _Normalizer:
             fail(path, '"required" must be a list of names')
         if not isinstance(properties, dict):
             fail(path, '"properties" must be an object')
-        if additional is False and (unknown := [name for name in required if name not in properties]):
-            fail(path, f'"required" cannot be enforced for {excerpt(unknown[0])}, which "properties" lacks')
+        patterns = self._name_patterns(schema, path)
+        if isinstance(patterns, list):  # of names
+            properties, patterns, additional = dict.fromkeys(patterns, additional), {}, False
+        unknown = [name for name in required if name not in properties]
+        if additional is False and unknown and not patterns:
+            refuse(schema, "required", path, f' for {excerpt(unknown[0])}, which "properties" lacks')
+        if patterns and self._narrow:
+            additional = False
         if additional is not False:
             additional = self._visit(additional, f"{path}/additionalProperties")
         visited = {
             name: self._visit(value, f"{path}/properties/{name.replace('~', '~0').replace('/', '~1')}")
             for name, value in properties.items()
+            if name in required or not (value is False or value == {"not": {}})
         }
         if self._narrow and visited:  # what is required beside the properties comes after them
             visited |= {name: additional for name in required if name not in visited}
             additional = False
-        return {"properties": visited, "required": required, "additionalProperties": additional}
+        normal = {"properties": visited, "required": required, "additionalProperties": additional}
+        low, high = count_bounds(schema, "Properties", path)
+        if low > 1 and not (self._narrow and visited):
+            refuse(schema, "minProperties", path, " above 1")  # a name that comes twice would count twice
+        normal |= {"patternProperties": patterns} if patterns else {}
+        normal |= {"minProperties": low} if low and self._narrow else {}
+        return normal if high is None or not self._narrow else {**normal, "maxProperties": high}
+
+    def _name_patterns(self, schema: dict[str, Any], path: str) -> dict[str, Any] | list[str]:
+        """Return schemas by the pattern of names, for what names a map has; or the names."""
+        key, found = "patternProperties", schema.get("patternProperties", {})
+        names = self._target(schema.get("propertyNames", True), path)
+        if keywords := names.keys() - ANNOTATIONS - {"type"}:
+            key, pattern = "propertyNames", {}
+            if keywords == {"enum"} and isinstance(names["enum"], list) and not schema.get("properties"):
+                return [value for value in names["enum"] if isinstance(value, str)]
+            if keywords <= {*KEYWORDS["string"]}:
+                pattern = string_keywords(names, path)
+            only = pattern.get("pattern") if len(pattern) == 1 else None
+            found = {only: schema.get("additionalProperties", True)}
+        if not found and key not in schema:
+            return {}
+        if not isinstance(found, dict) or len(found) != 1 or None in found or schema.get("properties"):
+            refuse(schema, key, path, " for these names")
+        ((pattern, value),) = found.items()
+        if len(parts := pattern_parts(schema, key, pattern, path)) > 1:
+            refuse(schema, key, path, " with look-around")
+        return {parts[0]: self._visit(value, f"{path}/{key}")}
 
     def _array(self, schema: dict[str, Any], path: str) -> dict[str, Any]:
-        low, high = length_bounds(schema, "minItems", "maxItems", path)
-        items, prefix = schema.get("items", True), schema.get("prefixItems", [])
+        low, high = count_bounds(schema, "Items", path)
+        prefix, rest = schema.get("prefixItems", []), "items"
+        if isinstance(schema.get("items"), list):  # of draft 7
+            prefix, rest = schema["items"], "additionalItems"
+        items = schema.get(rest, not (prefix and self._narrow))
         if not isinstance(prefix, list):
             fail(path, '"prefixItems" must be a list')
         visited = [self._visit(item, f"{path}/prefixItems/{index}") for index, item in enumerate(prefix)]
         if items is False:
             high = len(prefix) if high is None else min(high, len(prefix))
+        if self._narrow and "minItems" not in schema:
+            low = len(prefix) if high is None else min(high, len(prefix))
         if high is not None and low > high:
             fail(path, f"no array has from {low} to {high} items")
+        if schema.get("uniqueItems") and high not in {0, 1}:
+            refuse(schema, "uniqueItems", path)
         normal: dict[str, Any] = {"prefixItems": visited} if visited else {}
-        normal |= {"items": False if items is False else self._visit(items, f"{path}/items"), "minItems": low}
+        normal |= {
+            "items": False if items is False else self._visit(items, f"{path}/{rest}"),
+            "minItems": low,
+        }
         return normal if high is None else {**normal, "maxItems": high}
 
 

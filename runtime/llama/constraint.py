@@ -16,14 +16,69 @@ from ..native.bindings import llama_cpp
 from .model import Model
 
 _COMPILED_MAX = 8  # grammars that are kept
+_EXPONENT_DIGITS = 2
+
+
+class LeadingDigits:
+    """The digits that tokens begin with.
+
+    Attributes:
+        counts: how many, by token.
+        zeros: whether there are, and none but zeros.
+    """
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        """Look at the texts of all tokens."""
+        digits = [piece[: len(piece) - len(piece.lstrip(b"0123456789"))] for piece in pieces]
+        self.counts = np.array([*map(len, digits)])  # (vocab,)
+        self.zeros = np.array([bool(one) and not one.strip(b"0") for one in digits])
+
+
+class JsonNumbers:
+    """How many digits may follow in the number at the end of a JSON text: llguidance has no limit."""
+
+    def __init__(self, digits: int, leading: LeadingDigits) -> None:
+        """Start a text whose numbers have at most `digits` digits before and behind the point."""
+        self._digits = self._left = digits
+        self._leading = leading
+        self._quoted = self._escaped = False
+        self._last = 0
+
+    def exceeded_by(self, token: int) -> bool:
+        """Whether a token begins with more digits than may follow."""
+        return bool(self._leading.counts[token] > self._left) and not self._quoted
+
+    def fitting(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of the tokens with which the number ends in time; if none, those that are not only zeros."""
+        if self._quoted:
+            return tokens
+        fits = self._leading.counts[tokens] <= self._left
+        for chosen in (fits, fits | ~self._leading.zeros[tokens]):
+            if chosen.any():
+                return tokens[chosen]
+        return tokens
+
+    def feed(self, piece: bytes) -> None:
+        """Go on behind the text of a token."""
+        for byte in piece:
+            if self._quoted:
+                self._quoted = self._escaped or byte != ord('"')
+                self._escaped = byte == ord("\\") and not self._escaped
+            elif byte == ord('"'):
+                self._quoted = True
+            elif byte in b"0123456789":
+                self._left -= 1
+            elif not (byte in b"+-" and self._last in b"eE"):  # a sign of an exponent changes nothing
+                self._left = _EXPONENT_DIGITS if byte in b"eE" else self._digits
+            self._last = byte
 
 
 class Constraint:
     """A compiled grammar and the position of one sequence in it, used by one thread."""
 
-    def __init__(self, matcher: LLMatcher, model: Model) -> None:
-        """Start a sequence; `matcher` is its own."""
-        self._matcher, self._model = matcher, model
+    def __init__(self, matcher: LLMatcher, model: Model, numbers: JsonNumbers | None) -> None:
+        """Start a sequence; `matcher` and `numbers` are its own."""
+        self._matcher, self._model, self._numbers = matcher, model, numbers
 
     @property
     def finished(self) -> bool:
@@ -36,8 +91,12 @@ class Constraint:
         Raises:
             RequestError: a limit of a step is exceeded.
         """
+        if self._numbers and self._numbers.exceeded_by(token) and token not in self.allowed():
+            return False
         accepted: bool = self._matcher.try_consume_tokens([token]) == 1
         self._check()
+        if self._numbers and accepted:
+            self._numbers.feed(self._model.token_to_piece(token))
         return accepted
 
     def allowed(self) -> NDArray[np.int64]:
@@ -52,7 +111,7 @@ class Constraint:
         tokens = np.flatnonzero(bits)
         if not len(tokens):
             raise RequestError("grammar: no token of the model can follow here")
-        return tokens
+        return self._numbers.fitting(tokens) if self._numbers else tokens
 
     def take_forced(self) -> Sequence[int]:
         """Return the tokens that must come next, after advancing past them; often none.
@@ -87,11 +146,17 @@ class GrammarCompiler:
             RequestError: the grammar exceeds a limit, or allows no text of this model's tokens.
         """
         with self._lock:
-            return Constraint(self._compiled(grammar.source).deep_copy(), self._model)
+            matcher = self._compiled(grammar.source).deep_copy()
+            numbers = JsonNumbers(grammar.digits, self._leading_digits) if grammar.digits else None
+            return Constraint(matcher, self._model, numbers)
 
     @cached_property
     def _compiled(self) -> Callable[[str], LLMatcher]:
         return lru_cache(_COMPILED_MAX)(partial(compile_matcher, tokenizer=self._tokenizer))
+
+    @cached_property
+    def _leading_digits(self) -> LeadingDigits:
+        return LeadingDigits([*map(self._model.token_to_piece, range(self._model.vocabulary_size))])
 
     @cached_property
     def _tokenizer(self) -> LLTokenizer:

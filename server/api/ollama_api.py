@@ -15,7 +15,6 @@ from gguf import LlamaFileType
 from ...files.gguf.header import Header
 from ...files.hashing import file_sha256
 from ...runtime.answer import Answer, Piece
-from ...runtime.grammar.grammar import from_schema
 from ...runtime.prompt.prompt_encoder import Message, ToolCall
 from ...runtime.request import Request
 from ..http_errors import HttpError
@@ -99,7 +98,9 @@ def ollama_request(body: OllamaRequest, asked: Request, max_tokens: int, tools: 
         sampling=body.options.new_sampling(),
         stop=body.options.stop,
         calculator=body.calculator,
-        grammar=tools.grammar(None if body.format is None else from_schema(body.format)),
+        grammar=tools.grammar(
+            None if body.format is None else tools.schema_grammar(body.format, "format", strict=False)
+        ),
     )
 
 

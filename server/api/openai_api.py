@@ -54,13 +54,17 @@ def _message(message: ChatMessage, path: str) -> Message:
     return Message(role, text_of(message.content), tool_calls, message.tool_call_id)
 
 
-def format_grammar(kind: str, schema: Json | None, param: str) -> Grammar | None:
+def format_grammar(
+    kind: str, schema: Json | None, param: str, tools: ToolUse, *, strict: bool | None
+) -> Grammar | None:
     """Grammar for the format of an answer.
 
     Args:
         kind: text, json_object or json_schema.
         schema: the schema of the last.
         param: name of the field that has the schema.
+        tools: names what cannot be enforced.
+        strict: whether the request wants it refused instead.
 
     Raises:
         RequestError: the schema is invalid or cannot be enforced.
@@ -71,7 +75,7 @@ def format_grammar(kind: str, schema: Json | None, param: str) -> Grammar | None
             400, f"{param} is required for the type json_schema and not allowed otherwise", param=param
         )
     if schema is not None:
-        return from_schema(schema)
+        return tools.schema_grammar(schema, param.removesuffix(".schema"), strict=strict)
     return from_schema(JSON_OBJECT) if kind == "json_object" else None
 
 
@@ -134,16 +138,17 @@ def chat_requests(body: ChatRequest, asked: Request, tokens_max: int, tools: Too
         raise HttpError(400, "top_logprobs requires logprobs: true", param="top_logprobs")
     if body.n > 1 and asked.effort.votes:
         raise HttpError(400, f"reasoning_effort {asked.effort} cannot be combined with n above 1", param="n")
-    kind, schema = "text", None
+    kind, schema, strict = "text", None, False
     if body.response_format:
         kind, described = body.response_format.type, body.response_format.json_schema
-        schema = described.schema_ if described else None
+        schema, strict = (described.schema_, described.strict) if described else (None, False)
+    param = "response_format.json_schema"
     request = replace(
         asked,
         max_tokens=min(body.max_completion_tokens or body.max_tokens or asked.max_tokens, tokens_max),
         stop=body.stop,
         calculator=body.calculator,
-        grammar=tools.grammar(format_grammar(kind, schema, "response_format.json_schema")),
+        grammar=tools.grammar(format_grammar(kind, schema, param, tools, strict=strict)),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
     return _sampled(body, [request])

@@ -51,7 +51,7 @@ from .request_fields import (
     prompt_kind,
 )
 
-_IGNORED_MAX = 32  # names that a response tells
+IGNORED_MAX = 32  # names that a response tells
 CLAIM_CHARS_MAX = 4096
 MESSAGES_MAX = 1024
 _TURNS_MAX = MESSAGES_MAX // 2
@@ -102,7 +102,7 @@ class RequestBody(BaseModel):
                 use = cls.refused.get(name, "")
                 shown = name.encode("utf-8", "replace").decode()
                 raise PydanticCustomError("extra_forbidden", "not supported", {"name": shown, "use": use})
-            if name not in info.context and len(info.context) < _IGNORED_MAX:
+            if name not in info.context and len(info.context) < IGNORED_MAX:
                 info.context.append(name)
         return {name: value[name] for name in value if name in known}
 
@@ -171,7 +171,9 @@ class JsonSchemaFormat(RequestBody):
     name: Annotated[str, Field(min_length=1, max_length=64)]
     description: Text | None = None
     schema_: Schema = Field(alias="schema")
-    strict: Nullable[bool] = Field(True, description="The schema is always enforced.")
+    strict: Nullable[bool] = Field(
+        False, description="Whether a keyword that cannot be enforced is refused; else it is ignored."
+    )
 
 
 class ResponseFormat(RequestBody):

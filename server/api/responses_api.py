@@ -74,17 +74,18 @@ def response_request(body: ResponseRequest, asked: Request, tokens_max: int, too
         max_tokens=min(body.max_output_tokens or asked.max_tokens, tokens_max),
         sampling=body.new_sampling(),
         calculator=body.calculator,
-        grammar=tools.grammar(_text_grammar(body)),
+        grammar=tools.grammar(_text_grammar(body, tools)),
     )
 
 
-def _text_grammar(body: ResponseRequest) -> Grammar | None:
+def _text_grammar(body: ResponseRequest, tools: ToolUse) -> Grammar | None:
     text_format = body.text.format
     if text_format.type == "json_schema" and text_format.name is None:
         raise HttpError(
             400, "text.format.name is required for the type json_schema", param="text.format.name"
         )
-    return format_grammar(text_format.type, text_format.schema_, "text.format.schema")
+    param, strict = "text.format.schema", text_format.strict
+    return format_grammar(text_format.type, text_format.schema_, param, tools, strict=strict)
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,9 @@ class TextFormat(RequestBody):
     name: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     description: Text | None = None
     schema_: Schema | None = Field(None, alias="schema", description="Required for json_schema.")
-    strict: bool | None = Field(None, description="The schema is always enforced.")
+    strict: bool | None = Field(
+        None, description="Whether a keyword that cannot be enforced is refused; else it is ignored."
+    )
 
 
 class TextConfig(RequestBody):

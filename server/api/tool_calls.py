@@ -7,9 +7,10 @@ Models write calls in one of two notations. Hermes and Qwen, whose chat template
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from json import JSONDecoder
 from typing import Any, NamedTuple, Self
+from urllib.parse import quote
 from uuid import uuid4
 
 from ...errors import RequestError
@@ -17,8 +18,9 @@ from ...runtime.answer import Piece
 from ...runtime.grammar.grammar import Grammar, from_lark, from_schema
 from ...runtime.prompt.prompt_encoder import NO_TOOLS, ToolCall, check_nesting
 from ..http_errors import HttpError
+from ..request_log import POINTER_CHARS_MAX
 from .ollama_models import OllamaChatRequest
-from .request_models import TOOLS_BYTES_MAX, ChatRequest, FunctionDefinition
+from .request_models import IGNORED_MAX, TOOLS_BYTES_MAX, ChatRequest, FunctionDefinition
 from .responses_models import ResponseRequest
 
 Json = dict[str, Any]
@@ -113,6 +115,7 @@ class ToolUse:
         required: whether it must call one of them.
         several: whether it may call more than one.
         tagged: whether the chat template writes tags around calls.
+        ignored: gets the names of what has no effect; None refuses it.
     """
 
     tools: tuple[FunctionDefinition, ...] = ()
@@ -120,24 +123,27 @@ class ToolUse:
     required: bool = False
     several: bool = True
     tagged: bool = False
+    ignored: list[str] | None = None
 
     @classmethod
-    def of(cls, body: ToolRequest, chat_template: str, *, takes_tools: bool, strict: bool) -> Self:
+    def of(
+        cls, body: ToolRequest, chat_template: str, ignored: list[str] | None, *, takes_tools: bool
+    ) -> Self:
         """The tools of the answer to a request.
 
         Args:
             body: the request.
             chat_template: the model's.
+            ignored: gets the names of what has no effect; None refuses it.
             takes_tools: whether it takes tools.
-            strict: whether fields without effect are refused.
 
         Raises:
             HttpError: 400 fields contradict each other, or the chat template takes no tools.
         """
-        _check(body, takes_tools=takes_tools, strict=strict)
+        _check(body, takes_tools=takes_tools, strict=ignored is None)
         choice = body.tool_choice
         if not body.tools or (choice and choice.type == "none"):
-            return cls()
+            return cls(ignored=ignored)
         named = choice.function.name if choice and choice.function else None
         return cls(
             tools=tuple(tool.function for tool in body.tools),
@@ -145,7 +151,21 @@ class ToolUse:
             required=choice is not None and choice.type != "auto",
             several=body.parallel_tool_calls is not False,
             tagged=_TAG in chat_template,
+            ignored=ignored,
         )
+
+    def schema_grammar(self, schema: Json, param: str, *, strict: bool | None) -> Grammar:
+        """Grammar of a schema; where it is not strict, what cannot be enforced is left out and named.
+
+        Raises:
+            RequestError: the schema is malformed, or cannot be enforced.
+        """
+        if strict or self.ignored is None:
+            return from_schema(schema)
+        grammar = from_schema(schema, pointers := list[str]())
+        names = [f"{param}{quote(pointer, safe='#/~$')[:POINTER_CHARS_MAX]}" for pointer in pointers]
+        self.ignored.extend(names[: max(IGNORED_MAX - len(self.ignored), 0)])
+        return grammar
 
     def template_fields(self) -> list[Json]:
         """The tools as chat templates expect them.
@@ -197,14 +217,17 @@ class ToolUse:
         if text and not self.required:
             rules[-1] += " | text"
             values["text"] = text
-        return from_lark("\n".join(rules), values)
+        grammar = from_lark("\n".join(rules), values)
+        return grammar if self.required or text else replace(grammar, digits=0)  # not in free text
 
     def _arguments(self, function: FunctionDefinition) -> Grammar:
         schema = (function.parameters or _NO_PARAMETERS) if self.required or function.strict else {}
         if schema.get("type", "object") != "object":
             raise HttpError(400, f'tools: {function.name}: schema: "type" must be "object"', param="tools")
         try:
-            return from_schema({"type": "object"} | schema)
+            return self.schema_grammar(
+                {"type": "object"} | schema, f"tools.{function.name}", strict=function.strict
+            )
         except RequestError as error:
             raise HttpError(400, f"tools: {function.name}: {error}", param="tools") from None
 

@@ -69,10 +69,14 @@ class Endpoints:
             raise HttpError(400, message, param=param)
         return effort.rule.width
 
-    def _tools(self, body: ToolRequest, engine: Engine) -> ToolUse:
+    def _ignored(self, request: Request) -> list[str] | None:
+        """The names of what has no effect in a request whose body has been read; None where it is refused."""
+        return None if self.limits.strict else request.state.ignored
+
+    def _tools(self, request: Request, body: ToolRequest, engine: Engine) -> ToolUse:
         """The tools of the answer to a request; see ToolUse.of()."""
-        strict, takes_tools = self.limits.strict, engine.takes_tools
-        return ToolUse.of(body, engine.chat_template, takes_tools=takes_tools, strict=strict)
+        ignored, takes_tools = self._ignored(request), engine.takes_tools
+        return ToolUse.of(body, engine.chat_template, ignored, takes_tools=takes_tools)
 
     def _resolve(self, name: str | None) -> tuple[str, str]:
         """Name and engine adapter of a model; see ServedModels.resolve_model()."""

@@ -109,8 +109,9 @@ class OllamaEndpoints(Endpoints):
         """Response to a conversation, whole or as a stream of lines."""
         service, name, adapter = await self._model(request, body.model)
         engine = service.engine
-        tools = self._tools(body, engine) if isinstance(body, OllamaChatRequest) else ToolUse()
-        ignored = None if self.limits.strict else request.state.ignored
+        ignored, tools = self._ignored(request), ToolUse(ignored=self._ignored(request))
+        if isinstance(body, OllamaChatRequest):
+            tools = self._tools(request, body, engine)
         default, maximum = engine.default_max_tokens, self.limits.max_tokens
         tokens = ollama_api.max_tokens(body.options, default, maximum, engine.context, ignored)
         if not messages:

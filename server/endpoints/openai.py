@@ -40,7 +40,7 @@ class OpenAiEndpoints(Endpoints):
         body = await self._read_body(request, ChatRequest)
         service, name, adapter = await self._model(request, body.model)
         engine, source = service.engine, source_of(request, adapter)
-        tools = self._tools(body, engine)
+        tools = self._tools(request, body, engine)
         effort = body.reasoning_effort.effort(thinks=engine.thinks)
         width = self._check_effort(effort, "reasoning_effort")
 

@@ -109,7 +109,7 @@ class ResponsesEndpoints(Endpoints):
         service, name, adapter = await self._model(request, body.model)
         namespace, engine = client_of(request).namespace, service.engine
         messages = [*self._history(namespace, body.previous_response_id), *responses_api.input_messages(body)]
-        tools = self._tools(body, engine)
+        tools = self._tools(request, body, engine)
         turn = _Turn(namespace, messages, ResponsesFormatter(body, name, tools))
         conversation, source = responses_api.with_instructions(body, messages), source_of(request, adapter)
         effort = body.reasoning.effort.effort(thinks=engine.thinks)

@@ -15,7 +15,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x7
 # Without exponents: llguidance writes a listed 6.1e-05 as 6.1e-5, and takes no other spelling.
 NUMBERS = st.floats(-1e6, 1e6).map(lambda x: round(x, 4)).map(lambda x: int(x) if x.is_integer() else x)
 SCALARS: SearchStrategy[Json] = st.one_of(
-    st.none(), st.booleans(), st.integers(-(10**17), 10**17), NUMBERS, TEXTS
+    st.none(), st.booleans(), st.integers(-(10**15), 10**15), NUMBERS, TEXTS
 )
 VALUES: SearchStrategy[Json] = st.recursive(
     SCALARS,
@@ -51,10 +51,13 @@ def _any_keywords(inner: SearchStrategy[Schema]) -> SearchStrategy[Schema]:
         "type": st.sampled_from(TYPES) | st.lists(st.sampled_from(TYPES), min_size=1, unique=True),
         **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), numbers),
         "multipleOf": st.sampled_from([0.5, 1, 2, 3, 7.5, 20]),
-        **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems", "minProperties"), counts),
+        **dict.fromkeys(
+            ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), counts
+        ),
         "uniqueItems": st.booleans(),
         "pattern": st.sampled_from(["a", "^[b-d]+$", "^(x|yz)?$", "e{2,3}$", "^.$"]),
-        "format": st.sampled_from(["date", "time", "ipv4", "ipv6", "email", "uri"]),
+        "format": st.sampled_from(["date", "time", "ipv4", "ipv6", "email", "uri", "uuid"]),
+        "propertyNames": st.sampled_from([{"enum": ["a", "b"]}, {"pattern": "^b"}]),
         **dict.fromkeys(("properties", "patternProperties"), st.dictionaries(names, inner, max_size=3)),
         "required": st.lists(names, unique=True),
         **dict.fromkeys(("items", "additionalProperties", "not", "contains", "if", "then"), inner),

@@ -49,3 +49,41 @@ def test_a_stream_of_forced_tokens_is_the_whole_answer(smollm2_server: RunningSe
     assert b"".join(bytes(entry["bytes"]) for entry in logprobs).decode() == text
     forced = [entry for entry in logprobs if entry["logprob"] == 0 and not entry["top_logprobs"]]
     assert len(forced) > len(logprobs) / 2
+
+
+SET = {"type": "array", "items": {"type": "boolean"}, "uniqueItems": True, "maxItems": 3}
+TAGS = {"type": "object", "properties": {"a,b": SET}, "required": ["a,b"]}
+NAMED = "#/properties/a%2Cb/uniqueItems"
+STRICT = 'schema at #/properties/a,b: "uniqueItems" cannot be enforced'
+
+
+def asked(path, strict):
+    """A body with a schema that cannot be enforced as a whole, and the name of its field."""
+    messages, named = [{"role": "user", "content": "Hello"}], {"name": "tags", "strict": strict}
+    text = {"type": "json_schema", **named, "schema": TAGS}
+    tool = {"type": "function", "function": {**named, "parameters": TAGS}}
+    return {
+        "/v1/chat/completions": (body(TAGS), "response_format.json_schema"),
+        "/v1/responses": ({"input": "Hello", "text": {"format": text}}, "text.format"),
+        "/api/chat": ({"messages": messages, "format": TAGS}, "format"),
+        "tools": ({"messages": messages, "tools": [tool], "tool_choice": "required"}, "tools.tags"),
+    }[path]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/api/chat", "tools"])
+def test_what_is_not_strict_is_named_and_what_is_strict_is_refused(tool_server, path):
+    """Keywords that cannot be enforced were refused in each case."""
+    sent, name = asked(path, strict=False)
+    url = "/v1/chat/completions" if path == "tools" else path
+    with tool_server.http() as http:
+        response = http.post(url, json={"model": "tiny", "stream": False, **sent})
+        assert response.status_code == 200, response.text
+        assert response.headers["X-Thirteen-Ignored"] == name + NAMED
+        strict, _ = asked(path, strict=True)
+        if "response_format" in strict:
+            strict["response_format"]["json_schema"]["strict"] = True
+        response = http.post(url, json={"model": "tiny", "stream": False, **strict})
+        if path == "/api/chat":  # has no such field
+            assert response.status_code == 200
+        else:
+            assert response.status_code == 400 and STRICT in response.text.replace("\\", "")

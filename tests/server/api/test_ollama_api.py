@@ -261,7 +261,7 @@ def test_empty_fields_that_clients_send_are_accepted(http):
     ("body", "status", "message"),
     [
         ({"format": 5}, 422, 'format must be "json" or a JSON schema'),
-        ({"format": {"type": "string", "format": "uri"}}, 400, "schema"),
+        ({"format": {"enum": []}}, 400, "schema"),
         ({"messages": [{"role": "robot", "content": "a"}]}, 422, "messages[0].role must be"),
         (
             {"tools": [{"type": "function", "function": {"name": "a"}}]},

@@ -130,7 +130,7 @@ def test_what_is_no_json(tiny_server, content, message):
 ECHO = {"echo": True, "max_tokens": 0}
 TEXT, SCHEMA_FORMAT = {"type": "text", "text": "a"}, {"type": "json_schema"}
 LONG = [{"role": "user", "content": "word " * 600}]
-URI = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"format": "uri"}}}
+NOTHING = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": {"not": {}}}}
 
 
 def said(**fields):
@@ -157,7 +157,7 @@ def written(**fields):
         (CHAT, {"messages": HI, "top_logprobs": 2}, 400, "top_logprobs"),
         (CHAT, {"messages": HI, "stream_options": {"include_usage": True}}, 400, "stream_options"),
         (CHAT, {"messages": HI, "response_format": SCHEMA_FORMAT}, 400, "response_format.json_schema"),
-        (CHAT, {"messages": HI, "response_format": URI}, 400, None),
+        (CHAT, {"messages": HI, "response_format": NOTHING}, 400, None),
         ("/v1/answer", {}, 422, "question"),
         ("/v1/answer", {"question": ""}, 422, "question"),
         ("/v1/answer", {"question": " "}, 400, None),

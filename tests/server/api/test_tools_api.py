@@ -250,11 +250,11 @@ def test_a_schema_that_cannot_be_enforced_is_refused_where_it_must_be(tagged_cli
     say("Yes.")
     tool = {
         "type": "function",
-        "function": {"name": "f", "parameters": {"properties": {"a": {"format": "uri"}}}},
+        "function": {"name": "f", "parameters": {"properties": {"a": {"format": "iri"}}}},
     }
     assert chat(tagged_client, tools=[tool]).choices[0].message.content == "Yes."
     strict = {"type": "function", "function": tool["function"] | {"strict": True}}
-    for options in ({"tools": [tool], "tool_choice": "required"}, {"tools": [strict]}):
+    for options in ({"tools": [strict], "tool_choice": "required"}, {"tools": [strict]}):
         status, param, message = refusal(tagged_client, **options)
         assert (status, param) == (400, "tools") and "f: schema" in message and "format" in message
 
