@@ -8,6 +8,8 @@ from pathlib import Path
 from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
+from warnings import warn
+from weakref import finalize
 
 from ...errors import PromptLengthError, RequestError
 from ..answer import Answer
@@ -121,6 +123,10 @@ class Engine:
             self.model, self._runner, slots=slots, queue=plan.queue, thinking=thinking
         )
         self._closing, self._scoring_lock, self._fork = Lock(), Lock(), ForkCheck()
+        self._finalizer = finalize(
+            self, _close_dropped, self._dispatcher, self._handles, self._fork, plan.header.path
+        )
+        self._finalizer.atexit = False  # the process frees everything
 
     def _start_template(self, handles: ExitStack, worker: TemplateWorker | None) -> TemplateProcess | None:
         date = REPRODUCIBLE_DATE if self.plan.settings.reproducible else None
@@ -202,13 +208,13 @@ class Engine:
 
         In the child of a fork it does nothing either: the model is the parent's.
         """
+        self._finalizer.detach()
         if not self._fork.forked:
             run_uninterrupted(self._close)
 
     def _close(self) -> None:
         with self._closing:
-            self._dispatcher.close()
-            self._handles.close()
+            _free(self._dispatcher, self._handles)
 
     def submit(self, request: Request, *, wait: bool = False) -> Handle:
         """Submit a request; see submit_all()."""
@@ -233,7 +239,13 @@ class Engine:
         requests = [self._completion(request) for request in requests]
         if any(request.effort.votes for request in requests):
             return self._submit_votes(requests, wait)
-        return self._dispatcher.submit([self._new_sequence(request) for request in requests], wait=wait)
+        handles = self._dispatcher.submit([self._new_sequence(request) for request in requests], wait=wait)
+        for handle in handles:
+            handle.call_at_end(self._keep)
+        return handles
+
+    def _keep(self, _: Handle) -> None:
+        """Called at the end of a request, which keeps the engine until then, even if nothing else does."""
 
     def _submit_votes(self, requests: Sequence[Request], wait: bool) -> list[Handle]:
         from .majority_vote import MajorityVote  # noqa: PLC0415 - most questions have one answer
@@ -488,6 +500,22 @@ class Engine:
         if request.namespace and self._prefixes:
             self._prefixes.shared = self._common_prefix
         return SequenceState(request, self.context, adapter, submitted_at=perf_counter())
+
+
+def _free(dispatcher: Dispatcher, handles: ExitStack) -> None:
+    dispatcher.close()
+    handles.close()
+
+
+def _close_dropped(dispatcher: Dispatcher, handles: ExitStack, fork: ForkCheck, path: Path) -> None:
+    """Free what an engine had that nothing refers to any more.
+
+    This may run in any thread and between any two instructions, also while that thread has a lock. So the
+    compute thread frees, which runs as long as the model is loaded.
+    """
+    if not fork.forked:
+        COMPUTE_THREAD.post(partial(_free, dispatcher, handles))
+        warn(f"unclosed engine of {path}: use `with`, or call close()", ResourceWarning, stacklevel=2)
 
 
 def _plan(model: EnginePlan | str | Path, options: EngineOptions) -> EnginePlan:
