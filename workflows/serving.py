@@ -1,6 +1,7 @@
 """Served models: from a request to the server's end, on this machine or on a Ray cluster."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -73,10 +74,18 @@ def run_serving(request: ServingRequest, announce: Callable[[str], None]) -> int
         with Engine(request.model, **request.engine | keeping) as engine:
             if engine.notice:
                 announce(engine.notice)
+            _warm_up(engine)
             service = ServedModels.on_engine(engine, models, kept_places=KEPT_PLACES)
             return run_server(service, listen, limits, on_listening)
     config = ReplicaConfig(models, request.engine, limits, listen)
     return deploy(Deployment(request.model, request.adapters, config, request.cluster), on_listening)
+
+
+def _warm_up(engine: Engine) -> None:
+    """Answer a question, so that the first client need not wait for what is read and compiled once."""
+    with suppress(RequestError):  # the template refuses it
+        engine.answer("What is 1 + 1?", max_tokens=2)
+        engine.clear_prefix_cache()
 
 
 def _serve_several(request: ServingRequest, announce: Callable[[str], None]) -> int | None:

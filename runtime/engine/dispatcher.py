@@ -192,7 +192,11 @@ class Dispatcher:
         self, sequences: Sequence[SequenceState], samplers: Sequence[Sampler], streams: Sequence[OutputStream]
     ) -> list[Handle]:
         handles = {
-            sequence: Handle(partial(self._abort, sequence), partial(grade, sequence.request))
+            sequence: Handle(
+                partial(self._abort, sequence),
+                partial(grade, sequence.request),
+                partial(self._place, sequence),
+            )
             for sequence in sequences
         }
 
@@ -213,6 +217,11 @@ class Dispatcher:
         self._post(partial(self._runner.abort, sequence))
 
     def _post(self, action: Callable[[], None]) -> None:
+    def _place(self, sequence: SequenceState) -> int:
+        """See Handle.place."""
+        waiting = [one for one in tuple(self._handles) if one.slot is None]
+        return waiting.index(sequence) + 1 if sequence in waiting else 0
+
         COMPUTE_THREAD.post(partial(self._guard, action))
 
     def _guard(self, action: Callable[[], None]) -> None:

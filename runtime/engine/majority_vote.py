@@ -56,7 +56,7 @@ class MajorityVote:
         """
         rule = request.effort.rule.until(request.min_confidence)
         self._request, self._rule, self._submit = request, rule, submit
-        self.handle = Handle(self._abort_samples, lambda *_: self._winner, rule.width)
+        self.handle = Handle(self._abort_samples, lambda *_: self._winner, self._place, rule.width)
         self._waiting = sample_requests(request, self._rule)
         self._running: list[Handle] = []
         self._answers: list[ScoredAnswer] = []
@@ -80,6 +80,9 @@ class MajorityVote:
         self._aborted = True
         for handle in tuple(self._running):
             handle.abort()
+
+    def _place(self) -> int:
+        return min((handle.place for handle in tuple(self._running)), default=0)
 
     def _run(self) -> None:
         try:
