@@ -108,6 +108,16 @@ def test_body_must_be_json(client, path):
     assert error(client.post(path, content=b"[]", headers=JSON), 422)
 
 
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
+def test_ollamas_api_takes_a_body_of_any_type_but_from_a_page(client, kind):
+    """Ollama's own examples with curl name none, and a page of another site may send these unasked."""
+    headers = {"Content-Type": kind} if kind else {}
+    body = b'{"model": "tiny"}'
+    assert client.post("/api/show", content=body, headers=headers).status_code == 200
+    for origin in ("https://evil.example", "null"):
+        assert client.post("/api/show", content=body, headers=headers | {"Origin": origin}).status_code == 415
+
+
 @pytest.mark.parametrize("first", ["Content-Length: 57", "transfer-encoding: chunked"])
 def test_a_body_with_two_lengths_is_refused_and_the_connection_closed(client, first):
     """RFC 9112, 6.1: a proxy may go by the other length, and take the hidden request for the body."""
