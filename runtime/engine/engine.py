@@ -1,5 +1,6 @@
 """The engine: one model that answers many requests at once, from any thread."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -68,7 +69,7 @@ class RequestOptions(SamplingOptions, total=False):
 
 NO_TEMPLATE = "the model has no chat template: it continues worked examples with the question"
 
-FindFiles = Callable[[str | Path, EngineOptions], tuple[Path, EngineOptions]]
+FindFiles = Callable[[str | Path | None, EngineOptions], tuple[Path, EngineOptions]]
 
 
 class Engine:
@@ -81,11 +82,11 @@ class Engine:
         model: the loaded model.
     """
 
-    find_files: ClassVar[FindFiles] = lambda model, options: (Path(model), options)
+    find_files: ClassVar[FindFiles] = lambda model, options: (Path(model or ""), options)
 
     def __init__(
         self,
-        model: EnginePlan | str | Path,
+        model: EnginePlan | str | Path | None = None,
         *,
         template_worker: TemplateWorker | None = None,
         **options: Unpack[EngineOptions],
@@ -93,7 +94,8 @@ class Engine:
         """Load a model.
 
         Args:
-            model: a plan, or a GGUF file, of which one is made.
+            model: a plan, or a GGUF file, of which one is made; `thirteen.Engine()` is the model that
+                `thirteen ask` uses.
             template_worker: renders the chat template, and is closed with the engine; by default a new one.
             options: see EngineOptions; a plan takes none.
 
@@ -168,6 +170,12 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
+
     @property
     def chat_template(self) -> str:
         """The model's chat template, in Jinja; empty if it has none."""
@@ -232,9 +240,9 @@ class Engine:
 
         Raises:
             RequestError: a prompt is longer than the context or has an unknown token, an adapter's name is
-                unknown, a grammar cannot be compiled, the engine is closed, or it never has room for so many
-                without waiting.
+                unknown, a grammar cannot be compiled, or there is never room for so many without waiting.
             BusyError: the queue is full.
+            ClosedError: the engine is closed; so does every other method that uses the model.
         """
         requests = [self._completion(request) for request in requests]
         if any(request.effort.votes for request in requests):
@@ -403,8 +411,8 @@ class Engine:
         Raises:
             FileError: the file is not a GGUF, is damaged, or ended the other process; the adapter does not
                 fit the model.
-            RequestError: requests are running, the engine is closed, or an adapter has the name and there is
-                a prefix cache, whose entries would outlive the adapter under which they were computed.
+            RequestError: requests are running, or an adapter has the name and there is a prefix cache, whose
+                entries would outlive the adapter under which they were computed.
         """
         self._check_swap(name)
         probe_model_files(self.model.header.path, [Path(path)], untrusted=untrusted)
@@ -442,8 +450,7 @@ class Engine:
             The log-probabilities of all tokens but the first.
 
         Raises:
-            RequestError: the prompt is too long or has an unknown token, the adapter's name is unknown, or
-                the engine is closed.
+            RequestError: the prompt is too long or has an unknown token, or the adapter's name is unknown.
             FileError: the computation failed.
         """
         self._check_prompt(tokens)
@@ -518,7 +525,7 @@ def _close_dropped(dispatcher: Dispatcher, handles: ExitStack, fork: ForkCheck, 
         warn(f"unclosed engine of {path}: use `with`, or call close()", ResourceWarning, stacklevel=2)
 
 
-def _plan(model: EnginePlan | str | Path, options: EngineOptions) -> EnginePlan:
+def _plan(model: EnginePlan | str | Path | None, options: EngineOptions) -> EnginePlan:
     if not isinstance(model, EnginePlan):
         path, options = Engine.find_files(model, options)
         return EnginePlan.make(path, **options)

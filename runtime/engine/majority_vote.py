@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter
 
-from ...errors import BusyError, RequestError
+from ...errors import BusyError, ClosedError
 from ..answer import Answer, Piece, VoteTally, with_confidence
 from ..effort import Effort, VotingRule
 from ..request import COMPLETE_REASONS, Request, SequenceEnd, Timings
@@ -111,7 +111,7 @@ class MajorityVote:
                 return
             if self._waiting and not self._aborted:
                 # While others run, a full queue must not keep their ends from being counted.
-                with suppress(RequestError, BusyError):  # or the engine is being closed
+                with suppress(BusyError, ClosedError):
                     self._start(self._rule.width - len(self._running), wait=not self._running)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import RequestError
+from ...errors import ClosedError
 from ..forks import ForkCheck
 from .bindings import llama_cpp
 from .compute_thread import COMPUTE_THREAD
@@ -95,7 +95,7 @@ class NativeHandle:
         """The handle, while it is valid: the library would crash on a freed one, and hang on a forked one."""
         self._fork.check()
         if self._handle is None:
-            raise RequestError(f"the {type(self).__name__.lower()} is closed")
+            raise ClosedError(f"the {type(self).__name__.lower()} is closed")
         return self._handle
 
     def close(self) -> None:
