@@ -229,11 +229,11 @@ def test_a_connection_that_sends_nothing_is_ended_soon(serving, monkeypatch):
         assert connection.recv(1) == b""
 
 
-def test_a_stream_that_waits_tells_its_place_until_it_begins(serving, monkeypatch):
+def test_a_stream_that_waits_tells_its_place_until_it_begins(tiny, monkeypatch):
     """Clients and proxies give a silent connection up."""
     monkeypatch.setattr(streams, "COMMENT_S", 0.2)
-    server, asked = serving(), {"max_tokens": 3, "stream": True}
-    first, second, third = ({"messages": [{"role": "user", "content": c * 9}]} | asked for c in "abc")
+    asked = {"max_tokens": 3, "stream": True}
+    first, second = ({"messages": [{"role": "user", "content": c * 9}]} | asked for c in "ab")
     vote = {"question": "12 * 13?", "effort": "medium"} | asked
 
     def comments(path, body):
@@ -241,16 +241,18 @@ def test_a_stream_that_waits_tells_its_place_until_it_begins(serving, monkeypatc
             events = "".join(response.iter_text()).split("\n\n")
         found = [event for event in events if event.startswith(":")]
         assert events[: len(found)] == found and len(events) > len(found) + 1
-        return found
+        return found[0]
 
-    with ThreadPoolExecutor() as threads:
+    with ExitStack() as stack:
+        engine = stack.enter_context(open_engine(tiny, slots=1, queue=30, context=256))
+        server, threads = stack.enter_context(serve_engine(engine)), stack.enter_context(ThreadPoolExecutor())
         with halted():
-            running = [threads.submit(comments, "/v1/chat/completions", body) for body in (first, second)]
-            wait_until(lambda: server.service.engine.load.running == 2)
-            waiting = [threads.submit(comments, "/v1/chat/completions", third)]
-            wait_until(lambda: server.service.engine.load.waiting == 1)
-            waiting += [threads.submit(comments, "/v1/answer", vote)]
-            wait_until(lambda: server.service.engine.load.waiting == 5)
+            streamed = [threads.submit(comments, "/v1/chat/completions", first)]
+            wait_until(lambda: engine.load.running == 1)
+            streamed += [threads.submit(comments, "/v1/chat/completions", second)]
+            wait_until(lambda: engine.load.waiting == 1)
+            streamed += [threads.submit(comments, "/v1/answer", vote)]
+            wait_until(lambda: engine.load.waiting == 5)
             sleep(0.5)
-        assert all(": computing" in stream.result() for stream in running)
-        assert [stream.result()[0] for stream in waiting] == [f": place {n} in the queue" for n in (1, 2)]
+        places = [": computing", ": place 1 in the queue", ": place 2 in the queue"]
+        assert [stream.result() for stream in streamed] == places
