@@ -81,7 +81,7 @@ fuzz: $(VENV)/fuzz
 	  $(BIN)/python tests/fuzz/fuzz.py $$name -max_total_time=$(or $(SECONDS),60) || failed=1; \
 	done; exit $$failed
 
-# GGUF files of this project in other loaders: node-llama-cpp from npm, xllamacpp from PyPI. They are downloaded once.
+# GGUF files of this project in other loaders, and clients of the server: from npm and PyPI. They are downloaded once.
 interop: $(VENV)/test
 	$(BIN)/pytest -m interop -s tests/interop
 
