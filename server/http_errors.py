@@ -16,6 +16,7 @@ from ..errors import (
 
 MESSAGE_CHARS_MAX = 600  # a message may quote input of the client
 OLLAMA_PATHS = "/api/"
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for a disconnected client; only metrics and log show it
 RETRY_AFTER_S = 1  # by then an answer has usually finished and freed its slot
 
 _log = logging.getLogger(__name__)
