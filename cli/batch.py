@@ -15,6 +15,7 @@ app = typer.Typer()
 @app.command(
     epilog=options.example(
         "batch questions.jsonl my-model.gguf --out answers.jsonl",
+        "batch questions.jsonl my-model.gguf --schema invoice.json",
         "batch questions.jsonl my-model.gguf --ray head:6379 --threads 4",
     )
 )
@@ -37,6 +38,7 @@ def batch(
     max_tokens: options.MaxTokens = 512,
     think: options.Think = None,
     think_budget: options.ThinkBudget = None,
+    schema: Annotated[Path | None, typer.Option(help="JSON schema that each answer must match.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Warn about bad lines and continue.")] = False,
     ray: options.Ray = None,
     ray_insecure: options.RayInsecure = False,
@@ -60,7 +62,8 @@ def batch(
     if questions.suffix == ".gguf":
         raise typer.BadParameter("the questions come first: thirteen batch QUESTIONS MODEL")
     sampling = Sampling(temperature, seed=seed)
-    settings = GenerationSettings(sampling=sampling, **options.matching_options(ctx, GenerationSettings))
+    given = options.matching_options(ctx, GenerationSettings) | {"grammar": options.answer_grammar(schema)}
+    settings = GenerationSettings(sampling=sampling, **given)
     layers = options.gpu_layers(gpu_layers, ray)
     executor = options.batch_executor(ray, workers, insecure=ray_insecure)
     questions.stat()  # a missing file is refused before anything is downloaded, as is an output

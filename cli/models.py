@@ -68,7 +68,7 @@ def models(
 def _catalogue_table(known: "Catalogue", best: "CatalogueBase | None", fitting: list[str]) -> Table:
     columns = ("", "name", "what", "parameters", "right answers", "tokens/s", "licence")
     table = Table(*columns, box=None, pad_edge=False)
-    table.add_row("", "embedded", f"{known.embedded.base}, from the package index: the default model's base")
+    table.add_row("", "embedded", f"the default model: {known.embedded.base} with its adapter")
     for base in known.bases.values():
         copy = f"; public copy: {base.public_copy}" if base.public_copy else ""
         table.add_row(

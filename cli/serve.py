@@ -2,7 +2,7 @@
 
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -56,6 +56,7 @@ def serve(
     max_replicas: Annotated[
         int | None, advanced_option(min=1, help="With --ray: autoscale up to this number of engines.")
     ] = None,
+    log: Annotated[str, typer.Option(help="Form of the log: text, or json.")] = "text",
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
     library: options.Library = None,
@@ -72,6 +73,8 @@ def serve(
     One model is loaded at once. Several are loaded when they are asked for, and unloaded after five idle
     minutes or when another needs the memory: the least recently used first.
 
+    SIGHUP loads changed models, adapters and keys anew, without refusing a request.
+
     With --ray, replicas on a Ray cluster serve the model, each with --threads threads. They replace an
     earlier deployment replica by replica, without failed requests.
     """
@@ -81,7 +84,9 @@ def serve(
     from ..runtime.plan.options import EngineOptions, default_settings
     from ..server.access.api_keys import ApiKeys
     from ..server.access.request_limits import RequestLimits
+    from ..server.request_log import LogForm
     from ..server.serve import ListenConfig
+    from ..workflows.model_files import ModelFiles
     from ..workflows.serving import ServingRequest, run_serving
 
     if ray is None and (replicas or max_replicas or ray_insecure):
@@ -109,12 +114,18 @@ def serve(
     )
     default_settings(engine)  # refuses before anything is downloaded
     cluster = ClusterOptions(ray, ray_insecure, replicas or 1, max_replicas) if ray else None
-    files = options.resolve_model(first, options.named_adapters(adapter or ()), threads=threads)
-    paths = [options.resolve_model(other, threads=threads).model for other in others]
-    if untrusted:
-        for one in (files.model, *paths):
-            probe_model_files(one, files.adapters.values(), untrusted=True)
-    request = ServingRequest(files.model, files.adapters, name, listen, limits, engine, cluster, paths, limit)
+    if log not in ("text", "json"):
+        raise typer.BadParameter(f"--log {log}: must be text or json")
+    adapters = options.named_adapters(adapter or ())
+
+    def find() -> list[ModelFiles]:
+        found = [options.resolve_model(first, adapters, threads=threads)]
+        found += [options.resolve_model(other, threads=threads) for other in others]
+        for files in found if untrusted else ():
+            probe_model_files(files.model, files.adapters.values(), untrusted=True)
+        return found
+
+    request = ServingRequest(find, name, listen, limits, engine, cluster, limit, cast(LogForm, log))
     if run_serving(request, note) == signal.SIGINT:
         raise KeyboardInterrupt
 

@@ -23,7 +23,7 @@ import httpx
 import typer
 
 CLIENTS = 500
-KEY, METRICS_KEY = "the-right-key", "a-key-of-its-own"
+KEY, METRICS_KEY = "the-right-key-of-a-client", "a-key-of-its-own-for-metrics"
 MEMORY_GROWTH_MAX = 0.02
 _BUSY = (429, 503)
 _GAUGES = ("thirteen_slots_used", "thirteen_queue", "process_resident_memory_bytes")

@@ -21,7 +21,7 @@ from .endpoints.ollama import OllamaEndpoints
 from .endpoints.openai import OpenAiEndpoints
 from .endpoints.responses import ResponsesEndpoints
 from .endpoints.status import StatusEndpoints
-from .http_errors import ERROR_TYPES, HttpError, to_http_error
+from .http_errors import CLIENT_CLOSED_REQUEST, ERROR_TYPES, HttpError, to_http_error
 from .served_models import ServedModels
 
 ENDPOINTS: tuple[type[Endpoints], ...] = (
@@ -31,7 +31,6 @@ ENDPOINTS: tuple[type[Endpoints], ...] = (
     OllamaEndpoints,
     StatusEndpoints,
 )
-_CLIENT_CLOSED_REQUEST = 499  # nginx's status for a disconnected client; only the metrics show it
 
 
 def create_app(
@@ -82,4 +81,4 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
 
 
 async def _handle_disconnect(_: Request, __: Exception) -> Response:
-    return Response(status_code=_CLIENT_CLOSED_REQUEST)
+    return Response(status_code=CLIENT_CLOSED_REQUEST)

@@ -1,10 +1,16 @@
-"""uvicorn server that drains on SIGINT, SIGTERM or SIGHUP: running requests finish, new ones are rejected."""
+"""uvicorn server that drains on SIGINT or SIGTERM: running requests finish, new ones are rejected.
 
+On SIGHUP it reloads models and keys, and drains if that tells the end of its terminal.
+"""
+
+import asyncio
+import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from threading import current_thread, main_thread
 from time import monotonic
@@ -13,7 +19,8 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from ..errors import RequestError
+from ..errors import RequestError, ThirteenError
+from .access.api_keys import ApiKeys
 from .access.request_limits import CLOSING_S, CONNECTIONS_MAX, HEADER_BYTES_MAX, RequestLimits
 from .access.timeout_protocol import RefusalPace, TimeoutProtocol
 from .served_models import ServedModels
@@ -25,6 +32,8 @@ else:
 
 
 _TICKS_PER_S = 10  # of uvicorn
+
+_log = logging.getLogger(__name__)
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
@@ -68,6 +77,7 @@ class DrainServer(uvicorn.Server):
         service: ServedModels,
         limits: RequestLimits,
         on_listening: Callable[[], None] | None = None,
+        keys: ApiKeys | None = None,
     ) -> None:
         """Configure the server.
 
@@ -76,6 +86,7 @@ class DrainServer(uvicorn.Server):
             service: tracks the running requests.
             limits: limits of connections.
             on_listening: called when the server accepts connections and handles signals.
+            keys: the application's, which are reloaded with the models.
         """
         super().__init__(
             uvicorn.Config(
@@ -97,6 +108,8 @@ class DrainServer(uvicorn.Server):
         self._service, self._drain_s = service, limits.drain_s
         self._on_listening = on_listening
         self._deadline = 0.0
+        self._keys, self._terminal = keys, _has_terminal()
+        self._hung_up, self._reloading = False, asyncio.Lock()
         self.exit_signal: int | None = None
         self.engine_failed = False
 
@@ -110,9 +123,28 @@ class DrainServer(uvicorn.Server):
         await super().startup(sockets)
         hangup = getattr(signal, "SIGHUP", None)  # not on Windows, and ignored under nohup
         if hangup and signal.getsignal(hangup) is not signal.SIG_IGN and current_thread() is main_thread():
-            signal.signal(hangup, self.handle_exit)
+            signal.signal(hangup, self._handle_hangup)
         if self._on_listening:
             self._on_listening()
+
+    def _handle_hangup(self, number: int, frame: FrameType | None) -> None:
+        if self._terminal and not _has_terminal():
+            self.handle_exit(number, frame)
+        else:
+            self._hung_up = True
+
+    async def _reload(self) -> None:
+        """Load keys and models anew; what cannot be loaded stays as it was."""
+        async with self._reloading:
+            began = monotonic()
+            try:
+                if self._keys:
+                    self._keys.reload()
+                await self._service.reload()
+            except (ThirteenError, OSError) as error:
+                _log.error("not reloaded: %s", error)
+            else:
+                _log.info("reloaded in %.1f s", monotonic() - began)
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to exit now; uvicorn calls this ten times per second."""
@@ -124,6 +156,9 @@ class DrainServer(uvicorn.Server):
             if timed_out:
                 self._service.abort_all()
             self.should_exit = timed_out or self._service.idle
+        elif self._hung_up:
+            self._hung_up = False
+            self._reload_task = asyncio.ensure_future(self._reload())
         elif not counter % _TICKS_PER_S:
             await self._service.tend()
         return await super().on_tick(counter)
@@ -135,3 +170,11 @@ class DrainServer(uvicorn.Server):
             self.drain()
         else:
             self._deadline = 0.0
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a terminal that has not been closed."""
+    with suppress(OSError):
+        os.close(os.open("/dev/tty", os.O_RDWR))
+        return True
+    return False

@@ -10,7 +10,7 @@ from anyio import to_thread
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
-from ..errors import BusyError, RequestError
+from ..errors import BusyError
 from ..runtime.answer import Answer, Piece
 from ..runtime.engine.engine import Engine
 from ..runtime.engine.handle import Handle
@@ -129,8 +129,6 @@ class EngineService:
         self._preparing[client.name] += count
         try:
             yield
-        except RequestError as error:
-            raise HttpError(503, "the engine has failed") if self.engine.closed else error from None
         finally:
             self._preparing[client.name] -= count
             self._preparing += Counter()  # without the clients that have none

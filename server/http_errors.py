@@ -5,10 +5,18 @@ from collections.abc import Mapping
 
 from starlette.responses import JSONResponse
 
-from ..errors import BusyError, InsufficientMemoryError, PromptLengthError, RequestError, ThirteenError
+from ..errors import (
+    BusyError,
+    ClosedError,
+    InsufficientMemoryError,
+    PromptLengthError,
+    RequestError,
+    ThirteenError,
+)
 
 MESSAGE_CHARS_MAX = 600  # a message may quote input of the client
 OLLAMA_PATHS = "/api/"
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for a disconnected client; only metrics and log show it
 RETRY_AFTER_S = 1  # by then an answer has usually finished and freed its slot
 
 _log = logging.getLogger(__name__)
@@ -82,12 +90,10 @@ def to_http_error(error: BaseException) -> HttpError:
     """Convert an exception for the client; the details of an internal error go only to the log."""
     if isinstance(error, HttpError):
         return error
-    if isinstance(error, BusyError):
-        return HttpError(429, str(error))
-    if isinstance(error, PromptLengthError):
-        return HttpError(400, str(error), code="context_length_exceeded")
-    if isinstance(error, RequestError):
-        return HttpError(400, str(error))
+    for kind, status in ((BusyError, 429), (ClosedError, 503), (RequestError, 400)):
+        if isinstance(error, kind):
+            code = "context_length_exceeded" if isinstance(error, PromptLengthError) else ""
+            return HttpError(status, str(error), code=code)
     _log.error("failed: %s", error, exc_info=None if isinstance(error, ThirteenError) else error)
     if isinstance(error, InsufficientMemoryError):  # of a model that is loaded on demand
         return HttpError(429, "too little memory is available; see the server's log")

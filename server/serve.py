@@ -100,7 +100,7 @@ def run_server(
     )
     with bind_socket(listen.host, listen.port) as bound:
         url = base_url(*bound.getsockname()[:2])
-        server = DrainServer(app, service, limits, partial(on_listening, url))
+        server = DrainServer(app, service, limits, partial(on_listening, url), listen.keys)
         server.run([bound])
     if server.engine_failed:
         raise EngineFailedError("the engine has failed: the server ends")

@@ -14,7 +14,7 @@ from typing import Self
 
 from anyio import to_thread
 
-from ..errors import BusyError, OptionError
+from ..errors import OptionError
 from ..files.gguf.header import Header
 from ..files.gguf.metadata import MERGED_ADAPTER
 from ..runtime.effort import Effort
@@ -26,7 +26,7 @@ from .metrics import Metrics
 
 DEFAULT_MODEL = "default"  # a name of the first model, whatever its own is
 IDLE_S = 300.0  # after so long without a request a model is unloaded, as Ollama does
-_ENDING_S = 0.2  # a client has read a response before its request ends here
+_ROOM_S = 0.05  # between looks at whether a model has become unused
 
 _log = logging.getLogger(__name__)
 
@@ -39,21 +39,56 @@ class ServedModels:
         metrics: Prometheus counters.
         draining: whether the server is shutting down and rejects new requests.
         services: services of the models that are in memory, by name.
+        load_changed: loads the engine anew; None if its files have not changed.
     """
 
-    def __init__(self, models: Mapping[str, str]) -> None:
+    def __init__(self, models: Mapping[str, str], *, kept_places: int = 0) -> None:
         self.models, self.draining = models, False
         self.services: OrderedDict[str, EngineService] = OrderedDict()
+        # Those whose files have changed, until their last request has ended, with their engines' bytes.
+        self._retired: dict[EngineService, int] = {}
+        self.load_changed: Callable[[], Engine | None] = lambda: None
+        self._kept_places = kept_places
         self._used_at: dict[str, float] = {}  # when models that are unloaded were last asked for
         self.metrics = Metrics(lambda: {service.engine for service in self.services.values()})
 
     @classmethod
     def on_engine(cls, engine: Engine, models: Mapping[str, str], *, kept_places: int = 0) -> Self:
         """The base model of an engine and its adapters; see EngineService for `kept_places`."""
-        served = cls(models)
-        service = EngineService(engine, served.metrics, kept_places=kept_places)
-        served.services.update(dict.fromkeys(models, service))
+        served = cls(models, kept_places=kept_places)
+        served._serve(engine)
         return served
+
+    def _serve(self, engine: Engine) -> None:
+        service = EngineService(engine, self.metrics, kept_places=self._kept_places)
+        self._retired |= dict.fromkeys(self.services.values(), 0)
+        self.services.update(dict.fromkeys(self.models, service))
+
+    async def reload(self) -> None:
+        """Load what has changed on disk; requests end on what they began with.
+
+        Raises:
+            ThirteenError: a file cannot be loaded; everything is as it was.
+        """
+        if engine := await to_thread.run_sync(self.load_changed):
+            self._serve(engine)
+
+    @property
+    def _loaded(self) -> list[EngineService]:
+        return [*self.services.values(), *self._retired]
+
+    async def _close_retired(self) -> bool:
+        """Close the engines that are not served any more and unused; False if there is none."""
+        unused = [service for service in self._retired if service.unused]
+        for service in unused:
+            del self._retired[service]
+            await to_thread.run_sync(service.engine.close)
+        return bool(unused)
+
+    def close(self) -> None:
+        """Unload all models; the server has ended."""
+        for service in self._loaded:
+            service.engine.close()
 
     @property
     def failed(self) -> bool:
@@ -63,7 +98,7 @@ class ServedModels:
     @property
     def idle(self) -> bool:
         """Whether all accepted requests have finished."""
-        return all(service.idle for service in self.services.values())
+        return all(service.idle for service in self._loaded)
 
     @property
     def ready(self) -> bool:
@@ -88,11 +123,12 @@ class ServedModels:
 
     def abort_all(self) -> None:
         """Abort all unfinished requests."""
-        for service in self.services.values():
+        for service in self._loaded:
             service.abort_all()
 
     async def tend(self) -> None:
-        """Do what is due now and then."""
+        """Unload what is not used any more; to be called now and then."""
+        await self._close_retired()
 
     def default_effort(self, name: str, answers: int) -> Effort:
         """Effort that the page chooses, of at most so many answers.
@@ -141,34 +177,69 @@ class PooledModel:
         header: header of its file.
         nbytes: memory that it needs.
         load: loads it.
+        stamp: differs when the file has changed.
     """
 
     header: Header
     nbytes: int
     load: Callable[[], Engine]
+    stamp: object = None
+
+
+@dataclass(eq=False)
+class _Turn:
+    """A model's turn at being loaded.
+
+    Attributes:
+        waiting: requests that wait for it.
+        held: the model that is loaded, pinned until all of them have it.
+        task: loads it.
+    """
+
+    waiting: int = 0
+    held: EngineService | None = None
+    task: "asyncio.Task[None] | None" = None
 
 
 class ModelPool(ServedModels):
     """Models that are loaded when they are asked for; `services` has the least recently used first."""
 
-    def __init__(self, models: Mapping[str, PooledModel], memory_bytes: int, *, kept_places: int = 0) -> None:
+    def __init__(
+        self, find: Callable[[], Mapping[str, PooledModel]], memory_bytes: int, *, kept_places: int = 0
+    ) -> None:
         """Load nothing yet.
 
         Args:
-            models: the models by name.
+            find: finds the models by name; again when they are to be reloaded.
             memory_bytes: limit of the memory of all loaded ones together.
             kept_places: see EngineService.
 
         Raises:
             OptionError: a model needs more than the limit.
         """
-        for name, model in models.items():
-            if model.nbytes > memory_bytes:
-                needed, limit = (f"{nbytes / 1e6:,.0f} MB" for nbytes in (model.nbytes, memory_bytes))
-                raise OptionError("memory", f"{name} needs {needed}, more than the limit", limit)
-        super().__init__(dict.fromkeys(models, BASE))
-        self._pooled, self._memory_bytes, self._kept_places = models, memory_bytes, kept_places
+        self._find, self._memory_bytes = find, memory_bytes
+        self._pooled = self._found()
+        super().__init__(dict.fromkeys(self._pooled, BASE), kept_places=kept_places)
         self._changing = asyncio.Lock()
+        self._crowded = False  # whether a model waits for memory
+        self._turns: dict[str, _Turn] = {}
+
+    def _found(self) -> Mapping[str, PooledModel]:
+        models = self._find()
+        for name, model in models.items():
+            if model.nbytes > self._memory_bytes:
+                needed, limit = (f"{nbytes / 1e6:,.0f} MB" for nbytes in (model.nbytes, self._memory_bytes))
+                raise OptionError("memory", f"{name} needs {needed}, more than the limit", limit)
+        return models
+
+    async def reload(self) -> None:
+        """Find the models anew: those whose files have changed are loaded when they are asked for."""
+        found = await to_thread.run_sync(self._found)
+        async with self._changing:
+            for name, old in self._pooled.items():
+                if found[name].stamp != old.stamp and (service := self.services.pop(name, None)):
+                    self._retired[service] = old.nbytes
+            self._pooled = found
 
     @property
     def failed(self) -> bool:
@@ -189,35 +260,54 @@ class ModelPool(ServedModels):
         return (self.header(name).path,)
 
     async def _service(self, name: str) -> EngineService:
-        """The service of a model, which is loaded if it is not.
+        """The service of a model, which is loaded if it is not, when it is its turn.
+
+        Where the models in use leave it too little memory, what is asked of these later waits for their own
+        turns, so that they become unused.
 
         Raises:
-            BusyError: the models that are in use leave it no memory.
             ThirteenError: the model cannot be loaded.
         """
-        if not self._ready(name):
-            async with self._changing:
-                if not self._ready(name):
-                    await self._load(name)
+        while self._crowded or not self._ready(name):
+            turn = self._turns.setdefault(name, _Turn())
+            turn.task = turn.task or asyncio.ensure_future(self._take(name, turn))
+            turn.waiting += 1
+            try:
+                await asyncio.shield(turn.task)
+            finally:
+                turn.waiting -= 1
+                if turn.held and not turn.waiting:
+                    turn.held.pinned -= 1
+            if self._ready(name):
+                break
         self.services.move_to_end(name)
         self._used_at[name] = monotonic()
         return self.services[name]
+
+    async def _take(self, name: str, turn: _Turn) -> None:
+        """Load a model when it is its turn."""
+        async with self._changing:
+            try:
+                if not self._ready(name):
+                    await self._load(name)
+            finally:
+                self._crowded = False
+                del self._turns[name]
+            if turn.waiting:  # else the next turn could unload it before they have it
+                turn.held = self.services[name]
+                turn.held.pinned += 1
 
     async def tend(self) -> None:
         """Unload the models that have been idle for long; to be called now and then."""
         if self._changing.locked():
             return
+        await super().tend()
         async with self._changing:
             for name, service in list(self.services.items()):
                 if not service.unused:
                     self._used_at[name] = monotonic()
                 elif monotonic() - self._used_at[name] > IDLE_S:
                     await self._unload(name)
-
-    def close(self) -> None:
-        """Unload all models; the server has ended."""
-        for service in self.services.values():
-            service.engine.close()
 
     def _ready(self, name: str) -> bool:
         return name in self.services and not self.services[name].engine.closed
@@ -226,20 +316,17 @@ class ModelPool(ServedModels):
         if name in self.services:  # its engine has failed
             await self._unload(name)
         while self._memory_bytes - self._used_bytes < self._pooled[name].nbytes:
-            if (victim := self._unused()) is None:
-                await asyncio.sleep(_ENDING_S)
-                victim = self._unused()
-            if victim is None:
-                raise BusyError(f"the models in use leave too little memory for {name}")
-            await self._unload(victim)
+            if await self._close_retired():
+                continue
+            if victim := next((one for one, service in self.services.items() if service.unused), None):
+                await self._unload(victim)
+                continue
+            self._crowded = True
+            await asyncio.sleep(_ROOM_S)
         began = monotonic()
         engine = await to_thread.run_sync(self._pooled[name].load)
         self.services[name] = EngineService(engine, self.metrics, kept_places=self._kept_places)
         _log.info("loaded %s in %.1f s", name, monotonic() - began)
-
-    def _unused(self) -> str | None:
-        """The model that has been unused for longest, if there is one."""
-        return next((name for name, service in self.services.items() if service.unused), None)
 
     async def _unload(self, name: str) -> None:
         service = self.services.pop(name)
@@ -248,4 +335,4 @@ class ModelPool(ServedModels):
 
     @property
     def _used_bytes(self) -> int:
-        return sum(self._pooled[name].nbytes for name in self.services)
+        return sum(self._pooled[name].nbytes for name in self.services) + sum(self._retired.values())

@@ -1,11 +1,13 @@
 """Responses that are sent while their answers are generated: server-sent events, and lines of JSON."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from time import monotonic
 from typing import Any
 
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from ..runtime.engine.handle import Handle
 from .http_errors import HttpError, to_http_error
@@ -13,6 +15,7 @@ from .http_errors import HttpError, to_http_error
 EVENT_STREAM_TYPE = "text/event-stream"
 JSON_LINES_TYPE = "application/x-ndjson"
 DONE_EVENT = "data: [DONE]\n\n"
+COMMENT_S = 10.0  # clients and proxies end a connection on which nothing comes, some after 15 s
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # no buffering in proxies
 
 
@@ -51,7 +54,7 @@ class AnswerStream(StreamingResponse):
         """
         content = _with_error(parts, format_error)
         super().__init__(content, headers=_HEADERS, media_type=media_type)
-        self._handles = handles
+        self._handles, self._sent_at = handles, monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the parts."""
@@ -60,6 +63,30 @@ class AnswerStream(StreamingResponse):
         finally:
             for handle in self._handles:
                 handle.abort()
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the parts, and in a stream of events a comment where none has come for a while."""
+
+        async def send_part(message: Message) -> None:
+            if not message.get("more_body", True):
+                comments.cancel()
+            await send(message)
+            self._sent_at = monotonic()
+
+        comments = asyncio.ensure_future(self._send_comments(send_part))
+        try:
+            await super().stream_response(send_part)
+        finally:
+            comments.cancel()
+
+    async def _send_comments(self, send: Send) -> None:
+        while self.media_type == EVENT_STREAM_TYPE:
+            if (silent_s := monotonic() - self._sent_at) < COMMENT_S:
+                await asyncio.sleep(COMMENT_S - silent_s)
+                continue
+            place = min((handle.place for handle in self._handles), default=0)
+            comment = f": place {place} in the queue\n\n" if place else ": computing\n\n"
+            await send({"type": "http.response.body", "body": comment.encode(), "more_body": True})
 
 
 def event_stream(events: AsyncIterator[str], handles: Sequence[Handle], error_name: str = "") -> AnswerStream:

@@ -147,7 +147,7 @@ def test_it_serves_where_no_file_and_no_executable_memory_can_be_made_and_the_he
         pytest.skip("the kernel is older than 6.3")
     assert "PermissionError" in refused.stderr
     model, keys = write_gguf(tmp_path / "model.gguf", {}, {}), tmp_path / "keys"
-    keys.write_text("secret\n")
+    keys.write_text("a-secret-of-twenty-characters\n")
     keys.chmod(0o600)
     words = ["serve", model, "--host", "0.0.0.0", "--port", "0", "--api-key-file", keys, "--threads", "1"]
     command = [*UNSHARE, sys.executable, "-m", "thirteen", *words]
@@ -161,7 +161,7 @@ def test_it_serves_where_no_file_and_no_executable_memory_can_be_made_and_the_he
             response = httpx.post(
                 f"http://127.0.0.1:{port}/v1/answer",
                 json={"question": "What is 12 * 13?", "max_tokens": 8},
-                headers={"Authorization": "Bearer secret"},
+                headers={"Authorization": "Bearer a-secret-of-twenty-characters"},
                 timeout=60,
             )
             assert response.status_code == 200 and response.json()["text"], response.text

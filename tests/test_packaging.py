@@ -79,3 +79,27 @@ def test_the_wheel_works_in_a_fresh_environment(tmp_path: Path) -> None:
     data = [path for folder in folders for path in tracked(folder) if path.suffix in DATA]
     assert len(data) > 30
     assert all((site / "thirteen" / path).exists() for path in data)
+
+
+@pytest.mark.exhaustive
+def test_an_editable_install_shows_its_types(tmp_path: Path) -> None:
+    """With setuptools' own finder mypy found no module."""
+    checkout = tmp_path / "checkout"
+    for path in tracked("."):
+        (checkout / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, checkout / path)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv/bin/python"
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", python]
+    subprocess.run([*pip, "install", "--no-deps", "--editable", checkout], check=True)
+    (tmp_path / "use.py").write_text("from thirteen import Engine\nreveal_type(Engine().answer('x').value)\n")
+    mypy = [sys.executable, "-m", "mypy", "--config-file=", "--follow-imports=silent"]
+    done = subprocess.run(
+        [*mypy, "--python-executable", python, "use.py"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 'Revealed type is "str | None"' in done.stdout, done.stdout

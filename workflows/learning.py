@@ -44,6 +44,7 @@ from ..runtime.request import SEED_MAX, Sampling
 from ..stats.arrays import Doubles
 from ..stats.bootstrap import PASSAGES_MIN
 from .converted_models import trimmed_model
+from .default_model import NAME
 from .model_files import resolve
 
 ALL = "all"
@@ -155,7 +156,8 @@ def run_learn(
     check_folder(request.output)
     check_card(request.output, PLAN_FILE)
     training, held_out = request.read_questions()
-    full = resolve(request.model, run=run, announce=announce).model
+    model = NAME if request.model == "embedded" else request.model  # not with its adapter
+    full = resolve(model, run=run, announce=announce).model
     refuse_base_folder(request.output, full)
     pre_tokenizer(full)
     base = resolve_base(request.model, original=True)

@@ -49,8 +49,8 @@ def resolve(
 
     Args:
         model: a GGUF, a folder of safetensors, a catalogue name or a hub id, perhaps with `@revision`, or
-            `embedded`, which the name of its base means as well. None is the embedded model, with its adapter
-            merged unless others are given. A Path is a GGUF.
+            `embedded`. That, and None, is the embedded model, with its adapter merged unless others are
+            given; its base alone has a name of the catalogue. A Path is a GGUF.
         adapters: by name; each a GGUF LoRA, a PEFT folder, a catalogue name, a hub id or a short code.
         run: how a conversion runs.
         announce: called with a line on what a first use will download and write.
@@ -63,14 +63,14 @@ def resolve(
         return ModelFiles(_model(model, run, announce))
     from ..models.adapter import find_adapter  # noqa: PLC0415 - not each model has an adapter
 
-    model = "embedded" if model is None else model
+    model = NAME if model in (None, "embedded") else model
     # A wrong one is refused before the model is downloaded.
     found = {name: find_adapter(str(adapter), str(model)) for name, adapter in adapters.items()}
     path = _model(model, run, announce)
     return ModelFiles(path, {name: adapter.lora(path, run) for name, adapter in found.items()})
 
 
-def engine_files(model: str | Path, options: EngineOptions) -> tuple[Path, EngineOptions]:
+def engine_files(model: str | Path | None, options: EngineOptions) -> tuple[Path, EngineOptions]:
     """Find the files of an engine; see Engine.find_files and resolve()."""
     files = resolve(model, named_adapters(options), Run(options.get("threads")), _log.warning)
     found = dict(files.adapters)
@@ -82,7 +82,7 @@ def _model(source: str | Path | None, run: Run, announce: Announce) -> Path:
         return source
     path = local_path(source) if source is not None else None
     if path is None and source in (None, "embedded", NAME):
-        return default_model(ADAPTER if source is None else None, progress=run.when_needed("preparing"))
+        return default_model(None if source == NAME else ADAPTER, progress=run.when_needed("preparing"))
     if path is None or path.is_dir():
         return converted_model(source or "", path, run, announce)
     return path

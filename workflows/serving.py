@@ -1,8 +1,10 @@
 """Served models: from a request to the server's end, on this machine or on a Ray cluster."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from ..cluster.deploy import ClusterOptions, Deployment, deploy
@@ -14,9 +16,10 @@ from ..runtime.machine.available_memory import available_bytes
 from ..runtime.plan.memory import estimate_memory
 from ..runtime.plan.options import EngineOptions, default_settings
 from ..server.access.request_limits import RequestLimits
-from ..server.request_log import log_to_stderr
+from ..server.request_log import LogForm, log_to_stderr
 from ..server.serve import KEPT_PLACES, ListenConfig, adapters_by_model, run_server
 from ..server.served_models import ModelPool, PooledModel, ServedModels
+from .model_files import ModelFiles
 
 
 @dataclass(frozen=True)
@@ -24,27 +27,25 @@ class ServingRequest:
     """Models to serve, and the way of serving them.
 
     Attributes:
-        model: the GGUF.
-        adapters: GGUF LoRAs by the name under which they are served.
+        find: finds the files of the models, now or again: one with its adapters, or several without.
         name: name of the model; by default that of its file.
         listen: listen address and access rules.
         limits: limits of requests and connections.
         engine: options of the engines, without files; `queue` is required.
         cluster: the cluster that serves; None serves here.
-        others: further GGUFs, without adapters.
         memory_bytes: limit of the memory of all models together, if there are several; None for what is
             available.
+        log: form of the log.
     """
 
-    model: Path
-    adapters: Mapping[str, Path]
+    find: Callable[[], Sequence[ModelFiles]]
     name: str | None
     listen: ListenConfig
     limits: RequestLimits
     engine: EngineOptions
     cluster: ClusterOptions | None = None
-    others: Sequence[Path] = ()
     memory_bytes: int | None = None
+    log: LogForm = "text"
 
 
 def run_serving(request: ServingRequest, announce: Callable[[str], None]) -> int | None:
@@ -61,39 +62,78 @@ def run_serving(request: ServingRequest, announce: Callable[[str], None]) -> int
         ThirteenError: the model cannot be loaded, the address is taken, or the cluster cannot be reached.
         EngineFailedError: the engine failed, and the server has drained.
     """
-    if request.others:
-        return _serve_several(request, announce)
-    models = adapters_by_model(request.name or request.model.stem, request.adapters)
+    first, *others = found = request.find()
+    if others:
+        return _serve_several(request, found, announce)
+    models = adapters_by_model(request.name or first.model.stem, first.adapters)
     listen, limits = request.listen, request.limits
 
     on_listening = _announcing(models, announce)
-    log_to_stderr()
+    log_to_stderr(request.log)
     if request.cluster is None:
-        keeping = EngineOptions(adapters=request.adapters, queue=request.engine["queue"] + KEPT_PLACES)
-        with Engine(request.model, **request.engine | keeping) as engine:
-            if engine.notice:
-                announce(engine.notice)
-            service = ServedModels.on_engine(engine, models, kept_places=KEPT_PLACES)
+        loader = _Loader(request.engine)
+        engine = loader.load(first)
+        assert engine, "nothing was loaded before"
+        if engine.notice:
+            announce(engine.notice)
+        service = ServedModels.on_engine(engine, models, kept_places=KEPT_PLACES)
+        service.load_changed = lambda: loader.load(*request.find())
+        with closing(service):
             return run_server(service, listen, limits, on_listening)
     config = ReplicaConfig(models, request.engine, limits, listen)
-    return deploy(Deployment(request.model, request.adapters, config, request.cluster), on_listening)
+    return deploy(Deployment(first.model, first.adapters, config, request.cluster), on_listening)
 
 
-def _serve_several(request: ServingRequest, announce: Callable[[str], None]) -> int | None:
+class _Loader:
+    """Loads the engine of a server, and again when its files have changed."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._options = options
+        self._stamp: tuple[object, ...] = ()
+
+    def load(self, files: ModelFiles) -> Engine | None:
+        """Load the engine and warm it up; None if the files are those of the last time."""
+        if (stamp := _stamp(files.model, *files.adapters.values())) == self._stamp:
+            return None
+        keeping = EngineOptions(adapters=files.adapters, queue=self._options["queue"] + KEPT_PLACES)
+        engine = Engine(files.model, **self._options | keeping)
+        with suppress(RequestError):  # the template refuses it
+            # What is read and compiled once, the first client need not wait for.
+            engine.answer("What is 1 + 1?", max_tokens=2)
+            engine.clear_prefix_cache()
+        self._stamp = stamp
+        return engine
+
+
+def _stamp(*paths: Path) -> tuple[object, ...]:
+    """What tells that one of the files is another one, or has changed."""
+    stats = [path.stat() for path in paths]
+    return tuple(
+        (path, one.st_ino, one.st_size, one.st_mtime_ns) for path, one in zip(paths, stats, strict=True)
+    )
+
+
+def _serve_several(
+    request: ServingRequest, first: Sequence[ModelFiles], announce: Callable[[str], None]
+) -> int | None:
     """Serve several models, which are loaded when they are asked for."""
-    models: dict[str, PooledModel] = {}
-    for path in (request.model, *request.others):
-        (name,) = adapters_by_model(path.stem, {})
-        if name in models:
-            raise RequestError(f"{path}: another model has the name {name}")
-        models[name] = _pooled(path, request.engine)
+    names: list[str] = []
+    for files in first:
+        (name,) = adapters_by_model(files.model.stem, {})
+        if name in names:
+            raise RequestError(f"{files.model}: another model has the name {name}")
+        names.append(name)
+    finds = chain([first], iter(request.find, None))
+
+    def find() -> dict[str, PooledModel]:
+        found = [_pooled(files.model, request.engine) for files in next(finds)]
+        return dict(zip(names, found, strict=True))
+
     limits = request.limits.for_context(default_settings(request.engine).context)
-    pool = ModelPool(models, request.memory_bytes or available_bytes(), kept_places=KEPT_PLACES)
-    log_to_stderr()
-    try:
-        return run_server(pool, request.listen, limits, _announcing(models, announce))
-    finally:
-        pool.close()
+    pool = ModelPool(find, request.memory_bytes or available_bytes(), kept_places=KEPT_PLACES)
+    log_to_stderr(request.log)
+    with closing(pool):
+        return run_server(pool, request.listen, limits, _announcing(names, announce))
 
 
 def _announcing(names: Iterable[str], announce: Callable[[str], None]) -> Callable[[str], None]:
@@ -105,4 +145,4 @@ def _pooled(path: Path, options: EngineOptions) -> PooledModel:
     header = read_model_header(path)
     keeping = EngineOptions(queue=options["queue"] + KEPT_PLACES)
     nbytes = estimate_memory(header, default_settings(options)).total_bytes
-    return PooledModel(header, nbytes, partial(Engine, path, **options | keeping))
+    return PooledModel(header, nbytes, partial(Engine, path, **options | keeping), _stamp(path))

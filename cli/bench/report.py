@@ -37,6 +37,7 @@ def bench_report(
     """
     from ...bench.report.report import REPORTS, ReportRequest, collect_measurements, write_report
     from ...files.output import check_folder
+    from ...workflows.default_model import NAME
 
     request = ReportRequest(**options.matching_options(ctx, ReportRequest))
     files = {name: path for name in REPORTS if (path := ctx.params[name])}
@@ -45,7 +46,7 @@ def bench_report(
     check_folder(out_dir)
     if base is None and not (request.files or request.efforts):
         request = replace(
-            request, base=options.resolve_model("embedded").model, adapted=options.resolve_model(None).model
+            request, base=options.resolve_model(NAME).model, adapted=options.resolve_model(None).model
         )
     elif base and adapted:
         probed = options.probed_model(adapted, adapter, threads=threads)

@@ -13,9 +13,9 @@ from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from ...errors import FileError, RequestError
+from ...errors import FileError, OptionError, RequestError
 from ...files.hashing import file_sha256
 from ...files.journal import parse_identity
 from ...files.received_files import open_regular
@@ -30,6 +30,9 @@ from ..plan.options import EngineOptions, default_settings, requested_library
 from ..plan.plan import EnginePlan
 from ..request import MAX_TOKENS, Request, Sampling
 from ..validation import check_confidence, check_integer
+
+if TYPE_CHECKING:  # see request.py
+    from ..grammar.grammar import Grammar
 
 # Each question on its own. The engines use fewer threads where no bit depends on it.
 ENGINE = EngineOptions(profile="server", context=2048, adaptive_threads=True, reproducible=True)
@@ -58,6 +61,7 @@ class GenerationSettings:
         max_tokens: maximum tokens of an answer and its thought.
         think: whether a model that can think does so; by default as its chat template has it.
         think_budget: tokens after which a thought is ended.
+        grammar: constrains each answer; see Engine.request().
     """
 
     system: str | None = None
@@ -68,11 +72,14 @@ class GenerationSettings:
     max_tokens: int = MAX_TOKENS
     think: bool | None = None
     think_budget: int | None = None
+    grammar: "Grammar | None" = None
 
     def __post_init__(self) -> None:
         check_integer("max_tokens", self.max_tokens, 1)
         object.__setattr__(self, "effort", parse_effort(self.effort))
         check_confidence(self.min_confidence)
+        if self.grammar and self.effort.votes:
+            raise OptionError("effort", "cannot be combined with {grammar}: the answers vote", self.effort)
 
     @property
     def batch_size(self) -> int:
@@ -199,8 +206,9 @@ class BatchJob:
             **{
                 name: value
                 for name, value in settings.options.items()
-                if name != "sampling" and not (name.startswith("think") and value is None)
+                if name not in ("sampling", "grammar") and not (name.startswith("think") and value is None)
             },
+            **({"grammar": settings.grammar.source} if settings.grammar else {}),
             **asdict(settings.sampling),
             "rule": asdict(settings.rule),
             "batch_size": settings.batch_size,

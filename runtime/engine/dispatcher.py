@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from threading import RLock
 from typing import TYPE_CHECKING
 
-from ...errors import BusyError, RequestError
+from ...errors import BusyError, ClosedError, RequestError
 from ..answer import grade
 from ..forks import ForkCheck
 from ..llama.model import Model
@@ -83,7 +83,8 @@ class Dispatcher:
         """Keep the model open while the caller's thread uses it.
 
         Raises:
-            RequestError: the engine is closed, or belongs to the parent of a fork.
+            ClosedError: the engine is closed.
+            RequestError: it belongs to the parent of a fork.
         """
         self._fork.check()
         with self._lock:
@@ -124,7 +125,7 @@ class Dispatcher:
 
     def _check_open(self) -> None:
         if self.closed:
-            raise RequestError("the engine is closed")
+            raise ClosedError("the engine is closed")
 
     def _reserve(self, wanted: int, wait: bool) -> int:
         """Reserve all `wanted` places or none; or, if the caller waits, from 1 to `wanted`."""
@@ -192,7 +193,11 @@ class Dispatcher:
         self, sequences: Sequence[SequenceState], samplers: Sequence[Sampler], streams: Sequence[OutputStream]
     ) -> list[Handle]:
         handles = {
-            sequence: Handle(partial(self._abort, sequence), partial(grade, sequence.request))
+            sequence: Handle(
+                partial(self._abort, sequence),
+                partial(grade, sequence.request),
+                partial(self._place, sequence),
+            )
             for sequence in sequences
         }
 
@@ -211,6 +216,11 @@ class Dispatcher:
 
     def _abort(self, sequence: SequenceState) -> None:
         self._post(partial(self._runner.abort, sequence))
+
+    def _place(self, sequence: SequenceState) -> int:
+        """See Handle.place."""
+        waiting = [one for one in tuple(self._handles) if one.slot is None]
+        return waiting.index(sequence) + 1 if sequence in waiting else 0
 
     def _post(self, action: Callable[[], None]) -> None:
         COMPUTE_THREAD.post(partial(self._guard, action))

@@ -1,5 +1,6 @@
 """The engine: one model that answers many requests at once, from any thread."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -8,6 +9,8 @@ from pathlib import Path
 from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
+from warnings import warn
+from weakref import finalize
 
 from ...errors import PromptLengthError, RequestError
 from ..answer import Answer
@@ -67,7 +70,7 @@ class RequestOptions(SamplingOptions, total=False):
 
 NO_TEMPLATE = "the model has no chat template: it continues worked examples with the question"
 
-FindFiles = Callable[[str | Path, EngineOptions], tuple[Path, EngineOptions]]
+FindFiles = Callable[[str | Path | None, EngineOptions], tuple[Path, EngineOptions]]
 
 
 class Engine:
@@ -80,11 +83,11 @@ class Engine:
         model: the loaded model.
     """
 
-    find_files: ClassVar[FindFiles] = lambda model, options: (Path(model), options)
+    find_files: ClassVar[FindFiles] = lambda model, options: (Path(model or ""), options)
 
     def __init__(
         self,
-        model: EnginePlan | str | Path,
+        model: EnginePlan | str | Path | None = None,
         *,
         template_worker: TemplateWorker | None = None,
         **options: Unpack[EngineOptions],
@@ -92,7 +95,8 @@ class Engine:
         """Load a model.
 
         Args:
-            model: a plan, or a GGUF file, of which one is made.
+            model: a plan, or a GGUF file, of which one is made; `thirteen.Engine()` is the model that
+                `thirteen ask` uses.
             template_worker: renders the chat template, and is closed with the engine; by default a new one.
             options: see EngineOptions; a plan takes none.
 
@@ -121,6 +125,10 @@ class Engine:
             self.model, self._runner, slots=slots, queue=plan.queue, thinking=thinking
         )
         self._closing, self._scoring_lock, self._fork = Lock(), Lock(), ForkCheck()
+        self._finalizer = finalize(
+            self, _close_dropped, self._dispatcher, self._handles, self._fork, plan.header.path
+        )
+        self._finalizer.atexit = False  # the process frees everything
 
     def _start_template(self, handles: ExitStack, worker: TemplateWorker | None) -> TemplateProcess | None:
         date = REPRODUCIBLE_DATE if self.plan.settings.reproducible else None
@@ -162,6 +170,12 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
+
     @property
     def chat_template(self) -> str:
         """The model's chat template, in Jinja; empty if it has none."""
@@ -202,13 +216,13 @@ class Engine:
 
         In the child of a fork it does nothing either: the model is the parent's.
         """
+        self._finalizer.detach()
         if not self._fork.forked:
             run_uninterrupted(self._close)
 
     def _close(self) -> None:
         with self._closing:
-            self._dispatcher.close()
-            self._handles.close()
+            _free(self._dispatcher, self._handles)
 
     def submit(self, request: Request, *, wait: bool = False) -> Handle:
         """Submit a request; see submit_all()."""
@@ -226,14 +240,20 @@ class Engine:
 
         Raises:
             RequestError: a prompt is longer than the context or has an unknown token, an adapter's name is
-                unknown, a grammar cannot be compiled, the engine is closed, or it never has room for so many
-                without waiting.
+                unknown, a grammar cannot be compiled, or there is never room for so many without waiting.
             BusyError: the queue is full.
+            ClosedError: the engine is closed; so does every other method that uses the model.
         """
         requests = [self._completion(request) for request in requests]
         if any(request.effort.votes for request in requests):
             return self._submit_votes(requests, wait)
-        return self._dispatcher.submit([self._new_sequence(request) for request in requests], wait=wait)
+        handles = self._dispatcher.submit([self._new_sequence(request) for request in requests], wait=wait)
+        for handle in handles:
+            handle.call_at_end(self._keep)
+        return handles
+
+    def _keep(self, _: Handle) -> None:
+        """Called at the end of a request, which keeps the engine until then, even if nothing else does."""
 
     def _submit_votes(self, requests: Sequence[Request], wait: bool) -> list[Handle]:
         from .majority_vote import MajorityVote  # noqa: PLC0415 - most questions have one answer
@@ -391,8 +411,8 @@ class Engine:
         Raises:
             FileError: the file is not a GGUF, is damaged, or ended the other process; the adapter does not
                 fit the model.
-            RequestError: requests are running, the engine is closed, or an adapter has the name and there is
-                a prefix cache, whose entries would outlive the adapter under which they were computed.
+            RequestError: requests are running, or an adapter has the name and there is a prefix cache, whose
+                entries would outlive the adapter under which they were computed.
         """
         self._check_swap(name)
         probe_model_files(self.model.header.path, [Path(path)], untrusted=untrusted)
@@ -434,8 +454,7 @@ class Engine:
             The log-probabilities of all tokens but the first.
 
         Raises:
-            RequestError: the prompt is too long or has an unknown token, the adapter's name is unknown, or
-                the engine is closed.
+            RequestError: the prompt is too long or has an unknown token, or the adapter's name is unknown.
             FileError: the computation failed.
         """
         self._check_prompt(tokens)
@@ -499,7 +518,23 @@ def _load_model(plan: EnginePlan) -> Model:
     return Model(plan.header, repack=one.repack, gpu_layers=one.gpu_layers, library=one.library)
 
 
-def _plan(model: EnginePlan | str | Path, options: EngineOptions) -> EnginePlan:
+def _free(dispatcher: Dispatcher, handles: ExitStack) -> None:
+    dispatcher.close()
+    handles.close()
+
+
+def _close_dropped(dispatcher: Dispatcher, handles: ExitStack, fork: ForkCheck, path: Path) -> None:
+    """Free what an engine had that nothing refers to any more.
+
+    This may run in any thread and between any two instructions, also while that thread has a lock. So the
+    compute thread frees, which runs as long as the model is loaded.
+    """
+    if not fork.forked:
+        COMPUTE_THREAD.post(partial(_free, dispatcher, handles))
+        warn(f"unclosed engine of {path}: use `with`, or call close()", ResourceWarning, stacklevel=2)
+
+
+def _plan(model: EnginePlan | str | Path | None, options: EngineOptions) -> EnginePlan:
     if not isinstance(model, EnginePlan):
         path, options = Engine.find_files(model, options)
         return EnginePlan.make(path, **options)

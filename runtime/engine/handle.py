@@ -25,16 +25,21 @@ class Handle:
     """
 
     def __init__(
-        self, abort: Callable[[], None], grade: Callable[[str, SequenceEnd], Answer], width: int = 1
+        self,
+        abort: Callable[[], None],
+        grade: Callable[[str, SequenceEnd], Answer],
+        place: Callable[[], int] = lambda: 0,
+        width: int = 1,
     ) -> None:
         """Wait for pieces; put() and fail() receive them.
 
         Args:
             abort: ends the request within one step.
             grade: makes the answer of the whole text and its end, in a thread that waits for it.
+            place: see the property.
             width: see above.
         """
-        self._abort, self._grade, self.width = abort, grade, width
+        self._abort, self._grade, self._place, self.width = abort, grade, place, width
         self._changed = Signal()
         self._pieces: deque[Piece] = deque()  # not yet taken by an iterator
         self._text: list[str] = []
@@ -51,6 +56,11 @@ class Handle:
     def failed(self) -> bool:
         """Whether the request has ended because the computation failed."""
         return self._end.failure is not None
+
+    @property
+    def place(self) -> int:
+        """Place in the queue, by arrival: 1 is the next; 0 if it has a slot, or has ended."""
+        return self._place()
 
     def abort(self) -> None:
         """End the request within one step; does nothing if it has ended.

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter
 
-from ...errors import BusyError, RequestError
+from ...errors import BusyError, ClosedError
 from ..answer import Answer, Piece, VoteTally, with_confidence
 from ..effort import Effort, VotingRule
 from ..request import COMPLETE_REASONS, Request, SequenceEnd, Timings
@@ -56,7 +56,7 @@ class MajorityVote:
         """
         rule = request.effort.rule.until(request.min_confidence)
         self._request, self._rule, self._submit = request, rule, submit
-        self.handle = Handle(self._abort_samples, lambda *_: self._winner, rule.width)
+        self.handle = Handle(self._abort_samples, lambda *_: self._winner, self._place, rule.width)
         self._waiting = sample_requests(request, self._rule)
         self._running: list[Handle] = []
         self._answers: list[ScoredAnswer] = []
@@ -80,6 +80,9 @@ class MajorityVote:
         self._aborted = True
         for handle in tuple(self._running):
             handle.abort()
+
+    def _place(self) -> int:
+        return min((handle.place for handle in tuple(self._running)), default=0)
 
     def _run(self) -> None:
         try:
@@ -108,7 +111,7 @@ class MajorityVote:
                 return
             if self._waiting and not self._aborted:
                 # While others run, a full queue must not keep their ends from being counted.
-                with suppress(RequestError, BusyError):  # or the engine is being closed
+                with suppress(BusyError, ClosedError):
                     self._start(self._rule.width - len(self._running), wait=not self._running)
 
 

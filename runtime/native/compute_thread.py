@@ -10,14 +10,16 @@ AMX.
 import atexit
 from _thread import start_new_thread
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread, current_thread
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from ..forks import ForkCheck
 from ..outcome import Outcome
 
 T = TypeVar("T")
+_Inbox: TypeAlias = "SimpleQueue[Callable[[], object] | None]"
 
 
 class Steppable(Protocol):
@@ -47,37 +49,44 @@ class ComputeThread:
         self._lock, self._fork = Lock(), ForkCheck()  # the lock guards _attached and _thread
         self._attached: tuple[Steppable, ...] = ()
         self._thread: Thread | None = None
-        self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._inbox: _Inbox = SimpleQueue()
 
     def attach(self, steppable: Steppable) -> None:
         """Call step() whenever `steppable` is not idle, until it is detached."""
         with self._lock:
             self._attached = (*self._attached, steppable)
             if self._thread is None:
-                self._thread = Thread(target=self._run, name="thirteen-engine", daemon=True)
+                run = partial(self._run, self._inbox)
+                self._thread = Thread(target=run, name="thirteen-engine", daemon=True)
                 self._thread.start()
 
     def detach(self, steppable: Steppable) -> None:
         """Stop stepping; the thread ends when nothing is attached any more."""
         with self._lock:
             self._attached = tuple(other for other in self._attached if other is not steppable)
-            if not self._attached:
-                self._end()
+            thread = None if self._attached else self._end()
+        _join(thread)
 
     def stop(self) -> None:
         """End the thread after its step: one that outlives the interpreter crashes the process."""
         if not self._fork.forked:
             with self._lock:
-                self._end()
+                thread = self._end()
+            _join(thread)
 
-    def _end(self) -> None:
-        if self._thread is not None:
+    def _end(self) -> Thread | None:
+        """Tell the thread to end, if there is one; another one has an inbox of its own."""
+        thread, self._thread = self._thread, None
+        if thread:
             self._inbox.put(None)
-            self._thread.join()
-            self._thread = None
+            self._inbox = SimpleQueue()
+        return thread
 
     def post(self, action: Callable[[], object]) -> None:
-        """Run `action` between two steps, if something is attached; it must not raise."""
+        """Run `action` between two steps, if something is attached; it must not raise.
+
+        Takes no lock and does not wait: a finalizer may call it, whatever it has interrupted.
+        """
         self._inbox.put(action)
 
     def call(self, function: Callable[[], T]) -> T:
@@ -91,20 +100,26 @@ class ComputeThread:
         self.post(lambda: outcome.run(function))
         return _uninterrupted_result(outcome)  # the caller may then free what the function works on
 
-    def _run(self) -> None:
-        while self._run_inbox():
+    def _run(self, inbox: _Inbox) -> None:
+        while self._run_inbox(inbox):
             for steppable in self._attached:
                 if not steppable.idle:
                     steppable.step()
 
-    def _run_inbox(self) -> bool:
+    def _run_inbox(self, inbox: _Inbox) -> bool:
         """Run the posted actions, waiting for one if there is nothing to compute; False at the end."""
-        while not self._inbox.empty() or all(steppable.idle for steppable in self._attached):
-            action = self._inbox.get()
+        while not inbox.empty() or all(steppable.idle for steppable in self._attached):
+            action = inbox.get()
             if action is None:
                 return False
             action()
         return True
+
+
+def _join(thread: Thread | None) -> None:
+    """Wait for the end of a thread, unless it is this one: then it ends with what it does."""
+    if thread and thread is not current_thread():
+        thread.join()
 
 
 def run_uninterrupted(function: Callable[[], None]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Self
 
-from ...errors import RequestError
+from ...errors import ClosedError
 from ..forks import ForkCheck
 from .compute_thread import COMPUTE_THREAD
 from .error_log import ErrorLog
@@ -52,7 +52,7 @@ class NativeHandle:
         """The handle, while it is valid: the library would crash on a freed one, and hang on a forked one."""
         self._fork.check()
         if self._handle is None:
-            raise RequestError(f"the {type(self).__name__.lower()} is closed")
+            raise ClosedError(f"the {type(self).__name__.lower()} is closed")
         return self._handle
 
     def close(self) -> None:

@@ -9,9 +9,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..http_errors import OLLAMA_PATHS, HttpError, to_http_error
+from ..http_errors import CLIENT_CLOSED_REQUEST, OLLAMA_PATHS, HttpError, to_http_error
 from ..metrics import Metrics
-from ..request_log import IGNORED_HEADER, ignored_names, log_request
+from ..request_log import ID_HEADER, IGNORED_HEADER, ignored_names, log_request, request_id
 from .api_keys import ApiKeys
 from .request_limits import HEADER_BYTES_MAX
 
@@ -20,7 +20,7 @@ CORS_OPTIONS: dict[str, Any] = {
     "allow_methods": ["GET", "POST", "DELETE"],
     "allow_headers": ["*"],  # OpenAI's client for JavaScript sends headers of its own
     "allow_private_network": True,  # these pages are meant to reach a server on the user's machine
-    "expose_headers": ["Retry-After", IGNORED_HEADER],
+    "expose_headers": ["Retry-After", ID_HEADER, IGNORED_HEADER],
 }
 API_KEY = "thirteen.api_key"  # key of the scope that holds the name of a request's API key, or None
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -56,18 +56,20 @@ class AccessMiddleware:
             await self._app(scope, receive, send)
             return
 
-        began, status = monotonic(), 0
+        began, status, sent, number = monotonic(), 0, False, request_id(scope)
 
         async def send_counted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
                 self._metrics.count_response(_route_path(scope), message["status"])
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("X-Content-Type-Options", "nosniff")
+                headers[ID_HEADER] = number
                 if ignored := ignored_names(scope):
                     headers[IGNORED_HEADER] = ", ".join(ignored)
             await send(message)
+            sent = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
             scope[API_KEY] = check_access(scope, self._keys, self._allowed_hosts)
@@ -79,7 +81,8 @@ class AccessMiddleware:
         finally:
             if service := scope.get("state", {}).get("service"):
                 service.pinned -= 1
-            log_request(scope, status, began)
+            key = self._keys.name(scope.get(API_KEY) or "") if self._keys else None
+            await log_request(scope, status if sent else CLIENT_CLOSED_REQUEST, began, (number, key))
 
 
 def check_access(scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[str] | None) -> str | None:

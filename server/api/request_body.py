@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
-from ..http_errors import HttpError
+from ..http_errors import OLLAMA_PATHS, HttpError
 from .request_fields import is_text
 
 JSON_TYPE = "application/json"
@@ -43,7 +43,9 @@ async def read_body(
             422 the object does not fit the model.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != JSON_TYPE or "content-encoding" in request.headers:
+    # A page of another site can send other types unasked, but not without its origin; Ollama's clients do.
+    without_origin = request.url.path.startswith(OLLAMA_PATHS) and "origin" not in request.headers
+    if not (without_origin or content_type == JSON_TYPE) or "content-encoding" in request.headers:
         raise HttpError(415, f"the body must be {JSON_TYPE}, with no content encoding")
     data = await _read_bytes(request, max_bytes)
     request.state.body_bytes = len(data)

@@ -10,6 +10,7 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ...files.gguf.header import Header
 from ...runtime.prompt.prompt_encoder import Message, question_messages
 from ...runtime.request import Request as EngineRequest
 from ..api import ollama_api
@@ -30,7 +31,8 @@ class OllamaEndpoints(Endpoints):
     """/api/: chat, generate, tags, show, ps and version."""
 
     operations = OLLAMA_OPERATIONS
-    _files: dict[str, ModelFiles] = field(default_factory=dict)  # by model; read when first asked for
+    # By model, with the header that it had; read when first asked for.
+    _files: dict[str, tuple[Header, ModelFiles]] = field(default_factory=dict)
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def ollama_chat(self, request: Request) -> Response:
@@ -84,12 +86,13 @@ class OllamaEndpoints(Endpoints):
         """Entries of the models in Ollama's lists."""
         async with self._reading:
             for name in self.service.models:
-                if name not in self._files:
-                    self._files[name] = await to_thread.run_sync(ModelFiles.read, self.service.files(name))
+                header = self.service.header(name)
+                if name not in self._files or self._files[name][0] is not header:
+                    files = await to_thread.run_sync(ModelFiles.read, self.service.files(name))
+                    self._files[name] = header, files
         return [
-            {"name": name, "model": name, **asdict(files)}
-            | {"details": ollama_api.model_details(self.service.header(name))}
-            for name, files in self._files.items()
+            {"name": name, "model": name, **asdict(files)} | {"details": ollama_api.model_details(header)}
+            for name, (header, files) in self._files.items()
         ]
 
     def _loaded_json(self, name: str) -> dict[str, Any]:

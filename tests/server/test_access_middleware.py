@@ -9,6 +9,8 @@ from thirteen.server.access.api_keys import ApiKeys
 from thirteen.server.access.request_limits import HEADER_BYTES_MAX
 from thirteen.server.http_errors import HttpError
 
+ONE, TWO = (f"{name}-of-more-than-twenty-characters" for name in ("one", "two"))
+
 
 def refusal(path: str, keys: ApiKeys, key: str) -> int | None:
     """The status with which a request is refused; None if it is not."""
@@ -26,19 +28,19 @@ def test_only_a_key_of_its_own_reads_the_metrics(
     path: str, statuses: list[int | None], tmp_path: Path
 ) -> None:
     """One client's key told it the tokens, cache hits and times of the others."""
-    (tmp_path / "keys").write_text("one\nmetrics: two\n")
+    (tmp_path / "keys").write_text(f"{ONE}\nmetrics: {TWO}\n")
     keys = ApiKeys.from_file(tmp_path / "keys")
-    assert [refusal(path, keys, key) for key in ("one", "two", "three")] == statuses
+    assert [refusal(path, keys, key) for key in (ONE, TWO, "three")] == statuses
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("one\nmetrics: \n", "a line metrics: has no key"), ("#\nmetrics: two", "contains no key")],
+    [(f"{ONE}\nmetrics: \n", "line 2: a key of 0 char.*"), (f"#\nmetrics: {TWO}", ": contains no key")],
 )
 def test_a_file_that_lacks_a_key_is_refused(text: str, message: str, tmp_path: Path) -> None:
     """An empty key for the metrics let in everyone who sent one."""
     (tmp_path / "keys").write_text(text)
-    with pytest.raises(FileError, match=f"keys: {message}$"):
+    with pytest.raises(FileError, match=f"keys:? ?{message}$"):
         ApiKeys.from_file(tmp_path / "keys")
 
 
@@ -52,9 +54,9 @@ def test_a_header_above_the_limit_is_refused() -> None:
 
 def test_only_line_feeds_end_a_line(tmp_path: Path) -> None:
     """Other line ends of Unicode made two short keys of a long one."""
-    odd = "o\u2028n\x0be\x1cs\x85"
-    (tmp_path / "keys").write_bytes(f"{odd}\r\ntwo\n".encode())
+    odd = "o\u2028n\x0be\x1cs\x85" * 3
+    (tmp_path / "keys").write_bytes(f"{odd}\r\n{TWO}\n".encode())
     keys = ApiKeys.from_file(tmp_path / "keys")
-    assert [refusal("/v1/models", keys, key) for key in (odd, "two", "o", "n", "e", "s")] == [None, None] + [
+    assert [refusal("/v1/models", keys, key) for key in (odd, TWO, "o", "n", "e", "s")] == [None, None] + [
         401
     ] * 4

@@ -6,11 +6,12 @@ import select
 import socket
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
+from time import sleep
 
 import pytest
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.request import Request
-from thirteen.server import drain_server
+from thirteen.server import drain_server, streams
 from thirteen.server.access import timeout_protocol
 from thirteen.server.access.access_middleware import LOOPBACK_HOSTS
 from thirteen.server.access.request_limits import client_address
@@ -226,3 +227,32 @@ def test_a_connection_that_sends_nothing_is_ended_soon(serving, monkeypatch):
     monkeypatch.setattr(timeout_protocol, "FIRST_BYTE_S", 0.2)
     with idle_connection(serving()) as connection:
         assert connection.recv(1) == b""
+
+
+def test_a_stream_that_waits_tells_its_place_until_it_begins(tiny, monkeypatch):
+    """Clients and proxies give a silent connection up."""
+    monkeypatch.setattr(streams, "COMMENT_S", 0.2)
+    asked = {"max_tokens": 3, "stream": True}
+    first, second = ({"messages": [{"role": "user", "content": c * 9}]} | asked for c in "ab")
+    vote = {"question": "12 * 13?", "effort": "medium"} | asked
+
+    def comments(path, body):
+        with server.http() as http, http.stream("POST", path, json=body) as response:
+            events = "".join(response.iter_text()).split("\n\n")
+        found = [event for event in events if event.startswith(":")]
+        assert events[: len(found)] == found and len(events) > len(found) + 1
+        return found[0]
+
+    with ExitStack() as stack:
+        engine = stack.enter_context(open_engine(tiny, slots=1, queue=30, context=256))
+        server, threads = stack.enter_context(serve_engine(engine)), stack.enter_context(ThreadPoolExecutor())
+        with halted():
+            streamed = [threads.submit(comments, "/v1/chat/completions", first)]
+            wait_until(lambda: engine.load.running == 1)
+            streamed += [threads.submit(comments, "/v1/chat/completions", second)]
+            wait_until(lambda: engine.load.waiting == 1)
+            streamed += [threads.submit(comments, "/v1/answer", vote)]
+            wait_until(lambda: engine.load.waiting == 5)
+            sleep(0.5)
+        places = [": computing", ": place 1 in the queue", ": place 2 in the queue"]
+        assert [stream.result() for stream in streamed] == places

@@ -27,6 +27,7 @@ from .serving import TIMEOUT_S, halted, open_engine, serve_engine
 
 pytestmark = pytest.mark.slow
 
+KEY = "k" * 20
 JSON = {"Content-Type": "application/json"}
 WORK = {"prompt": "a", "max_tokens": 2}
 POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/answer", "/v1/check")
@@ -106,6 +107,16 @@ def test_body_must_be_json(client, path):
     assert error(client.post(path, content=b"{}", headers=JSON | {"Content-Encoding": "gzip"}), 415)
     assert error(client.post(path, content=b"", headers=JSON), 400)
     assert error(client.post(path, content=b"[]", headers=JSON), 422)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
+def test_ollamas_api_takes_a_body_of_any_type_but_from_a_page(client, kind):
+    """Ollama's own examples with curl name none, and a page of another site may send these unasked."""
+    headers = {"Content-Type": kind} if kind else {}
+    body = b'{"model": "tiny"}'
+    assert client.post("/api/show", content=body, headers=headers).status_code == 200
+    for origin in ("https://evil.example", "null"):
+        assert client.post("/api/show", content=body, headers=headers | {"Origin": origin}).status_code == 415
 
 
 @pytest.mark.parametrize("first", ["Content-Length: 57", "transfer-encoding: chunked"])
@@ -269,19 +280,32 @@ def test_api_key_is_required(serving):
 
 def test_keys_file(tmp_path):
     path = tmp_path / "keys"
-    path.write_text("# ours\n\n  one  \ntwo\n")
+    first, second = KEY.replace("k", "1"), KEY.replace("k", "2")
+    path.write_text(f"# ours\n\n  {first}  \nalice: {second}\n")
     keys = ApiKeys.from_file(path)
-    assert keys.identify(b"Bearer one") != keys.identify(b"bearer two") == keys.identify(b"Bearer two")
+    one, two = (keys.identify(f"bearer {key}".encode()) for key in (first, second))
+    assert one != two == keys.identify(f"Bearer {second}".encode())
+    assert [keys.name(key) for key in (one, two)] == ["line 3", "alice"]
     assert [keys.identify(value) for value in (b"Bearer # ours", b"Bearer", b"", b"one")] == [None] * 4
-    long = "é".encode() * (FILE_BYTES_MAX // 2) + b"\nthree"  # fewer characters than bytes
-    for content, reason in ((b"# none\n", "no key"), (b"\xff", "UTF-8"), (long, "more than 1,048,576 bytes")):
+    long = "é".encode() * (FILE_BYTES_MAX // 2) + b"\n" + KEY.encode()  # fewer characters than bytes
+    short = f"{KEY}\n{KEY[1:]}".encode()
+    for content, reason in (
+        (short, "line 2: a key of 19 characters, at least 20"),
+        (b"# none\n", "no key"),
+        (b"\xff", "UTF-8"),
+        (long, "more than 1,048,576 bytes"),
+    ):
         path.write_bytes(content)
         with pytest.raises(FileError, match=reason):
             ApiKeys.from_file(path)
+        with pytest.raises(FileError, match=reason):
+            keys.reload()
+        assert keys.name(two) == "alice", "a bad file leaves the keys as they were"
     with pytest.raises(FileError, match="No such file"):
         ApiKeys.from_file(tmp_path / "missing")
-    path.write_bytes(b"\xef\xbb\xbfone\n")  # Windows' editors write a byte order mark
-    assert ApiKeys.from_file(path).identify(b"Bearer one") == keys.identify(b"Bearer one")
+    path.write_bytes(b"\xef\xbb\xbf" + first.encode())  # Windows' editors write a byte order mark
+    keys.reload()
+    assert (keys.name(one), keys.name(two)) == ("line 1", None)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such modes")

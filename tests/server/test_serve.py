@@ -7,13 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from threading import Event, Thread
 
 import httpx
+import numpy as np
 import pytest
 
 from ..commands import Commands
@@ -39,10 +43,11 @@ class ServeProcess:
 
 
 @contextmanager
-def running(model: Path, *options: object) -> Iterator[ServeProcess]:
+def running(model: Path, *options: object, **process_options: object) -> Iterator[ServeProcess]:
     """Run `thirteen serve` on a free port."""
     command = [sys.executable, "-m", "thirteen", "serve", model, "--port", 0, "--threads", 1, *options]
-    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as process:
+    words = list(map(str, command))
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, **process_options) as process:
         try:
             line = process.stderr.readline()
             yield ServeProcess(process, line, line.split()[-1])
@@ -73,6 +78,65 @@ def test_sigterm_finishes_running_requests_and_rejects_new_ones(tiny):
         reasons = [chunk["choices"][0]["finish_reason"] for chunk in stream.result()]
         assert len([reason for reason in reasons if reason]) == LONG["n"]
         assert server.process.wait(TIMEOUT_S) == 0
+
+
+def test_sighup_loads_model_and_keys_anew_without_refusing_a_request(tiny, write_tiny, tmp_path):
+    """It ended the server without a line."""
+    model, keys, first, second = tmp_path / "m.gguf", tmp_path / "keys", "a" * 20, "b" * 20
+    shutil.copy(tiny, model)
+    keys.write_text(f"app: {first}\n")
+    keys.chmod(0o600)
+    with running(model, "--api-key-file", keys, "--log", "json", "--slots", 1) as server:
+        ended, statuses = Event(), Counter()
+
+        def ask(**body):
+            headers = {"Authorization": f"Bearer {first}", "X-Request-ID": "111"}
+            url, asked = f"{server.url}/v1/completions", {"prompt": "a", "max_tokens": 4} | body
+            return httpx.post(url, json=asked, headers=headers, timeout=TIMEOUT_S)
+
+        def keep_asking():
+            while not ended.is_set():
+                statuses[ask().status_code] += 1
+
+        def read_log():
+            logged.extend(json.loads(line) for line in server.process.stderr)
+
+        logged = []
+        Thread(target=read_log, daemon=True).start()
+
+        with ThreadPoolExecutor() as threads, ExitStack() as stack:
+            stack.callback(ended.set)
+            asking = [threads.submit(keep_asking) for _ in range(3)]
+            wait_until(lambda: statuses[200] > 5)
+            text = ask().json()["choices"][0]["text"]
+            write_tiny(tmp_path / "new.gguf", arrays={"token_embd.weight": np.ones((259, 64), np.float32)})
+            (tmp_path / "new.gguf").replace(model)
+            keys.write_text(f"app: {first}\nnew: {second}\n")
+            server.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: ask().json()["choices"][0]["text"] != text)
+            count = statuses[200]
+            wait_until(lambda: statuses[200] > count + 5)
+        assert [one.result() for one in asking] and set(statuses) == {200}
+        models = httpx.get(f"{server.url}/v1/models", headers={"Authorization": f"Bearer {second}"})
+        assert models.status_code == 200, "the new key"
+        keys.write_text("short\n")
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: any("not reloaded" in one.get("message", "") for one in logged))
+        assert ask().status_code == 200, "what cannot be loaded stays as it was"
+        assert server.stop(signal.SIGTERM) == 0
+        line = next(one for one in logged if "request_id" in one)
+        expected = {"request_id": "111", "key": "app", "status": 200, "stop_reasons": ["length"]}
+        assert line | expected == line
+        assert datetime.fromisoformat(line["time"]).tzinfo and line["completion_tokens"] == 4
+        assert any(one.get("message", "").startswith("reloaded in") for one in logged)
+
+
+def test_under_nohup_sighup_is_ignored(tiny):
+    with running(tiny, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as server:
+        server.process.send_signal(signal.SIGHUP)
+        assert httpx.get(f"{server.url}/ready").status_code == 200
+        assert server.stop(signal.SIGTERM) == 0
+        assert server.process.stderr.read() == ""
 
 
 def test_sigint_exits_with_130(tiny):

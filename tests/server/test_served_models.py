@@ -1,6 +1,8 @@
 """Several models behind one server: loaded on demand, and unloaded for each other and when idle."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -28,7 +30,8 @@ def serve_pool(tiny, models):
     """Serve the tiny model under several names; `models` has what each is said to need."""
     header = read_header(tiny)
     load = partial(open_engine, tiny, context=256, slots=1)
-    pool = ModelPool({name: PooledModel(header, nbytes, load) for name, nbytes in models.items()}, MEMORY)
+    pooled = {name: PooledModel(header, nbytes, load) for name, nbytes in models.items()}
+    pool = ModelPool(lambda: dict(pooled), MEMORY)
     limits = RequestLimits()
     try:
         with run_app(create_app(pool, limits), pool, limits) as server:
@@ -74,7 +77,8 @@ def test_the_least_recently_used_model_makes_room(tiny):
             ask(client, "four")
 
 
-def test_a_model_in_use_is_not_unloaded(tiny, monkeypatch):
+def test_a_model_in_use_is_not_unloaded_and_others_wait_for_their_turn(tiny):
+    """It was a 429. What is asked of the model in use meanwhile comes after them."""
     with serve_pool(tiny, dict.fromkeys(NAMES, 60)) as (pool, server), server.openai() as client:
         options = {
             "max_tokens": 250,
@@ -85,12 +89,18 @@ def test_a_model_in_use_is_not_unloaded(tiny, monkeypatch):
         }
         stream = ask(client, "one", logit_bias={"258": -100}, **options)
         next(stream)
-        with monkeypatch.context() as patch, pytest.raises(openai.RateLimitError, match="too little memory"):
-            patch.setattr(served_models, "_ENDING_S", 0)  # in which the stream might end
-            ask(client, "two")
-        assert [*pool.services] == ["one"]
-        assert list(stream)[-1].choices[0].finish_reason == "length"
-        assert ask(client, "two").model == "two" and [*pool.services] == ["two"]
+        ended = []
+        with ThreadPoolExecutor() as threads:
+            asked = [threads.submit(ask, client, "two") for _ in range(3)]
+            wait_until(lambda: pool._crowded and pool._turns["two"].waiting == 3)
+            asked += [threads.submit(ask, client, "one") for _ in range(2)]
+            wait_until(lambda: "one" in pool._turns and pool._turns["one"].waiting == 2)
+            for one in asked:
+                one.add_done_callback(lambda one: ended.append(one.result().model))
+            assert [*pool.services] == ["one"] and not ended
+            assert list(stream)[-1].choices[0].finish_reason == "length"
+        assert ended == ["two"] * 3 + ["one"] * 2
+        assert not pool._turns and pool.services["one"].unused
 
 
 def test_a_model_for_which_memory_is_short_may_be_asked_later(tiny, monkeypatch):
@@ -114,4 +124,18 @@ def test_an_idle_model_is_unloaded_and_a_failed_one_replaced(tiny, monkeypatch):
 
 def test_a_model_that_never_fits_is_refused_at_the_start(tiny):
     with pytest.raises(RequestError, match="memory 0 MB: two needs 0 MB, more than the limit"):
-        ModelPool({"two": PooledModel(read_header(tiny), 101, lambda: None)}, MEMORY)
+        ModelPool(lambda: {"two": PooledModel(read_header(tiny), 101, lambda: None)}, MEMORY)
+
+
+def test_a_model_whose_file_has_changed_is_loaded_again(tiny):
+    with serve_pool(tiny, dict.fromkeys(NAMES, 40)) as (pool, server), server.openai() as client:
+        for name in ("one", "two"):
+            ask(client, name)
+        old, kept = pool.services["one"].engine, pool.services["two"].engine
+        found = pool._find()
+        pool._find = lambda: found | {"one": replace(found["one"], stamp="another file")}
+        server.server._handle_hangup(1, None)
+        wait_until(lambda: "one" not in pool.services)
+        assert ask(client, "one").model == "one" and ask(client, "two").model == "two"
+        assert pool.services["one"].engine is not old and pool.services["two"].engine is kept
+        wait_until(lambda: old.closed)

@@ -117,7 +117,7 @@ def test_a_file_a_folder_and_the_embedded_model_are_models(
     with_another = resolve(None, {"mine": file})
     resolve("embedded")
     resolve("smollm2-135m")
-    assert asked == ["smollm2-135m-sums-840", None, None, None]
+    assert asked == ["smollm2-135m-sums-840", None, "smollm2-135m-sums-840", None]
     assert with_another == ModelFiles(file, {"mine": file}), "instead of the merged one"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from thirteen.errors import FileError, OutputError, RequestError
+from thirteen.errors import FileError, OptionError, OutputError, RequestError
 from thirteen.files import atomic_write
 from thirteen.runtime.batch.batch_file import BatchFile
 from thirteen.runtime.batch.reproducible_batches import (
@@ -20,6 +20,7 @@ from thirteen.runtime.batch.reproducible_batches import (
 )
 from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.grammar.grammar import from_schema
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.plan import measurement, plan
@@ -113,6 +114,18 @@ def test_a_batch_interrupted_anywhere_gives_the_same_file(
     assert report.earlier == 61
     assert (tmp_path / "parts.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert not part.exists()
+
+
+def test_answers_of_a_batch_match_its_schema(tiny: Path, questions: Path, tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"ok": {"enum": ["yes", "no"]}}, "required": ["ok"]}
+    schema |= {"additionalProperties": False}
+    settings = GenerationSettings(max_tokens=40, grammar=from_schema(json.dumps(schema)))
+    job = BatchJob(tiny, None, settings, 1)
+    BatchFile(questions, tmp_path / "answers.jsonl").answer(job)
+    assert {json.loads(row["text"])["ok"] for row in read(tmp_path / "answers.jsonl")} <= {"yes", "no"}
+    assert job.identity != BatchJob(tiny, None, replace(settings, grammar=None), 1).identity
+    with pytest.raises(OptionError, match="grammar"):
+        replace(settings, effort=Effort.HIGH)
 
 
 def test_a_later_batch_is_computed_as_a_first_one_is(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

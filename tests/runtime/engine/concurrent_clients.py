@@ -13,7 +13,7 @@ from threading import Thread
 from threading import enumerate as enumerate_threads
 from time import sleep
 
-from thirteen.errors import BusyError, RequestError
+from thirteen.errors import BusyError, ClosedError
 from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine.dispatcher import EngineLoad
 from thirteen.runtime.engine.engine import Engine
@@ -86,9 +86,7 @@ def client(engine: Engine, seed: int, errors: list[str]) -> Callable[[], None]:
                 act(engine, random)
             except BusyError:
                 continue
-            except RequestError as error:
-                if "the engine is closed" not in str(error):
-                    errors.append(repr(error))
+            except ClosedError:
                 return
             except BaseException as error:
                 errors.append(repr(error))

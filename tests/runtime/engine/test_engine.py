@@ -4,7 +4,7 @@ import asyncio
 from threading import Thread
 
 import pytest
-from thirteen.errors import BusyError, FileError, RequestError
+from thirteen.errors import BusyError, ClosedError, FileError, RequestError
 from thirteen.runtime.request import Request, StopReason
 
 from ..fakes import Context, Native
@@ -213,8 +213,18 @@ def test_a_closed_engine_has_ended_its_requests_and_accepts_no_more(open_fake_en
     closing.join(5)
     assert {handle.wait(0).stop_reason for handle in handles} <= {StopReason.ABORTED, StopReason.END}
     engine.close()
-    with pytest.raises(RequestError, match="closed"):
+    with pytest.raises(ClosedError):
         engine.submit(request("abc"))
+
+
+def test_an_engine_in_an_async_block_is_closed_outside_of_the_event_loop(open_fake_engine):
+    async def ask():
+        async with open_fake_engine() as engine:
+            answer = await engine.submit(request("abc"))
+        assert engine.closed
+        return answer.stop_reason
+
+    assert asyncio.run(ask()) in StopReason
 
 
 def test_an_unexpected_error_fails_every_request(open_fake_engine, monkeypatch):
@@ -224,7 +234,7 @@ def test_an_unexpected_error_fails_every_request(open_fake_engine, monkeypatch):
     for handle in handles:
         with pytest.raises(ZeroDivisionError):
             handle.answer(5)
-    with pytest.raises(RequestError, match="closed"):
+    with pytest.raises(ClosedError):
         engine.submit(request("abc"))
 
 

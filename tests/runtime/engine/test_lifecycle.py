@@ -82,6 +82,47 @@ def test_nothing_computes_when_the_interpreter_ends(tiny):
     assert run_program(LEFT_OPEN, tiny) == ["[]"]
 
 
+DROPPED = """
+import gc, sys, time, warnings
+from psutil import Process
+from thirteen import Engine
+from thirteen.runtime.native.compute_thread import COMPUTE_THREAD
+
+def freed():
+    while COMPUTE_THREAD._attached:
+        time.sleep(0.01)
+    return Process().memory_info().rss / 1e6
+
+warnings.simplefilter("always", ResourceWarning)
+for number in range(4):
+    engine = Engine(sys.argv[1], threads=1, slots=4, prefix_bytes=0)
+    handle = engine.stream("a", max_tokens=2) if number else None
+    if number == 2:
+        engine.itself = engine  # in a cycle, which the garbage collector ends
+    opened = Process().memory_info().rss / 1e6
+    del engine
+    if handle:
+        print(handle.answer().stop_reason)
+    gc.collect()
+    print(opened > freed() + 100)
+    first = freed() if number == 0 else first
+print(freed() < first + 30, freed())
+engine = Engine(sys.argv[2], threads=1)
+handles = [engine.stream("b", max_tokens=50) for _ in range(8)]
+del engine, handles[1:]  # the interpreter ends while the others go on
+"""
+
+
+def test_engines_that_are_dropped_give_their_memory_back(smollm2, tiny):
+    command = [sys.executable, "-c", DROPPED, smollm2, tiny]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0, done.stderr
+    *lines, last = done.stdout.splitlines()
+    assert lines == ["True", *["length", "True"] * 3]
+    assert last.startswith("True")
+    assert done.stderr.count(f"ResourceWarning: unclosed engine of {smollm2}") == 4
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.parametrize("state", ["used", "busy"])
 def test_a_forked_child_gets_errors_and_its_parent_goes_on(tiny, state):

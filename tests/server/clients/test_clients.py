@@ -64,11 +64,7 @@ def langchain(make, server, *, stream=False, schema=None):
 def complete_litellm(provider, server, **fields):
     import litellm
 
-    where = {
-        "openai": {"api_base": f"{server.url}/v1"},
-        # LiteLLM does not say by itself that the body is JSON.
-        "ollama_chat": {"api_base": server.url, "extra_headers": {"Content-Type": "application/json"}},
-    }
+    where = {"openai": {"api_base": f"{server.url}/v1"}, "ollama_chat": {"api_base": server.url}}
     common = {"model": f"{provider}/tiny", "api_key": "unused", "temperature": 0, "timeout": TIMEOUT_S}
     return litellm.completion(**common | where[provider] | {"messages": MESSAGES} | fields)
 
