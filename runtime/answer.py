@@ -44,7 +44,7 @@ class Answer:
     """Answer to a question.
 
     Attributes:
-        value: final answer as format_number() writes it; None if the text has none.
+        value: final answer as format_number() writes it; None if the text states none, or was cut off.
         text: full text, without the thought before it.
         stop_reason: why the text ended.
         usage: token counts; of all answers that ended, if several were sampled.
@@ -55,7 +55,8 @@ class Answer:
         foreign_share: share of the question's letters in a script that the file's trimmed vocabulary has no
             tokens for, from 0 to 1; None for a file with all tokens of its base.
         confidence: calibrated probability that the value is right; see with_confidence().
-        sure: whether it is at least the request's `min_confidence`; otherwise there is no value.
+        sure: whether it is at least the request's `min_confidence`, and the text was not cut off; otherwise
+            there is no value.
         grounded: whether it is verified, and every number of its equations is in the question, in what was
             said before, or the result of an earlier equation.
         thinking: the thought before the answer; empty if the model does not think.
@@ -168,9 +169,9 @@ def grade(request: Request, text: str, end: SequenceEnd) -> Answer:
 
 
 def with_confidence(answer: Answer, minimum: float) -> Answer:
-    """The answer with its confidence; below the minimum it is not sure, and has no value."""
+    """The answer with its confidence; below the minimum, or cut off, it is not sure, and has no value."""
     confidence = _confidence(answer)
-    if confidence >= minimum:
+    if confidence >= minimum and answer.stop_reason in COMPLETE_REASONS:
         return replace(answer, confidence=confidence)
     return replace(answer, confidence=confidence, sure=False, value=None)
 

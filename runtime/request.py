@@ -219,6 +219,7 @@ class Request:
         examples: the prompt with worked examples before the question, for the first answers of a vote; none
             if empty.
         min_confidence: confidence below which the answer's value is withheld.
+        stop_repeated_calls: whether the answer ends with a tool call that it has already.
         ignore_end: whether to continue after end-of-generation tokens, so that a benchmark gets exactly
             max_tokens.
     """
@@ -233,6 +234,7 @@ class Request:
     logprobs: int | None = None
     report_end: bool = False
     ignore_end: bool = False
+    stop_repeated_calls: bool = False
     question: str = ""
     foreign_share: float | None = None
     namespace: str = ""

@@ -23,6 +23,11 @@ def test_agreement_and_grounding_make_an_answer_surer():
         assert with_confidence(replace(ONE, **useless), 0).confidence == 0
 
 
+def test_an_answer_that_was_cut_off_has_no_value():
+    answer = with_confidence(replace(ONE, stop_reason=StopReason.LENGTH), 0)
+    assert (answer.value, answer.sure, answer.text) == (None, False, ONE.text)
+
+
 @pytest.mark.parametrize(("minimum", "sure"), [(0.0, True), (0.2, True), (0.9, False)])
 def test_below_the_minimum_an_answer_has_no_value(minimum, sure):
     answer = with_confidence(ONE, minimum)

@@ -102,7 +102,9 @@ def test_an_effort_takes_the_majority(tool_server, say):
 
 
 def test_check_arithmetic(call):
-    found = value(call, "check_arithmetic", text="Café: 12 * 13 = 156, so 2 + 2 = 5")
+    text = "Café: 12 * 13 = 156, so 2 + 2 = 5. 20% of 85 = 18. Then x + 2 = 7 m."
+    found = value(call, "check_arithmetic", text=text)
+    assert found["unchecked"] == ["20% of 85 = 18.", "Then x + 2 = 7 m."]
     assert [(step["expression"], step["computed"], step["ok"]) for step in found["steps"]] == [
         ("12 * 13", "156", True),
         ("2 + 2", "4", False),

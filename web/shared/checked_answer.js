@@ -11,5 +11,5 @@ export function checkAnswer(text, question = "", complete = true) {
   const { steps, unread } = readEquations(complete ? text : `${text}\u2026`, question);
   const results = steps.flatMap(({ claimed, computed }) => [claimed, computed]);
   const verified = !unread && steps.every(({ ok }) => ok) && results.includes(value);
-  return { steps, value, verified, grounded: verified && isGrounded(steps, question) };
+  return { steps, value: complete ? value : null, verified, grounded: verified && isGrounded(steps, question) };
 }
