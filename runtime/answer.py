@@ -136,7 +136,7 @@ def read_value(text: str, question: str = "") -> tuple[str | None, tuple[Step, .
     from .arithmetic.equations import read_equations  # noqa: PLC0415
     from .arithmetic.final_answer import final_answer, format_number  # noqa: PLC0415
 
-    number, reading = final_answer(text), read_equations(text, question)
+    number, reading = final_answer(text, question), read_equations(text, question)
     value = None if number is None else format_number(number)
     return value, reading.steps, reading.verifies(value)
 
