@@ -35,7 +35,7 @@ class Solution(BaseModel):
     value: str | None
     verified: bool
     grounded: bool
-    confidence: float
+    confidence: float | None
     complete: bool
     steps: list[Step]
     text: str
