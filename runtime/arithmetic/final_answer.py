@@ -47,10 +47,9 @@ def final_answer(text: str, question: str = "") -> Fraction | None:
         box has more than a number: `\boxed{3\sqrt{2}}`.
     """
     normalized = _normalize(text)
-    asked = not question or _asks_number(question)
-    stated = chain(
-        _after_cues(normalized), _in_last_sentence(normalized, _normalize(question)) if asked else ()
-    )
+    stated = _after_cues(normalized)
+    if not question or _asks_number(question):
+        stated = chain(stated, _in_last_sentence(normalized, _normalize(question)))
     if (value := next(stated, None)) is not None:
         return value
     return next(_after_cues(_normalize(_LIST_NUMBER.sub(r"\g<item>", text))), None)
@@ -129,12 +128,11 @@ def _stated_numbers(text: str) -> Iterator[Fraction]:
 
 
 def _after_cues(text: str) -> Iterator[Fraction | None]:
-    """Yield what the cues state, from the most explicit; None for a box with symbols."""
+    """Yield what the cues state, from the most explicit; None for a box with symbols, and for several."""
     for cue in NOTATION.cues:
         for match in reversed(list(cue.finditer(text))):
-            if (cue is NOTATION.cues[0] and _SYMBOLIC.search(match[1].rpartition("=")[2])) or _is_list(
-                match[1]
-            ):
+            is_symbolic = cue is NOTATION.cues[0] and _SYMBOLIC.search(match[1].rpartition("=")[2])
+            if is_symbolic or _is_list(match[1]):
                 yield None
             yield from _stated_numbers(match[1])
 
@@ -153,11 +151,8 @@ def _in_last_sentence(text: str, question: str) -> Iterator[Fraction | None]:
         found = [*_NUMBER.finditer(result)]
         if len(found) > 1 and _LINK.search(_before(result, found[-1])):
             yield _value(found[-1])
-        if (
-            _UNKNOWN.search(left.rpartition("=")[2] + "=" + result)
-            or _SYMBOLIC.search(result)
-            or _EXAMPLE.search(result)
-        ):
+        is_unknown = _UNKNOWN.search(f"{left.rpartition('=')[2]}={result}")  # "x - 4 = 9"
+        if is_unknown or _SYMBOLIC.search(result) or _EXAMPLE.search(result):
             yield None
         yield from _numbers(result)
     echo = (stripped := last.strip()).count(" ") >= _ECHO_WORDS and stripped in question

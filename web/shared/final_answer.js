@@ -99,7 +99,7 @@ function* statedNumbers(stated) {
   yield* numbers(sentence);
 }
 
-/** Yield what the cues state, from the most explicit; null for a box with symbols. */
+/** Yield what the cues state, from the most explicit; null for a box with symbols, and for several. */
 function* afterCues(text) {
   for (const cue of CUES) {
     for (const [, stated] of [...text.matchAll(cue)].reverse()) {
