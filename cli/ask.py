@@ -9,7 +9,7 @@ import typer
 
 from ..errors import RequestError
 from . import options
-from .console import json_text, note, show_text, value_text, votes_text
+from .console import confidence_text, json_text, note, show_text, value_text, votes_text
 from .help_sections import advanced_option
 from .spinner import LOADING_DELAY_S, spinner, text_pieces
 from .word_wrap import WordWrap
@@ -155,11 +155,13 @@ def _stream(engine: "Engine", question: str, request: "RequestOptions", *, silen
 def _show_answer(answer: "Answer") -> None:
     """Print the final value on standard output, and votes, equations and timings on standard error."""
     usage = answer.usage
-    show_text(f"\n\nanswer: {value_text(answer)}")
+    value = value_text(answer)
+    show_text(f"\n\nanswer: {value}" if value else "")
     if answer.tally:
         decided = f"decided after {answer.tally.ended} of {answer.tally.asked}"
         note(f"votes: {votes_text(answer.tally)} ({decided})")
-    note(f"confidence: {answer.confidence:.0%}")
+    if confidence := confidence_text(answer, "confidence: {:.0%}"):
+        note(confidence)
     if answer.steps:
         wrong = [f"{step.expression} is {step.computed}" for step in answer.steps if not step.ok]
         source = "" if answer.grounded or not answer.verified else "; some numbers are not in the question"

@@ -84,7 +84,7 @@ def batch(
     rows = {
         "output": report.output,
         "answered": f"{report.answered} of {report.rows}",
-        "without a value": str(report.without_value),
+        "without a value": f"{report.without_value}, {report.cut_off} of them cut off",
         "answered earlier": str(report.earlier),
         "questions per hour": f"{report.questions_an_hour:.0f}",
         "tokens per second": f"{report.tokens / report.seconds:.1f}",

@@ -129,10 +129,17 @@ def interval_json(interval: "Interval") -> dict[str, float]:
 
 
 def value_text(answer: "Answer") -> str:
-    """The value of an answer, or why there is none."""
-    if not answer.sure:
-        return f"not sure (confidence {answer.confidence:.0%})"
-    return answer.value if answer.value is not None else "none found"
+    """The value of an answer, or why it is withheld; empty if none is stated."""
+    if answer.stop_reason == "length":
+        return "none, it was cut off"
+    return answer.value or (
+        "" if answer.sure else f"not sure{confidence_text(answer, ' (confidence {:.0%})')}"
+    )
+
+
+def confidence_text(answer: "Answer", form: str) -> str:
+    """The confidence in an answer in a form; empty if it is not known."""
+    return "" if answer.confidence is None else form.format(answer.confidence)
 
 
 def votes_text(tally: "VoteTally") -> str:

@@ -9,5 +9,6 @@ with Engine("my-model.gguf") as engine:
         if piece.tally:
             print(piece.tally.agreement)
         if answer := piece.answer:  # the last piece has it
-            print(f"{answer.value}: right with a probability of {answer.confidence:.0%}")
+            if answer.confidence is not None:
+                print(f"{answer.value}: right with a probability of {answer.confidence:.0%}")
             print("sure" if answer.sure else "not sure: below 60 %, so there is no value")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from .arithmetic import Step
-from .effort import CONFIDENCE, vote_confidence
+from .effort import vote_confidence
 from .request import COMPLETE_REASONS, Request, SequenceEnd, StopReason, Timings, TokenLogprob, Usage
 
 
@@ -44,7 +44,7 @@ class Answer:
     """Answer to a question.
 
     Attributes:
-        value: final answer as format_number() writes it; None if the text has none.
+        value: final answer as format_number() writes it; None if the text states none, or was cut off.
         text: full text, without the thought before it.
         stop_reason: why the text ended.
         usage: token counts; of all answers that ended, if several were sampled.
@@ -54,8 +54,10 @@ class Answer:
         tally: tally of the majority vote that selected this answer; None without a vote.
         foreign_share: share of the question's letters in a script that the file's trimmed vocabulary has no
             tokens for, from 0 to 1; None for a file with all tokens of its base.
-        confidence: calibrated probability that the value is right; see with_confidence().
-        sure: whether it is at least the request's `min_confidence`; otherwise there is no value.
+        confidence: calibrated probability that the value is right; None without a value, and of a single
+            answer that was sampled, or of a model without a calibration, see confidence.py.
+        sure: whether it is at least the request's `min_confidence`, and the text was not cut off; otherwise
+            there is no value.
         grounded: whether it is verified, and every number of its equations is in the question, in what was
             said before, or the result of an earlier equation.
         thinking: the thought before the answer; empty if the model does not think.
@@ -71,7 +73,7 @@ class Answer:
     tally: VoteTally | None = None
     foreign_share: float | None = None
     grounded: bool = False
-    confidence: float = 0.0
+    confidence: float | None = None
     sure: bool = True
     thinking: str = ""
 
@@ -135,7 +137,7 @@ def read_value(text: str, question: str = "") -> tuple[str | None, tuple[Step, .
     from .arithmetic.equations import read_equations  # noqa: PLC0415
     from .arithmetic.final_answer import final_answer, format_number  # noqa: PLC0415
 
-    number, reading = final_answer(text), read_equations(text, question)
+    number, reading = final_answer(text, question), read_equations(text, question)
     value = None if number is None else format_number(number)
     return value, reading.steps, reading.verifies(value)
 
@@ -161,6 +163,7 @@ def grade(request: Request, text: str, end: SequenceEnd) -> Answer:
         steps=steps,
         verified=verified,
         foreign_share=request.foreign_share,
+        confidence=_confidence(request, end, verified) if value is not None and complete else None,
         grounded=verified and is_grounded(steps, request.question),
         thinking=end.thinking,
     )
@@ -168,17 +171,16 @@ def grade(request: Request, text: str, end: SequenceEnd) -> Answer:
 
 
 def with_confidence(answer: Answer, minimum: float) -> Answer:
-    """The answer with its confidence; below the minimum it is not sure, and has no value."""
-    confidence = _confidence(answer)
-    if confidence >= minimum:
-        return replace(answer, confidence=confidence)
-    return replace(answer, confidence=confidence, sure=False, value=None)
+    """The answer with its confidence; below the minimum, or cut off, it is not sure, and has no value."""
+    confidence, complete = answer.confidence, answer.stop_reason in COMPLETE_REASONS
+    if answer.tally:
+        voted = complete and answer.value is not None
+        confidence = vote_confidence(*answer.tally.counts, answer.grounded) if voted else None
+    sure = complete and (confidence or 0) >= minimum
+    return replace(answer, confidence=confidence, sure=sure, value=answer.value if sure else None)
 
 
-def _confidence(answer: Answer) -> float:
-    """The share of right ones among such answers."""
-    if answer.value is None or answer.stop_reason not in COMPLETE_REASONS:
-        return 0.0
-    if answer.tally is None:
-        return CONFIDENCE["verified" if answer.verified else "unverified"]
-    return vote_confidence(*answer.tally.counts, answer.grounded)
+def _confidence(request: Request, end: SequenceEnd, verified: bool) -> float | None:
+    if not request.calibration:
+        return None
+    return request.calibration.confidence(end.log_likelihood, end.usage.sampled_tokens, verified=verified)

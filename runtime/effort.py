@@ -13,9 +13,8 @@ from typing import Literal
 
 from ..errors import RequestError, shorten
 
-# Confidence in single answers, and logistic regression of votes, by answers of Qwen2.5-Coder-0.5B; see
-# docs/figures/quality.md.
-CONFIDENCE = {"unverified": 0.37, "verified": 0.52, "intercept": -4.8, "certainty": 5.7, "grounded": 0.68}
+# Logistic regression of votes, by answers of Qwen2.5-Coder-0.5B; see docs/figures/quality.md.
+CONFIDENCE = {"intercept": -4.8, "certainty": 5.7, "grounded": 0.68}
 
 
 @dataclass(frozen=True, slots=True)

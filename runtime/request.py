@@ -7,6 +7,7 @@ from operator import index
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from ..errors import RequestError, shorten
+from .confidence import Calibration
 from .effort import Effort
 from .validation import check_confidence, check_integer, check_type, is_finite, is_integer
 
@@ -219,6 +220,8 @@ class Request:
         examples: the prompt with worked examples before the question, for the first answers of a vote; none
             if empty.
         min_confidence: confidence below which the answer's value is withheld.
+        calibration: the model's, for the confidence in a greedy answer; None for none.
+        stop_repeated_calls: whether the answer ends with a tool call that it has already.
         ignore_end: whether to continue after end-of-generation tokens, so that a benchmark gets exactly
             max_tokens.
     """
@@ -233,6 +236,8 @@ class Request:
     logprobs: int | None = None
     report_end: bool = False
     ignore_end: bool = False
+    stop_repeated_calls: bool = False
+    calibration: Calibration | None = None
     question: str = ""
     foreign_share: float | None = None
     namespace: str = ""
@@ -297,7 +302,8 @@ class SequenceEnd:
         stop_reason: why it ended.
         usage: token counts.
         timings: latencies.
-        log_likelihood: sum of the sampled tokens' log-probabilities, if the request asks for them.
+        log_likelihood: sum of the sampled tokens' log-probabilities, if the request asks for them, or has a
+            calibration.
         token_s: seconds from submission to each token of the output.
         thinking: the thought before the answer.
     """
@@ -326,7 +332,8 @@ class SequenceState:
         output_at: time of each of them.
         sampled: number of output tokens sampled from the model; the calculator or a grammar inserted the
             others.
-        log_likelihood: sum of the sampled tokens' log-probabilities, if the request asks for them.
+        log_likelihood: sum of the sampled tokens' log-probabilities, if the request asks for them, or has a
+            calibration.
         thinking: the thought before the answer, once it has ended.
         thinking_tokens: number of its tokens.
         stop_reason: why it ended; None while it has not.

@@ -35,7 +35,7 @@ class Solution(BaseModel):
     value: str | None
     verified: bool
     grounded: bool
-    confidence: float
+    confidence: float | None
     complete: bool
     steps: list[Step]
     text: str
@@ -51,6 +51,9 @@ class CheckedText(BaseModel):
     """Result of the tool `check_arithmetic`."""
 
     steps: list[Step]
+    unchecked: list[str] = Field(
+        description="Sentences with equations that could not be read with certainty."
+    )
 
 
 Question = Annotated[str, Field(min_length=1, max_length=QUESTION_CHARS_MAX, description="The word problem.")]
@@ -88,9 +91,13 @@ def create_server(engine: Engine, options: RequestOptions) -> MCPServer:
         except ThirteenError as error:  # of others, the SDK tells the client nothing
             raise ToolError(as_line(str(error))) from None
 
-    @tool(description="Check the arithmetic of the equations in a text that can be read with certainty.")
+    @tool(
+        description="Check the arithmetic of a text. Gives each equation with whether it is right, and "
+        "unchecked what could not be read with certainty."
+    )
     async def check_arithmetic(text: Text) -> CheckedText:
-        return CheckedText(steps=list((await asyncio.to_thread(read_equations, text)).steps))
+        found = await asyncio.to_thread(read_equations, text)
+        return CheckedText(steps=list(found.steps), unchecked=list(found.unread))
 
     return server
 

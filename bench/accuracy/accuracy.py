@@ -229,8 +229,9 @@ def _rows(models: Sequence[Scores], paired: PairedScores | None) -> Iterator[tup
     yield "accuracy, % (95 %)", *(scores.accuracy.text(1, 100) for scores in models), *difference
     for name in ("correct", "wrong", "truncated", "unparsed", "errors"):
         yield name, *(str(getattr(scores, name)) for scores in models)
-    if calibrations := [scores.calibration for scores in models if scores.calibration]:
-        errors = (f"{calibration.error:.3f}" for calibration in calibrations)
+    calibrations = [scores.calibration for scores in models]
+    if any(calibrations):
+        errors = (f"{one.error:.3f}" if one else "" for one in calibrations)
         yield "expected calibration error of confidence", *errors
     yield "tokens per answer", *(f"{scores.tokens:.0f}" for scores in models)
     if paired:

@@ -45,13 +45,15 @@ class Calibration:
     curve: tuple[GivenAnswers, ...]
 
 
-def calibrate(records: Sequence[QuestionRecord]) -> Calibration:
-    """Compare the confidences of answers with their outcomes.
+def calibrate(records: Sequence[QuestionRecord]) -> Calibration | None:
+    """Compare the confidences of answers with their outcomes; None if they are not known.
 
     Args:
-        records: at least one, none of an error.
+        records: at least one, none of an error. One without a value counts as 0.
     """
-    confidences = np.array([record.confidence for record in records])  # (questions,)
+    if all(record.confidence is None for record in records):
+        return None
+    confidences = np.array([record.confidence or 0 for record in records])  # (questions,)
     right = np.array([record.outcome is Outcome.CORRECT for record in records])  # (questions,)
     bins = np.minimum((confidences * _BINS).astype(int), _BINS - 1)
     gaps = [abs(np.sum(confidences[bins == at]) - np.sum(right[bins == at])) for at in range(_BINS)]
@@ -81,7 +83,7 @@ class Scores:
         accuracy: share of right answers, with its interval.
         tokens: mean tokens of a sample.
         first_error: error of the first question that failed; None if none did.
-        calibration: how far the confidences can be relied on; None in files of earlier versions.
+        calibration: how far the confidences can be relied on; None if they are not known.
     """
 
     questions: int

@@ -60,7 +60,7 @@ class QuestionRecord:
         outcome: outcome of that value.
         samples: all answers, in the order of their seeds; empty after an error.
         error: what went wrong; None without an error.
-        confidence: probability that the value is right; see answer.py.
+        confidence: probability that the value is right, None if it is not known; see answer.py.
     """
 
     number: int
@@ -69,7 +69,7 @@ class QuestionRecord:
     outcome: Outcome
     samples: tuple[Sample, ...]
     error: str | None = None
-    confidence: float = 0.0
+    confidence: float | None = None
 
     @property
     def tokens(self) -> int:

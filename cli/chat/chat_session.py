@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ...errors import ThirteenError
-from ..console import note, show_text, value_text, votes_text
+from ..console import confidence_text, note, show_text, value_text, votes_text
 from ..spinner import spinner, text_pieces
 from ..word_wrap import WordWrap
 
@@ -62,8 +62,9 @@ class ChatSession:
         if answer.thinking:
             note(f"\n(thought for {answer.usage.thinking_tokens} tokens; /thought shows it)")
         if answer.tally:
-            note(f"\nvotes: {votes_text(answer.tally)}; confidence: {answer.confidence:.0%}")
-        show_text(f"\nanswer: {value_text(answer)}\n")
+            note(f"\nvotes: {votes_text(answer.tally)}{confidence_text(answer, '; confidence: {:.0%}')}")
+        value = value_text(answer)
+        show_text(f"\nanswer: {value}\n" if value else "")
         self._tell_limits(text)
         return True
 

@@ -32,11 +32,12 @@ class Reading:
 
     Attributes:
         steps: its equations, in order.
-        unread: how many relation signs belong to none of them, nor to a definition such as "total = 12".
+        unread: sentences with a relation sign that belongs to none of them, nor to a definition such as
+            "total = 12".
     """
 
     steps: tuple[Step, ...]
-    unread: int
+    unread: tuple[str, ...]
 
     def verifies(self, value: str | None) -> bool:
         """Return whether all equations were read and hold, and one results in a value."""
@@ -53,7 +54,7 @@ def read_equations(text: str, question: str = "") -> Reading:
     """
     stream = StepStream(question)
     steps = (*stream.feed(text), *stream.finish())
-    return Reading(steps, stream.unread)
+    return Reading(steps, tuple(stream.unread))
 
 
 class StepStream:
@@ -73,7 +74,7 @@ class StepStream:
         self._other_base = _has_word(lexemes, "bases")  # or times of a clock
         self._before: Sequence[Lexeme] = ()  # the line before, if it may go on
         self._offset, self._searched = 0, 0
-        self.text, self.unread = "", 0
+        self.text, self.unread = "", list[str]()
 
     def feed(self, piece: str) -> tuple[Step, ...]:
         """Add text; return the equations that it completes, in order."""
@@ -105,7 +106,8 @@ class StepStream:
             is_ended = last == len(sentence.lexemes) or _is_ended(sentence.lexemes, text)
             self._before = () if is_ended else sentence.lexemes
         self._offset += len(text)
-        self.unread += unread if sentence.lexemes else text.count("=")  # not decimal, or too long
+        if unread if sentence.lexemes else "=" in text:  # not decimal, or too long
+            self.unread.append(text.strip())
         return steps
 
 

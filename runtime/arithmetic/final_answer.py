@@ -6,14 +6,16 @@ from the end of the text.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice, pairwise
 
 from .notation import NOTATION
 
 _MAGNITUDE_LIMIT = 10 ** NOTATION.limits["answer_magnitude_digits"]  # beyond it, a model repeats itself
 _CHARACTERS_MAX, _EXPONENT_MAX = NOTATION.limits["answer_characters"], NOTATION.limits["answer_exponent"]
+_ECHO_WORDS = 3  # of which a sentence that only repeats the question has more
+_NEAR = 100  # characters beside a number that tell what it is
 _PARTS = {"whole": "0", "number": "", "raised": "1", "denominator": "1", "exponent": "0"}  # if absent
 
 VULGAR_FRACTIONS = str.maketrans(dict(NOTATION.texts["vulgar_fractions"]))
@@ -21,24 +23,42 @@ _SIGNED_FRACTION, _SYMBOLIC = NOTATION.patterns["signed_fraction"], NOTATION.pat
 _NUMBER, _UNIT = NOTATION.patterns["number"], NOTATION.patterns["unit"]
 _LIST_NUMBER, _SPACED = NOTATION.patterns["list_number"], NOTATION.patterns["spaced"]
 _REASON, _BOLD = NOTATION.patterns["reason"], NOTATION.patterns["bold"]
+_ASKS, _ASKS_NO_NUMBER, _DIGIT = (NOTATION.patterns[name] for name in ("asks", "asks_no_number", "digit"))
+_ORDINAL, _LINK, _SOLUTION = (NOTATION.patterns[name] for name in ("ordinal", "link", "solution"))
+_BEING, _OPERAND, _LISTED = (NOTATION.patterns[name] for name in ("being", "operand", "listed"))
+_UNKNOWN, _EXAMPLE, _ASIDE = (NOTATION.patterns[name] for name in ("unknown", "example", "aside"))
 _SENTENCE_END = NOTATION.patterns["sentence_end"]
 
 
-def final_answer(text: str) -> Fraction | None:
-    r"""Find the final answer in a model's text.
+def final_answer(text: str, question: str = "") -> Fraction | None:
+    r"""Find the final answer that a model's text states.
 
     The order is: the last `\boxed{…}`; the last `#### …`; the last "answer is …" or "answer: …"; then, in the
-    last sentence that has a number, **bold** text, what follows the last "=", and the last number. If all
-    numbers are those of list items, an answer may be one: "Answer:\n42. I hope this helps!".
+    last sentence that has a number, **bold** text, what follows the last "=", and the quantity that the
+    sentence gives. If all numbers are those of list items, an answer may be one: "Answer:\n42. I hope this
+    helps!".
+
+    Args:
+        text: the text.
+        question: what was asked; a sentence gives a quantity only if it asked for one.
 
     Returns:
-        The exact answer; "20%" counts as 20, as in GSM8K. None if the text has no number, or its box has
-        more than that: `\boxed{3\sqrt{2}}`.
+        The exact answer; "20%" counts as 20, as in GSM8K. None if the text states none, or several, or its
+        box has more than a number: `\boxed{3\sqrt{2}}`.
     """
     normalized = _normalize(text)
-    if (value := next(chain(_after_cues(normalized), _in_last_sentence(normalized)), None)) is not None:
+    stated = _after_cues(normalized)
+    if not question or _asks_number(question):
+        stated = chain(stated, _in_last_sentence(normalized, _normalize(question)))
+    if (value := next(stated, None)) is not None:
         return value
     return next(_after_cues(_normalize(_LIST_NUMBER.sub(r"\g<item>", text))), None)
+
+
+def _asks_number(question: str) -> bool:
+    if _ASKS.search(question):
+        return True
+    return _DIGIT.search(question) is not None and not _ASKS_NO_NUMBER.search(question)
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -95,36 +115,104 @@ def _value(match: re.Match[str]) -> Fraction | None:
     return -value if match["sign"] or match["inner_sign"] else value
 
 
-def _numbers(text: str, last_first: bool = False) -> Iterator[Fraction]:
-    matches = _NUMBER.finditer(text)
-    values = map(_value, reversed(list(matches)) if last_first else matches)
-    return (value for value in values if value is not None)
+def _numbers(text: str) -> Iterator[Fraction]:
+    return (value for value in map(_value, _NUMBER.finditer(text)) if value is not None)
 
 
 def _stated_numbers(text: str) -> Iterator[Fraction]:
-    """Yield what the sentence at the first number equals ("5 + 3 = 8"), but for reasons, then all numbers."""
-    text = _join_groups(text)
-    if first := _NUMBER.search(text):
-        sentence = _SENTENCE_END.split(text[first.start() :], maxsplit=1)[0]
-        statement = _REASON.split(sentence, maxsplit=1)[0]  # "5 because x = 2"
-        yield from _numbers(statement.rpartition("=")[2])
-        yield from _numbers(text)
+    """Yield what the first sentence equals ("5 + 3 = 8"), but for reasons, then all its numbers."""
+    sentence = _SENTENCE_END.split(_join_groups(text), maxsplit=1)[0]
+    statement = _REASON.split(sentence, maxsplit=1)[0]  # "5 because x = 2"
+    yield from _numbers(statement.rpartition("=")[2])
+    yield from _numbers(sentence)
 
 
 def _after_cues(text: str) -> Iterator[Fraction | None]:
-    """Yield what the cues state, from the most explicit; None for a box with symbols."""
+    """Yield what the cues state, from the most explicit; None for a box with symbols, and for several."""
     for cue in NOTATION.cues:
         for match in reversed(list(cue.finditer(text))):
-            if cue is NOTATION.cues[0] and _SYMBOLIC.search(match[1].rpartition("=")[2]):
+            is_symbolic = cue is NOTATION.cues[0] and _SYMBOLIC.search(match[1].rpartition("=")[2])
+            if is_symbolic or _is_list(match[1]):
                 yield None
             yield from _stated_numbers(match[1])
 
 
-def _in_last_sentence(text: str) -> Iterator[Fraction]:
-    for sentence in reversed(_SENTENCE_END.split(text)):
-        bold = (parse_number(content.rpartition("=")[2]) for content in reversed(_BOLD.findall(sentence)))
-        yield from (value for value in bold if value is not None)
-        _, equals, result = sentence.rpartition("=")
-        if equals:
-            yield from _numbers(result)
-        yield from _numbers(sentence, last_first=True)
+def _in_last_sentence(text: str, question: str) -> Iterator[Fraction | None]:
+    """Yield what the last sentence with a number states; None or nothing if that is nothing, or several."""
+    sentences = [one for one in _SENTENCE_END.split(text) if any(map(str.isalnum, one))]
+    with_number = [one for one in sentences if _NUMBER.search(one)]
+    if not with_number or _has_solutions(with_number[-2:]):
+        return
+    last = with_number[-1]
+    bold = (parse_number(content.rpartition("=")[2]) for content in reversed(_BOLD.findall(last)))
+    yield from (value for value in bold if value is not None)
+    left, equals, result = last.rpartition("=")
+    if equals:
+        found = [*_NUMBER.finditer(result)]
+        if len(found) > 1 and _LINK.search(_before(result, found[-1])):
+            yield _value(found[-1])
+        is_unknown = _UNKNOWN.search(f"{left.rpartition('=')[2]}={result}")  # "x - 4 = 9"
+        if is_unknown or _SYMBOLIC.search(result) or _EXAMPLE.search(result):
+            yield None
+        yield from _numbers(result)
+    echo = (stripped := last.strip()).count(" ") >= _ECHO_WORDS and stripped in question
+    if echo or last.rstrip().endswith(":"):
+        return
+    given = {*_numbers(question.replace("/", " "))}
+    near = last in sentences[-2:]
+    parts = (_ASIDE.sub("", _REASON.split(last, maxsplit=1)[0]), last)
+    yield next((one for part in parts if (one := _quantity(part, given, near=near)) is not None), None)
+
+
+def _has_solutions(sentences: Sequence[str]) -> bool:
+    """Whether sentences give an unknown several values: "x = 2 or x = 3"."""
+    solutions = {
+        (found[1], next(_numbers(one[found.end() : found.end() + _NEAR]), None))
+        for one in sentences
+        for found in _SOLUTION.finditer(one)
+    }
+    return len({name for name, _ in solutions}) < len(solutions)
+
+
+def _before(text: str, match: re.Match[str]) -> str:
+    return text[max(match.start() - _NEAR, 0) : match.start()]
+
+
+def _is_list(text: str) -> bool:
+    """Whether a text begins with several numbers: "4 or -4"."""
+    first, second = [*islice(_NUMBER.finditer(text), 2), None, None][:2]
+    return bool(first and second and _LISTED.search(text[first.end() : second.start()]))
+
+
+def _quantity(sentence: str, given: Set[Fraction], *, near: bool) -> Fraction | None:
+    """The quantity that a sentence gives: its only new number, its only number, or the last after "is".
+
+    Where the sentence is not `near` the end, only a new number after "is".
+    """
+    matches = [*_NUMBER.finditer(sentence)]
+    pairs = [*pairwise(matches)]
+    listed = {
+        one for pair in pairs if _LISTED.search(sentence[pair[0].end() : pair[1].start()]) for one in pair
+    }
+    found = [
+        (match, value)
+        for match in matches
+        if (value := _value(match)) is not None
+        and match not in listed
+        and " / " not in match[0]
+        and not _ORDINAL.search(_before(sentence, match))
+        and not _OPERAND.search(after := sentence[match.end() : match.end() + _NEAR])
+        and not (
+            value in given and after.lstrip().startswith("%") and not _BEING.search(_before(sentence, match))
+        )
+    ]
+    new = {value for _, value in found} - given
+    if len(new) == 1 and near:
+        return next(iter(new))
+    if not found or found[-1][0] is not matches[-1]:
+        return None
+    last, value = found[-1]
+    before = _before(sentence, last)
+    if near and not new and (_BEING.search(before) or all(other == value for _, other in found)):
+        return value
+    return value if new and _LINK.search(before) else None

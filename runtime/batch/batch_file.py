@@ -15,6 +15,7 @@ from ...files.journal import Journal
 from ...files.json_file import LINES_BYTES_MAX, json_object, numbered_lines, read_bounded
 from ...files.output import check_target
 from ...files.progress import Progress, no_progress
+from ..request import StopReason
 from .reproducible_batches import BatchExecutor, BatchJob, BatchResult, answer_missing
 
 _RUN = "batch"  # key of the identity in journals
@@ -47,7 +48,8 @@ class BatchReport:
         output: file of answers.
         rows: lines of the output.
         answered: rows with an answer.
-        without_value: answered rows in whose answer no number was found.
+        without_value: answered rows whose answer states no value.
+        cut_off: answered rows whose answer was cut off, and so has none either.
         bad: errors of the other rows, each as "FILE: line N: reason".
         earlier: rows that earlier, interrupted runs had answered.
         tokens: completion tokens of this run.
@@ -58,6 +60,7 @@ class BatchReport:
     rows: int
     answered: int
     without_value: int
+    cut_off: int
     bad: tuple[str, ...]
     earlier: int
     tokens: int
@@ -164,6 +167,7 @@ class BatchFile:
             rows=len(records),
             answered=len(records) - len(bad),
             without_value=sum("error" not in record and record["value"] is None for record in records),
+            cut_off=sum(record.get("stop_reason") == StopReason.LENGTH for record in records),
             bad=bad,
             earlier=sum("error" not in record for record in saved.values()),
             tokens=sum(

@@ -168,7 +168,13 @@ class Dispatcher:
             if begun is not False:
                 budget = min(request.think_budget or most, most)
                 thought = Thought(self._thinking, begun=bool(begun), budget=budget)
-        return OutputStream(self._model, request.stop, calculator=calculator, thought=thought)
+        return OutputStream(
+            self._model,
+            request.stop,
+            calculator=calculator,
+            thought=thought,
+            stop_repeated_calls=request.stop_repeated_calls,
+        )
 
     def _sampler(self, request: Request, thought: Thought | None) -> Sampler:
         constraint = None

@@ -14,6 +14,7 @@ from weakref import finalize
 
 from ...errors import PromptLengthError, RequestError
 from ..answer import Answer
+from ..confidence import find_calibration
 from ..effort import Effort, EffortName, default_effort, parse_effort
 from ..forks import ForkCheck
 from ..llama.context import Context
@@ -244,7 +245,7 @@ class Engine:
             BusyError: the queue is full.
             ClosedError: the engine is closed; so does every other method that uses the model.
         """
-        requests = [self._completion(request) for request in requests]
+        requests = [self._completion(self._calibrated(request)) for request in requests]
         if any(request.effort.votes for request in requests):
             return self._submit_votes(requests, wait)
         handles = self._dispatcher.submit([self._new_sequence(request) for request in requests], wait=wait)
@@ -485,6 +486,15 @@ class Engine:
         except RequestError:  # the template rejects such questions
             return ()
         return one[: common_length(one, other)]
+
+    def _calibrated(self, request: Request) -> Request:
+        """Add the calibration to a question that is answered greedily by the model as it was calibrated."""
+        plain = (
+            request.sampling.greedy and not request.grammar and request.question and not request.effort.votes
+        )
+        if not plain or self._adapters.resolve(request.adapter) != BASE:
+            return request
+        return replace(request, calibration=find_calibration(self.model.header.metadata))
 
     def _completion(self, request: Request) -> Request:
         """Stop an answer after worked examples where a base would go on with a question of its own."""

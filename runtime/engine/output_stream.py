@@ -1,11 +1,15 @@
 """Output of one request as it grows from tokens to text, with arithmetic completed by the calculator."""
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Protocol
 
 from .detokenizer import Detokenizer
 from .thought import Thought
 
+_CALL = re.compile(r'(?P<fence>```\w*\s*)?(?P<call>\{\s*"name")')  # and its arguments may begin so too
+_CALLS_READ = 4  # the last ones
 _NUMBER_CONTINUES = ("", ".", ",")  # after these, a digit would still extend the number
 
 
@@ -17,6 +21,13 @@ class OutputVocabulary(Protocol):
 
     def tokenize(self, text: str, *, special: bool, bos: bool, continues: bool = False) -> list[int]:
         """Split a text into tokens; one that `continues` another gets no space before it."""
+
+
+def _is_call(text: str) -> bool:
+    try:
+        return not json.loads(text).keys().isdisjoint({"arguments", "parameters"})
+    except (ValueError, RecursionError):
+        return False
 
 
 def sampled_mask(vocabulary: OutputVocabulary, tokens: Sequence[int]) -> list[bool]:
@@ -53,6 +64,7 @@ class OutputStream:
         *,
         calculator: bool,
         thought: Thought | None = None,
+        stop_repeated_calls: bool = False,
     ) -> None:
         """Start with no text.
 
@@ -61,7 +73,9 @@ class OutputStream:
             stop: strings that end the text.
             calculator: whether to complete arithmetic; see pending_result().
             thought: reads the thought before the answer.
+            stop_repeated_calls: see Request.
         """
+        self._stop_repeated_calls = stop_repeated_calls
         self._vocabulary, self._calculator = vocabulary, calculator
         self._detokenizer = Detokenizer(stop)
         self._unread = ""
@@ -70,8 +84,20 @@ class OutputStream:
 
     @property
     def stopped(self) -> bool:
-        """Whether the text has reached a stop string."""
-        return self._detokenizer.stopped
+        """Whether the text has reached a stop string, or the end of a tool call that it has already."""
+        return self._detokenizer.stopped or (self._stop_repeated_calls and self._repeats_call)
+
+    @property
+    def _repeats_call(self) -> bool:
+        fenced = self.text.endswith("```")
+        for opening in (
+            [*_CALL.finditer(self.text)][-_CALLS_READ:] if fenced or self.text.endswith("}") else ()
+        ):
+            start = opening.start("call")
+            call = self.text[start:].removesuffix("```").rstrip()
+            if bool(opening["fence"]) is fenced and self.text.find(call) < start and _is_call(call):
+                return True
+        return False
 
     @property
     def no_digit(self) -> bool:

@@ -165,13 +165,14 @@ class Runner:
         sequence.last_token_at = perf_counter()
         sequence.first_token_at = sequence.first_token_at or sequence.last_token_at
         sequence.sampled += 1
-        if (top := sequence.request.logprobs) is None:
+        request = sequence.request
+        if request.logprobs is None and not request.calibration:
             logprob = TokenLogprob(token, 0.0)
         else:
-            logprob = self._context.logprob(row, token, top)
+            logprob = self._context.logprob(row, token, request.logprobs or 0)
         sequence.log_likelihood += logprob.logprob
-        if self._model.is_eog(token) and not sequence.request.ignore_end:
-            if sequence.request.report_end:
+        if self._model.is_eog(token) and not request.ignore_end:
+            if request.report_end:
                 output.logprobs.append(logprob)
             self._end(sequence, StopReason.END)
             return

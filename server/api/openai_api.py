@@ -123,6 +123,7 @@ class Source(NamedTuple):
             effort=effort,
             examples=engine.after_examples(messages, think) if effort.votes else (),
             think_budget=budget,
+            stop_repeated_calls=bool(tools.tools),
             **self._asdict(),
         )
 

@@ -48,10 +48,13 @@ class AnswerResponse(ResponseBody):
         description="Whether it is verified, and every number of its equations is in the question, in an "
         "earlier turn, or the result of an earlier equation."
     )
-    confidence: Annotated[float, Field(ge=0, le=1)] = Field(
-        description="Calibrated probability that the value is right."
+    confidence: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        description="Calibrated probability that the value is right; null without a value, and where the "
+        "model has no calibration for single answers."
     )
-    sure: bool = Field(description="Whether it is at least `min_confidence`; otherwise there is no value.")
+    sure: bool = Field(
+        description="Whether it is at least `min_confidence`; if not, or cut off, there is no value."
+    )
     steps: list[Step]
     text: str
     thinking: str = Field(description="The thought before the text; empty if the model does not think.")

@@ -276,7 +276,10 @@ class ToolCallParser:
             calls, position = calls + found, end
         rest = self._held[position:]
         text.append(rest.rstrip() if calls else rest)
-        return "".join(text), calls if self._several else calls[:1]
+        unique = dict[tuple[str, str], AnswerCall]()  # of a model that repeats itself
+        for call in calls:
+            unique.setdefault((call.name, call.arguments), call)
+        return "".join(text), [*unique.values()][: None if self._several else 1]
 
     def _opening(self, position: int) -> re.Match[str] | None:
         """The next place where a call may begin."""

@@ -15,15 +15,26 @@ def confidence(*votes, grounded=False):
 
 
 def test_agreement_and_grounding_make_an_answer_surer():
-    alone = with_confidence(ONE, 0).confidence
-    assert 0 < alone < confidence(2) < confidence(3) < confidence(8) < 1
+    assert 0 < confidence(2) < confidence(3) < confidence(8) < 1
     assert confidence(3, 1) < confidence(3)
     assert confidence(3, grounded=True) > confidence(3)
+    tally = VoteTally(8, 8, {"4": 8})
     for useless in ({"value": None}, {"stop_reason": StopReason.LENGTH}):
-        assert with_confidence(replace(ONE, **useless), 0).confidence == 0
+        assert with_confidence(replace(ONE, tally=tally, **useless), 0).confidence is None
+
+
+def test_without_a_calibration_there_is_no_confidence_and_no_minimum_is_reached():
+    assert with_confidence(ONE, 0) == ONE
+    unsure = with_confidence(ONE, 0.1)
+    assert (unsure.value, unsure.sure, unsure.confidence) == (None, False, None)
+
+
+def test_an_answer_that_was_cut_off_has_no_value():
+    answer = with_confidence(replace(ONE, stop_reason=StopReason.LENGTH), 0)
+    assert (answer.value, answer.sure, answer.text) == (None, False, ONE.text)
 
 
 @pytest.mark.parametrize(("minimum", "sure"), [(0.0, True), (0.2, True), (0.9, False)])
 def test_below_the_minimum_an_answer_has_no_value(minimum, sure):
-    answer = with_confidence(ONE, minimum)
+    answer = with_confidence(replace(ONE, confidence=0.5), minimum)
     assert (answer.sure, answer.value, answer.text) == (sure, "4" if sure else None, ONE.text)

@@ -10,6 +10,7 @@ from thirteen.runtime.arithmetic.grounding import is_grounded
 from thirteen.tests.runtime.arithmetic.claims import PIECES, draw_false, draw_plain, draw_true
 from thirteen.tests.runtime.arithmetic.equation_cases import NOT_PENDING, PENDING, RIGHT, UNREAD, WRONG
 from thirteen.tests.runtime.arithmetic.final_answer_cases import FINAL_ANSWERS
+from thirteen.tests.runtime.arithmetic.stated_values import STATED_VALUES
 
 QUESTION = "Tom has 12 gizmos and 4 green eggs."
 _MIXTURES = 20_000 if os.environ.get("EXHAUSTIVE") else 1_000
@@ -34,11 +35,19 @@ def _mixture(rng: random.Random, sources: list[str]) -> str:
 
 def vectors() -> list[dict[str, Any]]:
     """Return each text with its steps, its final value, and whether the value is verified and grounded."""
-    return [_vector(text) for text in texts()]
+    labelled = [_vector(row["text"], row["question"]) for row in STATED_VALUES]
+    return labelled + [_vector(text, QUESTION) for text in texts()]
 
 
-def _vector(text: str) -> dict[str, Any]:
-    value, steps, verified = read_value(text, QUESTION)
-    grounded = verified and is_grounded(steps, QUESTION)
+def _vector(text: str, question: str) -> dict[str, Any]:
+    value, steps, verified = read_value(text, question)
+    grounded = verified and is_grounded(steps, question)
     found = [asdict(step) for step in steps]
-    return {"text": text, "steps": found, "value": value, "verified": verified, "grounded": grounded}
+    return {
+        "text": text,
+        "question": question,
+        "steps": found,
+        "value": value,
+        "verified": verified,
+        "grounded": grounded,
+    }

@@ -6,6 +6,8 @@ import pytest
 from thirteen.convert import convert as conversion
 from thirteen.convert.recipe import Recipe
 from thirteen.models.catalogue import catalogue
+from thirteen.runtime.confidence import find_calibration
+from thirteen.runtime.engine.engine import Engine
 from thirteen.workflows.default_model import default_model, is_default_model, is_short_sum
 
 
@@ -46,3 +48,34 @@ def test_a_file_of_another_base_is_not_served(tmp_path: Path, monkeypatch: pytes
 )
 def test_a_short_sum_is_one_step_with_two_numbers(question: str, is_short: bool) -> None:
     assert is_short_sum(question) is is_short
+
+
+SUMS = ("What is 7 * 8?", "Tom has 12 eggs and buys 6 more. How many does he have?", "How much is 513 / 19?")
+
+
+@pytest.mark.slow
+def test_its_single_answers_have_a_confidence_of_their_own() -> None:
+    """Each said 52 % or 37 %. What is not calibrated, such as the bare base, has none."""
+    with Engine(default_model(), context=512) as engine:
+        answers = engine.answers(SUMS)
+        assert len({answer.confidence for answer in answers}) == len(SUMS)
+        assert all(answer.confidence and 0 < answer.confidence < 1 for answer in answers)
+        unsure = engine.answer(SUMS[0], min_confidence=0.999)
+        assert (unsure.value, unsure.sure) == (None, False) and unsure.confidence
+        sampled = engine.answer(SUMS[0], temperature=0.7)
+        assert sampled.value and sampled.confidence is None and sampled.sure
+        assert not engine.answer(SUMS[0], temperature=0.7, min_confidence=0.1).sure
+    with Engine(default_model(None), context=512) as engine:
+        assert engine.answer(SUMS[0]).confidence is None
+
+
+def test_a_calibration_is_that_of_the_shipped_model() -> None:
+    known = catalogue()
+    metadata = {"thirteen.base.sha256": known.embedded.sha256, "general.file_type": 7}
+    adapted = metadata | {"thirteen.adapter.sha256": known.adapters["smollm2-135m-sums-840"].sha256}
+    found = find_calibration(adapted)
+    assert (
+        found and find_calibration(metadata) is find_calibration(adapted | {"general.file_type": 2}) is None
+    )
+    likely, unlikely = (found.confidence(nats, 10, verified=True) for nats in (-0.1, -5.0))
+    assert likely > unlikely > found.confidence(-5.0, 10, verified=False)

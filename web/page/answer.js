@@ -5,32 +5,40 @@ import { element } from "./element.js";
 const LONG_VALUE_CHARS = 12; // longer values are shown in a smaller font
 const LIKELIHOODS = [[0.7, "likely right"], [0.4, "may be right"], [0, "probably wrong"]];
 
-/** Final value, badge and reason; nothing for an answer without equations, which need not be about numbers. */
+/** Final value, badges and reason; nothing for an answer that states no value, and has no equations. */
 export function resultNodes(answer) {
-  const { value, grounded, steps, tally } = answer;
-  if (!steps.length && !tally) return [];
+  const { value, steps, tally } = answer;
   const size = value?.length > LONG_VALUE_CHARS ? "value long" : "value";
-  const shown = value === null ? ["span", { class: "none" }] : ["strong", { class: size }];
-  const nodes = [element(...shown, shownValue(answer))];
-  if (steps.length) nodes.push(element("span", { class: grounded ? "badge ok" : "badge" }, verdict(answer)));
-  return [...nodes, element("span", { class: "small" }, reasons(answer))];
+  const nodes = [];
+  if (shownValue(answer)) {
+    const shown = value === null ? ["span", { class: "none" }] : ["strong", { class: size }];
+    nodes.push(element(...shown, shownValue(answer)));
+  }
+  if (tally) nodes.push(element("span", { class: isAgreed(tally) ? "badge ok" : "badge" }, agreement(tally)));
+  if (steps.length) nodes.push(element("span", { class: "badge" }, verdict(answer)));
+  const reason = reasons(answer);
+  return reason ? [...nodes, element("span", { class: "small" }, reason)] : nodes;
 }
 
 /** The same in one sentence, for a screen reader. */
 export function resultSentence(answer) {
   const { steps, tally } = answer;
-  if (!steps.length && !tally) return "";
-  const result = steps.length ? `${shownValue(answer)}, ${verdict(answer)}` : shownValue(answer);
-  return `${[result, reasons(answer)].filter(Boolean).join(": ")}. `;
+  const parts = [shownValue(answer), tally && agreement(tally), steps.length && verdict(answer)].filter(Boolean).join(", ");
+  const sentence = [parts, reasons(answer)].filter(Boolean).join(": ");
+  return sentence && `${sentence}. `;
 }
 
-const shownValue = ({ value, sure }) => value ?? (sure === false ? "Not sure" : "No final number");
+/** The value, or why it is withheld. */
+function shownValue({ value, sure, stop_reason }) {
+  if (stop_reason === "length") return "Cut off";
+  return value ?? (sure === false ? "Not sure" : "");
+}
 
 const reasons = (answer) => [answer.steps.length ? reason(answer) : "", likelihood(answer)].filter(Boolean).join("; ");
 
 /** The confidence in words. */
 function likelihood({ value, confidence }) {
-  if (value === null || confidence === undefined) return "";
+  if (value === null || confidence == null) return ""; // it is not calibrated for this model
   return LIKELIHOODS.find(([least]) => confidence >= least)[1];
 }
 
@@ -61,6 +69,12 @@ const ranked = (tally) => Object.entries(tally?.votes ?? {}).sort(([, a], [, b])
 export function agreement(tally) {
   const [value, count] = ranked(tally)[0] ?? [];
   return count ? `${count} of ${tally.ended} agree on ${value}` : `${tally.ended} without a vote`;
+}
+
+/** Whether two thirds of several answers agree, or more. */
+function isAgreed(tally) {
+  const [[, count = 0] = []] = ranked(tally);
+  return count > 1 && 3 * count >= 2 * tally.ended;
 }
 
 /** The values with their votes. */

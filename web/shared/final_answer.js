@@ -1,7 +1,7 @@
 // Parser for final answers, a port of runtime/arithmetic/final_answer.py. The tests run both on the same texts.
 
 import { Fraction } from "./fraction.js";
-import { answer, CUES, expandVulgar, limits, NORMALIZATIONS, prose } from "./tables.js";
+import { answer, CUES, expandVulgar, limits, NORMALIZATIONS, prose, trimEnd } from "./tables.js";
 
 const MAGNITUDE_LIMIT = 10n ** BigInt(limits.answer_magnitude_digits); // beyond it, a model repeats itself
 const [NUMBER, FIRST_NUMBER, ANY_NUMBER] = ["g", "y", ""].map((flags) => answer("number", flags));
@@ -12,21 +12,35 @@ const [SPACED, REASON] = [answer("spaced", ""), answer("reason", "")];
 const SYMBOLIC = answer("symbolic", "");
 const BOLD = prose("bold", "g");
 const SENTENCE_END = prose("sentence_end", "");
+const [ASKS, ASKS_NO_NUMBER, DIGIT, ORDINAL, LINK, BEING, OPERAND, LISTED, UNKNOWN, EXAMPLE] = [
+  "asks", "asks_no_number", "digit", "ordinal", "link", "being", "operand", "listed", "unknown", "example",
+].map((name) => answer(name, ""));
+const [SOLUTION, ASIDE] = ["solution", "aside"].map((name) => answer(name, "g"));
+const ECHO_WORDS = 3; // of which a sentence that only repeats the question has more
+const NEAR = 100; // characters beside a number that tell what it is
+const ALPHANUMERIC = /[\p{L}\p{N}]/u;
 
 /**
- * Find the final answer in a model's text.
+ * Find the final answer that a model's text states.
  *
  * @param {string} text
- * @returns {?Fraction} the last boxed number, "#### …" or "answer is …"; else the result of the last sentence
- *   with a number. Null if the text has no number, or its box has symbols.
+ * @param {string} question what was asked; a sentence gives a quantity only if it asked for one.
+ * @returns {?Fraction} the last boxed number, "#### …" or "answer is …"; else what the last sentence with a number
+ *   gives. Null if the text states none, or several, or its box has symbols.
  */
-export function finalAnswer(text) {
+export function finalAnswer(text, question = "") {
   const normalized = normalize(text);
-  for (const value of afterCues(normalized)) return value;
-  for (const value of inLastSentence(normalized)) return value;
-  for (const value of afterCues(normalize(text.replace(LIST_NUMBER, "$<item>")))) return value;
-  return null;
+  const [stated] = afterCues(normalized);
+  if (stated) return stated;
+  if (stated === undefined && (!question || asksNumber(question))) {
+    const [value] = inLastSentence(normalized, normalize(question));
+    if (value) return value;
+  }
+  const [item] = afterCues(normalize(text.replace(LIST_NUMBER, "$<item>")));
+  return item ?? null;
 }
+
+const asksNumber = (question) => ASKS.test(question) || (DIGIT.test(question) && !ASKS_NO_NUMBER.test(question));
 
 /** Write a number in a canonical form: "42", "-3.5", or "1/3" if the decimal does not end. */
 export function formatNumber(value) {
@@ -74,38 +88,99 @@ function valueOf(match) {
   return sign || innerSign ? value.negated() : value;
 }
 
-function numbers(text, lastFirst = false) {
-  const matches = [...text.matchAll(NUMBER)];
-  return (lastFirst ? matches.reverse() : matches).map(valueOf).filter((value) => value !== null);
-}
+const numbers = (text) => [...text.matchAll(NUMBER)].map(valueOf).filter((value) => value !== null);
 
 const afterEquals = (text) => text.slice(text.lastIndexOf("=") + 1);
 
-/** Yield what the sentence at the first number equals ("5 + 3 = 8"), but for reasons, then all numbers. */
+/** Yield what the first sentence equals ("5 + 3 = 8"), but for reasons, then all its numbers. */
 function* statedNumbers(stated) {
-  const text = joinGroups(stated);
-  const first = text.search(ANY_NUMBER);
-  if (first < 0) return;
-  const sentence = text.slice(first).split(SENTENCE_END, 1)[0];
+  const [sentence] = joinGroups(stated).split(SENTENCE_END, 1);
   yield* numbers(afterEquals(sentence.split(REASON, 1)[0])); // "5 because x = 2"
-  yield* numbers(text);
+  yield* numbers(sentence);
 }
 
-/** Yield what the cues state, from the most explicit; null for a box with symbols. */
+/** Yield what the cues state, from the most explicit; null for a box with symbols, and for several. */
 function* afterCues(text) {
   for (const cue of CUES) {
     for (const [, stated] of [...text.matchAll(cue)].reverse()) {
-      if (cue === CUES[0] && SYMBOLIC.test(afterEquals(stated))) yield null;
+      if ((cue === CUES[0] && SYMBOLIC.test(afterEquals(stated))) || isList(stated)) yield null;
       yield* statedNumbers(stated);
     }
   }
 }
 
-function* inLastSentence(text) {
-  for (const sentence of text.split(SENTENCE_END).reverse()) {
-    const bold = [...sentence.matchAll(BOLD)].reverse().map(([, content]) => parseNumber(afterEquals(content)));
-    yield* bold.filter((value) => value !== null);
-    if (sentence.includes("=")) yield* numbers(afterEquals(sentence));
-    yield* numbers(sentence, true);
+/** Yield what the last sentence with a number states; nothing if that is nothing, or several solutions. */
+function* inLastSentence(text, question) {
+  const sentences = text.split(SENTENCE_END).filter((sentence) => ALPHANUMERIC.test(sentence));
+  const withNumber = sentences.filter((sentence) => ANY_NUMBER.test(sentence));
+  if (!withNumber.length || haveSolutions(withNumber.slice(-2))) return;
+  const last = withNumber.at(-1);
+  const bold = [...last.matchAll(BOLD)].reverse().map(([, content]) => parseNumber(afterEquals(content)));
+  yield* bold.filter((value) => value !== null);
+  if (last.includes("=")) {
+    const result = afterEquals(last);
+    const found = [...result.matchAll(NUMBER)];
+    if (found.length > 1 && LINK.test(preceding(result, found.at(-1)))) yield valueOf(found.at(-1));
+    const left = afterEquals(last.slice(0, last.lastIndexOf("=")));
+    if (UNKNOWN.test(`${left}=${result}`) || SYMBOLIC.test(result) || EXAMPLE.test(result)) yield null;
+    yield* numbers(result);
   }
+  const stripped = last.trim();
+  const echo = stripped.split(" ").length > ECHO_WORDS && question.includes(stripped);
+  if (echo || trimEnd(last).endsWith(":")) return;
+  const given = numbers(question.replaceAll("/", " "));
+  const near = sentences.slice(-2).includes(last);
+  const statement = last.split(REASON, 1)[0].replace(ASIDE, "");
+  yield quantity(statement, given, near) ?? quantity(last, given, near);
+}
+
+/** Whether sentences give an unknown several values: "x = 2 or x = 3". */
+function haveSolutions(sentences) {
+  const solutions = new Map(); // from "x 2" to "x"
+  for (const sentence of sentences) {
+    for (const found of sentence.matchAll(SOLUTION)) {
+      const [value] = numbers(following(sentence, found));
+      solutions.set(`${found[1]} ${value && formatNumber(value)}`, found[1]);
+    }
+  }
+  return new Set(solutions.values()).size < solutions.size;
+}
+
+/** Whether nothing but a comma, "and" or "or" stands between two numbers. */
+const areListed = (text, one, other) => LISTED.test(text.slice(one.index + one[0].length, other.index));
+
+/** Whether a text begins with several numbers: "4 or -4". */
+function isList(text) {
+  const [first, second] = text.matchAll(NUMBER);
+  return Boolean(second) && areListed(text, first, second);
+}
+
+const preceding = (text, match) => text.slice(Math.max(match.index - NEAR, 0), match.index);
+
+function following(text, match) {
+  const end = match.index + match[0].length;
+  return text.slice(end, end + NEAR);
+}
+
+/**
+ * The quantity that a sentence gives: its only new number, its only number, or the last after "is". Where the sentence
+ * is not `near` the end, only a new number after "is".
+ */
+function quantity(sentence, given, near) {
+  const isGiven = (value) => given.some((one) => one.equals(value));
+  const matches = [...sentence.matchAll(NUMBER)];
+  const isListed = (at) => at > 0 && at < matches.length && areListed(sentence, matches[at - 1], matches[at]);
+  const found = matches.filter((match, at) => {
+    const [value, after] = [valueOf(match), following(sentence, match)];
+    if (value === null || match[0].includes(" / ") || isListed(at) || isListed(at + 1)) return false;
+    if (ORDINAL.test(preceding(sentence, match)) || OPERAND.test(after)) return false;
+    return !isGiven(value) || !/^\s*%/.test(after) || BEING.test(preceding(sentence, match));
+  });
+  const values = found.map(valueOf);
+  const added = values.filter((value) => !isGiven(value));
+  if (near && added.length && added.every((value) => value.equals(added[0]))) return added[0];
+  if (!found.length || found.at(-1) !== matches.at(-1)) return null;
+  const [value, before] = [values.at(-1), preceding(sentence, matches.at(-1))];
+  if (!added.length && near && (BEING.test(before) || values.every((other) => other.equals(value)))) return value;
+  return added.length && LINK.test(before) ? value : null;
 }

@@ -62,10 +62,9 @@ export function majorityCertainty(first, second) {
   return sum / 2 ** trials;
 }
 
-/** Calibrated probability that the value of an answer is right, as in runtime/answer.py. */
-export function confidence({ value, stop_reason, verified, grounded, tally }) {
-  if (value === null || stop_reason !== "end") return 0;
-  if (!tally) return effort.confidence[verified ? "verified" : "unverified"];
+/** Calibrated probability that the value of a vote is right, as in runtime/answer.py; null if there is none. */
+export function confidence({ value, stop_reason, grounded, tally }) {
+  if (value === null || stop_reason !== "end" || !tally) return null;
   const [first = 0, second = 0] = Object.values(tally.votes).sort((a, b) => b - a);
   const { intercept, certainty, grounded: ofGrounded } = effort.confidence;
   const logOdds = intercept + certainty * majorityCertainty(first, second) + (grounded ? ofGrounded : 0);

@@ -19,7 +19,7 @@ def check(data: bytes) -> bool:
     for step in steps:
         assert step.expression in text and step.claimed and step.computed
         assert step.start < step.result < step.end
-        assert Reading((step,), 0).verifies(step.claimed) == step.ok
+        assert Reading((step,), ()).verifies(step.claimed) == step.ok
     ends = [sign.end() for sign in islice(_SIGN.finditer(text), _SIGNS_MAX)]
     completed = [_completes(text[:end]) for end in ends]
     return _has_answer(text) or bool(steps) or any(completed)

@@ -68,6 +68,8 @@ def test_answers_are_those_of_the_engine_in_the_order_of_the_questions(
     assert sum(row["text"] == text for row, text in zip(answers, single, strict=True)) > 0.9 * COUNT
     assert (report.rows, report.answered, report.bad, report.earlier) == (COUNT, COUNT, (), 0)
     assert report.tokens == sum(row["usage"]["completion_tokens"] for row in answers)
+    cut_off = [row for row in answers if row["stop_reason"] == "length"]
+    assert report.cut_off == len(cut_off) and not any(row["value"] or row["sure"] for row in cut_off)
     assert [path.name for path in tmp_path.iterdir() if "answers" in path.name] == ["answers.jsonl"]
 
 

@@ -84,7 +84,7 @@ VOTES = {
         [("4",), ("5",), ("6",), ("5",), ("4",), ("6",), ("4",), ("7",)],
         "4",
     ),
-    "only answers cut short": ([("5", LENGTH, -2.0)] * 7 + [("4", LENGTH, -1.0)], "5"),
+    "only answers cut short": ([("5", LENGTH, -2.0)] * 7 + [("4", LENGTH, -1.0)], None),
     "a tie by verified votes": ([(str(n), STOP, -0.5) for n in range(7)] + [("3 + 4 = 7", STOP, -2.0)], "7"),
     "a tie by likelihood": ([(str(n), STOP, -2.0) for n in range(7)] + [("7", STOP, -0.5)], "7"),
 }

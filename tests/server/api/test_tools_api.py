@@ -137,6 +137,25 @@ def call_text(notation):
     return f"<tool_call>\n{json.dumps(CALL)}\n</tool_call>" if notation == "tagged" else json.dumps(CALL)
 
 
+def test_a_call_that_is_repeated_ends_the_answer(client, say, call_text):
+    """The model went on for 32 calls, until its tokens were used up."""
+    other = call_text.replace("Oslo", "Rome")
+    for texts in (
+        [call_text] * 9,
+        [call_text, other, call_text, other, call_text],
+        [f"```json\n{json.dumps(CALL)}\n```"] * 9,
+    ):
+        say("\n".join(texts))
+        answer = chat(client, max_tokens=900)
+        cities = ["Oslo", "Rome"] if other in texts else ["Oslo"]
+        calls = [(CALL["name"], CALL["arguments"] | {"city": city}) for city in cities]
+        assert called(answer.choices[0]) == calls
+        assert answer.usage.completion_tokens <= len("\n".join(texts[: len(calls) + 1])) + 1
+    say("\n".join([call_text] * 3))
+    ((text, streamed, reason),) = accumulated(chat(client, stream=True))
+    assert (text, streamed, reason) == ("", [(CALL["name"], CALL["arguments"])], "tool_calls")
+
+
 @pytest.fixture
 def prompts(server, monkeypatch):
     return record_prompts(server.service.engine, monkeypatch)
