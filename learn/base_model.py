@@ -62,11 +62,25 @@ def load_base_model(base: Path, *, bf16: bool = False) -> tuple[Any, Any]:
     return model.requires_grad_(False).eval(), tokenizer
 
 
+def save_settings(base: Path, folder: Path) -> None:
+    """Save the configuration and the tokenizer of a GGUF, as transformers reads them.
+
+    Raises:
+        ThirteenError: transformers cannot read the file, or is not installed.
+    """
+    check_packages()
+    model, tokenizer = load_base_model(base)
+    with silenced():
+        model.config.save_pretrained(folder)
+        model.generation_config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
 def check_packages() -> None:
     """Raise ThirteenError, before hours of work, if the `train` extra is not installed."""
     for package in ("torch", "transformers"):
         if find_spec(package) is None:
-            raise ThirteenError(f"learning needs {package}: {install_hint('train')}")
+            raise ThirteenError(f"this needs {package}: {install_hint('train')}")
 
 
 def pre_tokenizer(base: Path) -> str:
@@ -78,7 +92,7 @@ def pre_tokenizer(base: Path) -> str:
     name = read_header(base).metadata.get("tokenizer.ggml.pre")
     if name not in PRE_TOKENIZERS.values():
         supported = ", ".join(PRE_TOKENIZERS.values())
-        raise FileError(f"{base}: tokenizer.ggml.pre is {name!r}; learning supports {supported}")
+        raise FileError(f"{base}: tokenizer.ggml.pre is {name!r}; supported are {supported}")
     return str(name)
 
 
