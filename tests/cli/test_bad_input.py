@@ -705,13 +705,17 @@ def test_a_file_that_cannot_grow_leaves_nothing(
     limit: int, thirteen: Commands, good: Good, out: Path
 ) -> None:
     """The limits are in the header, in the metadata and in the tensors; the error line fits in each."""
-    command = ("convert", good("llama"), "-o", out / "model.gguf", "--type", "F16")
+    command = ("convert", good("llama"), "-o", out / "model.gguf", "--type", "F16", "--force")
     done = thirteen(*command, file_limit=limit)
     check_refused(done, "model.gguf: cannot write: File too large", out)
     check_done(thirteen(*command))
     before = (out / "model.gguf").read_bytes()
     assert len(before) > 100_000
     assert thirteen(*command, file_limit=limit).status == 2
+    assert contents(out) == {out / "model.gguf": before}
+    for words in (command[:-1], ("vocabulary", *command[1:4]), ("importance", *command[1:4])):
+        done = thirteen(*words)
+        assert "error: --output" in done.stderr and "exists already; --force overwrites it" in done.stderr
     assert contents(out) == {out / "model.gguf": before}
 
 
