@@ -100,6 +100,7 @@ def test_commands(thirteen, model, tmp_path):
     ]
     settings = {
         "/effort high": "effort: high",
+        "/effort": "effort: high",
         "/calculator off": "calculator: off",
         "/adapter base": "adapter: base",
         "/temperature 0.5": "temperature: 0.5",

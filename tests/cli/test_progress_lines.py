@@ -1,5 +1,6 @@
 """Progress without a terminal: a line every ten seconds, with the share done and the time left."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -53,6 +54,22 @@ def test_steps_of_an_earlier_run_do_not_count_as_fast_ones(
 def test_the_first_step_has_no_time_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     """It also loads a model: the demo announced 24 minutes, and took two."""
     assert lines(clock, capsys, (11, 0), (22, 2)) == "importance: 0 of 40, 0 %\nimportance: 2 of 40, 5 %\n"
+
+
+def test_of_steps_that_run_together_the_first_tell_no_speed(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sixteen questions end within a second, after ten: the time left was a tenth of what it became."""
+    with console.progress_bar("batch", 16) as progress:
+        progress(0, 160)
+        for batch in range(2):
+            for row in range(16):
+                clock.now_s += 9 if row == 0 else 1 / 15
+                progress(16 * batch + row + 1, 160)
+            clock.now_s += 5
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[0] == "batch: 16 of 160, 10 %, 1 min 30 s left" or "left" not in printed[0]
+    assert re.search(r"batch: (17|32) of 160, .*, 1 min (4\d|3\d|5\d) s left", printed[-1]), printed
 
 
 def test_a_new_label_starts_a_new_estimate(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
