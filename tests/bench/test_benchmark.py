@@ -1,12 +1,16 @@
 """`thirteen bench MODEL`: an estimate, the verdict, and an early end where no answer has room."""
 
 import json
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from thirteen.bench import benchmark
 from thirteen.bench.accuracy.accuracy_metrics import PairedScores
 from thirteen.bench.benchmark import describe_accuracy, describe_speed, verdict
+from thirteen.cli.main import app
 from thirteen.stats.interval import Interval
 
 from ..commands import Commands
@@ -50,10 +54,38 @@ def test_with_an_adapter_both_parts_are_compared(bench, model, lora, data):
     assert report["accuracy"]["paired"]["questions"] == 12
 
 
+@pytest.mark.parametrize("adapted", [True, False])
+def test_a_quick_one_says_speed_size_and_right_answers_in_three_sentences(adapted, bench, model, lora, data):
+    """Without --data, of the sums that come with the package."""
+    words = (model, *(("--adapter", lora) if adapted else ()), "--quick", "--max-tokens", 24)
+    done = bench(*words)
+    assert done.status == 0, done.stderr
+    told = " ".join(done.stdout.split())
+    assert re.match(r"Speed: .* Size: .* MB.* Right answers: \d+ of \d+ questions of sums", told), told
+    report = json.loads(bench(*words, "--data", data, "--json").stdout)
+    assert len(report["summary"]) == 3 and report["latency"] is None
+    assert report["accuracy"]["adapted"]["scores"]["questions"] == 12
+    assert report["accuracy"]["answer_time"] is None
+
+
+def test_what_was_finished_is_said_when_it_ends_early(model, lora, data, monkeypatch, capfd):
+    """It printed nothing after 356 seconds."""
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark, "run_accuracy", interrupted)
+    words = ["bench", model, "--adapter", lora, "--data", data, "--quick", "--threads", 1]
+    monkeypatch.setattr(sys, "argv", ["thirteen", *map(str, words)])
+    with pytest.raises(KeyboardInterrupt):
+        app(words and [str(word) for word in words], standalone_mode=False)
+    assert re.search(r"not finished; measured so far: Speed: .*tokens/s.* Size: ", capfd.readouterr().err)
+
+
 def test_a_model_alone(bench, model, data):
     done = bench(model, "--data", data, "--max-tokens", 24, "--limit", 3)
     assert done.status == 0, done.stderr
-    assert done.stdout.startswith("first token after ") and "accuracy, % (95 %)" in done.stdout
+    assert "\nfirst token after " in done.stdout and "accuracy, % (95 %)" in done.stdout
 
 
 def test_it_ends_where_all_first_answers_are_cut_off(bench, model, data):
