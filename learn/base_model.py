@@ -71,6 +71,7 @@ def save_settings(base: Path, folder: Path) -> None:
     check_packages()
     model, tokenizer = load_base_model(base)
     model.config.architectures = [type(model).__name__]
+    vars(model.config).pop("quantization_config", None)  # of the GGUF, which is dequantized
     with silenced():
         model.config.save_pretrained(folder)
         model.generation_config.save_pretrained(folder)
