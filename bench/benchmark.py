@@ -1,6 +1,6 @@
 """Benchmark of a model with and without an adapter, or alone: latency, accuracy, and what they say."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,16 +15,14 @@ from ..files.temporary_folder import temporary_folder
 from ..quality.schedule import ProgressCounter
 from ..quality.workload import Workload, load_engine
 from ..runtime.machine.threads import default_threads
-from ..stats.interval import Interval
-from ..stats.paired_ratio import NOISE_MAX, ROUNDS_MIN, too_noisy
+from ..stats.paired_ratio import ROUNDS_MIN
 from .accuracy.accuracy import AccuracyReport, AccuracyRequest, accuracy_table, run_accuracy
-from .accuracy.accuracy_metrics import PairedScores
 from .accuracy.answer_time import TIMED
 from .accuracy.datasets import QuestionSet
 from .accuracy.evaluate import EvalProgress
 from .accuracy.prompts import PromptSettings
 from .harness.format import Table
-from .speed.latency import LatencyReport, LatencyRequest, latency_table, more_rounds, run_latency
+from .speed.latency import LatencyReport, LatencyRequest, latency_table, run_latency
 from .speed.questions import (
     ModelSpeed,
     QuestionShape,
@@ -44,9 +42,6 @@ _BATCH_GAIN = 2  # about how many times as fast as one the answers of a batch ar
 _QUICK_ANSWER_TOKENS, _QUICK_TOKENS_MAX = 80, 250  # of an answer, about and at most
 _MEMORY_RUNS = 3  # a model's iterations in other processes, for its memory
 
-_TWO_DIGITS_MIN = 1.01  # a smaller ratio has four
-
-Conclusion = tuple[str, str]  # what was found, and what would settle it; "" if it is settled
 Announce = Callable[[str, float], None]  # what comes next, and the seconds that it takes
 
 
@@ -78,11 +73,10 @@ class BenchmarkReport:
     """Result of a benchmark.
 
     Attributes:
-        verdict: conclusions in a line.
+        verdict: what was found, in sentences: speed, size, right answers.
         speed: the model's, if it was measured alone.
         latency: the model's with the adapter against that without.
         accuracy: of the model, with and without the adapter; None without questions.
-        summary: what was found, in sentences: speed, size, right answers.
         quick: speeds with and without the adapter at a short question, in a quick benchmark.
     """
 
@@ -90,7 +84,6 @@ class BenchmarkReport:
     speed: ModelSpeed | None
     latency: LatencyReport | None
     accuracy: AccuracyReport | None
-    summary: tuple[str, ...] = ()
     quick: QuestionSpeeds | None = None
 
 
@@ -106,7 +99,7 @@ def run_benchmark(
         request: what is measured.
         announce: called with what comes next and its seconds, before any of it.
         progress: called with a label, and with what is done and in all.
-        tell: called with each sentence of the summary when it is known.
+        tell: called with each sentence of the verdict when it is known.
 
     Raises:
         ThirteenError: run_latency() or run_accuracy() raises it.
@@ -128,17 +121,15 @@ def run_benchmark(
     announce(f"latency {'and accuracy take' if asked else 'takes'} about", total_s)
 
     speed = latency = accuracy = quick = None
-    conclusions, summary = list[Conclusion](), list[str]()
+    sentences = list[str]()
 
     def found(sentence: str) -> None:
-        summary.append(sentence)
+        sentences.append(sentence)
         tell(sentence)
 
     advance = ProgressCounter(partial(progress, "latency"), iterations)
     if not adapter:
         speed = measure_alone(loaders[0], shape, rounds, advance)
-        text = f"first token after {speed.first_token_s:.2f} s, then {speed.decode:.1f} tokens/s"
-        conclusions.append((text, ""))
         found(f"Speed: the model writes {speed.decode:.0f} tokens/s.")
         found(f"Size: the model has {model.stat().st_size / 1e6:,.1f} MB.")
     else:
@@ -150,16 +141,13 @@ def run_benchmark(
             )
             latency = run_latency(paired, partial(progress, "latency"))
             measured = latency.middle
-        conclusions.append(describe_speed(measured.answer.ratio, rounds))
-        found(speed_sentence(measured))
+        found(speed_sentence(measured, rounds))
         base_bytes = model.stat().st_size
         found(size_sentence(base_bytes, base_bytes + adapter.stat().st_size))
     if asked:
         accuracy = run_accuracy(asked, progress=progress)
-        right = f"{accuracy.adapted.scores.accuracy.text(1, 100)} % right"
-        conclusions.append(describe_accuracy(accuracy.paired) if accuracy.paired else (right, ""))
         found(accuracy_sentence(accuracy))
-    return BenchmarkReport(verdict(conclusions), speed, latency, accuracy, tuple(summary), quick)
+    return BenchmarkReport(" ".join(sentences), speed, latency, accuracy, quick)
 
 
 def _accuracy_request(request: BenchmarkRequest, trial: ModelSpeed) -> AccuracyRequest:
@@ -206,45 +194,11 @@ def _try_questions(
     return batch_s * total / asked + min(request.timed, total) * alone_s
 
 
-def describe_speed(ratio: Interval, rounds: int) -> Conclusion:
-    """Compare the time to an answer."""
-    noisy = too_noisy(ratio)
-    so_far = " so far" if noisy else ""
-    missing = f"{more_rounds(ratio.half_width, rounds)} more rounds" if noisy else ""
-    if not ratio.excludes_one:
-        return f"equally fast{so_far} ({ratio.low:.2f} to {ratio.high:.2f} times)", missing
-    word, times = "slower", ratio
-    if ratio.estimate < 1:
-        word, times = "faster", Interval(1 / ratio.high, 1 / ratio.estimate, 1 / ratio.low)
-    text = times.text(2 if times.low >= _TWO_DIGITS_MIN else 4)
-    return text.replace(" ", f" times {word}{so_far} ", 1), missing
-
-
-def describe_accuracy(paired: PairedScores) -> Conclusion:
-    """Compare the right answers."""
-    points = paired.difference
-    interval = f"({100 * points.low:+.1f} to {100 * points.high:+.1f} points)"
-    if paired.differs:
-        word = "more" if points.estimate > 0 else "less"
-        return f"{word} accurate by {100 * abs(points.estimate):.1f} points {interval}", ""
-    if questions := paired.more_questions(NOISE_MAX):
-        return f"equally accurate so far {interval}", f"{questions} more questions"
-    return f"equally accurate {interval}", ""
-
-
-def verdict(conclusions: Iterable[Conclusion]) -> str:
-    """Join conclusions to a line, with what would settle those that are open."""
-    texts, missing = zip(*conclusions, strict=True)
-    needed = " and ".join(filter(None, missing))
-    return ", ".join(texts) + (f": about {needed} would settle it" if needed else "")
-
-
 def benchmark_tables(report: BenchmarkReport) -> Group:
-    """The summary, the verdict, and the tables of what was measured; of a quick one the summary alone."""
-    summary = Text(" ".join(report.summary))
+    """The verdict, and the tables of what was measured; of a quick comparison the verdict alone."""
+    tables: list[Any] = [Text(report.verdict)]
     if report.quick:
-        return Group(summary)
-    tables: list[Any] = [summary, Text(report.verdict)]
+        return Group(*tables)
     if speed := report.speed:
         rows = (
             ("prefill, tokens/s", f"{speed.prefill:.1f}"),

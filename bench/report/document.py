@@ -121,7 +121,7 @@ def without_home(value: object) -> object:
     """A text with ~ for the home folder, whose name is private."""
     if isinstance(value, Markup) or not isinstance(value, str) or len(_HOME) < 2:
         return value
-    return re.sub(rf"{re.escape(_HOME)}(?=[/\\]|$)", "~", value)
+    return re.sub(re.escape(_HOME) + r'(?=[/\\"]|$)', "~", value)
 
 
 def find_terms(text: str) -> set[str]:

@@ -1,7 +1,7 @@
 """Report on a base and its adapted model: an HTML page, Markdown and raw JSON."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,16 +91,6 @@ def collect_measurements(request: ReportRequest, stage: Stage = lambda name: no_
     return Measurements(**found)
 
 
-def _json_text(report: dict[str, Any]) -> str:
-    return json.dumps(_each_text(report, without_home), indent=1) + "\n"
-
-
-def _each_text(value: Any, change: Callable[[object], object]) -> Any:
-    if isinstance(value, dict):
-        return {key: _each_text(one, change) for key, one in value.items()}
-    return [_each_text(one, change) for one in value] if isinstance(value, list | tuple) else change(value)
-
-
 def _read_effort(path: Path) -> AccuracyReport:
     report = read_report(path, AccuracyReport)
     if report.answer_time is None:
@@ -125,7 +115,7 @@ def write_report(found: Measurements, folder: Path) -> Path:
     raw = {name: asdict(one) for name in REPORTS if (one := getattr(found, name))}
     raw |= {f"effort-{number}": asdict(one) for number, one in enumerate(found.efforts, 1)}
     texts = {
-        **{f"raw/{name}.json": _json_text(one) for name, one in raw.items()},
+        **{f"raw/{name}.json": f"{without_home(json.dumps(one, indent=1))}\n" for name, one in raw.items()},
         "report.md": render_markdown(document),
         "report.html": render_html(document),
     }

@@ -78,15 +78,15 @@ def compose_report(found: Measurements) -> Document:
     last = [Section("Not measured", ("; ".join(missing),))] if missing else []
     sections = (summary, *told)
     terms = find_terms("\n".join(text for one in sections for text in one.texts))
-    rows = tuple((name, TERMS[name]) for name in TERMS if name in terms)
-    known = [Section("Terms", tables=(Table("What the words mean", ("", ""), rows, is_text=True),))]
-    return Document(_title(found), (*sections, *(known if rows else []), *last))
+    meanings = tuple((name, TERMS[name]) for name in TERMS if name in terms)
+    known = [Section("Terms", tables=(Table("What the words mean", ("", ""), meanings, is_text=True),))]
+    return Document(_title(found), (*sections, *(known if meanings else []), *last))
 
 
 def _sentences(found: Measurements) -> Iterator[str]:
     """Speed, size and right answers, as `bench MODEL --adapter ADAPTER` says them."""
     if latency := found.latency:
-        yield speed_sentence(latency.middle)
+        yield speed_sentence(latency.middle, latency.rounds)
         yield size_sentence(latency.base.total_bytes, latency.adapted.total_bytes)
     if found.accuracy:
         yield accuracy_sentence(found.accuracy)

@@ -63,7 +63,8 @@ class Conversation:
             RequestError: the text is empty, or the chat template rejects the conversation.
             PromptLengthError: the text alone does not fit the context.
         """
-        request, limit = self.engine.request(text, system=self.system, **options), self.engine.context
+        own = options | RequestOptions(system=self.system)
+        request, limit = self.engine.request(text, **own), self.engine.context
         if request.effort.votes and stands_alone(text):  # votes are worse over a conversation
             return Turn(request, 0, len(request.tokens) / limit)
         think, _ = resolve_thinking(options.get("think"), options.get("think_budget"))

@@ -347,7 +347,6 @@ def is_dark(page: Page) -> bool:
     return int(page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]")) < 64
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_long_name_of_a_model_leaves_ask_and_stop_in_the_line(
     visit: Callable[..., Page], tmp_path: Path
 ) -> None:
@@ -398,6 +397,7 @@ def test_an_error_is_not_hidden_behind_the_question_form(page: Page, tmp_path: P
         page.get_by_label("Ask a math question").fill("")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_dark_mode_has_a_switch(visit: Callable[..., Page], server: tuple[str, Script], scheme: str) -> None:
     """The choice outlives the visit; the system's own colours are no choice, and follow the system again."""
     page = visit(server[0], color_scheme=scheme)
