@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 
-from gguf import GGMLQuantizationType
+from gguf import GGMLQuantizationType, TokenType
 
 from ..errors import FileError
 from ..files.atomic_write import atomic_write
@@ -31,7 +31,7 @@ from .source_ids import DEFAULT_IDS, SourceIds
 # Files of a checkpoint that a merge copies: configuration, tokenizer, chat template and licence.
 _COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
 _WEIGHTS = "model.safetensors"
-_TOKENIZER = [f"tokenizer.ggml.{key}" for key in ("tokens", "token_type", "merges", "pre", "eos_token_id")]
+_TOKENIZER = [f"tokenizer.ggml.{key}" for key in ("tokens", "merges", "pre", "eos_token_id")]
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,8 @@ def _check_settings(base: Checkpoint, folder: Path) -> None:
     """Raise FileError if what was saved of a GGUF describes another model or tokenizer."""
     saved = open_checkpoint(folder)
     same = all(saved.tokenizer.get(key) == base.tokenizer.get(key) for key in _TOKENIZER)
+    types = (one.tokenizer["tokenizer.ggml.token_type"].value for one in (saved, base))
+    same &= all(one in (other, TokenType.UNUSED) for other, one in zip(*types, strict=True))
     if saved.architecture != base.architecture or not same or base.rope_tensors:
         raise FileError(
             f"{base.path}: transformers does not read its settings whole; merge the safetensors of this model"

@@ -101,13 +101,12 @@ def pre_tokenizer(base: Path) -> str:
 def _fix_pre_tokenizer(base: Path, tokenizer: Any) -> None:
     """Split texts as the GGUF's tokenizer does.
 
-    When it reads a GGUF, transformers drops SmolLM2's rule that each digit is a token and Llama 3's rules for
-    words, and keeps Qwen2's.
+    When it reads a GGUF, transformers drops SmolLM2's rule that each digit is a token, Llama 3's rules for
+    words, and Qwen2's normalizer.
     """
     from tokenizers import Regex, normalizers, pre_tokenizers
 
-    if (name := pre_tokenizer(base)) == "qwen2":
-        return
+    name = pre_tokenizer(base)
     normalizer, rules, ignore_merges = next(key for key, value in PRE_TOKENIZERS.items() if value == name)
     makers: dict[str, Callable[[Any], Any]] = {
         "Split": lambda pattern: pre_tokenizers.Split(Regex(pattern), "isolated"),

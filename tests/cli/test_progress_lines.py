@@ -68,7 +68,7 @@ def test_of_steps_that_run_together_the_first_tell_no_speed(
         progress(32, 160)
     assert capsys.readouterr().err.splitlines() == [
         "batch: 1 of 160, 1 %",
-        "batch: 32 of 160, 20 %, 1 min 36 s left",
+        "batch: 32 of 160, 20 %, 1 min 37 s left",
     ]
 
 
