@@ -12,6 +12,10 @@ class FileError(ThirteenError):
     """A file that is read is missing, damaged, unsupported, or does not fit another one."""
 
 
+class OfflineError(FileError):
+    """A file must be downloaded, and its host cannot be reached."""
+
+
 class ZeroAdapterError(FileError):
     """An adapter changes nothing."""
 

@@ -1,6 +1,6 @@
-"""Benchmark of a model with and without an adapter, or alone: latency, accuracy, and a verdict in a line."""
+"""Benchmark of a model with and without an adapter, or alone: latency, accuracy, and what they say."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,25 +15,33 @@ from ..files.temporary_folder import temporary_folder
 from ..quality.schedule import ProgressCounter
 from ..quality.workload import Workload, load_engine
 from ..runtime.machine.threads import default_threads
-from ..stats.interval import Interval
-from ..stats.paired_ratio import NOISE_MAX, ROUNDS_MIN, too_noisy
+from ..stats.paired_ratio import ROUNDS_MIN
 from .accuracy.accuracy import AccuracyReport, AccuracyRequest, accuracy_table, run_accuracy
-from .accuracy.accuracy_metrics import PairedScores
+from .accuracy.answer_time import TIMED
 from .accuracy.datasets import QuestionSet
 from .accuracy.evaluate import EvalProgress
 from .accuracy.prompts import PromptSettings
 from .harness.format import Table
-from .speed.latency import LatencyReport, LatencyRequest, latency_table, more_rounds, run_latency
-from .speed.questions import ModelSpeed, QuestionShape, count_question_iterations, measure_alone
+from .speed.latency import LatencyReport, LatencyRequest, latency_table, run_latency
+from .speed.questions import (
+    ModelSpeed,
+    QuestionShape,
+    QuestionSpeeds,
+    count_question_iterations,
+    measure_alone,
+    measure_questions,
+)
+from .summary import accuracy_sentence, size_sentence, speed_sentence
 
 QUESTION = QuestionShape(128, 64)
 FIRST = 8  # questions that are asked before the others
 _TRIAL = QuestionShape(32, 9)
+QUICK = QuestionShape(32, 16)
+_QUICK_S = 25  # for the answers of a quick benchmark; a slow model takes longer, as it answers FIRST anyhow
+_BATCH_GAIN = 2  # about how many times as fast as one the answers of a batch are decoded
+_QUICK_ANSWER_TOKENS, _QUICK_TOKENS_MAX = 80, 250  # of an answer, about and at most
 _MEMORY_RUNS = 3  # a model's iterations in other processes, for its memory
 
-_TWO_DIGITS_MIN = 1.01  # a smaller ratio has four
-
-Conclusion = tuple[str, str]  # what was found, and what would settle it; "" if it is settled
 Announce = Callable[[str, float], None]  # what comes next, and the seconds that it takes
 
 
@@ -48,6 +56,7 @@ class BenchmarkRequest:
         settings: prompt and generation settings.
         rounds: rounds of the latency, at least 8.
         threads: threads that compute, for the latency; by default one per physical core.
+        quick: decode and right answers alone, of a short question and of as many as fit the time.
     """
 
     model: Path
@@ -56,6 +65,7 @@ class BenchmarkRequest:
     settings: PromptSettings = field(default_factory=PromptSettings)
     rounds: int = ROUNDS_MIN
     threads: int | None = None
+    quick: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,65 +73,100 @@ class BenchmarkReport:
     """Result of a benchmark.
 
     Attributes:
-        verdict: conclusions in a line.
+        verdict: what was found, in sentences: speed, size, right answers.
         speed: the model's, if it was measured alone.
         latency: the model's with the adapter against that without.
         accuracy: of the model, with and without the adapter; None without questions.
+        quick: speeds with and without the adapter at a short question, in a quick benchmark.
     """
 
     verdict: str
     speed: ModelSpeed | None
     latency: LatencyReport | None
     accuracy: AccuracyReport | None
+    quick: QuestionSpeeds | None = None
 
 
-def run_benchmark(request: BenchmarkRequest, announce: Announce, progress: EvalProgress) -> BenchmarkReport:
+def run_benchmark(
+    request: BenchmarkRequest,
+    announce: Announce,
+    progress: EvalProgress,
+    tell: Callable[[str], None] = lambda sentence: None,
+) -> BenchmarkReport:
     """Estimate the time, then measure.
 
     Args:
         request: what is measured.
         announce: called with what comes next and its seconds, before any of it.
         progress: called with a label, and with what is done and in all.
+        tell: called with each sentence of the verdict when it is known.
 
     Raises:
         ThirteenError: run_latency() or run_accuracy() raises it.
         RequestError: all answers to the first questions were truncated.
     """
     model, adapter, rounds = request.model, request.adapter, request.rounds
-    models = 2 if adapter else 1
+    models, shape = 2 if adapter else 1, QUICK if request.quick else QUESTION
     threads = default_threads() if request.threads is None else request.threads
-    workload = Workload(QUESTION.prompt_tokens, QUESTION.answer_tokens, threads)
-    trial = measure_alone(partial(load_engine, model, adapter, workload), _TRIAL, 1)
-    question_s = QUESTION.prompt_tokens / trial.prefill + QUESTION.answer_tokens / trial.decode
-    iterations = count_question_iterations(models, [QUESTION], rounds)
-    total_s = question_s * (iterations + (_MEMORY_RUNS * models if adapter else 0))
-    asked = None
-    if request.questions:
-        base, questions, settings = model if adapter else None, request.questions, request.settings
-        asked = AccuracyRequest(
-            model=model, base=base, adapter=adapter, questions=questions, settings=settings
-        )
-        total_s += _try_questions(asked, trial, announce, progress)
+    workload = Workload(shape.prompt_tokens, shape.answer_tokens, threads)
+    loaders = [partial(load_engine, model, lora, workload) for lora in (None, adapter)[:models]]
+    trial = measure_alone(loaders[-1], _TRIAL, 1)
+    question_s = shape.prompt_tokens / trial.prefill + shape.answer_tokens / trial.decode
+    iterations = count_question_iterations(models, [shape], rounds)
+    memory_runs = _MEMORY_RUNS * models if adapter and not request.quick else 0
+    total_s = question_s * (iterations + memory_runs)
+    asked = _accuracy_request(request, trial) if request.questions else None
+    if asked:
+        total_s += _QUICK_S if request.quick else _try_questions(asked, trial, announce, progress)
     announce(f"latency {'and accuracy take' if asked else 'takes'} about", total_s)
 
-    speed = latency = accuracy = None
-    conclusions = list[Conclusion]()
-    if adapter:
-        paired = LatencyRequest(
-            base=model, adapted=model, adapter=adapter, rounds=rounds, questions=(QUESTION,), threads=threads
-        )
-        latency = run_latency(paired, partial(progress, "latency"))
-        conclusions.append(describe_speed(latency.middle.answer.ratio, rounds))
+    speed = latency = accuracy = quick = None
+    sentences = list[str]()
+
+    def found(sentence: str) -> None:
+        sentences.append(sentence)
+        tell(sentence)
+
+    advance = ProgressCounter(partial(progress, "latency"), iterations)
+    if not adapter:
+        speed = measure_alone(loaders[0], shape, rounds, advance)
+        found(f"Speed: the model writes {speed.decode:.0f} tokens/s.")
+        found(f"Size: the model has {model.stat().st_size / 1e6:,.1f} MB.")
     else:
-        advance = ProgressCounter(partial(progress, "latency"), iterations)
-        speed = measure_alone(partial(load_engine, model, None, workload), QUESTION, rounds, advance)
-        text = f"first token after {speed.first_token_s:.2f} s, then {speed.decode:.1f} tokens/s"
-        conclusions.append((text, ""))
+        if request.quick:
+            (quick,) = (measured,) = measure_questions(loaders, [shape], rounds, advance)
+        else:
+            paired = LatencyRequest(
+                base=model, adapted=model, adapter=adapter, rounds=rounds, questions=(shape,), threads=threads
+            )
+            latency = run_latency(paired, partial(progress, "latency"))
+            measured = latency.middle
+        found(speed_sentence(measured, rounds))
+        base_bytes = model.stat().st_size
+        found(size_sentence(base_bytes, base_bytes + adapter.stat().st_size))
     if asked:
         accuracy = run_accuracy(asked, progress=progress)
-        right = f"{accuracy.adapted.scores.accuracy.text(1, 100)} % right"
-        conclusions.append(describe_accuracy(accuracy.paired) if accuracy.paired else (right, ""))
-    return BenchmarkReport(verdict(conclusions), speed, latency, accuracy)
+        found(accuracy_sentence(accuracy))
+    return BenchmarkReport(" ".join(sentences), speed, latency, accuracy, quick)
+
+
+def _accuracy_request(request: BenchmarkRequest, trial: ModelSpeed) -> AccuracyRequest:
+    """What is asked; of a quick benchmark, as many questions as fit the time."""
+    assert request.questions, "there are some"
+    base = request.model if request.adapter else None
+    questions, settings = request.questions, request.settings
+    if request.quick:
+        answers = _QUICK_S * _BATCH_GAIN * trial.decode / _QUICK_ANSWER_TOKENS
+        questions = questions.subsample(max(FIRST, int(answers / (2 if base else 1))))
+        settings = replace(settings, max_tokens=min(settings.max_tokens, _QUICK_TOKENS_MAX))
+    return AccuracyRequest(
+        model=request.model,
+        base=base,
+        adapter=request.adapter,
+        questions=questions,
+        settings=settings,
+        timed=0 if request.quick else TIMED,
+    )
 
 
 def _try_questions(
@@ -149,42 +194,11 @@ def _try_questions(
     return batch_s * total / asked + min(request.timed, total) * alone_s
 
 
-def describe_speed(ratio: Interval, rounds: int) -> Conclusion:
-    """Compare the time to an answer."""
-    noisy = too_noisy(ratio)
-    so_far = " so far" if noisy else ""
-    missing = f"{more_rounds(ratio.half_width, rounds)} more rounds" if noisy else ""
-    if not ratio.excludes_one:
-        return f"equally fast{so_far} ({ratio.low:.2f} to {ratio.high:.2f} times)", missing
-    word, times = "slower", ratio
-    if ratio.estimate < 1:
-        word, times = "faster", Interval(1 / ratio.high, 1 / ratio.estimate, 1 / ratio.low)
-    text = times.text(2 if times.low >= _TWO_DIGITS_MIN else 4)
-    return text.replace(" ", f" times {word}{so_far} ", 1), missing
-
-
-def describe_accuracy(paired: PairedScores) -> Conclusion:
-    """Compare the right answers."""
-    points = paired.difference
-    interval = f"({100 * points.low:+.1f} to {100 * points.high:+.1f} points)"
-    if paired.differs:
-        word = "more" if points.estimate > 0 else "less"
-        return f"{word} accurate by {100 * abs(points.estimate):.1f} points {interval}", ""
-    if questions := paired.more_questions(NOISE_MAX):
-        return f"equally accurate so far {interval}", f"{questions} more questions"
-    return f"equally accurate {interval}", ""
-
-
-def verdict(conclusions: Iterable[Conclusion]) -> str:
-    """Join conclusions to a line, with what would settle those that are open."""
-    texts, missing = zip(*conclusions, strict=True)
-    needed = " and ".join(filter(None, missing))
-    return ", ".join(texts) + (f": about {needed} would settle it" if needed else "")
-
-
 def benchmark_tables(report: BenchmarkReport) -> Group:
-    """The verdict, and the tables of what was measured."""
+    """The verdict, and the tables of what was measured; of a quick comparison the verdict alone."""
     tables: list[Any] = [Text(report.verdict)]
+    if report.quick:
+        return Group(*tables)
     if speed := report.speed:
         rows = (
             ("prefill, tokens/s", f"{speed.prefill:.1f}"),

@@ -25,7 +25,7 @@ app = typer.Typer()
     epilog=options.example(
         "ask 'Tom has 12 eggs and buys 6 more. How many eggs does he have?'",
         "ask qwen2.5-0.5b 'What is the capital of France?'",
-        "ask model.gguf < question.txt",
+        "ask model.gguf - < question.txt",
     )
 )
 def ask(
@@ -33,7 +33,8 @@ def ask(
         list[str] | None,
         typer.Argument(
             metavar="[MODEL] [QUESTION]",
-            help=f"{options.OR_ADAPTED} Then the question; without one, it is read from standard input.",
+            help=f"{options.OR_ADAPTED} Then the question; without one, it is a line of standard input, and "
+            "with `-` all of it.",
         ),
     ] = None,
     adapter: options.RuntimeAdapter = None,
@@ -73,7 +74,7 @@ def ask(
     from ..runtime.engine.engine import Engine, RequestOptions
     from ..runtime.plan.plan import EnginePlan
     from ..runtime.request import Sampling
-    from ..workflows.default_model import LIMITS, is_default_model, is_short_sum
+    from ..workflows.default_model import is_default_model, is_short_sum, limits
 
     request = RequestOptions(
         system=system,
@@ -110,7 +111,7 @@ def ask(
     else:
         _show_answer(answer)
     if is_default_model(files.model) and not adapter and not (answer.steps and is_short_sum(question)):
-        note(LIMITS)
+        note(limits())
 
 
 def _model_and_question(words: list[str]) -> tuple[str | None, str]:
@@ -123,8 +124,13 @@ def _model_and_question(words: list[str]) -> tuple[str | None, str]:
     model = words[0] if len(words) == 2 or (words and is_model_name(words[0])) else None
     question = words[-1] if len(words) == 2 or (words and model is None) else None
     if question in (None, "-"):
-        typed = question is None and sys.stdin.isatty()
+        piped, typed = question is None, question is None and sys.stdin.isatty()
         question = "" if typed else decode_utf8(sys.stdin.buffer.read(), "standard input")
+        if piped and (lines := sum(map(bool, map(str.strip, question.splitlines())))) > 1:
+            raise RequestError(
+                f"standard input has {lines} lines: `thirteen batch FILE` answers each line of a file, and "
+                f"`thirteen ask {model + ' ' if model else ''}-` takes all of them as one question"
+            )
     if not question.strip():
         raise RequestError(f"ask {model or ''}".rstrip() + ": the question is missing")
     return model, question

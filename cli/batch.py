@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .console import progress_bar, show_fields, warn
+from .console import note, progress_bar, show_fields, warn
 
 app = typer.Typer()
 
@@ -16,13 +16,18 @@ app = typer.Typer()
     epilog=options.example(
         "batch questions.jsonl my-model.gguf --out answers.jsonl",
         "batch questions.jsonl my-model.gguf --schema invoice.json",
+        "batch questions.txt my-model.gguf --effort medium",
         "batch questions.jsonl my-model.gguf --ray head:6379 --threads 4",
     )
 )
 def batch(
     ctx: typer.Context,
     questions: Annotated[
-        Path, typer.Argument(metavar="QUESTIONS", help="JSON lines with question and, optionally, id.")
+        Path,
+        typer.Argument(
+            metavar="QUESTIONS",
+            help="JSON lines with question and, optionally, id; or a text file with a question in each line.",
+        ),
     ],
     model: options.ModelOrAdaptedArgument = None,
     output: Annotated[
@@ -50,8 +55,8 @@ def batch(
 ) -> None:
     """Answer a file of questions; an interrupted run resumes.
 
-    Finished answers are saved in OUT.part. With --ray, workers of a Ray cluster answer the questions, each
-    with its own engine of --threads threads.
+    Finished answers are saved in OUT.part, from which the same command resumes. With --ray, workers of a Ray
+    cluster answer the questions, each with its own engine of --threads threads.
     """
     from ..runtime.batch.batch_file import BatchFile
     from ..runtime.batch.reproducible_batches import ENGINE, BatchJob, GenerationSettings
@@ -71,15 +76,15 @@ def batch(
     batch_file.check_output()
     files = options.resolve_model(model, adapter, threads=threads)
     threads = threads or default_threads()
-    job = BatchJob(
-        files.model,
-        files.adapter,
-        settings,
-        threads,
-        ENGINE | EngineOptions(gpu_layers=layers, library=library),
-    )
-    with progress_bar("batch") as progress:
-        report = batch_file.answer(job, executor=executor, progress=progress)
+    engine = ENGINE | EngineOptions(gpu_layers=layers, library=library)
+    job = BatchJob(files.model, files.adapter, settings, threads, engine)
+    try:
+        with progress_bar("batch", settings.batch_size) as progress:
+            report = batch_file.answer(job, executor=executor, progress=progress)
+    except BaseException as error:
+        if not isinstance(error, Exception):  # Ctrl-C, or a signal
+            note(f"answers so far are in {output}.part: the same command resumes")
+        raise
     warn(report.bad)
     rows = {
         "output": report.output,

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressSample,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as ProgressBars
 from rich.table import Table
 from rich.text import Text
@@ -172,10 +180,23 @@ class _Bars(ProgressBars):
             speed_estimate_period=_ESTIMATE_PERIOD_S,
         )
         self._printed_s = self.get_time()
+        self._begun = dict[TaskID, tuple[float, int]]()
 
-    def show(self, task: TaskID, title: str, done: int, total: int) -> None:
-        """Show how much is done."""
+    def show(self, task: TaskID, title: str, done: int, total: int, together: int = 1) -> None:
+        """Show how much is done.
+
+        Of `together` steps that run at the same time, the first to end tell no speed: it is counted from the
+        first call on, when so many have ended.
+        """
+        begun_s, first = self._begun.setdefault(task, (self.get_time(), done))
         self.update(task, description=title, completed=done, total=total)
+        samples = self._tasks[task]._progress
+        if done - first < together > 1:
+            samples.clear()
+        elif together > 1 and len(samples) == 1:
+            steps = ProgressSample(self.get_time(), done - first)
+            samples.extend((ProgressSample(begun_s, 0), steps))
+            samples.popleft()
         if self.disable and self.get_time() - self._printed_s >= _LINE_INTERVAL_S:
             self._printed_s = self.get_time()
             note(_progress_line(self._tasks[task]))
@@ -198,9 +219,9 @@ def duration_text(seconds: float) -> str:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Progress]:
-    """Show a progress bar on standard error; yields its callback."""
-    with run_bars() as run:
+def progress_bar(title: str, together: int = 1) -> Iterator[Progress]:
+    """Show a progress bar on standard error; yields its callback. See _Bars.show() for `together`."""
+    with run_bars(together=together) as run:
         yield run.stage(title)
 
 
@@ -221,7 +242,7 @@ def labelled_progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
-def run_bars(threads: int | None = None) -> Iterator[Run]:
+def run_bars(threads: int | None = None, *, together: int = 1) -> Iterator[Run]:
     """Show one progress bar per stage of a run, the last few of them; yields the run."""
     bars = _Bars()
 
@@ -230,7 +251,7 @@ def run_bars(threads: int | None = None) -> Iterator[Run]:
         bars.start()
         for old in bars.task_ids[: 1 - _STAGES_SHOWN]:
             bars.remove_task(old)
-        return partial(bars.show, bars.add_task(name, total=None), name)
+        return partial(bars.show, bars.add_task(name, total=None), name, together=together)
 
     try:
         yield Run(threads, start)

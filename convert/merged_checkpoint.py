@@ -1,15 +1,16 @@
 """Merge of an adapter into a Hugging Face checkpoint, for vLLM, transformers and other loaders.
 
-Tensors are merged in float32 and rounded once, to the type that each has in the base.
+Tensors are merged in float32 and rounded once, to the type that each has in the base; those that a GGUF has
+quantized become F16.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 
-from gguf import GGMLQuantizationType
+from gguf import GGMLQuantizationType, TokenType
 
 from ..errors import FileError
 from ..files.atomic_write import atomic_write
@@ -24,12 +25,13 @@ from .blocks import row_ranges
 from .merged_model import MergedModel
 from .provenance import AdapterSource, WeightsSource, provenance_entries
 from .quantize.ggml import quantize_rows
-from .source.checkpoint import FolderCheckpoint, open_checkpoint
+from .source.checkpoint import FLOATS, Checkpoint, open_checkpoint, quantized_types
 from .source_ids import DEFAULT_IDS, SourceIds
 
 # Files of a checkpoint that a merge copies: configuration, tokenizer, chat template and licence.
 _COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
 _WEIGHTS = "model.safetensors"
+_TOKENIZER = [f"tokenizer.ggml.{key}" for key in ("tokens", "merges", "pre", "eos_token_id")]
 
 
 @dataclass(frozen=True)
@@ -53,42 +55,59 @@ class MergeReport:
     warnings: list[str]
 
 
-def merge_checkpoint(
-    base: Path, adapter: Path, output: Path, *, ids: SourceIds = DEFAULT_IDS, progress: Progress = no_progress
+def merge_checkpoint(  # noqa: PLR0913 - the last is for a GGUF alone
+    base: Path,
+    adapter: Path,
+    output: Path,
+    *,
+    ids: SourceIds = DEFAULT_IDS,
+    progress: Progress = no_progress,
+    save_settings: Callable[[Path, Path], None] | None = None,
 ) -> MergeReport:
     """Merge an adapter into a base, and write the result as a folder of safetensors.
 
     Args:
-        base: a folder of safetensors.
+        base: a folder of safetensors, or a GGUF, which is dequantized.
         adapter: a PEFT folder.
         output: a folder that does not exist or is empty; it is written atomically.
         ids: names of base and adapter in the provenance.
         progress: called with the weights done and in all.
+        save_settings: saves transformers' configuration and tokenizer of a GGUF in a folder, where they are
+            checked; without it, a GGUF is refused.
 
     Raises:
         ThirteenError: an input is invalid, or the output cannot be written.
     """
     output = output.resolve()  # a folder cannot replace a link
     check_empty(output)  # so that it is neither the base nor the adapter
-    checkpoint = open_checkpoint(base, ids.base)
-    if not isinstance(checkpoint, FolderCheckpoint):
+    if save_settings is None and base.is_file():
         raise FileError(f"{base}: a merge takes a folder of safetensors, not a GGUF")
+    checkpoint = open_checkpoint(base, ids.base)
     source = WeightsSource(checkpoint.id, checkpoint.sha256())
     model = MergedModel(checkpoint, adapter, ids.adapter, tie=False)  # the copied config.json says whether
     assert model.source is not None, "there is an adapter"
+    stored = {name: checkpoint.stored_type(name) for name in model.base.specs}
     tensors = {
-        name: (checkpoint.stored_type(name).name, spec.stored_shape)
+        name: (stored[name].name if stored[name] in FLOATS else "F16", spec.stored_shape)
         for name, spec in model.base.specs.items()
     }
+    if quantized := quantized_types(checkpoint):
+        names = ", ".join(f"{count} {name}" for name, count in quantized.items())
+        model.warnings.append(f"the base is quantized ({names}): its weights are dequantized, to F16")
     origins = {"base": asdict(source), "adapter": asdict(model.source)}
     facts = {f"{name}.{key}": value for name, part in origins.items() for key, value in part.items()}
     metadata = {"format": "pt"} | provenance_entries(facts)
     parent = output.parent
     with output_errors(output), locked_folder(parent, f".{output.name}") as part:
-        _copy_other_files(base, part)
+        if save_settings and base.is_file():
+            save_settings(base, part)
+        else:
+            _copy_other_files(base, part)
         nbytes = sum(row_bytes(prod(shape), GGMLQuantizationType[type_]) for type_, shape in tensors.values())
         with atomic_write(part / _WEIGHTS, nbytes=nbytes) as file:
             write_blocks(file, tensors, metadata, _blocks(model, tensors, progress))
+        if base.is_file():
+            _check_settings(checkpoint, part)
         sync_tree(part)
         part.replace(output)
         sync_folder(parent)
@@ -101,6 +120,18 @@ def merge_checkpoint(
         adapter=model.source,
         warnings=model.warnings,
     )
+
+
+def _check_settings(base: Checkpoint, folder: Path) -> None:
+    """Raise FileError if what was saved of a GGUF describes another model or tokenizer."""
+    saved = open_checkpoint(folder)
+    same = all(saved.tokenizer.get(key) == base.tokenizer.get(key) for key in _TOKENIZER)
+    types = (one.tokenizer["tokenizer.ggml.token_type"].value for one in (saved, base))
+    same &= all(one in (other, TokenType.UNUSED) for other, one in zip(*types, strict=True))
+    if saved.architecture != base.architecture or not same or base.rope_tensors:
+        raise FileError(
+            f"{base.path}: transformers does not read its settings whole; merge the safetensors of this model"
+        )
 
 
 def _copy_other_files(base: Path, folder: Path) -> None:

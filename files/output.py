@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from errno import EACCES, EBADF, EINVAL, ENOTSUP
 from pathlib import Path
 
-from ..errors import OutputError
+from ..errors import OptionError, OutputError
 
 _NO_FOLDER_SYNC = (EACCES, EBADF, EINVAL, ENOTSUP)  # of file systems that cannot sync a folder
 
@@ -69,8 +69,10 @@ def check_empty(folder: Path) -> None:
         raise OutputError(f"{folder}: the folder is not empty: choose another")
 
 
-def check_target(target: Path, *sources: Path) -> None:
-    """Raise OutputError if `target` cannot be written, or is one of the `sources` that are read.
+def check_target(target: Path, *sources: Path, replace: bool = True) -> None:
+    """Raise ThirteenError if `target` cannot be written, or is one of the `sources` that are read.
+
+    Without `replace`, also if it exists.
 
     Commands call it before their work. A folder among `sources` may receive a new file or replace a GGUF, but
     keeps its own files.
@@ -85,6 +87,8 @@ def check_target(target: Path, *sources: Path) -> None:
             own = source.is_dir() and target.suffix != ".gguf" and folder.samefile(source)
             if own or (source.is_file() and target.samefile(source)):
                 raise OutputError(f"{target}: is an input of this command: choose another name")
+        if not replace:
+            raise OptionError("output", "exists already; {replace} overwrites it", target)
     if not folder.is_dir():
         raise OutputError(f"{target}: the folder {folder} does not exist")
     if not os.access(folder, os.W_OK):

@@ -62,11 +62,27 @@ def load_base_model(base: Path, *, bf16: bool = False) -> tuple[Any, Any]:
     return model.requires_grad_(False).eval(), tokenizer
 
 
+def save_settings(base: Path, folder: Path) -> None:
+    """Save the configuration and the tokenizer of a GGUF, as transformers reads them.
+
+    Raises:
+        ThirteenError: transformers cannot read the file, or is not installed.
+    """
+    check_packages()
+    model, tokenizer = load_base_model(base)
+    model.config.architectures = [type(model).__name__]
+    vars(model.config).pop("quantization_config", None)  # of the GGUF, which is dequantized
+    with silenced():
+        model.config.save_pretrained(folder)
+        model.generation_config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
 def check_packages() -> None:
     """Raise ThirteenError, before hours of work, if the `train` extra is not installed."""
     for package in ("torch", "transformers"):
         if find_spec(package) is None:
-            raise ThirteenError(f"learning needs {package}: {install_hint('train')}")
+            raise ThirteenError(f"this needs {package}: {install_hint('train')}")
 
 
 def pre_tokenizer(base: Path) -> str:
@@ -78,20 +94,19 @@ def pre_tokenizer(base: Path) -> str:
     name = read_header(base).metadata.get("tokenizer.ggml.pre")
     if name not in PRE_TOKENIZERS.values():
         supported = ", ".join(PRE_TOKENIZERS.values())
-        raise FileError(f"{base}: tokenizer.ggml.pre is {name!r}; learning supports {supported}")
+        raise FileError(f"{base}: tokenizer.ggml.pre is {name!r}; supported are {supported}")
     return str(name)
 
 
 def _fix_pre_tokenizer(base: Path, tokenizer: Any) -> None:
     """Split texts as the GGUF's tokenizer does.
 
-    When it reads a GGUF, transformers drops SmolLM2's rule that each digit is a token and Llama 3's rules for
-    words, and keeps Qwen2's.
+    When it reads a GGUF, transformers drops SmolLM2's rule that each digit is a token, Llama 3's rules for
+    words, and Qwen2's normalizer.
     """
     from tokenizers import Regex, normalizers, pre_tokenizers
 
-    if (name := pre_tokenizer(base)) == "qwen2":
-        return
+    name = pre_tokenizer(base)
     normalizer, rules, ignore_merges = next(key for key, value in PRE_TOKENIZERS.items() if value == name)
     makers: dict[str, Callable[[Any], Any]] = {
         "Split": lambda pattern: pre_tokenizers.Split(Regex(pattern), "isolated"),

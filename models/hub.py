@@ -12,13 +12,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import FileError, OutputError, ThirteenError, one_line
+from ..errors import FileError, OfflineError, OutputError, ThirteenError, one_line
 from ..files.atomic_write import write_file
 from ..files.cache_folder import sharing_problem
 from ..files.hashing import file_sha256
 from ..files.json_file import read_json
 from ..files.received_files import check_links
 from .catalogue import catalogue
+from .host import check_host
 from .hub_answers import check_answers
 
 RepositoryKind = Literal["base", "adapter"]
@@ -88,23 +89,36 @@ def download(hub_id: str, revision: str, kind: RepositoryKind) -> Path:
         The snapshot folder, named after its commit.
 
     Raises:
-        FileError: the hub cannot be reached, refuses access, lacks files, or sends damaged ones.
+        OfflineError: the hub cannot be reached, and the cached copy is not complete.
+        FileError: the hub refuses access, lacks files, or sends damaged ones.
     """
     if not _HUB_ID.fullmatch(hub_id) or not _REVISION.fullmatch(revision):
         raise FileError(f"not a hub id and revision: {hub_id!r}, {revision!r}")
     from huggingface_hub import snapshot_download  # noqa: PLC0415 (half a second)
 
-    with _hub_call(hub_id, revision):
+    with _hub_call(hub_id, revision) as offline:
         folder = Path(
             snapshot_download(
-                hub_id, revision=revision, allow_patterns=_PATTERNS[kind], ignore_patterns=_IGNORED
+                hub_id,
+                revision=revision,
+                allow_patterns=_PATTERNS[kind],
+                ignore_patterns=_IGNORED,
+                local_files_only=offline,
             )
         )
         check_links(folder)
         stamps = _file_stamps(folder, kind)
-        _verify(folder, hub_id, kind, stamps)
+        _verify(folder, hub_id, kind, stamps, offline=offline)
         _warn_of_changes(folder, hub_id, revision, kind, _blob_hashes(folder, stamps))
     return folder
+
+
+def cached_bases() -> list[str]:
+    """The hub ids of the bases whose weights are in the hub's cache."""
+    from huggingface_hub.constants import HF_HUB_CACHE  # noqa: PLC0415
+
+    weights = Path(HF_HUB_CACHE).glob("models--*/snapshots/*/model.safetensors*")
+    return sorted({path.parts[-4].removeprefix("models--").replace("--", "/", 1) for path in weights})
 
 
 def download_file(hub_id: str, revision: str, name: str, sha256: str | None = None) -> Path:
@@ -117,32 +131,47 @@ def download_file(hub_id: str, revision: str, name: str, sha256: str | None = No
         sha256: expected hash in hexadecimal, if known.
 
     Raises:
-        FileError: the hub cannot be reached, refuses access, lacks the file, or sends a damaged one.
+        OfflineError: the hub cannot be reached, and the file is not cached.
+        FileError: the hub refuses access, lacks the file, or sends a damaged one.
     """
     from huggingface_hub import hf_hub_download  # noqa: PLC0415
 
-    with _hub_call(hub_id, revision):
-        path = Path(hf_hub_download(hub_id, name, repo_type="dataset", revision=revision))
+    with _hub_call(hub_id, revision) as offline:
+        path = Path(
+            hf_hub_download(hub_id, name, repo_type="dataset", revision=revision, local_files_only=offline)
+        )
         check_links(path.parent)
         _check_hash(path, hub_id, sha256)
     return path
 
 
 @contextmanager
-def _hub_call(hub_id: str, revision: str) -> Iterator[None]:
+def _hub_call(hub_id: str, revision: str) -> Iterator[bool]:
     """Raise what the hub's library raises in the block as one FileError; its log of retries is silent.
 
-    A malformed answer makes it raise anything.
+    A malformed answer makes it raise anything. The value is whether the hub cannot be reached, so that only
+    the cache is read.
     """
+    from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE  # noqa: PLC0415 (half a second)
+
     check_answers()
+    problem = None
+    try:
+        if not HF_HUB_OFFLINE:
+            check_host(ENDPOINT)
+    except OfflineError as error:
+        problem = error
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        yield problem is not None
     except ThirteenError:
         raise
     except Exception as error:
+        if problem:
+            missing = f"{hub_id} (revision {revision}) is not complete in the cache"
+            raise OfflineError(f"{problem}, and {missing}") from error
         raise FileError(_explain(error, hub_id, revision)) from error
     finally:
         logger.setLevel(level)
@@ -167,12 +196,14 @@ def _warn_of_changes(
         )
 
 
-def _verify(folder: Path, hub_id: str, kind: RepositoryKind, stamps: Mapping[str, list[int]]) -> None:
+def _verify(
+    folder: Path, hub_id: str, kind: RepositoryKind, stamps: Mapping[str, list[int]], *, offline: bool
+) -> None:
     """Verify that a snapshot is complete and undamaged, unless it was verified before and has not changed."""
     record = folder.parents[1] / "thirteen" / f"{folder.name}.{kind}.json"
     if sharing_problem(record.parent) is None and _read_record(record) == stamps:
         return
-    published = _published_hashes(folder.name, hub_id, kind)
+    published = None if offline else _published_hashes(folder.name, hub_id, kind)
     hashes = _blob_hashes(folder, stamps) if published is None else published
     known = {(base.hub_id, base.revision): base.sha256 for base in catalogue().bases.values()}
     if digest := known.get((hub_id, folder.name)):

@@ -43,6 +43,7 @@ class ConversionRequest:
         prefer: `quality` or `speed`; by default between the two.
         costs: file of costs that `bench types` measured.
         fidelity: whether to compare the file with F16; by default with an adapter only.
+        replace: whether the output may replace a file.
     """
 
     base: str
@@ -59,6 +60,7 @@ class ConversionRequest:
     prefer: str | None = None
     costs: Path | None = None
     fidelity: bool | None = None
+    replace: bool = True
 
     def check(self) -> None:
         """Raise ThirteenError if fields exclude each other, have no effect, or are malformed."""
@@ -109,7 +111,7 @@ class ConversionRequest:
         """
         self.check()
         if self.output:
-            check_target(self.output, *self.files)
+            check_target(self.output, *self.files, replace=self.replace)
         found = resolve_sources(self.base, self.adapter, run)
         if self.size and not self.vocabulary:
             specs = open_checkpoint(found.base).specs.values()

@@ -13,11 +13,20 @@ NAME = "smollm2-135m"
 ADAPTER = "smollm2-135m-sums-840"
 # The embedded model has 4-bit weights. 8 bits preserve them almost exactly, and the adapter too.
 TYPE = "Q8_0"
-LIMITS = "the embedded model is for trying out; a capable one: `thirteen chat qwen2.5-0.5b`"
 _SHORT_NAMES = {ADAPTER: "smollm2-135m-sums"}
 _WORDS_MAX = 40  # the longest question of lab/sums.py has half of them
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _NOT_ONE_STEP = re.compile(r"%|\bper ?cent|\bhalf\b|\btwice\b", re.IGNORECASE)
+
+
+def limits() -> str:
+    """What a user of the embedded model should know, with the model that `thirteen models` recommends."""
+    from ..runtime.machine.available_memory import available_bytes  # noqa: PLC0415 - few answers need it
+
+    best = catalogue().recommended(available_bytes())
+    return "the embedded model is for trying out" + (
+        f"; a capable one: `thirteen chat {best.name}`" if best else ""
+    )
 
 
 def default_model(adapter: str | None = ADAPTER, *, progress: Progress = no_progress) -> Path:

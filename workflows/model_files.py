@@ -97,5 +97,5 @@ def is_model_name(word: str) -> bool:
         or (name.endswith(".gguf") and (" " not in name or os.path.isfile(word)))  # noqa: PTH113
         or _HUB_ID.fullmatch(name)
         or (name.startswith(_PATH_STARTS) and " " not in name)
-        or os.path.isfile(os.path.join(word, "config.json"))  # noqa: PTH113, PTH118 - a question may be long
+        or os.path.isdir(word)  # noqa: PTH112 - a question may be long
     )

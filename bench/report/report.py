@@ -16,7 +16,8 @@ from ..harness.from_json import read_report
 from ..memory.size import SizeReport, run_size
 from ..peers.peers import PeersReport
 from ..speed.latency import LatencyReport, LatencyRequest, run_latency
-from .document import render_html, render_markdown
+from ..speed.questions import PP512, QUESTIONS, TG128
+from .document import render_html, render_markdown, without_home
 from .sections import Measurements, compose_report
 
 REPORTS: dict[str, type] = {
@@ -78,7 +79,11 @@ def collect_measurements(request: ReportRequest, stage: Stage = lambda name: no_
             found["size"] = run_size(adapted)
         if "latency" not in found:
             latency = LatencyRequest(
-                base=base, adapted=adapted, adapter=request.adapter, threads=request.threads
+                base=base,
+                adapted=adapted,
+                adapter=request.adapter,
+                questions=(*QUESTIONS, PP512, TG128),
+                threads=request.threads,
             )
             found["latency"] = run_latency(latency, stage("latency"))
     if not found:
@@ -110,7 +115,7 @@ def write_report(found: Measurements, folder: Path) -> Path:
     raw = {name: asdict(one) for name in REPORTS if (one := getattr(found, name))}
     raw |= {f"effort-{number}": asdict(one) for number, one in enumerate(found.efforts, 1)}
     texts = {
-        **{f"raw/{name}.json": json.dumps(one, indent=1) + "\n" for name, one in raw.items()},
+        **{f"raw/{name}.json": f"{without_home(json.dumps(one, indent=1))}\n" for name, one in raw.items()},
         "report.md": render_markdown(document),
         "report.html": render_html(document),
     }

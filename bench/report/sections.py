@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean, stdev
 
 from ...quality.environment import BenchReport, ModelFile
 from ...quality.fidelity.fidelity import FidelityReport
@@ -15,7 +16,9 @@ from ..memory.size import SizeReport, size_table
 from ..peers.peers import PeersReport, peers_table
 from ..quality_tables import fidelity_table
 from ..speed.latency import LatencyReport, latency_table
-from .document import Chart, Document, Section
+from ..speed.questions import PP512, TG128
+from ..summary import accuracy_sentence, size_sentence, speed_sentence
+from .document import TERMS, Chart, Document, Section, find_terms
 from .effort_plot import describe_efforts, plot_efforts
 
 _COMMANDS = {
@@ -59,7 +62,8 @@ def compose_report(found: Measurements) -> Document:
     verdicts = tuple(
         line for one in (found.accuracy, found.latency, found.fidelity) if one for line in one.verdict
     )
-    summary = Section("Summary", (*describe_differences(found), *verdicts))
+    plain = " ".join(_sentences(found))
+    summary = Section("Summary", (*filter(None, [plain]), *describe_differences(found), *verdicts))
     told = (
         replace(one, lines=tuple(line for line in one.lines if line not in verdicts))
         for one in _sections(found)
@@ -72,13 +76,27 @@ def compose_report(found: Measurements) -> Document:
     rows = _memory_rows(found.latency) if found.latency else ()
     missing = [*commands, *(row[0].strip().rpartition(",")[0] for row in rows if not _is_measured(row))]
     last = [Section("Not measured", ("; ".join(missing),))] if missing else []
-    return Document(_title(found), (summary, *told, *last))
+    sections = (summary, *told)
+    terms = find_terms("\n".join(text for one in sections for text in one.texts))
+    meanings = tuple((name, TERMS[name]) for name in TERMS if name in terms)
+    known = [Section("Terms", tables=(Table("What the words mean", ("", ""), meanings, is_text=True),))]
+    return Document(_title(found), (*sections, *(known if meanings else []), *last))
+
+
+def _sentences(found: Measurements) -> Iterator[str]:
+    """Speed, size and right answers, as `bench MODEL --adapter ADAPTER` says them."""
+    if latency := found.latency:
+        yield speed_sentence(latency.middle, latency.rounds)
+        yield size_sentence(latency.base.total_bytes, latency.adapted.total_bytes)
+    if found.accuracy:
+        yield accuracy_sentence(found.accuracy)
 
 
 def _sections(found: Measurements) -> Iterator[Section]:
     if latency := found.latency:
         table = latency_table(latency)
         yield Section("Speed and size", table.notes, tuple(_ratio_charts(latency)), tuple(_by_kind(table)))
+        yield Section("As Ollama and llama-bench say it", tables=(_familiar_table(latency),))
         yield Section("Memory", tables=(_memory_table(latency),))
     if accuracy := found.accuracy:
         table, times = accuracy_table(accuracy), accuracy.answer_time
@@ -116,6 +134,24 @@ def _by_kind(table: Table) -> Iterator[Table]:
     for title, units in _KINDS.items():
         rows = tuple(row for row in table.rows if row[0].endswith(units) and _is_measured(row))
         yield Table(title, table.header, rows)
+
+
+def _familiar_table(latency: LatencyReport) -> Table:
+    """The figures that other programs print of the same files."""
+    decode, sizes = latency.middle.decode, (latency.base.total_bytes, latency.adapted.total_bytes)
+    rows = [
+        ("tokens/s: Ollama's eval rate", f"{decode.base_median:.1f}", f"{decode.adapted_median:.1f}"),
+        ("MB: Ollama's size", *map(megabytes, sizes)),
+    ]
+    by_shape = {one.shape: one for one in latency.questions}
+    for name, shape, figure in (("pp512", PP512, "prefill"), ("tg128", TG128, "decode")):
+        if one := by_shape.get(shape):
+            both = getattr(one, figure)
+            cells = (f"{fmean(values):.1f} ± {stdev(values):.1f}" for values in (both.base, both.adapted))
+            rows.append((f"tokens/s: llama-bench's {name}", *cells))
+    return Table(
+        "The same files: higher tokens/s and fewer MB are better", ("", "base", "adapted"), tuple(rows)
+    )
 
 
 def _title(found: Measurements) -> str:

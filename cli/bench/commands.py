@@ -51,19 +51,30 @@ def bench_model(
     think: options.Think = None,
     think_budget: options.ThinkBudget = None,
     rounds: options.Rounds = 8,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Speed, size and right answers in three sentences: under a minute for the embedded model, "
+            "three for one of a billion weights. Without --data, of sums that come with the package.",
+        ),
+    ] = False,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure latency and accuracy, with and without an adapter.
 
     `thirteen bench MODEL` is short for it. It first estimates how long it takes; the first line of the result
-    says what the adapter costs and gains.
+    says what the adapter costs and gains. Interrupted, it says what was finished.
     """
     from ...bench.accuracy.datasets import load_question_set
     from ...bench.accuracy.prompts import PromptSettings
     from ...bench.benchmark import BenchmarkRequest, benchmark_tables, run_benchmark
+    from ...models.texts import held_out_sums
 
-    if data is None:
+    if data is None and quick:
+        data = str(held_out_sums())
+    elif data is None:
         options.refuse_given(ctx, ("limit", "max_tokens", "think", "think_budget"), "requires --data")
     questions = load_question_set(data).subsample(limit) if data else None
     files = options.probed_model(model, adapter, threads=threads)
@@ -74,11 +85,21 @@ def bench_model(
         settings=PromptSettings(**options.matching_options(ctx, PromptSettings)),
         rounds=rounds,
         threads=threads,
+        quick=quick,
     )
-    with labelled_progress_bar() as progress:
-        report = run_benchmark(
-            request, lambda what, seconds: note(f"{what} {duration_text(seconds)}"), progress
-        )
+    finished: list[str] = []
+    try:
+        with labelled_progress_bar() as progress:
+            report = run_benchmark(
+                request,
+                lambda what, seconds: note(f"{what} {duration_text(seconds)}"),
+                progress,
+                finished.append,
+            )
+    except BaseException:
+        if finished:
+            note(f"not finished; measured so far: {' '.join(finished)}")
+        raise
     show_report(as_json, report, benchmark_tables)
 
 

@@ -105,9 +105,11 @@ def _retry(session: ChatSession, _: str) -> str:
 
 
 def _effort(session: ChatSession, name: str) -> str:
-    """NAME: low for one answer; medium or high for the majority of up to 8 or 10."""
+    """NAME: low for one answer; medium or high for the majority of up to 8 or 10; without NAME shows it."""
     from ...runtime.effort import Effort, parse_effort
 
+    if not name:
+        return f"effort: {session.request['effort']}"
     effort, session.request["effort"] = parse_effort(name), Effort.LOW  # low, if there is no memory for more
     if effort.rule.width > session.engine.plan.settings.slots:
         session.reopen(session.files, effort.rule.width)

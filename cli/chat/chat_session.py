@@ -75,11 +75,11 @@ class ChatSession:
             note(f"({turn.context_share:.0%} of the context is used; the oldest messages will be forgotten)")
 
     def _tell_limits(self, question: str) -> None:
-        from ...workflows.default_model import LIMITS, is_default_model, is_short_sum
+        from ...workflows.default_model import is_default_model, is_short_sum, limits
 
         if not self._limits_told and is_default_model(self.files.model) and not is_short_sum(question):
             self._limits_told = True
-            note(f"({LIMITS})")
+            note(f"({limits()})")
 
     def _stream(self, turn: "Turn") -> "Answer":
         """Print the answer as it comes, with a mark after each equation."""

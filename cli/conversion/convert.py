@@ -49,6 +49,7 @@ def convert(
             help="Compare with F16 over 1,024 positions of held-out text. Default: only with an adapter.",
         ),
     ] = None,
+    replace: inputs.Force = False,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
@@ -83,20 +84,18 @@ def convert(
 
 @app.command(epilog=options.example("merge llama-3.2-1b --adapter ./my-lora --out merged"))
 def merge(
-    base: Annotated[
-        str,
-        typer.Argument(metavar="BASE", help="Catalogue name, hub id, or folder of safetensors (not a GGUF)."),
-    ],
+    base: options.BaseArgument,
     out_dir: Annotated[Path, typer.Option("--out", help="Folder to write; it must be new or empty.")],
     adapter: Annotated[str, typer.Option(help=options.ADAPTER)],
     as_json: options.Json = False,
 ) -> None:
     """Merge an adapter and write safetensors.
 
-    The output is a checkpoint for vLLM, transformers and other loaders.
+    The output is a checkpoint for vLLM, transformers and other loaders. A GGUF is dequantized.
     """
     from ...convert.merged_checkpoint import merge_checkpoint
     from ...files.output import check_empty
+    from ...learn.base_model import save_settings
     from ...models.adapter import resolve_sources
 
     check_empty(out_dir)
@@ -104,7 +103,12 @@ def merge(
         found = resolve_sources(base, adapter, run)
         assert found.adapter is not None, "it is named"
         merged = merge_checkpoint(
-            found.base, found.adapter, out_dir, ids=found.ids, progress=run.stage("merge")
+            found.base,
+            found.adapter,
+            out_dir,
+            ids=found.ids,
+            progress=run.stage("merge"),
+            save_settings=save_settings,
         )
     warn(merged.warnings)
     types = ", ".join(f"{count} {name}" for name, count in merged.types.items())

@@ -19,6 +19,7 @@ def importance(
     adapter: options.Adapter = None,
     calibration: inputs.Calibration = None,
     thoroughness: inputs.Thoroughness = "normal",
+    replace: inputs.Force = False,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
@@ -34,7 +35,7 @@ def importance(
     from ...workflows.importance_cache import Calibration, measure_importance
 
     measured_on = Calibration(calibration or calibration_texts(), thoroughness)
-    check_target(output)
+    check_target(output, replace=replace)
     with run_bars(threads) as run:
         found = resolve_sources(base, adapter, run)
         check_target(output, found.base, *filter(None, (found.adapter, calibration)))

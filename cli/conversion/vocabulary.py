@@ -7,6 +7,7 @@ import typer
 
 from .. import options
 from ..console import run_bars, show_fields
+from . import inputs
 
 app = typer.Typer()
 
@@ -22,6 +23,7 @@ def vocabulary(
         ),
     ] = None,
     size: Annotated[int, typer.Option(min=1, help="Number of tokens that stay.")] = 49152,
+    replace: inputs.Force = False,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
@@ -36,7 +38,7 @@ def vocabulary(
     from ...models.base import resolve_base
     from ...workflows.vocabulary.vocabulary_choice import choose_vocabulary
 
-    check_target(output)
+    check_target(output, replace=replace)
     path = resolve_base(base).path
     check_target(output, path, *filter(None, (texts,)))
     with run_bars(threads) as run:

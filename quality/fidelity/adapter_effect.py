@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...stats.arrays import Doubles, Floats
-from ...stats.bootstrap import bootstrap_interval, sum_by_passage
+from ...stats.bootstrap import bootstrap_interval, ratio_interval, sum_by_passage
 from ...stats.interval import Interval
 from .kl_divergence import Divergence, PositionDivergence, summarize_divergence
 
 EFFECT_MIN = 0.9  # slope and cosine below which the shipped model is no longer the one that was trained
+_KL, _ADAPTER_KL = map(PositionDivergence._fields.index, ("kl", "adapter_kl"))
 RUN_TIME_GAIN_MIN = 0.05  # relative error that an adapter at run time must save, as it costs speed
 
 Variant = Literal["merged", "run-time"]
@@ -103,10 +104,18 @@ def _relative_error(sums: Doubles) -> Doubles:
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """Fidelity of one variant: predictions and, if measured, the adapter's effect."""
+    """Fidelity of one variant.
+
+    Attributes:
+        divergence: its predictions.
+        effect: the adapter's effect; None if not measured.
+        rounding: KL divergence from the reference over that of the reference's base: how many times as much
+            rounding changes the predictions as the adapter does; None if not measured.
+    """
 
     divergence: Divergence
     effect: AdapterEffect | None
+    rounding: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +138,7 @@ def compare_merge_and_runtime(
     """Summarize the merged variant and, if measured, the one at run time and the choice between them.
 
     Args:
-        values: PositionDivergence and inner_products() of each position and variant, (positions, 1 or 2, 8).
+        values: PositionDivergence and inner_products() of each position and variant, (positions, 1 or 2, 9).
             The products are zeros if the effect is not measured.
         passages: passage of each position, (positions,).
     """
@@ -138,12 +147,18 @@ def compare_merge_and_runtime(
         Fidelity(
             summarize_divergence(divergences[:, variant], passages),
             summarize_effect(products[:, variant], passages),
+            _rounding(divergences[:, variant], passages),
         )
         for variant in range(values.shape[1])
     )
     if not run_time:
         return merged, None, None
     return merged, run_time[0], None if merged.effect is None else _recommend(products, passages)
+
+
+def _rounding(divergences: Doubles, passages: NDArray[np.int64]) -> Interval | None:
+    changes = divergences[:, [_KL, _ADAPTER_KL]]
+    return ratio_interval(sum_by_passage(changes, passages)) if changes[:, 1].any() else None
 
 
 def _recommend(products: Doubles, passages: NDArray[np.int64]) -> Recommendation:
@@ -156,13 +171,22 @@ def fidelity_verdict(
 ) -> Iterator[str]:
     """Conclusions in words, a line each."""
     yield _describe_perplexity(merged.divergence.perplexity_ratio)
+    if merged.rounding:
+        yield _describe_rounding(merged.rounding.estimate)
     effect = merged.effect
     if effect is None:
         return
     slope, cosine = effect.slope.estimate, effect.cosine.estimate
+    kept = min(slope, cosine) >= EFFECT_MIN
+    if kept:
+        words = "the file does what the adapter was trained for"
+    elif slope < 0.5:
+        words = "the file lost most of what the adapter does"
+    else:
+        words = "the adapter still acts, but rounding blurs what it does to single predictions"
     error = _percent(effect.relative_error)
-    yield f"merged: the adapter's effect has slope {slope:.2f}, cosine {cosine:.2f}, relative error {error}"
-    if min(slope, cosine) < EFFECT_MIN:
+    yield f"merged: {words} (slope {slope:.2f}, cosine {cosine:.2f}, relative error {error})"
+    if not kept:
         yield (
             f"warning: slope or cosine is below {EFFECT_MIN}: the shipped file lost a part of its adapter; "
             "a type with more bits preserves more"
@@ -173,6 +197,18 @@ def fidelity_verdict(
             "run-time": f"recommended: the adapter at run time, with a relative error of {error}",
             "merged": f"recommended: merged, which costs no speed; relative error at run time: {error}",
         }[choice.recommended]
+
+
+def _describe_rounding(ratio: float) -> str:
+    times = max(ratio, 1 / max(ratio, 1e-9))
+    text = f"{times:.1f}" if times < 10 else f"{times:,.0f}"
+    if times < 1.5:
+        return "rounding changes the predictions about as much as this adapter does"
+    if ratio > 1:
+        return f"rounding changes the predictions {text} times as much as this adapter does"
+    if times > 1000:
+        return "rounding changes next to nothing of what this adapter does"
+    return f"this adapter changes the predictions {text} times as much as rounding does"
 
 
 def _percent(error: Interval) -> str:

@@ -111,7 +111,7 @@ def run_fidelity(
         windows = read_windows(engines["reference"], data, size, tokens)
         tokens_read = len(set(engines.values())) * sum(len(window.tokens) for window in windows)
         advance = ProgressCounter(progress, tokens_read)
-        # PositionDivergence and inner_products() of each position and variant, (positions, variants, 8).
+        # PositionDivergence and inner_products() of each position and variant, (positions, variants, 9).
         values = np.concatenate([_measure_window(engines, maps, window, advance) for window in windows])
     passages = scored_passages(windows)
     scored = [window.tokens[at + 1] for window in windows for at in window.scored]
@@ -159,7 +159,11 @@ def _compare(
     """Compare each variant with the reference at one position; the shipped files have the tokens `ids`."""
     row = {role: prediction.logits(at) for role, prediction in predictions.items()}  # (vocab,) each
     expected = predictions["reference"].log_probabilities(at)
-    full_effect = logit_effect(row["reference"][ids], row["base"][ids]) if "base" in row else None
+    full_effect, change = None, 0.0
+    if "base" in row:
+        full_effect = logit_effect(row["reference"][ids], row["base"][ids])
+        base = predictions["base"].log_probabilities(at)
+        change = max(0.0, float(np.sum(np.exp(expected) * (expected - base))))
     for role in VARIANTS:
         if role not in predictions:
             continue
@@ -169,7 +173,7 @@ def _compare(
         prediction = predictions[role]
         model = prediction.log_probabilities(at)
         divergence = position_divergence(expected, model, next_token, ids, prediction.nll(at))
-        yield (*divergence, *products)
+        yield (*divergence._replace(adapter_kl=change), *products)
 
 
 def fidelity_summary(report: FidelityReport) -> dict[str, str]:
@@ -194,6 +198,8 @@ def fidelity_rows(report: FidelityReport) -> Iterator[tuple[str, ...]]:
     yield "same top token, %", *(one.same_top.text(1, 100) for one in divergences)
     yield "perplexity", *(one.perplexity.text(2) for one in divergences)
     yield "perplexity / reference's", *(one.perplexity_ratio.text(4) for one in divergences)
+    if ratios := [variant.rounding for variant in variants if variant.rounding]:
+        yield "KL / the adapter's own", *(ratio.text(2) for ratio in ratios)
     effects = [variant.effect for variant in variants if variant.effect is not None]
     if effects:
         yield "adapter's effect: slope", *(effect.slope.text(3) for effect in effects)

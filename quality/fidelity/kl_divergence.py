@@ -50,6 +50,7 @@ class PositionDivergence(NamedTuple):
         nll: -log p of the reference's next token in nats; of a dropped one, that of its pieces together.
         reference_nll: -log p of the next token under the reference, in nats.
         outside: probability that the reference gives to tokens that the model lacks.
+        adapter_kl: KL divergence of the reference's own base, in nats: what the adapter changes.
     """
 
     kl: float
@@ -57,6 +58,7 @@ class PositionDivergence(NamedTuple):
     nll: float
     reference_nll: float
     outside: float = 0.0
+    adapter_kl: float = 0.0
 
 
 def position_divergence(
@@ -87,7 +89,7 @@ def summarize_divergence(divergences: Doubles, passages: NDArray[np.int64]) -> D
     """Summarize all positions.
 
     Args:
-        divergences: PositionDivergence of each position, (positions, 5).
+        divergences: PositionDivergence of each position, (positions, 6).
         passages: passage of each position, (positions,).
     """
     kl, same_top, nll, reference_nll = divergences.T[:4]  # (positions,) each

@@ -1,5 +1,6 @@
 """Grounding of equations: whether their numbers stem from the question that they answer."""
 
+import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
@@ -8,6 +9,7 @@ from .final_answer import VULGAR_FRACTIONS
 from .lexer import lex
 from .notation import NOTATION
 
+_WORD = re.compile(r"[a-z']+")
 _MIXED = NOTATION.patterns["mixed"]
 
 
@@ -29,6 +31,26 @@ def is_grounded(steps: Iterable[Step], question: str) -> bool:
 def has_number(text: str) -> bool:
     """Whether a text has a number, in digits or in words."""
     return bool({*_numbers(text), *_fractions(text)})
+
+
+def stands_alone(question: str) -> bool:
+    """Whether a question in English is certain to need nothing that was said before.
+
+    It says what is known in a sentence with a number, then asks for something, or asks "What is" of numbers;
+    no word of the first sentence refers to one before it, and no word of the whole to the conversation.
+    """
+    words, sentences = NOTATION.words, re.split(r"(?<=[.!?])\s", question.strip().lower())
+    first, asked = _WORD.findall(sentences[0]), _WORD.findall(sentences[-1])
+    opens = len(sentences) > 1 and not sentences[0].endswith("?")
+    return (
+        (opens or first[:2] == ["what", "is"])
+        and has_number(sentences[0])
+        and len([*_numbers(question)]) > 1
+        and not words["asking"].isdisjoint(asked)
+        and words["leading"].isdisjoint(first[:1])
+        and words["backward"].isdisjoint(first)
+        and words["earlier"].isdisjoint(_WORD.findall(question.lower()))
+    )
 
 
 def _fractions(text: str) -> Iterator[Fraction]:

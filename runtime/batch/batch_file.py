@@ -12,7 +12,7 @@ from typing import Any
 from ...errors import FileError, OutputError, RequestError, shorten
 from ...files.atomic_write import atomic_write
 from ...files.journal import Journal
-from ...files.json_file import LINES_BYTES_MAX, json_object, numbered_lines, read_bounded
+from ...files.json_file import LINES_BYTES_MAX, decode_utf8, json_object, numbered_lines, read_bounded
 from ...files.output import check_target
 from ...files.progress import Progress, no_progress
 from ..request import StopReason
@@ -80,7 +80,8 @@ class BatchFile:
     output is written when all rows are done.
 
     Attributes:
-        questions: JSON lines with `question` and an optional `id`.
+        questions: JSON lines with `question` and an optional `id`; or a file of another name than .jsonl or
+            .json, whose first line begins with no brace: each of its lines is a question.
         output: file of answers, which must not exist.
         skip_bad: whether invalid lines, and questions that cannot be asked, are reported instead of raised.
     """
@@ -179,10 +180,14 @@ class BatchFile:
 
 def _parse_questions(path: Path, data: bytes, skip_bad: bool) -> list[BatchQuestion]:
     rows = []
+    plain = path.suffix not in (".jsonl", ".json") and not data.lstrip().startswith(b"{")
     for number, line in numbered_lines(data):
         where = f"{path}: line {number}"
         try:
-            rows.append(_parse_question(number, line, where))
+            if plain:
+                rows.append(BatchQuestion(number, decode_utf8(line, where).strip()))
+            else:
+                rows.append(_parse_question(number, line, where))
         except FileError as error:
             if not skip_bad:
                 raise

@@ -10,6 +10,7 @@ from typing import Unpack
 from ...errors import FileError, PromptLengthError
 from ...files.atomic_write import write_file
 from ...files.json_file import parse_json, read_bounded
+from ..arithmetic.grounding import stands_alone
 from ..prompt.prompt_encoder import Message
 from ..prompt.thinking import resolve_thinking
 from ..request import Request
@@ -52,6 +53,8 @@ class Conversation:
     def next_turn(self, text: str, **options: Unpack[RequestOptions]) -> Turn:
         """Make the request for the next answer; the oldest turns are dropped if there is no room for it.
 
+        Votes on a question that stands alone are of that question alone.
+
         Args:
             text: what the user says.
             options: see Engine.request(); `system` is the conversation's own.
@@ -60,7 +63,10 @@ class Conversation:
             RequestError: the text is empty, or the chat template rejects the conversation.
             PromptLengthError: the text alone does not fit the context.
         """
-        request, limit = self.engine.request(text, **options), self.engine.context
+        own = options | RequestOptions(system=self.system)
+        request, limit = self.engine.request(text, **own), self.engine.context
+        if request.effort.votes and stands_alone(text):  # votes are worse over a conversation
+            return Turn(request, 0, len(request.tokens) / limit)
         think, _ = resolve_thinking(options.get("think"), options.get("think_budget"))
         room = limit - min(request.max_tokens, max(_ANSWER_TOKENS_MIN, limit // 4))
         dropped, tokens = self._fit(text, room, think)

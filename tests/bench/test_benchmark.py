@@ -1,12 +1,19 @@
 """`thirteen bench MODEL`: an estimate, the verdict, and an early end where no answer has room."""
 
 import json
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from thirteen.bench import benchmark
 from thirteen.bench.accuracy.accuracy_metrics import PairedScores
-from thirteen.bench.benchmark import describe_accuracy, describe_speed, verdict
+from thirteen.bench.harness.interleave import PairedMeasurement
+from thirteen.bench.speed.questions import QuestionSpeeds
+from thirteen.bench.summary import accuracy_sentence, speed_sentence
+from thirteen.cli.main import app
 from thirteen.stats.interval import Interval
 
 from ..commands import Commands
@@ -45,15 +52,42 @@ def test_with_an_adapter_both_parts_are_compared(bench, model, lora, data):
     assert first.startswith("the first 8 questions take at most ")
     assert then.startswith("latency and accuracy take about ")
     report = json.loads(done.stdout)
-    assert report["speed"] is None and "accurate" in report["verdict"]
+    assert report["speed"] is None and "Right answers: " in report["verdict"]
     assert report["latency"]["adapted"]["adapter"]["path"] == report["accuracy"]["adapted"]["adapter"]
     assert report["accuracy"]["paired"]["questions"] == 12
+
+
+@pytest.mark.parametrize("adapted", [True, False])
+def test_a_quick_one_says_speed_size_and_right_answers_in_three_sentences(adapted, bench, model, lora, data):
+    """Without --data, of the sums that come with the package."""
+    words = (model, *(("--adapter", lora) if adapted else ()), "--quick", "--max-tokens", 24)
+    done = bench(*words)
+    assert done.status == 0, done.stderr
+    told = " ".join(done.stdout.split())
+    assert re.match(r"Speed: .* Size: .* MB.* Right answers: \d+ of \d+ questions of sums", told), told
+    report = json.loads(bench(*words, "--data", data, "--json").stdout)
+    assert report["verdict"].startswith("Speed: ") and report["latency"] is None
+    assert report["accuracy"]["adapted"]["scores"]["questions"] == 12
+    assert report["accuracy"]["answer_time"] is None
+
+
+def test_what_was_finished_is_said_when_it_ends_early(model, lora, data, monkeypatch, capfd):
+    """It printed nothing after 356 seconds."""
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark, "run_accuracy", interrupted)
+    words = ["bench", model, "--adapter", lora, "--data", data, "--quick", "--threads", 1]
+    with suppress(KeyboardInterrupt):  # some versions of typer return a status
+        app([str(word) for word in words], standalone_mode=False)
+    assert re.search(r"not finished; measured so far: Speed: .*tokens/s.* Size: ", capfd.readouterr().err)
 
 
 def test_a_model_alone(bench, model, data):
     done = bench(model, "--data", data, "--max-tokens", 24, "--limit", 3)
     assert done.status == 0, done.stderr
-    assert done.stdout.startswith("first token after ") and "accuracy, % (95 %)" in done.stdout
+    assert done.stdout.startswith("Speed: the model writes ") and "accuracy, % (95 %)" in done.stdout
 
 
 def test_it_ends_where_all_first_answers_are_cut_off(bench, model, data):
@@ -73,34 +107,45 @@ def paired(gained: int, lost: int, low: float, high: float, p_value: float) -> P
 
 
 @pytest.mark.parametrize(
-    ("ratio", "scores", "line"),
+    ("ratio", "sentence"),
     [
         (
-            (1.14, 1.16, 1.19),
-            (5, 5, -0.064, 0.064, 1),
-            "1.16 times slower (1.14 to 1.19), equally accurate so far (-6.4 to +6.4 points): "
-            "about 60 more questions would settle it",
+            (0.84, 0.86, 0.88),
+            "Speed: the adapted model writes 86 tokens/s, its base 100: 14 % slower (12 to 16 %).",
         ),
+        (
+            (1.02, 1.03, 1.05),
+            "Speed: the adapted model writes 103 tokens/s, its base 100: 3 % faster (2 to 5 %).",
+        ),
+        ((0.98, 1, 1.01), "Speed: no difference within 2 %: both write about 100 tokens/s."),
         (
             (0.9, 1, 1.1),
-            (20, 2, 0.09, 0.27, 0.001),
-            "equally fast so far (0.90 to 1.10 times), more accurate by 18.0 points (+9.0 to +27.0 points): "
-            "about 24 more rounds would settle it",
+            "Speed: no difference within 10 %: both write about 100 tokens/s; "
+            "about 24 more rounds would settle it.",
         ),
-        (
-            (0.78, 0.8, 0.82),
-            (0, 9, -0.15, -0.04, 0.004),
-            "1.25 times faster (1.22 to 1.28), less accurate by 9.0 points (-15.0 to -4.0 points)",
-        ),
-        (
-            (0.99, 1, 1.01),
-            (1, 1, -0.04, 0.04, 1),
-            "equally fast (0.99 to 1.01 times), equally accurate (-4.0 to +4.0 points)",
-        ),
-        ((1.06, 1.2, 1.9), (1, 1, -0.04, 0.04, 1), "1.20 times slower so far (1.06 to 1.90), equally"),
-        ((1.001, 1.004, 1.006), (1, 1, -0.04, 0.04, 1), "1.0040 times slower (1.0010 to 1.0060), equally"),
     ],
 )
-def test_the_verdict_says_what_is_open(ratio, scores, line):
-    found = verdict([describe_speed(Interval(*ratio), 8), describe_accuracy(paired(*scores))])
-    assert found.startswith(line) and (line.endswith("equally") or found == line)
+def test_the_speed_in_a_sentence(ratio, sentence):
+    decode = PairedMeasurement("tokens/s", (), (), 100, 100 * ratio[1], Interval(*ratio))
+    speeds = QuestionSpeeds(32, decode, decode, decode, 16, decode)
+    assert speed_sentence(speeds, 8) == sentence
+
+
+@pytest.mark.parametrize(
+    ("scores", "end"),
+    [
+        (
+            (5, 5, -0.064, 0.064, 1),
+            "45 of 100 questions of sums, the base 45: no difference within 6 points; "
+            "about 60 more questions would settle it.",
+        ),
+        ((20, 2, 0.09, 0.27, 0.001), "60 of 100 questions of sums, the base 42: 18 points more (9 to 27)."),
+        ((0, 9, -0.15, -0.04, 0.004), "40 of 100 questions of sums, the base 49: 9 points fewer (4 to 15)."),
+        ((1, 1, -0.04, 0.04, 1), "41 of 100 questions of sums, the base 41: no difference within 4 points."),
+    ],
+)
+def test_the_right_answers_in_a_sentence(scores, end):
+    report = SimpleNamespace(
+        data="sums", base=True, paired=paired(*scores), adapted=SimpleNamespace(scores=None)
+    )
+    assert accuracy_sentence(report) == f"Right answers: {end}"

@@ -99,7 +99,7 @@ def test_a_code_is_shown_without_its_base(env: SimpleNamespace) -> None:
 def test_convert_merges_a_code_like_its_folder(env: SimpleNamespace, tmp_path: Path) -> None:
     merged = []
     for adapter in (env.adapter, env.code):
-        output = ("--type", "F32", "-o", tmp_path / "merged.gguf", "--no-fidelity", "--json")
+        output = ("--type", "F32", "-o", tmp_path / "merged.gguf", "--no-fidelity", "--json", "--force")
         report = json_of(env.thirteen("convert", env.model, "--adapter", adapter, *output))
         merged.append(read_gguf(tmp_path / "merged.gguf"))
     assert report["adapter"]["id"] == env.code

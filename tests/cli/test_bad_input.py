@@ -274,7 +274,7 @@ def damaged(good: Path, copy: Path, damage: Damage) -> Path:
     (weight(Q, 7e4), f"{Q!r}: holds 70000, more than", "--type F16"),
     (weight(Q, -1e30), f"{Q!r}: holds 1e+30, more than", "--type Q8_0"),
     (weight(Q, 3.4e38), f"{Q!r}: holds 3.4e+38, more than", "--type BF16"),
-    (delete(CONFIG), "config.json: No such file or directory"),
+    (delete(CONFIG), "this one no config.json"),
     (put(CONFIG, "{'a': 1}"), "config.json: not JSON"),
     (put(CONFIG, b"\xff\xfe"), "config.json: not UTF-8"),
     (put(CONFIG, "[]"), "config.json: not a JSON object"),
@@ -564,7 +564,7 @@ def test_a_bad_run_time_adapter_is_refused(
     ("adapter export BASE -o OUT/x.gguf", "--base: missing"),
     ("train BASE --data BASE/x --kind dora -o OUT/x", "'dora' is not one of 'lora', 'tinylora'"),
     ("inspect OUT/x.gguf", "x.gguf': no such file or folder"),
-    ("inspect OUT", "config.json: No such file or directory"),
+    ("inspect OUT", "a model's folder has config.json, tokenizer.json and *.safetensors"),
     ("inspect nothing-13", "no base 'nothing-13'"),
     ("models --remove nothing-13", "'nothing-13' is not in the cache, which has no models"),
     ("doctor --model BASE/config.json", "not a GGUF file"),
@@ -705,13 +705,17 @@ def test_a_file_that_cannot_grow_leaves_nothing(
     limit: int, thirteen: Commands, good: Good, out: Path
 ) -> None:
     """The limits are in the header, in the metadata and in the tensors; the error line fits in each."""
-    command = ("convert", good("llama"), "-o", out / "model.gguf", "--type", "F16")
+    command = ("convert", good("llama"), "-o", out / "model.gguf", "--type", "F16", "--force")
     done = thirteen(*command, file_limit=limit)
     check_refused(done, "model.gguf: cannot write: File too large", out)
     check_done(thirteen(*command))
     before = (out / "model.gguf").read_bytes()
     assert len(before) > 100_000
     assert thirteen(*command, file_limit=limit).status == 2
+    assert contents(out) == {out / "model.gguf": before}
+    for words in (command[:-1], ("vocabulary", *command[1:4]), ("importance", *command[1:4])):
+        done = thirteen(*words)
+        assert "error: --output" in done.stderr and "exists already; --force overwrites it" in done.stderr
     assert contents(out) == {out / "model.gguf": before}
 
 

@@ -74,6 +74,7 @@ def test_a_plan_goes_by_the_costs_that_are_given(
     sized = ("--size", "9bpw", "--importance", importance, "--prefer", "quality", "--costs", table)
     planned = thirteen("plan", model, *sized, "--json")
     assert planned.status == 0, planned.stderr
+    assert "planned size" in thirteen("plan", model, *sized).stdout.splitlines()[-1]
     assert json.loads(planned.stdout)["prediction"]["decode_speed"] == pytest.approx(
         (1 + 2 * 1) / (2 + 2 * 3)
     )

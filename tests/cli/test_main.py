@@ -14,7 +14,7 @@ from peft import LoraConfig
 from thirteen.bench.peers.peer_process import PROGRAMS
 from thirteen.cli.console import printable
 from thirteen.cli.main import app
-from thirteen.workflows.default_model import LIMITS
+from thirteen.workflows.default_model import limits
 
 from ..commands import CommandResult, Commands
 from ..convert.peft_adapters import save_random_adapter
@@ -165,6 +165,30 @@ def test_the_question_can_be_read_from_standard_input(
     assert json.loads(given)["usage"] == json.loads(typed)["usage"]
 
 
+def test_several_lines_of_standard_input_are_refused_and_as_one_question_taken(
+    thirteen: Commands, model: Path
+) -> None:
+    """Two questions got one answer."""
+    done = thirteen("ask", model, *SHORT, stdin=b"Why?\n\nHow?\n")
+    assert done.status == 2 and "standard input has 2 lines: `thirteen batch FILE`" in done.stderr
+    assert f"`thirteen ask {model} -` takes all" in done.stderr
+    output_of(thirteen("ask", model, "-", *SHORT, stdin=b"Why?\n\nHow?\n"))
+
+
+def test_a_folder_that_is_no_model_is_told_what_one_has(
+    thirteen: Commands, tmp_path: Path, model: Path
+) -> None:
+    """Its name was a question."""
+    (tmp_path / "a.gguf").symlink_to(model)
+    for words in ((tmp_path, "Why?"), (tmp_path, "-")):
+        done = thirteen("ask", *words, stdin=b"Why?")
+        assert done.status == 2 and done.stderr.startswith(
+            f"error: {tmp_path}: a model's folder has config.json"
+        )
+        assert f"a GGUF is named itself: {tmp_path}/a.gguf" in done.stderr
+    assert "the question is missing" in thirteen("ask", tmp_path).stderr
+
+
 @pytest.mark.parametrize("name", ["llama-3.2-1b", "embedded", "owner/name", "model.gguf", ""])
 def test_a_model_without_a_question_is_an_error(name: str, thirteen: Commands) -> None:
     """The name was the question, which the embedded model answered."""
@@ -176,7 +200,7 @@ def test_a_model_without_a_question_is_an_error(name: str, thirteen: Commands) -
 def test_the_limits_of_the_embedded_model_stand_on_a_line_of_their_own(thirteen: Commands) -> None:
     """They were appended to the last line of the answer."""
     done = thirteen("ask", "What is the capital of France?", "--max-tokens", 8)
-    assert done.status == 0 and done.stderr.splitlines()[-1] == LIMITS
+    assert done.status == 0 and done.stderr.splitlines()[-1] == limits()
 
 
 def test_printable_removes_control_characters_and_keeps_words_apart() -> None:

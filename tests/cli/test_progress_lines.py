@@ -55,6 +55,23 @@ def test_the_first_step_has_no_time_left(clock: Clock, capsys: pytest.CaptureFix
     assert lines(clock, capsys, (11, 0), (22, 2)) == "importance: 0 of 40, 0 %\nimportance: 2 of 40, 5 %\n"
 
 
+def test_of_steps_that_run_together_the_first_tell_no_speed(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sixteen questions end within a second, after ten: the time left was a tenth of what it became."""
+    with console.progress_bar("batch", 16) as progress:
+        progress(0, 160)
+        for row in range(1, 17):
+            clock.now_s += 11 if row == 1 else 1 / 15
+            progress(row, 160)
+        clock.now_s += 12
+        progress(32, 160)
+    assert capsys.readouterr().err.splitlines() == [
+        "batch: 1 of 160, 1 %",
+        "batch: 32 of 160, 20 %, 1 min 37 s left",
+    ]
+
+
 def test_a_new_label_starts_a_new_estimate(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with console.labelled_progress_bar() as show:
         for label, done in (("a", 1), ("a", 2), ("b", 1), ("b", 2)):

@@ -14,9 +14,10 @@ from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import FileError, OutputError, ThirteenError
-from transformers import AutoModelForCausalLM
+from thirteen.learn.base_model import save_settings
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from .peft_adapters import base_tensors, peft_merged, save_random_adapter
+from .peft_adapters import base_tensors, peft_merged, read_gguf, save_random_adapter
 
 Base = Callable[[str], Path]
 
@@ -94,6 +95,33 @@ def test_gguf_base_is_refused(base: Base, tmp_path: Path) -> None:
     convert(Recipe(base("llama"), tmp_path / "base.gguf", Uniform("F32")))
     with pytest.raises(FileError, match="takes a folder of safetensors"):
         merge_checkpoint(tmp_path / "base.gguf", folder, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("type_", ["F32", "Q8_0"])
+def test_a_gguf_is_dequantized_and_described_as_transformers_reads_it(
+    type_: str, base: Base, tmp_path: Path
+) -> None:
+    folder, gguf = save_random_adapter(base("qwen2"), LORA, tmp_path / "adapter"), tmp_path / "base.gguf"
+    convert(Recipe(base("qwen2"), gguf, Uniform(type_)))
+    report = merge_checkpoint(gguf, folder, tmp_path / "merged", save_settings=save_settings)
+    assert any("dequantized, to F16" in warning for warning in report.warnings) == (type_ == "Q8_0")
+    convert(Recipe(gguf, tmp_path / "merged.gguf", Uniform("F32"), adapter=folder))
+    expected = read_gguf(tmp_path / "merged.gguf")
+    convert(Recipe(tmp_path / "merged", tmp_path / "again.gguf", Uniform("F32")))
+    for name, array in read_gguf(tmp_path / "again.gguf").items():
+        np.testing.assert_allclose(array, expected[name], rtol=2**-11, atol=1e-7, err_msg=name)
+    written, original = (open_checkpoint(path).tokenizer for path in (tmp_path / "merged", gguf))
+    assert written["tokenizer.ggml.tokens"] == original["tokenizer.ggml.tokens"]
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "merged").config.vocab_size
+    assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template
+
+
+def test_a_gguf_that_transformers_does_not_read_whole_is_refused(base: Base, tmp_path: Path) -> None:
+    folder, gguf = save_random_adapter(base("llama long"), LORA, tmp_path / "adapter"), tmp_path / "base.gguf"
+    convert(Recipe(base("llama long"), gguf, Uniform("F32")))  # transformers drops its RoPE divisors
+    with pytest.raises(FileError, match="transformers does not read its settings whole"):
+        merge_checkpoint(gguf, folder, tmp_path / "merged", save_settings=save_settings)
     assert not (tmp_path / "merged").exists()
 
 

@@ -98,7 +98,7 @@ def test_a_base_that_cannot_be_trained_is_refused(folder, change, message):
 
 def test_a_gguf_with_an_unsupported_pre_tokenizer_is_refused(tmp_path):
     write_gguf(tmp_path / "base.gguf", {"tokenizer.ggml.pre": ("default", GGUFValueType.STRING, None)}, {})
-    with pytest.raises(FileError, match="'default'; learning supports llama-bpe, dbrx"):
+    with pytest.raises(FileError, match="'default'; supported are llama-bpe, dbrx"):
         pre_tokenizer(tmp_path / "base.gguf")
 
 

@@ -2,14 +2,19 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from thirteen.errors import FileError
+from thirteen.errors import FileError, OfflineError
 from thirteen.files.cache_folder import cache_dir
+from thirteen.models import host
 from thirteen.models.catalogue import adapter_folder, catalogue
+from thirteen.models.embedded import embedded
 from thirteen.models.fetch import fetch
 
 from .hub_server import Repository, serve
@@ -218,9 +223,34 @@ def test_offline_without_a_cache_is_an_error(child, hub):
     message = "some/base (revision v1) is not complete in the cache, and HF_HUB_OFFLINE is set"
     assert child.error("some/base@v1", HF_HUB_OFFLINE="1") == message
     assert not hub.requests
-    message = child.error("some/base@v1", HF_ENDPOINT="http://127.0.0.1:9")
-    assert "some/base (revision v1) is not complete in the cache and could not be downloaded" in message
-    assert "refused" in message
+
+
+def test_a_hub_that_cannot_be_reached_is_named_with_what_works_offline(child):
+    """The library tried again for 24 seconds, and the error named no host."""
+    child.path("some/base")
+    start, away = time.monotonic(), {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    message = child.error("some/base@v1", **away)
+    assert message.startswith(
+        "127.0.0.1 cannot be reached (Connection refused), and some/base (revision v1) is not complete "
+        "in the cache; these work offline: embedded, some/base, "
+    )
+    assert "smollm2-135m-sums-13" in child.error("some/adapter", "adapter", **away)
+    assert child.path("smollm2-135m", **away) == embedded()
+    assert "cannot be reached through the proxy" in child.error("a/b", HTTP_PROXY="127.0.0.1:9", NO_PROXY="")
+    assert time.monotonic() - start < 10  # two processes start
+
+
+def test_a_host_that_does_not_answer_is_given_up(monkeypatch):
+    monkeypatch.setattr(host, "_CONNECT_S", 0.2)
+    with socket.socket() as full, ExitStack() as clients:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):  # fill its backlog, so that the next packets are dropped
+            client = clients.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+        with pytest.raises(OfflineError, match=r"^127.0.0.1 cannot be reached \((no answer|timed out)"):
+            host.check_host(f"http://127.0.0.1:{full.getsockname()[1]}")
 
 
 @pytest.mark.parametrize("away", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])

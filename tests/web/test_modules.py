@@ -14,7 +14,8 @@ from thirteen.runtime.prompt.worked_examples import with_worked_examples
 from thirteen.web.shared_modules import shared_modules
 
 from ..runtime.arithmetic.hostile_pieces import ANSWER_PIECES, EQUATION_PIECES
-from .arithmetic_vectors import vectors
+from ..runtime.arithmetic.test_grounding import STANDING_ALONE
+from .arithmetic_vectors import QUESTION, vectors
 
 NODE = shutil.which("node")
 NODE_TEST = pytest.mark.skipif(NODE is None, reason="needs Node.js")
@@ -34,6 +35,7 @@ def run_node(tmp_path_factory: pytest.TempPathFactory) -> RunNode:
         script = f"""import {{ readFileSync }} from "node:fs";
 import {{ checkAnswer }} from "./checked_answer.js";
 import {{ StepStream }} from "./equations.js";
+import {{ standsAlone }} from "./grounding.js";
 const results = JSON.parse(readFileSync(0, "utf8")).map({function});
 console.log(JSON.stringify(await Promise.all(results)));"""
         done = subprocess.run(
@@ -66,6 +68,11 @@ def test_checks_are_those_of_python(run_node: RunNode) -> None:
     results = [one | result for one, result in zip(asked, found, strict=True)]
     assert results == expected
     assert sum(len(vector["steps"]) for vector in expected) > 250
+
+
+@NODE_TEST
+def test_questions_stand_alone_as_in_python(run_node: RunNode) -> None:
+    assert run_node("standsAlone", list(STANDING_ALONE)) == list(STANDING_ALONE.values())
 
 
 @NODE_TEST

@@ -51,7 +51,9 @@ def converted(thirteen: Commands, cache: Path, tmp_path: Path) -> Converted:
     """Convert to `model.gguf` and return the report; its warnings must also be on standard error."""
 
     def converted(*words: object) -> dict[str, Any]:
-        done = thirteen("convert", *words, "--threads", "1", "-o", tmp_path / "model.gguf", "--json")
+        done = thirteen(
+            "convert", *words, "--threads", "1", "-o", tmp_path / "model.gguf", "--json", "--force"
+        )
         assert done.status == 0, done
         report = json.loads(done.stdout)
         errors = " ".join(done.stderr.split())

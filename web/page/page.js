@@ -4,6 +4,7 @@ import { Chat } from "./chat.js";
 import { listModels, ServerError, setApiKey } from "./client.js";
 import { loadConversations, STORAGE_NAME } from "./conversations.js";
 import { element } from "./element.js";
+import { follow } from "./follow.js";
 import { History } from "./history.js";
 import { Settings } from "./settings.js";
 import { load, save } from "./store.js";
@@ -26,8 +27,15 @@ async function attempt(action) {
     const keyNotEntered = error.status === 401 && !ui.key.value;
     ui.error.textContent = keyNotEntered ? "" : error.message;
     if (error.status === 401) showKeyForm();
-    else if (!(error instanceof ServerError)) throw error; // a bug: report it on the console
+    if (ui.error.textContent) showEnd();
+    if (error.status !== 401 && !(error instanceof ServerError)) throw error; // a bug: report it on the console
   }
+}
+
+/** Scroll to the end, where an error stands above the question form, which would hide it otherwise. */
+function showEnd() {
+  follow(null);
+  scrollTo(0, document.documentElement.scrollHeight);
 }
 
 function showKeyForm() {

@@ -3,7 +3,7 @@
 import { formatNumber } from "./final_answer.js";
 import { Fraction, HUNDRED, ZERO } from "./fraction.js";
 import { lex, numberValue } from "./lexer.js";
-import { expandVulgar, prose, values } from "./tables.js";
+import { expandVulgar, prose, values, words } from "./tables.js";
 
 const MIXED = prose("mixed", "g");
 
@@ -19,6 +19,24 @@ export function isGrounded(steps, question) {
 
 /** Whether a text has a number, in digits or in words. */
 export const hasNumber = (text) => [...numbers(text), ...fractions(text)].length > 0;
+
+/** Whether a question in English is certain to need nothing that was said before; see grounding.py. */
+export function standsAlone(question) {
+  const sentences = question.trim().toLowerCase().split(/(?<=[.!?])\s/);
+  const list = (text) => text.match(/[a-z']+/g) ?? [];
+  const has = (name, found) => found.some((word) => words[name].has(word));
+  const [first, asked] = [list(sentences[0]), list(sentences.at(-1))];
+  const opens = sentences.length > 1 && !sentences[0].endsWith("?");
+  return (
+    (opens || (first[0] === "what" && first[1] === "is")) &&
+    hasNumber(sentences[0]) &&
+    [...numbers(question)].length > 1 &&
+    has("asking", asked) &&
+    !words.leading.has(first[0]) &&
+    !has("backward", first) &&
+    !has("earlier", list(question.toLowerCase()))
+  );
+}
 
 function* fractions(text) {
   for (const [, whole = "0", numerator, denominator] of expandVulgar(text).matchAll(MIXED)) {

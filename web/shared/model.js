@@ -4,6 +4,7 @@ import { checkAnswer } from "./checked_answer.js";
 import { StepStream } from "./equations.js";
 import { loadEngine } from "./engine.js";
 import { ModelError } from "./errors.js";
+import { standsAlone } from "./grounding.js";
 import { confidence, countVotes, EXAMPLES, isDecided, selectWinner, VOTE_TEMPERATURE, votingRule } from "./vote.js";
 
 const MAX_TOKENS = 512;
@@ -65,10 +66,12 @@ export class Model {
     try {
       if (this.#computed > CONTEXTS_KEPT * this.#context) await this.#renewEngine();
       const rule = votingRule(effort, question);
-      const hasRoom = countChars(toMessages(system, EXAMPLES, turns, question)) * this.#tokensPerChar <= this.#context / 2;
+      // Votes over a conversation are worse than on a question alone.
+      const needed = rule.answers > 1 && standsAlone(question) ? [] : turns;
+      const hasRoom = countChars(toMessages(system, EXAMPLES, needed, question)) * this.#tokensPerChar <= this.#context / 2;
       const shown = hasRoom ? rule.examples : 0; // before so many of the first answers
       const messages = (kept, number) => toMessages(system, number < shown ? EXAMPLES : [], kept, question);
-      yield* this.#eventsThatFit(messages, turns, rule, temperature, signal);
+      yield* this.#eventsThatFit(messages, needed, rule, temperature, signal);
     } finally {
       this.#busy = false;
     }

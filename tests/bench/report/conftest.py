@@ -19,6 +19,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        self._separate(tag)
         if tag not in VOID_TAGS:
             self.open.append(tag)
 
@@ -27,10 +28,15 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+        self._separate(tag)
 
     def handle_data(self, data: str) -> None:
         self.texts.append(data)
 
+    def _separate(self, tag: str) -> None:
+        if tag != "abbr":  # which stands within a line
+            self.texts.append(" ")
+
     @property
     def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
+        return " ".join("".join(self.texts).split())

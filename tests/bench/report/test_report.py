@@ -17,7 +17,7 @@ from thirteen.bench.memory.memory import Footprint, MemoryUse
 from thirteen.bench.memory.size import run_size
 from thirteen.bench.peers.peer import PeerWorkload
 from thirteen.bench.peers.peers import PeersRequest, run_peers
-from thirteen.bench.report.document import Chart, render_html, render_markdown
+from thirteen.bench.report.document import TERMS, Chart, Document, Section, render_html, render_markdown
 from thirteen.bench.report.effort_plot import plot_efforts
 from thirteen.bench.report.report import ReportRequest, collect_measurements, write_report
 from thirteen.bench.report.sections import Measurements, compose_report, describe_differences
@@ -140,6 +140,41 @@ def test_the_page_shows_the_measured_figures(data):
     assert markdown.count("\n| --- ") == sum(len(section.tables) for section in document.sections)
 
 
+def test_the_report_begins_with_plain_sentences_and_explains_its_terms(data):
+    document = compose_report(data)
+    html = render_html(document)
+    first = document.sections[0].lines[0]
+    assert re.match(r"Speed: .* tokens/s.* Size: .* MB.* Right answers: 75 of 199 questions of gsm8k", first)
+    for term in ("KL divergence", "nats", "roofline", "McNemar"):
+        assert f'<abbr title="{TERMS[term]}">{term}</abbr>' in html
+        assert f"| {term} | " in render_markdown(document)
+    assert "Ollama's eval rate" in Page(html).text
+
+
+def test_the_home_folder_is_not_named(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("thirteen.bench.report.document._HOME", "/home/jo_e")
+    report = replace(data.accuracy.adapted, records="/home/jo_e/.cache/a.jsonl")
+    found = replace(data, accuracy=replace(data.accuracy, adapted=report))
+    write_report(found, tmp_path)
+    texts = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert any("~/.cache/a.jsonl" in text for text in texts)
+    assert not any("jo_e" in text or "jo\\_e" in text for text in texts)
+
+
+def test_llama_benchs_figures_are_those_of_its_default_test(data):
+    speeds = [replace(data.latency.middle, tokens=512, answer_tokens=2)]
+    speeds += [replace(data.latency.middle, tokens=1, answer_tokens=129)]
+    found = replace(data, latency=replace(data.latency, questions=tuple(speeds)))
+    text = Page(render_html(compose_report(found))).text
+    assert re.search(r"llama-bench's pp512 [\d.]+ ± [\d.]+ .* llama-bench's tg128 [\d.]+ ± [\d.]+", text)
+
+
+def test_a_chart_has_a_scale():
+    chart = Chart("ratios", "lower", {"one": Interval(0.5, 0.75, 1.25)}, scale=100)
+    html = render_html(Document("a", (Section("b", charts=(chart,)),)))
+    assert "<small>50</small><small>125</small>" in html
+
+
 def test_a_mark_is_at_its_place_between_the_outermost_values():
     chart = Chart("ratios", "lower", {"one": Interval(0.5, 0.75, 1.0), "other": Interval(1.0, 1.25, 1.5)})
     assert [chart.place(value) for value in (0.5, 0.75, 1.0, 1.5)] == [0, 25, 50, 100]
@@ -171,7 +206,7 @@ def test_text_from_files_is_escaped(data):
     document = compose_report(hostile)
     plain, page = Page(render_html(compose_report(data))), Page(render_html(document))
     assert "alert('x')" in page.text
-    assert [tag for tag, _ in page.tags] == [tag for tag, _ in plain.tags]
+    assert {tag for tag, _ in page.tags} <= {tag for tag, _ in plain.tags}
     text = render_markdown(document)
     assert not re.search(r"(?<!\\)<|(?<!\\)`|(?<!\\)\[b\]|(?<!\\)\*c|http://", text)
 
@@ -181,7 +216,7 @@ def test_missing_measurements_name_their_command(accuracy_only):
     document = compose_report(accuracy_only)
     (line,) = document.sections[-1].lines
     titles = [section.title for section in document.sections]
-    assert titles == ["Summary", "Accuracy", "Environment", "Not measured"]
+    assert titles == ["Summary", "Accuracy", "Environment", "Terms", "Not measured"]
     for command in ("latency BASE", "size", "fidelity", "peers"):
         assert f"(thirteen bench {command}" in line
     assert "bench accuracy" not in line

@@ -11,7 +11,7 @@ from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.errors import FileError, RequestError
 from thirteen.quality.fidelity import model_roles
-from thirteen.quality.fidelity.adapter_effect import compare_merge_and_runtime
+from thirteen.quality.fidelity.adapter_effect import _describe_rounding, compare_merge_and_runtime
 from thirteen.quality.fidelity.fidelity import run_fidelity
 from thirteen.quality.fidelity.model_roles import model_sources
 from thirteen.runtime.engine.engine import Engine
@@ -230,6 +230,31 @@ def test_a_lost_adapter_has_slope_and_cosine_zero(measure):
     assert bounds(lost.relative_error) == (1, 1, 1)
 
 
+def test_the_verdict_says_in_plain_words_whether_rounding_or_the_adapter_changes_more(full, measure, made):
+    """It said "slope 0.99, cosine 0.45, relative error 195 %"."""
+    own = measure("F32-adapted", "F32").merged.divergence.kl_mean.estimate
+    ratio = full.merged.rounding
+    assert ratio.estimate == pytest.approx(full.merged.divergence.kl_mean.estimate / own, rel=1e-6)
+    assert ratio.low > 1.5
+    assert _describe_rounding(ratio.estimate) in full.verdict
+    assert any("blurs what it does" in line or "lost most of what" in line for line in full.verdict)
+    exact = measure("F32-adapted", "F32-adapted", base="F32", shipped_base="F32", adapter="lora")
+    assert "rounding changes next to nothing of what this adapter does" in exact.verdict
+    assert any(line.startswith("merged: the file does what the adapter was") for line in exact.verdict)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [
+        (3.14, "rounding changes the predictions 3.1 times as much as this adapter does"),
+        (0.9, "rounding changes the predictions about as much as this adapter does"),
+        (0.04, "this adapter changes the predictions 25 times as much as rounding does"),
+    ],
+)
+def test_the_ratio_is_said_in_words(ratio, words):
+    assert _describe_rounding(ratio) == words
+
+
 @pytest.mark.parametrize(("merged", "recommended"), [(0.05, "merged"), (0.14, "merged"), (0.16, "run-time")])
 def test_run_time_is_recommended_only_if_it_preserves_enough_more(merged, recommended):
     """The error at run time is 0.1: saving less than 0.05 is not worth the cost of a run-time adapter."""
@@ -237,7 +262,7 @@ def test_run_time_is_recommended_only_if_it_preserves_enough_more(merged, recomm
 
     def off_by(error):
         """Effects with an error at a right angle to the reference effect; the divergence is not used."""
-        return np.outer(sizes, (0, 0, 0, 0, 0, 1, 1 + error**2, 1))
+        return np.outer(sizes, (0, 0, 0, 0, 0, 0, 1, 1 + error**2, 1))
 
     _, _, choice = compare_merge_and_runtime(np.stack((off_by(merged), off_by(0.1)), axis=1), passages)
     assert choice.error_difference.estimate == pytest.approx(merged - 0.1)

@@ -55,6 +55,16 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def test_each_line_of_a_text_file_is_a_question(job: BatchJob, questions: Path, tmp_path: Path) -> None:
+    (text := tmp_path / "questions.txt").write_text("\n".join((QUESTIONS[0], "", f" {QUESTIONS[1]}\r", "")))
+    report = BatchFile(text, tmp_path / "answers.jsonl").answer(job)
+    rows = read(tmp_path / "answers.jsonl")
+    assert [(row["line"], row["question"]) for row in rows] == [(1, QUESTIONS[0]), (3, QUESTIONS[1])]
+    assert report.answered == 2
+    with pytest.raises(FileError, match=r"questions\.jsonl: line 1: not JSON"):
+        BatchFile(text.rename(tmp_path / "questions.jsonl"), tmp_path / "no.jsonl").answer(job)
+
+
 def test_answers_are_those_of_the_engine_in_the_order_of_the_questions(
     job: BatchJob, questions: Path, tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from ...background_server import background_server
 from ...chromium import BROWSER_TEST, LOW_CONTRAST
@@ -366,6 +366,56 @@ def test_page_fits_the_screen_and_is_centred(
 
 def is_dark(page: Page) -> bool:
     return int(page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]")) < 64
+
+
+def test_a_long_name_of_a_model_leaves_ask_and_stop_in_the_line(
+    visit: Callable[..., Page], tmp_path: Path
+) -> None:
+    """At 1,280 pixels it pushed them out, into a line of their own."""
+    script = Script(ANSWERS, models=("a-model-with-a-rather-long-name-Q4_K_M-49152-tokens", "other"))
+    with background_server(ScriptedServer(script).app) as address:
+        page = visit(address)
+        for width in (1280, 800, 600):
+            page.set_viewport_size({"width": width, "height": 800})
+            script.release.clear()
+            ask(page, "!hold")
+            model = page.get_by_label("Model")
+            _expect_in_line(model, page.get_by_role("button", name="Stop"))
+            page.screenshot(path=tmp_path / f"stop-{width}.png")
+            script.release.set()
+            send = page.get_by_role("button", name="Ask", exact=True)
+            expect(send).to_be_visible()
+            _expect_in_line(model, send)
+            page.screenshot(path=tmp_path / f"ask-{width}.png")
+            form = page.locator("#ask").bounding_box()
+            box = send.bounding_box()
+            assert form and box and box["x"] + box["width"] <= form["x"] + form["width"]
+
+
+def _expect_in_line(one: Locator, other: Locator) -> None:
+    first, second = one.bounding_box(), other.bounding_box()
+    assert first and second
+    assert second["y"] < first["y"] + first["height"] and first["y"] < second["y"] + second["height"]
+    assert first["x"] + first["width"] <= second["x"]
+
+
+def test_an_error_is_not_hidden_behind_the_question_form(page: Page, tmp_path: Path) -> None:
+    """After "The server cannot be reached" it was below the form."""
+    for _ in range(3):
+        ask_and_wait(page, EGGS)
+    page.route("**/v1/answer", lambda route: route.abort())
+    for _ in range(2):
+        ask(page, "One more?")
+        error = page.get_by_role("alert")
+        expect(error).to_have_text("The server cannot be reached.")
+        page.wait_for_timeout(200)
+        page.screenshot(path=tmp_path / "error.png")
+        on_top = """(found) => { const box = found.getBoundingClientRect();
+          const at = [box.left + box.width / 2, box.top + box.height / 2];
+          return box.top >= 0 && box.bottom <= innerHeight && document.elementFromPoint(...at) === found; }"""
+        assert error.evaluate(on_top)
+        expect(page.get_by_role("heading", name="One more?").last).to_be_in_viewport()
+        page.get_by_label("Ask a math question").fill("")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,0 +1,43 @@
+"""LaTeX in an answer, on a terminal."""
+# ruff: noqa: RUF001 - signs of mathematics
+
+import pytest
+from thirteen.cli import word_wrap
+from thirteen.cli.latex_text import latex_text
+from thirteen.cli.word_wrap import WordWrap
+
+
+@pytest.mark.parametrize(
+    ("latex", "text"),
+    [
+        (r"So \(\frac{12 + 3}{4} \times 3 = 9\).", "So (12 + 3)/4 × 3 = 9."),
+        (r"\[\boxed{\frac{3}{4}}\]", "3/4"),
+        (r"$$x^{2} = 50\%$$", "x^2 = 50%"),
+        (r"It costs $5 and $7, or \$9.", "It costs $5 and $7, or $9."),
+        (r"\text{Total} = \sqrt{16} \leq 5^\circ", "Total = √16 ≤ 5°"),
+        (r"$\pi \approx 3.14$", "π ≈ 3.14"),
+        (r"\frac{\frac{1}{2}}{3}", "(1/2)/3"),
+        (r"C:\temp, print('a\n')", r"C:\temp, print('a\n')"),
+    ],
+)
+def test_what_is_known_becomes_text_and_the_rest_stays(latex: str, text: str) -> None:
+    assert latex_text(latex) == text
+
+
+def test_pieces_are_held_back_from_latex_to_the_end_of_the_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(word_wrap.sys.stdout, "isatty", lambda: True)
+    wrap = WordWrap()
+    for piece in (
+        "She pays $5 ",
+        "for \\(\\fr",
+        "ac{1}{2}\\) of ",
+        "it.\n```\n",
+        "\\frac{1}{2}\n```\n$",
+        "\\pi$",
+    ):
+        wrap.write(piece)
+    assert capsys.readouterr().out.endswith("\\frac{1}{2}\n```\n")
+    wrap.flush()
+    assert capsys.readouterr().out == "π"
