@@ -15,7 +15,7 @@ from thirteen.web.shared_modules import shared_modules
 
 from ..runtime.arithmetic.hostile_pieces import ANSWER_PIECES, EQUATION_PIECES
 from ..runtime.arithmetic.test_grounding import STANDING_ALONE
-from .arithmetic_vectors import QUESTION, vectors
+from .arithmetic_vectors import vectors
 
 NODE = shutil.which("node")
 NODE_TEST = pytest.mark.skipif(NODE is None, reason="needs Node.js")

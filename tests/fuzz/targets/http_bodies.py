@@ -99,7 +99,7 @@ def _use(body: RequestBody) -> list[EngineRequest]:
 
 
 def _tools(body: ToolRequest) -> ToolUse:
-    return ToolUse.of(body, _TOOL_TEMPLATE, takes_tools=True, strict=False)
+    return ToolUse.of(body, _TOOL_TEMPLATE, [], takes_tools=True)
 
 
 def _ollama_messages(body: OllamaChatRequest | OllamaGenerateRequest) -> list[Message]:
