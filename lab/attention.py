@@ -1,4 +1,4 @@
-"""Speed of each way to compute attention, by depth and by number of concurrent sequences.
+"""Speed of each way to compute attention, and of ik_llama.cpp, by depth and by number of sequences.
 
 python lab/attention.py MODEL.gguf [--depths 0 256 1024] [--sequences 1 4 8] [--rounds 8] [--threads N]
 
@@ -7,7 +7,7 @@ per sequence, `decode` of 16 tokens there; the rates are of all sequences. Ratio
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
@@ -24,22 +24,34 @@ from thirteen.quality.workload import random_prompt
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.machine.threads import default_threads
-from thirteen.runtime.native.settings import KV_TYPES, Settings
+from thirteen.runtime.native.ik_llama_library import installed
+from thirteen.runtime.native.settings import KV_TYPES, LIBRARIES, Settings
 from thirteen.stats.arrays import Doubles
 from thirteen.stats.paired_ratio import RATIO_LEVEL, paired_ratio
 
 DECODE_TOKENS = 16  # at each depth
-WAYS = ((True, "f16"), (False, "f16"), (True, "bf16"), (True, "q8_0"))  # flash attention, type of the cache
+# Flash attention, type of the cache, library.
+WAYS = (
+    *(
+        (flash, kv, "llama.cpp")
+        for flash, kv in ((True, "f16"), (False, "f16"), (True, "bf16"), (True, "q8_0"))
+    ),
+    (False, "f16", "ik"),
+)
 _BATCH = 512
 
 
 def measure(
-    model: Model, params: Sequence[Settings], depths: Sequence[int], rounds: int, advance: ProgressCounter
+    models: Mapping[str, Model],
+    params: Sequence[Settings],
+    depths: Sequence[int],
+    rounds: int,
+    advance: ProgressCounter,
 ) -> Doubles:
     """Seconds of prefill up to each depth and of decode there, (rounds, ways, depths, 2)."""
     seconds = np.empty((rounds, len(params), len(depths), 2))
     with ExitStack() as loaded:
-        contexts = [loaded.enter_context(Context(model, one)) for one in params]
+        contexts = [loaded.enter_context(Context(models[one.library], one)) for one in params]
         for context in contexts:
             run(context, depths, rounds)  # warm-up, with a prompt of no round
             advance()
@@ -91,21 +103,27 @@ def main() -> None:
     caption = f"medians of {given.rounds} rounds, {head.environment(given.threads)}"
     columns = ("attention", "sequences", "depth", "prefill", "ratio", "decode", "ratio")
     table = report_table(title, caption, *columns)
-    with Model(given.model) as model, progress_bar("attention") as progress:
-        head_dim = read_model_shape(model.header).head_dim
-        ways = [(flash, kv) for flash, kv in WAYS if head_dim % GGML_QUANT_SIZES[KV_TYPES[kv]][0] == 0]
+    with ExitStack() as loaded, progress_bar("attention") as progress:
+        names = LIBRARIES if installed() else LIBRARIES[:1]
+        models = {name: loaded.enter_context(Model(given.model, library=name)) for name in names}
+        head_dim = read_model_shape(models[names[0]].header).head_dim
+        ways = [
+            way for way in WAYS if way[2] in names and head_dim % GGML_QUANT_SIZES[KV_TYPES[way[1]]][0] == 0
+        ]
         advance = ProgressCounter(progress, len(given.sequences) * (given.rounds + 1) * len(ways))
         for count in given.sequences:
             sizes = (depths[-1] + DECODE_TOKENS, count, max(_BATCH, count))
             params = [
-                Settings(*sizes, threads=given.threads, outputs=count, kv=kv, flash_attention=flash)
-                for flash, kv in ways
+                Settings(
+                    *(*sizes, count), threads=given.threads, kv=kv, flash_attention=flash, library=library
+                )
+                for flash, kv, library in ways
             ]
-            seconds = np.moveaxis(measure(model, params, depths, given.rounds, advance), 0, 3)
-            for (place, depth), (way, (flash, kv)) in product(enumerate(depths), enumerate(ways)):
+            seconds = np.moveaxis(measure(models, params, depths, given.rounds, advance), 0, 3)
+            for (place, depth), (way, (flash, kv, library)) in product(enumerate(depths), enumerate(ways)):
                 (prefill, decode), (prefill_0, decode_0) = seconds[way, place], seconds[0, place]
                 table.add_row(
-                    f"{'flash' if flash else 'standard'} {kv}",
+                    f"{library} {'flash' if flash else 'standard'} {kv}",
                     *(str(count), str(depth)),
                     *cells(count * depth, prefill, prefill_0),
                     *cells(count * DECODE_TOKENS, decode, decode_0),

@@ -48,6 +48,7 @@ _INSTRUCTION_SETS = (
 # Of a build without AVX-512, by docs/figures/speed.md; of the other instruction sets there are no figures.
 _AVX512_COST = "it reads prompts at 0.64 to 0.79 of the speed, writes answers at 0.89 to 0.94 (on a Zen 4)"
 _OTHER_COST = "it is slower, mostly in reading prompts"
+_IK_GAIN = "1.4 to 1.8 times as fast on a Zen 4, not on a Xeon with AMX (docs/engine.md)"
 _PACKAGES = ("thirteen", "llama-cpp-python", "gguf", "numpy")
 
 
@@ -114,6 +115,7 @@ def llama_findings(flags: frozenset[str]) -> Iterator[Finding]:
         check_struct_layouts()
     except FileError as error:
         yield Finding("struct layouts", "unknown", str(error))
+    yield library_finding()
     yield Finding("GPU", "found" if gpu_found() else "none, or the build is not made for it")
 
 
@@ -137,6 +139,22 @@ def build_finding(system_info: str, flags: frozenset[str]) -> Finding:
         cost = _AVX512_COST if "AVX-512" in unused else _OTHER_COST
         problem = f"the build of llama.cpp does not use {unused}, which the processor has; {cost}: {remedy}"
     return Finding("llama.cpp", f"built for {value}", problem)
+
+
+def library_finding() -> Finding:
+    """Whether ik_llama.cpp is installed, can be loaded, and computes as llama.cpp does."""
+    from ..runtime.llama.library_proof import failed_proofs  # noqa: PLC0415 - loads llama.cpp
+    from ..runtime.native.ik_llama_library import installed  # noqa: PLC0415
+    from ..runtime.native.libraries import find_library  # noqa: PLC0415
+
+    name = "second library"
+    if not installed():
+        return Finding(name, f"none; ik_llama.cpp decodes {_IK_GAIN}: pip install 'thirteen[ik]'")
+    try:
+        version = find_library("ik").version
+    except FileError as error:
+        return Finding(name, "ik_llama.cpp cannot be used", str(error))
+    return Finding(name, "; ".join([f"{version}, used where it is faster", *failed_proofs()]))
 
 
 def cores_finding() -> Finding:

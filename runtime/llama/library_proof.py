@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -65,6 +65,7 @@ def prove_library(library: str, model: Path, adapters: Sequence[Path], threads: 
         "library": f"{library} {version(PACKAGE)}",
         "llama_cpp_python": version("llama-cpp-python"),
         "processor": processor_name(),
+        "model": str(model),
         "files": [state.stamp for state in states],
     }
     record = cache_dir() / f"proof-{sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
@@ -75,6 +76,15 @@ def prove_library(library: str, model: Path, adapters: Sequence[Path], threads: 
     with suppress(ThirteenError):  # else it is compared again
         write_file(record, json.dumps(key | asdict(proof), indent=1).encode() + b"\n")
     return proof
+
+
+def failed_proofs() -> Iterator[str]:
+    """A line about each file on which another library failed."""
+    for record in sorted(cache_dir().glob("proof-*.json")):
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            found = json.loads(record.read_bytes())
+            if found["problem"]:
+                yield f"{found['library']} is not used for {found['model']}: {found['problem']}"
 
 
 def require_proof(library: str, model: Path, adapters: Sequence[Path], threads: int) -> None:

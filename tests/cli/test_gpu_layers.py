@@ -3,7 +3,7 @@
 import pytest
 import typer
 from thirteen.cli import options
-from thirteen.runtime.llama import gpu
+from thirteen.runtime.native import gpu
 
 from ..commands import Commands
 

@@ -14,7 +14,7 @@ from thirteen.bench.peers.speed_check import SpeedCheck
 from thirteen.cli.main import main
 from thirteen.files.processors import read_cpuinfo
 from thirteen.quality.environment import this_build
-from thirteen.runtime.llama import struct_layouts
+from thirteen.runtime.native import struct_layouts
 from thirteen.workflows import doctor
 from thirteen.workflows.default_model import default_model
 from thirteen.workflows.doctor import (
