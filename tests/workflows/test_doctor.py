@@ -85,7 +85,7 @@ def test_a_build_that_fits_or_an_unknown_processor_is_right(info: str, flags: fr
 
 
 def test_other_struct_layouts_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(struct_layouts, "_differences", lambda: iter(["n_ctx is 7, not 512"]))
+    monkeypatch.setattr(struct_layouts, "differences", lambda *_: iter(["n_ctx is 7, not 512"]))
     struct_layouts.check_struct_layouts.cache_clear()
     problems = [finding.problem for finding in llama_findings(read_cpuinfo()[1])]
     struct_layouts.check_struct_layouts.cache_clear()
@@ -206,7 +206,7 @@ def test_the_exit_status_tells_whether_something_is_wrong_or_the_engine_too_slow
     report = json.loads(capsys.readouterr().out)
     (problem,) = (finding["problem"] for finding in report["findings"] if finding["problem"])
     assert wrong == f"wrong: {problem}"
-    assert checked == [tiny, default_model(None), default_model(None)]
+    assert checked == [tiny, default_model(), default_model()]
     assert run(monkeypatch) == 0  # without --speed nothing is timed
     assert len(checked) == 3 and "wrong:" not in (shown := capsys.readouterr().out) and "[none]" in shown
     monkeypatch.setattr(doctor, "available_bytes", lambda: 1000)

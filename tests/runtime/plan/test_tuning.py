@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 from thirteen.files.gguf.header import Header
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama import library_proof
 from thirteen.runtime.llama.context import Context, Span
+from thirteen.runtime.llama.library_proof import Proof
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.logits import log_softmax
+from thirteen.runtime.native.ik_llama_library import installed
 from thirteen.runtime.native.settings import Settings
 from thirteen.runtime.plan import candidates as candidates_module
 from thirteen.runtime.plan import measurement
@@ -356,3 +359,30 @@ def test_a_disturbed_choice_holds_for_ten_minutes(
     (file,) = saved.glob("compute-*.json")
     os.utime(file, (time() - 601,) * 2)
     assert chosen(model, threads=1) == DEFAULT  # measured again
+
+
+@pytest.mark.skipif(not installed(), reason="ik_llama.cpp is not installed")
+@pytest.mark.parametrize(
+    ("gain", "problem", "library"),
+    [(1.5, "", "ik"), (1.05, "", "llama.cpp"), (1.5, "it aborts", "llama.cpp")],
+)
+def test_another_library_is_chosen_if_it_is_faster_and_proven(
+    model: Model, saved: Path, gain: float, problem: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(part: Candidates, _: Model) -> Tuning:
+        seconds = 1 / gain if part.ways[0].library == "ik" else 1.0
+        trials = tuple(Trial(way, seconds, seconds, 4 * seconds) for way in part.ways)
+        return Tuning(part.ways[0], trials, part.ways[0].slots, quiet=True)
+
+    monkeypatch.delenv("THIRTEEN_LIBRARY")
+    monkeypatch.setattr(measurement, "measure_settings", measure)
+    monkeypatch.setattr(library_proof, "prove_library", lambda *_: Proof(problem))
+    assert EnginePlan.make(model.header.path).settings.library == library
+    monkeypatch.setattr(measurement, "measure_settings", pytest.fail)
+    plan = EnginePlan.make(model.header.path)
+    assert plan.settings.library == library and plan.library.startswith(f"{library} (")
+    monkeypatch.setenv("THIRTEEN_LIBRARY", "llama.cpp")
+    assert (
+        EnginePlan.make(model.header.path, threads=1, flash_attention=True, kv="f16").settings.library
+        == "llama.cpp"
+    )
