@@ -8,6 +8,7 @@ import typer
 
 from . import options
 from .console import note, progress_bar, show_fields, warn
+from .help_sections import advanced_option
 
 app = typer.Typer()
 
@@ -43,7 +44,7 @@ def batch(
     max_tokens: options.MaxTokens = 512,
     think: options.Think = None,
     think_budget: options.ThinkBudget = None,
-    schema: Annotated[Path | None, typer.Option(help="JSON schema that each answer must match.")] = None,
+    schema: Annotated[Path | None, advanced_option(help="JSON schema that each answer must match.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Warn about bad lines and continue.")] = False,
     ray: options.Ray = None,
     ray_insecure: options.RayInsecure = False,

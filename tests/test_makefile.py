@@ -51,7 +51,7 @@ def test_a_wheel_is_compiled_for_this_processor_and_used_by_the_next_environment
     assert options.startswith("CMAKE_ARGS=-DLLAVA_BUILD=OFF ") and "-DGGML_NATIVE=ON" in options
     assert command.startswith("pip wheel ") and "--no-cache-dir" in command
     assert compiled.endswith(f"--find-links {folder} --wheel-dir {folder} llama-cpp-python>=0.3.36,<0.4")
-    installed, embedded = checkout.make(".venv/run")
+    installed, embedded, *_ = checkout.make(".venv/run")
     assert installed.endswith(f"install --disable-pip-version-check --find-links {folder} --editable .")
     assert embedded.endswith(" --no-deps --require-hashes --requirement embedded.lock")
     checkout.make("clean")
@@ -63,7 +63,7 @@ def test_a_wheel_for_another_processor_is_not_used(checkout: Checkout) -> None:
     processors = checkout.root / "files/processors.py"
     with processors.open("a") as file:
         file.write("\ndef read_cpuinfo():\n    return 'another', frozenset()\n")
-    installed, _ = checkout.make(".venv/run")
+    installed, *_ = checkout.make(".venv/run")
     assert "--find-links" not in installed
     checkout.make("wheel")
     assert len(list((checkout.cache / "wheels").iterdir())) == 2
@@ -71,7 +71,7 @@ def test_a_wheel_for_another_processor_is_not_used(checkout: Checkout) -> None:
 
 def test_a_locked_environment_has_only_the_versions_and_hashes_of_the_lock_file(checkout: Checkout) -> None:
     checkout.make("wheel")
-    dependencies, thirteen, _ = checkout.make(".venv-locked/run", "LOCKED=1")
+    dependencies, thirteen, *_ = checkout.make(".venv-locked/run", "LOCKED=1")
     assert dependencies.endswith(" --require-hashes --requirement requirements.lock")
     assert thirteen.endswith(" --no-deps --editable .")
     assert not (checkout.root / ".venv/run").exists()

@@ -109,13 +109,13 @@ class FolderCheckpoint:
 
     def __init__(self, folder: Path, id_: str) -> None:
         """Open the folder and check that it has exactly the tensors of its architecture."""
-        check_links(folder)
         if not (folder / "config.json").exists():
             file = min(folder.glob("*.gguf"), default=None)
             raise FileError(
                 f"{folder}: a model's folder has config.json, tokenizer.json and *.safetensors, and this one "
                 "no config.json" + (f"; a GGUF is named itself: {file}" if file else "")
             )
+        check_links(folder)
         self.path = folder
         self.id = id_
         architecture = from_config(read_json(folder / "config.json"), str(folder / "config.json"))

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from ...errors import FileError, RequestError, ThirteenError
+from ...errors import ClosedError, FileError, RequestError, ThirteenError
 from ..answer import Piece
 from ..llama.context import Context, Span
 from ..llama.model import LoraAdapter
@@ -155,7 +155,7 @@ class Runner:
                 self._save_prefix(sequence, len(sequence.request.tokens))
             try:
                 self._sample(sequence, next(rows))
-            except RequestError as failure:  # of this sequence's grammar
+            except (ClosedError, RequestError) as failure:  # of its sampler, or of its grammar
                 self._end(sequence, StopReason.ABORTED, failure)
 
     def _sample(self, sequence: SequenceState, row: int) -> None:

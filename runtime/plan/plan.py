@@ -82,9 +82,14 @@ class EnginePlan:
 
     @property
     def library(self) -> str:
-        """What computes: name of the library, its package and version."""
-        package = PACKAGES[self.settings.library]
-        return f"{self.settings.library} ({package} {version(package)})"
+        """What computes."""
+        return self.settings.library
+
+    @property
+    def version(self) -> str:
+        """Package and version of the library."""
+        package = PACKAGES[self.library]
+        return f"{package} {version(package)}"
 
     @property
     def context_hint(self) -> str:
@@ -101,6 +106,7 @@ class EnginePlan:
             "model": str(self.header.path),
             **others,
             "library": self.library,
+            "version": self.version,
             "settings": asdict(self.settings),
             "memory": asdict(self.memory) | {"total_bytes": self.memory.total_bytes},
             "adapters": {name: str(path) for name, path in self.adapters.items()},
@@ -119,7 +125,7 @@ class EnginePlan:
             "computed by": f"{attention} attention, KV cache in {one.kv}, {threads} "
             f"({one.prefill_threads} for prompts), GPU layers: {one.gpu_layers}",
             "memory needed": self.memory.text,
-            "library": self.library,
+            "library": f"{self.library} ({self.version})",
         }
 
     def __str__(self) -> str:

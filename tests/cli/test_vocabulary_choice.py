@@ -46,7 +46,7 @@ def test_a_list_is_written_and_described(
     assert report["sha256"] == file_sha256(output)
     assert {tables.tokens[i] for i in kept.tokens} >= {"th", "the", "Ġthe"}, "the texts use them most"
     before = output.read_bytes()
-    again = thirteen(*words)  # from the cache, as a table
+    again = thirteen(*words, "--force")  # from the cache, as a table
     assert "264 of 272" in again.stdout
     assert output.read_bytes() == before
 

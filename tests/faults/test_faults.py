@@ -70,7 +70,8 @@ class Run:
 
 RUNS = {
     "convert": Run(
-        "convert {inputs}/tiny.gguf --type Q8_0 --threads 1 --output out/model.gguf", old=("out/model.gguf",)
+        "convert {inputs}/tiny.gguf --type Q8_0 --threads 1 --output out/model.gguf --force",
+        old=("out/model.gguf",),
     ),
     "merge": Run("merge {inputs}/base --adapter {inputs}/lora --out out/merged"),
     "batch": Run(

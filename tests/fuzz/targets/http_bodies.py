@@ -130,7 +130,7 @@ def _request(data: bytes) -> Request:
         return {"type": "http.request", "body": data, "more_body": False}
 
     headers = [(b"content-type", b"application/json")]
-    return Request({"type": "http", "method": "POST", "headers": headers}, receive)
+    return Request({"type": "http", "method": "POST", "path": "/v1/answers", "headers": headers}, receive)
 
 
 def _finish(coroutine: Coroutine[Any, Any, RequestBody]) -> RequestBody:

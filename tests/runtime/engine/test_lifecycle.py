@@ -158,7 +158,7 @@ class Natives:
         self.open = 0
         acquire = NativeHandle.acquire
 
-        def count(native, load, free):
+        def count(native, load, free, log):
             def loaded():
                 handle = load()
                 self.open += 1
@@ -168,7 +168,7 @@ class Natives:
                 free(handle)
                 self.open -= 1
 
-            return acquire(native, loaded, freed)
+            return acquire(native, loaded, freed, log)
 
         monkeypatch.setattr(NativeHandle, "acquire", count)
 

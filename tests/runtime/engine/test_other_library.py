@@ -55,7 +55,7 @@ def test_predictions_are_those_of_llama_cpp(
 ) -> None:
     with Engine(tiny, adapters=loras, library="llama.cpp", **OPTIONS) as plain:
         ours, theirs = (scores(one, adapter) for one in (engine, plain))
-    assert engine.plan.library == "ik (ik-llama-cpp-python 0.1.5)"
+    assert (engine.plan.library, engine.plan.version) == ("ik", "ik-llama-cpp-python 0.1.5")
     assert np.abs(np.subtract(ours, theirs)).mean() < 0.02
 
 
