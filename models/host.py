@@ -12,11 +12,14 @@ _CONNECT_S = 3.0
 
 def check_host(url: str) -> None:
     """Raise OfflineError, which names the host, unless it or the proxy for it takes a connection in 3 s."""
-    parts, proxies = urlsplit(url), getproxies()
-    if not (host := parts.hostname):
-        return
-    proxy = None if proxy_bypass(host) else proxies.get(parts.scheme) or proxies.get("all")
-    end = urlsplit(proxy if "//" in proxy else f"//{proxy}") if proxy else parts
+    try:
+        parts, proxies = urlsplit(url), getproxies()
+        if not (host := parts.hostname):
+            return
+        proxy = None if proxy_bypass(host) else proxies.get(parts.scheme) or proxies.get("all")
+        end = urlsplit(proxy if "//" in proxy else f"//{proxy}") if proxy else parts
+    except ValueError as error:
+        raise OfflineError(f"{url} or the proxy for it is no valid address ({error})") from None
     problems: list[str | None] = []
 
     def connect() -> None:  # in a thread, as the resolver of names has no bound on its time

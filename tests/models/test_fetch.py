@@ -237,6 +237,7 @@ def test_a_hub_that_cannot_be_reached_is_named_with_what_works_offline(child):
     assert "smollm2-135m-sums-13" in child.error("some/adapter", "adapter", **away)
     assert child.path("smollm2-135m", **away) == embedded()
     assert "cannot be reached through the proxy" in child.error("a/b", HTTP_PROXY="127.0.0.1:9", NO_PROXY="")
+    assert "no valid address (Invalid IPv6 URL)" in child.error("a/b", HTTP_PROXY="http://[::1", NO_PROXY="")
     assert time.monotonic() - start < 10  # two processes start
 
 
