@@ -254,6 +254,31 @@ def test_a_host_that_does_not_answer_is_given_up(monkeypatch):
             host.check_host(f"http://127.0.0.1:{full.getsockname()[1]}")
 
 
+def test_a_host_is_reached_by_ipv4_where_ipv6_leads_nowhere(monkeypatch):
+    """The wait for IPv6 took all of the time: the host was said to be offline."""
+    monkeypatch.setattr(host, "_CONNECT_S", 0.5)
+    with socket.socket() as live, socket.socket() as away:
+        for one in (live, away):
+            one.bind(("127.0.0.1", 0))
+        live.listen()
+        stream = (socket.SOCK_STREAM, 0, "")
+        found = [(socket.AF_INET6, *stream, "nowhere"), (socket.AF_INET, *stream, live.getsockname())]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+        class Socket(socket.socket):
+            def connect(self, address):
+                if address == "nowhere":
+                    time.sleep(1)
+                    raise TimeoutError
+                super().connect(address)
+
+        monkeypatch.setattr(socket, "socket", Socket)
+        host.check_host("http://some.host")
+        found[1] = (socket.AF_INET, *stream, away.getsockname())
+        with pytest.raises(OfflineError, match=r"some.host cannot be reached \(Connection refused"):
+            host.check_host("http://some.host")
+
+
 @pytest.mark.parametrize("away", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
 def test_offline_a_complete_cache_is_used(child, away):
     folder = child.path("some/base")
