@@ -120,7 +120,11 @@ AnswerEffort = Annotated[
     ),
 ]
 MinConfidence = Annotated[
-    float, advanced_option(help='Answer "not sure" below this probability of being right.')
+    float,
+    advanced_option(
+        help='Answer "not sure" below this probability of being right, and where it is not known: single '
+        "answers of most models."
+    ),
 ]
 Calculator = Annotated[bool, typer.Option(help="Complete equations with their exact results.")]
 Ray = Annotated[

@@ -301,8 +301,8 @@ class ModelPool(ServedModels):
         """Unload the models that have been idle for long; to be called now and then."""
         if self._changing.locked():
             return
-        await super().tend()
         async with self._changing:
+            await super().tend()
             for name, service in list(self.services.items()):
                 if not service.unused:
                     self._used_at[name] = monotonic()
@@ -326,6 +326,7 @@ class ModelPool(ServedModels):
         began = monotonic()
         engine = await to_thread.run_sync(self._pooled[name].load)
         self.services[name] = EngineService(engine, self.metrics, kept_places=self._kept_places)
+        self._used_at[name] = monotonic()  # also where all that asked for it have left
         _log.info("loaded %s in %.1f s", name, monotonic() - began)
 
     async def _unload(self, name: str) -> None:

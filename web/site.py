@@ -21,6 +21,7 @@ from ..files.json_file import read_json
 from ..files.output import check_folder
 from ..files.progress import Progress, no_progress
 from ..runtime.llama.gguf_checks import ARCHITECTURES, check_model, is_checked
+from ..runtime.native.settings import LIBRARIES
 from ..runtime.plan.candidates import holds_heads
 from ..runtime.plan.memory import estimate_memory
 from ..runtime.plan.options import EngineOptions, default_settings
@@ -95,7 +96,7 @@ class PageModel:
         # In WebAssembly q8_0 is the fastest: it has SIMD kernels, and converting f16 has none.
         kv = "q8_0" if holds_heads(header, "q8_0") else "f16"
         # Without Python and the prefix cache of the native engine.
-        options = EngineOptions(profile="phone", context=context, kv=kv, prefix_bytes=0)
+        options = EngineOptions(profile="phone", context=context, kv=kv, prefix_bytes=0, library=LIBRARIES[0])
         estimate = estimate_memory(header, default_settings(options))
         return {
             "name": self.name or self.path.stem,

@@ -10,7 +10,7 @@ from ..convert.layout import FileLayout
 from ..errors import FileError
 from ..files.gguf.header import Header, read_header
 from ..runtime.llama.gguf_checks import check_model
-from ..runtime.native.settings import Settings
+from ..runtime.native.settings import LIBRARIES, Settings
 from ..runtime.plan.memory import MemoryEstimate, estimate_memory
 from ..runtime.plan.options import PROFILES, EngineOptions, default_settings
 
@@ -77,7 +77,7 @@ def memory_profiles(
         RequestError: the profile or the type is unknown.
     """
     return {
-        key: default_settings(EngineOptions(profile=key, context=context, kv=kv))
+        key: default_settings(EngineOptions(profile=key, context=context, kv=kv, library=LIBRARIES[0]))
         for key in ([name] if name else PROFILES)
     }
 

@@ -1,13 +1,19 @@
 """Measure the ways to compute on this processor at more length, and save the fastest for all engines."""
 
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import reduce
 from math import inf
 from pathlib import Path
 
+from ...files.gguf.header import Header
 from ...files.progress import Progress, no_progress
 from ...runtime.llama.gguf_checks import read_model_header
+from ...runtime.llama.library_proof import prove_library, require_proof
 from ...runtime.llama.model import Model
 from ...runtime.machine.threads import default_threads
-from ...runtime.plan.candidates import find_candidates
+from ...runtime.native.settings import LIBRARIES
+from ...runtime.plan.candidates import Candidates, find_candidates
 from ...runtime.plan.measurement import measure_settings
 from ...runtime.plan.options import EngineOptions, default_settings
 from ...runtime.plan.tuning import Tuning, save_tuning
@@ -38,17 +44,37 @@ def tune_engine(model: Path, progress: Progress = no_progress) -> dict[str, Tuni
         "several answers": EngineOptions(),
         "batch": EngineOptions(profile="server", threads=default_threads()),
     }
-    open_ = {name: find_candidates(default_settings(one), one, header) for name, one in uses.items()}
-    with Model(model) as loaded:
+    open_ = {name: _proven_candidates(one, header) for name, one in uses.items()}
+    libraries = {way.library for candidates in open_.values() for way in candidates.ways}
+    with ExitStack() as loaded:
+        models = {name: loaded.enter_context(Model(model, library=name)) for name in libraries}
         for number, (name, candidates) in enumerate(open_.items()):
             repeats = []
             for repeat in range(_REPEATS):
-                repeats.append(measure_settings(candidates, loaded, _BUDGET_S))
+                repeats.append(_measured(candidates, models))
                 progress(number * _REPEATS + repeat + 1, len(uses) * _REPEATS)
             found[name] = min(repeats, key=lambda tuning: (not tuning.quiet, _question_s(tuning)))
             if found[name].quiet:
                 save_tuning(found[name], candidates, header)
     return found
+
+
+def _proven_candidates(options: EngineOptions, header: Header) -> Candidates:
+    """What the options leave open; another library only if it computes the file as llama.cpp does."""
+    candidates = find_candidates(default_settings(options), options, header)
+    default, *others = candidates.libraries
+    threads = candidates.ways[0].threads
+    if default.ways[0].library != LIBRARIES[0]:
+        require_proof(default.ways[0].library, header.path, (), threads)
+    proofs = (prove_library(one.ways[0].library, header.path, (), threads) for one in others)
+    return default if any(proof.problem for proof in proofs) else candidates
+
+
+def _measured(candidates: Candidates, models: Mapping[str, Model]) -> Tuning:
+    tunings = (
+        measure_settings(part, models[part.ways[0].library], _BUDGET_S) for part in candidates.libraries
+    )
+    return reduce(lambda one, other: one.joined(other, candidates.ways[0]), tunings)
 
 
 def _question_s(tuning: Tuning) -> float:

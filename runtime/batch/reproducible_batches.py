@@ -170,6 +170,7 @@ class BatchJob:
             files = EngineOptions(adapter=self.adapter)
             one = EnginePlan.make(self.model, **self._options | files).settings
             chosen = EngineOptions(flash_attention=one.flash_attention, kv=one.kv, library=one.library)
+        given["library"] = chosen["library"]  # which may have been given as "auto"
         return replace(self, engine=cast(EngineOptions, {**self.engine, **chosen, **given}))
 
     @property

@@ -465,7 +465,8 @@ class Engine:
     def logits(self, tokens: Sequence[int]) -> "Floats":
         """Compute the logits after each token exactly, with a KV cache and attention in float32.
 
-        Layers on a GPU round their products as the GPU does.
+        Layers on a GPU round their products as the GPU does, and a library other than llama.cpp as it always
+        does: give library="llama.cpp" for exact ones.
 
         Returns:
             Logits, (tokens, vocab).

@@ -6,6 +6,7 @@ before one is used, a process compares what both compute; see library_proof_work
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -55,7 +56,7 @@ def prove_library(library: str, model: Path, adapters: Sequence[Path], threads: 
         threads: threads that compute.
 
     Raises:
-        FileError: a file cannot be examined, or the process cannot be started.
+        FileError: a file cannot be examined, or the process cannot be started, or was told to end.
     """
     try:
         states = [FileState.now(path) for path in (model, *adapters)]
@@ -115,6 +116,8 @@ def _compare_elsewhere(library: str, files: Sequence[Path], threads: int) -> Pro
     except OSError as error:
         raise FileError(f"{files[0]}: a comparison cannot be started: {error}") from None
     reply = last_reply(done.stdout)
+    if done.returncode == -signal.SIGTERM:  # a service is being stopped: that says nothing of the file
+        raise FileError(f"{files[0]}: a comparison with llama.cpp was ended by SIGTERM")
     if done.returncode < 0:
         return Proof(f"a comparison with llama.cpp ended with {signal_name(-done.returncode)}")
     if "problem" not in reply:

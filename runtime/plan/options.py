@@ -8,6 +8,7 @@ from typing import TypedDict, cast
 from ...errors import RequestError
 from ..machine.threads import default_threads
 from ..native.gpu import check_gpu_layers
+from ..native.ik_llama_library import check_package
 from ..native.settings import DEFAULT_KV, LIBRARIES, GpuLayers, Settings
 from ..request import BASE, DEFAULT_ADAPTER
 from ..validation import check_integer
@@ -103,6 +104,7 @@ def default_settings(options: EngineOptions) -> Settings:
 
     Raises:
         RequestError: a number is out of range, a name is unknown, or there is no GPU for GPU layers.
+        FileError: the library is not installed.
         TypeError: with_profile() raises it.
     """
     full = with_profile(options)
@@ -110,6 +112,8 @@ def default_settings(options: EngineOptions) -> Settings:
     check_integer("queue", full.get("queue", QUEUE), 0, 1 << 20)
     names = Settings.__dataclass_fields__.keys() & full.keys()
     library = requested_library(options) or LIBRARIES[0]
+    if library != LIBRARIES[0]:
+        check_package()
     defaults = {
         "threads": default_threads(),
         "adaptive_threads": "threads" not in full,

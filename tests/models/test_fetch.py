@@ -237,6 +237,7 @@ def test_a_hub_that_cannot_be_reached_is_named_with_what_works_offline(child):
     assert "smollm2-135m-sums-13" in child.error("some/adapter", "adapter", **away)
     assert child.path("smollm2-135m", **away) == embedded()
     assert "cannot be reached through the proxy" in child.error("a/b", HTTP_PROXY="127.0.0.1:9", NO_PROXY="")
+    assert "no valid address (Invalid IPv6 URL)" in child.error("a/b", HTTP_PROXY="http://[::1", NO_PROXY="")
     assert time.monotonic() - start < 10  # two processes start
 
 
@@ -251,6 +252,31 @@ def test_a_host_that_does_not_answer_is_given_up(monkeypatch):
             client.connect_ex(full.getsockname())
         with pytest.raises(OfflineError, match=r"^127.0.0.1 cannot be reached \((no answer|timed out)"):
             host.check_host(f"http://127.0.0.1:{full.getsockname()[1]}")
+
+
+def test_a_host_is_reached_by_ipv4_where_ipv6_leads_nowhere(monkeypatch):
+    """The wait for IPv6 took all of the time: the host was said to be offline."""
+    monkeypatch.setattr(host, "_CONNECT_S", 0.5)
+    with socket.socket() as live, socket.socket() as away:
+        for one in (live, away):
+            one.bind(("127.0.0.1", 0))
+        live.listen()
+        stream = (socket.SOCK_STREAM, 0, "")
+        found = [(socket.AF_INET6, *stream, "nowhere"), (socket.AF_INET, *stream, live.getsockname())]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+        class Socket(socket.socket):
+            def connect(self, address):
+                if address == "nowhere":
+                    time.sleep(1)
+                    raise TimeoutError
+                super().connect(address)
+
+        monkeypatch.setattr(socket, "socket", Socket)
+        host.check_host("http://some.host")
+        found[1] = (socket.AF_INET, *stream, away.getsockname())
+        with pytest.raises(OfflineError, match=r"some.host cannot be reached \(Connection refused"):
+            host.check_host("http://some.host")
 
 
 @pytest.mark.parametrize("away", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])

@@ -1,5 +1,6 @@
 """Several models behind one server: loaded on demand, and unloaded for each other and when idle."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -139,3 +140,31 @@ def test_a_model_whose_file_has_changed_is_loaded_again(tiny):
         assert ask(client, "one").model == "one" and ask(client, "two").model == "two"
         assert pool.services["one"].engine is not old and pool.services["two"].engine is kept
         wait_until(lambda: old.closed)
+
+
+def test_unloading_gets_along_with_loading(tiny):
+    """Both were a KeyError in the server's loop: what nobody had used, and what was closed twice."""
+    pooled = {
+        name: PooledModel(read_header(tiny), nbytes, partial(open_engine, tiny, context=256, slots=1))
+        for name, nbytes in zip(NAMES, (40, 40, 100), strict=True)
+    }
+
+    async def use():
+        pool = ModelPool(lambda: dict(pooled), MEMORY)
+        leaving = asyncio.ensure_future(pool.use("one"))
+        while not pool._turns:
+            await asyncio.sleep(0)
+        leaving.cancel()
+        while not pool.services:
+            await asyncio.sleep(0.01)
+        await pool.tend()
+        for name in ("one", "two"):
+            (await pool.use(name)).pinned -= 1
+            pooled[name] = replace(pooled[name], stamp="another file")
+        await pool.reload()
+        await asyncio.gather(pool.tend(), pool.use("three"))
+        loaded = [*pool.services]
+        pool.close()
+        return loaded
+
+    assert asyncio.run(use()) == ["three"]

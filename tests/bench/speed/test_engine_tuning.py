@@ -9,7 +9,12 @@ from thirteen.bench.speed import engine_tuning
 from thirteen.bench.speed.engine_tuning import tune_engine
 from thirteen.errors import FileError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.native.settings import Settings
+from thirteen.runtime.llama.library_proof import Proof
+from thirteen.runtime.llama.model import Model
+from thirteen.runtime.native.ik_llama_library import installed
+from thirteen.runtime.native.settings import LIBRARIES, Settings
+from thirteen.runtime.plan.candidates import Candidates
+from thirteen.runtime.plan.measurement import measure_settings
 from thirteen.runtime.plan.tuning import Trial, Tuning
 
 from ...runtime.conftest import write_gguf
@@ -60,6 +65,25 @@ def test_a_real_measurement_has_times_of_all_ways(model: Path, monkeypatch: pyte
     for tuned in tune_engine(model).values():
         assert {trial.settings.flash_attention for trial in tuned.trials} == {True, False}
         assert all(trial.prefill_s > 0 and trial.decode_s > 0 for trial in tuned.trials)
+
+
+@pytest.mark.skipif(not installed(), reason="ik_llama.cpp is not installed")
+@pytest.mark.parametrize("proven", [True, False])
+def test_each_library_computes_its_own_ways(
+    proven: bool, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The times of a second library were those of llama.cpp with the same settings, and were saved."""
+    monkeypatch.delenv("THIRTEEN_LIBRARY")
+    measured = set[tuple[str, str]]()
+
+    def measure(candidates: Candidates, loaded: Model, _: float) -> Tuning:
+        measured.update((way.library, loaded.library.name) for way in candidates.ways)
+        return measure_settings(candidates, loaded, 0.1)
+
+    monkeypatch.setattr(engine_tuning, "measure_settings", measure)
+    monkeypatch.setattr(engine_tuning, "prove_library", lambda *_: Proof("" if proven else "it differs"))
+    tune_engine(model)
+    assert measured == {(name, name) for name in LIBRARIES[: 1 + proven]}
 
 
 def test_a_bad_file_is_rejected(not_a_model: Path) -> None:

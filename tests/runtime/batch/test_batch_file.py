@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from thirteen.errors import FileError, OptionError, OutputError, RequestError
 from thirteen.files import atomic_write
+from thirteen.files.journal import FORMAT
 from thirteen.runtime.batch.batch_file import BatchFile
 from thirteen.runtime.batch.reproducible_batches import (
     ENGINE,
@@ -197,6 +198,18 @@ def test_the_engines_of_a_job_measure_nothing_that_the_job_has_chosen(
     with job.load_engine() as engine:
         settings = engine.plan.settings
     assert (settings.flash_attention, settings.kv, settings.prefix_bytes) == (False, "f16", 1 << 30)
+
+
+def test_a_job_that_leaves_the_library_open_has_that_of_its_journal(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With "auto" in words, the settings of one library were given to the other."""
+    monkeypatch.delenv("THIRTEEN_LIBRARY")
+    identity = {"flash_attention": False, "kv": "f16", "library": "ik"}
+    (part := tmp_path / "answers.jsonl.part").write_text(json.dumps({"format": FORMAT, "batch": identity}))
+    for name in (None, "auto"):
+        job = BatchJob(tiny, None, FEW, 1, ENGINE | EngineOptions(library=name)).decided(part, "batch")
+        assert job.engine["library"] == "ik", name
 
 
 @pytest.mark.parametrize("flash", [False, True])

@@ -68,3 +68,14 @@ def test_what_is_wrong_is_said_and_not_tried_again(
             require_proof("ik", tiny, [lora], threads=1)
         assert "\n" not in str(error.value)
         monkeypatch.setattr(library_proof.subprocess, "run", pytest.fail)
+
+
+def test_a_comparison_that_is_told_to_end_proves_nothing(
+    tiny: Path, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that was stopped meanwhile never used the library for the file again."""
+    monkeypatch.setattr(library_proof, "_PROGRAM", "import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
+    with pytest.raises(FileError, match="was ended by SIGTERM"):
+        prove_library("ik", tiny, [], threads=1)
+    monkeypatch.setattr(library_proof, "_PROGRAM", 'print(\'{"problem": "", "kl": 0.0}\')')
+    assert not prove_library("ik", tiny, [], threads=1).problem

@@ -1,12 +1,17 @@
 """ik_llama.cpp: one version with known struct layouts is used, and no other."""
 
 import ctypes
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from time import sleep
 from typing import Any
 
 import pytest
 from thirteen.errors import FileError
-from thirteen.runtime.native import ik_llama_library
+from thirteen.runtime.native import ik_llama_library, libraries
 from thirteen.runtime.native.ik_llama_library import IkLlamaLibrary, installed
+from thirteen.runtime.plan.options import EngineOptions, default_settings
 
 from .test_struct_layouts import read_as, with_field
 
@@ -38,7 +43,24 @@ def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         IkLlamaLibrary()
 
 
-def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("use", [IkLlamaLibrary, lambda: default_settings(EngineOptions(library="ik"))])
+def test_without_the_package_the_error_says_what_to_install(
+    use: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings with it were a traceback, as something asked for the version of the package."""
     monkeypatch.setattr(ik_llama_library, "PACKAGE", "no-such-package")
     with pytest.raises(FileError, match=r"ik_llama\.cpp is not installed: pip install no-such-package=="):
-        IkLlamaLibrary()
+        use()
+
+
+def test_threads_that_load_it_at_once_get_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages went to the last that was loaded; its callback was freed with the first model's end."""
+
+    def load() -> object:
+        sleep(0.05)
+        return object()
+
+    monkeypatch.setattr(ik_llama_library, "IkLlamaLibrary", load)
+    monkeypatch.setattr(libraries, "_ik_llama_library", cache(libraries._ik_llama_library.__wrapped__))
+    with ThreadPoolExecutor() as threads:
+        assert len(set(threads.map(libraries.find_library, ["ik"] * 4))) == 1
