@@ -5,9 +5,7 @@ before one is used, a process compares what both compute; see library_proof_work
 """
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -21,15 +19,10 @@ from ...files.cache_folder import cache_dir
 from ...files.processors import processor_name
 from ...files.trusted_files import FileState
 from ..native.ik_llama_library import PACKAGE
-from .load_probe import last_reply, signal_name
+from .load_probe import WORKER, last_reply, run_worker, signal_name
 
 _WALL_S, _BYTES_PER_S = 120, 2_000_000
-_PROGRAM = """
-from thirteen.files.lazy_package import import_lazily
-import_lazily()
-from thirteen.runtime.llama.library_proof_worker import main
-main()
-"""
+_PROGRAM = WORKER.format("library_proof_worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +93,7 @@ def require_proof(library: str, model: Path, adapters: Sequence[Path], threads: 
 def _compare_elsewhere(library: str, files: Sequence[Path], threads: int) -> Proof:
     wall_s = _WALL_S + sum(path.stat().st_size for path in files) // _BYTES_PER_S
     try:
-        done = subprocess.run(  # noqa: S603 - own program
-            [sys.executable, "-P", "-c", _PROGRAM, library, str(threads), *map(str, files)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            timeout=wall_s,
-            check=False,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows
-        )
+        done = run_worker(_PROGRAM, library, threads, *files, timeout=wall_s)
     except subprocess.TimeoutExpired:
         return Proof(f"a comparison with llama.cpp takes more than {wall_s} seconds")
     except OSError as error:

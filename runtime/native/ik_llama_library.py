@@ -6,7 +6,7 @@ as in `llama.h` of the wheel. Exactly one version is known.
 
 import ctypes
 import os
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +67,7 @@ _CONTEXT_DEFAULTS = {
 
 def installed() -> bool:
     """Whether the package is installed, in any version."""
-    try:
-        version(PACKAGE)
-    except PackageNotFoundError:
-        return False
-    return True
+    return next(iter(distributions(name=PACKAGE)), None) is not None
 
 
 class IkLlamaLibrary:
@@ -99,7 +95,9 @@ class IkLlamaLibrary:
             raise FileError(f"ik_llama.cpp cannot be loaded: {one_line(error)}") from None
         self._api = api
         self._bind(api._lib)
-        _check_struct_layouts(api)
+        model, context = api.llama_model_default_params(), api.llama_context_default_params()
+        for wrong in differences((model, _MODEL_DEFAULTS), (context, _CONTEXT_DEFAULTS)):
+            raise FileError(f"{PACKAGE} has other struct layouts than those known here: {wrong}")
         self.version = f"{PACKAGE} {found}"
         self.batch = api.llama_batch
         callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
@@ -195,9 +193,3 @@ class IkLlamaLibrary:
     def write_state(self, context: Handle, slot: int, data: Any, nbytes: int) -> int:
         """See NativeLibrary."""
         return int(self._call["llama_state_seq_set_data"](context, data, nbytes, slot, 0))
-
-
-def _check_struct_layouts(api: Any) -> None:
-    model, context = api.llama_model_default_params(), api.llama_context_default_params()
-    for wrong in differences((model, _MODEL_DEFAULTS), (context, _CONTEXT_DEFAULTS)):
-        raise FileError(f"{PACKAGE} has other struct layouts than those known here: {wrong}")
