@@ -13,7 +13,7 @@ from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from ...errors import FileError, OptionError, RequestError
 from ...files.hashing import file_sha256
@@ -25,14 +25,12 @@ from ..engine.engine import Engine
 from ..engine.handle import Handle
 from ..engine.majority_vote import is_decided, sample_requests, score, select_winner
 from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
+from ..grammar.grammar import Grammar  # at run time: reports are restored from JSON by their types
 from ..native.settings import KV_TYPES, LIBRARIES, PACKAGES
 from ..plan.options import EngineOptions, default_settings, requested_library
 from ..plan.plan import EnginePlan
 from ..request import MAX_TOKENS, Request, Sampling
 from ..validation import check_confidence, check_integer
-
-if TYPE_CHECKING:  # see request.py
-    from ..grammar.grammar import Grammar
 
 # Each question on its own. The engines use fewer threads where no bit depends on it.
 ENGINE = EngineOptions(profile="server", context=2048, adaptive_threads=True, reproducible=True)
@@ -72,7 +70,7 @@ class GenerationSettings:
     max_tokens: int = MAX_TOKENS
     think: bool | None = None
     think_budget: int | None = None
-    grammar: "Grammar | None" = None
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         check_integer("max_tokens", self.max_tokens, 1)
