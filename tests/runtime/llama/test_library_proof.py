@@ -51,10 +51,9 @@ def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_file_and_its_adapter_are_compared_once(
     tiny: Path, lora: Path, records: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proof = prove_library("ik", tiny, [lora], threads=1)
-    assert proof.problem == "" and proof.kl is not None and 0 < proof.kl < 0.005
+    assert prove_library("ik", tiny, [lora], threads=1) == ""
     monkeypatch.setattr(library_proof.subprocess, "run", pytest.fail)
-    assert prove_library("ik", tiny, [lora], threads=1) == proof
+    assert prove_library("ik", tiny, [lora], threads=1) == ""
 
 
 @pytest.mark.parametrize("program", PROBLEMS)
