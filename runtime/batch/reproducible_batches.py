@@ -181,15 +181,6 @@ class BatchJob:
         return {name: getattr(settings, name) for name in _ALLOCATION}
 
     @property
-    def _other_library(self) -> dict[str, str]:
-        """Name and version of the library, if it is not llama.cpp, which package_versions() has."""
-        library = default_settings(self._options).library
-        if library == LIBRARIES[0]:
-            return {}
-        package = PACKAGES[library]
-        return {"library": library, package.replace("-", "_"): version(package)}
-
-    @property
     def files(self) -> tuple[Path, ...]:
         """The model, and the adapter if there is one."""
         return (self.model,) if self.adapter is None else (self.model, self.adapter)
@@ -197,7 +188,9 @@ class BatchJob:
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that the answers depend on, as JSON values, of a decided job. Hashes the files."""
-        settings = self.settings
+        settings, library = self.settings, default_settings(self._options).library
+        package = PACKAGES[library]
+        other = {"library": library, package.replace("-", "_"): version(package)}
         return {
             "model_sha256": file_sha256(self.model),
             "adapter_sha256": None if self.adapter is None else file_sha256(self.adapter),
@@ -213,7 +206,7 @@ class BatchJob:
             "threads": self.threads,
             **self.allocation,
             **package_versions(),
-            **self._other_library,
+            **(other if library != LIBRARIES[0] else {}),
         }
 
     def run(self, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:

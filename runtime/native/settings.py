@@ -82,8 +82,6 @@ class Settings:
             raise RequestError(f"kv must be one of {', '.join(KV_TYPES)}, not {self.kv!r}")
         if self.kv in QUANTIZED_KV and self.flash_attention is False:
             raise RequestError(f"kv {self.kv} needs flash attention")
-        if self.library not in LIBRARIES:
-            raise RequestError(f"library must be one of {', '.join(LIBRARIES)}, not {self.library!r}")
         if self.library != LIBRARIES[0]:
             self._check_other_library()
         object.__setattr__(self, "outputs", self.outputs or self.slots)
