@@ -153,19 +153,14 @@ def run_benchmark(
 def _accuracy_request(request: BenchmarkRequest, trial: ModelSpeed) -> AccuracyRequest:
     """What is asked; of a quick benchmark, as many questions as fit the time."""
     assert request.questions, "there are some"
-    base = request.model if request.adapter else None
-    questions, settings = request.questions, request.settings
+    model, adapter, timed = request.model, request.adapter, 0 if request.quick else TIMED
+    questions, settings, base = request.questions, request.settings, model if adapter else None
     if request.quick:
         answers = _QUICK_S * _BATCH_GAIN * trial.decode / _QUICK_ANSWER_TOKENS
         questions = questions.subsample(max(FIRST, int(answers / (2 if base else 1))))
         settings = replace(settings, max_tokens=min(settings.max_tokens, _QUICK_TOKENS_MAX))
     return AccuracyRequest(
-        model=request.model,
-        base=base,
-        adapter=request.adapter,
-        questions=questions,
-        settings=settings,
-        timed=0 if request.quick else TIMED,
+        model=model, base=base, adapter=adapter, questions=questions, settings=settings, timed=timed
     )
 
 

@@ -1,6 +1,5 @@
 """What a benchmark found, in plain sentences: speed, size and right answers."""
 
-from ..stats.interval import Interval
 from ..stats.paired_ratio import NOISE_MAX, too_noisy
 from .accuracy.accuracy import AccuracyReport
 from .speed.latency import more_rounds
@@ -13,7 +12,9 @@ def speed_sentence(speeds: QuestionSpeeds, rounds: int) -> str:
     ratio = speeds.decode.ratio
     open_ = _open(more_rounds(ratio.half_width, rounds) if too_noisy(ratio) else 0, "rounds")
     if not ratio.excludes_one:
-        return f"Speed: no difference within {_within(ratio)} %: both write about {base:.0f} tokens/s{open_}."
+        most = 100 * max(1 - ratio.low, ratio.high - 1)
+        within = f"{most:.0f}" if most >= 1 else f"{most:.1f}"
+        return f"Speed: no difference within {within} %: both write about {base:.0f} tokens/s{open_}."
     word = "slower" if ratio.estimate < 1 else "faster"
     low, percent, high = sorted(100 * abs(one - 1) for one in (ratio.low, ratio.estimate, ratio.high))
     text = f"Speed: the adapted model writes {adapted:.0f} tokens/s, its base {base:.0f}"
@@ -46,8 +47,3 @@ def accuracy_sentence(report: AccuracyReport) -> str:
 
 def _open(number: int, what: str) -> str:
     return f"; about {number} more {what} would settle it" if number else ""
-
-
-def _within(ratio: Interval) -> str:
-    most = 100 * max(1 - ratio.low, ratio.high - 1)
-    return f"{most:.0f}" if most >= 1 else f"{most:.1f}"

@@ -72,6 +72,7 @@ def ask(
     worker = TemplateWorker()
     from ..runtime.effort import parse_effort
     from ..runtime.engine.engine import Engine, RequestOptions
+    from ..runtime.plan.options import EngineOptions
     from ..runtime.plan.plan import EnginePlan
     from ..runtime.request import Sampling
     from ..workflows.default_model import is_default_model, is_short_sum, limits
@@ -88,18 +89,10 @@ def ask(
         effort=(chosen := parse_effort(effort)),
         min_confidence=min_confidence,
     )
-    layers = options.gpu_layers(gpu_layers)
+    machine = options.machine(threads, gpu_layers, library)
     files = options.resolve_model(name, adapter, threads=threads)
-    slots, lora = chosen.rule.width, files.adapter
-    plan = EnginePlan.make(
-        files.model,
-        adapter=lora,
-        context=context,
-        slots=slots,
-        threads=threads,
-        gpu_layers=layers,
-        library=library,
-    )
+    own = EngineOptions(adapter=files.adapter, context=context, slots=chosen.rule.width)
+    plan = EnginePlan.make(files.model, **machine | own)
     with Engine(plan, template_worker=worker) as engine:
         _warn_of_foreign_text(engine, question)
         if engine.notice:

@@ -62,7 +62,6 @@ def batch(
     from ..runtime.batch.batch_file import BatchFile
     from ..runtime.batch.reproducible_batches import ENGINE, BatchJob, GenerationSettings
     from ..runtime.machine.threads import default_threads
-    from ..runtime.plan.options import EngineOptions
     from ..runtime.request import Sampling
 
     if questions.suffix == ".gguf":
@@ -70,15 +69,14 @@ def batch(
     sampling = Sampling(temperature, seed=seed)
     given = options.matching_options(ctx, GenerationSettings) | {"grammar": options.answer_grammar(schema)}
     settings = GenerationSettings(sampling=sampling, **given)
-    layers = options.gpu_layers(gpu_layers, ray)
+    machine = options.machine(None, gpu_layers, library, ray)
     executor = options.batch_executor(ray, workers, insecure=ray_insecure)
     questions.stat()  # a missing file is refused before anything is downloaded, as is an output
     batch_file = BatchFile(questions, output, skip_bad)
     batch_file.check_output()
     files = options.resolve_model(model, adapter, threads=threads)
     threads = threads or default_threads()
-    engine = ENGINE | EngineOptions(gpu_layers=layers, library=library)
-    job = BatchJob(files.model, files.adapter, settings, threads, engine)
+    job = BatchJob(files.model, files.adapter, settings, threads, ENGINE | machine)
     try:
         with progress_bar("batch", settings.batch_size) as progress:
             report = batch_file.answer(job, executor=executor, progress=progress)

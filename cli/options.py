@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ..runtime.grammar.grammar import Grammar
     from ..runtime.native.settings import GpuLayers as RuntimeGpuLayers
+    from ..runtime.plan.options import EngineOptions
     from ..workflows.model_files import ModelFiles
 
 ADAPTER = "PEFT folder, hub id, catalogue name, or short code."
@@ -227,17 +228,20 @@ def batch_executor(ray: str | None, workers: int | None, *, insecure: bool) -> A
     return BatchJob.run if ray is None else RayWorkers(ray, workers, insecure).run
 
 
-def gpu_layers(text: str, ray: str | None = None) -> "RuntimeGpuLayers":
-    """Parse --gpu-layers, and check that there is a GPU before anything is converted or loaded."""
+def machine(
+    threads: int | None, gpu_layers: str, library: str | None, ray: str | None = None
+) -> "EngineOptions":
+    """What computes; that there is a GPU for layers is checked before anything is converted or loaded."""
     from ..runtime.native.gpu import check_gpu_layers
+    from ..runtime.plan.options import EngineOptions
 
-    if not re.fullmatch("[0-9]{1,9}|all", text):
-        raise typer.BadParameter(f"--gpu-layers {text!r}: must be an integer from 0, or all")
-    layers: RuntimeGpuLayers = "all" if text == "all" else int(text)
+    if not re.fullmatch("[0-9]{1,9}|all", gpu_layers):
+        raise typer.BadParameter(f"--gpu-layers {gpu_layers!r}: must be an integer from 0, or all")
+    layers: RuntimeGpuLayers = "all" if gpu_layers == "all" else int(gpu_layers)
     if layers and ray is not None:
         raise typer.BadParameter("--gpu-layers and --ray exclude each other")
     check_gpu_layers(layers)
-    return layers
+    return EngineOptions(threads=threads, gpu_layers=layers, library=library)
 
 
 def answer_grammar(

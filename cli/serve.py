@@ -91,7 +91,7 @@ def serve(
 
     if ray is None and (replicas or max_replicas or ray_insecure):
         raise typer.BadParameter("--replicas, --max-replicas and --ray-insecure require --ray")
-    layers = options.gpu_layers(gpu_layers, ray)
+    machine = options.machine(threads, gpu_layers, library, ray)
     keys = ApiKeys.from_file(api_key_file) if api_key_file else None
     if api_key_file:
         warn(ApiKeys.warnings(api_key_file))
@@ -103,15 +103,7 @@ def serve(
     if limit == 0 or (memory and not others):
         raise typer.BadParameter("--memory requires several models, and bytes such as 4GB")
     limits = RequestLimits.from_file(config) if config else RequestLimits()
-    engine = EngineOptions(
-        profile=profile,
-        context=context,
-        slots=slots,
-        threads=threads,
-        queue=limits.queue,
-        gpu_layers=layers,
-        library=library,
-    )
+    engine = machine | EngineOptions(profile=profile, context=context, slots=slots, queue=limits.queue)
     default_settings(engine)  # refuses before anything is downloaded
     cluster = ClusterOptions(ray, ray_insecure, replicas or 1, max_replicas) if ray else None
     if log not in ("text", "json"):
@@ -154,20 +146,13 @@ def mcp(
     except ModuleNotFoundError:
         raise RequestError(f"thirteen mcp needs the package mcp: {install_hint('mcp')}") from None
     from ..runtime.engine.engine import Engine, RequestOptions
+    from ..runtime.plan.options import EngineOptions
     from ..runtime.plan.plan import EnginePlan
 
-    layers = options.gpu_layers(gpu_layers)
+    machine = options.machine(threads, gpu_layers, library)
     files = options.resolve_model(model, adapter, threads=threads)
-    lora = files.adapter
-    plan = EnginePlan.make(
-        files.model,
-        adapter=lora,
-        context=context,
-        slots=_MCP_SLOTS,
-        threads=threads,
-        gpu_layers=layers,
-        library=library,
-    )
+    own = EngineOptions(adapter=files.adapter, context=context, slots=_MCP_SLOTS)
+    plan = EnginePlan.make(files.model, **machine | own)
     with Engine(plan) as engine:
         note(f"serving {files.model.name} on standard input and output")
         asked = RequestOptions(system=system, max_tokens=max_tokens, calculator=calculator)

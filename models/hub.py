@@ -97,15 +97,8 @@ def download(hub_id: str, revision: str, kind: RepositoryKind) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415 (half a second)
 
     with _hub_call(hub_id, revision) as offline:
-        folder = Path(
-            snapshot_download(
-                hub_id,
-                revision=revision,
-                allow_patterns=_PATTERNS[kind],
-                ignore_patterns=_IGNORED,
-                local_files_only=offline,
-            )
-        )
+        wanted: dict[str, Any] = {"allow_patterns": _PATTERNS[kind], "ignore_patterns": _IGNORED}
+        folder = Path(snapshot_download(hub_id, revision=revision, local_files_only=offline, **wanted))
         check_links(folder)
         stamps = _file_stamps(folder, kind)
         _verify(folder, hub_id, kind, stamps, offline=offline)

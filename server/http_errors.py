@@ -5,14 +5,7 @@ from collections.abc import Mapping
 
 from starlette.responses import JSONResponse
 
-from ..errors import (
-    BusyError,
-    ClosedError,
-    InsufficientMemoryError,
-    PromptLengthError,
-    RequestError,
-    ThirteenError,
-)
+from .. import errors
 
 MESSAGE_CHARS_MAX = 600  # a message may quote input of the client
 OLLAMA_PATHS = "/api/"
@@ -42,7 +35,7 @@ _HEADERS = {
 }
 
 
-class HttpError(ThirteenError):
+class HttpError(errors.ThirteenError):
     """An error that is sent to the client as an HTTP response.
 
     Attributes:
@@ -90,11 +83,11 @@ def to_http_error(error: BaseException) -> HttpError:
     """Convert an exception for the client; the details of an internal error go only to the log."""
     if isinstance(error, HttpError):
         return error
-    for kind, status in ((BusyError, 429), (ClosedError, 503), (RequestError, 400)):
+    for kind, status in ((errors.BusyError, 429), (errors.ClosedError, 503), (errors.RequestError, 400)):
         if isinstance(error, kind):
-            code = "context_length_exceeded" if isinstance(error, PromptLengthError) else ""
+            code = "context_length_exceeded" if isinstance(error, errors.PromptLengthError) else ""
             return HttpError(status, str(error), code=code)
-    _log.error("failed: %s", error, exc_info=None if isinstance(error, ThirteenError) else error)
-    if isinstance(error, InsufficientMemoryError):  # of a model that is loaded on demand
+    _log.error("failed: %s", error, exc_info=None if isinstance(error, errors.ThirteenError) else error)
+    if isinstance(error, errors.InsufficientMemoryError):  # of a model that is loaded on demand
         return HttpError(429, "too little memory is available; see the server's log")
     return HttpError(500, "internal server error; see the server's log")

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from time import monotonic
@@ -41,14 +42,14 @@ def request_id(scope: Scope) -> str:
     return given.decode() if _REQUEST_ID.fullmatch(given) else uuid4().hex
 
 
-async def log_request(scope: Scope, status: int, began: float, who: tuple[str, str | None]) -> None:
+async def log_request(scope: Scope, status: int, began: float, who: Mapping[str, object]) -> None:
     """Log a request that has ended: path, model, tokens, time, status, and the fields without effect.
 
     Args:
         scope: its scope, in which the endpoints have noted model and handles.
         status: status of the response.
         began: monotonic() at its start.
-        who: its id, and the name of its key; as JSON they are logged too, and why each answer ended.
+        who: more for the log as JSON, which also has why each answer ended.
     """
     if scope["method"] != "POST" or not _log.isEnabledFor(logging.INFO):
         return
@@ -57,13 +58,7 @@ async def log_request(scope: Scope, status: int, began: float, who: tuple[str, s
     handles = state.get("handles", ())
     found = [_end(one) if one.done else await to_thread.run_sync(_end, one) for one in handles]
     ends = [end for end in found if end]
-    fields: dict[str, object] = {
-        "request_id": who[0],
-        "key": who[1],
-        "path": path,
-        "status": status,
-        "ms": round(ms),
-    }
+    fields: dict[str, object] = {**who, "path": path, "status": status, "ms": round(ms)}
     parts = [path, str(status), f"{ms:.0f} ms"]
     if ends:
         prompt, completion = ends[0].usage.prompt_tokens, sum(end.usage.completion_tokens for end in ends)

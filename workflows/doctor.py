@@ -144,17 +144,17 @@ def build_finding(system_info: str, flags: frozenset[str]) -> Finding:
 def library_finding() -> Finding:
     """Whether ik_llama.cpp is installed, can be loaded, and computes as llama.cpp does."""
     from ..runtime.llama.library_proof import failed_proofs  # noqa: PLC0415 - loads llama.cpp
-    from ..runtime.native.ik_llama_library import installed  # noqa: PLC0415
+    from ..runtime.native.ik_llama_library import KNOWN_VERSION, PACKAGE, installed  # noqa: PLC0415
     from ..runtime.native.libraries import find_library  # noqa: PLC0415
 
     name = "second library"
     if not installed():
         return Finding(name, f"none; ik_llama.cpp decodes {_IK_GAIN}: pip install 'thirteen[ik]'")
     try:
-        version = find_library("ik").version
+        find_library("ik")
     except FileError as error:
         return Finding(name, "ik_llama.cpp cannot be used", str(error))
-    return Finding(name, "; ".join([f"{version}, used where it is faster", *failed_proofs()]))
+    return Finding(name, "; ".join([f"{PACKAGE} {KNOWN_VERSION}, used where it is faster", *failed_proofs()]))
 
 
 def cores_finding() -> Finding:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..cluster.deploy import ClusterOptions, Deployment, deploy
 from ..cluster.replica import ReplicaConfig
 from ..errors import RequestError
+from ..files.trusted_files import FileState
 from ..runtime.engine.engine import Engine
 from ..runtime.llama.gguf_checks import read_model_header
 from ..runtime.machine.available_memory import available_bytes
@@ -89,11 +90,11 @@ class _Loader:
 
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
-        self._stamp: tuple[object, ...] = ()
+        self._states: list[FileState] = []
 
     def load(self, files: ModelFiles) -> Engine | None:
         """Load the engine and warm it up; None if the files are those of the last time."""
-        if (stamp := _stamp(files.model, *files.adapters.values())) == self._stamp:
+        if (states := [*map(FileState.now, (files.model, *files.adapters.values()))]) == self._states:
             return None
         keeping = EngineOptions(adapters=files.adapters, queue=self._options["queue"] + KEPT_PLACES)
         engine = Engine(files.model, **self._options | keeping)
@@ -101,16 +102,8 @@ class _Loader:
             # What is read and compiled once, the first client need not wait for.
             engine.answer("What is 1 + 1?", max_tokens=2)
             engine.clear_prefix_cache()
-        self._stamp = stamp
+        self._states = states
         return engine
-
-
-def _stamp(*paths: Path) -> tuple[object, ...]:
-    """What tells that one of the files is another one, or has changed."""
-    stats = [path.stat() for path in paths]
-    return tuple(
-        (path, one.st_ino, one.st_size, one.st_mtime_ns) for path, one in zip(paths, stats, strict=True)
-    )
 
 
 def _serve_several(
@@ -145,4 +138,4 @@ def _pooled(path: Path, options: EngineOptions) -> PooledModel:
     header = read_model_header(path)
     keeping = EngineOptions(queue=options["queue"] + KEPT_PLACES)
     nbytes = estimate_memory(header, default_settings(options)).total_bytes
-    return PooledModel(header, nbytes, partial(Engine, path, **options | keeping), _stamp(path))
+    return PooledModel(header, nbytes, partial(Engine, path, **options | keeping), FileState.now(path))

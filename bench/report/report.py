@@ -20,6 +20,7 @@ from ..speed.questions import PP512, QUESTIONS, TG128
 from .document import render_html, render_markdown, without_home
 from .sections import Measurements, compose_report
 
+_QUESTIONS = (*QUESTIONS, PP512, TG128)
 REPORTS: dict[str, type] = {
     "latency": LatencyReport,
     "size": SizeReport,
@@ -70,7 +71,7 @@ def collect_measurements(request: ReportRequest, stage: Stage = lambda name: no_
         ThirteenError: raised by a measurement.
     """
     request.check()
-    base, adapted = request.base, request.adapted
+    base, adapted, adapter = request.base, request.adapted, request.adapter
     found: dict[str, Any] = {name: read_report(path, REPORTS[name]) for name, path in request.files.items()}
     if request.efforts:
         found["efforts"] = tuple(map(_read_effort, request.efforts))
@@ -79,11 +80,7 @@ def collect_measurements(request: ReportRequest, stage: Stage = lambda name: no_
             found["size"] = run_size(adapted)
         if "latency" not in found:
             latency = LatencyRequest(
-                base=base,
-                adapted=adapted,
-                adapter=request.adapter,
-                questions=(*QUESTIONS, PP512, TG128),
-                threads=request.threads,
+                base=base, adapted=adapted, adapter=adapter, questions=_QUESTIONS, threads=request.threads
             )
             found["latency"] = run_latency(latency, stage("latency"))
     if not found:

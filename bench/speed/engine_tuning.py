@@ -66,8 +66,8 @@ def _proven_candidates(options: EngineOptions, header: Header) -> Candidates:
     threads = candidates.ways[0].threads
     if default.ways[0].library != LIBRARIES[0]:
         require_proof(default.ways[0].library, header.path, (), threads)
-    proofs = (prove_library(one.ways[0].library, header.path, (), threads) for one in others)
-    return default if any(proof.problem for proof in proofs) else candidates
+    problems = (prove_library(one.ways[0].library, header.path, (), threads) for one in others)
+    return default if any(problems) else candidates
 
 
 def _measured(candidates: Candidates, models: Mapping[str, Model]) -> Tuning:

@@ -88,14 +88,13 @@ def bench_model(
         quick=quick,
     )
     finished: list[str] = []
+
+    def announce(what: str, seconds: float) -> None:
+        note(f"{what} {duration_text(seconds)}")
+
     try:
         with labelled_progress_bar() as progress:
-            report = run_benchmark(
-                request,
-                lambda what, seconds: note(f"{what} {duration_text(seconds)}"),
-                progress,
-                finished.append,
-            )
+            report = run_benchmark(request, announce, progress, finished.append)
     except BaseException:
         if finished:
             note(f"not finished; measured so far: {' '.join(finished)}")

@@ -75,9 +75,7 @@ def chat(
         effort=(chosen := parse_effort(effort)),
         min_confidence=min_confidence,
     )
-    shared = EngineOptions(
-        context=context, threads=threads, gpu_layers=options.gpu_layers(gpu_layers), library=library
-    )
+    shared = options.machine(threads, gpu_layers, library) | EngineOptions(context=context)
     named = options.named_adapters(map(with_name, adapter or ()))
     files = options.resolve_model(model, named, threads=threads)
 

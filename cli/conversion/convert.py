@@ -102,13 +102,9 @@ def merge(
     with run_bars() as run:
         found = resolve_sources(base, adapter, run)
         assert found.adapter is not None, "it is named"
+        ids, progress = found.ids, run.stage("merge")
         merged = merge_checkpoint(
-            found.base,
-            found.adapter,
-            out_dir,
-            ids=found.ids,
-            progress=run.stage("merge"),
-            save_settings=save_settings,
+            found.base, found.adapter, out_dir, ids=ids, progress=progress, save_settings=save_settings
         )
     warn(merged.warnings)
     types = ", ".join(f"{count} {name}" for name, count in merged.types.items())

@@ -12,11 +12,13 @@ from ...runtime.corpus.passages import read_passages, tokenize_passages
 from ...runtime.engine.engine import Engine
 from ...runtime.logits import log_softmax
 from ...runtime.native.settings import LIBRARIES
+from ...runtime.plan.options import EngineOptions
 from ...stats.arrays import Doubles, Floats
 from .token_map import TokenMap
 
 WINDOW_TOKENS = 256  # limits memory: each model's logits take the width of the vocabulary per token
-_BATCH = 64
+# What is measured is the file: another library rounds more.
+_ENGINE = EngineOptions(slots=1, batch=64, library=LIBRARIES[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +91,8 @@ def load_for_logits(
             fit the model.
         RequestError: the number of threads is out of range.
     """
-    return Engine(
-        model,
-        adapter=adapter,
-        context=expansion * WINDOW_TOKENS,
-        slots=1,
-        threads=threads,
-        batch=_BATCH,
-        library=LIBRARIES[0],  # what is measured is the file: another library rounds more
-    )
+    own = EngineOptions(adapter=adapter, context=expansion * WINDOW_TOKENS, threads=threads)
+    return Engine(model, **_ENGINE | own)
 
 
 def read_windows(reference: Engine, data: Path, size: int, positions: int) -> list[Window]:

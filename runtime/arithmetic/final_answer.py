@@ -190,9 +190,8 @@ def _quantity(sentence: str, given: Set[Fraction], *, near: bool) -> Fraction | 
     Where the sentence is not `near` the end, only a new number after "is".
     """
     matches = [*_NUMBER.finditer(sentence)]
-    pairs = [*pairwise(matches)]
     listed = {
-        one for pair in pairs if _LISTED.search(sentence[pair[0].end() : pair[1].start()]) for one in pair
+        one for a, b in pairwise(matches) if _LISTED.search(sentence[a.end() : b.start()]) for one in (a, b)
     }
     found = [
         (match, value)

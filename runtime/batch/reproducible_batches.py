@@ -13,7 +13,7 @@ from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from ...errors import FileError, OptionError, RequestError
 from ...files.hashing import file_sha256
@@ -25,14 +25,12 @@ from ..engine.engine import Engine
 from ..engine.handle import Handle
 from ..engine.majority_vote import is_decided, sample_requests, score, select_winner
 from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
+from ..grammar.grammar import Grammar  # at run time: reports are restored from JSON by their types
 from ..native.settings import KV_TYPES, LIBRARIES, PACKAGES
 from ..plan.options import EngineOptions, default_settings, requested_library
 from ..plan.plan import EnginePlan
 from ..request import MAX_TOKENS, Request, Sampling
 from ..validation import check_confidence, check_integer
-
-if TYPE_CHECKING:  # see request.py
-    from ..grammar.grammar import Grammar
 
 # Each question on its own. The engines use fewer threads where no bit depends on it.
 ENGINE = EngineOptions(profile="server", context=2048, adaptive_threads=True, reproducible=True)
@@ -72,7 +70,7 @@ class GenerationSettings:
     max_tokens: int = MAX_TOKENS
     think: bool | None = None
     think_budget: int | None = None
-    grammar: "Grammar | None" = None
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         check_integer("max_tokens", self.max_tokens, 1)
@@ -184,15 +182,6 @@ class BatchJob:
         return {name: getattr(settings, name) for name in _ALLOCATION}
 
     @property
-    def _other_library(self) -> dict[str, str]:
-        """Name and version of the library, if it is not llama.cpp, which package_versions() has."""
-        library = default_settings(self._options).library
-        if library == LIBRARIES[0]:
-            return {}
-        package = PACKAGES[library]
-        return {"library": library, package.replace("-", "_"): version(package)}
-
-    @property
     def files(self) -> tuple[Path, ...]:
         """The model, and the adapter if there is one."""
         return (self.model,) if self.adapter is None else (self.model, self.adapter)
@@ -200,7 +189,9 @@ class BatchJob:
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that the answers depend on, as JSON values, of a decided job. Hashes the files."""
-        settings = self.settings
+        settings, library = self.settings, default_settings(self._options).library
+        package = PACKAGES[library]
+        other = {"library": library, package.replace("-", "_"): version(package)}
         return {
             "model_sha256": file_sha256(self.model),
             "adapter_sha256": None if self.adapter is None else file_sha256(self.adapter),
@@ -216,7 +207,7 @@ class BatchJob:
             "threads": self.threads,
             **self.allocation,
             **package_versions(),
-            **self._other_library,
+            **(other if library != LIBRARIES[0] else {}),
         }
 
     def run(self, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:

@@ -168,12 +168,9 @@ class Dispatcher:
             if begun is not False:
                 budget = min(request.think_budget or most, most)
                 thought = Thought(self._thinking, begun=bool(begun), budget=budget)
+        once = request.stop_repeated_calls
         return OutputStream(
-            self._model,
-            request.stop,
-            calculator=calculator,
-            thought=thought,
-            stop_repeated_calls=request.stop_repeated_calls,
+            self._model, request.stop, calculator=calculator, thought=thought, stop_repeated_calls=once
         )
 
     def _sampler(self, request: Request, thought: Thought | None) -> Sampler:
@@ -199,12 +196,8 @@ class Dispatcher:
         self, sequences: Sequence[SequenceState], samplers: Sequence[Sampler], streams: Sequence[OutputStream]
     ) -> list[Handle]:
         handles = {
-            sequence: Handle(
-                partial(self._abort, sequence),
-                partial(grade, sequence.request),
-                partial(self._place, sequence),
-            )
-            for sequence in sequences
+            one: Handle(partial(self._abort, one), partial(grade, one.request), partial(self._place, one))
+            for one in sequences
         }
 
         def add() -> None:

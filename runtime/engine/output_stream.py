@@ -90,9 +90,8 @@ class OutputStream:
     @property
     def _repeats_call(self) -> bool:
         fenced = self.text.endswith("```")
-        for opening in (
-            [*_CALL.finditer(self.text)][-_CALLS_READ:] if fenced or self.text.endswith("}") else ()
-        ):
+        openings = [*_CALL.finditer(self.text)] if fenced or self.text.endswith("}") else []
+        for opening in openings[-_CALLS_READ:]:
             start = opening.start("call")
             call = self.text[start:].removesuffix("```").rstrip()
             if bool(opening["fence"]) is fenced and self.text.find(call) < start and _is_call(call):

@@ -46,7 +46,6 @@ ANNOTATIONS = {
 _UNIONS = ("anyOf", "oneOf", "allOf")
 _VALUES = ("const", "enum")
 _OBJECT = {*KEYWORDS["object"]}
-_JOINED = {"type", "properties", "required", "additionalProperties"}
 _ENFORCED = {"type", "$ref", *_UNIONS, *_VALUES, *(key for keys in KEYWORDS.values() for key in keys)}
 
 
@@ -224,40 +223,12 @@ class _Normalizer:
     def _all_of(
         self, branches: list[Any], paths: list[str], schema: dict[str, Any], path: str
     ) -> dict[str, Any]:
-        """Join schemas that a value must all be valid for; those of objects into one."""
-        objects = [
-            target for one in branches if not _OBJECT.isdisjoint((target := self._target(one, path)).keys())
-        ]
-        if len(objects) < 2:
-            visited = [self._visit(one, place) for one, place in zip(branches, paths, strict=True)]
-            return visited[0] if len(visited) == 1 else {"allOf": visited}
-        properties: dict[str, list[Any]] = {}
-        for one in objects:
-            self._object(one, path)  # is well-formed
-            if (
-                len(objects) < len(branches)
-                or one.keys() - ANNOTATIONS - _JOINED
-                or "object" not in types_of(one, path)
-            ):
-                refuse(schema, "allOf", path, " for these schemas")
-            for name, value in one.get("properties", {}).items():
-                properties.setdefault(name, []).append(value)
-        closed = [one for one in objects if one.get("additionalProperties", True) not in (True, {})]
-        for one in closed:
-            if (
-                one["additionalProperties"] is not False
-                or properties.keys() - one.get("properties", {}).keys()
-            ):
-                refuse(schema, "allOf", path, ' with "additionalProperties" in one of its schemas')
-        joined = {
-            "type": "object",
-            "properties": {
-                name: {"allOf": values} if len(values) > 1 else values[0]
-                for name, values in properties.items()
-            },
-            "required": [*dict.fromkeys(name for one in objects for name in one.get("required", []))],
-        }
-        return self._visit(joined | ({"additionalProperties": False} if closed else {}), path)
+        """A schema for values that are valid for each; objects would exclude each other's names."""
+        objects = [one for one in branches if not _OBJECT.isdisjoint(self._target(one, path))]
+        if len(objects) > 1:
+            refuse(schema, "allOf", path, " for several schemas of objects")
+        visited = [self._visit(one, place) for one, place in zip(branches, paths, strict=True)]
+        return visited[0] if len(visited) == 1 else {"allOf": visited}
 
     def _typed(self, schema: dict[str, Any], keys: set[str], path: str) -> dict[str, Any]:
         types = types_of(schema, path)

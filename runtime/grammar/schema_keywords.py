@@ -49,8 +49,6 @@ _DATE = f"([1-9][0-9]{{3}}-{_DAY}|{_LEAP_YEAR}-02-29)"
 _TIME = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?(Z|[-+]([01][0-9]|2[0-3]):[0-5][0-9])"
 _CHAR = r"([\w.~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})"  # of a part of an address
 _SCHEME = r"(https?|wss?|ftps?|ssh|git|s3|gs|postgres(ql)?|mysql|mongodb([+]srv)?|rediss?|amqps?)"
-_OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
-_NETWORKS = "|".join(f"({_OCTET}[.]){{{n}}}0" + "[.]0" * (3 - n) + f"/{8 * n}" for n in (1, 2, 3))
 _ATOM, _LABEL = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,20}", "[A-Za-z0-9]([A-Za-z0-9-]{0,30}[A-Za-z0-9])?"
 _BASE64 = "[A-Za-z0-9+/]"
 # Formats that llguidance does not know exactly, as patterns, those that it does, and those of any text.
@@ -63,11 +61,7 @@ _FORMAT_PATTERNS = {
     rf"([?]({_CHAR}|[/?])*)?(#({_CHAR}|[/?])*)?$",
     "email": rf"^{_ATOM}([.]{_ATOM}){{0,2}}@{_LABEL}([.]{_LABEL}){{0,3}}$",
     "uuid": "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
-    **{
-        f"uuid{n}": f"^[0-9a-f]{{8}}-[0-9a-f]{{4}}-{n}[0-9a-f]{{3}}-[89ab][0-9a-f]{{3}}-[0-9a-f]{{12}}$"
-        for n in range(1, 9)
-    },
-    **dict.fromkeys(("ipv4network", "ipv4interface"), f"^({_NETWORKS})$"),
+    "uuid4": "^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$",
     "base64": f"^({_BASE64}{{4}})*({_BASE64}{{2}}==|{_BASE64}{{3}}=)?$",
     "base64url": r"^([\w-]{4})*$",  # some want padding, and zod wants none
     "jwt": r"^eyJ[\w-]+[.]eyJ[\w-]+[.][\w-]+$",

@@ -1,7 +1,7 @@
 """Program of the process that compares a library with llama.cpp on a file; library_proof.py starts it.
 
 Its arguments are the library, a number of threads, a model, and adapters of the model. It does with both what
-an engine does, and writes one line of JSON: the first problem, if any, and the largest divergence.
+an engine does, and writes one line of JSON: the first problem, if any.
 """
 
 import json
@@ -46,30 +46,27 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the process that started this one
     library, threads, model, *adapters = sys.argv[1:]
     lower_limit("RLIMIT_CORE", 0)
-    divergences = [0.0]
     try:
-        problem = next(_problems(library, int(threads), Path(model), map(Path, adapters), divergences), "")
+        problem = next(_problems(library, int(threads), Path(model), map(Path, adapters)), "")
     except (ThirteenError, MemoryError) as error:
         problem = str(error) or "out of memory"
-    sys.stdout.buffer.write(json.dumps({"problem": problem, "kl": max(divergences)}).encode() + b"\n")
+    sys.stdout.buffer.write(json.dumps({"problem": problem}).encode() + b"\n")
     sys.stdout.buffer.flush()
 
 
-def _problems(
-    library: str, threads: int, path: Path, adapters: Iterator[Path], divergences: list[float]
-) -> Iterator[str]:
-    """Describe what differs, the models first, then each adapter; notes all divergences."""
+def _problems(library: str, threads: int, path: Path, adapters: Iterator[Path]) -> Iterator[str]:
+    """Describe what differs, the models first, then each adapter."""
     header = read_model_header(path)
     with ExitStack() as loaded:
         theirs, ours = (loaded.enter_context(Model(header, library=name)) for name in (LIBRARIES[0], library))
         base = _observe(theirs, threads), _observe(ours, threads)
-        yield from _differences(*base, divergences)
+        yield from _differences(*base)
         for file in adapters:
             both = []
             for model in (theirs, ours):
                 with LoraAdapter(model, file) as adapter:
                     both.append(_observe(model, threads, adapter))
-            yield from _differences(both[0], both[1], divergences)
+            yield from _differences(*both)
             effects = [_kl(one["probe"], other["probe"]) for one, other in zip(base, both, strict=True)]
             if max(effects) > _EFFECT_MIN and abs(effects[1] / effects[0] - 1) > EFFECT_MAX:
                 yield (
@@ -78,10 +75,9 @@ def _problems(
                 )
 
 
-def _differences(theirs: Logprobs, ours: Logprobs, divergences: list[float]) -> Iterator[str]:
+def _differences(theirs: Logprobs, ours: Logprobs) -> Iterator[str]:
     for what, expected in theirs.items():
         divergence = _kl(expected, ours[what])
-        divergences.append(divergence)
         if not divergence <= KL_MAX:
             yield f"{what}: a KL divergence of {divergence:.4f} nats from llama.cpp's predictions"
     for what, same in (("copy", "original"), ("cut", "before the cut")):
@@ -99,13 +95,9 @@ def _observe(model: Model, threads: int, adapter: LoraAdapter | None = None) -> 
     tokens = tuple(model.tokenize(_TEXT, special=False, bos=True))
     usable = model.context_trained - 1
     length = min(_LONG, usable - usable % _BLOCK or usable)
-    library = model.library.name
-    settings = Settings(
-        *(length + 1, _WIDE, _BATCH, _PROBE),
-        threads=threads,
-        flash_attention=library == LIBRARIES[0],
-        library=library,
-    )
+    name, flash = model.library.name, model.library.name == LIBRARIES[0]
+    sizes = (length + 1, _WIDE, _BATCH, _PROBE)
+    settings = Settings(*sizes, threads=threads, flash_attention=flash, library=name)
     with Context(model, settings, adapter) as context:
         observed = _Observations(context, (tokens * length)[:length])
         if adapter:

@@ -24,12 +24,13 @@ from ...files.trusted_files import FileState, untrusted_by_default
 _WALL_S, _WALL_BYTES_PER_S = 60, 5_000_000
 _PROCESSOR_S, _PROCESSOR_BYTES_PER_S = 20, 10_000_000
 _ADDRESS_BYTES, _ADDRESS_FACTOR = 2_000_000_000, 2
-_PROGRAM = """
+WORKER = """
 from thirteen.files.lazy_package import import_lazily
 import_lazily()
-from thirteen.runtime.llama.load_probe_worker import main
+from thirteen.runtime.llama.{} import main
 main()
 """
+_PROGRAM = WORKER.format("load_probe_worker")
 # GGML_NO_BACKTRACE: else ggml's abort() waits for a debugger. The threads of OpenMP and BLAS would only take
 # time and address space.
 _ALONE = {"GGML_NO_BACKTRACE": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -71,16 +72,7 @@ def _load_elsewhere(files: Sequence[Path]) -> None:
     wall_s = _WALL_S + nbytes // _WALL_BYTES_PER_S
     limits = (_PROCESSOR_S + nbytes // _PROCESSOR_BYTES_PER_S, _ADDRESS_BYTES + nbytes * _ADDRESS_FACTOR)
     try:
-        done = subprocess.run(  # noqa: S603 - own program
-            [sys.executable, "-P", "-c", _PROGRAM, *map(str, limits), *map(str, files)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **_ALONE},
-            timeout=wall_s,
-            check=False,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows
-        )
+        done = run_worker(_PROGRAM, *limits, *files, timeout=wall_s, **_ALONE)
     except subprocess.TimeoutExpired as expired:
         file = last_reply(expired.stdout).get("file", files[0])
         raise FileError(f"{file}: a trial load takes more than {wall_s} seconds") from None
@@ -88,6 +80,22 @@ def _load_elsewhere(files: Sequence[Path]) -> None:
         raise FileError(f"{files[0]}: a trial load cannot be started: {error}; {_HINT}") from None
     if done.returncode:
         raise _failure(done.returncode, last_reply(done.stdout), files[0])
+
+
+def run_worker(
+    program: str, *arguments: object, timeout: float, **variables: str
+) -> "subprocess.CompletedProcess[bytes]":
+    """Run a program like WORKER in a process of its own, which writes lines of JSON; see subprocess.run()."""
+    return subprocess.run(  # noqa: S603 - own program
+        [sys.executable, "-P", "-c", program, *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables},
+        timeout=timeout,
+        check=False,
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows
+    )
 
 
 def last_reply(output: bytes | None) -> dict[str, Any]:

@@ -73,7 +73,8 @@ class Model(Vocabulary, NativeHandle):
         self._handles.callback(COMPUTE_THREAD.detach, keep_alive)
         load = partial(self.library.load_model, path, repack=repack, gpu_layers=gpu_layers)
         separate = vocabulary_only or self.library is not LLAMA_CPP
-        self._load(LLAMA_CPP, partial(LLAMA_CPP.load_vocabulary, path) if separate else load)
+        vocabulary = partial(LLAMA_CPP.load_model, path, repack=False, gpu_layers=0, vocabulary_only=True)
+        self._load(LLAMA_CPP, vocabulary if separate else load)
         self._llama_cpp = self._handle
         self.read_vocabulary()
         shape = read_decoder_shape(self.header)

@@ -6,7 +6,7 @@ as in `llama.h` of the wheel. Exactly one version is known.
 
 import ctypes
 import os
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ class _CacheView(ctypes.Structure):
 
 _STATE = [_POINTER, _POINTER, ctypes.c_size_t, _INT, ctypes.c_uint32]
 _FUNCTIONS: dict[str, tuple[list[Any], Any]] = {
-    "llama_print_system_info": ([], ctypes.c_char_p),
     "llama_set_n_threads": ([_POINTER, ctypes.c_uint32, ctypes.c_uint32], None),
     "llama_kv_cache_seq_rm": ([_POINTER, _INT, _INT, _INT], ctypes.c_bool),
     "llama_kv_cache_seq_pos_max": ([_POINTER, _INT], _INT),
@@ -67,11 +66,7 @@ _CONTEXT_DEFAULTS = {
 
 def installed() -> bool:
     """Whether the package is installed, in any version."""
-    try:
-        version(PACKAGE)
-    except PackageNotFoundError:
-        return False
-    return True
+    return next(iter(distributions(name=PACKAGE)), None) is not None
 
 
 def check_package() -> None:
@@ -104,15 +99,15 @@ class IkLlamaLibrary:
             raise FileError(f"ik_llama.cpp cannot be loaded: {one_line(error)}") from None
         self._api = api
         self._bind(api._lib)
-        _check_struct_layouts(api)
-        self.version = f"{PACKAGE} {KNOWN_VERSION}"
+        model, context = api.llama_model_default_params(), api.llama_context_default_params()
+        for wrong in differences((model, _MODEL_DEFAULTS), (context, _CONTEXT_DEFAULTS)):
+            raise FileError(f"{PACKAGE} has other struct layouts than those known here: {wrong}")
         self.batch = api.llama_batch
         callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
         set_log = api._lib.llama_log_set
         set_log.argtypes, set_log.restype = [callback, _POINTER], None
         self.log = ErrorLog("ik_llama.cpp", callback, set_log)
         api.llama_backend_init()
-        self.system_info = self._call["llama_print_system_info"]().decode("utf-8", "replace").strip(" |\n")
         self.free_model, self.free_context = api.llama_free_model, api.llama_free
         self.free_adapter = self._call["llama_lora_adapter_free"]
         self.set_threads = self._call["llama_set_n_threads"]
@@ -200,9 +195,3 @@ class IkLlamaLibrary:
     def write_state(self, context: Handle, slot: int, data: Any, nbytes: int) -> int:
         """See NativeLibrary."""
         return int(self._call["llama_state_seq_set_data"](context, data, nbytes, slot, 0))
-
-
-def _check_struct_layouts(api: Any) -> None:
-    model, context = api.llama_model_default_params(), api.llama_context_default_params()
-    for wrong in differences((model, _MODEL_DEFAULTS), (context, _CONTEXT_DEFAULTS)):
-        raise FileError(f"{PACKAGE} has other struct layouts than those known here: {wrong}")

@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,8 @@ class LlamaCppLibrary:
     joins_sequences = False
 
     def __init__(self) -> None:
-        self.version = f"llama-cpp-python {version('llama-cpp-python')}"
         self.log = ErrorLog(self.name, llama_cpp.llama_log_callback, llama_cpp.llama_log_set)
         llama_cpp.llama_backend_init()
-        self.system_info = llama_cpp.llama_print_system_info().decode("utf-8", "replace").strip(" |\n")
         # Returns an integer: the binding makes a pointer object for each row of logits.
         prototype = ctypes.CFUNCTYPE(ctypes.c_void_p, llama_cpp.llama_context_p_ctypes, ctypes.c_int32)
         self.logits = prototype(("llama_get_logits_ith", llama_cpp._lib))
@@ -40,26 +37,17 @@ class LlamaCppLibrary:
         self.free_model, self.free_context = llama_cpp.llama_model_free, llama_cpp.llama_free
         self.free_adapter = llama_cpp.llama_adapter_lora_free
 
-    def load_model(self, path: Path, *, repack: bool, gpu_layers: GpuLayers) -> Handle:
-        """See NativeLibrary.
+    def load_model(
+        self, path: Path, *, repack: bool, gpu_layers: GpuLayers, vocabulary_only: bool = False
+    ) -> Handle:
+        """See NativeLibrary. With `vocabulary_only` it loads no weights, which the file then need not have.
 
         Raises:
             FileError: the binding has other structs than those that are known here.
         """
         check_struct_layouts()
-        return llama_cpp.llama_model_load_from_file(
-            os.fsencode(path), _model_params(gpu_layers, repack=repack)
-        )
-
-    def load_vocabulary(self, path: Path) -> Handle:
-        """Load a model without its weights, which the file then need not have.
-
-        Raises:
-            FileError: as of load_model().
-        """
-        check_struct_layouts()
-        native = _model_params(0, repack=False)
-        native.vocab_only = True
+        native = _model_params(gpu_layers, repack=repack)
+        native.vocab_only = vocabulary_only
         return llama_cpp.llama_model_load_from_file(os.fsencode(path), native)
 
     def new_context(self, model: Handle, settings: Settings, gpu_layers: GpuLayers) -> Handle:

@@ -19,8 +19,6 @@ class NativeLibrary(Protocol):
 
     Attributes:
         name: its name, as users choose it.
-        version: name and version of the package that it comes from.
-        system_info: what its kernels are compiled for.
         log: its error messages.
         batch: ctypes' type of a batch, with at least the fields of llama.cpp's.
         joins_sequences: whether sequences share one KV cache: batches may then name them in any order, and
@@ -28,8 +26,6 @@ class NativeLibrary(Protocol):
     """
 
     name: str
-    version: str
-    system_info: str
     log: ErrorLog
     batch: Any
     joins_sequences: bool

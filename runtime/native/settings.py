@@ -80,8 +80,6 @@ class Settings:
     def __post_init__(self) -> None:
         if self.kv not in KV_TYPES:
             raise RequestError(f"kv must be one of {', '.join(KV_TYPES)}, not {self.kv!r}")
-        if self.library not in LIBRARIES:
-            raise RequestError(f"library must be one of {', '.join(LIBRARIES)}, not {self.library!r}")
         if self.library != LIBRARIES[0]:
             self._check_other_library()
         if self.kv in QUANTIZED_KV and self.flash_attention is False:

@@ -65,9 +65,11 @@ def find_candidates(usual: Settings, options: EngineOptions, header: Header) -> 
         usual, full["kv"] = replace(usual, kv=DEFAULT_KV), DEFAULT_KV
     if shape.recurrent:
         full |= EngineOptions(kv=usual.kv, flash_attention=usual.flash_attention, threads=usual.threads)
-    ways, quantized = _open_ways(usual, full), _quantized_ways(usual, full, header)
+    ways, quantized, others = [usual], list[Settings](), list[Settings]()
+    if not usual.gpu_layers and usual.library == LIBRARIES[0]:
+        ways, quantized = _open_ways(usual, full), _quantized_ways(usual, full, header)
+        others = _other_libraries(usual, options, header)
     halvings = 0 if options.get("context") else _HALVINGS
-    others = _other_libraries(usual, options, header)
     for divisor in (1 << halving for halving in range(halvings + 1)):
         for group in (ways, quantized):
             if fitting := _fitting(group, usual.context // divisor or 1, header):
@@ -88,8 +90,6 @@ def _clamped(ways: Sequence[Settings], trained: int, options: EngineOptions) -> 
 
 def _open_ways(usual: Settings, options: EngineOptions) -> list[Settings]:
     """The combinations of attention and KV type that are open, the default first."""
-    if usual.gpu_layers or usual.library != LIBRARIES[0]:
-        return [usual]
     given = options.get("kv")
     kinds = [given] if given else [DEFAULT_KV, *(["bf16"] if multiplies_bf16() else [])]
     return [
@@ -102,8 +102,6 @@ def _open_ways(usual: Settings, options: EngineOptions) -> list[Settings]:
 def _quantized_ways(usual: Settings, options: EngineOptions, header: Header) -> list[Settings]:
     """The way that takes the least memory, if it is open and the model's heads allow it."""
     is_open = options.get("kv") is None and options.get("flash_attention") is not False
-    if usual.gpu_layers or usual.library != LIBRARIES[0]:
-        return []
     if not is_open or not holds_heads(header, "q8_0"):
         return []
     return [replace(usual, flash_attention=True, kv="q8_0")]
@@ -113,7 +111,7 @@ def _other_libraries(usual: Settings, options: EngineOptions, header: Header) ->
     """The way of another library, if that is open: it repacks weights, and has standard attention alone."""
     is_open = requested_library(options) is None and options.get("flash_attention") is None
     repacks_f16 = usual.repack and with_profile(options).get("kv", DEFAULT_KV) == DEFAULT_KV
-    if not is_open or usual.gpu_layers or not repacks_f16 or not is_checked(header) or not installed():
+    if not is_open or not repacks_f16 or not is_checked(header) or not installed():
         return []
     return [replace(usual, library=LIBRARIES[1], flash_attention=False, kv=DEFAULT_KV)]
 

@@ -76,11 +76,12 @@ class _Measurement:
             contexts = [loaded.enter_context(Context(self._model, self._small(way))) for way in self._ways]
             self._end = perf_counter() + self._budget_s
             trials = self._time_ways(contexts)
-            fastest = min(trials, key=self._cost)
+            cost = partial(Trial.cost, usual=self._ways[0])
+            fastest = min(trials, key=cost)
             best, context = fastest.settings, contexts[trials.index(fastest)]
             others = list(self._vary_threads(context, fastest))
             trials.extend(others)
-            best = min([fastest, *others], key=self._cost).settings
+            best = min([fastest, *others], key=cost).settings
             if self._quiet:
                 return Tuning(best, tuple(trials), self._slots, quiet=True)
         return Tuning(self._ways[0], tuple(trials), self._slots, self._quiet)
@@ -99,9 +100,6 @@ class _Measurement:
     @property
     def _late(self) -> bool:
         return perf_counter() > self._end
-
-    def _cost(self, trial: Trial) -> float:
-        return trial.cost(self._ways[0])
 
     def _time_ways(self, contexts: Sequence[Context]) -> list[Trial]:
         """Time all ways, in turns, so that disturbances hit all of them."""

@@ -146,7 +146,7 @@ def _tuned(candidates: Candidates, header: Header, adapters: Sequence[Path]) -> 
         threads = candidates.ways[0].threads
         if not others:
             require_proof(used, header.path, adapters, threads)
-        elif prove_library(used, header.path, adapters, threads).problem:
+        elif prove_library(used, header.path, adapters, threads):
             return _tuned(default, header, adapters)
     if candidates.decided or tuning:
         return tuning

@@ -82,7 +82,8 @@ class AccessMiddleware:
             if service := scope.get("state", {}).get("service"):
                 service.pinned -= 1
             key = self._keys.name(scope.get(API_KEY) or "") if self._keys else None
-            await log_request(scope, status if sent else CLIENT_CLOSED_REQUEST, began, (number, key))
+            who = {"request_id": number, "key": key}
+            await log_request(scope, status if sent else CLIENT_CLOSED_REQUEST, began, who)
 
 
 def check_access(scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[str] | None) -> str | None:

@@ -63,10 +63,8 @@ class ApiKeys:
             found = _LINE.fullmatch(line)
             assert found, "the pattern takes any line"
             if len(key := found["key"]) < KEY_CHARS_MIN:
-                few = f"a key of {len(key)} characters, at least {KEY_CHARS_MIN} are needed"
-                raise FileError(
-                    f"{self.path} line {number}: {few}, as secrets.token_urlsafe(32) of Python has"
-                )
+                needed = f"at least {KEY_CHARS_MIN} are needed, as secrets.token_urlsafe(32) of Python has"
+                raise FileError(f"{self.path} line {number}: a key of {len(key)} characters, {needed}")
             digest = sha256(key.encode()).digest()
             if found["metrics"]:
                 metrics.append(digest)

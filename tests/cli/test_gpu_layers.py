@@ -25,9 +25,9 @@ def test_a_command_ends_before_it_reads_a_file(line: str, thirteen: Commands) ->
 
 
 def test_numbers_and_all_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert options.gpu_layers("0") == options.gpu_layers("0", ray="auto") == 0
+    assert {options.machine(None, "0", None, ray).get("gpu_layers") for ray in (None, "auto")} == {0}
     monkeypatch.setattr(gpu, "gpu_found", lambda: True)
-    assert (options.gpu_layers("30"), options.gpu_layers("all")) == (30, "all")
+    assert [options.machine(None, text, None).get("gpu_layers") for text in ("30", "all")] == [30, "all"]
     for text in ("-1", "ALL", "", "four", "9" * 10, "٣"):
         with pytest.raises(typer.BadParameter):
-            options.gpu_layers(text)
+            options.machine(None, text, None)

@@ -51,10 +51,9 @@ def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_file_and_its_adapter_are_compared_once(
     tiny: Path, lora: Path, records: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proof = prove_library("ik", tiny, [lora], threads=1)
-    assert proof.problem == "" and proof.kl is not None and 0 < proof.kl < 0.005
+    assert prove_library("ik", tiny, [lora], threads=1) == ""
     monkeypatch.setattr(library_proof.subprocess, "run", pytest.fail)
-    assert prove_library("ik", tiny, [lora], threads=1) == proof
+    assert prove_library("ik", tiny, [lora], threads=1) == ""
 
 
 @pytest.mark.parametrize("program", PROBLEMS)
@@ -78,4 +77,4 @@ def test_a_comparison_that_is_told_to_end_proves_nothing(
     with pytest.raises(FileError, match="was ended by SIGTERM"):
         prove_library("ik", tiny, [], threads=1)
     monkeypatch.setattr(library_proof, "_PROGRAM", 'print(\'{"problem": "", "kl": 0.0}\')')
-    assert not prove_library("ik", tiny, [], threads=1).problem
+    assert prove_library("ik", tiny, [], threads=1) == ""

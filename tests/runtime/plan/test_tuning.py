@@ -17,7 +17,6 @@ from thirteen.files.gguf.header import Header
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import library_proof
 from thirteen.runtime.llama.context import Context, Span
-from thirteen.runtime.llama.library_proof import Proof
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.logits import log_softmax
 from thirteen.runtime.native.ik_llama_library import installed
@@ -376,7 +375,7 @@ def test_another_library_is_chosen_if_it_is_faster_and_proven(
 
     monkeypatch.delenv("THIRTEEN_LIBRARY")
     monkeypatch.setattr(measurement, "measure_settings", measure)
-    monkeypatch.setattr(library_proof, "prove_library", lambda *_: Proof(problem))
+    monkeypatch.setattr(library_proof, "prove_library", lambda *_: problem)
     assert EnginePlan.make(model.header.path).settings.library == library
     monkeypatch.setattr(measurement, "measure_settings", pytest.fail)
     plan = EnginePlan.make(model.header.path)
