@@ -2,21 +2,18 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import reduce
 from math import inf
 from pathlib import Path
 
-from ...files.gguf.header import Header
 from ...files.progress import Progress, no_progress
 from ...runtime.llama.gguf_checks import read_model_header
-from ...runtime.llama.library_proof import prove_library, require_proof
 from ...runtime.llama.model import Model
 from ...runtime.machine.threads import default_threads
-from ...runtime.native.settings import LIBRARIES
 from ...runtime.plan.candidates import Candidates, find_candidates
 from ...runtime.plan.measurement import measure_settings
 from ...runtime.plan.options import EngineOptions, default_settings
-from ...runtime.plan.tuning import Tuning, save_tuning
+from ...runtime.plan.plan import proven_candidates
+from ...runtime.plan.tuning import Tuning, join_tunings, save_tuning
 
 _REPEATS = 3  # of which the fastest counts: disturbances only slow down
 _BUDGET_S = 4.0  # of each
@@ -44,7 +41,10 @@ def tune_engine(model: Path, progress: Progress = no_progress) -> dict[str, Tuni
         "several answers": EngineOptions(),
         "batch": EngineOptions(profile="server", threads=default_threads()),
     }
-    open_ = {name: _proven_candidates(one, header) for name, one in uses.items()}
+    open_ = {
+        name: proven_candidates(find_candidates(default_settings(one), one, header), header)
+        for name, one in uses.items()
+    }
     libraries = {way.library for candidates in open_.values() for way in candidates.ways}
     with ExitStack() as loaded:
         models = {name: loaded.enter_context(Model(model, library=name)) for name in libraries}
@@ -59,22 +59,11 @@ def tune_engine(model: Path, progress: Progress = no_progress) -> dict[str, Tuni
     return found
 
 
-def _proven_candidates(options: EngineOptions, header: Header) -> Candidates:
-    """What the options leave open; another library only if it computes the file as llama.cpp does."""
-    candidates = find_candidates(default_settings(options), options, header)
-    default, *others = candidates.libraries
-    threads = candidates.ways[0].threads
-    if default.ways[0].library != LIBRARIES[0]:
-        require_proof(default.ways[0].library, header.path, (), threads)
-    problems = (prove_library(one.ways[0].library, header.path, (), threads) for one in others)
-    return default if any(problems) else candidates
-
-
 def _measured(candidates: Candidates, models: Mapping[str, Model]) -> Tuning:
     tunings = (
         measure_settings(part, models[part.ways[0].library], _BUDGET_S) for part in candidates.libraries
     )
-    return reduce(lambda one, other: one.joined(other, candidates.ways[0]), tunings)
+    return join_tunings(tunings, candidates.ways[0])
 
 
 def _question_s(tuning: Tuning) -> float:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
-from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Unpack
@@ -18,7 +17,7 @@ from ..native.settings import LIBRARIES, PACKAGES, Settings
 from .candidates import Candidates, find_candidates
 from .memory import MemoryEstimate, check_memory, estimate_memory
 from .options import QUEUE, EngineOptions, default_settings, named_adapters
-from .tuning import Tuning, find_tuning, save_tuning
+from .tuning import Tuning, find_tuning, join_tunings, save_tuning
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ class EnginePlan:
 
     @property
     def library(self) -> str:
-        """What computes."""
+        """Name of the library that computes."""
         return self.settings.library
 
     @property
@@ -138,22 +137,34 @@ def _tuned(candidates: Candidates, header: Header, adapters: Sequence[Path]) -> 
     Before another library computes anything here, it is proven on the files.
     """
     tuning = None if candidates.decided else find_tuning(candidates, header)
-    default, *others = candidates.libraries
-    used = (tuning.settings if tuning else candidates.ways[-1]).library
-    if used != LIBRARIES[0]:
-        from ..llama.library_proof import prove_library, require_proof  # noqa: PLC0415 - few machines have one
-
-        threads = candidates.ways[0].threads
-        if not others:
-            require_proof(used, header.path, adapters, threads)
-        elif prove_library(used, header.path, adapters, threads):
-            return _tuned(default, header, adapters)
+    if not tuning or tuning.settings.library != LIBRARIES[0]:
+        proven = proven_candidates(candidates, header, adapters)
+        if proven is not candidates:
+            return _tuned(proven, header, adapters)
     if candidates.decided or tuning:
         return tuning
     tuning = _measured(candidates, header)
     with suppress(ThirteenError):  # else the next process measures again
         save_tuning(tuning, candidates, header)
     return tuning
+
+
+def proven_candidates(candidates: Candidates, header: Header, adapters: Sequence[Path] = ()) -> Candidates:
+    """The candidates, without another library that does not compute the files as llama.cpp does.
+
+    Raises:
+        FileError: the library is given, or a file cannot be examined, or the process cannot be started.
+    """
+    default, *others = candidates.libraries
+    library, threads = candidates.ways[-1].library, candidates.ways[0].threads
+    if library != LIBRARIES[0]:
+        from ..llama.library_proof import prove_library, require_proof  # noqa: PLC0415 - few machines have one
+
+        if not others:
+            require_proof(library, header.path, adapters, threads)
+        elif prove_library(library, header.path, adapters, threads):
+            return default
+    return candidates
 
 
 def _measured(candidates: Candidates, header: Header) -> Tuning:
@@ -164,4 +175,4 @@ def _measured(candidates: Candidates, header: Header) -> Tuning:
     for part in candidates.libraries:
         with Model(header, repack=usual.repack, library=part.ways[0].library) as model:
             tunings.append(measure_settings(part, model))
-    return reduce(lambda one, other: one.joined(other, usual), tunings)
+    return join_tunings(tunings, usual)

@@ -1,8 +1,10 @@
 """What was measured with some settings, and the fastest; saved in the cache folder for the next engine."""
 
 import json
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, replace
+from functools import reduce
 from hashlib import sha256
 from importlib.metadata import version
 from math import sqrt
@@ -74,12 +76,6 @@ class Tuning:
     slots: int
     quiet: bool
 
-    def joined(self, other: "Tuning", usual: Settings) -> "Tuning":
-        """The better of two measurements, with the trials of both; the usual settings if one is disturbed."""
-        quiet, trials = self.quiet and other.quiet, (*self.trials, *other.trials)
-        best = min(trials, key=lambda trial: trial.cost(usual)).settings if quiet else usual
-        return Tuning(best, trials, self.slots, quiet)
-
     @property
     def parallel_cost(self) -> float | None:
         """Seconds of a token that all slots decode at once / of one alone; None if they were not measured."""
@@ -87,6 +83,17 @@ class Tuning:
             if trial.settings == self.settings and trial.decode_s > 0 and self.quiet:
                 return trial.together_s / self.slots / trial.decode_s
         return None
+
+
+def join_tunings(tunings: Iterable[Tuning], usual: Settings) -> Tuning:
+    """The best of the measurements, with the trials of all; the usual settings if one is disturbed."""
+
+    def better(one: Tuning, other: Tuning) -> Tuning:
+        quiet, trials = one.quiet and other.quiet, (*one.trials, *other.trials)
+        best = min(trials, key=lambda trial: trial.cost(usual)).settings if quiet else usual
+        return Tuning(best, trials, one.slots, quiet)
+
+    return reduce(better, tunings)
 
 
 def find_tuning(candidates: Candidates, header: Header) -> Tuning | None:

@@ -9,6 +9,7 @@ from thirteen.bench.speed import engine_tuning
 from thirteen.bench.speed.engine_tuning import tune_engine
 from thirteen.errors import FileError
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama import library_proof
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.native.ik_llama_library import installed
 from thirteen.runtime.native.settings import LIBRARIES, Settings
@@ -80,7 +81,7 @@ def test_each_library_computes_its_own_ways(
         return measure_settings(candidates, loaded, 0.1)
 
     monkeypatch.setattr(engine_tuning, "measure_settings", measure)
-    monkeypatch.setattr(engine_tuning, "prove_library", lambda *_: "" if proven else "it differs")
+    monkeypatch.setattr(library_proof, "prove_library", lambda *_: "" if proven else "it differs")
     tune_engine(model)
     assert measured == {(name, name) for name in LIBRARIES[: 1 + proven]}
 
