@@ -46,12 +46,17 @@ def test_the_root_and_every_package_are_small() -> None:
     assert max(folders.count(folder) for folder in folders) <= 16
 
 
+def copy_tracked(folder: Path) -> Path:
+    """Copy the files that git tracks into a new folder."""
+    for path in tracked("."):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, folder / path)
+    return folder
+
+
 @pytest.mark.exhaustive
 def test_the_wheel_works_in_a_fresh_environment(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    for path in tracked("."):
-        (source / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / path, source / path)
+    source = copy_tracked(tmp_path / "source")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, source], check=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -84,10 +89,7 @@ def test_the_wheel_works_in_a_fresh_environment(tmp_path: Path) -> None:
 @pytest.mark.exhaustive
 def test_an_editable_install_shows_its_types(tmp_path: Path) -> None:
     """With setuptools' own finder mypy found no module."""
-    checkout = tmp_path / "checkout"
-    for path in tracked("."):
-        (checkout / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / path, checkout / path)
+    checkout = copy_tracked(tmp_path / "checkout")
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv/bin/python"
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", python]

@@ -15,19 +15,13 @@ import pytest
 from thirteen.files.cache_folder import cache_dir
 from thirteen.models.embedded import embedded
 
-from ..server.serving import RunningServer, open_engine, serve_engine
+from ..server.serving import FLAG, RunningServer, open_engine, serve_engine
 from ..waiting import wait_until
 
 pytestmark = pytest.mark.interop
 
 OLLAMA_JS, LITELLM = "ollama@0.6.4", "litellm[proxy]>=1.110"
 PROXY = "import sys; from litellm import run_server; sys.argv[0] = 'litellm'; run_server()"
-FLAG = {
-    "type": "object",
-    "properties": {"ok": {"type": "boolean"}},
-    "required": ["ok"],
-    "additionalProperties": False,
-}
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,12 @@ from thirteen.server.served_models import ServedModels
 from ..runtime.fixed_settings import FIXED
 
 TIMEOUT_S = 60
+FLAG = {
+    "type": "object",
+    "properties": {"ok": {"type": "boolean"}},
+    "required": ["ok"],
+    "additionalProperties": False,
+}
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,13 @@ from thirteen.server.api import ollama_api
 from thirteen.server.api.ollama_api import chat_messages
 from thirteen.server.api.ollama_models import OllamaChatRequest, OllamaRequest
 
-from ..serving import TIMEOUT_S, serve_engine
+from ..serving import FLAG, TIMEOUT_S, serve_engine
 
 pytestmark = pytest.mark.slow
 
 QUESTION = "Name a colour."
 MESSAGES = [{"role": "user", "content": QUESTION}]
 GREEDY = {"temperature": 0, "num_predict": 12}
-FLAG = {
-    "type": "object",
-    "properties": {"ok": {"type": "boolean"}},
-    "required": ["ok"],
-    "additionalProperties": False,
-}
 
 
 @pytest.fixture(scope="module")
