@@ -151,7 +151,7 @@ def run_benchmark(
 
 
 def _accuracy_request(request: BenchmarkRequest, trial: ModelSpeed) -> AccuracyRequest:
-    """What is asked; of a quick benchmark, as many questions as fit the time."""
+    """The questions to ask; in a quick benchmark, as many as fit the time."""
     assert request.questions, "there are some"
     model, adapter, timed = request.model, request.adapter, 0 if request.quick else TIMED
     questions, settings, base = request.questions, request.settings, model if adapter else None

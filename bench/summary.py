@@ -1,4 +1,4 @@
-"""What a benchmark found, in plain sentences: speed, size and right answers."""
+"""Findings of a benchmark in plain sentences: speed, size and right answers."""
 
 from ..stats.paired_ratio import NOISE_MAX, too_noisy
 from .accuracy.accuracy import AccuracyReport

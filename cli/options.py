@@ -231,7 +231,7 @@ def batch_executor(ray: str | None, workers: int | None, *, insecure: bool) -> A
 def machine(
     threads: int | None, gpu_layers: str, library: str | None, ray: str | None = None
 ) -> "EngineOptions":
-    """What computes; that there is a GPU for layers is checked before anything is converted or loaded."""
+    """Engine options of what computes; checks for a GPU before anything is converted or loaded."""
     from ..runtime.native.gpu import check_gpu_layers
     from ..runtime.plan.options import EngineOptions
 

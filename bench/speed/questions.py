@@ -37,7 +37,7 @@ class QuestionShape:
 
 # A short question, one with a worked example or a system prompt, and one about a page of text.
 QUESTIONS = tuple(QuestionShape(prompt, answer) for prompt in (60, 200, 800) for answer in (64, 256))
-# What llama-bench measures by default, as pp512 and tg128: a prompt, and an answer from an empty context.
+# The defaults of llama-bench: a prompt, and an answer from an empty context.
 PP512, TG128 = QuestionShape(512, 2), QuestionShape(1, 129)
 
 

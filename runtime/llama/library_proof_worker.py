@@ -92,7 +92,7 @@ def _kl(expected: "Doubles", found: "Doubles") -> float:
 
 
 def _observe(model: Model, threads: int, adapter: LoraAdapter | None = None) -> Logprobs:
-    """What a library predicts after all that an engine does."""
+    """Predictions of a library after each thing that an engine does."""
     tokens = tuple(model.tokenize(_TEXT, special=False, bos=True))
     usable = model.context_trained - 1
     length = min(_LONG, usable - usable % _BLOCK or usable)

@@ -1,4 +1,4 @@
-"""What a library that computes must do for an engine. A further one takes one file with such a class."""
+"""The calls that an engine needs of a library. A further library is one file with such a class."""
 
 from typing import TYPE_CHECKING, Any, Protocol
 
