@@ -25,6 +25,8 @@ _OWNER_POLL_S = 1.0
 _SHUTDOWN_POLL_S = 0.2
 _HEALTH_CHECK_S = 5.0
 _ROUTER_REQUESTS_MAX = 10_000  # requests that a router forwards at once
+# Ray Serve's 5 s are too few for a busy machine, and it kills what a command waits for.
+_PATIENT = {"runtime_env": {"env_vars": {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "55"}}}
 _QUIET = {"log_level": logging.ERROR, "enable_access_log": False}
 # Windows has no SIGHUP.
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -196,6 +198,7 @@ def _start_serve(serve: Any, listen: ListenConfig) -> None:
         proxy_location="HeadOnly" if listen.loopback else "EveryNode",
         http_options={"host": listen.host, "port": listen.port},
         logging_config=_QUIET,
+        controller_options=_PATIENT,
     )
     _check_listens_there(listen)  # another command may have started it meanwhile
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 
 from ...background_server import background_server
 from ...chromium import BROWSER_TEST, LOW_CONTRAST
@@ -372,31 +372,31 @@ def test_a_long_name_of_a_model_leaves_ask_and_stop_in_the_line(
     visit: Callable[..., Page], tmp_path: Path
 ) -> None:
     """At 1,280 pixels it pushed them out, into a line of their own."""
-    script = Script(ANSWERS, models=("a-model-with-a-rather-long-name-Q4_K_M-49152-tokens", "other"))
+    name = "a-model-with-a-rather-long-name-Q4_K_M-49152-tokens"
+    script = Script(ANSWERS, models=(name, "other"))
     with background_server(ScriptedServer(script).app) as address:
         page = visit(address)
+        expect(page.get_by_label("Model")).to_have_value(name)
         for width in (1280, 800, 600):
             page.set_viewport_size({"width": width, "height": 800})
             script.release.clear()
             ask(page, "!hold")
-            model = page.get_by_label("Model")
-            _expect_in_line(model, page.get_by_role("button", name="Stop"))
+            _expect_in_line(page, "Stop")
             page.screenshot(path=tmp_path / f"stop-{width}.png")
             script.release.set()
-            send = page.get_by_role("button", name="Ask", exact=True)
-            expect(send).to_be_visible()
-            _expect_in_line(model, send)
+            _expect_in_line(page, "Ask")
             page.screenshot(path=tmp_path / f"ask-{width}.png")
-            form = page.locator("#ask").bounding_box()
-            box = send.bounding_box()
-            assert form and box and box["x"] + box["width"] <= form["x"] + form["width"]
 
 
-def _expect_in_line(one: Locator, other: Locator) -> None:
-    first, second = one.bounding_box(), other.bounding_box()
-    assert first and second
-    assert second["y"] < first["y"] + first["height"] and first["y"] < second["y"] + second["height"]
-    assert first["x"] + first["width"] <= second["x"]
+def _expect_in_line(page: Page, name: str) -> None:
+    """The button is right of the model, in its line and within the form: measured at once, as they move."""
+    button = page.get_by_role("button", name=name, exact=True)
+    expect(button).to_be_visible()
+    elements = [one.element_handle() for one in (page.get_by_label("Model"), button, page.locator("#ask"))]
+    measure = "elements => elements.map(element => element.getBoundingClientRect().toJSON())"
+    model, button_box, form = page.evaluate(measure, elements)
+    assert button_box["top"] < model["bottom"] and model["top"] < button_box["bottom"]
+    assert model["right"] <= button_box["left"] and button_box["right"] <= form["right"]
 
 
 def test_an_error_is_not_hidden_behind_the_question_form(page: Page, tmp_path: Path) -> None:
