@@ -7,10 +7,16 @@ from typing import Any
 
 from thirteen.runtime.answer import read_value
 from thirteen.runtime.arithmetic.grounding import is_grounded
+from thirteen.tests.runtime.arithmetic.cases import (
+    FINAL_ANSWERS,
+    NOT_PENDING,
+    PENDING,
+    RIGHT,
+    STATED_VALUES,
+    UNREAD,
+    WRONG,
+)
 from thirteen.tests.runtime.arithmetic.claims import PIECES, draw_false, draw_plain, draw_true
-from thirteen.tests.runtime.arithmetic.equation_cases import NOT_PENDING, PENDING, RIGHT, UNREAD, WRONG
-from thirteen.tests.runtime.arithmetic.final_answer_cases import FINAL_ANSWERS
-from thirteen.tests.runtime.arithmetic.stated_values import STATED_VALUES
 
 QUESTION = "Tom has 12 gizmos and 4 green eggs."
 _MIXTURES = 20_000 if os.environ.get("EXHAUSTIVE") else 1_000

@@ -13,8 +13,8 @@ from thirteen.runtime.arithmetic.calculator import pending_result
 from thirteen.runtime.arithmetic.equations import StepStream, read_equations
 from thirteen.runtime.arithmetic.final_answer import format_number
 
+from .cases import NOT_PENDING, PENDING, RIGHT, UNREAD, WRONG
 from .claims import PIECES, draw_false, draw_plain, draw_true
-from .equation_cases import NOT_PENDING, PENDING, RIGHT, UNREAD, WRONG
 from .hostile_pieces import EQUATION_PIECES
 
 COUNT = 100_000 if os.environ.get("EXHAUSTIVE") else 4_000  # of random texts

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number, parse_number
 
-from .final_answer_cases import FINAL_ANSWERS
+from .cases import FINAL_ANSWERS
 from .hostile_pieces import ANSWER_PIECES
 
 

@@ -7,7 +7,7 @@ no number. The rule was made on the part "design"; those of "test" were labelled
 import pytest
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
 
-from .stated_values import STATED_VALUES
+from .cases import STATED_VALUES
 
 
 def value(text, question):
