@@ -17,12 +17,12 @@ import typer
 
 from ..errors import EngineFailedError, ThirteenError
 from ..files.lazy_package import import_lazily
-from . import ask, batch, demo, doctor, inspect, models, serve, web
+from . import ask, batch, demo, doctor, models, serve, web
 from .adapters import adapter, learn
 from .bench import commands as bench
 from .chat import chat
 from .console import err, printable
-from .conversion import convert, importance, vocabulary
+from .conversion import convert
 from .help_sections import SectionedCommand, SectionedGroup
 from .spinner import spinner
 
@@ -42,9 +42,9 @@ app = typer.Typer(
 )
 _PANELS = {
     "Answer": (chat, ask, batch, serve, web),
-    "Make": (convert, importance, vocabulary, learn, adapter),
+    "Make": (convert, learn, adapter),
     "Measure": (bench,),
-    "About": (demo, doctor, inspect, models),
+    "About": (demo, doctor, models),
 }
 _GROUPS = {adapter: "adapter", bench: "bench"}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from thirteen.errors import FileError
-from thirteen.web.npm_archive import NpmArchive
+from thirteen.web.wllama import NpmArchive
 
 _ARCHIVE = NpmArchive(
     "axe-core",

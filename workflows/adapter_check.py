@@ -1,13 +1,17 @@
 """Whether an adapter has an effect: on the weights, on the predictions, and after quantization."""
 
+import math
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 from rich.table import Table
 
 from ..convert.convert import convert
+from ..convert.merged_model import MergedModel
 from ..convert.quantization import DEFAULT_TYPE
-from ..convert.weight_change import weight_changes
+from ..convert.source.checkpoint import Checkpoint, open_checkpoint
 from ..errors import ZeroAdapterError
 from ..files.progress import QUIET, Run
 from ..files.temporary_folder import temporary_folder
@@ -15,6 +19,7 @@ from ..quality.fidelity.adapter_effect import EFFECT_MIN, AdapterEffect
 from ..quality.fidelity.fidelity import FidelityReport, run_fidelity
 from ..quality.fidelity.kl_divergence import Divergence
 from ..quality.fidelity.model_roles import ModelSource, Role
+from ..stats.arrays import Floats
 from .conversion_request import ConversionRequest
 from .fidelity_check import comparison_models
 from .importance_cache import PRECISION
@@ -23,6 +28,7 @@ POSITIONS = 384
 KL_MIN = 1e-6  # nats; less is rounding
 SURVIVING_MIN = 0.5  # slope and cosine of the effect in a quantized file, below which it counts as lost
 
+_ROWS = 1024  # of a tensor, read at once
 _LAYER_TENSOR = re.compile(r"model\.layers\.(\d+)\.(?:\w+\.)?(\w+)\.weight")
 
 
@@ -198,3 +204,39 @@ def changes_table(changes: dict[str, float]) -> Table:
     for place, row in by_place.items():
         table.add_row(place, *(f"{100 * row[module]:.3g}" if module in row else "" for module in modules))
     return table
+
+
+def weight_changes(base: Path, adapter: Path, adapter_id: str = "") -> dict[str, float]:
+    """Frobenius norm of each tensor's change over that of the tensor; only tensors that change are in it.
+
+    Args:
+        base: a folder of safetensors, or a GGUF.
+        adapter: a PEFT folder.
+        adapter_id: the adapter as the user named it; the folder's name by default.
+
+    Raises:
+        FileError: the base cannot be read; the adapter is damaged, cannot be merged, or is for another base.
+        ZeroAdapterError: it changes nothing.
+    """
+    checkpoint = open_checkpoint(base)
+    merged = MergedModel(checkpoint, adapter, adapter_id, tie=False)
+    changes = {name: _change(checkpoint, merged, name) for name in merged.deltas or checkpoint.specs}
+    return {name: change for name, change in changes.items() if change}
+
+
+def _change(base: Checkpoint, merged: MergedModel, name: str) -> float:
+    """The relative change of a tensor: from the factors, or where they do not tell all, from its rows."""
+    delta, spec = merged.deltas.get(name), base.specs[name]
+    step = spec.shape[0] if spec.heads else _ROWS  # of a permuted tensor, only whole heads can be read
+    from_factors = delta is not None and delta.magnitude is None
+    own, changed = 0.0, delta.norm**2 if delta is not None and from_factors else 0.0
+    for start in range(0, spec.shape[0], step):
+        rows = base.rows(name, start, min(start + step, spec.shape[0]))
+        own += _squares(rows)
+        if not from_factors:
+            changed += _squares(merged.rows(name, start, start + len(rows)) - rows)
+    return math.sqrt(changed / own) if own else math.inf if changed else 0.0
+
+
+def _squares(rows: Floats) -> float:
+    return float(np.sum(np.square(rows, dtype=np.float64)))

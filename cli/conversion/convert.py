@@ -1,4 +1,4 @@
-"""Commands `thirteen convert`, `thirteen merge` and `thirteen plan`."""
+"""Commands `thirteen convert`, `merge`, `plan`, `importance` and `vocabulary`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import options
-from ..console import note, run_bars, show_fields, warn
+from ..console import note, run_bars, show_fields, show_file, warn
 from . import inputs
 from .layout import layout_facts, layout_rows
 
@@ -167,3 +167,72 @@ def _adapter_text(adapter: Any) -> str:
         return "none"
     trained = f", {adapter.trained:,} trained numbers" if adapter.trained is not None else ""
     return f"{adapter.id} ({adapter.kind}{trained}), merged by {adapter.merged_by}"
+
+
+@app.command(epilog=options.example("importance smollm2-135m --output importance.gguf"))
+def importance(
+    base: options.BaseArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Importance file to write.")],
+    adapter: options.Adapter = None,
+    calibration: inputs.Calibration = None,
+    thoroughness: inputs.Thoroughness = "normal",
+    replace: inputs.Force = False,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure the importance of weights.
+
+    The file has activations, covariances and sensitivities. It is an importance matrix in llama.cpp's format:
+    llama-quantize reads it, and convert reads llama.cpp's files.
+    """
+    from ...convert.source.checkpoint import open_checkpoint
+    from ...files.output import check_target
+    from ...models.adapter import resolve_sources
+    from ...models.texts import calibration_texts
+    from ...workflows.importance_cache import Calibration, measure_importance
+
+    measured_on = Calibration(calibration or calibration_texts(), thoroughness)
+    check_target(output, replace=replace)
+    with run_bars(threads) as run:
+        found = resolve_sources(base, adapter, run)
+        check_target(output, found.base, *filter(None, (found.adapter, calibration)))
+        sha256 = measure_importance(open_checkpoint(found.base), found.adapter, output, measured_on, run)
+    show_file(output, sha256, as_json)
+
+
+@app.command(epilog=options.example("vocabulary llama-3.2-1b --output vocabulary.json"))
+def vocabulary(
+    base: options.BaseArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="List of tokens to write, as JSON.")],
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Texts of your own, besides the built-in ones: JSON lines with text, or question and answer."
+        ),
+    ] = None,
+    size: Annotated[int, typer.Option(min=1, help="Number of tokens that stay.")] = 49152,
+    replace: inputs.Force = False,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+) -> None:
+    """Choose which tokens of a base a smaller file keeps.
+
+    The list is for convert and plan. `plan --vocabulary auto` compares what files of different sizes of the
+    vocabulary lose.
+    """
+    from ...convert.source.checkpoint import open_checkpoint
+    from ...files.hashing import file_sha256
+    from ...files.output import check_target
+    from ...models.base import resolve_base
+    from ...workflows.vocabulary.vocabulary_choice import choose_vocabulary
+
+    check_target(output, replace=replace)
+    path = resolve_base(base).path
+    check_target(output, path, *filter(None, (texts,)))
+    with run_bars(threads) as run:
+        kept = choose_vocabulary(open_checkpoint(path), size, texts, run)
+    kept.save(output)
+    sha256 = file_sha256(output)
+    facts = {"output": str(output), "sha256": sha256, "tokens": len(kept.tokens), "of": kept.of}
+    rows = {"list": str(output), "tokens": f"{len(kept.tokens):,} of {kept.of:,}", "sha256": sha256}
+    show_fields(as_json, facts, rows)

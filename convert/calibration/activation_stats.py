@@ -8,11 +8,13 @@ tokens have activations that are hundreds of times larger, but hardly any effect
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 
 import numpy as np
 
 from ...files.progress import Progress, no_progress, part_of
 from ...files.temporary_folder import temporary_folder
+from ...files.worker_pool import worker_pool
 from ...stats.arrays import Doubles, Floats
 from ..merged_model import MergedModel
 from ..quantize.importance import ImportanceStats
@@ -21,8 +23,9 @@ from .decoder import DecoderLayer
 from .hidden_states import Chunk, HiddenStates, compute_hidden_states
 from .output_gradient import OutputGradient
 from .weights import DecoderWeights
-from .worker_lanes import LANES, lane_pool
 
+# Sequence i adds to the sums of lane i % LANES, and the lanes are added up in order.
+LANES = 4
 _FORWARD_SHARE = 35  # percent of the time, for the progress
 
 
@@ -156,3 +159,13 @@ def _stats(
         chunk_count=len(chunks),
         datasets=(),
     )
+
+
+def lane_pool(threads: int) -> AbstractContextManager[ThreadPoolExecutor]:
+    """Open a pool of one thread per lane at most; pending work is cancelled when the block ends.
+
+    Args:
+        threads: compute threads. Up to LANES, each has BLAS for itself: that wastes less time than BLAS
+            threads that wait for each other after every product.
+    """
+    return worker_pool(min(threads, LANES), max(1, threads // LANES))

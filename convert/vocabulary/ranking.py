@@ -16,7 +16,7 @@ parted. BPE joins the pair of the lowest rank in the word, the leftmost of sever
 the span, it also has the lowest rank there. So the merges within the span are those of BPE on the span
 alone. With these results kept, a text whose tokens are all kept never needs a merge that a list dropped:
 every merge of the original is within the span of a final token, even if its result was joined further.
-`trimmed_tokenizer.py` has the rest of the proof that such a text gets exactly its original tokens. A token
+`trimmed_checkpoint.py` has the rest of the proof that such a text gets exactly its original tokens. A token
 that merges never give is in texts only as a whole word, by `ignore_merges`; it needs no other token.
 """
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
-from thirteen.convert.weight_change import weight_changes
+from thirteen.workflows.adapter_check import weight_changes
 
 from .peft_adapters import base_tensors, peft_merged, save_random_adapter
 

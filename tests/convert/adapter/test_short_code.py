@@ -9,15 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from thirteen.convert.adapter.basis import NAME_MAX, NUMBERS_MAX
-from thirteen.convert.adapter.bech32 import CHARSET, bech32m_checksum, to_symbols, verify_checksum
 from thirteen.convert.adapter.short_code import (
+    CHARSET,
     LENGTH_MAX,
     ShortCode,
     basis_fingerprint,
+    bech32m_checksum,
     decode_short_code,
     encode_short_code,
     looks_like_code,
     round_to_bfloat16,
+    to_symbols,
+    verify_checksum,
 )
 from thirteen.errors import FileError
 

@@ -14,8 +14,7 @@ from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.quantization import Same, Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint
-from thirteen.convert.vocabulary.trimmed_tokenizer import trimmed_fields
+from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint, trimmed_fields
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.convert.vocabulary.vocabulary_metadata import read_vocabulary, vocabulary_of
 from thirteen.errors import FileError

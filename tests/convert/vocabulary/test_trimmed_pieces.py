@@ -17,7 +17,7 @@ from thirteen.convert.source.scored_pieces import BYTE_PIECES
 from thirteen.convert.source.tokenizer import tokenizer_fields
 from thirteen.convert.vocabulary.ranking import rank_tokens, required_tokens
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
-from thirteen.convert.vocabulary.trimmed_tokenizer import trimmed_fields
+from thirteen.convert.vocabulary.trimmed_checkpoint import trimmed_fields
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList, check_list
 from thirteen.errors import FileError
 from thirteen.files.gguf.header import Field

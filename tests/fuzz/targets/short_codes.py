@@ -1,8 +1,13 @@
 """Short codes of adapters, as they are and with a checksum that matches."""
 
 import numpy as np
-from thirteen.convert.adapter.bech32 import CHARSET, CHECKSUM_SYMBOLS, bech32m_checksum
-from thirteen.convert.adapter.short_code import decode_short_code, encode_short_code
+from thirteen.convert.adapter.short_code import (
+    CHARSET,
+    CHECKSUM_SYMBOLS,
+    bech32m_checksum,
+    decode_short_code,
+    encode_short_code,
+)
 
 from ..target import Target, accepts
 
