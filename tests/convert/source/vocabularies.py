@@ -37,51 +37,7 @@ QWEN_ADDED = (
 )
 
 # Chat templates with the constructs of the published ones: dates, whitespace control.
-LLAMA3_TEMPLATE = """{{- bos_token }}
-{%- if not date_string is defined %}
-    {%- if strftime_now is defined %}
-        {%- set date_string = strftime_now("%d %b %Y") %}
-    {%- else %}
-        {%- set date_string = "26 Jul 2024" %}
-    {%- endif %}
-{%- endif %}
-
-{#- The system message comes first. #}
-{%- if messages[0]['role'] == 'system' %}
-    {%- set system_message = messages[0]['content']|trim %}
-    {%- set messages = messages[1:] %}
-{%- else %}
-    {%- set system_message = "" %}
-{%- endif %}
-{{- "<|start_header_id|>system<|end_header_id|>\n\n" }}
-{{- "Cutting Knowledge Date: December 2023\n" }}
-{{- "Today Date: " + date_string + "\n\n" }}
-{{- system_message }}
-{{- "<|eot_id|>" }}
-{%- for message in messages %}
-    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}
-    {{- message['content'] | trim + '<|eot_id|>' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
-{%- endif %}
-"""
-QWEN_TEMPLATE = """{%- if messages[0]['role'] == 'system' %}
-    {{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}
-{%- else %}
-    {{- '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. ' }}
-    {{- 'You are a helpful assistant.<|im_end|>\n' }}
-{%- endif %}
-{%- for message in messages %}
-    {%- if (message.role == "user") or (message.role == "system" and not loop.first)
-        or (message.role == "assistant" and not message.tool_calls) %}
-        {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\n' }}
-{%- endif %}
-"""
+_TEMPLATES = Path(__file__).parents[2] / "data" / "chat_templates"
 
 
 @dataclass(frozen=True)
@@ -216,13 +172,13 @@ PUBLISHED = {
     ),
     "llama3": Published(
         build=llama3,
-        chat_template=lambda: LLAMA3_TEMPLATE,
+        chat_template=(_TEMPLATES / "llama3.jinja").read_text,
         config={"vocab_size": 128256, "bos_token_id": 128000, "eos_token_id": [128001, 128008, 128009]},
         tokenizer_config={"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
     ),
     "qwen2": Published(
         build=qwen2,
-        chat_template=lambda: QWEN_TEMPLATE,
+        chat_template=(_TEMPLATES / "qwen2.jinja").read_text,
         config={"vocab_size": 151936, "bos_token_id": 151643, "eos_token_id": 151645},
         tokenizer_config={
             "add_bos_token": False,
