@@ -58,7 +58,7 @@ def parse(words: list[str]) -> dict[str, Any]:
     return dict(command.make_context("serve", rest).params)
 
 
-def test_the_shipped_image_has_no_compiler_and_no_root() -> None:
+def test_the_shipped_image_has_no_compiler_and_no_root():
     build, shipped = stages()
     assert any("g++" in words for _, words in build)
     commands = " ".join(words for name, words in shipped if name == "RUN")
@@ -70,7 +70,7 @@ def test_the_shipped_image_has_no_compiler_and_no_root() -> None:
     assert "THIRTEEN_CACHE=/cache" in last("ENV").split()
 
 
-def test_the_wheels_are_those_of_the_lock_file_and_the_build_context_has_them() -> None:
+def test_the_wheels_are_those_of_the_lock_file_and_the_build_context_has_them():
     build, _ = stages()
     assert any("--require-hashes --requirement requirements.lock" in words for _, words in build)
     copied = [source for name, words in build if name == "COPY" for source in words.split()[:-1]]
@@ -79,7 +79,7 @@ def test_the_wheels_are_those_of_the_lock_file_and_the_build_context_has_them() 
     assert not {"README.md", "LICENSE", "pyproject.toml", "models", "web"} & set(ignored)
 
 
-def test_both_serve_with_keys_where_other_machines_can_connect() -> None:
+def test_both_serve_with_keys_where_other_machines_can_connect():
     image = parse(json.loads(last("CMD")))
     assert (image["host"], image["api_key_file"]) == ("0.0.0.0", Path("/run/secrets/api-keys"))
     # a mount, not part of the image
@@ -92,7 +92,7 @@ def test_both_serve_with_keys_where_other_machines_can_connect() -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(tmp_path):
     copy = tmp_path / UNIT.name
     copy.write_text(UNIT.read_text().replace("/opt/thirteen/bin/thirteen", sys.executable))
     done = subprocess.run(
@@ -135,9 +135,7 @@ def deny_executable_memory() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not can_remount(), reason="needs the right to mount")
-def test_it_serves_where_no_file_and_no_executable_memory_can_be_made_and_the_health_check_sees_it(
-    tmp_path: Path,
-) -> None:
+def test_it_serves_where_no_file_and_no_executable_memory_can_be_made_and_the_health_check_sees_it(tmp_path):
     hardened: dict[str, Any] = {"preexec_fn": deny_executable_memory, "text": True}
     try:
         refused = subprocess.run(

@@ -33,7 +33,7 @@ def anchors(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_links_lead_to_files_and_headings_that_exist(document: Path) -> None:
+def test_links_lead_to_files_and_headings_that_exist(document):
     for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text("utf-8")):
         if link.startswith(("http://", "https://")):
             continue
@@ -45,7 +45,7 @@ def test_links_lead_to_files_and_headings_that_exist(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_modules_and_paths_that_are_named_exist(document: Path) -> None:
+def test_modules_and_paths_that_are_named_exist(document):
     text = re.sub(r"https?://\S+", "", document.read_text("utf-8"))
     names = "|".join(PACKAGES)
     for path in re.findall(rf"(?<![\w/.-])(?:{names})/[\w./*-]*[\w*]/?", text):
@@ -55,7 +55,7 @@ def test_modules_and_paths_that_are_named_exist(document: Path) -> None:
         assert path.is_dir() or path.with_suffix(".py").exists(), module
 
 
-def test_scripts_and_targets_of_make_that_are_named_exist() -> None:
+def test_scripts_and_targets_of_make_that_are_named_exist():
     scripts = re.findall(r"^\| `(\w+\.py)\b", (ROOT / "docs/benchmarks.md").read_text("utf-8"), re.MULTILINE)
     assert len(scripts) > 10 and all((ROOT / "lab" / name).exists() for name in scripts)
     named = {
@@ -77,7 +77,7 @@ def command_lines() -> Iterator[tuple[str, str, bool]]:
                     yield document.name, found[1], complete and "…" not in line
 
 
-def test_command_lines_are_found() -> None:
+def test_command_lines_are_found():
     assert len(set(command_lines())) > 60
 
 
@@ -87,7 +87,7 @@ def commands() -> Any:
 
 
 @pytest.mark.parametrize(("document", "line", "complete"), sorted(set(command_lines())))
-def test_a_command_line_parses(document: str, line: str, complete: bool) -> None:
+def test_a_command_line_parses(document, line, complete):
     """Its command and options exist, and their values have the right form; nothing is run."""
     words = [PLACEHOLDERS.get(word, word) for word in shlex.split(line, comments=True)[1:]]
     command = commands()
@@ -106,7 +106,7 @@ def test_a_command_line_parses(document: str, line: str, complete: bool) -> None
         assert partial and not complete, error.format_message()
 
 
-def test_codes_of_adapters_are_whole() -> None:
+def test_codes_of_adapters_are_whole():
     found = [
         decode_short_code(code)
         for document in DOCUMENTS
@@ -115,7 +115,7 @@ def test_codes_of_adapters_are_whole() -> None:
     assert {13, 672} <= {len(code.numbers) for code in found if code.name == "qwen2.5-coder-0.5b"}
 
 
-def test_the_versions_of_the_clients_are_those_that_the_tests_need() -> None:
+def test_the_versions_of_the_clients_are_those_that_the_tests_need():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     needed = [re.sub(r"\[.*\]|,.*", "", line) for line in extras["test"] + extras["exhaustive"]]
     table = re.findall(

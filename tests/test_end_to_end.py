@@ -1,8 +1,5 @@
 """End to end: a converted model has the logits of transformers; a merged adapter equals a run-time LoRA."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import gguf
 import numpy as np
 import pytest
@@ -24,9 +21,7 @@ TEXT = "Natalia sold clips to 48 of her friends in April, and half as many in Ma
 @pytest.mark.parametrize(
     "name", ["llama", "llama long", "qwen2", pytest.param(None, marks=pytest.mark.exhaustive)]
 )
-def test_a_model_in_f32_has_the_logits_of_transformers(
-    name: str | None, base: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_a_model_in_f32_has_the_logits_of_transformers(name, base, tmp_path):
     """The last is SmolLM2, which transformers reads from the GGUF file."""
     source = base(name) if name else embedded()
     folder, options = (source, {}) if name else (source.parent, {"gguf_file": source.name})
@@ -52,9 +47,7 @@ def test_a_model_in_f32_has_the_logits_of_transformers(
         ("qwen2", tiny(5, 2, 0.5, save_projection=False)),
     ],
 )
-def test_merged_adapter_equals_runtime_lora(
-    name: str, config: object, base: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_merged_adapter_equals_runtime_lora(name, config, base, tmp_path):
     adapter = save_random_adapter(base(name), config, tmp_path / "adapter")
     plain, merged, lora_file = (tmp_path / f"{part}.gguf" for part in ("plain", "merged", "lora"))
     convert(Recipe(base(name), plain, Uniform("F32")))
@@ -73,7 +66,7 @@ def test_merged_adapter_equals_runtime_lora(
     assert np.abs(fused - with_lora).max() < 1e-3 * effect
 
 
-def test_exported_adapter_has_the_layout_of_llama_cpp(base: Callable[[str], Path], tmp_path: Path) -> None:
+def test_exported_adapter_has_the_layout_of_llama_cpp(base, tmp_path):
     adapter = save_random_adapter(base("llama"), lora(2, 8, targets=["q_proj"]), tmp_path / "adapter")
     export_adapter(adapter, base("llama"), tmp_path / "lora.gguf")
     reader = gguf.GGUFReader(tmp_path / "lora.gguf")

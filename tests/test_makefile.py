@@ -40,11 +40,11 @@ class Checkout:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
+def checkout(tmp_path):
     return Checkout(tmp_path)
 
 
-def test_a_wheel_is_compiled_for_this_processor_and_used_by_the_next_environment(checkout: Checkout) -> None:
+def test_a_wheel_is_compiled_for_this_processor_and_used_by_the_next_environment(checkout):
     (compiled,) = checkout.make("wheel")
     (folder,) = (checkout.cache / "wheels").iterdir()
     options, _, command = compiled.partition(" -m ")
@@ -58,7 +58,7 @@ def test_a_wheel_is_compiled_for_this_processor_and_used_by_the_next_environment
     assert folder.exists() and not (checkout.root / ".venv").exists()
 
 
-def test_a_wheel_for_another_processor_is_not_used(checkout: Checkout) -> None:
+def test_a_wheel_for_another_processor_is_not_used(checkout):
     checkout.make("wheel")
     processors = checkout.root / "files/processors.py"
     with processors.open("a") as file:
@@ -69,7 +69,7 @@ def test_a_wheel_for_another_processor_is_not_used(checkout: Checkout) -> None:
     assert len(list((checkout.cache / "wheels").iterdir())) == 2
 
 
-def test_a_locked_environment_has_only_the_versions_and_hashes_of_the_lock_file(checkout: Checkout) -> None:
+def test_a_locked_environment_has_only_the_versions_and_hashes_of_the_lock_file(checkout):
     checkout.make("wheel")
     dependencies, thirteen, *_ = checkout.make(".venv-locked/run", "LOCKED=1")
     assert dependencies.endswith(" --require-hashes --requirement requirements.lock")
@@ -77,14 +77,14 @@ def test_a_locked_environment_has_only_the_versions_and_hashes_of_the_lock_file(
     assert not (checkout.root / ".venv/run").exists()
 
 
-def test_an_environment_without_pip_is_made_again(checkout: Checkout) -> None:
+def test_an_environment_without_pip_is_made_again(checkout):
     """Without Debian's python3-venv, one is made in which nothing can be installed."""
     (checkout.root / ".venv/bin/pip").unlink()
     calls = checkout.make("wheel", f"PYTHON={checkout.root}/.venv-locked/bin/python")
     assert [call.split()[1:] for call in calls if call.endswith(" venv .venv")] == [["-m", "venv", ".venv"]]
 
 
-def test_the_lock_file_fits_pyproject_and_has_a_hash_for_each_package() -> None:
+def test_the_lock_file_fits_pyproject_and_has_a_hash_for_each_package():
     """`make lock` was forgotten after a change of the dependencies."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = (ROOT / "requirements.lock").read_text().replace("\\\n", " ").splitlines()

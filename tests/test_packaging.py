@@ -33,14 +33,14 @@ def modules() -> list[Path]:
     return [path for path in tracked("*.py") if path.parts[0] not in ("tests", "lab", "examples")]
 
 
-def test_every_package_is_listed() -> None:
+def test_every_package_is_listed():
     """A package that is not listed would be missing from the wheel, and only from the wheel."""
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     assert listed == sorted({".".join(("thirteen", *path.parent.parts)) for path in modules()})
     assert all((ROOT / path.parent / "__init__.py").exists() for path in modules())
 
 
-def test_the_root_and_every_package_are_small() -> None:
+def test_the_root_and_every_package_are_small():
     assert sorted(path.name for path in ROOT.glob("*.py")) == ["__init__.py", "__main__.py", "errors.py"]
     folders = [path.parent for path in modules() if path.name != "__init__.py"]
     assert max(folders.count(folder) for folder in folders) <= 16
@@ -55,7 +55,7 @@ def copy_tracked(folder: Path) -> Path:
 
 
 @pytest.mark.exhaustive
-def test_the_wheel_works_in_a_fresh_environment(tmp_path: Path) -> None:
+def test_the_wheel_works_in_a_fresh_environment(tmp_path):
     source = copy_tracked(tmp_path / "source")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, source], check=True)
@@ -87,7 +87,7 @@ def test_the_wheel_works_in_a_fresh_environment(tmp_path: Path) -> None:
 
 
 @pytest.mark.exhaustive
-def test_an_editable_install_shows_its_types(tmp_path: Path) -> None:
+def test_an_editable_install_shows_its_types(tmp_path):
     """With setuptools' own finder mypy found no module."""
     checkout = copy_tracked(tmp_path / "checkout")
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)

@@ -7,7 +7,7 @@ says nothing about speed. It shows that the files load, which kernels they get, 
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ TOLERANCE = 0.3  # of a logit, where both layouts on x86 agree
 
 
 @pytest.fixture(scope="session")
-def greedy() -> Path:
+def greedy():
     """The program greedy.cpp for Arm.
 
     Without +fp16, by which Arm adds up attention in half precision, as x86 never does: answers could not be
@@ -46,7 +46,7 @@ def greedy() -> Path:
 
 
 @pytest.fixture(scope="session")
-def typed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def typed(tmp_path_factory):
     """typed(name): the embedded model in a type, where its rows allow it."""
     folder = tmp_path_factory.mktemp("types")
 
@@ -60,9 +60,7 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize("name", sorted(costs_for("arm").layer))
-def test_every_type_for_arm_loads_is_repacked_and_answers_as_here(
-    name: str, greedy: Path, typed: Callable[[str], Path]
-) -> None:
+def test_every_type_for_arm_loads_is_repacked_and_answers_as_here(name, greedy, typed):
     model = typed(name)
     with Engine(model, threads=2, slots=1) as engine:
         prompt = engine.request(QUESTION).tokens

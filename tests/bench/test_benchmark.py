@@ -2,9 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -26,7 +24,7 @@ END = 258
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tmp_path_factory):
     """The tiny model, with short answers."""
     embedding = tensors()["token_embd.weight"]
     embedding[END] *= 4
@@ -34,13 +32,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory):
     rows = ({"question": f"{n} + {n}?", "answer": 2 * n} for n in range(12))
     return write_rows(tmp_path_factory.mktemp("data") / "sums.jsonl", rows)
 
 
 @pytest.fixture(scope="module")
-def bench() -> Iterator[Commands]:
+def bench():
     with Commands() as thirteen:
         yield lambda *words: thirteen("bench", *words, "--threads", 1)
 

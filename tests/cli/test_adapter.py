@@ -1,7 +1,6 @@
 """Adapters in all forms, in all commands: folders, GGUF LoRAs and short codes."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +25,7 @@ SHORT = ("--max-tokens", "8", "--threads", "1", "--context", "64", "--json")
 
 
 @pytest.fixture(scope="module")
-def env(base: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+def env(base, tmp_path_factory):
     """A base in F32, an adapter over its basis and its code, an exported LoRA, and the command line."""
     folder = tmp_path_factory.mktemp("env")
     model = folder / "tiny.gguf"
@@ -69,19 +68,19 @@ def files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_an_adapter_becomes_a_code_and_a_code_its_adapter(env: SimpleNamespace, tmp_path: Path) -> None:
+def test_an_adapter_becomes_a_code_and_a_code_its_adapter(env, tmp_path):
     assert json_of(export(env, env.adapter, "--as", "code", "--float32")) == {"code": env.code}
     json_of(export(env, env.code, "--as", "peft", "--output", tmp_path / "decoded"))
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         assert (tmp_path / "decoded" / name).read_bytes() == (env.adapter / name).read_bytes()
 
 
-def test_rounding_to_bfloat16_is_told(env: SimpleNamespace) -> None:
+def test_rounding_to_bfloat16_is_told(env):
     done = export(env, env.adapter, "--as", "code")
     assert len(json_of(done)["code"]) <= 80 and "bfloat16 rounds the numbers by up to 0." in done.stderr
 
 
-def test_an_export_writes_no_adapter_into_another(env: SimpleNamespace) -> None:
+def test_an_export_writes_no_adapter_into_another(env):
     """It replaced the files of an adapter that was there."""
     before = files(env.folder)
     for out, reason in ((env.adapter, "the folder is not empty"), (env.model, "is a file, not a folder")):
@@ -89,14 +88,14 @@ def test_an_export_writes_no_adapter_into_another(env: SimpleNamespace) -> None:
     assert files(env.folder) == before
 
 
-def test_a_code_is_shown_without_its_base(env: SimpleNamespace) -> None:
+def test_a_code_is_shown_without_its_base(env):
     """The base may be a download of gigabytes, and the numbers are in the code."""
     shown = json_of(env.thirteen("adapter", "show", env.code, "--json"))
     assert (shown["base"], shown["basis"], shown["type"]) == ("tiny", env.fingerprint, "float32")
     assert np.array(shown["numbers"], np.float32).tobytes() == NUMBERS.tobytes()
 
 
-def test_convert_merges_a_code_like_its_folder(env: SimpleNamespace, tmp_path: Path) -> None:
+def test_convert_merges_a_code_like_its_folder(env, tmp_path):
     merged = []
     for adapter in (env.adapter, env.code):
         output = ("--type", "F32", "-o", tmp_path / "merged.gguf", "--no-fidelity", "--json", "--force")
@@ -107,7 +106,7 @@ def test_convert_merges_a_code_like_its_folder(env: SimpleNamespace, tmp_path: P
     assert not np.array_equal(read_gguf(env.model)["blk.0.attn_q.weight"], merged[0]["blk.0.attn_q.weight"])
 
 
-def test_a_code_longer_than_a_file_name_is_accepted(env: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_code_longer_than_a_file_name_is_accepted(env, tmp_path):
     """Its name in the provenance was looked for as a file: File name too long."""
     mark = basis_fingerprint(find_basis(resolve_base(str(env.model)), numbers=200).origin.id)
     code = encode_short_code(ShortCode("tiny", mark, np.linspace(-2, 2, 200, dtype=np.float32), exact=True))
@@ -116,7 +115,7 @@ def test_a_code_longer_than_a_file_name_is_accepted(env: SimpleNamespace, tmp_pa
     assert len(code) > 1000 and report["adapter"]["id"] == code
 
 
-def test_ask_and_accuracy_take_an_adapter_in_all_forms(env: SimpleNamespace, tmp_path: Path) -> None:
+def test_ask_and_accuracy_take_an_adapter_in_all_forms(env, tmp_path):
     (data := tmp_path / "questions.jsonl").write_text('{"question": "Why?", "answer": "2"}\n')
     words = ("--data", data, "--max-tokens", 8, "--threads", 1, "--records", tmp_path / "records", "--json")
     asked, measured = [], []
@@ -129,7 +128,7 @@ def test_ask_and_accuracy_take_an_adapter_in_all_forms(env: SimpleNamespace, tmp
         assert texts[0] == texts[1] == texts[2] != texts[3]
 
 
-def test_a_code_for_another_base_or_basis_is_refused(env: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_code_for_another_base_or_basis_is_refused(env, tmp_path):
     convert(Recipe(env.model, tmp_path / "known.gguf", Uniform("F32"), ids=SourceIds("smollm2-135m")))
     code = encode_short_code(ShortCode("smollm2-360m", env.fingerprint, NUMBERS))
     for line in (
@@ -147,9 +146,7 @@ def test_a_code_for_another_base_or_basis_is_refused(env: SimpleNamespace, tmp_p
     assert other in line and env.fingerprint in line
 
 
-def test_an_adapter_that_cannot_be_encoded_is_refused(
-    env: SimpleNamespace, base: Any, tmp_path: Path
-) -> None:
+def test_an_adapter_that_cannot_be_encoded_is_refused(env, base, tmp_path):
     config = LoraConfig(r=2, target_modules=["q_proj"])
     folder = save_random_adapter(base("llama"), config, tmp_path / "lora")
     assert "a short code is for a TinyLoRA; this is LORA" in refused(export(env, folder, "--as", "code"))

@@ -1,19 +1,17 @@
 """`thirteen bench …`: a file has the role of its place on the command line, or of its option."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ..commands import Commands
 from ..runtime.conftest import EMBEDDING, write_gguf
 
 ROLES = ("reference", "shipped", "base", "shipped_base", "adapted")
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def files(tmp_path_factory):
     """Different models, each named after its role, and questions."""
     folder = tmp_path_factory.mktemp("roles")
     files = {name: folder / name for name in (*ROLES, "questions")}
@@ -31,9 +29,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ],
     ids=["fidelity", "accuracy"],
 )
-def test_each_file_has_the_role_that_it_is_given(
-    words: str, thirteen: Commands, files: dict[str, Path]
-) -> None:
+def test_each_file_has_the_role_that_it_is_given(words, thirteen, files):
     done = thirteen("bench", *(files.get(word, word) for word in words.split()), "--threads", 1, "--json")
     assert done.status == 0, done.stderr
     report = json.loads(done.stdout)

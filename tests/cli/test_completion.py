@@ -35,18 +35,18 @@ def complete(line: str) -> list[str]:
         ("thirteen --version do", ["doctor"]),  # it printed the version among the completions
     ],
 )
-def test_commands_and_options_are_completed(line: str, completed: list[str]) -> None:
+def test_commands_and_options_are_completed(line, completed):
     assert complete(line) == completed
 
 
-def test_the_script_is_for_the_command_also_where_a_module_prints_it() -> None:
+def test_the_script_is_for_the_command_also_where_a_module_prints_it():
     """It completed `python -m thirteen`, which no shell takes for a command."""
     done = bash(f"{THIRTEEN} --show-completion")
     assert done.returncode == 0, done
     assert "complete -o default -F _thirteen_completion thirteen" in done.stdout
 
 
-def test_a_home_folder_that_cannot_be_written_is_one_line() -> None:
+def test_a_home_folder_that_cannot_be_written_is_one_line():
     done = bash(f"{THIRTEEN} --install-completion", HOME="/proc/thirteen")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done
     assert done.stderr.startswith("error: /proc/thirteen")

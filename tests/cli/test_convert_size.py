@@ -3,20 +3,14 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-
-from ..commands import Commands
 
 TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}) + "\n"
 
 
 @pytest.fixture(scope="module")
-def made(
-    thirteen: Commands, base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Path]:
+def made(thirteen, base, tmp_path_factory):
     """A tiny model and its importance file."""
     folder = tmp_path_factory.mktemp("planned")
     (folder / "texts.jsonl").write_text(TEXT, "utf-8")
@@ -27,9 +21,7 @@ def made(
     return base("llama"), importance
 
 
-def test_the_file_has_the_requested_size_and_the_planned_types(
-    thirteen: Commands, made: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_the_file_has_the_requested_size_and_the_planned_types(thirteen, made, tmp_path):
     model, importance = made
     options = ("--size", "9bpw", "--importance", importance, "--target", "x86", "--prefer", "quality")
     planned = thirteen("plan", model, *options, "--json")
@@ -48,7 +40,7 @@ def test_the_file_has_the_requested_size_and_the_planned_types(
     assert thorough["file_bytes"] <= budget
 
 
-def test_a_conversion_loads_no_benchmark(made: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_conversion_loads_no_benchmark(made, tmp_path):
     """Nor does its measured fidelity, of which `bench` only prints the table."""
     model, importance = made
     argv = ["convert", model, "--size", "9bpw", "--importance", importance, "--fidelity"]
@@ -61,9 +53,7 @@ def test_a_conversion_loads_no_benchmark(made: tuple[Path, Path], tmp_path: Path
     assert "perplexity" in done.stdout and done.stdout.endswith("[]\n"), done
 
 
-def test_a_plan_goes_by_the_costs_that_are_given(
-    thirteen: Commands, made: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_a_plan_goes_by_the_costs_that_are_given(thirteen, made, tmp_path):
     """The speed is relative to Q4_K, a type that matrices of this width cannot have."""
     cost = {"layer": 2.0, "layer_prefill": 3.0}
     costs = {part: {"Q4_K": 1.0, "Q4_0": other, "Q8_0": other} for part, other in cost.items()}
@@ -80,9 +70,7 @@ def test_a_plan_goes_by_the_costs_that_are_given(
     )
 
 
-def test_the_importance_of_another_model_is_refused(
-    thirteen: Commands, made: tuple[Path, Path], base: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_the_importance_of_another_model_is_refused(thirteen, made, base, tmp_path):
     words = ("--type", "Q4_0", "--importance", made[1], "--output", tmp_path / "a.gguf")
     done = thirteen("convert", base("qwen2"), *words)
     assert done.status == 2 and "another model" in done.stderr and done.stderr.count("\n") == 1

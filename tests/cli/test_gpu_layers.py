@@ -5,13 +5,11 @@ import typer
 from thirteen.cli import options
 from thirteen.runtime.native import gpu
 
-from ..commands import Commands
-
 LINES = ("ask missing.gguf 1+1?", "serve missing.gguf", "batch missing.jsonl missing.gguf")
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_command_ends_before_it_reads_a_file(line: str, thirteen: Commands) -> None:
+def test_a_command_ends_before_it_reads_a_file(line, thirteen):
     """None of the files exists."""
     done = thirteen(*line.split(), "--gpu-layers=1.5")
     assert "--gpu-layers '1.5': must be an integer from 0, or all" in done.stderr
@@ -24,7 +22,7 @@ def test_a_command_ends_before_it_reads_a_file(line: str, thirteen: Commands) ->
         assert done.status == 2 and "--gpu-layers and --ray exclude each other" in done.stderr
 
 
-def test_numbers_and_all_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_and_all_are_parsed(monkeypatch):
     assert {options.machine(None, "0", None, ray).get("gpu_layers") for ray in (None, "auto")} == {0}
     monkeypatch.setattr(gpu, "gpu_found", lambda: True)
     assert [options.machine(None, text, None).get("gpu_layers") for text in ("30", "all")] == [30, "all"]

@@ -92,13 +92,13 @@ def recorded(command: str, keys: Iterator[str]) -> None:
 
 
 @pytest.mark.parametrize("command", REPORTS)
-def test_a_report_has_the_recorded_keys(command: str) -> None:
+def test_a_report_has_the_recorded_keys(command):
     module, _, name = REPORTS[command].rpartition(".")
     recorded(command, keys_of_type(getattr(import_module(f"thirteen.{module}"), name)))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("json")
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     (folder / "texts.jsonl").write_text(json.dumps({"text": "Three pens cost $3.60. " * 30}) + "\n")
@@ -110,7 +110,7 @@ CODE = ShortCode("tiny", "qqqqqq", np.zeros(13, np.float32))
 TRAIN = shlex.split("--epochs 1 --batch-rows 8 --max-tokens 64 --held-out 4 --threads 1")
 
 
-def test_printed_json_has_the_recorded_keys(base: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_printed_json_has_the_recorded_keys(base, folder, monkeypatch):
     monkeypatch.setenv("THIRTEEN_CACHE", str(folder / "cache"))
     tiny = base("llama")
     model, importance, basis = folder / "model.gguf", folder / "importance.gguf", folder / "basis.safetensors"

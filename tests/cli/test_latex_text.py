@@ -20,13 +20,11 @@ from thirteen.cli.word_wrap import WordWrap
         (r"C:\temp, print('a\n')", r"C:\temp, print('a\n')"),
     ],
 )
-def test_what_is_known_becomes_text_and_the_rest_stays(latex: str, text: str) -> None:
+def test_what_is_known_becomes_text_and_the_rest_stays(latex, text):
     assert latex_text(latex) == text
 
 
-def test_pieces_are_held_back_from_latex_to_the_end_of_the_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pieces_are_held_back_from_latex_to_the_end_of_the_line(capsys, monkeypatch):
     monkeypatch.setattr(word_wrap.sys.stdout, "isatty", lambda: True)
     wrap = WordWrap()
     for piece in (

@@ -4,8 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import gguf
 import pytest
@@ -16,7 +15,7 @@ from thirteen.cli.console import printable
 from thirteen.cli.main import app
 from thirteen.workflows.default_model import limits
 
-from ..commands import CommandResult, Commands
+from ..commands import CommandResult
 from ..convert.peft_adapters import save_random_adapter
 from ..runtime.conftest import write_gguf
 
@@ -26,7 +25,7 @@ SHORT = ("--max-tokens", "8", "--threads", "1")
 
 
 @pytest.fixture(scope="module")
-def adapter(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def adapter(base, tmp_path_factory):
     config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "down_proj"])
     return save_random_adapter(base("llama"), config, tmp_path_factory.mktemp("adapters") / "my-lora")
 
@@ -58,14 +57,14 @@ def command_lines() -> dict[str, object]:
         "sys.argv = ['thirteen', '--version']; from thirteen.cli.main import main; main()",
     ],
 )
-def test_heavy_modules_are_imported_late(code: str) -> None:
+def test_heavy_modules_are_imported_late(code):
     at_exit = f"atexit.register(lambda: print([name for name in {HEAVY} if name in sys.modules]))"
     script = f"import atexit, sys\n{at_exit}\n{code}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_the_engine_is_imported_with_few_modules() -> None:
+def test_the_engine_is_imported_with_few_modules():
     script = (
         "import sys; from thirteen import Engine; print(sum(m.startswith('thirteen') for m in sys.modules))"
     )
@@ -74,9 +73,7 @@ def test_the_engine_is_imported_with_few_modules() -> None:
 
 
 @pytest.mark.parametrize("words", command_lines())
-def test_the_help_of_every_command_has_an_example_and_a_short_first_screen(
-    words: str, thirteen: Commands, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_help_of_every_command_has_an_example_and_a_short_first_screen(words, thirteen, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     text = output_of(thirteen(*words.split(), "--help"))
     assert f"Usage: thirteen {words}" in text
@@ -86,28 +83,24 @@ def test_the_help_of_every_command_has_an_example_and_a_short_first_screen(
     assert "..." not in text.partition("Commands:")[2]
 
 
-def test_the_help_of_bench_peers_names_all_that_it_can_be_given(
-    thirteen: Commands, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_help_of_bench_peers_names_all_that_it_can_be_given(thirteen, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")  # no name is broken at a hyphen
     assert set(PROGRAMS) <= set(re.findall(r"[\w-]+", output_of(thirteen("bench", "peers", "--help"))))
 
 
 @pytest.mark.parametrize("group", ["", "adapter", "bench"])
-def test_a_group_alone_shows_its_help(group: str, thirteen: Commands) -> None:
+def test_a_group_alone_shows_its_help(group, thirteen):
     """It was one line of error, in which the help was squashed."""
     assert output_of(thirteen(*group.split())) == output_of(thirteen(*group.split(), "--help"))
 
 
-def test_version_shows_the_version(thirteen: Commands) -> None:
+def test_version_shows_the_version(thirteen):
     name, version = output_of(thirteen("--version")).split()
     assert name == "thirteen"
     assert version[0].isdigit()
 
 
-def test_a_converted_checkpoint_can_be_inspected_and_asked(
-    thirteen: Commands, base: Callable[[str], Path], adapter: Path, tmp_path: Path
-) -> None:
+def test_a_converted_checkpoint_can_be_inspected_and_asked(thirteen, base, adapter, tmp_path):
     model = tmp_path / "model.gguf"
     convert = ("convert", base("llama"), "--adapter", adapter, "--no-fidelity", "--type", "Q8_0", "-o", model)
     made = json.loads(output_of(thirteen(*convert, "--json")))
@@ -129,9 +122,7 @@ def test_a_converted_checkpoint_can_be_inspected_and_asked(
     assert printed == f"{printable(answer['text'])}\n\nanswer: none, it was cut off\n"
 
 
-def test_a_merged_adapter_answers_like_one_applied_at_run_time(
-    thirteen: Commands, base: Callable[[str], Path], adapter: Path, tmp_path: Path
-) -> None:
+def test_a_merged_adapter_answers_like_one_applied_at_run_time(thirteen, base, adapter, tmp_path):
     plain, merged, lora = (tmp_path / name for name in ("plain.gguf", "merged.gguf", "lora.gguf"))
     output_of(thirteen("convert", base("llama"), "--type", "F32", "-o", plain))
     options = ("--adapter", adapter, "--no-fidelity", "--type", "F32")
@@ -147,7 +138,7 @@ def test_a_merged_adapter_answers_like_one_applied_at_run_time(
     assert texts[1] == texts[2] != texts[0]
 
 
-def test_adapter_show_prints_a_table_or_json(thirteen: Commands, adapter: Path) -> None:
+def test_adapter_show_prints_a_table_or_json(thirteen, adapter):
     shown = json.loads(output_of(thirteen("adapter", "show", adapter, "--json")))
     assert (shown["adapter"], shown["kind"], shown["rank"]) == ("my-lora", "lora", 2)
     assert list(shown["norm_by_layer"]) == ["layer 0", "layer 1"]
@@ -156,18 +147,14 @@ def test_adapter_show_prints_a_table_or_json(thirteen: Commands, adapter: Path) 
 
 
 @pytest.mark.parametrize("dash", [(), ("-",)])
-def test_the_question_can_be_read_from_standard_input(
-    dash: tuple[str, ...], thirteen: Commands, model: Path
-) -> None:
+def test_the_question_can_be_read_from_standard_input(dash, thirteen, model):
     given = output_of(thirteen("ask", model, *dash, *SHORT, "--json", stdin="Wie viel? é🙂\n".encode()))
     typed = output_of(thirteen("ask", model, "Wie viel? é🙂\n", *SHORT, "--json"))
     assert json.loads(given)["text"] == json.loads(typed)["text"]
     assert json.loads(given)["usage"] == json.loads(typed)["usage"]
 
 
-def test_several_lines_of_standard_input_are_refused_and_as_one_question_taken(
-    thirteen: Commands, model: Path
-) -> None:
+def test_several_lines_of_standard_input_are_refused_and_as_one_question_taken(thirteen, model):
     """Two questions got one answer."""
     done = thirteen("ask", model, *SHORT, stdin=b"Why?\n\nHow?\n")
     assert done.status == 2 and "standard input has 2 lines: `thirteen batch FILE`" in done.stderr
@@ -175,9 +162,7 @@ def test_several_lines_of_standard_input_are_refused_and_as_one_question_taken(
     output_of(thirteen("ask", model, "-", *SHORT, stdin=b"Why?\n\nHow?\n"))
 
 
-def test_a_folder_that_is_no_model_is_told_what_one_has(
-    thirteen: Commands, tmp_path: Path, model: Path
-) -> None:
+def test_a_folder_that_is_no_model_is_told_what_one_has(thirteen, tmp_path, model):
     """Its name was a question."""
     (tmp_path / "a.gguf").symlink_to(model)
     for words in ((tmp_path, "Why?"), (tmp_path, "-")):
@@ -190,25 +175,25 @@ def test_a_folder_that_is_no_model_is_told_what_one_has(
 
 
 @pytest.mark.parametrize("name", ["llama-3.2-1b", "embedded", "owner/name", "model.gguf", ""])
-def test_a_model_without_a_question_is_an_error(name: str, thirteen: Commands) -> None:
+def test_a_model_without_a_question_is_an_error(name, thirteen):
     """The name was the question, which the embedded model answered."""
     done = thirteen("ask", *name.split())
     assert done.status == 2 and done.stderr == f"error: {f'ask {name}'.rstrip()}: the question is missing\n"
 
 
 @pytest.mark.exhaustive  # the embedded model is converted
-def test_the_limits_of_the_embedded_model_stand_on_a_line_of_their_own(thirteen: Commands) -> None:
+def test_the_limits_of_the_embedded_model_stand_on_a_line_of_their_own(thirteen):
     """They were appended to the last line of the answer."""
     done = thirteen("ask", "What is the capital of France?", "--max-tokens", 8)
     assert done.status == 0 and done.stderr.splitlines()[-1] == limits()
 
 
-def test_printable_removes_control_characters_and_keeps_words_apart() -> None:
+def test_printable_removes_control_characters_and_keeps_words_apart():
     hostile = "a\x1b[2J\x1b]0;title\x07b\r\x00\x9b31m\u202ec\n\td\ud800é🙂"
     assert printable(hostile) == "a[2J]0;titleb 31mc\n\tdé🙂"
 
 
-def test_printed_answers_have_no_control_characters(thirteen: Commands, model: Path) -> None:
+def test_printed_answers_have_no_control_characters(thirteen, model):
     """A random model generates every byte sooner or later."""
     wild = ("--temperature", "3", "--top-k", "0", "--top-p", "1", "--min-p", "0")
     for seed in range(2):
@@ -219,7 +204,7 @@ def test_printed_answers_have_no_control_characters(thirteen: Commands, model: P
         assert shown.replace("\n", "").replace("\t", "").isprintable()
 
 
-def test_metadata_is_shown_verbatim_without_control_characters(thirteen: Commands, tmp_path: Path) -> None:
+def test_metadata_is_shown_verbatim_without_control_characters(thirteen, tmp_path):
     """To rich, square brackets are markup; to a terminal, escape codes are commands."""
     keys = {"general.name": ("\x1b[2J[red]x[/bold]", TEXT, None), "thirteen.note": ("[/]\x07", TEXT, None)}
     model = write_gguf(tmp_path / "[bold]model.gguf", keys, {})
@@ -230,7 +215,7 @@ def test_metadata_is_shown_verbatim_without_control_characters(thirteen: Command
     assert json.loads(output_of(thirteen("inspect", model, "--json")))["name"] == keys["general.name"][0]
 
 
-def test_the_catalogue_and_the_cache_are_listed(thirteen: Commands) -> None:
+def test_the_catalogue_and_the_cache_are_listed(thirteen):
     listed = output_of(thirteen("models"))
     assert re.search(r"^\* +qwen2.5-1.5b .* 73 %", listed, re.MULTILINE), "it fits in 3 GB"
     assert "llama-3.2-1b" in listed and "no converted models in the cache" in listed
@@ -245,9 +230,7 @@ def test_the_catalogue_and_the_cache_are_listed(thirteen: Commands) -> None:
         ("inspect nosuch.gguf 2>/dev/full", "2"),
     ],
 )
-def test_the_status_tells_what_happened_though_nothing_can_be_written(
-    words: str, status: str, model: Path
-) -> None:
+def test_the_status_tells_what_happened_though_nothing_can_be_written(words, status, model):
     """Typer gives a closed pipe the status 1."""
     command = (
         f"PYTHONUNBUFFERED=1 {sys.executable} -m thirteen {words.format(model)}; echo ${{PIPESTATUS[0]}}"
@@ -256,7 +239,7 @@ def test_the_status_tells_what_happened_though_nothing_can_be_written(
     assert (done.stdout.strip(), done.stderr) == (status, "")
 
 
-def test_a_closed_standard_error_does_not_end_the_work(tmp_path: Path) -> None:
+def test_a_closed_standard_error_does_not_end_the_work(tmp_path):
     """Progress lines met a pipe without a reader, and the command ended before its work was done."""
     code = "from thirteen.cli.console import note; [note('x' * 9_000) for _ in range(50)]; open('done', 'w')"
     command = f'{sys.executable} -c "{code}" 2>&1 >/dev/null | true; echo ${{PIPESTATUS[0]}}'
@@ -270,14 +253,14 @@ def in_one_pipe(*words: object) -> list[str]:
     return subprocess.check_output(command, stderr=subprocess.STDOUT, text=True).splitlines()
 
 
-def test_results_come_before_later_notes_in_one_pipe() -> None:
+def test_results_come_before_later_notes_in_one_pipe():
     """Standard output was still in its buffer when standard error was written."""
     code = "from thirteen.cli.console import note; print('result'); note('statistics'); print('more')"
     assert in_one_pipe("-c", code) == ["result", "statistics", "more"]
 
 
 @pytest.mark.parametrize("effort", ["low", "medium"])
-def test_an_answer_and_its_statistics_are_lines_of_their_own_in_one_pipe(effort: str, model: Path) -> None:
+def test_an_answer_and_its_statistics_are_lines_of_their_own_in_one_pipe(effort, model):
     lines = in_one_pipe("-m", "thirteen", "ask", model, "What is 1 + 1?", *SHORT, "--effort", effort)
     value, *statistics = lines[next(n for n, line in enumerate(lines) if line.startswith("answer: ")) :]
     assert re.fullmatch(r"answer: (\d+|none, it was cut off)", value)

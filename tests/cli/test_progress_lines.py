@@ -1,7 +1,5 @@
 """Progress without a terminal: a line every ten seconds, with the share done and the time left."""
 
-from collections.abc import Iterator
-
 import pytest
 from thirteen.cli import console
 
@@ -16,7 +14,7 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(console.err, "get_time", clock)
     yield clock
@@ -35,29 +33,23 @@ def lines(
     return capsys.readouterr().err
 
 
-def test_a_line_has_the_share_done_and_the_time_left(
-    clock: Clock, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_line_has_the_share_done_and_the_time_left(clock, capsys):
     printed = lines(clock, capsys, (2, 2), (12, 5), (16, 8), (23, 10))
     assert printed == (
         "importance: 5 of 40, 12 %, 1 min 57 s left\nimportance: 10 of 40, 25 %, 1 min 19 s left\n"
     )
 
 
-def test_steps_of_an_earlier_run_do_not_count_as_fast_ones(
-    clock: Clock, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_steps_of_an_earlier_run_do_not_count_as_fast_ones(clock, capsys):
     assert lines(clock, capsys, (0.1, 20), (10.1, 25)) == "importance: 25 of 40, 62 %, 30 s left\n"
 
 
-def test_the_first_step_has_no_time_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_step_has_no_time_left(clock, capsys):
     """It also loads a model: the demo announced 24 minutes, and took two."""
     assert lines(clock, capsys, (11, 0), (22, 2)) == "importance: 0 of 40, 0 %\nimportance: 2 of 40, 5 %\n"
 
 
-def test_of_steps_that_run_together_the_first_tell_no_speed(
-    clock: Clock, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_of_steps_that_run_together_the_first_tell_no_speed(clock, capsys):
     """Sixteen questions end within a second, after ten: the time left was a tenth of what it became."""
     with console.progress_bar("batch", 16) as progress:
         progress(0, 160)
@@ -72,7 +64,7 @@ def test_of_steps_that_run_together_the_first_tell_no_speed(
     ]
 
 
-def test_a_new_label_starts_a_new_estimate(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_label_starts_a_new_estimate(clock, capsys):
     with console.labelled_progress_bar() as show:
         for label, done in (("a", 1), ("a", 2), ("b", 1), ("b", 2)):
             clock.now_s += 20
@@ -85,5 +77,5 @@ def test_a_new_label_starts_a_new_estimate(clock: Clock, capsys: pytest.CaptureF
     ("seconds", "text"),
     [(0.4, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (3600, "1 h 0 min"), (7500, "2 h 5 min")],
 )
-def test_durations(seconds: float, text: str) -> None:
+def test_durations(seconds, text):
     assert console.duration_text(seconds) == text

@@ -1,7 +1,6 @@
 """BASE, ADAPTER and MODEL take the same forms in every command: each goes through the one resolver."""
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,7 +74,7 @@ RUN_TIME_ADAPTER = (
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+def run(tmp_path, monkeypatch):
     """run(line, name): run a command; the resolvers raise RequestError when they are given NAME."""
     places = {name: tmp_path / name.lower() for name in ("OUT", "ROWS", "MANY", "FILE", "FULL", "ADAPTER")}
     write_gguf(places["FILE"], {}, {})
@@ -104,14 +103,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str],
 
 
 @pytest.mark.parametrize("line", MODEL + BASE + ADAPTER + RUN_TIME_ADAPTER)
-def test_a_name_is_resolved_by_every_command(line: str, run: Callable[[str, str], None]) -> None:
+def test_a_name_is_resolved_by_every_command(line, run):
     """One command downloaded the checkpoint and failed to load the folder; `accuracy` took a file only."""
     with pytest.raises(RequestError, match="some/name is resolved"):
         run(line, NAME)
 
 
 @pytest.mark.parametrize("line", ADAPTER + RUN_TIME_ADAPTER)
-def test_a_code_is_decoded_by_every_command(line: str, run: Callable[[str, str], None]) -> None:
+def test_a_code_is_decoded_by_every_command(line, run):
     with pytest.raises(FileError, match="'t13:' is not a code"):
         run(line, "t13:")
 
@@ -119,9 +118,7 @@ def test_a_code_is_decoded_by_every_command(line: str, run: Callable[[str, str],
 @pytest.mark.parametrize(
     "line", [line for line in MODEL if not line.startswith(("inspect", "web", "doctor", "bench size"))]
 )
-def test_a_first_use_converts_with_the_threads_of_the_command(
-    line: str, run: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_first_use_converts_with_the_threads_of_the_command(line, run, monkeypatch):
     """It computed with all of the machine's, whatever --threads said."""
 
     def converted_model(base: str, folder: Path | None, run: Run, announce: object) -> Path:
@@ -145,9 +142,7 @@ def test_a_first_use_converts_with_the_threads_of_the_command(
         "batch ROWS X --out ROWS",
     ],
 )
-def test_an_output_is_refused_before_a_model_is_resolved(
-    line: str, run: Callable[[str, str], None], tmp_path: Path
-) -> None:
+def test_an_output_is_refused_before_a_model_is_resolved(line, run, tmp_path):
     """It was after a download and a conversion."""
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
@@ -155,7 +150,7 @@ def test_an_output_is_refused_before_a_model_is_resolved(
         run(line, NAME)
 
 
-def test_an_empty_name_is_not_a_missing_option(run: Callable[[str, str], None]) -> None:
+def test_an_empty_name_is_not_a_missing_option(run):
     """Of an unset variable of a shell; the model answered without the adapter."""
     for option in ("ask FILE Why? --adapter X", "bench accuracy FILE --data ROWS --base X"):
         with pytest.raises(ThirteenError, match="'': no such file or folder"):

@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -29,7 +28,7 @@ main.main()
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
-def test_a_signal_leaves_no_part_file(name: str, tmp_path: Path) -> None:
+def test_a_signal_leaves_no_part_file(name, tmp_path):
     number = getattr(signal, name)
     command = [sys.executable, "-c", WRITER, "write", tmp_path / "out.gguf"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

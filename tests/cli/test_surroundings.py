@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import gguf
 import pytest
@@ -42,32 +41,32 @@ def check_one_line(done: subprocess.CompletedProcess[bytes], *expected: bytes) -
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tmp_path_factory):
     return write_gguf(
         tmp_path_factory.mktemp("model") / "tiny.gguf", {"general.name": ("é 数", TEXT, None)}, {}
     )
 
 
-def test_without_a_home_folder_the_default_model_is_a_clear_error() -> None:
+def test_without_a_home_folder_the_default_model_is_a_clear_error():
     check_one_line(run("ask", "Why?", code=NO_HOME), b"home folder", b"THIRTEEN_CACHE")
 
 
-def test_without_a_home_folder_a_model_answers(model: Path) -> None:
+def test_without_a_home_folder_a_model_answers(model):
     done = run("ask", model, "Why?", *SHORT, code=NO_HOME)
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done
 
 
-def test_a_cache_of_an_unknown_user_is_a_clear_error() -> None:
+def test_a_cache_of_an_unknown_user_is_a_clear_error():
     check_one_line(run("ask", "Why?", THIRTEEN_CACHE="~nosuchuser/x"), b"~nosuchuser/x")
 
 
-def test_the_catalogue_is_shown_without_a_cache() -> None:
+def test_the_catalogue_is_shown_without_a_cache():
     done = run("models", THIRTEEN_CACHE="/proc/nosuch")
     assert done.returncode == 0 and b"llama-3.2-1b" in done.stdout
     assert done.stderr.endswith(b"set THIRTEEN_CACHE to a folder that can be written to\n")
 
 
-def test_a_llama_cpp_that_cannot_be_loaded_is_a_clear_error(model: Path, tmp_path: Path) -> None:
+def test_a_llama_cpp_that_cannot_be_loaded_is_a_clear_error(model, tmp_path):
     (tmp_path / "llama_cpp").mkdir()
     (tmp_path / "llama_cpp/__init__.py").touch()
     (tmp_path / "llama_cpp/llama_cpp.py").write_text("raise RuntimeError('no libgomp.so.1')")
@@ -78,7 +77,7 @@ def test_a_llama_cpp_that_cannot_be_loaded_is_a_clear_error(model: Path, tmp_pat
 
 
 @pytest.mark.parametrize("as_json", [[], ["--json"]])
-def test_a_terminal_of_ascii_shows_other_characters_as_escapes(as_json: list[str], model: Path) -> None:
+def test_a_terminal_of_ascii_shows_other_characters_as_escapes(as_json, model):
     ascii_only = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     done = run("inspect", model, *as_json, **ascii_only)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -86,7 +85,7 @@ def test_a_terminal_of_ascii_shows_other_characters_as_escapes(as_json: list[str
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have only names in Unicode")
-def test_a_file_name_that_is_not_utf_8_works(model: Path, tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf_8_works(model, tmp_path):
     odd = os.path.join(os.fsencode(tmp_path), b"mod\xffel.gguf")  # noqa: PTH118 - of bytes
     os.link(model, odd)
     env = {"PYTHONIOENCODING": "ascii", "THIRTEEN_CACHE": str(tmp_path / "cache")}

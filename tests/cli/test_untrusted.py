@@ -1,9 +1,7 @@
 """THIRTEEN_UNTRUSTED, and serve --untrusted: a model is loaded on trial first; a crash there is one line."""
 
 import os
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -34,7 +32,7 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """Folder of a model and of questions."""
     folder = tmp_path_factory.mktemp("untrusted")
     write_gguf(folder / "MODEL", {}, {})
@@ -43,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def crash(folder: Path) -> Iterator[Commands]:
+def crash(folder):
     """Runs commands whose trial loads all end with a signal."""
     (folder / "sitecustomize.py").write_text(CRASH)
     with ExitStack() as stack:
@@ -56,9 +54,7 @@ def crash(folder: Path) -> Iterator[Commands]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_model_that_ends_the_process_is_one_line(
-    name: str, crash: Commands, folder: Path, tmp_path: Path
-) -> None:
+def test_a_model_that_ends_the_process_is_one_line(name, crash, folder, tmp_path):
     paths = {"MODEL": folder / "MODEL", "QUESTIONS": folder / "QUESTIONS", "OUT": tmp_path / "out"}
     done = crash(*(paths.get(word, word) for word in COMMANDS[name]))
     message = f"{folder / 'MODEL'}: a trial load ended with SIGSEGV: the file is damaged or harmful"
@@ -66,7 +62,7 @@ def test_a_model_that_ends_the_process_is_one_line(
     assert not done.stdout and not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_serve_tries_a_model_by_its_option(folder: Path, tmp_path: Path) -> None:
+def test_serve_tries_a_model_by_its_option(folder, tmp_path):
     """The tests turn trial loads off otherwise."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join((str(folder), os.environ.get("PYTHONPATH", ""))))

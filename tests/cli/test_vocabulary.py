@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 from peft import LoraConfig
-from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 
-from ..commands import Commands
 from ..convert.peft_adapters import save_random_adapter
 from ..convert.vocabulary.kept_lists import closed_list, tables_of
 
@@ -19,30 +17,28 @@ Base = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
-def folder(base: Base) -> Path:
+def folder(base):
     return base("llama untied")
 
 
 @pytest.fixture(scope="module")
-def kept(folder: Path) -> VocabularyList:
+def kept(folder):
     return closed_list(tables_of(folder), [261])
 
 
 @pytest.fixture
-def english(kept: VocabularyList, tmp_path: Path) -> Path:
+def english(kept, tmp_path):
     kept.save(tmp_path / "english.json")
     return tmp_path / "english.json"
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
+def out(tmp_path):
     (tmp_path / "out").mkdir()
     return tmp_path / "out"
 
 
-def test_a_file_is_converted_and_shown_with_its_vocabulary(
-    thirteen: Commands, folder: Path, english: Path, out: Path
-) -> None:
+def test_a_file_is_converted_and_shown_with_its_vocabulary(thirteen, folder, english, out):
     command = ("convert", folder, "--vocabulary", english, "--type", "F16", "-o", out / "m.gguf")
     done = thirteen(*command)
     assert done.status == 0 and "262 of 272 tokens" in done.stdout
@@ -57,9 +53,7 @@ def test_a_file_is_converted_and_shown_with_its_vocabulary(
     assert answer.status == 0
 
 
-def test_a_size_is_planned_and_kept_with_an_adapter(
-    thirteen: Commands, folder: Path, english: Path, out: Path, tmp_path: Path
-) -> None:
+def test_a_size_is_planned_and_kept_with_an_adapter(thirteen, folder, english, out, tmp_path):
     adapter = save_random_adapter(
         folder, LoraConfig(target_modules=["q_proj", "lm_head"]), tmp_path / "adapter"
     )
@@ -80,9 +74,7 @@ def test_a_size_is_planned_and_kept_with_an_adapter(
 
 
 @pytest.mark.parametrize("command", ["convert", "plan"])
-def test_a_list_that_cannot_be_applied_is_refused(
-    command: str, thirteen: Commands, folder: Path, kept: VocabularyList, out: Path, tmp_path: Path
-) -> None:
+def test_a_list_that_cannot_be_applied_is_refused(command, thirteen, folder, kept, out, tmp_path):
     """Other such lists are in tests/convert/vocabulary."""
     damaged = replace(kept, tokens=tuple(token for token in kept.tokens if token != 259))
     damaged.save(path := tmp_path / "list.json")

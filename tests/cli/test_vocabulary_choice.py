@@ -1,8 +1,6 @@
 """`thirteen vocabulary`: a list for convert, and bad input in one line."""
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from thirteen.convert.source.checkpoint import open_checkpoint
@@ -20,20 +18,18 @@ TEXTS += [{"question": f"What is the {n}?", "answer": f"the {n}"} for n in range
 
 
 @pytest.fixture(scope="module")
-def thirteen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+def thirteen(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, Commands() as commands:
         patch.setenv("THIRTEEN_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield commands
 
 
 @pytest.fixture
-def texts(tmp_path: Path) -> Path:
+def texts(tmp_path):
     return write_rows(tmp_path / "texts.jsonl", TEXTS)
 
 
-def test_a_list_is_written_and_described(
-    thirteen: Commands, base: Callable[[str], Path], texts: Path, tmp_path: Path
-) -> None:
+def test_a_list_is_written_and_described(thirteen, base, texts, tmp_path):
     output = tmp_path / "list.json"
     words = ("vocabulary", base("llama"), "--size", 264, "--texts", texts, "-o", output, "--threads", 1)
     done = thirteen(*words, "--json")
@@ -57,9 +53,7 @@ def refused(done: object, message: str) -> None:
     assert message in done.stderr
 
 
-def test_convert_chooses_the_same_tokens(
-    thirteen: Commands, base: Callable[[str], Path], texts: Path, tmp_path: Path
-) -> None:
+def test_convert_chooses_the_same_tokens(thirteen, base, texts, tmp_path):
     output, model = tmp_path / "list.json", tmp_path / "model.gguf"
     options = ("--threads", 1)
     done = thirteen("vocabulary", base("llama"), "--size", 264, "--texts", texts, "-o", output, *options)
@@ -73,9 +67,7 @@ def test_convert_chooses_the_same_tokens(
     assert thirteen("ask", model, "Is it the thing?", "--max-tokens", 2).status == 0
 
 
-def test_sizes_and_texts_that_cannot_be_are_refused(
-    thirteen: Commands, base: Callable[[str], Path], texts: Path, tmp_path: Path
-) -> None:
+def test_sizes_and_texts_that_cannot_be_are_refused(thirteen, base, texts, tmp_path):
     command = ("convert", base("llama"), "-o", tmp_path / "m.gguf", "--vocabulary-texts", texts)
     for given in ((), ("--vocabulary", tmp_path / "l.json")):
         refused(thirteen(*command, *given), "--vocabulary-texts: requires --vocabulary with a number")

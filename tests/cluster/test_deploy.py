@@ -29,15 +29,13 @@ print([number.name for number in deploy._SIGNALS])
 """
 
 
-def test_serve_is_imported_where_sighup_does_not_exist() -> None:
+def test_serve_is_imported_where_sighup_does_not_exist():
     """`thirteen serve` imports this module whether or not --ray is given."""
     done = subprocess.run([sys.executable, "-c", WITHOUT_SIGHUP], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("['SIGINT', 'SIGTERM']\n", "")
 
 
-def test_the_options_of_replicas_follow_from_those_of_engine_and_cluster(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_options_of_replicas_follow_from_those_of_engine_and_cluster(monkeypatch):
     engine = EngineOptions(profile="server", slots=None, threads=2, queue=64)
     config = ReplicaConfig({"tiny": BASE}, engine, RequestLimits(), ListenConfig("127.0.0.1", 8080))
 
@@ -66,7 +64,7 @@ def test_the_options_of_replicas_follow_from_those_of_engine_and_cluster(
         options(2, 1, 4)
 
 
-def test_signals_that_are_ignored_stay_so() -> None:
+def test_signals_that_are_ignored_stay_so():
     """Behind nohup, the deployment ended with the terminal."""
     ignored, heard = deploy._SIGNALS[-2:]
     before = signal.signal(ignored, signal.SIG_IGN), signal.signal(heard, signal.SIG_DFL)
@@ -89,7 +87,7 @@ def test_signals_that_are_ignored_stay_so() -> None:
         "Ca Pb -a +b",  # a failed update ends the deployment if the first command has ended
     ],
 )
-def test_a_deployment_ends_with_the_command_that_deployed_last(calls: str) -> None:
+def test_a_deployment_ends_with_the_command_that_deployed_last(calls):
     """Commands prepare, commit, and are released with (+) or without (-) the end of the deployment."""
     owner = OwnerActor()
     for number, (call, token) in enumerate(calls.split()):
@@ -167,7 +165,7 @@ def committed(ray: FakeRay) -> Ownership:
     return ownership
 
 
-def test_a_command_ends_when_another_takes_over_after_the_actor_was_lost() -> None:
+def test_a_command_ends_when_another_takes_over_after_the_actor_was_lost():
     """It took each failure for "still the owner", and waited for ever."""
     ray = FakeRay()
     first = committed(ray)
@@ -178,7 +176,7 @@ def test_a_command_ends_when_another_takes_over_after_the_actor_was_lost() -> No
     assert second.release()
 
 
-def test_a_command_keeps_its_deployment_when_the_actor_is_lost_or_restarts() -> None:
+def test_a_command_keeps_its_deployment_when_the_actor_is_lost_or_restarts():
     ray = FakeRay()
     first = committed(ray)
     for lose in (ray.lose_actor, lambda: ray.actor and ray.actor.restart()):
@@ -194,7 +192,7 @@ def test_a_command_keeps_its_deployment_when_the_actor_is_lost_or_restarts() -> 
     assert first.release(), "it restarted after the last look"
 
 
-def test_a_command_whose_successor_has_ended_ends_too() -> None:
+def test_a_command_whose_successor_has_ended_ends_too():
     """It took "nobody" for itself, if the other command came and went between two looks."""
     ray = FakeRay()
     first, second = committed(ray), committed(ray)
@@ -202,12 +200,12 @@ def test_a_command_whose_successor_has_ended_ends_too() -> None:
     assert not first.held
 
 
-def test_a_command_that_was_refused_before_it_deployed_takes_nothing_down() -> None:
+def test_a_command_that_was_refused_before_it_deployed_takes_nothing_down():
     """It stopped Ray Serve while another command loaded its model."""
     assert not Ownership(FakeRay()).release()
 
 
-def test_a_lost_cluster_is_an_error() -> None:
+def test_a_lost_cluster_is_an_error():
     ray = FakeRay()
     first = committed(ray)
     ray.fail(RayError())
@@ -227,7 +225,7 @@ class DeadServe:
     delete = shutdown = lambda self, *_: self.status()
 
 
-def test_a_dead_controller_hides_no_error() -> None:
+def test_a_dead_controller_hides_no_error():
     """Its own error replaced the first one, as a traceback."""
     failures = (RayError,)
     assert deploy._failure_line(DeadServe(), RayError("no\nreplica"), failures) == "no replica"
@@ -250,7 +248,7 @@ class Serve:
         self.running = False
 
 
-def test_ray_serve_stays_for_other_applications() -> None:
+def test_ray_serve_stays_for_other_applications():
     for serve, stays in ((Serve(), False), (Serve("other"), True)):
         deploy._shut_down(serve, (RayError,))
         assert serve.running is stays

@@ -4,9 +4,7 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from threading import Event, Thread
-from typing import Any
 
 import pytest
 from thirteen.cluster import file_transfer
@@ -28,32 +26,30 @@ WORKER = "ray::MapWorker(FlatMap(RayWorker))"
 
 
 @pytest.fixture(scope="module")
-def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def questions(tmp_path_factory):
     rows = ({"question": f"What is {n} times {n % 7 + 2}?", "id": n} for n in range(COUNT))
     return write_rows(tmp_path_factory.mktemp("questions") / "questions.jsonl", rows)
 
 
 @pytest.fixture(scope="module")
-def job(tiny: Path) -> BatchJob:
+def job(tiny):
     return BatchJob(tiny, None, GenerationSettings(max_tokens=24), 1)
 
 
 @pytest.fixture(scope="module")
-def expected(questions: Path, job: BatchJob, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def expected(questions, job, tmp_path_factory):
     output = tmp_path_factory.mktemp("alone") / "answers.jsonl"
     BatchFile(questions, output).answer(job)
     return output.read_bytes()
 
 
-def test_a_worker_of_another_version_is_refused(job: BatchJob) -> None:
+def test_a_worker_of_another_version_is_refused(job):
     """Its answers were recorded under the versions of this machine."""
     (row,) = RayWorker(job, None, {"thirteen": "0.0"})({})
     assert "a worker has {'thirteen': " in row["failure"] and row["failure"].endswith("{'thirteen': '0.0'}")
 
 
-def test_killed_workers_change_no_answer(
-    cluster: Any, questions: Path, job: BatchJob, expected: bytes, tmp_path: Path
-) -> None:
+def test_killed_workers_change_no_answer(cluster, questions, job, expected, tmp_path):
     """Some die while they start, some while they answer: the results come too late under load to tell."""
     rng, killed, ended = random.Random(13), set(), Event()
 
@@ -74,9 +70,7 @@ def test_killed_workers_change_no_answer(
     assert (tmp_path / "answers.jsonl").read_bytes() == expected
 
 
-def test_a_batch_started_locally_resumes_on_the_cluster(
-    cluster: Any, questions: Path, job: BatchJob, expected: bytes, tmp_path: Path
-) -> None:
+def test_a_batch_started_locally_resumes_on_the_cluster(cluster, questions, job, expected, tmp_path):
     with pytest.raises(Interrupted):
         BatchFile(questions, tmp_path / "answers.jsonl").answer(job, progress=stop_at(130))
     report = BatchFile(questions, tmp_path / "answers.jsonl").answer(
@@ -86,9 +80,7 @@ def test_a_batch_started_locally_resumes_on_the_cluster(
     assert (tmp_path / "answers.jsonl").read_bytes() == expected
 
 
-def test_a_worker_that_cannot_load_the_engine_gives_a_one_line_error(
-    cluster: Any, questions: Path, job: BatchJob, tmp_path: Path
-) -> None:
+def test_a_worker_that_cannot_load_the_engine_gives_a_one_line_error(cluster, questions, job, tmp_path):
     with pytest.raises(OptionError) as error:
         BatchFile(questions, tmp_path / "a.jsonl").answer(
             replace(job, threads=1, adapter=job.model), executor=RayWorkers(cluster.address).run
@@ -98,7 +90,7 @@ def test_a_worker_that_cannot_load_the_engine_gives_a_one_line_error(
     assert not (tmp_path / "a.jsonl").exists()
 
 
-def test_workers_that_fit_on_no_node_are_rejected(cluster: Any) -> None:
+def test_workers_that_fit_on_no_node_are_rejected(cluster):
     with ray_session(cluster.address) as ray:
         assert worker_capacity(ray, 1) == 2
         with pytest.raises(RequestError, match="no node has the 2 processors"):
@@ -107,9 +99,7 @@ def test_workers_that_fit_on_no_node_are_rejected(cluster: Any) -> None:
             worker_capacity(ray, 1, 3)
 
 
-def test_a_removed_node_changes_no_answer(
-    cluster: Any, questions: Path, job: BatchJob, expected: bytes, tmp_path: Path
-) -> None:
+def test_a_removed_node_changes_no_answer(cluster, questions, job, expected, tmp_path):
     removed = []
 
     def progress(done: int, _: int) -> None:
@@ -125,9 +115,7 @@ def test_a_removed_node_changes_no_answer(
     assert output.read_bytes() == expected
 
 
-def test_a_file_is_fetched_once_and_checked_by_its_hash(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_fetched_once_and_checked_by_its_hash(tmp_path, monkeypatch):
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(file_transfer, "CHUNK_BYTES", 7)
     source = tmp_path / "model.gguf"
@@ -155,7 +143,7 @@ def test_a_file_is_fetched_once_and_checked_by_its_hash(
     assert sorted(path.suffix for path in folder.iterdir()) == [".gguf", ".lock", ".lock"]
 
 
-def test_the_base_install_does_not_import_ray() -> None:
+def test_the_base_install_does_not_import_ray():
     code = (
         "import sys, thirteen.cli.main, thirteen.cli.batch, thirteen.runtime.batch.batch_file\n"
         "from thirteen.cluster import deploy, ray_batch, replica, router\n"
@@ -164,9 +152,7 @@ def test_the_base_install_does_not_import_ray() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_without_ray_the_error_names_the_extra_to_install(
-    questions: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_ray_the_error_names_the_extra_to_install(questions, tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RequestError, match=r"the extra `ray`: pip install '\.\[ray\]'"), ray_session("auto"):
         pass

@@ -118,7 +118,7 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def session(tiny: Path) -> Iterator[LocalSession]:
+def session(tiny):
     """A deployment on a cluster of its own."""
     mark = token_hex()
     with socket.socket() as free:
@@ -139,7 +139,7 @@ def session(tiny: Path) -> Iterator[LocalSession]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the sockets of all processes in /proc")
-def test_all_processes_of_a_local_deployment_listen_on_loopback_only(session: LocalSession) -> None:
+def test_all_processes_of_a_local_deployment_listen_on_loopback_only(session):
     """Ray replaces 127.0.0.1 by the machine's address, and then listens on all interfaces."""
     listening = {}
     for process in session.processes:
@@ -152,7 +152,7 @@ def test_all_processes_of_a_local_deployment_listen_on_loopback_only(session: Lo
     assert all(ipaddress.ip_address(ip).is_loopback for ip in addresses), listening
 
 
-def test_its_sockets_and_logs_are_in_a_private_folder(session: LocalSession) -> None:
+def test_its_sockets_and_logs_are_in_a_private_folder(session):
     """Below /tmp/ray, all users can read the logs of a session, and write to its folders."""
     outer = session.folder.parents[1]
     assert stat.S_IMODE(outer.stat().st_mode) == 0o700 and outer.stat().st_uid == os.getuid()
@@ -160,7 +160,7 @@ def test_its_sockets_and_logs_are_in_a_private_folder(session: LocalSession) -> 
     assert outer.parent == Path(tempfile.gettempdir())
 
 
-def test_a_client_without_its_token_is_refused(session: LocalSession, tmp_path: Path) -> None:
+def test_a_client_without_its_token_is_refused(session, tmp_path):
     token = session.token
     allowed = session.client(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token, HOME=str(tmp_path))
     assert allowed.stdout == "13\n", allowed.stderr
@@ -174,8 +174,8 @@ def test_a_client_without_its_token_is_refused(session: LocalSession, tmp_path: 
 
 
 def test_a_cluster_without_tokens_is_refused_unless_a_flag_allows_it_and_so_is_another_version(
-    tiny: Path, tmp_path: Path
-) -> None:
+    tiny, tmp_path
+):
     questions, output = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
     questions.write_text('{"question": "1 + 1?"}\n')
     with started([sys.executable, "-c", HEAD], RAY_AUTH_MODE="disabled", HOME=str(tmp_path)) as head:
@@ -200,9 +200,7 @@ def test_a_cluster_without_tokens_is_refused_unless_a_flag_allows_it_and_so_is_a
     assert not output.exists()
 
 
-def test_a_folder_whose_socket_paths_would_be_too_long_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_whose_socket_paths_would_be_too_long_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 20)))
     assert ray_session._sockets_parent() == Path("/tmp")
     monkeypatch.setattr(tempfile, "tempdir", "/var/tmp")
@@ -221,7 +219,7 @@ def test_a_folder_whose_socket_paths_would_be_too_long_is_not_used(
     ],
     ids=["no port", "no number", "a large port", "a long host", "an endless port", "nobody listens"],
 )
-def test_an_address_that_cannot_be_is_an_error_of_one_line(address: str, problem: str) -> None:
+def test_an_address_that_cannot_be_is_an_error_of_one_line(address, problem):
     """Some were a traceback: "²" is a digit but no number, and parts of host names have up to 63 letters."""
     with pytest.raises(RequestError) as error, ray_session.ray_session(address):
         pass

@@ -39,7 +39,7 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def port() -> int:
+def port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         number: int = free.getsockname()[1]
@@ -65,7 +65,7 @@ def running(cluster: Any, port: int, model: Path, *options: object) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def server(cluster: Any, port: int, tiny: Path, lora: Path) -> Iterator[Running]:
+def server(cluster, port, tiny, lora):
     config = lora.with_name("limits.toml")
     config.write_text("body_bytes = 4000")
     with running(cluster, port, tiny, "--adapter", f"other={lora}", "--config", config) as server:
@@ -74,7 +74,7 @@ def server(cluster: Any, port: int, tiny: Path, lora: Path) -> Iterator[Running]
 
 
 @pytest.fixture(scope="module")
-def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lora(tmp_path_factory):
     return write_lora(tmp_path_factory.mktemp("lora") / "other.gguf", seed=3, rank=1)
 
 
@@ -82,7 +82,7 @@ def client(server: Running) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
 
 
-def test_the_official_client_chats_and_streams_with_every_model(server: Running) -> None:
+def test_the_official_client_chats_and_streams_with_every_model(server):
     texts = {}
     for model in ("tiny", "other"):
         body: Any = {"model": model, "messages": [{"role": "user", "content": "1 + 1?"}], "max_tokens": 8}
@@ -95,7 +95,7 @@ def test_the_official_client_chats_and_streams_with_every_model(server: Running)
     assert [model.id for model in client(server).models.list()] == ["tiny", "other"]
 
 
-def test_a_conversation_returns_to_the_replica_with_its_prefix(server: Running) -> None:
+def test_a_conversation_returns_to_the_replica_with_its_prefix(server):
     """With random routing, about four of eight conversations on two replicas would."""
     firsts = [f"Conversation {number} is about a number, {number}." for number in range(8)]
     more = [{"role": "assistant", "content": "So it is."}, {"role": "user", "content": "And then?"}]
@@ -112,7 +112,7 @@ def test_a_conversation_returns_to_the_replica_with_its_prefix(server: Running) 
     assert cached >= 7
 
 
-def test_invalid_requests_get_the_errors_of_one_server(server: Running) -> None:
+def test_invalid_requests_get_the_errors_of_one_server(server):
     unknown_model = httpx.post(
         f"{server.url}/v1/answer", json={"question": "?", "model": "no"}, timeout=TIMEOUT_S
     )
@@ -128,7 +128,7 @@ def test_invalid_requests_get_the_errors_of_one_server(server: Running) -> None:
     assert "Thirteen" in httpx.get(f"{server.url}/", timeout=TIMEOUT_S).text
 
 
-def test_a_disconnected_client_frees_its_slot(server: Running) -> None:
+def test_a_disconnected_client_frees_its_slot(server):
     body = {"prompt": "a", "max_tokens": 200, "stream": True, "n": 8, "temperature": 1}
     for _ in range(4):
         with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=TIMEOUT_S) as response:
@@ -178,9 +178,7 @@ class Load:
                 self.failures.append(repr(failure))
 
 
-def test_another_listen_address_is_rejected_and_the_deployment_stays(
-    cluster: Any, port: int, server: Running, tiny: Path
-) -> None:
+def test_another_listen_address_is_rejected_and_the_deployment_stays(cluster, port, server, tiny):
     with Commands() as thirteen:
         done = thirteen("serve", tiny, "--ray", cluster.address, "--port", port + 1, "--threads", 1)
     assert done.status == 2
@@ -200,7 +198,7 @@ def replicas(without: int | None = None) -> set[int]:
     raise AssertionError(f"replicas: {now}")
 
 
-def test_a_dead_replica_is_replaced(server: Running) -> None:
+def test_a_dead_replica_is_replaced(server):
     victim = min(replicas())
     kill(victim)
     replicas(without=victim)
@@ -210,8 +208,8 @@ def test_a_dead_replica_is_replaced(server: Running) -> None:
 
 
 def test_a_rolling_update_under_load_fails_no_request_and_ends_the_first_command(
-    cluster: Any, port: int, server: Running, write_tiny: Any, tmp_path: Path
-) -> None:
+    cluster, port, server, write_tiny, tmp_path
+):
     import numpy as np
 
     random = np.random.default_rng(7)
@@ -247,7 +245,7 @@ def _stream(server: Running, completed: list[bool]) -> None:
         completed.append("data: [DONE]" in list(response.iter_lines()))
 
 
-def test_invalid_arguments_give_a_one_line_error(cluster: Any, tiny: Path, tmp_path: Path) -> None:
+def test_invalid_arguments_give_a_one_line_error(cluster, tiny, tmp_path):
     model = tmp_path / "no.gguf"
     model.write_bytes(b"no model, but longer than a header would be")
     cases: tuple[tuple[tuple[object, ...], str], ...] = (

@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -75,7 +74,7 @@ def routed_status(*failures: Exception) -> int:
     return routed(*failures).status_code
 
 
-def test_a_request_whose_replica_dies_goes_to_another_once() -> None:
+def test_a_request_whose_replica_dies_goes_to_another_once():
     from ray.exceptions import RayActorError
 
     assert routed_status(RayActorError()) == 200
@@ -83,7 +82,7 @@ def test_a_request_whose_replica_dies_goes_to_another_once() -> None:
         routed_status(RayActorError(), RayActorError())
 
 
-def test_a_request_that_no_replica_takes_is_429() -> None:
+def test_a_request_that_no_replica_takes_is_429():
     from ray.exceptions import RayActorError
     from ray.serve.exceptions import BackPressureError
 
@@ -100,7 +99,7 @@ PREFLIGHT = {
 }
 
 
-def test_a_preflight_gets_the_response_of_one_server(tiny: Path) -> None:
+def test_a_preflight_gets_the_response_of_one_server(tiny):
     """It was 401, because a browser sends it without the API key: no page could use the API."""
     with ExitStack() as stack:
         engine = stack.enter_context(open_engine(tiny, context=256))
@@ -128,7 +127,7 @@ MESSAGES = st.lists(
 
 
 @given(messages=MESSAGES, more=MESSAGES, model=st.sampled_from([*MODELS, "unknown", None]))
-def test_the_next_turn_is_routed_to_the_same_replica(messages: Any, more: Any, model: str | None) -> None:
+def test_the_next_turn_is_routed_to_the_same_replica(messages, more, model):
     first, next_ = (
         RoutingKey.from_body(json.dumps({"messages": conversation, "model": model}).encode(), MODELS)
         for conversation in (messages, [*messages, *more, {"role": "user", "content": "And?"}])
@@ -141,7 +140,7 @@ def test_the_next_turn_is_routed_to_the_same_replica(messages: Any, more: Any, m
     assert first.route in ("", *first.keys)
 
 
-def test_a_body_of_any_depth_has_a_routing_key() -> None:
+def test_a_body_of_any_depth_has_a_routing_key():
     """Writing JSON takes more of the stack than reading it, so some bodies could be read and not written."""
     for depth in range(1, sys.getrecursionlimit() + 100):
         content = "[" * depth + "]" * depth
@@ -149,7 +148,7 @@ def test_a_body_of_any_depth_has_a_routing_key() -> None:
         assert isinstance(RoutingKey.from_body(body, MODELS), RoutingKey)
 
 
-def test_routes_differ_by_first_message_and_adapter() -> None:
+def test_routes_differ_by_first_message_and_adapter():
     def route(*contents: str, model: str = "tiny") -> str:
         messages = [{"role": "user", "content": content} for content in contents]
         return RoutingKey.from_body(json.dumps({"messages": messages, "model": model}).encode(), MODELS).route

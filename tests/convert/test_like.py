@@ -19,9 +19,7 @@ from .test_merge import lora
 Base = Callable[[str], Path]
 
 
-def test_base_with_types_of_adapted_file_equals_base_converted_to_that_type(
-    base: Base, tmp_path: Path
-) -> None:
+def test_base_with_types_of_adapted_file_equals_base_converted_to_that_type(base, tmp_path):
     plain, adapted, alike = (tmp_path / f"{part}.gguf" for part in ("plain", "adapted", "alike"))
     convert(Recipe(base("llama long"), plain, Uniform("Q4_K")))
     adapter = save_random_adapter(base("llama long"), lora(2, 4), tmp_path / "adapter")
@@ -30,7 +28,7 @@ def test_base_with_types_of_adapted_file_equals_base_converted_to_that_type(
     assert alike.read_bytes() == plain.read_bytes() != adapted.read_bytes()
 
 
-def test_the_types_of_a_file_with_rope_factors_are_kept(base: Base, tmp_path: Path) -> None:
+def test_the_types_of_a_file_with_rope_factors_are_kept(base, tmp_path):
     """It ended in a KeyError: no base stores the factors, which are computed."""
     convert(Recipe(base("llama long"), tmp_path / "plain.gguf", Uniform("Q4_K")))
     convert(Recipe(tmp_path / "plain.gguf", tmp_path / "same.gguf", Same()))
@@ -40,7 +38,7 @@ def test_the_types_of_a_file_with_rope_factors_are_kept(base: Base, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("other", "name"), [("llama untied", "output.weight"), ("llama wide", "blk")])
-def test_file_with_other_tensors_is_refused(other: str, name: str, base: Base, tmp_path: Path) -> None:
+def test_file_with_other_tensors_is_refused(other, name, base, tmp_path):
     convert(Recipe(base(other), tmp_path / "other.gguf", Uniform("Q8_0")))
     with pytest.raises(FileError, match=rf"other\.gguf: a different model: only one .* '{name}"):
         convert(Recipe(base("llama"), tmp_path / "alike.gguf", Like(tmp_path / "other.gguf")))
@@ -48,7 +46,7 @@ def test_file_with_other_tensors_is_refused(other: str, name: str, base: Base, t
 
 
 @pytest.mark.parametrize(("shape", "type_", "planned"), [((8,), "BF16", "F32"), ((8, 8), "F64", None)])
-def test_a_type_of_another_writer_is_checked(shape: tuple[int, ...], type_: str, planned: str | None) -> None:
+def test_a_type_of_another_writer_is_checked(shape, type_, planned):
     """A vector in BF16 was a ValueError, and a matrix in F64 ended the process."""
     spec, types = TensorSpec("x", "x", shape), GGMLQuantizationType
     with nullcontext() if planned else pytest.raises(FileError, match="'x' is in F64, which cannot"):

@@ -94,9 +94,7 @@ def check_merged(actual: Arrays, expected: Arrays, base: Arrays, exact: bool = F
 
 
 @pytest.mark.parametrize("kind", STREAMED | BY_PEFT)
-def test_a_merge_equals_pefts_and_one_without_factors_is_made_by_peft_with_a_warning(
-    kind: str, base: Base, tmp_path: Path
-) -> None:
+def test_a_merge_equals_pefts_and_one_without_factors_is_made_by_peft_with_a_warning(kind, base, tmp_path):
     name, config = (STREAMED | BY_PEFT)[kind]
     step, by_peft = 1.0 if isinstance(config, TinyLoraConfig) else 0.2, kind in BY_PEFT
     folder = save_random_adapter(base(name), config, tmp_path / "adapter", step=step)
@@ -119,9 +117,7 @@ def test_a_merge_equals_pefts_and_one_without_factors_is_made_by_peft_with_a_war
         ("qwen2", LoHaConfig(r=3, target_modules=ALL)),
     ],
 )
-def test_gguf_base_gives_the_same_file_as_its_folder(
-    name: str, config: PeftConfig, base: Base, tmp_path: Path
-) -> None:
+def test_gguf_base_gives_the_same_file_as_its_folder(name, config, base, tmp_path):
     folder = save_random_adapter(base(name), config, tmp_path / "adapter")
     convert(Recipe(base(name), tmp_path / "base.gguf", Uniform("F32")))
     reports = [
@@ -137,9 +133,7 @@ def test_gguf_base_gives_the_same_file_as_its_folder(
 
 @pytest.mark.parametrize("type_", ["F32", "Q4_K"])
 @pytest.mark.parametrize("config", [lora(1), lora(5, use_dora=True)], ids=["lora", "dora"])
-def test_file_is_bit_identical_for_any_number_of_threads(
-    type_: str, config: PeftConfig, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_is_bit_identical_for_any_number_of_threads(type_, config, base, tmp_path, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK_WEIGHTS", 4096)  # many blocks, like a real model
     folder = save_random_adapter(base("llama wide"), config, tmp_path / "adapter")
     hashes = {
@@ -152,9 +146,7 @@ def test_file_is_bit_identical_for_any_number_of_threads(
     assert hashlib.sha256((tmp_path / "model.gguf").read_bytes()).hexdigest() in hashes
 
 
-def test_block_size_does_not_change_the_merge(
-    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_block_size_does_not_change_the_merge(base, tmp_path, monkeypatch):
     """Guards against a head of permuted q or k rows split between blocks, and the wrong rows of B."""
     folder = save_random_adapter(base("llama"), lora(), tmp_path / "adapter")
     files = []
@@ -166,7 +158,7 @@ def test_block_size_does_not_change_the_merge(
         np.testing.assert_allclose(array, files[1][tensor], rtol=0, atol=1e-6, err_msg=tensor)
 
 
-def test_report_and_file_record_the_provenance(base: Base, tmp_path: Path) -> None:
+def test_report_and_file_record_the_provenance(base, tmp_path):
     folder = save_random_adapter(base("llama"), tiny(13, 2, 1.0), tmp_path / "adapter")
     seen: list[tuple[int, int]] = []
     ids, run = SourceIds("some/base", "some/adapter"), Run(stage=lambda name: lambda *done: seen.append(done))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from peft import LoHaConfig, LoraConfig, PeftConfig, TinyLoraConfig
+from peft import LoHaConfig, LoraConfig, TinyLoraConfig
 from thirteen.convert.convert import convert
 from thirteen.convert.merged_checkpoint import merge_checkpoint
 from thirteen.convert.quantization import Uniform
@@ -31,9 +31,7 @@ LOHA = LoHaConfig(r=3, alpha=4, target_modules=["q_proj", "v_proj"])
     ("name", "config"),
     [("llama", LORA), ("llama bf16 in shards", DORA), ("qwen2 f16 tied", TINY), ("qwen2 f16 tied", LOHA)],
 )
-def test_output_is_pefts_merge_rounded_once(
-    name: str, config: PeftConfig, base: Base, tmp_path: Path
-) -> None:
+def test_output_is_pefts_merge_rounded_once(name, config, base, tmp_path):
     folder = save_random_adapter(base(name), config, tmp_path / "adapter")
     report = merge_checkpoint(base(name), folder, tmp_path / "merged")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto").state_dict()
@@ -55,7 +53,7 @@ def test_output_is_pefts_merge_rounded_once(
     assert report.adapter.merged_by == ("peft" if config is LOHA else "thirteen")
 
 
-def test_chat_templates_are_copied_and_an_adapter_beside_the_base_is_not(base: Base, tmp_path: Path) -> None:
+def test_chat_templates_are_copied_and_an_adapter_beside_the_base_is_not(base, tmp_path):
     """transformers took the output for an adapter, and a later `convert` missed the templates."""
     source = Path(shutil.copytree(base("llama"), tmp_path / "base"))
     (source / "adapter_config.json").write_text("{}")
@@ -70,7 +68,7 @@ def test_chat_templates_are_copied_and_an_adapter_beside_the_base_is_not(base: B
     assert (tmp_path / "merged").stat().st_mode & 0o777 == 0o755
 
 
-def test_damaged_adapter_leaves_nothing_behind(base: Base, tmp_path: Path) -> None:
+def test_damaged_adapter_leaves_nothing_behind(base, tmp_path):
     folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-5])
@@ -80,7 +78,7 @@ def test_damaged_adapter_leaves_nothing_behind(base: Base, tmp_path: Path) -> No
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_output_folder_must_be_empty(base: Base, tmp_path: Path) -> None:
+def test_output_folder_must_be_empty(base, tmp_path):
     folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
     with pytest.raises(OutputError, match="not empty"):
         merge_checkpoint(base("llama"), folder, folder)
@@ -90,7 +88,7 @@ def test_output_folder_must_be_empty(base: Base, tmp_path: Path) -> None:
     assert (tmp_path / "empty" / "model.safetensors").exists()
 
 
-def test_gguf_base_is_refused(base: Base, tmp_path: Path) -> None:
+def test_gguf_base_is_refused(base, tmp_path):
     folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
     convert(Recipe(base("llama"), tmp_path / "base.gguf", Uniform("F32")))
     with pytest.raises(FileError, match="takes a folder of safetensors"):
@@ -99,9 +97,7 @@ def test_gguf_base_is_refused(base: Base, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("type_", ["F32", "Q8_0"])
-def test_a_gguf_is_dequantized_and_described_as_transformers_reads_it(
-    type_: str, base: Base, tmp_path: Path
-) -> None:
+def test_a_gguf_is_dequantized_and_described_as_transformers_reads_it(type_, base, tmp_path):
     folder, gguf = save_random_adapter(base("qwen2"), LORA, tmp_path / "adapter"), tmp_path / "base.gguf"
     convert(Recipe(base("qwen2"), gguf, Uniform(type_)))
     report = merge_checkpoint(gguf, folder, tmp_path / "merged", save_settings=save_settings)
@@ -117,7 +113,7 @@ def test_a_gguf_is_dequantized_and_described_as_transformers_reads_it(
     assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template
 
 
-def test_a_gguf_that_transformers_does_not_read_whole_is_refused(base: Base, tmp_path: Path) -> None:
+def test_a_gguf_that_transformers_does_not_read_whole_is_refused(base, tmp_path):
     folder, gguf = save_random_adapter(base("llama long"), LORA, tmp_path / "adapter"), tmp_path / "base.gguf"
     convert(Recipe(base("llama long"), gguf, Uniform("F32")))  # transformers drops its RoPE divisors
     with pytest.raises(FileError, match="transformers does not read its settings whole"):
@@ -126,7 +122,7 @@ def test_a_gguf_that_transformers_does_not_read_whole_is_refused(base: Base, tmp
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "chat_template.jinja", "adapter/README.md"])
-def test_no_file_outside_a_received_folder_is_taken_along(name: str, base: Base, tmp_path: Path) -> None:
+def test_no_file_outside_a_received_folder_is_taken_along(name, base, tmp_path):
     """`merge` copied what a link named LICENSE led to, and `convert` embedded it as a chat template."""
     (tmp_path / "secret").write_text("secret")
     folder = Path(shutil.copytree(base("llama"), tmp_path / "base"))

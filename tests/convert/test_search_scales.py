@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from thirteen.convert import blocks
 from thirteen.convert.convert import convert
 from thirteen.convert.merged_model import MergedModel
@@ -17,8 +16,8 @@ Base = Callable[[str], Path]
 
 
 def test_searched_scales_change_the_weights_alike_for_any_number_of_threads(
-    base: Base, measured: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    base, measured, tmp_path, monkeypatch
+):
     monkeypatch.setattr(blocks, "BLOCK_WEIGHTS", 1 << 15)  # many blocks, like a real model
 
     def converted(name: str, *, search_scales: bool, threads: int) -> str:
@@ -37,7 +36,7 @@ def test_searched_scales_change_the_weights_alike_for_any_number_of_threads(
     assert types == given_types
 
 
-def test_without_covariances_a_warning_says_that_nothing_is_searched(base: Base) -> None:
+def test_without_covariances_a_warning_says_that_nothing_is_searched(base):
     for search in (False, True):
         model = MergedModel(open_checkpoint(base("llama"))).weighted(None, search_scales=search)
         assert any("not searched" in line for line in model.warnings) == search

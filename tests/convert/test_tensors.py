@@ -21,7 +21,7 @@ def planned(columns: int, name: str) -> str:
 
 
 @pytest.mark.parametrize("name", GGML_TYPES)
-def test_fallback_for_rows_that_blocks_do_not_divide_is_llama_cpps(name: str) -> None:
+def test_fallback_for_rows_that_blocks_do_not_divide_is_llama_cpps(name):
     unblocked = name in ("F32", "F16", "BF16")
     assert planned(512, name) == name
     assert planned(288, name) == FALLBACK.get(name, name)
@@ -29,7 +29,7 @@ def test_fallback_for_rows_that_blocks_do_not_divide_is_llama_cpps(name: str) ->
 
 
 @pytest.mark.parametrize("name", GGML_TYPES)
-def test_size_equals_the_gguf_packages(name: str) -> None:
+def test_size_equals_the_gguf_packages(name):
     for shape in ((5, 512), (5, 288), (5, 100), (512,)):
         (plan,) = plan_uniform([TensorSpec("a", "b", shape)], GGML_TYPES[name])
         assert plan.nbytes == (
@@ -41,7 +41,7 @@ def test_size_equals_the_gguf_packages(name: str) -> None:
         assert len(shape) == 2 or plan.type is Type.F32
 
 
-def test_type_names_are_case_insensitive_and_an_unknown_one_lists_all() -> None:
+def test_type_names_are_case_insensitive_and_an_unknown_one_lists_all():
     assert parse_type("q4_k") is Type.Q4_K
     with pytest.raises(OptionError, match=r"'Q4_K_M'.*Q4_K, Q4_1"):
         parse_type("Q4_K_M")

@@ -1,14 +1,13 @@
 """Bases that store their token embedding a second time as their output."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType
-from peft import LoHaConfig, LoraConfig, PeftConfig
+from peft import LoHaConfig, LoraConfig
 from thirteen.convert.convert import convert, plan
 from thirteen.convert.fit_size import FitSize
 from thirteen.convert.merged_checkpoint import merge_checkpoint
@@ -34,7 +33,7 @@ F32 = GGMLQuantizationType.F32
 
 
 @pytest.fixture
-def stored_twice(base: Callable[[str], Path], tmp_path: Path) -> Callable[..., Path]:
+def stored_twice(base, tmp_path):
     """stored_twice(embedding, output): one matrix in both types; `change` is added to its last rows."""
     tied = tmp_path / "tied.gguf"
     convert(Recipe(base("llama"), tied, Uniform("F32")))
@@ -91,7 +90,7 @@ def test_another_matrix_is_not_tied(stored_twice, base, tmp_path, rows_changed):
 
 
 @pytest.fixture
-def untied(base: Callable[[str], Path], tmp_path: Path) -> Path:
+def untied(base, tmp_path):
     """A folder that stores one matrix twice."""
     folder = Path(shutil.copytree(base("llama untied"), tmp_path / "untied"))
     model = load(folder)
@@ -115,7 +114,7 @@ def test_a_merge_stores_both_and_the_base_is_quantized_like_a_file_with_both(unt
 
 
 @pytest.mark.parametrize("kind", [LoraConfig, LoHaConfig])
-def test_a_matrix_that_the_adapter_changes_is_not_tied(untied, tmp_path, kind: type[PeftConfig]):
+def test_a_matrix_that_the_adapter_changes_is_not_tied(untied, tmp_path, kind):
     """The base was tied before the adapter was read, which was then refused."""
     convert(Recipe(untied, tmp_path / "base.gguf"))
     assert OUTPUT not in read_header(tmp_path / "base.gguf").tensors

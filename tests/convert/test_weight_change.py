@@ -2,7 +2,6 @@
 
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,7 @@ KINDS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_changes_are_those_of_the_merged_tensors(
-    kind: str, base: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_changes_are_those_of_the_merged_tensors(kind, base, tmp_path):
     """DoRA's factors alone would not tell its change, and LoHa has none."""
     adapter = save_random_adapter(base("llama"), KINDS[kind], tmp_path / kind)
     before, after = base_tensors(base("llama")), peft_merged(base("llama"), adapter)
@@ -40,9 +37,7 @@ def test_changes_are_those_of_the_merged_tensors(
     assert weight_changes(base("llama"), adapter) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_gguf_whose_rows_are_permuted_has_the_same_changes(
-    base: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_a_gguf_whose_rows_are_permuted_has_the_same_changes(base, tmp_path):
     adapter = save_random_adapter(base("llama"), KINDS["dora"], tmp_path / "dora")
     convert(Recipe(base("llama"), tmp_path / "base.gguf", Uniform("F32")))
     changes = weight_changes(base("llama"), adapter)
@@ -52,9 +47,7 @@ def test_a_gguf_whose_rows_are_permuted_has_the_same_changes(
 @pytest.mark.parametrize(
     ("target", "changes"), [("q_proj", {}), ("v_proj", {"model.layers.0.self_attn.v_proj.weight": math.inf})]
 )
-def test_a_tensor_of_zeros_has_no_change_or_an_infinite_one(
-    base: Callable[[str], Path], tmp_path: Path, target: str, changes: dict[str, float]
-) -> None:
+def test_a_tensor_of_zeros_has_no_change_or_an_infinite_one(base, tmp_path, target, changes):
     """One that stayed the same was said to have changed infinitely."""
     zero = "model.layers.0.self_attn.v_proj.weight"
     folder = Path(shutil.copytree(base("llama"), tmp_path / "base"))

@@ -11,7 +11,7 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFValueType as Kind
 from thirteen.convert.convert import convert
-from thirteen.convert.quantization import Quantization, Same, Uniform
+from thirteen.convert.quantization import Same, Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.convert.tensors import TensorSpec, plan_tensor
 from thirteen.convert.write import write_gguf
@@ -50,7 +50,7 @@ def write(target: Path, data: Iterator[bytes] | None = None) -> str:
     return write_gguf(target, FIELDS, PLANS, data or blocks())
 
 
-def test_file_is_byte_identical_to_the_gguf_packages(tmp_path: Path) -> None:
+def test_file_is_byte_identical_to_the_gguf_packages(tmp_path):
     sha256 = write(tmp_path / "ours.gguf")
     writer = gguf.GGUFWriter(tmp_path / "theirs.gguf", "llama")
     for key, field in list(FIELDS.items())[1:]:
@@ -69,7 +69,7 @@ def test_file_is_byte_identical_to_the_gguf_packages(tmp_path: Path) -> None:
     assert sha256 == hashlib.sha256(written).hexdigest()
 
 
-def test_header_is_read_back_without_empty_arrays(tmp_path: Path) -> None:
+def test_header_is_read_back_without_empty_arrays(tmp_path):
     empty = {"a.none": Field([], Kind.ARRAY, Kind.STRING)}
     write_gguf(tmp_path / "a.gguf", FIELDS | empty, PLANS, blocks())
     header = read_header(tmp_path / "a.gguf")
@@ -80,7 +80,7 @@ def test_header_is_read_back_without_empty_arrays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("failure", "after"), [(RuntimeError, 0), (KeyboardInterrupt, 8)])
-def test_failure_leaves_the_previous_file(failure: type[BaseException], after: int, tmp_path: Path) -> None:
+def test_failure_leaves_the_previous_file(failure, after, tmp_path):
     target = tmp_path / "a.gguf"
     for before in (None, b"previous file"):
         if before:
@@ -94,7 +94,7 @@ def test_failure_leaves_the_previous_file(failure: type[BaseException], after: i
     assert [path.name for path in tmp_path.iterdir()] == ["a.gguf"]
 
 
-def test_no_temporary_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_temporary_file_is_written(tmp_path, monkeypatch):
     """The header went through a file in /tmp, which stayed there when the process was killed."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     write(tmp_path / "a.gguf")
@@ -103,9 +103,7 @@ def test_no_temporary_file_is_written(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("trusted", [False, True])
 @pytest.mark.parametrize("quantization", [Uniform("Q8_0"), Same()])
-def test_a_copy_of_a_foreign_file_is_as_trusted_as_that(
-    quantization: Quantization, trusted: bool, records: Path, tmp_path: Path
-) -> None:
+def test_a_copy_of_a_foreign_file_is_as_trusted_as_that(quantization, trusted, records, tmp_path):
     """Its tokenizer and even its tensors were copied into a file that was loaded without a trial."""
     foreign, ours = write_foreign(tmp_path / "foreign.gguf", {}, {}), tmp_path / "ours.gguf"
     if trusted:
@@ -114,6 +112,6 @@ def test_a_copy_of_a_foreign_file_is_as_trusted_as_that(
     assert FileState.now(ours).trusted is trusted
 
 
-def test_a_file_from_a_folder_is_trusted(base: Base, records: Path, tmp_path: Path) -> None:
+def test_a_file_from_a_folder_is_trusted(base, records, tmp_path):
     convert(Recipe(base("llama"), tmp_path / "ours.gguf", Uniform("Q8_0")))
     assert FileState.now(tmp_path / "ours.gguf").trusted

@@ -2,7 +2,6 @@
 
 import json
 import runpy
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.mark.slow
-def test_convert_to_size_and_compare_with_base(
-    base: Callable[[str], Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_convert_to_size_and_compare_with_base(base, tmp_path, monkeypatch, capsys):
     checkpoint = base("llama wide")
     monkeypatch.chdir(tmp_path)
     Path("my-base").symlink_to(checkpoint)

@@ -21,7 +21,7 @@ QUOTING = ("README.md", "docs/engine.md", "docs/apps.md", "docs/convert.md", "do
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path, monkeypatch):
     """A user's folder: a model, and adapters for it."""
     (tmp_path / "my-model.gguf").symlink_to(embedded())
     for name, shipped in (("my-lora", "smollm2-135m-sums-13"), ("my-other-lora", "smollm2-135m-sums-840")):
@@ -35,12 +35,12 @@ def run(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_is_under_40_lines(example: Path) -> None:
+def test_an_example_is_under_40_lines(example):
     assert len(example.read_text("utf-8").splitlines()) < 40
 
 
 @pytest.mark.parametrize("document", QUOTING)
-def test_documents_quote_examples(document: str) -> None:
+def test_documents_quote_examples(document):
     """Each block of Python is a run of lines of an example, so that it is known to run."""
     sources = [_stripped(path.read_text("utf-8")) for path in EXAMPLES]
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text("utf-8"), re.DOTALL)
@@ -53,42 +53,40 @@ def _stripped(text: str) -> str:
 
 
 @pytest.mark.slow
-def test_ask(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ask(folder, capsys):
     run("ask.py")
     assert "12 * 13 = 156" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_stream_and_cancel(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stream_and_cancel(folder, capsys):
     run("stream_and_cancel.py")
     output = capsys.readouterr().out
     assert "156: " in output and output.endswith("\ncancelled\n")
 
 
 @pytest.mark.slow
-def test_adapters_per_request(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_adapters_per_request(folder, capsys):
     run("adapters_per_request.py")
     output = capsys.readouterr().out
     assert "other: Tom has 12 + 6 = 18 eggs." in output and output.endswith("\n18\n")
 
 
 @pytest.mark.slow
-def test_conversation(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_conversation(folder, capsys):
     run("conversation.py")
     assert capsys.readouterr().out.count("pens") > 1  # the second answer knows of the first question
 
 
 @pytest.mark.slow
-def test_votes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_votes(folder, capsys):
     run("votes.py")
     output = capsys.readouterr().out
     assert "agree on" in output and "right with a probability of" in output
 
 
 @pytest.mark.slow
-def test_fastapi_app_streams_and_a_client_that_leaves_frees_its_slot(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fastapi_app_streams_and_a_client_that_leaves_frees_its_slot(folder, monkeypatch):
     names = run("fastapi_app.py")
     server = uvicorn.Server(uvicorn.Config(names["app"], port=0, log_level="warning"))
     thread = Thread(target=server.run)

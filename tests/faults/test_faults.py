@@ -9,7 +9,6 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -84,13 +83,13 @@ RUNS = {
 
 
 @pytest.fixture(scope="module")
-def commands() -> Iterator[Commands]:
+def commands():
     with Commands("faults.faulty_command") as forked:
         yield forked
 
 
 @pytest.fixture(scope="module")
-def inputs(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def inputs(commands, tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     tiny_model.write_gguf(folder / "tiny.gguf", {}, {})
     write_base(folder / "base", folder / "tiny.gguf")
@@ -173,9 +172,7 @@ class Faulty:
 
 
 @pytest.fixture(scope="module")
-def faulty(
-    commands: Commands, inputs: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[Run], Faulty]:
+def faulty(commands, inputs, tmp_path_factory):
     return cache(lambda run: Faulty(commands, run, inputs, tmp_path_factory.mktemp("runs")))
 
 
@@ -262,9 +259,7 @@ def check_fault(faulty: Faulty, kind: str, at: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", RUNS)
-def test_a_fault_leaves_nothing_half_written_and_the_next_run_goes_on(
-    name: str, kind: str, faulty: Callable[[Run], Faulty]
-) -> None:
+def test_a_fault_leaves_nothing_half_written_and_the_next_run_goes_on(name, kind, faulty):
     run, failures = faulty(RUNS[name]), []
     for at in run.chosen(kind):
         try:
@@ -274,7 +269,7 @@ def test_a_fault_leaves_nothing_half_written_and_the_next_run_goes_on(
     assert not failures, "\n".join(failures)
 
 
-def test_each_kind_of_change_is_a_point(faulty: Callable[[Run], Faulty]) -> None:
+def test_each_kind_of_change_is_a_point(faulty):
     """Otherwise the tests above would prove nothing."""
     points = [point for name in ("merge", "batch", "importance cache") for point in faulty(RUNS[name]).points]
     changes = {"open", "write", "truncate", "fsync", "replace", "mkdir", "unlink", "rmdir"}

@@ -13,7 +13,7 @@ from thirteen.files import atomic_write as module
 from thirteen.files.atomic_write import atomic_write, write_file
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path):
     target = tmp_path / "a"
     target.write_bytes(b"old")
 
@@ -31,7 +31,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"new"}
 
 
-def test_a_link_stays_one(tmp_path: Path) -> None:
+def test_a_link_stays_one(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("folder/a")
     for content in (b"old", b"new"):
@@ -40,7 +40,7 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("*"))) == 3
 
 
-def test_two_writers_of_one_target_mix_no_bytes(tmp_path: Path) -> None:
+def test_two_writers_of_one_target_mix_no_bytes(tmp_path):
     """The part's name held the process id alone: containers that share a cache wrote one part."""
     with atomic_write(tmp_path / "a", mode=0o600) as one:
         with atomic_write(tmp_path / "a") as two:
@@ -51,7 +51,7 @@ def test_two_writers_of_one_target_mix_no_bytes(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_what_a_killed_writer_left_is_removed_and_what_a_running_one_writes_stays(tmp_path: Path) -> None:
+def test_what_a_killed_writer_left_is_removed_and_what_a_running_one_writes_stays(tmp_path):
     dead = tmp_path / ".other.0123456789abcdef.part"
     dead.write_bytes(b"half")
     others = [tmp_path / name for name in (".a.part", "b.part", ".config.part", "data.0123456789abcdef.part")]
@@ -67,9 +67,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_running_one_writes_stay
     assert all(other.exists() for other in others)
 
 
-def test_a_folder_that_cannot_reach_the_disk_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_reach_the_disk_is_an_error(tmp_path, monkeypatch):
     """An error of the disk was ignored, and `batch` then deleted the only durable copy of its answers."""
     sync = os.fsync
 
@@ -87,7 +85,7 @@ def test_a_folder_that_cannot_reach_the_disk_is_an_error(
 _INTO_PART_FOLDERS = {"learn/job.py"}
 
 
-def test_no_module_writes_a_file_that_could_be_half_written() -> None:
+def test_no_module_writes_a_file_that_could_be_half_written():
     """Reports, cards and saved measurements were written in place."""
     root = Path(module.__file__).parents[1]
     packages = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]

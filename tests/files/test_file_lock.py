@@ -8,7 +8,7 @@ from thirteen.errors import OutputError
 from thirteen.files.file_lock import create_locked
 
 
-def test_what_another_process_removes_at_once_is_created_anew(tmp_path: Path) -> None:
+def test_what_another_process_removes_at_once_is_created_anew(tmp_path):
     created: list[Path] = []
 
     def create(path: Path) -> int:

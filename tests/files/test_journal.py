@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from errno import ENOSPC
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +29,7 @@ with Journal(Path(sys.argv[1]), {"seed": 1}, "run") as journal:
 """
 
 
-def test_a_full_disk_leaves_whole_lines_and_one_error_that_names_the_file(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_whole_lines_and_one_error_that_names_the_file(tmp_path):
     """The buffered rest was written again when the file was closed, with an error that named nothing."""
     path = tmp_path / "a.jsonl"
     done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, check=True)
@@ -38,7 +37,7 @@ def test_a_full_disk_leaves_whole_lines_and_one_error_that_names_the_file(tmp_pa
     assert path.read_bytes() == FIRST + b'{"n": 1}\n'
 
 
-def test_a_torn_line_does_not_count_and_is_cut_before_the_next(tmp_path: Path) -> None:
+def test_a_torn_line_does_not_count_and_is_cut_before_the_next(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(torn := FIRST + b'{"n": 1}\n{"n": 2')
     with Journal(path, IDENTITY, "run") as journal:
@@ -48,7 +47,7 @@ def test_a_torn_line_does_not_count_and_is_cut_before_the_next(tmp_path: Path) -
     assert path.read_bytes() == FIRST + b'{"n": 1}\n{"n": 3}\n'
 
 
-def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+def test_a_second_writer_is_refused(tmp_path):
     one, two = (Journal(tmp_path / "a", IDENTITY, "run") for _ in range(2))
     with one, two:
         one.record({"n": 1})
@@ -58,7 +57,7 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
         two.record({"n": 2})
 
 
-def test_a_file_that_stays_empty_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_stays_empty_is_removed(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(ENOSPC, "No space left on device")
 
@@ -71,9 +70,7 @@ def test_a_file_that_stays_empty_is_removed(tmp_path: Path, monkeypatch: pytest.
     assert not path.exists()
 
 
-def test_a_file_that_its_owner_removed_meanwhile_is_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_its_owner_removed_meanwhile_is_not_written(tmp_path, monkeypatch):
     """Its records would go with it: the process that opened it, empty, ended between opening and locking."""
     path, lock = tmp_path / "a", journal_module.lock_file
 
@@ -91,7 +88,7 @@ def test_a_file_that_its_owner_removed_meanwhile_is_not_written(
     assert path.exists()
 
 
-def test_a_journal_keeps_its_entries_and_no_other_run_resumes_it(tmp_path: Path) -> None:
+def test_a_journal_keeps_its_entries_and_no_other_run_resumes_it(tmp_path):
     path, identity = tmp_path / "new" / "a.jsonl", {"seed": 1}
     with Journal(path, identity, "batch") as journal:
         journal.record({"n": 1})
@@ -105,9 +102,7 @@ def test_a_journal_keeps_its_entries_and_no_other_run_resumes_it(tmp_path: Path)
         Journal(path, {"seed": 2}, "batch")
 
 
-def test_the_name_of_a_file_that_a_killed_process_created_reaches_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_name_of_a_file_that_a_killed_process_created_reaches_the_disk(tmp_path, monkeypatch):
     """Only the process that created the file flushed its name, and could be killed before."""
     synced, sync = set(), os.fsync
     monkeypatch.setattr(os, "fsync", lambda file: (synced.add(os.fstat(file).st_ino), sync(file)))
@@ -117,7 +112,7 @@ def test_the_name_of_a_file_that_a_killed_process_created_reaches_the_disk(
     assert synced == {tmp_path.stat().st_ino, (tmp_path / "a").stat().st_ino}
 
 
-def test_a_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_named_pipe_is_refused_at_once(tmp_path):
     """Reading one waited for a writer."""
     os.mkfifo(tmp_path / "a.jsonl")
     with pytest.raises(RequestError, match="not a regular file"):

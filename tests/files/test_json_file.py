@@ -1,14 +1,13 @@
 """Reading within a limit: as much memory as the file is long, and its content whatever its length."""
 
 import tracemalloc
-from pathlib import Path
 
 import pytest
 from thirteen.errors import FileError
 from thirteen.files.json_file import read_bounded
 
 
-def test_a_short_file_takes_little_memory_whatever_the_limit(tmp_path: Path) -> None:
+def test_a_short_file_takes_little_memory_whatever_the_limit(tmp_path):
     """A gigabyte was allocated for three bytes, and exceeded limits on address space."""
     (tmp_path / "a").write_bytes(b"[1]")
     tracemalloc.start()
@@ -19,7 +18,7 @@ def test_a_short_file_takes_little_memory_whatever_the_limit(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("length", [0, 1 << 20, (1 << 20) + 1, 5 << 20])
-def test_a_file_of_any_length_is_read_up_to_the_limit(tmp_path: Path, length: int) -> None:
+def test_a_file_of_any_length_is_read_up_to_the_limit(tmp_path, length):
     data = bytes(range(256)) * (length // 256) + b"a" * (length % 256)
     (tmp_path / "a").write_bytes(data)
     assert read_bounded(tmp_path / "a", length) == data

@@ -20,14 +20,14 @@ LOADS = "print(int('gguf.gguf_writer' in sys.modules), int('llama_cpp.llama' in 
         ("import gguf; gguf.constants.GGUFValueType", "1 0"),
     ],
 )
-def test_a_package_is_loaded_when_an_attribute_is_asked_for(code: str, loaded: str) -> None:
+def test_a_package_is_loaded_when_an_attribute_is_asked_for(code, loaded):
     done = subprocess.run(
         [sys.executable, "-c", f"{LAZILY}\n{code}\n{LOADS}"], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == loaded
 
 
-def test_only_a_process_of_its_own_has_lazy_packages() -> None:
+def test_only_a_process_of_its_own_has_lazy_packages():
     """`import thirteen.runtime` replaced modules in somebody's program."""
     code = "import sys, thirteen.runtime, thirteen.cli.main; print({'gguf', 'llama_cpp'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

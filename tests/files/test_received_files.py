@@ -1,7 +1,6 @@
 """What others made: pipes are refused at once, and so are links that lead outside a folder."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from thirteen.files.safetensors import SafetensorsFile
 
 
 @pytest.mark.parametrize("read", [read_json, read_header, SafetensorsFile])
-def test_a_pipe_or_a_device_is_refused_at_once(read: Callable[[Path], object], tmp_path: Path) -> None:
+def test_a_pipe_or_a_device_is_refused_at_once(read, tmp_path):
     """Opening the pipe waited for a writer; the device never ended."""
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero")):
@@ -22,7 +21,7 @@ def test_a_pipe_or_a_device_is_refused_at_once(read: Callable[[Path], object], t
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "chat_template.jinja", "additional_chat_templates/rag.jinja"])
-def test_a_link_that_leads_outside_its_folder_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_link_that_leads_outside_its_folder_is_refused(name, tmp_path):
     (tmp_path / "secret").write_text("secret")
     folder = tmp_path / "base"
     (folder / name).parent.mkdir(parents=True)
@@ -36,7 +35,7 @@ def test_a_link_that_leads_outside_its_folder_is_refused(name: str, tmp_path: Pa
         check_links(folder)
 
 
-def test_a_link_to_a_folder_outside_and_a_circle_of_links(tmp_path: Path) -> None:
+def test_a_link_to_a_folder_outside_and_a_circle_of_links(tmp_path):
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "a").symlink_to("b")
     (tmp_path / "base" / "b").symlink_to("a")
@@ -46,7 +45,7 @@ def test_a_link_to_a_folder_outside_and_a_circle_of_links(tmp_path: Path) -> Non
         check_links(tmp_path / "base")
 
 
-def test_a_snapshot_of_the_hubs_cache_leads_to_its_own_blobs_only(tmp_path: Path) -> None:
+def test_a_snapshot_of_the_hubs_cache_leads_to_its_own_blobs_only(tmp_path):
     repository = tmp_path / "models--some--base"
     snapshot = repository / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)

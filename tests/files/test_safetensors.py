@@ -2,7 +2,6 @@
 
 import json
 import struct
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,13 @@ from thirteen.files.atomic_write import atomic_write
 from thirteen.files.safetensors import SafetensorsFile, write_safetensors
 
 
-def test_an_empty_tensor_is_read(tmp_path: Path) -> None:
+def test_an_empty_tensor_is_read(tmp_path):
     (tmp_path / "a").write_bytes(content_of({"a": entry(shape=[0, 5], offsets=[0, 0])}, b""))
     file = SafetensorsFile(tmp_path / "a")
     assert file.rows("a").shape == (0, 5)
 
 
-def test_a_name_as_long_as_the_header_is_quoted_in_part(tmp_path: Path) -> None:
+def test_a_name_as_long_as_the_header_is_quoted_in_part(tmp_path):
     (tmp_path / "a").write_bytes(content_of({"x" * 100_000: 1}))
     with pytest.raises(FileError, match="tensor 'xxx") as caught:
         SafetensorsFile(tmp_path / "a")
@@ -27,7 +26,7 @@ def test_a_name_as_long_as_the_header_is_quoted_in_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (4, 3)])
-def test_a_file_that_has_shrunk_is_named_and_not_the_output(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_a_file_that_has_shrunk_is_named_and_not_the_output(tmp_path, shape):
     """It ended in numpy's ValueError; one that was removed, in an error of the file written meanwhile."""
     path = tmp_path / "a"
     write_safetensors(path, {"a": np.ones(shape, np.float32)}, {})
@@ -80,7 +79,7 @@ def entry(shape: Any = (4, 4), offsets: Any = (0, 64), dtype: Any = "F32") -> di
         (content_of(b'{"a": %b, "a": %b}' % ((json.dumps(entry()).encode(),) * 2)), "twice"),
     ],
 )
-def test_damaged_safetensors_header_is_named(content: bytes, named: str, tmp_path: Path) -> None:
+def test_damaged_safetensors_header_is_named(content, named, tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
     with pytest.raises(FileError, match=named) as failure:
@@ -88,7 +87,7 @@ def test_damaged_safetensors_header_is_named(content: bytes, named: str, tmp_pat
     assert str(path) in str(failure.value)
 
 
-def test_unsupported_safetensors_type_is_named(tmp_path: Path) -> None:
+def test_unsupported_safetensors_type_is_named(tmp_path):
     save_numpy({"a": np.ones((2, 2), np.int8)}, tmp_path / "a.safetensors")
     with pytest.raises(FileError, match="'a' is I8; supported: BF16, F16, F32"):
         SafetensorsFile(tmp_path / "a.safetensors").rows("a")

@@ -4,7 +4,6 @@ import signal
 import stat
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from thirteen.errors import OutputError
@@ -20,12 +19,12 @@ with temporary_folder("work") as folder:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
     return tmp_path
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next(cache: Path) -> None:
+def test_what_a_killed_process_left_is_removed_by_the_next(cache):
     done = subprocess.run([sys.executable, "-c", KILLED], check=False)
     (left,) = cache.iterdir()
     assert done.returncode == -signal.SIGKILL and (left / "model.gguf").exists()
@@ -37,7 +36,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(cache: Path) -> None:
     assert list(cache.iterdir()) == []
 
 
-def test_what_a_process_left_that_was_killed_before_it_locked_is_removed(cache: Path) -> None:
+def test_what_a_process_left_that_was_killed_before_it_locked_is_removed(cache):
     """The lock was a file in the folder, which was there a moment later: without it the folder stayed."""
     (cache / "work-0123456789abcdef").mkdir()
     with temporary_folder("work"):
@@ -45,7 +44,7 @@ def test_what_a_process_left_that_was_killed_before_it_locked_is_removed(cache: 
     assert list(cache.iterdir()) == []
 
 
-def test_other_files_and_folders_stay(cache: Path) -> None:
+def test_other_files_and_folders_stay(cache):
     names = {"work-mine", "work-0123456789abcdef.part", "other-0123456789abcdef"}
     for name in names:
         (cache / name).mkdir()
@@ -55,7 +54,7 @@ def test_other_files_and_folders_stay(cache: Path) -> None:
     assert {path.name for path in cache.iterdir()} == names | {"work-fedcba9876543210"}
 
 
-def test_a_folder_that_cannot_be_created_is_one_line(cache: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_one_line(cache):
     """The error of the system passed through, as a traceback in Python."""
     with (
         pytest.raises(OutputError, match=f"{cache}: cannot write: No such file"),

@@ -11,7 +11,7 @@ from thirteen.files.trusted_files import FileState, trust_file, untrusted_by_def
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path):
     path = tmp_path / "a.gguf"
     path.write_bytes(b"one")
     return path
@@ -22,9 +22,7 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trusted_files, "_recorded_here", set())
 
 
-def test_a_file_is_not_trusted_until_it_is_recorded(
-    file: Path, records: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_not_trusted_until_it_is_recorded(file, records, monkeypatch):
     state = FileState.now(file)
     assert not state.trusted
     state.trust()
@@ -34,9 +32,7 @@ def test_a_file_is_not_trusted_until_it_is_recorded(
 
 
 @pytest.mark.parametrize("make", [Path.rename, shutil.copy, os.link], ids=["renamed", "copied", "linked"])
-def test_a_record_belongs_to_the_bytes(
-    make, file: Path, records: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_belongs_to_the_bytes(make, file, records, monkeypatch):
     trust_file(file)
     make(file, other := file.with_name("b.gguf"))
     forget(monkeypatch)
@@ -45,7 +41,7 @@ def test_a_record_belongs_to_the_bytes(
     assert FileState.now(other).trusted
 
 
-def test_other_bytes_of_the_same_size_and_time_are_another_file(file: Path, records: Path) -> None:
+def test_other_bytes_of_the_same_size_and_time_are_another_file(file, records):
     """Whoever can write the file can set its modification time."""
     trust_file(file)
     found = file.stat()
@@ -55,7 +51,7 @@ def test_other_bytes_of_the_same_size_and_time_are_another_file(file: Path, reco
     assert not FileState.now(file).trusted
 
 
-def test_a_file_that_has_changed_since_is_not_recorded(file: Path, records: Path) -> None:
+def test_a_file_that_has_changed_since_is_not_recorded(file, records):
     """What was tried is not what is there now."""
     state = FileState.now(file)
     assert not state.trusted
@@ -65,9 +61,7 @@ def test_a_file_that_has_changed_since_is_not_recorded(file: Path, records: Path
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such modes")
-def test_records_that_others_may_have_written_do_not_count(
-    file: Path, records: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_records_that_others_may_have_written_do_not_count(file, records, monkeypatch):
     trust_file(file)
     forget(monkeypatch)
     records.chmod(0o777)
@@ -77,9 +71,7 @@ def test_records_that_others_may_have_written_do_not_count(
 
 
 @pytest.mark.parametrize("place", ["cache", "cache/trusted"])
-def test_a_cache_that_cannot_be_written_is_no_error(
-    place: str, file: Path, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_cannot_be_written_is_no_error(place, file, records, tmp_path, monkeypatch):
     """A file stands where the folder would be, which even root cannot write to."""
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).write_text("")
@@ -90,7 +82,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     assert not FileState.now(file).trusted
 
 
-def test_only_regular_files_have_a_state(tmp_path: Path) -> None:
+def test_only_regular_files_have_a_state(tmp_path):
     """A hash of /dev/zero or of a pipe would never end."""
     for path in (tmp_path, Path(os.devnull)):
         with pytest.raises(OSError, match="not a regular file") as raised:
@@ -98,9 +90,7 @@ def test_only_regular_files_have_a_state(tmp_path: Path) -> None:
         assert raised.value.filename == str(path)
 
 
-def test_the_environment_decides_for_all_files(
-    file: Path, records: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_decides_for_all_files(file, records, monkeypatch):
     assert untrusted_by_default() is None
     for value, expected in {"": None, "always": True, "never": False}.items():
         monkeypatch.setenv("THIRTEEN_UNTRUSTED", value)

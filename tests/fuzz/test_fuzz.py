@@ -4,7 +4,6 @@ An input that `make fuzz` has found belongs into the corpus once its bug is mend
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 from time import process_time
@@ -25,7 +24,7 @@ JSON_TEXT = json.dumps({"n": 1, "messages": [{"role": "user"}, "a"]}).encode()
 
 
 @pytest.mark.parametrize("name", target_names())
-def test_every_input_keeps_to_the_limits_and_both_outcomes_occur(name: str) -> None:
+def test_every_input_keeps_to_the_limits_and_both_outcomes_occur(name):
     """A corpus whose inputs are all refused would leave the fuzzer at the door."""
     target = load_target(name)
     inputs = [path.read_bytes() for path in corpus(name)]
@@ -53,13 +52,7 @@ def _spin(data: bytes) -> bool:
     ],
     ids=["another error", "time", "memory", "lines", "length"],
 )
-def test_what_must_be_a_finding_is_one(
-    check: Callable[[bytes], bool],
-    run: Callable[[Target, bytes], object],
-    error: type[Exception],
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_must_be_a_finding_is_one(check, run, error, message, monkeypatch):
     monkeypatch.setattr(target, "SECONDS_MAX", 0.01)
     with pytest.raises(error, match=message):
         run(Target(check), b"a")
@@ -74,9 +67,7 @@ def test_what_must_be_a_finding_is_one(
     ],
     ids=["GGUF", "GGUF of an unknown type", "JSON"],
 )
-def test_mutations_depend_on_the_seed_and_keep_the_format(
-    mutate: Callable[..., bytes], data: bytes, is_format: Callable[[bytes], bool]
-) -> None:
+def test_mutations_depend_on_the_seed_and_keep_the_format(mutate, data, is_format):
     mutated = [mutate(data, Random(seed), ("stop",)) for seed in range(40)]
     assert mutated == [mutate(data, Random(seed), ("stop",)) for seed in range(40)]
     assert len({*mutated, data}) > 20 and sum(map(is_format, mutated)) > 30

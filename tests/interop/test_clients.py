@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,7 +14,7 @@ import pytest
 from thirteen.files.cache_folder import cache_dir
 from thirteen.models.embedded import embedded
 
-from ..server.serving import FLAG, RunningServer, open_engine, serve_engine
+from ..server.serving import FLAG, open_engine, serve_engine
 from ..waiting import wait_until
 
 pytestmark = pytest.mark.interop
@@ -25,13 +24,13 @@ PROXY = "import sys; from litellm import run_server; sys.argv[0] = 'litellm'; ru
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
+def server():
     with open_engine(embedded()) as engine, serve_engine(engine, name="smollm2") as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def folder() -> Path:
+def folder():
     place = cache_dir() / "interop" / "clients"
     place.mkdir(parents=True, exist_ok=True)
     return place
@@ -43,7 +42,7 @@ def run(*command: object, cwd: Path) -> str:
     return done.stdout
 
 
-def test_ollama_js(server: RunningServer, folder: Path) -> None:
+def test_ollama_js(server, folder):
     if not (npm := shutil.which("npm")):
         pytest.skip("npm is not installed")
     if not (folder / "node_modules/ollama").exists():
@@ -55,7 +54,7 @@ def test_ollama_js(server: RunningServer, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def proxy(server: RunningServer, folder: Path) -> Iterator[str]:
+def proxy(server, folder):
     """LiteLLM's proxy in front of the server, by both of its APIs."""
     python = Path(os.environ.get("LITELLM_PYTHON", folder / "litellm/bin/python"))
     if not python.exists():
@@ -89,7 +88,7 @@ def _is_alive(url: str) -> bool:
 
 
 @pytest.mark.parametrize("model", ["openai", "ollama"])
-def test_litellms_proxy(model: str, proxy: str) -> None:
+def test_litellms_proxy(model, proxy):
     schema = {"type": "json_schema", "json_schema": {"name": "flag", "schema": FLAG, "strict": True}}
     asked = {"model": model, "messages": [{"role": "user", "content": "Name a colour."}], "temperature": 0}
     with openai.OpenAI(base_url=proxy, api_key="unused") as client:

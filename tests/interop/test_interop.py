@@ -74,14 +74,14 @@ def _run(command: list[str], task: Task, cwd: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def folder() -> Path:
+def folder():
     place = cache_dir() / "interop"
     place.mkdir(exist_ok=True)
     return place
 
 
 @pytest.fixture(scope="session")
-def node(folder: Path) -> Loader:
+def node(folder):
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("npm is not installed")
@@ -95,7 +95,7 @@ def node(folder: Path) -> Loader:
 
 
 @pytest.fixture(scope="session")
-def xllamacpp(folder: Path) -> Loader:
+def xllamacpp(folder):
     python = folder / "xllamacpp/bin/python"
     if not (folder / "xllamacpp/bin/pip").exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder / "xllamacpp")], check=True)
@@ -110,14 +110,14 @@ def thirteen(*words: object) -> None:
 
 
 @pytest.fixture(scope="session")
-def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lora(tmp_path_factory):
     path = tmp_path_factory.mktemp("lora") / "lora.gguf"
     thirteen("adapter", "export", ADAPTER, "--base", embedded(), "--output", path)
     return path
 
 
 @pytest.fixture(scope="session")
-def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trimmed(tmp_path_factory):
     """The embedded model with the tokens that TEXTS use, and two thirds of the others."""
     path, base = tmp_path_factory.mktemp("trimmed") / "trimmed.gguf", open_checkpoint(embedded())
     tables = TokenizerTables.from_fields(base.tokenizer, str(embedded()))
@@ -131,7 +131,7 @@ def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", params=["merged", "base and adapter", "trimmed"])
-def case(request: pytest.FixtureRequest, lora: Path, trimmed: Path) -> Case:
+def case(request, lora, trimmed):
     cases = {
         "merged": Case(default_model()),
         "base and adapter": Case(embedded(), lora),
@@ -162,7 +162,7 @@ def ours(case: Case, questions: Sequence[str], count: int, distributions: int) -
     return task, results
 
 
-def test_tokens_answers_and_probabilities_are_ours(case: Case, node: Loader, xllamacpp: Loader) -> None:
+def test_tokens_answers_and_probabilities_are_ours(case, node, xllamacpp):
     task, found = ours(case, QUESTIONS, COUNT, DISTRIBUTIONS)
     one, other = node(task), xllamacpp(task)
     kl_theirs = _divergence(one["distributions"], other["distributions"])
@@ -192,7 +192,7 @@ def _divergence(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
 
 
 @pytest.fixture(scope="session")
-def typed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def typed(tmp_path_factory):
     """typed(name): the embedded model in a type, where its rows allow it."""
     folder = tmp_path_factory.mktemp("types")
 
@@ -214,9 +214,7 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize("name", sorted(costs_for("x86").layer | costs_for("arm").layer))
-def test_every_type_of_a_plan_loads_and_answers_count_equal(
-    name: str, typed: Callable[[str], Path], node: Loader, xllamacpp: Loader
-) -> None:
+def test_every_type_of_a_plan_loads_and_answers_count_equal(name, typed, node, xllamacpp):
     case = Case(typed(name))
     task, found = ours(case, QUESTIONS[:2], 8, 2)
     one, other = node(task), xllamacpp(task)
@@ -227,7 +225,7 @@ def test_every_type_of_a_plan_loads_and_answers_count_equal(
     case.model.unlink()
 
 
-def test_the_reader_of_llama_cpps_tools_finds_what_we_wrote(case: Case) -> None:
+def test_the_reader_of_llama_cpps_tools_finds_what_we_wrote(case):
     for path in filter(None, (case.model, case.adapter)):
         theirs, own = gguf.GGUFReader(path), read_header(path)
         assert {tensor.name: (tensor.tensor_type, tensor.n_bytes) for tensor in theirs.tensors} == {

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +29,13 @@ from ..runtime.conftest import write_gguf
 
 
 @pytest.fixture
-def adapter(base: Callable[[str], Path], tmp_path: Path) -> Path:
+def adapter(base, tmp_path):
     config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "down_proj"])
     return save_random_adapter(base("llama"), config, tmp_path / "lora")
 
 
 @pytest.fixture
-def model(base: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def model(base, tmp_path, monkeypatch):
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
     convert(Recipe(base("llama"), tmp_path / "model.gguf", Uniform("F32")))
     return tmp_path / "model.gguf"
@@ -55,9 +54,7 @@ def factor(path: Path) -> np.ndarray:
     return np.fromfile(path, "<f4", tensor.nbytes // 4, offset=tensor.offset)
 
 
-def test_another_alpha_or_exporter_is_another_file(
-    adapter: Path, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_alpha_or_exporter_is_another_file(adapter, model, monkeypatch):
     """The name was a hash of the weights alone: an adapter a hundred times as strong was never exported."""
     weak = lora(adapter, model)
     assert lora(adapter, model) == weak
@@ -70,13 +67,13 @@ def test_another_alpha_or_exporter_is_another_file(
     assert lora(adapter, model) not in (weak, strong)
 
 
-def test_an_engine_takes_adapters_as_a_command_does(adapter: Path, model: Path) -> None:
+def test_an_engine_takes_adapters_as_a_command_does(adapter, model):
     """`adapter="my-adapter"` was "not a regular file"."""
     with Engine(model, adapter=str(adapter), adapters={"other": adapter}, threads=1) as engine:
         assert engine.adapters == ("base", "other", "adapter")
 
 
-def test_a_cached_basis_has_the_name_by_which_its_base_is_asked_for(model: Path, tmp_path: Path) -> None:
+def test_a_cached_basis_has_the_name_by_which_its_base_is_asked_for(model, tmp_path):
     """The file keeps the first name; a code of the other name could not be decoded."""
     copy = Path(shutil.copy(model, tmp_path / "other.gguf"))
     first, second = basis_of(model), basis_of(copy)
@@ -87,7 +84,7 @@ def test_a_cached_basis_has_the_name_by_which_its_base_is_asked_for(model: Path,
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "/a" * 3000], ids=["name", "path"])
-def test_a_base_whose_name_is_no_path_is_unknown(tmp_path: Path, name: str) -> None:
+def test_a_base_whose_name_is_no_path_is_unknown(tmp_path, name):
     """The name of a base in a file's metadata is anyone's; one of 300 characters ended in an OSError."""
     path = write_gguf(tmp_path / "a.gguf", {"thirteen.base.id": (name, GGUFValueType.STRING, None)}, {})
     assert base_name(str(path)) is None
@@ -95,9 +92,7 @@ def test_a_base_whose_name_is_no_path_is_unknown(tmp_path: Path, name: str) -> N
 
 
 @pytest.mark.parametrize("name", ["smollm2-135m", "embedded", "HuggingFaceTB/SmolLM2-135M-Instruct"])
-def test_a_folder_with_a_name_of_the_catalogue_is_the_folder(
-    base: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_folder_with_a_name_of_the_catalogue_is_the_folder(base, tmp_path, monkeypatch, name):
     """fetch() took the folder, and what was made of it the catalogue's base."""
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
@@ -108,7 +103,7 @@ def test_a_folder_with_a_name_of_the_catalogue_is_the_folder(
     assert catalogue().base_name(name) == "smollm2-135m", "an adapter's config does not mean that folder"
 
 
-def test_an_adapter_with_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:
+def test_an_adapter_with_a_name_that_is_too_long_is_one_line(tmp_path):
     with pytest.raises(FileError, match="no adapter 'aaaa"):
         lora("a" * 300, tmp_path / "model.gguf")
 
@@ -122,9 +117,7 @@ def test_an_adapter_with_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> 
         ("_TinyLlama_v1 (chat).gguf", "tinyllama-v1--chat-"),
     ],
 )
-def test_a_base_has_its_whole_name_up_to_twenty_characters(
-    base: Callable[[str], Path], model: Path, file: str, name: str
-) -> None:
+def test_a_base_has_its_whole_name_up_to_twenty_characters(base, model, file, name):
     """Folders of Llamas of 1 and 3 billion parameters were both "llama-3"."""
     path = model.with_name(file)
     (shutil.copy if path.suffix.lower() == ".gguf" else shutil.copytree)(
@@ -133,12 +126,12 @@ def test_a_base_has_its_whole_name_up_to_twenty_characters(
     assert basis_of(path).origin.name == name
 
 
-def test_a_shipped_code_names_the_file_that_it_is_for(model: Path) -> None:
+def test_a_shipped_code_names_the_file_that_it_is_for(model):
     with pytest.raises(FileError, match=r"it was made for: qwen2\.5-coder-.*\.gguf, SHA-256 1d961463"):
         lora("qwen2.5-coder-0.5b-svamp", model)
 
 
-def test_all_names_of_the_default_base_are_known() -> None:
+def test_all_names_of_the_default_base_are_known():
     names = ("embedded", "smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct", str(embedded()))
     assert {base_name(name) for name in names} == {"smollm2-135m"}
     assert base_name("some/one") is None and base_name(str(Path(__file__))) is None

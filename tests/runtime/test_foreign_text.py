@@ -2,7 +2,6 @@
 
 # ruff: noqa: RUF001 - letters of other scripts look alike
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,13 +42,13 @@ FAMILIAR = {
         ([], 0.0),
     ],
 )
-def test_letters_in_short_tokens_are_foreign(pieces: list[str], share: float) -> None:
+def test_letters_in_short_tokens_are_foreign(pieces, share):
     found = foreign_share("".join(pieces), range(len(pieces)), lambda token: pieces[token].encode())
     assert found == pytest.approx(share)
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Model, Model]]:
+def models(tmp_path_factory):
     """Qwen2.5's vocabulary: all of it, and the tokens in ASCII with a few letters of two bytes."""
     folder = tmp_path_factory.mktemp("qwen")
     save_published("qwen2", folder)
@@ -66,7 +65,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Model, Mo
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", FOREIGN)
-def test_another_script_is_foreign(models: tuple[Model, Model], name: str) -> None:
+def test_another_script_is_foreign(models, name):
     full, trimmed = models
     share = trimmed.foreign_share(FOREIGN[name])
     assert share is not None and FOREIGN_SHARE_MAX < share <= 1
@@ -75,13 +74,13 @@ def test_another_script_is_foreign(models: tuple[Model, Model], name: str) -> No
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", FAMILIAR)
-def test_latin_script_formulas_and_single_words_are_not(models: tuple[Model, Model], name: str) -> None:
+def test_latin_script_formulas_and_single_words_are_not(models, name):
     share = models[1].foreign_share(FAMILIAR[name])
     assert share is not None and share < FOREIGN_SHARE_MAX / 2 + 0.05
 
 
 @pytest.mark.exhaustive
-def test_ask_says_so_in_one_line(models: tuple[Model, Model]) -> None:
+def test_ask_says_so_in_one_line(models):
     path: Path = models[1].header.path
     with Commands() as thirteen:
         foreign = thirteen("ask", path, FOREIGN["Hindi"], "--max-tokens", 1)

@@ -42,23 +42,23 @@ with Engine(sys.argv[1], gpu_layers=layers, threads=1, flash_attention=True) as 
 
 
 @pytest.fixture(scope="module", autouse=True)
-def device() -> None:
+def device():
     assert gpu_found(), "no Vulkan device: is mesa-vulkan-drivers installed?"
 
 
 @pytest.fixture(scope="module")
-def model() -> Path:
+def model():
     return embedded()
 
 
 @pytest.fixture(scope="module")
-def prompt(model: Path) -> tuple[int, ...]:
+def prompt(model):
     with Engine(model, slots=1, flash_attention=True) as engine:
         return engine.request(QUESTION).tokens
 
 
 @pytest.fixture(scope="module")
-def on_processor(model: Path, prompt: tuple[int, ...]) -> tuple[list[int], Floats]:
+def on_processor(model, prompt):
     """Greedy tokens of the processor, and its logits along them."""
     return _greedy(model, prompt, 0)
 
@@ -85,9 +85,7 @@ def _greedy(
 
 
 @pytest.mark.parametrize("layers", LAYERS)
-def test_logits_and_tokens_are_those_of_the_processor_but_for_rounding(
-    layers: GpuLayers, model: Path, prompt: tuple[int, ...], on_processor: tuple[list[int], Floats]
-) -> None:
+def test_logits_and_tokens_are_those_of_the_processor_but_for_rounding(layers, model, prompt, on_processor):
     expected, logits = on_processor
     chosen, on_gpu = _greedy(model, prompt, layers, forced=expected)
     here, there = (np.stack([log_softmax(row, np.float64) for row in rows]) for rows in (logits, on_gpu))
@@ -100,7 +98,7 @@ def test_logits_and_tokens_are_those_of_the_processor_but_for_rounding(
 
 
 @pytest.mark.parametrize("layers", [0, "all"])
-def test_an_engine_answers_and_with_0_layers_nothing_is_on_the_gpu(layers: GpuLayers, model: Path) -> None:
+def test_an_engine_answers_and_with_0_layers_nothing_is_on_the_gpu(layers, model):
     command = [sys.executable, "-c", LOAD, str(model), str(layers)]
     log = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "buffer size" in log

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from hashlib import sha256, sha384
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ Visit = Callable[..., Any]
 
 
 @pytest.fixture
-def server(small: Path) -> Iterator[Server]:
+def server(small):
     faulty = FaultyApp(small)
     with background_server(faulty) as address:
         yield address, faulty
@@ -68,9 +68,7 @@ def ask(page: Any, question: str) -> Any:
     return page.locator(".answer").last.inner_text()
 
 
-def test_model_answers_online_and_offline_without_further_requests(
-    tmp_path: Path, smollm2: Path, wllama: dict[str, bytes], visit: Visit
-) -> None:
+def test_model_answers_online_and_offline_without_further_requests(tmp_path, smollm2, wllama, visit):
     """The second answer comes with the server stopped; once the model is ready, the page sends no request."""
     folder = tmp_path / "site"
     write_site(PageModel(smollm2, name="smollm2"), folder, wllama)
@@ -98,7 +96,7 @@ def test_model_answers_online_and_offline_without_further_requests(
     assert offline[:12] == native[:12]  # later tokens differ, since the kernels differ in the last bits
 
 
-def test_a_conversation_outgrows_the_context(server: Server, visit: Visit) -> None:
+def test_a_conversation_outgrows_the_context(server, visit):
     """The oldest turns make room, and the page tells; a question without room alone is an error."""
     page = ready(visit(server[0]))
     ask(page, "1 + 1")
@@ -112,7 +110,7 @@ def test_a_conversation_outgrows_the_context(server: Server, visit: Visit) -> No
     )
 
 
-def test_axe_finds_nothing_from_the_download_to_an_answer(server: Server, visit: Visit) -> None:
+def test_axe_finds_nothing_from_the_download_to_an_answer(server, visit):
     """A download is asked for, and can be cancelled and resumed."""
     address, faulty = server
     page = visit(address, BLOCK_PARTS)
@@ -150,7 +148,7 @@ def test_axe_finds_nothing_from_the_download_to_an_answer(server: Server, visit:
         ("Object.defineProperty(window, 'isSecureContext', { get: () => false })", "HTTPS"),
     ],
 )
-def test_unsupported_device_shows_a_message(server: Server, visit: Visit, script: str, message: str) -> None:
+def test_unsupported_device_shows_a_message(server, visit, script, message):
     page = visit(server[0], script)
     expect(page.get_by_role("alert")).to_contain_text(message)
     expect(page.get_by_role("button", name="Try again")).to_be_focused()
@@ -158,13 +156,13 @@ def test_unsupported_device_shows_a_message(server: Server, visit: Visit, script
 
 
 @pytest.mark.parametrize("content", ["<!doctype html>", "null"])
-def test_no_description_shows_a_message(server: Server, visit: Visit, content: str) -> None:
+def test_no_description_shows_a_message(server, visit, content):
     address, faulty = server
     faulty.faults["model.json"] = lambda: Response(content)
     expect(visit(address).get_by_role("alert")).to_contain_text("model.json describes none")
 
 
-def test_damaged_or_missing_part_shows_a_message_and_can_be_retried(server: Server, visit: Visit) -> None:
+def test_damaged_or_missing_part_shows_a_message_and_can_be_retried(server, visit):
     address, faulty = server
     faulty.faults[".bin"] = lambda: Response(b"damaged")
     page = download(visit(address))
@@ -177,7 +175,7 @@ def test_damaged_or_missing_part_shows_a_message_and_can_be_retried(server: Serv
     ready(page)
 
 
-def test_part_damaged_in_the_cache_is_downloaded_again(server: Server, visit: Visit) -> None:
+def test_part_damaged_in_the_cache_is_downloaded_again(server, visit):
     address, faulty = server
     page = ready(visit(address))
     damage = """async () => { const name = (await caches.keys()).find((n) => n.includes('model'));
@@ -189,7 +187,7 @@ def test_part_damaged_in_the_cache_is_downloaded_again(server: Server, visit: Vi
     assert sum(path.endswith(".bin") for path in faulty.paths) == downloads + 1
 
 
-def test_stored_model_is_shown_and_can_be_deleted(server: Server, visit: Visit) -> None:
+def test_stored_model_is_shown_and_can_be_deleted(server, visit):
     address, faulty = server
     page = ready(visit(address))
     expect(page.locator("#storage")).to_have_text(re.compile(r"stored here \(\d+ MB with the page\)"))
@@ -203,7 +201,7 @@ def test_stored_model_is_shown_and_can_be_deleted(server: Server, visit: Visit) 
     assert sum(path.endswith(".bin") for path in faulty.paths) > downloads
 
 
-def test_install_button_asks_once(server: Server, visit: Visit) -> None:
+def test_install_button_asks_once(server, visit):
     """Chromium sends the event after a while only; here the test sends it."""
     page = ready(visit(server[0]))
     button = page.get_by_role("button", name="Install this page")
@@ -219,7 +217,7 @@ def test_install_button_asks_once(server: Server, visit: Visit) -> None:
     assert page.evaluate("[window.prompts, window.prevented]") == [1, True]
 
 
-def test_time_left_follows_the_speed_of_the_last_seconds(server: Server, visit: Visit) -> None:
+def test_time_left_follows_the_speed_of_the_last_seconds(server, visit):
     script = """async () => { const { TimeLeft, formatSeconds } = await import('./time_left.js');
       const left = new TimeLeft(1000); const at = (ms, bytes) => left.seconds(bytes, ms);
       const found = [at(0, 0), at(500, 50), at(1000, 100), at(7000, 700), at(8000, 800), at(20000, 800),
@@ -231,17 +229,17 @@ def test_time_left_follows_the_speed_of_the_last_seconds(server: Server, visit: 
     assert texts == ["1 s", "89 s", "3 min"]
 
 
-def test_page_works_without_cache_storage(server: Server, visit: Visit) -> None:
+def test_page_works_without_cache_storage(server, visit):
     page = ready(visit(server[0], "caches.open = () => Promise.reject(new Error('refused'))"))
     expect(page.locator("#storage")).to_contain_text("cannot store the model")
 
 
-def test_offline_without_the_model_shows_a_message(server: Server, visit: Visit) -> None:
+def test_offline_without_the_model_shows_a_message(server, visit):
     page = visit(server[0], "window.fetch = () => Promise.reject(new TypeError('Failed to fetch'))")
     expect(page.get_by_role("alert")).to_contain_text("cannot be read: Failed to fetch. Check the address")
 
 
-def test_offline_use_is_not_promised_without_a_service_worker(server: Server, visit: Visit) -> None:
+def test_offline_use_is_not_promised_without_a_service_worker(server, visit):
     refused = "navigator.serviceWorker.register = () => Promise.reject(new Error('refused'))"
     page = ready(visit(server[0], refused))
     expect(page.locator("#storage")).to_have_text(re.compile(r"stored here \(\d+ MB with the page\)\.$"))
@@ -256,7 +254,7 @@ UPDATE = """async () => {
 FIRST_LINE = "fetch('time_left.js').then((file) => file.text()).then((text) => text.split('\\n')[0])"
 
 
-def test_an_old_page_keeps_its_files_until_it_is_closed(small: Path, tmp_path: Path, visit: Visit) -> None:
+def test_an_old_page_keeps_its_files_until_it_is_closed(small, tmp_path, visit):
     """A new service worker deleted the files that an open page had yet to fetch."""
     site = shutil.copytree(small, tmp_path / "site")
     with background_server(isolated_app(site)) as address:
@@ -287,9 +285,7 @@ def _digest(content: bytes) -> str:
     return b64encode(sha384(content).digest()).decode()
 
 
-def test_unloadable_model_shows_a_message(
-    tmp_path: Path, write_tiny: Callable[..., Path], wllama: dict[str, bytes], visit: Visit
-) -> None:
+def test_unloadable_model_shows_a_message(tmp_path, write_tiny, wllama, visit):
     folder = tmp_path / "site"
     write_site(PageModel(write_tiny(tmp_path / "tiny.gguf")), folder, wllama)
     (part,) = (folder / "parts").iterdir()

@@ -23,7 +23,7 @@ RunNode = Callable[[str, list[Any]], list[Any]]
 
 
 @pytest.fixture(scope="module")
-def run_node(tmp_path_factory: pytest.TempPathFactory) -> RunNode:
+def run_node(tmp_path_factory):
     """run_node(function, arguments): call a JavaScript function once for each argument."""
     folder = tmp_path_factory.mktemp("modules")
     (folder / "wllama").mkdir()
@@ -54,14 +54,14 @@ console.log(JSON.stringify(await Promise.all(results)));"""
     return run
 
 
-def test_the_tables_are_those_of_python() -> None:
+def test_the_tables_are_those_of_python():
     code = shared_modules()["notation.js"].decode()
     tables = json.loads(code.removeprefix("export default ").removesuffix(";\n"))
     assert tables == json.loads(PATH.read_text("utf-8"))
 
 
 @NODE_TEST
-def test_checks_are_those_of_python(run_node: RunNode) -> None:
+def test_checks_are_those_of_python(run_node):
     expected = vectors()
     asked = [{name: vector[name] for name in ("text", "question")} for vector in expected]
     found = run_node("({ text, question }) => checkAnswer(text, question)", asked)
@@ -71,12 +71,12 @@ def test_checks_are_those_of_python(run_node: RunNode) -> None:
 
 
 @NODE_TEST
-def test_questions_stand_alone_as_in_python(run_node: RunNode) -> None:
+def test_questions_stand_alone_as_in_python(run_node):
     assert run_node("standsAlone", list(STANDING_ALONE)) == list(STANDING_ALONE.values())
 
 
 @NODE_TEST
-def test_pieces_of_a_text_give_the_equations_of_the_whole(run_node: RunNode) -> None:
+def test_pieces_of_a_text_give_the_equations_of_the_whole(run_node):
     streamed = """([text, size]) => {
       const stream = new StepStream();
       const starts = Array.from({ length: text.length / size + 1 }, (_, n) => n * size);
@@ -98,7 +98,7 @@ SECONDS = """({ text, ends }) => {
 @NODE_TEST
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_time_is_linear_in_hostile_text(run_node: RunNode) -> None:
+def test_time_is_linear_in_hostile_text(run_node):
     """Backtracking over 50 kB would take minutes of the processor."""
     pieces = list(dict.fromkeys((*EQUATION_PIECES, *ANSWER_PIECES)))
     texts = [{"text": piece * (50_000 // len(piece)), "ends": ["= 1", "}"]} for piece in pieces]
@@ -139,9 +139,7 @@ NONE = ["I do not know.", "stop"]
         pytest.param([*[CUT] * 7, FIVE], "5", {"5": 1}, 8, id="the last answer can be the only vote"),
     ],
 )
-def test_a_vote_is_the_engines(
-    run_node: RunNode, answers: list[list[str]], value: str | None, votes: dict[str, int], ended: int
-) -> None:
+def test_a_vote_is_the_engines(run_node, answers, value, votes, ended):
     assert run_node(VOTES, [["medium", answers]]) == [[value, votes, ended, ended]]
 
 
@@ -152,7 +150,7 @@ CONFIDENT = """async ([first, second, grounded]) => {
 
 
 @NODE_TEST
-def test_the_confidence_is_that_of_the_engine(run_node: RunNode) -> None:
+def test_the_confidence_is_that_of_the_engine(run_node):
     counts = [
         (first, second, grounded)
         for first in range(5)
@@ -170,7 +168,7 @@ DECIDED = """async ([effort, first, second, ended]) => {
 
 
 @NODE_TEST
-def test_a_vote_is_decided_as_in_the_engine(run_node: RunNode) -> None:
+def test_a_vote_is_decided_as_in_the_engine(run_node):
     counts = [
         (effort, first, second, ended)
         for effort in (Effort.MEDIUM, Effort.HIGH)
@@ -209,8 +207,8 @@ SENT = """async ([question, options, context]) => {
     ],
 )
 def test_what_reaches_the_model_is_what_the_engine_gets(
-    run_node: RunNode, system: str, question: str, options: dict[str, Any], temperature: float, examples: bool
-) -> None:
+    run_node, system, question, options, temperature, examples
+):
     messages = question_messages(question, system or None)
     messages = with_worked_examples(messages) if examples else messages
     sent = [{"role": message.role, "content": message.content} for message in messages]
@@ -221,7 +219,7 @@ def test_what_reaches_the_model_is_what_the_engine_gets(
 
 
 @NODE_TEST
-def test_a_long_question_has_no_worked_examples(run_node: RunNode) -> None:
+def test_a_long_question_has_no_worked_examples(run_node):
     """Their room was taken from the answer."""
     ((messages, *_),) = run_node(SENT, [["1 + 1 = " + "?" * 4000, {"effort": "high"}, 2048]])
     assert len(messages) == 1
@@ -241,7 +239,7 @@ THOUGHT = """async () => {
 
 
 @NODE_TEST
-def test_a_thought_is_told_apart_in_the_browser_too(run_node: RunNode) -> None:
+def test_a_thought_is_told_apart_in_the_browser_too(run_node):
     assert run_node(THOUGHT, [[]])[0] == [
         ["thinking", "2 + 2 = 5?", None],
         ["text", "2 + 5 = 7", None],
@@ -262,7 +260,7 @@ GROUNDED = """async (system) => {
 
 
 @NODE_TEST
-def test_numbers_of_the_system_prompt_ground_nothing(run_node: RunNode) -> None:
+def test_numbers_of_the_system_prompt_ground_nothing(run_node):
     """As in the engine: they are not the question's."""
     assert run_node(GROUNDED, ["Add 5."]) == [False]
 
@@ -282,7 +280,7 @@ ABORTED = """async (text) => {
 
 
 @NODE_TEST
-def test_an_abort_is_no_failure_of_the_model(run_node: RunNode) -> None:
+def test_an_abort_is_no_failure_of_the_model(run_node):
     """It was a ModelError, while an aborted load threw an AbortError."""
     assert run_node(ABORTED, ["2"]) == ["AbortError"]
 
@@ -312,7 +310,7 @@ LOADS = """async (ends) => {
 
 
 @NODE_TEST
-def test_an_engine_is_renewed_when_it_has_crashed_or_computed_much(run_node: RunNode) -> None:
+def test_an_engine_is_renewed_when_it_has_crashed_or_computed_much(run_node):
     """It kept the KV cache of every question, and after a crash failed until the page was loaded anew."""
     ends = [1000, 1000, 1000, 2000, 100, "crash", 100]
     assert run_node(LOADS, [ends]) == [[[1000, 1000, 1000], [2000, 100], ["crash"], [100]]]
@@ -329,7 +327,7 @@ STORED = """async () => {
 
 
 @NODE_TEST
-def test_no_permission_is_waited_for(run_node: RunNode) -> None:
+def test_no_permission_is_waited_for(run_node):
     """Where a browser asks whether the page may store data, an ignored prompt kept it from loading."""
     assert run_node(STORED, [None]) == [True]
 
@@ -351,7 +349,7 @@ FETCHES = """async (fault) => {
 
 
 @NODE_TEST
-def test_a_failed_download_tells_why(run_node: RunNode) -> None:
+def test_a_failed_download_tells_why(run_node):
     """All was an unreachable network: a missing file, and an error of the caller's onProgress too."""
     *failed, progress = run_node(FETCHES, ["request", "body", "progress"])
     cause = "LoadError A part of the model cannot be fetched, {}.bin: no such file."
@@ -375,7 +373,7 @@ DESCRIPTIONS = """async (bodies) => {
 
 
 @NODE_TEST
-def test_what_describes_no_model_is_a_sentence(run_node: RunNode) -> None:
+def test_what_describes_no_model_is_a_sentence(run_node):
     """A host's page for missing files, and null, were other errors on the web page."""
     good = {
         **{"name": "x", "sha256": "0", "file_bytes": 1, "needed_bytes": 1, "context": 1},

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from thirteen.quality.fidelity.kl_divergence import Divergence
 from thirteen.stats.interval import Interval
 from thirteen.workflows.adapter_check import MeasuredEffect, changes_table, find_problem
 
-from ..commands import Commands
 from ..convert.peft_adapters import save_random_adapter
 from ..leftovers import leftovers
 
@@ -44,7 +42,7 @@ def scaled(factor: float, folder: Path) -> Path:
 
 
 @pytest.mark.exhaustive  # a minute
-def test_a_good_adapter_has_an_effect_that_survives(cache: Path) -> None:
+def test_a_good_adapter_has_an_effect_that_survives(cache):
     done = run("check", ADAPTER, "--json")
     assert done.returncode == 0, done.stderr
     check = json.loads(done.stdout)
@@ -61,7 +59,7 @@ def test_a_good_adapter_has_an_effect_that_survives(cache: Path) -> None:
 
 
 @pytest.mark.exhaustive  # half a minute
-def test_an_effect_that_is_lost_at_low_bits_is_status_1_and_one_line(cache: Path, tmp_path: Path) -> None:
+def test_an_effect_that_is_lost_at_low_bits_is_status_1_and_one_line(cache, tmp_path):
     adapter = scaled(0.1, tmp_path / "weak")
     done = run("check", adapter, "--type", "Q4_0", "--tokens", "128")
     assert done.returncode == 1, done.stderr
@@ -71,7 +69,7 @@ def test_an_effect_that_is_lost_at_low_bits_is_status_1_and_one_line(cache: Path
     assert "layer 29" in done.stdout and "changed top tokens" in done.stdout
 
 
-def test_a_zero_adapter_is_status_1_and_one_line(thirteen: Commands, tmp_path: Path) -> None:
+def test_a_zero_adapter_is_status_1_and_one_line(thirteen, tmp_path):
     adapter = scaled(0, tmp_path / "zero")
     done = thirteen("adapter", "check", adapter)
     assert (done.status, done.stderr) == (1, "error: zero: every delta is zero: it changes nothing\n"), done
@@ -79,9 +77,7 @@ def test_a_zero_adapter_is_status_1_and_one_line(thirteen: Commands, tmp_path: P
     assert (report["effective"], report["effect"], report["changes"]) == (False, None, {})
 
 
-def test_an_adapter_of_another_base_is_status_2(
-    thirteen: Commands, base: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_an_adapter_of_another_base_is_status_2(thirteen, base, tmp_path):
     config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj"])
     other = save_random_adapter(base("llama"), config, tmp_path / "other")
     done = thirteen("adapter", "check", other)
@@ -98,8 +94,8 @@ def test_an_adapter_of_another_base_is_status_2(
 
 @pytest.mark.parametrize("dora", [False, True])
 def test_an_effect_is_measured_merged_and_at_run_time_where_it_has_that_form(
-    dora: bool, thirteen: Commands, base: Callable[[str], Path], cache: Path, tmp_path: Path
-) -> None:
+    dora, thirteen, base, cache, tmp_path
+):
     config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "up_proj"], use_dora=dora)
     adapter = save_random_adapter(base("llama"), config, tmp_path / "adapter")
     words = ("--base", base("llama"), "--type", "Q8_0", "--tokens", 64, "--threads", 1, "--json")
@@ -126,7 +122,7 @@ def divergence(kl: float) -> Divergence:
 GOOD = MeasuredEffect(384, divergence(0.01), effect(1, 1), effect(0.9, 0.9), effect(0.95, 0.95))
 
 
-def test_each_fault_has_its_own_line() -> None:
+def test_each_fault_has_its_own_line():
     assert find_problem(GOOD, "Q4_K") is None
     assert find_problem(replace(GOOD, merged=effect(0.5, 0.5)), "Q4_K") is None
     faults = {
@@ -142,7 +138,7 @@ def test_each_fault_has_its_own_line() -> None:
     assert (find_problem(both, "Q2_K") or "").endswith("take a type with more bits")
 
 
-def test_changes_are_told_by_layer_and_module() -> None:
+def test_changes_are_told_by_layer_and_module():
     changes = {
         "model.layers.0.self_attn.q_proj.weight": 0.01,
         "model.layers.0.mlp.up_proj.weight": 0.002,

@@ -1,7 +1,5 @@
 """The default model in the cache: one file for each base that is embedded."""
 
-from pathlib import Path
-
 import pytest
 from thirteen.convert import convert as conversion
 from thirteen.convert.recipe import Recipe
@@ -11,7 +9,7 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.workflows.default_model import default_model, is_default_model, is_short_sum
 
 
-def test_a_file_of_another_base_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_another_base_is_not_served(tmp_path, monkeypatch):
     """The name had no hash of the base: a new package was served from the file of the old one."""
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
     older = tmp_path / "embedded/01234567/smollm2-135m.gguf"
@@ -46,7 +44,7 @@ def test_a_file_of_another_base_is_not_served(tmp_path: Path, monkeypatch: pytes
         ("word " * 60 + "3 + 4", False),
     ],
 )
-def test_a_short_sum_is_one_step_with_two_numbers(question: str, is_short: bool) -> None:
+def test_a_short_sum_is_one_step_with_two_numbers(question, is_short):
     assert is_short_sum(question) is is_short
 
 
@@ -54,7 +52,7 @@ SUMS = ("What is 7 * 8?", "Tom has 12 eggs and buys 6 more. How many does he hav
 
 
 @pytest.mark.slow
-def test_its_single_answers_have_a_confidence_of_their_own() -> None:
+def test_its_single_answers_have_a_confidence_of_their_own():
     """Each said 52 % or 37 %. What is not calibrated, such as the bare base, has none."""
     with Engine(default_model(), context=512) as engine:
         answers = engine.answers(SUMS)
@@ -69,7 +67,7 @@ def test_its_single_answers_have_a_confidence_of_their_own() -> None:
         assert engine.answer(SUMS[0]).confidence is None
 
 
-def test_a_calibration_is_that_of_the_shipped_model() -> None:
+def test_a_calibration_is_that_of_the_shipped_model():
     known = catalogue()
     metadata = {"thirteen.base.sha256": known.embedded.sha256, "general.file_type": 7}
     adapted = metadata | {"thirteen.adapter.sha256": known.adapters["smollm2-135m-sums-840"].sha256}

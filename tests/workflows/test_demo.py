@@ -10,9 +10,7 @@ _TABLE = demo.demo_table
 
 
 @pytest.mark.exhaustive  # 30 seconds
-def test_the_demo_answers_first_and_names_its_stages(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_demo_answers_first_and_names_its_stages(monkeypatch, tmp_path, capsys):
     """The adapter's card reports 5 % of sums right without it and 34 % with it."""
     reports: list[demo.DemoReport] = []
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))

@@ -38,12 +38,12 @@ NATIVE = PORTABLE.replace("AVX512 = 0", "AVX512 = 1 | AVX512_VNNI = 1 | AVX512_B
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
-def test_this_machine_is_described() -> None:
+def test_this_machine_is_described():
     found = {finding.name: finding.value for finding in diagnose()}
     assert found["processor"] and found["cores"].partition(",")[0].isdigit()
     assert found["versions"].startswith(f"Python {sys.version.split()[0]}, thirteen ")
@@ -54,7 +54,7 @@ def test_this_machine_is_described() -> None:
     assert ("AVX2" in found["processor"]) == ("avx2" in flags)
 
 
-def test_the_processor_has_the_usual_names_of_its_instruction_sets() -> None:
+def test_the_processor_has_the_usual_names_of_its_instruction_sets():
     assert processor_finding("EPYC", ZEN4).value == "EPYC (AVX2, AVX-512, AVX-512 VNNI, AVX-512 BF16)"
     arm = frozenset({"fp", "asimd", "asimddp", "i8mm"})
     assert processor_finding("Pi", arm).value == "Pi (NEON, dotprod, i8mm)"
@@ -69,7 +69,7 @@ def test_the_processor_has_the_usual_names_of_its_instruction_sets() -> None:
         ("CPU : NEON = 1 | ", frozenset({"asimd", "i8mm"}), "i8mm, which the processor has; it is slower"),
     ],
 )
-def test_a_build_for_another_processor_is_wrong(info: str, flags: frozenset[str], words: str) -> None:
+def test_a_build_for_another_processor_is_wrong(info, flags, words):
     """`make wheel` and `make demo` again, the advice before, changed nothing."""
     problem = build_finding(info, flags).problem or ""
     assert words in problem
@@ -80,11 +80,11 @@ def test_a_build_for_another_processor_is_wrong(info: str, flags: frozenset[str]
     ("info", "flags"),
     [(NATIVE, ZEN4), (NATIVE, frozenset()), ("CUDA : ARCHS = 890 | CPU : NEON = 1 | ", frozenset({"asimd"}))],
 )
-def test_a_build_that_fits_or_an_unknown_processor_is_right(info: str, flags: frozenset[str]) -> None:
+def test_a_build_that_fits_or_an_unknown_processor_is_right(info, flags):
     assert build_finding(info, flags).problem is None
 
 
-def test_other_struct_layouts_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_struct_layouts_are_wrong(monkeypatch):
     monkeypatch.setattr(struct_layouts, "differences", lambda *_: iter(["n_ctx is 7, not 512"]))
     struct_layouts.check_struct_layouts.cache_clear()
     problems = [finding.problem for finding in llama_findings(read_cpuinfo()[1])]
@@ -92,14 +92,12 @@ def test_other_struct_layouts_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None
     assert any("n_ctx is 7, not 512" in (problem or "") for problem in problems)
 
 
-def test_little_memory_is_wrong() -> None:
+def test_little_memory_is_wrong():
     assert memory_finding(2 * GIB, 8 * GIB) == doctor.Finding("memory", "2.1 GB available of 8.6 GB")
     assert "only 537 MB of memory is available" in (memory_finding(GIB // 2, 8 * GIB).problem or "")
 
 
-def test_a_cache_folder_has_a_size_and_must_be_writable(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_folder_has_a_size_and_must_be_writable(cache, tmp_path, monkeypatch):
     cache.mkdir()
     (cache / "file").write_bytes(bytes(3_000_000))
     assert f"{cache}, 3 MB in 1 files" in cache_finding().value
@@ -111,9 +109,7 @@ def test_a_cache_folder_has_a_size_and_must_be_writable(
     assert "cannot be used" in (cache_finding().problem or "")
 
 
-def test_a_file_of_the_cache_that_another_process_removes_is_no_problem(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_of_the_cache_that_another_process_removes_is_no_problem(cache, monkeypatch):
     """The whole cache was said not to be usable."""
     cache.mkdir()
     (cache / "kept").write_bytes(bytes(3_000_000))
@@ -129,7 +125,7 @@ def test_a_file_of_the_cache_that_another_process_removes_is_no_problem(
     assert f"{cache}, 3 MB in 1 files" in cache_finding().value
 
 
-def test_a_package_that_is_missing_or_too_old_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_is_missing_or_too_old_is_wrong(monkeypatch):
     """Those of extras are not required."""
     assert versions_finding().problem is None
     real = doctor.version
@@ -137,7 +133,7 @@ def test_a_package_that_is_missing_or_too_old_is_wrong(monkeypatch: pytest.Monke
     assert versions_finding().problem == "not installed in a version that fits: pip install 'numpy>=1.26'"
 
 
-def test_an_embedded_model_that_is_not_here_is_not_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_embedded_model_that_is_not_here_is_not_wrong(monkeypatch):
     assert "SmolLM2-135M" in embedded_finding().value
     monkeypatch.setattr(doctor, "find_embedded", lambda: None)
     assert embedded_finding() == doctor.Finding("embedded model", "downloaded on first use")
@@ -151,7 +147,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
 
 
 @pytest.fixture
-def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+def healthy(monkeypatch):
     """A machine with which nothing is wrong."""
     monkeypatch.setattr(doctor, "read_cpuinfo", lambda: ("", frozenset()))  # whatever the build is for
     monkeypatch.setattr(doctor, "control_group_finding", lambda: doctor.Finding("control groups", "[none]"))
@@ -163,9 +159,7 @@ def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     ("ratio", "verdict", "too_slow"),
     [(1.2, "faster", False), (1.0, "as fast", False), (0.96, "as fast", False), (0.94, "slower", True)],
 )
-def test_an_engine_that_is_slower_than_llama_cpp_python_is_wrong(
-    ratio: float, verdict: str, too_slow: bool
-) -> None:
+def test_an_engine_that_is_slower_than_llama_cpp_python_is_wrong(ratio, verdict, too_slow):
     """A difference of a few per cent is within what the measurement can tell."""
     seconds = {"thirteen": 2 / ratio, "llama-cpp-python": 3.0, "llama-cpp-python flash_attn=True": 2.0}
     finding = speed_finding(SpeedCheck(seconds, ratio))
@@ -181,8 +175,8 @@ def test_an_engine_that_is_slower_than_llama_cpp_python_is_wrong(
 @pytest.mark.slow
 @pytest.mark.usefixtures("healthy")
 def test_the_exit_status_tells_whether_something_is_wrong_or_the_engine_too_slow(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+    monkeypatch, capsys, tmp_path
+):
     checked: list[Path] = []
 
     def check(own_s: float) -> None:

@@ -19,7 +19,6 @@ from thirteen.convert.quantization import Like, Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.workflows.fidelity_check import POSITIONS
 
-from ..commands import Commands
 from ..convert.peft_adapters import save_random_adapter
 from ..leftovers import leftovers
 
@@ -33,7 +32,7 @@ TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 1
 
 
 @pytest.fixture(scope="module")
-def sources(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Sources:
+def sources(base, tmp_path_factory):
     """sources(kind): a base, and an adapter of that kind for it."""
     folder = tmp_path_factory.mktemp("adapters")
 
@@ -47,7 +46,7 @@ def sources(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def converted(thirteen: Commands, cache: Path, tmp_path: Path) -> Converted:
+def converted(thirteen, cache, tmp_path):
     """Convert to `model.gguf` and return the report; its warnings must also be on standard error."""
 
     def converted(*words: object) -> dict[str, Any]:
@@ -64,9 +63,7 @@ def converted(thirteen: Commands, cache: Path, tmp_path: Path) -> Converted:
     return converted
 
 
-def test_fidelity_with_an_adapter_compares_the_right_models(
-    converted: Converted, sources: Sources, tmp_path: Path
-) -> None:
+def test_fidelity_with_an_adapter_compares_the_right_models(converted, sources, tmp_path):
     base, adapter = sources("lora")
     other = tmp_path / "other.gguf"
     report = converted(base, "--adapter", adapter, "--type", "Q4_0")
@@ -87,9 +84,7 @@ def test_fidelity_with_an_adapter_compares_the_right_models(
     assert files["run_time"]["adapter"]["path"] == "adapter.gguf"  # without its temporary folder
 
 
-def test_base_is_quantized_to_the_same_types_with_the_same_importance(
-    converted: Converted, thirteen: Commands, sources: Sources, tmp_path: Path
-) -> None:
+def test_base_is_quantized_to_the_same_types_with_the_same_importance(converted, thirteen, sources, tmp_path):
     base, adapter = sources("lora")
     texts, importance, other = (tmp_path / name for name in ("texts.jsonl", "importance.gguf", "other.gguf"))
     texts.write_text(TEXT, "utf-8")
@@ -103,17 +98,13 @@ def test_base_is_quantized_to_the_same_types_with_the_same_importance(
     assert measured != convert(Recipe(base, other, Like(shipped))).sha256
 
 
-def test_nothing_is_measured_without_an_adapter_or_with_no_fidelity(
-    converted: Converted, sources: Sources
-) -> None:
+def test_nothing_is_measured_without_an_adapter_or_with_no_fidelity(converted, sources):
     base, adapter = sources("lora")
     assert converted(base, "--type", "Q8_0")["fidelity"] is None
     assert converted(base, "--adapter", adapter, "--type", "Q8_0", "--no-fidelity")["fidelity"] is None
 
 
-def test_loss_without_an_adapter_is_measured_on_request(
-    converted: Converted, sources: Sources, tmp_path: Path
-) -> None:
+def test_loss_without_an_adapter_is_measured_on_request(converted, sources, tmp_path):
     """The base is a quantized GGUF here; the reference is its dequantized weights."""
     source = tmp_path / "source.gguf"
     convert(Recipe(sources("lora")[0], source, Uniform("Q8_0")))
@@ -129,9 +120,7 @@ def test_loss_without_an_adapter_is_measured_on_request(
 
 
 @pytest.mark.exhaustive  # PEFT merges, in 18 seconds
-def test_an_adapter_without_a_run_time_form_is_measured_merged_with_a_warning(
-    converted: Converted, sources: Sources
-) -> None:
+def test_an_adapter_without_a_run_time_form_is_measured_merged_with_a_warning(converted, sources):
     """Of `adapter check` DoRA is tested."""
     base, adapter = sources("biased")
     report = converted(base, "--adapter", adapter, "--type", "Q8_0")
@@ -141,13 +130,7 @@ def test_an_adapter_without_a_run_time_form_is_measured_merged_with_a_warning(
     assert "only PEFT can merge it" in warning
 
 
-def test_full_disk_is_a_warning(
-    sources: Sources,
-    cache: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_full_disk_is_a_warning(sources, cache, tmp_path, monkeypatch, capsys):
     """Only the cache's disk is full, not that of the output."""
     real = shutil.disk_usage
 
@@ -170,9 +153,7 @@ def test_full_disk_is_a_warning(
     assert re.search(r"reference F16\.gguf: needs [\d,]+ bytes, but 1,000 are free on its disk", warning)
 
 
-def test_model_beyond_the_range_of_f16_is_converted_with_a_warning(
-    converted: Converted, sources: Sources, tmp_path: Path
-) -> None:
+def test_model_beyond_the_range_of_f16_is_converted_with_a_warning(converted, sources, tmp_path):
     """70,000 exceeds F16, but not BF16."""
     base, adapter = sources("lora")
     large = shutil.copytree(base, tmp_path / "large")

@@ -1,8 +1,5 @@
 """Importance files in the cache, one for each base, text and thoroughness."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 from thirteen.convert.quantize.importance import read_importance
 from thirteen.convert.source.checkpoint import open_checkpoint
@@ -13,15 +10,13 @@ from ..json_lines import write_rows
 
 
 @pytest.fixture
-def texts(tmp_path: Path) -> Path:
+def texts(tmp_path):
     """Text of more chunks than any but the greatest reads."""
     text = "Three pens cost $3.60, so one pen costs $1.20. " * 400
     return write_rows(tmp_path / "texts.jsonl", [{"text": text}])
 
 
-def test_each_thoroughness_reads_so_many_chunks_and_has_a_file_of_its_own(
-    base: Callable[[str], Path], texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_thoroughness_reads_so_many_chunks_and_has_a_file_of_its_own(base, texts, tmp_path, monkeypatch):
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
     files = {
         name: cached_importance(open_checkpoint(base("llama")), None, Calibration(texts, name))
@@ -36,6 +31,6 @@ def test_each_thoroughness_reads_so_many_chunks_and_has_a_file_of_its_own(
     assert {path: path.stat().st_mtime_ns for path in files.values()} == kept
 
 
-def test_no_other_thoroughness_is_known(texts: Path) -> None:
+def test_no_other_thoroughness_is_known(texts):
     with pytest.raises(RequestError, match=r"^thoroughness 'some': must be one of quick, normal, thorough$"):
         Calibration(texts, "some")

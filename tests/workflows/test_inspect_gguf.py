@@ -1,11 +1,10 @@
 """The memory that `thirteen inspect` estimates."""
 
-import pytest
 from thirteen.runtime.plan.options import PROFILES
 from thirteen.workflows.inspect_gguf import memory_profiles
 
 
-def test_the_profiles_do_not_depend_on_the_library_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_profiles_do_not_depend_on_the_library_of_this_machine(monkeypatch):
     """With THIRTEEN_LIBRARY=ik, every file was an error: that of the phone's type of the KV cache."""
     usual = memory_profiles()
     monkeypatch.setenv("THIRTEEN_LIBRARY", "ik")

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import gguf
 import pytest
@@ -39,14 +38,14 @@ def run_thirteen(home: Path, url: str, *words: str) -> subprocess.CompletedProce
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path, monkeypatch):
     """A cache of the test's own; yields its folder of models."""
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
     return converted_models._folder()
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch):
     """Converts to a type, without the measurements that a size needs."""
 
     def resolve(request: ConversionRequest, run: Run) -> Conversion:
@@ -62,9 +61,7 @@ def converted(folder: Path, name: str) -> Path:
     return write_gguf(folder / f"owner--{name}-4.5bpw.gguf", keys, {})
 
 
-def test_an_engine_takes_what_the_command_line_takes(
-    base: Any, cache: Path, quick: None, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_engine_takes_what_the_command_line_takes(base, cache, quick, caplog):
     """`embedded` was no file."""
     for name in (str(base("llama")), str(write_gguf(cache / "a.gguf", {}, {}))):
         with Engine(name, threads=1) as engine:
@@ -76,7 +73,7 @@ def test_an_engine_takes_what_the_command_line_takes(
 
 
 @pytest.mark.exhaustive  # downloads, plans and converts, in a minute
-def test_a_hub_id_is_a_model_and_the_second_time_needs_no_hub(base: Any, tmp_path: Path) -> None:
+def test_a_hub_id_is_a_model_and_the_second_time_needs_no_hub(base, tmp_path):
     files = {path.name: path.read_bytes() for path in base("llama wide").iterdir() if path.is_file()}
     words = ("ask", "owner/tiny", "--max-tokens", "4", "one plus one?")
     with serve({"owner/tiny": Repository({COMMIT: files}, {"main": COMMIT})}) as hub:
@@ -94,9 +91,7 @@ def test_a_hub_id_is_a_model_and_the_second_time_needs_no_hub(base: Any, tmp_pat
         assert cached_models() == [] and list(model.path.parent.iterdir()) == []
 
 
-def test_a_file_a_folder_and_the_embedded_model_are_models(
-    base: Any, cache: Path, quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_a_folder_and_the_embedded_model_are_models(base, cache, quick, tmp_path, monkeypatch):
     file = write_gguf(tmp_path / "a.gguf", {}, {})
     assert resolve(str(file)) == ModelFiles(file)
     said: list[str] = []
@@ -131,23 +126,23 @@ def test_a_file_a_folder_and_the_embedded_model_are_models(
         ("a" * 300, "no base 'aaa"),
     ],
 )
-def test_what_is_no_model_is_refused(name: str, message: str, cache: Path) -> None:
+def test_what_is_no_model_is_refused(name, message, cache):
     with pytest.raises(FileError, match=message):
         resolve(name)
 
 
-def test_a_question_that_is_longer_than_a_file_name_is_no_model() -> None:
+def test_a_question_that_is_longer_than_a_file_name_is_no_model():
     """It was an error."""
     assert not is_model_name("Janet has ducks. " * 20)
 
 
-def test_a_question_that_ends_in_a_files_name_is_no_model(tmp_path: Path) -> None:
+def test_a_question_that_ends_in_a_files_name_is_no_model(tmp_path):
     assert is_model_name("tiny.gguf") and not is_model_name("What is in tiny.gguf")
     (tmp_path / "my model.gguf").touch()
     assert is_model_name(str(tmp_path / "my model.gguf"))
 
 
-def test_a_converted_model_is_used_again_as_it_is_and_the_newest_is_listed_first(cache: Path) -> None:
+def test_a_converted_model_is_used_again_as_it_is_and_the_newest_is_listed_first(cache):
     """A use changed the model's own times, so that each start hashed the whole file to trust it."""
     for number, name in enumerate(("old", "tiny", "new")):
         os.utime(converted(cache, name), (50, 100 + number))
@@ -158,7 +153,7 @@ def test_a_converted_model_is_used_again_as_it_is_and_the_newest_is_listed_first
     assert not list(cache.glob("owner--tiny*"))
 
 
-def test_what_was_not_converted_here_is_neither_listed_nor_removed(cache: Path) -> None:
+def test_what_was_not_converted_here_is_neither_listed_nor_removed(cache):
     write_gguf(cache / "foreign.gguf", {}, {})
     (cache / "damaged.gguf").write_bytes(b"GGUF")
     assert cached_models() == []

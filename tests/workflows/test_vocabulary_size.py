@@ -25,7 +25,7 @@ TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 1
 
 
 @pytest.fixture(scope="module")
-def importance(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def importance(base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("importance")
     (folder / "texts.jsonl").write_text(TEXT, "utf-8")
     measure_importance(
@@ -35,7 +35,7 @@ def importance(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def small(monkeypatch, tmp_path):
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(vocabulary_choice, "POSITIONS", 200)
     few = vocabulary_choice.vocabulary_passages()[:20]
@@ -55,7 +55,7 @@ def choose(base: Path, size: FitSize, importance: Path) -> tuple[VocabularyList 
 
 
 @pytest.mark.usefixtures("small")
-def test_the_least_predicted_loss_wins(base: Base, importance: Path, tmp_path: Path) -> None:
+def test_the_least_predicted_loss_wins(base, importance, tmp_path):
     kept, losses = choose(base("llama"), target(base("llama"), tmp_path / "a.gguf", "Q5_0"), importance)
     assert [loss.tokens for loss in losses] == [265, 268, 272]
     assert losses[-1].outside == 0 < losses[1].outside < losses[0].outside
@@ -65,9 +65,7 @@ def test_the_least_predicted_loss_wins(base: Base, importance: Path, tmp_path: P
 
 
 @pytest.mark.usefixtures("small")
-def test_an_importance_matrix_without_sensitivities_is_refused(
-    base: Base, importance: Path, tmp_path: Path
-) -> None:
+def test_an_importance_matrix_without_sensitivities_is_refused(base, importance, tmp_path):
     found, plain = read_importance(importance), tmp_path / "plain.gguf"
     stats = ImportanceStats(found.mean_squares, dict.fromkeys(found.mean_squares, 1), 64, 1, ["a"])
     write_importance(plain, stats)
@@ -77,7 +75,7 @@ def test_an_importance_matrix_without_sensitivities_is_refused(
 
 
 @pytest.mark.usefixtures("small")
-def test_a_size_that_no_vocabulary_can_have_is_named(base: Base, importance: Path) -> None:
+def test_a_size_that_no_vocabulary_can_have_is_named(base, importance):
     """It was said of the importance file that it has no sensitivities."""
     size = FitSize(FileSize("1KB", 1000, 1), "quality", costs_for("x86"))
     with pytest.raises(
@@ -88,7 +86,7 @@ def test_a_size_that_no_vocabulary_can_have_is_named(base: Base, importance: Pat
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("changed", ["tokenizer.json", "config.json"])
-def test_statistics_belong_to_tokenizer_and_configuration(base: Base, tmp_path: Path, changed: str) -> None:
+def test_statistics_belong_to_tokenizer_and_configuration(base, tmp_path, changed):
     """Two bases with the same weights shared them, although other merges give other tokens."""
     copy = Path(shutil.copytree(base("llama"), tmp_path / "copy"))
     content = json.loads((copy / changed).read_text("utf-8"))
@@ -104,7 +102,7 @@ def test_statistics_belong_to_tokenizer_and_configuration(base: Base, tmp_path: 
 
 
 @pytest.mark.usefixtures("small")
-def test_damaged_statistics_are_measured_anew(base: Base, tmp_path: Path) -> None:
+def test_damaged_statistics_are_measured_anew(base, tmp_path):
     """The end of a traceback was all that a user saw."""
     texts = vocabulary_choice.read_texts(None)
     order = vocabulary_choice.rank_vocabulary(open_checkpoint(base("llama")), texts).order
@@ -115,9 +113,7 @@ def test_damaged_statistics_are_measured_anew(base: Base, tmp_path: Path) -> Non
     assert len(statistics.read_bytes()) == len(whole)
 
 
-def test_what_a_killed_process_left_of_a_full_model_is_removed(
-    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_killed_process_left_of_a_full_model_is_removed(base, tmp_path, monkeypatch):
     """The model in 8 bits stayed in the cache for ever."""
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
     left = tmp_path / "vocabulary-0123456789abcdef"

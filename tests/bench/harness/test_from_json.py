@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 import pytest
@@ -92,14 +91,14 @@ def test_a_value_of_the_wrong_type_is_named_by_its_path(change, message):
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"", "not JSON"), (b"null", "None should be an object")])
-def test_a_file_that_is_not_the_report_is_refused(tmp_path: Path, content, message):
+def test_a_file_that_is_not_the_report_is_refused(tmp_path, content, message):
     path = tmp_path / "report.json"
     path.write_bytes(content)
     with pytest.raises(FileError, match=rf"report\.json: .*{message}"):
         read_report(path, Inner)
 
 
-def test_a_missing_or_too_large_file_is_refused(tmp_path: Path):
+def test_a_missing_or_too_large_file_is_refused(tmp_path):
     with pytest.raises(FileError, match="No such file"):
         read_report(tmp_path / "absent.json", Inner)
     with (tmp_path / "large.json").open("wb") as file:

@@ -17,7 +17,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports m
 
 
 @linux
-def test_resident_memory_is_the_kernels() -> None:
+def test_resident_memory_is_the_kernels():
     found = read_resident_memory()
     kib = dict(re.findall(r"^(\w+): +(\d+) kB$", Path("/proc/self/smaps_rollup").read_text(), re.MULTILINE))
     expected = [int(kib[name]) << 10 for name in ("Rss", "Pss", "Anonymous")]
@@ -27,7 +27,7 @@ def test_resident_memory_is_the_kernels() -> None:
 
 
 @linux
-def test_only_mappings_of_the_file_itself_count(tmp_path: Path) -> None:
+def test_only_mappings_of_the_file_itself_count(tmp_path):
     path, other = tmp_path / "my model.gguf", tmp_path / "my model.gguf.other"
     for file in (path, other):
         file.write_bytes(bytes(64 * mmap.PAGESIZE))
@@ -39,7 +39,7 @@ def test_only_mappings_of_the_file_itself_count(tmp_path: Path) -> None:
     assert resident_file_bytes(path) == 0
 
 
-def test_a_written_file_is_cached_and_stays_while_it_is_mapped(tmp_path: Path) -> None:
+def test_a_written_file_is_cached_and_stays_while_it_is_mapped(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(bytes(64 * mmap.PAGESIZE))
     fraction = cached_fraction(path)

@@ -25,7 +25,7 @@ def report(speeds: dict[str, tuple[float, float]], absent: tuple[str, ...] = ())
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> Any:
+def measured(monkeypatch):
     """measured(speeds, absent=()): what run_peers returns."""
 
     def set_measured(*args: Any) -> None:
@@ -34,7 +34,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Any:
     return set_measured
 
 
-def test_the_ratio_is_to_the_fastest_setting_of_llama_cpp_python(measured: Any) -> None:
+def test_the_ratio_is_to_the_fastest_setting_of_llama_cpp_python(measured):
     measured(
         {
             "thirteen": (200.0, 48.0),
@@ -49,13 +49,13 @@ def test_the_ratio_is_to_the_fastest_setting_of_llama_cpp_python(measured: Any) 
     assert check.ratio == pytest.approx(2 / 3) and check.too_slow and check.text.endswith(", slower")
 
 
-def test_an_equally_fast_engine_is_not_too_slow(measured: Any) -> None:
+def test_an_equally_fast_engine_is_not_too_slow(measured):
     measured({"thirteen": (200.0, 48.0), "llama-cpp-python": (200.0, 48.0)})
     check = check_speed(MODEL)
     assert check.ratio == 1 and not check.too_slow and check.text.endswith("1.00 of its speed, as fast")
 
 
-def test_no_other_program_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_other_program_is_asked_for(monkeypatch):
     """A llama-bench that happens to be on PATH does not count."""
     requests = []
 
@@ -69,12 +69,12 @@ def test_no_other_program_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names == ("llama-cpp-python",) and all(row.startswith("llama-cpp-python") for row in rows)
 
 
-def test_without_llama_cpp_python_there_is_nothing_to_compare(measured: Any) -> None:
+def test_without_llama_cpp_python_there_is_nothing_to_compare(measured):
     measured({"thirteen": (200.0, 48.0)}, ("llama-cpp-python: not measured: its process ended",))
     with pytest.raises(RequestError, match=r"llama-cpp-python: .*its process ended"):
         check_speed(MODEL)
 
 
-def test_a_file_that_is_not_a_model_is_refused(not_a_model: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused(not_a_model):
     with pytest.raises(FileError):
         check_speed(not_a_model)

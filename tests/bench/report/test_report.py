@@ -76,7 +76,7 @@ def answer_times() -> AnswerTimes:
 
 
 @pytest.fixture(scope="module")
-def data(tiny, lora) -> Measurements:
+def data(tiny, lora):
     """Real measurements of a tiny model, with made-up accuracies and memory."""
     request = LatencyRequest(
         base=tiny, adapted=tiny, threads=1, adapter=lora, questions=(QuestionShape(5, 4), QuestionShape(5, 9))
@@ -102,7 +102,7 @@ def data(tiny, lora) -> Measurements:
 
 
 @pytest.fixture(scope="module")
-def accuracy_only() -> Measurements:
+def accuracy_only():
     return Measurements(accuracy=accuracy_report("0"))
 
 

@@ -1,8 +1,6 @@
 """`thirteen doctor --tune`: measured with a real model, and used by the next engine."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from thirteen.bench.speed import engine_tuning
@@ -24,13 +22,13 @@ STANDARD = replace(FLASH, flash_attention=False, threads=1)
 
 
 @pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def model(monkeypatch, tmp_path):
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
     return write_gguf(tmp_path / "tiny.gguf", {}, {})
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def measured(monkeypatch):
     """measured(tunings): what the measurements return, in turn."""
 
     def set_measured(*tunings: Tuning) -> None:
@@ -45,9 +43,7 @@ def tuning(settings: Settings, seconds: float, *, quiet: bool = True) -> Tuning:
     return Tuning(settings, (trial,), 4, quiet)
 
 
-def test_the_fastest_of_the_quiet_repeats_is_used_by_the_next_engine(
-    model: Path, measured: Callable[..., None]
-) -> None:
+def test_the_fastest_of_the_quiet_repeats_is_used_by_the_next_engine(model, measured):
     laptop = (tuning(STANDARD, 0.02), tuning(FLASH, 0.001, quiet=False), tuning(STANDARD, 0.01))
     measured(*[tuning(FLASH, 0.01)] * 3, *laptop, *[tuning(FLASH, 0.01, quiet=False)] * 3)
     ticks: list[tuple[int, int]] = []
@@ -60,7 +56,7 @@ def test_the_fastest_of_the_quiet_repeats_is_used_by_the_next_engine(
             assert (settings.flash_attention, settings.threads) == (flash, threads)
 
 
-def test_a_real_measurement_has_times_of_all_ways(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_measurement_has_times_of_all_ways(model, monkeypatch):
     monkeypatch.setattr(engine_tuning, "_BUDGET_S", 0.2)
     for tuned in tune_engine(model).values():
         assert {trial.settings.flash_attention for trial in tuned.trials} == {True, False}
@@ -69,9 +65,7 @@ def test_a_real_measurement_has_times_of_all_ways(model: Path, monkeypatch: pyte
 
 @pytest.mark.skipif(not installed(), reason="ik_llama.cpp is not installed")
 @pytest.mark.parametrize("proven", [True, False])
-def test_each_library_computes_its_own_ways(
-    proven: bool, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_library_computes_its_own_ways(proven, model, monkeypatch):
     """The times of a second library were those of llama.cpp with the same settings, and were saved."""
     monkeypatch.delenv("THIRTEEN_LIBRARY")
     measured = set[tuple[str, str]]()
@@ -86,6 +80,6 @@ def test_each_library_computes_its_own_ways(
     assert measured == {(name, name) for name in LIBRARIES[: 1 + proven]}
 
 
-def test_a_bad_file_is_rejected(not_a_model: Path) -> None:
+def test_a_bad_file_is_rejected(not_a_model):
     with pytest.raises(FileError):
         tune_engine(not_a_model)

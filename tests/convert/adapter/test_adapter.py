@@ -45,7 +45,7 @@ UP = "base_model.model.model.layers.1.mlp.up_proj"
 
 
 @pytest.fixture(scope="module")
-def good(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def good(base, tmp_path_factory):
     """Adapters of the tied Llama as PEFT saves them, keyed like GOOD."""
     return cache(
         lambda name: save_random_adapter(
@@ -143,9 +143,7 @@ def as_initialized(base: Path) -> Change:
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_an_unsupported_adapter_is_refused_by_name(
-    case: str, base: Base, good: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_an_unsupported_adapter_is_refused_by_name(case, base, good, tmp_path):
     kind, how, named = REFUSED[case]
     if case == "nothing trained, with magnitudes":
         how = as_initialized(base("llama"))
@@ -157,16 +155,14 @@ def test_an_unsupported_adapter_is_refused_by_name(
     assert "\n" not in str(failure.value)
 
 
-def test_a_complex_pattern_does_not_hang_and_a_usual_one_is_applied(
-    good: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_a_complex_pattern_does_not_hang_and_a_usual_one_is_applied(good, tmp_path):
     usual = {r"model\.layers\.(0|1)\.self_attn\.q_proj": 4, "^model.layers.[0-9]+.mlp.up_proj": 4}
     usual |= {f"model.layers.{n}.mlp.down_proj": 8 for n in range(998)}
     adapter = load_adapter(change(good("lora"), tmp_path / "adapter", config(rank_pattern=usual, r=99)))
     assert adapter.rank == 4
 
 
-def test_patterns_that_take_polynomial_time_on_many_modules_are_refused(tmp_path: Path) -> None:
+def test_patterns_that_take_polynomial_time_on_many_modules_are_refused(tmp_path):
     """A folder of 3 MB took more than 200 seconds."""
     modules = [f"model.layers.{n}.self_attn.q_proj" for n in range(20_000)]
     patterns = {f".*{n}.*.*!": 4 for n in range(25)}
@@ -175,9 +171,7 @@ def test_patterns_that_take_polynomial_time_on_many_modules_are_refused(tmp_path
     check_patterns("here", patterns, modules[:14])
 
 
-def test_a_pattern_with_a_future_warning_prints_nothing(
-    good: Callable[[str], Path], tmp_path: Path, recwarn: pytest.WarningsRecorder
-) -> None:
+def test_a_pattern_with_a_future_warning_prints_nothing(good, tmp_path, recwarn):
     """It was printed with the path of a source file here."""
     pattern = "[[]?q_proj|up_proj"
     load_adapter(change(good("lora"), tmp_path / "adapter", config(rank_pattern={pattern: 4}, r=99)))
@@ -198,7 +192,7 @@ def unsaved_projections(folder: Path, layers: int, numbers: int, rank: int) -> P
     return folder
 
 
-def test_the_projections_to_redraw_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_projections_to_redraw_are_bounded(tmp_path, monkeypatch):
     """An adapter of 256 KB took 8 GB. The most numbers and the largest rank of a basis here are allowed."""
     drawn: list[tuple[int, ...]] = []
 
@@ -215,7 +209,7 @@ def test_the_projections_to_redraw_are_bounded(tmp_path: Path, monkeypatch: pyte
         load_adapter(unsaved_projections(tmp_path / "adapter", 5, NUMBERS_MAX, 64))
 
 
-def test_a_copy_without_dimensions_is_refused_for_a_trimmed_base(base: Base, tmp_path: Path) -> None:
+def test_a_copy_without_dimensions_is_refused_for_a_trimmed_base(base, tmp_path):
     """It ended in numpy's TypeError."""
     trained = save_random_adapter(
         base("llama untied"), LoraConfig(r=2, target_modules=["lm_head"]), tmp_path / "trained"
@@ -227,9 +221,7 @@ def test_a_copy_without_dimensions_is_refused_for_a_trimmed_base(base: Base, tmp
         load_adapter(folder).for_base(open_checkpoint(tmp_path / "trimmed.gguf"))
 
 
-def test_an_adapter_beside_the_base_is_refused_where_peft_merges(
-    base: Base, good: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_an_adapter_beside_the_base_is_refused_where_peft_merges(base, good, tmp_path):
     """transformers loads it too, and instead of a GGUF the base that its config names."""
     both = Path(shutil.copytree(base("llama"), tmp_path / "both"))
     convert(Recipe(both, both / "base.gguf", Uniform("F32")))
@@ -240,14 +232,12 @@ def test_an_adapter_beside_the_base_is_refused_where_peft_merges(
         convert(Recipe(source, tmp_path / "model.gguf", Uniform("F32"), adapter=good("lora")))
 
 
-def test_some_zero_deltas_are_a_warning(base: Base, good: Callable[[str], Path], tmp_path: Path) -> None:
+def test_some_zero_deltas_are_a_warning(base, good, tmp_path):
     folder = change(good("lora"), tmp_path / "adapter", scaled(0, f"{UP}.lora_B"))
     assert MergedModel(open_checkpoint(base("llama")), folder).warnings == ["1 of 4 deltas are zero"]
 
 
-def test_an_output_delta_on_a_tied_base_is_refused_where_peft_would_merge_it(
-    base: Base, tmp_path: Path
-) -> None:
+def test_an_output_delta_on_a_tied_base_is_refused_where_peft_would_merge_it(base, tmp_path):
     """PEFT writes it into the shared tensor, which changes the embedding too."""
     folder = save_random_adapter(
         base("llama"), LoHaConfig(r=2, target_modules=["lm_head"]), tmp_path / "adapter"
@@ -256,7 +246,7 @@ def test_an_output_delta_on_a_tied_base_is_refused_where_peft_would_merge_it(
         convert(Recipe(base("llama"), tmp_path / "model.gguf", Uniform("F32"), adapter=folder))
 
 
-def test_a_differing_copy_of_a_base_tensor_is_refused(base: Base, tmp_path: Path) -> None:
+def test_a_differing_copy_of_a_base_tensor_is_refused(base, tmp_path):
     """PEFT saves the base's output matrix with its delta; it must be that of this base."""
     trained = save_random_adapter(
         base("llama untied"), LoraConfig(r=2, target_modules=["lm_head"]), tmp_path / "trained"
@@ -268,19 +258,19 @@ def test_a_differing_copy_of_a_base_tensor_is_refused(base: Base, tmp_path: Path
         convert(Recipe(base("llama untied"), tmp_path / "model.gguf", Uniform("F32"), adapter=folder))
 
 
-def test_a_loaded_adapter_describes_itself(good: Callable[[str], Path], base: Base) -> None:
+def test_a_loaded_adapter_describes_itself(good, base):
     tiny, lora = load_adapter(good("tiny"), "mine"), load_adapter(good("lora"))
     assert (tiny.id, tiny.kind, tiny.rank, tiny.trained_parameters) == ("mine", "tinylora", 2, 10)
     assert (lora.id, lora.kind, lora.rank, lora.trained_on) == ("lora", "lora", 4, str(base("llama")))
     assert lora.trained_parameters == 2 * (4 * 64 + 96 * 4) + 2 * (4 * 64 + 96 * 4)
 
 
-def test_a_changed_alpha_changes_the_hash(good: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_changed_alpha_changes_the_hash(good, tmp_path):
     other = change(good("lora"), tmp_path / "adapter", config(lora_alpha=9))
     assert load_adapter(other).sha256 != load_adapter(good("lora")).sha256
 
 
-def test_the_norm_is_the_frobenius_norm_of_the_product() -> None:
+def test_the_norm_is_the_frobenius_norm_of_the_product():
     random = np.random.default_rng(1)
     b, a = random.normal(size=(30, 3)).astype(np.float32), random.normal(size=(3, 20)).astype(np.float32)
     assert Delta(b, a).norm == pytest.approx(np.linalg.norm(b.astype(float) @ a), rel=1e-12)

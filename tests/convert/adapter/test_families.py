@@ -1,8 +1,6 @@
 """Adapters of all families: merged as by PEFT, and applied at run time as by PEFT."""
 
-from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +24,7 @@ TOKENS = np.random.default_rng(7).integers(0, 256, 40).tolist()
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def checkpoint(tmp_path_factory):
     return cache(lambda name: save_model(tmp_path_factory.mktemp("base") / "base", FAMILIES[name]()))
 
 
@@ -45,9 +43,7 @@ def kinds(targets: list[str]) -> dict[str, PeftConfig]:
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("kind", kinds([]))
-def test_a_merge_equals_pefts(
-    name: str, kind: str, checkpoint: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_a_merge_equals_pefts(name, kind, checkpoint, tmp_path):
     base = open_checkpoint(checkpoint(name))
     config = kinds(base.architecture.family.targets)[kind]
     step = 1.0 if isinstance(config, TinyLoraConfig) else 0.2
@@ -60,9 +56,7 @@ def test_a_merge_equals_pefts(
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_merged_folder_is_what_peft_saves(
-    name: str, checkpoint: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_a_merged_folder_is_what_peft_saves(name, checkpoint, tmp_path):
     """Gemma's norms had one more, and LFM2's kernels another shape."""
     base = checkpoint(name)
     config = LoraConfig(r=2, target_modules=open_checkpoint(base).architecture.family.targets)
@@ -75,9 +69,7 @@ def test_a_merged_folder_is_what_peft_saves(
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_run_time_lora_computes_what_peft_does(
-    name: str, checkpoint: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_a_run_time_lora_computes_what_peft_does(name, checkpoint, tmp_path):
     base = checkpoint(name)
     targets = open_checkpoint(base).architecture.family.targets
     config = LoraConfig(r=2, lora_alpha=4, target_modules=targets)

@@ -59,7 +59,7 @@ def near(found: Floats, expected: torch.Tensor | None) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_activations_and_gradients_are_those_of_transformers(base: Callable[[str], Path], name: str) -> None:
+def test_activations_and_gradients_are_those_of_transformers(base, name):
     weights = weights_of(base(name))
     oracle, shape = Oracle(base(name), weights), weights.architecture
     direction = np.random.default_rng(5).standard_normal((len(TOKENS), shape.vocab), np.float32)
@@ -87,7 +87,7 @@ def test_activations_and_gradients_are_those_of_transformers(base: Callable[[str
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "lfm2"])
-def test_a_sequence_of_one_token(base: Callable[[str], Path], name: str) -> None:
+def test_a_sequence_of_one_token(base, name):
     layer = DecoderLayer(weights_of(base(name)), 0)
     hidden = np.random.default_rng(1).standard_normal((3, 64), np.float32)
     whole, first = (layer.forward(states) for states in (hidden, hidden[:1]))
@@ -96,7 +96,7 @@ def test_a_sequence_of_one_token(base: Callable[[str], Path], name: str) -> None
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_importance_covers_every_matrix(base: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+def test_the_importance_covers_every_matrix(base, tmp_path, name):
     checkpoint, path = open_checkpoint(base(name)), tmp_path / "importance.gguf"
     write_importance(path, replace(stats_of(base(name), [tuple(TOKENS[:40].tolist())]), datasets=("test",)))
     importance = fitting_importance(read_importance(path), checkpoint)
@@ -108,7 +108,7 @@ def test_the_importance_covers_every_matrix(base: Callable[[str], Path], tmp_pat
 
 
 @pytest.mark.parametrize("name", ["lm_head", "model.embed_tokens", "model.layers.1.mlp.up_proj"])
-def test_sensitivities_with_scales_predict_the_divergence(base: Callable[[str], Path], name: str) -> None:
+def test_sensitivities_with_scales_predict_the_divergence(base, name):
     """The errors of a matrix of Granite are random. Its embedding, residuals and logits are scaled."""
     stats = stats_of(base("granite"), [tuple(TOKENS.tolist())])
     target = {"lm_head": "output.weight", "model.layers.1.mlp.up_proj": "blk.1.ffn_up.weight"}.get(name)

@@ -42,7 +42,7 @@ def quantized_at_once(rows: np.ndarray, type_: Type) -> bytes:
 
 
 @pytest.mark.parametrize("name", [name for name in GGML_TYPES if name not in NEED_IMPORTANCE])
-def test_quantizing_in_parts_gives_the_bytes_of_one_call_and_a_small_error(name: str) -> None:
+def test_quantizing_in_parts_gives_the_bytes_of_one_call_and_a_small_error(name):
     rows, type_ = weights(), GGML_TYPES[name]
     made = b"".join(quantize_rows(rows[i : i + 7], type_, "w") for i in range(0, len(rows), 7))
     assert made == quantized_at_once(rows, type_)
@@ -54,7 +54,7 @@ def test_quantizing_in_parts_gives_the_bytes_of_one_call_and_a_small_error(name:
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.exhaustive) if n in NEED_IMPORTANCE else n for n in GGML_TYPES]
 )
-def test_rows_are_dequantized_as_by_gguf(name: str) -> None:
+def test_rows_are_dequantized_as_by_gguf(name):
     rows, type_ = weights(4), GGML_TYPES[name]
     importance = np.ones(rows.shape[1], np.float32) if name in NEED_IMPORTANCE else None
     made = quantize_rows(rows, type_, "w", importance)
@@ -64,13 +64,13 @@ def test_rows_are_dequantized_as_by_gguf(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NEED_IMPORTANCE)
-def test_a_type_that_needs_an_importance_matrix_is_refused_without(name: str) -> None:
+def test_a_type_that_needs_an_importance_matrix_is_refused_without(name):
     with pytest.raises(OutputError, match=rf"w: {name} needs an importance matrix"):
         quantize_rows(weights(), GGML_TYPES[name], "w")
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
-def test_a_value_that_is_not_finite_is_refused(value: float) -> None:
+def test_a_value_that_is_not_finite_is_refused(value):
     rows = weights(2)
     rows[1, 300] = value
     for type_ in (Type.F32, Type.Q4_0):
@@ -79,7 +79,7 @@ def test_a_value_that_is_not_finite_is_refused(value: float) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in GGML_TYPES if name not in NEED_IMPORTANCE])
-def test_values_out_of_range_are_refused_and_others_stay_finite(name: str) -> None:
+def test_values_out_of_range_are_refused_and_others_stay_finite(name):
     """Most types scale their blocks by a float16, which overflows to infinity silently."""
     for value in (6e4, 1e30):
         rows = weights(2)
@@ -94,7 +94,7 @@ def test_values_out_of_range_are_refused_and_others_stay_finite(name: str) -> No
             assert np.isfinite(back).all()
 
 
-def test_vectors_and_non_contiguous_rows_are_quantized() -> None:
+def test_vectors_and_non_contiguous_rows_are_quantized():
     rows = weights()
     assert quantize_rows(rows[0], Type.F32, "w") == rows[0].tobytes()
     transposed = np.ascontiguousarray(rows.T).T
@@ -104,7 +104,7 @@ def test_vectors_and_non_contiguous_rows_are_quantized() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30, 3e38])
-def test_only_ratios_of_the_importance_count(scale: float) -> None:
+def test_only_ratios_of_the_importance_count(scale):
     """Weights became 0 or NaN."""
     rows = np.random.default_rng(13).standard_normal((4, 256), np.float32)
     importance = np.ones(256, np.float32)

@@ -67,7 +67,7 @@ def importance(**arrays: int) -> Importance:
     return Importance(Path("importance.gguf"), "", means, ("a",), 1, {})
 
 
-def test_a_rewritten_file_matches_llama_imatrix_byte_for_byte(tmp_path: Path) -> None:
+def test_a_rewritten_file_matches_llama_imatrix_byte_for_byte(tmp_path):
     read, raw = read_importance(TINY), tensors_of(TINY)
     assert (read.datasets, read.chunk_count) == (("tests/data/imatrix.txt",), 35)
     assert (read.sensitivity, read.lookup_sensitivity, read.lookup_counts) == ({}, None, None)
@@ -87,15 +87,7 @@ def test_a_rewritten_file_matches_llama_imatrix_byte_for_byte(tmp_path: Path) ->
     st.none() | numbers.map(abs),
     st.none() | st.lists(st.integers(0, 1 << 24), min_size=1),
 )
-def test_a_written_file_is_read_back(
-    entry: dict[str, Any],
-    datasets: list[str],
-    size: int,
-    count: int,
-    sensitivity: dict[str, float],
-    lookup: float | None,
-    lookups: list[int] | None,
-) -> None:
+def test_a_written_file_is_read_back(entry, datasets, size, count, sensitivity, lookup, lookups):
     sums = {name: np.array(values, np.float32) for name, (values, _) in entry.items()}
     counts = {name: tokens for name, (_, tokens) in entry.items()}
     with TemporaryDirectory() as folder:
@@ -115,7 +107,7 @@ def test_a_written_file_is_read_back(
         assert read.mean_squares[name].dtype == np.float32
 
 
-def test_a_file_that_is_cut_short_or_removed_is_a_model_file_error(tmp_path: Path) -> None:
+def test_a_file_that_is_cut_short_or_removed_is_a_model_file_error(tmp_path):
     """It was a ValueError, or an OSError that the writer of the output took for its own."""
     read = importance_with(in_blocks(correlated(64), 32, 2), tmp_path)
     read.path.write_bytes(read.path.read_bytes()[:-200])
@@ -128,7 +120,7 @@ def test_a_file_that_is_cut_short_or_removed_is_a_model_file_error(tmp_path: Pat
         read.covariance("m")
 
 
-def test_a_covariance_that_overflows_is_refused(tmp_path: Path) -> None:
+def test_a_covariance_that_overflows_is_refused(tmp_path):
     """It was quantized by, with warnings of NumPy, into garbage."""
     covariance = in_blocks(correlated(64), 32, 2)
     covariance.blocks[0, 0, 0] = 3e38
@@ -136,7 +128,7 @@ def test_a_covariance_that_overflows_is_refused(tmp_path: Path) -> None:
         importance_with(covariance, tmp_path).covariance("m")
 
 
-def test_unknown_tensors_are_ignored_as_in_llama_cpp(tmp_path: Path) -> None:
+def test_unknown_tensors_are_ignored_as_in_llama_cpp(tmp_path):
     arrays = tensors_of(TINY) | {
         "output.weight.in_sum": np.ones(64, np.float32),
         "extra": np.ones(3, np.int8),
@@ -190,7 +182,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_an_invalid_file_is_refused_in_one_line_that_names_it(tmp_path: Path, what: str) -> None:
+def test_an_invalid_file_is_refused_in_one_line_that_names_it(tmp_path, what):
     damage, says = BAD[what]
     path = tmp_path / "importance.gguf"
     shutil.copy(TINY, path)
@@ -211,7 +203,7 @@ SPECS = [
 ]
 
 
-def test_lookup_counts_of_another_vocabulary_are_refused() -> None:
+def test_lookup_counts_of_another_vocabulary_are_refused():
     fitting = importance(attn_q=64, ffn_down=96)
     replace(fitting, lookup_counts=np.ones(99, np.float32)).check_fits(SPECS)
     with pytest.raises(FileError, match="it counts 98 tokens, but this model has 99"):
@@ -231,7 +223,7 @@ def test_lookup_counts_of_another_vocabulary_are_refused() -> None:
         ({"attn_q": 64, "ffn_down": 96}, "blk.9.attn_q.weight", "it has 'blk.9.attn_q.weight', which"),
     ],
 )
-def test_importance_of_another_model_is_refused(arrays: dict[str, int], sensitive: str, says: str) -> None:
+def test_importance_of_another_model_is_refused(arrays, sensitive, says):
     other = importance(**arrays)
     if sensitive:
         other.sensitivity[sensitive] = 1.0
@@ -241,7 +233,7 @@ def test_importance_of_another_model_is_refused(arrays: dict[str, int], sensitiv
     assert says in str(error.value)
 
 
-def test_an_importance_of_zeros_is_one_of_ones(tmp_path: Path) -> None:
+def test_an_importance_of_zeros_is_one_of_ones(tmp_path):
     """It rounded all weights to 0."""
     stats = ImportanceStats(
         {"blk.0.attn_q.weight": np.zeros(32, np.float32)}, {"blk.0.attn_q.weight": 7}, 64, 1, ["a"]

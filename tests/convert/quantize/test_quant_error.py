@@ -73,7 +73,7 @@ def relative_error(type_: Type, rows: np.ndarray) -> float:
 
 @some
 @given(sensitivities, sensitivities)
-def test_a_tied_embeddings_loss_rises_with_the_lookup_sensitivity(one: float, other: float) -> None:
+def test_a_tied_embeddings_loss_rises_with_the_lookup_sensitivity(one, other):
     """It rises by the loss of the embedding alone, in proportion to the sensitivity."""
     found = [losses(replace(IMPORTANCE, lookup_sensitivity=value)) for value in (0.0, one, other)]
     for type_, base in found[0].items():
@@ -84,7 +84,7 @@ def test_a_tied_embeddings_loss_rises_with_the_lookup_sensitivity(one: float, ot
 
 @some
 @given(sensitivities, sensitivities)
-def test_untied_matrices_have_separate_losses(product: float, lookup: float) -> None:
+def test_untied_matrices_have_separate_losses(product, lookup):
     importance = replace(
         IMPORTANCE, sensitivity={EMBEDDING: 77.0, OUTPUT: product}, lookup_sensitivity=lookup
     )
@@ -95,14 +95,14 @@ def test_untied_matrices_have_separate_losses(product: float, lookup: float) -> 
 
 
 @pytest.mark.parametrize("name", [EMBEDDING, OUTPUT])
-def test_without_a_measured_sensitivity_errors_are_relative(name: str) -> None:
+def test_without_a_measured_sensitivity_errors_are_relative(name):
     """To the row or to the product; llama-imatrix measures no sensitivity."""
     unmeasured = replace(IMPORTANCE, sensitivity={}, lookup_sensitivity=None, lookup_counts=None)
     expected = relative_error(Type.Q4_0, MATRIX.values)
     assert losses(unmeasured, name, tied=False)[Type.Q4_0] == pytest.approx(expected, rel=1e-3)
 
 
-def test_gptq_leaves_the_errors_that_later_inputs_do_not_explain(tmp_path: Path) -> None:
+def test_gptq_leaves_the_errors_that_later_inputs_do_not_explain(tmp_path):
     importance = importance_with(in_blocks(correlated(COLUMNS), 32, 4), tmp_path, OUTPUT)
     feedback = FeedbackCache(importance).get(OUTPUT)
     assert feedback is not None
@@ -112,7 +112,7 @@ def test_gptq_leaves_the_errors_that_later_inputs_do_not_explain(tmp_path: Path)
     assert found[Type.Q4_0] == pytest.approx(expected, rel=1e-3)
 
 
-def test_gptq_makes_lookups_worse(tmp_path: Path) -> None:
+def test_gptq_makes_lookups_worse(tmp_path):
     """By as much as was measured on SmolLM2, see quant_error.py; F16 is not rounded by GPTQ."""
     uncorrelated = in_blocks(np.eye(COLUMNS, dtype=np.float32), COLUMNS, 0)
     importance = replace(importance_with(uncorrelated, tmp_path, EMBEDDING), lookup_sensitivity=2.0)
@@ -121,7 +121,7 @@ def test_gptq_makes_lookups_worse(tmp_path: Path) -> None:
     assert 1.14 < found[Type.Q4_0] / (2.0 * relative_error(Type.Q4_0, MATRIX.values)) < 1.31
 
 
-def test_rows_are_weighted_by_token_frequency() -> None:
+def test_rows_are_weighted_by_token_frequency():
     frequencies = np.zeros((3, ROWS), np.float32)
     frequencies[0, [4, 10, 338]] = 100, 3, 50  # rows that Q8_0 represents exactly
     frequencies[1, 7] = frequencies[2, [7, 8]] = 5
@@ -134,7 +134,7 @@ def test_rows_are_weighted_by_token_frequency() -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_model_without_output_matrix_is_tied_and_lookups_cost_no_time(tied: bool) -> None:
+def test_a_model_without_output_matrix_is_tied_and_lookups_cost_no_time(tied):
     names = [EMBEDDING] if tied else [EMBEDDING, OUTPUT]
     specs = {name: TensorSpec(name, name, (ROWS, COLUMNS)) for name in names}
     with ThreadPoolExecutor(1) as pool:
@@ -146,7 +146,7 @@ def test_a_model_without_output_matrix_is_tied_and_lookups_cost_no_time(tied: bo
         assert all((o.cost > 0) == (tied or name == OUTPUT) for o in choices)
 
 
-def test_costs_without_a_type_for_a_matrix_are_refused() -> None:
+def test_costs_without_a_type_for_a_matrix_are_refused():
     """The plan ended in a ValueError: a matrix without options has no smallest size."""
     costs = replace(COSTS, layer={"Q4_K": 1.0, "Q6_K": 1.5}, output={"Q4_K": 1.0})
     spec = TensorSpec(OUTPUT, OUTPUT, (ROWS, COLUMNS))

@@ -79,7 +79,7 @@ def from_transformers(config: PretrainedConfig) -> tuple[arch.Architecture, Any]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_tensors_have_the_names_shapes_and_order_of_transformers_and_llama_cpp(name: str) -> None:
+def test_tensors_have_the_names_shapes_and_order_of_transformers_and_llama_cpp(name):
     config = CONFIGS[name]()
     architecture, model = from_transformers(config)
     specs = arch.tensor_specs(architecture)
@@ -97,7 +97,7 @@ def test_tensors_have_the_names_shapes_and_order_of_transformers_and_llama_cpp(n
 
 
 @pytest.mark.parametrize("shape", [(24, 5), (24,), (96, 3)])
-def test_permute_equals_llama_cpps_and_is_invertible(shape: tuple[int, ...]) -> None:
+def test_permute_equals_llama_cpps_and_is_invertible(shape):
     rows = np.arange(np.prod(shape)).reshape(shape)
     for heads in (1, 2, 4):
         permuted = arch.permute(rows, heads)
@@ -108,7 +108,7 @@ def test_permute_equals_llama_cpps_and_is_invertible(shape: tuple[int, ...]) -> 
     np.testing.assert_array_equal(arch.permute(rows, 4)[:half], arch.permute(rows[:half], 2))
 
 
-def test_only_q_and_k_of_llama_are_permuted() -> None:
+def test_only_q_and_k_of_llama_are_permuted():
     for config, permuted in ((checkpoints.llama(), {"q_proj", "k_proj"}), (checkpoints.qwen2(), set())):
         architecture, _ = from_transformers(config)
         found = {s.source.split(".")[-2] for s in arch.tensor_specs(architecture).values() if s.heads}
@@ -119,7 +119,7 @@ def test_only_q_and_k_of_llama_are_permuted() -> None:
     (64, 500000.0, 32.0, 8192),  # Llama 3.2
     (24, 10000.0, 4.0, 64),
 ])  # fmt: skip
-def test_rope_factors_equal_transformers(head_dim: int, theta: float, factor: float, context: int) -> None:
+def test_rope_factors_equal_transformers(head_dim, theta, factor, context):
     rope = checkpoints.LLAMA3_ROPE | {
         "rope_theta": theta,
         "factor": factor,
@@ -136,7 +136,7 @@ def test_rope_factors_equal_transformers(head_dim: int, theta: float, factor: fl
     assert factors[-1] == pytest.approx(factor)
 
 
-def test_published_config_of_llama_3_2_is_read() -> None:
+def test_published_config_of_llama_3_2_is_read():
     architecture = read(LLAMA_1B)
     assert (architecture.layers, architecture.kv_heads, architecture.head_dim) == (16, 8, 64)
     assert (architecture.rope_theta, architecture.tied) == (500000.0, True)
@@ -147,7 +147,7 @@ def test_published_config_of_llama_3_2_is_read() -> None:
     assert read(newer) == architecture
 
 
-def test_missing_values_have_the_defaults_of_transformers() -> None:
+def test_missing_values_have_the_defaults_of_transformers():
     optional = ("head_dim", "num_key_value_heads", "rope_theta", "rope_scaling", "tie_word_embeddings")
     architecture = read({k: v for k, v in LLAMA_1B.items() if k not in optional})
     assert (architecture.head_dim, architecture.kv_heads, architecture.rope_theta) == (64, 32, 10000.0)
@@ -163,7 +163,7 @@ def test_missing_values_have_the_defaults_of_transformers() -> None:
         LLAMA_1B | {"rope_scaling": {"type": "linear", "factor": 4.0}},
     ],
 )
-def test_metadata_is_read_back(config: dict[str, Any]) -> None:
+def test_metadata_is_read_back(config):
     architecture = read(config)
     again = from_header(header(architecture))
     assert again == arch.Architecture(**(vars(architecture) | {"scaling": None}))
@@ -207,7 +207,7 @@ def rope(**changes: Any) -> dict[str, Any]:
         (rope(partial_rotary_factor=0.5), "partial_rotary_factor"),
     ],
 )
-def test_unsupported_config_is_named(changes: dict[str, Any], named: str) -> None:
+def test_unsupported_config_is_named(changes, named):
     with pytest.raises(FileError) as failure:
         read(LLAMA_1B | changes)
     assert named in str(failure.value)
@@ -231,7 +231,7 @@ def test_unsupported_config_is_named(changes: dict[str, Any], named: str) -> Non
         ("olmo2", {"tie_word_embeddings": True}, "tie_word_embeddings"),
     ],
 )
-def test_what_a_family_cannot_have_is_named(name: str, changes: dict[str, Any], named: str) -> None:
+def test_what_a_family_cannot_have_is_named(name, changes, named):
     config = checkpoints.FAMILIES[name]()
     kind = next(kind for kind, family in CLASSES.items() if family.name == name)
     with pytest.raises(FileError, match=named):
@@ -239,7 +239,7 @@ def test_what_a_family_cannot_have_is_named(name: str, changes: dict[str, Any], 
 
 
 @pytest.mark.parametrize("name", checkpoints.FAMILIES)
-def test_every_key_of_a_class_that_may_change_the_computation_is_known(name: str) -> None:
+def test_every_key_of_a_class_that_may_change_the_computation_is_known(name):
     """A newer transformers may have one more."""
     keys = checkpoints.FAMILIES[name]().to_dict()
     read(
@@ -270,7 +270,7 @@ def test_every_key_of_a_class_that_may_change_the_computation_is_known(name: str
         ({"llama.rope.freq_base": Field(float("inf"), F32)}, "rope.freq_base"),
     ],
 )
-def test_unsupported_metadata_is_named(changes: dict[str, Field | None], named: str) -> None:
+def test_unsupported_metadata_is_named(changes, named):
     from_header(header(read(LLAMA_1B)))
     with pytest.raises(FileError) as failure:
         from_header(header(read(LLAMA_1B), changes))
@@ -287,9 +287,7 @@ def test_unsupported_metadata_is_named(changes: dict[str, Field | None], named: 
         ("lfm2", "attention.head_count_kv", Field([0, 2, 4], ARRAY, U32), "head_count_kv"),
     ],
 )
-def test_values_of_other_types_and_lists_of_other_lengths_are_named(
-    name: str, key: str, field: Field, named: str
-) -> None:
+def test_values_of_other_types_and_lists_of_other_lengths_are_named(name, key, field, named):
     """They were tracebacks."""
     config = checkpoints.FAMILIES[name]().to_dict()
     kind = next(kind for kind, family in CLASSES.items() if family.name == name)

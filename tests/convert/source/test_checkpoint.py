@@ -32,7 +32,7 @@ def stored(folder: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_rows_equal_those_of_safetensors(name: str, base: Base) -> None:
+def test_rows_equal_those_of_safetensors(name, base):
     checkpoint, expected = open_checkpoint(base(name)), stored(base(name))
     assert checkpoint.specs.keys() == expected.keys()
     for tensor, array in expected.items():
@@ -45,7 +45,7 @@ def test_rows_equal_those_of_safetensors(name: str, base: Base) -> None:
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_gguf_has_the_rows_of_its_folder(name: str, base: Base, tmp_path: Path) -> None:
+def test_gguf_has_the_rows_of_its_folder(name, base, tmp_path):
     convert(Recipe(base(name), tmp_path / "base.gguf", Uniform("F32")))
     folder, file = open_checkpoint(base(name)), open_checkpoint(tmp_path / "base.gguf")
     assert file.specs == folder.specs
@@ -60,7 +60,7 @@ def test_gguf_has_the_rows_of_its_folder(name: str, base: Base, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("type_", "tolerance"), [("BF16", 4e-3), ("Q8_0", 7e-3)])
-def test_quantized_gguf_is_dequantized(type_: str, tolerance: float, base: Base, tmp_path: Path) -> None:
+def test_quantized_gguf_is_dequantized(type_, tolerance, base, tmp_path):
     convert(Recipe(base("llama"), tmp_path / "base.gguf", Uniform(type_)))
     file, expected = open_checkpoint(tmp_path / "base.gguf"), stored(base("llama"))
     for tensor, array in expected.items():
@@ -69,7 +69,7 @@ def test_quantized_gguf_is_dequantized(type_: str, tolerance: float, base: Base,
     assert quantized_types(file) == ({type_: 15} if type_.startswith("Q") else {})
 
 
-def test_rope_factors_are_read_from_a_gguf(base: Base, tmp_path: Path) -> None:
+def test_rope_factors_are_read_from_a_gguf(base, tmp_path):
     convert(Recipe(base("llama long"), tmp_path / "base.gguf", Uniform("F32")))
     folder, file = open_checkpoint(base("llama long")), open_checkpoint(tmp_path / "base.gguf")
     one, other = (checkpoint.rope_tensors["rope_freqs.weight"] for checkpoint in (folder, file))
@@ -77,7 +77,7 @@ def test_rope_factors_are_read_from_a_gguf(base: Base, tmp_path: Path) -> None:
     assert one.max() > 1
 
 
-def test_a_gguf_that_has_shrunk_is_named(base: Base, tmp_path: Path) -> None:
+def test_a_gguf_that_has_shrunk_is_named(base, tmp_path):
     """It ended in numpy's ValueError."""
     path = tmp_path / "base.gguf"
     convert(Recipe(base("llama"), path, Uniform("Q8_0")))
@@ -88,14 +88,14 @@ def test_a_gguf_that_has_shrunk_is_named(base: Base, tmp_path: Path) -> None:
             read("model.embed_tokens.weight", 0, 272)
 
 
-def test_a_part_of_a_split_gguf_is_named(tmp_path: Path) -> None:
+def test_a_part_of_a_split_gguf_is_named(tmp_path):
     """The parts after the first have no architecture, which the error was about."""
     path = write_gguf(tmp_path / "b.gguf", {"split.count": (2, GGUFValueType.UINT16, None)}, {})
     with pytest.raises(FileError, match=r"b.gguf: one part of 2; merge the parts first"):
         open_checkpoint(path)
 
 
-def test_hash_is_that_of_the_weight_files(base: Base) -> None:
+def test_hash_is_that_of_the_weight_files(base):
     weights = (base("llama") / "model.safetensors").read_bytes()
     assert open_checkpoint(base("llama")).sha256() == hashlib.sha256(weights).hexdigest()
     shards = sorted(base("llama bf16 in shards").glob("*.safetensors"))
@@ -104,7 +104,7 @@ def test_hash_is_that_of_the_weight_files(base: Base) -> None:
     assert open_checkpoint(base("llama bf16 in shards")).sha256() == expected
 
 
-def test_a_weight_that_is_stored_twice_is_read_twice(base: Base, tmp_path: Path) -> None:
+def test_a_weight_that_is_stored_twice_is_read_twice(base, tmp_path):
     """An output matrix that differs from a tied embedding was dropped; transformers then ties nothing."""
     folder = Path(shutil.copytree(base("llama"), tmp_path / "base"))
     tensors = load_file(folder / "model.safetensors")
@@ -117,7 +117,7 @@ def test_a_weight_that_is_stored_twice_is_read_twice(base: Base, tmp_path: Path)
     assert not opened.architecture.tied
 
 
-def test_a_missing_bias_of_qwen2_is_named(base: Base, tmp_path: Path) -> None:
+def test_a_missing_bias_of_qwen2_is_named(base, tmp_path):
     folder = Path(shutil.copytree(base("qwen2"), tmp_path / "base"))
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.layers.1.self_attn.k_proj.bias"]

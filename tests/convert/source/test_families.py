@@ -1,6 +1,5 @@
 """Each family's names, order and computation equal those of transformers and of llama.cpp."""
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ TOKENS = np.random.default_rng(13).integers(0, 256, 96).tolist()  # more than an
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def checkpoint(tmp_path_factory):
     return cache(lambda name: save_model(tmp_path_factory.mktemp("base") / "base", FAMILIES[name]()))
 
 
@@ -46,7 +45,7 @@ def divergence(expected: np.ndarray, found: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_names_and_order_are_those_of_transformers_and_llama_cpp(name: str) -> None:
+def test_names_and_order_are_those_of_transformers_and_llama_cpp(name):
     model = AutoModelForCausalLM.from_config(FAMILIES[name]())
     config = model.config.to_dict() | {"architectures": [type(model).__name__]}
     architecture = from_config(config, "config.json")
@@ -64,9 +63,7 @@ def test_names_and_order_are_those_of_transformers_and_llama_cpp(name: str) -> N
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_llama_cpp_computes_what_transformers_does(
-    name: str, checkpoint: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_llama_cpp_computes_what_transformers_does(name, checkpoint, tmp_path):
     folder, file = checkpoint(name), tmp_path / "base.gguf"
     convert(Recipe(folder, file, Uniform("F32")))
     with torch.no_grad():
@@ -78,7 +75,7 @@ def test_llama_cpp_computes_what_transformers_does(
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_gguf_is_read_back(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_gguf_is_read_back(name, checkpoint, tmp_path):
     folder, file = checkpoint(name), tmp_path / "base.gguf"
     convert(Recipe(folder, file, Uniform("F32")))
     one, other = open_checkpoint(folder), open_checkpoint(file)

@@ -4,7 +4,7 @@ The sources are SentencePiece itself, and tokenizers for tokenizer.json with byt
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,12 +72,12 @@ def make_pair(name: str, folder: Path, models: Path) -> Pair:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tmp_path_factory):
     return tmp_path_factory.mktemp("models")
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Callable[[str], Pair]]:
+def pairs(tmp_path_factory, models):
     made: dict[str, Pair] = {}
 
     def get(name: str) -> Pair:
@@ -106,17 +106,17 @@ def texts_for(name: str, count: int) -> list[str]:
 @pytest.mark.parametrize(
     "name", ["trained with a prefix", *(f"trained as {spaces}" for spaces in SPACES), "mistral v3"]
 )
-def test_texts_have_the_token_ids_of_the_source(pairs: Callable[[str], Pair], name: str) -> None:
+def test_texts_have_the_token_ids_of_the_source(pairs, name):
     assert pairs(name).differing(texts_for(name, LINES)) == []
 
 
 @pytest.mark.parametrize("name", EXHAUSTIVE)
-def test_ten_thousand_texts_have_the_token_ids_of_the_source(pairs: Callable[[str], Pair], name: str) -> None:
+def test_ten_thousand_texts_have_the_token_ids_of_the_source(pairs, name):
     assert pairs(name).differing(texts_for(name, 10_000)) == []
 
 
 @given(text=st.text(max_size=40))
-def test_any_text_has_the_token_ids_of_the_source(pairs: Callable[[str], Pair], text: str) -> None:
+def test_any_text_has_the_token_ids_of_the_source(pairs, text):
     text = text.replace("\0", "")
     for name in ("trained with a prefix", "trained as gemma"):
         assert pairs(name).differing([text]) == []
@@ -126,7 +126,7 @@ Change = Callable[[dict[str, Any]], Any]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, models: Path) -> Path:
+def folder(tmp_path, models):
     """A small tokenizer.json with byte fallback."""
     save_json(tmp_path, trained_model(models, False), "gemma")
     return tmp_path
@@ -184,7 +184,7 @@ UNSUPPORTED: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
-def test_a_vocabulary_that_llama_cpp_would_apply_otherwise_is_refused(folder: Path, name: str) -> None:
+def test_a_vocabulary_that_llama_cpp_would_apply_otherwise_is_refused(folder, name):
     change, message = UNSUPPORTED[name]
     change_json(folder, change)
     with pytest.raises(FileError, match=message) as caught:
@@ -192,7 +192,7 @@ def test_a_vocabulary_that_llama_cpp_would_apply_otherwise_is_refused(folder: Pa
     assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
 
 
-def test_token_types_scores_and_keys(folder: Path) -> None:
+def test_token_types_scores_and_keys(folder):
     change_json(folder, add("<|user|>", 2001, special=True, rstrip=True))
     change_json(folder, add("<image>", 2500, special=True))  # as published Gemmas have
     fields = {
@@ -221,7 +221,7 @@ class Prompted:
         return self.converted.ids(text, special=special)
 
 
-def test_prompts_of_phi_3_have_the_token_ids_of_the_source(tmp_path: Path, models: Path) -> None:
+def test_prompts_of_phi_3_have_the_token_ids_of_the_source(tmp_path, models):
     """Its control tokens take the white space after them, and every text after them begins with a space."""
     save_json(tmp_path, trained_model(models, True), "llama")
     names = {name: 2000 + i for i, name in enumerate(("<|user|>", "<|end|>", "<|assistant|>"))}
@@ -243,7 +243,7 @@ def test_prompts_of_phi_3_have_the_token_ids_of_the_source(tmp_path: Path, model
     converted.close()
 
 
-def test_runs_of_one_character_may_have_their_merges_in_another_order(folder: Path) -> None:
+def test_runs_of_one_character_may_have_their_merges_in_another_order(folder):
     """Gemma's merges of spaces begin with the longest; orders that divide runs otherwise are refused."""
 
     def runs(order: list[tuple[int, int]]) -> Change:
@@ -269,7 +269,7 @@ def test_runs_of_one_character_may_have_their_merges_in_another_order(folder: Pa
         tokenizer_fields(folder, 2100)
 
 
-def test_damaged_sentencepiece_models_are_one_clear_line(tmp_path: Path, models: Path) -> None:
+def test_damaged_sentencepiece_models_are_one_clear_line(tmp_path, models):
     vocab, data = save_model(tmp_path, trained_model(models, True)), trained_model(models, True).read_bytes()
     path = tmp_path / "tokenizer.model"
     damaged = {
@@ -290,7 +290,7 @@ def test_damaged_sentencepiece_models_are_one_clear_line(tmp_path: Path, models:
 
 
 @given(data=st.data())
-def test_changed_bytes_are_refused_or_convert(models: Path, data: st.DataObject) -> None:
+def test_changed_bytes_are_refused_or_convert(models, data):
     content = bytearray(trained_model(models, True).read_bytes())
     for _ in range(data.draw(st.integers(1, 8))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -312,9 +312,7 @@ def test_changed_bytes_are_refused_or_convert(models: Path, data: st.DataObject)
         ({"byte_fallback": False}, "has no byte token '<0x00>'"),
     ],
 )
-def test_sentencepiece_models_of_other_kinds_are_refused(
-    tmp_path: Path, options: dict[str, Any], message: str
-) -> None:
+def test_sentencepiece_models_of_other_kinds_are_refused(tmp_path, options, message):
     spm = pytest.importorskip("sentencepiece")
     usual = {"model_type": "bpe", "normalization_rule_name": "identity", "remove_extra_whitespaces": False}
     with (tmp_path / "tokenizer.model").open("wb") as file:

@@ -31,7 +31,7 @@ STEPS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.fixture(scope="module")
-def trained() -> dict[str, Any]:
+def trained():
     """A byte-level BPE model without rules."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -45,7 +45,7 @@ def trained() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def pairs(trained: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pair]:
+def pairs(trained, tmp_path_factory):
     made: dict[str, Pair] = {}
 
     def get(name: str) -> Pair:
@@ -90,13 +90,13 @@ def _is_mark_or_capital(character: str) -> bool:
 
 
 @pytest.mark.parametrize("name", KEYS)
-def test_texts_have_the_token_ids_of_the_source(pairs: Callable[[str], Pair], name: str) -> None:
+def test_texts_have_the_token_ids_of_the_source(pairs, name):
     assert differing(pairs(name), name, tokenizer_texts.lines(300)) == []
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", KEYS)
-def test_ten_thousand_texts_have_the_token_ids_of_the_source(pairs: Callable[[str], Pair], name: str) -> None:
+def test_ten_thousand_texts_have_the_token_ids_of_the_source(pairs, name):
     assert differing(pairs(name), name, tokenizer_texts.lines(10_000)) == []
 
 
@@ -104,11 +104,11 @@ CHARACTERS = st.sampled_from("aA'sSéßÉ1\uff12 \n\r\t/-.,中あ한яЯ🙂\u00
 
 
 @given(text=st.text(CHARACTERS, max_size=20))
-def test_neighbours_of_all_kinds_are_split_as_by_the_source(pairs: Callable[[str], Pair], text: str) -> None:
+def test_neighbours_of_all_kinds_are_split_as_by_the_source(pairs, text):
     assert [name for name in KEYS if differing(pairs(name), name, [text])] == []
 
 
-def test_matches_alone_are_the_same_as_everything_between(tmp_path: Path, trained: dict[str, Any]) -> None:
+def test_matches_alone_are_the_same_as_everything_between(tmp_path, trained):
     """OLMo 2's and GPT-4o's files write the rule so."""
     save(tmp_path, trained, "dbrx")
     path = tmp_path / "tokenizer.json"

@@ -37,9 +37,7 @@ def write(folder: Path, config: Any, name: str = "config.json") -> Path:
         ({"megatron_config": {"x": 1}, "megatron_core": "evil"}, "megatron_config"),
     ],
 )
-def test_settings_that_name_code_are_refused_in_every_file(
-    settings: dict[str, Any], key: str, tmp_path: Path
-) -> None:
+def test_settings_that_name_code_are_refused_in_every_file(settings, key, tmp_path):
     for name in ("config.json", "tokenizer_config.json", "generation_config.json", "adapter_config.json"):
         folder = tmp_path / name.removesuffix(".json")
         folder.mkdir()
@@ -49,7 +47,7 @@ def test_settings_that_name_code_are_refused_in_every_file(
         assert "\n" not in str(raised.value)
 
 
-def test_ordinary_settings_and_missing_files_are_accepted(tmp_path: Path) -> None:
+def test_ordinary_settings_and_missing_files_are_accepted(tmp_path):
     refuse_code(tmp_path)
     write(tmp_path, LLAMA)
     write(tmp_path, {"tokenizer_class": "PreTrainedTokenizerFast", "auto_map": None}, "tokenizer_config.json")

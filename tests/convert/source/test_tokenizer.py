@@ -5,7 +5,7 @@ it. NFC normalization for Qwen2 is done by the runtime, not by llama.cpp.
 """
 
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -74,7 +74,7 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Pair]]:
+def pairs(tmp_path_factory):
     """pairs(name): a published tokenizer, and a small model converted with it."""
     with made_once(tmp_path_factory, make_pair, lambda pair: pair.model.close()) as made:
         yield made
@@ -87,18 +87,18 @@ def make_pair(name: str, folder: Path) -> Pair:
 
 
 @pytest.fixture(params=EACH)
-def pair(request: pytest.FixtureRequest, pairs: Callable[[str], Pair]) -> Pair:
+def pair(request, pairs):
     return pairs(request.param)
 
 
-def test_corpus_has_the_token_ids_of_the_source(pair: Pair) -> None:
+def test_corpus_has_the_token_ids_of_the_source(pair):
     texts = tokenizer_texts.lines(LINES)
     differing = {*pair.differing(texts, special=True), *pair.differing(texts, special=False)}
     assert [text for text in differing if not pair.excused(text)] == []
     assert len(differing) < LINES // 100
 
 
-def test_characters_are_split_as_by_the_source(pair: Pair) -> None:
+def test_characters_are_split_as_by_the_source(pair):
     """Guards against different Unicode tables; an exhaustive run found only the excused differences."""
     codes = {*range(0, 0x20000, 29), *range(0x20000, 0x110000, 997), *tokenizer_texts.NEW_DIGITS}
     characters = map(chr, sorted(codes - {*range(0xD800, 0xE000)}))
@@ -108,7 +108,7 @@ def test_characters_are_split_as_by_the_source(pair: Pair) -> None:
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("name", "normalizes"), [("qwen2", True), ("llama3", False), ("smollm2", False)])
-def test_only_qwen2_normalizes_text(pairs: Callable[[str], Pair], name: str, normalizes: bool) -> None:
+def test_only_qwen2_normalizes_text(pairs, name, normalizes):
     """llama.cpp has no NFC normalizer: without the runtime's, decomposed text would have other ids."""
     text = "Crème brûlée, 한국어, Ω"
     forms = [pairs(name).ids(unicodedata.normalize(form, text), special=True) for form in ("NFC", "NFD")]
@@ -122,7 +122,7 @@ def around_names(names: list[str]) -> list[str]:
     return [f"{x}{first}{y}{second}{x}" for first, second in neighbours for x in joints for y in joints[:3]]
 
 
-def test_names_of_special_tokens_are_parsed_only_on_request(pair: Pair) -> None:
+def test_names_of_special_tokens_are_parsed_only_on_request(pair):
     names = [token.content for token in pair.source.get_added_tokens_decoder().values()][:40]
     assert pair.differing(around_names(names), special=True) == []
     as_text = [name for name in names if name not in QWEN_CONTROL]
@@ -130,9 +130,7 @@ def test_names_of_special_tokens_are_parsed_only_on_request(pair: Pair) -> None:
 
 
 @pytest.mark.exhaustive
-def test_added_tokens_are_parsed_in_plain_text_except_llama_cpps_control_tokens(
-    pairs: Callable[[str], Pair],
-) -> None:
+def test_added_tokens_are_parsed_in_plain_text_except_llama_cpps_control_tokens(pairs):
     """Qwen's tokenizer parses its added tokens in any text; llama.cpp treats some as control tokens."""
     qwen = pairs("qwen2")
     assert {*qwen.differing(QWEN_ADDED, special=False)} <= {*QWEN_CONTROL}
@@ -152,7 +150,7 @@ LLAMA_CPP_ENDS = {
 }
 
 
-def test_end_tokens_of_the_checkpoint_end_an_answer(pair: Pair) -> None:
+def test_end_tokens_of_the_checkpoint_end_an_answer(pair):
     tokens = pair.model.header.metadata["tokenizer.ggml.tokens"]
     ends = {text for token, text in enumerate(tokens) if pair.model.is_eog(token)}
     assert ENDS[pair.name] <= ends <= ENDS[pair.name] | LLAMA_CPP_ENDS[pair.name]
@@ -171,7 +169,7 @@ KEYS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_metadata_equals_that_of_llama_cpps_converter(pair: Pair) -> None:
+def test_metadata_equals_that_of_llama_cpps_converter(pair):
     """The expected values are those of convert_hf_to_gguf.py for the same folders.
 
     Its add_space_prefix and add_sep_token are omitted; false is their default. Its arrays are the same except
@@ -186,7 +184,7 @@ def test_metadata_equals_that_of_llama_cpps_converter(pair: Pair) -> None:
     assert keys == always | KEYS[pair.name]
 
 
-def test_special_and_added_tokens_have_their_types(pair: Pair) -> None:
+def test_special_and_added_tokens_have_their_types(pair):
     metadata = pair.model.header.metadata
     by_type: dict[int, list[str]] = {type_: [] for type_ in TokenType}
     tokens, types = (metadata[f"tokenizer.ggml.{key}"] for key in ("tokens", "token_type"))
@@ -232,14 +230,14 @@ class Chat:
 
 
 @pytest.fixture
-def chat(pair: Pair) -> Chat:
+def chat(pair):
     source = transformers_tokenizer(pair.folder)
     template = pair.model.header.metadata["tokenizer.chat_template"]
     return Chat(pair, ChatTemplate(template, source.bos_token or "", source.eos_token), source)
 
 
 @pytest.mark.parametrize("messages", [CONVERSATION, [SYSTEM, *CONVERSATION]])
-def test_conversations_are_rendered_as_by_transformers(chat: Chat, messages: list[dict[str, str]]) -> None:
+def test_conversations_are_rendered_as_by_transformers(chat, messages):
     text = chat.template.render(messages)
     assert text == chat.expected(messages, tokenize=False)
     assert chat.pair.ids(text, special=True) == chat.expected(messages, tokenize=True)

@@ -17,7 +17,7 @@ Change = Callable[[Any], Any]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """A small tokenizer of 264 tokens, for an embedding of 272 rows."""
     checkpoints.save_tokenizer(tmp_path, "smollm")
     (tmp_path / "config.json").write_text("{}")
@@ -113,7 +113,7 @@ UNSUPPORTED = {name: ("tokenizer", *case) for name, case in TOKENIZER.items()} |
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
-def test_unsupported_tokenizer_is_one_clear_error(folder: Path, name: str) -> None:
+def test_unsupported_tokenizer_is_one_clear_error(folder, name):
     file, change, message = UNSUPPORTED[name]
     with pytest.raises(FileError, match=message.replace("|", r"\|")) as caught:
         fields_of(folder, **{file: change})
@@ -127,9 +127,7 @@ def test_unsupported_tokenizer_is_one_clear_error(folder: Path, name: str) -> No
     ids=["not UTF-8", "too long"],
 )
 @pytest.mark.parametrize("name", ["chat_template.jinja", "additional_chat_templates/a.jinja"])
-def test_a_file_that_is_no_chat_template_is_named(
-    folder: Path, name: str, content: bytes, message: str
-) -> None:
+def test_a_file_that_is_no_chat_template_is_named(folder, name, content, message):
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_bytes(content)
     with pytest.raises(FileError, match=f"{name}: {message}"):
@@ -137,12 +135,12 @@ def test_a_file_that_is_no_chat_template_is_named(
 
 
 @pytest.mark.parametrize(("rules", "name"), [("llama", "llama-bpe"), ("smollm", "smollm"), ("qwen", "qwen2")])
-def test_splitting_rules_are_recognized_with_any_vocabulary(tmp_path: Path, rules: str, name: str) -> None:
+def test_splitting_rules_are_recognized_with_any_vocabulary(tmp_path, rules, name):
     checkpoints.save_tokenizer(tmp_path, rules)
     assert fields_of(tmp_path, tokenizer=add("<new>", 271))["pre"] == name
 
 
-def test_merges_may_be_pairs_or_strings(folder: Path) -> None:
+def test_merges_may_be_pairs_or_strings(folder):
     def as_strings(content: Any) -> None:
         content["model"]["merges"] = [" ".join(merge) for merge in content["model"]["merges"]]
 
@@ -150,19 +148,19 @@ def test_merges_may_be_pairs_or_strings(folder: Path) -> None:
     assert fields_of(folder) == fields_of(folder, tokenizer=as_strings)
 
 
-def test_token_types(folder: Path) -> None:
+def test_token_types(folder):
     types = fields_of(folder, tokenizer=add("<x>", 270, special=False))["token_type"]
     assert types[:256] == [TokenType.NORMAL] * 256
     assert types[256:259] == [TokenType.CONTROL] * 3
     assert types[269:] == [TokenType.UNUSED, TokenType.USER_DEFINED, TokenType.UNUSED]
 
 
-def test_end_tokens_that_llama_cpp_does_not_recognize_have_keys(folder: Path) -> None:
+def test_end_tokens_that_llama_cpp_does_not_recognize_have_keys(folder):
     fields = fields_of(folder, generation_config=put("eos_token_id", value=[258, 256, 65, 66]))
     assert (fields["eos_token_id"], fields["eot_token_id"], fields["eom_token_id"]) == (258, 65, 66)
 
 
-def test_bos_and_eos_default_to_those_of_the_configuration_files(folder: Path) -> None:
+def test_bos_and_eos_default_to_those_of_the_configuration_files(folder):
     (folder / "tokenizer_config.json").unlink()
     config = put("eos_token_id", value=256)
     assert fields_of(folder, config=config)["eos_token_id"] == 256
@@ -171,7 +169,7 @@ def test_bos_and_eos_default_to_those_of_the_configuration_files(folder: Path) -
     assert (fields["eos_token_id"], fields["bos_token_id"]) == (258, 257)
 
 
-def test_post_processor_determines_the_tokens_around_a_text(folder: Path) -> None:
+def test_post_processor_determines_the_tokens_around_a_text(folder):
     """As in transformers, add_bos_token is ignored if there is a post-processor."""
     no, yes = put("add_bos_token", value=False), put("add_bos_token", value=True)
     both = fields_of(folder, tokenizer=around("<|endoftext|>", "A", "<|im_end|>"), tokenizer_config=no)
@@ -190,32 +188,30 @@ def test_post_processor_determines_the_tokens_around_a_text(folder: Path) -> Non
         ),
     ],
 )
-def test_tokens_around_a_text_that_a_gguf_cannot_have_are_refused(
-    folder: Path, processor: Change, named: str
-) -> None:
+def test_tokens_around_a_text_that_a_gguf_cannot_have_are_refused(folder, processor, named):
     """They were dropped."""
     with pytest.raises(FileError, match=f"has a post_processor of '{named}"):
         fields_of(folder, tokenizer=processor)
 
 
-def test_another_token_than_eos_after_a_text_is_refused(folder: Path) -> None:
+def test_another_token_than_eos_after_a_text_is_refused(folder):
     """llama.cpp would add the eos_token in its place."""
     with pytest.raises(FileError, match=r"texts end with '<\|im_start\|>', but eos_token is '<\|im_end"):
         fields_of(folder, tokenizer=around("A", "<|im_start|>"))
 
 
-def test_add_bos_token_applies_without_a_post_processor(folder: Path) -> None:
+def test_add_bos_token_applies_without_a_post_processor(folder):
     assert not fields_of(folder)["add_bos_token"]
     assert fields_of(folder, tokenizer_config=put("add_bos_token", value=True))["add_bos_token"]
 
 
-def test_bos_defaults_to_the_first_token_of_the_post_processor(folder: Path) -> None:
+def test_bos_defaults_to_the_first_token_of_the_post_processor(folder):
     unnamed = put("bos_token", value=None)
     fields = fields_of(folder, tokenizer=around("<|im_start|>", "A"), tokenizer_config=unnamed)
     assert (fields["bos_token_id"], fields["add_bos_token"]) == (257, True)
 
 
-def test_unknown_padding_token_is_ignored(folder: Path) -> None:
+def test_unknown_padding_token_is_ignored(folder):
     """Old Llamas have -1, and some fine-tunes name a token that they never added."""
     named = fields_of(folder, tokenizer_config=put("pad_token", value="[PAD]"))
     unnamed = put("pad_token", value=None)
@@ -223,14 +219,14 @@ def test_unknown_padding_token_is_ignored(folder: Path) -> None:
     assert "padding_token_id" not in named.keys() | numbered.keys()
 
 
-def test_chat_templates_are_copied_exactly(folder: Path) -> None:
+def test_chat_templates_are_copied_exactly(folder):
     templates = [{"name": "default", "template": "old"}, {"name": "tool-use", "template": "é\r\n "}]
     fields = fields_of(folder, tokenizer_config=put("chat_template", value=templates))
     assert (fields["chat_template"], fields["chat_template.tool_use"]) == ("old", "é\r\n ")
     assert fields["chat_templates"] == ["tool_use"]
 
 
-def test_chat_template_files_take_precedence_over_tokenizer_config(folder: Path) -> None:
+def test_chat_template_files_take_precedence_over_tokenizer_config(folder):
     """transformers reads these files as text, which normalizes line ends."""
     (folder / "chat_template.jinja").write_bytes("{{ new }} é\r\n\r".encode())
     (folder / "additional_chat_templates").mkdir()

@@ -8,13 +8,7 @@ from gguf import TokenType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.convert.vocabulary.ranking import (
-    REPACKED_ROWS,
-    Ranking,
-    check_size,
-    rank_tokens,
-    required_tokens,
-)
+from thirteen.convert.vocabulary.ranking import REPACKED_ROWS, check_size, rank_tokens, required_tokens
 from thirteen.convert.vocabulary.token_kinds import form_factor, is_latin, must_stay
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables, token_text
 from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint
@@ -49,7 +43,7 @@ def small_tables(
 
 
 @pytest.fixture(scope="module")
-def tables() -> TokenizerTables:
+def tables():
     """SmolLM2's tokenizer with what every list has, and the results of its first merges."""
     full = tables_of(embedded())
     kept = closed_list(full, {*required_tokens(full), *full.merges[:5000, 2].tolist()})
@@ -59,7 +53,7 @@ def tables() -> TokenizerTables:
 
 
 @pytest.fixture(scope="module")
-def ranking(tables: TokenizerTables) -> Ranking:
+def ranking(tables):
     rng = np.random.default_rng(13)
     size = len(tables.tokens)
     counts = np.where(rng.random(size) < 0.2, rng.integers(1, 99, size), 0)
@@ -83,7 +77,7 @@ def ranked_texts(tables: TokenizerTables, **statistics: dict[str, float]) -> lis
 
 @settings(max_examples=5)
 @given(part=st.floats(0, 1))
-def test_every_beginning_can_be_a_vocabulary(tables: TokenizerTables, ranking: Ranking, part: float) -> None:
+def test_every_beginning_can_be_a_vocabulary(tables, ranking, part):
     size = round(ranking.required + part * (len(ranking.order) - ranking.required))
     kept = ranking.choose(size)
     rounded = min(size + -size % REPACKED_ROWS, len(ranking.order))  # llama.cpp repacks no other matrix
@@ -99,7 +93,7 @@ MERGES = st.lists(
 
 
 @given(pairs=MERGES, data=st.data())
-def test_beginnings_are_closed_for_any_merges(pairs: list[tuple[str, str]], data: st.DataObject) -> None:
+def test_beginnings_are_closed_for_any_merges(pairs, data):
     """Merges whose parts no merge gives, or gives only later, and tokens that more than one merge gives."""
     known = set("abc")
     merges = [pair for pair in pairs if set(pair) <= known and not known.add("".join(pair))]
@@ -111,7 +105,7 @@ def test_beginnings_are_closed_for_any_merges(pairs: list[tuple[str, str]], data
         check_list(ranking.choose(size), tables)
 
 
-def test_required_tokens_come_first(tables: TokenizerTables, ranking: Ranking) -> None:
+def test_required_tokens_come_first(tables, ranking):
     first = {tables.tokens[i] for i in ranking.order[: ranking.required]}
     assert first >= {"A", "Ċ", "Ġ", "<|im_end|>", "7", "$", "Ġ+", "frac", "ĠĠĠĠ", "Â£"}
     assert not first & {"Ġapples", "Ġthe"}
@@ -119,7 +113,7 @@ def test_required_tokens_come_first(tables: TokenizerTables, ranking: Ranking) -
 
 
 @pytest.mark.exhaustive
-def test_held_out_problems_keep_nearly_all_tokens() -> None:
+def test_held_out_problems_keep_nearly_all_tokens():
     """Half of the tokens, chosen on the built-in texts."""
     tables = tables_of(embedded())
     with Model(embedded()) as model:
@@ -130,32 +124,32 @@ def test_held_out_problems_keep_nearly_all_tokens() -> None:
     assert sum(token in kept for token in used) > 0.995 * len(used)
 
 
-def test_tokens_of_texts_come_by_their_counts_and_then_by_their_ids() -> None:
+def test_tokens_of_texts_come_by_their_counts_and_then_by_their_ids():
     tables = small_tables([("q", "x"), ("q", "y"), ("q", "z"), ("q", "w")])
     texts = ranked_texts(tables, counts={"qz": 5, "qx": 1, "qw": 1}, probability={"qy": 0.5})
     assert texts[-4:] == ["qz", "qx", "qw", "qy"]
 
 
-def test_probability_and_merge_order_rank_the_others() -> None:
+def test_probability_and_merge_order_rank_the_others():
     """Ten times the probability outweighs a little later merge; words come before pieces of code."""
     tables = small_tables([("q", "x"), ("q", "y"), ("Q", "Z"), ("Ġ", "q")])
     assert ranked_texts(tables, probability={"qy": 1e-3, "qx": 1e-5})[-4:] == ["qy", "qx", "Ġq", "QZ"]
 
 
-def test_a_token_follows_all_that_it_is_built_from() -> None:
+def test_a_token_follows_all_that_it_is_built_from():
     tables = small_tables([("q", "x"), ("y", "z"), ("qx", "yz")])
     texts = ranked_texts(tables, counts={"qxyz": 1})
     assert texts[-3:] == ["qx", "yz", "qxyz"]
 
 
-def test_a_word_that_no_merge_gives_is_kept_only_by_tokenizers_that_ignore_merges() -> None:
+def test_a_word_that_no_merge_gives_is_kept_only_by_tokenizers_that_ignore_merges():
     merges = [("q", "x"), ("q", "y")]
     likely = {"probability": {"word": 0.5}}
     assert ranked_texts(small_tables(merges, "llama-bpe", ("word",)), **likely)[-3:] == ["word", "qx", "qy"]
     assert ranked_texts(small_tables(merges, "qwen2", ("word",)), **likely)[-3:] == ["qx", "qy", "word"]
 
 
-def test_sums_that_differ_in_the_last_bits_give_the_same_ranking(tables: TokenizerTables) -> None:
+def test_sums_that_differ_in_the_last_bits_give_the_same_ranking(tables):
     probability = np.random.default_rng(1).random(len(tables.tokens)) ** 4 / len(tables.tokens)
     probability = np.array([float(f"{value:.2e}") for value in probability])
     counts = no_counts(tables)
@@ -165,7 +159,7 @@ def test_sums_that_differ_in_the_last_bits_give_the_same_ranking(tables: Tokeniz
     )
 
 
-def test_sizes_out_of_range_are_refused(tables: TokenizerTables, ranking: Ranking) -> None:
+def test_sizes_out_of_range_are_refused(tables, ranking):
     for call in (ranking.choose, lambda size: check_size(tables, size)):
         with pytest.raises(FileError, match=rf"of 300 tokens: {ranking.required} must stay"):
             call(300)
@@ -185,11 +179,11 @@ def test_sizes_out_of_range_are_refused(tables: TokenizerTables, ranking: Rankin
         (False, ("1234", "apple", " frac", " " * 17, "==>", "é", "12a")),
     ],
 )
-def test_numbers_signs_white_space_and_latex_stay(stay: bool, texts: tuple[str, ...]) -> None:
+def test_numbers_signs_white_space_and_latex_stay(stay, texts):
     assert {text: must_stay(text) for text in texts} == dict.fromkeys(texts, stay)
 
 
-def test_scripts_and_forms() -> None:
+def test_scripts_and_forms():
     assert all(map(is_latin, ("the", "é", "ß", " 12", "“", "½")))
     assert not any(map(is_latin, ("и", "苹果", "aя", "α")))
     forms = (" apple", " Anna", "ecake", "-pound", ".getElement")

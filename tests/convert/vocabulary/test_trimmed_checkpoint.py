@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from thirteen.convert.quantization import Same, Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint, trimmed_fields
-from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.convert.vocabulary.vocabulary_metadata import read_vocabulary, vocabulary_of
 from thirteen.errors import FileError
 from thirteen.files.gguf.header import Field, read_header
@@ -36,7 +34,7 @@ TEXTS = (
 
 
 @pytest.fixture(scope="module")
-def kept() -> VocabularyList:
+def kept():
     tables = tables_of(embedded())
     with Engine(embedded(), context=16, slots=1) as engine:
         used = {i for text in TEXTS for i in engine.model.tokenize(text, special=True, bos=True)}
@@ -44,7 +42,7 @@ def kept() -> VocabularyList:
 
 
 @pytest.fixture(scope="module")
-def trimmed(kept: VocabularyList, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trimmed(kept, tmp_path_factory):
     """SmolLM2 with a part of its tokens, all tensors in their types."""
     path = tmp_path_factory.mktemp("trimmed") / "smollm2.gguf"
     report = convert(Recipe(embedded(), path, Same(), vocabulary=kept))
@@ -53,7 +51,7 @@ def trimmed(kept: VocabularyList, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
-def test_logits_of_kept_tokens_are_identical(trimmed: Path, kept: VocabularyList) -> None:
+def test_logits_of_kept_tokens_are_identical(trimmed, kept):
     new_ids = {old: new for new, old in enumerate(kept.tokens)}
     # Kernels of repacked matrices, such as AMX's, take only some numbers of rows, and round differently.
     options = EngineOptions(context=128, slots=1, repack=False)
@@ -66,7 +64,7 @@ def test_logits_of_kept_tokens_are_identical(trimmed: Path, kept: VocabularyList
             assert np.array_equal(small.logits(tokens), expected)
 
 
-def test_a_file_says_which_tokens_it_keeps(trimmed: Path, kept: VocabularyList) -> None:
+def test_a_file_says_which_tokens_it_keeps(trimmed, kept):
     header = read_header(trimmed)
     assert read_vocabulary(header) == kept
     assert header.metadata["thirteen.vocabulary.kept"] == len(kept.tokens)
@@ -81,7 +79,7 @@ def test_a_file_says_which_tokens_it_keeps(trimmed: Path, kept: VocabularyList) 
 
 
 @pytest.mark.parametrize("name", ["llama untied", "llama bf16 in shards"])
-def test_rows_are_those_of_the_kept_tokens(base: Base, tmp_path: Path, name: str) -> None:
+def test_rows_are_those_of_the_kept_tokens(base, tmp_path, name):
     kept = closed_list(tables_of(base(name)), [261, 270])
     convert(Recipe(base(name), tmp_path / "full.gguf", Uniform("F32")))
     convert(Recipe(base(name), tmp_path / "trimmed.gguf", Uniform("F32"), vocabulary=kept))
@@ -92,7 +90,7 @@ def test_rows_are_those_of_the_kept_tokens(base: Base, tmp_path: Path, name: str
         assert np.array_equal(trimmed[tensor], expected), tensor
 
 
-def test_blocks_do_not_depend_on_the_gaps(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_do_not_depend_on_the_gaps(base, monkeypatch):
     from thirteen.convert.vocabulary import trimmed_checkpoint
 
     full = open_checkpoint(base("llama"))
@@ -107,7 +105,7 @@ def test_blocks_do_not_depend_on_the_gaps(base: Base, monkeypatch: pytest.Monkey
             assert np.array_equal(view.rows(name, start, stop), expected[start:stop])
 
 
-def test_a_trimmed_file_can_be_trimmed_again(base: Base, tmp_path: Path) -> None:
+def test_a_trimmed_file_can_be_trimmed_again(base, tmp_path):
     """The file names the ids of the full vocabulary, not those of the file between."""
     first = closed_list(tables_of(base("llama")), [261, 262, 263, 270])
     convert(Recipe(base("llama"), tmp_path / "first.gguf", Uniform("F32"), vocabulary=first))
@@ -120,7 +118,7 @@ def test_a_trimmed_file_can_be_trimmed_again(base: Base, tmp_path: Path) -> None
     assert vocabulary_of(open_checkpoint(tmp_path / "third.gguf")) == found
 
 
-def test_an_adapter_of_the_output_is_trimmed_with_it(base: Base, tmp_path: Path) -> None:
+def test_an_adapter_of_the_output_is_trimmed_with_it(base, tmp_path):
     name, kept = "llama untied", closed_list(tables_of(base("llama untied")), [261, 270])
     config = LoraConfig(r=2, target_modules=["lm_head"], use_dora=True)
     adapter = save_random_adapter(base(name), config, tmp_path / "adapter")
@@ -131,9 +129,7 @@ def test_an_adapter_of_the_output_is_trimmed_with_it(base: Base, tmp_path: Path)
     assert np.allclose(found, rows[list(kept.tokens)], atol=1e-6)
 
 
-def test_a_run_time_adapter_of_the_full_model_is_exported_for_the_trimmed_one(
-    base: Base, tmp_path: Path
-) -> None:
+def test_a_run_time_adapter_of_the_full_model_is_exported_for_the_trimmed_one(base, tmp_path):
     name, kept = "llama untied", closed_list(tables_of(base("llama untied")), [261, 270])
     config = LoraConfig(r=2, target_modules=["q_proj", "lm_head"])
     adapter = save_random_adapter(base(name), config, tmp_path / "adapter")
@@ -148,7 +144,7 @@ def test_a_run_time_adapter_of_the_full_model_is_exported_for_the_trimmed_one(
         assert np.isfinite(engine.logits([1, 2, 3])).all()
 
 
-def test_a_list_that_leaves_no_merge_is_refused(base: Base, tmp_path: Path) -> None:
+def test_a_list_that_leaves_no_merge_is_refused(base, tmp_path):
     kept = closed_list(tables_of(base("llama")), [])
     with pytest.raises(FileError, match="259 kept tokens leave no merge"):
         convert(Recipe(base("llama"), tmp_path / "model.gguf", vocabulary=kept))
@@ -162,9 +158,7 @@ def test_a_list_that_leaves_no_merge_is_refused(base: Base, tmp_path: Path) -> N
         (Field([0.5] * 271, GGUFValueType.ARRAY, GGUFValueType.FLOAT32), "has 271 values for 272 tokens"),
     ],
 )
-def test_scores_that_are_not_one_number_per_token_are_refused(
-    base: Base, scores: Field, message: str
-) -> None:
+def test_scores_that_are_not_one_number_per_token_are_refused(base, scores, message):
     """A single number ended in a TypeError."""
     tables = tables_of(base("llama"))
     fields = open_checkpoint(base("llama")).tokenizer | {"tokenizer.ggml.scores": scores}
@@ -179,9 +173,7 @@ def test_scores_that_are_not_one_number_per_token_are_refused(
         ({"tokens": [1, 2]}, "has 2 ids, but the file has 263 tokens"),
     ],
 )
-def test_metadata_that_contradicts_itself_is_refused(
-    base: Base, tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
+def test_metadata_that_contradicts_itself_is_refused(base, tmp_path, changes, message):
     from dataclasses import replace
 
     kept = closed_list(tables_of(base("llama")), [261, 270])

@@ -3,7 +3,7 @@
 The judge is llama.cpp's tokenizer.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -76,13 +76,13 @@ def vocabulary_of(
 
 
 @pytest.fixture(scope="module")
-def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Trimmed]]:
+def trimmed(tmp_path_factory):
     with made_once(tmp_path_factory, make, Trimmed.close) as made:
         yield made
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_texts_of_kept_tokens_keep_their_ids(trimmed: Callable[[str], Trimmed], name: str) -> None:
+def test_texts_of_kept_tokens_keep_their_ids(trimmed, name):
     one = trimmed(name)
     words = [word for text in tokenizer_texts.lines(600) for word in (text, *text.split())]
     kept = [text for text in words if one.check(text)]
@@ -90,15 +90,13 @@ def test_texts_of_kept_tokens_keep_their_ids(trimmed: Callable[[str], Trimmed], 
 
 
 @given(data=st.data())
-def test_any_text_of_kept_tokens_keeps_its_ids(
-    trimmed: Callable[[str], Trimmed], data: st.DataObject
-) -> None:
+def test_any_text_of_kept_tokens_keeps_its_ids(trimmed, data):
     one = trimmed("model")
     tokens = data.draw(st.lists(st.sampled_from(one.kept.tokens), max_size=8))
     one.check(one.full.written(tokens).decode("utf-8", "ignore").replace("\0", ""))
 
 
-def test_every_beginning_of_a_ranking_is_closed(trimmed: Callable[[str], Trimmed], tmp_path: Path) -> None:
+def test_every_beginning_of_a_ranking_is_closed(trimmed, tmp_path):
     one = trimmed("json")
     tables, full = one.tables, one.full
     counts = np.bincount(
@@ -115,14 +113,14 @@ def test_every_beginning_of_a_ranking_is_closed(trimmed: Callable[[str], Trimmed
         small.close()
 
 
-def test_bytes_controls_numbers_and_spaces_always_stay(trimmed: Callable[[str], Trimmed]) -> None:
+def test_bytes_controls_numbers_and_spaces_always_stay(trimmed):
     tables = trimmed("json").tables
     required = {tables.tokens[token] for token in required_tokens(tables)}
     assert required >= {*BYTE_PIECES, "<s>", "</s>", "7", "▁", "+", "▁▁▁▁"}
     assert not required & {"▁the", "[INST]"}
 
 
-def test_what_a_token_is_built_from() -> None:
+def test_what_a_token_is_built_from():
     tables = small(["▁", "t", "h", "e", "▁t", "he", "the", "▁the"], [0, 0, 0, 0, 4, 3, 2, 1])
     built = partial(lambda token: [tables.tokens[i] for i in tables.built_from(tables.ids[token])])
     assert built("▁the") == ["▁", "t", "h", "e", "▁t", "he", "▁the"]  # never by "the"
@@ -131,7 +129,7 @@ def test_what_a_token_is_built_from() -> None:
     assert [tables.tokens[i] for i in tables.split("the thé")] == ["the", "▁t", "h", "<0xC3>", "<0xA9>"]
 
 
-def test_equal_scores_join_the_leftmost() -> None:
+def test_equal_scores_join_the_leftmost():
     tables = small(["a", "b", "ab", "ba"], [0, 0, 5, 5])
     assert [tables.tokens[i] for i in tables.split("bab")] == ["ba", "b"]
     assert [tables.tokens[i] for i in tables.split("aba")] == ["ab", "a"]
@@ -140,7 +138,7 @@ def test_equal_scores_join_the_leftmost() -> None:
 @pytest.mark.parametrize(
     ("missing", "message"), [("<0x41>", "no token for the byte 65"), ("", "scores has 1 values for")]
 )
-def test_tables_that_contradict_each_other_are_refused(missing: str, message: str) -> None:
+def test_tables_that_contradict_each_other_are_refused(missing, message):
     fields = small_fields(["a"], [1.0])
     if missing:
         fields["tokenizer.ggml.tokens"].value[fields["tokenizer.ggml.tokens"].value.index(missing)] = "x"

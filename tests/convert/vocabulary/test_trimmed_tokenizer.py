@@ -5,7 +5,6 @@ The judge is llama.cpp's tokenizer, on files with the published vocabularies of 
 
 import random
 import unicodedata
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +60,7 @@ class Trimmed:
 
 
 @pytest.fixture(scope="module")
-def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Trimmed]]:
+def trimmed(tmp_path_factory):
     """trimmed(name): a published tokenizer with the tokens of half of the corpus and some random ones."""
     with made_once(tmp_path_factory, _make, Trimmed.close) as made:
         yield made
@@ -84,17 +83,17 @@ def corpus() -> list[str]:
 
 
 @pytest.fixture(params=EACH)
-def each(request: pytest.FixtureRequest, trimmed: Callable[[str], Trimmed]) -> Trimmed:
+def each(request, trimmed):
     return trimmed(request.param)
 
 
-def test_a_corpus_keeps_its_tokens_or_its_bytes(each: Trimmed) -> None:
+def test_a_corpus_keeps_its_tokens_or_its_bytes(each):
     kept = [each.check(text) for text in corpus()]
     assert all(kept[::2]), "the list has all tokens of these"
     assert 0 < sum(kept[1::2]) < len(kept[1::2]), "both cases occur"
 
 
-def test_special_tokens_keep_their_meaning(each: Trimmed) -> None:
+def test_special_tokens_keep_their_meaning(each):
     """A control token is one token, or plain text if it was dropped."""
     new_ids = {old: new for new, old in enumerate(each.kept.tokens)}
     assert each.model.control_tokens.keys() <= each.full.control_tokens.keys()
@@ -117,9 +116,7 @@ def test_special_tokens_keep_their_meaning(each: Trimmed) -> None:
 
 @given(data=st.data())
 @pytest.mark.parametrize("name", EACH)
-def test_any_text_keeps_its_tokens_or_its_bytes(
-    trimmed: Callable[[str], Trimmed], name: str, data: st.DataObject
-) -> None:
+def test_any_text_keeps_its_tokens_or_its_bytes(trimmed, name, data):
     each = trimmed(name)
     pieces = st.sampled_from(
         ("the", " the", "12", "1234567", " Quick", "\n\n", "  ", "'ll", "é", "\\frac{1}")

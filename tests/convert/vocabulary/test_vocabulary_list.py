@@ -1,7 +1,6 @@
 """A vocabulary list is written and read unchanged, and one that cannot be applied is refused in one line."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,13 @@ HASH = "0" * 64
 
 
 @pytest.fixture(scope="module")
-def tables() -> TokenizerTables:
+def tables():
     """The tokenizer of SmolLM2."""
     return tables_of(embedded())
 
 
 @pytest.fixture(scope="module")
-def kept(tables: TokenizerTables) -> VocabularyList:
+def kept(tables):
     """The required tokens, and the first thousand with all they are built from."""
     return closed_list(tables, range(1000))
 
@@ -39,7 +38,7 @@ def written(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def test_a_list_is_read_as_it_was_written(tmp_path: Path, kept: VocabularyList, tables: TokenizerTables):
+def test_a_list_is_read_as_it_was_written(tmp_path, kept, tables):
     kept.save(tmp_path / "list.json")
     assert VocabularyList.load(tmp_path / "list.json") == kept
     assert list(tmp_path.iterdir()) == [tmp_path / "list.json"]
@@ -60,7 +59,7 @@ def test_a_list_is_read_as_it_was_written(tmp_path: Path, kept: VocabularyList, 
         ({"tokens": [False]}, r"tokens\[0\]: False is not one of 10"),
     ],
 )
-def test_a_damaged_list_is_refused_with_its_place(tmp_path: Path, changes: dict[str, Any], message: str):
+def test_a_damaged_list_is_refused_with_its_place(tmp_path, changes, message):
     path = written(tmp_path, **changes)
     with pytest.raises(FileError, match=message) as refused:
         VocabularyList.load(path)
@@ -68,7 +67,7 @@ def test_a_damaged_list_is_refused_with_its_place(tmp_path: Path, changes: dict[
 
 
 @pytest.mark.parametrize("content", [b"[1, 2]", b"{"])
-def test_a_file_that_is_no_list_is_refused(tmp_path: Path, content: bytes):
+def test_a_file_that_is_no_list_is_refused(tmp_path, content):
     (tmp_path / "list.json").write_bytes(content)
     with pytest.raises(FileError, match=r"list\.json: not "):
         VocabularyList.load(tmp_path / "list.json")
@@ -76,13 +75,13 @@ def test_a_file_that_is_no_list_is_refused(tmp_path: Path, content: bytes):
         VocabularyList.load(tmp_path / "none.json")
 
 
-def test_the_list_of_another_base_is_refused(kept: VocabularyList, tables: TokenizerTables):
+def test_the_list_of_another_base_is_refused(kept, tables):
     for other in (replace(kept, of=kept.of + 1), replace(kept, tokenizer_sha256=HASH, name="my list")):
         with pytest.raises(FileError, match=f"^{other.name}: is for another tokenizer"):
             check_list(other, tables)
 
 
-def test_a_list_without_what_every_file_needs_is_refused(kept: VocabularyList, tables: TokenizerTables):
+def test_a_list_without_what_every_file_needs_is_refused(kept, tables):
     def without(*tokens: int) -> VocabularyList:
         return replace(kept, tokens=tuple(token for token in kept.tokens if token not in tokens))
 
@@ -94,7 +93,7 @@ def test_a_list_without_what_every_file_needs_is_refused(kept: VocabularyList, t
         check_list(without(tables.built_from(tables.ids["Ġthe"])[0]), tables)
 
 
-def test_a_tokenizer_of_another_kind_is_refused(base: Callable[[str], Path]):
+def test_a_tokenizer_of_another_kind_is_refused(base):
     fields = open_checkpoint(base("llama")).tokenizer
 
     def refused(message: str, **changes: Any) -> None:
@@ -116,7 +115,7 @@ def test_a_tokenizer_of_another_kind_is_refused(base: Callable[[str], Path]):
     refused("eos_token_id' is 272, not one of 272 tokens", eos_token_id=272)
 
 
-def test_a_token_is_built_by_the_merges_of_its_own_text(base: Callable[[str], Path]):
+def test_a_token_is_built_by_the_merges_of_its_own_text(base):
     """MERGES are t+h, th+e, Ġ+the, i+n, Ġ+1."""
     tables = TokenizerTables.from_fields(open_checkpoint(base("llama")).tokenizer, "BASE")
 
@@ -132,7 +131,7 @@ def test_a_token_is_built_by_the_merges_of_its_own_text(base: Callable[[str], Pa
 
 
 @given(chosen=st.sets(st.integers(0, 49151), max_size=300))
-def test_missing_parts_are_those_of_every_derivation(tables: TokenizerTables, chosen: set[int]):
+def test_missing_parts_are_those_of_every_derivation(tables, chosen):
     """BPE over the text of every token finds the same as over the doubtful ones alone."""
     parts = {part for token in chosen for part in tables.built_from(token)}
     missing = set(tables.missing_parts(chosen))

@@ -18,7 +18,7 @@ from thirteen.files.gguf.header import Field, Header
         (None, "'tokenizer.ggml.tokens' is missing"),
     ],
 )
-def test_a_list_without_a_vocabulary_is_refused(tokens: Field | None, message: str) -> None:
+def test_a_list_without_a_vocabulary_is_refused(tokens, message):
     """A number in place of the tokens ended in a TypeError."""
     fields = vocabulary_fields(VocabularyList((0, 2), 5, "ab" * 32))
     fields |= {"tokenizer.ggml.tokens": tokens} if tokens else {}

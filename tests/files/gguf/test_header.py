@@ -113,9 +113,7 @@ def check_sound(header: Header) -> None:
     st.dictionaries(names, tensors(), max_size=4),
     st.sampled_from([8, 32, 256]),
 )
-def test_a_header_is_read_as_the_gguf_package_wrote_it(
-    entries: Entries, arrays: Arrays, alignment: int
-) -> None:
+def test_a_header_is_read_as_the_gguf_package_wrote_it(entries, arrays, alignment):
     with TemporaryDirectory() as folder:
         path = write(Path(folder) / "a.gguf", entries, arrays, alignment)
         header, content = read_header(path), path.read_bytes()
@@ -134,14 +132,14 @@ def test_a_header_is_read_as_the_gguf_package_wrote_it(
     check_sound(header)
 
 
-def test_text_that_is_no_utf_8_passes_unchanged(tmp_path: Path) -> None:
+def test_text_that_is_no_utf_8_passes_unchanged(tmp_path):
     path = write(tmp_path / "a.gguf", {"k": Field([b"\xff\xfe", "é".encode()], Kind.ARRAY, Kind.STRING)}, {})
     value = read_header(path).metadata["k"]
     assert [text.encode("utf-8", "surrogateescape") for text in value] == [b"\xff\xfe", "é".encode()]
 
 
 @given(entries=st.dictionaries(keys, fields, min_size=1, max_size=6), data=st.data())
-def test_what_is_passed_over_is_checked_but_not_kept(entries: Entries, data: st.DataObject) -> None:
+def test_what_is_passed_over_is_checked_but_not_kept(entries, data):
     with TemporaryDirectory() as folder:
         path = write(Path(folder) / "a.gguf", entries, {})
         over = data.draw(st.sets(st.sampled_from(sorted(entries))))
@@ -151,7 +149,7 @@ def test_what_is_passed_over_is_checked_but_not_kept(entries: Entries, data: st.
         assert partial.fields[key] == (Field([], Kind.ARRAY, Kind.STRING) if left else field)
 
 
-def test_a_real_model_is_read() -> None:
+def test_a_real_model_is_read():
     path = embedded()
     header = read_header(path)
     assert header.metadata["general.architecture"] == "llama"
@@ -166,7 +164,7 @@ def test_a_real_model_is_read() -> None:
 
 
 @pytest.fixture(scope="module")
-def file_content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def file_content(tmp_path_factory):
     entries = {
         f"k.{kind.name}": Field(value, kind)
         for kind, value in {Kind.UINT8: 7, Kind.FLOAT64: 0.5, Kind.BOOL: True, Kind.STRING: "text"}.items()
@@ -191,7 +189,7 @@ def refused(path: Path) -> Iterator[list[str]]:
         assert len(str(failure)) < 500 + len(str(path))
 
 
-def test_a_file_cut_at_any_byte_is_refused(file_content: bytes, tmp_path: Path) -> None:
+def test_a_file_cut_at_any_byte_is_refused(file_content, tmp_path):
     path = tmp_path / "a.gguf"
     path.write_bytes(file_content)
     end = max(tensor.offset + tensor.nbytes for tensor in read_header(path).tensors.values())
@@ -288,7 +286,7 @@ ALIGNMENT = text(b"general.alignment")
     ],
     ids=count(),  # some contents have megabytes
 )
-def test_a_lying_header_is_named(content: bytes, named: str, tmp_path: Path) -> None:
+def test_a_lying_header_is_named(content, named, tmp_path):
     path = tmp_path / "a.gguf"
     path.write_bytes(content)
     with pytest.raises(FileError) as failure:
@@ -298,7 +296,7 @@ def test_a_lying_header_is_named(content: bytes, named: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("odd", [b"\0", b"a\0b", b" ", b"a\n", "é".encode(), b"\xff"])
-def test_a_name_that_is_another_as_a_c_string_is_refused(odd: bytes, tmp_path: Path) -> None:
+def test_a_name_that_is_another_as_a_c_string_is_refused(odd, tmp_path):
     """llama.cpp reads `block_count\\0` as `block_count`: unchecked values reached its assertions."""
     path = tmp_path / "a.gguf"
     for content in (
@@ -346,7 +344,7 @@ MOST_MEMORY: dict[str, Callable[[], bytes]] = {
 @pytest.mark.exhaustive
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("name", MOST_MEMORY)
-def test_a_header_takes_four_times_its_size_and_a_constant(name: str, tmp_path: Path) -> None:
+def test_a_header_takes_four_times_its_size_and_a_constant(name, tmp_path):
     """A header of 72 MB took 683 MB."""
     path = tmp_path / "a.gguf"
     path.write_bytes(MOST_MEMORY[name]())
@@ -354,7 +352,7 @@ def test_a_header_takes_four_times_its_size_and_a_constant(name: str, tmp_path: 
     assert 0 < int(done.stdout) < 4 * path.stat().st_size + 70_000_000
 
 
-def test_texts_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
+def test_texts_that_would_fill_the_memory_are_refused(tmp_path):
     """Such a file is sparse and costs its maker nothing; eight texts of 32 MB took 1.4 GB."""
     path = tmp_path / "a.gguf"
     with path.open("wb") as file:
@@ -367,7 +365,7 @@ def test_texts_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
         read_header(path)
 
 
-def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+def test_what_is_no_file_is_named(tmp_path):
     for path, named in ((tmp_path / "none.gguf", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(FileError, match=named):
             read_header(path)

@@ -17,7 +17,7 @@ def string_array(values: list[bytes]) -> StringArray:
 
 
 @given(st.lists(st.binary(max_size=4) | st.text(max_size=4).map(str.encode)), st.slices(6))
-def test_an_array_reads_like_the_list_of_its_strings(values: list[bytes], part: slice) -> None:
+def test_an_array_reads_like_the_list_of_its_strings(values, part):
     strings, expected = string_array(values), [value.decode("utf-8", "surrogateescape") for value in values]
     assert list(strings) == expected
     assert [strings[i] for i in range(-len(values), len(values))] == expected * 2
@@ -28,7 +28,7 @@ def test_an_array_reads_like_the_list_of_its_strings(values: list[bytes], part: 
     assert len(strings) == len(values) and bool(strings) == bool(values)
 
 
-def test_an_index_out_of_range_is_an_error_as_in_a_list() -> None:
+def test_an_index_out_of_range_is_an_error_as_in_a_list():
     for index in (1, -2):
         with pytest.raises(IndexError):
             string_array([b"a"])[index]

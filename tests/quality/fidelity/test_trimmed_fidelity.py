@@ -1,8 +1,6 @@
 """Fidelity of a trimmed file to a reference with all tokens, computed again with NumPy."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.errors import FileError
 from thirteen.files.gguf.header import read_header
-from thirteen.quality.fidelity.fidelity import FidelityReport, fidelity_summary, run_fidelity
+from thirteen.quality.fidelity.fidelity import fidelity_summary, run_fidelity
 from thirteen.quality.fidelity.model_roles import model_sources
 from thirteen.quality.fidelity.token_map import TokenMap
 from thirteen.runtime.engine.engine import Engine
@@ -30,7 +28,7 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     base = checkpoints.save_model(folder / "base", checkpoints.llama(max_position_embeddings=2048))
     kept = closed_list(tables_of(base), [261])
@@ -45,14 +43,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def report(files: dict[str, Path]) -> FidelityReport:
+def report(files):
     models = model_sources(files["full"], files["full-trimmed-F32"])
     return run_fidelity(models, data=files["texts"], threads=1)
 
 
-def test_the_kept_tokens_of_the_same_weights_do_not_diverge_where_the_text_is_the_same(
-    files: dict[str, Path], tmp_path: Path
-) -> None:
+def test_the_kept_tokens_of_the_same_weights_do_not_diverge_where_the_text_is_the_same(files, tmp_path):
     (tmp_path / "texts.jsonl").write_text('{"text": "the theme of the other thesis"}\n')
     models = model_sources(files["full"], files["full-trimmed-F32"])
     report = run_fidelity(models, data=tmp_path / "texts.jsonl", threads=1)
@@ -60,7 +56,7 @@ def test_the_kept_tokens_of_the_same_weights_do_not_diverge_where_the_text_is_th
     assert report.merged.divergence.kl_max < 1e-9
 
 
-def test_the_report_is_that_of_numpy(files: dict[str, Path], report: FidelityReport) -> None:
+def test_the_report_is_that_of_numpy(files, report):
     """The first text, with every dropped token replaced by its two bytes."""
     with (
         Engine(files["full"], context=256, slots=1) as full,
@@ -102,7 +98,7 @@ def test_the_report_is_that_of_numpy(files: dict[str, Path], report: FidelityRep
     assert report.vocabulary is not None and report.vocabulary.of == 272
 
 
-def test_the_effect_of_an_adapter_is_that_on_kept_tokens(files: dict[str, Path], tmp_path: Path) -> None:
+def test_the_effect_of_an_adapter_is_that_on_kept_tokens(files, tmp_path):
     (tmp_path / "texts.jsonl").write_text('{"text": "the theme of the other thesis"}\n')
     models = model_sources(
         files["full-adapted"],
@@ -118,9 +114,7 @@ def test_the_effect_of_an_adapter_is_that_on_kept_tokens(files: dict[str, Path],
     assert len(fidelity_table(report).rows) > 8
 
 
-def test_two_trimmed_files_are_compared_by_their_original_ids(
-    base: Callable[[str], Path], files: dict[str, Path], tmp_path: Path
-) -> None:
+def test_two_trimmed_files_are_compared_by_their_original_ids(base, files, tmp_path):
     larger, smaller = (closed_list(tables_of(base("llama")), ids) for ids in ([261, 262], [262]))
     for name, kept in (("larger", larger), ("smaller", smaller)):
         convert(Recipe(base("llama"), tmp_path / f"{name}.gguf", Uniform("F32"), vocabulary=kept))

@@ -51,10 +51,10 @@ STANDING_ALONE = {
 
 
 @pytest.mark.parametrize(("question", "alone"), STANDING_ALONE.items())
-def test_a_question_stands_alone_only_if_nothing_in_it_refers_back(question: str, alone: bool) -> None:
+def test_a_question_stands_alone_only_if_nothing_in_it_refers_back(question, alone):
     assert stands_alone(question) == alone
 
 
-def test_the_shipped_sums_stand_alone() -> None:
+def test_the_shipped_sums_stand_alone():
     rows = [json.loads(line)["question"] for line in held_out_sums().read_text().splitlines()]
     assert sum(map(stands_alone, rows)) == len(rows) == 48

@@ -2,7 +2,7 @@
 
 import errno
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,12 @@ QUESTIONS = [f"What is {n} times {n % 7 + 2}?" for n in range(COUNT)]
 
 
 @pytest.fixture
-def job(tiny: Path) -> BatchJob:
+def job(tiny):
     return BatchJob(tiny, None, FEW, 1)
 
 
 @pytest.fixture
-def questions(tmp_path: Path) -> Path:
+def questions(tmp_path):
     return write_rows(
         tmp_path / "questions.jsonl", [{"question": text, "id": f"q{n}"} for n, text in enumerate(QUESTIONS)]
     )
@@ -56,7 +56,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_each_line_of_a_text_file_is_a_question(job: BatchJob, questions: Path, tmp_path: Path) -> None:
+def test_each_line_of_a_text_file_is_a_question(job, questions, tmp_path):
     (text := tmp_path / "questions.txt").write_text("\n".join((QUESTIONS[0], "", f" {QUESTIONS[1]}\r", "")))
     report = BatchFile(text, tmp_path / "answers.jsonl").answer(job)
     rows = read(tmp_path / "answers.jsonl")
@@ -66,9 +66,7 @@ def test_each_line_of_a_text_file_is_a_question(job: BatchJob, questions: Path, 
         BatchFile(text.rename(tmp_path / "questions.jsonl"), tmp_path / "no.jsonl").answer(job)
 
 
-def test_answers_are_those_of_the_engine_in_the_order_of_the_questions(
-    job: BatchJob, questions: Path, tmp_path: Path
-) -> None:
+def test_answers_are_those_of_the_engine_in_the_order_of_the_questions(job, questions, tmp_path):
     report = BatchFile(questions, tmp_path / "answers.jsonl").answer(job)
     answers = read(tmp_path / "answers.jsonl")
     assert [row["id"] for row in answers] == [f"q{n}" for n in range(COUNT)]
@@ -84,9 +82,7 @@ def test_answers_are_those_of_the_engine_in_the_order_of_the_questions(
     assert [path.name for path in tmp_path.iterdir() if "answers" in path.name] == ["answers.jsonl"]
 
 
-def test_answers_say_how_foreign_their_question_is(
-    job: BatchJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_say_how_foreign_their_question_is(job, tmp_path, monkeypatch):
     """It was null, whatever the file's vocabulary."""
     monkeypatch.setattr(Model, "foreign_share", lambda _, text: len(text) / 4)
     path = write_rows(tmp_path / "questions.jsonl", [{"question": "abc"}])
@@ -94,9 +90,7 @@ def test_answers_say_how_foreign_their_question_is(
     assert [row["foreign_share"] for row in read(tmp_path / "answers.jsonl")] == [0.75]
 
 
-def test_the_records_stay_until_the_answers_are_on_disk(
-    job: BatchJob, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_records_stay_until_the_answers_are_on_disk(job, questions, tmp_path, monkeypatch):
     """An error in flushing the folder was ignored, and the records, the only durable copy, were deleted."""
 
     def fail(_: Path) -> None:
@@ -112,9 +106,7 @@ def test_the_records_stay_until_the_answers_are_on_disk(
 
 
 @pytest.mark.parametrize("effort", [*Effort])
-def test_a_batch_interrupted_anywhere_gives_the_same_file(
-    effort: Effort, tiny: Path, questions: Path, tmp_path: Path
-) -> None:
+def test_a_batch_interrupted_anywhere_gives_the_same_file(effort, tiny, questions, tmp_path):
     job = BatchJob(tiny, None, GenerationSettings(max_tokens=6, effort=effort), 1)
     BatchFile(questions, tmp_path / "whole.jsonl").answer(job)
     part = tmp_path / "parts.jsonl.part"
@@ -129,7 +121,7 @@ def test_a_batch_interrupted_anywhere_gives_the_same_file(
     assert not part.exists()
 
 
-def test_answers_of_a_batch_match_its_schema(tiny: Path, questions: Path, tmp_path: Path) -> None:
+def test_answers_of_a_batch_match_its_schema(tiny, questions, tmp_path):
     schema = {"type": "object", "properties": {"ok": {"enum": ["yes", "no"]}}, "required": ["ok"]}
     schema |= {"additionalProperties": False}
     settings = GenerationSettings(max_tokens=40, grammar=from_schema(json.dumps(schema)))
@@ -141,7 +133,7 @@ def test_answers_of_a_batch_match_its_schema(tiny: Path, questions: Path, tmp_pa
         replace(settings, effort=Effort.HIGH)
 
 
-def test_a_later_batch_is_computed_as_a_first_one_is(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_batch_is_computed_as_a_first_one_is(tiny, monkeypatch):
     """While other requests were remembered, a slot stayed free: a resumed run gave other answers."""
     steps: list[list[tuple[int, int]]] = []
     decode = Context.decode
@@ -161,16 +153,14 @@ def test_a_later_batch_is_computed_as_a_first_one_is(tiny: Path, monkeypatch: py
     assert steps[count:] == steps[:count] and max(map(len, steps)) == 8
 
 
-def test_an_existing_output_is_not_overwritten(job: BatchJob, questions: Path, tmp_path: Path) -> None:
+def test_an_existing_output_is_not_overwritten(job, questions, tmp_path):
     (tmp_path / "answers.jsonl").write_text("mine\n")
     with pytest.raises(OutputError, match="already exists"):
         BatchFile(questions, tmp_path / "answers.jsonl").answer(job)
     assert (tmp_path / "answers.jsonl").read_text() == "mine\n"
 
 
-def test_an_output_that_appears_meanwhile_is_not_overwritten(
-    job: BatchJob, questions: Path, tmp_path: Path
-) -> None:
+def test_an_output_that_appears_meanwhile_is_not_overwritten(job, questions, tmp_path):
     output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
     with pytest.raises(OutputError, match="already exists"):
         BatchFile(questions, output).answer(job, progress=lambda *_: output.write_text("mine\n") and None)
@@ -188,9 +178,7 @@ def choose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flash: bool) -> None
 
 
 @pytest.mark.parametrize("kv", [None, "f16"])
-def test_the_engines_of_a_job_measure_nothing_that_the_job_has_chosen(
-    kv: str | None, tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_engines_of_a_job_measure_nothing_that_the_job_has_chosen(kv, tiny, monkeypatch, tmp_path):
     """What stayed as by default was measured again by each engine: its answers could differ."""
     choose(monkeypatch, tmp_path, flash=False)
     job = BatchJob(tiny, None, FEW, 1, ENGINE | EngineOptions(kv=kv)).decided()
@@ -200,9 +188,7 @@ def test_the_engines_of_a_job_measure_nothing_that_the_job_has_chosen(
     assert (settings.flash_attention, settings.kv, settings.prefix_bytes) == (False, "f16", 1 << 30)
 
 
-def test_a_job_that_leaves_the_library_open_has_that_of_its_journal(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_that_leaves_the_library_open_has_that_of_its_journal(tiny, tmp_path, monkeypatch):
     """With "auto" in words, the settings of one library were given to the other."""
     monkeypatch.delenv("THIRTEEN_LIBRARY")
     identity = {"flash_attention": False, "kv": "f16", "library": "ik"}
@@ -213,9 +199,7 @@ def test_a_job_that_leaves_the_library_open_has_that_of_its_journal(
 
 
 @pytest.mark.parametrize("flash", [False, True])
-def test_a_batch_resumes_with_its_attention(
-    flash: bool, tiny: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_resumes_with_its_attention(flash, tiny, questions, tmp_path, monkeypatch):
     """Less free memory than before made it another batch. What the caller gives was replaced silently."""
     choose(monkeypatch, tmp_path, not flash)
     begun, other = (
@@ -242,9 +226,7 @@ def test_a_batch_resumes_with_its_attention(
         lambda job: BatchJob(job.model, None, GenerationSettings(max_tokens=12, sampling=Sampling(0.5)), 1),
     ],
 )
-def test_a_batch_with_other_settings_does_not_resume_it(
-    change: Callable[[BatchJob], BatchJob], job: BatchJob, questions: Path, tmp_path: Path
-) -> None:
+def test_a_batch_with_other_settings_does_not_resume_it(change, job, questions, tmp_path):
     output = tmp_path / "answers.jsonl"
     with pytest.raises(Interrupted):
         BatchFile(questions, output).answer(job, progress=stop_at(3))
@@ -254,9 +236,7 @@ def test_a_batch_with_other_settings_does_not_resume_it(
     assert (tmp_path / "answers.jsonl.part").read_bytes() == before
 
 
-def test_a_failed_computation_is_not_a_bad_row_and_is_repeated(
-    job: BatchJob, questions: Path, tmp_path: Path
-) -> None:
+def test_a_failed_computation_is_not_a_bad_row_and_is_repeated(job, questions, tmp_path):
     def failing(job: BatchJob, batches: Any) -> Any:
         first = next(iter(batches))
         yield from list(job.run([first]))[:5]
@@ -280,7 +260,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("what", DAMAGED)
-def test_damaged_records_are_refused_and_stay(what: str, job: BatchJob, tmp_path: Path) -> None:
+def test_damaged_records_are_refused_and_stay(what, job, tmp_path):
     """The run ended in a traceback, after it had removed the records."""
     path = write_rows(tmp_path / "questions.jsonl", [{"question": "1 + 1?", "id": 3}])
     output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
@@ -307,9 +287,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_a_bad_line_ends_the_batch_or_is_reported_and_skipped(
-    what: str, job: BatchJob, tmp_path: Path
-) -> None:
+def test_a_bad_line_ends_the_batch_or_is_reported_and_skipped(what, job, tmp_path):
     bad, message = BAD[what]
     rows = [{"question": "1 + 1?"}, "", bad, {"question": "2 + 2?", "id": 7}]
     path = write_rows(tmp_path / "questions.jsonl", rows)
@@ -328,16 +306,14 @@ def test_a_bad_line_ends_the_batch_or_is_reported_and_skipped(
     assert first["text"] and third["text"]
 
 
-def test_a_file_without_questions_is_rejected(job: BatchJob, tmp_path: Path) -> None:
+def test_a_file_without_questions_is_rejected(job, tmp_path):
     for text in ("\n\n", "x\n"):
         (tmp_path / "questions.jsonl").write_text(text)
         with pytest.raises(FileError, match="has no question"):
             BatchFile(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl", skip_bad=True).answer(job)
 
 
-def test_a_run_killed_before_it_removed_the_records_is_finished_by_the_next(
-    job: BatchJob, questions: Path, tmp_path: Path
-) -> None:
+def test_a_run_killed_before_it_removed_the_records_is_finished_by_the_next(job, questions, tmp_path):
     """The next run said that the output exists, and the records stayed."""
     output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
     with pytest.raises(Interrupted):
@@ -355,7 +331,7 @@ def test_a_run_killed_before_it_removed_the_records_is_finished_by_the_next(
     assert (output.read_text(), part.read_bytes()) == ("mine\n", records)
 
 
-def test_errors_of_a_run_that_skipped_them_end_one_that_does_not(job: BatchJob, tmp_path: Path) -> None:
+def test_errors_of_a_run_that_skipped_them_end_one_that_does_not(job, tmp_path):
     """It wrote them as answers."""
     long = {"question": "What is it? " * 60}
     path = write_rows(tmp_path / "questions.jsonl", [long, {"question": "1 + 1?"}])

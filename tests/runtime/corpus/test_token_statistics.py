@@ -1,8 +1,5 @@
 """Probabilities of tokens over texts agree with the engine's exact logits, position by position."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
 from thirteen.convert.convert import convert
@@ -23,20 +20,20 @@ PASSAGES = (
 
 
 @pytest.fixture(scope="module")
-def path(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def path(base, tmp_path_factory):
     path = tmp_path_factory.mktemp("statistics") / "model.gguf"
     convert(Recipe(base("llama"), path, Uniform("F32")))
     return path
 
 
 @pytest.fixture(scope="module")
-def model(path: Path) -> Iterator[Model]:
+def model(path):
     with Model(path) as model:
         yield model
 
 
 @pytest.fixture(scope="module")
-def expected(path: Path, model: Model) -> list[np.ndarray]:
+def expected(path, model):
     """Probabilities after each token of each passage, by the engine's exact logits."""
     with Engine(path) as engine:
         logits = [engine.logits(passage) for passage in tokenize_passages(model, PASSAGES)]
@@ -46,15 +43,13 @@ def expected(path: Path, model: Model) -> list[np.ndarray]:
     ]
 
 
-def test_the_mean_is_over_all_positions(model: Model, expected: list[np.ndarray]) -> None:
+def test_the_mean_is_over_all_positions(model, expected):
     mean = mean_probability(model, list(tokenize_passages(model, PASSAGES)), Run(1))
     assert mean.sum() == pytest.approx(1)
     np.testing.assert_allclose(mean, np.concatenate(expected).mean(0), rtol=0.02, atol=1e-6)
 
 
-def test_the_probability_outside_is_that_of_the_tokens_left_out(
-    model: Model, expected: list[np.ndarray]
-) -> None:
+def test_the_probability_outside_is_that_of_the_tokens_left_out(model, expected):
     order = np.random.default_rng(3).permutation(model.vocabulary_size)
     sizes = (1, 100, 270, model.vocabulary_size)
     tokenized = list(tokenize_passages(model, PASSAGES))
@@ -64,7 +59,7 @@ def test_the_probability_outside_is_that_of_the_tokens_left_out(
         np.testing.assert_allclose(values, rows[:, order[size:]].sum(1), rtol=0.05, atol=1e-5)
 
 
-def test_the_sample_is_spread_over_the_passages() -> None:
+def test_the_sample_is_spread_over_the_passages():
     passages = [(1,) * 10] * 100
     sample = sample_passages(passages, 200)
     assert len(sample) == 20
@@ -72,6 +67,6 @@ def test_the_sample_is_spread_over_the_passages() -> None:
     assert len(sample_passages(passages, 1)) == 1
 
 
-def test_texts_without_tokens_are_refused(model: Model) -> None:
+def test_texts_without_tokens_are_refused(model):
     with pytest.raises(RequestError, match="the texts have no tokens"):
         mean_probability(model, [()])

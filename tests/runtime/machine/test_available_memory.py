@@ -19,7 +19,7 @@ print(available_bytes())
 """
 
 
-def test_the_least_of_machine_and_control_groups_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_least_of_machine_and_control_groups_is_available(monkeypatch):
     machine = namedtuple("Machine", "available")(8 * GIB)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
     for limits, expected in (([], 8), ([(9, 2), (4, 1)], 3), ([(1, 2)], 0)):
@@ -29,6 +29,6 @@ def test_the_least_of_machine_and_control_groups_is_available(monkeypatch: pytes
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not enforce it")
-def test_a_limit_on_address_space_counts_what_is_in_use() -> None:
+def test_a_limit_on_address_space_counts_what_is_in_use():
     left = int(subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, check=True).stdout)
     assert GIB // 2 < left < GIB

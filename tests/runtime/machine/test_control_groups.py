@@ -1,7 +1,6 @@
 """Limits of control groups, from files as the kernel writes them."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ V1_UNLIMITED = 9223372036854771712
 
 
 @pytest.fixture
-def groups(tmp_path: Path) -> Callable[..., Path]:
+def groups(tmp_path):
     """groups(membership, {file: content}): a root with these files."""
 
     def groups(membership: str, files: dict[str, str]) -> Path:
@@ -26,7 +25,7 @@ def groups(tmp_path: Path) -> Callable[..., Path]:
     return groups
 
 
-def test_version_2_has_the_limits_of_the_group_and_of_its_parents(groups: Callable[..., Path]) -> None:
+def test_version_2_has_the_limits_of_the_group_and_of_its_parents(groups):
     root = groups(
         "0::/a/b\n",
         {
@@ -42,7 +41,7 @@ def test_version_2_has_the_limits_of_the_group_and_of_its_parents(groups: Callab
     assert list(memory_limits(root)) == [(64 * MIB, 7 * MIB)]  # shared memory cannot be dropped
 
 
-def test_threads_are_no_more_than_the_group_is_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_no_more_than_the_group_is_granted(monkeypatch):
     """A thread for each of 128 hardware threads was tried in a container with two processors."""
     for limits, expected in (((), (4, 8)), ((1.5, 6.0), (2, 2)), ((6.0,), (4, 6)), ((0.2,), (1, 1))):
         for name, value in (("processor_limits", limits), ("physical_cores", 4), ("usable_processors", 8)):
@@ -51,7 +50,7 @@ def test_threads_are_no_more_than_the_group_is_granted(monkeypatch: pytest.Monke
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="other systems do not tell")
-def test_cores_of_all_clusters_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cores_of_all_clusters_are_counted(tmp_path, monkeypatch):
     """Linux numbers the cores of each cluster of an Arm processor from 0 on, and half were not counted."""
     for cpu, siblings in enumerate(("0-1", "0-1", "2", "3")):
         (tmp_path / str(cpu)).write_text(siblings)
@@ -60,7 +59,7 @@ def test_cores_of_all_clusters_are_counted(tmp_path: Path, monkeypatch: pytest.M
     assert threads.physical_cores() == 4
 
 
-def test_version_1_has_the_limits_of_each_controller(groups: Callable[..., Path]) -> None:
+def test_version_1_has_the_limits_of_each_controller(groups):
     root = groups(
         "3:cpuset:/x\n2:cpu,cpuacct:/box\n1:memory:/box\n",
         {

@@ -22,7 +22,7 @@ print(*resource.getrlimit(resource.RLIMIT_CPU), *resource.getrlimit(resource.RLI
 @pytest.mark.parametrize(
     ("seconds", "files", "expected"), [(1, 30, "2 5 30 50"), (60, 45, "5 5 40 50"), (60, 60, "5 5 40 50")]
 )
-def test_a_limit_stays_below_those_that_are_there(seconds: int, files: int, expected: str) -> None:
+def test_a_limit_stays_below_those_that_are_there(seconds, files, expected):
     """`ulimit` may have set them; a value above the hard limit would be an error."""
     command = [sys.executable, "-c", PROGRAM, str(seconds), str(files)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
