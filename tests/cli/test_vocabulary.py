@@ -1,9 +1,7 @@
 """--vocabulary on the command line: convert and plan, and lists that cannot be applied."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from peft import LoraConfig
@@ -12,8 +10,6 @@ from ..convert.peft_adapters import save_random_adapter
 from ..convert.vocabulary.kept_lists import closed_list, tables_of
 
 pytestmark = pytest.mark.slow
-
-Base = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")

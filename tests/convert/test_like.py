@@ -1,8 +1,6 @@
 """Conversion with the types of another file, tensor by tensor, as the fidelity check makes its base."""
 
-from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +13,6 @@ from thirteen.errors import FileError
 
 from .peft_adapters import read_gguf, save_random_adapter
 from .test_merge import lora
-
-Base = Callable[[str], Path]
 
 
 def test_base_with_types_of_adapted_file_equals_base_converted_to_that_type(base, tmp_path):

@@ -1,7 +1,6 @@
 """A merge by `convert` equals PEFT's `merge_and_unload`, tensor by tensor, up to rounding in float32."""
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ from thirteen.files.gguf.header import read_header
 from thirteen.files.progress import Run
 
 from .peft_adapters import Arrays, as_gguf, base_tensors, peft_merged, read_gguf, save_random_adapter
-
-Base = Callable[[str], Path]
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 PATTERNS = {

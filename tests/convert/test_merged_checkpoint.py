@@ -1,7 +1,6 @@
 """`thirteen merge` writes a folder that transformers loads as PEFT's own merge, rounded once."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,6 @@ from thirteen.learn.base_model import save_settings
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from .peft_adapters import base_tensors, peft_merged, read_gguf, save_random_adapter
-
-Base = Callable[[str], Path]
 
 LORA = LoraConfig(r=3, lora_alpha=6, target_modules="all-linear")
 DORA = LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj", "down_proj"], use_dora=True)

@@ -1,8 +1,6 @@
 """Conversion with searched scales."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from thirteen.convert import blocks
 from thirteen.convert.convert import convert
@@ -11,8 +9,6 @@ from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.files.gguf.header import read_header
 from thirteen.files.progress import Run
-
-Base = Callable[[str], Path]
 
 
 def test_searched_scales_change_the_weights_alike_for_any_number_of_threads(

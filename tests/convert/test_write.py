@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import gguf
@@ -19,8 +19,6 @@ from thirteen.files.gguf.header import Field, read_header
 from thirteen.files.trusted_files import FileState, trust_file
 
 from ..runtime.conftest import write_gguf as write_foreign
-
-Base = Callable[[str], Path]
 
 FIELDS = {
     "general.architecture": Field("llama", Kind.STRING),

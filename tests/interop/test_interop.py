@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -54,7 +54,6 @@ FEWER_EQUAL = 5  # of 20 answers: near ties of a small model
 
 Task = dict[str, Any]
 Results = dict[str, Any]  # tokens, answers, and distributions as logits or log-probabilities
-Loader = Callable[[Task], Results]
 
 
 @dataclass(frozen=True)

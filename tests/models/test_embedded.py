@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from base64 import b64encode
-from collections.abc import Callable
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -32,9 +31,6 @@ def wheel_of(model: bytes) -> bytes:
 
 def page_of(name: str, url: str = "../../files/wheel") -> bytes:
     return json.dumps({"files": [{"filename": "other", "url": "x"}, {"filename": name, "url": url}]}).encode()
-
-
-Serve = Callable[[dict[str, bytes]], list[str]]
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 from base64 import b64encode
-from collections.abc import Callable
 from hashlib import sha256, sha384
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,6 @@ BLOCK_PARTS = """const original = fetch; const block = (signal) =>
   new Promise((_, reject) => signal.addEventListener('abort', () => reject(new Error('aborted'))));
 window.fetch = (path, ...rest) =>
   String(path).includes('/parts/') && !window.release ? block(rest[0].signal) : original(path, ...rest);"""
-
-Server = tuple[str, FaultyApp]
-Visit = Callable[..., Any]
 
 
 @pytest.fixture

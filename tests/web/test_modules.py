@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from .arithmetic_vectors import vectors
 
 NODE = shutil.which("node")
 NODE_TEST = pytest.mark.skipif(NODE is None, reason="needs Node.js")
-RunNode = Callable[[str, list[Any]], list[Any]]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,6 @@ from ..leftovers import leftovers
 
 pytestmark = pytest.mark.slow
 
-Sources = Callable[[str], tuple[Path, Path]]
-Converted = Callable[..., dict[str, Any]]
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {"lora": ("llama", {}), "biased": ("qwen2", {"bias": "all"})}
 TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}) + "\n"

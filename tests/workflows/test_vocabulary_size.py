@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,6 @@ from thirteen.workflows.importance_cache import Calibration, measure_importance
 from thirteen.workflows.vocabulary import vocabulary_choice, vocabulary_size
 from thirteen.workflows.vocabulary.vocabulary_size import SizeLoss, choose_vocabulary_size
 
-Base = Callable[[str], Path]
 TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}) + "\n"
 
 

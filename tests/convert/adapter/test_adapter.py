@@ -28,7 +28,6 @@ from thirteen.errors import FileError
 from ..peft_adapters import save_random_adapter
 from ..vocabulary.kept_lists import closed_list, tables_of
 
-Base = Callable[[str], Path]
 Config = dict[str, Any]
 Tensors = dict[str, np.ndarray]
 Change = Callable[[Config, Tensors], Any]

@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from thirteen.errors import FileError
 
 from ...runtime.conftest import write_gguf
 
-Base = Callable[[str], Path]
 BASES = ["llama", "llama untied", "llama bf16 in shards", "qwen2", "qwen2 f16 tied"]
 
 

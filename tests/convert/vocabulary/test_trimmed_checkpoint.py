@@ -1,8 +1,5 @@
 """A trimmed file is the full one with fewer rows: nothing else about the model changes."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 from gguf import GGUFValueType
@@ -23,8 +20,6 @@ from thirteen.runtime.plan.options import EngineOptions
 
 from ..peft_adapters import read_gguf, save_random_adapter
 from .kept_lists import closed_list, tables_of
-
-Base = Callable[[str], Path]
 
 TEXTS = (
     "A pen costs $1.20. What do 3 pens cost?",
