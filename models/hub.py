@@ -26,19 +26,9 @@ RepositoryKind = Literal["base", "adapter"]
 
 _PATTERNS: Mapping[RepositoryKind, list[str]] = {
     "base": [
-        "config.json",
-        "generation_config.json",
-        "tokenizer.json",
-        "tokenizer.model",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "chat_template.jinja",
-        "*.safetensors",
-        "*.safetensors.index.json",
-        "LICENSE*",
-        "NOTICE*",
-        "USE_POLICY*",
+        *("config.json", "generation_config.json", "tokenizer.json", "tokenizer.model"),
+        *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+        *("*.safetensors", "*.safetensors.index.json", "LICENSE*", "NOTICE*", "USE_POLICY*"),
     ],
     "adapter": ["adapter_config.json", "adapter_model.safetensors", "README.md"],
 }

@@ -47,15 +47,8 @@ _UNMERGEABLE_SETTINGS = {
 }
 # LoRA settings that change the delta, or the base under it, in ways that only PEFT implements.
 _PEFT_ONLY_SETTINGS = (
-    "kasa_config",
-    "monteclora_config",
-    "use_bdlora",
-    "use_qalora",
-    "velora_config",
-    "lora_bias",
-    "fan_in_fan_out",
-    "modules_to_save",
-    "trainable_token_indices",
+    *("kasa_config", "monteclora_config", "use_bdlora", "use_qalora", "velora_config", "lora_bias"),
+    *("fan_in_fan_out", "modules_to_save", "trainable_token_indices"),
 )
 _BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 

@@ -40,13 +40,7 @@ REPORTS = {
     "web": "web.site.Site",
 }
 BY_DATA = {
-    "types",
-    "norm_by_layer",
-    "tally.votes",
-    "memory",
-    "metadata",
-    "provenance",
-    "tokenizer",
+    *("types", "norm_by_layer", "tally.votes", "memory", "metadata", "provenance", "tokenizer")
 }  # objects whose keys are names out of the data
 ROWS = [
     {"question": f"What is {n} and {n}?", "solution": f"{n} + {n} = {2 * n}", "answer": str(2 * n)}

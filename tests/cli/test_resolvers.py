@@ -14,27 +14,11 @@ from ..runtime.conftest import write_gguf
 
 NAME = "some/name"
 MODEL = (
-    "ask X Why?",
-    "chat X",
-    "batch ROWS X --out OUT",
-    "serve X",
-    "mcp X",
-    "inspect X",
-    "learn X MANY --output OUT",
-    "web X --out OUT",
-    "bench X",
-    "bench model X",
-    "bench accuracy X --data ROWS",
-    "bench accuracy FILE --base X --data ROWS",
-    "bench latency X FILE",
-    "bench latency FILE X",
-    "bench peers X",
-    "bench memory X",
-    "bench size X",
-    "bench fidelity X FILE",
-    "bench fidelity FILE X",
-    "bench report X FILE --out OUT",
-    "doctor --speed --model X",
+    *("ask X Why?", "chat X", "batch ROWS X --out OUT", "serve X", "mcp X", "inspect X"),
+    *("learn X MANY --output OUT", "web X --out OUT", "bench X", "bench model X"),
+    *("bench accuracy X --data ROWS", "bench accuracy FILE --base X --data ROWS", "bench latency X FILE"),
+    *("bench latency FILE X", "bench peers X", "bench memory X", "bench size X", "bench fidelity X FILE"),
+    *("bench fidelity FILE X", "bench report X FILE --out OUT", "doctor --speed --model X"),
     "doctor --tune --model X",
 )
 BASE = (
@@ -48,15 +32,10 @@ BASE = (
     "adapter export ADAPTER --base X --output OUT",
 )
 ADAPTER = (
-    "convert FILE --output OUT --adapter X",
-    "plan FILE --size 4bpw --adapter X",
-    "merge FILE --out OUT --adapter X",
-    "importance FILE --output OUT --adapter X",
-    "adapter show X",
-    "adapter check X --base FILE",
-    "adapter export X --base FILE --output OUT",
-    "adapter export X --as peft --output OUT",
-    "adapter export X --as code",
+    *("convert FILE --output OUT --adapter X", "plan FILE --size 4bpw --adapter X"),
+    *("merge FILE --out OUT --adapter X", "importance FILE --output OUT --adapter X", "adapter show X"),
+    *("adapter check X --base FILE", "adapter export X --base FILE --output OUT"),
+    *("adapter export X --as peft --output OUT", "adapter export X --as code"),
 )
 RUN_TIME_ADAPTER = (
     "ask FILE Why? --adapter X",

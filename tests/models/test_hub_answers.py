@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from contextlib import closing, contextmanager
 
 import pytest
 from hypothesis import given
@@ -66,19 +67,20 @@ def files_of(tmp_path_factory):
     return outside
 
 
+@contextmanager
+def asking(repository, home):
+    """A process that asks a hub with this repository."""
+    with serve({"some/base": repository}) as hub, closing(Child(hub.url, home)) as child:
+        yield child
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_nothing_is_written_outside_the_cache(name, files_of, tmp_path):
     headers, answers, message = ATTACKS[name]
     headers = {key: value.format(outside=files_of) for key, value in headers.items()}
     repository = Repository({NEW: FILES}, {"main": NEW}, headers=headers, answers=answers)
-    home = tmp_path / "deep" / "in" / "home"
-    with serve({"some/base": repository}) as hub:
-        child = Child(hub.url, home)
-        try:
-            error = child.error("some/base")
-        finally:
-            child.close()
-    assert message in error
+    with asking(repository, tmp_path / "deep" / "in" / "home") as child:
+        assert message in child.error("some/base")
     assert [path.name for path in files_of.iterdir()] == ["existing"]
     assert (files_of / "existing").read_text() == "mine"
     assert not list(tmp_path.rglob("*escaped*"))
@@ -87,42 +89,30 @@ def test_nothing_is_written_outside_the_cache(name, files_of, tmp_path):
 def test_a_link_that_leads_outside_the_cache_is_refused(tmp_path):
     secret = tmp_path / "secret"
     secret.write_bytes(FILES["model.safetensors"])
-    with serve({"some/base": Repository({NEW: FILES}, {"main": NEW})}) as hub:
-        child = Child(hub.url, tmp_path / "home")
-        try:
-            folder = child.path("some/base")
-            (folder / "config.json").unlink()
-            (folder / "config.json").symlink_to(secret)
-            assert "leads outside the folder" in child.error("some/base")
-        finally:
-            child.close()
+    with asking(Repository({NEW: FILES}, {"main": NEW}), tmp_path / "home") as child:
+        folder = child.path("some/base")
+        (folder / "config.json").unlink()
+        (folder / "config.json").symlink_to(secret)
+        assert "leads outside the folder" in child.error("some/base")
     assert secret.exists()
 
 
 def test_a_large_index_of_a_download_is_not_parsed(tmp_path):
     """One of 57 MiB took 1.4 GiB of memory."""
     index = {"model.safetensors.index.json": json.dumps({"weight_map": {"a": "b" * (1 << 22)}}).encode()}
-    with serve({"some/base": Repository({NEW: FILES | index}, {"main": NEW})}) as hub:
-        child = Child(hub.url, tmp_path / "home")
-        try:
-            assert "index.json: more than 4,194,304 bytes" in child.error("some/base")
-        finally:
-            child.close()
+    with asking(Repository({NEW: FILES | index}, {"main": NEW}), tmp_path / "home") as child:
+        assert "index.json: more than 4,194,304 bytes" in child.error("some/base")
 
 
 def test_a_branch_whose_weights_have_changed_is_told(tmp_path, capfd):
     other = "3" * 40
     commits = {NEW: FILES, other: FILES | {"model.safetensors": os.urandom(1_000)}}
     repository = Repository(commits, {"main": NEW})
-    with serve({"some/base": repository}) as hub:
-        child = Child(hub.url, tmp_path / "home")
-        try:
-            child.path("some/base")
-            assert capfd.readouterr().err == ""
-            repository.refs["main"] = other
-            assert child.path("some/base").name == other
-        finally:
-            child.close()
+    with asking(repository, tmp_path / "home") as child:
+        child.path("some/base")
+        assert capfd.readouterr().err == ""
+        repository.refs["main"] = other
+        assert child.path("some/base").name == other
     assert re.search(rf"some/base@main has changed .* {NEW} then, {other} now", capfd.readouterr().err)
 
 

@@ -1,6 +1,6 @@
 """Each family's names, order and computation equal those of transformers and of llama.cpp."""
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from thirteen.files.gguf.header import read_header
 from thirteen.files.json_file import read_json
 from transformers import AutoModelForCausalLM
 
-from ...checkpoints import FAMILIES, VOCAB, save_model
+from ...checkpoints import FAMILIES, VOCAB, llama, qwen2, save_model
 from ...llama_cpp_logits import logits
 
 pytestmark = pytest.mark.torch
@@ -44,9 +44,16 @@ def divergence(expected: np.ndarray, found: np.ndarray) -> float:
     return float((p.exp() * (p - q)).sum(-1).mean())
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+CONFIGS = FAMILIES | {
+    "llama, untied": partial(llama, tie_word_embeddings=False),
+    "llama, eleven layers": partial(llama, num_hidden_layers=11),
+    "qwen2, tied": partial(qwen2, tie_word_embeddings=True),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_names_and_order_are_those_of_transformers_and_llama_cpp(name):
-    model = AutoModelForCausalLM.from_config(FAMILIES[name]())
+    model = AutoModelForCausalLM.from_config(CONFIGS[name]())
     config = model.config.to_dict() | {"architectures": [type(model).__name__]}
     architecture = from_config(config, "config.json")
     specs, parameters = tensor_specs(architecture), dict(model.named_parameters())  # tied weights once

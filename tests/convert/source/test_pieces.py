@@ -6,6 +6,7 @@ The sources are SentencePiece itself, and tokenizers for tokenizer.json with byt
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from .pieces import (
     save_model,
     trained_model,
 )
+from .vocabularies import made_once
 
 LINES = 500
 VERSIONS = ("v1", "v2", "v3", "v7")
@@ -78,16 +80,9 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory, models):
-    made: dict[str, Pair] = {}
-
-    def get(name: str) -> Pair:
-        if name not in made:
-            made[name] = make_pair(name, tmp_path_factory.mktemp("tokenizer"), models)
-        return made[name]
-
-    yield get
-    for pair in made.values():
-        pair.converted.close()
+    make = partial(make_pair, models=models)
+    with made_once(tmp_path_factory, make, lambda pair: pair.converted.close()) as made:
+        yield made
 
 
 def texts_for(name: str, count: int) -> list[str]:

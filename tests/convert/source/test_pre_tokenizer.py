@@ -20,6 +20,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 from . import tokenizer_texts
 from .pieces import LlamaVocabulary
 from .test_pieces import Pair
+from .vocabularies import made_once
 
 KEYS = {name: key for key, name in PRE_TOKENIZERS.items()}
 VOCAB = 2000
@@ -46,16 +47,12 @@ def trained():
 
 @pytest.fixture(scope="module")
 def pairs(trained, tmp_path_factory):
-    made: dict[str, Pair] = {}
+    def make(name: str, folder: Path) -> Pair:
+        tokenizer = save(folder, trained, name)
+        return Pair(lambda text: tokenizer.encode(text).ids, LlamaVocabulary.convert(folder, VOCAB))
 
-    def get(name: str) -> Pair:
-        if name not in made:
-            folder = tmp_path_factory.mktemp(name)
-            tokenizer = save(folder, trained, name)
-            made[name] = Pair(lambda text: tokenizer.encode(text).ids, LlamaVocabulary.convert(folder, VOCAB))
-        return made[name]
-
-    return get
+    with made_once(tmp_path_factory, make, lambda pair: pair.converted.close()) as made:
+        yield made
 
 
 def save(folder: Path, trained: dict[str, Any], name: str) -> Tokenizer:

@@ -9,40 +9,18 @@ from thirteen.runtime.prompt.chat_template import ChatTemplate
 from thirteen.runtime.prompt.hidden_text import StandIns
 
 TEXT = st.text(max_size=8) | st.lists(st.sampled_from("a<|\n \t\"\\'é😀ßx"), max_size=8).map("".join)
-LOOKS = {
-    "contains": lambda text, other: other in text,
-    "equals": lambda text, other: (
-        text == other,
-        other == text,
-        text != other,
-        text in [other],
-        {text: 1}.get(other),
-    ),
-    "compares": lambda text, other: (text < other, text >= other, sorted([text, other])),
-    "slices": lambda text, other: (text[1:], text[::-1], text[:1], len(text), list(text), [*text, *other]),
-    "strips": lambda text, other: (text.strip(), text.lstrip(other), text.rstrip("\n")),
-    "splits": lambda text, other: (
-        text.split(),
-        text.split(other or "a"),
-        text.rpartition("a"),
-        text.splitlines(),
-    ),
-    "replaces": lambda text, other: (
-        text.replace(other, "-"),
-        text.removeprefix(other),
-        text.upper(),
-        text.title(),
-    ),
-    "starts": lambda text, other: (text.startswith((other, "a")), text.endswith(other), text.find(other)),
-    "writes": lambda text, other: (
-        str(text),
-        repr(text),
-        f"{text}",
-        "".join([text, text]),
-        text + other,
-        other + text,
-    ),
-}
+LOOKS = [
+    lambda text, other: other in text,
+    lambda text, other: (text == other, other == text, text != other),
+    lambda text, other: (text in [other], {text: 1}.get(other)),
+    lambda text, other: (text < other, text >= other, sorted([text, other])),
+    lambda text, other: (text[1:], text[::-1], text[:1], len(text), list(text), [*text, *other]),
+    lambda text, other: (text.strip(), text.lstrip(other), text.rstrip("\n")),
+    lambda text, other: (text.split(), text.split(other or "a"), text.rpartition("a"), text.splitlines()),
+    lambda text, other: (text.replace(other, "-"), text.removeprefix(other), text.upper(), text.title()),
+    lambda text, other: (text.startswith((other, "a")), text.endswith(other), text.find(other)),
+    lambda text, other: (str(text), repr(text), f"{text}", "".join([text, text]), text + other, other + text),
+]
 
 
 def shown(stand_ins, value):
@@ -58,8 +36,8 @@ def test_a_hidden_text_answers_as_the_text_does(look, text, other):
     stand_ins = StandIns("")
     hidden = stand_ins.hide(text)
     assert all(ord(c) >= 0xF0000 or (0x1680 <= ord(c) <= 0x3000 and str.isspace(chr(ord(c)))) for c in hidden)
-    assert shown(stand_ins, LOOKS[look](hidden, other)) == LOOKS[look](text, other)
-    assert shown(stand_ins, LOOKS[look](hidden, stand_ins.hide(other))) == LOOKS[look](text, other)
+    assert shown(stand_ins, look(hidden, other)) == look(text, other)
+    assert shown(stand_ins, look(hidden, stand_ins.hide(other))) == look(text, other)
 
 
 @given(
@@ -116,21 +94,8 @@ LOOKING = {
         st.lists(
             st.sampled_from(
                 [
-                    "a b",
-                    "\n",
-                    " ",
-                    '"',
-                    "'",
-                    "\\",
-                    "é",
-                    "😀",
-                    "<think>",
-                    "</think>",
-                    "<tool>",
-                    "</tool>",
-                    "tool",
-                    "<|im_end|>",
-                    "ß",
+                    *("a b", "\n", " ", '"', "'", "\\", "é", "😀", "<think>", "</think>", "<tool>"),
+                    *("</tool>", "tool", "<|im_end|>", "ß"),
                 ]
             ),
             max_size=6,

@@ -130,16 +130,7 @@ def test_no_transformation_of_a_template_makes_a_control_token_of_a_text(templat
 
 
 HOSTILE_NAMES = [
-    '😀""',
-    "\t",
-    " ",
-    "\n\n",
-    "tool",
-    "|",
-    "\\",
-    "\U000f0000",
-    "\u2000",
-    "\U000f0000\U000f0001",
+    *('😀""', "\t", " ", "\n\n", "tool", "|", "\\", "\U000f0000", "\u2000", "\U000f0000\U000f0001"),
     "<|x|>",
 ]
 CHANGES = {
