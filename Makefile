@@ -30,7 +30,7 @@ demo: $(VENV)/run
 test: $(VENV)/test
 	$(BIN)/pytest $(PARALLEL)
 
-# All tests: also those with Ray, a browser and other clients, and with five times as many examples of each property.
+# All tests: also those with Ray, a browser and other clients, and with eight times as many examples of each property.
 exhaustive: $(VENV)/exhaustive
 	EXHAUSTIVE=1 $(BIN)/pytest $(PARALLEL)
 

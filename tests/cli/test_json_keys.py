@@ -1,7 +1,8 @@
 """The keys of `--json` are an interface: each command has the recorded ones.
 
-Commands that print a report are checked by the type of the report, the others by a run on a tiny model. After
-an intended change, `RECORD_JSON_KEYS=1 pytest tests/cli/test_json_keys.py` updates the record.
+Commands that print a report are checked by the type of the report, the others by a run on a tiny model;
+`vocabulary` in test_vocabulary_choice.py. After an intended change, `RECORD_JSON_KEYS=1 pytest tests/cli`
+updates the record.
 """
 
 import json
@@ -116,7 +117,6 @@ def test_printed_json_has_the_recorded_keys(base, folder, monkeypatch):
         "inspect": ("inspect", model),
         "importance": ("importance", tiny, "-o", importance, "--calibration", texts, "--threads", 1),
         "plan": (*("plan", tiny, "--size", "6.5bpw", "--target", "any"), "--importance", importance),
-        "vocabulary": (*("vocabulary", tiny, "--size", 270, "--texts", texts), "-o", folder / "list.json"),
         "ask": ("ask", model, "What is 2 + 2?", "--max-tokens", 4, "--threads", 1),
         "ask --effort": ("ask", model, "2?", "--effort", "medium", "--max-tokens", 4, "--threads", 1),
         "batch": ("batch", rows, model, "--out", folder / "answers.jsonl", "--max-tokens", 4, "--threads", 1),

@@ -196,12 +196,11 @@ def test_printable_removes_control_characters_and_keeps_words_apart():
 def test_printed_answers_have_no_control_characters(thirteen, model):
     """A random model generates every byte sooner or later."""
     wild = ("--temperature", "3", "--top-k", "0", "--top-p", "1", "--min-p", "0")
-    for seed in range(2):
-        words = (*wild, "--max-tokens", "60", "--threads", "1")
-        raw = json.loads(output_of(thirteen("ask", model, "Why?", *words, "--seed", seed, "--json")))["text"]
-        assert not raw.replace("\n", "").replace("\t", "").isprintable(), "there is something to remove"
-        shown = output_of(thirteen("ask", model, "Why?", *words, "--seed", seed))
-        assert shown.replace("\n", "").replace("\t", "").isprintable()
+    words = (*wild, "--max-tokens", "60", "--threads", "1")
+    raw = json.loads(output_of(thirteen("ask", model, "Why?", *words, "--json")))["text"]
+    assert not raw.replace("\n", "").replace("\t", "").isprintable(), "there is something to remove"
+    shown = output_of(thirteen("ask", model, "Why?", *words))
+    assert shown.replace("\n", "").replace("\t", "").isprintable()
 
 
 def test_metadata_is_shown_verbatim_without_control_characters(thirteen, tmp_path):

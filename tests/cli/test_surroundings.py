@@ -88,7 +88,7 @@ def test_a_terminal_of_ascii_shows_other_characters_as_escapes(as_json, model):
 def test_a_file_name_that_is_not_utf_8_works(model, tmp_path):
     odd = os.path.join(os.fsencode(tmp_path), b"mod\xffel.gguf")  # noqa: PTH118 - of bytes
     os.link(model, odd)
-    env = {"PYTHONIOENCODING": "ascii", "THIRTEEN_CACHE": str(tmp_path / "cache")}
+    env = {"PYTHONIOENCODING": "ascii"}
     done = run("inspect", odd, "--json", **env)
     assert (done.returncode, done.stderr) == (0, b"")
     assert os.fsencode(json.loads(done.stdout)["path"]) == odd

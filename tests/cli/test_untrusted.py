@@ -1,6 +1,8 @@
 """THIRTEEN_UNTRUSTED, and serve --untrusted: a model is loaded on trial first; a crash there is one line."""
 
 import os
+import subprocess
+import sys
 from contextlib import ExitStack
 
 import pytest
@@ -64,9 +66,8 @@ def test_a_model_that_ends_the_process_is_one_line(name, crash, folder, tmp_path
 
 def test_serve_tries_a_model_by_its_option(folder, tmp_path):
     """The tests turn trial loads off otherwise."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join((str(folder), os.environ.get("PYTHONPATH", ""))))
-        patch.setenv("THIRTEEN_CACHE", str(tmp_path))
-        with Commands() as run:
-            done = run("serve", folder / "MODEL", "--port", "0", "--untrusted")
-    assert done.status == 2 and "a trial load ended with SIGSEGV" in done.stderr
+    path = os.pathsep.join((str(folder), os.environ.get("PYTHONPATH", "")))
+    environment = os.environ | {"PYTHONPATH": path, "THIRTEEN_CACHE": str(tmp_path)}
+    command = [sys.executable, "-m", "thirteen", "serve", folder / "MODEL", "--port", "0", "--untrusted"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "a trial load ended with SIGSEGV" in done.stderr

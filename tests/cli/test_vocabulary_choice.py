@@ -10,6 +10,7 @@ from thirteen.files.hashing import file_sha256
 
 from ..commands import Commands
 from ..json_lines import write_rows
+from .test_json_keys import keys_of_value, recorded
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +39,7 @@ def test_a_list_is_written_and_described(thirteen, base, texts, tmp_path):
     tables = TokenizerTables.from_fields(open_checkpoint(base("llama")).tokenizer, "a test")
     kept = VocabularyList.load(output)
     check_list(kept, tables)
+    recorded("vocabulary", keys_of_value(report))
     assert (report["tokens"], report["of"]) == (264, 272)
     assert report["sha256"] == file_sha256(output)
     assert {tables.tokens[i] for i in kept.tokens} >= {"th", "the", "Ġthe"}, "the texts use them most"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.convert.quantize.costs import CostTable
 from thirteen.convert.quantize.error_feedback import FeedbackCache
@@ -36,7 +36,6 @@ IMPORTANCE = Importance(
     lookup_counts=np.ones(ROWS, np.float32),
 )
 sensitivities = st.floats(0, 1000)
-some = settings(max_examples=20, deadline=None)
 
 
 class Matrix:
@@ -71,7 +70,6 @@ def relative_error(type_: Type, rows: np.ndarray) -> float:
     return float(errors.sum() / np.square(rows).sum())
 
 
-@some
 @given(sensitivities, sensitivities)
 def test_a_tied_embeddings_loss_rises_with_the_lookup_sensitivity(one, other):
     """It rises by the loss of the embedding alone, in proportion to the sensitivity."""
@@ -82,7 +80,6 @@ def test_a_tied_embeddings_loss_rises_with_the_lookup_sensitivity(one, other):
         assert rises == pytest.approx([one * error, other * error], rel=1e-3, abs=1e-9)
 
 
-@some
 @given(sensitivities, sensitivities)
 def test_untied_matrices_have_separate_losses(product, lookup):
     importance = replace(
