@@ -88,9 +88,7 @@ def test_merged_rows_that_are_not_finite_are_refused(tmp_path):
 
 def test_a_matrix_without_importance_takes_a_type_that_needs_it(tmp_path):
     """An untied embedding has none in an importance file."""
-    plan = plan_tensor(
-        TensorSpec("embed", "embed", (4, 256)), GGMLQuantizationType.IQ3_XXS
-    )  # whose grid is made at once
+    plan = plan_tensor(TensorSpec("embed", "embed", (4, 256)), GGMLQuantizationType.IQ3_XXS)
     quantizer = RowQuantizer(importance_with(in_blocks(np.eye(256) / 256, 256, 0), tmp_path))
     assert len(quantizer.quantize(plan, np.ones((4, 256), np.float32))) == plan.nbytes
 
