@@ -12,6 +12,7 @@ from thirteen.models.catalogue import catalogue
 
 from ...json_lines import write_rows
 from ...models.hub_server import Repository, serve
+from ...refusals import refused
 
 
 @pytest.fixture
@@ -49,11 +50,8 @@ BAD = {
 def test_a_bad_row_is_an_error_with_file_and_line(file, what):
     rows, message = BAD[what]
     path = file(*rows)
-    with pytest.raises(FileError) as error:
+    with refused(path, message, FileError):
         load_question_set(str(path))
-    text = str(error.value)
-    assert text.startswith(str(path)) and message in text
-    assert "\n" not in text and len(text) < len(str(path)) + 200
 
 
 def test_an_unknown_set_is_an_error_that_lists_the_known_ones():
@@ -142,9 +140,8 @@ def test_rows_of_parquet_are_read(tmp_path):
     assert PARSERS["gsm8k"](row, where) == Question("a?", "3")
     assert where == "origin: row 1"
     path.write_bytes(b"PAR1 and nothing else PAR1")
-    with pytest.raises(FileError, match="origin: not Parquet: ") as error:
+    with refused("origin: not Parquet: ", "", FileError):
         list(_rows(path, "origin"))
-    assert "\n" not in str(error.value)
 
 
 def test_without_pyarrow_the_error_names_the_extra(tmp_path, monkeypatch):

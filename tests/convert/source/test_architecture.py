@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from ... import checkpoints
+from ...refusals import refused
 from ..peft_adapters import llama_cpp_permute
 
 U32, F32, TEXT = GGUFValueType.UINT32, GGUFValueType.FLOAT32, GGUFValueType.STRING
@@ -181,12 +182,8 @@ def rope(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_unsupported_config_is_named(changes, named):
-    with pytest.raises(FileError) as failure:
+    with refused("config.json: ", named, FileError):
         read(LLAMA_1B | changes)
-    assert named in str(failure.value)
-    assert str(failure.value).startswith("config.json: ")
-    assert "\n" not in str(failure.value)
-    assert len(str(failure.value)) < 500
 
 
 @pytest.mark.parametrize(
@@ -245,10 +242,8 @@ def test_every_key_of_a_class_that_may_change_the_computation_is_known(name):
 )
 def test_unsupported_metadata_is_named(changes, named):
     from_header(header(read(LLAMA_1B)))
-    with pytest.raises(FileError) as failure:
+    with refused("a.gguf: ", named, FileError):
         from_header(header(read(LLAMA_1B), changes))
-    assert named in str(failure.value)
-    assert str(failure.value).startswith("a.gguf: ")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from thirteen.convert.vocabulary.vocabulary_list import VocabularyList, check_li
 from thirteen.errors import FileError
 from thirteen.models.embedded import embedded
 
+from ...refusals import refused
 from .kept_lists import closed_list, tables_of
 
 HASH = "0" * 64
@@ -52,18 +53,17 @@ def test_a_list_is_read_as_it_was_written(tmp_path, kept, tables):
         ({"of": 0}, "of: 0 is not"),
         ({"of": 1 << 25}, "of: 33554432 is not"),
         ({"tokenizer_sha256": "abc"}, "tokenizer_sha256: 'abc' is not"),
-        ({"tokens": []}, r"tokens: \[\] is not a list"),
-        ({"tokens": [1, 3, 3]}, r"tokens\[2\]: 3 occurs twice"),
-        ({"tokens": [1, 3, 2]}, r"tokens\[2\]: 2 follows 3"),
-        ({"tokens": [1, 10]}, r"tokens\[1\]: 10 is not one of 10"),
-        ({"tokens": [False]}, r"tokens\[0\]: False is not one of 10"),
+        ({"tokens": []}, "tokens: [] is not a list"),
+        ({"tokens": [1, 3, 3]}, "tokens[2]: 3 occurs twice"),
+        ({"tokens": [1, 3, 2]}, "tokens[2]: 2 follows 3"),
+        ({"tokens": [1, 10]}, "tokens[1]: 10 is not one of 10"),
+        ({"tokens": [False]}, "tokens[0]: False is not one of 10"),
     ],
 )
 def test_a_damaged_list_is_refused_with_its_place(tmp_path, changes, message):
     path = written(tmp_path, **changes)
-    with pytest.raises(FileError, match=message) as refused:
+    with refused(path, message, FileError):
         VocabularyList.load(path)
-    assert str(refused.value).startswith(str(path)) and "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("content", [b"[1, 2]", b"{"])
@@ -96,7 +96,7 @@ def test_a_list_without_what_every_file_needs_is_refused(kept, tables):
 def test_a_tokenizer_of_another_kind_is_refused(base):
     fields = open_checkpoint(base("llama")).tokenizer
 
-    def refused(message: str, **changes: Any) -> None:
+    def check(message: str, **changes: Any) -> None:
         changed = fields | {
             f"tokenizer.ggml.{name}": replace(fields[f"tokenizer.ggml.{name}"], value=value)
             for name, value in changes.items()
@@ -105,14 +105,14 @@ def test_a_tokenizer_of_another_kind_is_refused(base):
             TokenizerTables.from_fields(changed, "BASE")
 
     tokens: list[str] = fields["tokenizer.ggml.tokens"].value
-    refused("BASE: the tokenizer is 'bert'", model="bert")
-    refused("no token for the byte 65", tokens=["other" if text == "A" else text for text in tokens])
-    refused("1 tokens have the text of another token", tokens=[*tokens[:-1], tokens[0]])
-    refused("BASE: a token of 5000 characters", tokens=[*tokens[:-1], "a" * 5000])
-    refused("272 tokens, but 1 token types", token_type=[1])
-    refused("the merge 'a q' does not join two tokens", merges=["a q"])
-    refused("the merge 'none' does not join two tokens", merges=["none"])
-    refused("eos_token_id' is 272, not one of 272 tokens", eos_token_id=272)
+    check("BASE: the tokenizer is 'bert'", model="bert")
+    check("no token for the byte 65", tokens=["other" if text == "A" else text for text in tokens])
+    check("1 tokens have the text of another token", tokens=[*tokens[:-1], tokens[0]])
+    check("BASE: a token of 5000 characters", tokens=[*tokens[:-1], "a" * 5000])
+    check("272 tokens, but 1 token types", token_type=[1])
+    check("the merge 'a q' does not join two tokens", merges=["a q"])
+    check("the merge 'none' does not join two tokens", merges=["none"])
+    check("eos_token_id' is 272, not one of 272 tokens", eos_token_id=272)
 
 
 def test_a_token_is_built_by_the_merges_of_its_own_text(base):

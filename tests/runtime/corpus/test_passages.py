@@ -8,6 +8,7 @@ from thirteen.runtime.llama.model import Model
 
 from ...byte_level import byte_names
 from ...json_lines import write_rows
+from ...refusals import refused
 
 BOS, START, END = 256, 257, 258  # of the tiny model
 
@@ -66,11 +67,8 @@ BAD = {
 def test_an_invalid_file_gives_a_one_line_error_with_its_name(file, what):
     lines, message = BAD[what]
     path = file(*lines)
-    with pytest.raises(FileError) as error:
+    with refused(path, message, FileError):
         read_passages(path)
-    assert str(error.value).startswith(str(path))
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_a_text_starts_with_the_begin_of_text_token(tiny):
