@@ -53,8 +53,8 @@ SUMS = ("What is 7 * 8?", "Tom has 12 eggs and buys 6 more. How many does he hav
 
 @pytest.mark.slow
 def test_its_single_answers_have_a_confidence_of_their_own():
-    """Each said 52 % or 37 %. What is not calibrated, such as the bare base, has none."""
-    with Engine(default_model(), context=512) as engine:
+    """Each said 52 % or 37 %."""
+    with Engine(default_model(), context=512, flash_attention=True, kv="f16", threads=1) as engine:
         answers = engine.answers(SUMS)
         assert len({answer.confidence for answer in answers}) == len(SUMS)
         assert all(answer.confidence and 0 < answer.confidence < 1 for answer in answers)
@@ -63,8 +63,6 @@ def test_its_single_answers_have_a_confidence_of_their_own():
         sampled = engine.answer(SUMS[0], temperature=0.7)
         assert sampled.value and sampled.confidence is None and sampled.sure
         assert not engine.answer(SUMS[0], temperature=0.7, min_confidence=0.1).sure
-    with Engine(default_model(None), context=512) as engine:
-        assert engine.answer(SUMS[0]).confidence is None
 
 
 def test_a_calibration_is_that_of_the_shipped_model():

@@ -15,8 +15,7 @@ from thirteen.cli.main import main
 from thirteen.files.processors import read_cpuinfo
 from thirteen.quality.environment import this_build
 from thirteen.runtime.native import struct_layouts
-from thirteen.workflows import doctor
-from thirteen.workflows.default_model import default_model
+from thirteen.workflows import doctor, model_files
 from thirteen.workflows.doctor import (
     build_finding,
     cache_finding,
@@ -178,6 +177,9 @@ def test_the_exit_status_tells_whether_something_is_wrong_or_the_engine_too_slow
     monkeypatch, capsys, tmp_path
 ):
     checked: list[Path] = []
+    tiny = write_gguf(tmp_path / "tiny.gguf", {}, {})
+    embedded = write_gguf(tmp_path / "embedded.gguf", {}, {})
+    monkeypatch.setattr(model_files, "default_model", lambda *_, **__: embedded)
 
     def check(own_s: float) -> None:
         def check_speed(model: Path, *, progress: object) -> SpeedCheck:
@@ -187,7 +189,6 @@ def test_the_exit_status_tells_whether_something_is_wrong_or_the_engine_too_slow
         monkeypatch.setattr(speed_check, "check_speed", check_speed)
 
     check(2.0)
-    tiny = write_gguf(tmp_path / "tiny.gguf", {}, {})
     assert run(monkeypatch, "--speed", "--model", str(tiny)) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert f"model {tiny}" in out and "KV cache in" in out  # how an engine will run it
@@ -200,7 +201,7 @@ def test_the_exit_status_tells_whether_something_is_wrong_or_the_engine_too_slow
     report = json.loads(capsys.readouterr().out)
     (problem,) = (finding["problem"] for finding in report["findings"] if finding["problem"])
     assert wrong == f"wrong: {problem}"
-    assert checked == [tiny, default_model(), default_model()]
+    assert checked == [tiny, embedded, embedded]
     assert run(monkeypatch) == 0  # without --speed nothing is timed
     assert len(checked) == 3 and "wrong:" not in (shown := capsys.readouterr().out) and "[none]" in shown
     monkeypatch.setattr(doctor, "available_bytes", lambda: 1000)

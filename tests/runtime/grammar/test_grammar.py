@@ -134,7 +134,7 @@ def test_unenforceable_schemas_are_refused(schema, reason):
 @pytest.mark.parametrize("key", ["enum", "minimum"])
 def test_values_that_just_fit_the_limit_of_recursion_are_refused(key):
     """They were parsed, and exceeded the limit where an error quoted them."""
-    for depth in range(sys.getrecursionlimit() - 200, sys.getrecursionlimit()):
+    for depth in range(sys.getrecursionlimit() - 200, sys.getrecursionlimit(), 2):
         assert error_message(from_schema, f'{{"{key}": {"[" * depth}{"]" * depth}}}')
 
 
