@@ -50,8 +50,6 @@ def command_lines() -> dict[str, object]:
 @pytest.mark.parametrize(
     "code",
     [
-        "import thirteen",
-        "import thirteen.cli.main",
         "sys.argv = ['thirteen', '--help']; from thirteen.cli.main import main; main()",
         "sys.argv = ['thirteen', 'convert', '--help']; from thirteen.cli.main import main; main()",
         "sys.argv = ['thirteen', '--version']; from thirteen.cli.main import main; main()",

@@ -59,14 +59,6 @@ ATTACKS = {
 }
 
 
-@pytest.fixture(scope="module")
-def files_of(tmp_path_factory):
-    """files_of(): all files outside the cache, with their content."""
-    outside = tmp_path_factory.mktemp("outside")
-    (outside / "existing").write_text("mine")
-    return outside
-
-
 @contextmanager
 def asking(repository, home):
     """A process that asks a hub with this repository."""
@@ -74,16 +66,26 @@ def asking(repository, home):
         yield child
 
 
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory):
+    """A hub, and one process that asks it for the repositories of all attacks; the folder above its cache."""
+    folder = tmp_path_factory.mktemp("attacked")
+    (folder / "outside").mkdir()
+    (folder / "outside/existing").write_text("mine")
+    with serve({}) as hub, closing(Child(hub.url, folder / "deep" / "in" / "home")) as child:
+        yield hub, child, folder
+
+
 @pytest.mark.parametrize("name", ATTACKS)
-def test_nothing_is_written_outside_the_cache(name, files_of, tmp_path):
-    headers, answers, message = ATTACKS[name]
-    headers = {key: value.format(outside=files_of) for key, value in headers.items()}
-    repository = Repository({NEW: FILES}, {"main": NEW}, headers=headers, answers=answers)
-    with asking(repository, tmp_path / "deep" / "in" / "home") as child:
-        assert message in child.error("some/base")
-    assert [path.name for path in files_of.iterdir()] == ["existing"]
-    assert (files_of / "existing").read_text() == "mine"
-    assert not list(tmp_path.rglob("*escaped*"))
+def test_nothing_is_written_outside_the_cache(name, attacked):
+    (headers, answers, message), (hub, child, folder) = ATTACKS[name], attacked
+    headers = {key: value.format(outside=folder / "outside") for key, value in headers.items()}
+    repository = f"some/{name.replace(' ', '-')}"
+    hub.repositories[repository] = Repository({NEW: FILES}, {"main": NEW}, headers=headers, answers=answers)
+    assert message in child.error(repository)
+    assert [path.name for path in (folder / "outside").iterdir()] == ["existing"]
+    assert (folder / "outside/existing").read_text() == "mine"
+    assert not list(folder.rglob("*escaped*"))
 
 
 def test_a_link_that_leads_outside_the_cache_is_refused(tmp_path):
