@@ -7,15 +7,7 @@ from typing import Any
 
 from thirteen.runtime.answer import read_value
 from thirteen.runtime.arithmetic.grounding import is_grounded
-from thirteen.tests.runtime.arithmetic.cases import (
-    FINAL_ANSWERS,
-    NOT_PENDING,
-    PENDING,
-    RIGHT,
-    STATED_VALUES,
-    UNREAD,
-    WRONG,
-)
+from thirteen.tests.runtime.arithmetic import cases
 from thirteen.tests.runtime.arithmetic.claims import PIECES, draw_false, draw_plain, draw_true
 
 QUESTION = "Tom has 12 gizmos and 4 green eggs."
@@ -24,8 +16,10 @@ _MIXTURES = 20_000 if os.environ.get("EXHAUSTIVE") else 1_000
 
 def texts() -> list[str]:
     """Return the texts of the Python tests, and random mixtures of them with a fixed seed."""
-    sources = [case[0] for case in (*FINAL_ANSWERS, *RIGHT, *WRONG)] + UNREAD
-    sources += [f"{text}{result}. Or so" for text, result in PENDING] + [f"{text} 7" for text in NOT_PENDING]
+    sources = [case[0] for case in (*cases.FINAL_ANSWERS, *cases.RIGHT, *cases.WRONG)] + cases.UNREAD
+    sources += [f"{text}{result}. Or so" for text, result in cases.PENDING] + [
+        f"{text} 7" for text in cases.NOT_PENDING
+    ]
     rng = random.Random(13)
     sources += [draw(rng) for draw in (draw_false, draw_true, draw_plain, draw_plain) for _ in range(100)]
     sources = [text for text in sources if len(text) < 2_000]
@@ -41,7 +35,7 @@ def _mixture(rng: random.Random, sources: list[str]) -> str:
 
 def vectors() -> list[dict[str, Any]]:
     """Return each text with its steps, its final value, and whether the value is verified and grounded."""
-    labelled = [_vector(row["text"], row["question"]) for row in STATED_VALUES]
+    labelled = [_vector(row["text"], row["question"]) for row in cases.STATED_VALUES]
     return labelled + [_vector(text, QUESTION) for text in texts()]
 
 

@@ -12,8 +12,8 @@ from thirteen.runtime.prompt.prompt_encoder import question_messages
 from thirteen.runtime.prompt.worked_examples import with_worked_examples
 from thirteen.web.shared_modules import shared_modules
 
+from ..runtime.arithmetic.cases import STANDING_ALONE
 from ..runtime.arithmetic.hostile_pieces import ANSWER_PIECES, EQUATION_PIECES
-from ..runtime.arithmetic.test_grounding import STANDING_ALONE
 from .arithmetic_vectors import vectors
 
 NODE = shutil.which("node")
@@ -70,7 +70,8 @@ def test_checks_are_those_of_python(run_node):
 
 @NODE_TEST
 def test_questions_stand_alone_as_in_python(run_node):
-    assert run_node("standsAlone", list(STANDING_ALONE)) == list(STANDING_ALONE.values())
+    questions, alone = zip(*STANDING_ALONE, strict=True)
+    assert run_node("standsAlone", list(questions)) == list(alone)
 
 
 @NODE_TEST

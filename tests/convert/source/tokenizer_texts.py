@@ -5,6 +5,7 @@ The material is handwritten samples, the sources of Python's standard library, a
 
 # ruff: noqa: RUF001 - a tokenizer must distinguish characters that look alike
 
+import json
 import random
 import sys
 import sysconfig
@@ -14,52 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-PROSE = (
-    "The quick brown fox jumps over the lazy dog.",
-    "Natalia sold 48/2 = 24 clips in May, i.e. 72 in all; #### 72",
-    "Le cœur déçu mais l'âme plutôt naïve, Louÿs rêva de crapaüter en canoë.",
-    "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich – ÄÖÜß!",
-    "Nguyễn Ái Quốc sinh ngày 19 tháng 5 năm 1890 ở Nghệ An.",
-    "Съешь же ещё этих мягких французских булок, да выпей чаю.",
-    "Ξεσκεπάζω τὴν ψυχοφθόρα βδελυγμία.",
-    "עטלף אבק נס דרך מזגן שהתפוצץ כי חם",
-    "نص حكيم له سر قاطع وذو شأن عظيم مكتوب على ثوب أخضر، ١٢٣٤٥",
-    "ऋषियों को सताने वाले दुष्ट राक्षसों के राजा रावण का सर्वनाश १२३",
-    "เป็นมนุษย์สุดประเสริฐเลิศคุณค่า ๑๒๓",
-    "我今天买了12个苹果,花了¥36.50元!",
-    "色は匂へど散りぬるを我が世誰ぞ常ならむ。カタカナ、ひらがな、ﾊﾝｶｸ",
-    "키스의 고유조건은 입술끼리 만나야 하고 특별한 기술은 필요치 않다.",
-    "\\boxed{\\frac{3}{4}} $x^2 + y^2 \\le r^2$ \\[ \\sum_{i=1}^{n} i = n(n+1)/2 \\]",
-    "for (int i = 0; i < n; ++i) { a[i] <<= 2; }  // done\t\tok",
-    '{"key": [1, 2.5e-10, null, true], "é": "\\u00e9"}',
-    "https://example.org/a%20b?q=1&r=%C3%A9#frag user@example.org",
+_SAMPLES: dict[str, list[str]] = json.loads(
+    (Path(__file__).parents[2] / "data" / "tokenizer_texts.json").read_text("utf-8")
 )
-EMOJI = (
-    *("😀", "🎉", "👍🏽", "❤️", "☕", "☺️", "1️⃣", "#️⃣", "🏴‍☠️", "🏳️‍🌈", "🇨🇭", "🇯🇵🇩🇪"),
-    *("👨‍👩‍👧‍👦", "👩🏿‍🚀", "🧑🏻‍❤️‍💋‍🧑🏾", "🏴󠁧󠁢󠁳󠁣󠁴󠁿", "🫠", "🐻‍❄️", "👁️‍🗨️"),
-)
-CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
-WORDS = ("I", "you", "we", "They", "don", "CAN", "it", "o", "y", "é", "Ω", "中", "7", "")
-SPACES = (
-    *(" ", "  ", "   ", "\t", "\n", "\r\n", "\r"),
-    *("\u00a0", "\u3000", "\u2009", "\u2028", "\u0085", "\v", "\f"),
-)
-INVISIBLE = (
-    *("\u200b", "\u200c", "\u200d", "\u200e", "\u202e"),
-    *("\u2060", "\ufeff", "\u00ad", "\ufe0f", "\ufffd"),
-)
-PUNCTUATION = (
-    *("...", "—", "–", "“", "”", "«", "»", "。", "!", "!?"),
-    *(";;", "(", ")", "[[", "->", "=>", "'", "''", '"', "`"),
-)
-SYMBOLS = (
-    *("$", "€", "%", "+", "×", "÷", "≤", "√", "°", "™"),
-    *("№", "|", "~", "^", "_", "__", "#", "@", "\\", "/"),
-)
-COMPOSED = (*("é", "ñ", "Å", "ệ", "ǖ", "한국어", "が"), *("ﬁ", "Ω", "Å", "ｆｕｌｌ", "ॐक़", "שׁ", "ạ̊̈", "Z͑ͫ̓a̴l͎g̬o̥"))
-NUMBERS = (
-    *("0", "7", "42", "007", "1234", "12345678901", "3.14159", "1,234,567.89"),
-    *("-5", "½", "²", "Ⅻ", "٣", "१२", "１２３", "①", "1e-9"),
+PROSE, EMOJI, CONTRACTIONS, WORDS, SPACES, INVISIBLE, PUNCTUATION, SYMBOLS, COMPOSED, NUMBERS = (
+    _SAMPLES.values()
 )
 FORMS: tuple[Literal["NFC", "NFD", "NFKC", "NFKD"], ...] = ("NFC", "NFD", "NFKC", "NFKD")
 # New digits of Unicode 16. llama.cpp's tables are older and treat them as symbols.

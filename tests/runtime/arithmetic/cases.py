@@ -11,6 +11,7 @@
 - unread: texts without an equation, or with one that may be meant otherwise.
 - pending: texts that end in an expression and an equals sign, with the pending result; not_pending: those
   that have none.
+- standing_alone: questions, and whether nothing in them refers back.
 
 `stated_values.jsonl` has answers with the value that each states, None if it states none; see
 test_stated_values.py.
@@ -21,7 +22,7 @@ from pathlib import Path
 
 _DATA = Path(__file__).parents[2] / "data"
 _CASES = json.loads((_DATA / "arithmetic_cases.json").read_text("utf-8"))
-_FINAL, RIGHT, WRONG, UNREAD, PENDING, _NOT_PENDING = (
+_FINAL, RIGHT, WRONG, UNREAD, PENDING, _NOT_PENDING, STANDING_ALONE = (
     [case for cases in about.values() for case in cases] for about in _CASES.values()
 )
 FINAL_ANSWERS = [*_FINAL, ["12^" + "9" * 900, "None"], ["9" * 10_000, "None"]]

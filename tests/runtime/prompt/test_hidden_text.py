@@ -1,6 +1,7 @@
 """Texts in stand-ins: what a template asks of them is answered as of the texts themselves."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -64,28 +65,8 @@ def test_characters_of_the_template_stand_for_nothing():
     ]
 
 
-LOOKING = {
-    "ChatML": "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}",
-    "Llama 2": "{% set c = '<<SYS>>\n' + messages[0].content + '\n<</SYS>>\n\n' + messages[1].content %}"
-    "{{ bos_token + '[INST] ' + c.strip() + ' [/INST]' }}",
-    "Llama 3.2": "{%- for t in tools or [] %}{{- t | tojson(indent=4) }}{%- endfor %}{%- for m in messages %}"
-    "{%- if 'tool_calls' in m %}{{- m.tool_calls[0].function.arguments | tojson }}"
-    "{%- elif m.role == 'tool' %}"
-    "{{- m.content | tojson if m.content is mapping or m.content is iterable }}{%- else %}"
-    "{{- '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content | trim + '<|eot_id|>' }}"
-    "{%- endif %}{%- endfor %}",
-    "Qwen 3": "{%- for m in messages %}{%- set content = m.content %}{%- if '</think>' in m.content %}"
-    "{%- set content = m.content.split('</think>')[-1].lstrip('\n') %}"
-    "{{- m.content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') }}{%- endif %}"
-    "{%- if not (content.startswith('<tool>') and content.endswith('</tool>')) %}{{- content }}{%- endif %}"
-    "{%- endfor %}",
-    "types": "{%- for t in tools or [] %}{%- for name, field in t.function.parameters.properties | items %}"
-    "{{- name + ': ' + {'string': 'str', 'integer': 'int'}[field.type] + ' ' + field.description | trim }}"
-    "{%- endfor %}{%- endfor %}{%- for m in messages %}{{- m.content | replace('\n', ' ') | upper }}"
-    "{{- {'a': m.content} }}"
-    "{{- m.tool_calls }}{{- m.content.splitlines() | join('|') }}{{- m.content | length }}{%- endfor %}",
-}
+# Templates of common models, in short, that look into texts.
+LOOKING = json.loads((Path(__file__).parents[2] / "data" / "looking_templates.json").read_text("utf-8"))
 
 
 @pytest.mark.parametrize("source", LOOKING.values(), ids=LOOKING)
@@ -105,7 +86,6 @@ LOOKING = {
     )
 )
 def test_templates_that_look_into_texts_render_as_in_transformers(source, texts):
-    """Those of common models, in short."""
     chat_template_utils = pytest.importorskip("transformers.utils.chat_template_utils")
     fields = {"type": "string", "description": texts[5]}
     tools = [
