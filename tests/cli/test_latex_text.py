@@ -27,14 +27,8 @@ def test_what_is_known_becomes_text_and_the_rest_stays(latex, text):
 def test_pieces_are_held_back_from_latex_to_the_end_of_the_line(capsys, monkeypatch):
     monkeypatch.setattr(word_wrap.sys.stdout, "isatty", lambda: True)
     wrap = WordWrap()
-    for piece in [
-        "She pays $5 ",
-        "for \\(\\fr",
-        "ac{1}{2}\\) of ",
-        "it.\n```\n",
-        "\\frac{1}{2}\n```\n$",
-        "\\pi$",
-    ]:
+    pieces = ["She pays $5 ", "for \\(\\fr", "ac{1}{2}\\) of ", "it.\n```\n", "\\frac{1}{2}\n```\n$", "\\pi$"]
+    for piece in pieces:
         wrap.write(piece)
     assert capsys.readouterr().out.endswith("\\frac{1}{2}\n```\n")
     wrap.flush()

@@ -17,9 +17,8 @@ _MIXTURES = 20_000 if os.environ.get("EXHAUSTIVE") else 1_000
 def texts() -> list[str]:
     """Return the texts of the Python tests, and random mixtures of them with a fixed seed."""
     sources = [case[0] for case in (*cases.FINAL_ANSWERS, *cases.RIGHT, *cases.WRONG)] + cases.UNREAD
-    sources += [f"{text}{result}. Or so" for text, result in cases.PENDING] + [
-        f"{text} 7" for text in cases.NOT_PENDING
-    ]
+    sources += [f"{text}{result}. Or so" for text, result in cases.PENDING]
+    sources += [f"{text} 7" for text in cases.NOT_PENDING]
     rng = random.Random(13)
     sources += [draw(rng) for draw in (draw_false, draw_true, draw_plain, draw_plain) for _ in range(100)]
     sources = [text for text in sources if len(text) < 2_000]
