@@ -2,11 +2,12 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -66,10 +67,7 @@ for line in sys.stdin:
 
 
 class Child:
-    """Calls `fetch` in a subprocess with its own cache and hub; huggingface_hub reads the environment once.
-
-    There is one process per environment, since a start takes most of a second.
-    """
+    """Calls `fetch` in one subprocess per environment: huggingface_hub reads the environment once."""
 
     def __init__(self, url: str, home: Path) -> None:
         self.home = home
@@ -123,18 +121,25 @@ def repository():
     return Repository({OLD: BASE, NEW: SHARDED | NOT_NEEDED}, {"main": NEW, "v1": OLD, "refs/pr/3": OLD})
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with serve({}) as hub, closing(Child(hub.url, tmp_path_factory.mktemp("user") / "home")) as child:
+        yield hub, child
+
+
 @pytest.fixture
-def hub(repository):
+def hub(served, repository):
+    served[0].requests.clear()
     adapter = Repository({OLD: ADAPTER | {"optimizer.bin": b"state"}}, {"main": OLD})
-    with serve({"some/base": repository, "some/adapter": adapter}) as hub:
-        yield hub
+    served[0].repositories = {"some/base": repository, "some/adapter": adapter}
+    return served[0]
 
 
 @pytest.fixture
-def child(hub, tmp_path):
-    child = Child(hub.url, tmp_path / "home")
-    yield child
-    child.close()
+def child(served, hub):
+    """With an empty cache: the processes stay, since a start takes most of a second."""
+    shutil.rmtree(served[1].home, ignore_errors=True)
+    return served[1]
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -299,17 +304,18 @@ def test_offline_a_cache_of_another_tool_is_verified_by_its_blob_names(child):
     assert "model.safetensors is damaged" in child.error("some/base@v1", HF_HUB_OFFLINE="1")
 
 
-def test_file_names_that_escape_from_the_cache_write_nothing(child, hub, repository, tmp_path):
+def test_file_names_that_escape_from_the_cache_write_nothing(child, hub, repository):
     """File names of a repository are untrusted, and the star of a pattern also matches separators."""
+    outside = child.home.parent
     hostile = [
         f"{start}evil.safetensors"
-        for start in ("../../", "/", str(tmp_path) + "/", "..\\..\\", "a/../../../", "C:")
+        for start in ("../../", "/", f"{outside}/", "..\\..\\", "a/../../../", "C:")
     ]
     repository.commits[OLD] = BASE | dict.fromkeys(hostile, b"evil")
     assert _contents(child.path("some/base@v1")) == BASE
     assert hub.downloaded() == set(BASE)
-    assert not list(tmp_path.rglob("*evil*"))
-    assert {path.name for path in tmp_path.iterdir()} == {"home"}
+    assert not list(outside.rglob("*evil*"))
+    assert {path.name for path in outside.iterdir()} == {"home"}
 
 
 def test_revisions_and_ids_that_escape_from_the_cache_are_refused(child, hub):
