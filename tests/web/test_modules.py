@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-from typing import Any
+from pathlib import Path
 
 import pytest
 from thirteen.runtime.arithmetic.notation import PATH
@@ -17,27 +17,22 @@ from ..runtime.arithmetic.hostile_pieces import ANSWER_PIECES, EQUATION_PIECES
 from .arithmetic_vectors import vectors
 
 NODE = shutil.which("node")
+CALLS = Path(__file__).with_name("module_calls.mjs")
 NODE_TEST = pytest.mark.skipif(NODE is None, reason="needs Node.js")
 
 
 @pytest.fixture(scope="module")
 def run_node(tmp_path_factory):
-    """run_node(function, arguments): call a JavaScript function once for each argument."""
+    """run_node(name, arguments): call a function of module_calls.mjs once for each argument."""
     folder = tmp_path_factory.mktemp("modules")
     (folder / "wllama").mkdir()
-    files = shared_modules() | {"package.json": b'{"type": "module"}'}
+    files = shared_modules() | {"package.json": b'{"type": "module"}', CALLS.name: CALLS.read_bytes()}
     for name, content in (files | {"wllama/index.min.js": b"export class Wllama {}"}).items():
         (folder / name).write_bytes(content)
 
-    def run(function: str, arguments: list[Any]) -> list[Any]:
-        script = f"""import {{ readFileSync }} from "node:fs";
-import {{ checkAnswer }} from "./checked_answer.js";
-import {{ StepStream }} from "./equations.js";
-import {{ standsAlone }} from "./grounding.js";
-const results = JSON.parse(readFileSync(0, "utf8")).map({function});
-console.log(JSON.stringify(await Promise.all(results)));"""
+    def run(name, arguments):
         done = subprocess.run(
-            [str(NODE), "--input-type=module", "--eval", script],
+            [str(NODE), CALLS.name, name],
             cwd=folder,
             input=json.dumps(arguments),
             capture_output=True,
@@ -46,8 +41,7 @@ console.log(JSON.stringify(await Promise.all(results)));"""
             timeout=900,
         )
         assert done.returncode == 0, done.stderr
-        result: list[Any] = json.loads(done.stdout)
-        return result
+        return json.loads(done.stdout)
 
     return run
 
@@ -62,7 +56,7 @@ def test_the_tables_are_those_of_python():
 def test_checks_are_those_of_python(run_node):
     expected = vectors()
     asked = [{name: vector[name] for name in ("text", "question")} for vector in expected]
-    found = run_node("({ text, question }) => checkAnswer(text, question)", asked)
+    found = run_node("checked", asked)
     results = [one | result for one, result in zip(asked, found, strict=True)]
     assert results == expected
     assert sum(len(vector["steps"]) for vector in expected) > 250
@@ -71,27 +65,13 @@ def test_checks_are_those_of_python(run_node):
 @NODE_TEST
 def test_questions_stand_alone_as_in_python(run_node):
     questions, alone = zip(*STANDING_ALONE, strict=True)
-    assert run_node("standsAlone", list(questions)) == list(alone)
+    assert run_node("alone", list(questions)) == list(alone)
 
 
 @NODE_TEST
 def test_pieces_of_a_text_give_the_equations_of_the_whole(run_node):
-    streamed = """([text, size]) => {
-      const stream = new StepStream();
-      const starts = Array.from({ length: text.length / size + 1 }, (_, n) => n * size);
-      const pieces = starts.map((start) => text.slice(start, start + size));
-      return JSON.stringify([...pieces.flatMap((piece) => stream.feed(piece)), ...stream.finish()]) ===
-        JSON.stringify(checkAnswer(text).steps);
-    }"""
     texts = [vector["text"] for vector in vectors()]
-    assert all(run_node(streamed, [[text, 1 + number % 9] for number, text in enumerate(texts)]))
-
-
-SECONDS = """({ text, ends }) => {
-  const start = process.cpuUsage();
-  for (const end of ends) checkAnswer(text + end, "");
-  return process.cpuUsage(start).user / 1e6;
-}"""
+    assert all(run_node("streamed", [[text, 1 + number % 9] for number, text in enumerate(texts)]))
 
 
 @NODE_TEST
@@ -101,25 +81,10 @@ def test_time_is_linear_in_hostile_text(run_node):
     """Backtracking over 50 kB would take minutes of the processor."""
     pieces = list(dict.fromkeys((*EQUATION_PIECES, *ANSWER_PIECES)))
     texts = [{"text": piece * (50_000 // len(piece)), "ends": ["= 1", "}"]} for piece in pieces]
-    seconds = dict(zip(pieces, run_node(SECONDS, texts), strict=True))
+    seconds = dict(zip(pieces, run_node("seconds", texts), strict=True))
     assert max(seconds.values()) < 10, max(seconds, key=lambda piece: seconds[piece])
 
 
-VOTES = """async ([effort, answers]) => {
-  const { Model } = await import("./model.js");
-  async function createChatCompletion({ seed, onData }) {
-    const [content, finish_reason] = answers[seed];
-    onData({ choices: [{ delta: { content } }] });
-    onData({ choices: [{ finish_reason }] });
-  }
-  const model = new Model({ createChatCompletion }, { name: "fake", context: 512 });
-  const tallies = [];
-  for await (const { event, data } of model.events("1 + 1", { effort })) {
-    if (event === "tally") tallies.push(data.ended);
-    const { value, tally, usage } = data;
-    if (event === "answer") return [value, tally.votes, tallies.at(-1), usage.completion_tokens];
-  }
-}"""
 CUT, FIVE, SIX = ["The answer is 7.", "length"], ["The answer is 5.", "stop"], ["4 + 2 = 6", "stop"]
 CUT_SIX, WRONG = ["4 + 2 = 6. So", "length"], ["2 + 2 = 5", "stop"]
 NONE = ["I do not know.", "stop"]
@@ -139,13 +104,7 @@ NONE = ["I do not know.", "stop"]
     ],
 )
 def test_a_vote_is_the_engines(run_node, answers, value, votes, ended):
-    assert run_node(VOTES, [["medium", answers]]) == [[value, votes, ended, ended]]
-
-
-CONFIDENT = """async ([first, second, grounded]) => {
-  const { confidence } = await import("./vote.js");
-  return confidence({ value: "7", stop_reason: "end", grounded, tally: { votes: { 31: second, 7: first } } });
-}"""
+    assert run_node("vote", [["medium", answers]]) == [[value, votes, ended, ended]]
 
 
 @NODE_TEST
@@ -156,14 +115,7 @@ def test_the_confidence_is_that_of_the_engine(run_node):
         for second in range(first + 1)
         for grounded in (False, True)
     ]
-    assert run_node(CONFIDENT, counts) == pytest.approx([vote_confidence(*one) for one in counts])
-
-
-DECIDED = """async ([effort, first, second, ended]) => {
-  const { isDecided, votingRule } = await import("./vote.js");
-  const rule = votingRule(effort, "2");
-  return isDecided({ asked: rule.answers, ended, votes: { 31: second, 7: first } }, rule);
-}"""
+    assert run_node("confident", counts) == pytest.approx([vote_confidence(*one) for one in counts])
 
 
 @NODE_TEST
@@ -175,22 +127,10 @@ def test_a_vote_is_decided_as_in_the_engine(run_node):
         for first in range(ended + 1)
         for second in range(min(first, ended - first) + 1)
     ]
-    assert run_node(DECIDED, counts) == [
+    assert run_node("decided", counts) == [
         ended == effort.rule.answers or effort.rule.is_decided(first, second, effort.rule.answers - ended)
         for effort, first, second, ended in counts
     ]
-
-
-SENT = """async ([question, options, context]) => {
-  const { Model } = await import("./model.js");
-  const sent = [];
-  const createChatCompletion = async ({ messages, temperature, seed }) => {
-    sent.push([messages, temperature, Number.isInteger(seed)]);
-  };
-  const model = new Model({ createChatCompletion }, { name: "fake", context });
-  for await (const _ of model.events(question, options));
-  return sent[0];
-}"""
 
 
 @NODE_TEST
@@ -212,7 +152,7 @@ def test_what_reaches_the_model_is_what_the_engine_gets(
     messages = with_worked_examples(messages) if examples else messages
     sent = [{"role": message.role, "content": message.content} for message in messages]
     small = [question, options | {"system": system}, 256]  # of which examples would take more than half
-    found, without = run_node(SENT, [[*small[:2], 2048], small])
+    found, without = run_node("sent", [[*small[:2], 2048], small])
     assert found == [sent, temperature, True] and without[1:] == found[1:]
     assert without[0] == [one for one in sent if one["content"] in (system, question)]
 
@@ -220,26 +160,13 @@ def test_what_reaches_the_model_is_what_the_engine_gets(
 @NODE_TEST
 def test_a_long_question_has_no_worked_examples(run_node):
     """Their room was taken from the answer."""
-    ((messages, *_),) = run_node(SENT, [["1 + 1 = " + "?" * 4000, {"effort": "high"}, 2048]])
+    ((messages, *_),) = run_node("sent", [["1 + 1 = " + "?" * 4000, {"effort": "high"}, 2048]])
     assert len(messages) == 1
-
-
-THOUGHT = """async () => {
-  const { Model } = await import("./model.js");
-  const deltas = [{ reasoning_content: "2 + 2 = 5?" }, { content: "2 + 5 = 7", reasoning_content: null }];
-  const createChatCompletion = async ({ onData }) => {
-    for (const delta of deltas) onData({ choices: [{ delta }] });
-  };
-  const model = new Model({ createChatCompletion }, { name: "fake", context: 512 });
-  const events = [];
-  for await (const { event, data } of model.events("2 + 5")) events.push([event, data.text, data.thinking]);
-  return events;
-}"""
 
 
 @NODE_TEST
 def test_a_thought_is_told_apart_in_the_browser_too(run_node):
-    assert run_node(THOUGHT, [[]])[0] == [
+    assert run_node("thought", [[]])[0] == [
         ["thinking", "2 + 2 = 5?", None],
         ["text", "2 + 5 = 7", None],
         ["step", None, None],
@@ -247,128 +174,40 @@ def test_a_thought_is_told_apart_in_the_browser_too(run_node):
     ]
 
 
-GROUNDED = """async (system) => {
-  const { Model } = await import("./model.js");
-  const choices = [{ delta: { content: "2 + 5 = 7" } }];
-  const createChatCompletion = async ({ onData }) => onData({ choices });
-  const model = new Model({ createChatCompletion }, { name: "fake", context: 512 });
-  const grounded = [];
-  for await (const { data } of model.events("2 + 2", { system })) grounded.push(data.grounded);
-  return grounded.at(-1);
-}"""
-
-
 @NODE_TEST
 def test_numbers_of_the_system_prompt_ground_nothing(run_node):
     """As in the engine: they are not the question's."""
-    assert run_node(GROUNDED, ["Add 5."]) == [False]
-
-
-ABORTED = """async (text) => {
-  const { Model } = await import("./model.js");
-  const createChatCompletion = ({ abortSignal, onData }) => new Promise((_, reject) => {
-    abortSignal.addEventListener("abort", () => reject(new Error("Operation aborted")));
-    onData({ choices: [{ delta: { content: text } }] });
-  });
-  const model = new Model({ createChatCompletion }, { name: "fake", context: 512 });
-  const stop = new AbortController();
-  try {
-    for await (const _ of model.events("1 + 1", { signal: stop.signal })) stop.abort();
-  } catch (error) { return error.name; }
-}"""
+    assert run_node("grounded", ["Add 5."]) == [False]
 
 
 @NODE_TEST
 def test_an_abort_is_no_failure_of_the_model(run_node):
     """It was a ModelError, while an aborted load threw an AbortError."""
-    assert run_node(ABORTED, ["2"]) == ["AbortError"]
-
-
-LOADS = """async (ends) => {
-  const { Model } = await import("./model.js");
-  const answers = [];
-  const load = async () => {
-    const number = answers.push([]);
-    const createChatCompletion = async ({ onData }) => {
-      answers.at(-1).push(ends[answers.flat().length]);
-      if (answers.at(-1).at(-1) === "crash") throw new Error("wllama has crashed");
-      const timings = { prompt_n: answers.at(-1).at(-1), predicted_n: 10 };
-      onData({ choices: [{ delta: { content: "2" } }], timings });
-    };
-    const exit = async () => { if (number !== answers.length) throw new Error("twice"); };
-    return { createChatCompletion, exit };
-  };
-  const model = new Model(await load(), { name: "fake", context: 512 }, load);
-  for (const _ of ends) {
-    try {
-      for await (const _ of model.events("1 + 1")) {}
-    } catch (error) { if (!/crashed/.test(error.message)) throw error; }
-  }
-  return answers;
-}"""
+    assert run_node("aborted", ["2"]) == ["AbortError"]
 
 
 @NODE_TEST
 def test_an_engine_is_renewed_when_it_has_crashed_or_computed_much(run_node):
     """It kept the KV cache of every question, and after a crash failed until the page was loaded anew."""
     ends = [1000, 1000, 1000, 2000, 100, "crash", 100]
-    assert run_node(LOADS, [ends]) == [[[1000, 1000, 1000], [2000, 100], ["crash"], [100]]]
-
-
-STORED = """async () => {
-  const { modelBlob } = await import("./parts.js");
-  const storage = { persist: () => new Promise(() => {}) };
-  Object.defineProperty(globalThis, "navigator", { value: { storage } });
-  globalThis.caches = { keys: async () => [], open: async () => ({ put: async () => {} }) };
-  const model = { sha256: "0", parts: [] };
-  return (await modelBlob(model, "http://localhost/", new AbortController().signal, () => {})).cached;
-}"""
+    assert run_node("loads", [ends]) == [[[1000, 1000, 1000], [2000, 100], ["crash"], [100]]]
 
 
 @NODE_TEST
 def test_no_permission_is_waited_for(run_node):
     """Where a browser asks whether the page may store data, an ignored prompt kept it from loading."""
-    assert run_node(STORED, [None]) == [True]
-
-
-FETCHES = """async (fault) => {
-  const { modelBlob } = await import("./parts.js");
-  const failure = new TypeError("fetch failed", { cause: new Error("no such file") });
-  globalThis.fetch = async (address) => {
-    if (address.endsWith("request.bin")) throw failure;
-    const failing = new ReadableStream({ pull: () => Promise.reject(failure) });
-    return new Response(address.endsWith("body.bin") ? failing : "content");
-  };
-  const onProgress = () => { if (fault === "progress") throw new RangeError("of the caller"); };
-  const model = { sha256: "0", parts: [{ name: `${fault}.bin`, sha256: "0" }] };
-  const { signal } = new AbortController();
-  return modelBlob(model, "http://localhost/", signal, onProgress).catch((error) =>
-    `${error.constructor.name} ${error.message}`);
-}"""
+    assert run_node("stored", [None]) == [True]
 
 
 @NODE_TEST
 def test_a_failed_download_tells_why(run_node):
     """All was an unreachable network: a missing file, and an error of the caller's onProgress too."""
-    *failed, progress = run_node(FETCHES, ["request", "body", "progress"])
+    *failed, progress = run_node("fetched", ["request", "body", "progress"])
     cause = "LoadError A part of the model cannot be fetched, {}.bin: no such file."
     assert failed == [
         f"{cause.format(name)} Check the connection and try again." for name in ("request", "body")
     ]
     assert progress == "RangeError of the caller"
-
-
-DESCRIPTIONS = """async (bodies) => {
-  const { fetchDescription } = await import("./description.js");
-  const found = [];
-  for (const body of bodies) {
-    globalThis.fetch = async () => new Response(body);
-    const description = fetchDescription("http://localhost/", new AbortController().signal);
-    const sentence = (error) => `${error.constructor.name} ${error.message}`;
-    found.push(await description.then(({ name }) => name, sentence));
-  }
-  return found;
-}"""
 
 
 @NODE_TEST
@@ -380,6 +219,6 @@ def test_what_describes_no_model_is_a_sentence(run_node):
     }
     parts = ({}, None, good["parts"][0] | {"bytes": 0})
     bad = [json.dumps(good | {"parts": [part]}) for part in parts] + ["<!doctype html>", "null", "{}"]
-    (found,) = run_node(DESCRIPTIONS, [[json.dumps(good), *bad]])
+    (found,) = run_node("described", [[json.dumps(good), *bad]])
     none = "LoadError There is no model at http://localhost/: model.json describes none."
     assert found == ["x", *[none] * len(bad)]
