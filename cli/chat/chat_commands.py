@@ -189,25 +189,13 @@ def _quit(_: ChatSession, __: str) -> str:
     raise QuitError
 
 
+_ALL = (
+    *(_help, _model, _adapter, _system, _temperature, _retry, _effort, _think, _thought, _calculator),
+    *(_schema, _save, _load, _reset, _stats),
+)
 COMMANDS: dict[str, Callable[[ChatSession, str], str]] = {
-    "help": _help,
-    "model": _model,
-    "adapter": _adapter,
-    "system": _system,
-    "temperature": _temperature,
-    "retry": _retry,
-    "effort": _effort,
-    "think": _think,
-    "thought": _thought,
-    "calculator": _calculator,
-    "schema": _schema,
-    "save": _save,
-    "load": _load,
-    "reset": _reset,
-    "stats": _stats,
-    "bye": _quit,
-    "exit": _quit,
-    "quit": _quit,
+    **{command.__name__[1:]: command for command in _ALL},
+    **dict.fromkeys(("bye", "exit", "quit"), _quit),
 }
 
 
