@@ -5,7 +5,7 @@ import pytest
 from thirteen.stats.interval import Interval
 from thirteen.stats.paired_ratio import ROUNDS_MIN, _outside, paired_ratio, ratio_level, too_noisy
 
-RUNS = 400
+RUNS = 1000
 
 
 def quiet(random, shape):
