@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 from unittest.mock import patch
 
-from thirteen.runtime.engine.engine import Engine
+from thirteen import Engine
 from thirteen.runtime.engine.handle import Handle
 from thirteen.runtime.engine.output_stream import OutputStream
 from thirteen.runtime.engine.runner import Runner
