@@ -1,6 +1,6 @@
 """Decode with drafts of prompt lookup, and without, over ik_llama.cpp.
 
-python lab/prompt_lookup.py MODEL QUESTIONS.jsonl [--count 20] [--seconds 300]
+python lab/prompt_lookup.py MODEL QUESTIONS.jsonl [--count 20] [--seconds 300] [--threads N]
 
 Each question is answered greedily in both ways, in turns. The ratio is of the seconds of a token.
 """
@@ -13,6 +13,7 @@ from time import perf_counter
 
 import numpy as np
 from thirteen import Engine
+from thirteen.runtime.machine.threads import default_threads
 from thirteen.runtime.native.settings import DRAFT_TOKENS
 from thirteen.stats.paired_ratio import paired_ratio, ratio_level
 
@@ -24,11 +25,12 @@ def main() -> None:
     parser.add_argument("questions", type=Path)
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--threads", type=int, default=default_threads())
     given = parser.parse_args()
     lines = given.questions.read_text("utf-8").splitlines()
     questions = [json.loads(line)["question"] for line in lines[:: max(len(lines) // given.count, 1)]]
     began, seconds, differing, steps = perf_counter(), [], 0, [0, 0]
-    with Engine(given.model, library="ik", slots=1, context=1024) as engine:
+    with Engine(given.model, library="ik", slots=1, context=1024, threads=given.threads) as engine:
         engine.answer(questions[0], max_tokens=16)
         decode = engine._runner._context.decode
         for number, question in enumerate(islice(questions, given.count)):

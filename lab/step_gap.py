@@ -100,9 +100,9 @@ def main() -> None:
                 patch.object(part, name, timed(getattr(part, name), name, events)).start()
             events.clear()
             answer(engine, 1)
-    found = gaps(events)
-    names = [name for _, name in found[-1]]
-    alike = [gap for gap in found if [name for _, name in gap] == names]
+    parts = gaps(events)
+    names = [name for _, name in parts[-1]]
+    alike = [gap for gap in parts if [name for _, name in gap] == names]
     for at in range(1, len(names)):
         part_us = median(1e6 * (gap[at][0] - gap[at - 1][0]) for gap in alike)
         print(f"{part_us:6.1f}  {names[at - 1]} to {names[at]}")

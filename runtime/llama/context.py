@@ -228,9 +228,9 @@ class Context(NativeHandle):
         if top:  # without, one pass over the logits less
             best = np.argpartition(-logits, min(top, len(logits) - 1))[:top]
             ranked = sorted(best.tolist(), key=lambda one: -logits[one])
-        return TokenLogprob(
-            token, float(logits[token]) - total, tuple((one, float(logits[one]) - total) for one in ranked)
-        )
+        # The sum is rounded: a probability of 1 could be more.
+        first, *others = [(one, min(float(logits[one]) - total, 0.0)) for one in (token, *ranked)]
+        return TokenLogprob(*first, tuple(others))
 
     def clear(self, slot: int, start: int = 0) -> None:
         """Remove the KV cache of a sequence from position `start` on."""
