@@ -47,6 +47,15 @@ class VotingRule:
         decided = first > second + missing or certain >= self.certainty
         return decided and not certain < self.sure <= possible
 
+    def wave(self, first: int, second: int, missing: int) -> int:
+        """How many answers are sampled next where a question waits for all of them, as in batches.
+
+        No more than can decide: as many as would if all agreed with the leader. All, if all are wanted.
+        """
+        counts = range(1, missing + 1)
+        deciding = (n for n in counts if self.is_decided(first + n, second, missing - n))
+        return missing if self.width == self.answers else min(next(deciding), self.width)
+
     def until(self, confidence: float) -> "VotingRule":
         """The rule that samples on until a grounded answer can be so sure, from 0 and below 1."""
         if not confidence:

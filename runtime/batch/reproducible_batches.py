@@ -23,7 +23,7 @@ from ..answer import Answer, with_confidence
 from ..effort import Effort, VotingRule, parse_effort
 from ..engine.engine import Engine
 from ..engine.handle import Handle
-from ..engine.majority_vote import is_decided, sample_requests, score, select_winner
+from ..engine.majority_vote import ScoredAnswer, is_decided, sample_requests, score, select_winner, tally
 from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
 from ..grammar.grammar import Grammar  # at run time: reports are restored from JSON by their types
 from ..native.settings import KV_TYPES, LIBRARIES, PACKAGES
@@ -37,7 +37,7 @@ ENGINE = EngineOptions(profile="server", context=2048, adaptive_threads=True, re
 # Fields of Settings, in the order of the journals' identities.
 _ALLOCATION = ["context", "slots", "batch", "kv", "repack", "prefix_bytes", "flash_attention", "gpu_layers"]
 _CHOSEN = ("flash_attention", "kv", "library")  # by measurement, where they are open
-_BATCH_REQUESTS = 40  # five times the slots, so that few slots are idle at the end of a batch
+_BATCH_QUESTIONS = 40  # five times the slots, so that few slots are idle at the end of a wave
 _IDENTITY_MAX = 1 << 24  # bytes of a journal's first line
 _TURN = "batch"  # of all requests: the scheduler keeps a slot free for others while there are several
 _PROBES = ("1", "2")  # questions without a common prefix: their prompts share what is the same for all
@@ -82,7 +82,7 @@ class GenerationSettings:
     @property
     def batch_size(self) -> int:
         """Questions per batch."""
-        return max(_BATCH_REQUESTS // self.rule.width, 1)
+        return _BATCH_QUESTIONS // (2 if self.effort.votes else 1)
 
     @property
     def rule(self) -> VotingRule:
@@ -365,6 +365,7 @@ class _Vote:
         requests: requests that sample its answers.
         rule: how many of them are needed.
         handles: handles of those that were submitted.
+        scored: their answers, once they have ended.
         decided: whether no more are needed.
     """
 
@@ -372,26 +373,28 @@ class _Vote:
     requests: Sequence[Request]
     rule: VotingRule
     handles: list[Handle] = field(default_factory=list)
+    scored: list[ScoredAnswer] = field(default_factory=list)
     decided: bool = False
 
     def next_wave(self) -> Sequence[Request]:
         """The requests that are to be submitted next."""
-        start = len(self.handles)
-        return [replace(one, turn=_TURN) for one in self.requests[start : start + self.rule.width]]
+        start, counts = len(self.handles), tally(self.scored, self.rule).counts
+        end = start + self.rule.wave(*counts, self.rule.answers - start)
+        return [replace(one, turn=_TURN) for one in self.requests[start:end]]
 
     def result(self, min_confidence: float) -> BatchResult | None:
         """The result, once a wave has ended; None if more answers are needed."""
         try:
-            scored = [score(handle) for handle in self.handles]
+            self.scored += [score(handle) for handle in self.handles[len(self.scored) :]]
         except FileError as error:
             self.decided = True
             return BatchResult(self.number, error=str(error), failed=True)
-        self.decided = is_decided(scored, self.rule)
+        self.decided = is_decided(self.scored, self.rule)
         if not self.decided:
             return None
-        samples = tuple(answer for answer, _ in scored)
+        samples = tuple(answer for answer, _ in self.scored)
         tokens = tuple(
             tuple(one.token for piece in handle for one in piece.logprobs) for handle in self.handles
         )
-        answer = select_winner(scored, self.rule) if samples[1:] else samples[0]
+        answer = select_winner(self.scored, self.rule) if samples[1:] else samples[0]
         return BatchResult(self.number, samples, with_confidence(answer, min_confidence), tokens=tokens)

@@ -30,6 +30,8 @@ class Detokenizer:
 
     def feed(self, piece: bytes) -> str:
         """Append the bytes of a token and return the text that became final."""
+        if not self._stop:
+            return self._decoder.decode(piece)
         self._append(piece)
         return self._release(len(self.pending) - self._undecided())
 

@@ -126,7 +126,7 @@ class OutputStream:
             return self.thought.ending
         if self._detokenizer.holds_back:  # the result would follow what is held back, not the text
             return []
-        if not self._calculator:
+        if not self._calculator or not self.text.endswith(("=", "= ")):  # before an import at each token
             return []
         from ..arithmetic.calculator import pending_result  # noqa: PLC0415 - see answer.read_value()
 

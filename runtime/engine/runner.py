@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 from ...errors import ClosedError, FileError, RequestError, ThirteenError
@@ -10,10 +10,12 @@ from ..answer import Piece
 from ..llama.context import Context, Span
 from ..llama.model import LoraAdapter
 from ..llama.sampler import Sampler
+from ..native.settings import DRAFT_TOKENS
 from ..request import PrefixKey, SequenceEnd, SequenceState, StopReason, TokenLogprob
 from .adapters import Adapters
 from .output_stream import OutputStream
 from .prefix_cache import PrefixCache
+from .prompt_lookup import PromptLookup
 from .scheduler import Chunk, Scheduler
 
 
@@ -38,6 +40,7 @@ class SequenceOutput:
 
     sampler: Sampler
     stream: OutputStream
+    lookup: PromptLookup | None = None
     tokens: list[int] = field(default_factory=list)  # since the last update, as are the log-probabilities
     logprobs: list[TokenLogprob] = field(default_factory=list)
 
@@ -57,6 +60,8 @@ class Runner:
         self._adapters, self._prefixes = adapters, prefixes
         slots, batch = context.settings.slots, context.settings.batch
         cuts = self._model.cuts_states
+        # The last bits of logits depend on how many tokens are computed at once.
+        self._draft_tokens = 0 if context.settings.reproducible else DRAFT_TOKENS[context.settings.library]
         self._scheduler = Scheduler(slots, batch, prefixes is not None, cuts_prefixes=cuts)
         self._outputs: dict[SequenceState, SequenceOutput] = {}
         self._updates: list[SequenceUpdate] = []
@@ -117,6 +122,8 @@ class Runner:
             self._restore_prefix(sequence)
         self._close_gap()
         chunks = self._scheduler.plan()
+        if self._draft_tokens and self.running == 1:
+            chunks = [self._with_draft(chunk) for chunk in chunks]
         try:
             if chunks:
                 self._compute(chunks)
@@ -137,6 +144,19 @@ class Runner:
                     self._scheduler.move(sequence, slot)
                     return
 
+    def _with_draft(self, chunk: Chunk) -> Chunk:
+        """Add a guess of the tokens that will follow, if the last one alone is computed.
+
+        Not for benchmarks: a text that goes on after its end repeats itself.
+        """
+        sequence = chunk.sequence
+        if not sequence.decoding or sequence.pending > 1 or sequence.request.ignore_end:
+            return chunk
+        output = self._outputs[sequence]
+        output.lookup = output.lookup or PromptLookup(sequence.request.tokens)
+        draft = output.lookup.draft(sequence.output, min(self._draft_tokens, sequence.remaining - 1))
+        return replace(chunk, tokens=chunk.tokens + draft, rows=1 + len(draft))
+
     def _compute(self, chunks: Sequence[Chunk]) -> None:
         self._context.set_adapter(self._adapters[chunks[0].sequence.adapter])
         now = perf_counter()
@@ -146,7 +166,8 @@ class Runner:
         rows = iter(self._context.decode(spans))
         for chunk in chunks:
             sequence = chunk.sequence
-            sequence.computed += len(chunk.tokens)
+            draft = chunk.tokens[len(chunk.tokens) - max(chunk.rows - 1, 0) :]
+            sequence.computed += len(chunk.tokens) - len(draft)
             if sequence.saves and sequence.computed == sequence.saves[-1]:
                 self._save_prefix(sequence, sequence.saves.pop())
             if not chunk.rows:
@@ -155,6 +176,13 @@ class Runner:
                 self._save_prefix(sequence, len(sequence.request.tokens))
             try:
                 self._sample(sequence, next(rows))
+                for token in draft:  # as long as it is what is sampled
+                    if sequence.stop_reason or sequence.pending > 1 or sequence.output[-1] != token:
+                        break
+                    sequence.computed += 1
+                    self._sample(sequence, next(rows))
+                if sequence.stop_reason is None and sequence.computed < chunk.start + len(chunk.tokens):
+                    self._context.clear(sequence.running_slot, sequence.computed)
             except (ClosedError, RequestError) as failure:  # of its sampler, or of its grammar
                 self._end(sequence, StopReason.ABORTED, failure)
 

@@ -86,7 +86,7 @@ class Scheduler:
             Each sequence that gets a slot. Its prefix must be restored from the cache before the next one is
             requested: only then is it known which others must wait for the rest of its prompt.
         """
-        while self._free_slots and (sequence := self._next_waiting()):
+        while self.waiting and self._free_slots and (sequence := self._next_waiting()):
             self.waiting.remove(sequence)
             sequence.slot = self._choose_slot(sequence)
             self._free_slots.remove(sequence.slot)
@@ -173,6 +173,8 @@ class Scheduler:
 
     def gaps(self) -> Iterator[tuple[SequenceState, int]]:
         """Yield sequences in decode, of each adapter the last, with a free slot next to one before it."""
+        if min(self._free_slots, default=self.slots) >= len(self.running):
+            return  # the first slots are taken, as nearly always
         for sequences in self._by_adapter().values():
             last = max(sequences, key=lambda sequence: sequence.running_slot)
             after = {sequence.running_slot + 1 for sequence in sequences if sequence is not last}

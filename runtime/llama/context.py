@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FileError, RequestError
-from ..logits import log_softmax
+from ..logits import log_sum_exp
 from ..native.compute_thread import COMPUTE_THREAD
 from ..native.native_handle import NativeHandle
 from ..native.settings import Settings
@@ -224,14 +224,13 @@ class Context(NativeHandle):
     def logprob(self, row: int, token: int, top: int) -> TokenLogprob:
         """Return the log-probability of a token at a batch index from decode(), and the `top` likeliest."""
         logits = self.logits_row(row)  # (vocab,)
-        logprobs = log_softmax(logits, np.float32)  # (vocab,)
-        ranked: list[int] = []
+        total, ranked = log_sum_exp(logits), list[int]()
         if top:  # without, one pass over the logits less
             best = np.argpartition(-logits, min(top, len(logits) - 1))[:top]
             ranked = sorted(best.tolist(), key=lambda one: -logits[one])
-        return TokenLogprob(
-            token, float(logprobs[token]), tuple((one, float(logprobs[one])) for one in ranked)
-        )
+        # The sum is rounded: a probability of 1 could be more.
+        first, *others = [(one, min(float(logits[one]) - total, 0.0)) for one in (token, *ranked)]
+        return TokenLogprob(*first, tuple(others))
 
     def clear(self, slot: int, start: int = 0) -> None:
         """Remove the KV cache of a sequence from position `start` on."""

@@ -62,12 +62,15 @@ class Sampler(NativeHandle):
             FileError: the logits are not finite.
             RequestError: no token can follow the grammar, or a limit of a step is exceeded.
         """
-        chain = self._no_digit_chain if no_digit else self.handle
-        logits = context.logits_row(row)
+        logits, chain = context.logits_row(row), None
+        if no_digit and not self._penalties:
+            chain = self._no_digit_chain
+        elif not self._sampling.greedy:
+            chain = self.handle
         if self._penalties:
             logits = self._penalized(logits, no_digit=no_digit)
-            token = self._choose(np.arange(len(logits)), self.handle, logits)
-        elif self._sampling.greedy and not no_digit:
+            token = self._choose(np.arange(len(logits)), chain, logits)
+        elif chain is None:
             token = int(logits.argmax())  # a chain would first copy the vocabulary into a candidate list
         elif context.model.library is LLAMA_CPP:
             token = int(llama_cpp.llama_sampler_sample(chain, context.handle, row))
@@ -120,8 +123,8 @@ class Sampler(NativeHandle):
         return penalized
 
     def _choose(self, tokens: NDArray[np.int64], chain: Any, logits: "Floats") -> int:
-        """Choose one of some tokens by the logits of all, (vocab,)."""
-        if self._sampling.greedy:
+        """Choose one of some tokens by the logits of all, (vocab,): the likeliest without a chain."""
+        if chain is None:
             return int(tokens[logits[tokens].argmax()])
         candidates, native = _candidates(tokens, logits[tokens])
         llama_cpp.llama_sampler_apply(chain, ctypes.byref(native))

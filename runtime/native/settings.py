@@ -28,6 +28,9 @@ _STANDARD_ATTENTION_TOKENS = 256
 
 PACKAGES = {"llama.cpp": "llama-cpp-python", "ik": "ik-llama-cpp-python"}  # of what can compute; libraries.py
 LIBRARIES = tuple(PACKAGES)
+# Guessed tokens that are computed with the last one of a sequence that runs alone: each costs a sixth to a
+# fourth of a step in ik_llama.cpp, a half and more in llama.cpp. See docs/figures/speed.md.
+DRAFT_TOKENS = dict(zip(LIBRARIES, (0, 2), strict=True))
 
 GpuLayers = int | Literal["all"]
 
@@ -84,7 +87,8 @@ class Settings:
             self._check_other_library()
         if self.kv in QUANTIZED_KV and self.flash_attention is False:
             raise RequestError(f"kv {self.kv} needs flash attention")
-        object.__setattr__(self, "outputs", self.outputs or self.slots)
+        rows = min(1 + DRAFT_TOKENS[self.library], self.batch)
+        object.__setattr__(self, "outputs", self.outputs or max(self.slots, rows))
         object.__setattr__(self, "prefill_threads", self.prefill_threads or self.threads)
         for name, maximum in _MAXIMA.items():
             check_integer(name, getattr(self, name), 1, maximum)

@@ -100,3 +100,26 @@ def test_an_unknown_effort_is_named(name):
 def test_only_a_question_with_a_number_is_voted_on(question, votes):
     assert Effort.HIGH.for_question(question).votes == votes
     assert not Effort.LOW.for_question(question).votes
+
+
+@pytest.mark.parametrize(
+    ("rule", "first", "second", "ended", "wave"),
+    [
+        (Effort.LOW.rule, 0, 0, 0, 1),
+        (Effort.MEDIUM.rule, 0, 0, 0, 2),
+        (Effort.MEDIUM.rule, 1, 1, 2, 3),
+        (Effort.HIGH.rule, 0, 0, 0, 3),
+        (Effort.HIGH.rule, 1, 1, 3, 4),
+        (Effort.HIGH.rule, 4, 1, 5, 1),
+        (Effort.HIGH.rule, 3, 3, 9, 1),
+        (Effort.HIGH.rule.until(0.8), 0, 0, 0, 4),
+        (VotingRule(8, 8), 0, 0, 0, 8),  # solutions, all of which are wanted
+    ],
+)
+def test_a_wave_is_as_many_answers_as_can_decide(rule, first, second, ended, wave):
+    missing = rule.answers - ended
+    assert rule.wave(first, second, missing) == wave
+    assert wave == rule.width or rule.is_decided(first + wave, second, missing - wave)
+    assert rule.width == rule.answers or not any(
+        rule.is_decided(first + n, second, missing - n) for n in range(1, wave)
+    )

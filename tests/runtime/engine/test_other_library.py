@@ -9,7 +9,11 @@ import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.handle import Handle
+from thirteen.runtime.llama.context import Context, Span
+from thirteen.runtime.llama.model import Model
+from thirteen.runtime.llama.sampler import Sampler
 from thirteen.runtime.native.ik_llama_library import installed
+from thirteen.runtime.native.settings import Settings
 from thirteen.runtime.plan.options import EngineOptions
 from thirteen.runtime.request import Request, Sampling
 
@@ -57,6 +61,24 @@ def test_predictions_are_those_of_llama_cpp(
         ours, theirs = (scores(one, adapter) for one in (engine, plain))
     assert (engine.plan.library, engine.plan.version) == ("ik", "ik-llama-cpp-python 0.1.5")
     assert np.abs(np.subtract(ours, theirs)).mean() < 0.02
+
+
+def test_no_digit_follows_an_inserted_result(tiny: Path) -> None:
+    """A greedy answer took the likeliest token, which made the calculator's result longer."""
+    settings, digits = Settings(32, 1, 8, threads=1, flash_attention=False, library="ik"), 0
+    with (
+        Model(tiny, library="ik") as model,
+        Context(model, settings) as context,
+        Sampler(model, Sampling()) as sampler,
+    ):
+        for token in range(256):
+            context.clear(0)
+            [row] = context.decode([Span(0, 0, (token,), 1)])
+            logits = context.logits_row(row).copy()
+            digits += int(logits.argmax()) in model.digit_tokens
+            logits[[*model.digit_tokens]] = -np.inf
+            assert sampler.sample(context, row, no_digit=True) == logits.argmax()
+    assert digits
 
 
 def test_many_clients_get_the_text_of_one(engine: Engine) -> None:
