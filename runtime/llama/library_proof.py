@@ -22,7 +22,7 @@ from ..native.ik_llama_library import PACKAGE
 from .load_probe import WORKER, last_reply, run_worker, signal_name
 
 _WALL_S, _BYTES_PER_S = 120, 2_000_000
-_PROGRAM = WORKER.format("library_proof_worker")
+_PROGRAM = WORKER.format("runtime.llama.library_proof_worker")
 
 
 def prove_library(library: str, model: Path, adapters: Sequence[Path], threads: int) -> str:
