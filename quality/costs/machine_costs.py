@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +34,7 @@ _TYPES = (
 _ROUNDS = 20
 _SHAPE = ProbeShape(layers=2, vocabulary=1 << 15)  # still larger than most caches
 _HALF_WIDTH_MAX, _NOISY_MAX = 0.15, 0.25  # of a cost's ratio to Q4_K; share of types that may exceed it
+_TOGETHER = 7  # types; ik_llama.cpp keeps no more than 21 models loaded, two of each type
 _WALL_S = 1200  # of a measurement elsewhere
 _PROGRAM = WORKER.format("quality.costs.machine_costs")
 _log = logging.getLogger(__name__)
@@ -93,7 +95,13 @@ def machine_costs(progress: Progress = no_progress, library: str = LIBRARIES[0])
 def _measure_costs(path: Path, library: str, progress: Progress = no_progress) -> None:
     """Measure the costs and save them, unless other programs make them too uncertain."""
     engine = EngineOptions(library=library)
-    report = run_type_costs(types=_TYPES, rounds=_ROUNDS, engine=engine, shape=_SHAPE, progress=progress)
+    count = len(_TYPES) if library == LIBRARIES[0] else _TOGETHER
+    report, *others = (
+        run_type_costs(types=types, rounds=_ROUNDS, engine=engine, shape=_SHAPE, progress=progress)
+        for types in (_TYPES[at : at + count] for at in range(0, len(_TYPES), count))
+    )
+    for other in others:  # each has the reference first
+        report = replace(report, costs=(*report.costs, *other.costs[1:]))
     noisy = [cost.type for cost in report.costs if cost.layer.ratio.half_width > _HALF_WIDTH_MAX]
     if len(noisy) > _NOISY_MAX * len(report.costs):
         raise OutputError(f"{', '.join(noisy)}: too noisy; close other programs")

@@ -19,7 +19,8 @@ SHIPPED = {"target": "x86", "cpu": "here", "date": "today", "build": "1", "layer
 SMALL = """
 from thirteen.quality.costs import machine_costs as module
 from thirteen.quality.costs.random_model import ProbeShape
-module._TYPES, module._ROUNDS, module._HALF_WIDTH_MAX = ("Q8_0",), 8, 1e9
+module._TYPES, module._TOGETHER = ("Q8_0", "IQ4_NL"), 1
+module._ROUNDS, module._HALF_WIDTH_MAX = 8, 1e9
 module._SHAPE = ProbeShape(hidden=256, ffn=512, heads=4, kv_heads=2, head_dim=64, layers=2, vocabulary=1024)
 module.main()
 """
@@ -78,7 +79,7 @@ def test_costs_in_another_library_have_a_file_of_their_own(
     monkeypatch.setattr(module, "_PROGRAM", SMALL)
     ours, other = library_costs(None)
     assert (ours.library, other.library) == ("llama.cpp", "ik") and ours.layer == SHIPPED["layer"]
-    assert other.layer.keys() == other.layer_prefill.keys() == {"Q4_K", "Q8_0"}
+    assert other.layer.keys() == other.layer_prefill.keys() == {"Q4_K", "Q8_0", "IQ4_NL"}
     assert json.loads(costs_file("ik").read_bytes())["build"] == "ik-llama-cpp-python 0.1.5"
     monkeypatch.setattr(module, "run_worker", pytest.fail)
     assert library_costs("ik") == [other] and library_costs("llama.cpp") == [ours] and measured == [1]
