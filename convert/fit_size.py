@@ -20,6 +20,7 @@ from .tensors import GGML_TYPES, TensorSpec, count_weights, padded, plan_tensor,
 from .vocabulary.vocabulary_list import SIZES as VOCABULARY_SIZES
 from .vocabulary.vocabulary_list import VocabularyList
 
+_GAIN_MIN = 1.1  # of another library than the first, as an engine demands it
 # Percent of loss that one percent of decode time is worth.
 PREFERENCES = {"quality": 0.0, None: 2.0, "speed": 8.0}
 _FILL_MIN = 0.985  # share of the requested size that a file uses, if its types allow it
@@ -34,11 +35,13 @@ class FitSize(Quantization):
         size: the maximum file size.
         prefer: "quality" or "speed"; None for between the two.
         costs: the types that may be used, and their decode costs.
+        others: the same for other libraries that may run the file. It is planned for the one that suits best.
     """
 
     size: FileSize
     prefer: str | None
     costs: CostTable
+    others: tuple[CostTable, ...] = ()
 
     @property
     def text(self) -> str:
@@ -72,8 +75,26 @@ class FitSize(Quantization):
         return losses.measure_all(specs.values(), pool, progress)
 
     def choose(self, model: MergedModel, options: TypeOptions) -> FileLayout:
-        """Lay out the file with one of its options for each matrix."""
+        """Lay out the file with one of its options for each matrix, for the library that suits it best."""
+        weight = PREFERENCES[self.prefer]
+
+        def value(planned: tuple[float, float, FileLayout]) -> tuple[float, float]:
+            loss, cost, layout = planned
+            assert layout.prediction
+            cost *= 1 if layout.prediction.library == self.costs.library else _GAIN_MIN
+            return loss * cost**weight, cost
+
+        return min((self._choose(model, options, costs) for costs in (self.costs, *self.others)), key=value)[
+            2
+        ]
+
+    def _choose(
+        self, model: MergedModel, options: TypeOptions, costs: CostTable
+    ) -> tuple[float, float, FileLayout]:
+        """Loss, cost and layout of the file with the costs of one library."""
         specs, importance = model.base.specs, model.importance
+        if costs is not self.costs:
+            options = _with_costs(options, specs, costs, tied=model.base.architecture.tied)
         fields = model.metadata(self.text)
         floats = FileLayout.planned(fields, plan_uniform(model.specs, _F32))
         fixed = floats.file_bytes - sum(padded(one.nbytes) for one in floats.tensors if one.source in options)
@@ -83,15 +104,17 @@ class FitSize(Quantization):
             fields, [plan_tensor(spec, types.get(spec.source, _F32)) for spec in model.specs]
         )
         measured = importance is not None and bool(importance.sensitivity)
+        loss, cost = (sum(getattr(option, part) for option in chosen.values()) for part in ("loss", "cost"))
         prediction = Prediction(
             budget_bytes=self.size.file_bytes(count_weights(specs.values())),
             file_bytes=layout.file_bytes,
-            divergence=sum(option.loss for option in chosen.values()) if measured else None,
-            decode_speed=_reference_cost(specs, self.costs) / sum(option.cost for option in chosen.values()),
-            target=self.costs.target,
+            divergence=loss if measured else None,
+            decode_speed=_reference_cost(specs, costs) / cost,
+            target=costs.target,
             prefer=self.prefer,
+            library=costs.library,
         )
-        return replace(layout, prediction=prediction)
+        return loss, cost, replace(layout, prediction=prediction)
 
     def choose_types(
         self, specs: Mapping[str, TensorSpec], options: TypeOptions, fixed: int
@@ -179,6 +202,22 @@ def _vocabulary_hint(specs: Mapping[str, TensorSpec], options: TypeOptions, exce
     vocabulary = max(rows.values())
     kept = [size for size in VOCABULARY_SIZES if size < vocabulary - excess / token_bytes]
     return f"; it is possible with {kept[-1]:,} tokens: {{vocabulary}} {kept[-1]}" if kept else ""
+
+
+def _with_costs(
+    options: TypeOptions, specs: Mapping[str, TensorSpec], costs: CostTable, *, tied: bool
+) -> TypeOptions:
+    """The options with other costs, as far as these have their types."""
+    changed = dict[str, list[TypeOption]]()
+    for name, choices in options.items():
+        spec = specs[name]
+        by_type = costs.weight_costs(spec.target, tied=tied)
+        changed[name] = [
+            replace(one, cost=by_type[one.type.name] * prod(spec.shape))
+            for one in choices
+            if one.type.name in by_type
+        ]
+    return changed
 
 
 def _reference_cost(specs: Mapping[str, TensorSpec], costs: CostTable) -> float:

@@ -22,6 +22,7 @@ class Prediction:
             answers, if the costs include their prompts.
         target: the kind of processor that the costs are for.
         prefer: see FitSize.
+        library: the library that the costs are for.
     """
 
     budget_bytes: int
@@ -30,6 +31,7 @@ class Prediction:
     decode_speed: float
     target: str
     prefer: str | None
+    library: str
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class ConversionRequest:
         target: processors to plan for; by default this one, whose costs are measured on first use.
         prefer: `quality` or `speed`; by default between the two.
         costs: file of costs that `bench types` measured.
+        library: the library that will run the file, llama.cpp, ik or auto; by default as for an engine.
         fidelity: whether to compare the file with F16; by default with an adapter only.
         replace: whether the output may replace a file.
     """
@@ -59,16 +60,20 @@ class ConversionRequest:
     target: str | None = None
     prefer: str | None = None
     costs: Path | None = None
+    library: str | None = None
     fidelity: bool | None = None
     replace: bool = True
 
     def check(self) -> None:
         """Raise ThirteenError if fields exclude each other, have no effect, or are malformed."""
-        for one, other in (("type", "size"), ("costs", "target")):
+        for one, other in (
+            *(("type", "size"), ("costs", "target")),
+            *(("library", "target"), ("library", "costs")),
+        ):
             if getattr(self, one) and getattr(self, other):
                 raise OptionError(one, f"cannot be given with {{{other}}}", getattr(self, one))
         if self.size is None:
-            refuse_options(self, "requires {size}", "target", "prefer", "costs")
+            refuse_options(self, "requires {size}", "target", "prefer", "costs", "library")
             if self.vocabulary == AUTO:
                 raise OptionError("vocabulary", "requires {size}", AUTO)
         elif parse_file_size(self.size).unit is None and self.vocabulary == AUTO:
@@ -147,14 +152,15 @@ class ConversionRequest:
         if self.size is None:
             return Same() if self.type == SAME_TYPES else Uniform(self.type or DEFAULT_TYPE)
         if self.costs:
-            table = read_costs(self.costs)
+            tables = [read_costs(self.costs)]
         elif self.target:
-            table = costs_for(self.target)
+            tables = [costs_for(self.target)]
         else:
-            from ..quality.costs.machine_costs import machine_costs  # noqa: PLC0415 - others need none of it
+            from ..quality.costs.machine_costs import library_costs  # noqa: PLC0415 - others need none of it
 
-            table = machine_costs(run.when_needed("types"))
-        return FitSize(parse_file_size(self.size), self.prefer, ordinary_costs(table))
+            tables = library_costs(self.library, run.when_needed("types"))
+        first, *others = map(ordinary_costs, tables)
+        return FitSize(parse_file_size(self.size), self.prefer, first, tuple(others))
 
 
 def _exists(path: str) -> bool:

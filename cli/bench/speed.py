@@ -122,11 +122,12 @@ def bench_types(
     from ...bench.quality_tables import type_costs_table
     from ...files.output import check_target
     from ...quality.costs.type_costs import run_type_costs, write_costs
+    from ...runtime.plan.options import EngineOptions
 
     if output:
         check_target(output)
     with progress_bar("types") as progress:
-        report = run_type_costs(rounds=rounds, threads=threads, progress=progress)
+        report = run_type_costs(rounds=rounds, engine=EngineOptions(threads=threads), progress=progress)
     if output:
         write_costs(report, output)
     show_report(as_json, report, type_costs_table)

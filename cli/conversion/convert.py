@@ -42,6 +42,7 @@ def convert(
     target: inputs.Target = None,
     prefer: inputs.Prefer = None,
     costs: inputs.Costs = None,
+    library: options.Library = None,
     fidelity: Annotated[
         bool | None,
         typer.Option(
@@ -130,6 +131,7 @@ def plan(
     target: inputs.Target = None,
     prefer: inputs.Prefer = None,
     costs: inputs.Costs = None,
+    library: options.Library = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:

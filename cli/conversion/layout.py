@@ -23,7 +23,8 @@ def layout_rows(layout: "FileLayout") -> dict[str, str]:
     )
     return rows | {
         "predicted KL": known,
-        "predicted speed": f"{predicted.decode_speed:.2f} of uniform Q4_K's ({predicted.target})",
+        "predicted speed": f"{predicted.decode_speed:.2f} of uniform Q4_K's "
+        f"({predicted.target}, {predicted.library})",
         "planned size": f"{predicted.file_bytes:,} of {predicted.budget_bytes:,} bytes",
     }
 

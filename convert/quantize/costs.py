@@ -34,6 +34,7 @@ _PROCESSORS = ("x86", "x86-avx512", "arm")
 TARGETS = (*_PROCESSORS, "wasm", "any")
 PARTS = ("layer", "output", "layer_prefill")
 _PROMPT_SHARE = 2.0  # tokens of the prompt per token of the answer of an ordinary question: 200 and 100
+_LIBRARY = "llama.cpp"  # of a table that names none
 REFERENCE = "Q4_K"  # in every table; the type that costs are compared with
 
 _COST_MAX = 1e6  # nanoseconds: a thousand times the slowest type on a slow machine
@@ -53,12 +54,14 @@ class CostTable:
         layer: cost of a weight in a layer's matrix.
         output: cost of a weight in a tied output matrix.
         layer_prefill: cost of a weight in a layer's matrix per token of a prompt; empty where unknown.
+        library: the library that computes.
     """
 
     target: str
     layer: Mapping[str, float]
     output: Mapping[str, float]
     layer_prefill: Mapping[str, float] = field(default_factory=dict)
+    library: str = _LIBRARY
 
     def weight_costs(self, name: str, *, tied: bool) -> Mapping[str, float]:
         """Cost of a weight in the matrix `name` by type, in a model with or without tied embeddings."""
@@ -78,7 +81,7 @@ def read_costs(path: Path) -> CostTable:
     prefill = content.get("layer_prefill")
     layer_prefill = {} if prefill is None else _parse_costs(prefill, f"{path}: layer_prefill")
     target = _parse_target(content.get("target"), f"{path}: target")
-    return CostTable(target, layer, output, layer_prefill)
+    return CostTable(target, layer, output, layer_prefill, str(content.get("library", _LIBRARY)))
 
 
 @cache

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
@@ -23,8 +24,12 @@ from ...files.atomic_write import write_file
 from ...files.progress import Progress, no_progress
 from ...files.temporary_folder import temporary_folder
 from ...runtime.engine.engine import Engine
+from ...runtime.llama.gguf_checks import read_model_header
 from ...runtime.machine.threads import default_threads
-from ...runtime.native.settings import LIBRARIES
+from ...runtime.native.settings import LIBRARIES, PACKAGES
+from ...runtime.plan.memory import estimate_memory
+from ...runtime.plan.options import EngineOptions, default_settings
+from ...runtime.plan.plan import EnginePlan
 from ...runtime.validation import check_integer
 from ...stats.arrays import Doubles
 from ...stats.interval import Interval
@@ -93,6 +98,7 @@ class TypesReport(BenchReport):
         noisy: see noisy_types().
         target: the target of `convert` that the costs are for.
         engine: what ran the models, with its version.
+        library: its name.
     """
 
     settings: Workload
@@ -102,13 +108,14 @@ class TypesReport(BenchReport):
     noisy: tuple[str, ...]
     target: str
     engine: str
+    library: str = LIBRARIES[0]
 
 
 def run_type_costs(
     *,
     types: Sequence[str] = TYPES,
     rounds: int = ROUNDS,
-    threads: int | None = None,
+    engine: EngineOptions | None = None,
     shape: ProbeShape | None = None,
     progress: Progress = no_progress,
 ) -> TypesReport:
@@ -119,7 +126,8 @@ def run_type_costs(
     Args:
         types: names of types; the reference Q4_K is always measured.
         rounds: number of rounds, at least 8; every other one has the reverse order.
-        threads: threads that compute; by default one per physical core.
+        engine: threads that compute, by default one per physical core, and the library. Only llama.cpp, the
+            default, is safe in this process: nothing is proven.
         shape: shape of the models; by default as wide as Llama 3.2 1B.
         progress: called with steps done and in all: models written, and iterations.
 
@@ -129,11 +137,13 @@ def run_type_costs(
         FileError: this build cannot run one of the types.
     """
     check_integer("bench: rounds", rounds, ROUNDS_MIN)
+    given = engine or EngineOptions()
+    threads, library = given.get("threads"), given.get("library") or LIBRARIES[0]
     threads = default_threads() if threads is None else threads
     workload = Workload(PROMPT_TOKENS, DECODE_TOKENS, threads, PROMPT_TOKENS)
     ggml_types, shape = measured_types(types), shape or ProbeShape()
     head = report_head()
-    make = partial(Engine, library=LIBRARIES[0])  # another library first proves each of these files
+    make = partial(Engine if library == LIBRARIES[0] else _unproven_engine, library=library)
     advance = ProgressCounter(progress, (1 + 2 * len(ggml_types)) * (2 + rounds))
     with temporary_folder("types") as folder, ExitStack() as loaded:
         engines = []
@@ -143,9 +153,16 @@ def run_type_costs(
         _run_round(engines, rounds, workload, advance)  # warm-up, with a number of its own
         seconds = np.array([_run_round(engines, number, workload, advance) for number in range(rounds)])
     per_token = seconds / (workload.prompt_tokens, workload.decode_tokens)  # (rounds, models, 2)
-    engine = f"llama-cpp-python {head[2].llama_cpp_python}"
+    package = f"{PACKAGES[library]} {version(PACKAGES[library])}"
     costs = weight_costs(shape, ggml_types, per_token)
-    return TypesReport(*head, workload, shape, rounds, costs, noisy_types(costs), host_target(), engine)
+    noisy, target = noisy_types(costs), host_target()
+    return TypesReport(*head, workload, shape, rounds, costs, noisy, target, package, library)
+
+
+def _unproven_engine(model: Path, **options: Unpack[EngineOptions]) -> Engine:
+    """An engine for times alone, whose library is not compared with llama.cpp on the file."""
+    header, settings = read_model_header(model), default_settings(options)
+    return Engine(EnginePlan(header, settings, estimate_memory(header, settings), settings.context))
 
 
 def measured_types(names: Sequence[str]) -> tuple[GGMLQuantizationType, ...]:
@@ -234,6 +251,7 @@ def _cost_table(report: TypesReport) -> dict[str, Any]:
         "target": report.target,
         "cpu": report.machine.cpu,
         "date": report.date,
+        "library": report.library,
         "build": report.engine.removeprefix("llama-cpp-python "),
         **{part: costs(part) for part in PARTS},
         "measured": asdict(report),

@@ -420,7 +420,7 @@ class Engine:
         if (settings := self.plan.settings).library != LIBRARIES[0]:
             from ..llama.library_proof import require_proof  # noqa: PLC0415 - few engines have another library
 
-            require_proof(settings.library, self.model.header.path, [Path(path)], settings.threads)
+            require_proof(settings, self.model.header.path, [Path(path)])
         with self._dispatcher.in_use(), self._scoring_lock, ExitStack() as handles:
             self._check_swap(name)  # another thread may have taken the name
             adapter = handles.enter_context(LoraAdapter(self.model, Path(path)))

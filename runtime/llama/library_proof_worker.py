@@ -1,14 +1,15 @@
 """Program of the process that compares a library with llama.cpp on a file; library_proof.py starts it.
 
-Its arguments are the library, a number of threads, a model, and adapters of the model. It does with both what
-an engine does, and writes one line of JSON: the first problem, if any.
+Its arguments are the library, a number of threads, whether to repack weights, a model, and adapters of the
+model. It does with both, one after the other, what an engine does, and writes one line of JSON: the first
+problem, if any, and whether to try again later.
 """
 
 import json
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,8 @@ from .gguf_checks import read_model_header
 from .model import LoraAdapter, Model
 
 if TYPE_CHECKING:
-    from ...stats.arrays import Doubles, Floats
+    from ...files.gguf.header import Header
+    from ...stats.arrays import Floats
 
 KL_MAX = 0.005  # nats, mean of many predictions: rounded activations cost 0.001
 FEW_MAX, _FEW = 0.05, 16  # of few predictions, which rounding may move by 0.01, and errors by more than 1
@@ -39,44 +41,58 @@ _TEXT = " ".join(
     for number in range(40)
 )
 
-Logprobs = dict[str, "Doubles"]  # by what was done: log-probabilities, (rows, vocab)
+Logits = dict[str, "Floats"]  # by what was done, (rows, vocab)
 
 
 def main() -> None:
     """Compare; the exit status is 0 also where a problem was found."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the process that started this one
-    library, threads, model, *adapters = sys.argv[1:]
+    library, threads, repack, model, *adapters = sys.argv[1:]
+    settings = Settings(
+        *(_LONG + 1, _WIDE, _BATCH, _PROBE),
+        threads=int(threads),
+        repack=repack == "1",
+        flash_attention=False,
+        library=library,
+    )
     lower_limit("RLIMIT_CORE", 0)
     try:
-        problem = next(_problems(library, int(threads), Path(model), map(Path, adapters)), "")
+        problem, again = next(_problems(settings, Path(model), [*map(Path, adapters)]), ""), False
     except (ThirteenError, MemoryError) as error:
         problem = str(error) or "out of memory"
-    sys.stdout.buffer.write(json.dumps({"problem": problem}).encode() + b"\n")
+        again = isinstance(error, MemoryError) or "alloc" in problem  # of what the libraries say
+    sys.stdout.buffer.write(json.dumps({"problem": problem, "again": again}).encode() + b"\n")
     sys.stdout.buffer.flush()
 
 
-def _problems(library: str, threads: int, path: Path, adapters: Iterator[Path]) -> Iterator[str]:
+def _problems(settings: Settings, path: Path, adapters: Sequence[Path]) -> Iterator[str]:
     """Describe what differs, the models first, then each adapter."""
     header = read_model_header(path)
-    with ExitStack() as loaded:
-        theirs, ours = (loaded.enter_context(Model(header, library=name)) for name in (LIBRARIES[0], library))
-        base = _observe(theirs, threads), _observe(ours, threads)
-        yield from _differences(*base)
+    usual = replace(settings, library=LIBRARIES[0], flash_attention=True)
+    theirs, ours = (_observe_all(one, header, adapters) for one in (usual, settings))
+    yield from _differences(theirs[0], ours[0])
+    for file, *both in zip(adapters, theirs[1:], ours[1:], strict=True):
+        yield from _differences(*both)
+        bases = theirs[0], ours[0]
+        effects = [_kl(one["probe"], other["probe"]) for one, other in zip(bases, both, strict=True)]
+        if max(effects) > _EFFECT_MIN and abs(effects[1] / effects[0] - 1) > EFFECT_MAX:
+            yield (
+                f"{file.name} moves its predictions by {effects[1]:.4f} nats, and llama.cpp's by "
+                f"{effects[0]:.4f}"
+            )
+
+
+def _observe_all(settings: Settings, header: "Header", adapters: Sequence[Path]) -> list[Logits]:
+    """Predictions without and with each adapter. Only one library's weights are in memory at a time."""
+    with Model(header, repack=settings.repack, library=settings.library) as model:
+        observed = [_observe(model, settings)]
         for file in adapters:
-            both = []
-            for model in (theirs, ours):
-                with LoraAdapter(model, file) as adapter:
-                    both.append(_observe(model, threads, adapter))
-            yield from _differences(*both)
-            effects = [_kl(one["probe"], other["probe"]) for one, other in zip(base, both, strict=True)]
-            if max(effects) > _EFFECT_MIN and abs(effects[1] / effects[0] - 1) > EFFECT_MAX:
-                yield (
-                    f"{file.name} moves its predictions by {effects[1]:.4f} nats, and llama.cpp's by "
-                    f"{effects[0]:.4f}"
-                )
+            with LoraAdapter(model, file) as adapter:
+                observed.append(_observe(model, settings, adapter))
+    return observed
 
 
-def _differences(theirs: Logprobs, ours: Logprobs) -> Iterator[str]:
+def _differences(theirs: Logits, ours: Logits) -> Iterator[str]:
     for what, expected in theirs.items():
         divergence = _kl(expected, ours[what])
         if not divergence <= (KL_MAX if len(expected) >= _FEW else FEW_MAX):
@@ -87,23 +103,21 @@ def _differences(theirs: Logprobs, ours: Logprobs) -> Iterator[str]:
             yield f"a {what} of a sequence predicts something else, by {divergence:.4f} nats"
 
 
-def _kl(expected: "Doubles", found: "Doubles") -> float:
-    return float((np.exp(expected) * (expected - found)).sum(-1).mean())
+def _kl(expected: "Floats", found: "Floats") -> float:
+    theirs, ours = (log_softmax(logits, np.float64) for logits in (expected, found))
+    return float((np.exp(theirs) * (theirs - ours)).sum(-1).mean())
 
 
-def _observe(model: Model, threads: int, adapter: LoraAdapter | None = None) -> Logprobs:
+def _observe(model: Model, settings: Settings, adapter: LoraAdapter | None = None) -> Logits:
     """Predictions of a library after each thing that an engine does."""
     tokens = tuple(model.tokenize(_TEXT, special=False, bos=True))
     usable = model.context_trained - 1
     length = min(_LONG, usable - usable % _BLOCK or usable)
-    name, flash = model.library.name, model.library.name == LIBRARIES[0]
-    sizes = (length + 1, _WIDE, _BATCH, _PROBE)
-    settings = Settings(*sizes, threads=threads, flash_attention=flash, library=name)
-    with Context(model, settings, adapter) as context:
+    with Context(model, replace(settings, context=length + 1), adapter) as context:
         observed = _Observations(context, (tokens * length)[:length])
         if adapter:
             observed.change(adapter)
-    return {what: log_softmax(np.array(rows), np.float64) for what, rows in observed.rows.items()}
+    return {what: np.array(rows) for what, rows in observed.rows.items()}
 
 
 class _Observations:

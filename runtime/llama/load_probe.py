@@ -27,10 +27,10 @@ _ADDRESS_BYTES, _ADDRESS_FACTOR = 2_000_000_000, 2
 WORKER = """
 from thirteen.files.lazy_package import import_lazily
 import_lazily()
-from thirteen.runtime.llama.{} import main
+from thirteen.{} import main
 main()
 """
-_PROGRAM = WORKER.format("load_probe_worker")
+_PROGRAM = WORKER.format("runtime.llama.load_probe_worker")
 # GGML_NO_BACKTRACE: else ggml's abort() waits for a debugger. The threads of OpenMP and BLAS would only take
 # time and address space.
 _ALONE = {"GGML_NO_BACKTRACE": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -114,6 +114,7 @@ def default_settings(options: EngineOptions) -> Settings:
     library = requested_library(options) or LIBRARIES[0]
     if library != LIBRARIES[0]:
         check_package()
+        names -= set() if options.get("kv") else {"kv"}  # of a profile: the library has one type alone
     defaults = {
         "threads": default_threads(),
         "adaptive_threads": "threads" not in full,

@@ -153,16 +153,16 @@ def proven_candidates(candidates: Candidates, header: Header, adapters: Sequence
     """The candidates, without another library that does not compute the files as llama.cpp does.
 
     Raises:
-        FileError: the library is given, or a file cannot be examined, or the process cannot be started.
+        FileError: the library is given, or a file cannot be examined.
     """
     default, *others = candidates.libraries
-    library, threads = candidates.ways[-1].library, candidates.ways[0].threads
-    if library != LIBRARIES[0]:
+    way = candidates.ways[-1]
+    if way.library != LIBRARIES[0]:
         from ..llama.library_proof import prove_library, require_proof  # noqa: PLC0415 - few machines have one
 
         if not others:
-            require_proof(library, header.path, adapters, threads)
-        elif prove_library(library, header.path, adapters, threads):
+            require_proof(way, header.path, adapters)
+        elif prove_library(way, header.path, adapters):
             return default
     return candidates
 

@@ -71,6 +71,28 @@ def test_a_layout_is_that_of_the_file(
         assert planned.prediction is None or planned.prediction.file_bytes == planned.file_bytes
 
 
+def test_a_plan_is_for_the_library_that_suits_it_best(base: Base, measured: Base, tmp_path: Path) -> None:
+    """The other one reads everything a twentieth faster, then a fifth, then Q8_0 alone, at a tenth."""
+    recipe = Recipe(base("llama"), tmp_path / "a.gguf", importance=measured("llama"))
+    ours = costs_for("x86")
+
+    def planned(prefer: str | None, factor: float, *types: str) -> tuple[str, int]:
+        layer, output = (
+            {name: cost * factor if not types or name in types else cost for name, cost in part.items()}
+            for part in (ours.layer, ours.output)
+        )
+        other = replace(ours, layer=layer, output=output, library="ik")
+        quantization = FitSize(FileSize("7bpw", 7.0, None), prefer, ours, (other,))
+        layout, _ = plan(replace(recipe, quantization=quantization))
+        assert layout.prediction
+        return layout.prediction.library, layout.types["Q8_0"].weights if "Q8_0" in layout.types else 0
+
+    assert planned("quality", 0.95)[0] == planned(None, 0.95)[0] == "llama.cpp"
+    assert planned("quality", 0.8)[0] == planned(None, 0.8)[0] == "ik"
+    library, weights = planned("speed", 0.1, "Q8_0")
+    assert library == "ik" and weights > planned("speed", 0.95)[1]
+
+
 class AttentionInQ6(FitSize):
     """All matrices of the attention in Q6_K, or in its fallback; the rest fits the size."""
 

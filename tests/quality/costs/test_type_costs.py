@@ -17,7 +17,7 @@ from thirteen.runtime.engine.engine import Engine
 pytestmark = pytest.mark.slow
 
 TINY = ProbeShape(hidden=256, ffn=512, heads=4, kv_heads=2, head_dim=64, layers=2, vocabulary=1024)
-FEW = {"types": ["Q8_0", "IQ3_XXS"], "rounds": 8, "threads": 1, "shape": TINY}
+FEW = {"types": ["Q8_0", "IQ3_XXS"], "rounds": 8, "engine": {"threads": 1}, "shape": TINY}
 Q4_K, Q8_0 = GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q8_0
 
 
@@ -132,7 +132,7 @@ def test_the_models_are_larger_than_a_cache_and_their_overhead_is_small():
     [
         ({"types": ["Q9_K"]}, RequestError, "'Q9_K': no such type"),
         ({"rounds": 7}, RequestError, "rounds must be an integer of at least 8"),
-        ({"threads": 0}, RequestError, "threads"),
+        ({"engine": {"threads": 0}}, RequestError, "threads"),
     ],
 )
 def test_invalid_options_are_refused(change, error, message):
