@@ -10,7 +10,7 @@ from thirteen.errors import ThirteenError
 @contextmanager
 def refused(
     where: object, message: str, kind: type[ThirteenError] = ThirteenError
-) -> Iterator[pytest.ExceptionInfo]:
+) -> Iterator[pytest.ExceptionInfo[ThirteenError]]:
     """The block raises an error of one line that begins with the place and has the message."""
     with pytest.raises(kind) as error:
         yield error

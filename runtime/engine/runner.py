@@ -60,8 +60,9 @@ class Runner:
         self._adapters, self._prefixes = adapters, prefixes
         slots, batch = context.settings.slots, context.settings.batch
         cuts = self._model.cuts_states
-        # The last bits of logits depend on how many tokens are computed at once.
-        self._draft_tokens = 0 if context.settings.reproducible else DRAFT_TOKENS[context.settings.library]
+        # A wrong draft is taken back, and the last bits of logits depend on how many tokens a step has.
+        drafts = self._model.rewinds and not context.settings.reproducible
+        self._draft_tokens = DRAFT_TOKENS[context.settings.library] if drafts else 0
         self._scheduler = Scheduler(slots, batch, prefixes is not None, cuts_prefixes=cuts)
         self._outputs: dict[SequenceState, SequenceOutput] = {}
         self._updates: list[SequenceUpdate] = []
