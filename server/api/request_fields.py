@@ -219,9 +219,8 @@ Inputs = Annotated[
     | Annotated[Annotated[list[_Tokens], _INPUTS], Tag("token_lists")],
     _BY_KIND,
 ]
-OllamaInputs = Annotated[
-    Annotated[list[Text], _INPUTS], list_or_text("strings", lambda text: [text], Text | list[Text])
-]
+_Texts = Annotated[list[Text], _INPUTS]
+OllamaInputs = Annotated[_Texts, list_or_text("strings", lambda text: [text], Text | _Texts)]
 
 
 def as_list(value: Any) -> list[Any]:
