@@ -84,10 +84,13 @@ def estimate_memory(header: Header, settings: Settings) -> MemoryEstimate:
     """
     shape = read_decoder_shape(header)
     settings = replace(settings, context=min(settings.context, shape.context))
-    slots, tokens = settings.slots, settings.micro_batch
+    slots, tokens, rows = settings.slots, settings.micro_batch, settings.outputs
     if read_pooling(header):  # texts share one context, and are computed at once
         settings = embedding_settings(header, settings)
         slots, tokens = int(shape.architecture not in ENCODERS), settings.batch
+        rows = settings.outputs * (
+            1 + slots
+        )  # a decoder computes them, and an encoder has room for them, too
     start = min(tensor.offset for tensor in header.tensors.values())
     kv = _kv_bytes(shape, settings, slots)
     # Another library reads the file, and repacks what it has read: there is no second copy.
@@ -98,7 +101,7 @@ def estimate_memory(header: Header, settings: Settings) -> MemoryEstimate:
         copied_bytes=repacked_bytes(header, _repacked_types()) if repacks else 0,
         vocabulary_bytes=round(_TOKEN_BYTES * shape.vocab + _TEXT_BYTES * start),
         kv_bytes=kv,
-        buffer_bytes=_buffer_bytes(shape, settings, tokens),
+        buffer_bytes=_buffer_bytes(shape, settings, tokens, rows),
         prefix_bytes=settings.prefix_bytes + min(settings.prefix_bytes, kv // settings.slots),
     )
 
@@ -146,8 +149,8 @@ def _cells(tokens: int) -> int:
     return tokens + -tokens % KV_CELLS
 
 
-def _buffer_bytes(shape: DecoderShape, settings: Settings, tokens: int) -> int:
-    """Bytes of activations where a layer is widest, of masks, logits, and the scores of standard attention.
+def _buffer_bytes(shape: DecoderShape, settings: Settings, tokens: int, rows: int) -> int:
+    """Bytes of activations where a layer is widest, masks, rows of logits, and scores of standard attention.
 
     A layer is widest in its feed-forward network, in its attention if that stores scores, or in what makes
     its recurrent state. Layers with windows have a mask of their own.
@@ -163,7 +166,7 @@ def _buffer_bytes(shape: DecoderShape, settings: Settings, tokens: int) -> int:
             (cells * shape.heads + 5 * shape.hidden + 2 * shape.kv_heads * shape.head_dim) * _F32_BYTES,
         )
         mask = cells * _F32_BYTES
-    logits = settings.outputs * shape.vocab * _F32_BYTES
+    logits = rows * shape.vocab * _F32_BYTES
     masks = (1 + shape.windows) * mask if shape.kv_widths else 0
     return tokens * (widest + masks) + logits
 
