@@ -154,6 +154,7 @@ def mcp(
     own = EngineOptions(adapter=files.adapter, context=context, slots=_MCP_SLOTS)
     plan = EnginePlan.make(files.model, **machine | own)
     with Engine(plan) as engine:
+        engine.check_answers()
         note(f"serving {files.model.name} on standard input and output")
         asked = RequestOptions(system=system, max_tokens=max_tokens, calculator=calculator)
         serve_stdio(engine, asked | RequestOptions(think=think, think_budget=think_budget))

@@ -65,6 +65,10 @@ class Metrics:
         if rate := end.timings.decode_tokens_per_s(end.usage):
             self._token_s.observe(1 / rate)
 
+    def count_prompt(self, tokens: int) -> None:
+        """Count the tokens of texts that were embedded."""
+        self._prompt_tokens.inc(tokens)
+
     def render(self) -> bytes:
         """All metrics in the Prometheus text format."""
         return generate_latest(self._registry)

@@ -65,6 +65,9 @@ async def log_request(scope: Scope, status: int, began: float, who: Mapping[str,
         parts.append(f"{state['model']} {prompt} + {completion} tokens")
         fields |= {"model": state["model"], "prompt_tokens": prompt, "completion_tokens": completion}
         fields["stop_reasons"] = [end.stop_reason.value for end in ends]
+    if embedded := state.get("embedded"):
+        parts.append(f"{state['model']} {embedded} tokens")
+        fields |= {"model": state["model"], "prompt_tokens": embedded}
     if names := ignored_names(scope):
         parts.append(f"ignored {', '.join(names)}")
         fields["ignored"] = names

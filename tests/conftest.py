@@ -33,7 +33,7 @@ os.environ["THIRTEEN_UNTRUSTED"] = "never"  # a trial load of each tiny file wou
 os.environ["THIRTEEN_LIBRARY"] = "llama.cpp"  # the choice of another depends on the speed of this minute
 
 _IMPORTS_TORCH = re.compile(
-    r"^(import|from) (torch|peft|transformers|\S*(peft_adapters|checkpoints))\b", re.MULTILINE
+    r"^(import|from) (torch|peft|transformers|\S*(peft_adapters|checkpoints|embedders))\b", re.MULTILINE
 )
 _STATUS = pytest.StashKey[int]()
 _CACHE = pytest.StashKey[ExitStack]()

@@ -100,6 +100,8 @@ class _Loader:
         engine = Engine(files.model, **self._options | keeping)
         with suppress(RequestError):  # the template refuses it
             # What is read and compiled once, the first client need not wait for.
+            if engine.plan.embeds:
+                engine.embed(["What is 1 + 1?"])
             engine.answer("What is 1 + 1?", max_tokens=2)
             engine.clear_prefix_cache()
         self._states = states

@@ -88,6 +88,7 @@ def chat(
     conversation = Conversation(engine, system)
     session = ChatSession(engine, conversation, request, open_engine, files, threads, terminal)
     try:
+        engine.check_answers()
         if files.adapters:
             request["adapter"] = next(iter(files.adapters))
         if terminal:

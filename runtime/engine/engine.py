@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from ..confidence import find_calibration
 from ..effort import Effort, EffortName, default_effort, parse_effort
 from ..forks import ForkCheck
 from ..llama.context import Context
+from ..llama.embedding_context import EmbeddingContext
 from ..llama.load_probe import probe_model_files
 from ..llama.model import LoraAdapter, Model
 from ..native.compute_thread import COMPUTE_THREAD, run_uninterrupted
@@ -41,6 +42,7 @@ from ..request import (
 from ..validation import check_type
 from .adapters import Adapters
 from .dispatcher import Dispatcher, EngineLoad
+from .embedding import NO_EMBEDDINGS, ONLY_EMBEDS, Embedder, Text
 from .handle import Handle
 from .prefix_cache import PREFIX_TOKENS_MIN, PrefixCache, common_length
 from .runner import Runner
@@ -113,13 +115,15 @@ class Engine:
             self._adapters = handles.enter_context(closing(Adapters.load(self.model, plan.adapters)))
             cuts, nbytes = self.model.cuts_states, settings.prefix_bytes
             self._prefixes = PrefixCache(nbytes, cuts=cuts) if nbytes else None
-            runner = Runner(Context(self.model, settings), self._adapters, self._prefixes)
+            context: Context = (EmbeddingContext if plan.embeds else Context)(self.model, settings)
+            runner = Runner(context, self._adapters, self._prefixes)
             self._runner = handles.enter_context(closing(runner))
             if template:
                 template.compile()  # in its process, which has started meanwhile
             bytes_max = self.model.max_bytes(self.context)
             hint, half = plan.context_hint, self.context // 2
             self._encoder = PromptEncoder(self.model, template, bytes_max, hint, half)
+            self._embedder = Embedder(context, hint) if isinstance(context, EmbeddingContext) else None
             self._handles = handles.pop_all()
         slots, thinking = settings.slots, self._encoder.thinking
         self._dispatcher = Dispatcher(
@@ -185,7 +189,7 @@ class Engine:
     @property
     def notice(self) -> str:
         """A line for the user about how answers are made; empty for a model with a chat template."""
-        return "" if self.chat_template else NO_TEMPLATE
+        return "" if self.chat_template or self._embedder else NO_TEMPLATE
 
     @property
     def takes_tools(self) -> bool:
@@ -314,7 +318,7 @@ class Engine:
         think, fields["think_budget"] = resolve_thinking(
             fields.pop("think", None), fields.get("think_budget")
         )
-        with self._dispatcher.in_use():
+        with self._generating():
             tokens = self._encoder.encode_question(question, system, think)
             if effort.votes:
                 fields["examples"] = self.after_examples(question_messages(question, system), think)
@@ -335,7 +339,7 @@ class Engine:
         Raises:
             RequestError: all messages are empty, or the chat template takes no tools or rejects them.
         """
-        with self._dispatcher.in_use():
+        with self._generating():
             return self._encoder.encode_conversation(messages, tools, think)
 
     def after_examples(self, messages: Sequence[Message], think: bool | None = None) -> tuple[int, ...]:
@@ -362,7 +366,7 @@ class Engine:
         Raises:
             RequestError: the text is too long.
         """
-        with self._dispatcher.in_use():
+        with self._generating():
             return self._encoder.encode_text(text)
 
     def answer(self, question: str, **options: Unpack[RequestOptions]) -> Answer:
@@ -396,6 +400,11 @@ class Engine:
         """
         with self._dispatcher.in_use():
             COMPUTE_THREAD.call(partial(self._runner.clear_prefixes, self._adapters.default, tuple(keep)))
+
+    def check_answers(self) -> None:
+        """Raise RequestError if the model makes embeddings, and answers nothing."""
+        if self._embedder:
+            raise RequestError(f"{self.plan.header.path.name}: {ONLY_EMBEDS}")
 
     def check_request(self, request: Request) -> None:
         """Raise RequestError if the request can never run on this engine; see submit_all()."""
@@ -478,11 +487,62 @@ class Engine:
         with self._dispatcher.in_use(), self._scoring_lock:
             return self._scoring.logits(tokens, self._adapters.default)
 
+    def embedding_tokens(self, texts: Sequence[Text], *, truncate: bool = False) -> list[tuple[int, ...]]:
+        """Tokens of texts as embed() takes them, with those that the tokenizer puts around a text.
+
+        Args:
+            texts: texts, or tokens, to which nothing is added.
+            truncate: whether a text that is longer than the context is cut, rather than refused.
+
+        Raises:
+            RequestError: the model is not made for embeddings; a text is empty, too long (PromptLengthError),
+                or has an unknown token.
+        """
+        with self._dispatcher.in_use():
+            return self._embeddings.encode(texts, truncate=truncate)
+
+    def embed(
+        self,
+        texts: Sequence[Text],
+        dimensions: int | None = None,
+        *,
+        truncate: bool = False,
+        adapter: str | None = None,
+    ) -> "Floats":
+        """Make the embeddings of texts, by a model that is made for it.
+
+        The vectors are pooled as the file says (`pooling_type`), and have a length of 1.
+
+        Args:
+            texts: see embedding_tokens().
+            dimensions: numbers of each vector that are kept, the first ones; by default all.
+            truncate: see embedding_tokens().
+            adapter: name of an adapter; by default the engine's own.
+
+        Returns:
+            Vectors, (texts, dimensions), float32.
+
+        Raises:
+            RequestError: embedding_tokens() raises it, `dimensions` is above the model's width, or the
+                adapter's name is unknown.
+            FileError: the computation failed.
+        """
+        tokens = self.embedding_tokens(texts, truncate=truncate)
+        with self._dispatcher.in_use(), self._scoring_lock:
+            lora = self._adapters[self._adapters.resolve(adapter)]
+            return self._embeddings.embed(tokens, dimensions, lora)
+
+    @property
+    def _embeddings(self) -> Embedder:
+        if self._embedder is None:
+            raise RequestError(f"{self.plan.header.path.name}: {NO_EMBEDDINGS}")
+        return self._embedder
+
     @cached_property
     def _common_prefix(self) -> tuple[int, ...]:
         """Tokens with which every question begins: the chat template's own."""
         try:
-            with self._dispatcher.in_use():
+            with self._generating():
                 one, other = (self._encoder.encode_question(question) for question in ("0", "A"))
         except RequestError:  # the template rejects such questions
             return ()
@@ -507,7 +567,13 @@ class Engine:
         stop = (request.stop,) if isinstance(request.stop, str) else request.stop
         return replace(request, stop=(*stop, COMPLETION_STOP))
 
+    def _generating(self) -> AbstractContextManager[None]:
+        """Keep the model open while a thread uses it to continue texts."""
+        self.check_answers()
+        return self._dispatcher.in_use()
+
     def _check_prompt(self, tokens: Sequence[int]) -> None:
+        self.check_answers()
         self.model.check_tokens(tokens)
         if len(tokens) > self.context:
             raise PromptLengthError(

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FileError, RequestError
+from ...files.gguf.pooling import Pooling
 from ..logits import log_sum_exp
 from ..native.compute_thread import COMPUTE_THREAD
+from ..native.llama_cpp_library import LLAMA_CPP
 from ..native.native_handle import NativeHandle
 from ..native.settings import Settings
 from ..request import TokenLogprob
@@ -93,13 +95,20 @@ class Context(NativeHandle):
     object; as an attribute or a keyword, as in `settings.context`, it is a number of tokens.
     """
 
-    def __init__(self, model: Model, settings: Settings, adapter: LoraAdapter | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        settings: Settings,
+        adapter: LoraAdapter | None = None,
+        pooling: Pooling | None = None,
+    ) -> None:
         """Allocate the context.
 
         Args:
             model: the model to compute.
             settings: sizes, and how to compute.
             adapter: applied to all sequences.
+            pooling: of a context for embeddings; see EmbeddingContext.
 
         Raises:
             RequestError: the context is longer than the model was trained for, or does not fit in memory.
@@ -113,12 +122,15 @@ class Context(NativeHandle):
             )
         self._library = library = model.library
         load = partial(library.new_context, model.handle, settings, model.gpu_layers)
+        if pooling:
+            embedding = LLAMA_CPP.new_embedding_context
+            load = partial(embedding, model.handle, settings, model.gpu_layers, pooling)
         if not self.acquire(load, library.free_context, library.log):
             raise RequestError(
                 f"no context of {settings.slots} slots of {settings.context} tokens: "
                 f"{library.log.take_errors()}"
             )
-        if not library.keeps_text(self.handle):
+        if not pooling and not library.keeps_text(self.handle):
             self.close()
             raise FileError(f"{model.header.path}: not a text decoder: it keeps nothing of a text")
         self._batch = _Batch(library.batch, settings.batch)

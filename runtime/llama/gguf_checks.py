@@ -20,6 +20,7 @@ from ...files.gguf.decoder_shape import read_decoder_shape
 from ...files.gguf.header import Header, TensorInfo, read_header
 from ...files.gguf.metadata import CheckedMetadata
 from ...files.gguf.model_shape import ModelShape, check_head_width, read_model_shape
+from ...files.gguf.pooling import read_pooling
 from .vocabulary_checks import PRE_TOKENIZERS, check_vocabulary, tokenizer_names
 
 # TENSOR_ALIGNMENT of ggml: the address of each mapped tensor is asserted to be a multiple of it.
@@ -46,12 +47,9 @@ DENSE_DECODER = {
     "rope.scaling.type": ROPE_SCALINGS,
 }
 EXPERTS_MAX = 1024
-# Architectures of llama.cpp that do not continue a text.
+# Architectures of llama.cpp that neither continue a text nor make embeddings by llama_decode().
 OTHER_MODELS = {
-    "an encoder": (
-        *("bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "eurobert", "t5encoder"),
-        *("jina-bert-v2", "jina-bert-v3", "gemma-embedding", "llama-embed"),
-    ),
+    "an encoder": ("t5encoder",),
     "an encoder with a decoder": ("t5",),
     "a diffusion model": ("dream", "llada", "llada-moe", "rnd1"),
     "a part that sees or hears": ("clip", "wavtokenizer-dec", "pockettts", "qwen3tts"),
@@ -104,7 +102,8 @@ def is_checked(header: Header) -> bool:
 def _is_dense(header: Header) -> bool:
     """Whether it is a dense model of the architectures whose tensors are known here."""
     architecture = header.metadata["general.architecture"]
-    return architecture in ARCHITECTURES and not header.metadata.get(f"{architecture}.expert_count")
+    others = (f"{architecture}.{key}" for key in ("expert_count", "pooling_type"))
+    return architecture in ARCHITECTURES and not any(map(header.metadata.get, others))
 
 
 def check_adapter(header: Header, base: Header) -> None:
@@ -146,15 +145,13 @@ def _check_general(metadata: CheckedMetadata) -> None:
 
 
 def _check_decoder(metadata: CheckedMetadata, architecture: str) -> None:
-    """Refuse models that do not continue a text; the library tells which architectures it does not know."""
+    """Refuse models that neither continue nor embed a text; the library tells what it does not know."""
     values = metadata.header.metadata
     for kind, names in OTHER_MODELS.items():
         if architecture in names:
-            raise metadata.error(f"{architecture} is {kind}; only text decoders are run")
-    for key in ("attention.causal", "pooling_type"):
-        value = values.get(f"{architecture}.{key}", DENSE_DECODER[key][0])
-        if value not in DENSE_DECODER[key]:
-            raise metadata.error(f"metadata key '{architecture}.{key}' is {value!r}: a model of embeddings")
+            raise metadata.error(f"{architecture} is {kind}; text decoders and models of embeddings are run")
+    if not read_pooling(metadata.header) and values.get(key := f"{architecture}.attention.causal") is False:
+        raise metadata.error(f"metadata key {key!r} is False, and there is no pooling_type")
     if values.get(f"{architecture}.expert_count"):
         metadata.count(f"{architecture}.expert_count", EXPERTS_MAX)
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import FileError, RequestError, ThirteenError
+from ...files.gguf.pooling import read_pooling
 from ..machine.resource_limits import limit_address_space, limit_processor_time, lower_limit
 from ..native.settings import KV_TYPES, Settings
 from .context import Context, Span
+from .embedding_context import EmbeddingContext
 from .gguf_checks import is_checked, read_model_header
 from .model import LoraAdapter, Model
 
@@ -80,14 +82,22 @@ def _try_all(model: Model, adapter: LoraAdapter | None) -> None:
     prompt = (tokens * _PROMPT)[:_PROMPT] or (0,) * _PROMPT
     for way in _WAYS:
         try:
-            way_here = replace(way, context=min(way.context, model.context_trained))
-            context = Context(model, way_here, adapter)
+            way_here = replace(way, context=(most := min(way.context, model.context_trained)))
+            context = (
+                Context(model, way_here, adapter)
+                if not read_pooling(model.header)
+                else (EmbeddingContext(model, replace(way_here, batch=most, outputs=most), adapter))
+            )
         except RequestError:  # llama.cpp refuses this way; so it does in an engine
             if way is _USUAL:
                 raise
             continue
         with context:
-            _try_way(context, prompt[: context.settings.context // 2])
+            half = prompt[: context.settings.context // 2]
+            if isinstance(context, EmbeddingContext):
+                context.embed([half, half[:1]])
+            else:
+                _try_way(context, half)
 
 
 def _try_way(context: Context, prompt: tuple[int, ...]) -> None:

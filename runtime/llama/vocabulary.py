@@ -28,6 +28,7 @@ _LETTERS = re.compile(r".+", re.DOTALL)  # but for this one, which matches lette
 _RUNS = {"exaone-moe": _LETTERS}
 _SHORT_RUN, _RUN_MAX = 512, 1 << 15  # characters: for any stack, and for that of a thread of its own
 _STACK_BYTES = 1 << 26
+_UNKNOWN = 100  # llama.cpp's default for WordPiece
 _STACK_SIZE = threading.Lock()  # the size for new threads is the process's
 
 
@@ -40,6 +41,7 @@ class Vocabulary(ABC):
         bos: the begin-of-text token, None if there is none.
         eos: the end-of-text token, None if there is none.
         adds_bos: whether the tokenizer puts `bos` before every text.
+        end: what it puts after every whole text, which prompts leave out.
     """
 
     header: Header
@@ -47,6 +49,7 @@ class Vocabulary(ABC):
     bos: int | None
     eos: int | None
     adds_bos: bool
+    end: list[int]
 
     @property
     @abstractmethod
@@ -60,6 +63,10 @@ class Vocabulary(ABC):
         self.bos, self.eos = (token if 0 <= token < self.vocabulary_size else None for token in (bos, eos))
         self.adds_bos = self.bos is not None and bool(llama_cpp.llama_vocab_get_add_bos(self.vocab))
         self._tokenizer, self._pre_tokenizer = tokenizer_names(self.header)
+        ends = [eos] if llama_cpp.llama_vocab_get_add_eos(self.vocab) else []
+        if self._tokenizer == "bert":
+            ends = [llama_cpp.llama_vocab_sep(self.vocab)]
+        self.end = [token for token in ends if 0 <= token < self.vocabulary_size]
         self._pieces: dict[int, bytes] = {}  # caches of token_to_piece() and is_eog()
         self._eog: dict[int, bool] = {}
 
@@ -117,8 +124,13 @@ class Vocabulary(ABC):
 
     def _without_control(self, tokens: Iterable[int]) -> Iterator[int]:
         """Spell control tokens: but for BPE, tokenizers also find their names by merging or by matching."""
+        unknown = None
+        if self._tokenizer == "bert":  # its files have it as a control token
+            unknown = self.header.metadata.get("tokenizer.ggml.unknown_token_id", _UNKNOWN)
         for token in tokens:
-            if token >= 0 and self._attributes(token) & llama_cpp.LLAMA_TOKEN_ATTR_CONTROL:
+            if token == unknown:
+                yield token
+            elif token >= 0 and self._attributes(token) & llama_cpp.LLAMA_TOKEN_ATTR_CONTROL:
                 yield from (self._bytes[byte] for byte in self._raw_tokens[token] if byte in self._bytes)
             elif token >= 0:  # a vocabulary without a token for the unknown has -1
                 yield token

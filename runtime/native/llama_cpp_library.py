@@ -34,6 +34,9 @@ class LlamaCppLibrary:
         self.logits = prototype(("llama_get_logits_ith", llama_cpp._lib))
         self.set_threads = llama_cpp.llama_set_n_threads
         self.state_bytes = llama_cpp.llama_state_seq_get_size
+        self.set_embeddings = llama_cpp.llama_set_embeddings
+        self.embedding = llama_cpp.llama_get_embeddings_seq
+        self.embedding_width = llama_cpp.llama_model_n_embd_out
         self.free_model, self.free_context = llama_cpp.llama_model_free, llama_cpp.llama_free
         self.free_adapter = llama_cpp.llama_adapter_lora_free
 
@@ -53,6 +56,15 @@ class LlamaCppLibrary:
     def new_context(self, model: Handle, settings: Settings, gpu_layers: GpuLayers) -> Handle:
         """See NativeLibrary."""
         return llama_cpp.llama_init_from_model(model, _context_params(settings, gpu_layers))
+
+    def new_embedding_context(
+        self, model: Handle, settings: Settings, gpu_layers: GpuLayers, pooling: int
+    ) -> Handle:
+        """Allocate a context that makes one vector of each sequence; the sequences share its cells."""
+        native = _context_params(settings, gpu_layers)
+        native.embeddings, native.pooling_type, native.kv_unified = True, pooling, True
+        native.n_ctx, native.n_ubatch = settings.context, settings.batch  # a text is computed at once
+        return llama_cpp.llama_init_from_model(model, native)
 
     def keeps_text(self, context: Handle) -> bool:
         """See NativeLibrary."""

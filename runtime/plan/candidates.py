@@ -6,12 +6,15 @@ from itertools import product
 
 from gguf.constants import GGML_QUANT_SIZES
 
+from ...errors import RequestError
 from ...files.gguf.decoder_shape import read_decoder_shape
 from ...files.gguf.header import Header
+from ...files.gguf.pooling import read_pooling
 from ...files.processors import multiplies_bf16
 from ..llama.gguf_checks import is_checked
 from ..native.ik_llama_library import installed
 from ..native.settings import DEFAULT_KV, KV_TYPES, LIBRARIES, QUANTIZED_KV, Settings
+from .embedding_settings import embedding_settings
 from .memory import fits_in_memory
 from .options import EngineOptions, requested_library, with_profile
 
@@ -63,6 +66,8 @@ def find_candidates(usual: Settings, options: EngineOptions, header: Header) -> 
     full, shape = with_profile(options), read_decoder_shape(header)
     if usual.kv in QUANTIZED_KV and not options.get("kv") and not holds_heads(header, usual.kv):
         usual, full["kv"] = replace(usual, kv=DEFAULT_KV), DEFAULT_KV
+    if read_pooling(header):
+        return _embedding_candidates(usual, options, header)
     if shape.recurrent:
         full |= EngineOptions(kv=usual.kv, flash_attention=usual.flash_attention, threads=usual.threads)
     ways, quantized, others = [usual], list[Settings](), list[Settings]()
@@ -76,6 +81,17 @@ def find_candidates(usual: Settings, options: EngineOptions, header: Header) -> 
                 fitting += _fitting(others, fitting[0].context, header)
                 return _clamped(fitting, shape.context, full)
     return _clamped(ways, shape.context, full)
+
+
+def _embedding_candidates(usual: Settings, options: EngineOptions, header: Header) -> Candidates:
+    """The one way of a model of embeddings, with as much of an open context as fits in memory."""
+    if usual.library != LIBRARIES[0]:
+        raise RequestError(f"library {usual.library}: it makes no embeddings; leave it out")
+    divisors = [1] if options.get("context") else [1 << halving for halving in range(_HALVINGS + 1)]
+    shorter = (replace(usual, context=usual.context // divisor or 1) for divisor in divisors)
+    ways = [embedding_settings(header, way) for way in shorter]
+    fitting = (way for way in ways if fits_in_memory(header, way))
+    return Candidates((next(fitting, ways[0]),), usual.threads)
 
 
 def _fitting(ways: Sequence[Settings], context: int, header: Header) -> list[Settings]:

@@ -16,9 +16,11 @@ from gguf.constants import GGMLQuantizationType as Type
 from ...errors import InsufficientMemoryError
 from ...files.gguf.decoder_shape import DecoderShape, read_decoder_shape
 from ...files.gguf.header import Header, row_bytes
+from ...files.gguf.pooling import ENCODERS, read_pooling
 from ..machine.available_memory import available_bytes, reserved_bytes
 from ..native.bindings import llama_cpp
 from ..native.settings import KV_TYPES, LIBRARIES, Settings
+from .embedding_settings import embedding_settings
 
 KV_CELLS = 256  # llama.cpp pads the cells of each sequence to a multiple of this
 _PROGRAM_BYTES = 68_000_000  # Python, NumPy, llama.cpp, Jinja: resident after each has been used
@@ -82,8 +84,15 @@ def estimate_memory(header: Header, settings: Settings) -> MemoryEstimate:
     """
     shape = read_decoder_shape(header)
     settings = replace(settings, context=min(settings.context, shape.context))
+    slots, tokens, rows = settings.slots, settings.micro_batch, settings.outputs
+    if read_pooling(header):  # texts share one context, and are computed at once
+        settings = embedding_settings(header, settings)
+        slots, tokens = int(shape.architecture not in ENCODERS), settings.batch
+        rows = settings.outputs * (
+            1 + slots
+        )  # a decoder computes them, and an encoder has room for them, too
     start = min(tensor.offset for tensor in header.tensors.values())
-    kv = _kv_bytes(shape, settings)
+    kv = _kv_bytes(shape, settings, slots)
     # Another library reads the file, and repacks what it has read: there is no second copy.
     repacks = settings.repack and settings.library == LIBRARIES[0]
     return MemoryEstimate(
@@ -92,7 +101,7 @@ def estimate_memory(header: Header, settings: Settings) -> MemoryEstimate:
         copied_bytes=repacked_bytes(header, _repacked_types()) if repacks else 0,
         vocabulary_bytes=round(_TOKEN_BYTES * shape.vocab + _TEXT_BYTES * start),
         kv_bytes=kv,
-        buffer_bytes=_buffer_bytes(shape, settings),
+        buffer_bytes=_buffer_bytes(shape, settings, tokens, rows),
         prefix_bytes=settings.prefix_bytes + min(settings.prefix_bytes, kv // settings.slots),
     )
 
@@ -126,22 +135,22 @@ def _missing_bytes(estimate: MemoryEstimate, settings: Settings) -> int:
     return estimate.total_bytes - estimate.program_bytes + reserved_bytes(settings.threads)
 
 
-def _kv_bytes(shape: DecoderShape, settings: Settings) -> int:
+def _kv_bytes(shape: DecoderShape, settings: Settings, slots: int) -> int:
     """Bytes of keys and values, also of positions that have left a window, and of states in float32."""
     widths = [width for layer in shape.kv_widths for width in layer]
     if settings.flash_attention is False:  # it stores values transposed, in layers of one width
         values = max((value for _, value in shape.kv_widths), default=0)
         widths = [width for key, value in shape.kv_widths for width in (key, values if value else 0)]
     cell_bytes = sum(row_bytes(width, KV_TYPES[settings.kv]) for width in widths)
-    return settings.slots * (_cells(settings.context) * cell_bytes + shape.state_size * _F32_BYTES)
+    return slots * (_cells(settings.context) * cell_bytes + shape.state_size * _F32_BYTES)
 
 
 def _cells(tokens: int) -> int:
     return tokens + -tokens % KV_CELLS
 
 
-def _buffer_bytes(shape: DecoderShape, settings: Settings) -> int:
-    """Bytes of the activations where a layer is widest, masks, logits, and the scores of standard attention.
+def _buffer_bytes(shape: DecoderShape, settings: Settings, tokens: int, rows: int) -> int:
+    """Bytes of activations where a layer is widest, masks, rows of logits, and scores of standard attention.
 
     A layer is widest in its feed-forward network, in its attention if that stores scores, or in what makes
     its recurrent state. Layers with windows have a mask of their own.
@@ -157,9 +166,9 @@ def _buffer_bytes(shape: DecoderShape, settings: Settings) -> int:
             (cells * shape.heads + 5 * shape.hidden + 2 * shape.kv_heads * shape.head_dim) * _F32_BYTES,
         )
         mask = cells * _F32_BYTES
-    logits = settings.slots * shape.vocab * _F32_BYTES
+    logits = rows * shape.vocab * _F32_BYTES
     masks = (1 + shape.windows) * mask if shape.kv_widths else 0
-    return settings.micro_batch * (widest + masks) + logits
+    return tokens * (widest + masks) + logits
 
 
 def repacked_bytes(header: Header, types: Collection[Type]) -> int:

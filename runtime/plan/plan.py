@@ -10,6 +10,7 @@ from typing import Any, Unpack
 from ...errors import ThirteenError
 from ...files.gguf.decoder_shape import read_decoder_shape
 from ...files.gguf.header import Header
+from ...files.gguf.pooling import read_pooling
 from ..llama.gguf_checks import read_model_header
 from ..llama.load_probe import probe_model_files
 from ..llama.model import Model
@@ -80,6 +81,11 @@ class EnginePlan:
         )
 
     @property
+    def embeds(self) -> bool:
+        """Whether the model makes embeddings, and nothing else."""
+        return read_pooling(self.header) is not None
+
+    @property
     def library(self) -> str:
         """Name of the library that computes."""
         return self.settings.library
@@ -117,10 +123,13 @@ class EnginePlan:
         one = self.settings
         attention = {True: "flash", False: "standard", None: "the library's choice of"}[one.flash_attention]
         threads = f"{one.threads} threads" + (" or fewer" if one.adaptive_threads else "")
+        requests = f"{one.slots} at once, of {one.context:,} tokens, in steps of {one.batch}"
+        if self.embeds:
+            requests = f"embeddings of up to {one.slots} texts at once, of {one.context:,} tokens together"
         return {
             "model": str(self.header.path),
             **{f"adapter {name}": str(path) for name, path in self.adapters.items()},
-            "requests": f"{one.slots} at once, of {one.context:,} tokens, in steps of {one.batch}",
+            "requests": requests,
             "computed by": f"{attention} attention, KV cache in {one.kv}, {threads} "
             f"({one.prefill_threads} for prompts), GPU layers: {one.gpu_layers}",
             "memory needed": self.memory.text,

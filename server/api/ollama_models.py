@@ -13,6 +13,7 @@ from .request_fields import (
     Count,
     Name,
     Nullable,
+    OllamaInputs,
     Schema,
     StopTexts,
     Text,
@@ -117,6 +118,28 @@ class OllamaGenerateRequest(OllamaRequest):
 
     prompt: Nullable[Text] = Field("", description="Without a prompt, nothing is generated.")
     system: Text | None = None
+
+
+class OllamaEmbedRequest(RequestBody):
+    """Body of /api/embed."""
+
+    model: ModelName
+    input: OllamaInputs
+    truncate: Nullable[bool] = Field(
+        True, description="Whether the end of a text that is too long is cut off."
+    )
+    dimensions: Count | None = Field(
+        None, description="Numbers of each vector that are kept, the first ones."
+    )
+    keep_alive: float | Name | None = Field(None, description="Without effect.")
+
+
+class OllamaEmbeddingRequest(RequestBody):
+    """Body of /api/embeddings, which came before /api/embed."""
+
+    model: ModelName
+    prompt: Text
+    keep_alive: float | Name | None = Field(None, description="Without effect.")
 
 
 class ShowRequest(RequestBody):

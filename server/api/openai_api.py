@@ -1,5 +1,6 @@
-"""OpenAI chat and text completions: engine requests from request bodies, and the list of models."""
+"""OpenAI chat and text completions, engine requests from request bodies, and embeddings."""
 
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from ...runtime.grammar.grammar import Grammar, from_schema
 from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.prompt.thinking import resolve_thinking
 from ...runtime.request import Request
+from ...stats.arrays import Floats
 from ..http_errors import HttpError
 from .request_fields import JSON_OBJECT
 from .request_models import ChatMessage, ChatRequest, CompletionRequest, OpenAiRequest, text_of
@@ -77,6 +79,23 @@ def format_grammar(
     if schema is not None:
         return tools.schema_grammar(schema, param.removesuffix(".schema"), strict=strict)
     return from_schema(JSON_OBJECT) if kind == "json_object" else None
+
+
+def embeddings_json(model: str, vectors: Floats, tokens: int, encoding: str) -> Json:
+    """Response of /v1/embeddings; base64 is of the numbers as little-endian float32."""
+
+    def encoded(vector: Floats) -> str | list[float]:
+        if encoding == "base64":
+            return b64encode(vector.astype("<f4").tobytes()).decode()
+        numbers: list[float] = vector.tolist()
+        return numbers
+
+    data = [
+        {"object": "embedding", "index": index, "embedding": encoded(vector)}
+        for index, vector in enumerate(vectors)
+    ]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "data": data, "model": model, "usage": usage}
 
 
 class Source(NamedTuple):

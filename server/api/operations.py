@@ -13,9 +13,24 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from ..access.request_limits import RequestLimits
 from ..metrics import PROMETHEUS_TYPE
 from ..streams import EVENT_STREAM_TYPE, JSON_LINES_TYPE
-from .ollama_models import OllamaChatRequest, OllamaError, OllamaGenerateRequest, ShowRequest
+from .ollama_models import (
+    OllamaChatRequest,
+    OllamaEmbeddingRequest,
+    OllamaEmbedRequest,
+    OllamaError,
+    OllamaGenerateRequest,
+    ShowRequest,
+)
 from .request_body import JSON_TYPE
-from .request_models import AnswerRequest, ChatRequest, CheckRequest, CompletionRequest, RequestBody, limited
+from .request_models import (
+    AnswerRequest,
+    ChatRequest,
+    CheckRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    RequestBody,
+    limited,
+)
 from .response_models import AnswerResponse, CheckResult, Error, JsonObject, Status, StreamEvent
 from .responses_models import ResponseRequest
 
@@ -70,6 +85,7 @@ _RESPONSE = "/v1/responses/{response_id}"
 OPENAI_OPERATIONS = (
     _generate("/v1/chat/completions", "chat", "Answer a conversation.", body=ChatRequest),
     _generate("/v1/completions", "completion", "Complete a text.", body=CompletionRequest),
+    _post("/v1/embeddings", "embeddings", "Embed texts.", ENGINE_ERRORS, EmbeddingRequest),
     _get("/v1/models", "models", "List the models."),
     _get("/v1/models/{model}", "model", "Describe a model.", (404,)),
 )
@@ -100,6 +116,10 @@ ANSWER_OPERATIONS = (
 OLLAMA_OPERATIONS = (
     _ollama_generate("/api/chat", "ollama_chat", "Answer a conversation.", body=OllamaChatRequest),
     _ollama_generate("/api/generate", "ollama_generate", "Answer a question.", body=OllamaGenerateRequest),
+    _ollama_post("/api/embed", "ollama_embed", "Embed texts.", ENGINE_ERRORS, OllamaEmbedRequest),
+    _ollama_post(
+        "/api/embeddings", "ollama_embedding", "Embed a text.", ENGINE_ERRORS, OllamaEmbeddingRequest
+    ),
     _ollama_get("/api/tags", "ollama_tags", "List the models."),
     _ollama_post("/api/show", "ollama_show", "Describe a model.", (*BODY_ERRORS, 404), ShowRequest),
     _ollama_get("/api/ps", "ollama_ps", "List the models in memory."),

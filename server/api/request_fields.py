@@ -58,6 +58,7 @@ _EFFORTS: dict[str | bool, AskedEffort] = {
 TEXT_CHARS_MAX = 1 << 22  # about a million tokens, more than any context
 _NAME_CHARS_MAX = 1024
 _PROMPTS_MAX = 16
+_INPUTS_MAX = 2048  # as in OpenAI's API
 _PROMPT_TOKENS_MAX = 1 << 20
 _STOPS_MAX = 16  # each new piece of text is searched for all stop strings
 _STOP_CHARS_MAX = 256
@@ -197,14 +198,31 @@ _Tokens = Annotated[
     Field(min_length=1, max_length=_PROMPT_TOKENS_MAX, fail_fast=True),
 ]
 _PROMPTS = Field(min_length=1, max_length=_PROMPTS_MAX, fail_fast=True)
+_INPUTS = Field(min_length=1, max_length=_INPUTS_MAX, fail_fast=True)
+_INPUT = Annotated[Text, Field(min_length=1)]
+_BY_KIND = Discriminator(
+    prompt_kind,
+    custom_error_type="prompt",
+    custom_error_message="Input should be a string or tokens, or a list of either",
+)
 Prompts = Annotated[
     Annotated[Text, Tag("text")]
     | Annotated[Annotated[list[Text], _PROMPTS], Tag("texts")]
     | Annotated[_Tokens, Tag("tokens")]
     | Annotated[Annotated[list[_Tokens], _PROMPTS], Tag("token_lists")],
-    Discriminator(
-        prompt_kind,
-        custom_error_type="prompt",
-        custom_error_message="Input should be a string or tokens, or a list of either",
-    ),
+    _BY_KIND,
 ]
+Inputs = Annotated[
+    Annotated[_INPUT, Tag("text")]
+    | Annotated[Annotated[list[_INPUT], _INPUTS], Tag("texts")]
+    | Annotated[_Tokens, Tag("tokens")]
+    | Annotated[Annotated[list[_Tokens], _INPUTS], Tag("token_lists")],
+    _BY_KIND,
+]
+_Texts = Annotated[list[Text], _INPUTS]
+OllamaInputs = Annotated[_Texts, list_or_text("strings", lambda text: [text], Text | _Texts)]
+
+
+def as_list(value: Any) -> list[Any]:
+    """Prompts as a list, each a text or tokens."""
+    return [value] if prompt_kind(value) in {"text", "tokens"} else [*value]

@@ -38,6 +38,7 @@ from .request_fields import (
     AskedEffort,
     Count,
     FunctionName,
+    Inputs,
     LogitBias,
     Name,
     Nullable,
@@ -46,9 +47,9 @@ from .request_fields import (
     StopTexts,
     Text,
     ThinkBudget,
+    as_list,
     capped,
     list_or_text,
-    prompt_kind,
 )
 
 IGNORED_MAX = 32  # names that a response tells
@@ -326,10 +327,21 @@ class CompletionRequest(OpenAiRequest):
     @property
     def prompts(self) -> Sequence[str | list[int]]:
         """The prompts, each a text or tokens."""
-        prompts: list[Any] = (
-            [self.prompt] if prompt_kind(self.prompt) in {"text", "tokens"} else [*self.prompt]
-        )
-        return prompts
+        return as_list(self.prompt)
+
+
+class EmbeddingRequest(RequestBody):
+    """Body of /v1/embeddings."""
+
+    input: Inputs
+    model: Name | None = Field(None, description="A model name from /v1/models; by default the first.")
+    encoding_format: Nullable[Literal["float", "base64"]] = "float"
+    dimensions: Count | None = Field(
+        None, description="Numbers of each vector that are kept, the first ones; its length is then 1 again."
+    )
+    truncate: Nullable[bool] = Field(
+        False, description="Whether the end of a text that is too long is cut off; else it is refused."
+    )
 
 
 class EarlierTurn(RequestBody):

@@ -2,14 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, TypeVar
 
-from starlette.requests import Request
+import numpy as np
+from anyio import to_thread
+from starlette.requests import ClientDisconnect, Request
 
+from ...files.gguf.pooling import read_pooling
 from ...runtime.effort import Effort
+from ...runtime.engine.embedding import NO_EMBEDDINGS, ONLY_EMBEDS, Text
 from ...runtime.engine.engine import Engine
 from ...runtime.engine.handle import Handle
 from ...runtime.request import Request as EngineRequest
+from ...stats.arrays import Floats
 from ..access.access_middleware import API_KEY
 from ..access.request_limits import RequestLimits, client_address
 from ..api.openai_api import Source
@@ -22,6 +28,7 @@ from ..http_errors import HttpError
 from ..served_models import ServedModels
 
 Body = TypeVar("Body", bound=RequestBody)
+_TEXTS = 64  # that are embedded before the next look at whether the client is there
 
 
 @dataclass
@@ -82,15 +89,47 @@ class Endpoints:
         """Name and engine adapter of a model; see ServedModels.resolve_model()."""
         return self.service.resolve_model(name)
 
-    async def _model(self, request: Request, name: str | None) -> tuple[EngineService, str, str]:
+    async def _model(
+        self, request: Request, name: str | None, *, embeds: bool = False
+    ) -> tuple[EngineService, str, str]:
         """Service, name and engine adapter of the model of a request.
 
         request.state.service will be the service, which AccessMiddleware unpins after the response, and
         request.state.model the name.
+
+        Raises:
+            HttpError: 400 the model is made for embeddings and these are not asked for, or the reverse.
         """
         request.state.model, adapter = self._resolve(name)
+        if embeds != (read_pooling(self.service.header(request.state.model)) is not None):
+            message = f"{request.state.model}: {NO_EMBEDDINGS if embeds else ONLY_EMBEDS}"
+            raise HttpError(400, message, param="model")
         request.state.service = service = await self.service.use(request.state.model)
         return service, request.state.model, adapter
+
+    async def _embed(
+        self,
+        request: Request,
+        name: str | None,
+        texts: Sequence[Text],
+        dimensions: int | None,
+        truncate: bool,
+    ) -> tuple[Floats, int]:
+        """Vectors of texts, (texts, dimensions), and the tokens of all; a client that disconnects ends it."""
+        service, _, adapter = await self._model(request, name, embeds=True)
+        engine, rows = service.engine, list[Floats]()
+        async with service.scoring_turn(client_of(request), request.state.body_bytes, 1):
+            tokens = await to_thread.run_sync(partial(engine.embedding_tokens, texts, truncate=truncate))
+            for start in range(0, len(tokens), _TEXTS):
+                if await request.is_disconnected():
+                    raise ClientDisconnect
+                part = tokens[start : start + _TEXTS]
+                rows.append(
+                    await to_thread.run_sync(partial(engine.embed, part, dimensions, adapter=adapter))
+                )
+        request.state.embedded = count = sum(map(len, tokens))
+        self.service.metrics.count_prompt(count)
+        return np.concatenate(rows), count
 
 
 def source_of(request: Request, adapter: str) -> Source:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from time import perf_counter_ns
 from typing import Any
 
 from anyio import to_thread
@@ -11,11 +12,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ...files.gguf.header import Header
+from ...files.gguf.pooling import read_pooling
 from ...runtime.prompt.prompt_encoder import Message, question_messages
 from ...runtime.request import Request as EngineRequest
 from ..api import ollama_api
 from ..api.ollama_api import Content, ModelFiles
-from ..api.ollama_models import OllamaChatRequest, OllamaGenerateRequest, OllamaRequest, ShowRequest
+from ..api.ollama_models import (
+    OllamaChatRequest,
+    OllamaEmbeddingRequest,
+    OllamaEmbedRequest,
+    OllamaGenerateRequest,
+    OllamaRequest,
+    ShowRequest,
+)
 from ..api.operations import OLLAMA_OPERATIONS
 from ..api.tool_calls import ToolUse
 from ..engine_service import collect_answers, stream_pieces
@@ -28,7 +37,7 @@ DEFAULT_TAG = ":latest"
 
 @dataclass
 class OllamaEndpoints(Endpoints):
-    """/api/: chat, generate, tags, show, ps and version."""
+    """/api/: chat, generate, embed, embeddings, tags, show, ps and version."""
 
     operations = OLLAMA_OPERATIONS
     # By model, with the header that it had; read when first asked for.
@@ -46,6 +55,20 @@ class OllamaEndpoints(Endpoints):
         messages = question_messages(body.prompt, body.system) if body.prompt else []
         return await self._respond(request, body, messages, ollama_api.generate_content)
 
+    async def ollama_embed(self, request: Request) -> Response:
+        """POST /api/embed."""
+        began, body = perf_counter_ns(), await self._read_body(request, OllamaEmbedRequest)
+        vectors, tokens = await self._embed(request, body.model, body.input, body.dimensions, body.truncate)
+        made = {"model": request.state.model, "prompt_eval_count": tokens, "load_duration": 0}
+        made["total_duration"] = perf_counter_ns() - began
+        return await to_thread.run_sync(lambda: JSONResponse(made | {"embeddings": vectors.tolist()}))
+
+    async def ollama_embedding(self, request: Request) -> Response:
+        """POST /api/embeddings."""
+        body = await self._read_body(request, OllamaEmbeddingRequest)
+        vectors, _ = await self._embed(request, body.model, [body.prompt], None, True)
+        return JSONResponse({"embedding": vectors[0].tolist()})
+
     async def ollama_tags(self, _: Request) -> Response:
         """GET /api/tags."""
         return JSONResponse({"models": await self._described_models()})
@@ -62,6 +85,8 @@ class OllamaEndpoints(Endpoints):
             "model_info": ollama_api.model_info(header),
             "capabilities": ["completion", "thinking", *(["tools"] if "tools" in template else [])],
         }
+        if read_pooling(header):
+            shown["capabilities"] = ["embedding"]
         return JSONResponse(shown)
 
     async def ollama_ps(self, _: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Endpoints of OpenAI's API for chat and text completions, and of the list of models."""
+"""Endpoints of OpenAI's API for chat and text completions, embeddings, and the list of models."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +9,7 @@ from anyio import to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from ...files.gguf.pooling import read_pooling
 from ...runtime.answer import Answer, Piece
 from ...runtime.engine.engine import Engine
 from ...runtime.engine.handle import Handle
@@ -17,7 +18,8 @@ from ..api import openai_api
 from ..api.openai_api import Source
 from ..api.openai_formatter import CompletionFormatter, EchoedPrompt, EchoFormatter, ResponseFormatter
 from ..api.operations import OPENAI_OPERATIONS
-from ..api.request_models import ChatRequest, CompletionRequest
+from ..api.request_fields import as_list
+from ..api.request_models import ChatRequest, CompletionRequest, EmbeddingRequest
 from ..engine_service import EngineService, collect_answers, merge_streams
 from ..http_errors import HttpError
 from ..streams import DONE_EVENT, event_stream, format_event
@@ -26,7 +28,7 @@ from .endpoints import Endpoints, client_of, source_of
 
 @dataclass
 class OpenAiEndpoints(Endpoints):
-    """/v1/chat/completions, /v1/completions and /v1/models.
+    """/v1/chat/completions, /v1/completions, /v1/embeddings and /v1/models.
 
     Attributes:
         created: start time in Unix seconds, the `created` field of the models.
@@ -71,6 +73,16 @@ class OpenAiEndpoints(Endpoints):
         formatter = CompletionFormatter(name, service.engine.model.token_to_piece, body.n)
         return await self._completion_response(request, body, formatter, handles)
 
+    async def embeddings(self, request: Request) -> Response:
+        """POST /v1/embeddings."""
+        body = await self._read_body(request, EmbeddingRequest)
+        texts, cut = as_list(body.input), body.truncate
+        vectors, tokens = await self._embed(request, body.model, texts, body.dimensions, cut)
+        whole = partial(
+            openai_api.embeddings_json, request.state.model, vectors, tokens, body.encoding_format
+        )
+        return await to_thread.run_sync(lambda: JSONResponse(whole()))
+
     async def models(self, _: Request) -> Response:
         """GET /v1/models."""
         return JSONResponse({"object": "list", "data": [*map(self._model_entry, self.service.models)]})
@@ -82,6 +94,8 @@ class OpenAiEndpoints(Endpoints):
 
     def _model_entry(self, name: str) -> openai_api.Json:
         entry = {"id": name, "object": "model", "created": self.created, "owned_by": "thirteen"}
+        if read_pooling(self.service.header(name)):
+            return entry | {"capabilities": ["embedding"]}
         return entry | {"default_effort": self.service.default_effort(name, self.limits.answers)}
 
     async def _echo_response(

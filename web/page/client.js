@@ -24,10 +24,12 @@ export function setApiKey(key) {
   save("sessionStorage", KEY_NAME, key);
 }
 
-/** @returns {Promise<Array<{id: string, default_effort?: string}>>} the models, the default first. */
+/** @returns {Promise<Array<{id: string, default_effort?: string}>>} the models that answer, the default first. */
 export async function listModels() {
   const response = await send("v1/models");
-  return (await response.json()).data;
+  const { data } = await response.json();
+  const answering = data.filter(({ capabilities }) => !capabilities?.includes("embedding"));
+  return answering.length ? answering : data; // the server says that the model answers nothing
 }
 
 /**

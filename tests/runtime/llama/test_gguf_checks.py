@@ -83,7 +83,7 @@ WRONG = {
     "another tokenizer": ({"tokenizer.ggml.model": ("no_vocab", TEXT, None)}, {}, "tokenizer"),
     "no bytes": ({"tokenizer.ggml.model": ("llama", TEXT, None)}, {}, "no token for the byte <0x01>"),
     "an endless loop": ({"tokenizer.ggml.model": ("rwkv", TEXT, None)}, {}, "no token for the byte b"),
-    "an encoder": ({"general.architecture": ("bert", TEXT, None)}, {}, "bert is an encoder; only text"),
+    "an encoder": ({"general.architecture": ("t5encoder", TEXT, None)}, {}, "t5encoder is an encoder; text"),
     "another family": ({"general.architecture": ("gpt2", TEXT, None)}, {}, "gpt2.block_count"),
     "a family that is a number": ({"general.architecture": (1, U32, None)}, {}, "architecture"),
     "an adapter": ({"general.type": ("adapter", TEXT, None)}, {}, "adapter"),

@@ -1,0 +1,145 @@
+"""Embeddings are those of sentence-transformers, whatever is computed at once; other uses are refused."""
+
+import json
+
+import numpy as np
+import pytest
+from thirteen.errors import FileError, PromptLengthError, RequestError
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.plan.plan import EnginePlan
+from thirteen.runtime.request import Request
+
+from ..embedders import CONTEXT, oracle, random_model, tokenizer_of, write_embedder
+from ..fixed_settings import FIXED
+
+# A word that the vocabulary lacks, names of control tokens, and a text of the whole context.
+TEXTS = [
+    "The cat sat on the mat.",
+    "x",
+    "How many 日本 does she have?",
+    "[SEP] is red [CLS]",
+    "a " * 30,
+    "y" * 60,
+]
+MODELS = {
+    "bert": ("bert", "mean"),
+    "bert, cls": ("bert", "cls"),
+    "bert, no pooling_type": ("bert", None),
+    "qwen3": ("qwen3", "lasttoken"),
+    "qwen3, mean": ("qwen3", "mean"),
+    "gemma": ("gemma-embedding", "mean"),
+}
+
+
+@pytest.fixture(scope="module")
+def write(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("embedders")
+    return lambda kind, pooling: write_embedder(folder / f"{kind}-{pooling}.gguf", kind, pooling)
+
+
+@pytest.fixture(scope="module")
+def bert(write):
+    with Engine(write("bert", "mean"), untrusted=False, **FIXED) as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("options", [{}, {"flash_attention": False, "batch": 8}], ids=["flash", "standard"])
+def test_embeddings_are_those_of_sentence_transformers(write, name, options):
+    kind, pooling = MODELS[name]
+    with Engine(write(kind, pooling), **FIXED | options) as engine:
+        tokens = engine.embedding_tokens(TEXTS)
+        assert tokens == [tuple(one.ids) for one in tokenizer_of(kind).encode_batch(TEXTS)]
+        found, expected = engine.embed(TEXTS), oracle(kind, pooling or "mean", tokens)
+        assert (found.shape, found.dtype) == (expected.shape, np.float32)
+        assert (found * expected).sum(axis=1).min() > 0.9999
+        alone = np.concatenate([engine.embed([text]) for text in tokens])
+        np.testing.assert_allclose(found, alone, atol=2e-3)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ["bert", "bert, cls", "qwen3"])
+def test_sentence_transformers_itself_agrees(write, tmp_path, name):
+    st = pytest.importorskip("sentence_transformers", minversion="6")
+    from sentence_transformers.sentence_transformer import modules
+    from transformers import PreTrainedTokenizerFast
+
+    kind, pooling = MODELS[name]
+    pad = "[PAD]" if kind == "bert" else "<|endoftext|>"
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer_of(kind), pad_token=pad).save_pretrained(tmp_path)
+    random_model(kind).save_pretrained(tmp_path)
+    layers = [modules.Transformer(str(tmp_path)), modules.Pooling(64, pooling), modules.Normalize()]
+    expected = st.SentenceTransformer(modules=layers, device="cpu").encode(TEXTS)
+    with Engine(write(kind, pooling), **FIXED) as engine:
+        assert (engine.embed(TEXTS) * expected).sum(axis=1).min() > 0.9999
+
+
+def test_dimensions_are_the_first_ones_with_a_length_of_one_again(bert):
+    whole, short = bert.embed(TEXTS), bert.embed(TEXTS, 16)
+    cut = whole[:, :16]
+    np.testing.assert_allclose(short, cut / np.linalg.norm(cut, axis=1, keepdims=True), rtol=1e-5)
+    assert bert.embed([]).shape == (0, 64)
+
+
+def test_a_long_text_is_refused_or_cut_before_its_last_token(bert):
+    with pytest.raises(
+        PromptLengthError, match=r"^text 1 has 102 tokens, and the context holds 64; .*truncate"
+    ):
+        bert.embed(["x", "x " * 100])
+    (tokens,) = bert.embedding_tokens(["x " * 100], truncate=True)
+    assert (len(tokens), tokens[0], tokens[-1]) == (CONTEXT, 101, 102)
+    assert bert.embed(["x " * 100], truncate=True).shape == (1, 64)
+
+
+@pytest.mark.parametrize(
+    ("use", "problem"),
+    [
+        (lambda engine: engine.embed("x"), "give a list"),
+        (lambda engine: engine.embed([[]]), "text 0 is empty"),
+        (lambda engine: engine.embed([[1, 10**6]]), "token 1000000 is not one of"),
+        (lambda engine: engine.embed(["x"], 65), "dimensions must be an integer from 1 to 64, not 65"),
+        (lambda engine: engine.embed(["x"], adapter="a"), "adapter: 'a' is not one of base"),
+        (lambda engine: engine.answer("x"), "made for embeddings"),
+        (lambda engine: engine.submit(Request((1,))), "made for embeddings"),
+        (lambda engine: engine.prompt_logprobs([1, 2]), "made for embeddings"),
+        (lambda engine: engine.encode_text("x"), "made for embeddings"),
+    ],
+)
+def test_what_cannot_be_is_one_line(bert, use, problem):
+    with pytest.raises(RequestError, match=problem):
+        use(bert)
+    assert bert.embed(["x"]).shape == (1, 64)
+
+
+def test_a_model_that_continues_texts_says_what_to_take(tiny):
+    with (
+        Engine(tiny, **FIXED) as engine,
+        pytest.raises(RequestError, match=r"not made for .*Qwen3-Embedding"),
+    ):
+        engine.embed(["x"])
+
+
+@pytest.mark.parametrize("command", ["ask", "chat", "mcp"])
+def test_commands_that_answer_end_with_one_line(thirteen, write, command):
+    question = ["What is 1 + 1?"] if command == "ask" else []
+    done = thirteen(command, write("bert", "mean"), *question)
+    assert done.status == 2
+    assert done.stderr.count("\n") == 1 and "made for embeddings" in done.stderr
+
+
+def test_a_file_from_elsewhere_is_tried_and_a_ranking_model_refused(write, tmp_path, records):
+    with Engine(write("qwen3", "lasttoken"), untrusted=True, **FIXED) as engine:
+        assert engine.embed(["x"]).shape == (1, 64)
+    path = write("bert", "rank")
+    with pytest.raises(FileError, match=r"'bert\.pooling_type' is 4: a model that ranks texts"):
+        EnginePlan.make(path)
+
+
+def test_the_plan_is_for_embeddings(write):
+    plan = EnginePlan.make(write("bert", "mean"), context=32)
+    assert (plan.settings.context, plan.settings.batch, plan.settings.prefix_bytes) == (32, 32, 0)
+    assert plan.memory.kv_bytes == 0
+    assert "embeddings of up to 32 texts at once, of 32 tokens together" in str(plan)
+    assert json.dumps(plan.json)
+    with pytest.raises(RequestError, match="library ik: it makes no embeddings"):
+        EnginePlan.make(write("bert", "mean"), library="ik", flash_attention=False)
