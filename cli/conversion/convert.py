@@ -49,7 +49,7 @@ def convert(
             help="Compare with F16 over 1,024 positions of held-out text. Default: only with an adapter.",
         ),
     ] = None,
-    replace: inputs.Force = False,
+    replace: options.Force = False,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:

@@ -19,7 +19,7 @@ def importance(
     adapter: options.Adapter = None,
     calibration: inputs.Calibration = None,
     thoroughness: inputs.Thoroughness = "normal",
-    replace: inputs.Force = False,
+    replace: options.Force = False,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:

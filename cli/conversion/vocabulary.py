@@ -7,7 +7,6 @@ import typer
 
 from .. import options
 from ..console import run_bars, show_fields
-from . import inputs
 
 app = typer.Typer()
 
@@ -23,7 +22,7 @@ def vocabulary(
         ),
     ] = None,
     size: Annotated[int, typer.Option(min=1, help="Number of tokens that stay.")] = 49152,
-    replace: inputs.Force = False,
+    replace: options.Force = False,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
