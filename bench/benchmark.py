@@ -1,8 +1,10 @@
 """Benchmark of a model with and without an adapter, or alone: latency, accuracy, and what they say."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from itertools import count
+from math import inf
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,9 +13,11 @@ from rich.console import Group
 from rich.text import Text
 
 from ..errors import RequestError
+from ..files.gguf.header import read_header
 from ..files.temporary_folder import temporary_folder
-from ..quality.schedule import ProgressCounter
+from ..quality.schedule import ProgressCounter, take_in_time
 from ..quality.workload import Workload, load_engine
+from ..runtime.batch.reproducible_batches import BatchExecutor, BatchJob, BatchResult, QuestionBatch
 from ..runtime.machine.threads import default_threads
 from ..stats.paired_ratio import ROUNDS_MIN
 from .accuracy.accuracy import AccuracyReport, AccuracyRequest, accuracy_table, run_accuracy
@@ -22,6 +26,7 @@ from .accuracy.datasets import QuestionSet
 from .accuracy.evaluate import EvalProgress
 from .accuracy.prompts import PromptSettings
 from .harness.format import Table
+from .harness.interleave import ITERATIONS_PER_ROUND
 from .speed.latency import LatencyReport, LatencyRequest, latency_table, run_latency
 from .speed.questions import (
     ModelSpeed,
@@ -37,9 +42,11 @@ QUESTION = QuestionShape(128, 64)
 FIRST = 8  # questions that are asked before the others
 _TRIAL = QuestionShape(32, 9)
 QUICK = QuestionShape(32, 16)
-_QUICK_S = 25  # for the answers of a quick benchmark; a slow model takes longer, as it answers FIRST anyhow
 _BATCH_GAIN = 2  # about how many times as fast as one the answers of a batch are decoded
-_QUICK_ANSWER_TOKENS, _QUICK_TOKENS_MAX = 80, 250  # of an answer, about and at most
+_QUICK_TOKENS_MAX = 250  # of an answer
+_SMALL = 300_000_000  # weights of a model whose quick benchmark takes less than a minute
+_QUICK_S = {True: 50, False: 160}  # by whether it is small; the rest of the minute is for the first load
+_SPEED_SHARE = 0.35  # of a quick benchmark's time; its answers take the rest
 _MEMORY_RUNS = 3  # a model's iterations in other processes, for its memory
 
 Announce = Callable[[str, float], None]  # what comes next, and the seconds that it takes
@@ -57,6 +64,7 @@ class BenchmarkRequest:
         rounds: rounds of the latency, at least 8.
         threads: threads that compute, for the latency; by default one per physical core.
         quick: decode and right answers alone, of a short question and of as many as fit the time.
+        started: when the time of a quick benchmark began, by perf_counter().
     """
 
     model: Path
@@ -66,6 +74,7 @@ class BenchmarkRequest:
     rounds: int = ROUNDS_MIN
     threads: int | None = None
     quick: bool = False
+    started: float = field(default_factory=perf_counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +119,20 @@ def run_benchmark(
     threads = default_threads() if request.threads is None else request.threads
     workload = Workload(shape.prompt_tokens, shape.answer_tokens, threads)
     loaders = [partial(load_engine, model, lora, workload) for lora in (None, adapter)[:models]]
+    end = request.started + _QUICK_S[read_header(model).weights < _SMALL] if request.quick else inf
     trial = measure_alone(loaders[-1], _TRIAL, 1)
     question_s = shape.prompt_tokens / trial.prefill + shape.answer_tokens / trial.decode
     iterations = count_question_iterations(models, [shape], rounds)
     memory_runs = _MEMORY_RUNS * models if adapter and not request.quick else 0
     total_s = question_s * (iterations + memory_runs)
-    asked = _accuracy_request(request, trial) if request.questions else None
-    if asked:
-        total_s += _QUICK_S if request.quick else _try_questions(asked, trial, announce, progress)
+    now = perf_counter()
+    until = now + (end - now) * _SPEED_SHARE
+    asked = _accuracy_request(request, trial, end - until) if request.questions else None
+    if asked and request.quick:
+        tokens = len(asked.questions.questions) * models * asked.settings.max_tokens
+        total_s = min(total_s, until - now) + min(tokens / trial.decode / _BATCH_GAIN, end - until)
+    elif asked:
+        total_s += _try_questions(asked, trial, announce, progress)
     announce(f"latency {'and accuracy take' if asked else 'takes'} about", total_s)
 
     speed = latency = accuracy = quick = None
@@ -129,36 +144,62 @@ def run_benchmark(
 
     advance = ProgressCounter(partial(progress, "latency"), iterations)
     if not adapter:
-        speed = measure_alone(loaders[0], shape, rounds, advance)
+        speed = measure_alone(loaders[0], shape, rounds, advance, until)
         found(f"Speed: the model writes {speed.decode:.0f} tokens/s.")
         found(f"Size: the model has {model.stat().st_size / 1e6:,.1f} MB.")
     else:
         if request.quick:
-            (quick,) = (measured,) = measure_questions(loaders, [shape], rounds, advance)
+            (quick,) = (measured,) = measure_questions(loaders, [shape], rounds, advance, until)
         else:
             paired = LatencyRequest(
                 base=model, adapted=model, adapter=adapter, rounds=rounds, questions=(shape,), threads=threads
             )
             latency = run_latency(paired, partial(progress, "latency"))
             measured = latency.middle
-        found(speed_sentence(measured, rounds))
+        found(speed_sentence(measured, len(measured.decode.base) // ITERATIONS_PER_ROUND))
         base_bytes = model.stat().st_size
         found(size_sentence(base_bytes, base_bytes + adapter.stat().st_size))
     if asked:
-        accuracy = run_accuracy(asked, progress=progress)
-        found(accuracy_sentence(accuracy))
+        accuracy = run_accuracy(asked, _answer_until(end, models), progress)
+        found(accuracy_sentence(accuracy, len(asked.questions.questions) if request.quick else 0))
     return BenchmarkReport(" ".join(sentences), speed, latency, accuracy, quick)
 
 
-def _accuracy_request(request: BenchmarkRequest, trial: ModelSpeed) -> AccuracyRequest:
-    """The questions to ask; in a quick benchmark, as many as fit the time."""
+@dataclass(frozen=True, kw_only=True)
+class _QuickSettings(PromptSettings):
+    """Settings with batches so small that their number fits the time."""
+
+    batch_questions: int
+
+    @property
+    def batch_size(self) -> int:
+        """Questions per batch."""
+        return self.batch_questions
+
+
+def _answer_until(end: float, models: int) -> BatchExecutor:
+    """Answers the batches of so many models, one after the other; each has its part of the time."""
+    left = count(models, -1)
+
+    def run(job: BatchJob, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:
+        now = perf_counter()
+        return job.run(take_in_time(batches, now + (end - now) / next(left)))
+
+    return run
+
+
+def _accuracy_request(request: BenchmarkRequest, trial: ModelSpeed, seconds: float) -> AccuracyRequest:
+    """The questions to ask; in a quick benchmark, in batches of which several fit the seconds."""
     assert request.questions, "there are some"
     model, adapter, timed = request.model, request.adapter, 0 if request.quick else TIMED
     questions, settings, base = request.questions, request.settings, model if adapter else None
     if request.quick:
-        answers = _QUICK_S * _BATCH_GAIN * trial.decode / _QUICK_ANSWER_TOKENS
-        questions = questions.subsample(max(FIRST, int(answers / (2 if base else 1))))
-        settings = replace(settings, max_tokens=min(settings.max_tokens, _QUICK_TOKENS_MAX))
+        max_tokens = min(settings.max_tokens, _QUICK_TOKENS_MAX)
+        answers = seconds / (2 if base else 1) * _BATCH_GAIN * trial.decode / max_tokens
+        given = {one.name: getattr(settings, one.name) for one in fields(settings)}
+        size = max(1, min(FIRST, int(answers / settings.rule.width)))
+        settings = _QuickSettings(**given | {"max_tokens": max_tokens}, batch_questions=size)
+        questions = questions.spread()
     return AccuracyRequest(
         model=model, base=base, adapter=adapter, questions=questions, settings=settings, timed=timed
     )

@@ -1,6 +1,6 @@
 """Findings of a benchmark in plain sentences: speed, size and right answers."""
 
-from ..stats.paired_ratio import NOISE_MAX, too_noisy
+from ..stats.paired_ratio import NOISE_MAX, ROUNDS_MIN, ratio_level, too_noisy
 from .accuracy.accuracy import AccuracyReport
 from .speed.latency import more_rounds
 from .speed.questions import QuestionSpeeds
@@ -10,7 +10,8 @@ def speed_sentence(speeds: QuestionSpeeds, rounds: int) -> str:
     """Compare the tokens per second of two models after so many rounds."""
     base, adapted = speeds.decode.base_median, speeds.decode.adapted_median
     ratio = speeds.decode.ratio
-    open_ = _open(more_rounds(ratio.half_width, rounds) if too_noisy(ratio) else 0, "rounds")
+    few = f" ({rounds} rounds, {ratio_level(rounds)} sure)" if rounds < ROUNDS_MIN else ""
+    open_ = few + _open(more_rounds(ratio.half_width, rounds) if too_noisy(ratio) else 0, "rounds")
     if not ratio.excludes_one:
         most = 100 * max(1 - ratio.low, ratio.high - 1)
         within = f"{most:.0f}" if most >= 1 else f"{most:.1f}"
@@ -27,13 +28,16 @@ def size_sentence(base_bytes: int, adapted_bytes: int) -> str:
     return f"Size: the adapted model has {adapted} MB, its base {base} MB."
 
 
-def accuracy_sentence(report: AccuracyReport) -> str:
-    """Compare the right answers of two models, or count those of one."""
+def accuracy_sentence(report: AccuracyReport, available: int = 0) -> str:
+    """Compare the right answers of two models, or count those of one, of so many available questions."""
     scores, paired = report.adapted.scores, report.paired
+    asked = paired.questions if report.base and paired else scores.questions
+    of_all = f" (no time for all {available})" if asked < available else ""
     if report.base is None or paired is None:
-        return f"Right answers: {scores.correct} of {scores.questions} questions of {report.data}."
+        text = f"Right answers: {scores.correct} of {asked} questions of {report.data}{of_all}"
+        return f"{text}: {scores.accuracy.text(0, 100)} %."
     text = (
-        f"Right answers: {paired.both + paired.gained} of {paired.questions} questions of {report.data}, the "
+        f"Right answers: {paired.both + paired.gained} of {asked} questions of {report.data}{of_all}, the "
         f"base {paired.both + paired.lost}: "
     )
     points = paired.difference

@@ -73,6 +73,7 @@ Lora = Annotated[
     str | None, typer.Option(help=f"Adapter to apply to the adapted model at run time: {_RUNTIME_ADAPTER}")
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="GGUF to write.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the output if it exists.")]
 AdapterOutput = Annotated[
     Path, typer.Option("--output", "-o", help="Adapter folder to write. An interrupted run resumes there.")
 ]

@@ -6,7 +6,7 @@ python lab/peers.py MODEL.gguf [--with NAMES] [--checkpoint FOLDER] [--rounds 8]
 To `thirteen bench peers` it adds openvino, xllamacpp, mistralrs and ik (`pip install '.[peers]'`), node-
 llama-cpp (`npm install node-llama-cpp`, in this folder or in one that NODE_PATH names), and with
 --checkpoint transformers, on the checkpoint that the file was made from. Without --with, those that are
-installed take part. mistral.rs gets a prompt of words; ik_llama.cpp decodes one sequence after the other.
+installed take part. mistral.rs gets a prompt of words.
 """
 
 import argparse
@@ -16,8 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -40,66 +39,81 @@ from thirteen.runtime.machine.threads import default_threads
 
 
 class IkLlamaPeer(RequestPeer):
-    """The library's contexts, one sequence after the other, with the token chosen by numpy.
+    """The library's own functions, all sequences in a batch, with tokens chosen by numpy.
 
-    The package's own loop copies the logits of every token of the vocabulary in Python, which would hide
-    the speed of the kernels; it has no way to compute several sequences together.
+    The package's class has no sequences, and copies the logits of every token in Python, which would hide
+    the speed of the kernels.
     """
 
-    def __init__(self, model: Header, workload: PeerWorkload) -> None:
-        """Load the model with the package's own defaults, but for context and threads.
+    def __init__(self, model: Header, workload: PeerWorkload, *, repack: bool = False) -> None:
+        """Load the model with the library's own defaults, but for context, threads and `repack`.
 
         Raises:
             RequestError: ik_llama.cpp cannot read the file.
         """
-        import ik_llama_cpp  # noqa: PLC0415 - only if it is a peer
+        from ik_llama_cpp import _ctypes_api as lib  # noqa: PLC0415 - only if it is a peer
 
         super().__init__(workload)
         self.version = version("ik-llama-cpp-python")
-        self._vocabulary = vocabulary_size(model)
-        try:
-            self._llama = ik_llama_cpp.IkLlama(
-                str(model.path), n_ctx=workload.context, n_threads=workload.threads, verbose=False
-            )
-        except RuntimeError as error:
-            raise RequestError(f"{model.path}: {one_line(error)}") from None
+        self._lib, self._vocabulary = lib, vocabulary_size(model)
+        lib.llama_backend_init()
+        loading, computing = lib.llama_model_default_params(), lib.llama_context_default_params()
+        loading.use_mmap, loading.repack_tensors = not repack, repack
+        computing.n_ctx, computing.n_seq_max = workload.context * workload.sequences, workload.sequences
+        computing.n_threads = computing.n_threads_batch = workload.threads
+        computing.n_batch = max(computing.n_batch, workload.context)
+        loaded = lib.llama_model_load_from_file(os.fsencode(model.path), loading)
+        self._context = lib.llama_init_from_model(loaded, computing) if loaded else None
+        if not self._context:
+            raise RequestError(f"{model.path}: ik_llama.cpp cannot load it")
 
     def _answer_s(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
-        tokens = random_tokens(seed, prompt_tokens, self._vocabulary)
-        self._llama._context.kv_cache_clear()
-        start = perf_counter()
-        token = self._next_token(tokens, 0)
-        first = perf_counter()
-        for position in range(prompt_tokens, prompt_tokens + decode_tokens):
-            token = self._next_token([token], position)
-        return first - start, perf_counter() - first
+        return self._answers_s(range(seed, seed + 1), prompt_tokens, decode_tokens)
 
     def _together_s(self, round_number: int) -> float:
-        work, seeds = self._workload, self._sequence_seeds(round_number)
-        return sum(sum(self._answer_s(seed, work.short_prompt, work.short_answer)) for seed in seeds)
+        work = self._workload
+        return sum(self._answers_s(self._sequence_seeds(round_number), work.short_prompt, work.short_answer))
 
-    def _next_token(self, tokens: list[int], position: int) -> int:
-        """Compute tokens from a position on; returns the likeliest next one."""
-        from ik_llama_cpp._ctypes_api import llama_batch_free  # noqa: PLC0415 - it exports no other
-        from ik_llama_cpp._internals import make_batch_range  # noqa: PLC0415 - it exports no other
+    def _answers_s(self, seeds: range, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
+        """Seconds to the first token of all sequences, and from there to the last."""
+        prompts = [random_tokens(seed, prompt_tokens, self._vocabulary) for seed in seeds]
+        self._lib.llama_kv_cache_clear(self._context)
+        start = perf_counter()
+        last = [
+            self._decode([(token, at, number) for at, token in enumerate(prompt)], 1)[0]
+            for number, prompt in enumerate(prompts)
+        ]
+        first = perf_counter()
+        for position in range(prompt_tokens, prompt_tokens + decode_tokens):
+            items = [(token, position, number) for number, token in enumerate(last)]
+            last = self._decode(items, len(items))
+        return first - start, perf_counter() - first
 
-        context = self._llama._context
-        batch = make_batch_range(tokens, pos_start=position)
+    def _decode(self, items: Sequence[tuple[int, int, int]], outputs: int) -> list[int]:
+        """The likeliest tokens after the last `outputs` of the items (token, position, sequence)."""
+        lib, count = self._lib, len(items)
+        batch = lib.llama_batch_init(count, 0, 1)
         try:
-            if status := context.decode(batch):
+            batch.n_tokens = count
+            for number, (token, position, sequence) in enumerate(items):
+                batch.token[number], batch.pos[number], batch.n_seq_id[number] = token, position, 1
+                batch.seq_id[number][0], batch.logits[number] = sequence, number >= count - outputs
+            if status := lib.llama_decode(self._context, batch):
                 raise RequestError(f"llama_decode failed with status {status}")
         finally:
-            llama_batch_free(batch)
-        return int(np.ctypeslib.as_array(context.get_logits(), (self._vocabulary,)).argmax())
+            lib.llama_batch_free(batch)
+        rows = (lib.llama_get_logits_ith(self._context, number) for number in range(count - outputs, count))
+        return [int(np.ctypeslib.as_array(row, (self._vocabulary,)).argmax()) for row in rows]
 
 
 _LOWERCASE_WORD = re.compile("Ġ[a-z]{3,}")  # a token that its own text is tokenized to
 
 
 class MistralRsPeer(RequestPeer):
-    """The engine with its own defaults, but for threads, sequences and the reuse of prefixes.
+    """The engine with its own defaults, but for threads and the reuse of prefixes.
 
-    It takes prompts as text: random words of one token each. Its own clock tells prefill from decode.
+    It takes prompts as text: random words of one token each. Its own clock tells prefill from decode. One
+    request is answered after the other: a second thread's fails with "Already borrowed".
     """
 
     def __init__(self, model: Header, workload: PeerWorkload) -> None:
@@ -120,7 +134,7 @@ class MistralRsPeer(RequestPeer):
         path = model.path.resolve()
         which = mistralrs.Which.GGUF(quantized_model_id=str(path.parent), quantized_filename=path.name)
         try:
-            self._runner = mistralrs.Runner(which=which, prefix_cache_n=0, max_seqs=workload.sequences)
+            self._runner = mistralrs.Runner(which=which, prefix_cache_n=0, max_seqs=1)
         except (RuntimeError, ValueError) as error:
             raise RequestError(f"{path}: {one_line(error)}") from None
 
@@ -130,15 +144,10 @@ class MistralRsPeer(RequestPeer):
 
     def _together_s(self, round_number: int) -> float:
         work = self._workload
-        with ThreadPoolExecutor(work.sequences) as clients:
-            start = perf_counter()
-            answers = [
-                clients.submit(self._complete, seed, work.short_prompt, 1 + work.short_answer)
-                for seed in self._sequence_seeds(round_number)
-            ]
-            for answer in answers:
-                answer.result()
-            return perf_counter() - start
+        start = perf_counter()
+        for seed in self._sequence_seeds(round_number):
+            self._complete(seed, work.short_prompt, 1 + work.short_answer)
+        return perf_counter() - start
 
     def _complete(self, seed: int, prompt_tokens: int, tokens: int) -> Any:
         """The engine's count of tokens and seconds of one request."""
@@ -491,7 +500,10 @@ def lab_programs(checkpoint: Path | None) -> dict[str, Program]:
                 "node-llama-cpp flashAttention=true": partial(NodeLlamaCppPeer, flashAttention=True),
             },
         ),
-        "ik": (_package("ik_llama_cpp"), {"ik": IkLlamaPeer}),
+        "ik": (
+            _package("ik_llama_cpp"),
+            {"ik": IkLlamaPeer, "ik repack_tensors=True": partial(IkLlamaPeer, repack=True)},
+        ),
     }
     if checkpoint:
         rows["transformers"] = (lambda: None, {"transformers": partial(TransformersPeer, checkpoint)})

@@ -17,7 +17,7 @@ from ..convert.source_ids import SourceIds
 from ..errors import FileError, OptionError
 from ..files.atomic_write import atomic_write, write_file
 from ..files.hashing import file_sha256
-from ..files.output import check_empty, check_folder, check_target, output_folder
+from ..files.output import check_empty, check_folder, output_folder
 from ..files.progress import QUIET, Run
 from ..files.safetensors import SafetensorsFile
 from ..models.adapter import find_adapter
@@ -45,7 +45,6 @@ def export_gguf(adapter: str, base: str | None, output: Path, run: Run = QUIET) 
     """
     if base is None:
         raise OptionError("base", "missing: a GGUF LoRA is for a base")
-    check_target(output)
     found, its_base = find_adapter(adapter, base), resolve_base(base)
     ids = SourceIds(its_base.id, found.id)
     return export_adapter(found.folder(its_base, run), its_base.path, output, ids=ids)

@@ -156,11 +156,12 @@ def score(records: Sequence[QuestionRecord]) -> Scores:
 
 
 def pair_scores(base: Sequence[QuestionRecord], adapted: Sequence[QuestionRecord]) -> PairedScores | None:
-    """Compare two models question by question; None if every question failed on one of them."""
+    """Compare two models on what both were asked; None if every question failed on one of them."""
+    others = {other.number: other for other in adapted}
     both, gained, lost, neither = counts = count_pairs(
         (one.outcome is Outcome.CORRECT, other.outcome is Outcome.CORRECT)
-        for one, other in zip(base, adapted, strict=True)
-        if Outcome.ERROR not in {one.outcome, other.outcome}
+        for one in base
+        if (other := others.get(one.number)) and Outcome.ERROR not in {one.outcome, other.outcome}
     )
     if not any(counts):
         return None

@@ -11,6 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...errors import FileError, install_hint, shorten
 from ...files.json_file import LINES_BYTES_MAX, parse_json, read_bounded, read_json_lines
 from ...models.catalogue import catalogue
@@ -20,6 +22,7 @@ from ...runtime.validation import check_integer
 
 QUESTIONS_MAX = 100_000
 CHARACTERS_MAX = 20_000  # of a question
+_GOLDEN = (5**0.5 - 1) / 2  # its multiples modulo 1 are evenly spread
 
 Row = Mapping[str, Any]
 
@@ -69,6 +72,11 @@ class QuestionSet:
         total = len(self.questions)
         count = min(limit, total)
         return replace(self, questions=tuple(self.questions[n * total // count] for n in range(count)))
+
+    def spread(self) -> "QuestionSet":
+        """The questions in an order whose beginnings, of any length, are spread over the whole set."""
+        keys = np.arange(len(self.questions)) * _GOLDEN % 1
+        return replace(self, questions=tuple(self.questions[n] for n in keys.argsort().argsort()))
 
 
 def load_question_set(source: str) -> QuestionSet:

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import inf
 from typing import TypeVar
 
 import numpy as np
 
-from ...quality.schedule import alternating_order
+from ...quality.schedule import alternating_order, take_in_time
 from ...runtime.engine.engine import Engine
 from ...stats.arrays import Doubles
 from ...stats.interval import Interval
@@ -15,6 +16,7 @@ from ...stats.paired_ratio import paired_ratio
 
 SECONDS = "s"
 ITERATIONS_PER_ROUND = 2  # of each model
+_ROUNDS_LEAST = 3  # in any time: the interval of a ratio from fewer says nothing
 
 EngineLoader = Callable[[], Engine]
 T = TypeVar("T")
@@ -48,6 +50,7 @@ def interleave(
     tasks: Sequence[Callable[[Engine, int], T]],
     rounds: int,
     advance: Callable[[], None] = lambda: None,
+    until: float = inf,
 ) -> list[list[list[T]]]:
     """Run tasks on models in alternation, A B B A in each round, with the same iteration numbers.
 
@@ -63,12 +66,13 @@ def interleave(
         tasks: called with an idle engine and the number of the iteration.
         rounds: number of rounds.
         advance: called after each iteration, including a warm-up of each model that was loaded.
+        until: time of perf_counter() at which the rounds end early, but for the first three.
 
     Returns:
         The results by task, by model and by iteration: ITERATIONS_PER_ROUND of each round.
     """
     results: list[list[list[T]]] = [[[] for _ in loaders] for _ in tasks]
-    for number in range(rounds):
+    for number in take_in_time(range(rounds), until, _ROUNDS_LEAST):
         with ExitStack() as loaded:
             order = alternating_order(len(loaders), number)
             engines = {model: loaded.enter_context(loaders[model]()) for model in order}

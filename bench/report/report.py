@@ -21,6 +21,7 @@ from .document import render_html, render_markdown, without_home
 from .sections import Measurements, compose_report
 
 _QUESTIONS = (*QUESTIONS, PP512, TG128)
+PAGE = "report.html"  # in its folder
 REPORTS: dict[str, type] = {
     "latency": LatencyReport,
     "size": SizeReport,
@@ -114,7 +115,7 @@ def write_report(found: Measurements, folder: Path) -> Path:
     texts = {
         **{f"raw/{name}.json": f"{without_home(json.dumps(one, indent=1))}\n" for name, one in raw.items()},
         "report.md": render_markdown(document),
-        "report.html": render_html(document),
+        PAGE: render_html(document),
     }
     if plot := next((section.plot for section in document.sections if section.plot), ""):
         texts["effort.svg"] = plot
@@ -124,4 +125,4 @@ def write_report(found: Measurements, folder: Path) -> Path:
         for name, text in texts.items():
             (folder / name).parent.mkdir(exist_ok=True)
             write_file(folder / name, text.encode("utf-8", "surrogateescape"))
-    return folder / "report.html"
+    return folder / PAGE

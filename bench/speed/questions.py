@@ -6,6 +6,7 @@ A prompt has random tokens: speed depends on their number, not on what they say.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 import numpy as np
 
@@ -88,6 +89,7 @@ def measure_questions(
     questions: Sequence[QuestionShape],
     rounds: int,
     advance: Callable[[], None],
+    until: float = inf,
 ) -> tuple[QuestionSpeeds, ...]:
     """Measure base and adapted model at each question, in their order; see interleave().
 
@@ -95,7 +97,7 @@ def measure_questions(
     """
     by_prompt = _answers_by_prompt(questions)
     tasks = [partial(_run_iteration, tokens, answers) for tokens, answers in by_prompt.items()]
-    results = interleave(loaders, tasks, rounds, advance)
+    results = interleave(loaders, tasks, rounds, advance, until)
     return tuple(
         speeds
         for (tokens, answers), by_model in zip(by_prompt.items(), results, strict=True)
@@ -104,11 +106,15 @@ def measure_questions(
 
 
 def measure_alone(
-    loader: EngineLoader, question: QuestionShape, rounds: int, advance: Callable[[], None] = lambda: None
+    loader: EngineLoader,
+    question: QuestionShape,
+    rounds: int,
+    advance: Callable[[], None] = lambda: None,
+    until: float = inf,
 ) -> ModelSpeed:
-    """Measure one model at one question."""
+    """Measure one model at one question; see interleave()."""
     task = partial(_run_iteration, question.prompt_tokens, (question.answer_tokens,))
-    ((times,),) = interleave([loader], [task], rounds, advance)
+    ((times,),) = interleave([loader], [task], rounds, advance, until)
     first_s, answer_s = np.median(np.array(times), axis=0).tolist()
     decode = (question.answer_tokens - 1) / (answer_s - first_s)
     return ModelSpeed(question, question.prompt_tokens / first_s, first_s, decode, answer_s)

@@ -103,6 +103,7 @@ def adapter_check(
     ),
 )
 def adapter_export(
+    ctx: typer.Context,
     adapter: options.AdapterArgument,
     form: Annotated[
         Literal["gguf", "peft", "code"],
@@ -124,16 +125,22 @@ def adapter_export(
     float32: Annotated[
         bool, typer.Option("--float32", help="With --as code: float32 instead of bfloat16.")
     ] = False,
+    replace: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
     """Write an adapter as GGUF LoRA, PEFT folder or code."""
     from ...convert.adapter.adapter import WEIGHTS_FILE
+    from ...files.output import check_target
     from ...workflows.adapter_export import export_code, export_folder, export_gguf
 
     if (output is None) != (form == "code"):
         raise OptionError("output", "it is for a file; a code is printed" if output else "missing")
     if float32 and form != "code":
         raise OptionError("float32", "requires {form} code")
+    if form != "gguf":
+        options.refuse_given(ctx, ("replace",), "is for a GGUF")
+    elif output:
+        check_target(output, *_existing(adapter, base), replace=replace)
     with run_bars() as run:
         if output is None:
             code, error = export_code(adapter, base, exact=float32, run=run)
@@ -159,6 +166,7 @@ def adapter_basis(
     groups: Annotated[
         int, typer.Option(min=1, help="Groups of layers; each has its own part of the trained vector.")
     ] = 1,
+    replace: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
     """Compute the basis of a base, for train.
@@ -172,7 +180,7 @@ def adapter_basis(
     from ...models.base import resolve_base
     from ...models.basis import find_basis
 
-    check_target(output, *([Path(base)] if os.path.exists(base) else []))  # noqa: PTH110 - it may be a code
+    check_target(output, *_existing(base), replace=replace)
     original = resolve_base(base, original=True)
     with run_bars() as run:
         basis = find_basis(original, run, rank=rank, numbers=numbers, groups=groups)
@@ -180,3 +188,8 @@ def adapter_basis(
     origin = basis.origin
     facts = asdict(origin) | {"id": origin.id, "mark": basis_fingerprint(origin.id), "output": str(output)}
     show_fields(as_json, facts | {"file_bytes": output.stat().st_size, "sha256": file_sha256(output)})
+
+
+def _existing(*names: str | None) -> list[Path]:
+    """Those of the names that are files or folders."""
+    return [Path(name) for name in names if name and os.path.exists(name)]  # noqa: PTH110 - it may be a code

@@ -1,6 +1,7 @@
 """The group of commands `thirteen bench …`, and `thirteen bench MODEL`."""
 
 from difflib import get_close_matches
+from time import perf_counter
 from typing import Annotated, Any
 
 import typer
@@ -67,6 +68,7 @@ def bench_model(
     `thirteen bench MODEL` is short for it. It first estimates how long it takes; the first line of the result
     says what the adapter costs and gains. Interrupted, it says what was finished.
     """
+    started = perf_counter()
     from ...bench.accuracy.datasets import load_question_set
     from ...bench.accuracy.prompts import PromptSettings
     from ...bench.benchmark import BenchmarkRequest, benchmark_tables, run_benchmark
@@ -86,6 +88,7 @@ def bench_model(
         rounds=rounds,
         threads=threads,
         quick=quick,
+        started=started,
     )
     finished: list[str] = []
 

@@ -1,6 +1,6 @@
 """Command `thirteen bench report`."""
 
-from dataclasses import replace
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +17,8 @@ def bench_report(
     ctx: typer.Context,
     base: Annotated[str | None, typer.Argument(metavar="BASE", help="Unadapted model.")] = None,
     adapted: Annotated[str | None, typer.Argument(metavar="ADAPTED", help="Adapted model.")] = None,
-    out_dir: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("report"),
+    output: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("report"),
+    replace: options.Force = False,
     adapter: options.Lora = None,
     latency: Annotated[Path | None, typer.Option(help="JSON of bench latency, instead of a run.")] = None,
     size: Annotated[Path | None, typer.Option(help="JSON of bench size, instead of a run.")] = None,
@@ -35,24 +36,26 @@ def bench_report(
     Latency and size of BASE and ADAPTED are measured, the others read. Without models and JSON files, the
     embedded model is measured with and without its adapter.
     """
-    from ...bench.report.report import REPORTS, ReportRequest, collect_measurements, write_report
-    from ...files.output import check_folder
+    from ...bench.report.report import PAGE, REPORTS, ReportRequest, collect_measurements, write_report
+    from ...files.output import check_folder, check_target
     from ...workflows.default_model import NAME
 
     request = ReportRequest(**options.matching_options(ctx, ReportRequest))
     files = {name: path for name in REPORTS if (path := ctx.params[name])}
-    request = replace(request, files=files, efforts=tuple(efforts or ()))
+    request = dataclasses.replace(request, files=files, efforts=tuple(efforts or ()))
     request.check()
-    check_folder(out_dir)
+    check_folder(output)
+    if (page := output / PAGE).exists():
+        check_target(page, replace=replace)
     if base is None and not (request.files or request.efforts):
-        request = replace(
+        request = dataclasses.replace(
             request, base=options.resolve_model(NAME).model, adapted=options.resolve_model(None).model
         )
     elif base and adapted:
         probed = options.probed_model(adapted, adapter, threads=threads)
         base_path = options.probed_model(base, threads=threads).model
-        request = replace(request, base=base_path, adapted=probed.model, adapter=probed.adapter)
+        request = dataclasses.replace(request, base=base_path, adapted=probed.model, adapter=probed.adapter)
     with run_bars() as run:
         found = collect_measurements(request, run.stage)
-    page = write_report(found, out_dir)
+    page = write_report(found, output)
     show_fields(as_json, {"report": str(page)})

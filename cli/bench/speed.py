@@ -111,6 +111,7 @@ def bench_types(
         Path | None,
         typer.Option("--output", "-o", help="Also write the costs, for plan and convert --costs."),
     ] = None,
+    replace: options.Force = False,
     rounds: Annotated[int, typer.Option(min=8, help="Rounds; each measures every type once.")] = 30,
     threads: options.Threads = None,
     as_json: options.Json = False,
@@ -125,7 +126,7 @@ def bench_types(
     from ...runtime.plan.options import EngineOptions
 
     if output:
-        check_target(output)
+        check_target(output, replace=replace)
     with progress_bar("types") as progress:
         report = run_type_costs(rounds=rounds, engine=EngineOptions(threads=threads), progress=progress)
     if output:

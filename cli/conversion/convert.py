@@ -50,7 +50,7 @@ def convert(
             help="Compare with F16 over 1,024 positions of held-out text. Default: only with an adapter.",
         ),
     ] = None,
-    replace: inputs.Force = False,
+    replace: options.Force = False,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
@@ -178,7 +178,7 @@ def importance(
     adapter: options.Adapter = None,
     calibration: inputs.Calibration = None,
     thoroughness: inputs.Thoroughness = "normal",
-    replace: inputs.Force = False,
+    replace: options.Force = False,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
@@ -213,7 +213,7 @@ def vocabulary(
         ),
     ] = None,
     size: Annotated[int, typer.Option(min=1, help="Number of tokens that stay.")] = 49152,
-    replace: inputs.Force = False,
+    replace: options.Force = False,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:

@@ -55,4 +55,3 @@ VocabularyTexts = Annotated[
     Path | None,
     advanced_option(help="Texts of your own to choose the tokens on, besides the built-in ones: JSON lines."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite the output if it exists.")]

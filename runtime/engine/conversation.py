@@ -113,11 +113,14 @@ class Conversation:
         self.messages += [Message("user", text), Message("assistant", answer)]
 
     def save(self, path: Path) -> None:
-        """Write the conversation as JSON.
+        """Write the conversation as JSON, over another saved one if there is a file.
 
         Raises:
+            FileError: the file is another one.
             OutputError: the file cannot be written.
         """
+        if path.is_file():
+            Conversation(self.engine).load(path)
         messages = [message.template_fields() for message in self.messages]
         text = json.dumps({"system": self.system, "messages": messages}, indent=1)
         write_file(path, text.encode(), mode=0o600)

@@ -69,6 +69,16 @@ def test_a_quick_one_says_speed_size_and_right_answers_in_three_sentences(adapte
     assert report["accuracy"]["answer_time"] is None
 
 
+def test_a_quick_one_ends_in_time_and_says_so(model, lora, monkeypatch, capfd):
+    """Beside a busy process its number of rounds and questions took it past its minute."""
+    monkeypatch.setattr(benchmark, "_QUICK_S", dict.fromkeys((True, False), 0))
+    words = ["bench", model, "--adapter", lora, "--quick", "--max-tokens", 24, "--threads", 1]
+    app([str(word) for word in words], standalone_mode=False)
+    told = " ".join(capfd.readouterr().out.split())
+    assert "(3 rounds, 75 % sure)" in told
+    assert re.search(r"Right answers: \d of 1 questions of sums \(no time for all 48\), the base \d: ", told)
+
+
 def test_what_was_finished_is_said_when_it_ends_early(model, lora, data, monkeypatch, capfd):
     """It printed nothing after 356 seconds."""
 

@@ -713,10 +713,22 @@ def test_a_file_that_cannot_grow_leaves_nothing(
     assert len(before) > 100_000
     assert thirteen(*command, file_limit=limit).status == 2
     assert contents(out) == {out / "model.gguf": before}
-    for words in (command[:-1], ("vocabulary", *command[1:4]), ("importance", *command[1:4])):
+    (out / "report.html").write_bytes(b"mine")
+    kept = contents(out)
+    base, *output = command[1:4]
+    for words in (
+        command[:-1],
+        ("vocabulary", base, *output),
+        ("importance", base, *output),
+        ("adapter", "export", good("lora"), "--base", base, *output),
+        ("adapter", "basis", base, *output),
+        ("bench", "types", *output),
+        ("bench", "report", "--out", out),
+    ):
         done = thirteen(*words)
-        assert "error: --output" in done.stderr and "exists already; --force overwrites it" in done.stderr
-    assert contents(out) == {out / "model.gguf": before}
+        assert "error: --out" in done.stderr and "exists already; --force overwrites it" in done.stderr
+    assert contents(out) == kept
+    check_done(thirteen("adapter", "export", good("lora"), "--base", base, *output, "--force"))
 
 
 # Undamaged inputs succeed, so each refusal above is due to the damage

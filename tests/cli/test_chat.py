@@ -117,6 +117,13 @@ def test_commands(thirteen, model, tmp_path):
     assert done.stdout.count("answer: ") == 2  # none was asked for
 
 
+def test_a_file_that_is_no_conversation_is_not_overwritten(thirteen, model, tmp_path):
+    (tmp_path / "notes.json").write_text("{}")
+    done = chat(thirteen, model, f"/save {tmp_path / 'notes.json'}")
+    assert done.status == 2 and "notes.json: not a saved conversation" in done.stderr
+    assert (tmp_path / "notes.json").read_text() == "{}"
+
+
 def test_an_adapter_is_loaded_while_the_chat_runs(thirteen, model, tmp_path):
     """Also under a name of its own, and again by its name; the base and its prefix cache stay the same."""
     lora = write_lora(tmp_path / "one.gguf", 1)
