@@ -40,7 +40,7 @@ _PATTERNS: Mapping[RepositoryKind, list[str]] = {
         "NOTICE*",
         "USE_POLICY*",
     ],
-    "adapter": ["adapter_config.json", "adapter_model.safetensors", "README.md"],
+    "adapter": ["adapter_config.json", "adapter_model.safetensors", "prompt.json", "README.md"],
 }
 # The * of a pattern also matches separators. Excluding them limits downloads to the repository root and keeps
 # files inside the cache.

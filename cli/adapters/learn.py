@@ -37,7 +37,22 @@ def learn(
             help="Questions to measure on: a share to set aside, a file of others, or all, in five folds.",
         ),
     ] = "0.3",
+    without_answers: Annotated[
+        bool,
+        typer.Option(
+            "--without-answers",
+            help="Learn from questions without answers: from what most of the votes of effort high agree on.",
+        ),
+    ] = False,
     max_tokens: options.MaxTokens = 300,
+    prompt: Annotated[
+        str,
+        typer.Option(
+            metavar="search|default|TEXT",
+            help="What stands around a question: the best of some prompts, nothing, or a system prompt; or a "
+            "JSON file or an adapter folder with one.",
+        ),
+    ] = "search",
     seed: Annotated[int, advanced_option(help="Seed of the split and the samples.")] = 0,
     threads: options.Threads = None,
     as_json: options.Json = False,
@@ -55,7 +70,12 @@ def learn(
     with run_bars(threads) as run:
         result = run_learn(request, command_line(), run, note)
     held = result.held_out
-    (before, after), (_, gained, lost, _) = held.right, held.counts
+    (before, prompted, after), (_, gained, lost, _) = held.right, held.change.counts
+    differences = {
+        "difference": held.change.difference,
+        "difference_of_prompt": held.of_prompt.difference,
+        "difference_of_adapter": held.of_adapter.difference,
+    }
     facts = {
         "output": str(output),
         "code": result.code,
@@ -66,18 +86,20 @@ def learn(
         "expected": interval_json(result.expected),
         "held_out": len(held.base),
         "right_before": before,
+        "right_with_prompt": prompted,
         "right_after": after,
         "gained": gained,
         "lost": lost,
-        "difference": interval_json(held.difference),
+        **{name: interval_json(one) for name, one in differences.items()},
+        "prompt": result.prompt.text,
         "verdict": result.verdict,
         "minutes": result.minutes,
     }
     show_facts(
         as_json,
         facts,
+        **{name: f"{one.text(1, 100)} points (95 %)" for name, one in differences.items()},
         expected=f"{result.expected.text(1, 100)} points among samples, to first order (95 %)",
-        difference=f"{held.difference.text(1, 100)} points (95 %)",
         minutes=f"{result.minutes:.1f}",
     )
 
