@@ -30,6 +30,10 @@ _VOTES = """There were no answers to these questions: what more than four fifths
 _VOTES_MEASURE = (
     "\nRight is here what the votes agree on; how many of their answers are right is not known.\n"
 )
+_USE = """
+`ask --adapter` with this folder asks with it. `thirteen convert MODEL --type same --prompt FOLDER
+--output FILE` writes it alone into a file's chat template, without the numbers.
+"""
 _KINDS = {"lora": "LoRA", "tinylora": "TinyLoRA"}
 
 
@@ -157,7 +161,7 @@ Greedy answers within {result.max_tokens} tokens, with the calculator, to {count
 
 The adapter beside the prompt alone: {changes[1]} points; {moved[2]} became right and wrong.
 
-That is {result.verdict}. Expected among samples, to first order: {result.expected.text(1, 100)} points.
+The verdict: {result.verdict}. Expected among samples, to first order: {result.expected.text(1, 100)} points.
 """
 
 
@@ -174,5 +178,5 @@ by successive halving: the worse half of the prompts was dropped each time.
         if result.ranked
         else "It was given."
     )
-    text = "" if result.prompt.prompt == PLAIN else f"\n```json\n{result.prompt.prompt.json}\n```\n"
+    text = "" if result.prompt.prompt == PLAIN else f"\n```json\n{result.prompt.prompt.json}\n```\n{_USE}"
     return f"The best prompt: {result.prompt.name}. {how}\n{text}"

@@ -73,7 +73,7 @@ class LearnRequest:
 
     Attributes:
         model: GGUF, folder of safetensors, catalogue name, hub id, or `embedded`.
-        questions: JSON lines with question and answer, a number.
+        questions: JSON lines with question and answer: numbers, texts, or JSON values.
         output: adapter folder to write. It also holds the journals from which an interrupted run resumes.
         numbers: trained numbers.
         minutes: limit of the expected time; of long files only as many questions are used as fit.

@@ -23,7 +23,7 @@ def learn(
     ctx: typer.Context,
     model: options.ModelArgument,
     questions: Annotated[
-        Path, typer.Argument(metavar="QUESTIONS", help="JSON lines with question and answer, a number.")
+        Path, typer.Argument(metavar="QUESTIONS", help="JSON lines with question and answer.")
     ],
     output: options.AdapterOutput,
     numbers: Annotated[int, typer.Option(help="Trained numbers.")] = 13,
@@ -57,10 +57,11 @@ def learn(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Learn an adapter from questions with known answers.
+    """Learn an adapter from questions with known answers: numbers, texts or JSON values.
 
-    The model samples solutions, learns from its right and wrong ones, and is measured on questions that were
-    set aside: near-duplicates, which differ in numbers and names, are never on both sides.
+    The prompt that the model answers best with is chosen first. With it the model samples
+    solutions, and learns from its right and wrong ones. Base, prompt and adapter are measured on questions
+    that were set aside: near-duplicates, which differ in numbers and names, are never on both sides.
     """
     from ...workflows.learning import LORA_FILE, LearnRequest, run_learn
 
