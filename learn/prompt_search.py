@@ -95,7 +95,8 @@ def own_examples(answers: Sequence[QuestionRollouts], tokens: Sequence[str]) -> 
 def _text(ids: Iterable[int], tokens: Sequence[str]) -> str:
     """The text of an answer, without its end-of-generation token."""
     *shown, _ = ids
-    return bytes(TEXT_BYTES[character] for one in shown for character in tokens[one]).decode().strip()
+    text = "".join(tokens[one] for one in shown)
+    return bytes(TEXT_BYTES[one] for one in text if one in TEXT_BYTES).decode(errors="replace").strip()
 
 
 def search_prompt(
