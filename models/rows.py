@@ -61,9 +61,9 @@ def _find_form(entries: Sequence[tuple[str, dict[str, Any]]]) -> str:
     Raises:
         FileError: they have several, or none that is known.
     """
-    first = None
+    first = ""
     for where, entry in entries:
-        form = entry.get("answer_type", _recognized(entry.get("answer")))
+        form = str(entry.get("answer_type", _recognized(entry.get("answer"))))
         if form not in FORMS:
             raise FileError(f"{where}: 'answer_type' must be {', '.join(FORMS)}, not {shorten(form)}")
         if form != (first := first or form):
@@ -71,7 +71,7 @@ def _find_form(entries: Sequence[tuple[str, dict[str, Any]]]) -> str:
                 f"{where}: the answer is of the form {form}, and {first} before: give each row the same "
                 f"'answer_type', {', '.join(FORMS)}"
             )
-    return first or NUMBER
+    return first
 
 
 def _recognized(answer: object) -> str:
