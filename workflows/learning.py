@@ -382,7 +382,8 @@ class _Learning:
         longer = replace(speed, prompt_tokens=max(prompt_tokens, speed.prompt_tokens))
         share = question_s(speed, request.max_tokens) / question_s(longer, request.max_tokens)
         shown = {question for question, _ in best.prompt.examples}
-        kept = rows[: max(round(len(rows) * share), plan.searched)]
+        later_first = [*rows[plan.searched :], *rows[: plan.searched]]  # in folds only those are measured on
+        kept = later_first[: max(round(len(rows) * share), 2 * PASSAGES_MIN)]
         training = [row for row in kept if row.question not in shown]
         return best, ranked, [*rows[: plan.searched]], training
 

@@ -23,7 +23,6 @@ from thirteen.learn.learn_result import HeldOutAnswers
 from thirteen.learn.near_duplicates import masked_beginning
 from thirteen.learn.time_plan import Speed, plan_time
 from thirteen.models.adapter import find_adapter
-from thirteen.models.embedded import embedded
 from thirteen.models.rows import TrainingRow
 from thirteen.runtime.answer import Answer
 from thirteen.runtime.batch.reproducible_batches import ENGINE, BatchJob, GenerationSettings
@@ -31,6 +30,7 @@ from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from thirteen.workflows import learning
+from thirteen.workflows.default_model import ADAPTER, default_model
 from thirteen.workflows.learning import LearnRequest, run_learn
 
 from ..json_lines import write_rows
@@ -221,7 +221,7 @@ def test_the_folder_of_the_base_is_no_output(env):
         ('{"question": "1?"}', "rows.jsonl: line 37: 'answer' is missing"),
         (
             '{"question": "1?", "answer": "many"}',
-            "rows.jsonl: line 37: 'answer' must be a number, not 'many'",
+            "rows.jsonl: line 37: the answer is of the form text, and number before: give each row",
         ),
         ('{"question": " ", "answer": 1}', "rows.jsonl: line 37: 'question' must be a non-empty string"),
     ],
@@ -365,10 +365,13 @@ def test_too_few_votes_and_no_answers_are_one_line(unanswered, monkeypatch):
         run_learn(replace(unanswered, without_answers=False), run=RUN)
 
 
+@pytest.mark.exhaustive
 def test_real_votes_agree_on_what_most_answers_say(tmp_path):
-    """The embedded model on sums; `_agreed` sees the tallies of `--effort high`."""
+    """The adapted embedded model on sums; `_agreed` sees the tallies of `--effort high`."""
     settings = GenerationSettings(effort=Effort.HIGH, max_tokens=48)
-    job = BatchJob(embedded(), None, settings, threads=1, engine=ENGINE | {"context": 768, "slots": 4})
+    job = BatchJob(
+        default_model(ADAPTER), None, settings, threads=1, engine=ENGINE | {"context": 768, "slots": 4}
+    )
     rows = [
         TrainingRow("Tom has 12 eggs and buys 6 more. How many eggs does he have?", ""),
         TrainingRow("Say hello.", ""),  # no number, so no votes
