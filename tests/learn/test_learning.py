@@ -24,13 +24,11 @@ from thirteen.learn.near_duplicates import masked_beginning
 from thirteen.learn.time_plan import Speed, plan_time
 from thirteen.models.adapter import find_adapter
 from thirteen.models.rows import TrainingRow
-from thirteen.runtime.answer import Answer
-from thirteen.runtime.batch.reproducible_batches import ENGINE, BatchJob, GenerationSettings
-from thirteen.runtime.effort import Effort
+from thirteen.runtime.answer import Answer, VoteTally
+from thirteen.runtime.batch.reproducible_batches import BatchResult
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from thirteen.workflows import learning
-from thirteen.workflows.default_model import ADAPTER, default_model
 from thirteen.workflows.learning import LearnRequest, run_learn
 
 from ..json_lines import write_rows
@@ -365,17 +363,12 @@ def test_too_few_votes_and_no_answers_are_one_line(unanswered, monkeypatch):
         run_learn(replace(unanswered, without_answers=False), run=RUN)
 
 
-@pytest.mark.exhaustive
-def test_real_votes_agree_on_what_most_answers_say(tmp_path):
-    """The adapted embedded model on sums; `_agreed` sees the tallies of `--effort high`."""
-    settings = GenerationSettings(effort=Effort.HIGH, max_tokens=48)
-    job = BatchJob(
-        default_model(ADAPTER), None, settings, threads=1, engine=ENGINE | {"context": 768, "slots": 4}
-    )
-    rows = [
-        TrainingRow("Tom has 12 eggs and buys 6 more. How many eggs does he have?", ""),
-        TrainingRow("Say hello.", ""),  # no number, so no votes
-    ]
-    labelled = vote_labels.label_by_votes(job, rows, tmp_path / "votes.jsonl")
-    assert [(row.question, row.answer) for row in labelled] == [(rows[0].question, "18")]
-    assert vote_labels.label_by_votes(job, rows, tmp_path / "votes.jsonl") == labelled
+@pytest.mark.parametrize(
+    ("votes", "ended", "agreed"),
+    [({"18": 5, "17": 1}, 6, "18"), ({"18": 4, "17": 1}, 5, ""), ({"18": 4}, 5, ""), ({"18": 3}, 3, "18")],
+)
+def test_votes_agree_above_four_fifths(votes, ended, agreed):
+    answer = SimpleNamespace(value="18", tally=VoteTally(10, ended, votes))
+    assert vote_labels._agreed(BatchResult(0, answer=answer)) == agreed
+    assert not vote_labels._agreed(BatchResult(0, answer=SimpleNamespace(value="18", tally=None)))
+    assert not vote_labels._agreed(BatchResult(0, error="too long"))
