@@ -105,7 +105,8 @@ def _row(entry: dict[str, Any], required: Collection[str], where: str, form: str
         value = entry.get(field)
         if not isinstance(value, str) or (field in {"question", *required} and not value.strip()):
             raise FileError(f"{where}: {field!r} must be a non-empty string, not {shorten(value)}")
-    row = TrainingRow(*(entry[field].strip() for field in ("question", "solution", "answer")), form)
+    question, solution, text = (entry[field].strip() for field in ("question", "solution", "answer"))
+    row = TrainingRow(question, solution, text, form)
     if "answer" in required and not row.answer:
         raise FileError(f"{where}: 'answer' is missing; only learn --without-answers needs none")
     if "answer" in required and form == NUMBER and parse_number(row.answer) is None:
