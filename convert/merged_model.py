@@ -18,6 +18,7 @@ from .quantize.importance import Importance, fitting_importance, read_importance
 from .quantize.rounding import RowQuantizer
 from .source.architecture import permute
 from .source.checkpoint import FLOATS, Checkpoint, quantized_types
+from .source.tokenizer import CHAT_TEMPLATE
 from .tensors import TensorPlan, TensorSpec
 from .tied_checkpoint import matrix_names, tie_embeddings
 from .vocabulary.trimmed_checkpoint import TrimmedCheckpoint
@@ -34,6 +35,7 @@ class MergedModel:
         source: the adapter's origin; None without an adapter.
         importance: the importance of its matrices, if any.
         quantizer: quantizes its rows.
+        chat_template: replaces that of the base; None to keep it.
         warnings: messages for the user.
     """
 
@@ -54,6 +56,7 @@ class MergedModel:
         self.warnings: list[str] = []
         self.importance: Importance | None = None
         self.quantizer = RowQuantizer(None)
+        self.chat_template: str | None = None
         if adapter is not None:
             self._load(adapter, adapter_id or adapter.resolve().name)
         tie = tie and not self.base.architecture.tied
@@ -130,7 +133,8 @@ class MergedModel:
         """The file's metadata, with a placeholder for the hash of the base; see file_metadata()."""
         fields = file_metadata(self.base, self.source, self.importance, requested)
         scales = {"thirteen.scales": Field("searched", GGUFValueType.STRING)}
-        return fields | (scales if self.quantizer.search_scales else {})
+        template = self.chat_template and {CHAT_TEMPLATE: Field(self.chat_template, GGUFValueType.STRING)}
+        return fields | (template or {}) | (scales if self.quantizer.search_scales else {})
 
     def stored_rows(self, plan: TensorPlan, start: int, stop: int) -> bytes | None:
         """Rows that the base already has in the planned type; None if there are none, or if they change.

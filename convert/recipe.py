@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..files.received_files import PROMPT_FILE
 from .merged_model import MergedModel
 from .quantization import Quantization, Uniform
 from .source.checkpoint import Checkpoint, open_checkpoint
@@ -21,6 +22,7 @@ class Recipe:
         adapter: a PEFT folder, merged into the base.
         vocabulary: the tokens that the file keeps; None for all.
         importance: importance file of the base, or better of the base with this adapter.
+        chat_template: replaces that of the base; None to keep it.
         search_scales: also search the scales of blocks, with the errors that are left after feedback.
         ids: names of base and adapter in the provenance.
     """
@@ -31,6 +33,7 @@ class Recipe:
     adapter: Path | None = None
     vocabulary: VocabularyList | None = None
     importance: Path | None = None
+    chat_template: str | None = None
     search_scales: bool = False
     ids: SourceIds = DEFAULT_IDS
 
@@ -55,6 +58,11 @@ class Recipe:
         """
         tie = not self.quantization.keeps_output
         model = MergedModel(self.open_base(), self.adapter, self.ids.adapter, tie=tie)
+        model.chat_template = self.chat_template
+        if self.adapter and self.chat_template is None and (self.adapter / PROMPT_FILE).exists():
+            model.warnings.append(
+                f"the adapter was learned with a prompt: --prompt {self.adapter} writes it into the file"
+            )
         if self.vocabulary is not None:
             model = model.trimmed(self.vocabulary)
         return model.weighted(self.importance, search_scales=self.search_scales)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import FileError
 
+PROMPT_FILE, PROMPT_KEY = "prompt.json", "thirteen.prompt"  # of an adapter: in its folder, in its GGUF
 MORE_TEMPLATES = "additional_chat_templates"  # folder in that of a base, of chat templates beside the default
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..convert.adapter.delta import CONFIG_FILE
 from ..errors import OutputError
 from ..files.atomic_write import atomic_write
+from ..runtime.prompt.question_prompt import PLAIN
 from .natural_gradient import KL
 from .sample_rollouts import TEMPERATURE
 
@@ -24,6 +25,15 @@ _CODE_MAX = 120  # characters of a code that is shown
 _SET_ASIDE = "They were set aside. None begins as one that was learned from, but for its numbers and names."
 _IN_FOLDS = """Each fifth was answered with numbers that were learned from the other four, of which none
 begins as one of it, but for its numbers and names. The adapter itself learned from all."""
+_VOTES = """There were no answers to these questions: what more than four fifths of the votes of
+`--effort high` agree on took their place, and other questions were left out."""
+_VOTES_MEASURE = (
+    "\nRight is here what the votes agree on; how many of their answers are right is not known.\n"
+)
+_USE = """
+`ask --adapter` with this folder asks with it. `thirteen convert MODEL --type same --prompt FOLDER
+--output FILE` writes it alone into a file's chat template, without the numbers.
+"""
 _KINDS = {"lora": "LoRA", "tinylora": "TinyLoRA"}
 
 
@@ -111,10 +121,12 @@ On {len(held.tokens)} questions that it was never trained on ({sum(held.tokens):
 
 def learn_card(result: "LearnResult", model: str, name: str, command: str, data: str) -> str:
     """The card of an adapter that was learned from questions with known answers."""
-    held = result.held_out
-    (before, after), tokens, count = held.right, held.tokens, len(held.base)
-    _, gained, lost, _ = held.counts
-    adapter = result.code if len(result.code) < _CODE_MAX else shlex.quote(name)
+    held, plain = result.held_out, result.prompt.prompt == PLAIN
+    count, tokens, change = len(held.base), held.tokens, held.change.difference
+    shares = [f"{right} ({right / count:.1%})" for right in held.right]
+    changes = [one.difference.text(1, 100) for one in (held.of_prompt, held.of_adapter)]
+    moved = ["{1}, {2}".format(*one.counts) for one in (held.of_prompt, held.change, held.of_adapter)]
+    adapter = result.code if plain and len(result.code) < _CODE_MAX else shlex.quote(name)
     return f"""{_front_matter(result.base_id, "tinylora")}# {name}
 A TinyLoRA adapter of {result.numbers:,} trained numbers over {result.base_id}: {result.verdict}.
 
@@ -126,12 +138,13 @@ thirteen ask {shlex.quote(model)} --adapter {adapter} "QUESTION"
 By one step of the natural policy gradient, on {result.solutions:,} right and wrong solutions to
 {result.sometimes_right:,} of the {result.asked:,} questions of {data} that were asked, sampled at temperature
 {TEMPERATURE:g} within {result.max_tokens} tokens. Its length is {KL:g} nats of KL divergence
-per token, to second order.
+per token, to second order. {_VOTES if result.votes else ""}
 
 ```
 {command}
 ```
 
+{_prompt_part(result)}
 - Damping of the Fisher matrix, by cross-validation: {result.damping:g} of its largest eigenvalue
 - Basis: {result.basis}
 - Time: {result.minutes:.1f} minutes, since the last resume
@@ -139,13 +152,31 @@ per token, to second order.
 ## What it changed
 Greedy answers within {result.max_tokens} tokens, with the calculator, to {count} questions.
 {_IN_FOLDS if result.in_folds else _SET_ASIDE} An answer that does not end in time is wrong.
+{_VOTES_MEASURE if result.votes_measure else ""}
+| | right | difference from the base, points (95 %) | became right, became wrong | tokens an answer |
+| --- | --- | --- | --- | --- |
+| base | {shares[0]} | | | {tokens[0]:.0f} |
+| base, best prompt | {shares[1]} | {changes[0]} | {moved[0]} | {tokens[1]:.0f} |
+| adapter, best prompt | {shares[2]} | {change.text(1, 100)} | {moved[1]} | {tokens[2]:.0f} |
 
-| | base | adapter |
-| --- | --- | --- |
-| right | {before} ({before / count:.1%}) | {after} ({after / count:.1%}) |
-| tokens an answer | {tokens[0]:.0f} | {tokens[1]:.0f} |
-| became right, became wrong | | {gained}, {lost} |
-| difference, points (95 %) | | {held.difference.text(1, 100)} |
+The adapter beside the prompt alone: {changes[1]} points; {moved[2]} became right and wrong.
 
-That is {result.verdict}. Expected among samples, to first order: {result.expected.text(1, 100)} points.
+The verdict: {result.verdict}. Expected among samples, to first order: {result.expected.text(1, 100)} points.
 """
+
+
+def _prompt_part(result: "LearnResult") -> str:
+    """How the prompt was chosen, and its text."""
+    if not result.ranked and result.prompt.prompt == PLAIN:
+        return "The prompt is the plain question: none was searched for.\n"
+    chosen = "\n".join(f"- {one.text}" for one in result.ranked)
+    how = (
+        f"""It was chosen on {result.searched} of the questions to learn from, none of which is measured on,
+by successive halving: the worse half of the prompts was dropped each time.
+
+{chosen}"""
+        if result.ranked
+        else "It was given."
+    )
+    text = "" if result.prompt.prompt == PLAIN else f"\n```json\n{result.prompt.prompt.json}\n```\n{_USE}"
+    return f"The best prompt: {result.prompt.name}. {how}\n{text}"

@@ -15,6 +15,7 @@ from ..files.progress import Progress, no_progress
 from ..models.rows import TrainingRow
 from ..runtime.engine.output_stream import sampled_mask
 from ..runtime.prompt.chat_template import ChatTemplate
+from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from ..runtime.prompt.template_process import REPRODUCIBLE_DATE
 from .rollouts import SampledRow
 
@@ -54,16 +55,16 @@ class Example:
         return [self.question, self.ids[self.prompt_tokens :]]
 
 
-def prompt_text(tokenizer: Any, question: str) -> str:
-    """Apply the chat template, with its default system prompt and a fixed date, to a question.
+def prompt_text(tokenizer: Any, question: str, prompt: QuestionPrompt = PLAIN) -> str:
+    """Apply the chat template, with a fixed date, to a question and what stands around it.
 
     Raises:
         FileError: the template rejects a question alone, or fails.
     """
-    chat = [{"role": "user", "content": question}]
+    chat = [message.template_fields() for message in prompt.messages(question)]
     try:
         tokens = (tokenizer.bos_token or "", tokenizer.eos_token or "")
-        return _template(tokenizer.get_chat_template(), *tokens).render(chat)
+        return _template(tokenizer.get_chat_template(), *tokens).render(chat) + prompt.begin
     except ThirteenError as error:
         raise FileError(f"base: {error}") from None
 
@@ -120,19 +121,22 @@ def encode_example(
     return _example(tokenizer, row.question, prompt_ids, answer_ids, calculator=calculator)
 
 
-def encode_sampled(tokenizer: Any, row: SampledRow, *, calculator: bool = False) -> Example:
+def encode_sampled(
+    tokenizer: Any, row: SampledRow, prompt: QuestionPrompt = PLAIN, *, calculator: bool = False
+) -> Example:
     """Make the example of a solution that the model sampled.
 
     Args:
         tokenizer: the model's tokenizer.
         row: the row.
+        prompt: what stood around the question.
         calculator: see encode_example().
 
     Raises:
         FileError: as encode_example(), or the solution was sampled with another chat template or
             tokenizer.
     """
-    prompt_ids = _prompt_ids(tokenizer, row.question)
+    prompt_ids = _prompt_ids(tokenizer, row.question, prompt)
     found = None
     if len(prompt_ids) != row.prompt_tokens:
         asked = shorten(row.question)
@@ -144,8 +148,8 @@ def encode_sampled(tokenizer: Any, row: SampledRow, *, calculator: bool = False)
     return _example(tokenizer, row.question, prompt_ids, row.tokens, calculator=calculator)
 
 
-def _prompt_ids(tokenizer: Any, question: str) -> list[int]:
-    return list(tokenizer(prompt_text(tokenizer, question), add_special_tokens=False).input_ids)
+def _prompt_ids(tokenizer: Any, question: str, prompt: QuestionPrompt = PLAIN) -> list[int]:
+    return list(tokenizer(prompt_text(tokenizer, question, prompt), add_special_tokens=False).input_ids)
 
 
 def _example(

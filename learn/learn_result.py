@@ -5,46 +5,28 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..runtime.prompt.question_prompt import PLAIN
 from ..stats.bootstrap import grouped_mean
 from ..stats.interval import Interval
 from ..stats.proportions import count_pairs, paired_difference
 from .near_duplicates import masked_beginning
+from .prompt_search import Candidate
 from .rollouts import QuestionRollouts
 
 
 @dataclass(frozen=True)
-class HeldOutAnswers:
-    """Greedy answers to the questions that were set aside, in pairs: of the base, and with the adapter.
+class AnswerPairs:
+    """Greedy answers to the same questions in pairs: before and after a change."""
 
-    Attributes:
-        base: the answers of the base.
-        adapted: those with the adapter.
-    """
-
-    base: Sequence[QuestionRollouts]
-    adapted: Sequence[QuestionRollouts]
+    before: Sequence[QuestionRollouts]
+    after: Sequence[QuestionRollouts]
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
         """Number of questions right before and after, only after, only before, and never."""
         return count_pairs(
-            (one.right > 0, other.right > 0) for one, other in zip(self.base, self.adapted, strict=True)
+            (one.right > 0, other.right > 0) for one, other in zip(self.before, self.after, strict=True)
         )
-
-    @property
-    def right(self) -> tuple[int, int]:
-        """Number of right answers before and after."""
-        both, gained, lost, _ = self.counts
-        return both + lost, both + gained
-
-    @property
-    def tokens(self) -> tuple[float, float]:
-        """Mean tokens of an answer before and after."""
-        base, adapted = (
-            sum(len(solution.tokens) for one in answers for solution in one.solutions) / len(answers)
-            for answers in (self.base, self.adapted)
-        )
-        return base, adapted
 
     @property
     def difference(self) -> Interval:
@@ -53,13 +35,60 @@ class HeldOutAnswers:
         Its bounds are the wider ones of two intervals: over questions, and over groups of near-duplicates,
         which an adapter tends to change alike.
         """
-        pairs = zip(self.base, self.adapted, strict=True)
+        pairs = zip(self.before, self.after, strict=True)
         changes = np.array([float(other.right > 0) - float(one.right > 0) for one, other in pairs])
-        by_group = grouped_mean(changes, np.array([masked_beginning(one.question) for one in self.base]))
+        by_group = grouped_mean(changes, np.array([masked_beginning(one.question) for one in self.before]))
         by_question = paired_difference(*self.counts)
         return replace(
             by_question, low=min(by_question.low, by_group.low), high=max(by_question.high, by_group.high)
         )
+
+
+@dataclass(frozen=True)
+class HeldOutAnswers:
+    """Greedy answers to the questions that were set aside.
+
+    Attributes:
+        base: the answers of the base.
+        prompted: those of the base with the prompt.
+        adapted: those with the prompt and the adapter.
+    """
+
+    base: Sequence[QuestionRollouts]
+    prompted: Sequence[QuestionRollouts]
+    adapted: Sequence[QuestionRollouts]
+
+    @property
+    def right(self) -> list[int]:
+        """Number of right answers of each."""
+        return [sum(one.right > 0 for one in answers) for answers in self._all]
+
+    @property
+    def tokens(self) -> list[float]:
+        """Mean tokens of an answer of each."""
+        return [
+            sum(len(solution.tokens) for one in answers for solution in one.solutions) / len(answers)
+            for answers in self._all
+        ]
+
+    @property
+    def _all(self) -> tuple[Sequence[QuestionRollouts], ...]:
+        return self.base, self.prompted, self.adapted
+
+    @property
+    def change(self) -> AnswerPairs:
+        """The adapter with the prompt beside the base."""
+        return AnswerPairs(self.base, self.adapted)
+
+    @property
+    def of_prompt(self) -> AnswerPairs:
+        """The prompt alone beside the base."""
+        return AnswerPairs(self.base, self.prompted)
+
+    @property
+    def of_adapter(self) -> AnswerPairs:
+        """The adapter beside the prompt alone."""
+        return AnswerPairs(self.prompted, self.adapted)
 
 
 @dataclass(frozen=True)
@@ -77,6 +106,11 @@ class LearnResult:
         max_tokens: maximum tokens of a solution or an answer.
         damping: of the Fisher matrix, as a fraction of its largest eigenvalue.
         expected: see NaturalStep.gain.
+        prompt: the prompt that it was learned with.
+        ranked: the prompts that were measured, the best first; empty without a search.
+        searched: questions that the prompt was chosen on.
+        votes: whether the majority of votes took the place of the answers that were learned from.
+        votes_measure: whether it also took that of the answers that were measured on.
         in_folds: whether each part of the questions was answered by an adapter of the other parts.
         held_out: answers to the questions that were measured on.
         minutes: time since the last resume.
@@ -92,14 +126,24 @@ class LearnResult:
     max_tokens: int
     damping: float
     expected: Interval
+    prompt: Candidate
+    ranked: Sequence[Candidate]
+    searched: int
+    votes: bool
+    votes_measure: bool
     in_folds: bool
     held_out: HeldOutAnswers
     minutes: float
 
     @property
     def verdict(self) -> str:
-        """Whether the change of right answers is certain."""
-        difference = self.held_out.difference
-        if difference.low > 0:
-            return "a certain gain"
-        return "a certain loss: do not use it" if difference.high < 0 else "no certain gain"
+        """Whether the change of right answers is certain, beside the prompt alone."""
+        above, held = self.held_out.of_adapter.difference, self.held_out
+        beside = "" if self.prompt.prompt == PLAIN else " above the best prompt"
+        if above.low > 0:
+            return f"a certain gain{beside}"
+        if above.high < 0:
+            return f"a certain loss{beside and ' beside the prompt alone'}: do not use it"
+        if held.of_prompt.difference.low > 0:
+            return "the prompt alone does it: no certain gain above it"
+        return f"no certain gain{beside}"

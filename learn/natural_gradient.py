@@ -47,12 +47,12 @@ class SampledScores:
     tokens: Doubles
     asked: Passages
 
-    def folds(self, seed: int) -> Iterator[tuple[NDArray[Any], "SampledScores"]]:
-        """Split the groups into five parts: yields the groups of each, and the solutions to the other four.
+    def folds(self, seed: int, measured: Passages) -> Iterator[tuple[NDArray[Any], "SampledScores"]]:
+        """Split the groups of `measured` into five parts: yields each, and the solutions to all other groups.
 
         The groups with solutions are spread evenly.
         """
-        groups = np.unique(self.asked)
+        groups = np.unique(measured)
         random = np.random.default_rng(seed).random(len(groups))
         ordered = groups[np.lexsort((random, ~np.isin(groups, self.groups)))]
         for part in (ordered[number::_FOLDS] for number in range(_FOLDS)):

@@ -9,12 +9,13 @@ from zlib import crc32
 
 from ..errors import RequestError
 from ..files.progress import Progress, no_progress
+from ..models.answer_forms import same_answer
 from ..models.rows import TrainingRow
 from ..runtime.answer import Answer
-from ..runtime.arithmetic.final_answer import format_number, parse_number
 from ..runtime.batch.reproducible_batches import BatchJob, BatchResult, GenerationSettings, answer_missing
 from ..runtime.effort import VotingRule
 from ..runtime.engine.engine import Engine
+from ..runtime.prompt.question_prompt import QuestionPrompt
 from ..runtime.request import SEED_MAX, Request, StopReason
 from ..runtime.validation import check_integer
 from .rollouts import ROLLOUTS, SOLUTIONS_MAX, QuestionRollouts, RolloutFile, Solution
@@ -30,9 +31,11 @@ class RolloutSettings(GenerationSettings):
 
     Attributes:
         solutions: sampled solutions to each question.
+        prompt: what stands around a question; None for the plain question.
     """
 
     solutions: int = 1
+    prompt: QuestionPrompt | None = None
 
     def __post_init__(self) -> None:
         check_integer("solutions", self.solutions, 1, SOLUTIONS_MAX)
@@ -45,7 +48,7 @@ class RolloutSettings(GenerationSettings):
 
     def request(self, engine: Engine, question: str) -> Request:
         """Make the request that asks a question, with random numbers of its own; see GenerationSettings."""
-        request = super().request(engine, question)
+        request = engine.request(question, **self.options, prompt=self.prompt)
         seed = (self.sampling.seed + crc32(question.encode())) % (SEED_MAX + 1)
         return replace(request, logprobs=0, report_end=True, sampling=replace(request.sampling, seed=seed))
 
@@ -56,7 +59,12 @@ class RolloutSettings(GenerationSettings):
 
 
 def sample_rollouts(
-    job: BatchJob, rows: Sequence[TrainingRow], output: Path, progress: Progress = no_progress
+    job: BatchJob,
+    rows: Sequence[TrainingRow],
+    output: Path,
+    progress: Progress = no_progress,
+    *,
+    optional: bool = False,
 ) -> list[QuestionRollouts]:
     """Sample solutions to questions and write them to a file; an interrupted run resumes.
 
@@ -65,6 +73,7 @@ def sample_rollouts(
         rows: questions with their right answers.
         output: the file, new or of an earlier, interrupted run.
         progress: called with questions done and in all.
+        optional: whether none of them need be one that can be asked.
 
     Returns:
         The questions with their solutions, in the order of the rows.
@@ -76,7 +85,9 @@ def sample_rollouts(
     """
     job = job.decided(output, ROLLOUTS)
     digest = hashlib.sha256(repr([(row.question, row.answer) for row in rows]).encode()).hexdigest()
+    prompt = getattr(job.settings, "prompt", None)
     identity = {"questions": len(rows), "questions_sha256": digest, **job.identity}
+    identity |= {"prompt": prompt.json} if prompt else {}
     with RolloutFile(output, identity) as file:
         progress(len(file.questions), len(rows))
         numbered = {number: row.question for number, row in enumerate(rows)}
@@ -85,16 +96,14 @@ def sample_rollouts(
                 file.add(_question(result, rows[result.number]))
                 progress(len(file.questions), len(rows))
         questions = [file.questions[number] for number in numbered]
-    if all(question.error for question in questions):
+    if not optional and all(question.error for question in questions):
         raise RequestError(f"{output}: no question could be asked; the first: {questions[0].error}")
     return questions
 
 
 def is_correct(answer: Answer, row: TrainingRow) -> bool:
     """Whether an answer ended before the token limit, with the row's final answer."""
-    expected = parse_number(row.answer)
-    ended = answer.stop_reason is not StopReason.LENGTH
-    return ended and expected is not None and answer.value == format_number(expected)
+    return answer.stop_reason is not StopReason.LENGTH and same_answer(answer, row)
 
 
 def _question(result: BatchResult, row: TrainingRow) -> QuestionRollouts:

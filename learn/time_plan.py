@@ -10,6 +10,7 @@ from ..files.processors import multiplies_bf16
 from ..runtime.batch.reproducible_batches import BatchJob
 from ..runtime.engine.majority_vote import sample_requests
 from ..stats.bootstrap import PASSAGES_MIN
+from .prompt_search import ANSWERS, LAST, POOL
 from .sample_rollouts import SLOTS
 
 FIRST = 4  # solutions to each question; as many more if some are right and some wrong
@@ -19,6 +20,8 @@ _PROBED_TOKENS = 24
 _LENGTH, _MIXED = 0.64, 0.46
 # Seconds of a token's gradient by PyTorch, in those of a sampled one: products of matrices take most of both.
 _GRADIENT, _GRADIENT_FLOAT32 = 0.8, 1.4
+_SEARCH = 0.2  # of the time, for the search of a prompt
+_FIRST_MIN = 4  # questions of its first round: with fewer it chooses by chance
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,28 @@ class TimePlan:
         questions: number of questions to learn from.
         held_out: number of questions to measure on.
         minutes: expected time.
+        first: number of questions on which each prompt is measured first; 0 without a search.
     """
 
     questions: int
     held_out: int
     minutes: float
+    first: int = 0
+
+    @property
+    def pool(self) -> int:
+        """Number of the questions whose right answers become worked examples."""
+        return min(POOL, self.questions // 4) if self.first else 0
+
+    def limited(self, questions: int, search: float) -> "TimePlan":
+        """The plan for so many questions; see plan_time()."""
+        first = min(self.first, int((questions * search - min(POOL, questions // 4)) / LAST))
+        return replace(self, questions=questions, first=first if first >= _FIRST_MIN else 0)
+
+    @property
+    def searched(self) -> int:
+        """Number of the questions that the prompt is chosen on, the pool included: the first ones."""
+        return self.pool + self.first * LAST
 
 
 def measure_speed(job: BatchJob, questions: Sequence[str]) -> Speed:
@@ -68,7 +88,17 @@ def measure_speed(job: BatchJob, questions: Sequence[str]) -> Speed:
     return Speed(elapsed_s / sum(usage.completion_tokens for usage in usages), prompt_tokens)
 
 
-def plan_time(minutes: float, *, questions: int, held_out: int, speed: Speed, max_tokens: int) -> TimePlan:
+def question_s(speed: Speed, max_tokens: int) -> float:
+    """Expected seconds to sample solutions to a question, and to compute their gradients."""
+    tokens = _LENGTH * max_tokens
+    gradient = _GRADIENT if multiplies_bf16() else _GRADIENT_FLOAT32
+    gradient_s = 2 * FIRST * _MIXED * (speed.prompt_tokens + tokens) * speed.sampled_s * gradient
+    return gradient_s + FIRST * (1 + _MIXED) * tokens * speed.sampled_s
+
+
+def plan_time(  # noqa: PLR0913 - the last is for a search alone
+    minutes: float, *, questions: int, held_out: int, speed: Speed, max_tokens: int, search: float = 0
+) -> TimePlan:
     """Plan a run that takes so many minutes at most: of both kinds of questions the same share.
 
     Args:
@@ -77,18 +107,22 @@ def plan_time(minutes: float, *, questions: int, held_out: int, speed: Speed, ma
         held_out: number of questions to measure on.
         speed: of the model.
         max_tokens: maximum tokens of a solution.
+        search: share of the questions to learn from that a prompt may be chosen on; 0 for no search.
 
     Raises:
         OptionError: fewer than 10 questions of a kind fit.
     """
-    tokens = _LENGTH * max_tokens
-    gradient = _GRADIENT if multiplies_bf16() else _GRADIENT_FLOAT32
-    gradient_s = 2 * FIRST * _MIXED * (speed.prompt_tokens + tokens) * speed.sampled_s * gradient
-    sampling_s = FIRST * (1 + _MIXED) * tokens * speed.sampled_s
-    needed = (questions * (sampling_s + gradient_s) + 2 * held_out * tokens * speed.sampled_s) / 60
-    share = min(1.0, minutes / needed)
+    answer_s = _LENGTH * max_tokens * speed.sampled_s
+    answers = 3 if search else 2  # to a question that is held out
+    needed = (questions * question_s(speed, max_tokens) + answers * held_out * answer_s) / 60
+    share = min(1.0, minutes * (1 - _SEARCH * bool(search)) / needed)
     least = PASSAGES_MIN / min(questions, held_out)
     if share < least:
         reason = f"{PASSAGES_MIN} questions of each kind take about {needed * least:.0f}"
         raise OptionError("minutes", f"too few for this machine: {reason}", f"{minutes:g}")
-    return TimePlan(round(questions * share), round(held_out * share), min(minutes, needed))
+    needed *= share
+    fit = needed * 60 * _SEARCH / (1 - _SEARCH) / answer_s  # answers
+    plan = TimePlan(round(questions * share), round(held_out * share), needed, int((fit - POOL) / ANSWERS))
+    plan = plan.limited(plan.questions, search)
+    search_s = (plan.first * ANSWERS + plan.pool) * answer_s
+    return replace(plan, minutes=needed + search_s / 60)

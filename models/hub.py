@@ -30,7 +30,7 @@ _PATTERNS: Mapping[RepositoryKind, list[str]] = {
         *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
         *("*.safetensors", "*.safetensors.index.json", "LICENSE*", "NOTICE*", "USE_POLICY*"),
     ],
-    "adapter": ["adapter_config.json", "adapter_model.safetensors", "README.md"],
+    "adapter": ["adapter_config.json", "adapter_model.safetensors", "prompt.json", "README.md"],
 }
 # The * of a pattern also matches separators. Excluding them limits downloads to the repository root and keeps
 # files inside the cache.

@@ -1,5 +1,6 @@
 """Training rows: JSON lines with a question and a worked solution, a final answer, or both."""
 
+import json
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -7,20 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, OptionError, shorten
-from ..files.json_file import read_json_lines
+from ..files.json_file import parse_json, read_json_lines
 from ..runtime.arithmetic.final_answer import parse_number
 from ..runtime.validation import is_finite
 
+NUMBER, TEXT, JSON = FORMS = ("number", "text", "json")  # of final answers
 MAX_BYTES = 1 << 30  # of a file of training data
 
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """A question, its worked solution, and the final answer unless the solution contains it."""
+    """A question, its worked solution, and the final answer with its form unless the solution has it."""
 
     question: str
     solution: str
     answer: str = ""
+    form: str = NUMBER
 
     @property
     def target(self) -> str:
@@ -28,7 +31,9 @@ class TrainingRow:
         return f"{self.solution}\n#### {self.answer}" if self.answer else self.solution
 
 
-def read_rows(path: Path, required: Collection[str] = ("solution",)) -> list[TrainingRow]:
+def read_rows(
+    path: Path, required: Collection[str] = ("solution",), *, any_form: bool = False
+) -> list[TrainingRow]:
     """Read JSON lines with the fields `question`, `solution` and `answer`.
 
     In GSM8K's own rows the answer is a whole solution: the part after its last `####` counts.
@@ -37,33 +42,77 @@ def read_rows(path: Path, required: Collection[str] = ("solution",)) -> list[Tra
         path: JSON lines file.
         required: the fields, `solution` or `answer` or both, that every row must have. A required answer is
             a number.
+        any_form: whether answers may also be texts or JSON values: all of one form, which the field
+            `answer_type` names, or which is recognized.
 
     Raises:
         FileError: the file cannot be read or has no rows, or a row is invalid; names the line.
     """
-    rows = [_row(entry, required, where) for where, entry in read_json_lines(path, MAX_BYTES)]
-    if not rows:
+    entries = list(read_json_lines(path, MAX_BYTES))
+    if not entries:
         raise FileError(f"{path}: contains no rows")
-    return rows
+    form = _find_form(entries) if any_form else NUMBER
+    return [_row(entry, required, where, form) for where, entry in entries]
 
 
-def _row(entry: dict[str, Any], required: Collection[str], where: str) -> TrainingRow:
+def _find_form(entries: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """The form of all answers.
+
+    Raises:
+        FileError: they have several, or none that is known.
+    """
+    first = ""
+    for where, entry in entries:
+        form = str(entry.get("answer_type", _recognized(entry.get("answer"))))
+        if form not in FORMS:
+            raise FileError(f"{where}: 'answer_type' must be {', '.join(FORMS)}, not {shorten(form)}")
+        if form != (first := first or form):
+            raise FileError(
+                f"{where}: the answer is of the form {form}, and {first} before: give each row the same "
+                f"'answer_type', {', '.join(FORMS)}"
+            )
+    return first
+
+
+def _recognized(answer: object) -> str:
+    if isinstance(answer, dict | list):
+        return JSON
+    if not isinstance(answer, str):
+        return NUMBER
+    if parse_number(answer.rpartition("####")[2].strip()) is not None or not answer.strip():
+        return NUMBER
+    try:
+        return JSON if isinstance(json.loads(answer), dict | list) else TEXT
+    except (ValueError, RecursionError):
+        return TEXT
+
+
+def _row(entry: dict[str, Any], required: Collection[str], where: str, form: str = NUMBER) -> TrainingRow:
     answer = "" if entry.get("answer") is None else entry["answer"]
+    if form == JSON and not isinstance(answer, str):
+        answer = json.dumps(answer, ensure_ascii=False)
     if isinstance(answer, float) and answer.is_integer():
         answer = int(answer)  # a column with a gap has numbers as 18.0
     if isinstance(answer, bool) or not (isinstance(answer, str | int) or is_finite(answer)):
         raise FileError(f"{where}: 'answer' must be a string or a number, not {shorten(answer)}")
     given = {field: value for field, value in entry.items() if value is not None}
-    entry = {"solution": "", **given, "answer": str(answer).rpartition("####")[2]}
+    entry = {
+        "solution": "",
+        **given,
+        "answer": str(answer).rpartition("####")[2] if form == NUMBER else str(answer),
+    }
     for field in ("question", "solution"):
         value = entry.get(field)
         if not isinstance(value, str) or (field in {"question", *required} and not value.strip()):
             raise FileError(f"{where}: {field!r} must be a non-empty string, not {shorten(value)}")
-    row = TrainingRow(*(entry[field].strip() for field in ("question", "solution", "answer")))
+    question, solution, text = (entry[field].strip() for field in ("question", "solution", "answer"))
+    row = TrainingRow(question, solution, text, form)
     if "answer" in required and not row.answer:
-        raise FileError(f"{where}: 'answer' is missing, and this command scores answers")
-    if "answer" in required and parse_number(row.answer) is None:
+        raise FileError(f"{where}: 'answer' is missing; only learn --without-answers needs none")
+    if "answer" in required and form == NUMBER and parse_number(row.answer) is None:
         raise FileError(f"{where}: 'answer' must be a number, not {shorten(answer)}")
+    if "answer" in required and form == JSON:
+        parse_json(row.answer.encode(), f"{where}: 'answer'")
     return row
 
 

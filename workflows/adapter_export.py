@@ -19,6 +19,7 @@ from ..files.atomic_write import atomic_write, write_file
 from ..files.hashing import file_sha256
 from ..files.output import check_empty, check_folder, output_folder
 from ..files.progress import QUIET, Run
+from ..files.received_files import PROMPT_FILE
 from ..files.safetensors import SafetensorsFile
 from ..models.adapter import find_adapter
 from ..models.base import Base, resolve_base
@@ -64,6 +65,8 @@ def export_folder(adapter: str, base: str | None, output: Path, run: Run = QUIET
     source = (folder / WEIGHTS_FILE).open("rb")
     with source, output_folder(output), atomic_write(output / WEIGHTS_FILE) as weights:
         shutil.copyfileobj(source, weights)
+        if (folder / PROMPT_FILE).exists():
+            write_file(output / PROMPT_FILE, (folder / PROMPT_FILE).read_bytes())
         write_file(output / CONFIG_FILE, config)  # before the weights have their name
     return file_sha256(output / WEIGHTS_FILE)
 

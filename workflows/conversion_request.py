@@ -5,13 +5,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gguf import TokenType
+
 from ..convert.fit_size import PREFERENCES, FitSize
 from ..convert.quantization import DEFAULT_TYPE, SAME_TYPES, Quantization, Same, Uniform
 from ..convert.quantize.costs import costs_for, ordinary_costs, read_costs
 from ..convert.recipe import Recipe
 from ..convert.size_text import parse_file_size
 from ..convert.source.architecture import OUTPUT
-from ..convert.source.checkpoint import FLOATS, open_checkpoint
+from ..convert.source.checkpoint import FLOATS, Checkpoint, open_checkpoint
+from ..convert.source.tokenizer import CHAT_TEMPLATE
 from ..convert.tensors import count_weights, parse_type
 from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..errors import OptionError, RequestError, refuse_options
@@ -19,6 +22,7 @@ from ..files.output import check_target
 from ..files.progress import QUIET, Run
 from ..models.adapter import resolve_sources
 from ..models.texts import calibration_texts
+from ..runtime.prompt.question_prompt import QuestionPrompt
 from .conversion import AUTO, Conversion
 from .importance_cache import NORMAL, THOROUGH, Calibration, check_thoroughness
 
@@ -31,6 +35,7 @@ class ConversionRequest:
         base: catalogue name, hub id, folder of safetensors, or GGUF.
         output: the GGUF to write; None to plan one.
         adapter: PEFT folder, hub id, catalogue name, or short code.
+        prompt: adapter folder, or file, whose prompt is written into the chat template.
         type: ggml type, or `same` for those of the base; by default Q4_K.
         size: maximum file size instead of a type: 600MB, 572MiB or 3.9bpw.
         vocabulary: tokens to keep: their number, the file of a list, or `auto` for as many as lose the least.
@@ -50,6 +55,7 @@ class ConversionRequest:
     base: str
     output: Path | None = None
     adapter: str | None = None
+    prompt: Path | None = None
     type: str | None = None
     size: str | None = None
     vocabulary: str | None = None
@@ -106,7 +112,7 @@ class ConversionRequest:
         names = ("base", "adapter", "vocabulary")
         paths = (self.vocabulary_texts, self.importance, self.calibration, self.costs)
         yield from (Path(name) for name in (getattr(self, one) for one in names) if name and _exists(name))
-        yield from filter(None, paths)
+        yield from filter(None, (*paths, self.prompt))
 
     def resolve(self, run: Run = QUIET) -> Conversion:
         """Check the fields, and find what they name: what follows knows files and choices, and no names.
@@ -129,6 +135,7 @@ class ConversionRequest:
             adapter=found.adapter,
             vocabulary=VocabularyList.load(listed) if listed else None,
             importance=self.importance,
+            chat_template=_with_prompt(self.prompt, open_checkpoint(found.base)) if self.prompt else None,
             search_scales=self.thoroughness == THOROUGH,
             ids=found.ids,
         )
@@ -161,6 +168,18 @@ class ConversionRequest:
             tables = library_costs(self.library, run.when_needed("types"))
         first, *others = map(ordinary_costs, tables)
         return FitSize(parse_file_size(self.size), self.prefer, first, tuple(others))
+
+
+def _with_prompt(prompt: Path, base: Checkpoint) -> str:
+    """The chat template of a base with a prompt in it."""
+    fields = base.tokenizer
+    if CHAT_TEMPLATE not in fields:
+        raise OptionError("prompt", f"{base.id} has no chat template", prompt)
+    tokens = zip(
+        fields["tokenizer.ggml.tokens"].value, fields["tokenizer.ggml.token_type"].value, strict=True
+    )
+    names = [name for name, kind in tokens if kind == TokenType.CONTROL]
+    return QuestionPrompt.read(prompt).in_template(fields[CHAT_TEMPLATE].value, names)
 
 
 def _exists(path: str) -> bool:

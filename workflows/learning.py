@@ -1,45 +1,57 @@
 """Learning from questions with known answers, in one run: from a request to an adapter with its card.
 
-The model samples solutions. A step of the natural policy gradient makes the right ones likelier. What it
+The prompt that the base answers best with is chosen first. The model samples solutions. A step of the natural
+policy gradient makes the right ones likelier. What it
 changed is measured on questions that were set aside. Each part has a journal, from which a run resumes.
 """
 
 import hashlib
 import operator
+import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
+from ..convert.adapter.adapter import WEIGHTS_FILE
 from ..convert.adapter.basis import NUMBERS_MAX, Basis
 from ..convert.adapter.export import export_adapter
 from ..convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code, round_to_bfloat16
 from ..convert.adapter.tinylora_folder import write_tinylora_folder
 from ..convert.source_ids import SourceIds
 from ..errors import OptionError, RequestError
+from ..files.atomic_write import write_file
+from ..files.gguf.header import read_header
 from ..files.hashing import file_sha256
 from ..files.journal import Journal
 from ..files.output import check_folder
 from ..files.processors import multiplies_bf16
 from ..files.progress import QUIET, Progress, Run
+from ..files.received_files import PROMPT_FILE
 from ..files.temporary_folder import temporary_folder
 from ..learn.base_model import check_packages, load_base_model, pre_tokenizer
 from ..learn.cards import check_card, learn_card, refuse_base_folder, write_card
 from ..learn.learn_result import HeldOutAnswers, LearnResult
 from ..learn.natural_gradient import KL, NaturalStep, SampledScores, natural_step
 from ..learn.near_duplicates import masked_beginning, set_aside, without_near_duplicates
+from ..learn.prompt_search import Candidate, candidates, given_examples, own_examples, search_prompt
 from ..learn.rollouts import ROLLOUTS, QuestionRollouts, SampledRow, advantage_rows
 from ..learn.sample_rollouts import SLOTS, TEMPERATURE, RolloutSettings, sample_rollouts
-from ..learn.time_plan import FIRST, TimePlan, measure_speed, plan_time
+from ..learn.time_plan import FIRST, Speed, TimePlan, measure_speed, plan_time, question_s
+from ..learn.vote_labels import label_by_votes
 from ..models.base import resolve_base
 from ..models.basis import find_basis
-from ..models.rows import TrainingRow, read_rows, shuffle_rows
-from ..runtime.batch.reproducible_batches import ENGINE, BatchJob
+from ..models.rows import NUMBER, TrainingRow, read_rows, shuffle_rows
+from ..runtime.batch.reproducible_batches import ENGINE, BatchJob, GenerationSettings
+from ..runtime.effort import Effort
 from ..runtime.machine.threads import default_threads
 from ..runtime.plan.options import EngineOptions
+from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from ..runtime.request import SEED_MAX, Sampling
 from ..stats.arrays import Doubles
 from ..stats.bootstrap import PASSAGES_MIN
@@ -48,8 +60,11 @@ from .default_model import NAME
 from .model_files import resolve
 
 ALL = "all"
+VOTES_SHARE = 0.25  # of the time, where votes take the place of answers
+DEFAULT, SEARCH = "default", "search"
 LORA_FILE, PLAN_FILE = "adapter.gguf", ".learn.jsonl"
 _PROMPT_TOKENS = 512  # at most
+_LONGER = 3  # times as many with a prompt around the question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +73,7 @@ class LearnRequest:
 
     Attributes:
         model: GGUF, folder of safetensors, catalogue name, hub id, or `embedded`.
-        questions: JSON lines with question and answer, a number.
+        questions: JSON lines with question and answer: numbers, texts, or JSON values.
         output: adapter folder to write. It also holds the journals from which an interrupted run resumes.
         numbers: trained numbers.
         minutes: limit of the expected time; of long files only as many questions are used as fit.
@@ -66,6 +81,10 @@ class LearnRequest:
             fifth of the questions is answered by numbers that were learned from the other four.
         max_tokens: maximum tokens of a solution.
         seed: seed of the split and of the samples.
+        prompt: what stands around a question: `search` for the best of some that are measured first,
+            `default` for nothing, a JSON file or an adapter folder with one, or the text of a system prompt.
+        without_answers: whether the questions have no answers, and the majority of votes takes their place.
+            Those of a file to measure on are right answers nevertheless.
     """
 
     model: str
@@ -76,6 +95,8 @@ class LearnRequest:
     held_out: str = "0.3"
     max_tokens: int = 300
     seed: int = 0
+    prompt: str = SEARCH
+    without_answers: bool = False
 
     def check(self) -> None:
         """Raise RequestError if a value is out of range."""
@@ -96,6 +117,24 @@ class LearnRequest:
         except ValueError:
             return None
 
+    @property
+    def search_share(self) -> float:
+        """The share of the questions that a prompt may be chosen on; these cannot be measured on in folds."""
+        return (self.prompt == SEARCH) * (0.5 if self.held_out == ALL else 1)
+
+    def given_prompt(self) -> Candidate:
+        """The prompt, unless one is searched for.
+
+        Raises:
+            FileError: its file is invalid.
+        """
+        if self.prompt in (DEFAULT, SEARCH):
+            return Candidate("the plain question", PLAIN)
+        path = Path(self.prompt)
+        if path.suffix == ".json" or os.path.isdir(self.prompt):  # noqa: PTH112 - a text may be long
+            return Candidate(path.name, QuestionPrompt.read(path))
+        return Candidate("a system prompt", QuestionPrompt(system=self.prompt))
+
     def read_questions(self) -> tuple[list[TrainingRow], list[TrainingRow]]:
         """The questions to learn from and to measure on, shuffled.
 
@@ -104,7 +143,7 @@ class LearnRequest:
         Raises:
             RequestError: a file or a row is invalid, or there are too few questions.
         """
-        rows = _distinct_rows(self.questions)
+        rows = _distinct_rows(self.questions, answers=not self.without_answers)
         if self.held_out == ALL:
             training = held_out = shuffle_rows(rows, self.seed)
         elif self.share is not None:
@@ -112,6 +151,8 @@ class LearnRequest:
         else:
             held_out = shuffle_rows(_distinct_rows(Path(self.held_out)), self.seed)
             training = without_near_duplicates(shuffle_rows(rows, self.seed), held_out)
+        if len(forms := sorted({row.form for row in (*training, *held_out)})) > 1:
+            raise RequestError(f"{self.held_out}: its answers are of another form than the others: {forms}")
         kinds, held_out_kinds = _beginnings(training), _beginnings(held_out)
         if min(kinds, held_out_kinds) < PASSAGES_MIN:
             raise RequestError(
@@ -127,9 +168,10 @@ def _beginnings(rows: Sequence[TrainingRow | QuestionRollouts]) -> int:
     return len({masked_beginning(row.question) for row in rows})
 
 
-def _distinct_rows(path: Path) -> list[TrainingRow]:
+def _distinct_rows(path: Path, *, answers: bool = True) -> list[TrainingRow]:
     """The rows of a file; of a question that is repeated the last."""
-    return [*{row.question: row for row in read_rows(path, ("answer",))}.values()]
+    rows = read_rows(path, ("answer",), any_form=True) if answers else read_rows(path, ())
+    return [*{row.question: row for row in rows}.values()]
 
 
 def run_learn(
@@ -152,6 +194,7 @@ def run_learn(
     """
     began = time.monotonic()
     request.check()
+    prompt = request.given_prompt()
     check_packages()
     check_folder(request.output)
     check_card(request.output, PLAN_FILE)
@@ -162,13 +205,24 @@ def run_learn(
     pre_tokenizer(full)
     base = resolve_base(request.model, original=True)
     basis = find_basis(base, run, numbers=request.numbers)
-    learning = _Learning(request, base.trained_id, full, trimmed_model(full, run), basis, run)
-    plan = learning.plan(training, held_out)
+    learning = _Learning(request, base.trained_id, full, trimmed_model(full, run), basis, run, prompt.prompt)
+    plan, speed = learning.plan(training, held_out)
     announce(
         f"{plan.questions} questions to learn from and {plan.held_out} to measure on: about "
         f"{plan.minutes:.0f} minutes, less what an earlier run has done"
     )
     training, held_out = training[: plan.questions], held_out[: plan.held_out]
+    if request.without_answers:
+        training, held_out = learning.label(training, held_out)
+        announce(f"the votes agree on {len(training)} questions to learn from, {len(held_out)} to measure on")
+        plan = plan.limited(len(training), request.search_share)
+    in_folds = request.held_out == ALL
+    prompt, ranked, searched, training = learning.choose_prompt(prompt, training, (plan, speed), announce)
+    learning = replace(learning, prompt=prompt.prompt)
+    measured = without_near_duplicates(training, searched) if in_folds else held_out
+    if _beginnings(measured) < PASSAGES_MIN:
+        reason = f"leaves {len(measured)} questions to measure on: too few that begin differently"
+        raise OptionError("prompt", reason, request.prompt)
     questions = learning.sample(training)
     mixed = [question for question in questions if question.sometimes_right]
     if _beginnings(mixed) < PASSAGES_MIN:
@@ -178,7 +232,6 @@ def run_learn(
     step = natural_step(scores, KL, request.seed)
     adapter = learning.write(step, request.output)
     numbers = step.numbers.astype(np.float32)
-    in_folds = request.held_out == ALL
     result = LearnResult(
         code=encode_short_code(ShortCode(basis.origin.name, basis_fingerprint(basis.origin.id), numbers)),
         base_id=base.trained_id,
@@ -190,17 +243,40 @@ def run_learn(
         max_tokens=request.max_tokens,
         damping=step.damping,
         expected=step.gain,
+        prompt=prompt,
+        ranked=ranked,
+        searched=len(searched),
+        votes=request.without_answers,
+        votes_measure=request.without_answers and (in_folds or request.share is not None),
         in_folds=in_folds,
-        held_out=learning.measure_in_folds(training, scores)
+        held_out=learning.measure_in_folds(measured, scores)
         if in_folds
-        else learning.measure(held_out, adapter),
+        else learning.measure(measured, adapter),
         minutes=(time.monotonic() - began) / 60,
     )
+    _refuse_fall(request, result)
     write_card(
         request.output,
         learn_card(result, request.model, request.output.resolve().name, command, request.questions.name),
     )
     return result
+
+
+def _refuse_fall(request: LearnRequest, result: LearnResult) -> None:
+    """Keep no adapter that learned from votes with fewer right answers than the base.
+
+    Raises:
+        RequestError: it has.
+    """
+    _, before, after = result.held_out.right
+    if not result.votes or result.votes_measure or after >= before:
+        return
+    for name in (LORA_FILE, WEIGHTS_FILE):
+        (request.output / name).unlink(missing_ok=True)
+    raise RequestError(
+        f"learning from votes stopped: of {len(result.held_out.base)} questions with answers {before} were "
+        f"right before the step and {after} after it; no adapter is kept"
+    )
 
 
 def _too_few(request: LearnRequest, questions: Sequence[QuestionRollouts], mixed: int) -> str:
@@ -223,6 +299,7 @@ class _Learning:
     model: Path  # with a smaller vocabulary: it is faster, and has the same adapters
     basis: Basis
     run: Run
+    prompt: QuestionPrompt
 
     @property
     def threads(self) -> int:
@@ -231,12 +308,14 @@ class _Learning:
 
     def job(self, samples: int, seed: int = 0, adapter: Path | None = None) -> BatchJob:
         """Several samples a question, or a greedy answer."""
+        plain = self.prompt == PLAIN
         settings = RolloutSettings(
             solutions=samples,
             sampling=Sampling(TEMPERATURE, seed=seed) if samples > 1 else Sampling(),
             max_tokens=self.request.max_tokens,
+            prompt=None if plain else self.prompt,
         )
-        context = _PROMPT_TOKENS + self.request.max_tokens
+        context = _PROMPT_TOKENS * (1 if plain else _LONGER) + self.request.max_tokens
         engine = ENGINE | EngineOptions(slots=SLOTS, context=context)
         return BatchJob(self.model, adapter, settings, self.threads, engine)
 
@@ -244,7 +323,9 @@ class _Learning:
         """A journal in the output folder."""
         return self.request.output / f".{name}.jsonl"
 
-    def plan(self, training: Sequence[TrainingRow], held_out: Sequence[TrainingRow]) -> TimePlan:
+    def plan(
+        self, training: Sequence[TrainingRow], held_out: Sequence[TrainingRow]
+    ) -> tuple[TimePlan, Speed]:
         """Choose the questions by the time they take: once, so that a resumed run has the same ones."""
         request = self.request
         identity = {
@@ -255,20 +336,113 @@ class _Learning:
             "max_tokens": request.max_tokens,
             "seed": request.seed,
             "threads": self.threads,
+            **({} if request.prompt == DEFAULT else {"prompt": request.prompt}),
+            **({"without_answers": True} if request.without_answers else {}),
         }
         with Journal(self.request.output / PLAN_FILE, identity, "learn") as journal:
             if not journal.entries:
                 speed = measure_speed(self.job(FIRST), [row.question for row in training])
                 plan = plan_time(
-                    request.minutes,
+                    request.minutes * (1 - VOTES_SHARE * request.without_answers),
                     questions=len(training),
                     held_out=len(held_out),
                     speed=speed,
                     max_tokens=request.max_tokens,
+                    search=request.search_share,
                 )
-                journal.record({"plan": astuple(plan)})
-                return plan
+                journal.record({"plan": astuple(plan), "speed": astuple(speed)})
+                return plan, speed
             return _read_plan(journal)
+
+    def choose_prompt(
+        self,
+        given: Candidate,
+        rows: Sequence[TrainingRow],
+        planned: tuple[TimePlan, Speed],
+        announce: Callable[[str], None],
+    ) -> tuple[Candidate, list[Candidate], list[TrainingRow], list[TrainingRow]]:
+        """Choose the prompt, if one is searched for.
+
+        Returns:
+            The prompt, all that were measured, the rows that this was done on, and those to learn from: fewer
+            with a long prompt, so that they take the same time.
+        """
+        (plan, speed), request = planned, self.request
+        if not plan.first:
+            if request.prompt == SEARCH:
+                announce(
+                    "questions stay plain: there are too few, or too little time, to search for a prompt"
+                )
+            return given, [], [], [*rows]
+        if request.held_out == ALL:  # whole groups first, so that few are not measured on
+            groups = [masked_beginning(row.question) for row in rows]
+            rows = sorted(rows, key=lambda row: groups.index(masked_beginning(row.question)))
+        best, ranked, prompt_tokens = self.search_prompt(rows[: plan.searched], plan, announce)
+        announce(f"best prompt: {best.text}")
+        longer = replace(speed, prompt_tokens=max(prompt_tokens, speed.prompt_tokens))
+        share = question_s(speed, request.max_tokens) / question_s(longer, request.max_tokens)
+        shown = {question for question, _ in best.prompt.examples}
+        later_first = [*rows[plan.searched :], *rows[: plan.searched]]  # in folds only those are measured on
+        kept = later_first[: max(round(len(rows) * share), 2 * PASSAGES_MIN)]
+        training = [row for row in kept if row.question not in shown]
+        return best, ranked, [*rows[: plan.searched]], training
+
+    def search_prompt(
+        self, rows: Sequence[TrainingRow], plan: TimePlan, announce: Callable[[str], None]
+    ) -> tuple[Candidate, list[Candidate], float]:
+        """Choose the prompt on rows: returns it, all that were measured, and the mean tokens with it."""
+        pool, asked = rows[: plan.pool], rows[plan.pool :]
+        tokens = dict[QuestionPrompt, float]()
+
+        def answers(prompt: QuestionPrompt, name: str, some: Sequence[TrainingRow]) -> list[QuestionRollouts]:
+            job = replace(self, prompt=prompt).job(1)
+            return sample_rollouts(job, some, self.journal(name), self.run.stage("prompts"), optional=True)
+
+        def measure(candidate: Candidate, start: int, stop: int) -> list[bool] | None:
+            prompt = candidate.prompt
+            name = f"prompts/{start}-{stop}-{crc32(prompt.json.encode()):08x}"
+            answered = answers(prompt, name, asked[start:stop])
+            tokens[prompt] = fmean(one.prompt_tokens for one in answered)
+            too_long = prompt != PLAIN and any(one.error for one in answered)
+            return None if too_long else [one.right > 0 for one in answered]
+
+        if (form := rows[0].form) == NUMBER:
+            vocabulary = read_header(self.model).metadata["tokenizer.ggml.tokens"]
+            examples = own_examples(answers(PLAIN, "pool", pool), vocabulary)
+        else:
+            examples = given_examples(pool)
+        best, ranked, long = search_prompt(candidates(examples, form), measure, plan.first)
+        if long:
+            announce(f"left out, as they do not fit into the context: {', '.join(long)}")
+        return best, ranked, tokens[best.prompt]
+
+    def label(
+        self, training: Sequence[TrainingRow], held_out: Sequence[TrainingRow]
+    ) -> tuple[list[TrainingRow], list[TrainingRow]]:
+        """The questions on whose answer votes agree, with it; those of a file to measure on keep theirs.
+
+        Raises:
+            RequestError: there are too few.
+        """
+        job = self.job(1, self.request.seed)
+        settings = GenerationSettings(
+            effort=Effort.HIGH, max_tokens=self.request.max_tokens, sampling=Sampling(seed=self.request.seed)
+        )
+        engine = job.engine | EngineOptions(context=_PROMPT_TOKENS * _LONGER + self.request.max_tokens)
+        job, stage = replace(job, settings=settings, engine=engine), self.run.stage("votes")
+        kept = label_by_votes(job, training, self.journal("votes"), stage)
+        held = [*held_out]
+        if self.request.held_out == ALL:
+            held = kept
+        elif self.request.share is not None:
+            held = label_by_votes(job, held_out, self.journal("votes-held-out"), stage)
+        if min(map(_beginnings, (kept, held))) < PASSAGES_MIN:
+            raise RequestError(
+                f"{self.request.questions}: votes agree on {len(kept)} of {len(training)} questions to learn "
+                f"from and {len(held)} of {len(held_out)} to measure on; at least {PASSAGES_MIN} each that "
+                "begin differently are needed: give more questions, or easier ones"
+            )
+        return kept, held
 
     def sample(self, rows: Sequence[TrainingRow]) -> list[QuestionRollouts]:
         """Sample the first solutions."""
@@ -308,12 +482,21 @@ class _Learning:
         """Write an adapter as a PEFT folder with its GGUF LoRA; returns the latter."""
         lora, numbers = folder / LORA_FILE, round_to_bfloat16(step.numbers.astype(np.float32))
         write_tinylora_folder(self.basis, numbers, folder, self.base_id)
+        if self.prompt != PLAIN:
+            write_file(folder / PROMPT_FILE, self.prompt.json.encode())
         export_adapter(folder, self.full, lora, ids=SourceIds(self.base_id, "learned"))
         return lora
 
     def measure(self, rows: Sequence[TrainingRow], adapter: Path) -> HeldOutAnswers:
         """Answer the questions that were set aside with the base and with the adapter."""
-        return HeldOutAnswers(self.answers(rows, "base"), self.answers(rows, "adapted", adapter))
+        return HeldOutAnswers(*self.without_adapter(rows), self.answers(rows, "adapted", adapter))
+
+    def without_adapter(
+        self, rows: Sequence[TrainingRow]
+    ) -> tuple[list[QuestionRollouts], list[QuestionRollouts]]:
+        """The base's answers, without and with the prompt."""
+        base = replace(self, prompt=PLAIN).answers(rows, "base")
+        return base, base if self.prompt == PLAIN else self.answers(rows, "prompted")
 
     def measure_in_folds(self, rows: Sequence[TrainingRow], scores: SampledScores) -> HeldOutAnswers:
         """Answer all questions with the base and with adapters of other questions.
@@ -321,14 +504,15 @@ class _Learning:
         Each fifth is answered with an adapter that was learned from the other four, in which nothing is a
         near-duplicate of it.
         """
-        base, adapted = self.answers(rows, "base"), dict[str, QuestionRollouts]()
-        for number, (part, others) in enumerate(scores.folds(self.request.seed), 1):
+        without, adapted = self.without_adapter(rows), dict[str, QuestionRollouts]()
+        measured = np.array([masked_beginning(row.question) for row in rows])
+        for number, (part, others) in enumerate(scores.folds(self.request.seed, measured), 1):
             asked = [row for row in rows if masked_beginning(row.question) in part]
             with temporary_folder("fold-") as folder:
                 adapter = self.write(natural_step(others, KL, self.request.seed), folder)
                 answers = self.answers(asked, f"adapted-{number}", adapter)
             adapted |= {one.question: one for one in answers}
-        return HeldOutAnswers(base, [adapted[row.question] for row in rows])
+        return HeldOutAnswers(*without, [adapted[row.question] for row in rows])
 
     def answers(
         self, rows: Sequence[TrainingRow], name: str, adapter: Path | None = None
@@ -338,11 +522,13 @@ class _Learning:
         return sample_rollouts(job, rows, self.journal(name), self.run.stage(name))
 
 
-def _read_plan(journal: Journal) -> TimePlan:
-    """The plan of an earlier run."""
+def _read_plan(journal: Journal) -> tuple[TimePlan, Speed]:
+    """The plan of an earlier run, and its speed."""
     try:
-        questions, held_out, minutes = journal.entries[0]["plan"]
-        return TimePlan(operator.index(questions), operator.index(held_out), float(minutes))
+        questions, held_out, minutes, first = journal.entries[0]["plan"]
+        questions, held_out, first = map(operator.index, (questions, held_out, first))
+        speed = Speed(*map(float, journal.entries[0]["speed"]))
+        return TimePlan(questions, held_out, float(minutes), first), speed
     except (KeyError, TypeError, ValueError):
         raise RequestError(f"{journal.path}: line 2: not a plan") from None
 
@@ -358,7 +544,8 @@ def _scores(
 
     model, tokenizer = load_base_model(job.model, bf16=multiplies_bf16())
     torch.set_num_threads(job.threads)
-    examples = [encode_sampled(tokenizer, row, calculator=job.settings.calculator) for row in rows]
+    prompt, calculator = getattr(job.settings, "prompt", None) or PLAIN, job.settings.calculator
+    examples = [encode_sampled(tokenizer, row, prompt, calculator=calculator) for row in rows]
     scores = solution_scores(model, basis, examples, journal, progress)
     return scores, np.array([float(example.answer_tokens) for example in examples])
 

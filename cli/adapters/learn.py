@@ -23,7 +23,7 @@ def learn(
     ctx: typer.Context,
     model: options.ModelArgument,
     questions: Annotated[
-        Path, typer.Argument(metavar="QUESTIONS", help="JSON lines with question and answer, a number.")
+        Path, typer.Argument(metavar="QUESTIONS", help="JSON lines with question and answer.")
     ],
     output: options.AdapterOutput,
     numbers: Annotated[int, typer.Option(help="Trained numbers.")] = 13,
@@ -37,15 +37,31 @@ def learn(
             help="Questions to measure on: a share to set aside, a file of others, or all, in five folds.",
         ),
     ] = "0.3",
+    without_answers: Annotated[
+        bool,
+        typer.Option(
+            "--without-answers",
+            help="Learn from questions without answers: from what most of the votes of effort high agree on.",
+        ),
+    ] = False,
     max_tokens: options.MaxTokens = 300,
+    prompt: Annotated[
+        str,
+        typer.Option(
+            metavar="search|default|TEXT",
+            help="What stands around a question: the best of some prompts, nothing, or a system prompt; or a "
+            "JSON file or an adapter folder with one.",
+        ),
+    ] = "search",
     seed: Annotated[int, advanced_option(help="Seed of the split and the samples.")] = 0,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Learn an adapter from questions with known answers.
+    """Learn an adapter from questions with known answers: numbers, texts or JSON values.
 
-    The model samples solutions, learns from its right and wrong ones, and is measured on questions that were
-    set aside: near-duplicates, which differ in numbers and names, are never on both sides.
+    The prompt that the model answers best with is chosen first. With it the model samples
+    solutions, and learns from its right and wrong ones. Base, prompt and adapter are measured on questions
+    that were set aside: near-duplicates, which differ in numbers and names, are never on both sides.
     """
     from ...workflows.learning import LORA_FILE, LearnRequest, run_learn
 
@@ -55,7 +71,12 @@ def learn(
     with run_bars(threads) as run:
         result = run_learn(request, command_line(), run, note)
     held = result.held_out
-    (before, after), (_, gained, lost, _) = held.right, held.counts
+    (before, prompted, after), (_, gained, lost, _) = held.right, held.change.counts
+    differences = {
+        "difference": held.change.difference,
+        "difference_of_prompt": held.of_prompt.difference,
+        "difference_of_adapter": held.of_adapter.difference,
+    }
     facts = {
         "output": str(output),
         "code": result.code,
@@ -66,18 +87,20 @@ def learn(
         "expected": interval_json(result.expected),
         "held_out": len(held.base),
         "right_before": before,
+        "right_with_prompt": prompted,
         "right_after": after,
         "gained": gained,
         "lost": lost,
-        "difference": interval_json(held.difference),
+        **{name: interval_json(one) for name, one in differences.items()},
+        "prompt": result.prompt.text,
         "verdict": result.verdict,
         "minutes": result.minutes,
     }
     show_facts(
         as_json,
         facts,
+        **{name: f"{one.text(1, 100)} points (95 %)" for name, one in differences.items()},
         expected=f"{result.expected.text(1, 100)} points among samples, to first order (95 %)",
-        difference=f"{held.difference.text(1, 100)} points (95 %)",
         minutes=f"{result.minutes:.1f}",
     )
 

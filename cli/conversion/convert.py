@@ -29,6 +29,7 @@ def convert(
     base: options.BaseArgument,
     output: options.Output,
     adapter: options.Adapter = None,
+    prompt: inputs.Prompt = None,
     type_: Annotated[
         str | None,
         typer.Option("--type", help="ggml type: Q4_K (default), Q8_0, IQ4_NL, F16, …; same: as in the base."),

@@ -11,6 +11,12 @@ Size = Annotated[
     str | None,
     typer.Option(help="Maximum file size: 600MB, 572MiB or 3.9bpw. Plans the type of each tensor."),
 ]
+Prompt = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write a prompt into the chat template: of an adapter folder from learn, or a JSON file."
+    ),
+]
 Importance = Annotated[
     Path | None,
     typer.Option(

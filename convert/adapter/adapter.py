@@ -17,7 +17,7 @@ import numpy as np
 from ...errors import FileError, ZeroAdapterError, shorten
 from ...files.hashing import file_sha256
 from ...files.json_file import read_json
-from ...files.received_files import check_links
+from ...files.received_files import PROMPT_FILE, check_links
 from ...files.safetensors import SafetensorsFile
 from ...stats.arrays import Floats
 from ..source.checkpoint import Checkpoint
@@ -239,9 +239,9 @@ def load_adapter(folder: Path, adapter_id: str = "") -> PeftAdapter:
 
 
 def adapter_sha256(folder: Path) -> str:
-    """Hash of an adapter's config and weights: a changed alpha changes it like a changed weight."""
+    """Hash of an adapter's config, weights and prompt: a changed alpha changes it like a changed weight."""
     digest = hashlib.sha256()
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
+    for name in (CONFIG_FILE, WEIGHTS_FILE, *([PROMPT_FILE] if (folder / PROMPT_FILE).exists() else [])):
         digest.update(bytes.fromhex(file_sha256(folder / name)))
     return digest.hexdigest()
 

@@ -11,7 +11,9 @@ from gguf import GGMLQuantizationType, GGUFValueType
 
 from ...errors import FileError
 from ...files.gguf.header import Field
+from ...files.json_file import decode_utf8, read_bounded
 from ...files.output import check_target
+from ...files.received_files import PROMPT_FILE, PROMPT_KEY
 from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING, permute
 from ..source.checkpoint import Checkpoint, open_checkpoint
@@ -25,6 +27,7 @@ from .adapter import PeftAdapter, load_adapter
 # Incremented when an adapter is exported differently, so that older cached files are not used.
 EXPORT_VERSION = 1
 
+_PROMPT_BYTES_MAX = 1 << 16
 _SOURCE_HASH = "thirteen.adapter.sha256"
 _TEXT = GGUFValueType.STRING
 
@@ -69,6 +72,9 @@ def export_adapter(
         "thirteen.adapter.kind": Field(loaded.kind, _TEXT),
         _SOURCE_HASH: Field(loaded.sha256, _TEXT),
     }
+    if (prompt := adapter / PROMPT_FILE).exists():
+        text = decode_utf8(read_bounded(prompt, _PROMPT_BYTES_MAX), str(prompt))
+        fields[PROMPT_KEY] = Field(text, _TEXT)
     tensors = _adapter_tensors(loaded, checkpoint)
     specs = (TensorSpec(name, name, rows.shape) for name, rows in tensors.items())
     plans = [plan_tensor(spec, GGMLQuantizationType.F32) for spec in specs]

@@ -34,6 +34,7 @@ KNOWN_END_TOKENS = {
 # Special tokens: key in tokenizer_config.json -> name in a GGUF
 _SPECIAL_TOKENS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
+CHAT_TEMPLATE = "tokenizer.chat_template"
 _TEMPLATE_BYTES_MAX = 1 << 16  # the runtime loads no more; published ones have a quarter at most
 
 
@@ -227,7 +228,7 @@ def _chat_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, Field]
     if others:
         fields["tokenizer.chat_templates"] = Field(list(others), Kind.ARRAY, Kind.STRING)
     if "default" in by_name:
-        fields["tokenizer.chat_template"] = Field(by_name["default"], Kind.STRING)
+        fields[CHAT_TEMPLATE] = Field(by_name["default"], Kind.STRING)
     return fields
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Self
 
 from ...errors import RequestError
+from ...files.received_files import PROMPT_KEY
 from ..llama.model import LoraAdapter, Model
+from ..prompt.question_prompt import PLAIN, QuestionPrompt
 from ..request import BASE, DEFAULT_ADAPTER
 
 
@@ -36,6 +38,19 @@ class Adapters(dict[str, LoraAdapter | None]):
         if name not in self:
             raise RequestError(f"adapter: {name!r} is not one of {', '.join(self)}")
         return name
+
+    def prompt(self, name: str | None) -> QuestionPrompt:
+        """The prompt that an adapter was learned with, plain by default; see resolve().
+
+        Raises:
+            FileError: that of its file is none.
+        """
+        adapter = self[self.resolve(name)]
+        return (
+            QuestionPrompt.parse(str(adapter.metadata.get(PROMPT_KEY, "")), str(adapter.path))
+            if adapter
+            else PLAIN
+        )
 
     def close(self) -> None:
         """Free the adapters."""

@@ -26,6 +26,7 @@ from ..native.settings import LIBRARIES
 from ..plan.options import EngineOptions
 from ..plan.plan import EnginePlan
 from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder, question_messages
+from ..prompt.question_prompt import PLAIN, QuestionPrompt
 from ..prompt.template_process import REPRODUCIBLE_DATE, TemplateProcess, TemplateWorker, read_chat_template
 from ..prompt.thinking import MAX_TOKENS as THINKING_MAX_TOKENS
 from ..prompt.thinking import resolve_thinking
@@ -69,6 +70,7 @@ class RequestOptions(SamplingOptions, total=False):
     min_confidence: float
     think: bool | None
     think_budget: int | None
+    prompt: QuestionPrompt | None
 
 
 NO_TEMPLATE = "the model has no chat template: it continues worked examples with the question"
@@ -300,6 +302,7 @@ class Engine:
                 think: whether a model that can think before it answers does so; by default as its chat
                     template has it. Other models never do.
                 think_budget: tokens after which its thought is ended; see Request. 0 is no thought.
+                prompt: what stands around the question; by default what the adapter was learned with.
                 Others, such as temperature=0.5, replace a parameter of `sampling`.
 
         Raises:
@@ -318,9 +321,10 @@ class Engine:
         think, fields["think_budget"] = resolve_thinking(
             fields.pop("think", None), fields.get("think_budget")
         )
+        prompt = fields.pop("prompt", None) or self._adapters.prompt(fields.get("adapter"))
         with self._generating():
-            tokens = self._encoder.encode_question(question, system, think)
-            if effort.votes:
+            tokens = self._encoder.encode_question(question, system, think, prompt)
+            if effort.votes and prompt == PLAIN:  # others have examples of their own
                 fields["examples"] = self.after_examples(question_messages(question, system), think)
             foreign = self.model.foreign_share(question)
             fields["sampling"] = replace(sampling, **changes)

@@ -111,6 +111,7 @@ class LoraAdapter(NativeHandle):
 
     Attributes:
         path: the file.
+        metadata: the metadata of the file.
     """
 
     def __init__(self, model: Model, path: Path) -> None:
@@ -123,6 +124,7 @@ class LoraAdapter(NativeHandle):
         super().__init__()
         self.path = path
         header = read_header(path)
+        self.metadata = header.metadata
         check_adapter(header, model.header)
         library = model.library
         load = partial(library.load_adapter, model.handle, path)

@@ -5,11 +5,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ...errors import PromptLengthError, RequestError
 from ...files.json_file import json_texts
 from .thinking import PromptVocabulary, Thinking
+
+if TYPE_CHECKING:
+    from .question_prompt import QuestionPrompt
 
 PROMPT_CHARACTERS_MAX = 1 << 22  # of a prompt's texts, and of what a chat template makes of them
 JSON_NESTING_MAX = 64  # of tools, and of the arguments of their calls
@@ -161,19 +164,29 @@ class PromptEncoder:
         return self._template is not None and self._template.takes_tools
 
     def encode_question(
-        self, question: str, system: str | None = None, think: bool | None = None
+        self,
+        question: str,
+        system: str | None = None,
+        think: bool | None = None,
+        prompt: "QuestionPrompt | None" = None,
     ) -> tuple[int, ...]:
-        """Encode a question, and a system prompt; see encode_conversation().
+        """Encode a question, a system prompt, and what else stands around it; see encode_conversation().
 
         Raises:
             RequestError: the question is empty or too long (PromptLengthError), or the template rejects it.
         """
         if not question.strip():
             raise RequestError("the question is empty")
-        return self.encode_conversation(question_messages(question, system), think=think)
+        if prompt is None:
+            return self.encode_conversation(question_messages(question, system), think=think)
+        return self.encode_conversation(prompt.messages(question, system), think=think, begin=prompt.begin)
 
     def encode_conversation(
-        self, messages: Sequence[Message], tools: Sequence[JsonObject] = (), think: bool | None = None
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[JsonObject] = (),
+        think: bool | None = None,
+        begin: str = "",
     ) -> tuple[int, ...]:
         """Encode a conversation, for the model's next message.
 
@@ -181,6 +194,7 @@ class PromptEncoder:
             messages: what was said so far; thoughts of earlier answers are left out.
             tools: what the model may call, each in the form of OpenAI's API.
             think: whether a model that can think is to do so; None leaves it to the template.
+            begin: beginning of that message, which the model continues.
 
         Raises:
             RequestError: all messages are empty, they or the tools are too long, or the template takes no
@@ -202,7 +216,7 @@ class PromptEncoder:
         for value in (*tools, *(call.arguments for message in messages for call in message.tool_calls)):
             check_nesting(value)
         if self._template is None:
-            return self._encode_completion(messages)
+            return self._encode_completion(messages, begin)
         strings = list(json_texts([fields, tools]))
         self._check_length(strings)
         render = partial(self._render, self._template, fields, tools, think)
@@ -210,7 +224,7 @@ class PromptEncoder:
         sights: tuple[Sight, ...] = ("all", "patterns")
         for sight in sights:
             if (pieces := render(sight))[1::2] == names:
-                return self._with_bos(self._encode(pieces))
+                return self._with_bos(self._encode([*pieces[:-1], pieces[-1] + begin]))
         raise RequestError("the chat template makes control tokens of texts")
 
     def _render(
@@ -227,13 +241,13 @@ class PromptEncoder:
             parts[-1] += self.thinking.without_thought(parts[-1])
         return self._split(parts)
 
-    def _encode_completion(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def _encode_completion(self, messages: Sequence[Message], begin: str) -> tuple[int, ...]:
         """Encode a conversation for a model that only continues texts, after worked examples if they fit."""
         from .worked_examples import as_completion  # noqa: PLC0415 - it imports this module
 
         if self._examples_max:
             with suppress(PromptLengthError):
-                tokens = self.encode_text(as_completion(messages))
+                tokens = self.encode_text(as_completion(messages) + (begin and f" {begin}"))
                 if len(tokens) <= self._examples_max:
                     return tokens
         return self.encode_text("\n\n".join(message.content for message in messages))

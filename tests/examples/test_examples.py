@@ -11,8 +11,10 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from thirteen.learn.near_duplicates import masked_beginning
 from thirteen.models.catalogue import adapter_folder
 from thirteen.models.embedded import embedded
+from thirteen.models.rows import read_rows
 from thirteen.runtime.request import Request
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +68,14 @@ def _stripped(text: str) -> str:
 def test_an_example_says(name, said, folder, capsys):
     run(f"{name}.py")
     assert re.search(said, capsys.readouterr().out, re.DOTALL)
+
+
+def test_own_task(folder, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["own_task.py", "orders.jsonl"])
+    run("own_task.py")
+    rows = read_rows(Path("orders.jsonl"), ("answer",), any_form=True)
+    assert len({masked_beginning(row.question) for row in rows}) == 200 == len(rows)
+    assert {row.form for row in rows} == {"json"} and '"total": 4}' in rows[0].answer
 
 
 @pytest.mark.slow

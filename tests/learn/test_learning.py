@@ -18,11 +18,16 @@ from thirteen.convert.source_ids import SourceIds
 from thirteen.errors import FileError, OutputError, RequestError
 from thirteen.files.journal import Journal
 from thirteen.files.progress import Run
-from thirteen.learn import sample_rollouts, time_plan
+from thirteen.learn import sample_rollouts, time_plan, vote_labels
+from thirteen.learn.learn_result import HeldOutAnswers
+from thirteen.learn.near_duplicates import masked_beginning
 from thirteen.learn.time_plan import Speed, plan_time
 from thirteen.models.adapter import find_adapter
 from thirteen.models.rows import TrainingRow
-from thirteen.runtime.answer import Answer
+from thirteen.runtime.answer import Answer, VoteTally
+from thirteen.runtime.batch.reproducible_batches import BatchResult
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from thirteen.workflows import learning
 from thirteen.workflows.learning import LearnRequest, run_learn
 
@@ -95,10 +100,71 @@ def test_all_questions_are_measured_on_in_folds(env):
     assert outcome(run_learn(request, run=RUN)) == outcome(result)
 
 
+@pytest.fixture
+def searching(env, monkeypatch) -> LearnRequest:
+    """A run that has time to search a prompt, on more questions."""
+    monkeypatch.setattr(time_plan, "_FIRST_MIN", 2)
+    monkeypatch.setattr(time_plan, "POOL", 4)
+    rows = [
+        {"question": f"{name} has 3 {one}.", "answer": 7} for name in ("Tom", "Six") for one in THINGS.split()
+    ]
+    return replace(env.request, questions=write_rows(env.folder / "more.jsonl", rows), minutes=1e5)
+
+
+@pytest.mark.parametrize("held_out", ["0.3", "all"])
+def test_a_prompt_is_chosen_on_questions_that_none_is_measured_on(searching, env, held_out):
+    lines: list[str] = []
+    request = replace(searching, held_out=held_out)
+    result = run_learn(request, run=RUN, announce=lines.append)
+    assert result.ranked[0] == result.prompt and f"best prompt: {result.prompt.text}" in lines
+    asked = [
+        json.loads(line)["question"]
+        for path in [*(request.output / ".prompts").iterdir(), request.output / ".pool.jsonl"]
+        for line in path.read_text().splitlines()[1:]
+    ]
+    assert len({*asked}) == result.searched
+    assert not {*map(masked_beginning, asked)} & {
+        masked_beginning(one.question) for one in result.held_out.base
+    }
+    card = (request.output / "README.md").read_text()
+    assert result.prompt.text in card and "| base, best prompt |" in card and result.verdict in card
+    assert outcome(run_learn(request, run=RUN)) == outcome(result)
+    prompt = result.prompt.prompt
+    assert (request.output / "prompt.json").exists() == (prompt != PLAIN)
+    with Engine(env.tiny, adapter=request.output / "adapter.gguf", context=512) as engine:
+        asked_tokens = engine.request("Tom has 9 pens.").tokens
+        assert asked_tokens == engine.request("Tom has 9 pens.", adapter="base", prompt=prompt).tokens
+        assert (asked_tokens == engine.request("Tom has 9 pens.", adapter="base").tokens) == (prompt == PLAIN)
+
+
+def test_a_given_prompt_goes_with_the_adapter_and_into_a_file(env):
+    """Through the folder, a GGUF, and the chat template of a file, whose weights stay as they are."""
+    text = "Answer in one word."
+    result = run_learn(replace(env.request, prompt=text), run=RUN)
+    assert result.prompt.prompt == QuestionPrompt(system=text) and not result.ranked
+    assert "thirteen ask" in (card := (env.request.output / "README.md").read_text()) and text in card
+    written = env.folder / "prompted.gguf"
+    words = ["convert", env.tiny, "--type", "same", "--prompt", env.request.output, "-o", written]
+    app([*map(str, words)], standalone_mode=False)
+    lora = find_adapter(str(env.request.output)).lora(env.tiny)
+    with Engine(env.tiny, adapter=lora) as adapted, Engine(written) as prompted:
+        assert adapted.request("12 pens?").tokens == prompted.request("12 pens?").tokens
+        assert (
+            adapted.request("12 pens?").tokens
+            == adapted.request("12 pens?", system=text, adapter="base").tokens
+        )
+    again = run_learn(
+        replace(env.request, prompt=str(env.request.output), output=env.folder / "again"), run=RUN
+    )
+    assert again.code == result.code
+    with pytest.raises(FileError, match=r"none\.json: No such file"):
+        run_learn(replace(env.request, prompt="none.json"), run=RUN)
+
+
 @pytest.mark.exhaustive
-def test_a_killed_run_has_the_same_result(env, monkeypatch):
+def test_a_killed_run_has_the_same_result(searching, env, monkeypatch):
     """Whenever it is killed: here in turn before each few of the entries of its journals."""
-    expected = outcome(run_learn(env.request, run=RUN))
+    expected = outcome(run_learn(searching, run=RUN))
     output, append = env.folder / "again", Journal._append
     left = [0]
 
@@ -113,13 +179,13 @@ def test_a_killed_run_has_the_same_result(env, monkeypatch):
     while True:
         left[0] = 31
         try:
-            result = run_learn(replace(env.request, output=output), run=RUN)
+            result = run_learn(replace(searching, output=output), run=RUN)
             break
         except KeyboardInterrupt:
             kills += 1
     assert outcome(result) == expected and kills >= 3
     with pytest.raises(RequestError, match=r"another run: numbers is 4 in the file, 5 now"):
-        run_learn(replace(env.request, output=output, numbers=5), run=RUN)
+        run_learn(replace(searching, output=output, numbers=5), run=RUN)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +219,7 @@ def test_the_folder_of_the_base_is_no_output(env):
         ('{"question": "1?"}', "rows.jsonl: line 37: 'answer' is missing"),
         (
             '{"question": "1?", "answer": "many"}',
-            "rows.jsonl: line 37: 'answer' must be a number, not 'many'",
+            "rows.jsonl: line 37: the answer is of the form text, and number before: give each row",
         ),
         ('{"question": " ", "answer": 1}', "rows.jsonl: line 37: 'question' must be a non-empty string"),
     ],
@@ -230,3 +296,79 @@ def test_the_time_limits_the_questions(bf16, gradient, monkeypatch):
     assert (whole.questions, whole.held_out, half.questions, half.held_out) == (100, 40, 50, 20)
     tokens = 100 * (4 * 1.46 * 192 + 8 * 0.46 * 292 * gradient) + 80 * 192
     assert whole.minutes == pytest.approx(tokens * 0.01 / 60)
+    assert not whole.first
+    search = plan_time(1e6, search=1, **options)
+    first = 7 if bf16 else 9  # at most a fifth of the time, and at most 100 questions
+    assert (search.first, search.pool, search.searched) == (first, 24, 24 + 8 * first)
+    answers = (first * 36 + 24) * 192
+    assert search.minutes == pytest.approx((tokens + 40 * 192 + answers) * 0.01 / 60)
+    assert answers <= 0.2 * (tokens + 40 * 192 + answers)
+    folds = plan_time(1e6, search=0.5, **options)
+    assert folds.searched <= 50 and not plan_time(whole.minutes / 3, search=1, **options).first
+
+
+def votes(monkeypatch, agree):
+    """Votes agree on 7 where `agree(question)` says so."""
+
+    def agreed(result):
+        return "7" if agree(result.number) else ""
+
+    monkeypatch.setattr(vote_labels, "_agreed", agreed)
+
+
+@pytest.fixture
+def unanswered(env) -> LearnRequest:
+    rows = [{"question": row["question"]} for row in ROWS]
+    questions = write_rows(env.folder / "unanswered.jsonl", rows)
+    return replace(env.request, questions=questions, without_answers=True, prompt="default")
+
+
+def test_votes_take_the_place_of_answers(unanswered, monkeypatch):
+    votes(monkeypatch, lambda number: number % 8)
+    result = run_learn(replace(unanswered, held_out="0.4"), run=RUN)
+    assert 10 <= len(result.held_out.base) < 14 and result.asked < 22
+    assert {one.answer for one in result.held_out.base} == {"7"}
+    card = (unanswered.output / "README.md").read_text()
+    assert (
+        "There were no answers to these questions" in card and "Right is here what the votes agree on" in card
+    )
+    assert outcome(run_learn(replace(unanswered, held_out="0.4"), run=RUN)) == outcome(result)
+
+
+def test_learning_from_votes_stops_where_known_answers_fall(unanswered, env, monkeypatch):
+    votes(monkeypatch, lambda number: True)
+    known = write_rows(env.folder / "known.jsonl", ROWS[:12])
+    request = replace(unanswered, held_out=str(known))
+    right = [[12, 12, 11]]
+    monkeypatch.setattr(HeldOutAnswers, "right", property(lambda _: right[0]))
+    with pytest.raises(
+        RequestError, match=r"of 12 questions with answers 12 were right before .* 11 after it"
+    ):
+        run_learn(request, run=RUN)
+    assert not (env.request.output / "adapter.gguf").exists()
+    right[0] = [12, 11, 11]
+    result = run_learn(request, run=RUN)
+    assert not result.votes_measure and (env.request.output / "adapter.gguf").exists()
+
+
+def test_too_few_votes_and_no_answers_are_one_line(unanswered, monkeypatch):
+    votes(monkeypatch, lambda number: number < 3)
+    with pytest.raises(
+        RequestError, match="votes agree on 3 of 26 questions to learn from and 3 of 10 to measure"
+    ):
+        run_learn(unanswered, run=RUN)
+    with pytest.raises(
+        FileError, match=r"line 1: 'answer' is missing; only learn --without-answers needs none"
+    ):
+        run_learn(replace(unanswered, without_answers=False), run=RUN)
+
+
+@pytest.mark.parametrize(
+    ("votes", "ended", "agreed"),
+    [({"18": 5, "17": 1}, 6, "18"), ({"18": 4, "17": 1}, 5, ""), ({"18": 4}, 5, ""), ({"18": 3}, 3, "18")],
+)
+def test_votes_agree_above_four_fifths(votes, ended, agreed):
+    answer = SimpleNamespace(value="18", tally=VoteTally(10, ended, votes))
+    assert vote_labels._agreed(BatchResult(0, answer=answer)) == agreed
+    assert not vote_labels._agreed(BatchResult(0, answer=SimpleNamespace(value="18", tally=None)))
+    assert not vote_labels._agreed(BatchResult(0, error="too long"))

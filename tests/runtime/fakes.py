@@ -86,7 +86,7 @@ class Model(Native):
 class Adapter(Native):
     def __init__(self, model: Model, path: Path) -> None:
         super().__init__()
-        self.path = path
+        self.path, self.metadata = path, dict[str, object]()
         ADAPTERS[path] = self
 
 

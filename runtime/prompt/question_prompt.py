@@ -1,0 +1,120 @@
+"""What stands around a question: a system prompt, worked examples, and the beginning of the answer.
+
+`learn` measures with which of them a model answers best. An adapter that was learned with them carries them
+as JSON: PROMPT_FILE of its folder, PROMPT_KEY of its GGUF.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Self
+
+from ...errors import FileError
+from ...files.json_file import decode_utf8, parse_json, read_bounded
+from ...files.received_files import PROMPT_FILE
+from .prompt_encoder import Message
+from .template_process import SOURCE_BYTES_MAX
+
+_ROLES = ("user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionPrompt:
+    """What stands around a question.
+
+    Attributes:
+        system: system prompt, perhaps an empty one; None for that of the chat template.
+        examples: worked examples, each a question and its answer.
+        begin: beginning of the answer, which the model continues.
+    """
+
+    system: str | None = None
+    examples: tuple[tuple[str, str], ...] = ()
+    begin: str = ""
+
+    @classmethod
+    @lru_cache(8)
+    def parse(cls, text: str, where: str) -> Self:
+        """Read a prompt from JSON; an empty text is the plain question.
+
+        Raises:
+            FileError: it is something else. The message begins with `where`.
+        """
+        value = parse_json(text.encode(), where) if text else {}
+        known = isinstance(value, dict) and value.keys() <= {"system", "examples", "begin"}
+        system, begin, examples = (
+            (value.get("system"), value.get("begin", ""), value.get("examples", [])) if known else (0, 0, 0)
+        )
+        if not (
+            isinstance(system, str | None)
+            and isinstance(begin, str)
+            and isinstance(examples, list)
+            and all(isinstance(one, list) and [*map(type, one)] == [str, str] for one in examples)
+        ):
+            raise FileError(f"{where}: not a prompt, with texts `system` and `begin` and pairs `examples`")
+        return cls(system, tuple((question, answer) for question, answer in examples), begin)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a prompt from a file, or from the folder of an adapter; see parse()."""
+        path = path / PROMPT_FILE if path.is_dir() else path
+        return cls.parse(decode_utf8(read_bounded(path, SOURCE_BYTES_MAX), str(path)), str(path))
+
+    @property
+    def json(self) -> str:
+        """The prompt in JSON, without what is the default."""
+        default = asdict(PLAIN)
+        return json.dumps({name: value for name, value in asdict(self).items() if value != default[name]})
+
+    def messages(self, question: str, system: str | None = None) -> list[Message]:
+        """The conversation that asks a question; a system prompt of the user's replaces its own."""
+        shown = self.system if system is None else system or None
+        pairs = (
+            Message(role, text) for pair in self.examples for role, text in zip(_ROLES, pair, strict=True)
+        )
+        first = [] if shown is None else [Message("system", shown)]
+        return [*first, *pairs, Message("user", question)]
+
+    def in_template(self, source: str, control_tokens: Sequence[str]) -> str:
+        """A chat template that writes it around the first question of a conversation.
+
+        Args:
+            source: the model's template, in Jinja.
+            control_tokens: names of the tokens that a template can write, which no text of it may have.
+
+        Raises:
+            FileError: a text has the name of a control token, or the template becomes too long to load.
+        """
+        texts = [self.system or "", self.begin, *(text for pair in self.examples for text in pair)]
+        if found := next(
+            (name for name in control_tokens if name and any(name in text for text in texts)), None
+        ):
+            raise FileError(
+                f"the prompt has the name of a control token, {found!r}: a template would write it"
+            )
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        examples = [
+            {"role": role, "content": text}
+            for pair in self.examples
+            for role, text in zip(_ROLES, pair, strict=True)
+        ]
+        own, shown = (json.dumps(turns, ensure_ascii=False) for turns in (system, examples))
+        before = (
+            "{%- if messages and messages[0]['role'] == 'system' -%}"
+            f"{{%- set messages = messages[:1] + {shown} + messages[1:] -%}}"
+            f"{{%- else -%}}{{%- set messages = {own} + {shown} + messages -%}}{{%- endif -%}}"
+            "{{- '' }}"
+        )
+        begin = json.dumps(self.begin, ensure_ascii=False)
+        after = f"{{% if add_generation_prompt %}}{{{{ {begin} }}}}{{% endif %}}" if self.begin else ""
+        template = before + source.removesuffix("\n") + after
+        if len(template.encode()) > SOURCE_BYTES_MAX:
+            raise FileError(
+                f"the prompt: a chat template of more than {SOURCE_BYTES_MAX:,} bytes is never loaded"
+            )
+        return template
+
+
+PLAIN = QuestionPrompt()

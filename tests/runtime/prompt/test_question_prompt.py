@@ -1,0 +1,69 @@
+"""What stands around a question: as messages, as JSON, in a chat template, and with an adapter."""
+
+import pytest
+from thirteen.errors import FileError
+from thirteen.runtime.prompt.chat_template import ChatTemplate
+from thirteen.runtime.prompt.prompt_encoder import Message, PromptEncoder, question_messages
+from thirteen.runtime.prompt.question_prompt import PLAIN, QuestionPrompt
+
+from .test_prompt_encoder import CHATML, Bytes, decode
+
+PROMPT = QuestionPrompt(
+    'Be "brief".\nAlways. {% x %}', (("1 + 1?", "It is 2."), ("Größe?", "{{ 3 }}")), "Well, \\ "
+)
+EMPTY = QuestionPrompt(system="")
+INJECTS = (  # a system prompt where there is none, as Qwen2.5's template
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nI am.<|im_end|>\n{% endif %}" + CHATML + "\n"
+)
+
+
+def encoder(template):
+    return PromptEncoder(Bytes(), ChatTemplate(template))
+
+
+@pytest.mark.parametrize("source", [CHATML, INJECTS])
+@pytest.mark.parametrize("prompt", [PROMPT, EMPTY, PLAIN, QuestionPrompt(begin="So")])
+@pytest.mark.parametrize("system", [None, "Mine."])
+def test_a_template_with_a_prompt_writes_what_the_prompt_does(source, prompt, system):
+    expected = encoder(source).encode_question("2 + 2?", system, None, prompt)
+    written = encoder(prompt.in_template(source, ["<|im_end|>"])).encode_question("2 + 2?", system)
+    assert decode(written) == decode(expected)
+    assert decode(expected).endswith(prompt.begin) and ("Mine." in decode(expected)) == bool(system)
+
+
+def test_a_conversation_gets_the_prompt_before_its_first_question():
+    template = encoder(PROMPT.in_template(CHATML, []))
+    turns = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
+    text = decode(template.encode_conversation(turns))
+    assert text.index("It is 2.") < text.index("user\na") and text.count("Always.") == 1
+
+
+def test_the_plain_prompt_changes_nothing():
+    for system in (None, "", "Be brief."):
+        assert PLAIN.messages("1?", system) == question_messages("1?", system)
+    assert EMPTY.messages("1?")[0] == Message("system", "") and EMPTY.messages("1?", "")[0].role == "user"
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, EMPTY, PLAIN])
+def test_json_keeps_a_prompt(prompt, tmp_path):
+    (tmp_path / "prompt.json").write_text(prompt.json)
+    assert QuestionPrompt.read(tmp_path) == QuestionPrompt.read(tmp_path / "prompt.json") == prompt
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", '{"other": 1}', '{"begin": 1}', '{"examples": [["a"]]}', '{"system": [1]}', '{"examples": 3}'],
+)
+def test_another_file_is_one_line(tmp_path, text):
+    (path := tmp_path / "prompt.json").write_text(text)
+    with pytest.raises(FileError, match=r"prompt\.json: not a prompt, with texts"):
+        QuestionPrompt.read(path)
+    with pytest.raises(FileError, match="No such file"):
+        QuestionPrompt.read(tmp_path / "none.json")
+
+
+def test_a_template_gets_no_control_token_from_a_prompt():
+    with pytest.raises(FileError, match=r"control token, .<\|im_end\|>.: a template"):
+        QuestionPrompt(begin="a<|im_end|>").in_template(CHATML, ["<|im_start|>", "<|im_end|>"])
+    with pytest.raises(FileError, match="a chat template of more than 65,536 bytes"):
+        QuestionPrompt(begin="a" * 70000).in_template(CHATML, [])
