@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module as load
 from typing import Any
 
@@ -251,7 +252,7 @@ def instructor(url: str, model: str) -> Probes:
         "stream": stream,
         "tools": lambda: create("TOOLS"),
         "schema": lambda: create("JSON_SCHEMA"),
-        **{mode: lambda mode=mode: create(mode) for mode in modes},
+        **{mode: partial(create, mode) for mode in modes},
     }
 
 
@@ -336,7 +337,8 @@ def _haystack(make: Any, stream: str, schema: Mapping[str, Any]) -> Probes:
 
     def streamed() -> Any:
         parts: list[str] = []
-        run(**{stream: lambda chunk: parts.append(chunk.content or "")})
+        listener: Any = {stream: lambda chunk: parts.append(chunk.content or "")}
+        run(**listener)
         return "".join(parts)
 
     return {

@@ -21,7 +21,7 @@ collect_ignore = (
 )
 
 # Examples of each property. A loaded machine is no failure, hence no deadline.
-_EXAMPLES = 100 if EXHAUSTIVE else 3 if QUICK else 12
+_EXAMPLES = 100 if EXHAUSTIVE else 5 if QUICK else 20
 settings.register_profile("examples", deadline=None, max_examples=_EXAMPLES)
 settings.load_profile("examples")
 

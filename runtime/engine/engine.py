@@ -18,7 +18,6 @@ from ..confidence import find_calibration
 from ..effort import Effort, EffortName, default_effort, parse_effort
 from ..forks import ForkCheck
 from ..llama.context import Context
-from ..llama.embedding_context import EmbeddingContext
 from ..llama.load_probe import probe_model_files
 from ..llama.model import LoraAdapter, Model
 from ..native.compute_thread import COMPUTE_THREAD, run_uninterrupted
@@ -43,7 +42,6 @@ from ..request import (
 from ..validation import check_type
 from .adapters import Adapters
 from .dispatcher import Dispatcher, EngineLoad
-from .embedding import NO_EMBEDDINGS, ONLY_EMBEDS, Embedder, Text
 from .handle import Handle
 from .prefix_cache import PREFIX_TOKENS_MIN, PrefixCache, common_length
 from .runner import Runner
@@ -51,6 +49,7 @@ from .runner import Runner
 if TYPE_CHECKING:  # see request.py
     from ...stats.arrays import Floats
     from ..grammar.grammar import Grammar
+    from .embedding import Embedder, Text
     from .scoring import Scoring
 
 
@@ -117,15 +116,14 @@ class Engine:
             self._adapters = handles.enter_context(closing(Adapters.load(self.model, plan.adapters)))
             cuts, nbytes = self.model.cuts_states, settings.prefix_bytes
             self._prefixes = PrefixCache(nbytes, cuts=cuts) if nbytes else None
-            context: Context = (EmbeddingContext if plan.embeds else Context)(self.model, settings)
+            context, self._embedder = self._start_context(plan)
             runner = Runner(context, self._adapters, self._prefixes)
             self._runner = handles.enter_context(closing(runner))
             if template:
                 template.compile()  # in its process, which has started meanwhile
             bytes_max = self.model.max_bytes(self.context)
-            hint, half = plan.context_hint, self.context // 2
-            self._encoder = PromptEncoder(self.model, template, bytes_max, hint, half)
-            self._embedder = Embedder(context, hint) if isinstance(context, EmbeddingContext) else None
+            half = self.context // 2
+            self._encoder = PromptEncoder(self.model, template, bytes_max, plan.context_hint, half)
             self._handles = handles.pop_all()
         slots, thinking = settings.slots, self._encoder.thinking
         self._dispatcher = Dispatcher(
@@ -136,6 +134,15 @@ class Engine:
             self, _close_dropped, self._dispatcher, self._handles, self._fork, plan.header.path
         )
         self._finalizer.atexit = False  # the process frees everything
+
+    def _start_context(self, plan: EnginePlan) -> "tuple[Context, Embedder | None]":
+        if not plan.embeds:
+            return Context(self.model, plan.settings), None
+        from ..llama.embedding_context import EmbeddingContext  # noqa: PLC0415 - few models embed
+        from .embedding import Embedder  # noqa: PLC0415
+
+        context = EmbeddingContext(self.model, plan.settings)
+        return context, Embedder(context, plan.context_hint)
 
     def _start_template(self, handles: ExitStack, worker: TemplateWorker | None) -> TemplateProcess | None:
         date = REPRODUCIBLE_DATE if self.plan.settings.reproducible else None
@@ -408,6 +415,8 @@ class Engine:
     def check_answers(self) -> None:
         """Raise RequestError if the model makes embeddings, and answers nothing."""
         if self._embedder:
+            from .embedding import ONLY_EMBEDS  # noqa: PLC0415 - few models embed
+
             raise RequestError(f"{self.plan.header.path.name}: {ONLY_EMBEDS}")
 
     def check_request(self, request: Request) -> None:
@@ -491,7 +500,7 @@ class Engine:
         with self._dispatcher.in_use(), self._scoring_lock:
             return self._scoring.logits(tokens, self._adapters.default)
 
-    def embedding_tokens(self, texts: Sequence[Text], *, truncate: bool = False) -> list[tuple[int, ...]]:
+    def embedding_tokens(self, texts: "Sequence[Text]", *, truncate: bool = False) -> list[tuple[int, ...]]:
         """Tokens of texts as embed() takes them, with those that the tokenizer puts around a text.
 
         Args:
@@ -507,7 +516,7 @@ class Engine:
 
     def embed(
         self,
-        texts: Sequence[Text],
+        texts: "Sequence[Text]",
         dimensions: int | None = None,
         *,
         truncate: bool = False,
@@ -537,8 +546,10 @@ class Engine:
             return self._embeddings.embed(tokens, dimensions, lora)
 
     @property
-    def _embeddings(self) -> Embedder:
+    def _embeddings(self) -> "Embedder":
         if self._embedder is None:
+            from .embedding import NO_EMBEDDINGS  # noqa: PLC0415 - few models embed
+
             raise RequestError(f"{self.plan.header.path.name}: {NO_EMBEDDINGS}")
         return self._embedder
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from ...errors import ClosedError, FileError, RequestError, ThirteenError
 from ..answer import Piece
@@ -15,8 +16,10 @@ from ..request import PrefixKey, SequenceEnd, SequenceState, StopReason, TokenLo
 from .adapters import Adapters
 from .output_stream import OutputStream
 from .prefix_cache import PrefixCache
-from .prompt_lookup import PromptLookup
 from .scheduler import Chunk, Scheduler
+
+if TYPE_CHECKING:
+    from .prompt_lookup import PromptLookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class SequenceOutput:
 
     sampler: Sampler
     stream: OutputStream
-    lookup: PromptLookup | None = None
+    lookup: "PromptLookup | None" = None
     tokens: list[int] = field(default_factory=list)  # since the last update, as are the log-probabilities
     logprobs: list[TokenLogprob] = field(default_factory=list)
 
@@ -153,6 +156,8 @@ class Runner:
         sequence = chunk.sequence
         if not sequence.decoding or sequence.pending > 1 or sequence.request.ignore_end:
             return chunk
+        from .prompt_lookup import PromptLookup  # noqa: PLC0415 - only with a library that gains by it
+
         output = self._outputs[sequence]
         output.lookup = output.lookup or PromptLookup(sequence.request.tokens)
         draft = output.lookup.draft(sequence.output, min(self._draft_tokens, sequence.remaining - 1))

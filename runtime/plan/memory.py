@@ -88,9 +88,7 @@ def estimate_memory(header: Header, settings: Settings) -> MemoryEstimate:
     if read_pooling(header):  # texts share one context, and are computed at once
         settings = embedding_settings(header, settings)
         slots, tokens = int(shape.architecture not in ENCODERS), settings.batch
-        rows = settings.outputs * (
-            1 + slots
-        )  # a decoder computes them, and an encoder has room for them, too
+        rows = settings.outputs * (1 + slots)  # a decoder computes them, too; an encoder has the room only
     start = min(tensor.offset for tensor in header.tensors.values())
     kv = _kv_bytes(shape, settings, slots)
     # Another library reads the file, and repacks what it has read: there is no second copy.

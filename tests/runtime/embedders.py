@@ -68,6 +68,7 @@ def random_model(kind: str) -> torch.nn.Module:
     """A model of random weights, in float32."""
     with torch.random.fork_rng():
         torch.manual_seed(13)
+        model: torch.nn.Module
         if kind == "bert":
             model = BertModel(BertConfig(vocab_size=len(_BERT_TOKENS), **_SHAPE), add_pooling_layer=False)
         elif kind == "qwen3":
@@ -82,13 +83,14 @@ def random_model(kind: str) -> torch.nn.Module:
         for name, parameter in model.named_parameters():
             norm = "norm" in name.lower() and name.endswith("weight") and kind != "gemma-embedding"
             torch.nn.init.normal_(parameter, mean=float(norm), std=0.3)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def write_embedder(path: Path, kind: str, pooling: str | None) -> Path:
     """Write random_model(kind) as GGUF: bert, qwen3 or gemma-embedding."""
     writer = gguf.GGUFWriter(path, kind)
-    config = random_model(kind).config
+    config: Any = random_model(kind).config
     for key, value in {
         **{"context_length": CONTEXT, "embedding_length": 64, "feed_forward_length": 96},
         "block_count": config.num_hidden_layers,

@@ -1,6 +1,8 @@
 """Embeddings are those of sentence-transformers, whatever is computed at once; other uses are refused."""
 
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,3 +145,11 @@ def test_the_plan_is_for_embeddings(write):
     assert json.dumps(plan.json)
     with pytest.raises(RequestError, match="library ik: it makes no embeddings"):
         EnginePlan.make(write("bert", "mean"), library="ik", flash_attention=False)
+
+
+def test_the_example_compares_texts(write, tmp_path, monkeypatch, capsys):
+    """A random model stands for the one that it names."""
+    (tmp_path / "nomic-embed-text-v1.5.Q8_0.gguf").symlink_to(write("bert", "mean"))
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(Path(__file__).parents[3] / "examples" / "embed.py"), run_name="__main__")
+    assert -1 <= float(capsys.readouterr().out) < 0.999
