@@ -67,7 +67,7 @@ def test_the_engine_is_imported_with_few_modules():
         "import sys; from thirteen import Engine; print(sum(m.startswith('thirteen') for m in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert int(done.stdout) <= 72
+    assert int(done.stdout) <= 75
 
 
 @pytest.mark.parametrize("words", command_lines())
