@@ -80,6 +80,15 @@ def test_sigterm_finishes_running_requests_and_rejects_new_ones(tiny):
         assert server.process.wait(TIMEOUT_S) == 0
 
 
+@pytest.fixture
+def hangs_up():
+    """Under nohup SIGHUP is ignored, also by the processes of the tests."""
+    earlier = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, earlier)
+
+
+@pytest.mark.usefixtures("hangs_up")
 def test_sighup_loads_model_and_keys_anew_without_refusing_a_request(tiny, write_tiny, tmp_path):
     """It ended the server without a line."""
     model, keys, first, second = tmp_path / "m.gguf", tmp_path / "keys", "a" * 20, "b" * 20
