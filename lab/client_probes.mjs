@@ -166,7 +166,7 @@ for (const [what, probe] of Object.entries(await clients[name]())) {
     try {
         found[what] = { got: String((await probe()) ?? "") };
     } catch (error) {
-        found[what] = { error: `${error.name}: ${error.message}` };
+        found[what] = { error: `${error.name}: ${error.message} ${error.text ?? ""}` };
     }
 }
 console.log(`\n${JSON.stringify(found)}`);

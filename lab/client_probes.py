@@ -244,7 +244,7 @@ def instructor(url: str, model: str) -> Probes:
     def stream() -> Any:
         client = load("openai").OpenAI(base_url=f"{url}/v1", api_key="unused")
         made = package.from_openai(client, mode=package.Mode.JSON_SCHEMA)
-        *_, last = made.create_partial(model=model, messages=said(NEED), response_model=model_of_city())
+        *_, last = made.create_partial(model=model, messages=said(QUESTION), response_model=model_of_city())
         return last.city
 
     modes = ("JSON", "MD_JSON", "TOOLS_STRICT", "RESPONSES_TOOLS")
@@ -394,9 +394,9 @@ def semantic_kernel(url: str, model: str) -> Probes:
     package, connector = load("semantic_kernel"), load("semantic_kernel.connectors.ai.open_ai")
     history = load("semantic_kernel.contents").ChatHistory
     behaviour = load("semantic_kernel.connectors.ai.function_choice_behavior").FunctionChoiceBehavior
-    client = load("openai").AsyncOpenAI(base_url=f"{url}/v1", api_key="unused")
 
     def make(text: str, **options: Any) -> tuple[Any, Any, Any]:
+        client = load("openai").AsyncOpenAI(base_url=f"{url}/v1", api_key="unused")  # one for each event loop
         said_ = history()
         said_.add_user_message(text)
         settings = connector.OpenAIChatPromptExecutionSettings(temperature=0, max_tokens=TOKENS, **options)

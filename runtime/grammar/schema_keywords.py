@@ -56,7 +56,8 @@ _FORMAT_PATTERNS = {
     "date": f"^{_DATE}$",
     "time": f"^{_TIME}$",
     "date-time": f"^{_DATE}T{_TIME}$",
-    "uri": rf"^({_SCHEME}://(\w+(:\w+)?@)?[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{{1,4}})?(/{_CHAR}*)*"
+    # A name or a host without an end would hold a greedy model.
+    "uri": rf"^({_SCHEME}://(\w{{1,16}}(:\w{{1,16}})?@)?[A-Za-z0-9][A-Za-z0-9.-]{{0,63}}(:[0-9]{{1,4}})?(/{_CHAR}*)*"
     rf"|(mailto|urn|tel|data):{_CHAR}+)"
     rf"([?]({_CHAR}|[/?])*)?(#({_CHAR}|[/?])*)?$",
     "email": rf"^{_ATOM}([.]{_ATOM}){{0,2}}@{_LABEL}([.]{_LABEL}){{0,3}}$",
