@@ -226,7 +226,7 @@ def run_learn(
     questions = learning.sample(training)
     mixed = [question for question in questions if question.sometimes_right]
     if _beginnings(mixed) < PASSAGES_MIN:
-        raise RequestError(_too_few(request, questions, len(mixed)))
+        raise RequestError(_too_few(request, questions, len(mixed)) + learning.keep_prompt(prompt, measured))
     rows = advantage_rows([*questions, *learning.sample_more(training, mixed)])
     scores = learning.scores(rows, training)
     step = natural_step(scores, KL, request.seed)
@@ -486,6 +486,17 @@ class _Learning:
             write_file(folder / PROMPT_FILE, self.prompt.json.encode())
         export_adapter(folder, self.full, lora, ids=SourceIds(self.base_id, "learned"))
         return lora
+
+    def keep_prompt(self, prompt: Candidate, rows: Sequence[TrainingRow]) -> str:
+        """Measure and keep a prompt with which there is nothing to learn; returns what to say of it."""
+        if self.prompt == PLAIN:
+            return ""
+        base, prompted = (sum(one.right for one in answers) for answers in self.without_adapter(rows))
+        write_file(self.request.output / PROMPT_FILE, self.prompt.json.encode())
+        return (
+            f". The prompt is kept, {prompt.name}; of {len(rows)} other questions the base has {base} "
+            f"right without it and {prompted} with it (thirteen convert --prompt {self.request.output})"
+        )
 
     def measure(self, rows: Sequence[TrainingRow], adapter: Path) -> HeldOutAnswers:
         """Answer the questions that were set aside with the base and with the adapter."""

@@ -137,6 +137,18 @@ def test_a_prompt_is_chosen_on_questions_that_none_is_measured_on(searching, env
         assert (asked_tokens == engine.request("Tom has 9 pens.", adapter="base").tokens) == (prompt == PLAIN)
 
 
+def test_a_prompt_with_which_all_is_right_is_measured_and_kept(env, monkeypatch):
+    """There is nothing to learn then: the prompt alone does it."""
+    monkeypatch.setattr(sample_rollouts, "is_correct", lambda answer, row: answer.usage.prompt_tokens > 40)
+    request = replace(env.request, prompt="Answer in one word, in this house style.")
+    with pytest.raises(RequestError) as error:
+        run_learn(request, run=RUN)
+    problem = str(error.value)
+    assert "0 of 26 questions have right and wrong solutions, 0 have no right one" in problem
+    assert "of 10 other questions the base has 0 right without it and 10 with it" in problem
+    assert QuestionPrompt.read(request.output) == QuestionPrompt(system=request.prompt)
+
+
 def test_a_given_prompt_goes_with_the_adapter_and_into_a_file(env):
     """Through the folder, a GGUF, and the chat template of a file, whose weights stay as they are."""
     text = "Answer in one word."
