@@ -35,7 +35,7 @@ OFFLINE = {
     "AGNO_TELEMETRY": "false",
     "HAYSTACK_TELEMETRY_ENABLED": "False",
 }
-# What a probe that says nothing of its own asks for: the capital, or the tool's city.
+# The answer to a probe's question, where it has none of its own: the capital, or the tool's city.
 EXPECTED = {"tools": "Oslo", "agent": "Oslo", "chat": "Paris", "stream": "Paris"}
 
 
@@ -123,7 +123,7 @@ def install(client: Client, place: Path, *, keep: bool) -> str:
 
 
 def run(command: Sequence[str], place: Path, timeout_s: float = 1200) -> str:
-    """What a command prints."""
+    """The output of a command."""
     environment = os.environ | OFFLINE | {"LLM_USER_PATH": str(place / "llm"), "HOME": str(place)}
     environment.pop("PYTHONPATH", None)
     done = subprocess.run(

@@ -17,7 +17,7 @@ from ..files.atomic_write import write_file
 from ..files.cache_folder import sharing_problem
 from ..files.hashing import file_sha256
 from ..files.json_file import read_json
-from ..files.received_files import check_links
+from ..files.received_files import PROMPT_FILE, check_links
 from .catalogue import catalogue
 from .host import check_host
 from .hub_answers import check_answers
@@ -30,7 +30,7 @@ _PATTERNS: Mapping[RepositoryKind, list[str]] = {
         *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
         *("*.safetensors", "*.safetensors.index.json", "LICENSE*", "NOTICE*", "USE_POLICY*"),
     ],
-    "adapter": ["adapter_config.json", "adapter_model.safetensors", "prompt.json", "README.md"],
+    "adapter": ["adapter_config.json", "adapter_model.safetensors", PROMPT_FILE, "README.md"],
 }
 # The * of a pattern also matches separators. Excluding them limits downloads to the repository root and keeps
 # files inside the cache.

@@ -1,4 +1,4 @@
-"""What stands around a question: a system prompt, worked examples, and the beginning of the answer.
+"""The prompt around a question: a system prompt, worked examples, and the beginning of the answer.
 
 `learn` measures with which of them a model answers best. An adapter that was learned with them carries them
 as JSON: PROMPT_FILE of its folder, PROMPT_KEY of its GGUF.
@@ -22,7 +22,7 @@ _ROLES = ("user", "assistant")
 
 @dataclass(frozen=True, slots=True)
 class QuestionPrompt:
-    """What stands around a question.
+    """The prompt around a question.
 
     Attributes:
         system: system prompt, perhaps an empty one; None for that of the chat template.
@@ -94,13 +94,9 @@ class QuestionPrompt:
             raise FileError(
                 f"the prompt has the name of a control token, {found!r}: a template would write it"
             )
-        system = [] if self.system is None else [{"role": "system", "content": self.system}]
-        examples = [
-            {"role": role, "content": text}
-            for pair in self.examples
-            for role, text in zip(_ROLES, pair, strict=True)
-        ]
-        own, shown = (json.dumps(turns, ensure_ascii=False) for turns in (system, examples))
+        turns = [message.template_fields() for message in self.messages("")[:-1]]  # without the question
+        system = self.system is not None
+        own, shown = (json.dumps(some, ensure_ascii=False) for some in (turns[:system], turns[system:]))
         before = (
             "{%- if messages and messages[0]['role'] == 'system' -%}"
             f"{{%- set messages = messages[:1] + {shown} + messages[1:] -%}}"

@@ -1,4 +1,4 @@
-"""What is done in rounds ends in time."""
+"""Work in rounds ends in time."""
 
 from time import perf_counter, sleep
 
