@@ -101,7 +101,7 @@ def test_a_model_in_use_is_not_unloaded_and_others_wait_for_their_turn(tiny):
             assert [*pool.services] == ["one"] and not ended
             assert list(stream)[-1].choices[0].finish_reason == "length"
         assert ended == ["two"] * 3 + ["one"] * 2
-        assert not pool._turns and pool.services["one"].unused
+        wait_until(lambda: not pool._turns and pool.services["one"].unused)
 
 
 def test_a_model_for_which_memory_is_short_may_be_asked_later(tiny, monkeypatch):
