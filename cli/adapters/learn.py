@@ -63,7 +63,8 @@ def learn(
     solutions, and learns from its right and wrong ones. Base, prompt and adapter are measured on questions
     that were set aside: near-duplicates, which differ in numbers and names, are never on both sides.
     """
-    from ...workflows.learning import LORA_FILE, LearnRequest, run_learn
+    from ...workflows.learn_request import LearnRequest
+    from ...workflows.learning import LORA_FILE, run_learn
 
     if model.endswith(".jsonl"):
         raise typer.BadParameter("the model comes first: thirteen learn MODEL QUESTIONS")

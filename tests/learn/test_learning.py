@@ -29,7 +29,8 @@ from thirteen.runtime.batch.reproducible_batches import BatchResult
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from thirteen.workflows import learning
-from thirteen.workflows.learning import LearnRequest, run_learn
+from thirteen.workflows.learn_request import LearnRequest
+from thirteen.workflows.learning import run_learn
 
 from ..json_lines import write_rows
 
