@@ -1,4 +1,4 @@
-"""The base model in PyTorch: frozen, with the runtime's tokenizer, and a new PEFT adapter on it."""
+"""The base model in PyTorch: frozen, and a new PEFT adapter on it."""
 # ruff: noqa: PLC0415 - torch, transformers and peft take seconds to import and come with an extra
 
 from __future__ import annotations
@@ -15,66 +15,92 @@ from ..convert.source.checkpoint import open_checkpoint
 from ..convert.source.families import CLASSES
 from ..convert.source.pre_tokenizer import PRE_TOKENIZERS
 from ..convert.source.remote_code import refuse_code
+from ..convert.source.rope import FACTORS
+from ..convert.source.transformers_config import transformers_config
 from ..errors import FileError, ThirteenError, as_line, install_hint
 from ..files.gguf.header import read_header
 from ..files.received_files import check_links
 from .recipe import Recipe
 
 
-def load_base_model(base: Path, *, bf16: bool = False) -> tuple[Any, Any]:
+def load_base_model(base: Path, *, bf16: bool = False, threads: int | None = None) -> Any:
     """Load a base, a folder of safetensors or a GGUF, with frozen weights.
 
     Args:
         base: the folder or the file.
         bf16: hold the weights in bfloat16 instead of float32.
+        threads: with which PyTorch computes from now on; by default as many as before.
 
     Returns:
-        The transformers model and its tokenizer.
+        The transformers model.
 
     Raises:
-        FileError: transformers cannot load the base, a setting of it names code, an adapter is beside
-            it, or its tokenizer has no chat template.
+        FileError: transformers cannot load the base, a setting of it names code, or an adapter is beside it.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    folder, options = (base.parent, {"gguf_file": base.name}) if base.is_file() else (base, {})
+    if threads:
+        torch.set_num_threads(threads)
     dtype = torch.bfloat16 if bf16 else torch.float32
-    if base.is_dir():
+    if base.is_file():
+        model = _load_gguf(base, dtype)
+    else:
         check_links(base)
-    refuse_code(folder)
-    refuse_adapter_beside(folder)
+        refuse_code(base)
+        # Without pickled weights: the hash of a base is that of its safetensors.
+        options = {"local_files_only": True, "dtype": dtype, "use_safetensors": True}
+        model = _loaded(base, lambda: AutoModelForCausalLM.from_pretrained(str(base), **options))
+    return model.requires_grad_(False).eval()
+
+
+def _load_gguf(base: Path, dtype: Any) -> Any:
+    """Dequantize a GGUF. transformers' own loader does not know some families, and the windows of Gemma 3."""
+    import torch
+    import transformers
+
+    checkpoint = open_checkpoint(base)
+    fields = transformers_config(checkpoint)
+    weights = {
+        name: torch.from_numpy(spec.to_stored(checkpoint.rows(name, 0, spec.shape[0])))
+        .reshape(spec.stored_shape)
+        .to(dtype)
+        for name, spec in checkpoint.specs.items()
+    }
+    config = transformers.AutoConfig.for_model(**fields)
+    kind = getattr(transformers, checkpoint.architecture.family.classes[0])
+    model = _loaded(base, lambda: kind.from_pretrained(None, config=config, state_dict=weights, dtype=dtype))
+    if (divisors := checkpoint.rope_tensors.get(FACTORS)) is not None:
+        model.model.rotary_emb.inv_freq /= torch.from_numpy(divisors)
+    return model
+
+
+def _loaded(base: Path, load: Callable[[], Any]) -> Any:
+    """What transformers loads of a base."""
+    refuse_adapter_beside(base.parent if base.is_file() else base)
     try:
         with silenced():
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, **options)
-            model = AutoModelForCausalLM.from_pretrained(
-                str(folder), local_files_only=True, dtype=dtype, use_safetensors=True, **options
-            )  # of a folder: the hash of a base is that of its safetensors
+            return load()
     except Exception as error:  # transformers, tokenizers and gguf raise errors of many classes here
         reason = str(error).strip().split("\n")[0]
         raise FileError(f"{base}: transformers cannot load it ({reason:.200})") from error
-    if not tokenizer.chat_template:
-        raise FileError(f"{base}: the tokenizer has no chat template")
-    if base.is_file():
-        _fix_pre_tokenizer(base, tokenizer)
-        for divisors in open_checkpoint(base).rope_tensors.values():  # transformers drops them, too
-            model.model.rotary_emb.inv_freq /= torch.from_numpy(divisors)
-    return model.requires_grad_(False).eval(), tokenizer
 
 
 def save_settings(base: Path, folder: Path) -> None:
-    """Save the configuration and the tokenizer of a GGUF, as transformers reads them.
+    """Save the configuration and the tokenizer of a GGUF as files of transformers.
 
     Raises:
-        ThirteenError: transformers cannot read the file, or is not installed.
+        ThirteenError: transformers cannot read its tokenizer, or is not installed.
     """
     check_packages()
-    model, tokenizer = load_base_model(base)
-    model.config.architectures = [type(model).__name__]
-    vars(model.config).pop("quantization_config", None)  # of the GGUF, which is dequantized
+    from transformers import AutoConfig, AutoTokenizer
+
+    refuse_code(base.parent)
+    path = {"gguf_file": base.name, "local_files_only": True}
+    tokenizer = _loaded(base, lambda: AutoTokenizer.from_pretrained(str(base.parent), **path))
+    _fix_pre_tokenizer(base, tokenizer)
     with silenced():
-        model.config.save_pretrained(folder)
-        model.generation_config.save_pretrained(folder)
+        AutoConfig.for_model(**transformers_config(open_checkpoint(base))).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
@@ -85,19 +111,6 @@ def check_packages() -> None:
             raise ThirteenError(f"this needs {package}: {install_hint('train')}")
 
 
-def pre_tokenizer(base: Path) -> str:
-    """The name of the rules by which a GGUF's tokenizer splits texts, one of PRE_TOKENIZERS.
-
-    Raises:
-        FileError: they are others.
-    """
-    name = read_header(base).metadata.get("tokenizer.ggml.pre")
-    if name not in PRE_TOKENIZERS.values():
-        supported = ", ".join(PRE_TOKENIZERS.values())
-        raise FileError(f"{base}: tokenizer.ggml.pre is {name!r}; supported are {supported}")
-    return str(name)
-
-
 def _fix_pre_tokenizer(base: Path, tokenizer: Any) -> None:
     """Split texts as the GGUF's tokenizer does.
 
@@ -106,7 +119,10 @@ def _fix_pre_tokenizer(base: Path, tokenizer: Any) -> None:
     """
     from tokenizers import Regex, normalizers, pre_tokenizers
 
-    name = pre_tokenizer(base)
+    name = read_header(base).metadata.get("tokenizer.ggml.pre")
+    if name not in PRE_TOKENIZERS.values():
+        supported = ", ".join(PRE_TOKENIZERS.values())
+        raise FileError(f"{base}: tokenizer.ggml.pre is {name!r}; supported are {supported}")
     normalizer, rules, ignore_merges = next(key for key, value in PRE_TOKENIZERS.items() if value == name)
     makers: dict[str, Callable[[Any], Any]] = {
         "Split": lambda pattern: pre_tokenizers.Split(Regex(pattern), "isolated"),
@@ -121,14 +137,8 @@ def _fix_pre_tokenizer(base: Path, tokenizer: Any) -> None:
 
 
 def adapted_modules(model: Any) -> list[str]:
-    """The last parts of the names of the modules that an adapter changes.
-
-    Raises:
-        FileError: the model is of no family that can be converted.
-    """
-    if (family := CLASSES.get(name := type(model).__name__)) is None:
-        raise FileError(f"{name} cannot be adapted; supported: {', '.join(CLASSES)}")
-    return family.targets
+    """The last parts of the names of the modules that an adapter changes."""
+    return CLASSES[type(model).__name__].targets
 
 
 def attach_adapter(model: Any, recipe: Recipe, basis: Basis | None = None) -> Any:

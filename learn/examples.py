@@ -6,18 +6,15 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..convert.vocabulary.tokenizer_tables import TEXT_BYTES
-from ..errors import FileError, ThirteenError, shorten
+from ..errors import FileError, shorten
 from ..files.progress import Progress, no_progress
 from ..models.rows import TrainingRow
 from ..runtime.engine.output_stream import sampled_mask
-from ..runtime.prompt.chat_template import ChatTemplate
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
-from ..runtime.prompt.template_process import REPRODUCIBLE_DATE
 from .rollouts import SampledRow
+from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -55,79 +52,32 @@ class Example:
         return [self.question, self.ids[self.prompt_tokens :]]
 
 
-def prompt_text(tokenizer: Any, question: str, prompt: QuestionPrompt = PLAIN) -> str:
-    """Apply the chat template, with a fixed date, to a question and what stands around it.
-
-    Raises:
-        FileError: the template rejects a question alone, or fails.
-    """
-    chat = [message.template_fields() for message in prompt.messages(question)]
-    try:
-        tokens = (tokenizer.bos_token or "", tokenizer.eos_token or "")
-        return _template(tokenizer.get_chat_template(), *tokens).render(chat) + prompt.begin
-    except ThirteenError as error:
-        raise FileError(f"base: {error}") from None
-
-
-@cache
-def _template(source: str, bos: str, eos: str) -> ChatTemplate:
-    return ChatTemplate(source, bos, eos, REPRODUCIBLE_DATE)
-
-
-@dataclass(frozen=True)
-class _Vocabulary:
-    """A tokenizer of transformers as the runtime's calculator uses one."""
-
-    tokenizer: Any
-
-    @cached_property
-    def added(self) -> dict[int, Any]:
-        """The added tokens by id; transformers makes a new dict each time."""
-        return dict(self.tokenizer.added_tokens_decoder)
-
-    def token_to_piece(self, token: int) -> bytes:
-        if token in self.added:
-            return b"" if self.added[token].special else str(self.added[token].content).encode()
-        text = self.tokenizer.convert_ids_to_tokens(token) or ""
-        try:
-            # decode() would replace half a character.
-            return bytes(TEXT_BYTES[character] for character in text)
-        except KeyError:
-            raise FileError(
-                f"the calculator needs a byte-level tokenizer, but the base has the token {shorten(text)}"
-            ) from None
-
-    def tokenize(self, text: str, *, special: bool, bos: bool, continues: bool = False) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
-
-
 def encode_example(
-    tokenizer: Any, row: TrainingRow, *, final_line: bool = True, calculator: bool = False
+    tokenizer: Tokenizer, row: TrainingRow, *, final_line: bool = True, calculator: bool = False
 ) -> Example:
     """Tokenize a row as the runtime tokenizes a question and its answer.
 
     Args:
-        tokenizer: the model's tokenizer.
+        tokenizer: the base's tokenizer.
         row: the row.
         final_line: whether a last line with the final answer follows the solution.
         calculator: whether the loss leaves out results that the runtime's calculator inserts.
 
     Raises:
-        FileError: the chat template fails, or the tokenizer is none that the calculator can read.
+        FileError: the chat template fails.
     """
-    answer = row.target if final_line else row.solution
-    answer_ids = [*tokenizer(answer, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
-    prompt_ids = _prompt_ids(tokenizer, row.question)
-    return _example(tokenizer, row.question, prompt_ids, answer_ids, calculator=calculator)
+    answer = tokenizer.answer(row.target if final_line else row.solution)
+    prompt = tokenizer.prompt(row.question)
+    return _example(tokenizer, row.question, prompt, answer, calculator=calculator)
 
 
 def encode_sampled(
-    tokenizer: Any, row: SampledRow, prompt: QuestionPrompt = PLAIN, *, calculator: bool = False
+    tokenizer: Tokenizer, row: SampledRow, prompt: QuestionPrompt = PLAIN, *, calculator: bool = False
 ) -> Example:
     """Make the example of a solution that the model sampled.
 
     Args:
-        tokenizer: the model's tokenizer.
+        tokenizer: the base's tokenizer.
         row: the row.
         prompt: what stood around the question.
         calculator: see encode_example().
@@ -136,26 +86,21 @@ def encode_sampled(
         FileError: as encode_example(), or the solution was sampled with another chat template or
             tokenizer.
     """
-    prompt_ids = _prompt_ids(tokenizer, row.question, prompt)
-    found = None
+    prompt_ids, found = tokenizer.prompt(row.question, prompt), None
     if len(prompt_ids) != row.prompt_tokens:
         asked = shorten(row.question)
         found = f"the prompt of {asked} has {row.prompt_tokens} tokens there, {len(prompt_ids)} here"
-    elif unknown := [token for token in row.tokens if not 0 <= token < len(tokenizer)]:
+    elif unknown := [token for token in row.tokens if not 0 <= token < tokenizer.vocabulary.vocabulary_size]:
         found = f"the base has no token {unknown[0]}"
     if found:
         raise FileError(f"the rollouts are of another chat template or tokenizer than the base: {found}")
     return _example(tokenizer, row.question, prompt_ids, row.tokens, calculator=calculator)
 
 
-def _prompt_ids(tokenizer: Any, question: str, prompt: QuestionPrompt = PLAIN) -> list[int]:
-    return list(tokenizer(prompt_text(tokenizer, question, prompt), add_special_tokens=False).input_ids)
-
-
 def _example(
-    tokenizer: Any, question: str, prompt: list[int], answer: Sequence[int], *, calculator: bool
+    tokenizer: Tokenizer, question: str, prompt: list[int], answer: Sequence[int], *, calculator: bool
 ) -> Example:
-    mask = sampled_mask(_Vocabulary(tokenizer), answer) if calculator else []
+    mask = sampled_mask(tokenizer.vocabulary, answer) if calculator else []
     inserted = frozenset(place for place, sampled in enumerate(mask, len(prompt)) if not sampled)
     return Example([*prompt, *answer], len(prompt), inserted, question=question)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..convert.adapter.basis import Basis
-from ..convert.source.checkpoint import weights_sha256
+from ..convert.source.checkpoint import open_checkpoint
 from ..errors import ThirteenError
 from ..files.atomic_write import atomic_write
 from ..files.output import make_folder, output_errors, sync_folder, sync_tree
@@ -40,8 +40,8 @@ class TrainingJob:
 
     @cached_property
     def base_sha256(self) -> str:
-        """See Checkpoint.sha256(). The base may be of an architecture that only transformers supports."""
-        return weights_sha256([self.base] if self.base.is_file() else self.base.glob("*.safetensors"))
+        """See Checkpoint.sha256()."""
+        return open_checkpoint(self.base).sha256()
 
     def run_id(self, *inputs: object) -> str:
         """Hash of the base, the recipe, the basis and `inputs`: all that a run's result depends on."""
@@ -49,23 +49,22 @@ class TrainingJob:
         identity = [self.base_sha256, asdict(self.recipe), basis, *inputs]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
-    def load(self) -> tuple[Any, Any]:
+    def load(self) -> Any:
         """Load the base, and seed torch.
 
         The folder is created with the first file in it, so that bad input leaves no empty one.
 
         Returns:
-            The transformers model and its tokenizer.
+            The transformers model.
 
         Raises:
             FileError: the base cannot be loaded.
         """
-        model, tokenizer = load_base_model(self.base)
+        model = load_base_model(self.base, threads=self.recipe.threads)
         import torch
 
-        torch.set_num_threads(self.recipe.threads)
         torch.manual_seed(self.recipe.seed)
-        return model, tokenizer
+        return model
 
     def save(self, adapted: Any) -> None:
         """Save the adapter of a PEFT model. The same weights give the same files, which are then on disk.

@@ -4,14 +4,14 @@ K. Jamieson and A. Talwalkar, Non-stochastic Best Arm Identification and Hyperpa
 (arXiv 1502.07943). Gains of fine-tuning shrink beside the best prompt, so an adapter is learned on top of it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ..convert.vocabulary.tokenizer_tables import TEXT_BYTES
 from ..models.rows import JSON, NUMBER, TEXT, TrainingRow
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from .near_duplicates import masked_beginning
 from .rollouts import QuestionRollouts
+from .tokenizer import Tokenizer
 
 ROUNDS = 4  # nine candidates, five, three, two: on as many, as many, twice and four times as many questions
 LAST = 1 << (ROUNDS - 1)  # questions that the winner has answered, in those of the first round
@@ -76,12 +76,12 @@ def given_examples(rows: Sequence[TrainingRow]) -> list[tuple[str, str]]:
     return [*by_beginning.values()][: _EXAMPLES[-1]]
 
 
-def own_examples(answers: Sequence[QuestionRollouts], tokens: Sequence[str]) -> list[tuple[str, str]]:
+def own_examples(answers: Sequence[QuestionRollouts], tokenizer: Tokenizer) -> list[tuple[str, str]]:
     """The shortest right answers, to questions that begin differently; without any, the given answers.
 
     Args:
         answers: greedy answers of the base.
-        tokens: texts of its byte-level tokens, by id.
+        tokenizer: the base's.
     """
     right = [one for one in answers if one.right]
     if not right:
@@ -89,14 +89,8 @@ def own_examples(answers: Sequence[QuestionRollouts], tokens: Sequence[str]) -> 
     right.sort(key=lambda one: len(one.solutions[0].tokens))
     by_beginning = {masked_beginning(one.question): one for one in reversed(right)}
     chosen = [one for one in right if by_beginning[masked_beginning(one.question)] is one]
-    return [(one.question, _text(one.solutions[0].tokens, tokens)) for one in chosen[: _EXAMPLES[-1]]]
-
-
-def _text(ids: Iterable[int], tokens: Sequence[str]) -> str:
-    """The text of an answer, without its end-of-generation token."""
-    *shown, _ = ids
-    text = "".join(tokens[one] for one in shown)
-    return bytes(TEXT_BYTES[one] for one in text if one in TEXT_BYTES).decode(errors="replace").strip()
+    texts = (tokenizer.text(one.solutions[0].tokens).strip() for one in chosen)
+    return [(one.question, text) for one, text in zip(chosen, texts, strict=True)][: _EXAMPLES[-1]]
 
 
 def search_prompt(

@@ -24,6 +24,7 @@ from .base_model import attach_adapter, trained_numbers
 from .examples import Example, batches, encode_example, held_out_losses, row_losses
 from .job import TrainCheckpoint, TrainingJob, TrainState
 from .recipe import Recipe
+from .tokenizer import Tokenizer, open_tokenizer
 
 _VALIDATION_ROWS = 64  # the first held-out rows, on which the loss is measured after each epoch
 CHECKPOINT = ".checkpoint.pt"
@@ -92,14 +93,16 @@ def train_sft(
         ThirteenError: all training rows are too long, the loss is not finite, or the checkpoint belongs to
             another run.
     """
-    model, tokenizer = job.load()
-    examples = _training_examples(tokenizer, training, job.recipe)
-    held = [_encode(tokenizer, row, job.recipe) for row in held_out]
+    with open_tokenizer(job.base) as tokenizer:
+        examples = _training_examples(tokenizer, training, job.recipe)
+        held = [_encode(tokenizer, row, job.recipe) for row in held_out]
+        template = tokenizer.encoder.template_source
+    model = job.load()
     adapted = attach_adapter(model, job.recipe, job.basis)
     loss = partial(held_out_losses, model, bf16=job.recipe.bf16)
     before = loss(held, progress=stage("held out, before"))
     identities = [[example.identity for example in part] for part in (examples, held)]
-    run = job.run_id(tokenizer.chat_template, identities)
+    run = job.run_id(template, identities)
     checkpoint = TrainCheckpoint(job.out / CHECKPOINT, run)
     progress = stage("train")
 
@@ -138,7 +141,7 @@ def sum_by_question(rows: Sequence[TrainingRow], values: Sequence[Number]) -> tu
     return tuple(sums.values())
 
 
-def _training_examples(tokenizer: Any, rows: Sequence[TrainingRow], recipe: Recipe) -> list[Example]:
+def _training_examples(tokenizer: Tokenizer, rows: Sequence[TrainingRow], recipe: Recipe) -> list[Example]:
     """Tokenize rows without those that are too long, up to the recipe's maximum."""
     encoded = (_encode(tokenizer, row, recipe) for row in rows)
     short = (example for example in encoded if len(example.ids) <= recipe.max_tokens)
@@ -148,7 +151,7 @@ def _training_examples(tokenizer: Any, rows: Sequence[TrainingRow], recipe: Reci
     return examples
 
 
-def _encode(tokenizer: Any, row: TrainingRow, recipe: Recipe) -> Example:
+def _encode(tokenizer: Tokenizer, row: TrainingRow, recipe: Recipe) -> Example:
     return encode_example(tokenizer, row, final_line=recipe.final_line, calculator=recipe.calculator)
 
 

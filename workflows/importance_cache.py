@@ -4,17 +4,12 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
-from gguf import GGMLQuantizationType
-
 from ..convert.adapter.adapter import adapter_sha256
 from ..convert.calibration.activation_stats import collect_activation_stats
 from ..convert.merged_model import MergedModel
-from ..convert.provenance import file_metadata
 from ..convert.quantize.importance import write_importance
 from ..convert.source.checkpoint import Checkpoint
-from ..convert.tensors import plan_tensor
-from ..convert.write import write_gguf
+from ..convert.tokenizer_file import write_tokenizer_file
 from ..errors import OptionError
 from ..files.cache_folder import cache_dir, cache_key
 from ..files.hashing import file_sha256
@@ -114,16 +109,3 @@ def calibration_chunks(base: Checkpoint, calibration: Calibration) -> list[tuple
             chunks = chunk_passages(model, passages, min(_CHUNK_SIZE, model.context_trained))
     count = min(CHUNKS[calibration.thoroughness], len(chunks))
     return [chunks[index * len(chunks) // count] for index in range(count)]  # spread over the text
-
-
-def write_tokenizer_file(base: Checkpoint, target: Path) -> None:
-    """Write the file; its only tensor is the first vector: a GGUF without any tensor is refused.
-
-    Raises:
-        OutputError: the target cannot be written.
-    """
-    spec = next(spec for spec in base.specs.values() if len(spec.shape) == 1)
-    values = base.rows(spec.source, 0, spec.shape[0]).astype(np.float32)
-    fields = file_metadata(base, None, None, "F32")
-    plan = plan_tensor(spec, GGMLQuantizationType.F32)
-    write_gguf(target, fields, [plan], [values.tobytes()], source=base.path)

@@ -25,23 +25,25 @@ from ..convert.adapter.tinylora_folder import write_tinylora_folder
 from ..convert.source_ids import SourceIds
 from ..errors import OptionError, RequestError
 from ..files.atomic_write import write_file
-from ..files.gguf.header import read_header
 from ..files.hashing import file_sha256
 from ..files.journal import Journal
 from ..files.output import check_folder
 from ..files.processors import multiplies_bf16
-from ..files.progress import QUIET, Progress, Run
+from ..files.progress import QUIET, Run
 from ..files.received_files import PROMPT_FILE
 from ..files.temporary_folder import temporary_folder
-from ..learn.base_model import check_packages, load_base_model, pre_tokenizer
+from ..learn.base_model import check_packages, load_base_model
 from ..learn.cards import check_card, learn_card, refuse_base_folder, write_card
+from ..learn.examples import encode_sampled
 from ..learn.learn_result import HeldOutAnswers, LearnResult
 from ..learn.natural_gradient import KL, NaturalStep, SampledScores, natural_step
 from ..learn.near_duplicates import masked_beginning, without_near_duplicates
 from ..learn.prompt_search import Candidate, candidates, given_examples, own_examples, search_prompt
 from ..learn.rollouts import ROLLOUTS, QuestionRollouts, SampledRow, advantage_rows
 from ..learn.sample_rollouts import SLOTS, TEMPERATURE, RolloutSettings, sample_rollouts
+from ..learn.solution_scores import solution_scores
 from ..learn.time_plan import FIRST, Speed, TimePlan, measure_speed, plan_time, question_s
+from ..learn.tokenizer import open_tokenizer
 from ..learn.vote_labels import label_by_votes
 from ..models.base import resolve_base
 from ..models.basis import find_basis
@@ -52,7 +54,6 @@ from ..runtime.machine.threads import default_threads
 from ..runtime.plan.options import EngineOptions
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from ..runtime.request import SEED_MAX, Sampling
-from ..stats.arrays import Doubles
 from ..stats.bootstrap import PASSAGES_MIN
 from .converted_models import trimmed_model
 from .default_model import NAME
@@ -93,7 +94,6 @@ def run_learn(
     model = NAME if request.model == "embedded" else request.model  # not with its adapter
     full = resolve(model, run=run, announce=announce).model
     refuse_base_folder(request.output, full)
-    pre_tokenizer(full)
     base = resolve_base(request.model, original=True)
     basis = find_basis(base, run, numbers=request.numbers)
     learning = _Learning(request, base.trained_id, full, trimmed_model(full, run), basis, run, prompt.prompt)
@@ -197,6 +197,11 @@ class _Learning:
         """Number of threads that compute."""
         return self.run.threads or default_threads()
 
+    @property
+    def context(self) -> int:
+        """Tokens of the context of an answer."""
+        return _PROMPT_TOKENS * (1 if self.prompt == PLAIN else _LONGER) + self.request.max_tokens
+
     def job(self, samples: int, seed: int = 0, adapter: Path | None = None) -> BatchJob:
         """Several samples a question, or a greedy answer."""
         plain = self.prompt == PLAIN
@@ -206,8 +211,7 @@ class _Learning:
             max_tokens=self.request.max_tokens,
             prompt=None if plain else self.prompt,
         )
-        context = _PROMPT_TOKENS * (1 if plain else _LONGER) + self.request.max_tokens
-        engine = ENGINE | EngineOptions(slots=SLOTS, context=context)
+        engine = ENGINE | EngineOptions(slots=SLOTS, context=self.context)
         return BatchJob(self.model, adapter, settings, self.threads, engine)
 
     def journal(self, name: str) -> Path:
@@ -298,8 +302,8 @@ class _Learning:
             return None if too_long else [one.right > 0 for one in answered]
 
         if (form := rows[0].form) == NUMBER:
-            vocabulary = read_header(self.model).metadata["tokenizer.ggml.tokens"]
-            examples = own_examples(answers(PLAIN, "pool", pool), vocabulary)
+            with open_tokenizer(self.model) as tokenizer:
+                examples = own_examples(answers(PLAIN, "pool", pool), tokenizer)
         else:
             examples = given_examples(pool)
         best, ranked, long = search_prompt(candidates(examples, form), measure, plan.first)
@@ -351,7 +355,6 @@ class _Learning:
 
     def scores(self, rows: Sequence[SampledRow], asked: Sequence[TrainingRow]) -> SampledScores:
         """The gradients of the solutions to the questions asked."""
-        job = self.job(FIRST)
         identity = {
             "model_sha256": file_sha256(self.model),
             "basis": self.basis.origin.id,
@@ -359,13 +362,19 @@ class _Learning:
             "bf16": multiplies_bf16(),
             "threads": self.threads,
         }
-        with Journal(self.journal("scores"), identity, "scores") as journal:
-            scores, tokens = _scores(job, self.basis, rows, journal, self.run.stage("gradients"))
+        calculator = self.job(FIRST).settings.calculator
+        with (
+            Journal(self.journal("scores"), identity, "scores") as journal,
+            open_tokenizer(self.model, self.context) as tokenizer,
+        ):
+            examples = [encode_sampled(tokenizer, row, self.prompt, calculator=calculator) for row in rows]
+            model = load_base_model(self.model, bf16=multiplies_bf16(), threads=self.threads)
+            scores = solution_scores(model, self.basis, examples, journal, self.run.stage("gradients"))
         return SampledScores(
             scores=scores,
             advantages=np.array([row.weight for row in rows]),
             groups=np.array([masked_beginning(row.question) for row in rows]),
-            tokens=tokens,
+            tokens=np.array([float(example.answer_tokens) for example in examples]),
             asked=np.array([masked_beginning(row.question) for row in asked]),
         )
 
@@ -433,23 +442,6 @@ def _read_plan(journal: Journal) -> tuple[TimePlan, Speed]:
         return TimePlan(questions, held_out, float(minutes), first), speed
     except (KeyError, TypeError, ValueError):
         raise RequestError(f"{journal.path}: line 2: not a plan") from None
-
-
-def _scores(
-    job: BatchJob, basis: Basis, rows: Sequence[SampledRow], journal: Journal, progress: Progress
-) -> tuple[Doubles, Doubles]:
-    """The scores of solutions, (solutions, numbers), and their sampled tokens, (solutions,)."""
-    import torch  # noqa: PLC0415 - see base_model.py
-
-    from ..learn.examples import encode_sampled  # noqa: PLC0415
-    from ..learn.solution_scores import solution_scores  # noqa: PLC0415
-
-    model, tokenizer = load_base_model(job.model, bf16=multiplies_bf16())
-    torch.set_num_threads(job.threads)
-    prompt, calculator = getattr(job.settings, "prompt", None) or PLAIN, job.settings.calculator
-    examples = [encode_sampled(tokenizer, row, prompt, calculator=calculator) for row in rows]
-    scores = solution_scores(model, basis, examples, journal, progress)
-    return scores, np.array([float(example.answer_tokens) for example in examples])
 
 
 def _sha256(rows: Sequence[tuple[Any, ...]]) -> str:

@@ -2,18 +2,20 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from thirteen.learn.base_model import load_base_model
+from thirteen.learn.tokenizer import Tokenizer, open_tokenizer
 
 
 @pytest.fixture(scope="module")
-def loaded(base: Callable[[str], Path]) -> tuple[Any, Any]:
-    """The transformers model and its tokenizer."""
-    return load_base_model(base("llama"))
+def loaded(base: Callable[[str], Path]) -> Iterator[tuple[Any, Tokenizer]]:
+    """The transformers model, and the runtime's tokenizer."""
+    with open_tokenizer(base("llama")) as tokenizer:
+        yield load_base_model(base("llama")), tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -2,22 +2,28 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gguf import GGUFValueType
 from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
+from thirteen.convert.source.checkpoint import open_checkpoint
+from thirteen.convert.source.model_config import from_config
+from thirteen.convert.source.transformers_config import transformers_config
 from thirteen.errors import FileError
-from thirteen.learn.base_model import load_base_model, pre_tokenizer
+from thirteen.learn import base_model
+from thirteen.learn.base_model import load_base_model, save_settings
 from thirteen.learn.examples import encode_example, held_out_losses
+from thirteen.learn.tokenizer import open_tokenizer
 from thirteen.models.rows import TrainingRow
+from thirteen.runtime.engine.engine import Engine
+from transformers import AutoTokenizer
 
 from .. import checkpoints
-from ..checkpoints import llama, qwen2, save_model
-from ..runtime.conftest import write_gguf
+from ..checkpoints import FAMILIES, gemma3, llama, qwen2, save_model
 
 ROWS = [
     *(TrainingRow(f"What is {n} and {n}?", f"It is {n}+{n} = {2 * n}.", str(2 * n)) for n in range(2, 6)),
@@ -39,9 +45,17 @@ def test_a_gguf_base_equals_the_folder_that_it_was_made_from(tmp_path, config, r
         tokenizer["model"]["merges"].pop()
         (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     convert(Recipe(folder, tmp_path / "base.gguf", Uniform("F32")))
-    (model, tokenizer), (same, twin) = load_base_model(folder), load_base_model(tmp_path / "base.gguf")
-    examples = [encode_example(tokenizer, row) for row in ROWS]
-    assert examples == [encode_example(twin, row) for row in ROWS]
+    save_settings(tmp_path / "base.gguf", tmp_path / "saved")
+    source, saved = (AutoTokenizer.from_pretrained(path) for path in (folder, tmp_path / "saved"))
+    with open_tokenizer(folder) as tokenizer, open_tokenizer(tmp_path / "base.gguf") as twin:
+        examples = [encode_example(tokenizer, row) for row in ROWS]
+        assert examples == [encode_example(twin, row) for row in ROWS]
+    for example, row in zip(examples, ROWS, strict=True):
+        chat = [{"role": "user", "content": row.question}, {"role": "assistant", "content": row.target}]
+        text = source.apply_chat_template(chat, tokenize=False).rstrip("\n")
+        for one in (source, saved):
+            assert example.ids == one(text, add_special_tokens=False).input_ids
+    model, same = map(load_base_model, (folder, tmp_path / "base.gguf"))
     assert held_out_losses(model, examples) == pytest.approx(held_out_losses(same, examples), rel=1e-5)
 
 
@@ -65,11 +79,6 @@ def without_safetensors(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
-def without_chat_template(folder: Path) -> None:
-    (folder / "chat_template.jinja").unlink(missing_ok=True)
-    change_json(folder / "tokenizer_config.json", chat_template=None)
-
-
 def with_code(folder: Path) -> None:
     change_json(folder / "config.json", auto_map={"AutoModelForCausalLM": "modeling_evil.Evil"})
 
@@ -82,9 +91,8 @@ def with_adapter(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (shutil.rmtree, "transformers cannot load it"),
+        (shutil.rmtree, "No such file or directory"),
         (without_safetensors, r"no file named model\.safetensors"),
-        (without_chat_template, "no chat template"),
         (with_code, r"config\.json: 'auto_map' names code"),
         (with_adapter, "transformers would load this adapter with the base"),
     ],
@@ -96,15 +104,57 @@ def test_a_base_that_cannot_be_trained_is_refused(folder, change, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_gguf_with_an_unsupported_pre_tokenizer_is_refused(tmp_path):
-    write_gguf(tmp_path / "base.gguf", {"tokenizer.ggml.pre": ("default", GGUFValueType.STRING, None)}, {})
-    with pytest.raises(FileError, match="'default'; supported are llama-bpe, dbrx"):
-        pre_tokenizer(tmp_path / "base.gguf")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_gguf_of_each_family_computes_what_its_folder_does(base, tmp_path, family, loaded):
+    """What transformers itself made of one had the windows and the RoPE of another Gemma 3."""
+    convert(Recipe(base(family), tmp_path / "base.gguf", Uniform("F32")))
+    checkpoint = open_checkpoint(tmp_path / "base.gguf")
+    again = from_config(transformers_config(checkpoint), "again")
+    assert replace(again, scaling=None) == checkpoint.architecture
+    examples = [encode_example(loaded[1], row) for row in ROWS]
+    source, same = map(load_base_model, (base(family), tmp_path / "base.gguf"))
+    assert held_out_losses(same, examples) == pytest.approx(held_out_losses(source, examples), rel=1e-5)
+
+
+def test_rules_for_words_that_cannot_be_saved_are_refused(base, tmp_path, monkeypatch):
+    convert(Recipe(base("llama"), tmp_path / "base.gguf", Uniform("F32")))
+    monkeypatch.setattr(base_model, "PRE_TOKENIZERS", {})
+    with pytest.raises(FileError, match="'llama-bpe'; supported are"):
+        save_settings(tmp_path / "base.gguf", tmp_path)
+
+
+@pytest.fixture
+def pieces(tmp_path) -> Path:
+    """A Gemma 3 with a SentencePiece vocabulary and no chat template."""
+    from ..convert.source.pieces import save_json, trained_model
+
+    folder = save_model(tmp_path / "gemma", gemma3(vocab_size=2000, bos_token_id=1, eos_token_id=2))
+    config = (folder / "config.json").read_bytes()
+    save_json(folder, trained_model(tmp_path, False), "gemma")
+    (folder / "config.json").write_bytes(config)
+    convert(Recipe(folder, tmp_path / "gemma.gguf", Uniform("F32")))
+    return folder
+
+
+def test_a_base_with_sentencepiece_is_asked_as_the_runtime_asks(pieces, tmp_path):
+    """Training was for byte-level vocabularies with a chat template alone."""
+    file, examples = tmp_path / "gemma.gguf", []
+    with Engine(file, slots=1) as engine, open_tokenizer(file) as tokenizer, open_tokenizer(pieces) as twin:
+        for row in ROWS:
+            found = encode_example(tokenizer, row, calculator=True)
+            assert found == encode_example(twin, row, calculator=True)
+            assert found.ids[: found.prompt_tokens] == [*engine.request(row.question).tokens]
+            assert tokenizer.text(found.ids[found.prompt_tokens :]).lstrip() == row.target
+            examples.append(found)
+        assert examples[0].inserted and not examples[-1].inserted
+        model = load_base_model(file)
+        losses = held_out_losses(model, examples)
+        assert losses == pytest.approx(held_out_losses(load_base_model(pieces), examples), rel=1e-4)
 
 
 def test_a_chat_template_that_rejects_a_question_is_refused(templated):
     """Jinja's TemplateError ended the command."""
     base = templated("{{ raise_exception('A system message\\nis required') }}")
-    message = "base: the chat template failed: TemplateError: A system message is required"
-    with pytest.raises(FileError, match=message):
-        encode_example(load_base_model(base)[1], ROWS[0])
+    message = "the chat template failed: TemplateError: A system message is required"
+    with open_tokenizer(base) as tokenizer, pytest.raises(FileError, match=message):
+        encode_example(tokenizer, ROWS[0])

@@ -14,11 +14,11 @@ from thirteen.learn.examples import (
     encode_example,
     encode_sampled,
     held_out_losses,
-    prompt_text,
     row_losses,
 )
 from thirteen.learn.recipe import RECIPES
 from thirteen.learn.rollouts import SampledRow
+from thirteen.learn.tokenizer import open_tokenizer
 from thirteen.models.rows import TrainingRow
 from thirteen.runtime.engine.output_stream import sampled_mask
 from thirteen.runtime.llama.model import Model
@@ -34,9 +34,9 @@ def test_the_loss_is_on_the_answer_and_its_end_token_only(loaded):
 
     model, tokenizer = loaded
     example = encode_example(tokenizer, ROWS[0])
-    answer = tokenizer.decode(example.ids[example.prompt_tokens :])
-    assert answer == "It is 2+2 = 4.\n#### 4<|im_end|>"
-    assert tokenizer.decode(example.ids).endswith("assistant\n" + answer)
+    answer = tokenizer.text(example.ids[example.prompt_tokens :])
+    assert answer == "It is 2+2 = 4.\n#### 4" and example.ids[-1] == tokenizer.vocabulary.eos
+    assert tokenizer.text(example.ids).endswith("assistant\n" + answer)
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([example.ids])).logits[0].log_softmax(-1)
     expected = -sum(logits[i - 1, example.ids[i]] for i in range(example.prompt_tokens, len(example.ids)))
@@ -48,11 +48,12 @@ def test_the_loss_leaves_out_what_the_runtime_would_insert(tmp_path, config, rul
     """A sign of two tokens was two replacement characters, and its result was learned."""
     folder = save_model(tmp_path / "base", config(), rules=rules)
     convert(Recipe(folder, tmp_path / "base.gguf", Uniform("F32")))
-    model, tokenizer = load_base_model(folder)
-    row = TrainingRow("How many?", "It is 6 ÷ 2 = 3, then 30 ÷<|endoftext|> 6 = 5. 42 * 2 = 85.")
-    plain, example = (encode_example(tokenizer, row, calculator=on) for on in (False, True))
-    learned = tokenizer.decode([example.ids[place] for place in example.loss_places])
-    assert learned.replace(" ", "") == "Itis6÷2=,then30÷<|endoftext|>6=.42*2=85.<|im_end|>"
+    model = load_base_model(folder)
+    row = TrainingRow("How many?", "It is 6 ÷ 2 = 3, then 30 ÷ 6 = 5. 42 * 2 = 85.")
+    with open_tokenizer(folder) as tokenizer:
+        plain, example = (encode_example(tokenizer, row, calculator=on) for on in (False, True))
+        learned = tokenizer.text(example.ids[place] for place in example.loss_places)
+    assert learned.replace(" ", "") == "Itis6÷2=,then30÷6=.42*2=85."
     assert example.ids == plain.ids and example.answer_tokens == len(example.loss_places)
     with Model(tmp_path / "base.gguf", vocabulary_only=True) as vocabulary:
         mask = sampled_mask(vocabulary, example.ids[example.prompt_tokens : -1])
@@ -60,16 +61,6 @@ def test_the_loss_leaves_out_what_the_runtime_would_insert(tmp_path, config, rul
     assert example.inserted == set(inserted)
     (some,), (all_,) = (held_out_losses(model, [one]) for one in (example, plain))
     assert 0 < some < all_
-
-
-def test_the_calculator_needs_a_byte_level_tokenizer():
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel({"▁1": 0}, unk_token="▁1"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, chat_template="{{ 1 }}")
-    with pytest.raises(FileError, match="a byte-level tokenizer, but the base has the token '▁1'"):
-        encode_example(tokenizer, TrainingRow("How many?", "1"), calculator=True)
 
 
 def test_the_loss_of_a_row_does_not_depend_on_its_batch(loaded):
@@ -81,12 +72,12 @@ def test_the_loss_of_a_row_does_not_depend_on_its_batch(loaded):
     assert held_out_losses(model, examples, batch_rows=4) == pytest.approx(alone, rel=1e-5)
 
 
-def test_bfloat16_gives_nearly_the_same_losses_and_gradient(base):
+def test_bfloat16_gives_nearly_the_same_losses_and_gradient(base, loaded):
     """Also on a processor without it, where PyTorch converts."""
     import torch
 
-    model, tokenizer = load_base_model(base("llama"))
-    examples = [encode_example(tokenizer, row) for row in ROWS]
+    model = load_base_model(base("llama"))
+    examples = [encode_example(loaded[1], row) for row in ROWS]
     attach_adapter(model, RECIPES["tinylora"])
     (numbers,) = (p for p in model.parameters() if p.requires_grad)
     losses, gradients = [], []
@@ -111,9 +102,8 @@ def test_batches_have_each_example_once_beside_others_of_its_length():
 
 def sampled_row(tokenizer, text="It is 12 + 30 = 42."):
     """A solution to a question, and the tokens of its prompt."""
-    prompt = tokenizer(prompt_text(tokenizer, "How many?"), add_special_tokens=False).input_ids
-    tokens = (*tokenizer(text, add_special_tokens=False).input_ids, tokenizer.eos_token_id)
-    return SampledRow("How many?", len(prompt), tokens, 2.0), prompt
+    prompt = tokenizer.prompt("How many?")
+    return SampledRow("How many?", len(prompt), (*tokenizer.answer(text),), 2.0), prompt
 
 
 def test_the_example_of_a_solution_has_the_sampled_tokens(loaded):
@@ -122,11 +112,11 @@ def test_the_example_of_a_solution_has_the_sampled_tokens(loaded):
     example = encode_sampled(tokenizer, row, calculator=True)
     assert example.ids == [*prompt, *row.tokens]
     assert example.prompt_tokens == len(prompt)
-    learned = tokenizer.decode([example.ids[place] for place in example.loss_places])
-    assert learned.replace(" ", "") == "Itis12+30=.<|im_end|>"
+    learned = tokenizer.text(example.ids[place] for place in example.loss_places)
+    assert learned.replace(" ", "") == "Itis12+30=."
     for tokens in range(1, 4):  # also if it is cut off within an inserted result
         cut_off = encode_sampled(tokenizer, replace(row, tokens=row.tokens[:-tokens]), calculator=True)
-        learned = tokenizer.decode([cut_off.ids[place] for place in cut_off.loss_places])
+        learned = tokenizer.text(cut_off.ids[place] for place in cut_off.loss_places)
         assert learned.replace(" ", "") == ("Itis12+30=." if tokens == 1 else "Itis12+30=")
 
 

@@ -52,7 +52,11 @@ def test_prompts_that_do_not_fit_are_left_out():
 
 
 def test_examples_are_short_right_answers_to_different_questions():
-    tokens = ["A", "\u0120B", "\u010a", "<end>"]  # "A", " B", a line end
+    class Tokens:
+        def text(self, ids):
+            return "".join(["A", " B", "\n", ""][one] for one in ids)
+
+    tokens = Tokens()
     one = QuestionRollouts(0, "Tom has 3 pens.", "1", 9, (Solution((0, 1, 1, 2, 3), True),))
     shorter = replace(one, question="Ann has 4 pens.", solutions=(Solution((0, 1, 3), True),))
     other, wrong = replace(one, question="Six cups."), replace(one, solutions=(Solution((0, 3), False),))

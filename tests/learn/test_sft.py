@@ -27,10 +27,9 @@ RECIPE = replace(
 
 
 @pytest.fixture
-def fresh(base):
+def fresh(base, loaded):
     """A base without an adapter, and the examples of ROWS."""
-    model, tokenizer = load_base_model(base("llama"))
-    return model, [encode_example(tokenizer, row) for row in ROWS]
+    return load_base_model(base("llama")), [encode_example(loaded[1], row) for row in ROWS]
 
 
 def test_only_the_thirteen_numbers_change(fresh):
@@ -49,7 +48,7 @@ def test_only_the_thirteen_numbers_change(fresh):
     assert all(torch.equal(weight, now[name]) and now[name].grad is None for name, weight in frozen.items())
 
 
-def test_the_saved_adapter_has_the_measured_losses(base, tmp_path):
+def test_the_saved_adapter_has_the_measured_losses(base, loaded, tmp_path):
     """PEFT loads it, and its frozen factors are those of the basis."""
     from peft import PeftModel
     from safetensors.numpy import load_file
@@ -58,7 +57,7 @@ def test_the_saved_adapter_has_the_measured_losses(base, tmp_path):
     basis = make_basis(checkpoint, BasisOrigin("tiny", checkpoint.sha256()))
     result = train_sft(TrainingJob(base("llama"), out, RECIPE, basis, "some/base"), ROWS[4:], ROWS[:4])
     assert (result.trained_numbers, result.rows, result.steps) == (13, 8, 12)
-    model, tokenizer = load_base_model(base("llama"))
+    model, tokenizer = load_base_model(base("llama")), loaded[1]
     examples = [encode_example(tokenizer, row) for row in ROWS[:4]]
     assert held_out_losses(model, examples) == pytest.approx(result.held_out.before, rel=1e-5)
     PeftModel.from_pretrained(model, out)
@@ -73,7 +72,7 @@ def test_the_saved_adapter_has_the_measured_losses(base, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["lora", "tinylora"])
-def test_a_resumed_run_ends_with_the_same_weights(base, tmp_path, kind):
+def test_a_resumed_run_ends_with_the_same_weights(base, loaded, tmp_path, kind):
     """Lost Adam moments or a wrong place in the schedule would change the last bits."""
     import torch
 
@@ -81,7 +80,7 @@ def test_a_resumed_run_ends_with_the_same_weights(base, tmp_path, kind):
 
     def run(path, stop):
         torch.manual_seed(recipe.seed)
-        model, tokenizer = load_base_model(base("llama"))
+        model, tokenizer = load_base_model(base("llama")), loaded[1]
         attach_adapter(model, recipe)
         examples = [encode_example(tokenizer, row) for row in ROWS]
         checkpoint = TrainCheckpoint(path, "run", 2)
@@ -128,10 +127,10 @@ def test_solutions_to_a_held_out_question_are_one_unit(base, loaded, tmp_path):
     assert found.before[0] == pytest.approx(3 * held_out_losses(model, [alone])[0], rel=1e-5)
 
 
-def test_a_step_does_not_depend_on_the_micro_batch(base):
+def test_a_step_does_not_depend_on_the_micro_batch(base, loaded):
     losses = []
     for micro in (3, 8):
-        model, tokenizer = load_base_model(base("llama"))
+        model, tokenizer = load_base_model(base("llama")), loaded[1]
         attach_adapter(model, RECIPE)
         examples = [encode_example(tokenizer, row) for row in ROWS[:8]]
         recipe = replace(RECIPE, epochs=4, batch_rows=8, micro_rows=micro)

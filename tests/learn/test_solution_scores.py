@@ -35,14 +35,14 @@ def test_the_scores_are_those_of_the_peft_adapter(base, loaded, basis, examples)
     import torch
 
     recipe = replace(RECIPES["tinylora"], numbers=NUMBERS)
-    adapted = attach_adapter(load_base_model(base("llama"))[0], recipe, basis)
+    adapted = attach_adapter(load_base_model(base("llama")), recipe, basis)
     (trained,) = (p for p in adapted.parameters() if p.requires_grad)
     loss = partial(row_losses, adapted, temperature=TEMPERATURE)
     gradients = (torch.autograd.grad(-loss([one]).sum(), trained)[0] for one in examples)
     expected = torch.stack(list(gradients)).numpy()
     found = scores.solution_scores(loaded[0], basis, examples)
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-4 * np.abs(expected).max())
-    rounded = scores.solution_scores(load_base_model(base("llama"), bf16=True)[0], basis, examples)
+    rounded = scores.solution_scores(load_base_model(base("llama"), bf16=True), basis, examples)
     assert (rounded * expected).sum() / np.linalg.norm(rounded) / np.linalg.norm(expected) > 0.99
 
 
@@ -51,7 +51,7 @@ def test_at_half_the_temperature_the_logits_are_twice_as_large(base, loaded, exa
     import torch
 
     found = row_losses(loaded[0], examples[:2], temperature=0.5)
-    model = load_base_model(base("llama"))[0]
+    model = load_base_model(base("llama"))
     output = model.get_output_embeddings()
     output.weight = torch.nn.Parameter(2 * output.weight, requires_grad=False)
     assert found.tolist() == pytest.approx(row_losses(model, examples[:2]).tolist(), rel=1e-4)

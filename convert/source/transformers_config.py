@@ -1,0 +1,88 @@
+"""The configuration of transformers for a model that is read from a GGUF: the inverse of from_config()."""
+
+from typing import Any
+
+from .architecture import Architecture
+from .checkpoint import Checkpoint
+from .rope import LONG_FACTORS, SHORT_FACTORS
+
+_TOKENS = ("bos_token_id", "eos_token_id")
+
+
+def transformers_config(base: Checkpoint) -> dict[str, Any]:
+    """The entries of config.json, `model_type` and `architectures` included.
+
+    It has no scaling of RoPE by the rule of Llama 3, of which a GGUF stores the divisors: see
+    Checkpoint.rope_tensors.
+    """
+    a, tokenizer = base.architecture, base.tokenizer
+    default = {"rope_type": "default", "rope_theta": a.rope_theta}
+    rope = default | ({"rope_type": "linear", "factor": a.rope_linear} if a.rope_linear != 1 else {})
+    if LONG_FACTORS in base.rope_tensors:
+        factors = [[*map(float, base.rope_tensors[name])] for name in (LONG_FACTORS, SHORT_FACTORS)]
+        original = a.rope_original or a.context
+        rope |= {
+            **{"rope_type": "longrope", "long_factor": factors[0], "short_factor": factors[1]},
+            **{"original_max_position_embeddings": original, "factor": a.context / original},
+            "attention_factor": a.rope_attention_factor,
+        }
+    ids = {key: tokenizer[name].value for key in _TOKENS if (name := f"tokenizer.ggml.{key}") in tokenizer}
+    return {
+        "architectures": [a.family.classes[0]],
+        "model_type": "gemma3_text" if a.name == "gemma3" else a.name,
+        "num_hidden_layers": a.layers,
+        "hidden_size": a.hidden,
+        "intermediate_size": a.ffn,
+        "num_attention_heads": a.heads,
+        "num_key_value_heads": a.kv_heads,
+        "head_dim": a.head_dim,
+        "vocab_size": a.vocab,
+        "max_position_embeddings": a.context,
+        "rms_norm_eps": a.rms_eps,
+        "tie_word_embeddings": a.tied,
+        "rope_parameters": rope,
+        "pad_token_id": None,
+        **ids,
+        **{key: {*kinds} <= {*a.biased} for key, kinds in a.family.biases.items()},
+        **_constants(a, rope, default),
+    }
+
+
+def _constants(a: Architecture, rope: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    """What the models of one family alone have."""
+    scale = a.attention_scale or a.head_dim**-0.5
+    types = [
+        "sliding_attention" if layer in a.windowed else "conv" if layer in a.convolved else "full_attention"
+        for layer in range(a.layers)
+    ]
+    match a.name:
+        case "gemma3":
+            sliding = default | {"rope_theta": a.window_theta or a.rope_theta}
+            return {
+                "rope_parameters": {"full_attention": rope, "sliding_attention": sliding},
+                "query_pre_attn_scalar": round(scale**-2),
+                "sliding_window": a.window,
+                "layer_types": types,
+            }
+        case "smollm3":
+            return {"no_rope_layers": [int(layer not in a.unrotated) for layer in range(a.layers)]}
+        case "granite":
+            return {
+                "embedding_multiplier": a.embedding_scale,
+                "residual_multiplier": a.residual_scale,
+                "attention_multiplier": scale,
+                "logits_scaling": a.logit_scale,
+            }
+        case "phi3":
+            return {
+                "partial_rotary_factor": (a.rope_width or a.head_dim) / a.head_dim,
+                "original_max_position_embeddings": a.rope_original or a.context,
+            }
+        case "lfm2":
+            return {
+                "norm_eps": a.rms_eps,
+                "conv_L_cache": a.conv_width,
+                "block_auto_adjust_ff_dim": False,
+                "layer_types": types,
+            }
+    return {}

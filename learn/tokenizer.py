@@ -1,0 +1,76 @@
+"""The tokenizer of a base as the runtime has it: training sees the tokens that are asked and answered."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..convert.source.checkpoint import open_checkpoint
+from ..convert.tokenizer_file import write_tokenizer_file
+from ..errors import FileError, RequestError
+from ..files.temporary_folder import temporary_folder
+from ..runtime.llama.model import Model
+from ..runtime.prompt.prompt_encoder import PromptEncoder
+from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
+from ..runtime.prompt.template_process import REPRODUCIBLE_DATE, read_chat_template
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Questions, with all that stands around them, and answers in tokens.
+
+    Attributes:
+        vocabulary: the base's, without its weights.
+        encoder: of its prompts, with a fixed date.
+    """
+
+    vocabulary: Model
+    encoder: PromptEncoder
+
+    def prompt(self, question: str, prompt: QuestionPrompt = PLAIN) -> list[int]:
+        """The tokens that ask a question.
+
+        Raises:
+            FileError: the chat template rejects it, or fails.
+        """
+        try:
+            return [*self.encoder.encode_question(question, prompt=None if prompt == PLAIN else prompt)]
+        except RequestError as error:
+            raise FileError(f"{self.vocabulary.header.path}: {error}") from None
+
+    def answer(self, text: str) -> list[int]:
+        """The tokens of an answer, with the one that ends it, if the base has one."""
+        end = [] if self.vocabulary.eos is None else [self.vocabulary.eos]
+        return [*self.vocabulary.tokenize(text, special=False, bos=False), *end]
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """The text of tokens; control tokens have none."""
+        return b"".join(map(self.vocabulary.token_to_piece, tokens)).decode(errors="replace")
+
+
+@contextmanager
+def open_tokenizer(base: Path, context: int = 0) -> Iterator[Tokenizer]:
+    """Load the tokenizer of a base, a GGUF or a folder of safetensors.
+
+    Args:
+        base: the folder or the file.
+        context: tokens of the context in which the base is asked, by default the longest: one without a chat
+            template is asked after worked examples if these take no more than half.
+
+    Raises:
+        FileError: the base, its tokenizer or its chat template cannot be read.
+    """
+    with temporary_folder("tokenizer") as folder:
+        file = base
+        if base.is_dir():
+            write_tokenizer_file(open_checkpoint(base), file := folder / "tokenizer.gguf")
+        with Model(file, vocabulary_only=True) as vocabulary:
+            template = read_chat_template(
+                vocabulary.header, vocabulary.bos, vocabulary.eos, REPRODUCIBLE_DATE
+            )
+            half = (context or vocabulary.context_trained) // 2
+            try:
+                yield Tokenizer(vocabulary, PromptEncoder(vocabulary, template, examples_max=half))
+            finally:
+                if template:
+                    template.close()
