@@ -23,11 +23,11 @@ class CatalogueBase:
 
     name: str
     hub_id: str
+    revision: str  # a commit
     licence: str
     gated: bool
     parameters: int
     config: Mapping[str, Any]  # the shape, with the keys of transformers' config.json
-    revision: str = "main"  # a commit, where one is known
     sha256: str | None = None  # of model.safetensors at that commit, where it is known
     size: str = "4.5bpw"  # of the file that the name stands for, where one can run
     public_copy: str | None = None  # ungated repository with the same weights; only the user may choose it

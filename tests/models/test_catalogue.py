@@ -25,7 +25,7 @@ def test_entries_are_well_formed():
         assert bool(base.public_copy) == base.gated  # for users without access to the gated repository
         assert base.gated == base.hub_id.startswith(("meta-llama/", "google/"))
         assert base.gated == (base.licence in ("llama3.2", "gemma"))
-        assert re.fullmatch(r"[0-9a-f]{40}|main", base.revision)
+        assert re.fullmatch(r"[0-9a-f]{40}", base.revision)
     assert catalogue().embedded.base in catalogue().bases
 
 
