@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..runtime.prompt.question_prompt import PLAIN
 from ..stats.bootstrap import grouped_mean
 from ..stats.interval import Interval
 from ..stats.proportions import count_pairs, paired_difference
@@ -139,7 +138,7 @@ class LearnResult:
     def verdict(self) -> str:
         """Whether the change of right answers is certain, beside the prompt alone."""
         above, held = self.held_out.of_adapter.difference, self.held_out
-        beside = "" if self.prompt.prompt == PLAIN else " above the best prompt"
+        beside = "" if self.prompt.prompt.is_bare else " above the best prompt"
         if above.low > 0:
             return f"a certain gain{beside}"
         if above.high < 0:

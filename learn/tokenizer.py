@@ -34,9 +34,14 @@ class Tokenizer:
             FileError: the chat template rejects it, or fails.
         """
         try:
-            return [*self.encoder.encode_question(question, prompt=None if prompt == PLAIN else prompt)]
+            return [*self.encoder.encode_question(question, think=prompt.think, prompt=prompt)]
         except RequestError as error:
             raise FileError(f"{self.vocabulary.header.path}: {error}") from None
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the base can think before it answers."""
+        return self.encoder.thinking is not None
 
     def answer(self, text: str) -> list[int]:
         """The tokens of an answer, with the one that ends it, if the base has one."""

@@ -96,7 +96,12 @@ def run_learn(
     refuse_base_folder(request.output, full)
     base = resolve_base(request.model, original=True)
     basis = find_basis(base, run, numbers=request.numbers)
-    learning = _Learning(request, base.trained_id, full, trimmed_model(full, run), basis, run, prompt.prompt)
+    with open_tokenizer(full) as tokenizer:
+        think = False if tokenizer.thinks else None
+    if think is False:
+        announce("the model can think: it is asked, and learns to answer, without a thought")
+    trimmed = trimmed_model(full, run)
+    learning = _Learning(request, base.trained_id, full, trimmed, basis, run, prompt.prompt, think)
     plan, speed = learning.plan(training, held_out)
     announce(
         f"{plan.questions} questions to learn from and {plan.held_out} to measure on: about "
@@ -110,6 +115,7 @@ def run_learn(
     in_folds = request.held_out == ALL
     prompt, ranked, searched, training = learning.choose_prompt(prompt, training, (plan, speed), announce)
     learning = replace(learning, prompt=prompt.prompt)
+    prompt = replace(prompt, prompt=learning.asked)
     measured = without_near_duplicates(training, searched) if in_folds else held_out
     if beginnings(measured) < PASSAGES_MIN:
         reason = f"leaves {len(measured)} questions to measure on: too few that begin differently"
@@ -191,6 +197,12 @@ class _Learning:
     basis: Basis
     run: Run
     prompt: QuestionPrompt
+    think: bool | None = None  # False for a model that can: a thought takes all the tokens of a solution
+
+    @property
+    def asked(self) -> QuestionPrompt:
+        """How questions are asked."""
+        return replace(self.prompt, think=self.think)
 
     @property
     def threads(self) -> int:
@@ -204,12 +216,11 @@ class _Learning:
 
     def job(self, samples: int, seed: int = 0, adapter: Path | None = None) -> BatchJob:
         """Several samples a question, or a greedy answer."""
-        plain = self.prompt == PLAIN
         settings = RolloutSettings(
             solutions=samples,
             sampling=Sampling(TEMPERATURE, seed=seed) if samples > 1 else Sampling(),
             max_tokens=self.request.max_tokens,
-            prompt=None if plain else self.prompt,
+            prompt=None if self.asked == PLAIN else self.asked,
         )
         engine = ENGINE | EngineOptions(slots=SLOTS, context=self.context)
         return BatchJob(self.model, adapter, settings, self.threads, engine)
@@ -321,7 +332,10 @@ class _Learning:
         """
         job = self.job(1, self.request.seed)
         settings = GenerationSettings(
-            effort=Effort.HIGH, max_tokens=self.request.max_tokens, sampling=Sampling(seed=self.request.seed)
+            effort=Effort.HIGH,
+            max_tokens=self.request.max_tokens,
+            sampling=Sampling(seed=self.request.seed),
+            think=self.think,
         )
         engine = job.engine | EngineOptions(context=_PROMPT_TOKENS * _LONGER + self.request.max_tokens)
         job, stage = replace(job, settings=settings, engine=engine), self.run.stage("votes")
@@ -367,7 +381,7 @@ class _Learning:
             Journal(self.journal("scores"), identity, "scores") as journal,
             open_tokenizer(self.model, self.context) as tokenizer,
         ):
-            examples = [encode_sampled(tokenizer, row, self.prompt, calculator=calculator) for row in rows]
+            examples = [encode_sampled(tokenizer, row, self.asked, calculator=calculator) for row in rows]
             model = load_base_model(self.model, bf16=multiplies_bf16(), threads=self.threads)
             scores = solution_scores(model, self.basis, examples, journal, self.run.stage("gradients"))
         return SampledScores(
@@ -382,8 +396,8 @@ class _Learning:
         """Write an adapter as a PEFT folder with its GGUF LoRA; returns the latter."""
         lora, numbers = folder / LORA_FILE, round_to_bfloat16(step.numbers.astype(np.float32))
         write_tinylora_folder(self.basis, numbers, folder, self.base_id)
-        if self.prompt != PLAIN:
-            write_file(folder / PROMPT_FILE, self.prompt.json.encode())
+        if self.asked != PLAIN:
+            write_file(folder / PROMPT_FILE, self.asked.json.encode())
         export_adapter(folder, self.full, lora, ids=SourceIds(self.base_id, "learned"))
         return lora
 
@@ -392,7 +406,7 @@ class _Learning:
         if self.prompt == PLAIN:
             return ""
         base, prompted = (sum(one.right for one in answers) for answers in self.without_adapter(rows))
-        write_file(self.request.output / PROMPT_FILE, self.prompt.json.encode())
+        write_file(self.request.output / PROMPT_FILE, self.asked.json.encode())
         return (
             f". The prompt is kept, {prompt.name}; of {len(rows)} other questions the base has {base} "
             f"right without it and {prompted} with it (thirteen convert --prompt {self.request.output})"

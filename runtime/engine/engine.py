@@ -25,7 +25,7 @@ from ..native.settings import LIBRARIES
 from ..plan.options import EngineOptions
 from ..plan.plan import EnginePlan
 from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder, question_messages
-from ..prompt.question_prompt import PLAIN, QuestionPrompt
+from ..prompt.question_prompt import QuestionPrompt
 from ..prompt.template_process import REPRODUCIBLE_DATE, TemplateProcess, TemplateWorker, read_chat_template
 from ..prompt.thinking import MAX_TOKENS as THINKING_MAX_TOKENS
 from ..prompt.thinking import resolve_thinking
@@ -325,13 +325,14 @@ class Engine:
         fields["effort"] = effort
         if fields.get("max_tokens") is None:
             fields["max_tokens"] = self.default_max_tokens
-        think, fields["think_budget"] = resolve_thinking(
-            fields.pop("think", None), fields.get("think_budget")
-        )
         prompt = fields.pop("prompt", None) or self._adapters.prompt(fields.get("adapter"))
+        budget = fields.get("think_budget")
+        if (think := fields.pop("think", None)) is None and budget is None:
+            think = prompt.think
+        think, fields["think_budget"] = resolve_thinking(think, budget)
         with self._generating():
             tokens = self._encoder.encode_question(question, system, think, prompt)
-            if effort.votes and prompt == PLAIN:  # others have examples of their own
+            if effort.votes and prompt.is_bare:  # others have examples of their own
                 fields["examples"] = self.after_examples(question_messages(question, system), think)
             foreign = self.model.foreign_share(question)
             fields["sampling"] = replace(sampling, **changes)

@@ -6,7 +6,7 @@ as JSON: PROMPT_FILE of its folder, PROMPT_KEY of its GGUF.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Self
@@ -16,6 +16,7 @@ from ...files.json_file import decode_utf8, parse_json, read_bounded
 from ...files.received_files import PROMPT_FILE
 from .prompt_encoder import Message
 from .template_process import SOURCE_BYTES_MAX
+from .thinking import SWITCH
 
 _ROLES = ("user", "assistant")
 
@@ -28,11 +29,13 @@ class QuestionPrompt:
         system: system prompt, perhaps an empty one; None for that of the chat template.
         examples: worked examples, each a question and its answer.
         begin: beginning of the answer, which the model continues.
+        think: whether a model that can think does so; None leaves it to the chat template.
     """
 
     system: str | None = None
     examples: tuple[tuple[str, str], ...] = ()
     begin: str = ""
+    think: bool | None = None
 
     @classmethod
     @lru_cache(8)
@@ -43,24 +46,31 @@ class QuestionPrompt:
             FileError: it is something else. The message begins with `where`.
         """
         value = parse_json(text.encode(), where) if text else {}
-        known = isinstance(value, dict) and value.keys() <= {"system", "examples", "begin"}
-        system, begin, examples = (
-            (value.get("system"), value.get("begin", ""), value.get("examples", [])) if known else (0, 0, 0)
-        )
+        known = isinstance(value, dict) and value.keys() <= {"system", "examples", "begin", "think"}
+        value = value if known else {"system": 0}
+        system, begin, examples = value.get("system"), value.get("begin", ""), value.get("examples", [])
+        think = value.get("think")
         if not (
             isinstance(system, str | None)
+            and isinstance(think, bool | None)
             and isinstance(begin, str)
             and isinstance(examples, list)
             and all(isinstance(one, list) and [*map(type, one)] == [str, str] for one in examples)
         ):
-            raise FileError(f"{where}: not a prompt, with texts `system` and `begin` and pairs `examples`")
-        return cls(system, tuple((question, answer) for question, answer in examples), begin)
+            names = "texts `system` and `begin`, pairs `examples` and a bool `think`"
+            raise FileError(f"{where}: not a prompt, with {names}")
+        return cls(system, tuple((question, answer) for question, answer in examples), begin, think)
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a prompt from a file, or from the folder of an adapter; see parse()."""
         path = path / PROMPT_FILE if path.is_dir() else path
         return cls.parse(decode_utf8(read_bounded(path, SOURCE_BYTES_MAX), str(path)), str(path))
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether no text stands around the question."""
+        return replace(self, think=None) == PLAIN
 
     @property
     def json(self) -> str:
@@ -97,8 +107,9 @@ class QuestionPrompt:
         turns = [message.template_fields() for message in self.messages("")[:-1]]  # without the question
         system = self.system is not None
         own, shown = (json.dumps(some, ensure_ascii=False) for some in (turns[:system], turns[system:]))
+        switch = "" if self.think is None else f"{{%- set {SWITCH} = {str(self.think).lower()} -%}}"
         before = (
-            "{%- if messages and messages[0]['role'] == 'system' -%}"
+            f"{switch}{{%- if messages and messages[0]['role'] == 'system' -%}}"
             f"{{%- set messages = messages[:1] + {shown} + messages[1:] -%}}"
             f"{{%- else -%}}{{%- set messages = {own} + {shown} + messages -%}}{{%- endif -%}}"
             "{{- '' }}"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +34,7 @@ from thirteen.workflows.learn_request import LearnRequest
 from thirteen.workflows.learning import run_learn
 
 from ..json_lines import write_rows
+from ..runtime.thinking_templates import TEMPLATES
 
 pytestmark = pytest.mark.slow
 
@@ -175,6 +177,26 @@ def test_a_given_prompt_goes_with_the_adapter_and_into_a_file(env):
 
 
 @pytest.mark.exhaustive
+def test_a_model_that_thinks_learns_and_is_asked_without_a_thought(env, base):
+    """Its thoughts took all the tokens, and no question had a right solution."""
+    folder = shutil.copytree(base("llama long"), env.folder / "thinks")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    thinks = config | {"chat_template": TEMPLATES["qwen3"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(thinks))
+    convert(Recipe(folder, env.folder / "thinks.gguf", Uniform("F32"), ids=SourceIds("thinks")))
+    request, lines = replace(env.request, model=str(env.folder / "thinks.gguf")), []
+    result = run_learn(request, run=RUN, announce=lines.append)
+    assert (
+        any("without a thought" in line for line in lines) and "no certain gain above" not in result.verdict
+    )
+    assert '{"think": false}' in (request.output / "README.md").read_text()
+    with Engine(Path(request.model), adapter=request.output / "adapter.gguf", context=512) as engine:
+        plain, thinking = (engine.request("Tom?", adapter=name) for name in (None, "base"))
+        assert engine.thinks and plain.tokens == engine.request("Tom?", adapter="base", think=False).tokens
+        assert plain.think_budget == 0 and thinking.tokens != plain.tokens
+        assert engine.request("Tom?", think=True).tokens == thinking.tokens
+
+
 def test_a_killed_run_has_the_same_result(searching, env, monkeypatch):
     """Whenever it is killed: here in turn before each few of the entries of its journals."""
     expected = outcome(run_learn(searching, run=RUN))

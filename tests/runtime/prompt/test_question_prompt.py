@@ -44,7 +44,7 @@ def test_the_plain_prompt_changes_nothing():
     assert EMPTY.messages("1?")[0] == Message("system", "") and EMPTY.messages("1?", "")[0].role == "user"
 
 
-@pytest.mark.parametrize("prompt", [PROMPT, EMPTY, PLAIN])
+@pytest.mark.parametrize("prompt", [PROMPT, EMPTY, PLAIN, QuestionPrompt(think=False)])
 def test_json_keeps_a_prompt(prompt, tmp_path):
     (tmp_path / "prompt.json").write_text(prompt.json)
     assert QuestionPrompt.read(tmp_path) == QuestionPrompt.read(tmp_path / "prompt.json") == prompt
