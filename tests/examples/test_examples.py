@@ -70,12 +70,16 @@ def test_an_example_says(name, said, folder, capsys):
     assert re.search(said, capsys.readouterr().out, re.DOTALL)
 
 
-def test_own_task(folder, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["own_task.py", "orders.jsonl"])
+@pytest.mark.parametrize(
+    ("task", "form", "first"),
+    [("orders", "json", '"total": 4}'), ("measures", "text", "1500 m"), ("spanish", "number", "2")],
+)
+def test_own_task(task, form, first, folder, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["own_task.py", f"{task}.jsonl"])
     run("own_task.py")
-    rows = read_rows(Path("orders.jsonl"), ("answer",), any_form=True)
+    rows = read_rows(Path(f"{task}.jsonl"), ("answer",), any_form=True)
     assert len({masked_beginning(row.question) for row in rows}) == 200 == len(rows)
-    assert {row.form for row in rows} == {"json"} and '"total": 4}' in rows[0].answer
+    assert {row.form for row in rows} == {form} and first in rows[0].answer
 
 
 @pytest.mark.slow
