@@ -1,4 +1,4 @@
-"""200 questions of a task of one's own for `thirteen learn`: orders.jsonl, measures.jsonl or spanish.jsonl."""
+"""200 questions of a task of one's own for `learn`: orders.jsonl, measures.jsonl or spanish.jsonl."""
 
 import json
 import sys
@@ -6,8 +6,8 @@ from itertools import product
 from pathlib import Path
 
 ITEMS = """pens cups hats figs nuts keys rings maps balls boats coins rods cars pots bags dogs eggs toys
-beds plums lamps fans hens pears cans jars lids logs nets oars pans pins rugs saws ropes tiles bolts seeds bulbs
-mats"""
+beds plums lamps fans hens pears cans jars lids logs nets oars pans pins rugs saws ropes tiles bolts mats
+seeds bulbs"""
 COSAS = """lápices tazas gorros higos nueces anillos mapas pelotas barcos monedas varas coches ollas huevos
 camas ciruelas lámparas abanicos gallinas peras latas frascos tapas troncos redes remos sartenes cestos
 perros alfombras sierras cuerdas tejas tornillos semillas bombillas esteras libros cuadernos piedras"""
