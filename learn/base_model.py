@@ -48,10 +48,24 @@ def load_base_model(base: Path, *, bf16: bool = False, threads: int | None = Non
     else:
         check_links(base)
         refuse_code(base)
+        refuse_adapter_beside(base)
         # Without pickled weights: the hash of a base is that of its safetensors.
         options = {"local_files_only": True, "dtype": dtype, "use_safetensors": True}
         model = _loaded(base, lambda: AutoModelForCausalLM.from_pretrained(str(base), **options))
     return model.requires_grad_(False).eval()
+
+
+def check_base(base: Path) -> None:
+    """Raise FileError, before hours of work, if transformers has no such model as a GGUF."""
+    _new_config(base)
+
+
+def _new_config(base: Path) -> Any:
+    """The configuration of a GGUF."""
+    from transformers import AutoConfig
+
+    fields = transformers_config(open_checkpoint(base))
+    return _loaded(base, lambda: AutoConfig.for_model(**fields))
 
 
 def _load_gguf(base: Path, dtype: Any) -> Any:
@@ -60,15 +74,14 @@ def _load_gguf(base: Path, dtype: Any) -> Any:
     import transformers
 
     checkpoint = open_checkpoint(base)
-    fields = transformers_config(checkpoint)
     weights = {
         name: torch.from_numpy(spec.to_stored(checkpoint.rows(name, 0, spec.shape[0])))
         .reshape(spec.stored_shape)
         .to(dtype)
         for name, spec in checkpoint.specs.items()
     }
-    config = transformers.AutoConfig.for_model(**fields)
     kind = getattr(transformers, checkpoint.architecture.family.classes[0])
+    config = _new_config(base)
     model = _loaded(base, lambda: kind.from_pretrained(None, config=config, state_dict=weights, dtype=dtype))
     if (divisors := checkpoint.rope_tensors.get(FACTORS)) is not None:
         model.model.rotary_emb.inv_freq /= torch.from_numpy(divisors)
@@ -77,7 +90,6 @@ def _load_gguf(base: Path, dtype: Any) -> Any:
 
 def _loaded(base: Path, load: Callable[[], Any]) -> Any:
     """What transformers loads of a base."""
-    refuse_adapter_beside(base.parent if base.is_file() else base)
     try:
         with silenced():
             return load()
@@ -93,14 +105,15 @@ def save_settings(base: Path, folder: Path) -> None:
         ThirteenError: transformers cannot read its tokenizer, or is not installed.
     """
     check_packages()
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
     refuse_code(base.parent)
+    refuse_adapter_beside(base.parent)
     path = {"gguf_file": base.name, "local_files_only": True}
     tokenizer = _loaded(base, lambda: AutoTokenizer.from_pretrained(str(base.parent), **path))
     _fix_pre_tokenizer(base, tokenizer)
     with silenced():
-        AutoConfig.for_model(**transformers_config(open_checkpoint(base))).save_pretrained(folder)
+        _new_config(base).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 

@@ -91,8 +91,8 @@ A {_KINDS[recipe.kind]} adapter of {result.trained_numbers:,} trained numbers ov
 Its weights stay frozen; adapted are all matrices of every layer.
 
 ## How it was made
-Supervised, on a CPU: the loss on the answer's tokens only, after the chat template with its own
-system prompt and the question as the user's turn{form}. Adam, cosine schedule.
+Supervised, on a CPU: the loss on the answer's tokens only, after the question as the runtime asks
+it, in the chat template with its own system prompt where there is one{form}. Adam, cosine schedule.
 
 ```
 {command}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..convert.adapter.basis import Basis
-from ..convert.source.checkpoint import open_checkpoint
+from ..convert.source.checkpoint import weights_sha256
 from ..errors import ThirteenError
 from ..files.atomic_write import atomic_write
 from ..files.output import make_folder, output_errors, sync_folder, sync_tree
@@ -41,7 +41,7 @@ class TrainingJob:
     @cached_property
     def base_sha256(self) -> str:
         """See Checkpoint.sha256()."""
-        return open_checkpoint(self.base).sha256()
+        return weights_sha256([self.base] if self.base.is_file() else self.base.glob("*.safetensors"))
 
     def run_id(self, *inputs: object) -> str:
         """Hash of the base, the recipe, the basis and `inputs`: all that a run's result depends on."""

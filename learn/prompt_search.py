@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from ..models.rows import JSON, NUMBER, TEXT, TrainingRow
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
+from ..runtime.prompt.worked_examples import COMPLETION_STOP
 from .near_duplicates import masked_beginning
 from .rollouts import QuestionRollouts
 from .tokenizer import Tokenizer
@@ -89,7 +90,8 @@ def own_examples(answers: Sequence[QuestionRollouts], tokenizer: Tokenizer) -> l
     right.sort(key=lambda one: len(one.solutions[0].tokens))
     by_beginning = {masked_beginning(one.question): one for one in reversed(right)}
     chosen = [one for one in right if by_beginning[masked_beginning(one.question)] is one]
-    texts = (tokenizer.text(one.solutions[0].tokens).strip() for one in chosen)
+    texts = (tokenizer.text(one.solutions[0].tokens) for one in chosen)
+    texts = (text.partition(COMPLETION_STOP)[0].strip() for text in texts)
     return [(one.question, text) for one, text in zip(chosen, texts, strict=True)][: _EXAMPLES[-1]]
 
 

@@ -144,7 +144,8 @@ def sum_by_question(rows: Sequence[TrainingRow], values: Sequence[Number]) -> tu
 def _training_examples(tokenizer: Tokenizer, rows: Sequence[TrainingRow], recipe: Recipe) -> list[Example]:
     """Tokenize rows without those that are too long, up to the recipe's maximum."""
     encoded = (_encode(tokenizer, row, recipe) for row in rows)
-    short = (example for example in encoded if len(example.ids) <= recipe.max_tokens)
+    limit = recipe.max_tokens + tokenizer.worked_tokens
+    short = (example for example in encoded if len(example.ids) <= limit)
     examples = list(islice(short, recipe.max_rows))
     if not examples:
         raise OptionError("max_tokens", f"all {len(rows)} training rows are longer", recipe.max_tokens)

@@ -1,8 +1,9 @@
 """The tokenizer of a base as the runtime has it: training sees the tokens that are asked and answered."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ..convert.source.checkpoint import open_checkpoint
@@ -10,9 +11,10 @@ from ..convert.tokenizer_file import write_tokenizer_file
 from ..errors import FileError, RequestError
 from ..files.temporary_folder import temporary_folder
 from ..runtime.llama.model import Model
-from ..runtime.prompt.prompt_encoder import PromptEncoder
+from ..runtime.prompt.prompt_encoder import Message, PromptEncoder
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from ..runtime.prompt.template_process import REPRODUCIBLE_DATE, read_chat_template
+from ..runtime.prompt.thinking import SWITCH
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,12 @@ class Tokenizer:
     """Questions, with all that stands around them, and answers in tokens.
 
     Attributes:
+        base: the folder or the file of the base.
         vocabulary: the base's, without its weights.
         encoder: of its prompts, with a fixed date.
     """
 
+    base: Path
     vocabulary: Model
     encoder: PromptEncoder
 
@@ -36,17 +40,36 @@ class Tokenizer:
         try:
             return [*self.encoder.encode_question(question, think=prompt.think, prompt=prompt)]
         except RequestError as error:
-            raise FileError(f"{self.vocabulary.header.path}: {error}") from None
+            raise FileError(f"{self.base}: {error}") from None
 
-    @property
+    @cached_property
     def thinks(self) -> bool:
-        """Whether the base can think before it answers."""
-        return self.encoder.thinking is not None
+        """Whether the base can be told to think, or not, or its template begins a thought."""
+        thinking, source = self.encoder.thinking, self.encoder.template_source
+        return bool(thinking and (SWITCH in source or thinking.begun(self.prompt("1 + 1?"))))
+
+    @cached_property
+    def worked_tokens(self) -> int:
+        """About the tokens of the worked examples after which a base without a chat template is asked."""
+        return 0 if self.encoder.template_source else len(self.prompt("1 + 1?"))
 
     def answer(self, text: str) -> list[int]:
         """The tokens of an answer, with the one that ends it, if the base has one."""
-        end = [] if self.vocabulary.eos is None else [self.vocabulary.eos]
-        return [*self.vocabulary.tokenize(text, special=False, bos=False), *end]
+        after_cue = not self.encoder.template_source  # "Answer:", after which a space comes
+        shown = f" {text}" if after_cue else text
+        return [*self.vocabulary.tokenize(shown, special=False, bos=False, continues=after_cue), *self._end]
+
+    @cached_property
+    def _end(self) -> list[int]:
+        """The token that ends a turn where the chat template writes one, else that which ends a text."""
+        asked, answered = Message("user", "1"), Message("assistant", "2")
+        if self.encoder.template_source:
+            with suppress(RequestError):
+                begin = len(self.encoder.encode_conversation([asked]))
+                turns = self.encoder.encode_conversation([asked, answered, asked])
+                if ends := [token for token in turns[begin:] if self.vocabulary.is_eog(token)]:
+                    return ends[:1]
+        return [] if self.vocabulary.eos is None else [self.vocabulary.eos]
 
     def text(self, tokens: Iterable[int]) -> str:
         """The text of tokens; control tokens have none."""
@@ -73,9 +96,9 @@ def open_tokenizer(base: Path, context: int = 0) -> Iterator[Tokenizer]:
             template = read_chat_template(
                 vocabulary.header, vocabulary.bos, vocabulary.eos, REPRODUCIBLE_DATE
             )
-            half = (context or vocabulary.context_trained) // 2
+            half = min(context or vocabulary.context_trained, vocabulary.context_trained) // 2
             try:
-                yield Tokenizer(vocabulary, PromptEncoder(vocabulary, template, examples_max=half))
+                yield Tokenizer(base, vocabulary, PromptEncoder(vocabulary, template, examples_max=half))
             finally:
                 if template:
                     template.close()

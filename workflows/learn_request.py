@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..convert.adapter.basis import NUMBERS_MAX
@@ -84,13 +84,15 @@ class LearnRequest:
             return Candidate("the plain question", PLAIN)
         path = Path(self.prompt)
         if path.suffix == ".json" or os.path.isdir(self.prompt):  # noqa: PTH112 - a text may be long
-            return Candidate(path.name, QuestionPrompt.read(path))
+            if (prompt := QuestionPrompt.read(path)).think:
+                raise OptionError("prompt", "its `think` is true, but learning is without thoughts", path)
+            return Candidate(path.name, replace(prompt, think=None))
         return Candidate("a system prompt", QuestionPrompt(system=self.prompt))
 
     def read_questions(self) -> tuple[list[TrainingRow], list[TrainingRow]]:
         """The questions to learn from and to measure on, shuffled.
 
-        No near-duplicates are on both sides, unless all are on both; see _Learning.measure_in_folds().
+        No near-duplicates are on both sides, unless all are on both; see workflows/learning.py.
 
         Raises:
             RequestError: a file or a row is invalid, or there are too few questions.

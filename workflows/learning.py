@@ -32,7 +32,7 @@ from ..files.processors import multiplies_bf16
 from ..files.progress import QUIET, Run
 from ..files.received_files import PROMPT_FILE
 from ..files.temporary_folder import temporary_folder
-from ..learn.base_model import check_packages, load_base_model
+from ..learn.base_model import check_base, check_packages, load_base_model
 from ..learn.cards import check_card, learn_card, refuse_base_folder, write_card
 from ..learn.examples import encode_sampled
 from ..learn.learn_result import HeldOutAnswers, LearnResult
@@ -94,14 +94,15 @@ def run_learn(
     model = NAME if request.model == "embedded" else request.model  # not with its adapter
     full = resolve(model, run=run, announce=announce).model
     refuse_base_folder(request.output, full)
+    check_base(full)
     base = resolve_base(request.model, original=True)
     basis = find_basis(base, run, numbers=request.numbers)
     with open_tokenizer(full) as tokenizer:
-        think = False if tokenizer.thinks else None
+        think, completes = False if tokenizer.thinks else None, not tokenizer.encoder.template_source
     if think is False:
         announce("the model can think: it is asked, and learns to answer, without a thought")
     trimmed = trimmed_model(full, run)
-    learning = _Learning(request, base.trained_id, full, trimmed, basis, run, prompt.prompt, think)
+    learning = _Learning(request, base.trained_id, full, trimmed, basis, run, prompt.prompt, think, completes)
     plan, speed = learning.plan(training, held_out)
     announce(
         f"{plan.questions} questions to learn from and {plan.held_out} to measure on: about "
@@ -198,6 +199,7 @@ class _Learning:
     run: Run
     prompt: QuestionPrompt
     think: bool | None = None  # False for a model that can: a thought takes all the tokens of a solution
+    completes: bool = False  # a base without a chat template is asked after worked examples
 
     @property
     def asked(self) -> QuestionPrompt:
@@ -212,7 +214,8 @@ class _Learning:
     @property
     def context(self) -> int:
         """Tokens of the context of an answer."""
-        return _PROMPT_TOKENS * (1 if self.prompt == PLAIN else _LONGER) + self.request.max_tokens
+        plain = self.prompt == PLAIN and not self.completes
+        return _PROMPT_TOKENS * (1 if plain else _LONGER) + self.request.max_tokens
 
     def job(self, samples: int, seed: int = 0, adapter: Path | None = None) -> BatchJob:
         """Several samples a question, or a greedy answer."""

@@ -1,9 +1,12 @@
 """The configuration of transformers for a model that is read from a GGUF: the inverse of from_config()."""
 
+from dataclasses import replace
 from typing import Any
 
+from ...errors import FileError
 from .architecture import Architecture
 from .checkpoint import Checkpoint
+from .model_config import from_config
 from .rope import LONG_FACTORS, SHORT_FACTORS
 
 _TOKENS = ("bos_token_id", "eos_token_id")
@@ -14,6 +17,9 @@ def transformers_config(base: Checkpoint) -> dict[str, Any]:
 
     It has no scaling of RoPE by the rule of Llama 3, of which a GGUF stores the divisors: see
     Checkpoint.rope_tensors.
+
+    Raises:
+        FileError: transformers has no such model, as where biases are on some of the matrices alone.
     """
     a, tokenizer = base.architecture, base.tokenizer
     default = {"rope_type": "default", "rope_theta": a.rope_theta}
@@ -27,7 +33,7 @@ def transformers_config(base: Checkpoint) -> dict[str, Any]:
             "attention_factor": a.rope_attention_factor,
         }
     ids = {key: tokenizer[name].value for key in _TOKENS if (name := f"tokenizer.ggml.{key}") in tokenizer}
-    return {
+    config = {
         "architectures": [a.family.classes[0]],
         "model_type": "gemma3_text" if a.name == "gemma3" else a.name,
         "num_hidden_layers": a.layers,
@@ -46,6 +52,15 @@ def transformers_config(base: Checkpoint) -> dict[str, Any]:
         **{key: {*kinds} <= {*a.biased} for key, kinds in a.family.biases.items()},
         **_constants(a, rope, default),
     }
+    if _compared(from_config(config, str(base.path))) != _compared(a):
+        raise FileError(f"{base.path}: transformers' {a.family.classes[0]} has no such model")
+    return config
+
+
+def _compared(a: Architecture) -> Architecture:
+    """An architecture without the scaling of RoPE, which a GGUF has as tensors."""
+    biased = tuple(sorted(a.biased))
+    return replace(a, scaling=None, rope_original=None, rope_attention_factor=1.0, biased=biased)
 
 
 def _constants(a: Architecture, rope: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:

@@ -306,8 +306,8 @@ class Engine:
                 effort: with "medium" or "high", up to 8 or 10 answers are sampled to a question that has a
                     number, until their majority is certain; "low" by default. See effort.py.
                 min_confidence: confidence below which the answer has no value; see answer.py.
-                think: whether a model that can think before it answers does so; by default as its chat
-                    template has it. Other models never do.
+                think: whether a model that can think before it answers does so; by default as the prompt
+                    or the chat template has it. Other models never do.
                 think_budget: tokens after which its thought is ended; see Request. 0 is no thought.
                 prompt: what stands around the question; by default what the adapter was learned with.
                 Others, such as temperature=0.5, replace a parameter of `sampling`.

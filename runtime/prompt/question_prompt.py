@@ -95,7 +95,8 @@ class QuestionPrompt:
             control_tokens: names of the tokens that a template can write, which no text of it may have.
 
         Raises:
-            FileError: a text has the name of a control token, or the template becomes too long to load.
+            FileError: a text has the name of a control token, the template has no switch for thoughts though
+                the prompt says whether there is one, or it becomes too long to load.
         """
         texts = [self.system or "", self.begin, *(text for pair in self.examples for text in pair)]
         if found := next(
@@ -107,7 +108,11 @@ class QuestionPrompt:
         turns = [message.template_fields() for message in self.messages("")[:-1]]  # without the question
         system = self.system is not None
         own, shown = (json.dumps(some, ensure_ascii=False) for some in (turns[:system], turns[system:]))
-        switch = "" if self.think is None else f"{{%- set {SWITCH} = {str(self.think).lower()} -%}}"
+        switch, think = "", str(self.think).lower()
+        if self.think is not None:
+            if SWITCH not in source:
+                raise FileError(f"the prompt: the chat template has no {SWITCH}, so it cannot say {think}")
+            switch = f"{{%- set {SWITCH} = {SWITCH} | default({think}) -%}}"
         before = (
             f"{switch}{{%- if messages and messages[0]['role'] == 'system' -%}}"
             f"{{%- set messages = messages[:1] + {shown} + messages[1:] -%}}"

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -116,6 +117,17 @@ def test_the_gguf_of_each_family_computes_what_its_folder_does(base, tmp_path, f
     assert held_out_losses(same, examples) == pytest.approx(held_out_losses(source, examples), rel=1e-5)
 
 
+def test_a_gguf_that_transformers_has_no_class_for_is_refused(base):
+    """It dropped the biases without a word, and the gradients were those of another model."""
+    checkpoint = open_checkpoint(base("llama"))
+    some = SimpleNamespace(
+        architecture=replace(checkpoint.architecture, biased=("attn_q",)),
+        **{"tokenizer": {}, "rope_tensors": {}, "path": Path("some.gguf")},
+    )
+    with pytest.raises(FileError, match=r"some\.gguf: transformers' LlamaForCausalLM has no such model"):
+        transformers_config(some)
+
+
 def test_rules_for_words_that_cannot_be_saved_are_refused(base, tmp_path, monkeypatch):
     convert(Recipe(base("llama"), tmp_path / "base.gguf", Uniform("F32")))
     monkeypatch.setattr(base_model, "PRE_TOKENIZERS", {})
@@ -128,7 +140,10 @@ def pieces(tmp_path) -> Path:
     """A Gemma 3 with a SentencePiece vocabulary and no chat template."""
     from ..convert.source.pieces import save_json, trained_model
 
-    folder = save_model(tmp_path / "gemma", gemma3(vocab_size=2000, bos_token_id=1, eos_token_id=2))
+    folder = save_model(
+        tmp_path / "gemma",
+        gemma3(vocab_size=2000, max_position_embeddings=2048, bos_token_id=1, eos_token_id=2),
+    )
     config = (folder / "config.json").read_bytes()
     save_json(folder, trained_model(tmp_path, False), "gemma")
     (folder / "config.json").write_bytes(config)
@@ -144,7 +159,8 @@ def test_a_base_with_sentencepiece_is_asked_as_the_runtime_asks(pieces, tmp_path
             found = encode_example(tokenizer, row, calculator=True)
             assert found == encode_example(twin, row, calculator=True)
             assert found.ids[: found.prompt_tokens] == [*engine.request(row.question).tokens]
-            assert tokenizer.text(found.ids[found.prompt_tokens :]).lstrip() == row.target
+            assert tokenizer.text(found.ids[found.prompt_tokens :]) == f" {row.target}"
+            assert tokenizer.worked_tokens > 100 and not tokenizer.thinks
             examples.append(found)
         assert examples[0].inserted and not examples[-1].inserted
         model = load_base_model(file)
@@ -152,9 +168,31 @@ def test_a_base_with_sentencepiece_is_asked_as_the_runtime_asks(pieces, tmp_path
         assert losses == pytest.approx(held_out_losses(load_base_model(pieces), examples), rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("added", "thinks"),
+    [
+        ("{{ 'Think between <think></think>.' if deep }}", False),
+        ("{{ '<think>\n' if enable_thinking }}", True),
+    ],
+)
+def test_a_template_that_names_thoughts_need_not_think(templated, added, thinks):
+    """Granite 3.3's names them for a switch of its own, and its answers would begin with an empty thought."""
+    with open_tokenizer(templated(added)) as tokenizer:
+        assert tokenizer.thinks == thinks and tokenizer.encoder.thinking
+
+
+def test_an_answer_ends_as_the_template_ends_a_turn(base, tmp_path):
+    """The end of a text stood there, which Gemma 3 and Phi-4 do not write behind a turn."""
+    folder = shutil.copytree(base("llama"), tmp_path / "base")
+    change_json(folder / "tokenizer_config.json", eos_token="<|endoftext|>")
+    change_json(folder / "config.json", eos_token_id=256)
+    with open_tokenizer(folder) as tokenizer:
+        assert tokenizer.vocabulary.eos == 256 and tokenizer.answer("a")[1:] == [258]
+
+
 def test_a_chat_template_that_rejects_a_question_is_refused(templated):
     """Jinja's TemplateError ended the command."""
     base = templated("{{ raise_exception('A system message\\nis required') }}")
-    message = "the chat template failed: TemplateError: A system message is required"
+    message = f"^{base}: the chat template failed: TemplateError: A system message is required"
     with open_tokenizer(base) as tokenizer, pytest.raises(FileError, match=message):
         encode_example(tokenizer, ROWS[0])

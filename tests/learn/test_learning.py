@@ -234,11 +234,15 @@ def test_a_killed_run_has_the_same_result(searching, env, monkeypatch):
             {"held_out": "0.1"},
             "33 with 33 different beginnings are left to learn from and 3 with 3 to measure",
         ),
+        ({"prompt": "THINKS"}, "its `think` is true, but learning is without thoughts"),
         ({"seed": -1}, "seed -1: must be from 0 to 4294967294"),
         ({"minutes": 1e-6}, "minutes 1e-06: too few for this machine: 10 questions of each kind take about"),
     ],
 )
 def test_bad_options_are_one_line(env, change, message):
+    if change.get("prompt"):
+        change = {"prompt": str(env.folder / "prompt.json")}
+        (env.folder / "prompt.json").write_text(QuestionPrompt(think=True).json)
     with pytest.raises((FileError, RequestError), match=message):
         run_learn(replace(env.request, **change), run=RUN)
 

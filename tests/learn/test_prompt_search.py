@@ -54,7 +54,7 @@ def test_prompts_that_do_not_fit_are_left_out():
 def test_examples_are_short_right_answers_to_different_questions():
     class Tokens:
         def text(self, ids):
-            return "".join(["A", " B", "\n", ""][one] for one in ids)
+            return "".join(["A", " B", "\n", "\nQuestion:"][one] for one in ids)
 
     tokens = Tokens()
     one = QuestionRollouts(0, "Tom has 3 pens.", "1", 9, (Solution((0, 1, 1, 2, 3), True),))

@@ -31,6 +31,16 @@ def test_a_template_with_a_prompt_writes_what_the_prompt_does(source, prompt, sy
     assert decode(expected).endswith(prompt.begin) and ("Mine." in decode(expected)) == bool(system)
 
 
+def test_a_template_with_a_switch_can_be_told_otherwise():
+    source = CHATML + "{{ 'think' if enable_thinking is not defined or enable_thinking }}"
+    template = ChatTemplate(QuestionPrompt(think=False).in_template(source, []))
+    turns = [{"role": "user", "content": "a"}]
+    said = ["".join(template.parts(turns, think=think)).endswith("think") for think in (None, False, True)]
+    assert said == [False, False, True]
+    with pytest.raises(FileError, match="the chat template has no enable_thinking, so it cannot say false"):
+        QuestionPrompt(think=False).in_template(CHATML, [])
+
+
 def test_a_conversation_gets_the_prompt_before_its_first_question():
     template = encoder(PROMPT.in_template(CHATML, []))
     turns = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
