@@ -25,7 +25,8 @@ _INSTRUCTIONS = {
     TEXT: "Give the final answer alone, exactly in the form that is asked for, without any explanation.",
     JSON: "Answer with one JSON value alone, without any explanation.",
 }
-_BEGINS = {NUMBER: ("Let's think step by step.", "The answer is"), TEXT: ("Answer:",), JSON: ("```json",)}
+STEPS = "Let's think step by step."  # T. Kojima and others, arXiv 2205.11916
+_BEGINS = {NUMBER: (STEPS, "The answer is"), TEXT: ("Answer:",), JSON: ("```json",)}
 
 
 @dataclass(frozen=True)
