@@ -51,6 +51,7 @@ class Candidate:
         return f"{self.name} ({self.right} of {self.asked} right)" if self.asked else self.name
 
 
+PLAIN_QUESTION = Candidate("the plain question", PLAIN)
 # Whether the answers to questions, numbered from and to, are right; None if one does not fit the context.
 Measure = Callable[[Candidate, int, int], Sequence[bool] | None]
 
@@ -58,7 +59,7 @@ Measure = Callable[[Candidate, int, int], Sequence[bool] | None]
 def candidates(examples: Sequence[tuple[str, str]], form: str = NUMBER) -> list[Candidate]:
     """The candidates for answers of a form, the simplest first: with equal right answers it wins."""
     return [
-        Candidate("the plain question", PLAIN),
+        PLAIN_QUESTION,
         Candidate("no system prompt", QuestionPrompt(system="")),
         Candidate("an instruction", QuestionPrompt(system=_INSTRUCTIONS[form])),
         *(Candidate(f"answers that begin {text!r}", QuestionPrompt(begin=text)) for text in _BEGINS[form]),

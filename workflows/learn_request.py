@@ -8,10 +8,10 @@ from pathlib import Path
 from ..convert.adapter.basis import NUMBERS_MAX
 from ..errors import OptionError, RequestError
 from ..learn.near_duplicates import masked_beginning, set_aside, without_near_duplicates
-from ..learn.prompt_search import Candidate
+from ..learn.prompt_search import PLAIN_QUESTION, Candidate
 from ..learn.rollouts import QuestionRollouts
 from ..models.rows import TrainingRow, read_rows, shuffle_rows
-from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
+from ..runtime.prompt.question_prompt import QuestionPrompt
 from ..runtime.request import SEED_MAX
 from ..stats.bootstrap import PASSAGES_MIN
 
@@ -81,7 +81,7 @@ class LearnRequest:
             FileError: its file is invalid.
         """
         if self.prompt in (DEFAULT, SEARCH):
-            return Candidate("the plain question", PLAIN)
+            return PLAIN_QUESTION
         path = Path(self.prompt)
         if path.suffix == ".json" or os.path.isdir(self.prompt):  # noqa: PTH112 - a text may be long
             if (prompt := QuestionPrompt.read(path)).think:

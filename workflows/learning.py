@@ -38,7 +38,14 @@ from ..learn.examples import encode_sampled
 from ..learn.learn_result import HeldOutAnswers, LearnResult
 from ..learn.natural_gradient import KL, NaturalStep, SampledScores, natural_step
 from ..learn.near_duplicates import masked_beginning, without_near_duplicates
-from ..learn.prompt_search import Candidate, candidates, given_examples, own_examples, search_prompt
+from ..learn.prompt_search import (
+    PLAIN_QUESTION,
+    Candidate,
+    candidates,
+    given_examples,
+    own_examples,
+    search_prompt,
+)
 from ..learn.rollouts import ROLLOUTS, QuestionRollouts, SampledRow, advantage_rows
 from ..learn.sample_rollouts import SLOTS, TEMPERATURE, RolloutSettings, sample_rollouts
 from ..learn.solution_scores import solution_scores
@@ -303,21 +310,21 @@ class _Learning:
         pool, asked = rows[: plan.pool], rows[plan.pool :]
         tokens = dict[QuestionPrompt, float]()
 
-        def answers(prompt: QuestionPrompt, name: str, some: Sequence[TrainingRow]) -> list[QuestionRollouts]:
-            job = replace(self, prompt=prompt).job(1)
-            return sample_rollouts(job, some, self.journal(name), self.run.stage("prompts"), optional=True)
+        def answers(asked: Candidate, name: str, some: Sequence[TrainingRow]) -> list[QuestionRollouts]:
+            job, stage = replace(self, prompt=asked.prompt).job(1), self.run.stage(f"prompt, {asked.name}")
+            return sample_rollouts(job, some, self.journal(name), stage, optional=True)
 
         def measure(candidate: Candidate, start: int, stop: int) -> list[bool] | None:
             prompt = candidate.prompt
             name = f"prompts/{start}-{stop}-{crc32(prompt.json.encode()):08x}"
-            answered = answers(prompt, name, asked[start:stop])
+            answered = answers(candidate, name, asked[start:stop])
             tokens[prompt] = fmean(one.prompt_tokens for one in answered)
             too_long = prompt != PLAIN and any(one.error for one in answered)
             return None if too_long else [one.right > 0 for one in answered]
 
         if (form := rows[0].form) == NUMBER:
             with open_tokenizer(self.model) as tokenizer:
-                examples = own_examples(answers(PLAIN, "pool", pool), tokenizer)
+                examples = own_examples(answers(PLAIN_QUESTION, "pool", pool), tokenizer)
         else:
             examples = given_examples(pool)
         best, ranked, long = search_prompt(candidates(examples, form), measure, plan.first)
