@@ -80,12 +80,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     training, held_out = (read_rows(path, ("answer",)) for path in (given.training, given.held_out))
-    with Engine(given.model, adapters={"adapter": given.adapter}, slots=16, context=3072) as engine:
+    with Engine(given.model, adapters={"adapted": given.adapter}, slots=16, context=3072) as engine:
         ask = Asker(engine, given.max_tokens)
         best = best_prompt(ask, training)
         found = {
             f"{name}, {adapter}": ask.answers(held_out, prompt, adapter)
-            for adapter in ("base", "adapter")
+            for adapter in ("base", "adapted")
             for name, prompt in (("plain", PLAIN), (best.name, best.prompt))
         }
     base, *_ = found.values()
@@ -96,7 +96,7 @@ def main() -> None:
             f"{name}: {right(answers).count('1')} of {len(answers)} in {tokens:.0f} tokens; {beside} points"
         )
     prompted = found[f"{best.name}, base"]
-    for name in (f"{best.name}, adapter", "plain, adapter"):
+    for name in (f"{best.name}, adapted", "plain, adapted"):
         print(f"{name}, beside the prompt: {AnswerPairs(prompted, found[name]).difference.text(1, 100)}")
     if given.output:
         given.output.write_text(json.dumps({name: right(answers) for name, answers in found.items()}) + "\n")
