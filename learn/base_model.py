@@ -11,7 +11,7 @@ from typing import Any
 from ..convert.adapter.adapter import refuse_adapter_beside
 from ..convert.adapter.basis import Basis
 from ..convert.adapter.peft_merge import silenced
-from ..convert.source.checkpoint import open_checkpoint
+from ..convert.source.checkpoint import Checkpoint, open_checkpoint
 from ..convert.source.families import CLASSES
 from ..convert.source.pre_tokenizer import PRE_TOKENIZERS
 from ..convert.source.remote_code import refuse_code
@@ -57,15 +57,15 @@ def load_base_model(base: Path, *, bf16: bool = False, threads: int | None = Non
 
 def check_base(base: Path) -> None:
     """Raise FileError, before hours of work, if transformers has no such model as a GGUF."""
-    _new_config(base)
+    _new_config(open_checkpoint(base))
 
 
-def _new_config(base: Path) -> Any:
+def _new_config(base: Checkpoint) -> Any:
     """The configuration of a GGUF."""
     from transformers import AutoConfig
 
-    fields = transformers_config(open_checkpoint(base))
-    return _loaded(base, lambda: AutoConfig.for_model(**fields))
+    fields = transformers_config(base)
+    return _loaded(base.path, lambda: AutoConfig.for_model(**fields))
 
 
 def _load_gguf(base: Path, dtype: Any) -> Any:
@@ -81,7 +81,7 @@ def _load_gguf(base: Path, dtype: Any) -> Any:
         for name, spec in checkpoint.specs.items()
     }
     kind = getattr(transformers, checkpoint.architecture.family.classes[0])
-    config = _new_config(base)
+    config = _new_config(checkpoint)
     model = _loaded(base, lambda: kind.from_pretrained(None, config=config, state_dict=weights, dtype=dtype))
     if (divisors := checkpoint.rope_tensors.get(FACTORS)) is not None:
         model.model.rotary_emb.inv_freq /= torch.from_numpy(divisors)
@@ -89,7 +89,7 @@ def _load_gguf(base: Path, dtype: Any) -> Any:
 
 
 def _loaded(base: Path, load: Callable[[], Any]) -> Any:
-    """What transformers loads of a base."""
+    """A part of a base, by transformers."""
     try:
         with silenced():
             return load()
@@ -113,7 +113,7 @@ def save_settings(base: Path, folder: Path) -> None:
     tokenizer = _loaded(base, lambda: AutoTokenizer.from_pretrained(str(base.parent), **path))
     _fix_pre_tokenizer(base, tokenizer)
     with silenced():
-        _new_config(base).save_pretrained(folder)
+        _new_config(open_checkpoint(base)).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 

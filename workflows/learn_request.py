@@ -1,4 +1,4 @@
-"""What to learn, and the questions to learn from and to measure on."""
+"""A request to learn, and its questions: to learn from and to measure on."""
 
 import os
 from collections.abc import Sequence

@@ -98,18 +98,7 @@ def run_learn(
     check_folder(request.output)
     check_card(request.output, PLAN_FILE)
     training, held_out = request.read_questions()
-    model = NAME if request.model == "embedded" else request.model  # not with its adapter
-    full = resolve(model, run=run, announce=announce).model
-    refuse_base_folder(request.output, full)
-    check_base(full)
-    base = resolve_base(request.model, original=True)
-    basis = find_basis(base, run, numbers=request.numbers)
-    with open_tokenizer(full) as tokenizer:
-        think, completes = False if tokenizer.thinks else None, not tokenizer.encoder.template_source
-    if think is False:
-        announce("the model can think: it is asked, and learns to answer, without a thought")
-    trimmed = trimmed_model(full, run)
-    learning = _Learning(request, base.trained_id, full, trimmed, basis, run, prompt.prompt, think, completes)
+    learning = _set_up(request, prompt.prompt, run, announce)
     plan, speed = learning.plan(training, held_out)
     announce(
         f"{plan.questions} questions to learn from and {plan.held_out} to measure on: about "
@@ -136,11 +125,11 @@ def run_learn(
     scores = learning.scores(rows, training)
     step = natural_step(scores, KL, request.seed)
     adapter = learning.write(step, request.output)
-    numbers = step.numbers.astype(np.float32)
+    numbers, basis = step.numbers.astype(np.float32), learning.basis.origin
     result = LearnResult(
-        code=encode_short_code(ShortCode(basis.origin.name, basis_fingerprint(basis.origin.id), numbers)),
-        base_id=base.trained_id,
-        basis=basis.origin.id,
+        code=encode_short_code(ShortCode(basis.name, basis_fingerprint(basis.id), numbers)),
+        base_id=learning.base_id,
+        basis=basis.id,
         numbers=len(numbers),
         asked=len(training),
         sometimes_right=len(mixed),
@@ -165,6 +154,28 @@ def run_learn(
         learn_card(result, request.model, request.output.resolve().name, command, request.questions.name),
     )
     return result
+
+
+def _set_up(
+    request: LearnRequest, prompt: QuestionPrompt, run: Run, announce: Callable[[str], None]
+) -> "_Learning":
+    """Find the base with its basis and its smaller vocabulary, and how it is asked.
+
+    Raises:
+        ThirteenError: the base cannot be learned on.
+    """
+    model = NAME if request.model == "embedded" else request.model  # not with its adapter
+    full = resolve(model, run=run, announce=announce).model
+    refuse_base_folder(request.output, full)
+    check_base(full)
+    base = resolve_base(request.model, original=True)
+    basis = find_basis(base, run, numbers=request.numbers)
+    with open_tokenizer(full) as tokenizer:
+        think, completes = False if tokenizer.thinks else None, not tokenizer.encoder.template_source
+    if think is False:
+        announce("the model can think: it is asked, and learns to answer, without a thought")
+    trimmed = trimmed_model(full, run)
+    return _Learning(request, base.trained_id, full, trimmed, basis, run, prompt, think, completes)
 
 
 def _refuse_fall(request: LearnRequest, result: LearnResult) -> None:
@@ -387,11 +398,9 @@ class _Learning:
             "threads": self.threads,
         }
         calculator = self.job(FIRST).settings.calculator
-        with (
-            Journal(self.journal("scores"), identity, "scores") as journal,
-            open_tokenizer(self.model, self.context) as tokenizer,
-        ):
+        with open_tokenizer(self.model, self.context) as tokenizer:
             examples = [encode_sampled(tokenizer, row, self.asked, calculator=calculator) for row in rows]
+        with Journal(self.journal("scores"), identity, "scores") as journal:
             model = load_base_model(self.model, bf16=multiplies_bf16(), threads=self.threads)
             scores = solution_scores(model, self.basis, examples, journal, self.run.stage("gradients"))
         return SampledScores(

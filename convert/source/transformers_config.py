@@ -21,11 +21,11 @@ def transformers_config(base: Checkpoint) -> dict[str, Any]:
     Raises:
         FileError: transformers has no such model, as where biases are on some of the matrices alone.
     """
-    a, tokenizer = base.architecture, base.tokenizer
+    a, tokenizer, divisors = base.architecture, base.tokenizer, base.rope_tensors
     default = {"rope_type": "default", "rope_theta": a.rope_theta}
     rope = default | ({"rope_type": "linear", "factor": a.rope_linear} if a.rope_linear != 1 else {})
-    if LONG_FACTORS in base.rope_tensors:
-        factors = [[*map(float, base.rope_tensors[name])] for name in (LONG_FACTORS, SHORT_FACTORS)]
+    if LONG_FACTORS in divisors:
+        factors = [[*map(float, divisors[name])] for name in (LONG_FACTORS, SHORT_FACTORS)]
         original = a.rope_original or a.context
         rope |= {
             **{"rope_type": "longrope", "long_factor": factors[0], "short_factor": factors[1]},
@@ -64,7 +64,7 @@ def _compared(a: Architecture) -> Architecture:
 
 
 def _constants(a: Architecture, rope: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
-    """What the models of one family alone have."""
+    """Entries that the models of one family alone have."""
     scale = a.attention_scale or a.head_dim**-0.5
     types = [
         "sliding_attention" if layer in a.windowed else "conv" if layer in a.convolved else "full_attention"
