@@ -81,8 +81,8 @@ def batch(
         with progress_bar("batch", settings.batch_size) as progress:
             report = batch_file.answer(job, executor=executor, progress=progress)
     except BaseException as error:
-        if not isinstance(error, Exception):  # Ctrl-C, or a signal
-            note(f"answers so far are in {output}.part: the same command resumes")
+        if not isinstance(error, Exception) and (part := batch_file.part).exists():  # Ctrl-C, or a signal
+            note(f"answers so far are in {part}: the same command resumes")
         raise
     warn(report.bad)
     rows = {

@@ -109,6 +109,8 @@ def merge_checkpoint(  # noqa: PLR0913 - the last is for a GGUF alone
         if base.is_file():
             _check_settings(checkpoint, part)
         sync_tree(part)
+        if output.is_dir():
+            output.rmdir()  # empty; Windows replaces no folder
         part.replace(output)
         sync_folder(parent)
     types = [dtype for dtype, _ in tensors.values()]

@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING
 from ..convert.adapter.delta import CONFIG_FILE
 from ..errors import OutputError
 from ..files.atomic_write import atomic_write
+from ..files.received_files import PROMPT_FILE
 from ..runtime.prompt.question_prompt import PLAIN
 from .natural_gradient import KL
 from .sample_rollouts import TEMPERATURE
 
 if TYPE_CHECKING:
     from .job import TrainingJob
-    from .learn_result import LearnResult
+    from .learn_result import LearnedNumbers, LearnResult
     from .sft import SftResult
 
 _CARD = "README.md"
 _CODE_MAX = 120  # characters of a code that is shown
-_SET_ASIDE = "They were set aside. None begins as one that was learned from, but for its numbers and names."
+_SET_ASIDE = (
+    "They were set aside. None begins as one that anything was learned from, but for its numbers and names."
+)
 _IN_FOLDS = """Each fifth was answered with numbers that were learned from the other four, of which none
 begins as one of it, but for its numbers and names. The adapter itself learned from all."""
 _VOTES = """There were no answers to these questions: what more than four fifths of the votes of
@@ -30,9 +33,15 @@ _VOTES = """There were no answers to these questions: what more than four fifths
 _VOTES_MEASURE = (
     "\nRight is here what the votes agree on; how many of their answers are right is not known.\n"
 )
-_USE = """
-`ask --adapter` with this folder asks with it. `thirteen convert MODEL --type same --prompt FOLDER
---output FILE` writes it alone into a file's chat template, without the numbers.
+_NOTHING_LEARNED = """A prompt for {0.base_id}: {0.verdict}.
+
+## How it was made
+Of {0.asked:,} questions that were asked with the best of some prompts, {0.sometimes_right} have right and
+wrong solutions: too few to learn from."""
+_ASK = "\n`ask --adapter` with this folder asks with it."
+_WRITE = """
+`thirteen convert MODEL --type same --prompt FOLDER --output FILE` writes it alone into a file's chat
+template, if the file has one.
 """
 _KINDS = {"lora": "LoRA", "tinylora": "TinyLoRA"}
 
@@ -47,11 +56,11 @@ def check_card(folder: Path, state: str) -> None:
     Raises:
         OutputError: the folder has one of them.
     """
-    card, config = folder / _CARD, folder / CONFIG_FILE
-    if card.exists() and not config.exists():
+    card, made = folder / _CARD, [name for name in (CONFIG_FILE, PROMPT_FILE) if (folder / name).exists()]
+    if card.exists() and not made:
         raise OutputError(f"{card}: is not of an adapter, and would be overwritten: choose another output")
-    if config.exists() and not (folder / state).exists():
-        raise OutputError(f"{folder}: has an adapter, which would be overwritten: choose another output")
+    if made and not (folder / state).exists():
+        raise OutputError(f"{folder}: has {made[0]}, which would be overwritten: choose another output")
 
 
 def refuse_base_folder(folder: Path, base: Path) -> None:
@@ -120,49 +129,59 @@ On {len(held.tokens)} questions that it was never trained on ({sum(held.tokens):
 
 
 def learn_card(result: "LearnResult", model: str, name: str, command: str, data: str) -> str:
-    """The card of an adapter that was learned from questions with known answers."""
-    held, plain = result.held_out, result.prompt.prompt == PLAIN
+    """The card of a prompt, and of an adapter that was learned with it, from questions with known answers."""
+    held, learned = result.held_out, result.learned
     count, tokens, change = len(held.base), held.tokens, held.change.difference
     shares = [f"{right} ({right / count:.1%})" for right in held.right]
     changes = [one.difference.text(1, 100) for one in (held.of_prompt, held.of_adapter)]
     moved = ["{1}, {2}".format(*one.counts) for one in (held.of_prompt, held.change, held.of_adapter)]
-    adapter = result.code if plain and len(result.code) < _CODE_MAX else shlex.quote(name)
-    return f"""{_front_matter(result.base_id, "tinylora")}# {name}
-A TinyLoRA adapter of {result.numbers:,} trained numbers over {result.base_id}: {result.verdict}.
+    adapted = f"| {shares[2]} | {change.text(1, 100)} | {moved[1]} | {tokens[2]:.0f} |"
+    of_adapter = f"""| adapter, best prompt {adapted}
 
-```
-thirteen ask {shlex.quote(model)} --adapter {adapter} "QUESTION"
-```
-
-## How it was made
-By one step of the natural policy gradient, on {result.solutions:,} right and wrong solutions to
-{result.sometimes_right:,} of the {result.asked:,} questions of {data} that were asked, sampled at temperature
-{TEMPERATURE:g} within {result.max_tokens} tokens. Its length is {KL:g} nats of KL divergence
-per token, to second order. {_VOTES if result.votes else ""}
+The adapter beside the prompt alone: {changes[1]} points; {moved[2]} became right and wrong.
+"""
+    return f"""{_front_matter(result.base_id, *["tinylora"] * bool(learned))}# {name}
+{_learned_part(learned, result, model, name) if learned else _NOTHING_LEARNED.format(result)}
+The questions are of {data}. {_VOTES if result.votes else ""}
 
 ```
 {command}
 ```
 
 {_prompt_part(result)}
-- Damping of the Fisher matrix, by cross-validation: {result.damping:g} of its largest eigenvalue
-- Basis: {result.basis}
 - Time: {result.minutes:.1f} minutes, since the last resume
 
 ## What it changed
 Greedy answers within {result.max_tokens} tokens, with the calculator, to {count} questions.
-{_IN_FOLDS if result.in_folds else _SET_ASIDE} An answer that does not end in time is wrong.
+{_IN_FOLDS if result.in_folds and learned else _SET_ASIDE} An answer that does not end in time is wrong.
 {_VOTES_MEASURE if result.votes_measure else ""}
 | | right | difference from the base, points (95 %) | became right, became wrong | tokens an answer |
 | --- | --- | --- | --- | --- |
 | base | {shares[0]} | | | {tokens[0]:.0f} |
 | base, best prompt | {shares[1]} | {changes[0]} | {moved[0]} | {tokens[1]:.0f} |
-| adapter, best prompt | {shares[2]} | {change.text(1, 100)} | {moved[1]} | {tokens[2]:.0f} |
-
-The adapter beside the prompt alone: {changes[1]} points; {moved[2]} became right and wrong.
-
-The verdict: {result.verdict}. Expected among samples, to first order: {result.expected.text(1, 100)} points.
+{of_adapter if learned else ""}
+The verdict: {result.verdict}.
 """
+
+
+def _learned_part(learned: "LearnedNumbers", result: "LearnResult", model: str, name: str) -> str:
+    """What was learned, and how it is used."""
+    code = result.prompt.prompt == PLAIN and len(learned.code) < _CODE_MAX
+    adapter = learned.code if code else shlex.quote(name)
+    return f"""A TinyLoRA adapter of {learned.count:,} trained numbers over {result.base_id}:
+{result.verdict}.
+
+```
+thirteen ask {shlex.quote(model)} --adapter {adapter} "QUESTION"
+```
+
+## How it was made
+By one step of the natural policy gradient, on {learned.solutions:,} right and wrong solutions to
+{result.sometimes_right:,} of {result.asked:,} questions, sampled at temperature
+{TEMPERATURE:g} within {result.max_tokens} tokens. Its length is {KL:g} nats of KL divergence
+per token, to second order; {learned.expected.text(1, 100)} points were expected among samples, to first
+order. The damping of the Fisher matrix, {learned.damping:g} of its largest eigenvalue, was chosen by
+cross-validation. The basis is {learned.basis}."""
 
 
 def _prompt_part(result: "LearnResult") -> str:
@@ -178,5 +197,9 @@ by successive halving: the worse half of the prompts was dropped each time.
         if result.ranked
         else "It was given."
     )
-    text = "" if result.prompt.prompt == PLAIN else f"\n```json\n{result.prompt.prompt.json}\n```\n{_USE}"
+    text = (
+        ""
+        if result.prompt.prompt == PLAIN
+        else f"\n```json\n{result.prompt.prompt.json}\n```\n{_ASK * bool(result.learned)}{_WRITE}"
+    )
     return f"The best prompt: {result.prompt.name}. {how}\n{text}"

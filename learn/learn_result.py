@@ -91,20 +91,36 @@ class HeldOutAnswers:
 
 
 @dataclass(frozen=True)
-class LearnResult:
-    """An adapter that was learned.
+class LearnedNumbers:
+    """What was learned on top of the prompt.
 
     Attributes:
         code: the adapter as a short code.
-        base_id: name of its base.
         basis: id of its basis.
-        numbers: number of trained numbers.
-        asked: questions to which solutions were sampled.
-        sometimes_right: those with right and wrong ones.
-        solutions: solutions to those.
-        max_tokens: maximum tokens of a solution or an answer.
+        count: number of trained numbers.
+        solutions: solutions to the questions that have right and wrong ones.
         damping: of the Fisher matrix, as a fraction of its largest eigenvalue.
         expected: see NaturalStep.gain.
+    """
+
+    code: str
+    basis: str
+    count: int
+    solutions: int
+    damping: float
+    expected: Interval
+
+
+@dataclass(frozen=True)
+class LearnResult:
+    """A prompt, and an adapter that was learned with it.
+
+    Attributes:
+        base_id: name of its base.
+        asked: questions to which solutions were sampled.
+        sometimes_right: those with right and wrong ones.
+        learned: the adapter; None if the prompt left too little to learn.
+        max_tokens: maximum tokens of a solution or an answer.
         prompt: the prompt that it was learned with.
         ranked: the prompts that were measured, the best first; empty without a search.
         searched: questions that the prompt was chosen on.
@@ -115,16 +131,11 @@ class LearnResult:
         minutes: time since the last resume.
     """
 
-    code: str
     base_id: str
-    basis: str
-    numbers: int
     asked: int
     sometimes_right: int
-    solutions: int
+    learned: LearnedNumbers | None
     max_tokens: int
-    damping: float
-    expected: Interval
     prompt: Candidate
     ranked: Sequence[Candidate]
     searched: int
@@ -139,6 +150,8 @@ class LearnResult:
         """Whether the change of right answers is certain, beside the prompt alone."""
         above, held = self.held_out.of_adapter.difference, self.held_out
         beside = "" if self.prompt.prompt.is_bare else " above the best prompt"
+        if not self.learned:
+            return "the prompt alone does it: it leaves too little to learn"
         if above.low > 0:
             return f"a certain gain{beside}"
         if above.high < 0:

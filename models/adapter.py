@@ -58,6 +58,7 @@ class Adapter:
         found = self.folder(base, run)
         if found.is_file():
             return found
+        read_adapter_config(found)  # names what a folder lacks, or holds as a pickle
         # All that an exported adapter depends on: an alpha counts like a weight.
         key = cache_key(
             adapter_sha256(found), file_sha256(model), self.source, version("thirteen"), EXPORT_VERSION

@@ -43,8 +43,8 @@ def fetch(source: str, *, kind: RepositoryKind) -> Path:
             raise FileError(f"{name} is local: the revision {revision!r} applies only to the hub")
         return embedded() if kind == "base" else adapter_folder(name)
     except OfflineError as error:
-        found = find_embedded()
-        if kind == "base" and found and source == catalogue().embedded.base:
+        found = find_embedded() if kind == "base" else None
+        if found and source == catalogue().embedded.base:
             _log.warning("%s; its quantized copy, `embedded`, stands for it", error)
             return found
         if kind == "adapter":

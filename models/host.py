@@ -37,7 +37,7 @@ def check_host(url: str) -> None:
 
     def connect_all() -> None:  # in a thread, as the resolver of names has no bound on its time
         try:
-            port = end.port or {"https": 443, "socks5": 1080}.get(end.scheme, 80)
+            port = end.port or {"https": 443, "socks5": 1080, "socks5h": 1080}.get(end.scheme, 80)
             found = socket.getaddrinfo(end.hostname or "", port, type=socket.SOCK_STREAM)
         except (OSError, ValueError) as error:
             replies.put(_reason(error))

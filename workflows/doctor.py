@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import psutil
 from packaging.requirements import Requirement
 
-from ..errors import FileError, OutputError, ThirteenError, build_hint, one_line
+from ..errors import FileError, OutputError, ThirteenError, build_hint, install_hint, one_line
 from ..files.cache_folder import REMEDY, cache_dir
 from ..files.processors import processor_name, read_cpuinfo, usable_processors
 from ..files.progress import Progress, no_progress
@@ -129,7 +129,7 @@ def build_finding(system_info: str, flags: frozenset[str]) -> Finding:
     built = {name for name, value in re.findall(r"(\w+) = (\d+)", system_info) if value != "0"}
     pairs = [(label, flag in flags, name in built) for flag, label, name in _INSTRUCTION_SETS]
     value = ", ".join(label for label, _, in_build in pairs if in_build) or "no special instruction sets"
-    unused = ", ".join(label for label, in_processor, in_build in pairs if in_processor and not in_build)
+    unused = [label for label, in_processor, in_build in pairs if in_processor and not in_build]
     lacking = ", ".join(label for label, in_processor, in_build in pairs if in_build and not in_processor)
     remedy = f"compile it for this processor, with a C++ compiler: {build_hint('GGML_NATIVE')}"
     problem = None
@@ -137,7 +137,8 @@ def build_finding(system_info: str, flags: frozenset[str]) -> Finding:
         problem = f"the build of llama.cpp needs {lacking}, which the processor lacks: {remedy}"
     elif unused:
         cost = _AVX512_COST if "AVX-512" in unused else _OTHER_COST
-        problem = f"the build of llama.cpp does not use {unused}, which the processor has; {cost}: {remedy}"
+        names = ", ".join(unused)
+        problem = f"the build of llama.cpp does not use {names}, which the processor has; {cost}: {remedy}"
     return Finding("llama.cpp", f"built for {value}", problem)
 
 
@@ -149,7 +150,7 @@ def library_finding() -> Finding:
 
     name = "second library"
     if not installed():
-        return Finding(name, f"none; ik_llama.cpp decodes {_IK_GAIN}: pip install 'thirteen[ik]'")
+        return Finding(name, f"none; ik_llama.cpp decodes {_IK_GAIN}: {install_hint('ik')}")
     try:
         find_library("ik")
     except FileError as error:

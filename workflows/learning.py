@@ -35,7 +35,7 @@ from ..files.temporary_folder import temporary_folder
 from ..learn.base_model import check_base, check_packages, load_base_model
 from ..learn.cards import check_card, learn_card, refuse_base_folder, write_card
 from ..learn.examples import encode_sampled
-from ..learn.learn_result import HeldOutAnswers, LearnResult
+from ..learn.learn_result import HeldOutAnswers, LearnedNumbers, LearnResult
 from ..learn.natural_gradient import KL, NaturalStep, SampledScores, natural_step
 from ..learn.near_duplicates import masked_beginning, without_near_duplicates
 from ..learn.prompt_search import (
@@ -81,6 +81,8 @@ def run_learn(
 ) -> LearnResult:
     """Learn an adapter, measure it, and write it with its card and as a GGUF LoRA.
 
+    Where a prompt is a certain gain and leaves too little to learn, it is written with a card alone.
+
     Args:
         request: what to learn.
         command: the command line, for the card.
@@ -120,32 +122,23 @@ def run_learn(
     questions = learning.sample(training)
     mixed = [question for question in questions if question.sometimes_right]
     if beginnings(mixed) < PASSAGES_MIN:
-        raise RequestError(_too_few(request, questions, len(mixed)) + learning.keep_prompt(prompt, measured))
-    rows = advantage_rows([*questions, *learning.sample_more(training, mixed)])
-    scores = learning.scores(rows, training)
-    step = natural_step(scores, KL, request.seed)
-    adapter = learning.write(step, request.output)
-    numbers, basis = step.numbers.astype(np.float32), learning.basis.origin
+        problem = _too_few(request, questions, len(mixed))
+        learned, held = None, learning.measure_prompt(prompt, measured, problem)
+    else:
+        learned, held = learning.learn(training, questions, measured)
     result = LearnResult(
-        code=encode_short_code(ShortCode(basis.name, basis_fingerprint(basis.id), numbers)),
         base_id=learning.base_id,
-        basis=basis.id,
-        numbers=len(numbers),
         asked=len(training),
         sometimes_right=len(mixed),
-        solutions=len(rows),
+        learned=learned,
         max_tokens=request.max_tokens,
-        damping=step.damping,
-        expected=step.gain,
         prompt=prompt,
         ranked=ranked,
         searched=len(searched),
         votes=request.without_answers,
         votes_measure=request.without_answers and (in_folds or request.share is not None),
         in_folds=in_folds,
-        held_out=learning.measure_in_folds(measured, scores)
-        if in_folds
-        else learning.measure(measured, adapter),
+        held_out=held,
         minutes=(time.monotonic() - began) / 60,
     )
     _refuse_fall(request, result)
@@ -374,6 +367,27 @@ class _Learning:
             )
         return kept, held
 
+    def learn(
+        self,
+        training: Sequence[TrainingRow],
+        questions: Sequence[QuestionRollouts],
+        measured: Sequence[TrainingRow],
+    ) -> tuple[LearnedNumbers, HeldOutAnswers]:
+        """Write an adapter that was learned from questions with their first solutions, and measure it."""
+        mixed = [question for question in questions if question.sometimes_right]
+        rows = advantage_rows([*questions, *self.sample_more(training, mixed)])
+        scores = self.scores(rows, training)
+        step = natural_step(scores, KL, self.request.seed)
+        adapter = self.write(step, self.request.output)
+        numbers, basis = step.numbers.astype(np.float32), self.basis.origin
+        code = encode_short_code(ShortCode(basis.name, basis_fingerprint(basis.id), numbers))
+        learned = LearnedNumbers(code, basis.id, len(numbers), len(rows), step.damping, step.gain)
+        if self.request.held_out == ALL:
+            return learned, self.measure_in_folds(measured, scores)
+        return learned, HeldOutAnswers(
+            *self.without_adapter(measured), self.answers(measured, "adapted", adapter)
+        )
+
     def sample(self, rows: Sequence[TrainingRow]) -> list[QuestionRollouts]:
         """Sample the first solutions."""
         job = self.job(FIRST, self.request.seed)
@@ -420,20 +434,24 @@ class _Learning:
         export_adapter(folder, self.full, lora, ids=SourceIds(self.base_id, "learned"))
         return lora
 
-    def keep_prompt(self, prompt: Candidate, rows: Sequence[TrainingRow]) -> str:
-        """Measure and keep a prompt with which there is nothing to learn; returns what to say of it."""
-        if self.prompt == PLAIN:
-            return ""
-        base, prompted = (sum(one.right for one in answers) for answers in self.without_adapter(rows))
-        write_file(self.request.output / PROMPT_FILE, self.asked.json.encode())
-        return (
-            f". The prompt is kept, {prompt.name}; of {len(rows)} other questions the base has {base} "
-            f"right without it and {prompted} with it (thirteen convert --prompt {self.request.output})"
-        )
+    def measure_prompt(self, prompt: Candidate, rows: Sequence[TrainingRow], problem: str) -> HeldOutAnswers:
+        """Keep a prompt that leaves too little to learn, and measure it.
 
-    def measure(self, rows: Sequence[TrainingRow], adapter: Path) -> HeldOutAnswers:
-        """Answer the questions that were set aside with the base and with the adapter."""
-        return HeldOutAnswers(*self.without_adapter(rows), self.answers(rows, "adapted", adapter))
+        Raises:
+            RequestError: the problem, if the prompt is no certain gain.
+        """
+        if self.prompt == PLAIN:
+            raise RequestError(problem)
+        base, prompted = self.without_adapter(rows)
+        held = HeldOutAnswers(base, prompted, prompted)
+        write_file(self.request.output / PROMPT_FILE, self.asked.json.encode())
+        if held.of_prompt.difference.low <= 0:
+            before, after, _ = held.right
+            raise RequestError(
+                f"{problem}. The prompt is kept, {prompt.name}, but is no certain gain: of {len(rows)} other "
+                f"questions the base has {before} right without it and {after} with it"
+            )
+        return held
 
     def without_adapter(
         self, rows: Sequence[TrainingRow]

@@ -71,39 +71,27 @@ def learn(
     request = LearnRequest(**options.matching_options(ctx, LearnRequest))
     with run_bars(threads) as run:
         result = run_learn(request, command_line(), run, note)
-    held = result.held_out
+    held, learned = result.held_out, result.learned
     (before, prompted, after), (_, gained, lost, _) = held.right, held.change.counts
-    differences = {
-        "difference": held.change.difference,
-        "difference_of_prompt": held.of_prompt.difference,
-        "difference_of_adapter": held.of_adapter.difference,
-    }
+    points = {"difference": held.change.difference, "difference_of_prompt": held.of_prompt.difference}
     facts = {
         "output": str(output),
-        "code": result.code,
-        "lora": str(output / LORA_FILE),
         "questions": result.asked,
         "sometimes_right": result.sometimes_right,
-        "solutions": result.solutions,
-        "expected": interval_json(result.expected),
         "held_out": len(held.base),
         "right_before": before,
         "right_with_prompt": prompted,
         "right_after": after,
         "gained": gained,
         "lost": lost,
-        **{name: interval_json(one) for name, one in differences.items()},
-        "prompt": result.prompt.text,
-        "verdict": result.verdict,
-        "minutes": result.minutes,
     }
-    show_facts(
-        as_json,
-        facts,
-        **{name: f"{one.text(1, 100)} points (95 %)" for name, one in differences.items()},
-        expected=f"{result.expected.text(1, 100)} points among samples, to first order (95 %)",
-        minutes=f"{result.minutes:.1f}",
-    )
+    if learned:
+        points |= {"difference_of_adapter": held.of_adapter.difference, "expected": learned.expected}
+        facts |= {"code": learned.code, "lora": str(output / LORA_FILE), "solutions": learned.solutions}
+    facts |= {name: interval_json(one) for name, one in points.items()}
+    facts |= {"prompt": result.prompt.text, "verdict": result.verdict, "minutes": result.minutes}
+    shown = {name: f"{one.text(1, 100)} points (95 %)" for name, one in points.items()}
+    show_facts(as_json, facts, **shown, minutes=f"{result.minutes:.1f}")
 
 
 def _recipe_option(text: str, field: str, panel: str | None = None) -> Any:

@@ -196,6 +196,7 @@ def importance(
 
     measured_on = Calibration(calibration or calibration_texts(), thoroughness)
     check_target(output, replace=replace)
+    measured_on.texts.stat()  # a missing file is refused before anything is downloaded
     with run_bars(threads) as run:
         found = resolve_sources(base, adapter, run)
         check_target(output, found.base, *filter(None, (found.adapter, calibration)))
@@ -230,6 +231,8 @@ def vocabulary(
     from ...workflows.vocabulary.vocabulary_choice import choose_vocabulary
 
     check_target(output, replace=replace)
+    if texts:
+        texts.stat()  # a missing file is refused before anything is downloaded
     path = resolve_base(base).path
     check_target(output, path, *filter(None, (texts,)))
     with run_bars(threads) as run:

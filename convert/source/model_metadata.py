@@ -61,13 +61,21 @@ def from_header(header: Header) -> Architecture:
         name=family.name,
         rms_eps=number(values, "attention.layer_norm_rms_epsilon", where),
         rope_theta=number(values, "rope.freq_base", where, 10000.0),
-        rope_linear=number(values, "rope.scaling.factor", where, 1.0),
+        rope_linear=_linear_scaling(values, where),
         tied=OUTPUT not in header.tensors,
         biased=tuple(k for k in family.layer.values() if f"blk.0.{k}.bias" in header.tensors),
         **({"scaling": None} | dict(family.implied(shape)) | found),
     )
     check(architecture, where)
     return architecture
+
+
+def _linear_scaling(values: Mapping[str, Any], where: str) -> float:
+    """The divisor of all positions as llama.cpp reads it: also by its old key, and 0 for none."""
+    key = "rope.scaling.factor" if "rope.scaling.factor" in values else "rope.scale_linear"
+    if values.get("rope.scaling.type") == "none" or values.get(key) == 0:
+        return 1.0
+    return number(values, key, where, 1.0)
 
 
 def _kv_heads(values: Mapping[str, Any], where: str) -> tuple[int | None, tuple[int, ...]]:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ...convert.quantize.costs import CostTable, costs_for, host_target, read_costs
-from ...errors import FileError, OutputError, ThirteenError
+from ...errors import FileError, InsufficientMemoryError, OutputError, ThirteenError
 from ...files.cache_folder import cache_dir
 from ...files.progress import Progress, no_progress
 from ...runtime.llama.load_probe import WORKER, last_reply, run_worker, signal_name
@@ -64,8 +64,8 @@ def library_costs(library: str | None, progress: Progress = no_progress) -> list
 def machine_costs(progress: Progress = no_progress, library: str = LIBRARIES[0]) -> CostTable:
     """The cost table of this processor; measured on first use, in one to two minutes.
 
-    Where it cannot be measured, because the disk has no room for its models or other programs disturb it, it
-    is the shipped table for the processor's kind, and for another library llama.cpp's.
+    Where it cannot be measured, because disk or memory has no room for its models or other programs disturb
+    it, it is the shipped table for the processor's kind, and for another library llama.cpp's.
 
     Args:
         progress: called with steps done and in all.
@@ -83,7 +83,7 @@ def machine_costs(progress: Progress = no_progress, library: str = LIBRARIES[0])
         else:
             _measure_elsewhere(path, library)
         return read_costs(path)
-    except OutputError as error:
+    except (OutputError, InsufficientMemoryError) as error:
         if library != LIBRARIES[0]:
             _log.warning("costs of types in %s are not measured: %s; llama.cpp's are used", library, error)
             return machine_costs(progress)

@@ -108,11 +108,11 @@ class BatchFile:
         """
         began = perf_counter()
         self.check_output()
-        job = job.decided(self._part, _RUN)
+        job = job.decided(self.part, _RUN)
         data = read_bounded(self.questions, LINES_BYTES_MAX)
         rows = _parse_questions(self.questions, data, self.skip_bad)
         identity = {"questions_sha256": hashlib.sha256(data).hexdigest(), **job.identity}
-        with Journal(self._part, identity, _RUN) as journal:
+        with Journal(self.part, identity, _RUN) as journal:
             saved, new = _saved_records(journal, rows), dict[int, Record]()
             self._check_answered(saved.values())
             self._check_free(saved)
@@ -128,17 +128,17 @@ class BatchFile:
                 file.writelines(_output_lines(saved | new))
             report = self._report(saved, new, perf_counter() - began)
             with suppress(OSError):
-                self._part.unlink()
+                self.part.unlink()
         return report
 
     def check_output(self) -> None:
         """Raise OutputError if the output cannot be written, or exists without records of a killed run."""
         check_target(self.output)
-        if self.output.exists() and not self._part.exists():
+        if self.output.exists() and not self.part.exists():
             raise self._output_exists
 
     @property
-    def _part(self) -> Path:
+    def part(self) -> Path:
         """The file of the records."""
         return self.output.with_name(f"{self.output.name}.part")
 

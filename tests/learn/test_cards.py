@@ -26,7 +26,7 @@ def test_a_run_replaces_no_card_and_no_adapter_but_its_own(tmp_path):
     (tmp_path / "adapter_config.json").touch()
     check_card(tmp_path, ".state")
     (tmp_path / ".state").unlink()
-    with pytest.raises(OutputError, match="has an adapter, which would be overwritten: choose another"):
+    with pytest.raises(OutputError, match=r"has adapter_config\.json, which would be"):
         check_card(tmp_path, ".state")
 
 

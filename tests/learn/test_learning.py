@@ -31,7 +31,7 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from thirteen.workflows import learning
 from thirteen.workflows.learn_request import LearnRequest
-from thirteen.workflows.learning import run_learn
+from thirteen.workflows.learning import PLAN_FILE, run_learn
 
 from ..json_lines import write_rows
 from ..runtime.thinking_templates import TEMPLATES
@@ -144,11 +144,24 @@ def test_a_prompt_with_which_all_is_right_is_measured_and_kept(env, monkeypatch)
     """There is nothing to learn then: the prompt alone does it."""
     monkeypatch.setattr(sample_rollouts, "is_correct", lambda answer, row: answer.usage.prompt_tokens > 40)
     request = replace(env.request, prompt="Answer in one word, in this house style.")
-    with pytest.raises(RequestError) as error:
+    result = run_learn(request, run=RUN)
+    assert not result.learned and result.held_out.right == [0, 10, 10]
+    card, prompt = (request.output / "README.md").read_text(), QuestionPrompt.read(request.output)
+    assert result.verdict in card and "adapter" not in card.partition("## What")[2]
+    assert "Of 26 questions that were asked with the best of some prompts, 0 have right and" in card
+    assert prompt == QuestionPrompt(system=request.prompt)
+    assert outcome(run_learn(request, run=RUN)) == outcome(result)
+    with pytest.raises(OutputError, match=r"prompt\.json, which would be overwritten: choose another"):
+        (request.output / PLAN_FILE).unlink()
         run_learn(request, run=RUN)
-    problem = str(error.value)
-    assert "0 of 26 questions have right and wrong solutions, 0 have no right one" in problem
-    assert "of 10 other questions the base has 0 right without it and 10 with it" in problem
+
+
+def test_a_prompt_without_a_certain_gain_is_kept_and_the_problem_is_told(env, monkeypatch):
+    monkeypatch.setattr(sample_rollouts, "is_correct", lambda answer, row: False)
+    request = replace(env.request, prompt="Answer in one word, in this house style.")
+    problem = r"0 of 26 questions have .* no certain gain: of 10 other questions the base has 0 right"
+    with pytest.raises(RequestError, match=problem):
+        run_learn(request, run=RUN)
     assert QuestionPrompt.read(request.output) == QuestionPrompt(system=request.prompt)
 
 

@@ -114,7 +114,7 @@ def test_worked_solutions_become_a_lora_with_a_card(request_for, tmp_path):
     assert "thirteen train …" in card and "of rows.jsonl" in card
     config = json.loads((tmp_path / "out/adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["bias"]) == (2, 16, "none")
-    with pytest.raises(OutputError, match="out: has an adapter, which would be overwritten"):
+    with pytest.raises(OutputError, match=r"out: has adapter_config\.json, which would be"):
         run_training(request, run=RUN)
 
 

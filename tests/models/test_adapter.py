@@ -54,6 +54,13 @@ def factor(path: Path) -> np.ndarray:
     return np.fromfile(path, "<f4", tensor.nbytes // 4, offset=tensor.offset)
 
 
+def test_a_folder_with_a_pickle_alone_is_named(adapter, model):
+    """It was a missing file, of which the engine's caller knew nothing."""
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    with pytest.raises(FileError, match=r"adapter_model\.bin is a pickle"):
+        lora(adapter, model)
+
+
 def test_another_alpha_or_exporter_is_another_file(adapter, model, monkeypatch):
     """The name was a hash of the weights alone: an adapter a hundred times as strong was never exported."""
     weak = lora(adapter, model)

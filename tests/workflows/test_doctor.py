@@ -64,6 +64,11 @@ def test_the_processor_has_the_usual_names_of_its_instruction_sets():
     ("info", "flags", "words"),
     [
         (PORTABLE, ZEN4, "not use AVX-512, AVX-512 VNNI, AVX-512 BF16, which the processor has; it reads"),
+        (
+            NATIVE.replace("AVX512_BF16 = 1", "AVX512_BF16 = 0"),
+            ZEN4,
+            "not use AVX-512 BF16, which the processor has; it is slower",
+        ),
         (NATIVE, frozenset({"avx2"}), "needs AVX-512, AVX-512 VNNI, AVX-512 BF16, which the processor lacks"),
         ("CPU : NEON = 1 | ", frozenset({"asimd", "i8mm"}), "i8mm, which the processor has; it is slower"),
     ],

@@ -21,7 +21,7 @@ export async function showStorage({ storage, forget }, stored) {
   });
   forget.onclick = async () => {
     forget.hidden = true;
-    await deleteStoredModels();
+    await deleteStoredModels(document.baseURI);
     storage.textContent = "The stored model is deleted: the next visit downloads it again.";
   };
 }

@@ -61,8 +61,8 @@ export class Chat {
    *
    * @param {{question: string, model?: string, effort: string, system?: string, temperature?: number}} request
    * @param {?number} from index of the turn that this one and no others after it replace; null replaces none.
-   * @returns {Promise<void>} rejected with a ServerError if there is no complete answer; if there is none of its text
-   *   either, the replaced turns are back.
+   * @returns {Promise<void>} rejected with a ServerError if there is no complete answer. If there is none of its text
+   *   either, or it was stopped before, the replaced turns are back.
    */
   ask(request, from) {
     const conversation = this.#conversation;
@@ -79,11 +79,10 @@ export class Chat {
     this.#running = new AbortController();
     const events = streamAnswer({ ...request, turns }, this.#running.signal);
     const answered = this.#receive(events, turn, view)
-      .catch((error) => {
-        if (!turn.text && replaced.length) this.#restore(replaced);
-        throw error;
-      })
-      .finally(() => this.#end(conversation));
+      .finally(() => {
+        if (!turn.text && !turn.answer && replaced.length) this.#restore(replaced);
+        this.#end(conversation);
+      });
     this.#ended = answered.catch(() => {});
     return answered;
   }

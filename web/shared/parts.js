@@ -3,7 +3,8 @@
 import { descriptionAddress } from "./description.js";
 import { LoadError, reasonOf } from "./errors.js";
 
-const CACHE_PREFIX = "thirteen-model-";
+// Other folders of the site have their own models.
+const cachePrefix = (base) => `thirteen-model-${new URL(".", base).href}-`;
 
 /**
  * Assemble the model from cached parts, and download the missing ones. Its description is cached with them.
@@ -16,7 +17,7 @@ const CACHE_PREFIX = "thirteen-model-";
  * @throws {LoadError} there is no connection, or a part does not match its hash.
  */
 export async function modelBlob(model, base, signal, onProgress) {
-  const cache = await openCache(model.sha256);
+  const cache = await openCache(base, model.sha256);
   const blobs = [];
   let cached = cache !== null;
   for (const { name, sha256 } of model.parts) {
@@ -43,20 +44,20 @@ export async function missingBytes({ parts }, base) {
   return sizes.reduce((sum, bytes) => sum + bytes, 0);
 }
 
-/** Delete the models that are stored for pages of this origin, but for that in the cache `kept`. */
-export async function deleteStoredModels(kept = "") {
+/** Delete the models that are stored for the pages of a folder, but for that in the cache `kept`. */
+export async function deleteStoredModels(base, kept = "") {
   for (const name of await caches.keys()) {
-    if (name.startsWith(CACHE_PREFIX) && name !== kept) await caches.delete(name);
+    if (name.startsWith(cachePrefix(base)) && name !== kept) await caches.delete(name);
   }
 }
 
 const totalSize = (blobs) => blobs.reduce((bytes, { size }) => bytes + size, 0);
 
 /** Open the cache of this model and delete those of other models; null if the browser allows no cache. */
-async function openCache(sha256) {
+async function openCache(base, sha256) {
   try {
-    const name = CACHE_PREFIX + sha256;
-    await deleteStoredModels(name);
+    const name = cachePrefix(base) + sha256;
+    await deleteStoredModels(base, name);
     globalThis.navigator?.storage?.persist?.().catch(() => {}); // not awaited: some browsers ask the user
     return await caches.open(name);
   } catch {

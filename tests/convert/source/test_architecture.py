@@ -227,6 +227,23 @@ def test_every_key_of_a_class_that_may_change_the_computation_is_known(name):
 
 
 @pytest.mark.parametrize(
+    ("type_", "key", "factor", "expected"),
+    [
+        (None, "scaling.factor", 4.0, 4.0),
+        ("linear", "scaling.factor", 4.0, 4.0),
+        ("none", "scaling.factor", 4.0, 1.0),
+        (None, "scaling.factor", 0.0, 1.0),
+        (None, "scale_linear", 4.0, 4.0),
+    ],
+)
+def test_linear_scaling_is_that_of_llama_cpp(type_, key, factor, expected):
+    """A file with the type none was written as one that scales, and the old key was passed over."""
+    changes = {f"llama.rope.{key}": Field(factor, F32)}
+    changes |= {"llama.rope.scaling.type": Field(type_, TEXT)} if type_ else {}
+    assert from_header(header(read(LLAMA_1B), changes)).rope_linear == expected
+
+
+@pytest.mark.parametrize(
     ("changes", "named"),
     [
         ({"general.architecture": Field("mamba", TEXT)}, "mamba"),

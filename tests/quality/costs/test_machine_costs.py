@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from thirteen.convert.quantize.costs import costs_for, host_target, ordinary_costs
-from thirteen.errors import FileError, OutputError, RequestError
+from thirteen.errors import FileError, InsufficientMemoryError, OutputError, RequestError
 from thirteen.quality.costs import machine_costs as module
 from thirteen.quality.costs.machine_costs import costs_file, library_costs, machine_costs
 from thirteen.runtime.native import ik_llama_library
@@ -115,9 +115,16 @@ def test_a_library_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch)
         library_costs("ik")
 
 
-def test_without_room_for_the_models_the_shipped_costs_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [OutputError("the disk is full"), InsufficientMemoryError("too little memory")]
+)
+def test_without_room_for_the_models_the_shipped_costs_are_used(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With little memory `convert --size` ended with an error, each time."""
+
     def full(**_: object) -> None:
-        raise OutputError("the disk is full")
+        raise error
 
     monkeypatch.setattr(module, "run_type_costs", full)
     assert machine_costs() == costs_for(host_target())

@@ -486,6 +486,11 @@ def test_a_replacement_without_an_answer_leaves_the_turns(page: Page) -> None:
     page.get_by_role("button", name="Regenerate").first.click()
     expect(page.get_by_role("alert")).to_have_text("The server cannot be reached.")
     expect(box).to_have_value(EGGS)
+    page.unroute("**/v1/answer")
+    page.route("**/v1/answer", lambda route: None)  # never answered
+    page.get_by_role("button", name="Regenerate").first.click()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("button", name="Stop")).to_be_hidden()
     page.reload()
     assert turns(page) == [EGGS, "words"]
     assert text(page).inner_text() == ANSWERS["words"]
