@@ -389,6 +389,9 @@ class _Vote:
         except FileError as error:
             self.decided = True
             return BatchResult(self.number, error=str(error), failed=True)
+        except RequestError as error:  # as where a grammar allows no further token
+            self.decided = True
+            return BatchResult(self.number, error=str(error))
         self.decided = is_decided(self.scored, self.rule)
         if not self.decided:
             return None

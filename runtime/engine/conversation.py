@@ -68,6 +68,7 @@ class Conversation:
         if request.effort.votes and stands_alone(text):  # votes are worse over a conversation
             return Turn(request, 0, len(request.tokens) / limit)
         think, _ = resolve_thinking(options.get("think"), options.get("think_budget"))
+        think = False if request.think_budget == 0 else think  # of the adapter's prompt
         room = limit - min(request.max_tokens, max(_ANSWER_TOKENS_MIN, limit // 4))
         dropped, tokens = self._fit(text, room, think)
         if tokens is None or len(tokens) > limit:  # with less than `room`, a short answer has room

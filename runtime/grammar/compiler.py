@@ -1,15 +1,9 @@
 """Compilation of grammars by llguidance, within limits on time, memory and recursion."""
 
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from typing import TypeVar
-
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from ...errors import RequestError, as_line
-
-T = TypeVar("T")
+from ..deep_stack import with_deep_stack
 
 # The library's units of work ("fuel") pass at about 50 per microsecond in a compile and 14 in a step.
 LIMITS = LLParserLimits(
@@ -22,10 +16,6 @@ LIMITS = LLParserLimits(
     precompute_large_lexemes=True,
     verbose_errors=False,
 )
-# The library recurses along chains of rules and references, and its process ends where a stack does. The
-# longest chains that fit into the largest texts need less than a quarter of this.
-_STACK_BYTES = 1 << 26
-_stack_lock = threading.Lock()
 
 
 def check_source(source: str, kind: str) -> None:
@@ -63,24 +53,3 @@ def summary(message: str) -> str:
     """Return the library's error message as one line."""
     line = as_line(message.removeprefix("ERROR: ").replace("<non-verbose/>", ""))
     return line if len(line) <= 200 else f"{line[:200]}…"
-
-
-def with_deep_stack(function: Callable[[], T]) -> T:
-    """Run a function in a thread whose stack is large on all systems, and return its result."""
-    result: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(function())
-        except BaseException as error:  # the library's panics are no Exception
-            result.set_exception(error if isinstance(error, Exception) else RequestError(f"grammar: {error}"))
-
-    with _stack_lock:  # the setting is the process's
-        previous = threading.stack_size(_STACK_BYTES)
-        try:
-            thread = threading.Thread(target=run, name="thirteen-grammar")
-            thread.start()
-        finally:
-            threading.stack_size(previous)
-    thread.join()
-    return result.result()

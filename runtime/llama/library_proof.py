@@ -58,7 +58,7 @@ def prove_library(settings: Settings, model: Path, adapters: Sequence[Path]) -> 
     if not settings.repack:
         key["repack"] = False
     record = cache_dir() / f"proof-{sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
-    with suppress(OSError, ValueError, TypeError, KeyError):
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
         found = json.loads(record.read_bytes())
         if not found.get("again") or abs(time() - record.stat().st_mtime) < _AGAIN_S:
             return str(found["problem"])

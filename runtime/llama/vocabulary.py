@@ -2,10 +2,9 @@
 
 import ctypes
 import re
-import threading
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from ...errors import RequestError
 from ...files.gguf.header import Header
 from ...files.gguf.metadata import SPACE_ONCE, STRIPPING_TOKENS
+from ..deep_stack import with_deep_stack
 from ..native.bindings import llama_cpp
 from .vocabulary_checks import BPE, PRE_TOKENIZERS, tokenizer_names
 
@@ -27,9 +27,7 @@ _RUN = re.compile(r"\S+|\s+")  # no pattern matches more than two neighbouring o
 _LETTERS = re.compile(r".+", re.DOTALL)  # but for this one, which matches letters with spaces between them
 _RUNS = {"exaone-moe": _LETTERS}
 _SHORT_RUN, _RUN_MAX = 512, 1 << 15  # characters: for any stack, and for that of a thread of its own
-_STACK_BYTES = 1 << 26
 _UNKNOWN = 100  # llama.cpp's default for WordPiece
-_STACK_SIZE = threading.Lock()  # the size for new threads is the process's
 
 
 class Vocabulary(ABC):
@@ -120,7 +118,7 @@ class Vocabulary(ABC):
         def split() -> list[int]:
             return [token for part in parts for token in self._split_native(part, special)]
 
-        return split() if longest <= _SHORT_RUN else _with_large_stack(split)
+        return split() if longest <= _SHORT_RUN else with_deep_stack(split)
 
     def _without_control(self, tokens: Iterable[int]) -> Iterator[int]:
         """Spell control tokens: but for BPE, tokenizers also find their names by merging or by matching."""
@@ -227,12 +225,10 @@ class Vocabulary(ABC):
     @cached_property
     def stripping_tokens(self) -> frozenset[str]:
         """Names of the control tokens that take the white space after them, as those of Phi-3."""
-        named = self.header.metadata.get(STRIPPING_TOKENS, ())
+        named = {*self.header.metadata.get(STRIPPING_TOKENS, ())}
         rstrip = llama_cpp.LLAMA_TOKEN_ATTR_RSTRIP  # llama.cpp sets it by the model's name
         return frozenset(
             name
-            for name, token in self.control_tokens.items()
-            if self._attributes(token) & rstrip or name in named
             for name, token in self.control_tokens.items()
             if self._attributes(token) & rstrip or name in named
         )
@@ -251,19 +247,3 @@ class Vocabulary(ABC):
         unknown = next((token for token in tokens if not 0 <= token < self.vocabulary_size), None)
         if unknown is not None:
             raise RequestError(f"token {unknown} is not one of the model's {self.vocabulary_size}")
-
-
-def _with_large_stack(split: Callable[[], list[int]]) -> list[int]:
-    """Call a function in a thread with a large stack."""
-    tokens: list[int] = []
-    thread = threading.Thread(target=lambda: tokens.extend(split()))
-    with _STACK_SIZE:
-        usual = threading.stack_size(_STACK_BYTES)
-        try:
-            thread.start()
-        except RuntimeError:
-            raise RequestError(f"no memory for a stack of {_STACK_BYTES:,} bytes to split the text") from None
-        finally:
-            threading.stack_size(usual)
-    thread.join()
-    return tokens

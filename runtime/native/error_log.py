@@ -36,7 +36,7 @@ class ErrorLog:
 
     def take_errors(self) -> str:
         """Return the errors since the last call, as a short line without the names of C++ functions."""
-        lines = [line.split(": ", 1)[-1] for line in self._errors if line]
+        lines = [line.split(": ", 1)[-1] for line in tuple(self._errors) if line]
         self._errors.clear()
         line = "; ".join(" ".join(line.split()) for line in lines) or f"{self._library} gives no reason"
         return line[:_LINE_MAX]

@@ -4,6 +4,7 @@ import errno
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from thirteen.errors import FileError, OptionError, OutputError, RequestError
 from thirteen.files import atomic_write
 from thirteen.files.journal import FORMAT
+from thirteen.runtime.batch import reproducible_batches
 from thirteen.runtime.batch.batch_file import BatchFile
 from thirteen.runtime.batch.reproducible_batches import (
     ENGINE,
@@ -248,6 +250,22 @@ def test_a_failed_computation_is_not_a_bad_row_and_is_repeated(job, questions, t
     assert len(read(tmp_path / "answers.jsonl.part")) == 1 + 5
     report = BatchFile(questions, tmp_path / "answers.jsonl", skip_bad=True).answer(job)
     assert (report.answered, report.earlier, report.bad) == (COUNT, 5, ())
+
+
+def test_an_answer_that_cannot_go_on_is_a_bad_line(job, questions, tmp_path, monkeypatch):
+    """Where no token could follow in a grammar, no run of the batch came to an end."""
+    score, calls = reproducible_batches.score, count()
+
+    def limited(handle: Any) -> Any:
+        if next(calls) % 9 == 8:
+            raise RequestError("no token of the model can follow here")
+        return score(handle)
+
+    monkeypatch.setattr(reproducible_batches, "score", limited)
+    with pytest.raises(FileError, match=r"questions\.jsonl: line \d+: no token of the model can follow"):
+        BatchFile(questions, tmp_path / "strict.jsonl").answer(job)
+    report = BatchFile(questions, tmp_path / "answers.jsonl", skip_bad=True).answer(job)
+    assert len(report.bad) >= 5 and report.answered == COUNT - len(report.bad)
 
 
 DAMAGED = {

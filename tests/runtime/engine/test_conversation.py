@@ -6,6 +6,7 @@ import pytest
 from thirteen.errors import FileError, OutputError, PromptLengthError, RequestError
 from thirteen.runtime.engine.conversation import Conversation
 from thirteen.runtime.prompt.prompt_encoder import PROMPT_CHARACTERS_MAX, Message
+from thirteen.runtime.prompt.question_prompt import QuestionPrompt
 
 from ...server.serving import open_engine
 
@@ -78,6 +79,18 @@ def test_few_prompts_are_encoded_to_find_how_many_turns_fit(engine, monkeypatch)
     one_more = [Message("user", f"question {turn.dropped // 2 - 1}"), Message("assistant", "answer")]
     longer = encode([*one_more, *conversation.messages, Message("user", "last")])
     assert len(turn.request.tokens) <= 256 - 64 < len(longer)
+
+
+def test_an_adapter_that_learned_without_thoughts_is_asked_without_in_a_conversation(engine, monkeypatch):
+    """Its thought was shown as its answer."""
+    conversation, encode, found = Conversation(engine), engine.conversation, []
+    monkeypatch.setattr(
+        engine, "conversation", lambda messages, think: found.append(think) or encode(messages)
+    )
+    turn = conversation.next_turn("one", prompt=QuestionPrompt(think=False))
+    assert turn.request.think_budget == 0 and {*found} == {False}
+    found.clear()
+    assert conversation.next_turn("one").request.think_budget is None and {*found} == {None}
 
 
 def test_a_message_that_fills_the_context_is_asked_alone_and_a_longer_one_is_refused(engine):
