@@ -1,10 +1,10 @@
 """Batch inference: answers in the order of the questions, identical after any interruption."""
 
 import errno
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +254,7 @@ def test_a_failed_computation_is_not_a_bad_row_and_is_repeated(job, questions, t
 
 def test_an_answer_that_cannot_go_on_is_a_bad_line(job, questions, tmp_path, monkeypatch):
     """Where no token could follow in a grammar, no run of the batch came to an end."""
-    score, calls = reproducible_batches.score, count()
+    score, calls = reproducible_batches.score, itertools.count()
 
     def limited(handle: Any) -> Any:
         if next(calls) % 9 == 8:
