@@ -10,7 +10,6 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 
 from ...convert.quantize.costs import CostTable, costs_for, host_target, read_costs
@@ -20,7 +19,7 @@ from ...files.progress import Progress, no_progress
 from ...runtime.llama.load_probe import WORKER, last_reply, run_worker, signal_name
 from ...runtime.machine.threads import default_threads
 from ...runtime.native.ik_llama_library import check_package, installed
-from ...runtime.native.settings import LIBRARIES, PACKAGES
+from ...runtime.native.settings import LIBRARIES, library_version
 from ...runtime.plan.options import EngineOptions, requested_library
 from ...runtime.plan.tuning import speed_environment
 from .random_model import ProbeShape
@@ -136,5 +135,5 @@ def costs_file(library: str = LIBRARIES[0]) -> Path:
     """Where the measured costs of this processor are kept."""
     key = speed_environment() | {"threads": default_threads()}
     if library != LIBRARIES[0]:
-        key["library"] = f"{library} {version(PACKAGES[library])}"
+        key["library"] = f"{library} {library_version(library)}"
     return cache_dir() / f"costs-{sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -26,7 +25,7 @@ from ...files.temporary_folder import temporary_folder
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.gguf_checks import read_model_header
 from ...runtime.machine.threads import default_threads
-from ...runtime.native.settings import LIBRARIES, PACKAGES
+from ...runtime.native.settings import LIBRARIES, PACKAGES, library_version
 from ...runtime.plan.memory import estimate_memory
 from ...runtime.plan.options import EngineOptions, default_settings
 from ...runtime.plan.plan import EnginePlan
@@ -153,7 +152,7 @@ def run_type_costs(
         _run_round(engines, rounds, workload, advance)  # warm-up, with a number of its own
         seconds = np.array([_run_round(engines, number, workload, advance) for number in range(rounds)])
     per_token = seconds / (workload.prompt_tokens, workload.decode_tokens)  # (rounds, models, 2)
-    package = f"{PACKAGES[library]} {version(PACKAGES[library])}"
+    package = f"{PACKAGES[library]} {library_version(library)}"
     costs = weight_costs(shape, ggml_types, per_token)
     noisy, target = noisy_types(costs), host_target()
     return TypesReport(*head, workload, shape, rounds, costs, noisy, target, package, library)

@@ -26,7 +26,7 @@ from ..engine.handle import Handle
 from ..engine.majority_vote import ScoredAnswer, is_decided, sample_requests, score, select_winner, tally
 from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
 from ..grammar.grammar import Grammar  # at run time: reports are restored from JSON by their types
-from ..native.settings import KV_TYPES, LIBRARIES, PACKAGES
+from ..native.settings import KV_TYPES, LIBRARIES, PACKAGES, library_version
 from ..plan.options import EngineOptions, default_settings, requested_library
 from ..plan.plan import EnginePlan
 from ..request import MAX_TOKENS, Request, Sampling
@@ -190,8 +190,8 @@ class BatchJob:
     def identity(self) -> dict[str, Any]:
         """Everything that the answers depend on, as JSON values, of a decided job. Hashes the files."""
         settings, library = self.settings, default_settings(self._options).library
-        package = PACKAGES[library]
-        other = {"library": library, package.replace("-", "_"): version(package)}
+        package = PACKAGES[library].replace("-", "_")
+        other = {"library": library, package: library_version(library)}
         return {
             "model_sha256": file_sha256(self.model),
             "adapter_sha256": None if self.adapter is None else file_sha256(self.adapter),

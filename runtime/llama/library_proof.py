@@ -22,7 +22,7 @@ from ...files.atomic_write import write_file
 from ...files.cache_folder import cache_dir
 from ...files.processors import processor_name
 from ...files.trusted_files import FileState
-from ..native.settings import PACKAGES, Settings
+from ..native.settings import Settings, library_version
 from .load_probe import WORKER, last_reply, run_worker, signal_name
 
 _WALL_S, _BYTES_PER_S = 120, 2_000_000
@@ -49,7 +49,7 @@ def prove_library(settings: Settings, model: Path, adapters: Sequence[Path]) -> 
     except OSError as error:
         raise FileError(f"{error.filename or model}: {error.strerror or error}") from None
     key: dict[str, Any] = {
-        "library": f"{settings.library} {version(PACKAGES[settings.library])}",
+        "library": f"{settings.library} {library_version(settings.library)}",
         "llama_cpp_python": version("llama-cpp-python"),
         "processor": processor_name(),
         "model": str(model),

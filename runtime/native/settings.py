@@ -1,6 +1,9 @@
 """Settings of an engine, all decided: what it allocates, and how it computes."""
 
+import os
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
 from typing import Literal
 
 from gguf.constants import GGMLQuantizationType as Type
@@ -28,11 +31,24 @@ _STANDARD_ATTENTION_TOKENS = 256
 
 PACKAGES = {"llama.cpp": "llama-cpp-python", "ik": "ik-llama-cpp-python"}  # of what can compute; libraries.py
 LIBRARIES = tuple(PACKAGES)
+_OTHER_BUILD = {"ik": "IK_LLAMA_CPP_LIB_PATH"}  # variables by which a package loads another file than its own
 # Guessed tokens that are computed with the last one of a sequence that runs alone: each costs a sixth to a
 # fourth of a step in ik_llama.cpp, a half and more in llama.cpp. See docs/figures/speed.md.
 DRAFT_TOKENS = dict(zip(LIBRARIES, (0, 2), strict=True))
 
 GpuLayers = int | Literal["all"]
+
+
+def library_version(library: str) -> str:
+    """The version of a library's package, and the file that takes the place of its own, with size and time.
+
+    What is measured, proven or computed with one build is not with another.
+    """
+    found, path = version(PACKAGES[library]), Path(os.environ.get(_OTHER_BUILD.get(library, ""), ""))
+    if not path.is_file():
+        return found
+    state = path.stat()
+    return f"{found} from {path} ({state.st_size} bytes, {state.st_mtime_ns})"
 
 
 @dataclass(frozen=True, slots=True)

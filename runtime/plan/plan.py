@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -14,7 +13,7 @@ from ...files.gguf.pooling import read_pooling
 from ..llama.gguf_checks import read_model_header
 from ..llama.load_probe import probe_model_files
 from ..llama.model import Model
-from ..native.settings import LIBRARIES, PACKAGES, Settings
+from ..native.settings import LIBRARIES, PACKAGES, Settings, library_version
 from .candidates import Candidates, find_candidates
 from .memory import MemoryEstimate, check_memory, estimate_memory
 from .options import QUEUE, EngineOptions, default_settings, named_adapters
@@ -93,8 +92,7 @@ class EnginePlan:
     @property
     def version(self) -> str:
         """Package and version of the library."""
-        package = PACKAGES[self.library]
-        return f"{package} {version(package)}"
+        return f"{PACKAGES[self.library]} {library_version(self.library)}"
 
     @property
     def context_hint(self) -> str:

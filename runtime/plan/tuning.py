@@ -20,7 +20,7 @@ from ...files.processors import processor_name
 from ..llama.gguf_checks import ARCHITECTURES
 from ..machine.threads import default_threads
 from ..native.bindings import llama_cpp
-from ..native.settings import PACKAGES, Settings
+from ..native.settings import Settings, library_version
 from .candidates import Candidates
 
 # An ordinary question: the tokens of its prompt, and those of its answer.
@@ -149,7 +149,7 @@ def _key(candidates: Candidates, header: Header) -> dict[str, Any]:
         **speed_environment(),
         **{name: getattr(shape, name) for name in names},
         **{name: getattr(usual, name) for name in ("slots", "batch", "repack")},
-        "ways": [[way.flash_attention, way.kv, version(PACKAGES[way.library])] for way in candidates.ways],
+        "ways": [[way.flash_attention, way.kv, library_version(way.library)] for way in candidates.ways],
         "given_threads": candidates.threads,
         "default_threads": default_threads(),
     }

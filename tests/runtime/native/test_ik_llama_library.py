@@ -4,6 +4,8 @@ import ctypes
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib.metadata import version
+from pathlib import Path
 from time import sleep
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from thirteen.errors import FileError
 from thirteen.runtime.native import ik_llama_library, libraries
 from thirteen.runtime.native.ik_llama_library import IkLlamaLibrary, installed
+from thirteen.runtime.native.settings import library_version
 from thirteen.runtime.plan.options import EngineOptions, default_settings
 
 from .test_struct_layouts import read_as, with_field
@@ -64,3 +67,17 @@ def test_threads_that_load_it_at_once_get_the_same(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(libraries, "_ik_llama_library", cache(libraries._ik_llama_library.__wrapped__))
     with ThreadPoolExecutor() as threads:
         assert len(set(threads.map(libraries.find_library, ["ik"] * 4))) == 1
+
+
+@without_it
+def test_another_build_of_the_version_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was measured and proven of the wheel held for it."""
+    usual, build = library_version("ik"), tmp_path / "libllama.so"
+    monkeypatch.setenv("IK_LLAMA_CPP_LIB_PATH", str(build))
+    assert library_version("ik") == usual
+    found = set()
+    for size in (1, 2):
+        build.write_bytes(b"x" * size)
+        found.add(library_version("ik"))
+    assert len(found) == 2 and all(one.startswith(f"{usual} from {build}") for one in found)
+    assert library_version("llama.cpp") == version("llama-cpp-python")
