@@ -8,11 +8,11 @@ from typing import Any
 
 from ...errors import RequestError, refuse_options
 from ...files.atomic_write import write_file
+from ...files.from_json import read_report
 from ...files.output import check_folder, make_folder, output_errors
 from ...files.progress import Stage, no_progress
 from ...quality.fidelity.fidelity import FidelityReport
 from ..accuracy.accuracy import AccuracyReport
-from ..harness.from_json import read_report
 from ..memory.size import SizeReport, run_size
 from ..peers.peers import PeersReport
 from ..speed.latency import LatencyReport, LatencyRequest, run_latency
