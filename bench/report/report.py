@@ -11,24 +11,15 @@ from ...files.atomic_write import write_file
 from ...files.from_json import read_report
 from ...files.output import check_folder, make_folder, output_errors
 from ...files.progress import Stage, no_progress
-from ...quality.fidelity.fidelity import FidelityReport
 from ..accuracy.accuracy import AccuracyReport
-from ..memory.size import SizeReport, run_size
-from ..peers.peers import PeersReport
-from ..speed.latency import LatencyReport, LatencyRequest, run_latency
+from ..memory.size import run_size
+from ..speed.latency import LatencyRequest, run_latency
 from ..speed.questions import PP512, QUESTIONS, TG128
 from .document import render_html, render_markdown, without_home
-from .sections import Measurements, compose_report
+from .sections import REPORTS, Measurements, compose_report
 
 _QUESTIONS = (*QUESTIONS, PP512, TG128)
 PAGE = "report.html"  # in its folder
-REPORTS: dict[str, type] = {
-    "latency": LatencyReport,
-    "size": SizeReport,
-    "accuracy": AccuracyReport,
-    "fidelity": FidelityReport,
-    "peers": PeersReport,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +64,9 @@ def collect_measurements(request: ReportRequest, stage: Stage = lambda name: no_
     """
     request.check()
     base, adapted, adapter = request.base, request.adapted, request.adapter
-    found: dict[str, Any] = {name: read_report(path, REPORTS[name]) for name, path in request.files.items()}
+    found: dict[str, Any] = {
+        name: read_report(path, REPORTS[name][0]) for name, path in request.files.items()
+    }
     if request.efforts:
         found["efforts"] = tuple(map(_read_effort, request.efforts))
     if base and adapted:
