@@ -4,9 +4,9 @@ python lab/kl_curve.py BASE SIZES OUTPUT [--adapter ADAPTER] [--target x86] [--p
     [--search] [--vocabulary N] [--importance FILE] [--file NAME=FILE.gguf ...]
 
 SIZES are those of `thirteen convert --size`, separated by commas. --search and --vocabulary each add a file
-of each size, with searched scales and with fewer tokens. --file adds a file that was made elsewhere, for
-example by lab/auto_round_gguf.py. The results are OUTPUT.json and OUTPUT.png; the plot needs
-matplotlib. All files are compared with the model in F32 on the same held-out texts, position by position.
+of each size, with searched scales and with fewer tokens. --file adds a file that was made elsewhere. The
+results are OUTPUT.json and OUTPUT.png; the plot needs matplotlib. All files are compared with the model in
+F32 on the same held-out texts, position by position.
 """
 
 import argparse
