@@ -29,7 +29,6 @@ class Journal:
 
     Attributes:
         path: the file.
-        lines: the complete lines that were found, without their newlines.
         entries: the entries that were found, in the order in which they were written.
     """
 
@@ -47,13 +46,13 @@ class Journal:
         self.path = path
         self._file: FileIO | None = None
         data = _read(path)
-        self.lines = data.split(b"\n")[:-1]
+        lines = data.split(b"\n")[:-1]
         self._found_bytes = len(data)
         self._kept_bytes = data.rfind(b"\n") + 1
         self._identity, self._run = json.loads(json.dumps(identity)), run  # tuples become lists
-        if self.lines:
-            self._check_identity()
-        self.entries = [self._entry(line, number) for number, line in enumerate(self.lines[1:], 2)]
+        if lines:
+            self._check_identity(lines[0])
+        self.entries = [self._entry(line, number) for number, line in enumerate(lines[1:], 2)]
 
     def __enter__(self) -> Self:
         return self
@@ -115,8 +114,8 @@ class Journal:
     def _is_at(self, file: FileIO) -> bool:
         return is_at(file.fileno(), self.path.resolve())  # a link may name it
 
-    def _check_identity(self) -> None:
-        found = parse_identity(self.lines[0], self._run)
+    def _check_identity(self, line: bytes) -> None:
+        found = parse_identity(line, self._run)
         if found is None:
             raise RequestError(
                 f"{self.path}: not a record of this kind of run, or not of format {FORMAT}: bad first line"

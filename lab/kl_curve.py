@@ -4,9 +4,9 @@ python lab/kl_curve.py BASE SIZES OUTPUT [--adapter ADAPTER] [--target x86] [--p
     [--search] [--vocabulary N] [--importance FILE] [--file NAME=FILE.gguf ...]
 
 SIZES are those of `thirteen convert --size`, separated by commas. --search and --vocabulary each add a file
-of each size, with searched scales and with fewer tokens. --file adds a file that was made elsewhere, for
-example by lab/auto_round_gguf.py. The results are OUTPUT.json and OUTPUT.png; the plot needs
-matplotlib. All files are compared with the model in F32 on the same held-out texts, position by position.
+of each size, with searched scales and with fewer tokens. --file adds a file that was made elsewhere. The
+results are OUTPUT.json and OUTPUT.png; the plot needs matplotlib. All files are compared with the model in
+F32 on the same held-out texts, position by position.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from thirteen.files.hashing import file_sha256
 from thirteen.files.temporary_folder import temporary_folder
 from thirteen.lab.llama_quantize import StockFormat, quantize_stock, stock_sizes
 from thirteen.models.adapter import resolve_sources
-from thirteen.models.texts import held_out_texts
+from thirteen.models.texts import HELD_OUT
 from thirteen.quality.fidelity.kl_divergence import Divergence, position_divergence, summarize_divergence
 from thirteen.quality.fidelity.text_logits import (
     WINDOW_TOKENS,
@@ -99,7 +99,7 @@ class Curve:
         self._header: Header = read_header(reference)
         with load_for_logits(reference, None) as model:
             size = min(WINDOW_TOKENS, model.context)
-            self._windows: Sequence[Window] = read_windows(model, held_out_texts(), size, tokens)
+            self._windows: Sequence[Window] = read_windows(model, HELD_OUT, size, tokens)
             self._passages: NDArray[np.int64] = scored_passages(self._windows)
             same = TokenMap(self._header, self._header)
             shape = (len(self._passages), model.model.vocabulary_size)
@@ -211,10 +211,8 @@ def main() -> None:
     parser.add_argument("--importance", type=Path)
     parser.add_argument("--file", action="append", default=[])
     args = parser.parse_args()
-    found = resolve_sources(args.base, args.adapter)
-    importance = args.importance or cached_importance(
-        open_checkpoint(found.base), found.adapter, Calibration()
-    )
+    base, adapter, _ = resolve_sources(args.base, args.adapter)
+    importance = args.importance or cached_importance(open_checkpoint(base), adapter, Calibration())
     variants = {
         "planned": {},
         **({"searched": {"thoroughness": "thorough"}} if args.search else {}),

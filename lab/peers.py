@@ -1,12 +1,11 @@
 """Speed of further inference programs on the same file, beside this engine and llama.cpp's own programs.
 
-python lab/peers.py MODEL.gguf [--with NAMES] [--checkpoint FOLDER] [--rounds 8] [--prompt-tokens 200]
-    [--decode-tokens 64] [--sequences 8] [--threads N] [--json]
+python lab/peers.py MODEL.gguf [--with NAMES] [--rounds 8] [--prompt-tokens 200] [--decode-tokens 64]
+    [--sequences 8] [--threads N] [--json]
 
-To `thirteen bench peers` it adds openvino, xllamacpp, mistralrs and ik (`pip install '.[peers]'`), node-
-llama-cpp (`npm install node-llama-cpp`, in this folder or in one that NODE_PATH names), and with
---checkpoint transformers, on the checkpoint that the file was made from. Without --with, those that are
-installed take part. mistral.rs gets a prompt of words.
+To `thirteen bench peers` it adds openvino, xllamacpp, mistralrs and ik (`pip install '.[peers]'`), and
+node-llama-cpp (`npm install node-llama-cpp`, in this folder or in one that NODE_PATH names). Without --with,
+those that are installed take part. mistral.rs gets a prompt of words.
 """
 
 import argparse
@@ -32,7 +31,6 @@ from thirteen.bench.peers.peer import PeerWorkload, RequestPeer, random_tokens, 
 from thirteen.bench.peers.peer_process import PROGRAMS, Loader, Program, run_worker
 from thirteen.bench.peers.peers import ROUNDS, PeersRequest, peers_table, run_peers
 from thirteen.cli.console import progress_bar, show_report
-from thirteen.convert.source.remote_code import refuse_code
 from thirteen.errors import RequestError, one_line
 from thirteen.files.gguf.header import Header
 from thirteen.runtime.machine.threads import default_threads
@@ -325,119 +323,6 @@ def _streamer(openvino_genai: Any, record: Callable[[Any], Any]) -> Any:
     return Streamer()
 
 
-_PACKAGES = ("torch", "transformers")
-_SHAPE_KEYS = {  # GGUF's key: that of config.json
-    "block_count": "num_hidden_layers",
-    "embedding_length": "hidden_size",
-    "feed_forward_length": "intermediate_size",
-    "attention.head_count": "num_attention_heads",
-}
-
-
-def missing_packages() -> tuple[str, ...]:
-    """Names of the required packages that are not installed."""
-    return tuple(name for name in _PACKAGES if find_spec(name) is None)
-
-
-class TransformersPeer(RequestPeer):
-    """The checkpoint in its own dtype; transformers does not run the file's quantized weights."""
-
-    def __init__(self, checkpoint: Path, model: Header, workload: PeerWorkload) -> None:
-        """Import torch and load the checkpoint, which takes seconds.
-
-        Args:
-            checkpoint: folder with config.json and weights.
-            model: header of the GGUF file that the other peers run.
-            workload: the work of one round.
-
-        Raises:
-            RequestError: packages are missing, or the folder is not a checkpoint with the file's shape.
-        """
-        if missing := missing_packages():
-            raise RequestError(f"{checkpoint}: to measure it, install {' and '.join(missing)}")
-        super().__init__(workload)
-        self._model = _load_checkpoint(checkpoint)
-        _check_shape(model, self._model.config, checkpoint)
-        dtype = str(self._model.dtype).removeprefix("torch.")
-        self.version = f"{version('transformers')}, torch {version('torch')}, {dtype}"
-
-    def _answer_s(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
-        timer = self.generate(seed, (1, prompt_tokens), 1 + decode_tokens)
-        return timer.first_s, timer.rest_s
-
-    def _together_s(self, round_number: int) -> float:
-        work = self._workload
-        timer = self.generate(round_number, (work.sequences, work.short_prompt), 1 + work.short_answer)
-        return timer.first_s + timer.rest_s
-
-    def generate(self, seed: int, prompts: tuple[int, int], tokens: int) -> "StreamTimer":
-        """Time `tokens` tokens after random prompts of shape `prompts`, (sequences, length)."""
-        import torch  # noqa: PLC0415 - only if it is a peer
-
-        torch.set_num_threads(self._workload.threads)
-        torch.manual_seed(seed)
-        ids = torch.randint(1, self._model.config.vocab_size // 2, prompts)
-        timer = StreamTimer()
-        self._model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            streamer=timer,
-            do_sample=False,
-            min_new_tokens=tokens,
-            max_new_tokens=tokens,
-        )
-        return timer
-
-
-class StreamTimer:
-    """A streamer for transformers that records the time of the call, of the prompt and of each token."""
-
-    def __init__(self) -> None:
-        self.times = [perf_counter()]
-
-    def put(self, _: Any) -> None:
-        """Record the prompt or the next token."""
-        self.times.append(perf_counter())
-
-    def end(self) -> None:
-        """Do nothing at the end of the stream."""
-
-    @property
-    def first_s(self) -> float:
-        """Seconds from the call to the first token."""
-        return self.times[2] - self.times[0]
-
-    @property
-    def rest_s(self) -> float:
-        """Seconds from the first token to the last."""
-        return self.times[-1] - self.times[2]
-
-
-def _load_checkpoint(checkpoint: Path) -> Any:
-    import transformers  # noqa: PLC0415 - only if it is a peer
-    from safetensors import SafetensorError  # noqa: PLC0415 - comes with transformers
-
-    if not (checkpoint / "config.json").is_file():
-        raise RequestError(f"{checkpoint}: not a checkpoint folder: it has no config.json")
-    refuse_code(checkpoint)
-    load: Callable[..., Any] = transformers.AutoModelForCausalLM.from_pretrained
-    try:
-        return load(checkpoint, dtype="auto", local_files_only=True).eval()
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise RequestError(f"{checkpoint}: transformers cannot load it: {one_line(error)}") from None
-
-
-def _check_shape(model: Header, config: Any, checkpoint: Path) -> None:
-    architecture = model.metadata["general.architecture"]
-    for gguf_key, config_key in _SHAPE_KEYS.items():
-        expected = model.metadata.get(f"{architecture}.{gguf_key}")
-        actual = getattr(config, config_key, None)
-        if actual != expected:
-            raise RequestError(
-                f"{checkpoint}: {config_key} is {actual}, but {expected} in {model.path}: it is another model"
-            )
-
-
 class XllamacppPeer(CompletionServerPeer):
     """The server with its own defaults, but for context, slots, threads, `flash_attn` and prefix reuse."""
 
@@ -475,8 +360,8 @@ def _node_llama_cpp() -> str | None:
     return None if installed_package() else "it is not in NODE_PATH or ./node_modules, or node is not on PATH"
 
 
-def lab_programs(checkpoint: Path | None) -> dict[str, Program]:
-    """The programs of the package, and those that this script loads; transformers with a checkpoint."""
+def lab_programs() -> dict[str, Program]:
+    """The programs of the package, and those that this script loads."""
     rows: dict[str, tuple[Callable[[], str | None], dict[str, Loader]]] = {
         "openvino": (
             _package("openvino_genai"),
@@ -505,9 +390,7 @@ def lab_programs(checkpoint: Path | None) -> dict[str, Program]:
             {"ik": IkLlamaPeer, "ik repack_tensors=True": partial(IkLlamaPeer, repack=True)},
         ),
     }
-    if checkpoint:
-        rows["transformers"] = (lambda: None, {"transformers": partial(TransformersPeer, checkpoint)})
-    worker = (__file__, "worker", str(checkpoint or ""))
+    worker = (__file__, "worker")
     added = {name: Program(missing, loaders, worker) for name, (missing, loaders) in rows.items()}
     return {**PROGRAMS, **added}
 
@@ -515,12 +398,10 @@ def lab_programs(checkpoint: Path | None) -> dict[str, Program]:
 def main() -> None:
     """Measure, or as a worker load one of the programs and measure its rounds."""
     if sys.argv[1:2] == ["worker"]:
-        checkpoint, *arguments = sys.argv[2:]
-        sys.exit(run_worker(arguments, lab_programs(Path(checkpoint) if checkpoint else None)))
+        sys.exit(run_worker(sys.argv[2:], lab_programs()))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--with", dest="names", default="", metavar="NAMES")
-    parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--prompt-tokens", type=int, default=200)
     parser.add_argument("--decode-tokens", type=int, default=64)
@@ -529,10 +410,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     work = PeerWorkload(given.threads, given.prompt_tokens, given.decode_tokens, sequences=given.sequences)
-    programs, names = lab_programs(given.checkpoint), given.names.split(",") if given.names else ()
+    names = given.names.split(",") if given.names else ()
     with progress_bar("peers") as progress:
         request = PeersRequest(model=given.model, work=work, rounds=given.rounds, names=names)
-        report = run_peers(request, progress, programs)
+        report = run_peers(request, progress, lab_programs())
     show_report(given.json, report, peers_table)
 
 

@@ -4,15 +4,11 @@ The first line holds everything that the solutions depend on: model, prompt, sam
 line is a question. The file grows as questions are done, so an interrupted run resumes from it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
-
-from ..errors import RequestError
-from ..files.journal import Journal
+from pydantic import Field
 
 ROLLOUTS = "rollouts"
 SOLUTIONS_MAX = 64  # to a question
@@ -60,48 +56,6 @@ class QuestionRollouts:
     def sometimes_right(self) -> bool:
         """Whether some solutions are right and some wrong: only then do they teach something."""
         return 0 < self.right < len(self.solutions)
-
-
-_QUESTION = TypeAdapter(QuestionRollouts)
-
-
-class RolloutFile(Journal):
-    """The file while it is written.
-
-    Attributes:
-        questions: the questions that are done, by number.
-    """
-
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        """Read the questions that an earlier run has done; the first `add` creates the file.
-
-        Args:
-            path: the file.
-            identity: everything that the solutions depend on, as values that JSON can hold, with the number
-                of `questions`.
-
-        Raises:
-            RequestError: the file belongs to another run, or is damaged.
-        """
-        super().__init__(path, identity, ROLLOUTS)
-        self.questions = {one.number: one for one in _parse_questions(path, self.lines[1:])}
-
-    def add(self, question: QuestionRollouts) -> None:
-        """Write a question to disk.
-
-        Raises:
-            OutputError: it cannot be written, or another process is writing.
-        """
-        self.record(asdict(question))
-        self.questions[question.number] = question
-
-
-def _parse_questions(path: Path, lines: Sequence[bytes]) -> Iterator[QuestionRollouts]:
-    for number, line in enumerate(lines, 2):
-        try:
-            yield _QUESTION.validate_json(line, strict=True)
-        except ValidationError:
-            raise RequestError(f"{path}: line {number}: not a question with its solutions") from None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from zlib import crc32
 
 from ..errors import RequestError
 from ..files.progress import Progress, no_progress
+from ..files.record_journal import RecordJournal
 from ..models.answer_forms import same_answer
 from ..models.rows import TrainingRow
 from ..runtime.answer import Answer
@@ -18,7 +19,7 @@ from ..runtime.engine.engine import Engine
 from ..runtime.prompt.question_prompt import QuestionPrompt
 from ..runtime.request import SEED_MAX, Request, StopReason
 from ..runtime.validation import check_integer
-from .rollouts import ROLLOUTS, SOLUTIONS_MAX, QuestionRollouts, RolloutFile, Solution
+from .rollouts import ROLLOUTS, SOLUTIONS_MAX, QuestionRollouts, Solution
 
 SLOTS = 48
 TEMPERATURE = 0.5  # at 0.7 and 1 the gradients told less of greedy answers
@@ -81,21 +82,21 @@ def sample_rollouts(
     Raises:
         RequestError: no question can be asked, or the file belongs to another run.
         OutputError: the file cannot be written.
-        FileError: the model is invalid, or the computation failed.
+        FileError: the model or the file is invalid, or the computation failed.
     """
     job = job.decided(output, ROLLOUTS)
     digest = hashlib.sha256(repr([(row.question, row.answer) for row in rows]).encode()).hexdigest()
     prompt = getattr(job.settings, "prompt", None)
     identity = {"questions": len(rows), "questions_sha256": digest, **job.identity}
     identity |= {"prompt": prompt.json} if prompt else {}
-    with RolloutFile(output, identity) as file:
-        progress(len(file.questions), len(rows))
+    with RecordJournal(output, identity, ROLLOUTS, QuestionRollouts, len(rows)) as file:
+        progress(len(file.records), len(rows))
         numbered = {number: row.question for number, row in enumerate(rows)}
-        with closing(answer_missing(job, numbered, file.questions)) as results:
+        with closing(answer_missing(job, numbered, file.records)) as results:
             for result in results:
                 file.add(_question(result, rows[result.number]))
-                progress(len(file.questions), len(rows))
-        questions = [file.questions[number] for number in numbered]
+                progress(len(file.records), len(rows))
+        questions = [file.records[number] for number in numbered]
     if not optional and all(question.error for question in questions):
         raise RequestError(f"{output}: no question could be asked; the first: {questions[0].error}")
     return questions

@@ -52,7 +52,7 @@ def read_rows(
     if not entries:
         raise FileError(f"{path}: contains no rows")
     form = _find_form(entries) if any_form else NUMBER
-    return [_row(entry, required, where, form) for where, entry in entries]
+    return [parse_row(entry, required, where, form) for where, entry in entries]
 
 
 def _find_form(entries: Sequence[tuple[str, dict[str, Any]]]) -> str:
@@ -87,7 +87,14 @@ def _recognized(answer: object) -> str:
         return TEXT
 
 
-def _row(entry: dict[str, Any], required: Collection[str], where: str, form: str = NUMBER) -> TrainingRow:
+def parse_row(
+    entry: dict[str, Any], required: Collection[str], where: str, form: str = NUMBER
+) -> TrainingRow:
+    """Check a row that read_rows() describes.
+
+    Raises:
+        FileError: it is invalid; names `where`.
+    """
     answer = "" if entry.get("answer") is None else entry["answer"]
     if form == JSON and not isinstance(answer, str):
         answer = json.dumps(answer, ensure_ascii=False)

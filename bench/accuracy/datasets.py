@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import FileError, install_hint, shorten
+from ...errors import FileError, install_hint
 from ...files.json_file import LINES_BYTES_MAX, parse_json, read_bounded, read_json_lines
 from ...models.catalogue import catalogue
 from ...models.hub import download_file
+from ...models.rows import parse_row
 from ...runtime.arithmetic.final_answer import format_number, parse_number
 from ...runtime.validation import check_integer
 
@@ -139,36 +140,18 @@ def _parquet(path: Path, origin: str) -> Any:
 
 
 def _parse_plain(row: Row, where: str) -> Question:
-    return Question(_text(row, "question", where), _number(row, "answer", where))
+    checked = parse_row({key: row.get(key) for key in ("question", "answer")}, ("answer",), where)
+    text, number = row["question"], parse_number(checked.answer)  # unstripped: logs hold the texts' hash
+    if len(text) > CHARACTERS_MAX:
+        raise FileError(f"{where}: 'question' has {len(text)} characters; at most {CHARACTERS_MAX} are read")
+    assert number is not None, "a required answer is a number"
+    return Question(text, format_number(number))
 
 
 def _parse_svamp(row: Row, where: str) -> Question:
-    body = _text(row, "Body", where).strip()
+    body = row["Body"].strip()
     stop = "" if body.endswith((".", "?", "!", ",")) else "."  # many bodies end without a full stop
-    return Question(f"{body}{stop} {_text(row, 'Question', where)}", _number(row, "Answer", where))
-
-
-def _text(row: Row, key: str, where: str) -> str:
-    value = row.get(key)
-    if not isinstance(value, str):
-        raise FileError(f"{where}: {key!r} is " + ("not a string" if key in row else "missing"))
-    if not value.strip():
-        raise FileError(f"{where}: {key!r} is empty")
-    if len(value) > CHARACTERS_MAX:
-        raise FileError(f"{where}: {key!r} has {len(value)} characters; at most {CHARACTERS_MAX} are read")
-    return value
-
-
-def _number(row: Row, key: str, where: str) -> str:
-    if key not in row:
-        raise FileError(f"{where}: {key!r} is missing")
-    value = row[key]
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise FileError(f"{where}: {key!r} is neither a number nor a string")
-    answer = str(value).rpartition("####")[2].strip()
-    if (number := parse_number(answer)) is None:
-        raise FileError(f"{where}: {key!r} is not a number: {shorten(answer)}")
-    return format_number(number)
+    return _parse_plain({"question": f"{body}{stop} {row['Question']}", "answer": row["Answer"]}, where)
 
 
 PARSERS: Mapping[str, Callable[[Row, str], Question]] = {"gsm8k": _parse_plain, "svamp": _parse_svamp}

@@ -4,17 +4,13 @@ The first line identifies the run; a log of another run is refused. A resumed ru
 uninterrupted one; see reproducible_batches.py.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
-from ...errors import FileError, shorten
-from ...files.journal import Journal
-from ..harness.from_json import from_json
+from ...errors import RequestError
 
 LOGGED_RUN = "sitting"  # kind of run in the first line
 TokenCount = Annotated[int, Field(ge=1, lt=1 << 31)]  # of an answer: the end-of-generation token counts
@@ -71,56 +67,11 @@ class QuestionRecord:
     error: str | None = None
     confidence: float | None = None
 
+    def __post_init__(self) -> None:
+        if not self.samples and self.outcome is not Outcome.ERROR:
+            raise RequestError(f"no samples, but the outcome is {self.outcome}")
+
     @property
     def tokens(self) -> int:
         """Tokens of all samples."""
         return sum(sample.tokens for sample in self.samples)
-
-
-class EvalLog(Journal):
-    """The records of one run, iterated in the order of the questions."""
-
-    def __init__(self, path: Path, identity: Mapping[str, Any], total: int) -> None:
-        """Read the records; nothing is written before the first new record.
-
-        Args:
-            path: the file, which need not exist.
-            identity: everything that the answers depend on, as JSON values.
-            total: number of questions.
-
-        Raises:
-            FileError: a record is not one of this run.
-            RequestError: the file cannot be read, is not a log, or belongs to another run.
-        """
-        super().__init__(path, identity, LOGGED_RUN)
-        self._records = dict[int, QuestionRecord]()
-        for line, entry in enumerate(self.entries, 2):
-            record = _parse(entry, f"{path}: line {line}")
-            if record.number in self or not 0 <= record.number < total:
-                raise FileError(f"{path}: unexpected record of question {shorten(record.number)}")
-            self._records[record.number] = record
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __iter__(self) -> Iterator[QuestionRecord]:
-        return (record for _, record in sorted(self._records.items()))
-
-    def __contains__(self, number: object) -> bool:
-        return number in self._records
-
-    def append(self, record: QuestionRecord) -> None:
-        """Write a record to disk.
-
-        Raises:
-            OutputError: it cannot be written, or another process is writing.
-        """
-        self.record(asdict(record))
-        self._records[record.number] = record
-
-
-def _parse(value: Mapping[str, Any], where: str) -> QuestionRecord:
-    record = from_json(QuestionRecord, value, where)
-    if not record.samples and record.outcome is not Outcome.ERROR:
-        raise FileError(f"{where}: no samples, but the outcome is {record.outcome}")
-    return record

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from ...errors import RequestError
+from ...files.record_journal import RecordJournal
 from ...quality.environment import this_build
 from ...runtime.answer import Answer
 from ...runtime.batch.reproducible_batches import ENGINE, BatchExecutor, BatchJob, BatchResult, answer_missing
@@ -19,7 +20,7 @@ from ...runtime.plan.options import EngineOptions
 from ...runtime.request import COMPLETE_REASONS
 from .accuracy_metrics import Scores, score
 from .datasets import QuestionSet
-from .eval_log import LOGGED_RUN, EvalLog, Outcome, QuestionRecord, Sample
+from .eval_log import LOGGED_RUN, Outcome, QuestionRecord, Sample
 from .prompts import PromptSettings, find_prompt
 
 _NAME_BYTES_MAX = 255  # of a file, in most file systems
@@ -129,18 +130,18 @@ def evaluate(
     questions, identity = config.question_set.questions, config.identity
     numbered = {number: question.text for number, question in enumerate(questions)}
     with (
-        EvalLog(config.log, identity, len(questions)) as log,
-        closing(answer_missing(config.job, numbered, log, executor)) as results,
+        RecordJournal(config.log, identity, LOGGED_RUN, QuestionRecord, len(questions)) as log,
+        closing(answer_missing(config.job, numbered, log.records, executor)) as results,
     ):
 
         def report_progress() -> None:
-            progress(f"{name}{_accuracy_so_far(list(log))}", len(log), len(questions))
+            progress(f"{name}{_accuracy_so_far(log.records.values())}", len(log.records), len(questions))
 
         report_progress()
         for result in results:
-            log.append(_record(result, questions[result.number].answer))
+            log.add(_record(result, questions[result.number].answer))
             report_progress()
-        records = list(log)
+        records = [log.records[number] for number in sorted(log.records)]
     if all(record.outcome is Outcome.ERROR for record in records):
         source = config.question_set.source
         raise RequestError(f"{config.model}: all questions of {source} failed; the first: {records[0].error}")
@@ -155,7 +156,7 @@ def evaluate(
     return evaluated, records
 
 
-def _accuracy_so_far(records: Sequence[QuestionRecord]) -> str:
+def _accuracy_so_far(records: Iterable[QuestionRecord]) -> str:
     outcomes = [record.outcome for record in records if record.outcome is not Outcome.ERROR]
     return f": {100 * outcomes.count(Outcome.CORRECT) / len(outcomes):.1f} % correct" if outcomes else ""
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from time import perf_counter
 
 from ...errors import FileError
+from ...files.from_json import from_json
 from ...quality.environment import ModelFile, describe_model
 from ...quality.workload import Workload, load_engine, random_prompt, time_prefill_and_decode
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.model import Model
 from ..harness.format import Table, megabytes, seconds
-from ..harness.from_json import from_json
 from ..harness.isolated import print_outcome, run_in_subprocess
 from ..harness.system_memory import (
     ResidentMemory,

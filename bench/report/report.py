@@ -1,6 +1,7 @@
 """Report on a base and its adapted model: an HTML page, Markdown and raw JSON."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,27 +9,20 @@ from typing import Any
 
 from ...errors import RequestError, refuse_options
 from ...files.atomic_write import write_file
+from ...files.from_json import read_report
 from ...files.output import check_folder, make_folder, output_errors
 from ...files.progress import Stage, no_progress
-from ...quality.fidelity.fidelity import FidelityReport
 from ..accuracy.accuracy import AccuracyReport
-from ..harness.from_json import read_report
-from ..memory.size import SizeReport, run_size
-from ..peers.peers import PeersReport
-from ..speed.latency import LatencyReport, LatencyRequest, run_latency
+from ..memory.size import run_size
+from ..speed.latency import LatencyRequest, run_latency
 from ..speed.questions import PP512, QUESTIONS, TG128
 from .document import render_html, render_markdown, without_home
-from .sections import Measurements, compose_report
+from .sections import REPORTS, Measurements, compose_report
 
 _QUESTIONS = (*QUESTIONS, PP512, TG128)
 PAGE = "report.html"  # in its folder
-REPORTS: dict[str, type] = {
-    "latency": LatencyReport,
-    "size": SizeReport,
-    "accuracy": AccuracyReport,
-    "fidelity": FidelityReport,
-    "peers": PeersReport,
-}
+_PLOT = "effort.svg"
+_RAW = re.compile(rf"({'|'.join(REPORTS)}|effort-[1-9][0-9]*)\.json")  # names in `raw`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +52,10 @@ class ReportRequest:
         if self.base is None:
             options = ("adapter", "threads") if self.files or self.efforts else ("adapter",)
             refuse_options(self, "requires {base} and {adapted}", *options)
+        elif {"latency", "size"} <= self.files.keys():
+            raise RequestError(
+                "bench report: nothing is left to measure of BASE and ADAPTED: latency and size are read"
+            )
 
 
 def collect_measurements(request: ReportRequest, stage: Stage = lambda name: no_progress) -> Measurements:
@@ -73,7 +71,9 @@ def collect_measurements(request: ReportRequest, stage: Stage = lambda name: no_
     """
     request.check()
     base, adapted, adapter = request.base, request.adapted, request.adapter
-    found: dict[str, Any] = {name: read_report(path, REPORTS[name]) for name, path in request.files.items()}
+    found: dict[str, Any] = {
+        name: read_report(path, REPORTS[name][0]) for name, path in request.files.items()
+    }
     if request.efforts:
         found["efforts"] = tuple(map(_read_effort, request.efforts))
     if base and adapted:
@@ -99,6 +99,8 @@ def _read_effort(path: Path) -> AccuracyReport:
 def write_report(found: Measurements, folder: Path) -> Path:
     """Write report.html and report.md, the plot of efforts, and the raw JSON in a folder next to them.
 
+    Of an earlier report, the raw JSON and the plot that are not written again are deleted.
+
     Returns:
         The path of the page.
 
@@ -118,11 +120,21 @@ def write_report(found: Measurements, folder: Path) -> Path:
         PAGE: render_html(document),
     }
     if plot := next((section.plot for section in document.sections if section.plot), ""):
-        texts["effort.svg"] = plot
+        texts[_PLOT] = plot
     make_folder(folder)
     check_folder(folder)
     with output_errors(folder):
+        earlier = _earlier_files(folder)
         for name, text in texts.items():
             (folder / name).parent.mkdir(exist_ok=True)
             write_file(folder / name, text.encode("utf-8", "surrogateescape"))
+        for path in earlier.difference(folder / name for name in texts):
+            path.unlink()
     return folder / PAGE
+
+
+def _earlier_files(folder: Path) -> set[Path]:
+    """Raw JSON and plot of an earlier report, whose page is in the folder."""
+    if not (folder / PAGE).exists():
+        return set()
+    return {*folder.glob(_PLOT), *(path for path in folder.glob("raw/*") if _RAW.fullmatch(path.name))}

@@ -21,12 +21,13 @@ from ..summary import accuracy_sentence, size_sentence, speed_sentence
 from .document import TERMS, Chart, Document, Section, find_terms
 from .effort_plot import describe_efforts, plot_efforts
 
-_COMMANDS = {
-    "latency": "latency BASE ADAPTED",
-    "accuracy": "accuracy ADAPTED --base BASE --data SET",
-    "size": "size ADAPTED",
-    "fidelity": "fidelity REFERENCE ADAPTED",
-    "peers": "peers ADAPTED",
+# Type and command of each measurement.
+REPORTS: dict[str, tuple[type, str]] = {
+    "latency": (LatencyReport, "latency BASE ADAPTED"),
+    "accuracy": (AccuracyReport, "accuracy ADAPTED --base BASE --data SET"),
+    "size": (SizeReport, "size ADAPTED"),
+    "fidelity": (FidelityReport, "fidelity REFERENCE ADAPTED"),
+    "peers": (PeersReport, "peers ADAPTED"),
 }
 # Kinds of figures, by the unit at the end of a row's title.
 _KINDS = {
@@ -70,7 +71,7 @@ def compose_report(found: Measurements) -> Document:
     )
     commands = [
         f"{name} (thirteen bench {command} --json)"
-        for name, command in _COMMANDS.items()
+        for name, (_, command) in REPORTS.items()
         if getattr(found, name) is None
     ]
     rows = _memory_rows(found.latency) if found.latency else ()

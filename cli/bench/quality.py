@@ -35,8 +35,11 @@ def bench_fidelity(
     """
     from ...bench.quality_tables import fidelity_table
     from ...quality.fidelity.fidelity import run_fidelity
-    from ...quality.fidelity.model_roles import model_sources
+    from ...quality.fidelity.model_roles import check_roles, model_sources
 
+    check_roles(base, shipped_base, adapter)
+    if data is not None:
+        data.stat()  # a missing file is refused before anything is downloaded
     quantized = None
     if shipped_base is not None:
         quantized = options.probed_model(shipped_base, adapter, threads=threads)
@@ -45,7 +48,7 @@ def bench_fidelity(
         options.probed_model(shipped, threads=threads).model,
         base=None if base is None else options.probed_model(base, threads=threads).model,
         shipped_base=quantized.model if quantized else None,
-        adapter=quantized.adapter if quantized else Path(adapter) if adapter is not None else None,
+        adapter=quantized.adapter if quantized else None,
     )
     with progress_bar("fidelity") as progress:
         report = run_fidelity(models, data=data, tokens=tokens, threads=threads, progress=progress)

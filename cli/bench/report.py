@@ -36,7 +36,8 @@ def bench_report(
     Latency and size of BASE and ADAPTED are measured, the others read. Without models and JSON files, the
     embedded model is measured with and without its adapter.
     """
-    from ...bench.report.report import PAGE, REPORTS, ReportRequest, collect_measurements, write_report
+    from ...bench.report.report import PAGE, ReportRequest, collect_measurements, write_report
+    from ...bench.report.sections import REPORTS
     from ...files.output import check_folder, check_target
     from ...workflows.default_model import NAME
 

@@ -67,7 +67,7 @@ def convert(
     with run_bars(threads) as run:
         result = run_conversion(request.resolve(run), run)
     conversion, measured = result.conversion, result.fidelity
-    layout, facts = conversion.layout, dict(vars(conversion))
+    layout, kept, facts = conversion.layout, conversion.vocabulary, dict(vars(conversion))
     facts |= layout_facts(facts.pop("layout")) | {"warnings": result.warnings, "fidelity": measured}
     _note_losses(result.losses)
     warn(result.warnings)
@@ -76,7 +76,7 @@ def convert(
         **layout_rows(layout),
         "base": conversion.base.id,
         "adapter": _adapter_text(conversion.adapter),
-        **({"vocabulary": f"{kept.kept:,} of {kept.of:,} tokens"} if (kept := conversion.vocabulary) else {}),
+        **({"vocabulary": f"{kept['kept']:,} of {kept['of']:,} tokens"} if kept else {}),
         "sha256": conversion.sha256,
         "time": f"{conversion.seconds:.1f} s",
         **(fidelity_summary(measured) if measured else {}),
@@ -102,11 +102,10 @@ def merge(
 
     check_empty(out_dir)
     with run_bars() as run:
-        found = resolve_sources(base, adapter, run)
-        assert found.adapter is not None, "it is named"
-        ids, progress = found.ids, run.stage("merge")
+        path, folder, ids = resolve_sources(base, adapter, run)
+        assert folder is not None, "it is named"
         merged = merge_checkpoint(
-            found.base, found.adapter, out_dir, ids=ids, progress=progress, save_settings=save_settings
+            path, folder, out_dir, ids=ids, progress=run.stage("merge"), save_settings=save_settings
         )
     warn(merged.warnings)
     types = ", ".join(f"{count} {name}" for name, count in merged.types.items())
@@ -191,16 +190,16 @@ def importance(
     from ...convert.source.checkpoint import open_checkpoint
     from ...files.output import check_target
     from ...models.adapter import resolve_sources
-    from ...models.texts import calibration_texts
+    from ...models.texts import CALIBRATION
     from ...workflows.importance_cache import Calibration, measure_importance
 
-    measured_on = Calibration(calibration or calibration_texts(), thoroughness)
+    measured_on = Calibration(calibration or CALIBRATION, thoroughness)
     check_target(output, replace=replace)
     measured_on.texts.stat()  # a missing file is refused before anything is downloaded
     with run_bars(threads) as run:
-        found = resolve_sources(base, adapter, run)
-        check_target(output, found.base, *filter(None, (found.adapter, calibration)))
-        sha256 = measure_importance(open_checkpoint(found.base), found.adapter, output, measured_on, run)
+        path, folder, _ = resolve_sources(base, adapter, run)
+        check_target(output, path, *filter(None, (folder, calibration)))
+        sha256 = measure_importance(open_checkpoint(path), folder, output, measured_on, run)
     show_file(output, sha256, as_json)
 
 

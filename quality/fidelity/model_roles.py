@@ -45,6 +45,21 @@ def model_sources(
     Raises:
         RequestError: a file is missing that another one needs.
     """
+    check_roles(base, shipped_base, adapter)
+    models: dict[Role, ModelSource] = {"reference": ModelSource(reference), "shipped": ModelSource(shipped)}
+    if base and shipped_base:
+        models |= {"base": ModelSource(base), "shipped_base": ModelSource(shipped_base)}
+        if adapter:
+            models["run_time"] = ModelSource(shipped_base, adapter)
+    return models
+
+
+def check_roles(base: object, shipped_base: object, adapter: object) -> None:
+    """Refuse files that need one that is not given; None stands for one that is not.
+
+    Raises:
+        RequestError: a file is missing that another one needs.
+    """
     if (base is None) != (shipped_base is None):
         given, missing = ("base", "shipped base") if shipped_base is None else ("shipped base", "base")
         raise RequestError(
@@ -54,12 +69,6 @@ def model_sources(
         raise RequestError(
             f"bench fidelity: {adapter}: an adapter is given, but no shipped base to apply it to"
         )
-    models: dict[Role, ModelSource] = {"reference": ModelSource(reference), "shipped": ModelSource(shipped)}
-    if base and shipped_base:
-        models |= {"base": ModelSource(base), "shipped_base": ModelSource(shipped_base)}
-        if adapter:
-            models["run_time"] = ModelSource(shipped_base, adapter)
-    return models
 
 
 def load_models(

@@ -129,6 +129,27 @@ def test_an_output_is_refused_before_a_model_is_resolved(line, run, tmp_path):
         run(line, NAME)
 
 
+def test_models_that_would_not_be_measured_are_not_resolved(run):
+    """They were downloaded, converted and loaded, and then nothing was measured of them."""
+    with pytest.raises(RequestError, match="nothing is left to measure of BASE and ADAPTED"):
+        run("bench report X FILE --out OUT --latency ROWS --size ROWS", NAME)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--base X", "a base is given but no shipped base"),
+        ("--shipped-base X", "a shipped base is given but no base"),
+        ("--adapter X", "no shipped base to apply it to"),
+        ("--data FULL", "No such file"),
+    ],
+)
+def test_fidelity_checks_what_is_given_before_a_model_is_resolved(options, message, run):
+    """All models were downloaded, converted and loaded before the one that is missing was named."""
+    with pytest.raises((RequestError, FileNotFoundError), match=message):
+        run(f"bench fidelity X FILE {options}", NAME)
+
+
 def test_an_empty_name_is_not_a_missing_option(run):
     """Of an unset variable of a shell; the model answered without the adapter."""
     for option in ("ask FILE Why? --adapter X", "bench accuracy FILE --data ROWS --base X"):

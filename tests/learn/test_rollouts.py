@@ -4,8 +4,9 @@ import json
 from dataclasses import replace
 
 import pytest
-from thirteen.errors import RequestError
-from thirteen.learn.rollouts import QuestionRollouts, RolloutFile, Solution, advantage_rows
+from thirteen.errors import FileError, RequestError
+from thirteen.files.record_journal import RecordJournal
+from thirteen.learn.rollouts import ROLLOUTS, QuestionRollouts, Solution, advantage_rows
 from thirteen.learn.sample_rollouts import RolloutSettings, is_correct, sample_rollouts
 from thirteen.models.rows import TrainingRow
 from thirteen.runtime.batch.reproducible_batches import BatchJob
@@ -80,21 +81,22 @@ def test_rollouts_of_other_settings_do_not_resume(tiny, tmp_path):
         ('"question 0"', '"\\ud83d"'),  # a lone surrogate
         ('"number": 0', '"number": Infinity'),
         ('"number": 0', '"number": 0.0'),
+        ('"number": 0', '"number": 1'),
         ('"tokens": [0, 0]', '"tokens": "00"'),
         ('"right": true', '"right": "true"'),
         ('"error": null', '"error": {}'),
         ('"solutions": [', '"solutions": [' + 64 * '{"tokens": [], "right": true}, '),
     ],
 )
-def test_a_question_of_other_types_is_refused(tmp_path, old, new):
+def test_a_question_of_other_types_or_another_number_is_refused(tmp_path, old, new):
     path = tmp_path / "file"
-    with RolloutFile(path, {}) as file:
+    with RecordJournal(path, {}, ROLLOUTS, QuestionRollouts, 1) as file:
         file.add(asked(0, "10"))
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
-    with pytest.raises(RequestError, match="file: line 2: not a question with its solutions"):
-        RolloutFile(path, {})
+    with pytest.raises(FileError, match=r"file: (line 2|unexpected record of question 1)"):
+        RecordJournal(path, {}, ROLLOUTS, QuestionRollouts, 1)
 
 
 def asked(number: int, outcomes: str, text: str = "") -> QuestionRollouts:

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.bench.accuracy.accuracy_metrics import calibrate
-from thirteen.bench.accuracy.eval_log import Outcome, QuestionRecord
+from thirteen.bench.accuracy.eval_log import Outcome, QuestionRecord, Sample
 
 
 def record(confidence, right):
     outcome = Outcome.CORRECT if right else Outcome.WRONG
-    return QuestionRecord(0, "1", "1", outcome, (), confidence=confidence)
+    return QuestionRecord(0, "1", "1", outcome, (Sample("1", outcome, True, 5, "1"),), confidence=confidence)
 
 
 def test_a_calibrated_model_has_no_error_and_a_sure_wrong_one_has_all():

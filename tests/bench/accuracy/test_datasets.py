@@ -32,17 +32,26 @@ def test_answers_are_parsed_from_many_forms(file):
 BAD = {
     "an empty file": ([], "holds no question"),
     "not JSON": ([{"question": "a", "answer": "1"}, "{"], "line 2: not JSON"),
-    "no question": ([{"answer": "1"}], "line 1: 'question' is missing"),
-    "a blank question": ([{"question": " ", "answer": "1"}], "line 1: 'question' is empty"),
+    "no question": ([{"answer": "1"}], "line 1: 'question' must be a non-empty string, not None"),
+    "a blank question": (
+        [{"question": " ", "answer": "1"}],
+        "line 1: 'question' must be a non-empty string, not ' '",
+    ),
     "an endless question": (
         [{"question": "a" * 20_001, "answer": "1"}],
         "'question' has 20001 characters; at most 20000 are read",
     ),
     "no answer": ([{"question": "a"}], "line 1: 'answer' is missing"),
-    "an answer in words": ([{"question": "a", "answer": "yes"}], "line 1: 'answer' is not a number: 'yes'"),
-    "an answer that is true": ([{"question": "a", "answer": True}], "neither a number nor a string"),
-    "an answer that is not finite": (['{"question": "a", "answer": Infinity}'], "is not a number: 'inf'"),
-    "a long answer in words": ([{"question": "a", "answer": "b" * 900}], "is not a number: 'bbbb"),
+    "an answer in words": (
+        [{"question": "a", "answer": "yes"}],
+        "line 1: 'answer' must be a number, not 'yes'",
+    ),
+    "an answer that is true": ([{"question": "a", "answer": True}], "must be a string or a number, not True"),
+    "an answer that is not finite": (
+        ['{"question": "a", "answer": Infinity}'],
+        "must be a string or a number, not inf",
+    ),
+    "a long answer in words": ([{"question": "a", "answer": "b" * 900}], "must be a number, not 'bbbb"),
 }
 
 

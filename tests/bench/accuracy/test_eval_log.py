@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from thirteen.bench.accuracy.eval_log import EvalLog, Outcome, QuestionRecord, Sample
+from thirteen.bench.accuracy.eval_log import LOGGED_RUN, Outcome, QuestionRecord, Sample
 from thirteen.errors import FileError
+from thirteen.files.record_journal import RecordJournal
 
 from ...refusals import refused
 
@@ -27,26 +28,25 @@ def path(tmp_path):
 
 
 def open_log(path, run=RUN):
-    return EvalLog(path, run, TOTAL)
+    return RecordJournal(path, run, LOGGED_RUN, QuestionRecord, TOTAL)
 
 
 def test_an_appended_record_is_on_disk_at_once(path):
     with open_log(path) as records:
         assert not path.exists() and not path.parent.exists()  # no file without a record
-        records.append(record(1))
+        records.add(record(1))
         header, line = path.read_bytes().splitlines()
         assert json.loads(header) == {"format": 1, "sitting": RUN}
         assert json.loads(line)["number"] == 1
 
 
-def test_records_are_read_back_in_the_order_of_the_questions(path):
+def test_records_are_read_back_by_the_numbers_of_the_questions(path):
     numbers = [2, 0, 1, 5, 4, 3, 7, 6]
     with open_log(path) as records:
         for number in numbers:
-            records.append(record(number) if number != 4 else failed(number))
+            records.add(record(number) if number != 4 else failed(number))
     with open_log(path) as again:
-        assert len(again) == TOTAL
-        assert list(again) == [record(n) if n != 4 else failed(n) for n in range(TOTAL)]
+        assert again.records == {n: record(n) if n != 4 else failed(n) for n in range(TOTAL)}
 
 
 GOOD = json.dumps({"format": 1, "sitting": RUN})

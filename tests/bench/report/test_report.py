@@ -313,6 +313,26 @@ def test_a_report_from_json_equals_that_of_the_measurement(data, tmp_path):
         assert (second.parent / name).read_bytes() == (first.parent / name).read_bytes()
 
 
+def test_a_report_keeps_no_figures_of_the_one_that_it_replaces(data, accuracy_only, tmp_path):
+    """Its raw JSON and its plot remained beside a page that did not have them."""
+    folder = tmp_path / "out"
+    own = [folder / "raw" / name for name in ("latency.json", "notes.json", "effort-01.json")]
+    own[0].parent.mkdir(parents=True)
+    for path in own:
+        path.write_text("of the user")
+    write_report(Measurements(size=data.size), folder)
+    assert own[0].exists(), "no report was there"
+    write_report(replace(data, efforts=(data.accuracy, data.accuracy)), folder)
+    assert (folder / "effort.svg").exists() and (folder / "raw" / "effort-2.json").exists()
+    write_report(replace(accuracy_only, efforts=(data.accuracy,)), folder)
+    assert {path.name for path in folder.rglob("*.*")} == {
+        *("report.html", "report.md", "effort.svg", "accuracy.json", "effort-1.json"),
+        *(path.name for path in own[1:]),
+    }
+    write_report(accuracy_only, folder)
+    assert not (folder / "effort.svg").exists() and not (folder / "raw" / "effort-1.json").exists()
+
+
 def test_an_effort_without_timed_answers_is_refused(data, tmp_path):
     """Its section was a heading alone."""
     (path := tmp_path / "low.json").write_text(json.dumps(asdict(replace(data.accuracy, answer_time=None))))
@@ -365,6 +385,10 @@ FILE = Path("old.json")
         ({"base": FILE}, "give both BASE and ADAPTED, or neither"),
         ({"files": {"peers": FILE}, "threads": 2}, "threads: requires base and adapted"),
         ({"adapter": FILE}, "adapter: requires base and adapted"),
+        (
+            {"base": FILE, "adapted": FILE, "files": {"latency": FILE, "size": FILE}},
+            "nothing is left to measure of BASE and ADAPTED: latency and size are read",
+        ),
     ],
 )
 def test_fields_without_effect_are_refused(request_, message):

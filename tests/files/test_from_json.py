@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Generic, Literal, TypeVar
 
 import pytest
-from thirteen.bench.harness.from_json import from_json, read_report
 from thirteen.errors import FileError, RequestError
+from thirteen.files.from_json import from_json, read_report
 
 T = TypeVar("T")
 

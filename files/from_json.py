@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from ...errors import FileError, RequestError, shorten
-from ...files.json_file import parse_json, read_bounded
+from ..errors import FileError, RequestError, shorten
+from .json_file import parse_json, read_bounded
 
 _BYTES_MAX = 1 << 26  # of a report file; typical ones have a few hundred thousand
 
