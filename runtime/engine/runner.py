@@ -22,19 +22,8 @@ if TYPE_CHECKING:
     from .prompt_lookup import PromptLookup
 
 
-@dataclass(frozen=True, slots=True)
-class SequenceUpdate:
-    """Progress of one sequence since its last update.
-
-    Attributes:
-        sequence: the sequence.
-        piece: what is new, and the end, if it has ended.
-        failure: error of the computation or of the grammar, if it ended the sequence.
-    """
-
-    sequence: SequenceState
-    piece: Piece
-    failure: ThirteenError | None = None
+# What is new of a sequence since its last update, and the error that ended it: of the computation or grammar.
+Update = tuple[SequenceState, Piece, ThirteenError | None]
 
 
 @dataclass(slots=True)
@@ -68,7 +57,7 @@ class Runner:
         self._draft_tokens = DRAFT_TOKENS[context.settings.library] if drafts else 0
         self._scheduler = Scheduler(slots, batch, prefixes is not None, cuts_prefixes=cuts)
         self._outputs: dict[SequenceState, SequenceOutput] = {}
-        self._updates: list[SequenceUpdate] = []
+        self._updates: list[Update] = []
 
     @property
     def idle(self) -> bool:
@@ -116,7 +105,7 @@ class Runner:
             output.sampler.close()
         self._context.close()
 
-    def step(self) -> list[SequenceUpdate]:
+    def step(self) -> list[Update]:
         """Compute one batch.
 
         Returns:
@@ -262,7 +251,7 @@ class Runner:
             thinking, thinking_tokens = thought.take() if thought else ("", 0)
             text = output.stream.read()
             piece = Piece(text, tokens, logprobs, end=end, thinking=thinking, thinking_tokens=thinking_tokens)
-            self._updates.append(SequenceUpdate(sequence, piece, failure))
+            self._updates.append((sequence, piece, failure))
 
     def _restore_prefix(self, sequence: SequenceState) -> None:
         """Fill a new slot with the longest cached prefix of its prompt."""
