@@ -14,8 +14,7 @@ from ...files.processors import multiplies_bf16
 from ..llama.gguf_checks import is_checked
 from ..native.ik_llama_library import installed
 from ..native.settings import DEFAULT_KV, KV_TYPES, LIBRARIES, QUANTIZED_KV, Settings
-from .embedding_settings import embedding_settings
-from .memory import fits_in_memory
+from .memory import embedding_settings, fits_in_memory
 from .options import EngineOptions, requested_library, with_profile
 
 _HALVINGS = 2  # of an open context, where memory is short
