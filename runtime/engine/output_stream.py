@@ -21,12 +21,7 @@ def _is_call(text: str) -> bool:
 
 
 def sampled_mask(vocabulary: Vocabulary, tokens: Sequence[int]) -> list[bool]:
-    """Tell which tokens of an output the model samples; the calculator inserts the others.
-
-    Args:
-        vocabulary: the model's vocabulary.
-        tokens: tokens of the output.
-    """
+    """Tell which tokens of an output the model samples; the calculator inserts the others."""
     output, inserted, mask = OutputStream(vocabulary, (), calculator=True), 0, list[bool]()
     for place, token in enumerate(tokens, 1):
         mask.append(not inserted)
@@ -56,15 +51,7 @@ class OutputStream:
         thought: Thought | None = None,
         stop_repeated_calls: bool = False,
     ) -> None:
-        """Start with no text.
-
-        Args:
-            vocabulary: the model's vocabulary.
-            stop: strings that end the text.
-            calculator: whether to complete arithmetic; see pending_result().
-            thought: reads the thought before the answer.
-            stop_repeated_calls: see Request.
-        """
+        """Start with no text; see pending_result() for `calculator`, and Request for how it may stop."""
         self._stop_repeated_calls = stop_repeated_calls
         self._vocabulary, self._calculator = vocabulary, calculator
         self._detokenizer = Detokenizer(stop)

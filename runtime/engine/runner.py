@@ -62,13 +62,7 @@ class Runner:
     """Runs the sequences of one model step by step, in one thread."""
 
     def __init__(self, context: Context, adapters: Adapters, prefixes: PrefixCache | None = None) -> None:
-        """Start without sequences.
-
-        Args:
-            context: context to compute in; close() frees it.
-            adapters: the adapters by name.
-            prefixes: the prefix cache, if there is one.
-        """
+        """Start without sequences; close() frees the context."""
         self._context, self._model = context, context.model
         self._adapters, self._prefixes = adapters, prefixes
         slots, batch = context.settings.slots, context.settings.batch

@@ -102,13 +102,7 @@ class Context(NativeHandle):
         adapter: LoraAdapter | None = None,
         pooling: Pooling | None = None,
     ) -> None:
-        """Allocate the context.
-
-        Args:
-            model: the model to compute.
-            settings: sizes, and how to compute.
-            adapter: applied to all sequences.
-            pooling: of a context for embeddings; see EmbeddingContext.
+        """Allocate the context; the adapter is that of all sequences. For `pooling`, see EmbeddingContext.
 
         Raises:
             RequestError: the context is longer than the model was trained for, or does not fit in memory.
