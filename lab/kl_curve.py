@@ -121,7 +121,7 @@ class Curve:
             for window in self._windows:
                 prediction = WindowPrediction(model, window, tokens)
                 for at in window.scored:
-                    target = log_softmax(next(expected), np.float64)
+                    target = log_softmax(next(expected))
                     found, following = prediction.log_probabilities(at), window.tokens[at + 1]
                     nll = prediction.nll(at)
                     rows.append(position_divergence(target, found, following, tokens.ids, nll))

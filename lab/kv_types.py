@@ -50,7 +50,7 @@ def logprobs(model: Model, params: Settings, texts: list[list[int]]) -> Floats:
             for start in range(0, len(text), BATCH):
                 part = tuple(text[start : start + BATCH])
                 rows = context.decode([Span(0, start, part, len(part))])
-                found += [log_softmax(context.logits_row(row), np.float64) for row in rows]
+                found += [log_softmax(context.logits_row(row)) for row in rows]
             context.clear(0)
     return np.stack(found)
 

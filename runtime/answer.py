@@ -143,13 +143,7 @@ def read_value(text: str, question: str = "") -> tuple[str | None, tuple[Step, .
 
 
 def grade(request: Request, text: str, end: SequenceEnd) -> Answer:
-    """Read the value of an answer's text, check its equations, and tell the confidence in it.
-
-    Args:
-        request: what was asked.
-        text: the whole text.
-        end: how it ended.
-    """
+    """Read the value of an answer's text, check its equations, and tell the confidence in it."""
     from .arithmetic.grounding import is_grounded  # noqa: PLC0415 - see read_value()
 
     complete = end.stop_reason in COMPLETE_REASONS

@@ -36,13 +36,7 @@ class VotingRule:
     sure: float = 0.0
 
     def is_decided(self, first: int, second: int, missing: int) -> bool:
-        """Whether the majority is certain, or the missing answers cannot change it.
-
-        Args:
-            first: votes of the leading value.
-            second: votes of the next one.
-            missing: answers that have not ended.
-        """
+        """Whether `first` votes against `second` are certain, or the missing answers cannot change it."""
         certain, possible = (majority_certainty(votes, second) for votes in (first, first + missing))
         decided = first > second + missing or certain >= self.certainty
         return decided and not certain < self.sure <= possible
@@ -73,10 +67,7 @@ def majority_certainty(first: int, second: int) -> float:
 def vote_confidence(first: int, second: int, grounded: bool) -> float:
     """Calibrated probability that the value with `first` votes is right, where the next one has `second`.
 
-    Args:
-        first: votes of the leading value.
-        second: votes of the next one.
-        grounded: whether the answer is grounded; see answer.py.
+    For `grounded`, see answer.py.
     """
     log_odds = CONFIDENCE["intercept"] + CONFIDENCE["certainty"] * majority_certainty(first, second)
     return 1 / (1 + exp(-log_odds - CONFIDENCE["grounded"] * grounded))

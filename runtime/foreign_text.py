@@ -16,16 +16,7 @@ _LETTERS_MIN = 4  # a text with fewer foreign letters has a symbol such as π, a
 
 
 def foreign_share(text: str, tokens: Sequence[int], piece: Callable[[int], bytes]) -> float:
-    """Compute the share of foreign letters in all letters of a text, from 0 to 1.
-
-    Args:
-        text: the text.
-        tokens: its tokens.
-        piece: gives the bytes of a token.
-
-    Returns:
-        The share; 0 if there are fewer than four foreign letters.
-    """
+    """Compute the share of foreign letters in all letters of a text, from 0 to 1; 0 with fewer than four."""
     owners = _letter_of_each_byte(text)  # index of the letter, or -1
     letters = {owner for owner in owners if owner >= 0}
     whole, at = set[int](), 0  # letters that a longer token writes, in whole or in part

@@ -1,27 +1,21 @@
 """Logits, and the log-probabilities that they stand for."""
 
 from math import log
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from ..stats.arrays import Floats
+    from ..stats.arrays import Doubles, Floats
 
 _BLOCK = 1 << 14  # logits: they and their exponentials stay in a processor's own cache
 _EXPONENT_MAX = 64.0  # exponentials of float32 overflow from 88.7 on
-_Float = TypeVar("_Float", np.float32, np.float64)
 
 
-def log_softmax(logits: NDArray[Any], dtype: type[_Float]) -> NDArray[_Float]:
-    """Compute the log-softmax over the last axis, (…, vocab), in nats.
-
-    Args:
-        logits: one row of logits, or several.
-        dtype: type of the result and of the computation.
-    """
-    logits = logits.astype(dtype)
+def log_softmax(logits: NDArray[Any]) -> "Doubles":
+    """Compute the log-softmax over the last axis, (…, vocab), in nats, in float64."""
+    logits = logits.astype(np.float64)
     logits -= logits.max(-1, keepdims=True)
     logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
     return logits

@@ -79,14 +79,9 @@ class DrainServer(uvicorn.Server):
         on_listening: Callable[[], None] | None = None,
         keys: ApiKeys | None = None,
     ) -> None:
-        """Configure the server.
+        """Configure the server; `keys` are the application's, which are reloaded with the models.
 
-        Args:
-            app: the application to serve.
-            service: tracks the running requests.
-            limits: limits of connections.
-            on_listening: called when the server accepts connections and handles signals.
-            keys: the application's, which are reloaded with the models.
+        `on_listening` is called when it accepts connections and handles signals.
         """
         super().__init__(
             uvicorn.Config(

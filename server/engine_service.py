@@ -41,12 +41,9 @@ class EngineService:
     """
 
     def __init__(self, engine: Engine, metrics: Metrics, *, kept_places: int = 0) -> None:
-        """Start without requests.
+        """Start without requests; engines may share the metrics.
 
-        Args:
-            engine: the engine.
-            metrics: counters, which engines may share.
-            kept_places: places of the engine's queue for clients that have no other request.
+        `kept_places` of the engine's queue are for clients that have no other request.
         """
         self.engine, self.pinned = engine, 0
         self._metrics, self._kept_places = metrics, kept_places

@@ -67,12 +67,7 @@ Text = Annotated[
 
 
 def create_server(engine: Engine, options: RequestOptions) -> MCPServer:
-    """Create a server whose tools one engine runs; it must outlive the server.
-
-    Args:
-        engine: answers questions.
-        options: options of every question.
-    """
+    """Create a server whose tools one engine runs; it must outlive the server."""
     server = MCPServer("thirteen", version=version("thirteen"), log_level="CRITICAL")
     tool = partial(server.tool, annotations=_READS)
 
@@ -106,10 +101,6 @@ def serve_stdio(engine: Engine, options: RequestOptions) -> None:
     """Serve until standard input ends; meanwhile nothing but the protocol is on standard output.
 
     When the engine has failed, the process ends with status 1, for the client to start it again.
-
-    Args:
-        engine: answers questions.
-        options: options of every question.
     """
     # The SDK's reader keeps a process in which a signal raises something until the input ends.
     for number in signal.valid_signals():

@@ -78,13 +78,7 @@ def adapters_by_model(name: str, adapters: Mapping[str, Path]) -> dict[str, str]
 def run_server(
     service: ServedModels, listen: ListenConfig, limits: RequestLimits, on_listening: Callable[[str], None]
 ) -> int | None:
-    """Serve until a signal arrives, then drain.
-
-    Args:
-        service: the models.
-        listen: listen address and access rules.
-        limits: limits of requests and connections.
-        on_listening: called with the server's URL when it accepts connections.
+    """Serve until a signal arrives, then drain; when it accepts connections, `on_listening` gets the URL.
 
     Returns:
         The signal that ended the server.

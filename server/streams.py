@@ -44,14 +44,7 @@ class AnswerStream(StreamingResponse):
         media_type: str,
         format_error: Callable[[HttpError], str],
     ) -> None:
-        """Create the response.
-
-        Args:
-            parts: the response's text; an exception is sent as the last part.
-            handles: requests to abort at the end.
-            media_type: type of the response.
-            format_error: formats an error as a part.
-        """
+        """Create the response; an exception is sent as its last part. At the end, handles are aborted."""
         content = _with_error(parts, format_error)
         super().__init__(content, headers=_HEADERS, media_type=media_type)
         self._handles, self._sent_at = handles, monotonic()

@@ -160,5 +160,5 @@ class WindowPrediction:
 
     def _row(self, place: int) -> Doubles:
         if self._last[0] != place:  # the likelihood of the next token mostly needs the same row again
-            self._last = place, log_softmax(self._logits[place], np.float64)
+            self._last = place, log_softmax(self._logits[place])
         return self._last[1]

@@ -46,12 +46,7 @@ class Reading:
 
 
 def read_equations(text: str, question: str = "") -> Reading:
-    """Read the equations of a text.
-
-    Args:
-        text: what was answered.
-        question: what was asked, with all that was said before.
-    """
+    """Read the equations of a text; `question` is what was asked, with all that was said before."""
     stream = StepStream(question)
     steps = (*stream.feed(text), *stream.finish())
     return Reading(steps, tuple(stream.unread))

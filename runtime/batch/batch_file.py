@@ -93,12 +93,7 @@ class BatchFile:
     def answer(
         self, job: BatchJob, executor: BatchExecutor = BatchJob.run, progress: Progress = no_progress
     ) -> BatchReport:
-        """Answer the questions.
-
-        Args:
-            job: model and settings.
-            executor: runs the batches; by default on this machine.
-            progress: called with the rows done and all rows.
+        """Answer the questions; `progress` is called with the rows done and all rows.
 
         Raises:
             FileError: the file cannot be read or has no question, or a line is invalid and `skip_bad` is off.

@@ -48,18 +48,9 @@ QuestionBatch = Mapping[int, str]  # question number -> question
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationSettings:
-    """Settings of all questions of a run.
+    """Settings of all questions of a run; see Engine.request().
 
-    Attributes:
-        system: system prompt.
-        effort: how many answers are sampled to a question with a number, of which the majority's is taken.
-        min_confidence: confidence below which an answer's value is withheld.
-        sampling: sampling parameters. For several answers, greedy ones become temperature 0.7.
-        calculator: whether arithmetic in answers is completed with its exact result.
-        max_tokens: maximum tokens of an answer and its thought.
-        think: whether a model that can think does so; by default as its chat template has it.
-        think_budget: tokens after which a thought is ended.
-        grammar: constrains each answer; see Engine.request().
+    For several answers, greedy sampling becomes temperature 0.7.
     """
 
     system: str | None = None
@@ -154,9 +145,6 @@ class BatchJob:
         They are those of an earlier run; see read_settings(). A choice of this run may differ, by free memory
         or by what other programs disturb. Without one, they are those that are faster on this processor, for
         which the model may be loaded.
-
-        Raises:
-            ThirteenError: EnginePlan.make() raises it.
         """
         given = {name: value for name, value in self.engine.items() if name in _CHOSEN and value is not None}
         if given.keys() >= {"flash_attention", "kv"}:  # another library leaves neither of the two open
@@ -215,9 +203,6 @@ class BatchJob:
 
         Yields:
             The result of each question as it finishes.
-
-        Raises:
-            ThirteenError: Engine() raises it.
         """
         batches = iter(batches)
         for first in batches:
@@ -227,14 +212,7 @@ class BatchJob:
                     yield from runner.run(batch)
 
     def load_engine(self, *, untrusted: bool | None = None) -> Engine:
-        """Load an engine whose queue takes a whole batch.
-
-        Args:
-            untrusted: whether to load the files in another process first; see EngineOptions.
-
-        Raises:
-            ThirteenError: Engine() raises it.
-        """
+        """Load an engine whose queue takes a whole batch; for `untrusted`, see EngineOptions."""
         queue = self.settings.batch_size * self.settings.rule.width
         files = EngineOptions(adapter=self.adapter, queue=queue, untrusted=untrusted)
         return Engine(self.model, **self._options | files)
@@ -307,12 +285,7 @@ class BatchRunner:
     """Answers batches with one engine."""
 
     def __init__(self, engine: Engine, settings: GenerationSettings) -> None:
-        """Prefill what all prompts share: once, alone, and before the first batch.
-
-        Args:
-            engine: an engine from BatchJob.load_engine().
-            settings: generation settings.
-        """
+        """Prefill what all prompts share: once, alone, and before the first batch."""
         self._engine, self._settings = engine, settings
         self._prefix = prefill_shared_prefix(engine, settings)
 

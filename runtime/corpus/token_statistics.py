@@ -90,6 +90,6 @@ def _predictions(
             for start in range(0, min(len(passage), longest), rows):
                 part = passage[start : min(start + rows, longest)]
                 for row in context.decode([Span(0, start, part, len(part))]):
-                    yield np.exp(log_softmax(context.logits_row(row), np.float64))
+                    yield np.exp(log_softmax(context.logits_row(row)))
             context.clear(0)
             progress(done, len(passages))

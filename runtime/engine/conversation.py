@@ -53,11 +53,8 @@ class Conversation:
     def next_turn(self, text: str, **options: Unpack[RequestOptions]) -> Turn:
         """Make the request for the next answer; the oldest turns are dropped if there is no room for it.
 
-        Votes on a question that stands alone are of that question alone.
-
-        Args:
-            text: what the user says.
-            options: see Engine.request(); `system` is the conversation's own.
+        Votes on a question that stands alone are of that question alone. For the options, see
+        Engine.request(); `system` is the conversation's own.
 
         Raises:
             RequestError: the text is empty, or the chat template rejects the conversation.

@@ -236,13 +236,13 @@ class Dispatcher:
                 self._release(1)
 
     def _step(self) -> None:
-        for update in self._runner.step():
-            if update.piece.end is None:
-                self._handles[update.sequence].put(update.piece)
+        for sequence, piece, failure in self._runner.step():
+            if piece.end is None:
+                self._handles[sequence].put(piece)
                 continue
-            handle = self._handles.pop(update.sequence)
+            handle = self._handles.pop(sequence)
             self._release(1)
-            handle.fail(update.failure) if update.failure else handle.put(update.piece)
+            handle.fail(failure) if failure else handle.put(piece)
 
     def _abort_all(self) -> None:
         for sequence in list(self._handles):

@@ -359,9 +359,6 @@ class Engine:
 
         Returns:
             The prompt; empty where it would take more than half of the context.
-
-        Raises:
-            RequestError: conversation() raises it.
         """
         from ..prompt.worked_examples import with_worked_examples  # noqa: PLC0415 - of votes
 
@@ -493,9 +490,6 @@ class Engine:
 
         Returns:
             Logits, (tokens, vocab).
-
-        Raises:
-            ThirteenError: prompt_logprobs() raises it.
         """
         self._check_prompt(tokens)
         with self._dispatcher.in_use(), self._scoring_lock:

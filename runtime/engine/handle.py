@@ -33,11 +33,8 @@ class Handle:
     ) -> None:
         """Wait for pieces; put() and fail() receive them.
 
-        Args:
-            abort: ends the request within one step.
-            grade: makes the answer of the whole text and its end, in a thread that waits for it.
-            place: see the property.
-            width: see above.
+        `abort` ends the request within one step; `grade` makes the answer of the whole text and its end, in a
+        thread that waits for it.
         """
         self._abort, self._grade, self._place, self.width = abort, grade, place, width
         self._changed = Signal()
@@ -105,10 +102,7 @@ class Handle:
                 loop.call_soon_threadsafe(event.set)
 
     def wait(self, timeout: float | None = None) -> SequenceEnd:
-        """Wait for the end.
-
-        Args:
-            timeout: seconds.
+        """Wait for the end, at most for so many seconds.
 
         Raises:
             TimeoutError: the request has not ended in time; it continues.

@@ -44,16 +44,7 @@ class MajorityVote:
     """
 
     def __init__(self, request: Request, submit: Callable[..., list[Handle]], *, wait: bool) -> None:
-        """Submit the first answers.
-
-        Args:
-            request: the question, with its effort.
-            submit: see Engine.submit_all().
-            wait: whether to wait while the queue is full.
-
-        Raises:
-            ThirteenError: `submit` raises it.
-        """
+        """Submit the first answers; `submit` and `wait` are those of Engine.submit_all()."""
         rule = request.effort.rule.until(request.min_confidence)
         self._request, self._rule, self._submit = request, rule, submit
         self.handle = Handle(self._abort_samples, lambda *_: self._winner, self._place, rule.width)

@@ -3,24 +3,14 @@
 import json
 import re
 from collections.abc import Sequence
-from typing import Protocol
 
+from ..llama.vocabulary import Vocabulary
 from .detokenizer import Detokenizer
 from .thought import Thought
 
 _CALL = re.compile(r'(?P<fence>```\w*\s*)?(?P<call>\{\s*"name")')  # and its arguments may begin so too
 _CALLS_READ = 4  # the last ones
 _NUMBER_CONTINUES = ("", ".", ",")  # after these, a digit would still extend the number
-
-
-class OutputVocabulary(Protocol):
-    """The part of llama.model.Model that turns tokens into text and back."""
-
-    def token_to_piece(self, token: int) -> bytes:
-        """Return the bytes of a token."""
-
-    def tokenize(self, text: str, *, special: bool, bos: bool, continues: bool = False) -> list[int]:
-        """Split a text into tokens; one that `continues` another gets no space before it."""
 
 
 def _is_call(text: str) -> bool:
@@ -30,13 +20,8 @@ def _is_call(text: str) -> bool:
         return False
 
 
-def sampled_mask(vocabulary: OutputVocabulary, tokens: Sequence[int]) -> list[bool]:
-    """Tell which tokens of an output the model samples; the calculator inserts the others.
-
-    Args:
-        vocabulary: the model's vocabulary.
-        tokens: tokens of the output.
-    """
+def sampled_mask(vocabulary: Vocabulary, tokens: Sequence[int]) -> list[bool]:
+    """Tell which tokens of an output the model samples; the calculator inserts the others."""
     output, inserted, mask = OutputStream(vocabulary, (), calculator=True), 0, list[bool]()
     for place, token in enumerate(tokens, 1):
         mask.append(not inserted)
@@ -59,22 +44,14 @@ class OutputStream:
 
     def __init__(
         self,
-        vocabulary: OutputVocabulary,
+        vocabulary: Vocabulary,
         stop: Sequence[str],
         *,
         calculator: bool,
         thought: Thought | None = None,
         stop_repeated_calls: bool = False,
     ) -> None:
-        """Start with no text.
-
-        Args:
-            vocabulary: the model's vocabulary.
-            stop: strings that end the text.
-            calculator: whether to complete arithmetic; see pending_result().
-            thought: reads the thought before the answer.
-            stop_repeated_calls: see Request.
-        """
+        """Start with no text; see pending_result() for `calculator`, and Request for how it may stop."""
         self._stop_repeated_calls = stop_repeated_calls
         self._vocabulary, self._calculator = vocabulary, calculator
         self._detokenizer = Detokenizer(stop)

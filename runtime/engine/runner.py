@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 from ...errors import ClosedError, FileError, RequestError, ThirteenError
 from ..answer import Piece
@@ -18,23 +17,34 @@ from .output_stream import OutputStream
 from .prefix_cache import PrefixCache
 from .scheduler import Chunk, Scheduler
 
-if TYPE_CHECKING:
-    from .prompt_lookup import PromptLookup
+# What is new of a sequence since its last update, and the error that ended it: of the computation or grammar.
+Update = tuple[SequenceState, Piece, ThirteenError | None]
 
 
-@dataclass(frozen=True, slots=True)
-class SequenceUpdate:
-    """Progress of one sequence since its last update.
+class PromptLookup:
+    """Drafts of the next tokens of a sequence: those that followed the last two where they stood before.
 
-    Attributes:
-        sequence: the sequence.
-        piece: what is new, and the end, if it has ended.
-        failure: error of the computation or of the grammar, if it ended the sequence.
+    Answers repeat names, numbers and phrases of the question and of themselves. See Saxena, "Prompt Lookup
+    Decoding", 2023.
     """
 
-    sequence: SequenceState
-    piece: Piece
-    failure: ThirteenError | None = None
+    def __init__(self, prompt: Sequence[int]) -> None:
+        self._tokens: list[int] = []
+        self._after: dict[tuple[int, ...], int] = {}
+        self._prompt = len(prompt)
+        self._append(prompt)
+
+    def draft(self, output: Sequence[int], count: int) -> tuple[int, ...]:
+        """Guess up to `count` tokens behind the prompt and its output, which goes on from call to call."""
+        self._append(output[len(self._tokens) - self._prompt :])
+        place = self._after.get((*self._tokens[-2:],), len(self._tokens))
+        return tuple(self._tokens[place : place + max(count, 0)])
+
+    def _append(self, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            if len(self._tokens) > 1:
+                self._after[self._tokens[-2], self._tokens[-1]] = len(self._tokens)
+            self._tokens.append(token)
 
 
 @dataclass(slots=True)
@@ -43,7 +53,7 @@ class SequenceOutput:
 
     sampler: Sampler
     stream: OutputStream
-    lookup: "PromptLookup | None" = None
+    lookup: PromptLookup | None = None
     tokens: list[int] = field(default_factory=list)  # since the last update, as are the log-probabilities
     logprobs: list[TokenLogprob] = field(default_factory=list)
 
@@ -52,13 +62,7 @@ class Runner:
     """Runs the sequences of one model step by step, in one thread."""
 
     def __init__(self, context: Context, adapters: Adapters, prefixes: PrefixCache | None = None) -> None:
-        """Start without sequences.
-
-        Args:
-            context: context to compute in; close() frees it.
-            adapters: the adapters by name.
-            prefixes: the prefix cache, if there is one.
-        """
+        """Start without sequences; close() frees the context."""
         self._context, self._model = context, context.model
         self._adapters, self._prefixes = adapters, prefixes
         slots, batch = context.settings.slots, context.settings.batch
@@ -68,7 +72,7 @@ class Runner:
         self._draft_tokens = DRAFT_TOKENS[context.settings.library] if drafts else 0
         self._scheduler = Scheduler(slots, batch, prefixes is not None, cuts_prefixes=cuts)
         self._outputs: dict[SequenceState, SequenceOutput] = {}
-        self._updates: list[SequenceUpdate] = []
+        self._updates: list[Update] = []
 
     @property
     def idle(self) -> bool:
@@ -116,7 +120,7 @@ class Runner:
             output.sampler.close()
         self._context.close()
 
-    def step(self) -> list[SequenceUpdate]:
+    def step(self) -> list[Update]:
         """Compute one batch.
 
         Returns:
@@ -156,8 +160,6 @@ class Runner:
         sequence = chunk.sequence
         if not sequence.decoding or sequence.pending > 1 or sequence.request.ignore_end:
             return chunk
-        from .prompt_lookup import PromptLookup  # noqa: PLC0415 - only with a library that gains by it
-
         output = self._outputs[sequence]
         output.lookup = output.lookup or PromptLookup(sequence.request.tokens)
         draft = output.lookup.draft(sequence.output, min(self._draft_tokens, sequence.remaining - 1))
@@ -262,7 +264,7 @@ class Runner:
             thinking, thinking_tokens = thought.take() if thought else ("", 0)
             text = output.stream.read()
             piece = Piece(text, tokens, logprobs, end=end, thinking=thinking, thinking_tokens=thinking_tokens)
-            self._updates.append(SequenceUpdate(sequence, piece, failure))
+            self._updates.append((sequence, piece, failure))
 
     def _restore_prefix(self, sequence: SequenceState) -> None:
         """Fill a new slot with the longest cached prefix of its prompt."""

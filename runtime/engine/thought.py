@@ -17,13 +17,7 @@ class Thought:
     """
 
     def __init__(self, thinking: Thinking, *, begun: bool, budget: int) -> None:
-        """Start before the first token.
-
-        Args:
-            thinking: how the model thinks.
-            begun: whether the prompt ends within the thought.
-            budget: tokens after which it is to end.
-        """
+        """Start before the first token, in the thought if `begun`; it is to end after `budget` tokens."""
         self._thinking, self._budget = thinking, budget
         self._detokenizer = Detokenizer((thinking.closing,))
         self._first, self._spaces, self._answered = b"", "", False

@@ -19,12 +19,7 @@ LIMITS = LLParserLimits(
 
 
 def check_source(source: str, kind: str) -> None:
-    """Raise RequestError if a grammar in llguidance's own format cannot be compiled.
-
-    Args:
-        source: the result of one of LLMatcher.grammar_from_…().
-        kind: name of the notation, for the error message.
-    """
+    """Raise RequestError if llguidance cannot compile a grammar in its own format; `kind` is the notation."""
     if message := with_deep_stack(lambda: LLMatcher.validate_grammar(source, limits=LIMITS)):
         raise RequestError(f"{kind}: {summary(message)}")
 

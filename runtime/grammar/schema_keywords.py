@@ -234,10 +234,7 @@ def _without_nul(pattern: str) -> str:
 def number_keywords(schema: dict[str, Any], types: Sequence[str], path: str) -> dict[str, Any]:
     """Return the keywords of numbers, with exact bounds: those that llguidance cannot have are made stricter.
 
-    Args:
-        schema: the subschema; its multipleOf is not checked here.
-        types: its types.
-        path: its JSON pointer.
+    `path` is the JSON pointer of the subschema, whose multipleOf is not checked here.
     """
     whole = "number" not in types
     bounds = {key: schema[key] for key in _NUMBER if key in schema}

@@ -19,41 +19,26 @@ _COMPILED_MAX = 8  # grammars that are kept
 _EXPONENT_DIGITS = 2
 
 
-class LeadingDigits:
-    """The digits that tokens begin with.
-
-    Attributes:
-        counts: how many, by token.
-        zeros: whether there are, and none but zeros.
-    """
-
-    def __init__(self, pieces: Sequence[bytes]) -> None:
-        """Look at the texts of all tokens."""
-        digits = [piece[: len(piece) - len(piece.lstrip(b"0123456789"))] for piece in pieces]
-        self.counts = np.array([*map(len, digits)])  # (vocab,)
-        self.zeros = np.array([bool(one) and not one.strip(b"0") for one in digits])
-
-
 class JsonNumbers:
     """How many digits may follow in the number at the end of a JSON text: llguidance has no limit."""
 
-    def __init__(self, digits: int, leading: LeadingDigits) -> None:
+    def __init__(self, digits: int, leading: tuple[NDArray[np.int64], NDArray[np.bool_]]) -> None:
         """Start a text whose numbers have at most `digits` digits before and behind the point."""
         self._digits = self._left = digits
-        self._leading = leading
+        self._leading, self._zeros = leading
         self._quoted = self._escaped = False
         self._last = 0
 
     def exceeded_by(self, token: int) -> bool:
         """Whether a token begins with more digits than may follow."""
-        return bool(self._leading.counts[token] > self._left) and not self._quoted
+        return bool(self._leading[token] > self._left) and not self._quoted
 
     def fitting(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of the tokens with which the number ends in time; if none, those that are not only zeros."""
         if self._quoted:
             return tokens
-        fits = self._leading.counts[tokens] <= self._left
-        for chosen in (fits, fits | ~self._leading.zeros[tokens]):
+        fits = self._leading[tokens] <= self._left
+        for chosen in (fits, fits | ~self._zeros[tokens]):
             if chosen.any():
                 return tokens[chosen]
         return tokens
@@ -155,8 +140,12 @@ class GrammarCompiler:
         return lru_cache(_COMPILED_MAX)(partial(compile_matcher, tokenizer=self._tokenizer))
 
     @cached_property
-    def _leading_digits(self) -> LeadingDigits:
-        return LeadingDigits([*map(self._model.token_to_piece, range(self._model.vocabulary_size))])
+    def _leading_digits(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """How many digits each token begins with; whether there are, and none but zeros: (vocab,) each."""
+        pieces = map(self._model.token_to_piece, range(self._model.vocabulary_size))
+        digits = [piece[: len(piece) - len(piece.lstrip(b"0123456789"))] for piece in pieces]
+        zeros = [bool(one) and not one.strip(b"0") for one in digits]
+        return np.array([*map(len, digits)]), np.array(zeros)
 
     @cached_property
     def _tokenizer(self) -> LLTokenizer:

@@ -102,13 +102,7 @@ class Context(NativeHandle):
         adapter: LoraAdapter | None = None,
         pooling: Pooling | None = None,
     ) -> None:
-        """Allocate the context.
-
-        Args:
-            model: the model to compute.
-            settings: sizes, and how to compute.
-            adapter: applied to all sequences.
-            pooling: of a context for embeddings; see EmbeddingContext.
+        """Allocate the context; the adapter is that of all sequences. For `pooling`, see EmbeddingContext.
 
         Raises:
             RequestError: the context is longer than the model was trained for, or does not fit in memory.
@@ -258,7 +252,7 @@ class Context(NativeHandle):
     def save(self, slot: int) -> NDArray[np.uint8]:
         """Copy the KV cache of a sequence, for restore() in a context with the same settings."""
         state = np.empty(self.state_bytes(slot), np.uint8)
-        written = self._library.read_state(self.handle, slot, _pointer(state), len(state))
+        written = self._library.read_state(self.handle, _pointer(state), len(state), slot)
         assert written == len(state), "the library writes as many bytes as it announced"
         return state
 
@@ -272,7 +266,7 @@ class Context(NativeHandle):
             Whether the library accepted the state; if not, the slot is empty.
         """
         self._check_slot(slot)
-        read = self._library.write_state(self.handle, slot, _pointer(state), len(state))
+        read = self._library.write_state(self.handle, _pointer(state), len(state), slot)
         found = self.length(slot)
         accepted = read == len(state) and (found == length or (found > length and self.model.cuts_states))
         self.clear(slot, length if accepted else 0)

@@ -68,9 +68,7 @@ def read_model_header(path: Path, *, weights: bool = True) -> Header:
 def check_model(header: Header, *, weights: bool = True) -> None:
     """Check that the file is a model which this build can load and run.
 
-    Args:
-        header: header of the file.
-        weights: whether the weights will be loaded, and not only the vocabulary.
+    Without `weights`, only the vocabulary will be loaded.
 
     Raises:
         FileError: it is not; the message names the key or the tensor.

@@ -30,13 +30,7 @@ class Sampler(NativeHandle):
     """llama.cpp's sampler chain of one sequence, with its random state."""
 
     def __init__(self, model: Model, sampling: Sampling, constraint: "Constraint | None" = None) -> None:
-        """Build the chain of one sequence.
-
-        Args:
-            model: the model that the sequence runs on.
-            sampling: temperature, cut-offs and seed.
-            constraint: the sequence's position in its grammar, if it has one.
-        """
+        """Build the chain of one sequence; `constraint` is its position in its grammar, if it has one."""
         super().__init__()
         self._model, self._sampling = model, sampling
         self._constraint = constraint
@@ -51,12 +45,9 @@ class Sampler(NativeHandle):
         return self._chain((no_digit, *_samplers(replace(self._sampling, seed=seed))))
 
     def sample(self, context: Context, row: int, *, no_digit: bool = False) -> int:
-        """Choose a token by the logits at a batch index from decode().
+        """Choose a token by the logits at a batch index from decode() of a context.
 
-        Args:
-            context: the context that computed the logits.
-            row: the batch index.
-            no_digit: exclude tokens that would make a number before them longer.
+        `no_digit` excludes tokens that would make a number before them longer.
 
         Raises:
             FileError: the logits are not finite.

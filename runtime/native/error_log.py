@@ -12,13 +12,7 @@ class ErrorLog:
     """A library's last error messages; nothing is printed."""
 
     def __init__(self, library: str, callback_type: Any, set_log: Callable[[Any, None], None]) -> None:
-        """Receive the messages from now on.
-
-        Args:
-            library: name of the library.
-            callback_type: ctypes' type of a callback of its log.
-            set_log: the function that sets the callback.
-        """
+        """Receive the messages from now on; `callback_type` is ctypes' type of what `set_log` sets."""
         self._library, self._set_log = library, set_log
         self._errors: deque[str] = deque(maxlen=8)
         self._level = 0

@@ -110,7 +110,7 @@ class IkLlamaLibrary:
         api.llama_backend_init()
         self.free_model, self.free_context = api.llama_free_model, api.llama_free
         self.free_adapter = self._call["llama_lora_adapter_free"]
-        self.set_threads = self._call["llama_set_n_threads"]
+        self.set_threads, self.decode = self._call["llama_set_n_threads"], api.llama_decode
 
     def _bind(self, native: Any) -> None:
         self._call: dict[str, Any] = {}
@@ -122,7 +122,6 @@ class IkLlamaLibrary:
         self.logits = ctypes.CFUNCTYPE(_POINTER, _POINTER, _INT)(("llama_get_logits_ith", native))
 
     def load_model(self, path: Path, *, repack: bool, gpu_layers: GpuLayers) -> Handle:
-        """See NativeLibrary."""
         assert not gpu_layers, "settings refuse GPU layers with this library"
         native = self._api.llama_model_default_params()
         # Repacked weights are a copy; the file is then read rather than mapped.
@@ -131,7 +130,6 @@ class IkLlamaLibrary:
         return self._api.llama_model_load_from_file(os.fsencode(path), native)
 
     def new_context(self, model: Handle, settings: Settings, gpu_layers: GpuLayers) -> Handle:
-        """See NativeLibrary."""
         native = self._api.llama_context_default_params()
         native.n_seq_max = settings.slots
         native.n_ctx = settings.context * settings.slots
@@ -145,21 +143,14 @@ class IkLlamaLibrary:
         return self._api.llama_init_from_model(model, native)
 
     def keeps_text(self, context: Handle) -> bool:
-        """See NativeLibrary."""
         return True
 
     def load_adapter(self, model: Handle, path: Path) -> Handle:
-        """See NativeLibrary."""
         return self._call["llama_lora_adapter_init"](model, os.fsencode(path))
 
     def set_adapter(self, context: Handle, adapter: Handle | None) -> int:
-        """See NativeLibrary."""
         self._call["llama_lora_adapter_clear"](context)
         return 0 if adapter is None else int(self._call["llama_lora_adapter_set"](context, adapter, 1.0))
-
-    def decode(self, context: Handle, batch: Any) -> int:
-        """See NativeLibrary."""
-        return int(self._api.llama_decode(context, batch))
 
     def clear(self, context: Handle, slot: int, start: int) -> bool:
         """See NativeLibrary.
@@ -181,17 +172,13 @@ class IkLlamaLibrary:
         raise FileError("ik_llama.cpp does not close the holes of its KV cache")
 
     def length(self, context: Handle, slot: int) -> int:
-        """See NativeLibrary."""
         return int(self._call["llama_kv_cache_seq_pos_max"](context, slot)) + 1
 
     def state_bytes(self, context: Handle, slot: int) -> int:
-        """See NativeLibrary."""
         return int(self._call["llama_state_seq_get_size"](context, slot, 0))
 
-    def read_state(self, context: Handle, slot: int, data: Any, nbytes: int) -> int:
-        """See NativeLibrary."""
+    def read_state(self, context: Handle, data: Any, nbytes: int, slot: int) -> int:
         return int(self._call["llama_state_seq_get_data"](context, data, nbytes, slot, 0))
 
-    def write_state(self, context: Handle, slot: int, data: Any, nbytes: int) -> int:
-        """See NativeLibrary."""
+    def write_state(self, context: Handle, data: Any, nbytes: int, slot: int) -> int:
         return int(self._call["llama_state_seq_set_data"](context, data, nbytes, slot, 0))

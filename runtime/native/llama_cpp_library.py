@@ -34,6 +34,8 @@ class LlamaCppLibrary:
         self.logits = prototype(("llama_get_logits_ith", llama_cpp._lib))
         self.set_threads = llama_cpp.llama_set_n_threads
         self.state_bytes = llama_cpp.llama_state_seq_get_size
+        self.read_state = llama_cpp.llama_state_seq_get_data
+        self.write_state = llama_cpp.llama_state_seq_set_data
         self.set_embeddings = llama_cpp.llama_set_embeddings
         self.embedding = llama_cpp.llama_get_embeddings_seq
         self.embedding_width = llama_cpp.llama_model_n_embd_out
@@ -54,7 +56,6 @@ class LlamaCppLibrary:
         return llama_cpp.llama_model_load_from_file(os.fsencode(path), native)
 
     def new_context(self, model: Handle, settings: Settings, gpu_layers: GpuLayers) -> Handle:
-        """See NativeLibrary."""
         return llama_cpp.llama_init_from_model(model, _context_params(settings, gpu_layers))
 
     def new_embedding_context(
@@ -67,39 +68,25 @@ class LlamaCppLibrary:
         return llama_cpp.llama_init_from_model(model, native)
 
     def keeps_text(self, context: Handle) -> bool:
-        """See NativeLibrary."""
         return bool(llama_cpp.llama_get_memory(context))
 
     def load_adapter(self, model: Handle, path: Path) -> Handle:
-        """See NativeLibrary."""
         return llama_cpp.llama_adapter_lora_init(model, os.fsencode(path))
 
     def set_adapter(self, context: Handle, adapter: Handle | None) -> int:
-        """See NativeLibrary."""
         count = int(adapter is not None)
         handles = (llama_cpp.llama_adapter_lora_p_ctypes * count)(*[adapter][:count])
         scales = (ctypes.c_float * count)(*[1.0][:count])
         return int(llama_cpp.llama_set_adapters_lora(context, handles, count, scales))
 
     def decode(self, context: Handle, batch: Any) -> int:
-        """See NativeLibrary."""
         return int(llama_cpp.llama_decode(context, batch))
 
     def clear(self, context: Handle, slot: int, start: int) -> bool:
-        """See NativeLibrary."""
         return bool(llama_cpp.llama_memory_seq_rm(llama_cpp.llama_get_memory(context), slot, start, -1))
 
     def length(self, context: Handle, slot: int) -> int:
-        """See NativeLibrary."""
         return int(llama_cpp.llama_memory_seq_pos_max(llama_cpp.llama_get_memory(context), slot)) + 1
-
-    def read_state(self, context: Handle, slot: int, data: Any, nbytes: int) -> int:
-        """See NativeLibrary."""
-        return int(llama_cpp.llama_state_seq_get_data(context, data, nbytes, slot))
-
-    def write_state(self, context: Handle, slot: int, data: Any, nbytes: int) -> int:
-        """See NativeLibrary."""
-        return int(llama_cpp.llama_state_seq_set_data(context, data, nbytes, slot))
 
 
 def _model_params(gpu_layers: GpuLayers, *, repack: bool) -> Any:

@@ -30,26 +30,16 @@ class NativeLibrary(Protocol):
     batch: Any
     joins_sequences: bool
 
-    def load_model(self, path: "Path", *, repack: bool, gpu_layers: "GpuLayers") -> Handle:
-        """Load the weights of a model."""
-
-    def free_model(self, model: Handle) -> None:
-        """Free a model."""
-
-    def new_context(self, model: Handle, settings: "Settings", gpu_layers: "GpuLayers") -> Handle:
-        """Allocate a KV cache and buffers."""
-
-    def free_context(self, context: Handle) -> None:
-        """Free a context."""
-
-    def keeps_text(self, context: Handle) -> bool:
-        """Whether a context keeps anything of a text."""
-
-    def load_adapter(self, model: Handle, path: "Path") -> Handle:
-        """Load a LoRA in a GGUF file for a model."""
-
-    def free_adapter(self, adapter: Handle) -> None:
-        """Free an adapter."""
+    def load_model(self, path: "Path", *, repack: bool, gpu_layers: "GpuLayers") -> Handle: ...
+    def free_model(self, model: Handle) -> None: ...
+    def new_context(self, model: Handle, settings: "Settings", gpu_layers: "GpuLayers") -> Handle: ...
+    def free_context(self, context: Handle) -> None: ...
+    def keeps_text(self, context: Handle) -> bool: ...  # whether a context keeps anything of a text
+    def load_adapter(self, model: Handle, path: "Path") -> Handle: ...  # a LoRA in a GGUF file
+    def free_adapter(self, adapter: Handle) -> None: ...
+    def decode(self, context: Handle, batch: Any) -> int: ...  # 0 if it went well
+    def length(self, context: Handle, slot: int) -> int: ...  # position after the last cell of a sequence
+    def state_bytes(self, context: Handle, slot: int) -> int: ...  # size of the state of a sequence
 
     def set_adapter(self, context: Handle, adapter: Handle | None) -> int:
         """Apply an adapter, or none, to all sequences; returns 0 if that went well."""
@@ -57,23 +47,14 @@ class NativeLibrary(Protocol):
     def set_threads(self, context: Handle, decode: int, prefill: int) -> None:
         """Set the number of threads for batches of one token, and for larger ones."""
 
-    def decode(self, context: Handle, batch: Any) -> int:
-        """Compute a batch; returns 0 if that went well."""
-
     def logits(self, context: Handle, row: int) -> int:
         """Address of the logits at a batch index, (vocab,) float32; 0 if there are none."""
 
     def clear(self, context: Handle, slot: int, start: int) -> bool:
         """Remove the cells of a sequence from position `start` on; returns whether that is possible."""
 
-    def length(self, context: Handle, slot: int) -> int:
-        """Position after the last cell of a sequence."""
-
-    def state_bytes(self, context: Handle, slot: int) -> int:
-        """Size of the state of a sequence."""
-
-    def read_state(self, context: Handle, slot: int, data: Any, nbytes: int) -> int:
+    def read_state(self, context: Handle, data: Any, nbytes: int, slot: int) -> int:
         """Copy the state of a sequence to `data`; returns the bytes that were written."""
 
-    def write_state(self, context: Handle, slot: int, data: Any, nbytes: int) -> int:
+    def write_state(self, context: Handle, data: Any, nbytes: int, slot: int) -> int:
         """Copy a state into an empty sequence; returns the bytes that were read, 0 if it was refused."""

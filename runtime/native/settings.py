@@ -53,31 +53,20 @@ def library_version(library: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an engine allocates, and how it computes.
+    """What an engine allocates, and how it computes; see also EngineOptions in plan/options.py.
 
     Attention, type of the KV cache and threads change the speed, and otherwise only the last bits of the
     logits.
 
     Attributes:
-        context: tokens that each sequence can hold, prompt and answer together.
-        slots: native sequences, numbered from 0: requests that run at once.
-        batch: maximum tokens of a step.
         outputs: maximum rows of logits of a step, each as wide as the vocabulary; by default one a slot.
-        threads: threads for batches of one token (decode).
-        prefill_threads: threads for larger batches; by default as many.
-        flash_attention: whether attention is computed without storing its scores; None leaves it to
-            llama.cpp, which looks at the devices. Standard attention cannot read a quantized KV cache.
-        kv: type of the KV cache, one of KV_TYPES; q8_0 takes about half the memory of f16.
-        adaptive_threads: use fewer threads while other programs use the processors. With flash attention,
-            the last bits of the logits of a single token depend on the number of threads.
-        reproducible: do so only where no bit depends on it, and give prompts that have a date the same one.
+        prefill_threads: threads for batches of more than one token; by default as many as for one.
+        flash_attention: None leaves it to llama.cpp, which looks at the devices. Standard attention cannot
+            read a quantized KV cache.
+        adaptive_threads: with flash attention, the last bits of the logits of a single token depend on the
+            number of threads.
         exact: keep the KV cache and attention in float32, for measurements. On a CPU, flash attention rounds
             to float16 even where the cache does not, which costs a KL divergence of 1e-6 instead of 1e-11.
-        repack: repack weights for this processor: faster, but a second copy of them in memory.
-        prefix_bytes: memory of the prefix cache; 0 turns it off.
-        gpu_layers: layers that a GPU computes, or "all": first the output matrix, which counts as one, then
-            from the last layer on. 0 is the processor alone.
-        library: what computes, one of LIBRARIES.
     """
 
     context: int

@@ -14,8 +14,7 @@ from ...files.processors import multiplies_bf16
 from ..llama.gguf_checks import is_checked
 from ..native.ik_llama_library import installed
 from ..native.settings import DEFAULT_KV, KV_TYPES, LIBRARIES, QUANTIZED_KV, Settings
-from .embedding_settings import embedding_settings
-from .memory import fits_in_memory
+from .memory import embedding_settings, fits_in_memory
 from .options import EngineOptions, requested_library, with_profile
 
 _HALVINGS = 2  # of an open context, where memory is short
@@ -57,11 +56,7 @@ def find_candidates(usual: Settings, options: EngineOptions, header: Header) -> 
     First the memory decides between standard and flash attention, then a KV cache in q8_0 is taken, and at
     last a half or a quarter of the context, unless the options have one. Where nothing fits, all is open.
     Nothing is measured for a model with a recurrent state: measurements go back to earlier positions.
-
-    Args:
-        usual: the default_settings() of the options.
-        options: what is given.
-        header: header of the model file.
+    `usual` are the default_settings() of the options.
     """
     full, shape = with_profile(options), read_decoder_shape(header)
     if usual.kv in QUANTIZED_KV and not options.get("kv") and not holds_heads(header, usual.kv):

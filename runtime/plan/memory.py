@@ -16,13 +16,13 @@ from gguf.constants import GGMLQuantizationType as Type
 from ...errors import InsufficientMemoryError
 from ...files.gguf.decoder_shape import DecoderShape, read_decoder_shape
 from ...files.gguf.header import Header, row_bytes
-from ...files.gguf.pooling import ENCODERS, read_pooling
+from ...files.gguf.pooling import ENCODERS, embeds_in_parts, read_pooling
 from ..machine.available_memory import available_bytes, reserved_bytes
 from ..native.bindings import llama_cpp
-from ..native.settings import KV_TYPES, LIBRARIES, Settings
-from .embedding_settings import embedding_settings
+from ..native.settings import BATCH_MAX, KV_TYPES, LIBRARIES, Settings
 
 KV_CELLS = 256  # llama.cpp pads the cells of each sequence to a multiple of this
+_EMBEDDED_TEXTS = 64  # at once
 _PROGRAM_BYTES = 68_000_000  # Python, NumPy, llama.cpp, Jinja: resident after each has been used
 _TOKEN_BYTES = 450  # a token's entries in the tables of llama.cpp and of Python
 _TEXT_BYTES = 1.9  # in memory, for each byte of the header, most of which is the texts of the vocabulary
@@ -73,6 +73,19 @@ class MemoryEstimate:
         )
         named = ", ".join(f"{name} {nbytes / 1e6:,.0f}" for name, nbytes in sizes if nbytes)
         return f"{_mb(self.total_bytes)} ({named}, the rest)"
+
+
+def embedding_settings(header: Header, settings: Settings) -> Settings:
+    """The settings for a model of embeddings: all texts of a batch share one context.
+
+    A text that cannot be computed in parts is computed in one batch. Given its own result, it returns it.
+    """
+    context, parts = min(settings.context, read_decoder_shape(header).context), embeds_in_parts(header)
+    context = context if parts else min(context, BATCH_MAX)
+    batch = min(settings.batch, context) if parts else context
+    slots = min(_EMBEDDED_TEXTS, batch)
+    outputs = slots if parts else batch
+    return replace(settings, context=context, batch=batch, slots=slots, outputs=outputs, prefix_bytes=0)
 
 
 def estimate_memory(header: Header, settings: Settings) -> MemoryEstimate:

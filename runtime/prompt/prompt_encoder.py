@@ -5,14 +5,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import PromptLengthError, RequestError
 from ...files.json_file import json_texts
 from .thinking import PromptVocabulary, Thinking
 
 if TYPE_CHECKING:
+    from .chat_template import ChatTemplate
     from .question_prompt import QuestionPrompt
+    from .template_process import TemplateProcess
 
 PROMPT_CHARACTERS_MAX = 1 << 22  # of a prompt's texts, and of what a chat template makes of them
 JSON_NESTING_MAX = 64  # of tools, and of the arguments of their calls
@@ -21,22 +23,6 @@ NO_TOOLS = "the model's chat template takes no tools"
 Json = Any  # a JSON value
 JsonObject = Mapping[str, Json]
 Sight = Literal["all", "patterns", "lengths"]  # of the texts by a template; see hidden_text.StandIns
-
-
-class PromptTemplate(Protocol):
-    """A model's chat template; see chat_template.ChatTemplate."""
-
-    source: str
-    takes_tools: bool
-
-    def parts(
-        self,
-        messages: Sequence[JsonObject],
-        tools: Sequence[JsonObject] = (),
-        sight: Sight = "all",
-        think: bool | None = None,
-    ) -> list[str]:
-        """Render a conversation as what the template has written, a text, …, what it has written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +120,7 @@ class PromptEncoder:
     def __init__(
         self,
         vocabulary: PromptVocabulary,
-        template: PromptTemplate | None,
+        template: "ChatTemplate | TemplateProcess | None",
         bytes_max: int | None = None,
         hint: str = "",
         examples_max: int = 0,
@@ -229,7 +215,7 @@ class PromptEncoder:
 
     def _render(
         self,
-        template: PromptTemplate,
+        template: "ChatTemplate | TemplateProcess",
         messages: Sequence[JsonObject],
         tools: Sequence[JsonObject],
         think: bool | None,

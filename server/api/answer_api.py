@@ -35,9 +35,6 @@ class AnswerFormatter:
     async def events(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Events of a streamed answer.
 
-        Args:
-            pieces: the answer as it is generated.
-
         Yields:
             Event name and data: "tally" for the votes so far, "thinking" for new text of the thought, "text"
             for new text, "step" for an equation when it is complete, and "answer" last.

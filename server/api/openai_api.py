@@ -59,14 +59,9 @@ def _message(message: ChatMessage, path: str) -> Message:
 def format_grammar(
     kind: str, schema: Json | None, param: str, tools: ToolUse, *, strict: bool | None
 ) -> Grammar | None:
-    """Grammar for the format of an answer.
+    """Grammar for the format of an answer: text, json_object, or json_schema, which alone has a schema.
 
-    Args:
-        kind: text, json_object or json_schema.
-        schema: the schema of the last.
-        param: name of the field that has the schema.
-        tools: names what cannot be enforced.
-        strict: whether the request wants it refused instead.
+    `tools` names what cannot be enforced, unless `strict` refuses it; `param` is the field of the schema.
 
     Raises:
         RequestError: the schema is invalid or cannot be enforced.
@@ -121,12 +116,7 @@ class Source(NamedTuple):
     ) -> Request:
         """The request of a conversation, but for how it is answered. With tools there is nothing to vote on.
 
-        Args:
-            engine: of the model.
-            messages: the conversation.
-            effort: the effort, for a question with a number.
-            tools: what the answer may call.
-            thinking: whether to think, and the budget of tokens; see Engine.request().
+        For `thinking`, see Engine.request().
 
         Raises:
             RequestError: the chat template rejects the conversation.

@@ -101,10 +101,7 @@ def _whole_number(value: Any) -> Any:
 def list_or_text(items: LiteralString, to_list: Callable[[str], Any], schema: Any) -> BeforeValidator:
     """Validator of a list for which a string may stand.
 
-    Args:
-        items: what the list holds, for errors.
-        to_list: makes the list of the string.
-        schema: type of both, for the OpenAPI document.
+    `items` says what the list holds, for errors; `schema` is the type of both, for the OpenAPI document.
     """
 
     def as_list(value: Any) -> Any:

@@ -57,13 +57,7 @@ def with_instructions(body: ResponseRequest, messages: Iterable[Message]) -> lis
 
 
 def response_request(body: ResponseRequest, asked: Request, tokens_max: int, tools: ToolUse) -> Request:
-    """Engine request of a request for a response.
-
-    Args:
-        body: the request.
-        asked: its conversation.
-        tokens_max: limit of an answer's tokens.
-        tools: what the answer may call.
+    """Engine request of a request for a response; `asked` has its conversation.
 
     Raises:
         RequestError: a field is invalid for the engine.
@@ -129,11 +123,7 @@ class ResponsesFormatter:
         return self._response(status, incomplete_details=details, output=output, usage=_usage_json(answer))
 
     async def events(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[Json]:
-        """Events of a streamed response; if it fails, the last one says so.
-
-        Args:
-            pieces: the answer as it is generated.
-        """
+        """Events of a streamed response; if it fails, the last one says so."""
         numbers = count()
         try:
             async for name, fields in self._events(pieces):

@@ -1,8 +1,9 @@
 """Endpoints of OpenAI's Responses API, and the responses that they keep in the memory of this process."""
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -77,21 +78,6 @@ class ResponseStore:
         self._nbytes[namespace] -= self._entries[namespace].pop(response_id).nbytes
 
 
-@dataclass(frozen=True)
-class _Turn:
-    """A request for a response.
-
-    Attributes:
-        namespace: whose it is.
-        messages: the conversation without the instructions.
-        formatter: formats the response.
-    """
-
-    namespace: str
-    messages: Sequence[Message]
-    formatter: ResponsesFormatter
-
-
 @dataclass
 class ResponsesEndpoints(Endpoints):
     """/v1/responses.
@@ -110,7 +96,8 @@ class ResponsesEndpoints(Endpoints):
         namespace, engine = client_of(request).namespace, service.engine
         messages = [*self._history(namespace, body.previous_response_id), *responses_api.input_messages(body)]
         tools = self._tools(request, body, engine)
-        turn = _Turn(namespace, messages, ResponsesFormatter(body, name, tools))
+        formatter = ResponsesFormatter(body, name, tools)
+        keep = partial(self._keep, namespace, messages, formatter)
         conversation, source = responses_api.with_instructions(body, messages), source_of(request, adapter)
         effort = body.reasoning.effort.effort(thinks=engine.thinks)
         width = self._check_effort(effort, "reasoning.effort")
@@ -122,10 +109,9 @@ class ResponsesEndpoints(Endpoints):
 
         handles = await self._submit(request, width, prepare)
         if body.stream:
-            return event_stream(self._events(turn, handles[0]), handles, "error")
+            return event_stream(self._events(formatter, handles[0], keep), handles, "error")
         await collect_answers(request, handles)
-        response = turn.formatter.response(handles[0].answer())
-        return Response(self._finish(turn, response), media_type=JSON_TYPE)
+        return Response(keep(formatter.response(handles[0].answer())), media_type=JSON_TYPE)
 
     async def retrieve_response(self, request: Request) -> Response:
         """GET /v1/responses/{response_id}."""
@@ -160,16 +146,19 @@ class ResponsesEndpoints(Endpoints):
             )
         return stored.messages
 
-    async def _events(self, turn: _Turn, handle: Handle) -> AsyncIterator[str]:
-        async for event in turn.formatter.events(stream_pieces(handle)):
+    async def _events(
+        self, formatter: ResponsesFormatter, handle: Handle, keep: Callable[[Json], bytes]
+    ) -> AsyncIterator[str]:
+        async for event in formatter.events(stream_pieces(handle)):
             if event["type"] in LAST_EVENTS:  # kept before the client can ask for it
-                self._finish(turn, event["response"])
+                keep(event["response"])
             yield format_event(event, event["type"])
 
-    def _finish(self, turn: _Turn, response: Json) -> bytes:
+    def _keep(
+        self, namespace: str, messages: Sequence[Message], formatter: ResponsesFormatter, response: Json
+    ) -> bytes:
         """Keep a response, if that is asked for; returns it as JSON."""
         body = bytes(JSONResponse(response).body)
-        if turn.formatter.body.store:
-            messages = [*turn.messages, responses_api.output_message(response)]
-            self.store.add(turn.namespace, turn.formatter.id, body, messages)
+        if formatter.body.store:
+            self.store.add(namespace, formatter.id, body, [*messages, responses_api.output_message(response)])
         return body

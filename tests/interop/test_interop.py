@@ -183,10 +183,7 @@ def _count_equal(ours: list[list[int]], theirs: list[list[int]]) -> int:
 
 def _divergence(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
     """The mean KL divergence of the pairs, in nats, each given as logits or log-probabilities."""
-    pairs = [
-        (log_softmax(np.array(p), np.float64), log_softmax(np.array(q), np.float64))
-        for p, q in zip(ours, theirs, strict=True)
-    ]
+    pairs = [(log_softmax(np.array(p)), log_softmax(np.array(q))) for p, q in zip(ours, theirs, strict=True)]
     return fmean(float((np.exp(p) * (p - q)).sum()) for p, q in pairs)
 
 

@@ -31,7 +31,7 @@ def logprobs_of(path, chunk):
     params = Settings(len(chunk), 1, len(chunk), threads=1, outputs=len(chunk), exact=True)
     with Model(path) as model, Context(model, params) as context:
         rows = context.decode([Span(0, 0, chunk, rows=len(chunk))])
-        return log_softmax(np.stack([context.logits_row(row) for row in rows]), np.float64)
+        return log_softmax(np.stack([context.logits_row(row) for row in rows]))
 
 
 def divergence_of(exact, changed, chunk):

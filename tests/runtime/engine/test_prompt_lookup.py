@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.engine.prompt_lookup import PromptLookup
+from thirteen.runtime.engine.runner import PromptLookup
 from thirteen.runtime.grammar import from_regex
 from thirteen.runtime.native.ik_llama_library import installed
 from thirteen.runtime.native.settings import Settings

@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from operator import itemgetter
 from threading import Event
 
-import numpy as np
 import openai
 import pytest
 from thirteen.runtime.engine.engine import Engine
@@ -31,7 +30,7 @@ def complete(client, prompt=TEXT, **options):
 def test_the_prompt_is_echoed_with_its_log_probabilities(client, tiny_server):
     engine = tiny_server.service.engine
     tokens = engine.encode_text(TEXT)
-    expected = log_softmax(engine.logits(tokens), np.float64)[:-1]  # (tokens - 1, vocab)
+    expected = log_softmax(engine.logits(tokens))[:-1]  # (tokens - 1, vocab)
     answer = complete(client, logprobs=5)
     (choice,) = answer.choices
     assert (choice.text, choice.finish_reason) == (TEXT, "length")
@@ -67,7 +66,7 @@ def parse_logprobs(choices, context_lengths):
 
 def log_likelihood(engine, context, continuation):
     """Sum of the log-probabilities of the tokens of a continuation, by the exact logits."""
-    rows = log_softmax(engine.logits([*context, *continuation]), np.float64)[len(context) - 1 : -1]
+    rows = log_softmax(engine.logits([*context, *continuation]))[len(context) - 1 : -1]
     return rows[range(len(continuation)), [*continuation]].sum()
 
 
