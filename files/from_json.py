@@ -1,19 +1,30 @@
-"""Restore report dataclasses from JSON, the inverse of dataclasses.asdict()."""
+"""Dataclasses from JSON, the inverse of dataclasses.asdict(): reports, and the records of journals."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import FileError, RequestError, shorten
+from .journal import Journal
 from .json_file import parse_json, read_bounded
 
 _BYTES_MAX = 1 << 26  # of a report file; typical ones have a few hundred thousand
 
+
+class _NumberedDataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def number(self) -> int: ...
+
+
 T = TypeVar("T")
+R = TypeVar("R", bound=_NumberedDataclass)
 
 # Making an adapter takes longer than reading hundreds of lines of a log with it.
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
@@ -57,6 +68,45 @@ def from_json(type_: type[T], value: Any, where: str) -> T:
     except RequestError as error:
         raise FileError(f"{where}: {error}") from None
     return restored
+
+
+class RecordJournal(Journal, Generic[R]):
+    """The records of one run, at most one of each number.
+
+    Attributes:
+        records: the records on disk, by number.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any], run: str, type_: type[R], total: int) -> None:
+        """Read the records; nothing is written before the first `add()`.
+
+        Args:
+            path: the file, which need not exist.
+            identity: all that the records depend on, as values that JSON can hold.
+            run: the key of the identity in the first line.
+            type_: dataclass of the records.
+            total: number of records of a whole run.
+
+        Raises:
+            FileError: a record is not one of this run.
+            RequestError: the file cannot be read, is not a journal, or belongs to another run.
+        """
+        super().__init__(path, identity, run)
+        self.records = dict[int, R]()
+        for line, entry in enumerate(self.entries, 2):
+            record = from_json(type_, entry, f"{path}: line {line}")
+            if record.number in self.records or not 0 <= record.number < total:
+                raise FileError(f"{path}: unexpected record of question {shorten(record.number)}")
+            self.records[record.number] = record
+
+    def add(self, record: R) -> None:
+        """Write a record to disk.
+
+        Raises:
+            OutputError: it cannot be written, or another process is writing.
+        """
+        self.record(asdict(record))
+        self.records[record.number] = record
 
 
 def _first_error(error: ValidationError) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from zlib import crc32
 
 from ..errors import RequestError
+from ..files.from_json import RecordJournal
 from ..files.progress import Progress, no_progress
-from ..files.record_journal import RecordJournal
 from ..models.answer_forms import same_answer
 from ..models.rows import TrainingRow
 from ..runtime.answer import Answer

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from ...errors import RequestError
-from ...files.record_journal import RecordJournal
+from ...files.from_json import RecordJournal
 from ...quality.environment import this_build
 from ...runtime.answer import Answer
 from ...runtime.batch.reproducible_batches import ENGINE, BatchExecutor, BatchJob, BatchResult, answer_missing

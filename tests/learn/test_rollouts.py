@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from thirteen.errors import FileError, RequestError
-from thirteen.files.record_journal import RecordJournal
+from thirteen.files.from_json import RecordJournal
 from thirteen.learn.rollouts import ROLLOUTS, QuestionRollouts, Solution, advantage_rows
 from thirteen.learn.sample_rollouts import RolloutSettings, is_correct, sample_rollouts
 from thirteen.models.rows import TrainingRow

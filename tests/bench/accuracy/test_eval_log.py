@@ -5,7 +5,7 @@ import json
 import pytest
 from thirteen.bench.accuracy.eval_log import LOGGED_RUN, Outcome, QuestionRecord, Sample
 from thirteen.errors import FileError
-from thirteen.files.record_journal import RecordJournal
+from thirteen.files.from_json import RecordJournal
 
 from ...refusals import refused
 
