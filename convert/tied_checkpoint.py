@@ -12,13 +12,13 @@ from ..files.gguf.header import row_bytes
 from ..stats.arrays import Floats
 from .quantize.ggml import NEED_IMPORTANCE, dequantize_rows, quantize_rows
 from .source.architecture import EMBEDDING, OUTPUT
-from .source.checkpoint import Checkpoint, WrappedCheckpoint
+from .source.checkpoint import Checkpoint
 
 _BLOCK = 4096  # rows that are compared at a time
 _ROUNDING_MAX = 2.0  # a row's difference may be so many times its rounding error in the smaller type
 
 
-class TiedCheckpoint(WrappedCheckpoint):
+class TiedCheckpoint(Checkpoint):
     """A Checkpoint that presents the token embedding and the output of another as one matrix.
 
     Attributes:

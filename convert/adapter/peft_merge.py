@@ -13,7 +13,7 @@ from ...errors import FileError, ZeroAdapterError, install_hint, one_line
 from ...files.json_file import json_texts
 from ...files.safetensors import SafetensorsFile
 from ...stats.arrays import Floats
-from ..source.checkpoint import Checkpoint, WrappedCheckpoint
+from ..source.checkpoint import Checkpoint
 from ..source.remote_code import refuse_code
 from ..tensors import TensorSpec
 from .adapter import WEIGHTS_FILE, read_adapter_config, refuse_adapter_beside
@@ -27,7 +27,7 @@ _UNMERGEABLE = {
 }  # fmt: skip
 
 
-class PeftMergedCheckpoint(WrappedCheckpoint):
+class PeftMergedCheckpoint(Checkpoint):
     """A Checkpoint whose tensors are those of PEFT's `merge_and_unload`.
 
     Attributes:

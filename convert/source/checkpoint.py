@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
@@ -22,7 +21,6 @@ from ...files.json_file import read_json
 from ...files.received_files import check_links
 from ...files.safetensors import SafetensorsFile, read_items
 from ...stats.arrays import Floats
-from ..tensors import TensorSpec
 from . import architecture as arch
 from .architecture import Architecture
 from .model_config import from_config
@@ -36,8 +34,10 @@ FLOATS = {GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationTy
 _Shapes = Mapping[str, tuple[int, ...]]
 
 
-class Checkpoint(Protocol):
+class Checkpoint:
     """A base model. Tensors have transformers' names and row order, and GGUF's values.
+
+    By itself it presents another one, `full`. A subclass replaces what it changes, or reads a folder or file.
 
     Attributes:
         id: name in the provenance.
@@ -46,30 +46,39 @@ class Checkpoint(Protocol):
         specs: the tensors by name, in transformers' order, without the RoPE factors.
     """
 
-    id: str
-    path: Path
-    architecture: Architecture
-    specs: dict[str, TensorSpec]
+    def __init__(self, full: "Checkpoint", architecture: Architecture) -> None:
+        """Present `full` with the sizes of `architecture`."""
+        self.full = full
+        self.id: str = full.id
+        self.path: Path = full.path
+        self.architecture = architecture
+        self.specs = arch.tensor_specs(architecture)
 
     def rows(self, name: str, start: int, stop: int) -> Floats:
         """Read rows `start` to `stop` of a tensor; of a permuted one only whole heads."""
+        return self.full.rows(name, start, stop)
 
     def stored_type(self, name: str) -> GGMLQuantizationType:
         """The type in which the checkpoint has a tensor."""
+        return self.full.stored_type(name)
 
     def stored_rows(self, name: str, start: int, stop: int) -> bytes | None:
         """Read the bytes of rows `start` to `stop` in GGUF's row order; None if the base is no GGUF."""
+        return self.full.stored_rows(name, start, stop)
 
     @property
     def rope_tensors(self) -> dict[str, Floats]:
         """Divisors of the RoPE frequencies as a GGUF has them, by tensor name; empty without scaling."""
+        return self.full.rope_tensors
 
     @property
     def tokenizer(self) -> dict[str, Field]:
         """Tokenizer and chat template as GGUF metadata."""
+        return self.full.tokenizer
 
     def sha256(self) -> str:
-        """See weights_sha256()."""
+        """See weights_sha256(). A base that presents another has the hash of that one."""
+        return self.full.sha256()
 
 
 def open_checkpoint(path: Path, id_: str = "") -> Checkpoint:
@@ -104,7 +113,7 @@ def weights_sha256(files: Iterable[Path]) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
-class FolderCheckpoint:
+class FolderCheckpoint(Checkpoint):
     """Folder as saved by transformers: config.json, tokenizer.json and one or more safetensors files."""
 
     def __init__(self, folder: Path, id_: str) -> None:
@@ -176,7 +185,7 @@ class FolderCheckpoint:
         return SafetensorsFile(self.path / name)
 
 
-class GgufCheckpoint:
+class GgufCheckpoint(Checkpoint):
     """GGUF as a base: tensors are dequantized, and q and k rows are restored to transformers' order."""
 
     def __init__(self, path: Path, id_: str) -> None:
@@ -235,42 +244,6 @@ class GgufCheckpoint:
         offset = tensor.offset + start * row_bytes
         raw = read_items(self.path, np.dtype(np.uint8), (stop - start) * row_bytes, offset)
         return raw.reshape(stop - start, row_bytes)
-
-
-class WrappedCheckpoint:
-    """A Checkpoint that presents another one; a subclass replaces what it changes.
-
-    Attributes:
-        full: the other one.
-    """
-
-    def __init__(self, full: Checkpoint, architecture: Architecture) -> None:
-        """Present `full` with the sizes of `architecture`."""
-        self.full = full
-        self.id, self.path = full.id, full.path
-        self.architecture = architecture
-        self.specs = arch.tensor_specs(architecture)
-
-    def rows(self, name: str, start: int, stop: int) -> Floats:
-        return self.full.rows(name, start, stop)
-
-    def stored_type(self, name: str) -> GGMLQuantizationType:
-        return self.full.stored_type(name)
-
-    def stored_rows(self, name: str, start: int, stop: int) -> bytes | None:
-        return self.full.stored_rows(name, start, stop)
-
-    @property
-    def rope_tensors(self) -> dict[str, Floats]:
-        return self.full.rope_tensors
-
-    @property
-    def tokenizer(self) -> dict[str, Field]:
-        return self.full.tokenizer
-
-    def sha256(self) -> str:
-        """The hash of the full base."""
-        return self.full.sha256()
 
 
 def _check_tensors(

@@ -28,7 +28,7 @@ from ...errors import FileError
 from ...files.gguf.header import Field
 from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING, OUTPUT
-from ..source.checkpoint import Checkpoint, WrappedCheckpoint
+from ..source.checkpoint import Checkpoint
 from .tokenizer_tables import PREFIX, TokenizerTables, tokenizer_array
 from .vocabulary_list import VocabularyList, check_list
 
@@ -43,7 +43,7 @@ _DROPPED = "tokenizer.huggingface.json"
 _SPAN, _GAP = 1024, 16
 
 
-class TrimmedCheckpoint(WrappedCheckpoint):
+class TrimmedCheckpoint(Checkpoint):
     """A Checkpoint that presents only the kept tokens of another.
 
     Attributes:
