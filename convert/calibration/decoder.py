@@ -12,13 +12,13 @@ from ...stats.arrays import Floats
 from .attention import Attention
 from .feed_forward import FeedForward
 from .projection import Gradients, Parts, Projection
-from .residual_block import BlockActivations, Mixer, ResidualBlock, Roles
+from .residual_block import BlockActivations, Mixer, ResidualBlock
 from .rotation import layer_rotation
 from .short_convolution import ShortConvolution
 from .weights import DecoderWeights
 
-_TOKENS = Roles("attn_norm", "attention_input", "context", "post_attention_norm")
-_CHANNELS = Roles("ffn_norm", "ffn_input", "ffn_hidden", "post_ffw_norm")
+_TOKENS = ("attn_norm", "attention_input", "context", "post_attention_norm")
+_CHANNELS = ("ffn_norm", "ffn_input", "ffn_hidden", "post_ffw_norm")
 
 
 @dataclass(frozen=True)

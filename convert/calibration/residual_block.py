@@ -2,33 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from ...stats.arrays import Floats
 from ..source.architecture import Architecture
+from .attention import Attention
+from .feed_forward import FeedForward
 from .projection import Backward, Gradients, Parts, Projection
 from .rms_norm import NO_NORM, read_norm
+from .short_convolution import ShortConvolution
 
-
-class Mixer(Protocol):
-    """The computation of a block between its matrices."""
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Widths of the parts that it takes."""
-
-    def forward(self, *parts: Floats) -> tuple[Floats, Backward]:
-        """The inputs of the last matrix, and the function from their gradient to those of the parts."""
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Names of a block's parts: of its norms, which may be missing, and of its inputs in INPUTS."""
-
-    norm: str
-    inputs: str
-    inner: str
-    post_norm: str
+# The computation of a block between its matrices: forward() takes parts of its `widths`, and gives the inputs
+# of the last matrix and the function from their gradient to those of the parts.
+Mixer = Attention | FeedForward | ShortConvolution
+# Names of a block's parts: its norm, the inputs of its first and of its last matrices in INPUTS, and the norm
+# after them. The norms may be missing.
+Roles = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -60,11 +48,12 @@ class ResidualBlock:
     def __init__(
         self, architecture: Architecture, tensors: Mapping[str, Floats], mixer: Mixer, roles: Roles
     ) -> None:
-        self.first = Projection(tensors, roles.inputs, mixer.widths)
-        self.last = Projection(tensors, roles.inner, (architecture.hidden,))
+        norm, inputs, inner, post_norm = roles
+        self.first = Projection(tensors, inputs, mixer.widths)
+        self.last = Projection(tensors, inner, (architecture.hidden,))
         self._mixer, self._scale = mixer, architecture.residual_scale
-        self._norm = read_norm(tensors, roles.norm, architecture.rms_eps)
-        self._post_norm = read_norm(tensors, roles.post_norm, architecture.rms_eps)
+        self._norm = read_norm(tensors, norm, architecture.rms_eps)
+        self._post_norm = read_norm(tensors, post_norm, architecture.rms_eps)
 
     def forward(self, hidden: Floats, parts: Parts | None = None) -> BlockActivations:
         """Compute what the block multiplies, for one sequence; `parts` if they are known."""
