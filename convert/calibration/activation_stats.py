@@ -106,7 +106,8 @@ def _run_layer(
     def run(chunk: int) -> None:
         made = layer.forward(hidden.load(layer.index, chunk), hidden.load_ffn(layer.index, chunk))
         gradients[chunk], outputs = layer.backward(made, gradients[chunk])
-        for one, inputs, sums in zip(layer.projections, made.inputs, lanes[chunk % LANES], strict=True):
+        multiplied = [inputs for block in made for inputs in (block.inputs, block.inner)]
+        for one, inputs, sums in zip(layer.projections, multiplied, lanes[chunk % LANES], strict=True):
             sums.add(inputs, [_square_lengths(outputs[name]) for name in one.names])
 
     for start in range(0, len(gradients), LANES):  # two chunks of a lane at once would mix its sums

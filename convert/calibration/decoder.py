@@ -6,7 +6,6 @@ memory, and every product of a matrix has its inputs at hand.
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from ...stats.arrays import Floats
 from .attention import Attention
@@ -19,24 +18,9 @@ from .weights import DecoderWeights
 
 _TOKENS = ("attn_norm", "attention_input", "context", "post_attention_norm")
 _CHANNELS = ("ffn_norm", "ffn_input", "ffn_hidden", "post_ffw_norm")
-
-
-@dataclass(frozen=True)
-class LayerActivations:
-    """Activations of a layer for one sequence.
-
-    Attributes:
-        tokens: of attention or of a convolution.
-        ffn: of the feed-forward network; its parts are the outputs of ffn_gate and ffn_up.
-    """
-
-    tokens: BlockActivations
-    ffn: BlockActivations
-
-    @property
-    def inputs(self) -> tuple[Floats, ...]:
-        """The inputs of each of the layer's projections, (tokens, columns)."""
-        return self.tokens.inputs, self.tokens.inner, self.ffn.inputs, self.ffn.inner
+# Activations of a layer for one sequence: of attention or a convolution, and of the feed-forward network. Its
+# parts are the outputs of ffn_gate and ffn_up.
+LayerActivations = tuple[BlockActivations, BlockActivations]
 
 
 class DecoderLayer:
@@ -66,11 +50,11 @@ class DecoderLayer:
             ffn: outputs of ffn_gate and ffn_up if they are known: half of the layer's time.
         """
         tokens = self._tokens.forward(hidden)
-        return LayerActivations(tokens, self._ffn.forward(self._tokens.output(tokens), ffn))
+        return tokens, self._ffn.forward(self._tokens.output(tokens), ffn)
 
     def output(self, made: LayerActivations) -> Floats:
         """The hidden state after the layer, (tokens, hidden), from what forward() made."""
-        return self._ffn.output(made.ffn)
+        return self._ffn.output(made[1])
 
     def backward(self, made: LayerActivations, gradient: Floats) -> tuple[Floats, Gradients]:
         """Propagate a gradient from the layer's output to its input.
@@ -82,8 +66,9 @@ class DecoderLayer:
         Returns:
             The gradient of the input, and those of the outputs of all matrices.
         """
-        gradient, of_ffn = self._ffn.backward(made.ffn, gradient)
-        gradient, of_tokens = self._tokens.backward(made.tokens, gradient)
+        tokens, ffn = made
+        gradient, of_ffn = self._ffn.backward(ffn, gradient)
+        gradient, of_tokens = self._tokens.backward(tokens, gradient)
         return gradient, of_tokens | of_ffn
 
 

@@ -94,7 +94,7 @@ def compute_hidden_states(
         def run(chunk: int, layer: DecoderLayer = layer, states: Sequence[Floats] = states) -> Floats:
             with np.errstate(all="ignore"):  # what is not finite is reported below
                 made = layer.forward(states[chunk])
-                kept.save_ffn(layer.index, chunk, made.ffn.parts)
+                kept.save_ffn(layer.index, chunk, made[1].parts)
                 return layer.output(made)
 
         states = list(pool.map(run, range(len(chunks))))

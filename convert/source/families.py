@@ -17,7 +17,7 @@ from ...files.gguf.model_shape import ModelShape
 Values = Mapping[str, Any]
 
 ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "attn_q_norm", "attn_k_norm")
-INPUTS = {  # matrix -> what it multiplies in a layer: a field of LayerActivations
+INPUTS = {  # matrix -> what it multiplies in a layer
     **dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_qkv", "shortconv.in_proj"), "attention_input"),
     **dict.fromkeys(("attn_output", "shortconv.out_proj"), "context"),
     **dict.fromkeys(("ffn_gate", "ffn_up"), "ffn_input"),

@@ -72,7 +72,8 @@ def test_activations_and_gradients_are_those_of_transformers(base, name):
         made.append(layer.forward(hidden))
         hidden = layer.output(made[-1])
         near(hidden, oracle.outputs[f"{index}"])
-        for projection, inputs in zip(layer.projections, made[-1].inputs, strict=True):
+        multiplied = [inputs for block in made[-1] for inputs in (block.inputs, block.inner)]
+        for projection, inputs in zip(layer.projections, multiplied, strict=True):
             for matrix in projection.names:
                 near(inputs, oracle.inputs[f"{index}.{matrix}"])
     norm, output = RmsNorm(weights.tensor(weights.output_norm), shape.rms_eps), weights.tensor(weights.output)
