@@ -211,10 +211,8 @@ def main() -> None:
     parser.add_argument("--importance", type=Path)
     parser.add_argument("--file", action="append", default=[])
     args = parser.parse_args()
-    found = resolve_sources(args.base, args.adapter)
-    importance = args.importance or cached_importance(
-        open_checkpoint(found.base), found.adapter, Calibration()
-    )
+    base, adapter, _ = resolve_sources(args.base, args.adapter)
+    importance = args.importance or cached_importance(open_checkpoint(base), adapter, Calibration())
     variants = {
         "planned": {},
         **({"searched": {"thoroughness": "thorough"}} if args.search else {}),

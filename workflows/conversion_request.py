@@ -123,23 +123,23 @@ class ConversionRequest:
         self.check()
         if self.output:
             check_target(self.output, *self.files, replace=self.replace)
-        found = resolve_sources(self.base, self.adapter, run)
+        base, adapter, ids = resolve_sources(self.base, self.adapter, run)
         if self.size and not self.vocabulary:
-            specs = open_checkpoint(found.base).specs.values()
+            specs = open_checkpoint(base).specs.values()
             parse_file_size(self.size).check_least(count_weights(s for s in specs if s.target != OUTPUT))
         listed = Path(self.vocabulary) if self.vocabulary and not self._chosen else None
         recipe = Recipe(
-            found.base,
+            base,
             self.output,
             self._quantization(run),
-            adapter=found.adapter,
+            adapter=adapter,
             vocabulary=VocabularyList.load(listed) if listed else None,
             importance=self.importance,
-            chat_template=_with_prompt(self.prompt, open_checkpoint(found.base)) if self.prompt else None,
+            chat_template=_with_prompt(self.prompt, open_checkpoint(base)) if self.prompt else None,
             search_scales=self.thoroughness == THOROUGH,
-            ids=found.ids,
+            ids=ids,
         )
-        compared = found.adapter is not None if self.fidelity is None else self.fidelity
+        compared = adapter is not None if self.fidelity is None else self.fidelity
         return Conversion(recipe, self._calibration, self._chosen, self.vocabulary_texts, compared)
 
     @property

@@ -102,11 +102,10 @@ def merge(
 
     check_empty(out_dir)
     with run_bars() as run:
-        found = resolve_sources(base, adapter, run)
-        assert found.adapter is not None, "it is named"
-        ids, progress = found.ids, run.stage("merge")
+        path, folder, ids = resolve_sources(base, adapter, run)
+        assert folder is not None, "it is named"
         merged = merge_checkpoint(
-            found.base, found.adapter, out_dir, ids=ids, progress=progress, save_settings=save_settings
+            path, folder, out_dir, ids=ids, progress=run.stage("merge"), save_settings=save_settings
         )
     warn(merged.warnings)
     types = ", ".join(f"{count} {name}" for name, count in merged.types.items())
@@ -198,9 +197,9 @@ def importance(
     check_target(output, replace=replace)
     measured_on.texts.stat()  # a missing file is refused before anything is downloaded
     with run_bars(threads) as run:
-        found = resolve_sources(base, adapter, run)
-        check_target(output, found.base, *filter(None, (found.adapter, calibration)))
-        sha256 = measure_importance(open_checkpoint(found.base), found.adapter, output, measured_on, run)
+        path, folder, _ = resolve_sources(base, adapter, run)
+        check_target(output, path, *filter(None, (folder, calibration)))
+        sha256 = measure_importance(open_checkpoint(path), folder, output, measured_on, run)
     show_file(output, sha256, as_json)
 
 
