@@ -15,7 +15,7 @@ from .blocks import quantized_blocks
 from .layout import FileLayout
 from .provenance import BASE_SHA256, AdapterSource, WeightsSource
 from .recipe import Recipe
-from .vocabulary.vocabulary_metadata import VocabularySize, vocabulary_size
+from .vocabulary.vocabulary_metadata import vocabulary_of
 from .write import write_gguf
 
 
@@ -30,7 +30,7 @@ class ConversionReport:
         base: origin of the base.
         adapter: origin of the adapter; None without one.
         importance: origin of the importance file; None without one.
-        vocabulary: how many tokens are kept of how many; None if the file keeps all.
+        vocabulary: how many tokens are `kept` `of` how many; None if the file keeps all.
         warnings: messages for the user.
         seconds: duration of the conversion.
     """
@@ -41,7 +41,7 @@ class ConversionReport:
     base: WeightsSource
     adapter: AdapterSource | None
     importance: WeightsSource | None
-    vocabulary: VocabularySize | None
+    vocabulary: dict[str, int] | None
     warnings: list[str]
     seconds: float
 
@@ -70,7 +70,7 @@ def convert(recipe: Recipe, run: Run = QUIET, title: str = "convert") -> Convers
         base = WeightsSource(model.base.id, hashed.result())
         fields = {**layout.fields, BASE_SHA256: Field(base.sha256, GGUFValueType.STRING)}
         sha256 = write_gguf(output, fields, layout.tensors, blocks, source=model.base.path)
-    used = model.importance
+    used, kept = model.importance, vocabulary_of(model.base)
     return ConversionReport(
         output=output,
         sha256=sha256,
@@ -78,7 +78,7 @@ def convert(recipe: Recipe, run: Run = QUIET, title: str = "convert") -> Convers
         base=base,
         adapter=model.source,
         importance=WeightsSource(used.path.name, used.sha256) if used else None,
-        vocabulary=vocabulary_size(model.base),
+        vocabulary={"kept": len(kept.tokens), "of": kept.of} if kept else None,
         warnings=model.warnings,
         seconds=time.perf_counter() - started,
     )

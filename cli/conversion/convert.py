@@ -67,7 +67,7 @@ def convert(
     with run_bars(threads) as run:
         result = run_conversion(request.resolve(run), run)
     conversion, measured = result.conversion, result.fidelity
-    layout, facts = conversion.layout, dict(vars(conversion))
+    layout, kept, facts = conversion.layout, conversion.vocabulary, dict(vars(conversion))
     facts |= layout_facts(facts.pop("layout")) | {"warnings": result.warnings, "fidelity": measured}
     _note_losses(result.losses)
     warn(result.warnings)
@@ -76,7 +76,7 @@ def convert(
         **layout_rows(layout),
         "base": conversion.base.id,
         "adapter": _adapter_text(conversion.adapter),
-        **({"vocabulary": f"{kept.kept:,} of {kept.of:,} tokens"} if (kept := conversion.vocabulary) else {}),
+        **({"vocabulary": f"{kept['kept']:,} of {kept['of']:,} tokens"} if kept else {}),
         "sha256": conversion.sha256,
         "time": f"{conversion.seconds:.1f} s",
         **(fidelity_summary(measured) if measured else {}),

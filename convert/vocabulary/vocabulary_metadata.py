@@ -1,6 +1,6 @@
 """The list of kept tokens in the metadata of a file, by which anyone can map its tokens back."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gguf import GGUFValueType
 
@@ -13,14 +13,6 @@ from .vocabulary_list import MAX_TOKENS, VocabularyList, check_tokens
 PREFIX = "thirteen.vocabulary."
 _U32, _TEXT, _ARRAY = GGUFValueType.UINT32, GGUFValueType.STRING, GGUFValueType.ARRAY
 _TOKENS = "tokenizer.ggml.tokens"
-
-
-@dataclass(frozen=True)
-class VocabularySize:
-    """Number of tokens in a file, and in the full vocabulary."""
-
-    kept: int
-    of: int
 
 
 def vocabulary_fields(kept: VocabularyList) -> dict[str, Field]:
@@ -68,9 +60,3 @@ def vocabulary_of(base: Checkpoint) -> VocabularyList | None:
     if base.path.is_dir():
         return None
     return read_vocabulary(base.header if isinstance(base, GgufCheckpoint) else read_header(base.path))
-
-
-def vocabulary_size(base: Checkpoint) -> VocabularySize | None:
-    """How many tokens a base keeps of how many; None if it keeps all."""
-    kept = vocabulary_of(base)
-    return VocabularySize(len(kept.tokens), kept.of) if kept else None
