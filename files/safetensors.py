@@ -5,7 +5,7 @@ checkpoint never counts as resident memory.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -23,20 +23,7 @@ MAX_HEADER_BYTES = 1 << 23  # 60,000 tensors; the reference implementation reads
 MAX_DIMENSIONS = 8  # numpy has a limit too
 MAX_ITEMS = 1 << 48  # of a tensor, without its empty dimensions
 
-
-def _bfloat16(raw: NDArray[Any]) -> Floats:
-    return (raw.astype(np.uint32) << 16).view(np.float32)
-
-
-def _float(raw: NDArray[Any]) -> Floats:
-    return raw.astype(np.float32)
-
-
-_READERS: dict[str, tuple[np.dtype[Any], Callable[[NDArray[Any]], Floats]]] = {
-    "BF16": (np.dtype("<u2"), _bfloat16),
-    "F16": (np.dtype("<f2"), _float),
-    "F32": (np.dtype("<f4"), _float),
-}
+_DTYPES = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}
 _ITEM_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
     **dict.fromkeys(("I16", "U16", "F16", "BF16"), 2),
@@ -79,16 +66,16 @@ class SafetensorsFile:
     def rows(self, name: str, start: int = 0, stop: int | None = None) -> Floats:
         """Rows `start` to `stop` of a tensor as float32, (stop - start, …); a scalar is (), whole."""
         entry = self.entries[name]
-        if entry.dtype not in _READERS:
-            raise self._problem(f"tensor {name!r} is {entry.dtype}; supported: {', '.join(_READERS)}")
-        dtype, convert = _READERS[entry.dtype]
-        if not entry.shape:
-            return convert(read_items(self.path, dtype, 1, entry.offset)).reshape(())
-        stop = entry.shape[0] if stop is None else stop
+        if entry.dtype not in _DTYPES:
+            raise self._problem(f"tensor {name!r} is {entry.dtype}; supported: {', '.join(_DTYPES)}")
+        dtype = np.dtype(_DTYPES[entry.dtype])
+        stop = prod(entry.shape[:1]) if stop is None else stop
         row = prod(entry.shape[1:])
         offset = entry.offset + start * row * dtype.itemsize
         raw = read_items(self.path, dtype, (stop - start) * row, offset)
-        return convert(raw).reshape(stop - start, *entry.shape[1:])
+        bf16 = entry.dtype == "BF16"
+        found = (raw.astype(np.uint32) << 16).view(np.float32) if bf16 else raw.astype(np.float32)
+        return found.reshape((stop - start, *entry.shape[1:]) if entry.shape else ())
 
     def _problem(self, what: str) -> FileError:
         return FileError(f"{self.path}: {what:.300}")  # a damaged name can be as long as the header
