@@ -71,19 +71,6 @@ def summarize_effect(products: Doubles, passages: NDArray[np.int64]) -> AdapterE
     )
 
 
-def error_difference(products: Doubles, passages: NDArray[np.int64]) -> Interval:
-    """Relative error of the first of two effects less that of the second, paired by passage.
-
-    Args:
-        products: inner_products() of both effects at each position, (positions, 2, 3).
-        passages: passage of each position, (positions,).
-    """
-    return bootstrap_interval(
-        sum_by_passage(products, passages),
-        lambda sums: _relative_error(sums[..., 0, :]) - _relative_error(sums[..., 1, :]),
-    )
-
-
 def _slope(sums: Doubles) -> Doubles:
     effect_reference, _, reference_reference = np.moveaxis(sums, -1, 0)
     return np.asarray(effect_reference / reference_reference)
@@ -153,17 +140,19 @@ def compare_merge_and_runtime(
     )
     if not run_time:
         return merged, None, None
-    return merged, run_time[0], None if merged.effect is None else _recommend(products, passages)
+    if merged.effect is None:
+        return merged, run_time[0], None
+    difference = bootstrap_interval(
+        sum_by_passage(products, passages),
+        lambda sums: _relative_error(sums[..., 0, :]) - _relative_error(sums[..., 1, :]),
+    )
+    better = difference.low > RUN_TIME_GAIN_MIN
+    return merged, run_time[0], Recommendation("run-time" if better else "merged", difference)
 
 
 def _rounding(divergences: Doubles, passages: NDArray[np.int64]) -> Interval | None:
     changes = divergences[:, [_KL, _ADAPTER_KL]]
     return ratio_interval(sum_by_passage(changes, passages)) if changes[:, 1].any() else None
-
-
-def _recommend(products: Doubles, passages: NDArray[np.int64]) -> Recommendation:
-    difference = error_difference(products, passages)
-    return Recommendation("run-time" if difference.low > RUN_TIME_GAIN_MIN else "merged", difference)
 
 
 def fidelity_verdict(
