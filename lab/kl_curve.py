@@ -23,7 +23,7 @@ from thirteen.files.hashing import file_sha256
 from thirteen.files.temporary_folder import temporary_folder
 from thirteen.lab.llama_quantize import StockFormat, quantize_stock, stock_sizes
 from thirteen.models.adapter import resolve_sources
-from thirteen.models.texts import held_out_texts
+from thirteen.models.texts import HELD_OUT
 from thirteen.quality.fidelity.kl_divergence import Divergence, position_divergence, summarize_divergence
 from thirteen.quality.fidelity.text_logits import (
     WINDOW_TOKENS,
@@ -99,7 +99,7 @@ class Curve:
         self._header: Header = read_header(reference)
         with load_for_logits(reference, None) as model:
             size = min(WINDOW_TOKENS, model.context)
-            self._windows: Sequence[Window] = read_windows(model, held_out_texts(), size, tokens)
+            self._windows: Sequence[Window] = read_windows(model, HELD_OUT, size, tokens)
             self._passages: NDArray[np.int64] = scored_passages(self._windows)
             same = TokenMap(self._header, self._header)
             shape = (len(self._passages), model.model.vocabulary_size)

@@ -7,25 +7,14 @@ from pathlib import Path
 from ..runtime.corpus.passages import Passage
 
 _FOLDER = Path(__file__).parent / "texts"
-
-
-def calibration_texts() -> Path:
-    """The calibration set for importance files: about 18,000 tokens in SmolLM2's tokenizer.
-
-    Two thirds are math word problems with worked solutions; the rest is prose, code and lists, some of it in
-    languages other than English. The format is the JSON lines that `runtime/corpus/passages.py` reads.
-    """
-    return _FOLDER / "calibration.jsonl"
-
-
-def held_out_sums() -> Path:
-    """Path of 48 one-step word problems by lab/sums.py, on which no shipped adapter was trained."""
-    return _FOLDER / "sums.jsonl"
-
-
-def held_out_texts() -> Path:
-    """The held-out set: the same kinds of text, about 5,000 tokens, disjoint from the calibration set."""
-    return _FOLDER / "held_out.jsonl"
+# The calibration set for importance files: JSON lines that `runtime/corpus/passages.py` reads, about 18,000
+# tokens in SmolLM2's tokenizer. Two thirds are math word problems with worked solutions; the rest is prose,
+# code and lists, some of it in languages other than English.
+CALIBRATION = _FOLDER / "calibration.jsonl"
+# The held-out set: the same kinds of text, about 5,000 tokens, disjoint from the calibration set.
+HELD_OUT = _FOLDER / "held_out.jsonl"
+# 48 one-step word problems by lab/sums.py, on which no shipped adapter was trained.
+HELD_OUT_SUMS = _FOLDER / "sums.jsonl"
 
 
 def vocabulary_passages() -> tuple[Passage, ...]:

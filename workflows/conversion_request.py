@@ -21,7 +21,7 @@ from ..errors import OptionError, RequestError, refuse_options
 from ..files.output import check_target
 from ..files.progress import QUIET, Run
 from ..models.adapter import resolve_sources
-from ..models.texts import calibration_texts
+from ..models.texts import CALIBRATION
 from ..runtime.prompt.question_prompt import QuestionPrompt
 from .conversion import AUTO, Conversion
 from .importance_cache import NORMAL, THOROUGH, Calibration, check_thoroughness
@@ -153,7 +153,7 @@ class ConversionRequest:
         """What the importance is measured on, if it is."""
         if self.importance or not (self.size or self.calibration or self.thoroughness):
             return None
-        return Calibration(self.calibration or calibration_texts(), self.thoroughness or NORMAL)
+        return Calibration(self.calibration or CALIBRATION, self.thoroughness or NORMAL)
 
     def _quantization(self, run: Run) -> Quantization:
         if self.size is None:

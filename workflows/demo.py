@@ -14,7 +14,7 @@ from ..files.progress import Progress, Stage, no_progress, part_of
 from ..learn.sample_rollouts import is_correct
 from ..models.catalogue import adapter_folder
 from ..models.rows import TrainingRow, read_rows
-from ..models.texts import held_out_sums
+from ..models.texts import HELD_OUT_SUMS
 from ..runtime.answer import Answer
 from ..runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 from ..runtime.engine.engine import Engine
@@ -163,7 +163,7 @@ def _quick_options() -> EngineOptions:
 
 
 def _read_sums() -> list[TrainingRow]:
-    return read_rows(held_out_sums(), ("answer",))[:SUMS]
+    return read_rows(HELD_OUT_SUMS, ("answer",))[:SUMS]
 
 
 def _one_line(answer: Answer) -> str:

@@ -1,6 +1,6 @@
 """Importance files of a base with its adapter, measured over calibration text and cached."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ..files.cache_folder import cache_dir, cache_key
 from ..files.hashing import file_sha256
 from ..files.progress import QUIET, Run
 from ..files.temporary_folder import temporary_folder
-from ..models.texts import calibration_texts
+from ..models.texts import CALIBRATION
 from ..runtime.corpus.passages import chunk_passages, read_passages
 from ..runtime.llama.gguf_checks import read_model_header
 from ..runtime.llama.model import Model
@@ -40,7 +40,7 @@ class Calibration:
         thoroughness: how much of them is read, a key of CHUNKS.
     """
 
-    texts: Path = field(default_factory=calibration_texts)
+    texts: Path = CALIBRATION
     thoroughness: str = NORMAL
 
     def __post_init__(self) -> None:

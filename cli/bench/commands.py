@@ -72,10 +72,10 @@ def bench_model(
     from ...bench.accuracy.datasets import load_question_set
     from ...bench.accuracy.prompts import PromptSettings
     from ...bench.benchmark import BenchmarkRequest, benchmark_tables, run_benchmark
-    from ...models.texts import held_out_sums
+    from ...models.texts import HELD_OUT_SUMS
 
     if data is None and quick:
-        data = str(held_out_sums())
+        data = str(HELD_OUT_SUMS)
     elif data is None:
         options.refuse_given(ctx, ("limit", "max_tokens", "think", "think_budget"), "requires --data")
     questions = load_question_set(data).subsample(limit) if data else None

@@ -190,10 +190,10 @@ def importance(
     from ...convert.source.checkpoint import open_checkpoint
     from ...files.output import check_target
     from ...models.adapter import resolve_sources
-    from ...models.texts import calibration_texts
+    from ...models.texts import CALIBRATION
     from ...workflows.importance_cache import Calibration, measure_importance
 
-    measured_on = Calibration(calibration or calibration_texts(), thoroughness)
+    measured_on = Calibration(calibration or CALIBRATION, thoroughness)
     check_target(output, replace=replace)
     measured_on.texts.stat()  # a missing file is refused before anything is downloaded
     with run_bars(threads) as run:

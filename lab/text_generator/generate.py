@@ -18,7 +18,7 @@ from thirteen.lab.text_generator.fields import Fields, WordDecks
 from thirteen.lab.text_generator.problems import PROBLEMS
 from thirteen.lab.text_generator.prose import SENTENCES
 from thirteen.lab.text_generator.word_lists import word_list_passages
-from thirteen.models.texts import calibration_texts
+from thirteen.models.texts import CALIBRATION
 from thirteen.runtime.corpus.passages import Passage, read_passages
 
 GENERATED = 6_000  # passages
@@ -52,7 +52,7 @@ def main(output: Path) -> None:
             else {"question": passage.question, "solution": passage.text},
             ensure_ascii=False,
         )
-        for passage in (*generated, *read_passages(calibration_texts()), *word_list_passages())
+        for passage in (*generated, *read_passages(CALIBRATION), *word_list_passages())
     ]
     output.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0))
     print(f"{output}: {len(lines):,} passages")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...errors import RequestError
 from ...files.hashing import file_sha256
 from ...files.progress import Progress, no_progress
-from ...models.texts import held_out_texts
+from ...models.texts import HELD_OUT
 from ...runtime.engine.engine import Engine
 from ...runtime.validation import check_integer
 from ...stats.arrays import Doubles
@@ -101,7 +101,7 @@ def run_fidelity(
         RequestError: a number is out of range, or `data` holds no text.
     """
     check_integer("bench: tokens", tokens, 1)
-    data = held_out_texts() if data is None else data
+    data = HELD_OUT if data is None else data
     head = report_head()
     with ExitStack() as handles:
         engines, maps = load_models(models, threads, handles)

@@ -3,18 +3,18 @@
 import re
 
 import pytest
-from thirteen.models.texts import calibration_texts, held_out_texts
+from thirteen.models.texts import CALIBRATION, HELD_OUT
 from thirteen.runtime.arithmetic.equations import read_equations
 from thirteen.runtime.arithmetic.final_answer import final_answer
 from thirteen.runtime.corpus.passages import read_passages
 
-SETS = {"calibration": (calibration_texts, 95, 55), "held out": (held_out_texts, 30, 20)}
+SETS = {"calibration": (CALIBRATION, 95, 55), "held out": (HELD_OUT, 30, 20)}
 
 
 @pytest.fixture(scope="module", params=SETS)
 def passages(request):
     path, questions, texts = SETS[request.param]
-    return read_passages(path()), questions, texts
+    return read_passages(path), questions, texts
 
 
 def test_there_are_word_problems_and_general_texts(passages):
@@ -40,4 +40,4 @@ def test_the_sets_share_no_eight_consecutive_words():
             found |= {tuple(words[at : at + 8]) for at in range(len(words) - 7)}
         return found
 
-    assert not word_runs(calibration_texts()) & word_runs(held_out_texts())
+    assert not word_runs(CALIBRATION) & word_runs(HELD_OUT)

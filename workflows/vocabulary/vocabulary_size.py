@@ -12,7 +12,7 @@ from ...convert.vocabulary.vocabulary_list import SIZES, VocabularyList
 from ...errors import FileError
 from ...files.progress import QUIET, Run
 from ...files.worker_pool import worker_pool
-from ...models.texts import held_out_texts
+from ...models.texts import HELD_OUT
 from ...runtime.corpus.passages import read_passages, tokenize_passages
 from ...runtime.corpus.token_statistics import outside_probability, sample_passages
 from .vocabulary_choice import full_model, rank_vocabulary, read_texts
@@ -68,7 +68,7 @@ def choose_vocabulary_size(
         ranking = rank_vocabulary(base, choice, run, model)
         sizes = [size for size in SIZES if ranking.required <= size < len(ranking.order)]
         # Passages of one's own that are not chosen on; without any, the built-in word problems.
-        built_in = [one for one in read_passages(held_out_texts()) if one.question is not None]
+        built_in = [one for one in read_passages(HELD_OUT) if one.question is not None]
         sample = sample_passages(list(tokenize_passages(model, choice.held_out or built_in)), POSITIONS)
         outside = outside_probability(model, sample, ranking.order, sizes, run)
     lists = [*map(ranking.choose, sizes), None]

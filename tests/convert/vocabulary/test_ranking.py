@@ -15,7 +15,7 @@ from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint
 from thirteen.convert.vocabulary.vocabulary_list import check_list
 from thirteen.errors import FileError
 from thirteen.models.embedded import embedded
-from thirteen.models.texts import held_out_texts
+from thirteen.models.texts import HELD_OUT
 from thirteen.runtime.corpus.passages import read_passages, tokenize_passages
 from thirteen.runtime.corpus.token_statistics import count_tokens
 from thirteen.runtime.llama.model import Model
@@ -119,7 +119,7 @@ def test_held_out_problems_keep_nearly_all_tokens():
     with Model(embedded()) as model:
         counts = count_tokens(model, list(tokenize_passages(model, read_texts(None).built_in)))
         kept = set(rank_tokens(tables, counts).choose(24_576).tokens)
-        passages = [one for one in read_passages(held_out_texts()) if one.question is not None]
+        passages = [one for one in read_passages(HELD_OUT) if one.question is not None]
         used = [token for one in passages for token in model.tokenize(one.text, special=False, bos=False)]
     assert sum(token in kept for token in used) > 0.995 * len(used)
 

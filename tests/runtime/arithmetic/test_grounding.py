@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from thirteen.models.texts import held_out_sums
+from thirteen.models.texts import HELD_OUT_SUMS
 from thirteen.runtime.arithmetic.equations import read_equations
 from thirteen.runtime.arithmetic.grounding import is_grounded, stands_alone
 
@@ -37,5 +37,5 @@ def test_a_question_stands_alone_only_if_nothing_in_it_refers_back(question, alo
 
 
 def test_the_shipped_sums_stand_alone():
-    rows = [json.loads(line)["question"] for line in held_out_sums().read_text().splitlines()]
+    rows = [json.loads(line)["question"] for line in HELD_OUT_SUMS.read_text().splitlines()]
     assert sum(map(stands_alone, rows)) == len(rows) == 48
