@@ -133,30 +133,30 @@ class WindowPrediction:
             FileError: they are not finite, or the text is too long in the model's tokens.
         """
         path = model.model.header.path
-        self._text = tokens.rewrite(window.tokens)
-        if len(self._text.tokens) > model.context:
+        self._tokens, self._ends = tokens.rewrite(window.tokens)
+        if len(self._tokens) > model.context:
             raise FileError(
-                f"{path}: {len(window.tokens)} tokens of the reference are {len(self._text.tokens)} here, "
+                f"{path}: {len(window.tokens)} tokens of the reference are {len(self._tokens)} here, "
                 f"more than the context of {model.context}: the texts are foreign to this vocabulary"
             )
-        self._logits = model.logits(self._text.tokens)  # (tokens, vocab)
+        self._logits = model.logits(self._tokens)  # (tokens, vocab)
         self._last: tuple[int, Doubles] = (-1, np.empty(0))
         if not np.isfinite(self._logits).all():
             raise FileError(f"{path}: the model's logits are not finite numbers")
 
     def logits(self, at: int) -> Floats:
         """Logits after a token of the reference, (vocab,)."""
-        row: Floats = self._logits[self._text.ends[at]]
+        row: Floats = self._logits[self._ends[at]]
         return row
 
     def log_probabilities(self, at: int) -> Doubles:
         """Log-probabilities after a token of the reference, (vocab,), in nats."""
-        return self._row(self._text.ends[at])
+        return self._row(self._ends[at])
 
     def nll(self, at: int) -> float:
         """-log p, in nats, of the tokens that the reference's token after `at` is here."""
-        places = range(self._text.ends[at] + 1, self._text.ends[at + 1] + 1)
-        return -sum(float(self._row(place - 1)[self._text.tokens[place]]) for place in places)
+        places = range(self._ends[at] + 1, self._ends[at + 1] + 1)
+        return -sum(float(self._row(place - 1)[self._tokens[place]]) for place in places)
 
     def _row(self, place: int) -> Doubles:
         if self._last[0] != place:  # the likelihood of the next token mostly needs the same row again

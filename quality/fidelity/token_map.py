@@ -23,19 +23,6 @@ from ...stats.interval import Interval
 _TOKENS = "tokenizer.ggml.tokens"
 
 
-@dataclass(frozen=True, slots=True)
-class Rewritten:
-    """A text in the tokens of a model.
-
-    Attributes:
-        tokens: the model's tokens.
-        ends: index of the last of them for each token of the reference, (reference tokens,).
-    """
-
-    tokens: tuple[int, ...]
-    ends: tuple[int, ...]
-
-
 class TokenMap:
     """Maps the tokens of a model to those of its reference.
 
@@ -78,13 +65,13 @@ class TokenMap:
         """Whether the model has a token of the reference."""
         return token in self._new_ids
 
-    def rewrite(self, tokens: Sequence[int]) -> Rewritten:
-        """Write a text in the model's tokens."""
+    def rewrite(self, tokens: Sequence[int]) -> tuple[tuple[int, ...], Sequence[int]]:
+        """Write a text in the model's tokens; also the index of the last of them for each given token."""
         if self.complete:
-            return Rewritten(tuple(tokens), tuple(range(len(tokens))))
+            return tuple(tokens), range(len(tokens))
         parts = [self._pieces_of(token) for token in tokens]
         ends = np.cumsum([len(part) for part in parts]) - 1
-        return Rewritten(tuple(piece for part in parts for piece in part), tuple(ends.tolist()))
+        return tuple(piece for part in parts for piece in part), ends.tolist()
 
     def _pieces_of(self, token: int) -> tuple[int, ...]:
         if token in self._new_ids:
