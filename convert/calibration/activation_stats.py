@@ -8,7 +8,6 @@ tokens have activations that are hundreds of times larger, but hardly any effect
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
 
 import numpy as np
 
@@ -53,7 +52,10 @@ def collect_activation_stats(
     weights = DecoderWeights(model)
     forward = part_of(progress, 0, _FORWARD_SHARE, 100)
     backward = part_of(progress, _FORWARD_SHARE, 100 - _FORWARD_SHARE, 100)
-    with temporary_folder("hidden") as folder, lane_pool(threads) as pool:
+    # Each of up to LANES threads has BLAS for itself: that wastes less time than BLAS threads that wait for
+    # each other after every product.
+    lanes = worker_pool(min(threads, LANES), max(1, threads // LANES))
+    with temporary_folder("hidden") as folder, lanes as pool:
         hidden = compute_hidden_states(weights, chunks, folder, pool, forward)
         return _propagate_back(weights, chunks, hidden, pool, backward)
 
@@ -160,13 +162,3 @@ def _stats(
         chunk_count=len(chunks),
         datasets=(),
     )
-
-
-def lane_pool(threads: int) -> AbstractContextManager[ThreadPoolExecutor]:
-    """Open a pool of one thread per lane at most; pending work is cancelled when the block ends.
-
-    Args:
-        threads: compute threads. Up to LANES, each has BLAS for itself: that wastes less time than BLAS
-            threads that wait for each other after every product.
-    """
-    return worker_pool(min(threads, LANES), max(1, threads // LANES))
