@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
@@ -21,6 +21,7 @@ from ...files.json_file import read_json
 from ...files.received_files import check_links
 from ...files.safetensors import SafetensorsFile, read_items
 from ...stats.arrays import Floats
+from ..tensors import GGML_TYPES
 from . import architecture as arch
 from .architecture import Architecture
 from .model_config import from_config
@@ -30,6 +31,7 @@ from .tokenizer import tokenizer_fields
 
 INDEX = "model.safetensors.index.json"
 FLOATS = {GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16}
+_DEQUANTIZED = {*GGML_TYPES, "NVFP4"}  # those that gguf's dequantize() knows
 
 _Shapes = Mapping[str, tuple[int, ...]]
 
@@ -203,7 +205,7 @@ class GgufCheckpoint(Checkpoint):
         expected |= dict.fromkeys(self._rope, (rotated // 2,))
         _check_tensors(path, self.architecture.name, shapes, expected, "the metadata")
         for tensor in self.header.tensors.values():
-            if not _dequantizable(tensor.type) or (len(tensor.shape) == 1 and tensor.type not in FLOATS):
+            if tensor.type.name not in _DEQUANTIZED or (len(tensor.shape) == 1 and tensor.type not in FLOATS):
                 raise FileError(
                     f"{path}: tensor {tensor.name!r} is {tensor.type.name}, which cannot be dequantized"
                 )
@@ -261,11 +263,3 @@ def _check_tensors(
             raise FileError(
                 f"{path}: tensor {name!r} has the shape {found[name]}; {described_by} says {shape}"
             )
-
-
-def _dequantizable(type_: GGMLQuantizationType) -> bool:
-    try:
-        dequantize(np.zeros((1, GGML_QUANT_SIZES[type_][1]), np.uint8), type_)
-    except NotImplementedError:
-        return False
-    return True
