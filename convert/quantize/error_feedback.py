@@ -7,6 +7,7 @@ correct better.
 
 import threading
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +122,7 @@ class FeedbackCache:
 
     def __init__(self, importance: Importance) -> None:
         self._importance = importance
-        self._entries: dict[tuple[str, int, int], _CachedFeedback] = {}
+        self._entry = lru_cache(_CACHE_SIZE)(lambda *key: _CachedFeedback())
         self._lock = threading.Lock()
 
     def get(self, name: str, directions: Floats | None = None, group_size: int = 1) -> ErrorFeedback | None:
@@ -140,12 +141,8 @@ class FeedbackCache:
             directions = None
         # Matrices with the same input share an entry, unless each has directions of its own.
         own = (self._importance.input_of(name), 0) if directions is None else (name, id(directions))
-        key = (*own, group_size)
-        with self._lock:
-            entry = self._entries.pop(key, None) or _CachedFeedback()
-            self._entries[key] = entry
-            for oldest in list(self._entries)[:-_CACHE_SIZE]:
-                del self._entries[oldest]
+        with self._lock:  # two threads could miss the cache at once, and get an entry each
+            entry = self._entry(*own, group_size)
         with entry.lock:  # one thread computes it, the others wait for it
             if not entry.done:
                 entry.feedback, entry.done = self._compute(name, directions, group_size), True
