@@ -80,7 +80,8 @@ def file_metadata(
     if importance:
         datasets = ", ".join(importance.datasets)
         values |= {"importance.sha256": importance.sha256, "importance.datasets": datasets}
-    fields |= _text_fields(values) | metadata_fields(base.architecture) | base.tokenizer
+    fields |= {key: Field(value, _TEXT) for key, value in provenance_entries(values).items()}
+    fields |= metadata_fields(base.architecture) | base.tokenizer
     kept = vocabulary_of(base)
     return fields | (vocabulary_fields(kept) if kept else {}) | {BASE_SHA256: Field("0" * 64, _TEXT)}
 
@@ -91,10 +92,6 @@ def _name(base: Checkpoint) -> str:
     if len(parts) == 1 or set(tokens).issuperset(_PHI3_TOKENS):
         return base.id
     return "".join("phi_3" if at % 2 else part for at, part in enumerate(parts))
-
-
-def _text_fields(values: Mapping[str, object]) -> dict[str, Field]:
-    return {key: Field(value, _TEXT) for key, value in provenance_entries(values).items()}
 
 
 def provenance_entries(values: Mapping[str, object]) -> dict[str, str]:

@@ -35,10 +35,6 @@ _PATTERNS: Mapping[RepositoryKind, list[str]] = {
 # The * of a pattern also matches separators. Excluding them limits downloads to the repository root and keeps
 # files inside the cache.
 _IGNORED = ["*/*", "*\\*", "*:*", "consolidated*"]
-_REQUIRED: Mapping[RepositoryKind, set[str]] = {
-    "base": {"config.json"},
-    "adapter": {"adapter_config.json", "adapter_model.safetensors"},
-}
 
 _log = logging.getLogger(__name__)
 
@@ -236,9 +232,9 @@ def _blob_hashes(folder: Path, names: Mapping[str, object]) -> dict[str, str | N
 def _required_files(folder: Path, kind: RepositoryKind) -> set[str]:
     """The files that must exist; for a base, including the shards of its index or the single weight file."""
     if kind == "adapter":
-        return _REQUIRED[kind]
+        return {"adapter_config.json", "adapter_model.safetensors"}
     tokenizer = "tokenizer.model" if (folder / "tokenizer.model").exists() else "tokenizer.json"
-    required = _REQUIRED[kind] | {tokenizer}
+    required = {"config.json", tokenizer}
     if not (index := folder / "model.safetensors.index.json").exists():
         return required | {"model.safetensors"}
     shards = read_json(index).get("weight_map")

@@ -25,8 +25,6 @@ PREFIX = "tokenizer.ggml."
 _ARRAY, _STRING, _INT32 = GGUFValueType.ARRAY, GGUFValueType.STRING, GGUFValueType.INT32
 _FLOAT32 = GGUFValueType.FLOAT32
 _TOKEN_MAX = 4096  # characters: dividing a token takes their square
-# Tokens that llama.cpp takes as the end of an answer by their text alone.
-END_TEXTS = tuple(KNOWN_END_TOKENS)
 # The characters that stand for the bytes 0 to 255 in a byte-level vocabulary.
 BYTE_TEXTS = tuple(text for _, text in sorted(bytes_to_unicode().items()))
 TEXT_BYTES = {text: byte for byte, text in enumerate(BYTE_TEXTS)}
@@ -142,7 +140,7 @@ class TokenizerTables:
         """
         special = np.flatnonzero((self.types == TokenType.CONTROL) | (self.types == TokenType.USER_DEFINED))
         in_templates = (i for i in special.tolist() if any(self.tokens[i] in text for text in self.templates))
-        ends = (self.ids[text] for text in END_TEXTS if text in self.ids)
+        ends = (self.ids[text] for text in KNOWN_END_TOKENS if text in self.ids)
         return frozenset((*self.byte_ids.values(), *self.special_ids.values(), *ends, *in_templates))
 
     @cached_property

@@ -63,8 +63,6 @@ class ModelShape(Sizes):
 
     def check(self, where: object) -> None:
         """Raise FileError, with `where` named, if the sizes do not fit each other."""
-        if self.layers > MAX_LAYERS:
-            raise FileError(f"{where}: {self.layers} layers; at most {MAX_LAYERS} are supported")
         if self.heads % self.kv_heads:
             raise FileError(
                 f"{where}: {self.heads} heads do not divide among {self.kv_heads} key-value heads"
