@@ -51,7 +51,8 @@ class Checkpoint:
     def __init__(self, full: "Checkpoint", architecture: Architecture) -> None:
         """Present `full` with the sizes of `architecture`."""
         self.full = full
-        self.id, self.path = full.id, full.path
+        self.id: str = full.id
+        self.path: Path = full.path
         self.architecture = architecture
         self.specs = arch.tensor_specs(architecture)
 
