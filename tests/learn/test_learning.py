@@ -184,7 +184,7 @@ def test_a_given_prompt_goes_with_the_adapter_and_into_a_file(env):
     again = run_learn(
         replace(env.request, prompt=str(env.request.output), output=env.folder / "again"), run=RUN
     )
-    assert again.code == result.code
+    assert again.learned == result.learned
     with pytest.raises(FileError, match=r"none\.json: No such file"):
         run_learn(replace(env.request, prompt="none.json"), run=RUN)
 

@@ -262,7 +262,7 @@ def test_an_answer_that_cannot_go_on_is_a_bad_line(job, questions, tmp_path, mon
         return score(handle)
 
     monkeypatch.setattr(reproducible_batches, "score", limited)
-    with pytest.raises(FileError, match=r"questions\.jsonl: line \d+: no token of the model can follow"):
+    with pytest.raises(RequestError, match=r"questions\.jsonl: line \d+: no token of the model can follow"):
         BatchFile(questions, tmp_path / "strict.jsonl").answer(job)
     report = BatchFile(questions, tmp_path / "answers.jsonl", skip_bad=True).answer(job)
     assert len(report.bad) >= 5 and report.answered == COUNT - len(report.bad)
