@@ -26,6 +26,7 @@ _CODE_MAX = 120  # characters of a code that is shown
 _SET_ASIDE = (
     "They were set aside. None begins as one that anything was learned from, but for its numbers and names."
 )
+_APART = "None begins as one that the prompt was chosen on, but for its numbers and names."
 _IN_FOLDS = """Each fifth was answered with numbers that were learned from the other four, of which none
 begins as one of it, but for its numbers and names. The adapter itself learned from all."""
 _VOTES = """There were no answers to these questions: what more than four fifths of the votes of
@@ -36,8 +37,8 @@ _VOTES_MEASURE = (
 _NOTHING_LEARNED = """A prompt for {0.base_id}: {0.verdict}.
 
 ## How it was made
-Of {0.asked:,} questions that were asked with the best of some prompts, {0.sometimes_right} have right and
-wrong solutions: too few to learn from."""
+Of {0.asked:,} questions that were asked with the prompt, {0.sometimes_right} have right and wrong solutions,
+and {0.never_right} have no right one: too few to learn from."""
 _ASK = "\n`ask --adapter` with this folder asks with it."
 _WRITE = """
 `thirteen convert MODEL --type same --prompt FOLDER --output FILE` writes it alone into a file's chat
@@ -135,14 +136,15 @@ def learn_card(result: "LearnResult", model: str, name: str, command: str, data:
     shares = [f"{right} ({right / count:.1%})" for right in held.right]
     changes = [one.difference.text(1, 100) for one in (held.of_prompt, held.of_adapter)]
     moved = ["{1}, {2}".format(*one.counts) for one in (held.of_prompt, held.change, held.of_adapter)]
+    measured = (_IN_FOLDS if learned else _APART) if result.in_folds else _SET_ASIDE
     adapted = f"| {shares[2]} | {change.text(1, 100)} | {moved[1]} | {tokens[2]:.0f} |"
     of_adapter = f"""| adapter, best prompt {adapted}
 
 The adapter beside the prompt alone: {changes[1]} points; {moved[2]} became right and wrong.
 """
-    return f"""{_front_matter(result.base_id, *["tinylora"] * bool(learned))}# {name}
+    return f"""{_front_matter(result.base_id, "tinylora") if learned else ""}# {name}
 {_learned_part(learned, result, model, name) if learned else _NOTHING_LEARNED.format(result)}
-The questions are of {data}. {_VOTES if result.votes else ""}
+The questions to learn from are of {data}. {_VOTES if result.votes else ""}
 
 ```
 {command}
@@ -153,7 +155,7 @@ The questions are of {data}. {_VOTES if result.votes else ""}
 
 ## What it changed
 Greedy answers within {result.max_tokens} tokens, with the calculator, to {count} questions.
-{_IN_FOLDS if result.in_folds and learned else _SET_ASIDE} An answer that does not end in time is wrong.
+{measured} An answer that does not end in time is wrong.
 {_VOTES_MEASURE if result.votes_measure else ""}
 | | right | difference from the base, points (95 %) | became right, became wrong | tokens an answer |
 | --- | --- | --- | --- | --- |

@@ -119,6 +119,7 @@ class LearnResult:
         base_id: name of its base.
         asked: questions to which solutions were sampled.
         sometimes_right: those with right and wrong ones.
+        never_right: those without a right one.
         learned: the adapter; None if the prompt left too little to learn.
         max_tokens: maximum tokens of a solution or an answer.
         prompt: the prompt that it was learned with.
@@ -134,6 +135,7 @@ class LearnResult:
     base_id: str
     asked: int
     sometimes_right: int
+    never_right: int
     learned: LearnedNumbers | None
     max_tokens: int
     prompt: Candidate
@@ -150,6 +152,10 @@ class LearnResult:
         """Whether the change of right answers is certain, beside the prompt alone."""
         above, held = self.held_out.of_adapter.difference, self.held_out
         beside = "" if self.prompt.prompt.is_bare else " above the best prompt"
+        if not self.learned and 2 * self.never_right > self.asked:
+            return (
+                "a certain gain by the prompt alone: most questions are never right, so nothing was learned"
+            )
         if not self.learned:
             return "the prompt alone does it: it leaves too little to learn"
         if above.low > 0:

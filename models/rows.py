@@ -115,7 +115,7 @@ def parse_row(
     question, solution, text = (entry[field].strip() for field in ("question", "solution", "answer"))
     row = TrainingRow(question, solution, text, form)
     if "answer" in required and not row.answer:
-        raise FileError(f"{where}: 'answer' is missing; only learn --without-answers needs none")
+        raise FileError(f"{where}: 'answer' is missing")
     if "answer" in required and form == NUMBER and parse_number(row.answer) is None:
         raise FileError(f"{where}: 'answer' must be a number, not {shorten(answer)}")
     if "answer" in required and form == JSON:

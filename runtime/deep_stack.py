@@ -26,7 +26,9 @@ def with_deep_stack(function: Callable[[], T]) -> T:
         try:
             result.set_result(function())
         except BaseException as error:  # a panic is no Exception
-            result.set_exception(error if isinstance(error, Exception) else RequestError(f"grammar: {error}"))
+            result.set_exception(
+                error if isinstance(error, Exception) else RequestError(f"native code: {error}")
+            )
 
     with _LOCK:
         usual = threading.stack_size(STACK_BYTES)

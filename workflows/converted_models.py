@@ -64,9 +64,8 @@ def converted_model(base: str, folder: Path | None, run: Run, announce: Announce
     elif "/" not in base:
         entry = catalogue().base(base.partition("@")[0])
     size = entry.size if entry else DEFAULT_SIZE
-    if entry and "@" not in base:
-        base = f"{base}@{entry.revision[:8]}"  # a release may pin another commit
-    name = f"{folder.resolve().name}-{_content_key(folder)}" if folder else base
+    named = f"{base}@{entry.revision[:8]}" if entry and "@" not in base else base  # a release may pin another
+    name = f"{folder.resolve().name}-{_content_key(folder)}" if folder else named
     output = _folder() / f"{_NOT_IN_NAMES.sub('--', name)}-{size}.gguf"
     if not output.exists():
         request = ConversionRequest(base=base, output=output, size=size, fidelity=False)

@@ -48,7 +48,7 @@ _INSTRUCTION_SETS = (
 # Of a build without AVX-512, by docs/figures/speed.md; of the other instruction sets there are no figures.
 _AVX512_COST = "it reads prompts at 0.64 to 0.79 of the speed, writes answers at 0.89 to 0.94 (on a Zen 4)"
 _OTHER_COST = "it is slower, mostly in reading prompts"
-_IK_GAIN = "up to 1.6 times as fast, by processor and size of the model (docs/figures/speed.md)"
+_IK_GAIN = "up to 1.6 times as fast, depending on processor and model (docs/figures/speed.md)"
 _PACKAGES = ("thirteen", "llama-cpp-python", "gguf", "numpy")
 
 

@@ -123,6 +123,7 @@ def run_learn(
     mixed = [question for question in questions if question.sometimes_right]
     if beginnings(mixed) < PASSAGES_MIN:
         problem = _too_few(request, questions, len(mixed))
+        announce(problem)
         learned, held = None, learning.measure_prompt(prompt, measured, problem)
     else:
         learned, held = learning.learn(training, questions, measured)
@@ -130,6 +131,7 @@ def run_learn(
         base_id=learning.base_id,
         asked=len(training),
         sometimes_right=len(mixed),
+        never_right=sum(not question.right for question in questions),
         learned=learned,
         max_tokens=request.max_tokens,
         prompt=prompt,

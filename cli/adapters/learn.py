@@ -78,6 +78,7 @@ def learn(
         "output": str(output),
         "questions": result.asked,
         "sometimes_right": result.sometimes_right,
+        "never_right": result.never_right,
         "held_out": len(held.base),
         "right_before": before,
         "right_with_prompt": prompted,
@@ -91,6 +92,8 @@ def learn(
     facts |= {name: interval_json(one) for name, one in points.items()}
     facts |= {"prompt": result.prompt.text, "verdict": result.verdict, "minutes": result.minutes}
     shown = {name: f"{one.text(1, 100)} points (95 %)" for name, one in points.items()}
+    if learned:
+        shown["expected"] = shown["expected"].replace("(95 %)", "among samples, to first order (95 %)")
     show_facts(as_json, facts, **shown, minutes=f"{result.minutes:.1f}")
 
 

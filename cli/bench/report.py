@@ -34,7 +34,8 @@ def bench_report(
     """Write a report of all measurements.
 
     Latency and size of BASE and ADAPTED are measured, the others read. Without models and JSON files, the
-    embedded model is measured with and without its adapter.
+    embedded model is measured with and without its adapter. With --force, the raw JSON and the plot of an
+    earlier report that are not given again are deleted.
     """
     from ...bench.report.report import PAGE, ReportRequest, collect_measurements, write_report
     from ...bench.report.sections import REPORTS

@@ -40,9 +40,10 @@ GpuLayers = int | Literal["all"]
 
 
 def library_version(library: str) -> str:
-    """The version of a library's package, and the file that takes the place of its own, with size and time.
+    """The version of a library's package; of ik_llama.cpp also the file that takes the place of its own.
 
-    What is measured, proven or computed with one build is not with another.
+    The file has its size and time: what is measured, proven or computed with one build is not with another.
+    (What another build of llama.cpp is compiled for, llama.cpp itself says.)
     """
     found, path = version(PACKAGES[library]), Path(os.environ.get(_OTHER_BUILD.get(library, ""), ""))
     if not path.is_file():

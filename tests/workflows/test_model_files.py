@@ -13,6 +13,7 @@ from thirteen.errors import FileError, RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.files.progress import Run
 from thirteen.files.trusted_files import FileState
+from thirteen.models.catalogue import catalogue
 from thirteen.workflows import converted_models, model_files
 from thirteen.workflows.conversion import Conversion
 from thirteen.workflows.conversion_request import ConversionRequest
@@ -53,6 +54,25 @@ def quick(monkeypatch):
 
     whole = ConversionRequest.resolve
     monkeypatch.setattr(ConversionRequest, "resolve", resolve)
+
+
+def test_a_name_that_pins_another_commit_is_converted_again(cache, monkeypatch):
+    """Its old file was used for ever; the hub is asked for the whole commit, which the catalogue has."""
+    requests: list[str] = []
+
+    def resolve(request: ConversionRequest, run: Run) -> Conversion:
+        requests.append(request.base)
+        raise FileError("not here")
+
+    monkeypatch.setattr(ConversionRequest, "resolve", resolve)
+    entry = catalogue().base("llama-3.2-1b")
+    cache.mkdir(parents=True, exist_ok=True)
+    (kept := cache / f"llama-3.2-1b@{entry.revision[:8]}-{entry.size}.gguf").touch()
+    assert converted_models.converted_model("llama-3.2-1b", None, Run(), pytest.fail) == kept
+    kept.rename(cache / f"llama-3.2-1b@00000000-{entry.size}.gguf")
+    with pytest.raises(FileError, match="not here"):
+        converted_models.converted_model("llama-3.2-1b", None, Run(), lambda line: None)
+    assert requests == ["llama-3.2-1b"]
 
 
 def converted(folder: Path, name: str) -> Path:

@@ -61,8 +61,8 @@ export class Chat {
    *
    * @param {{question: string, model?: string, effort: string, system?: string, temperature?: number}} request
    * @param {?number} from index of the turn that this one and no others after it replace; null replaces none.
-   * @returns {Promise<void>} rejected with a ServerError if there is no complete answer. If there is none of its text
-   *   either, or it was stopped before, the replaced turns are back.
+   * @returns {Promise<boolean>} whether the replaced turns are back, because it was stopped before any text; rejected
+   *   with a ServerError if there is no complete answer. If there is none of its text either, they are back, too.
    */
   ask(request, from) {
     const conversation = this.#conversation;
@@ -78,9 +78,11 @@ export class Chat {
     this.announcement.textContent = "Working it out";
     this.#running = new AbortController();
     const events = streamAnswer({ ...request, turns }, this.#running.signal);
+    const unanswered = () => !turn.text && !turn.answer && replaced.length > 0;
     const answered = this.#receive(events, turn, view)
+      .then(unanswered)
       .finally(() => {
-        if (!turn.text && !turn.answer && replaced.length) this.#restore(replaced);
+        if (unanswered()) this.#restore(replaced);
         this.#end(conversation);
       });
     this.#ended = answered.catch(() => {});

@@ -75,8 +75,9 @@ function showHistory(shown) {
 }
 
 async function edit(index) {
+  const question = chat.questions[index]; // stopping may put back the one that it replaced
   await chat.stop();
-  [edited, ui.question.value] = [index, chat.questions[index]];
+  [edited, ui.question.value] = [index, question];
   chat.mark(index);
   ui.editing.textContent = "Asked anew, without the turns after it.";
   ui.keep.hidden = false;
@@ -100,7 +101,7 @@ async function ask() {
   const [question, from] = [ui.question.value.trim(), edited];
   endEdit();
   ui.question.value = "";
-  await request(question, from, settings.fields(false));
+  if (await request(question, from, settings.fields(false))) await editAnew(question, from);
 }
 
 /** Ask a turn's question again, for another answer. */
@@ -112,17 +113,22 @@ async function askAgain(index) {
   await answered;
 }
 
+/** Edit a question that was not answered, unless another is being written. */
+async function editAnew(question, from) {
+  if (ui.question.value) return;
+  await edit(from ?? chat.questions.length - 1);
+  ui.question.value = question;
+}
+
+/** Ask a question; resolves to whether it was stopped and the turns that it was to replace are back. */
 async function request(question, from, fields) {
   waitingForKey = false;
   swap(ui.send, ui.stop);
   try {
-    await chat.ask({ question, model: ui.model.value || undefined, effort: ui.effort.value, ...fields }, from);
+    return await chat.ask({ question, model: ui.model.value || undefined, effort: ui.effort.value, ...fields }, from);
   } catch (error) {
     waitingForKey = error.status === 401;
-    if (!ui.question.value) {
-      await edit(from ?? chat.questions.length - 1); // to be asked again
-      ui.question.value = question;
-    }
+    await editAnew(question, from);
     throw error;
   } finally {
     swap(ui.stop, ui.send);

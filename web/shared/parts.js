@@ -3,6 +3,7 @@
 import { descriptionAddress } from "./description.js";
 import { LoadError, reasonOf } from "./errors.js";
 
+const NAME_UNTIL_0_3 = /^thirteen-model-[0-9a-f]{64}$/;
 // Other folders of the site have their own models.
 const cachePrefix = (base) => `thirteen-model-${new URL(".", base).href}-`;
 
@@ -37,8 +38,9 @@ export async function modelBlob(model, base, signal, onProgress) {
 }
 
 /** Bytes that modelBlob() would download: those of the parts that are not cached. */
-export async function missingBytes({ parts }, base) {
-  const stored = async ({ name }) => caches.match(new URL(name, base).href);
+export async function missingBytes({ parts, sha256 }, base) {
+  const cacheName = cachePrefix(base) + sha256;
+  const stored = async ({ name }) => caches.match(new URL(name, base).href, { cacheName });
   const missing = async (part) => ((await stored(part).catch(() => null)) ? 0 : part.bytes);
   const sizes = await Promise.all(parts.map(missing));
   return sizes.reduce((sum, bytes) => sum + bytes, 0);
@@ -47,7 +49,7 @@ export async function missingBytes({ parts }, base) {
 /** Delete the models that are stored for the pages of a folder, but for that in the cache `kept`. */
 export async function deleteStoredModels(base, kept = "") {
   for (const name of await caches.keys()) {
-    if (name.startsWith(cachePrefix(base)) && name !== kept) await caches.delete(name);
+    if ((name.startsWith(cachePrefix(base)) || NAME_UNTIL_0_3.test(name)) && name !== kept) await caches.delete(name);
   }
 }
 

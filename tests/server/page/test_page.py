@@ -491,6 +491,11 @@ def test_a_replacement_without_an_answer_leaves_the_turns(page: Page) -> None:
     page.get_by_role("button", name="Regenerate").first.click()
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+    page.get_by_role("button", name="Edit").first.click()
+    ask(page, "another")
+    page.get_by_role("button", name="Stop").click()
+    expect(box).to_have_value("another")
+    expect(page.locator(".turn.edited")).to_have_count(2)
     page.reload()
     assert turns(page) == [EGGS, "words"]
     assert text(page).inner_text() == ANSWERS["words"]
