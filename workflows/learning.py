@@ -123,8 +123,8 @@ def run_learn(
     mixed = [question for question in questions if question.sometimes_right]
     if beginnings(mixed) < PASSAGES_MIN:
         problem = _too_few(request, questions, len(mixed))
-        announce(problem)
         learned, held = None, learning.measure_prompt(prompt, measured, problem)
+        announce(problem)
     else:
         learned, held = learning.learn(training, questions, measured)
     result = LearnResult(
