@@ -106,6 +106,7 @@ def run_learn(
         f"{plan.questions} questions to learn from and {plan.held_out} to measure on: about "
         f"{plan.minutes:.0f} minutes, less what an earlier run has done"
     )
+    more = "questions" if plan.questions == len(training) else "minutes"
     training, held_out = training[: plan.questions], held_out[: plan.held_out]
     if request.without_answers:
         training, held_out = learning.label(training, held_out)
@@ -122,7 +123,7 @@ def run_learn(
     questions = learning.sample(training)
     mixed = [question for question in questions if question.sometimes_right]
     if beginnings(mixed) < PASSAGES_MIN:
-        problem = _too_few(request, questions, len(mixed))
+        problem = _too_few(request, questions, len(mixed), more)
         learned, held = None, learning.measure_prompt(prompt, measured, problem)
         announce(problem)
     else:
@@ -190,12 +191,12 @@ def _refuse_fall(request: LearnRequest, result: LearnResult) -> None:
     )
 
 
-def _too_few(request: LearnRequest, questions: Sequence[QuestionRollouts], mixed: int) -> str:
+def _too_few(request: LearnRequest, questions: Sequence[QuestionRollouts], mixed: int, more: str) -> str:
     never = sum(not question.right for question in questions)
     advice = "easier questions or longer solutions" if 2 * never > len(questions) else "harder questions"
     return (
         f"{request.questions}: {mixed} of {len(questions)} questions have right and wrong solutions, {never} "
-        f"have no right one; at least {PASSAGES_MIN} that begin differently are needed: give more questions, "
+        f"have no right one; at least {PASSAGES_MIN} that begin differently are needed: give more {more}, "
         f"or {advice}"
     )
 

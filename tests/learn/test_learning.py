@@ -22,7 +22,7 @@ from thirteen.files.progress import Run
 from thirteen.learn import sample_rollouts, time_plan, vote_labels
 from thirteen.learn.learn_result import HeldOutAnswers
 from thirteen.learn.near_duplicates import masked_beginning
-from thirteen.learn.time_plan import Speed, plan_time
+from thirteen.learn.time_plan import Speed, TimePlan, plan_time
 from thirteen.models.adapter import find_adapter
 from thirteen.models.rows import TrainingRow
 from thirteen.runtime.answer import Answer, VoteTally
@@ -302,8 +302,11 @@ def test_too_few_questions_are_told_before_more_is_sampled(env, monkeypatch):
     with pytest.raises(RequestError, match=r"(\d+) of 26 questions .*, (\d+) have no right one") as raised:
         run_learn(env.request, run=RUN)
     mixed, never = map(int, re.findall(r"(\d+) (?:of|have no)", str(raised.value)))
-    assert 0 < mixed <= 26 - never < 10
+    assert 0 < mixed <= 26 - never < 10 and "needed: give more questions, or easier" in str(raised.value)
     assert not (env.request.output / ".rollouts-2.jsonl").exists()
+    monkeypatch.setattr(learning, "plan_time", lambda *_, **__: TimePlan(20, 10, 1.0))
+    with pytest.raises(RequestError, match=r"of 20 questions .* needed: give more minutes, or easier"):
+        run_learn(replace(env.request, output=env.folder / "fewer"), run=RUN)
 
 
 @pytest.mark.parametrize("entry", ['{"plan": ["many", 1, 2]}', "{}"])
