@@ -34,7 +34,7 @@ _VOTES = """There were no answers to these questions: what more than four fifths
 _VOTES_MEASURE = (
     "\nRight is here what the votes agree on; how many of their answers are right is not known.\n"
 )
-_NOTHING_LEARNED = """A prompt for {0.base_id}: {0.verdict}.
+_NOTHING_LEARNED = """A prompt for {0.base_id}, without an adapter: {0.verdict}.
 
 ## How it was made
 Of {0.asked:,} questions that were asked with the prompt, {0.sometimes_right} have right and wrong solutions,

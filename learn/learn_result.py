@@ -157,7 +157,7 @@ class LearnResult:
                 "a certain gain by the prompt alone: most questions are never right, so nothing was learned"
             )
         if not self.learned:
-            return "the prompt alone does it: it leaves too little to learn"
+            return "the prompt alone does it, and leaves too little to learn"
         if above.low > 0:
             return f"a certain gain{beside}"
         if above.high < 0:
