@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-COMPARED = ("adapter.gguf", "adapter_config.json", "adapter_model.safetensors")
+COMPARED = ("adapter.gguf", "adapter_config.json", "adapter_model.safetensors", "prompt.json")
 
 
 def start(given: argparse.Namespace, output: Path) -> subprocess.Popen[bytes]:
@@ -21,9 +21,10 @@ def start(given: argparse.Namespace, output: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*learn, *given.options], stderr=subprocess.DEVNULL)
 
 
-def hashes(folder: Path) -> list[str]:
-    """SHA-256 of the files that a run must write alike."""
-    return [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in COMPARED]
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that a run must write alike; a prompt alone has no adapter."""
+    paths = (path for name in COMPARED if (path := folder / name).exists())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def main() -> None:
