@@ -1,6 +1,8 @@
 """Kills a run of `thirteen learn` at random points, and compares its files with those of a run that was not.
 
-python lab/learn_kills.py [--kills 10] MODEL QUESTIONS FOLDER [-- --minutes 20 --max-tokens 64]
+python lab/learn_kills.py [--kills 10] MODEL QUESTIONS FOLDER [-- --minutes 600 --max-tokens 64]
+
+Give more minutes than all questions need: how many fit is measured anew at the start of each run.
 """
 
 import argparse
