@@ -297,6 +297,8 @@ class _Normalizer:
         names = self._target(schema.get("propertyNames", True), path)
         if keywords := names.keys() - ANNOTATIONS - {"type"}:
             key, pattern = "propertyNames", {}
+            if found:
+                refuse(schema, key, path, " beside patternProperties")
             if keywords == {"enum"} and isinstance(names["enum"], list) and not schema.get("properties"):
                 return [value for value in names["enum"] if isinstance(value, str)]
             if keywords <= {*KEYWORDS["string"]}:

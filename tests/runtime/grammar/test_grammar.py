@@ -113,6 +113,10 @@ REFUSED = [
         for keyword in UNKNOWN_KEYWORDS.split()
     ),
     *(({"pattern": pattern}, 'schema at #: "pattern" cannot be enforced') for pattern in BAD_PATTERNS),
+    (  # the patterns were left out without a word
+        {"patternProperties": {"a": {"type": "null"}}, "propertyNames": {"enum": ["a", "b"]}},
+        '"propertyNames" cannot be enforced beside patternProperties',
+    ),
     ({"const": float("nan")}, "not JSON"),
     ('{"type": "null"', "not JSON at line 1 column 16"),
     ('{"const": NaN}', "NaN is not a finite number"),
