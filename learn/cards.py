@@ -167,7 +167,7 @@ The verdict: {result.verdict}.
 
 
 def _learned_part(learned: "LearnedNumbers", result: "LearnResult", model: str, name: str) -> str:
-    """What was learned, and how it is used."""
+    """The adapter: its use, and how it was learned."""
     code = result.prompt.prompt == PLAIN and len(learned.code) < _CODE_MAX
     adapter = learned.code if code else shlex.quote(name)
     return f"""A TinyLoRA adapter of {learned.count:,} trained numbers over {result.base_id}:

@@ -92,7 +92,7 @@ class HeldOutAnswers:
 
 @dataclass(frozen=True)
 class LearnedNumbers:
-    """What was learned on top of the prompt.
+    """Numbers that were trained on top of the prompt.
 
     Attributes:
         code: the adapter as a short code.

@@ -122,17 +122,18 @@ def run_learn(
         raise OptionError("prompt", reason, request.prompt)
     questions = learning.sample(training)
     mixed = [question for question in questions if question.sometimes_right]
+    never = sum(not question.right for question in questions)
     if beginnings(mixed) < PASSAGES_MIN:
-        problem = _too_few(request, questions, len(mixed), more)
+        problem = _too_few(request, len(questions), len(mixed), never, more)
         learned, held = None, learning.measure_prompt(prompt, measured, problem)
         announce(problem)
     else:
-        learned, held = learning.learn(training, questions, measured)
+        learned, held = learning.learn(training, questions, mixed, measured)
     result = LearnResult(
         base_id=learning.base_id,
         asked=len(training),
         sometimes_right=len(mixed),
-        never_right=sum(not question.right for question in questions),
+        never_right=never,
         learned=learned,
         max_tokens=request.max_tokens,
         prompt=prompt,
@@ -191,13 +192,11 @@ def _refuse_fall(request: LearnRequest, result: LearnResult) -> None:
     )
 
 
-def _too_few(request: LearnRequest, questions: Sequence[QuestionRollouts], mixed: int, more: str) -> str:
-    never = sum(not question.right for question in questions)
-    advice = "easier questions or longer solutions" if 2 * never > len(questions) else "harder questions"
+def _too_few(request: LearnRequest, asked: int, mixed: int, never: int, more: str) -> str:
+    advice = "easier questions or longer solutions" if 2 * never > asked else "harder questions"
     return (
-        f"{request.questions}: {mixed} of {len(questions)} questions have right and wrong solutions, {never} "
-        f"have no right one; at least {PASSAGES_MIN} that begin differently are needed: give more {more}, "
-        f"or {advice}"
+        f"{request.questions}: {mixed} of {asked} questions have right and wrong solutions, {never} have no "
+        f"right one; at least {PASSAGES_MIN} that begin differently are needed: give more {more}, or {advice}"
     )
 
 
@@ -374,10 +373,13 @@ class _Learning:
         self,
         training: Sequence[TrainingRow],
         questions: Sequence[QuestionRollouts],
+        mixed: Sequence[QuestionRollouts],
         measured: Sequence[TrainingRow],
     ) -> tuple[LearnedNumbers, HeldOutAnswers]:
-        """Write an adapter that was learned from questions with their first solutions, and measure it."""
-        mixed = [question for question in questions if question.sometimes_right]
+        """Write an adapter that was learned from questions with their first solutions, and measure it.
+
+        More solutions are sampled to `mixed`, the questions that have right and wrong ones.
+        """
         rows = advantage_rows([*questions, *self.sample_more(training, mixed)])
         scores = self.scores(rows, training)
         step = natural_step(scores, KL, self.request.seed)
@@ -432,10 +434,14 @@ class _Learning:
         """Write an adapter as a PEFT folder with its GGUF LoRA; returns the latter."""
         lora, numbers = folder / LORA_FILE, round_to_bfloat16(step.numbers.astype(np.float32))
         write_tinylora_folder(self.basis, numbers, folder, self.base_id)
-        if self.asked != PLAIN:
-            write_file(folder / PROMPT_FILE, self.asked.json.encode())
+        self.write_prompt(folder)
         export_adapter(folder, self.full, lora, ids=SourceIds(self.base_id, "learned"))
         return lora
+
+    def write_prompt(self, folder: Path) -> None:
+        """Write how questions are asked, unless they are asked plainly."""
+        if self.asked != PLAIN:
+            write_file(folder / PROMPT_FILE, self.asked.json.encode())
 
     def measure_prompt(self, prompt: Candidate, rows: Sequence[TrainingRow], problem: str) -> HeldOutAnswers:
         """Keep a prompt that leaves too little to learn, and measure it.
@@ -447,7 +453,7 @@ class _Learning:
             raise RequestError(problem)
         base, prompted = self.without_adapter(rows)
         held = HeldOutAnswers(base, prompted, prompted)
-        write_file(self.request.output / PROMPT_FILE, self.asked.json.encode())
+        self.write_prompt(self.request.output)
         if held.of_prompt.difference.low <= 0:
             before, after, _ = held.right
             raise RequestError(

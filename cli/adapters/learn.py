@@ -91,9 +91,8 @@ def learn(
         facts |= {"code": learned.code, "lora": str(output / LORA_FILE), "solutions": learned.solutions}
     facts |= {name: interval_json(one) for name, one in points.items()}
     facts |= {"prompt": result.prompt.text, "verdict": result.verdict, "minutes": result.minutes}
-    shown = {name: f"{one.text(1, 100)} points (95 %)" for name, one in points.items()}
-    if learned:
-        shown["expected"] = shown["expected"].replace("(95 %)", "among samples, to first order (95 %)")
+    of = {"expected": " among samples, to first order"}
+    shown = {name: f"{one.text(1, 100)} points{of.get(name, '')} (95 %)" for name, one in points.items()}
     show_facts(as_json, facts, **shown, minutes=f"{result.minutes:.1f}")
 
 

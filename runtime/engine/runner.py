@@ -17,7 +17,7 @@ from .output_stream import OutputStream
 from .prefix_cache import PrefixCache
 from .scheduler import Chunk, Scheduler
 
-# What is new of a sequence since its last update, and the error that ended it: of the computation or grammar.
+# New text of a sequence since its last update, and the error that ended it: of the computation or grammar.
 Update = tuple[SequenceState, Piece, ThirteenError | None]
 
 

@@ -54,7 +54,7 @@ def library_version(library: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an engine allocates, and how it computes; see also EngineOptions in plan/options.py.
+    """Sizes of an engine, and its way to compute; see also EngineOptions in plan/options.py.
 
     Attention, type of the KV cache and threads change the speed, and otherwise only the last bits of the
     logits.

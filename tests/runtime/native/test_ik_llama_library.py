@@ -71,7 +71,7 @@ def test_threads_that_load_it_at_once_get_the_same(monkeypatch: pytest.MonkeyPat
 
 @without_it
 def test_another_build_of_the_version_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was measured and proven of the wheel held for it."""
+    """Measurements and proofs of the wheel held for it."""
     usual, build = library_version("ik"), tmp_path / "libllama.so"
     monkeypatch.setenv("IK_LLAMA_CPP_LIB_PATH", str(build))
     assert library_version("ik") == usual
