@@ -157,6 +157,8 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         check_links(folder)
     if not (folder / CONFIG_FILE).is_file():
         hint = ": a GGUF LoRA only applies at run time" if folder.suffix == ".gguf" else ""
+        if (folder / PROMPT_FILE).is_file():
+            hint = "; it has a prompt alone, which `thirteen convert --prompt` takes"
         raise FileError(f"{folder}: not a PEFT adapter: {CONFIG_FILE} is missing{hint}")
     config = read_json(folder / CONFIG_FILE)
     if not (folder / WEIGHTS_FILE).is_file():

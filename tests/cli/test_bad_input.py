@@ -332,6 +332,10 @@ def test_bad_shards_are_refused(
 
 @table(
     (delete(LORA_CONFIG), "not a PEFT adapter: adapter_config.json is missing"),
+    (
+        lambda a: (a / LORA_CONFIG).rename(a / "prompt.json"),
+        "is missing; it has a prompt alone, which `thirteen convert --prompt` takes",
+    ),
     (put(LORA_CONFIG, "r: 4"), "adapter_config.json: not JSON"),
     (put(LORA_CONFIG, "[]"), "adapter_config.json: not a JSON object"),
     (delete(LORA), f"{LORA} is missing"),
