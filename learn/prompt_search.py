@@ -52,8 +52,9 @@ class Candidate:
 
 
 PLAIN_QUESTION = Candidate("the plain question", PLAIN)
-# Whether the answers to questions, numbered from and to, are right; None if one does not fit the context.
-Measure = Callable[[Candidate, int, int], Sequence[bool] | None]
+# Of each candidate, whether the answers to questions, numbered from and to, are right; None if one does not
+# fit the context.
+Measure = Callable[[Sequence[Candidate], int, int], Sequence[Sequence[bool] | None]]
 
 
 def candidates(examples: Sequence[tuple[str, str]], form: str = NUMBER) -> list[Candidate]:
@@ -113,7 +114,7 @@ def search_prompt(
     running, ranked, long = list(found), list[Candidate](), list[str]()
     start, stop = 0, first
     for _ in range(ROUNDS):
-        measured = [(one, measure(one, start, stop)) for one in running]
+        measured = [*zip(running, measure(running, start, stop), strict=True)]
         long += [one.name for one, right in measured if right is None]
         running = [
             replace(one, right=one.right + sum(right), asked=stop)
@@ -132,7 +133,7 @@ def search_prompt(
     if begins and others and others[0].prompt != PLAIN:
         prompt = replace(others[0].prompt, begin=begins[0].prompt.begin)
         both = Candidate(f"{others[0].name}, {begins[0].name}", prompt, asked=best.asked)
-        if (right := measure(both, 0, best.asked)) is None:
+        if (right := measure([both], 0, best.asked)[0]) is None:
             long.append(both.name)
         else:
             both = replace(both, right=sum(right))

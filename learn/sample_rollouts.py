@@ -16,7 +16,7 @@ from ..runtime.answer import Answer
 from ..runtime.batch.reproducible_batches import BatchJob, BatchResult, GenerationSettings, answer_missing
 from ..runtime.effort import VotingRule
 from ..runtime.engine.engine import Engine
-from ..runtime.prompt.question_prompt import QuestionPrompt
+from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from ..runtime.request import SEED_MAX, Request, StopReason
 from ..runtime.validation import check_integer
 from .rollouts import ROLLOUTS, SOLUTIONS_MAX, QuestionRollouts, Solution
@@ -32,11 +32,11 @@ class RolloutSettings(GenerationSettings):
 
     Attributes:
         solutions: sampled solutions to each question.
-        prompt: what stands around a question; None for the plain question.
+        prompts: what stands around a question: each in turn for one question after the other.
     """
 
     solutions: int = 1
-    prompt: QuestionPrompt | None = None
+    prompts: tuple[QuestionPrompt, ...] = (PLAIN,)
 
     def __post_init__(self) -> None:
         check_integer("solutions", self.solutions, 1, SOLUTIONS_MAX)
@@ -47,9 +47,9 @@ class RolloutSettings(GenerationSettings):
         """All solutions at once."""
         return VotingRule(self.solutions, self.solutions)
 
-    def request(self, engine: Engine, question: str) -> Request:
+    def request(self, engine: Engine, question: str, number: int = 0) -> Request:
         """Make the request that asks a question, with random numbers of its own; see GenerationSettings."""
-        request = engine.request(question, **self.options, prompt=self.prompt)
+        request = engine.request(question, **self.options, prompt=self.prompts[number % len(self.prompts)])
         seed = (self.sampling.seed + crc32(question.encode())) % (SEED_MAX + 1)
         return replace(request, logprobs=0, report_end=True, sampling=replace(request.sampling, seed=seed))
 
@@ -86,9 +86,8 @@ def sample_rollouts(
     """
     job = job.decided(output, ROLLOUTS)
     digest = hashlib.sha256(repr([(row.question, row.answer) for row in rows]).encode()).hexdigest()
-    prompt = getattr(job.settings, "prompt", None)
     identity = {"questions": len(rows), "questions_sha256": digest, **job.identity}
-    identity |= {"prompt": prompt.json} if prompt else {}
+    identity["prompts"] = [prompt.json for prompt in getattr(job.settings, "prompts", ())]
     with RecordJournal(output, identity, ROLLOUTS, QuestionRollouts, len(rows)) as file:
         progress(len(file.records), len(rows))
         numbered = {number: row.question for number, row in enumerate(rows)}

@@ -7,8 +7,10 @@ from time import perf_counter
 
 from ..errors import OptionError
 from ..files.processors import multiplies_bf16
-from ..runtime.batch.reproducible_batches import BatchJob
+from ..runtime.batch.reproducible_batches import BatchJob, GenerationSettings
+from ..runtime.engine.engine import Engine
 from ..runtime.engine.majority_vote import sample_requests
+from ..runtime.request import Usage
 from ..stats.bootstrap import PASSAGES_MIN
 from .prompt_search import ANSWERS, LAST, POOL
 from .sample_rollouts import SLOTS
@@ -19,7 +21,7 @@ _PROBED_TOKENS = 24
 # and wrong ones among the first four.
 _LENGTH, _MIXED = 0.64, 0.46
 # Seconds of a token's gradient by PyTorch, in those of a sampled one: products of matrices take most of both.
-_GRADIENT, _GRADIENT_FLOAT32 = 0.8, 1.4
+_GRADIENT, _GRADIENT_FLOAT32 = 1.0, 1.8
 _SEARCH = 0.2  # of the time, for the search of a prompt
 _FIRST_MIN = 4  # questions of its first round: with fewer it chooses by chance
 
@@ -30,11 +32,17 @@ class Speed:
 
     Attributes:
         sampled_s: seconds for a sampled token.
+        prompt_s: seconds for a token of a prompt.
         prompt_tokens: mean length of a prompt.
     """
 
     sampled_s: float
+    prompt_s: float
     prompt_tokens: float
+
+    def answer_s(self, max_tokens: int) -> float:
+        """Expected seconds for an answer."""
+        return self.prompt_tokens * self.prompt_s + _LENGTH * max_tokens * self.sampled_s
 
 
 @dataclass(frozen=True)
@@ -70,22 +78,35 @@ class TimePlan:
 
 
 def measure_speed(job: BatchJob, questions: Sequence[str]) -> Speed:
-    """Sample the beginnings of some solutions.
+    """Compute some prompts, then sample the beginnings of solutions to them.
 
     Raises:
         ThirteenError: the model cannot be loaded, or no question can be asked.
     """
-    job = replace(job, settings=replace(job.settings, max_tokens=_PROBED_TOKENS))
     asked = sorted(questions, key=len)[: SLOTS // job.settings.rule.answers]
     with job.load_engine() as engine:
-        asking = [job.settings.request(engine, text) for text in asked]
-        requests = [one for request in asking for one in sample_requests(request, job.settings.rule)]
-        began = perf_counter()
-        usages = [handle.answer().usage for handle in engine.submit_all(requests, wait=True)]
-        elapsed_s = perf_counter() - began
+        prompts_s, first = _ask(engine, replace(job.settings, max_tokens=1), asked)
+        prompt_s = prompts_s / _computed(first)
+        elapsed_s, usages = _ask(engine, replace(job.settings, max_tokens=_PROBED_TOKENS), asked)
+    # Most prompts are in the prefix cache now. The first ones also waited for the weights from disk.
+    sampled_s = max(elapsed_s - _computed(usages) * prompt_s, elapsed_s / 2)
     prompt_tokens = fmean(usage.prompt_tokens for usage in usages)
     prompt_tokens *= fmean(map(len, questions)) / fmean(map(len, asked))  # of questions of mean length
-    return Speed(elapsed_s / sum(usage.completion_tokens for usage in usages), prompt_tokens)
+    return Speed(sampled_s / sum(usage.completion_tokens for usage in usages), prompt_s, prompt_tokens)
+
+
+def _ask(engine: Engine, settings: GenerationSettings, questions: Sequence[str]) -> tuple[float, list[Usage]]:
+    """Ask all at once; the seconds that it took, and the tokens."""
+    asking = [settings.request(engine, text) for text in questions]
+    requests = [one for request in asking for one in sample_requests(request, settings.rule)]
+    began = perf_counter()
+    usages = [handle.answer().usage for handle in engine.submit_all(requests, wait=True)]
+    return perf_counter() - began, usages
+
+
+def _computed(usages: Sequence[Usage]) -> int:
+    """Tokens of prompts that were not in the prefix cache."""
+    return sum(usage.prompt_tokens - usage.cached_tokens for usage in usages)
 
 
 def question_s(speed: Speed, max_tokens: int) -> float:
@@ -93,7 +114,8 @@ def question_s(speed: Speed, max_tokens: int) -> float:
     tokens = _LENGTH * max_tokens
     gradient = _GRADIENT if multiplies_bf16() else _GRADIENT_FLOAT32
     gradient_s = 2 * FIRST * _MIXED * (speed.prompt_tokens + tokens) * speed.sampled_s * gradient
-    return gradient_s + FIRST * (1 + _MIXED) * tokens * speed.sampled_s
+    prompt_s = speed.prompt_tokens * speed.prompt_s  # once for all solutions
+    return gradient_s + (1 + _MIXED) * (prompt_s + FIRST * tokens * speed.sampled_s)
 
 
 def plan_time(  # noqa: PLR0913 - the last is for a search alone
@@ -112,7 +134,7 @@ def plan_time(  # noqa: PLR0913 - the last is for a search alone
     Raises:
         OptionError: fewer than 10 questions of a kind fit.
     """
-    answer_s = _LENGTH * max_tokens * speed.sampled_s
+    answer_s = speed.answer_s(max_tokens)
     answers = 3 if search else 2  # to a question that is held out
     needed = (questions * question_s(speed, max_tokens) + answers * held_out * answer_s) / 60
     share = min(1.0, minutes * (1 - _SEARCH * bool(search)) / needed)

@@ -38,14 +38,7 @@ from ..learn.examples import encode_sampled
 from ..learn.learn_result import HeldOutAnswers, LearnedNumbers, LearnResult
 from ..learn.natural_gradient import KL, NaturalStep, SampledScores, natural_step
 from ..learn.near_duplicates import masked_beginning, without_near_duplicates
-from ..learn.prompt_search import (
-    PLAIN_QUESTION,
-    Candidate,
-    candidates,
-    given_examples,
-    own_examples,
-    search_prompt,
-)
+from ..learn.prompt_search import Candidate, candidates, given_examples, own_examples, search_prompt
 from ..learn.rollouts import ROLLOUTS, QuestionRollouts, SampledRow, advantage_rows
 from ..learn.sample_rollouts import SLOTS, TEMPERATURE, RolloutSettings, sample_rollouts
 from ..learn.solution_scores import solution_scores
@@ -230,13 +223,19 @@ class _Learning:
         plain = self.prompt == PLAIN and not self.completes
         return _PROMPT_TOKENS * (1 if plain else _LONGER) + self.request.max_tokens
 
-    def job(self, samples: int, seed: int = 0, adapter: Path | None = None) -> BatchJob:
-        """Several samples a question, or a greedy answer."""
+    def job(
+        self,
+        samples: int,
+        seed: int = 0,
+        adapter: Path | None = None,
+        prompts: Sequence[QuestionPrompt] | None = None,
+    ) -> BatchJob:
+        """Several samples a question, or a greedy answer; after other prompts in turn."""
         settings = RolloutSettings(
             solutions=samples,
             sampling=Sampling(TEMPERATURE, seed=seed) if samples > 1 else Sampling(),
             max_tokens=self.request.max_tokens,
-            prompt=None if self.asked == PLAIN else self.asked,
+            prompts=tuple(replace(prompt, think=self.think) for prompt in prompts or [self.prompt]),
         )
         engine = ENGINE | EngineOptions(slots=SLOTS, context=self.context)
         return BatchJob(self.model, adapter, settings, self.threads, engine)
@@ -316,21 +315,30 @@ class _Learning:
         pool, asked = rows[: plan.pool], rows[plan.pool :]
         tokens = dict[QuestionPrompt, float]()
 
-        def answers(asked: Candidate, name: str, some: Sequence[TrainingRow]) -> list[QuestionRollouts]:
-            job, stage = replace(self, prompt=asked.prompt).job(1), self.run.stage(f"prompt, {asked.name}")
-            return sample_rollouts(job, some, self.journal(name), stage, optional=True)
+        def answers(
+            name: str, prompts: Sequence[QuestionPrompt], some: Sequence[TrainingRow]
+        ) -> list[QuestionRollouts]:
+            repeated = [row for row in some for _ in prompts]
+            stage = self.run.stage(f"{len(prompts)} prompt{'s' * (len(prompts) > 1)}")
+            job = self.job(1, prompts=prompts)
+            return sample_rollouts(job, repeated, self.journal(name), stage, optional=True)
 
-        def measure(candidate: Candidate, start: int, stop: int) -> list[bool] | None:
-            prompt = candidate.prompt
-            name = f"prompts/{start}-{stop}-{crc32(prompt.json.encode()):08x}"
-            answered = answers(candidate, name, asked[start:stop])
-            tokens[prompt] = fmean(one.prompt_tokens for one in answered)
-            too_long = prompt != PLAIN and any(one.error for one in answered)
-            return None if too_long else [one.right > 0 for one in answered]
+        def measure(measured: Sequence[Candidate], start: int, stop: int) -> list[list[bool] | None]:
+            prompts = [one.prompt for one in measured]
+            names = "".join(prompt.json for prompt in prompts)
+            name = f"prompts/{start}-{stop}-{crc32(names.encode()):08x}"
+            answered = answers(name, prompts, asked[start:stop])
+            right = list[list[bool] | None]()
+            for number, prompt in enumerate(prompts):
+                some = answered[number :: len(prompts)]
+                tokens[prompt] = fmean(one.prompt_tokens for one in some)
+                too_long = prompt != PLAIN and any(one.error for one in some)
+                right.append(None if too_long else [one.right > 0 for one in some])
+            return right
 
         if (form := rows[0].form) == NUMBER:
             with open_tokenizer(self.model) as tokenizer:
-                examples = own_examples(answers(PLAIN_QUESTION, "pool", pool), tokenizer)
+                examples = own_examples(answers("pool", [PLAIN], pool), tokenizer)
         else:
             examples = given_examples(pool)
         best, ranked, long = search_prompt(candidates(examples, form), measure, plan.first)

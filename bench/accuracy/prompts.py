@@ -104,7 +104,7 @@ class PromptSettings(GenerationSettings):
             sampled = f"effort {self.effort}: majority of up to {votes}, temperature {sampling.temperature}"
         return f"{sampled}, calculator {'on' if self.calculator else 'off'}"
 
-    def request(self, engine: Engine, question: str) -> Request:
+    def request(self, engine: Engine, question: str, number: int = 0) -> Request:
         """Make the request that asks a question, as a chat if the model has a chat template."""
         prompt, effort = find_prompt(self.prompt), self.effort.for_question(question)
         messages = prompt.messages(question)

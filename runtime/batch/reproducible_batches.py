@@ -85,8 +85,8 @@ class GenerationSettings:
         """The settings of each request, without those of subclasses."""
         return {one.name: getattr(self, one.name) for one in fields(GenerationSettings)}
 
-    def request(self, engine: Engine, question: str) -> Request:
-        """Make the request that asks a question.
+    def request(self, engine: Engine, question: str, number: int = 0) -> Request:
+        """Make the request that asks a question; subclasses may ask by its number.
 
         Raises:
             RequestError: the question is empty, or the chat template rejects it.
@@ -272,7 +272,7 @@ def prefill_shared_prefix(engine: Engine, settings: GenerationSettings) -> tuple
     Returns:
         Its tokens.
     """
-    probes = (settings.request(engine, probe) for probe in _PROBES)
+    probes = (settings.request(engine, probe, number) for number, probe in enumerate(_PROBES))
     one, other = (request.examples or request.tokens for request in probes)
     prefix = one[: min(common_length(one, other), engine.context)]
     if len(prefix) <= PREFIX_TOKENS_MIN:
@@ -299,7 +299,7 @@ class BatchRunner:
         votes: list[_Vote] = []
         for number, question in batch.items():
             try:
-                request = self._settings.request(self._engine, question)
+                request = self._settings.request(self._engine, question, number)
                 self._engine.check_request(request)
             except RequestError as error:
                 yield BatchResult(number, error=str(error))

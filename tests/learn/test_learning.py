@@ -342,23 +342,23 @@ def test_a_file_to_measure_on_has_no_near_duplicates_in_training(env):
     assert (len(training), len(held)) == (26, 10)
 
 
-@pytest.mark.parametrize(("bf16", "gradient"), [(True, 0.8), (False, 1.4)])
+@pytest.mark.parametrize(("bf16", "gradient"), [(True, 1.0), (False, 1.8)])
 def test_the_time_limits_the_questions(bf16, gradient, monkeypatch):
     monkeypatch.setattr(time_plan, "multiplies_bf16", lambda: bf16)
-    speed = Speed(sampled_s=0.01, prompt_tokens=100)
+    speed = Speed(sampled_s=0.01, prompt_s=0.0025, prompt_tokens=100)  # a prompt takes as long as 25 tokens
     options: dict[str, Any] = {"questions": 100, "held_out": 40, "speed": speed, "max_tokens": 300}
     whole = plan_time(1e6, **options)
     half = plan_time(whole.minutes / 2, **options)
     assert (whole.questions, whole.held_out, half.questions, half.held_out) == (100, 40, 50, 20)
-    tokens = 100 * (4 * 1.46 * 192 + 8 * 0.46 * 292 * gradient) + 80 * 192
+    tokens = 100 * (1.46 * (25 + 4 * 192) + 8 * 0.46 * 292 * gradient) + 80 * (25 + 192)
     assert whole.minutes == pytest.approx(tokens * 0.01 / 60)
     assert not whole.first
     search = plan_time(1e6, search=1, **options)
     first = 7 if bf16 else 9  # at most a fifth of the time, and at most 100 questions
     assert (search.first, search.pool, search.searched) == (first, 24, 24 + 8 * first)
-    answers = (first * 36 + 24) * 192
-    assert search.minutes == pytest.approx((tokens + 40 * 192 + answers) * 0.01 / 60)
-    assert answers <= 0.2 * (tokens + 40 * 192 + answers)
+    answers = (first * 36 + 24) * 217
+    assert search.minutes == pytest.approx((tokens + 40 * 217 + answers) * 0.01 / 60)
+    assert answers <= 0.2 * (tokens + 40 * 217 + answers)
     folds = plan_time(1e6, search=0.5, **options)
     assert folds.searched <= 50 and not plan_time(whole.minutes / 3, search=1, **options).first
 

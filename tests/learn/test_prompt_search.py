@@ -15,11 +15,12 @@ def search(share, long=(), first=5):
     """Each candidate is right where the number of the question, modulo 10, is below its share."""
     asked = []
 
-    def measure(candidate, start, stop):
-        asked.append(stop - start)
-        if candidate.name in long:
-            return None
-        return [number % 10 < share(candidate) for number in range(start, stop)]
+    def measure(measured, start, stop):
+        asked.append(len(measured) * (stop - start))
+        return [
+            None if one.name in long else [number % 10 < share(one) for number in range(start, stop)]
+            for one in measured
+        ]
 
     return *search_prompt(candidates(EXAMPLES), measure, first), sum(asked)
 
