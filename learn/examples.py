@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FileError, shorten
@@ -116,7 +117,7 @@ def batches(examples: Sequence[Example], rows: int, seed: int) -> list[list[Exam
 
 
 def row_losses(
-    model: Any, batch: Sequence[Example], *, bf16: bool = False, temperature: float = 1.0
+    model: Any, batch: Sequence[Example], *, bf16: bool = False, temperature: float = 1.0, cache: Any = None
 ) -> torch.Tensor:
     """The negative log-likelihood of each example's answer.
 
@@ -125,6 +126,7 @@ def row_losses(
         batch: the examples, computed in one forward pass.
         bf16: multiply matrices in bfloat16.
         temperature: the likelihood is that at this temperature, above 0.
+        cache: KV cache of a prefix of all prompts, for as many rows; see SharedPrefix.
 
     Returns:
         Nats summed over the answer's tokens, (rows,).
@@ -133,14 +135,15 @@ def row_losses(
     from torch.nn.functional import cross_entropy
 
     # Causal attention never sees padding on the right: no mask is needed, and the fast kernel applies.
+    known = 0 if cache is None else cache.get_seq_length()
     longest = max(len(example.ids) for example in batch)
-    padded = [example.ids + [0] * (longest - len(example.ids)) for example in batch]
+    padded = [example.ids[known:] + [0] * (longest - len(example.ids)) for example in batch]
     ids = torch.tensor(padded)  # (rows, tokens)
     counts = torch.tensor([example.answer_tokens for example in batch])
     row = torch.repeat_interleave(torch.arange(len(batch)), counts)  # (answer tokens,)
-    column = torch.tensor([place for example in batch for place in example.loss_places])
+    column = torch.tensor([place for example in batch for place in example.loss_places]) - known
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        decoded = model.get_decoder()(input_ids=ids, use_cache=False)
+        decoded = run_decoder(model, ids, cache)
         hidden = decoded.last_hidden_state[row, column - 1]  # (answer tokens, width)
         logits = model.get_output_embeddings()(hidden)  # (answer tokens, vocabulary)
     logits, targets = logits.float(), ids[row, column]
@@ -148,6 +151,14 @@ def row_losses(
         logits.div_(temperature)  # in place: a copy can take a gigabyte
     losses = cross_entropy(logits, targets, reduction="none")
     return torch.zeros(len(batch)).index_add(0, row, losses)
+
+
+def run_decoder(model: Any, ids: torch.Tensor, cache: Any = None) -> Any:
+    """The output of a model without its head; the tokens are added to a KV cache, if one is given."""
+    decoder = model.get_decoder()
+    # transformers 5.24 has renamed the argument.
+    name = "cache" if "cache" in signature(decoder.forward).parameters else "past_key_values"
+    return decoder(input_ids=ids, use_cache=cache is not None, **({name: cache} if cache is not None else {}))
 
 
 def held_out_losses(

@@ -17,11 +17,12 @@ import numpy as np
 from ..convert.adapter.basis import Basis, BasisFactors
 from ..errors import FileError, RequestError, ThirteenError
 from ..files.journal import Journal
-from ..files.progress import Progress, no_progress
+from ..files.progress import QUIET, Run
 from ..stats.arrays import Doubles
 from .base_model import adapted_modules
 from .examples import Example, row_losses
 from .sample_rollouts import TEMPERATURE
+from .shared_prefix import shared_prefix
 
 if TYPE_CHECKING:
     import torch
@@ -30,11 +31,7 @@ BATCH_ROWS = 4  # solutions in one pass; more are no faster, and take more memor
 
 
 def solution_scores(
-    model: Any,
-    basis: Basis,
-    examples: Sequence[Example],
-    journal: Journal | None = None,
-    progress: Progress = no_progress,
+    model: Any, basis: Basis, examples: Sequence[Example], journal: Journal | None = None, run: Run = QUIET
 ) -> Doubles:
     """Compute the scores of solutions that were sampled at TEMPERATURE.
 
@@ -43,7 +40,7 @@ def solution_scores(
         basis: basis of the numbers.
         examples: the solutions.
         journal: keeps the scores of each batch; what it has is not computed again.
-        progress: called with the number of solutions done and of all solutions.
+        run: how it runs.
 
     Returns:
         The scores, (solutions, numbers).
@@ -58,12 +55,17 @@ def solution_scores(
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
     done = _recorded_scores(journal, basis.origin.numbers) if journal else []  # in that order
     bf16 = model.dtype is torch.bfloat16
+    shared = None
+    if len(done) < len(order):
+        shared = shared_prefix(model, basis, examples, run.stage("shared prompt"), bf16=bf16)
+    progress = run.stage("gradients")
     with _recorded(model, basis) as inner:
         for first in range(len(done), len(order), BATCH_ROWS):
             batch = [examples[i] for i in order[first : first + BATCH_ROWS]]
-            losses = row_losses(model, batch, bf16=bf16, temperature=TEMPERATURE)
+            cache = shared.cache(len(batch)) if shared else None
+            losses = row_losses(model, batch, bf16=bf16, temperature=TEMPERATURE, cache=cache)
             losses.sum().backward()  # type: ignore[no-untyped-call]  # by torch
-            scores = _by_numbers(inner, basis)
+            scores = _by_numbers(inner, basis) - (shared.scores() if shared else 0)
             if not scores.isfinite().all():
                 raise ThirteenError("the gradient of a solution's likelihood is not finite")
             if journal:

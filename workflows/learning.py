@@ -429,7 +429,7 @@ class _Learning:
             examples = [encode_sampled(tokenizer, row, self.asked, calculator=calculator) for row in rows]
         with Journal(self.journal("scores"), identity, "scores") as journal:
             model = load_base_model(self.model, bf16=multiplies_bf16(), threads=self.threads)
-            scores = solution_scores(model, self.basis, examples, journal, self.run.stage("gradients"))
+            scores = solution_scores(model, self.basis, examples, journal, self.run)
         return SampledScores(
             scores=scores,
             advantages=np.array([row.weight for row in rows]),

@@ -9,6 +9,7 @@ from thirteen.convert.adapter.basis import Basis, BasisOrigin, make_basis
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import FileError, ThirteenError
 from thirteen.files.journal import Journal
+from thirteen.learn import shared_prefix
 from thirteen.learn import solution_scores as scores
 from thirteen.learn.base_model import attach_adapter, load_base_model
 from thirteen.learn.examples import Example, encode_example, row_losses
@@ -44,6 +45,30 @@ def test_the_scores_are_those_of_the_peft_adapter(base, loaded, basis, examples)
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-4 * np.abs(expected).max())
     rounded = scores.solution_scores(load_base_model(base("llama"), bf16=True), basis, examples)
     assert (rounded * expected).sum() / np.linalg.norm(rounded) / np.linalg.norm(expected) > 0.99
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3"])
+def test_a_prefix_that_prompts_share_is_computed_once_with_the_same_scores(base, family, monkeypatch):
+    checkpoint, model = open_checkpoint(base(family)), load_base_model(base(family))
+    basis = make_basis(checkpoint, BasisOrigin("tiny", checkpoint.sha256(), numbers=NUMBERS))
+    rng = np.random.default_rng(0)
+    shown = rng.integers(3, 60, 70).tolist()
+    examples = [
+        Example([*shown, *rng.integers(3, 60, 2 + n).tolist(), *rng.integers(3, 60, 5).tolist()], 72 + n)
+        for n in range(NUMBERS + 2)
+    ]
+    tokens = []
+
+    def losses(model, batch, *, cache, **options):
+        tokens.append(cache.get_seq_length() if cache else 0)
+        return row_losses(model, batch, cache=cache, **options)
+
+    monkeypatch.setattr(scores, "row_losses", losses)
+    found = scores.solution_scores(model, basis, examples)
+    monkeypatch.setattr(shared_prefix, "_TOKENS_MIN", 100)
+    expected = scores.solution_scores(model, basis, examples)
+    assert tokens == [70] * 3 + [0] * 3
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-4 * np.abs(expected).max())
 
 
 def test_at_half_the_temperature_the_logits_are_twice_as_large(base, loaded, examples):
