@@ -69,7 +69,7 @@ class Runner:
         cuts = self._model.cuts_states
         # A wrong draft is taken back, and the last bits of logits depend on how many tokens a step has.
         drafts = self._model.rewinds and not context.settings.reproducible
-        self._draft_tokens = DRAFT_TOKENS[context.settings.library] if drafts else 0
+        self._draft_tokens = min(DRAFT_TOKENS[context.settings.library], batch - 1) if drafts else 0
         self._scheduler = Scheduler(slots, batch, prefixes is not None, cuts_prefixes=cuts)
         self._outputs: dict[SequenceState, SequenceOutput] = {}
         self._updates: list[Update] = []

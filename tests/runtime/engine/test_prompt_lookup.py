@@ -10,6 +10,7 @@ from thirteen.runtime.engine.runner import PromptLookup
 from thirteen.runtime.grammar import from_regex
 from thirteen.runtime.native.ik_llama_library import installed
 from thirteen.runtime.native.settings import Settings
+from thirteen.runtime.request import Request, Sampling
 
 DIGITS = {ord(digit): 50.0 for digit in "0123456789"}
 COUNTED = {
@@ -81,3 +82,13 @@ def test_no_text_depends_on_drafts(engine, monkeypatch, options, draft):
     assert all(span.rows <= min(3, request.max_tokens) for [span] in steps)
     if draft == "right" and len(tokens) == plain[3] == 24:
         assert len(steps) <= 9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 2])
+def test_drafts_fit_the_smallest_batches(tiny: Path, batch: int):
+    if not installed():
+        pytest.skip("ik_llama.cpp is not installed")
+    always_a = Sampling(logit_bias={ord("a"): 100})
+    with Engine(tiny, library="ik", threads=1, context=128, slots=1, batch=batch) as engine:
+        assert engine.submit(Request(tuple(b"xabcx"), 8, always_a)).answer().text == 8 * "a"
