@@ -113,7 +113,8 @@ class _Normalizer:
             except UnenforceableError as error:
                 if self._ignored is None or error.schema is not schema or error.key not in error.schema:
                     raise
-                self._ignored.append(error.pointer)
+                if error.pointer not in self._ignored:  # as of a part from _siblings(), which is made anew
+                    self._ignored.append(error.pointer)
                 del error.schema[error.key]
 
     def _strictly(self, schema: object, path: str) -> dict[str, Any]:

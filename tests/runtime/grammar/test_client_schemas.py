@@ -96,3 +96,10 @@ def test_what_is_not_strict_is_left_out_in_place():
     )
     with pytest.raises(RequestError, match="no listed value"):  # malformed ones are refused all the same
         from_schema({"enum": []}, [])
+
+
+def test_a_keyword_that_is_left_out_is_named_once():
+    beside_a_union = {"anyOf": [{"type": "string"}], "format": "regex"}
+    alternatives = {"oneOf": [{"type": "string"}, {"type": "integer"}]}  # the schema is read a second time
+    from_schema({"properties": {"a": beside_a_union, "b": alternatives}}, ignored := [])
+    assert ignored == ["#/properties/a/format"]
