@@ -61,8 +61,7 @@ def main() -> None:
     except (ThirteenError, MemoryError) as error:
         problem = str(error) or "out of memory"
         again = isinstance(error, MemoryError) or "alloc" in problem  # of what the libraries say
-    sys.stdout.buffer.write(json.dumps({"problem": problem, "again": again}).encode() + b"\n")
-    sys.stdout.buffer.flush()
+    print(json.dumps({"problem": problem, "again": again}), flush=True)
 
 
 def _problems(settings: Settings, path: Path, adapters: Sequence[Path]) -> Iterator[str]:

@@ -123,5 +123,4 @@ def _fail(error: ThirteenError) -> None:
 
 
 def _write(reply: dict[str, Any]) -> None:
-    sys.stdout.buffer.write(json.dumps(reply).encode() + b"\n")
-    sys.stdout.buffer.flush()
+    print(json.dumps(reply), flush=True)

@@ -63,7 +63,6 @@ class Model(Vocabulary, NativeHandle):
             self.header = source
         else:
             self.header = read_model_header(source, weights=not vocabulary_only)
-        if not isinstance(source, Header):
             probe_model_files(source)
         path = self.header.path
         self.gpu_layers, self.library = gpu_layers, find_library(library)

@@ -60,13 +60,12 @@ class Sampler(NativeHandle):
             chain = self.handle
         if self._penalties:
             logits = self._penalized(logits, no_digit=no_digit)
-            token = self._choose(np.arange(len(logits)), chain, logits)
-        elif chain is None:
+        if chain is None:
             token = int(logits.argmax())  # a chain would first copy the vocabulary into a candidate list
-        elif context.model.library is LLAMA_CPP:
-            token = int(llama_cpp.llama_sampler_sample(chain, context.handle, row))
-        else:
+        elif self._penalties or context.model.library is not LLAMA_CPP:
             token = self._choose(np.arange(len(logits)), chain, logits)
+        else:
+            token = int(llama_cpp.llama_sampler_sample(chain, context.handle, row))
         self._check_finite(token, logits)
         # Most choices follow the grammar, which saves a mask of the whole vocabulary.
         if self._constraint and not self._constraint.accept(token):

@@ -91,14 +91,13 @@ class Vocabulary(ABC):
         return [*begin, *(tokens[len(self._newline) :] if after_newline else tokens)]
 
     def _split(self, text: str, special: bool) -> list[int]:
-        data = text.encode("utf-8", "replace")  # a lone surrogate has no UTF-8
-        if self._by_regex and len(text) > _SHORT_RUN:
-            tokens = self._split_by_regex(text, special)
-        else:
-            tokens = self._split_native(data, special)
+        by_regex = self._tokenizer in BPE and self._pre_tokenizer not in PRE_TOKENIZERS
+        split = self._split_by_regex if by_regex and len(text) > _SHORT_RUN else self._split_native
+        tokens = split(text, special)
         return tokens if special or self._tokenizer in BPE else [*self._without_control(tokens)]
 
-    def _split_native(self, data: bytes, special: bool) -> list[int]:
+    def _split_native(self, text: str, special: bool) -> list[int]:
+        data = text.encode("utf-8", "replace")  # a lone surrogate has no UTF-8
         capacity = len(data) + 2  # a token mostly stands for at least one byte
         while True:
             buffer = (llama_cpp.llama_token * capacity)()
@@ -113,7 +112,7 @@ class Vocabulary(ABC):
         for run in _RUNS.get(self._pre_tokenizer, _RUN).finditer(text):
             longest = max(longest, run.end() - run.start())
             cuts += range(run.start() + _RUN_MAX, run.end(), _RUN_MAX)
-        parts = [text[a:b].encode("utf-8", "replace") for a, b in pairwise([*cuts, len(text)])]
+        parts = [text[a:b] for a, b in pairwise([*cuts, len(text)])]
 
         def split() -> list[int]:
             return [token for part in parts for token in self._split_native(part, special)]
@@ -139,14 +138,10 @@ class Vocabulary(ABC):
         pieces = ((self.token_to_piece(token), token) for token in range(self.vocabulary_size))
         return {piece[0]: token for piece, token in pieces if len(piece) == 1}
 
-    @property
-    def _by_regex(self) -> bool:
-        return self._tokenizer in BPE and self._pre_tokenizer not in PRE_TOKENIZERS
-
     @cached_property
     def _newline(self) -> list[int]:
         """Tokens of a newline that begins a text: it merges with nothing after it."""
-        return self._split_native(b"\n", special=False)
+        return self._split_native("\n", special=False)
 
     @cached_property
     def _puts_space(self) -> bool:

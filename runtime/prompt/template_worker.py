@@ -38,5 +38,4 @@ def main() -> None:
 
 
 def _write(reply: dict[str, str | bool | list[str]]) -> None:
-    sys.stdout.buffer.write(json.dumps(reply).encode() + b"\n")
-    sys.stdout.buffer.flush()
+    print(json.dumps(reply), flush=True)
