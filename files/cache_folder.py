@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -37,7 +38,16 @@ def cache_dir() -> Path:
 
 def cache_key(*parts: object) -> str:
     """Part of a file's name in the cache that tells what the file was made from."""
-    return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()[:16]
+    return _digest([str(part) for part in parts])
+
+
+def record_file(kind: str, key: Mapping[str, object]) -> Path:
+    """The file in the cache that records what was found out under a key of JSON values; see cache_dir()."""
+    return cache_dir() / f"{kind}-{_digest(key)}.json"
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
 @cache

@@ -67,5 +67,5 @@ def _measured(candidates: Candidates, models: Mapping[str, Model]) -> Tuning:
 
 
 def _question_s(tuning: Tuning) -> float:
-    times = (trial.question_s(tuning.slots) for trial in tuning.trials if trial.settings == tuning.settings)
+    times = (trial.question_s for trial in tuning.trials if trial.settings == tuning.settings)
     return next(times, inf)  # a measurement that was given up has none

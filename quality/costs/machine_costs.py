@@ -9,12 +9,11 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 
 from ...convert.quantize.costs import CostTable, costs_for, host_target, read_costs
 from ...errors import FileError, InsufficientMemoryError, OutputError, ThirteenError
-from ...files.cache_folder import cache_dir
+from ...files.cache_folder import record_file
 from ...files.progress import Progress, no_progress
 from ...runtime.llama.load_probe import WORKER, last_reply, run_worker, signal_name
 from ...runtime.machine.threads import default_threads
@@ -136,4 +135,4 @@ def costs_file(library: str = LIBRARIES[0]) -> Path:
     key = speed_environment() | {"threads": default_threads()}
     if library != LIBRARIES[0]:
         key["library"] = f"{library} {library_version(library)}"
-    return cache_dir() / f"costs-{sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
+    return record_file("costs", key)

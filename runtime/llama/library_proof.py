@@ -11,7 +11,6 @@ import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from time import time
@@ -19,7 +18,7 @@ from typing import Any
 
 from ...errors import FileError, ThirteenError
 from ...files.atomic_write import write_file
-from ...files.cache_folder import cache_dir
+from ...files.cache_folder import cache_dir, record_file
 from ...files.processors import processor_name
 from ...files.trusted_files import FileState
 from ..native.settings import Settings, library_version
@@ -57,7 +56,7 @@ def prove_library(settings: Settings, model: Path, adapters: Sequence[Path]) -> 
     }
     if not settings.repack:
         key["repack"] = False
-    record = cache_dir() / f"proof-{sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
+    record = record_file("proof", key)
     with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
         found = json.loads(record.read_bytes())
         if not found.get("again") or abs(time() - record.stat().st_mtime) < _AGAIN_S:

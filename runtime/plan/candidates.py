@@ -17,7 +17,7 @@ from ..native.settings import DEFAULT_KV, KV_TYPES, LIBRARIES, QUANTIZED_KV, Set
 from .memory import embedding_settings, fits_in_memory
 from .options import EngineOptions, requested_library, with_profile
 
-_HALVINGS = 2  # of an open context, where memory is short
+_DIVISORS = (1, 2, 4)  # of an open context, where memory is short
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +59,18 @@ def find_candidates(usual: Settings, options: EngineOptions, header: Header) -> 
     `usual` are the default_settings() of the options.
     """
     full, shape = with_profile(options), read_decoder_shape(header)
+    divisors = _DIVISORS[:1] if options.get("context") else _DIVISORS
     if usual.kv in QUANTIZED_KV and not options.get("kv") and not holds_heads(header, usual.kv):
         usual, full["kv"] = replace(usual, kv=DEFAULT_KV), DEFAULT_KV
     if read_pooling(header):
-        return _embedding_candidates(usual, options, header)
+        return _embedding_candidates(usual, divisors, header)
     if shape.recurrent:
         full |= EngineOptions(kv=usual.kv, flash_attention=usual.flash_attention, threads=usual.threads)
     ways, quantized, others = [usual], list[Settings](), list[Settings]()
     if not usual.gpu_layers and usual.library == LIBRARIES[0]:
         ways, quantized = _open_ways(usual, full), _quantized_ways(usual, full, header)
         others = _other_libraries(usual, options, header)
-    halvings = 0 if options.get("context") else _HALVINGS
-    for divisor in (1 << halving for halving in range(halvings + 1)):
+    for divisor in divisors:
         for group in (ways, quantized):
             if fitting := _fitting(group, usual.context // divisor or 1, header):
                 fitting += _fitting(others, fitting[0].context, header)
@@ -78,11 +78,10 @@ def find_candidates(usual: Settings, options: EngineOptions, header: Header) -> 
     return _clamped(ways, shape.context, full)
 
 
-def _embedding_candidates(usual: Settings, options: EngineOptions, header: Header) -> Candidates:
+def _embedding_candidates(usual: Settings, divisors: Sequence[int], header: Header) -> Candidates:
     """The one way of a model of embeddings, with as much of an open context as fits in memory."""
     if usual.library != LIBRARIES[0]:
         raise RequestError(f"library {usual.library}: it makes no embeddings; leave it out")
-    divisors = [1] if options.get("context") else [1 << halving for halving in range(_HALVINGS + 1)]
     shorter = (replace(usual, context=usual.context // divisor or 1) for divisor in divisors)
     ways = [embedding_settings(header, way) for way in shorter]
     fitting = (way for way in ways if fits_in_memory(header, way))

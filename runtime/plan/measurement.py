@@ -70,21 +70,16 @@ class _Measurement:
         self._prompt = tuple(token % vocabulary for token in range(1, self._longest + 1))
 
     def run(self) -> Tuning:
-        trials: list[Trial] = []
-        best = self._ways[0]
+        best = usual = self._ways[0]
+        trials, cost = list[Trial](), partial(Trial.cost, usual=usual)
         with ExitStack() as loaded, suppress(_DisturbedError):
             contexts = [loaded.enter_context(Context(self._model, self._small(way))) for way in self._ways]
             self._end = perf_counter() + self._budget_s
             trials = self._time_ways(contexts)
-            cost = partial(Trial.cost, usual=self._ways[0])
             fastest = min(trials, key=cost)
-            best, context = fastest.settings, contexts[trials.index(fastest)]
-            others = list(self._vary_threads(context, fastest))
-            trials.extend(others)
-            best = min([fastest, *others], key=cost).settings
-            if self._quiet:
-                return Tuning(best, tuple(trials), self._slots, quiet=True)
-        return Tuning(self._ways[0], tuple(trials), self._slots, self._quiet)
+            trials += [*self._vary_threads(contexts[trials.index(fastest)], fastest)]
+            best = min(trials, key=cost).settings
+        return Tuning(best if self._quiet else usual, tuple(trials), self._quiet)
 
     def _small(self, way: Settings) -> Settings:
         """A way with no more memory than is measured; the threads are those that are asked for."""

@@ -117,7 +117,7 @@ def estimate_memory(header: Header, settings: Settings) -> MemoryEstimate:
     )
 
 
-def check_memory(header: Header, settings: Settings) -> MemoryEstimate:
+def check_memory(header: Header, settings: Settings) -> None:
     """Check, before anything is allocated, that the model fits in the available memory.
 
     Raises:
@@ -133,7 +133,6 @@ def check_memory(header: Header, settings: Settings) -> MemoryEstimate:
             f"of {settings.context}, prefix cache {_mb(estimate.prefix_bytes)}), but {_mb(available)} are "
             "available; the phone profile or a shorter context needs less"
         )
-    return estimate
 
 
 def fits_in_memory(header: Header, settings: Settings) -> bool:

@@ -5,15 +5,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, replace
 from functools import reduce
-from hashlib import sha256
 from importlib.metadata import version
 from math import sqrt
-from pathlib import Path
 from time import time
 from typing import Any
 
 from ...errors import ThirteenError
-from ...files.cache_folder import cache_dir
+from ...files.cache_folder import record_file
 from ...files.gguf.decoder_shape import read_decoder_shape
 from ...files.gguf.header import Header
 from ...files.processors import processor_name
@@ -27,6 +25,7 @@ from .candidates import Candidates
 PROMPT_TOKENS, ANSWER_TOKENS = 200, 96
 _GAIN_MIN = 0.05  # of another setting than the usual one, which takes less memory, or fewer surprises
 _DISTURBED_S = 600  # how long a disturbed choice holds
+_RECORD = "compute"  # kind of the saved files
 _MEASURED = ("threads", "prefill_threads", "flash_attention", "kv", "library")  # fields of Settings
 
 
@@ -46,10 +45,11 @@ class Trial:
     decode_s: float
     together_s: float
 
-    def question_s(self, slots: int) -> float:
+    @property
+    def question_s(self) -> float:
         """Geometric mean of the seconds of one ordinary question, and of one in every slot."""
         prompt_s = PROMPT_TOKENS * self.prefill_s
-        one_s, all_s = prompt_s + ANSWER_TOKENS * self.decode_s, slots * prompt_s
+        one_s, all_s = prompt_s + ANSWER_TOKENS * self.decode_s, self.settings.slots * prompt_s
         return float(sqrt(one_s * (all_s + ANSWER_TOKENS * self.together_s)))
 
     def cost(self, usual: Settings) -> float:
@@ -57,7 +57,7 @@ class Trial:
         one = self.settings
         others: int = sum(a != b for a, b in zip(astuple(one), astuple(usual), strict=True))
         handicap = _GAIN_MIN * others + (_GAIN_MIN if one.kv != usual.kv else 0)  # bf16 keeps fewer digits
-        return self.question_s(usual.slots) * (1 + handicap)
+        return self.question_s * (1 + handicap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,11 @@ class Tuning:
     Attributes:
         settings: the best ones; the defaults if other programs have disturbed the measurement.
         trials: all that were measured.
-        slots: sequences that run at once.
         quiet: whether no other program has disturbed the measurement.
     """
 
     settings: Settings
     trials: tuple[Trial, ...]
-    slots: int
     quiet: bool
 
     @property
@@ -81,7 +79,7 @@ class Tuning:
         """Seconds of a token that all slots decode at once / of one alone; None if they were not measured."""
         for trial in self.trials:
             if trial.settings == self.settings and trial.decode_s > 0 and self.quiet:
-                return trial.together_s / self.slots / trial.decode_s
+                return trial.together_s / self.settings.slots / trial.decode_s
         return None
 
 
@@ -91,7 +89,7 @@ def join_tunings(tunings: Iterable[Tuning], usual: Settings) -> Tuning:
     def better(one: Tuning, other: Tuning) -> Tuning:
         quiet, trials = one.quiet and other.quiet, (*one.trials, *other.trials)
         best = min(trials, key=lambda trial: trial.cost(usual)).settings if quiet else usual
-        return Tuning(best, trials, one.slots, quiet)
+        return Tuning(best, trials, quiet)
 
     return reduce(better, tunings)
 
@@ -103,7 +101,7 @@ def find_tuning(candidates: Candidates, header: Header) -> Tuning | None:
     measures.
     """
     with suppress(OSError, ThirteenError, ValueError, KeyError, TypeError):
-        path = _tuning_file(_key(candidates, header))
+        path = record_file(_RECORD, _key(candidates, header))
         found = json.loads(path.read_bytes())
         if found["quiet"] or abs(time() - path.stat().st_mtime) < _DISTURBED_S:
             return _parse(found, candidates.ways[0])
@@ -123,7 +121,7 @@ def save_tuning(tuning: Tuning, candidates: Candidates, header: Header) -> None:
     for one in (found, *found["trials"]):
         one["settings"] = {name: one["settings"][name] for name in _MEASURED}
     key = _key(candidates, header)
-    write_file(_tuning_file(key), json.dumps(key | found, indent=1).encode() + b"\n")
+    write_file(record_file(_RECORD, key), json.dumps(key | found, indent=1).encode() + b"\n")
 
 
 def _parse(found: dict[str, Any], usual: Settings) -> Tuning:
@@ -136,7 +134,7 @@ def _parse(found: dict[str, Any], usual: Settings) -> Tuning:
         Trial(settings(one), float(one["prefill_s"]), float(one["decode_s"]), float(one["together_s"]))
         for one in found["trials"]
     ]
-    return Tuning(settings(found), tuple(trials), usual.slots, found["quiet"])
+    return Tuning(settings(found), tuple(trials), found["quiet"])
 
 
 def _key(candidates: Candidates, header: Header) -> dict[str, Any]:
@@ -162,7 +160,3 @@ def speed_environment() -> dict[str, str]:
         "llama_cpp_python": version("llama-cpp-python"),
         "features": llama_cpp.llama_print_system_info().decode("utf-8", "replace").strip(" |\n"),
     }
-
-
-def _tuning_file(key: dict[str, Any]) -> Path:
-    return cache_dir() / f"compute-{sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"

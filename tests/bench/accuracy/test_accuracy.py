@@ -43,7 +43,7 @@ def usual_settings(monkeypatch):
 
     def defaults(candidates, _):
         usual = candidates.ways[0]
-        return Tuning(usual, (), usual.slots, quiet=True)
+        return Tuning(usual, (), quiet=True)
 
     monkeypatch.setattr(measurement, "measure_settings", defaults)
 

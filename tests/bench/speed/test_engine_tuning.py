@@ -40,7 +40,7 @@ def measured(monkeypatch):
 
 def tuning(settings: Settings, seconds: float, *, quiet: bool = True) -> Tuning:
     trial = Trial(settings, seconds / 10, seconds, 4 * seconds)
-    return Tuning(settings, (trial,), 4, quiet)
+    return Tuning(settings, (trial,), quiet)
 
 
 def test_the_fastest_of_the_quiet_repeats_is_used_by_the_next_engine(model, measured):

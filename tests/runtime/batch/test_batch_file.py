@@ -175,7 +175,7 @@ def choose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flash: bool) -> None
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
 
     def measure(candidates: Candidates, _: Model) -> Tuning:
-        return Tuning(replace(candidates.ways[0], flash_attention=flash, kv="f16"), (), 8, quiet=False)
+        return Tuning(replace(candidates.ways[0], flash_attention=flash, kv="f16"), (), quiet=False)
 
     monkeypatch.setattr(measurement, "measure_settings", measure)
 

@@ -60,7 +60,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def set_measured(chosen: dict[str, Any], quiet: bool = True) -> None:
         def measure(candidates: Candidates, _: Model) -> Tuning:
             settings = replace(candidates.ways[0], **chosen)
-            return Tuning(settings, (Trial(settings, 0.01, 0.02, 0.04),), settings.slots, quiet)
+            return Tuning(settings, (Trial(settings, 0.01, 0.02, 0.04),), quiet)
 
         monkeypatch.setattr(measurement, "measure_settings", measure)
 
@@ -371,7 +371,7 @@ def test_another_library_is_chosen_if_it_is_faster_and_proven(
     def measure(part: Candidates, _: Model) -> Tuning:
         seconds = 1 / gain if part.ways[0].library == "ik" else 1.0
         trials = tuple(Trial(way, seconds, seconds, 4 * seconds) for way in part.ways)
-        return Tuning(part.ways[0], trials, part.ways[0].slots, quiet=True)
+        return Tuning(part.ways[0], trials, quiet=True)
 
     monkeypatch.delenv("THIRTEEN_LIBRARY")
     monkeypatch.setattr(measurement, "measure_settings", measure)
