@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import typer
 from thirteen.files.json_file import json_object, numbered_lines
-from thirteen.runtime.llama.context import Context, Span
+from thirteen.runtime.llama.context import Context
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.logits import log_softmax
 from thirteen.runtime.native.settings import Settings
@@ -47,10 +47,7 @@ def logprobs(model: Model, params: Settings, texts: list[list[int]]) -> Floats:
     found = []
     with Context(model, params) as context:
         for text in texts:
-            for start in range(0, len(text), BATCH):
-                part = tuple(text[start : start + BATCH])
-                rows = context.decode([Span(0, start, part, len(part))])
-                found += [log_softmax(context.logits_row(row)) for row in rows]
+            found += [log_softmax(context.logits_row(row)) for row in context.decode_text(text)]
             context.clear(0)
     return np.stack(found)
 

@@ -204,7 +204,7 @@ class Request:
         think_budget: tokens after which a thought before the answer is ended; by default, and at most, three
             quarters of those that there is room for. 0 looks for no thought: the whole output is the answer.
         sampling: sampling parameters.
-        stop: strings that end the answer and are not part of it; or one string.
+        stop: strings that end the answer and are not part of it; one string becomes a tuple.
         calculator: whether arithmetic in the output is completed with its exact result instead of sampled
             tokens.
         grammar: constrains the output and turns the calculator off; None leaves the output free.
@@ -256,6 +256,8 @@ class Request:
             raise RequestError("request: the prompt is empty")
         if not (isinstance(self.stop, Sequence) and all(isinstance(one, str) for one in self.stop)):
             raise RequestError(f"request: stop must be a sequence of strings, not {shorten(self.stop)}")
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        object.__setattr__(self, "stop", stop)
         check_type("request: namespace", self.namespace, str)
         check_integer("request: max_tokens", self.max_tokens, 1)
         if self.think_budget is not None:

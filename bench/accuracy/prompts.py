@@ -11,7 +11,7 @@ from ...runtime.batch.reproducible_batches import GenerationSettings
 from ...runtime.effort import parse_effort
 from ...runtime.engine.engine import Engine
 from ...runtime.machine.threads import default_threads
-from ...runtime.prompt.prompt_encoder import Message
+from ...runtime.prompt.prompt_encoder import Message, example_messages
 from ...runtime.prompt.thinking import resolve_thinking
 from ...runtime.request import Request
 
@@ -41,12 +41,7 @@ class Prompt:
 
     def messages(self, question: str) -> Sequence[Message]:
         """Format a question as a chat, in which each example is two messages."""
-        examples = [
-            message
-            for shot, answer in self.shots
-            for message in (Message("user", shot), Message("assistant", answer))
-        ]
-        return [*examples, Message("user", self._wrap(question))]
+        return [*example_messages(self.shots), Message("user", self._wrap(question))]
 
     def text(self, question: str) -> str:
         """Format a question as plain text to continue, for a model without a chat template."""

@@ -67,8 +67,8 @@ def chunk_passages(model: Model, passages: Sequence[Passage], chunk_size: int) -
     if not tokens:
         raise RequestError("the passages have no tokens")
     end = len(tokens) // chunk_size * chunk_size or len(tokens)
-    bos = [model.bos] if model.adds_bos and model.bos is not None else []
-    return [(*bos, *tokens[start + len(bos) : start + chunk_size]) for start in range(0, end, chunk_size)]
+    begin = model.begin
+    return [(*begin, *tokens[start + len(begin) : start + chunk_size]) for start in range(0, end, chunk_size)]
 
 
 def _tokenize(model: Model, encoder: PromptEncoder, passage: Passage) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ...errors import FileError, RequestError
 from ...files.progress import QUIET, Progress, Run
 from ...stats.arrays import Doubles
-from ..llama.context import Context, Span
+from ..llama.context import Context
 from ..llama.model import Model
 from ..logits import log_softmax
 from ..machine.threads import default_threads
@@ -87,9 +87,7 @@ def _predictions(
     settings = Settings(longest, 1, rows, rows, threads=threads or default_threads())
     with Context(model, settings) as context:
         for done, passage in enumerate(passages, 1):
-            for start in range(0, min(len(passage), longest), rows):
-                part = passage[start : min(start + rows, longest)]
-                for row in context.decode([Span(0, start, part, len(part))]):
-                    yield np.exp(log_softmax(context.logits_row(row)))
+            for row in context.decode_text(passage[:longest]):
+                yield np.exp(log_softmax(context.logits_row(row)))
             context.clear(0)
             progress(done, len(passages))

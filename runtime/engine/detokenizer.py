@@ -16,7 +16,7 @@ class Detokenizer:
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
-        self._stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        self._stop = tuple(stop)
         if not all(self._stop):
             raise RequestError("a stop string is empty")
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")

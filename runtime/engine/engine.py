@@ -574,8 +574,7 @@ class Engine:
             return request
         from ..prompt.worked_examples import COMPLETION_STOP  # noqa: PLC0415 - of models without a template
 
-        stop = (request.stop,) if isinstance(request.stop, str) else request.stop
-        return replace(request, stop=(*stop, COMPLETION_STOP))
+        return replace(request, stop=(*request.stop, COMPLETION_STOP))
 
     def _generating(self) -> AbstractContextManager[None]:
         """Keep the model open while a thread uses it to continue texts."""

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from ...stats.arrays import Floats
-from ..llama.context import Context, Span
+from ..llama.context import Context
 from ..llama.model import LoraAdapter, Model
 from ..native.settings import Settings
 from ..request import TokenLogprob
@@ -72,6 +72,4 @@ def _rows(context: Context, tokens: Tokens, adapter: LoraAdapter | None) -> Gene
         context.set_adapter(adapter)
         undo.callback(context.set_adapter, None)  # the caller may then close the adapter
         undo.callback(context.clear, 0)
-        for start in range(0, len(tokens), context.settings.outputs):
-            part = tuple(tokens[start : start + context.settings.outputs])
-            yield from context.decode([Span(0, start, part, len(part))])
+        yield from context.decode_text(tokens)

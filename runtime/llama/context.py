@@ -5,7 +5,7 @@ gguf_checks for files, by Context.decode for batches.
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -186,6 +186,12 @@ class Context(NativeHandle):
             errors = self._library.log.take_errors()
             raise FileError(f"{self.model.header.path}: decoding failed (status {status}): {errors}")
         return rows
+
+    def decode_text(self, tokens: Sequence[int]) -> Iterator[int]:
+        """Compute a text in slot 0, which is empty; yields each row of logits, valid until the next batch."""
+        for start in range(0, len(tokens), self.settings.outputs):
+            part = tuple(tokens[start : start + self.settings.outputs])
+            yield from self.decode([Span(0, start, part, len(part))])
 
     def _compute(self) -> int:
         """Compute the native batch; returns the library's status."""

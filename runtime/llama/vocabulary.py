@@ -38,7 +38,7 @@ class Vocabulary(ABC):
         vocabulary_size: number of tokens.
         bos: the begin-of-text token, None if there is none.
         eos: the end-of-text token, None if there is none.
-        adds_bos: whether the tokenizer puts `bos` before every text.
+        begin: what the tokenizer puts before every text.
         end: what it puts after every whole text, which prompts leave out.
     """
 
@@ -46,7 +46,7 @@ class Vocabulary(ABC):
     vocabulary_size: int
     bos: int | None
     eos: int | None
-    adds_bos: bool
+    begin: list[int]
     end: list[int]
 
     @property
@@ -59,7 +59,8 @@ class Vocabulary(ABC):
         self.vocabulary_size = llama_cpp.llama_vocab_n_tokens(self.vocab)
         bos, eos = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
         self.bos, self.eos = (token if 0 <= token < self.vocabulary_size else None for token in (bos, eos))
-        self.adds_bos = self.bos is not None and bool(llama_cpp.llama_vocab_get_add_bos(self.vocab))
+        adds_bos = self.bos is not None and llama_cpp.llama_vocab_get_add_bos(self.vocab)
+        self.begin = [bos] if adds_bos else []
         self._tokenizer, self._pre_tokenizer = tokenizer_names(self.header)
         ends = [eos] if llama_cpp.llama_vocab_get_add_eos(self.vocab) else []
         if self._tokenizer == "bert":
@@ -87,8 +88,8 @@ class Vocabulary(ABC):
         ):
             text = text[1:]  # llama.cpp puts it before every text
         tokens = self._split("\n" * after_newline + text, special)
-        begin = [self.bos] if bos and self.adds_bos and self.bos is not None else []
-        return [*begin, *(tokens[len(self._newline) :] if after_newline else tokens)]
+        own = tokens[len(self._newline) :] if after_newline else tokens
+        return self.begin + own if bos else own
 
     def _split(self, text: str, special: bool) -> list[int]:
         by_regex = self._tokenizer in BPE and self._pre_tokenizer not in PRE_TOKENIZERS

@@ -90,10 +90,6 @@ class ChatTemplate:
         except Exception as error:  # from Jinja, or from the Python code that it generates
             raise FileError(f"the chat template cannot be compiled: {one_line(error)}") from None
 
-    def render(self, messages: Sequence[JsonObject], tools: Sequence[JsonObject] = ()) -> str:
-        """Render a conversation as a prompt for the model's next message; see parts()."""
-        return "".join(self.parts(messages, tools))
-
     def parts(
         self,
         messages: Sequence[JsonObject],
@@ -101,7 +97,7 @@ class ChatTemplate:
         sight: Sight = "all",
         think: bool | None = None,
     ) -> list[str]:
-        """Render a conversation, and tell what the template has written from what is text.
+        """Render a conversation, for the model's next message, and tell what is text in it.
 
         Args:
             messages: what was said so far, with `role` and `content`.

@@ -14,11 +14,9 @@ from typing import Self
 from ...errors import FileError
 from ...files.json_file import decode_utf8, parse_json, read_bounded
 from ...files.received_files import PROMPT_FILE
-from .prompt_encoder import Message
+from .prompt_encoder import Message, example_messages
 from .template_process import SOURCE_BYTES_MAX
 from .thinking import SWITCH
-
-_ROLES = ("user", "assistant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +79,8 @@ class QuestionPrompt:
     def messages(self, question: str, system: str | None = None) -> list[Message]:
         """The conversation that asks a question; a system prompt of the user's replaces its own."""
         shown = self.system if system is None else system or None
-        pairs = (
-            Message(role, text) for pair in self.examples for role, text in zip(_ROLES, pair, strict=True)
-        )
         first = [] if shown is None else [Message("system", shown)]
-        return [*first, *pairs, Message("user", question)]
+        return [*first, *example_messages(self.examples), Message("user", question)]
 
     def in_template(self, source: str, control_tokens: Sequence[str]) -> str:
         """A chat template that writes it around the first question of a conversation.

@@ -98,7 +98,7 @@ class TemplateProcess:
         return reply
 
     def close(self) -> None:
-        """End the process; render() would start another one."""
+        """End the process; parts() would start another one."""
         with self._lock:
             self._process.close()
 

@@ -6,9 +6,7 @@ chat template learns from them that a question has an answer.
 
 from collections.abc import Sequence
 
-from .prompt_encoder import Message
-
-_ROLES = ("user", "assistant")
+from .prompt_encoder import Message, example_messages
 
 WORKED_EXAMPLES = (
     (
@@ -46,7 +44,4 @@ def as_completion(messages: Sequence[Message]) -> str:
 def with_worked_examples(messages: Sequence[Message]) -> list[Message]:
     """The conversation with worked examples before its first question."""
     first = next((at for at, message in enumerate(messages) if message.role != "system"), len(messages))
-    examples = [
-        Message(role, text) for pair in WORKED_EXAMPLES for role, text in zip(_ROLES, pair, strict=True)
-    ]
-    return [*messages[:first], *examples, *messages[first:]]
+    return [*messages[:first], *example_messages(WORKED_EXAMPLES), *messages[first:]]

@@ -53,7 +53,7 @@ class Native:
 
 
 class Model(Native):
-    bos, eos, adds_bos, context_trained, vocabulary_size = None, END_OF_TURN, False, 100, 257
+    bos, eos, begin, context_trained, vocabulary_size = None, END_OF_TURN, (), 100, 257
     rewinds = cuts_states = True
     control_tokens: ClassVar[dict[str, int]] = {"<end>": END_OF_TURN}
     stripping_tokens = frozenset[str]()

@@ -31,7 +31,8 @@ def check(data: bytes) -> bool:
     messages = deepcopy(_MESSAGES)
     try:
         with _timer():
-            text = ChatTemplate(data.decode("utf-8", "replace"), "<s>", "</s>").render(messages)
+            template = ChatTemplate(data.decode("utf-8", "replace"), "<s>", "</s>")
+            text = "".join(template.parts(messages))
     except ThirteenError as error:
         return refused(error)
     except _TimeUpError:

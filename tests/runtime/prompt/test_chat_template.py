@@ -32,12 +32,12 @@ def test_a_template_that_does_not_compile_is_an_error_of_the_file(source):
 def test_a_hostile_or_failing_template_is_one_clear_error(source):
     template = ChatTemplate(source)
     with pytest.raises(RequestError, match=r"^the chat template failed: [^\n]+$"):
-        template.render([{"role": "user", "content": "x"}])
+        template.parts([{"role": "user", "content": "x"}])
 
 
 def test_an_error_has_no_control_characters():
     with pytest.raises(RequestError, match=r"^the chat template failed: TemplateError: no \[31m é$"):
-        ChatTemplate("{{ raise_exception('no \x1b[31m\u2028é\x00') }}").render([])
+        ChatTemplate("{{ raise_exception('no \x1b[31m\u2028é\x00') }}").parts([])
 
 
 def test_templates_render_as_transformers_does():
@@ -53,7 +53,7 @@ def test_templates_render_as_transformers_does():
     (expected,), _ = chat_template_utils.render_jinja_template(
         [messages], chat_template=source, add_generation_prompt=True, bos_token="<s>", eos_token="</s>"
     )
-    assert ChatTemplate(source, "<s>", "</s>").render(messages) == expected
+    assert "".join(ChatTemplate(source, "<s>", "</s>").parts(messages)) == expected
 
 
 LLAMA_31 = (
@@ -84,7 +84,7 @@ def test_a_template_takes_tools_if_it_uses_the_variable(source, takes):
     template = ChatTemplate(source)
     assert template.takes_tools == takes
     messages = [{"role": "user", "content": "x"}]
-    assert (template.render(messages) != template.render(messages, [TOOL])) <= takes
+    assert (template.parts(messages) != template.parts(messages, [TOOL])) <= takes
 
 
 @pytest.mark.parametrize("tools", [None, [TOOL]])
@@ -102,4 +102,4 @@ def test_tools_and_their_calls_render_as_in_transformers(tools):
     (expected,), _ = chat_template_utils.render_jinja_template(
         [messages], tools=tools, chat_template=source, add_generation_prompt=True
     )
-    assert ChatTemplate(source).render(messages, tools or ()) == expected
+    assert "".join(ChatTemplate(source).parts(messages, tools or ())) == expected

@@ -105,4 +105,4 @@ def test_templates_that_look_into_texts_render_as_in_transformers(source, texts)
     (expected,), _ = chat_template_utils.render_jinja_template(
         [messages], tools=tools, chat_template=source, add_generation_prompt=True, bos_token="<s>"
     )
-    assert ChatTemplate(source, "<s>").render(messages, tools) == expected
+    assert "".join(ChatTemplate(source, "<s>").parts(messages, tools)) == expected

@@ -126,7 +126,8 @@ def test_no_transformation_of_a_template_makes_a_control_token_of_a_text(templat
     whole = "{% for m in messages %}" + template + "<s>{% endfor %}"
     assert re.findall(r"\[<[^]]*>\]", prompt(TRANSFORMED[template], template=whole)) == ["[<s>]"]
     plain = prompt("plain", template=whole.replace("<s>", ""))
-    assert plain == ChatTemplate(whole.replace("<s>", "")).render([{"role": "user", "content": "plain"}])
+    parts = ChatTemplate(whole.replace("<s>", "")).parts([{"role": "user", "content": "plain"}])
+    assert plain == "".join(parts)
 
 
 HOSTILE_NAMES = [
