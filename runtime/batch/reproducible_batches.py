@@ -359,12 +359,9 @@ class _Vote:
         """The result, once a wave has ended; None if more answers are needed."""
         try:
             self.scored += [score(handle) for handle in self.handles[len(self.scored) :]]
-        except FileError as error:
+        except (FileError, RequestError) as error:  # the latter as where a grammar allows no further token
             self.decided = True
-            return BatchResult(self.number, error=str(error), failed=True)
-        except RequestError as error:  # as where a grammar allows no further token
-            self.decided = True
-            return BatchResult(self.number, error=str(error))
+            return BatchResult(self.number, error=str(error), failed=isinstance(error, FileError))
         self.decided = is_decided(self.scored, self.rule)
         if not self.decided:
             return None

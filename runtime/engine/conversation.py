@@ -11,7 +11,7 @@ from ...errors import FileError, PromptLengthError
 from ...files.atomic_write import write_file
 from ...files.json_file import parse_json, read_bounded
 from ..arithmetic.grounding import stands_alone
-from ..prompt.prompt_encoder import ROLES, Message
+from ..prompt.prompt_encoder import TURN_ROLES, Message
 from ..prompt.thinking import resolve_thinking
 from ..request import Request
 from .engine import Engine, RequestOptions
@@ -130,7 +130,7 @@ class Conversation:
         """
         match parse_json(read_bounded(path, FILE_BYTES_MAX), str(path)):
             case {"system": str() | None as system, "messages": [*entries], **rest} if not rest:
-                messages = [_message(entry, ROLES[at % 2], path) for at, entry in enumerate(entries)]
+                messages = [_message(entry, TURN_ROLES[at % 2], path) for at, entry in enumerate(entries)]
             case _:
                 raise FileError(f"{path}: not a saved conversation")
         if len(messages) % 2:

@@ -55,7 +55,7 @@ class OutputStream:
         self._stop_repeated_calls = stop_repeated_calls
         self._vocabulary, self._calculator = vocabulary, calculator
         self._detokenizer = Detokenizer(stop)
-        self._unread = ""
+        self._read_end = 0  # position in the text up to which it has been read
         self._result_end: int | None = None  # position in the text after the last inserted result
         self.text, self.thought = "", thought
 
@@ -86,13 +86,13 @@ class OutputStream:
     def feed(self, token: int) -> None:
         """Append a token."""
         piece = self.thought.feed(token) if self.thought else self._vocabulary.token_to_piece(token)
-        self._append(self._detokenizer.feed(piece))
+        self.text += self._detokenizer.feed(piece)
 
     def finish(self) -> None:
         """Append what is still held back."""
         if self.thought:
-            self._append(self._detokenizer.feed(self.thought.finish()))
-        self._append(self._detokenizer.finish())
+            self.text += self._detokenizer.feed(self.thought.finish())
+        self.text += self._detokenizer.finish()
 
     def inserted_tokens(self) -> Sequence[int]:
         """Return the tokens of a result to insert, if the text ends in an open calculation; usually none.
@@ -117,9 +117,5 @@ class OutputStream:
 
     def read(self) -> str:
         """Return the text since the last call."""
-        text, self._unread = self._unread, ""
+        text, self._read_end = self.text[self._read_end :], len(self.text)
         return text
-
-    def _append(self, text: str) -> None:
-        self.text += text
-        self._unread += text

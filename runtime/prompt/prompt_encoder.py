@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PROMPT_CHARACTERS_MAX = 1 << 22  # of a prompt's texts, and of what a chat template makes of them
 JSON_NESTING_MAX = 64  # of tools, and of the arguments of their calls
-ROLES = ("user", "assistant")  # of the turns of a conversation
+TURN_ROLES = ("user", "assistant")  # of the turns of a conversation
 NO_TOOLS = "the model's chat template takes no tools"
 
 Json = Any  # a JSON value
@@ -76,7 +76,7 @@ def question_messages(question: str, system: str | None = None) -> list[Message]
 
 def example_messages(examples: Iterable[tuple[str, str]]) -> list[Message]:
     """Worked examples, each a question and its answer, as turns of a conversation."""
-    return [Message(role, text) for pair in examples for role, text in zip(ROLES, pair, strict=True)]
+    return [Message(role, text) for pair in examples for role, text in zip(TURN_ROLES, pair, strict=True)]
 
 
 class ControlNames:
