@@ -46,11 +46,9 @@ class Adapters(dict[str, LoraAdapter | None]):
             FileError: that of its file is none.
         """
         adapter = self[self.resolve(name)]
-        return (
-            QuestionPrompt.parse(str(adapter.metadata.get(PROMPT_KEY, "")), str(adapter.path))
-            if adapter
-            else PLAIN
-        )
+        if not adapter:
+            return PLAIN
+        return QuestionPrompt.parse(str(adapter.metadata.get(PROMPT_KEY, "")), str(adapter.path))
 
     def close(self) -> None:
         """Free the adapters."""

@@ -83,11 +83,11 @@ def _try_all(model: Model, adapter: LoraAdapter | None) -> None:
     for way in _WAYS:
         try:
             way_here = replace(way, context=(most := min(way.context, model.context_trained)))
-            context = (
-                Context(model, way_here, adapter)
-                if not read_pooling(model.header)
-                else (EmbeddingContext(model, replace(way_here, batch=most, outputs=most), adapter))
-            )
+            if read_pooling(model.header):
+                way_here = replace(way_here, batch=most, outputs=most)
+                context: Context = EmbeddingContext(model, way_here, adapter)
+            else:
+                context = Context(model, way_here, adapter)
         except RequestError:  # llama.cpp refuses this way; so it does in an engine
             if way is _USUAL:
                 raise

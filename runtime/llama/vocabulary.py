@@ -80,12 +80,8 @@ class Vocabulary(ABC):
         """
         after_newline = continues and self._puts_space
         text = self._normalized(text)
-        if (
-            not continues
-            and self.header.metadata.get(SPACE_ONCE) is True
-            and len(text) > 1
-            and text[0] in " ▁"
-        ):
+        space_once = not continues and self.header.metadata.get(SPACE_ONCE) is True
+        if space_once and len(text) > 1 and text[0] in " ▁":
             text = text[1:]  # llama.cpp puts it before every text
         tokens = self._split("\n" * after_newline + text, special)
         own = tokens[len(self._newline) :] if after_newline else tokens

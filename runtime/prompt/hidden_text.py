@@ -56,11 +56,8 @@ class StandIns(dict[int, str]):
         """The value with stand-ins in its texts, names of objects included."""
         if isinstance(value, str):
             hidden = value.translate(self)
-            return (
-                hidden
-                if self._sight != "all" and not _WORDS.fullmatch(value)
-                else HiddenText(hidden, value, self)
-            )
+            is_seen = self._sight == "all" or _WORDS.fullmatch(value)
+            return HiddenText(hidden, value, self) if is_seen else hidden
         if isinstance(value, Mapping):
             return {self.hide(name): self.hide(inner) for name, inner in value.items()}
         return type(value)(map(self.hide, value)) if isinstance(value, list | tuple) else value

@@ -197,20 +197,18 @@ class PromptEncoder:
                 replace(one, content=thinking.answer(one.content)) if one.role == "assistant" else one
                 for one in messages
             ]
-        contents = [message.content for message in messages]
-        fields = [message.template_fields() for message in messages]
-        calls = [one["tool_calls"] for one in fields if "tool_calls" in one]
-        if not (calls or any(map(str.strip, contents))):
+        calls = [call for message in messages for call in message.tool_calls]
+        if not (calls or any(message.content.strip() for message in messages)):
             raise RequestError("the conversation is empty")
         results = [message for message in messages if message.tool_call_id is not None]
         if (tools or calls or results) and not self.takes_tools:
             raise RequestError(f"tools: {NO_TOOLS}")
-        for value in (*tools, *(call.arguments for message in messages for call in message.tool_calls)):
+        for value in (*tools, *(call.arguments for call in calls)):
             check_nesting(value)
         if self._template is None:
             return self._encode_completion(messages, begin)
-        strings = list(json_texts([fields, tools]))
-        self._check_length(strings)
+        fields = [message.template_fields() for message in messages]
+        self._check_length([*json_texts([fields, tools])])
         render = partial(self._render, self._template, fields, tools, think)
         names = render("lengths")[1::2]
         sights: tuple[Sight, ...] = ("all", "patterns")

@@ -94,11 +94,10 @@ class QuestionPrompt:
                 the prompt says whether there is one, or it becomes too long to load.
         """
         texts = [self.system or "", self.begin, *(text for pair in self.examples for text in pair)]
-        if found := next(
-            (name for name in control_tokens if name and any(name in text for text in texts)), None
-        ):
+        found = [name for name in control_tokens if name and any(name in text for text in texts)]
+        if found:
             raise FileError(
-                f"the prompt has the name of a control token, {found!r}: a template would write it"
+                f"the prompt has the name of a control token, {found[0]!r}: a template would write it"
             )
         turns = [message.template_fields() for message in self.messages("")[:-1]]  # without the question
         system = self.system is not None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
 from ...errors import FileError, RequestError
+from ..forks import ForkCheck
 from .prompt_encoder import PROMPT_CHARACTERS_MAX, JsonObject, Sight
 
 if TYPE_CHECKING:
@@ -133,13 +134,13 @@ class TemplateWorker:
             )
         except OSError as error:
             raise FileError(f"the chat template's process cannot be started: {error}") from None
-        self._owner = os.getpid()
+        self._fork = ForkCheck()
         self.close = finalize(self, _end, self._popen)
 
     @property
     def alive(self) -> bool:
         """Whether it can be asked: it runs, and this process has started it."""
-        return self._owner == os.getpid() and self._popen.poll() is None
+        return not self._fork.forked and self._popen.poll() is None
 
     def compile(self, template: dict[str, str | None]) -> bool:
         """Wait until the template is compiled, and return whether it takes tools."""
