@@ -9,8 +9,9 @@ waiters are woken, and each waiter has a queue of its own, whose operations are 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Generic, TypeVar
@@ -19,30 +20,46 @@ T = TypeVar("T")
 
 
 class Signal:
-    """Wakes the threads that wait for a condition."""
+    """Wakes the threads and the event loops that wait for a condition."""
 
     def __init__(self) -> None:
-        self._waiters: list[SimpleQueue[None]] = []
+        self._wakers: list[Callable[[], None]] = []
 
     def notify_all(self) -> None:
-        """Let all threads look at their condition again."""
-        for waiter in tuple(self._waiters):
-            waiter.put(None)
+        """Let all look at their condition again."""
+        for wake in tuple(self._wakers):
+            wake()
+
+    @contextmanager
+    def event(self) -> Iterator[asyncio.Event]:
+        """An event of the running loop, which every notification sets."""
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(event.set)
+
+        self._wakers.append(wake)
+        try:
+            yield event
+        finally:
+            self._wakers.remove(wake)
 
     def wait_for(self, condition: Callable[[], object], timeout: float | None = None) -> bool:
         """Wait until the condition holds; False if it did not within `timeout` seconds."""
         if condition():
             return True
         waiter: SimpleQueue[None] = SimpleQueue()
+        wake = partial(waiter.put, None)
         end = None if timeout is None else monotonic() + timeout
-        self._waiters.append(waiter)
+        self._wakers.append(wake)
         try:
             while not condition():
                 waiter.get(timeout=None if end is None else max(end - monotonic(), 0))
         except Empty:
             return bool(condition())
         finally:
-            self._waiters.remove(waiter)
+            self._wakers.remove(wake)
         return True
 
 
@@ -90,15 +107,9 @@ class Outcome(Generic[T]):
 
     async def wait(self) -> None:
         """Wait in an event loop until it is done."""
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
-
-        def wake() -> None:
-            with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(ended.set)
-
-        self.call_at_end(wake)
-        await ended.wait()
+        with self._changed.event() as ended:
+            if not self.done:
+                await ended.wait()
 
     def call_at_end(self, callback: Callable[[], None]) -> None:
         """Call `callback` in the thread that ends this, or now if it has ended."""

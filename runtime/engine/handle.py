@@ -3,7 +3,6 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import suppress
 from functools import cached_property
 from threading import Thread
 from typing import Any
@@ -40,7 +39,6 @@ class Handle:
         self._changed = Signal()
         self._pieces: deque[Piece] = deque()  # not yet taken by an iterator
         self._text: list[str] = []
-        self._listeners: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         self._end: Outcome[SequenceEnd] = Outcome()
         self._fork = ForkCheck()
 
@@ -88,18 +86,12 @@ class Handle:
         self._pieces.append(piece)
         if piece.end:
             self._end.set_result(piece.end)
-        self._notify()
+        self._changed.notify_all()
 
     def fail(self, failure: Exception) -> None:
         """Receive the failure of the request, instead of its last piece."""
         self._end.set_failure(failure)
-        self._notify()
-
-    def _notify(self) -> None:
         self._changed.notify_all()
-        for loop, event in tuple(self._listeners):
-            with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(event.set)
 
     def wait(self, timeout: float | None = None) -> SequenceEnd:
         """Wait for the end, at most for so many seconds.
@@ -144,22 +136,20 @@ class Handle:
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
         self._fork.check()
-        listener = (asyncio.get_running_loop(), event := asyncio.Event())
-        self._listeners.append(listener)
         try:
-            last = False
-            while not last:
-                event.clear()
-                pieces, done = self._take()
-                if not pieces and not done:
-                    await event.wait()
-                    continue
-                if not pieces or pieces[-1].end:
-                    await asyncio.to_thread(self.answer)
-                yield (piece := self._join(pieces))
-                last = piece.answer is not None
+            with self._changed.event() as changed:
+                last = False
+                while not last:
+                    changed.clear()
+                    pieces, done = self._take()
+                    if not pieces and not done:
+                        await changed.wait()
+                        continue
+                    if not pieces or pieces[-1].end:
+                        await asyncio.to_thread(self.answer)
+                    yield (piece := self._join(pieces))
+                    last = piece.answer is not None
         finally:
-            self._listeners.remove(listener)
             self.abort()
 
     def _take(self) -> tuple[list[Piece], bool]:
