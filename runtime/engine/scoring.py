@@ -1,7 +1,7 @@
 """Scoring of given texts: log-probabilities of their tokens, and exact logits."""
 
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
 
@@ -35,16 +35,16 @@ class Scoring:
         """See Engine.prompt_logprobs()."""
         if len(tokens) < 2:
             return []
-        with closing(_rows(self._context, tokens[:-1], self._adapters[adapter])) as rows:
-            scored = zip(rows, tokens[1:], strict=True)
-            return [self._context.logprob(row, token, top) for row, token in scored]
+        with _lent(self._context, self._adapters[adapter]) as context:
+            scored = zip(context.decode_text(tokens[:-1]), tokens[1:], strict=True)
+            return [context.logprob(row, token, top) for row, token in scored]
 
     def logits(self, tokens: Tokens, adapter: str) -> Floats:
         """See Engine.logits()."""
         logits = np.empty((len(tokens), self._model.vocabulary_size), np.float32)  # (tokens, vocab)
-        with closing(_rows(self._exact_context, tokens, self._adapters[adapter])) as rows:
-            for place, row in enumerate(rows):
-                logits[place] = self._exact_context.logits_row(row)
+        with _lent(self._exact_context, self._adapters[adapter]) as context:
+            for place, row in enumerate(context.decode_text(tokens)):
+                logits[place] = context.logits_row(row)
         return logits
 
     @cached_property
@@ -63,13 +63,11 @@ class Scoring:
         return self._contexts.enter_context(Context(self._model, settings))
 
 
-def _rows(context: Context, tokens: Tokens, adapter: LoraAdapter | None) -> Generator[int, None, None]:
-    """Compute a text in an empty context; yields each row of logits, valid until the next batch.
-
-    Once it is closed, the context is empty again, and has no adapter.
-    """
+@contextmanager
+def _lent(context: Context, adapter: LoraAdapter | None) -> Iterator[Context]:
+    """A context with an adapter for one text; afterwards it is empty again, and has none."""
     with ExitStack() as undo:
         context.set_adapter(adapter)
         undo.callback(context.set_adapter, None)  # the caller may then close the adapter
         undo.callback(context.clear, 0)
-        yield from context.decode_text(tokens)
+        yield context
