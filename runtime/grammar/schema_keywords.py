@@ -26,8 +26,7 @@ _LEAST, _GREATEST = -(1 << 63) + 1024, (1 << 63) - 1
 _DECIMAL_MAX = 1 << 62
 _UNBOUNDED = 1e116  # above all numbers of 16 digits with an exponent of two
 
-_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
-_NUMBER = (*_BOUNDS, "multipleOf")
+_NUMBER = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 KEYWORDS = {
     "object": (
         *("properties", "required", "additionalProperties", "propertyNames", "patternProperties"),

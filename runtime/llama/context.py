@@ -131,8 +131,8 @@ class Context(NativeHandle):
         self._row_type: Any = ctypes.c_float * model.vocabulary_size
         self._views: dict[int, Floats] = {}  # by address: the library reuses its buffer of logits
         self._adapter: LoraAdapter | None = None
-        self._governor = ThreadGovernor(max(self._threads)) if settings.adaptive_threads else None
-        self._limit = max(self._threads)  # that llama.cpp has
+        self._limit = max(settings.threads, settings.prefill_threads)  # of threads that llama.cpp has
+        self._governor = ThreadGovernor(self._limit) if settings.adaptive_threads else None
         self.set_adapter(adapter)
 
     def set_adapter(self, adapter: LoraAdapter | None) -> None:
@@ -149,14 +149,9 @@ class Context(NativeHandle):
         self._adapter = adapter
 
     @property
-    def _threads(self) -> tuple[int, int]:
-        """Threads for batches of one token, and for larger ones."""
-        return self.settings.threads, self.settings.prefill_threads
-
-    @property
     def _limited_threads(self) -> tuple[int, int]:
-        """The same, as far as the governor limits them."""
-        one, more = self._threads
+        """Threads for batches of one token, and for larger ones, as far as the governor limits them."""
+        one, more = self.settings.threads, self.settings.prefill_threads
         # Flash attention divides the keys of a single token among the threads, and adds up in their order.
         fixed = self.settings.reproducible and self.settings.flash_attention is not False
         return one if fixed else min(self._limit, one), min(self._limit, more)

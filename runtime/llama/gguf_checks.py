@@ -26,7 +26,6 @@ from .vocabulary_checks import PRE_TOKENIZERS, check_vocabulary, tokenizer_names
 # TENSOR_ALIGNMENT of ggml: the address of each mapped tensor is asserted to be a multiple of it.
 DATA_ALIGNMENT = 32
 ARCHITECTURES = ("llama", "qwen2")
-ROPE_SCALINGS = ("none", "linear", "yarn")
 F32 = GGMLQuantizationType.F32
 # Types with a matrix product on the CPU; the others are ggml's intermediates or were removed.
 WEIGHT_TYPES = frozenset(
@@ -44,7 +43,7 @@ DENSE_DECODER = {
     "expert_used_count": (0,),
     "expert_group_count": (0,),
     "nextn_predict_layers": (0,),
-    "rope.scaling.type": ROPE_SCALINGS,
+    "rope.scaling.type": ("none", "linear", "yarn"),
 }
 EXPERTS_MAX = 1024
 # Architectures of llama.cpp that neither continue a text nor make embeddings by llama_decode().
