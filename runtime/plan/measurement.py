@@ -104,24 +104,24 @@ class _Measurement:
         rate_s = min(self._prefill_s(context, 0, first) / first for context in contexts)
         step_s = self._decode_s(contexts[0], first, 1)
         tokens, steps = self._plan(len(contexts), rate_s, step_s)
-        shallow = _fastest(steps, [partial(self._decode_s, context, first, 1) for context in contexts])
+
+        def decode_s(start: int, slots: int) -> list[float]:
+            return _fastest(steps, [partial(self._decode_s, context, start, slots) for context in contexts])
+
+        shallow = decode_s(first, 1)
         prefill = [self._prefill_s(context, 0, tokens) / tokens for context in contexts]
         for context in contexts:
             state = context.save(0)
             for slot in range(1, self._slots):
                 context.restore(slot, state, tokens)
-        deep = _fastest(steps, [partial(self._decode_s, context, tokens, 1) for context in contexts])
-        together = _fastest(
-            steps, [partial(self._decode_s, context, tokens, self._slots) for context in contexts]
-        )
+        deep, together = decode_s(tokens, 1), decode_s(tokens, self._slots)
         self._tokens = tokens
+        times = zip(self._ways, prefill, shallow, deep, together, strict=True)
         trials = []
-        for index, way in enumerate(self._ways):
-            slope = max(0.0, deep[index] - shallow[index]) / max(1, tokens - first)
+        for way, prompt_s, near_s, far_s, all_s in times:
+            slope = max(0.0, far_s - near_s) / max(1, tokens - first)
             further = slope * max(0, _DEPTH - tokens)  # attention grows with the depth
-            trials.append(
-                Trial(way, prefill[index], deep[index] + further, together[index] + self._slots * further)
-            )
+            trials.append(Trial(way, prompt_s, far_s + further, all_s + self._slots * further))
         return trials
 
     def _plan(self, ways: int, rate_s: float, step_s: float) -> tuple[int, int]:
