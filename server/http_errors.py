@@ -75,6 +75,11 @@ class HttpError(errors.ThirteenError):
         return JSONResponse(body, self.status, {**_HEADERS.get(self.status, {}), **close, **(headers or {})})
 
 
+def field_error(param: str, problem: str) -> HttpError:
+    """400 for a field of a request body: the message is its path and what is wrong with it."""
+    return HttpError(400, f"{param} {problem}", param=param)
+
+
 def _replace_surrogates(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 

@@ -17,7 +17,7 @@ from ...files.hashing import file_sha256
 from ...runtime.answer import Answer, Piece
 from ...runtime.prompt.prompt_encoder import Message, ToolCall
 from ...runtime.request import Request
-from ..http_errors import HttpError
+from ..http_errors import field_error
 from .ollama_models import OllamaChatRequest, OllamaOptions, OllamaRequest
 from .openai_formatter import FINISH_REASONS
 from .tool_calls import AnswerCall, ToolCallParser, ToolUse
@@ -38,8 +38,7 @@ def chat_messages(body: OllamaChatRequest) -> list[Message]:
     open_calls: list[ToolCall] = []
     for index, message in enumerate(body.messages):
         if message.tool_calls and message.role != "assistant":
-            param = f"messages[{index}].tool_calls"
-            raise HttpError(400, f"{param} is only for the role assistant", param=param)
+            raise field_error(f"messages[{index}].tool_calls", "is only for the role assistant")
         calls = tuple(
             ToolCall(f"call_{index}_{at}", call.function.name, call.function.arguments)
             for at, call in enumerate(message.tool_calls)
@@ -80,8 +79,7 @@ def max_tokens(
         if value is None or value <= maximum:
             continue
         if ignored is None:
-            param = f"options.{name}"
-            raise HttpError(400, f"{param} is {value}, at most {maximum}", param=param)
+            raise field_error(f"options.{name}", f"is {value}, at most {maximum}")
         ignored.append(name)
     return min(wanted, tokens_max) if wanted > 0 else tokens_max
 

@@ -12,7 +12,7 @@ from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.prompt.thinking import resolve_thinking
 from ...runtime.request import Request
 from ...stats.arrays import Floats
-from ..http_errors import HttpError
+from ..http_errors import HttpError, field_error
 from .request_fields import JSON_OBJECT
 from .request_models import ChatMessage, ChatRequest, CompletionRequest, OpenAiRequest, text_of
 from .tool_calls import ToolUse, parse_call
@@ -33,15 +33,11 @@ def chat_messages(body: ChatRequest) -> list[Message]:
 
 def _message(message: ChatMessage, path: str) -> Message:
     if message.content is None and not message.tool_calls:
-        raise HttpError(400, f"{path}.content is missing", param=f"{path}.content")
+        raise field_error(f"{path}.content", "is missing")
     if message.tool_calls and message.role != "assistant":
-        raise HttpError(400, f"{path}.tool_calls is only for the role assistant", param=f"{path}.tool_calls")
+        raise field_error(f"{path}.tool_calls", "is only for the role assistant")
     if (message.role == "tool") == (message.tool_call_id is None):
-        raise HttpError(
-            400,
-            f"{path}.tool_call_id is required for the role tool and not allowed otherwise",
-            param=f"{path}.tool_call_id",
-        )
+        raise field_error(f"{path}.tool_call_id", "is required for the role tool and not allowed otherwise")
     role = "system" if message.role == "developer" else message.role
     calls = enumerate(message.tool_calls or ())
     tool_calls = tuple(
@@ -68,9 +64,7 @@ def format_grammar(
         HttpError: 400 the schema is missing, or the type takes no schema.
     """
     if (schema is None) == (kind == "json_schema"):
-        raise HttpError(
-            400, f"{param} is required for the type json_schema and not allowed otherwise", param=param
-        )
+        raise field_error(param, "is required for the type json_schema and not allowed otherwise")
     if schema is not None:
         return tools.schema_grammar(schema, param.removesuffix(".schema"), strict=strict)
     return from_schema(JSON_OBJECT) if kind == "json_object" else None
@@ -145,7 +139,7 @@ def chat_requests(body: ChatRequest, asked: Request, tokens_max: int, tools: Too
         HttpError: 400 fields contradict each other; see also format_grammar() and ToolUse.grammar().
     """
     if body.top_logprobs is not None and not body.logprobs:
-        raise HttpError(400, "top_logprobs requires logprobs: true", param="top_logprobs")
+        raise field_error("top_logprobs", "requires logprobs: true")
     if body.n > 1 and asked.effort.votes:
         raise HttpError(400, f"reasoning_effort {asked.effort} cannot be combined with n above 1", param="n")
     kind, schema, strict = "text", None, False
@@ -194,14 +188,14 @@ def check_completion(body: CompletionRequest) -> None:
         return
     _check_stream_options(body)
     if not body.echo:
-        raise HttpError(400, "max_tokens 0 requires echo: true", param="max_tokens")
+        raise field_error("max_tokens", "0 requires echo: true")
     if body.stream:
-        raise HttpError(400, "max_tokens 0 leaves nothing to stream", param="max_tokens")
+        raise field_error("max_tokens", "0 leaves nothing to stream")
 
 
 def _check_stream_options(body: OpenAiRequest) -> None:
     if body.stream_options is not None and not body.stream:
-        raise HttpError(400, "stream_options requires stream: true", param="stream_options")
+        raise field_error("stream_options", "requires stream: true")
 
 
 def check_entries(body: OpenAiRequest, tokens: int, logprobs: int | None) -> None:

@@ -11,7 +11,7 @@ from ...runtime.answer import Answer, Piece
 from ...runtime.grammar.grammar import Grammar
 from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.request import Request, StopReason
-from ..http_errors import HttpError, to_http_error
+from ..http_errors import field_error, to_http_error
 from .openai_api import format_grammar
 from .request_models import text_of
 from .responses_models import FunctionChoice, InputCall, InputCallResult, InputReasoning, ResponseRequest
@@ -75,9 +75,7 @@ def response_request(body: ResponseRequest, asked: Request, tokens_max: int, too
 def _text_grammar(body: ResponseRequest, tools: ToolUse) -> Grammar | None:
     text_format = body.text.format
     if text_format.type == "json_schema" and text_format.name is None:
-        raise HttpError(
-            400, "text.format.name is required for the type json_schema", param="text.format.name"
-        )
+        raise field_error("text.format.name", "is required for the type json_schema")
     param, strict = "text.format.schema", text_format.strict
     return format_grammar(text_format.type, text_format.schema_, param, tools, strict=strict)
 

@@ -17,7 +17,7 @@ from ...errors import RequestError
 from ...runtime.answer import Piece
 from ...runtime.grammar.grammar import Grammar, from_lark, from_schema
 from ...runtime.prompt.prompt_encoder import NO_TOOLS, ToolCall, check_nesting
-from ..http_errors import HttpError
+from ..http_errors import HttpError, field_error
 from ..request_log import POINTER_CHARS_MAX
 from .ollama_models import OllamaChatRequest
 from .request_models import IGNORED_MAX, TOOLS_BYTES_MAX, ChatRequest, FunctionDefinition
@@ -64,17 +64,15 @@ def _check(body: ToolRequest, *, takes_tools: bool, strict: bool) -> None:
     must_call = choice is not None and choice.type not in {"auto", "none"}
     for field, asked in (("tool_choice", must_call), ("parallel_tool_calls", False)):
         if not names and (asked or (strict and getattr(body, field) is not None)):
-            raise HttpError(400, f"{field} requires tools", param=field)
+            raise field_error(field, "requires tools")
     if names and not takes_tools:
         raise HttpError(400, f"tools: {NO_TOOLS}", param="tools")
     if len({*names}) < len(names):
-        raise HttpError(400, "tools has two functions of the same name", param="tools")
+        raise field_error("tools", "has two functions of the same name")
     if choice and (choice.type == "function") == (named is None):
-        raise HttpError(
-            400, f"{name_field} is required for the type function and not allowed otherwise", param=name_field
-        )
+        raise field_error(name_field, "is required for the type function and not allowed otherwise")
     if named is not None and named not in names:
-        raise HttpError(400, f"{name_field} is {named}, which is no function in tools", param=name_field)
+        raise field_error(name_field, f"is {named}, which is no function in tools")
 
 
 def parse_call(call_id: str, name: str, arguments: str, param: str) -> ToolCall:
@@ -88,7 +86,7 @@ def parse_call(call_id: str, name: str, arguments: str, param: str) -> ToolCall:
     except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict):
-        raise HttpError(400, f"{param} must be a JSON object, as text", param=param)
+        raise field_error(param, "must be a JSON object, as text")
     return ToolCall(call_id, name, parsed)
 
 
@@ -183,11 +181,9 @@ class ToolUse:
         try:
             size = len(json.dumps(fields))
         except RecursionError:
-            raise HttpError(400, "tools is nested too deeply", param="tools") from None
+            raise field_error("tools", "is nested too deeply") from None
         if size > TOOLS_BYTES_MAX:
-            raise HttpError(
-                400, f"tools has {size} bytes as JSON, more than {TOOLS_BYTES_MAX}", param="tools"
-            )
+            raise field_error("tools", f"has {size} bytes as JSON, more than {TOOLS_BYTES_MAX}")
         return fields
 
     def grammar(self, text: Grammar | None = None) -> Grammar | None:
