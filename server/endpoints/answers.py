@@ -33,11 +33,11 @@ class AnswerEndpoints(Endpoints):
         """POST /v1/answer."""
         body = await self._read_body(request, AnswerRequest, strict=True)
         service, name, adapter = await self._model(request, body.model)
-        client, effort = client_of(request), body.effort.effort(thinks=service.engine.thinks)
-        width = self._check_effort(effort, "effort")
+        engine, client = service.engine, client_of(request)
+        effort = self._effort(body.effort, engine, "effort")
         options = RequestOptions(
             system=body.system,
-            max_tokens=body.max_tokens or min(service.engine.default_max_tokens, self.limits.max_tokens),
+            max_tokens=body.max_tokens or min(engine.default_max_tokens, self.limits.max_tokens),
             calculator=body.calculator,
             sampling=body.new_sampling(),
             adapter=adapter,
@@ -48,7 +48,6 @@ class AnswerEndpoints(Endpoints):
             think_budget=body.think_budget,
             min_confidence=body.min_confidence,
         )
-        engine = service.engine
         conversation = Conversation(engine, body.system)
         for turn in body.turns:
             conversation.add(turn.question, turn.answer)
@@ -62,7 +61,7 @@ class AnswerEndpoints(Endpoints):
                 requests.append(engine.request(body.question, **options))
             return requests
 
-        (handle,) = handles = await self._submit(request, width, prepare)
+        (handle,) = handles = await self._submit(request, effort.rule.width, prepare)
         dropped = len(body.turns) - len(conversation.messages) // 2
         formatter = AnswerFormatter(name, dropped, requests[0].question)
         if body.stream:

@@ -21,10 +21,11 @@ from ..access.request_limits import RequestLimits, client_address
 from ..api.openai_api import Source
 from ..api.operations import Operation
 from ..api.request_body import read_body
+from ..api.request_fields import AskedEffort
 from ..api.request_models import RequestBody, limited
 from ..api.tool_calls import ToolRequest, ToolUse
 from ..engine_service import Client, EngineService
-from ..http_errors import HttpError
+from ..http_errors import HttpError, field_error
 from ..served_models import ServedModels
 
 Body = TypeVar("Body", bound=RequestBody)
@@ -65,16 +66,16 @@ class Endpoints:
         request.state.handles = handles = await submitted
         return handles
 
-    def _check_effort(self, effort: Effort, param: str) -> int:
-        """How many answers run at once for an effort, at most.
+    def _effort(self, asked: AskedEffort, engine: Engine, param: str) -> Effort:
+        """The effort of a request; `param` is its field.
 
         Raises:
             HttpError: 400 it samples more than the server allows.
         """
-        if (answers := effort.rule.answers) > self.limits.answers:
-            message = f"{param} {effort} samples up to {answers} answers, at most {self.limits.answers} here"
-            raise HttpError(400, message, param=param)
-        return effort.rule.width
+        effort, most = asked.effort(thinks=engine.thinks), self.limits.answers
+        if (answers := effort.rule.answers) > most:
+            raise field_error(param, f"{effort} samples up to {answers} answers, at most {most} here")
+        return effort
 
     def _ignored(self, request: Request) -> list[str] | None:
         """The names of what has no effect in a request whose body has been read; None where it is refused."""

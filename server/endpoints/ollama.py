@@ -144,14 +144,13 @@ class OllamaEndpoints(Endpoints):
         tokens = ollama_api.max_tokens(body.options, default, maximum, engine.context, ignored)
         if not messages:
             return JSONResponse(ollama_api.loaded_json(name, content))
-        source, effort = source_of(request, adapter), body.think.effort(thinks=engine.thinks)
-        width = self._check_effort(effort, "think")
+        source, effort = source_of(request, adapter), self._effort(body.think, engine, "think")
 
         def prepare() -> list[EngineRequest]:
             asked = source.ask(engine, messages, effort, tools, (body.think.think, body.think_budget))
             return [ollama_api.ollama_request(body, asked, tokens, tools)]
 
-        handles = await self._submit(request, width, prepare)
+        handles = await self._submit(request, effort.rule.width, prepare)
         if body.stream:
             lines = ollama_api.answer_lines(name, stream_pieces(handles[0]), content, tools.parser())
             return json_lines_stream((format_line(line) async for line in lines), handles)

@@ -21,7 +21,7 @@ from ..api.operations import OPENAI_OPERATIONS
 from ..api.request_fields import as_list
 from ..api.request_models import ChatRequest, CompletionRequest, EmbeddingRequest
 from ..engine_service import EngineService, collect_answers, merge_streams
-from ..http_errors import HttpError
+from ..http_errors import HttpError, field_error
 from ..streams import DONE_EVENT, event_stream, format_event
 from .endpoints import Endpoints, client_of, source_of
 
@@ -43,15 +43,14 @@ class OpenAiEndpoints(Endpoints):
         service, name, adapter = await self._model(request, body.model)
         engine, source = service.engine, source_of(request, adapter)
         tools = self._tools(request, body, engine)
-        effort = body.reasoning_effort.effort(thinks=engine.thinks)
-        width = self._check_effort(effort, "reasoning_effort")
+        effort = self._effort(body.reasoning_effort, engine, "reasoning_effort")
 
         def prepare() -> list[EngineRequest]:
             messages = openai_api.chat_messages(body)
             asked = source.ask(engine, messages, effort, tools, (body.think, body.think_budget))
             return openai_api.chat_requests(body, asked, self.limits.max_tokens, tools)
 
-        handles = await self._submit(request, max(body.n, width), prepare)
+        handles = await self._submit(request, max(body.n, effort.rule.width), prepare)
         formatter = ResponseFormatter(name, engine.model.token_to_piece, body.n, tools=tools)
         return await self._completion_response(request, body, formatter, handles)
 
@@ -162,7 +161,7 @@ async def _echoed_prompts(
     async with service.scoring_turn(client, size, len(body.prompts)):
         prompts = await to_thread.run_sync(_prompt_tokens, engine, body)
         if not all(prompts):
-            raise HttpError(400, "prompt is empty", param="prompt")
+            raise field_error("prompt", "is empty")
         most = sum(len(prompt) + body.max_tokens for prompt in prompts)
         openai_api.check_entries(body, most, body.logprobs)
         scored = []

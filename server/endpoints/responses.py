@@ -99,15 +99,14 @@ class ResponsesEndpoints(Endpoints):
         formatter = ResponsesFormatter(body, name, tools)
         keep = partial(self._keep, namespace, messages, formatter)
         conversation, source = responses_api.with_instructions(body, messages), source_of(request, adapter)
-        effort = body.reasoning.effort.effort(thinks=engine.thinks)
-        width = self._check_effort(effort, "reasoning.effort")
+        effort = self._effort(body.reasoning.effort, engine, "reasoning.effort")
 
         def prepare() -> list[EngineRequest]:
             thinking = body.reasoning.effort.think, body.think_budget
             asked = source.ask(engine, conversation, effort, tools, thinking)
             return [responses_api.response_request(body, asked, self.limits.max_tokens, tools)]
 
-        handles = await self._submit(request, width, prepare)
+        handles = await self._submit(request, effort.rule.width, prepare)
         if body.stream:
             return event_stream(self._events(formatter, handles[0], keep), handles, "error")
         await collect_answers(request, handles)
