@@ -10,7 +10,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ..errors import ThirteenError
 from ..web.static_files import page_routes
 from .access.access_middleware import CORS_OPTIONS, AccessMiddleware
 from .access.api_keys import ApiKeys
@@ -21,7 +20,7 @@ from .endpoints.ollama import OllamaEndpoints
 from .endpoints.openai import OpenAiEndpoints
 from .endpoints.responses import ResponsesEndpoints
 from .endpoints.status import StatusEndpoints
-from .http_errors import CLIENT_CLOSED_REQUEST, ERROR_TYPES, HttpError, to_http_error
+from .http_errors import CLIENT_CLOSED_REQUEST, ERROR_TYPES, HttpError
 from .served_models import ServedModels
 
 ENDPOINTS: tuple[type[Endpoints], ...] = (
@@ -60,18 +59,10 @@ def create_app(
     app = Starlette(
         routes=[*api_routes, *page_routes()],
         middleware=[cors, access] if origins else [access],
-        exception_handlers={
-            HTTPException: _handle_http_exception,
-            ClientDisconnect: _handle_disconnect,
-            ThirteenError: _handle_error,
-        },
+        exception_handlers={HTTPException: _handle_http_exception, ClientDisconnect: _handle_disconnect},
     )
     app.router.redirect_slashes = False  # an unknown path with a trailing slash is 404, not a redirect
     return app
-
-
-async def _handle_error(request: Request, error: Exception) -> Response:
-    return to_http_error(error).response(request.url.path)
 
 
 async def _handle_http_exception(request: Request, error: Exception) -> Response:

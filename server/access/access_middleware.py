@@ -32,7 +32,7 @@ _PROTECTED_PATHS = ("/v1/", OLLAMA_PATHS, _METRICS_PATH)
 class AccessMiddleware:
     """Rejects requests with a foreign Host header or without a valid API key, and counts all responses.
 
-    Unexpected errors of the application become responses here, because starlette's own handler for them is
+    Errors of the application become responses here, because starlette's own handler for unexpected ones is
     outside of all middleware: its responses would have no CORS headers and would not be counted.
     """
 
