@@ -19,7 +19,7 @@ from .request_fields import (
     Text,
     ThinkBudget,
 )
-from .request_models import MESSAGES_MAX, TOOLS_MAX, RequestBody, SamplingRequest, Tool
+from .request_models import MessageList, RequestBody, SamplingRequest, Tool, ToolList
 from .response_models import ResponseBody
 
 
@@ -54,7 +54,14 @@ class OllamaOptions(SamplingRequest):
     )
 
 
-class OllamaRequest(RequestBody):
+class ModelRequest(RequestBody):
+    """Fields of all requests for which a model is loaded."""
+
+    model: ModelName
+    keep_alive: float | Name | None = Field(None, description="Without effect.")
+
+
+class OllamaRequest(ModelRequest):
     """Fields of both requests that generate text."""
 
     refused: ClassVar = {
@@ -65,11 +72,9 @@ class OllamaRequest(RequestBody):
         "images": "send text",
     }
 
-    model: ModelName
     stream: Nullable[bool] = True
     format: OllamaFormat = None
     options: Nullable[OllamaOptions] = OllamaOptions.model_validate({})
-    keep_alive: float | Name | None = Field(None, description="Without effect.")
     think: Nullable[AnswerEffort] = AskedEffort.LOW
     think_budget: ThinkBudget = None
     calculator: Nullable[bool] = Field(True, description="Complete arithmetic with exact results.")
@@ -96,19 +101,17 @@ class OllamaMessage(RequestBody):
     role: Literal["system", "user", "assistant", "tool"]
     content: Nullable[Text] = ""
     thinking: Text | None = Field(None, description="Without effect: it is left out.")
-    tool_calls: Nullable[Annotated[list[OllamaToolCall], Field(max_length=TOOLS_MAX, fail_fast=True)]] = (
-        Field([], description="Only for the role assistant.")
-    )
+    tool_calls: Nullable[ToolList[OllamaToolCall]] = Field([], description="Only for the role assistant.")
     tool_name: Name | None = Field(None, description="For the role tool: whose result it is.")
 
 
 class OllamaChatRequest(OllamaRequest):
     """Body of /api/chat."""
 
-    messages: Nullable[Annotated[list[OllamaMessage], Field(max_length=MESSAGES_MAX, fail_fast=True)]] = (
-        Field([], description="Without messages, nothing is generated.")
+    messages: Nullable[MessageList[OllamaMessage]] = Field(
+        [], description="Without messages, nothing is generated."
     )
-    tools: Nullable[Annotated[list[Tool], Field(max_length=TOOLS_MAX, fail_fast=True)]] = Field([])
+    tools: Nullable[ToolList[Tool]] = Field([])
     tool_choice: ClassVar[None] = None
     parallel_tool_calls: ClassVar[None] = None
 
@@ -120,10 +123,9 @@ class OllamaGenerateRequest(OllamaRequest):
     system: Text | None = None
 
 
-class OllamaEmbedRequest(RequestBody):
+class OllamaEmbedRequest(ModelRequest):
     """Body of /api/embed."""
 
-    model: ModelName
     input: OllamaInputs
     truncate: Nullable[bool] = Field(
         True, description="Whether the end of a text that is too long is cut off."
@@ -131,15 +133,12 @@ class OllamaEmbedRequest(RequestBody):
     dimensions: Count | None = Field(
         None, description="Numbers of each vector that are kept, the first ones."
     )
-    keep_alive: float | Name | None = Field(None, description="Without effect.")
 
 
-class OllamaEmbeddingRequest(RequestBody):
+class OllamaEmbeddingRequest(ModelRequest):
     """Body of /api/embeddings, which came before /api/embed."""
 
-    model: ModelName
     prompt: Text
-    keep_alive: float | Name | None = Field(None, description="Without effect.")
 
 
 class ShowRequest(RequestBody):

@@ -63,6 +63,10 @@ _DEFAULT = Sampling()
 _MAX_TOKENS = f"Default: {MAX_TOKENS}, or {THINKING_MAX_TOKENS} for a model that thinks, with its thoughts."
 
 ModelType = TypeVar("ModelType", bound="RequestBody")
+T = TypeVar("T")
+
+MessageList = Annotated[list[T], Field(max_length=MESSAGES_MAX, fail_fast=True)]
+ToolList = Annotated[list[T], Field(max_length=TOOLS_MAX, fail_fast=True)]
 
 
 def word_or(choice: type[BaseModel]) -> BeforeValidator:
@@ -120,7 +124,7 @@ class TextPart(RequestBody):
     text: Text
 
 
-_TextParts = Annotated[list[TextPart], Field(max_length=MESSAGES_MAX, fail_fast=True)]
+_TextParts = MessageList[TextPart]
 Content = Annotated[
     _TextParts, list_or_text("text parts", lambda text: [{"type": "text", "text": text}], Text | _TextParts)
 ]
@@ -153,9 +157,7 @@ class ChatMessage(RequestBody):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = Field(None, description="Required, except beside tool_calls.")
-    tool_calls: Annotated[list[MessageToolCall], Field(max_length=TOOLS_MAX, fail_fast=True)] | None = Field(
-        None, description="Only for the role assistant."
-    )
+    tool_calls: ToolList[MessageToolCall] | None = Field(None, description="Only for the role assistant.")
     tool_call_id: Name | None = Field(None, description="Required for the role tool, and only for it.")
     reasoning_content: Text | None = Field(None, description="Without effect: it is left out.")
 
@@ -285,12 +287,12 @@ class ChatRequest(OpenAiRequest):
         "web_search_options": "give a function that searches as a tool",
     }
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MESSAGES_MAX, fail_fast=True)]
+    messages: Annotated[MessageList[ChatMessage], Field(min_length=1)]
     max_completion_tokens: Count | None = Field(None, description="Takes precedence over max_tokens.")
     response_format: ResponseFormat | None = Field(
         None, description="Format of the answer; a schema that cannot be enforced is an error."
     )
-    tools: Nullable[Annotated[list[Tool], Field(max_length=TOOLS_MAX, fail_fast=True)]] = Field([])
+    tools: Nullable[ToolList[Tool]] = Field([])
     tool_choice: Annotated[ToolChoice | None, word_or(ToolChoice)] = Field(
         None, description="By default auto."
     )

@@ -17,13 +17,13 @@ from .request_fields import (
     list_or_text,
 )
 from .request_models import (
-    MESSAGES_MAX,
-    TOOLS_MAX,
     ChosenFunction,
     Content,
     FunctionDefinition,
     GenerationRequest,
+    MessageList,
     RequestBody,
+    ToolList,
     word_or,
 )
 
@@ -60,15 +60,12 @@ class InputCallResult(InputItem):
     output: Content
 
 
-_Parts = Annotated[list[Schema], Field(max_length=MESSAGES_MAX, fail_fast=True)]
-
-
 class InputReasoning(InputItem):
     """How an earlier answer came about; it is left out."""
 
     type: Literal["reasoning"]
-    summary: Nullable[_Parts] = Field([])
-    content: Nullable[_Parts] = Field([])
+    summary: Nullable[MessageList[Schema]] = Field([])
+    content: Nullable[MessageList[Schema]] = Field([])
 
 
 def _item_type(value: Any) -> str:
@@ -86,7 +83,7 @@ _InputItem = Annotated[
         custom_error_message="Input should be a message, a function_call or its output, or reasoning",
     ),
 ]
-InputItems = Annotated[list[_InputItem], Field(min_length=1, max_length=MESSAGES_MAX, fail_fast=True)]
+InputItems = Annotated[MessageList[_InputItem], Field(min_length=1)]
 
 
 class FunctionTool(FunctionDefinition):
@@ -155,7 +152,7 @@ class ResponseRequest(GenerationRequest):
         InputItems,
         list_or_text("messages", lambda text: [{"role": "user", "content": text}], Text | InputItems),
     ]
-    tools: Nullable[Annotated[list[FunctionTool], Field(max_length=TOOLS_MAX, fail_fast=True)]] = Field([])
+    tools: Nullable[ToolList[FunctionTool]] = Field([])
     tool_choice: Annotated[FunctionChoice | None, word_or(FunctionChoice)] = Field(
         None, description="By default auto."
     )
