@@ -52,9 +52,11 @@ class RequestLimits(BaseModel):
         """
         text = decode_utf8(read_bounded(path, _FILE_BYTES_MAX), str(path))
         try:
-            return cls.model_validate(tomllib.loads(text))
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            limits = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:  # also of a number with too many digits
             raise RequestError(f"{path}: not TOML: {error}") from None
+        try:
+            return cls.model_validate(limits)
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
         key, value = problem["loc"][0], shorten(problem["input"])

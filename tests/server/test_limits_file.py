@@ -26,6 +26,7 @@ def test_the_document_has_all_limits_with_their_defaults() -> None:
         ("strict = 1", "strict must be a valid boolean, not 1"),
         ("queue 1", "not TOML: .*"),
         (f"queue = {'[' * 5000}", "not TOML: .*"),
+        (f"queue = {'9' * 5000}", "not TOML: .*"),
         (" " * 20_000, "more than 16,384 bytes, the limit"),
         (None, "No such file or directory"),
     ],
