@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import StatisticsError
 from typing import Any
 
 from ...errors import RequestError, refuse_options
@@ -110,7 +111,7 @@ def write_report(found: Measurements, folder: Path) -> Path:
     """
     try:
         document = compose_report(found)
-    except (ZeroDivisionError, OverflowError, IndexError) as error:
+    except (ArithmeticError, IndexError, StatisticsError) as error:
         raise RequestError(f"bench report: a number cannot be that of a measurement: {error}") from None
     raw = {name: asdict(one) for name in REPORTS if (one := getattr(found, name))}
     raw |= {f"effort-{number}": asdict(one) for number, one in enumerate(found.efforts, 1)}

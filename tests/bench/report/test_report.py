@@ -342,14 +342,18 @@ def test_an_effort_without_timed_answers_is_refused(data, tmp_path):
 
 def test_impossible_figures_are_refused_in_one_line(data, tmp_path):
     """They ended in a traceback when the report was written, after all other measurements."""
-    path = tmp_path / "size.json"
-    for change, message in (
-        ({"file_bytes": 0}, "cannot be that of a measurement: .* by zero"),
-        ({"bits_per_weight": float("nan")}, r"size\.json: has a number that is NaN"),
+    first = asdict(data.latency.questions[0]) | {"tokens": 512, "answer_tokens": 2}
+    once = first | {"prefill": first["prefill"] | {"base": [100.0]}}
+    for name, change, message in (
+        ("size", {"file_bytes": 0}, "cannot be that of a measurement: .* by zero"),
+        ("size", {"bits_per_weight": float("nan")}, r"size\.json: has a number that is NaN"),
+        ("latency", {"questions": []}, "cannot be that of a measurement: .* out of range"),
+        ("latency", {"questions": [once]}, "cannot be that of a measurement: .* two data points"),
     ):
-        path.write_text(json.dumps(asdict(data.size) | change))
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(asdict(getattr(data, name)) | change))
         with pytest.raises((FileError, RequestError), match=message):
-            write_report(collect_measurements(ReportRequest(files={"size": path})), tmp_path / "out")
+            write_report(collect_measurements(ReportRequest(files={name: path})), tmp_path / "out")
 
 
 def test_a_fidelity_without_its_files_is_refused_in_one_line(data, tmp_path):
