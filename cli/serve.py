@@ -2,7 +2,7 @@
 
 import signal
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Literal
 
 import typer
 
@@ -56,7 +56,7 @@ def serve(
     max_replicas: Annotated[
         int | None, advanced_option(min=1, help="With --ray: autoscale up to this number of engines.")
     ] = None,
-    log: Annotated[str, typer.Option(help="Form of the log: text, or json.")] = "text",
+    log: Annotated[Literal["text", "json"], typer.Option(help="Form of the log.")] = "text",
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
     library: options.Library = None,
@@ -84,7 +84,6 @@ def serve(
     from ..runtime.plan.options import EngineOptions, default_settings
     from ..server.access.api_keys import ApiKeys
     from ..server.access.request_limits import RequestLimits
-    from ..server.request_log import LogForm
     from ..server.serve import ListenConfig
     from ..workflows.model_files import ModelFiles
     from ..workflows.serving import ServingRequest, run_serving
@@ -96,28 +95,25 @@ def serve(
     if api_key_file:
         warn(ApiKeys.warnings(api_key_file))
     listen = ListenConfig(host, port, keys, insecure, tuple(origin or ()))
-    first, others = (models[0], models[1:]) if models else (None, [])
-    if others and (adapter or name or ray is not None):
+    several = len(models or ()) > 1
+    if several and (adapter or name or ray is not None):
         raise typer.BadParameter("several models: --adapter, --name and --ray are for one")
     limit = parse_file_size(memory, "memory").file_bytes(0) if memory else None
-    if limit == 0 or (memory and not others):
+    if limit == 0 or (memory and not several):
         raise typer.BadParameter("--memory requires several models, and bytes such as 4GB")
     limits = RequestLimits.from_file(config) if config else RequestLimits()
     engine = machine | EngineOptions(profile=profile, context=context, slots=slots, queue=limits.queue)
     default_settings(engine)  # refuses before anything is downloaded
     cluster = ClusterOptions(ray, ray_insecure, replicas or 1, max_replicas) if ray else None
-    if log not in ("text", "json"):
-        raise typer.BadParameter(f"--log {log}: must be text or json")
     adapters = options.named_adapters(adapter or ())
 
     def find() -> list[ModelFiles]:
-        found = [options.resolve_model(first, adapters, threads=threads)]
-        found += [options.resolve_model(other, threads=threads) for other in others]
+        found = [options.resolve_model(each, adapters, threads=threads) for each in models or (None,)]
         for files in found if untrusted else ():
             probe_model_files(files.model, files.adapters.values(), untrusted=True)
         return found
 
-    request = ServingRequest(find, name, listen, limits, engine, cluster, limit, cast(LogForm, log))
+    request = ServingRequest(find, name, listen, limits, engine, cluster, limit, log)
     if run_serving(request, note) == signal.SIGINT:
         raise KeyboardInterrupt
 
@@ -147,13 +143,11 @@ def mcp(
         raise RequestError(f"thirteen mcp needs the package mcp: {install_hint('mcp')}") from None
     from ..runtime.engine.engine import Engine, RequestOptions
     from ..runtime.plan.options import EngineOptions
-    from ..runtime.plan.plan import EnginePlan
 
     machine = options.machine(threads, gpu_layers, library)
     files = options.resolve_model(model, adapter, threads=threads)
     own = EngineOptions(adapter=files.adapter, context=context, slots=_MCP_SLOTS)
-    plan = EnginePlan.make(files.model, **machine | own)
-    with Engine(plan) as engine:
+    with Engine(files.model, **machine | own) as engine:
         engine.check_answers()
         note(f"serving {files.model.name} on standard input and output")
         asked = RequestOptions(system=system, max_tokens=max_tokens, calculator=calculator)
