@@ -156,7 +156,10 @@ def summarize_times(
         times: for each model, the times of some of the questions.
         answered: for each model, in the same order, all questions that each of them answered.
     """
-    counts, seconds = _count_answers(answered), _count_seconds(times)
+    counts = _by_question([[(one.right, one.tokens, 1) for one in model] for model in answered])
+    seconds = _by_question(
+        [[(one.prefill_s, one.decode_s, one.tokens, 1) for one in model] for model in times]
+    )
     figures = _figures(counts.sum(0)[None], seconds.sum(0)[None])[:, 0]  # (4, models)
     *base, adapted = (AnswerTime(*model) for model in figures.T.tolist())
     some_right = all(any(one.right for one in model) for model in answered)
@@ -179,23 +182,17 @@ def summarize_times(
     )
 
 
-def _count_answers(answered: Sequence[Sequence[AnsweredQuestion]]) -> Doubles:
-    """Right answers, tokens and questions of each question and model, (questions, models, 3)."""
-    values = [[(one.right, one.tokens, 1) for one in model] for model in answered]
-    return np.array(values, np.float64).swapaxes(0, 1)
-
-
-def _count_seconds(models: Sequence[Sequence[TimedAnswer]]) -> Doubles:
-    """Seconds of prefill and of decode, tokens and questions of each timed question, (timed, models, 4)."""
-    values = [[(one.prefill_s, one.decode_s, one.tokens, 1) for one in model] for model in models]
-    return np.array(values, np.float64).swapaxes(0, 1)
+def _by_question(models: Sequence[Sequence[tuple[float, ...]]]) -> Doubles:
+    """The numbers of each question and model, (questions, models, numbers)."""
+    return np.array(models, np.float64).swapaxes(0, 1)
 
 
 def _figures(counts: Doubles, seconds: Doubles, right_min: float = 0.0) -> Doubles:
     """The figures of AnswerTime, (4, n, models).
 
-    Their sources are sums over the questions, (n, models, 3), and over the timed ones, (n, models, 4). Fewer
-    right answers than `right_min` count as that many.
+    Their sources are sums over the questions of right answers, tokens and 1, (n, models, 3), and over the
+    timed ones of the seconds of prefill and decode, tokens and 1, (n, models, 4). Fewer right answers than
+    `right_min` count as that many.
     """
     right, tokens, questions = np.moveaxis(counts, -1, 0)  # (n, models) each
     prefill_s, decode_s, timed_tokens, timed = np.moveaxis(seconds, -1, 0)  # (n, models) each
