@@ -97,11 +97,10 @@ def _to_http_error(details: Sequence[ErrorDetails], body: Any) -> HttpError:
     path, value = _locate(error, body)
     unknown = error.get("ctx", {}) if error["type"] == "extra_forbidden" else {}
     if unknown:
-        name = unknown["name"] or '""'
-        path = f"{path}.{name}" if path else name
+        path = _field(path, unknown["name"])
     if error["type"] == "string_unicode" and isinstance(value, dict):  # a name that is no text
         name = next(name for name in value if not is_text(name))
-        path, error = f"{path}.{name}" if path else name, {**error, "type": "extra_forbidden"}
+        path, error = _field(path, name), {**error, "type": "extra_forbidden"}
     _, should, rest = error["msg"].replace(" after validation", "").partition(" should ")
     problem = _PROBLEMS.get(error["type"]) or (f"must {rest}" if should else error["msg"])
     code = "unsupported_parameter" if error["type"] == "extra_forbidden" else ""
@@ -124,5 +123,11 @@ def _locate(error: ErrorDetails, value: Any) -> tuple[str, Any]:
             and isinstance(value, dict)
             and (step in value or (is_missing and not place))
         ):
-            path, value = f"{path}.{step}" if path else step or '""', value.get(step)
+            path, value = _field(path, step), value.get(step)
     return path, value
+
+
+def _field(path: str, name: str) -> str:
+    """Path of a field of an object; quotes show a name that is empty."""
+    name = name or '""'
+    return f"{path}.{name}" if path else name
