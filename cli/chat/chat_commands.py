@@ -96,7 +96,8 @@ def _retry(session: ChatSession, _: str) -> str:
     del messages[-2:]
     sampling = session.request["sampling"].stochastic
     try:
-        used = parse_effort(session.request["effort"]).rule.answers * len(session.answered)
+        answers = 1 + len(session.answered)  # and one that was loaded
+        used = answers * parse_effort(session.request["effort"]).rule.answers
         kept = session.answer(replaced[0].content, sampling.with_seeds(used + 1)[-1])
     finally:
         if not kept:

@@ -235,6 +235,15 @@ def test_a_retry_replaces_the_last_answer_by_another_one(thirteen, model, tmp_pa
     assert [one["content"] for one in json.loads(talk.read_text())["messages"]] == ["one", answers[-1]]
 
 
+def test_a_retry_of_a_loaded_answer_is_another_one(thirteen, model, tmp_path):
+    """It had the seed of the answer itself."""
+    talk, hot = tmp_path / "talk.json", "/temperature 0.7"
+    first = chat(thirteen, model, hot, "one", f"/save {talk}")
+    again = chat(thirteen, model, hot, f"/load {talk}", "/retry", "/retry")
+    answers = [one for done in (first, again) for one in re.split(r"\nanswer: .*\n\n", done.stdout)[:-1]]
+    assert len(answers) == len(set(answers)) == 3, (first, again)
+
+
 @pytest.mark.parametrize(
     ("pieces", "shown"),
     [
