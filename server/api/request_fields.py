@@ -37,7 +37,7 @@ class AskedEffort(StrEnum):
         """Whether the model is to think; None leaves it to its chat template."""
         return {"none": False, "think": True}.get(self)
 
-    def effort(self, *, thinks: bool = False) -> Effort:
+    def effort(self, *, thinks: bool) -> Effort:
         """The effort, for a model that can think or cannot."""
         match self:
             case AskedEffort.NONE:

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from ...runtime.answer import Answer, Piece
+from ...runtime.effort import Effort
 from ...runtime.grammar.grammar import Grammar
 from ...runtime.prompt.prompt_encoder import Message
 from ...runtime.request import Request, StopReason
@@ -88,6 +89,7 @@ class ResponsesFormatter:
         body: the request.
         model: model name.
         tools: what the answer may call.
+        effort: how much is computed for it.
         id: id of the response.
         item_id: id of its message.
         created_at: Unix time of the response.
@@ -96,6 +98,7 @@ class ResponsesFormatter:
     body: ResponseRequest
     model: str
     tools: ToolUse
+    effort: Effort
     id: str = field(default_factory=lambda: f"resp_{uuid4().hex}")
     item_id: str = field(default_factory=lambda: f"msg_{uuid4().hex}")
     created_at: int = field(default_factory=lambda: int(time()))
@@ -180,7 +183,7 @@ class ResponsesFormatter:
             "output": [],
             "parallel_tool_calls": self.tools.several,
             "previous_response_id": body.previous_response_id or None,
-            "reasoning": {"effort": body.reasoning.effort.effort(), "summary": None},
+            "reasoning": {"effort": self.effort, "summary": None},
             "store": body.store,
             "temperature": body.temperature or 0.0,
             "text": body.text.model_dump(by_alias=True, exclude_none=True),

@@ -96,10 +96,10 @@ class ResponsesEndpoints(Endpoints):
         namespace, engine = client_of(request).namespace, service.engine
         messages = [*self._history(namespace, body.previous_response_id), *responses_api.input_messages(body)]
         tools = self._tools(request, body, engine)
-        formatter = ResponsesFormatter(body, name, tools)
+        effort = self._effort(body.reasoning.effort, engine, "reasoning.effort")
+        formatter = ResponsesFormatter(body, name, tools, effort)
         keep = partial(self._keep, namespace, messages, formatter)
         conversation, source = responses_api.with_instructions(body, messages), source_of(request, adapter)
-        effort = self._effort(body.reasoning.effort, engine, "reasoning.effort")
 
         def prepare() -> list[EngineRequest]:
             thinking = body.reasoning.effort.think, body.think_budget

@@ -85,6 +85,8 @@ def test_responses_and_their_events(openai):
     assert done == [0, 1]
     again = openai.responses.create(model="tiny", input=[*whole.output, *MESSAGES])
     assert again.output_text == FIVE
+    thinking = openai.responses.create(**asked, extra_body={"reasoning": {"effort": True}})
+    assert thinking.reasoning.effort == "low"  # its one answer; it was told as medium, that of other models
 
 
 def test_ollama(server, say, prompts):
