@@ -20,7 +20,7 @@ from .endpoints.ollama import OllamaEndpoints
 from .endpoints.openai import OpenAiEndpoints
 from .endpoints.responses import ResponsesEndpoints
 from .endpoints.status import StatusEndpoints
-from .http_errors import CLIENT_CLOSED_REQUEST, ERROR_TYPES, HttpError
+from .http_errors import CLIENT_CLOSED_REQUEST, HttpError
 from .served_models import ServedModels
 
 ENDPOINTS: tuple[type[Endpoints], ...] = (
@@ -67,8 +67,9 @@ def create_app(
 
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    path, status = request.url.path, error.status_code if error.status_code in ERROR_TYPES else 400
-    return HttpError(status, f"{request.method} {path}: {error.detail}").response(path, error.headers)
+    path = request.url.path
+    message = f"{request.method} {path}: {error.detail}"
+    return HttpError(error.status_code, message).response(path, error.headers)
 
 
 async def _handle_disconnect(_: Request, __: Exception) -> Response:

@@ -76,8 +76,8 @@ class DrainServer(uvicorn.Server):
         app: ASGIApp,
         service: ServedModels,
         limits: RequestLimits,
-        on_listening: Callable[[], None] | None = None,
-        keys: ApiKeys | None = None,
+        on_listening: Callable[[], None],
+        keys: ApiKeys | None,
     ) -> None:
         """Configure the server; `keys` are the application's, which are reloaded with the models.
 
@@ -119,8 +119,7 @@ class DrainServer(uvicorn.Server):
         hangup = getattr(signal, "SIGHUP", None)  # not on Windows, and ignored under nohup
         if hangup and signal.getsignal(hangup) is not signal.SIG_IGN and current_thread() is main_thread():
             signal.signal(hangup, self._handle_hangup)
-        if self._on_listening:
-            self._on_listening()
+        self._on_listening()
 
     def _handle_hangup(self, number: int, frame: FrameType | None) -> None:
         if self._terminal and not _has_terminal():

@@ -93,7 +93,7 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(fields)
 
 
-def log_to_stderr(form: LogForm = "text") -> None:
+def log_to_stderr(form: LogForm) -> None:
     """Write the log of this package, requests included, to standard error."""
     handler, log = logging.StreamHandler(), logging.getLogger(__package__)
     text = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")

@@ -87,7 +87,7 @@ def serve_engine(
 @contextmanager
 def run_app(app: Starlette, served: ServedModels, limits: RequestLimits) -> Iterator[RunningServer]:
     """Run an application until the end of the block, then drain."""
-    server = DrainServer(app, served, limits)
+    server = DrainServer(app, served, limits, lambda: None, None)
     with bind_socket("127.0.0.1", 0) as bound:
         bound.listen()
         thread = threading.Thread(target=server.run, args=([bound],))
