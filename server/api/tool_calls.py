@@ -198,14 +198,12 @@ class ToolUse:
         if not (self.required or any(one.strict for one in self.functions) or (text and self.functions)):
             return text
         start, key, end = _TAGGED_CALL if self.tagged else _BARE_CALL
-        numbers = range(len(self.functions))
+        values = {f"a{number}": self._arguments(one) for number, one in enumerate(self.functions)}
+        named = zip(self.functions, values, strict=True)
         rules = [
             f"call: {json.dumps(start)} function {json.dumps(end)}",
-            "function: " + " | ".join(f"f{number}" for number in numbers),
+            "function: " + " | ".join(f"{json.dumps(one.name + key)} {rule}" for one, rule in named),
         ]
-        for number, function in enumerate(self.functions):
-            rules.append(f"f{number}: {json.dumps(function.name + key)} a{number}")
-        values = {f"a{number}": self._arguments(self.functions[number]) for number in numbers}
         if self.required or text:
             rules.append(f"start: {json.dumps(_TAG) if self.tagged else ''} call")
         else:
