@@ -61,15 +61,21 @@ class OpenAiEndpoints(Endpoints):
         service, name, adapter = await self._model(request, body.model)
         if (count := len(body.prompts) * body.n) > self.limits.answers:
             raise HttpError(400, f"prompts times n is {count}, at most {self.limits.answers}", param="n")
-        source = source_of(request, adapter)
+        engine, source = service.engine, source_of(request, adapter)
+        formatter = CompletionFormatter(name, engine.model.token_to_piece, body.n)
+        echoed: list[EchoedPrompt] = []
         if body.echo:
-            return await self._echo_response(request, service, body, source)
+            echoed = await _echoed_prompts(request, service, body, source)
+            formatter = EchoFormatter(name, engine.model.token_to_piece, body.n, prompts=echoed)
+        if not body.max_tokens:
+            pieces = [prompt.empty_answer for prompt in echoed for _ in range(body.n)]
+            return await _whole_response(formatter, pieces)
 
         def prepare() -> list[EngineRequest]:
-            return openai_api.completion_requests(body, _prompt_tokens(service.engine, body), source)
+            tokens = [prompt.tokens for prompt in echoed] or _prompt_tokens(engine, body)
+            return openai_api.completion_requests(body, tokens, source)
 
         handles = await self._submit(request, count, prepare)
-        formatter = CompletionFormatter(name, service.engine.model.token_to_piece, body.n)
         return await self._completion_response(request, body, formatter, handles)
 
     async def embeddings(self, request: Request) -> Response:
@@ -96,22 +102,6 @@ class OpenAiEndpoints(Endpoints):
         if read_pooling(self.service.header(name)):
             return entry | {"capabilities": ["embedding"]}
         return entry | {"default_effort": self.service.default_effort(name, self.limits.answers)}
-
-    async def _echo_response(
-        self, request: Request, service: EngineService, body: CompletionRequest, source: Source
-    ) -> Response:
-        """Response of /v1/completions that begins with its prompts."""
-        prompts = await _echoed_prompts(request, service, body, source)
-        tokens = [prompt.tokens for prompt in prompts]
-        token_to_piece = service.engine.model.token_to_piece
-        formatter = EchoFormatter(request.state.model, token_to_piece, body.n, prompts=prompts)
-        if body.max_tokens:
-            handles = await self._submit(
-                request, len(prompts) * body.n, lambda: openai_api.completion_requests(body, tokens, source)
-            )
-            return await self._completion_response(request, body, formatter, handles)
-        pieces = [prompt.empty_answer for prompt in prompts for _ in range(body.n)]
-        return await _whole_response(formatter, pieces)
 
     async def _completion_response(
         self,
