@@ -94,9 +94,9 @@ def render_html(document: Document) -> str:
     return environment.get_template("report.html.jinja").render(document=document)
 
 
-def render_svg(template: str, lines: Sequence[object]) -> str:
-    """Render the lines of a plot by its template. Its texts are escaped."""
-    return _environment(autoescape=True).get_template(template).render(lines=lines)
+def render_effort_plot(lines: Sequence[object]) -> str:
+    """Render the lines of the plot of efforts as SVG. Its texts are escaped."""
+    return _environment(autoescape=True).get_template("effort.svg.jinja").render(lines=lines)
 
 
 def render_markdown(document: Document) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...stats.interval import Interval
 from ..accuracy.accuracy import AccuracyReport
-from .document import render_svg
+from .document import render_effort_plot
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def plot_efforts(reports: Sequence[AccuracyReport]) -> str:
         An SVG; empty without timed answers.
     """
     lines = tuple(_lines(reports))
-    return render_svg("effort.svg.jinja", lines) if lines else ""
+    return render_effort_plot(lines) if lines else ""
 
 
 def describe_efforts(reports: Sequence[AccuracyReport]) -> Iterator[str]:

@@ -163,7 +163,7 @@ def _verdict(questions: Sequence[QuestionSpeeds], decode: Interval, rounds: int)
         name = f"time to an answer, {question.shape} tokens"
         yield describe_difference(name, question.answer.ratio)
     if too_noisy(decode):
-        yield describe_noise("decode", decode, rounds)
+        yield describe_noise(decode, rounds)
 
 
 def latency_table(report: LatencyReport) -> Table:
@@ -238,11 +238,11 @@ def more_rounds(half_width: float, rounds: int) -> int:
     return max(0, ceil(needed - 1e-6) - rounds)
 
 
-def describe_noise(what: str, ratio: Interval, rounds: int) -> str:
-    """Say how wide an interval is after a number of rounds, and what would make it narrower."""
-    half_width = ratio.half_width
+def describe_noise(decode: Interval, rounds: int) -> str:
+    """Say how wide the interval of decode is after a number of rounds, and what would make it narrower."""
+    half_width = decode.half_width
     return (
-        f"too noisy: the {RATIO_LEVEL} interval of the {what} ratio is ±{100 * half_width:.1f} % wide, "
+        f"too noisy: the {RATIO_LEVEL} interval of the decode ratio is ±{100 * half_width:.1f} % wide, "
         f"more than ±{100 * NOISE_MAX:.0f} %; take about {more_rounds(half_width, rounds)} more rounds, or "
         "stop other programs"
     )

@@ -141,14 +141,13 @@ def adapter_export(
         options.refuse_given(ctx, ("replace",), "is for a GGUF")
     elif output:
         check_target(output, *_existing(adapter, base), replace=replace)
-    with run_bars() as run:
-        if output is None:
-            code, error = export_code(adapter, base, exact=float32, run=run)
-        else:
-            sha256 = (export_folder if form == "peft" else export_gguf)(adapter, base, output, run)
     if output is not None:
+        with run_bars() as run:
+            sha256 = (export_folder if form == "peft" else export_gguf)(adapter, base, output, run)
         show_file(output / WEIGHTS_FILE if form == "peft" else output, sha256, as_json)
         return
+    with run_bars() as run:
+        code, error = export_code(adapter, base, exact=float32, run=run)
     if error:
         note(f"bfloat16 rounds the numbers by up to {error:.1%}; float32 preserves them")
     if as_json:

@@ -18,7 +18,7 @@ def test_a_significant_difference_is_faster_or_slower(ratio, text):
 
 
 def test_a_noisy_interval_names_its_width_and_the_rounds_that_narrow_it():
-    text = describe_noise("decode", Interval(0.94, 1.0, 1.06), 10)
+    text = describe_noise(Interval(0.94, 1.0, 1.06), 10)
     assert "the 99 % interval of the decode ratio is ±6.0 % wide, more than ±5 %" in text
     assert "about 5 more rounds" in text
 
