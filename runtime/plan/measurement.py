@@ -101,9 +101,10 @@ class _Measurement:
         first = min(_SHALLOW, self._longest)
         for context in contexts:  # the first batches also read the weights and fill the processor's caches
             self._prefill_s(context, 0, first)
+        all_s = self._decode_s(contexts[0], 0, self._slots)
         rate_s = min(self._prefill_s(context, 0, first) / first for context in contexts)
-        step_s = self._decode_s(contexts[0], first, 1)
-        tokens, steps = self._plan(len(contexts), rate_s, step_s)
+        one_s = self._decode_s(contexts[0], first, 1)
+        tokens, steps = self._plan(len(contexts), rate_s, 2 * one_s + all_s)
 
         def decode_s(start: int, slots: int) -> list[float]:
             return _fastest(steps, [partial(self._decode_s, context, start, slots) for context in contexts])
@@ -125,9 +126,9 @@ class _Measurement:
         return trials
 
     def _plan(self, ways: int, rate_s: float, step_s: float) -> tuple[int, int]:
-        """Tokens of a prefill and number of decode steps that the budget allows."""
-        steps_s = ways * (2 + min(self._slots, 3)) * step_s
-        steps = max(_STEPS_MIN, min(_STEPS, int(self._budget_s / 3 / steps_s)))
+        """Tokens of a prefill and number of decode steps, of both depths and all slots, within the budget."""
+        steps_s = ways * step_s
+        steps = max(1, min(_STEPS, int(self._budget_s / 3 / steps_s)))
         left_s = self._end - perf_counter() - steps * steps_s
         tokens = int(left_s / ((ways + 2) * rate_s * 0.75))  # longer batches take less a token
         return min(self._longest, max(_PREFILL_MIN, min(tokens, _PREFILL_MAX))), steps

@@ -84,11 +84,12 @@ class Tuning:
 
 
 def join_tunings(tunings: Iterable[Tuning], usual: Settings) -> Tuning:
-    """The best of the measurements, with the trials of all; the usual settings if one is disturbed."""
+    """The best of all measurements, with their trials; the usual settings if one was disturbed or given up."""
 
     def better(one: Tuning, other: Tuning) -> Tuning:
         quiet, trials = one.quiet and other.quiet, (*one.trials, *other.trials)
-        best = min(trials, key=lambda trial: trial.cost(usual)).settings if quiet else usual
+        compared = quiet and one.trials and other.trials
+        best = min(trials, key=lambda trial: trial.cost(usual)).settings if compared else usual
         return Tuning(best, trials, quiet)
 
     return reduce(better, tunings)

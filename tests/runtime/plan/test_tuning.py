@@ -28,7 +28,7 @@ from thirteen.runtime.plan.candidates import Candidates, find_candidates
 from thirteen.runtime.plan.measurement import BUDGET_S, measure_settings, thread_counts
 from thirteen.runtime.plan.options import PROFILES, EngineOptions, default_settings
 from thirteen.runtime.plan.plan import EnginePlan
-from thirteen.runtime.plan.tuning import Trial, Tuning, find_tuning
+from thirteen.runtime.plan.tuning import Trial, Tuning, find_tuning, join_tunings
 
 DEFAULT = {"flash_attention": True, "kv": "f16", "threads": 1, "prefill_threads": 1}
 STANDARD = DEFAULT | {"flash_attention": False}
@@ -315,6 +315,16 @@ def test_a_measurement_whose_steps_are_held_up_ends_all_the_same(
     assert used.wall_s - began <= 2 * BUDGET_S
     usual = candidates(model.header).ways[0]
     assert found.settings == usual and usual.threads == 2 and not found.quiet
+
+
+def test_a_library_wins_over_no_other_whose_measurement_was_given_up(model: Model) -> None:
+    """With 48 slots of a large model llama.cpp took too long, and a library half as fast won."""
+    usual = candidates(model.header).ways[0]
+    other = replace(usual, library="ik", flash_attention=False, kv="f16")
+    found = join_tunings(
+        [Tuning(usual, (), quiet=True), Tuning(other, (Trial(other, 1, 1, 1),), quiet=True)], usual
+    )
+    assert found.settings == usual and found.quiet
 
 
 @pytest.mark.slow
