@@ -28,7 +28,7 @@ def layer_rotation(weights: DecoderWeights, index: int) -> Rotation | None:
     a = weights.architecture
     if index in a.unrotated:
         return None
-    width, windowed = a.rope_width or a.head_dim, index in a.windowed
+    width, windowed = a.rotated, index in a.windowed
     theta = a.window_theta if windowed and a.window_theta else a.rope_theta
     frequencies: Doubles = theta ** (-np.arange(0, width, 2) / width)
     if not windowed:

@@ -30,8 +30,8 @@ class Architecture(ModelShape):
         name: one of FAMILIES.
         rms_eps: epsilon of RMSNorm.
         rope_theta: base of the RoPE frequencies.
-        scaling: scaling of the RoPE frequencies; None for a GGUF, which stores their divisors as tensors.
         tied: whether the token embedding is also the output matrix.
+        scaling: scaling of the RoPE frequencies; None for a GGUF, which stores their divisors as tensors.
         biased: matrices of the layers that have a bias.
         rope_width: dimensions of a head that RoPE rotates; None for all.
         rope_linear: divisor of all positions.
@@ -52,8 +52,8 @@ class Architecture(ModelShape):
     name: str
     rms_eps: float
     rope_theta: float
-    scaling: Llama3Scaling | LongRope | None
     tied: bool
+    scaling: Llama3Scaling | LongRope | None = None
     biased: tuple[str, ...] = ()
     rope_width: int | None = None
     rope_linear: float = 1.0
@@ -76,11 +76,14 @@ class Architecture(ModelShape):
         return FAMILIES[self.name]
 
     @property
+    def rotated(self) -> int:
+        """Dimensions of a head that RoPE rotates."""
+        return self.head_dim if self.rope_width is None else self.rope_width
+
+    @property
     def rope_tensors(self) -> dict[str, Floats]:
         """Divisors of the RoPE frequencies as a GGUF has them, (rotated dimensions / 2,), by tensor name."""
-        if self.scaling is None:
-            return {}
-        return self.scaling.tensors(self.rope_theta, self.rope_width or self.head_dim)
+        return {} if self.scaling is None else self.scaling.tensors(self.rope_theta, self.rotated)
 
     def kinds(self, layer: int) -> dict[str, str]:
         """The modules of a layer, and their names in a GGUF."""
@@ -104,8 +107,9 @@ CONSTANTS = {
     "window_theta": ("rope.freq_base_swa", GGUFValueType.FLOAT32),
     "conv_width": ("shortconv.l_cache", GGUFValueType.UINT32),
 }
+_ROTATION = "partial_rotary_factor or rope.dimension_count"
 _LABELS = {  # where the names in a config and in a GGUF are others
-    "rope_width": "partial_rotary_factor or rope.dimension_count: the number of rotated dimensions",
+    "rope_width": f"{_ROTATION}: the number of rotated dimensions",
     "attention_scale": "attention_multiplier or query_pre_attn_scalar: the scale of attention",
 }
 _VARIABLE = (*CONSTANTS, "rope_width", "windowed", "unrotated", "convolved")
@@ -167,7 +171,7 @@ def metadata_fields(architecture: Architecture) -> dict[str, Field]:
         "attention.value_length": Field(a.head_dim, u32),
         "attention.layer_norm_rms_epsilon": Field(a.rms_eps, f32),
         "rope.freq_base": Field(a.rope_theta, f32),
-        "rope.dimension_count": Field(a.rope_width or a.head_dim, u32),
+        "rope.dimension_count": Field(a.rotated, u32),
         "vocab_size": Field(a.vocab, u32),
     }
     if a.rope_linear != 1:
@@ -211,6 +215,8 @@ def check(architecture: Architecture, where: str) -> None:
     """
     a, family = architecture, architecture.family
     a.check(where)
+    if a.rotated % 2 or not 2 <= a.rotated <= a.head_dim:
+        raise FileError(f"{where}: {_ROTATION} rotates {a.rotated} of {a.head_dim} dimensions")
     for field, expected in (_DEFAULTS | dict(family.implied(a))).items():
         value = getattr(a, field)
         if field not in family.reads and not _equal(value, expected):

@@ -200,9 +200,8 @@ class GgufCheckpoint(Checkpoint):
         self.specs = arch.tensor_specs(self.architecture)
         shapes = {tensor.name: tensor.shape for tensor in self.header.tensors.values()}
         expected = {spec.target: spec.shape for spec in self.specs.values()}
-        rotated = self.architecture.rope_width or self.architecture.head_dim
         self._rope = self.header.tensors.keys() & {FACTORS, LONG_FACTORS, SHORT_FACTORS}
-        expected |= dict.fromkeys(self._rope, (rotated // 2,))
+        expected |= dict.fromkeys(self._rope, (self.architecture.rotated // 2,))
         _check_tensors(path, self.architecture.name, shapes, expected, "the metadata")
         for tensor in self.header.tensors.values():
             if tensor.type.name not in _DEQUANTIZED or (len(tensor.shape) == 1 and tensor.type not in FLOATS):

@@ -10,9 +10,7 @@ from ...files.gguf.model_shape import MAX_COUNT
 
 def number(values: Mapping[str, Any], key: str, where: str, default: float | None = None) -> float:
     """A positive number within the range of float32; FileError, with `where` and the key, if it is none."""
-    value = values.get(key, default)
-    if value is None:
-        value = default
+    value = default if values.get(key) is None else values[key]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise FileError(f"{where}: {key} is {shorten(value)}, not a positive number")
     if not 1e-37 < value < 1e38:
@@ -20,11 +18,13 @@ def number(values: Mapping[str, Any], key: str, where: str, default: float | Non
     return value
 
 
-def count(values: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int:
-    """A positive integer up to MAX_COUNT."""
+def count(
+    values: Mapping[str, Any], key: str, where: str, default: int | None = None, most: int = MAX_COUNT
+) -> int:
+    """A positive integer up to `most`."""
     value = number(values, key, where, default)
-    if not isinstance(value, int) or value > MAX_COUNT:
-        raise FileError(f"{where}: {key} is {shorten(value)}, not an integer up to {MAX_COUNT}")
+    if not isinstance(value, int) or value > most:
+        raise FileError(f"{where}: {key} is {shorten(value)}, not an integer up to {most}")
     return value
 
 

@@ -56,7 +56,7 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
             computation in a way that is not known here.
     """
     family = _family(config, where)
-    layers = _layers(config, where)
+    layers = count(config, "num_hidden_layers", where, most=MAX_LAYERS)
     config = _normalized(config, family, where)
     _check_keys(config, family, where)
     rope = find_rope(config, where)
@@ -65,8 +65,6 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
     head_dim = count(config, "head_dim", where, hidden // heads)
     context = count(config, "max_position_embeddings", where)
     width = int(head_dim * number({**config, **rope}, "partial_rotary_factor", where, 1.0))
-    if width != head_dim and (width < 2 or width % 2):
-        raise FileError(f"{where}: partial_rotary_factor rotates {width} of {head_dim} dimensions")
     shape = ModelShape(
         layers=layers,
         hidden=hidden,
@@ -96,7 +94,7 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
         rope_theta=number({**config, **rope}, "rope_theta", where, 10000.0),
         tied=flag(config, "tie_word_embeddings", where),
         biased=(*family.biased, *(kind for kinds in biases for kind in kinds)),
-        **({"scaling": None} | dict(family.implied(shape)) | found),
+        **(dict(family.implied(shape)) | found),
     )
     check(architecture, where)
     return architecture
@@ -139,13 +137,6 @@ def _check_keys(config: Mapping[str, Any], family: Family, where: str) -> None:
     act = config.get("hidden_act", "silu")
     if _ACTIVATIONS.get(act if isinstance(act, str) else "") != family.activation:
         raise FileError(f"{where}: hidden_act is {shorten(act)}; {family.name} has {family.activation}")
-
-
-def _layers(config: Mapping[str, Any], where: str) -> int:
-    layers = count(config, "num_hidden_layers", where)
-    if layers > MAX_LAYERS:
-        raise FileError(f"{where}: num_hidden_layers is {layers}; at most {MAX_LAYERS} are supported")
-    return layers
 
 
 def _scales(config: Mapping[str, Any], where: str) -> dict[str, Any]:

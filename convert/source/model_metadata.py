@@ -64,7 +64,7 @@ def from_header(header: Header) -> Architecture:
         rope_linear=_linear_scaling(values, where),
         tied=OUTPUT not in header.tensors,
         biased=tuple(k for k in family.layer.values() if f"blk.0.{k}.bias" in header.tensors),
-        **({"scaling": None} | dict(family.implied(shape)) | found),
+        **(dict(family.implied(shape)) | found),
     )
     check(architecture, where)
     return architecture

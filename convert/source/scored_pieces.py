@@ -17,12 +17,11 @@ from gguf import TokenType
 from ...errors import FileError
 from ...files.gguf.header import Field
 from ...files.gguf.metadata import SPACE_ONCE
-from .token_table import Entry, added_tokens, stripping_fields, table_fields, token_table, unsupported
+from .token_table import Entry, added_tokens, refuse_options, stripping_fields, table_fields, token_table
 
 SPACE = "▁"  # stands for a space in a piece
 BYTE_PIECES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 _BYTES = frozenset(BYTE_PIECES)
-_UNSUPPORTED = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
 _TO_SPACE = ("Replace", " ", SPACE)
 _WORD_BY_WORD = ("Split", " ", "MergedWithPrevious", False)  # does nothing: no space is left
 # (normalizer, pre-tokenizer) -> whether a space is put before a text, and only if it has none
@@ -45,11 +44,11 @@ def byte_fallback_fields(path: Path, tokenizer: Mapping[str, Any], vocab: int) -
         FileError: llama.cpp could divide a text into other tokens.
     """
     model, added = tokenizer["model"], tokenizer.get("added_tokens") or []
-    if found := [option for option in _UNSUPPORTED if model.get(option)]:
-        raise unsupported(path, "the model", found[0], model[found[0]])
+    refuse_options(path, "the model", model, ("ignore_merges",))
     prefix, once = _space_prefix(path, tokenizer)
-    if prefix and (token := next((t for t in added if t.get("normalized") and not t.get("special")), None)):
-        raise unsupported(path, f"the added token {token['content']!r}", "normalized", True)
+    for token in added if prefix else ():
+        if not token.get("special"):
+            refuse_options(path, f"the added token {token['content']!r}", token, ("normalized",))
     merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in model["merges"]]
     if any(len(merge) != 2 for merge in merges):
         raise FileError(f"{path}: a merge does not join two tokens")

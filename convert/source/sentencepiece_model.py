@@ -15,14 +15,12 @@ from ...errors import FileError
 from ...files.gguf.header import Field
 from ...files.json_file import read_bounded
 from .scored_pieces import SPACE, piece_fields, space_fields
-from .token_table import Entry, added_tokens, stripping_fields, token_table, unsupported
+from .token_table import Entry, added_tokens, refuse_options, stripping_fields, token_table
 
 FILE_NAME = "tokenizer.model"
 _BYTES_MAX = 1 << 24  # published ones have 4 MB at most
 _TRAINER, _NORMALIZER, _PIECE = 2, 3, 1
 _BPE = 2
-# Types of SentencePiece -> types of a GGUF; the numbers are the same.
-_TYPES = {int(kind): kind for kind in TokenType}
 
 
 def sentencepiece_fields(path: Path, config: Mapping[str, Any], vocab: int) -> dict[str, Field]:
@@ -50,7 +48,7 @@ def _fields(path: Path, data: bytes, config: Mapping[str, Any], vocab: int) -> d
     for number, value in _message(data):
         if number == _PIECE:
             piece = dict(_message(value))
-            text, kind = piece[1].decode(), _TYPES[piece.get(3, 1)]
+            text, kind = piece[1].decode(), TokenType(piece.get(3, 1))  # with the numbers of a GGUF
             if len(pieces) == vocab:
                 raise FileError(f"{path}: has more pieces than the embedding's {vocab} rows")
             pieces.append((text, len(pieces), kind))
@@ -87,11 +85,9 @@ def _check(path: Path, trainer: Mapping[int, Any], normalizer: Mapping[int, Any]
         "remove_extra_whitespaces": bool(normalizer.get(4, 1)),
         "treat_whitespace_as_suffix": bool(trainer.get(24, 0)),
     }
-    for name, value in options.items():
-        if value:
-            raise unsupported(path, "the model", name, value)
+    refuse_options(path, "the model", options, options)
     if not normalizer.get(5, 1):
-        raise unsupported(path, "the model", "escape_whitespaces", False)
+        raise FileError(f"{path}: the model has escape_whitespaces False, which a GGUF cannot represent")
 
 
 def _message(data: bytes) -> Iterator[tuple[int, Any]]:

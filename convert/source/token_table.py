@@ -55,8 +55,7 @@ def added_tokens(path: Path, tokens: Iterable[Mapping[str, Any]]) -> Iterator[En
     for token in tokens:
         special = bool(token.get("special"))
         options = ("lstrip", "single_word") if special else ("lstrip", "single_word", "rstrip")
-        if found := [option for option in options if token.get(option)]:
-            raise unsupported(path, f"the added token {token['content']!r}", found[0], True)
+        refuse_options(path, f"the added token {token['content']!r}", token, options)
         yield token["content"], token["id"], TokenType.CONTROL if special else TokenType.USER_DEFINED
 
 
@@ -66,6 +65,8 @@ def stripping_fields(tokens: Iterable[Mapping[str, Any]]) -> dict[str, Field]:
     return {STRIPPING_TOKENS: Field(names, Kind.ARRAY, Kind.STRING)} if names else {}
 
 
-def unsupported(path: Path, subject: str, option: str, value: Any) -> FileError:
-    """The error for an option that changes tokens and that llama.cpp lacks."""
-    return FileError(f"{path}: {subject} has {option} {value!r}, which a GGUF cannot represent")
+def refuse_options(path: Path, subject: str, values: Mapping[str, Any], options: Iterable[str]) -> None:
+    """Raise FileError if one of the options is on, of which each changes tokens in a way llama.cpp lacks."""
+    for option in options:
+        if value := values.get(option):
+            raise FileError(f"{path}: {subject} has {option} {value!r}, which a GGUF cannot represent")

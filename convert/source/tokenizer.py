@@ -22,7 +22,7 @@ from .pre_tokenizer import pre_tokenizer_name
 from .scored_pieces import byte_fallback_fields
 from .sentencepiece_model import FILE_NAME as SENTENCEPIECE
 from .sentencepiece_model import sentencepiece_fields
-from .token_table import added_tokens, stripping_fields, table_fields, token_table, unsupported
+from .token_table import added_tokens, refuse_options, stripping_fields, table_fields, token_table
 
 # Options of a BPE model that change its tokens and that llama.cpp does not implement.
 _UNSUPPORTED = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
@@ -96,10 +96,9 @@ def _vocabulary(path: Path, tokenizer: Mapping[str, Any], vocab: int) -> dict[st
     model, added = tokenizer["model"], tokenizer.get("added_tokens") or []
     if model.get("type") != "BPE":
         raise FileError(f"{path}: the model is {model.get('type')!r}; only BPE is supported")
+    refuse_options(path, "the model", model, _UNSUPPORTED)
     if model.get("byte_fallback"):
         return byte_fallback_fields(path, tokenizer, vocab)
-    if found := [option for option in _UNSUPPORTED if model.get(option)]:
-        raise unsupported(path, "the model", found[0], model[found[0]])
     pre = pre_tokenizer_name(path, tokenizer)
     normal = ((text, i, TokenType.NORMAL) for text, i in model["vocab"].items())
     tokens, types = token_table(path, chain(normal, added_tokens(path, added)), vocab)
@@ -200,7 +199,9 @@ def _added_around(path: Path, tokenizer: Mapping[str, Any]) -> tuple[str | None,
     pieces = [piece for step in steps for piece in step.get("single", [{step["type"]: {}}])]
     layout = " ".join(next(iter(piece)) for piece in pieces)
     if pieces and not re.fullmatch("(SpecialToken )?Sequence( SpecialToken)?", layout):
-        raise unsupported(path, "the tokenizer", "a post_processor of", layout)
+        raise FileError(
+            f"{path}: the tokenizer has a post_processor of {layout!r}, which a GGUF cannot represent"
+        )
     first, last = (
         piece.get("SpecialToken", {}).get("id") for piece in (*pieces[:1], *pieces[-1:]) or ({}, {})
     )

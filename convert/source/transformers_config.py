@@ -90,7 +90,7 @@ def _constants(a: Architecture, rope: dict[str, Any], default: dict[str, Any]) -
             }
         case "phi3":
             return {
-                "partial_rotary_factor": (a.rope_width or a.head_dim) / a.head_dim,
+                "partial_rotary_factor": a.rotated / a.head_dim,
                 "original_max_position_embeddings": a.rope_original or a.context,
             }
         case "lfm2":

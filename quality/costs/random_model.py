@@ -122,7 +122,6 @@ class ProbeShape:
             context=4096,
             rms_eps=1e-5,
             rope_theta=500000.0,
-            scaling=None,
             tied=True,
         )
 

@@ -280,7 +280,7 @@ def damaged(good: Path, copy: Path, damage: Damage) -> Path:
     (put(CONFIG, "[]"), "config.json: not a JSON object"),
     (put(CONFIG, DEEP), "config.json: not JSON"),
     (config(architectures=[["x"]]), "['x'] cannot be converted"),
-    (config(num_hidden_layers=1 << 24), "num_hidden_layers is 16777216; at most 512 are supported"),
+    (config(num_hidden_layers=1 << 24), "num_hidden_layers is 16777216, not an integer up to 512"),
     (config(hidden_size=10**30), "hidden_size is 10000000000000000000000000000"),
     (config(rms_norm_eps=10**400), "rms_norm_eps is 1000"),
     (config(vocab_size=-5), "vocab_size is -5, not a positive number"),

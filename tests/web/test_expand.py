@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(NODE is None, reason="Node.js is not installed")
 
 SHAPE = Architecture(
     name="llama", layers=1, hidden=256, ffn=512, heads=4, kv_heads=2, head_dim=64, vocab=300, context=64,
-    rms_eps=1e-5, rope_theta=10000.0, scaling=None, tied=True,
+    rms_eps=1e-5, rope_theta=10000.0, tied=True,
 )  # fmt: skip
 SCRIPT = """import { openAsBlob, writeFileSync } from 'node:fs';
 import { expandTypes } from './expand.js';

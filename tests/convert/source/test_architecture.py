@@ -197,6 +197,8 @@ def test_unsupported_config_is_named(changes, named):
         ("lfm2", {"conv_bias": True}, "conv_bias"),
         ("phi3", {"rope_parameters": {"rope_type": "longrope", "long_factor": [1.0]}}, "long_factor"),
         ("phi3", {"rope_parameters": None, "partial_rotary_factor": 0.3125}, "rotates 5 of 16"),
+        ("phi3", {"rope_parameters": None, "partial_rotary_factor": 0.01}, "rotates 0 of 16"),
+        ("phi3", {"rope_parameters": None, "partial_rotary_factor": 1.5}, "rotates 24 of 16"),
         ("granite", {"logits_scaling": 0}, "logits_scaling"),
         ("olmo2", {"tie_word_embeddings": True}, "tie_word_embeddings"),
     ],
@@ -270,10 +272,12 @@ def test_unsupported_metadata_is_named(changes, named):
         ("lfm2", "attention.head_count_kv", Field(["a"] * 3, ARRAY, TEXT), "head_count_kv"),
         ("lfm2", "attention.head_count_kv", Field([0, 2], ARRAY, U32), "head_count_kv is .0, 2., which"),
         ("lfm2", "attention.head_count_kv", Field([0, 2, 4], ARRAY, U32), "head_count_kv"),
+        ("phi3", "rope.dimension_count", Field(5, U32), "rope.dimension_count rotates 5 of 16"),
+        ("phi3", "rope.dimension_count", Field(24, U32), "rope.dimension_count rotates 24 of 16"),
     ],
 )
-def test_values_of_other_types_and_lists_of_other_lengths_are_named(name, key, field, named):
-    """They were tracebacks."""
+def test_values_that_the_model_cannot_have_are_named(name, key, field, named):
+    """They were tracebacks, or made a file that no loader can run."""
     config = checkpoints.FAMILIES[name]().to_dict()
     kind = next(kind for kind, family in CLASSES.items() if family.name == name)
     read_back = header(read(config | {"architectures": [kind]}), {f"{name}.{key}": field})
