@@ -6,12 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from ..errors import FileError
 from ..files.gguf.header import Header, read_header
 from ..files.progress import Progress
 from .layout import FileLayout
 from .merged_model import MergedModel
 from .source.architecture import OUTPUT
-from .tensors import GGML_TYPES, parse_type, plan_like, plan_stored, plan_uniform
+from .tensors import GGML_TYPES, parse_type, plan_stored, plan_uniform
 
 DEFAULT_TYPE = "Q4_K"
 SAME_TYPES = "same"  # the name of Same
@@ -94,7 +95,19 @@ class Like(Quantization):
         return str(self._header.metadata.get("thirteen.type", f"like {self.file.name}"))
 
     def plan(self, model: MergedModel, pool: ThreadPoolExecutor, progress: Progress) -> FileLayout:
-        return FileLayout.planned(model.metadata(self.text), plan_like(model.specs, self._header))
+        """See Quantization.
+
+        Raises:
+            FileError: the other file has other tensors or shapes.
+        """
+        tensors, shapes = self._header.tensors, {spec.target: spec.shape for spec in model.specs}
+        if other := shapes.items() ^ {(one.name, one.shape) for one in tensors.values()}:
+            name = min(other)[0]
+            raise FileError(
+                f"{self.file}: a different model: only one of the two has tensor {name!r} of this shape"
+            )
+        plans = [plan_stored(spec, tensors[spec.target].type) for spec in model.specs]
+        return FileLayout.planned(model.metadata(self.text), plans)
 
     @cached_property
     def _header(self) -> Header:

@@ -1,6 +1,6 @@
 """Tensors of a GGUF to write: names, shapes, ggml types, sizes and alignment."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
@@ -8,7 +8,7 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from ..errors import FileError, OptionError
-from ..files.gguf.header import Header, row_bytes
+from ..files.gguf.header import row_bytes
 from ..stats.arrays import Floats
 
 ALIGNMENT = 32  # of tensor data: the default of the metadata key general.alignment
@@ -124,20 +124,6 @@ def plan_tensor(spec: TensorSpec, type_: GGMLQuantizationType) -> TensorPlan:
     """Plan one tensor in a type whose block divides its rows."""
     nbytes = prod(spec.shape[:-1]) * row_bytes(spec.shape[-1], type_)
     return TensorPlan(spec.source, spec.target, spec.shape, type_, nbytes)
-
-
-def plan_like(specs: Sequence[TensorSpec], model: Header) -> list[TensorPlan]:
-    """Plan every tensor in its type in `model`, a GGUF of the same model or of a fine-tune of it.
-
-    Raises:
-        FileError: `model` has other tensors or shapes.
-    """
-    shapes = {spec.target: spec.shape for spec in specs}
-    if other := shapes.items() ^ {(tensor.name, tensor.shape) for tensor in model.tensors.values()}:
-        raise FileError(
-            f"{model.path}: a different model: only one of the two has tensor {min(other)[0]!r} of this shape"
-        )
-    return [plan_stored(spec, model.tensors[spec.target].type) for spec in specs]
 
 
 def plan_stored(spec: TensorSpec, type_: GGMLQuantizationType) -> TensorPlan:

@@ -68,9 +68,8 @@ def tie_embeddings(base: Checkpoint) -> tuple[Checkpoint, list[str]]:
 
 def _by_size(base: Checkpoint) -> tuple[str, str]:
     """The name of the matrix with more bits a weight, and that of the other one."""
-    embedding, output = matrix_names(base)
-    larger = max(output, embedding, key=lambda name: _stored_bytes(base, name))
-    return (output, embedding) if larger == output else (embedding, output)
+    smaller, larger = sorted(matrix_names(base), key=lambda name: _stored_bytes(base, name))
+    return larger, smaller
 
 
 def _stored_bytes(base: Checkpoint, name: str) -> int:

@@ -6,7 +6,7 @@ change of up to four characters in texts of up to 89, and of up to two in texts 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -57,8 +57,7 @@ def looks_like_code(text: str) -> bool:
 
 def basis_fingerprint(basis_id: str) -> str:
     """The first 30 bits of a basis' hash, given in hexadecimal, as six symbols."""
-    bits = int(basis_id[:8], 16) >> 2
-    return _encode([bits >> 5 * (_FINGERPRINT_SYMBOLS - 1 - i) & 31 for i in range(_FINGERPRINT_SYMBOLS)])
+    return _encode(_symbols(int(basis_id[:8], 16) >> 2, _FINGERPRINT_SYMBOLS))
 
 
 def round_to_bfloat16(numbers: Floats) -> Floats:
@@ -128,20 +127,19 @@ def _encode(symbols: list[int]) -> str:
 
 def bech32m_checksum(prefix: str, symbols: Sequence[int]) -> list[int]:
     """The six checksum symbols of `symbols`, each from 0 to 31, under an ASCII `prefix`."""
-    checksum = _polymod([*_expand_prefix(prefix), *symbols, *[0] * CHECKSUM_SYMBOLS]) ^ _BECH32M
-    return [checksum >> 5 * (CHECKSUM_SYMBOLS - 1 - i) & 31 for i in range(CHECKSUM_SYMBOLS)]
+    checksum = _polymod(prefix, [*symbols, *[0] * CHECKSUM_SYMBOLS]) ^ _BECH32M
+    return _symbols(checksum, CHECKSUM_SYMBOLS)
 
 
 def verify_checksum(prefix: str, symbols: Sequence[int]) -> bool:
     """Whether symbols end in the checksum of those before it."""
-    return _polymod([*_expand_prefix(prefix), *symbols]) == _BECH32M
+    return _polymod(prefix, symbols) == _BECH32M
 
 
 def to_symbols(data: bytes) -> list[int]:
     """Bytes as symbols of five bits, the last one padded with zeros."""
     count = -(-len(data) * 8 // 5)
-    bits = int.from_bytes(data) << (count * 5 - len(data) * 8)
-    return [bits >> 5 * (count - 1 - i) & 31 for i in range(count)]
+    return _symbols(int.from_bytes(data) << (count * 5 - len(data) * 8), count)
 
 
 def to_bytes(symbols: Sequence[int]) -> bytes | None:
@@ -154,13 +152,15 @@ def to_bytes(symbols: Sequence[int]) -> bytes | None:
     return data if to_symbols(data) == list(symbols) else None
 
 
-def _expand_prefix(prefix: str) -> list[int]:
-    return [*(ord(character) >> 5 for character in prefix), 0, *(ord(character) & 31 for character in prefix)]
+def _symbols(bits: int, count: int) -> list[int]:
+    """The last `count` groups of five bits of a number, the highest first."""
+    return [bits >> 5 * place & 31 for place in reversed(range(count))]
 
 
-def _polymod(symbols: Iterable[int]) -> int:
-    remainder = 1
-    for symbol in symbols:
+def _polymod(prefix: str, symbols: Sequence[int]) -> int:
+    """BIP 173's remainder of a prefix and symbols."""
+    codes, remainder = prefix.encode(), 1
+    for symbol in (*(code >> 5 for code in codes), 0, *(code & 31 for code in codes), *symbols):
         top, remainder = remainder >> 25, (remainder & 0x1FFFFFF) << 5 ^ symbol
         for bit, generator in enumerate(_GENERATOR):
             remainder ^= generator * (top >> bit & 1)

@@ -25,9 +25,9 @@ class Projection:
     def __init__(self, tensors: Mapping[str, Floats], field: str, widths: Sequence[int]) -> None:
         """Take the matrices whose inputs INPUTS calls `field`, with outputs of these widths."""
         self.names = tuple(
-            name for name, read in INPUTS.items() if read == field and _weight(name) in tensors
+            name for name, read in INPUTS.items() if read == field and f"{name}.weight" in tensors
         )
-        self._matrices = [tensors[_weight(name)] for name in self.names]
+        self._matrices = [tensors[f"{name}.weight"] for name in self.names]
         self._biases = [tensors.get(f"{name}.bias") for name in self.names]
         self.columns = self._matrices[0].shape[1]
         self._bounds = [*accumulate(widths[:-1])]
@@ -47,7 +47,3 @@ class Projection:
             gradients = [np.concatenate(gradients, 1)]
         products = (one @ matrix for one, matrix in zip(gradients, self._matrices, strict=True))
         return reduce(np.add, products), dict(zip(self.names, gradients, strict=True))
-
-
-def _weight(name: str) -> str:
-    return f"{name}.weight"

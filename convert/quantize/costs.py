@@ -80,7 +80,10 @@ def read_costs(path: Path) -> CostTable:
     layer, output = (_parse_costs(content.get(part), f"{path}: {part}") for part in PARTS[:2])
     prefill = content.get("layer_prefill")
     layer_prefill = {} if prefill is None else _parse_costs(prefill, f"{path}: layer_prefill")
-    target = _parse_target(content.get("target"), f"{path}: target")
+    if (target := content.get("target")) not in TARGETS:
+        raise FileError(
+            f"{path}: target: {shorten(target)} is not a target; choose from {', '.join(TARGETS)}"
+        )
     return CostTable(target, layer, output, layer_prefill, str(content.get("library", _LIBRARY)))
 
 
@@ -130,12 +133,6 @@ def ordinary_costs(table: CostTable) -> CostTable:
     prefill = table.layer_prefill
     layer = {n: cost + _PROMPT_SHARE * prefill[n] for n, cost in table.layer.items() if n in prefill}
     return replace(table, layer=layer)
-
-
-def _parse_target(value: Any, where: str) -> str:
-    if value not in TARGETS:
-        raise FileError(f"{where}: {shorten(value)} is not a target; choose from {', '.join(TARGETS)}")
-    return str(value)
 
 
 def _parse_costs(value: Any, where: str) -> dict[str, float]:

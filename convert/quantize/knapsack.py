@@ -84,7 +84,10 @@ def _pareto_optimal(options: Sequence[TypeOption], timed: bool) -> list[TypeOpti
 
 
 class _Knapsack:
-    """Dynamic programming over the tensors: the least value for every size, in cells of `unit` bytes."""
+    """Dynamic programming over the tensors: the least value for every size, in cells of `unit` bytes.
+
+    The options of each tensor are sorted by size, and the smallest ones fit in `maximum`.
+    """
 
     def __init__(self, options: TypeOptions, maximum: int, minimum: int) -> None:
         self.options = list(options.values())
@@ -93,7 +96,7 @@ class _Knapsack:
         divisor = math.gcd(*(option.nbytes for choices in self.options for option in choices))
         self.unit = divisor * -(-capacity // (divisor * _CELLS))
         self.cells = capacity // self.unit + 1
-        self.minimum = -(-minimum // self.unit)
+        self.minimum = max(0, -(-minimum // self.unit))
 
     def solve(self, multiplier: float) -> list[TypeOption]:
         best = np.zeros(self.cells)  # (cells,) the least value with exactly this many units
@@ -109,6 +112,8 @@ class _Knapsack:
                 pick[units:][better] = index
             best = extended
             picks.append(pick)
+        if not np.isfinite(best).any():  # not even the smallest fit, rounded up to units
+            return [choices[0] for choices in self.options]
         large = best[self.minimum :]
         cell = int(self.minimum + np.argmin(large)) if np.isfinite(large).any() else int(np.argmin(best))
         chosen = []

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...errors import FileError, shorten
 from ...files.atomic_write import write_file
-from ...files.json_file import parse_json, read_bounded
+from ...files.json_file import read_json
 from .tokenizer_tables import TokenizerTables
 
 SIZES = (16_384, 24_576, 32_768, 49_152, 65_536, 98_304)  # that are compared with the full vocabulary
@@ -48,10 +48,9 @@ class VocabularyList:
         Raises:
             FileError: the file cannot be read or is not such a list; the message names the place.
         """
-        facts = parse_json(read_bounded(path, _MAX_BYTES), str(path))
-        if not isinstance(facts, dict) or (missing := [key for key in _KEYS if key not in facts]):
-            what = "not a JSON object" if not isinstance(facts, dict) else f"has no {missing[0]!r}"
-            raise FileError(f"{path}: not a vocabulary list: {what}")
+        facts = read_json(path, _MAX_BYTES)
+        if missing := [key for key in _KEYS if key not in facts]:
+            raise FileError(f"{path}: not a vocabulary list: has no {missing[0]!r}")
         of, sha256, tokens = (facts[key] for key in _KEYS)
         if type(of) is not int or not 0 < of <= MAX_TOKENS:
             raise FileError(f"{path}: of: {shorten(of)} is not a number from 1 to {MAX_TOKENS}")

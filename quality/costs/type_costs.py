@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
@@ -237,16 +237,12 @@ def write_costs(report: TypesReport, path: Path) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    text = json.dumps(_cost_table(report), indent=1, allow_nan=False) + "\n"
-    write_file(path, text.encode())
 
-
-def _cost_table(report: TypesReport) -> dict[str, Any]:
     def costs(part: str) -> dict[str, float]:
         found = {cost.type: getattr(cost, part) for cost in report.costs}
         return {name: float(f"{cost.ns_per_weight:.4g}") for name, cost in found.items()}
 
-    return {
+    table = {
         "target": report.target,
         "cpu": report.machine.cpu,
         "date": report.date,
@@ -255,3 +251,4 @@ def _cost_table(report: TypesReport) -> dict[str, Any]:
         **{part: costs(part) for part in PARTS},
         "measured": asdict(report),
     }
+    write_file(path, (json.dumps(table, indent=1, allow_nan=False) + "\n").encode())

@@ -72,6 +72,23 @@ def test_the_minimum_size_is_reached_where_possible(minimum, nbytes):
     assert totals(chosen)[0] == nbytes
 
 
+@given(models, st.integers(0, 100), st.integers(-5000, 0))
+def test_a_minimum_below_zero_is_none(options, units, minimum):
+    """Where the tokenizer is nearly all of a file, it was an IndexError, or the largest size."""
+    budget = smallest(options) + 32 * units
+    assert allocate_types(options, budget, minimum) == allocate_types(options, budget)
+
+
+def test_the_smallest_types_fit_their_own_size_whatever_the_unit():
+    """Sizes are rounded up to the unit: an IndexError, where the first tensor was small."""
+    sizes = [32, *(32 * (40_003 + 7 * i) for i in range(500))]
+    options = {
+        f"blk.{i:03}": [TypeOption(Type.Q2_K, size, 1.0, 1.0), TypeOption(Type.Q8_0, 2 * size, 0.0, 1.0)]
+        for i, size in enumerate(sizes)
+    }
+    assert totals(allocate_types(options, sum(sizes)))[0] == sum(sizes)
+
+
 def test_a_speed_weight_is_the_percent_of_loss_that_a_percent_of_time_is_worth():
     fast, exact = TypeOption(Type.Q4_0, 320, 0.02, 1.0), TypeOption(Type.Q4_K, 320, 0.01, 1.2)
     options = {f"blk.{i}": [fast, exact] for i in range(8)}
