@@ -76,25 +76,17 @@ class FitSize(Quantization):
 
     def choose(self, model: MergedModel, options: TypeOptions) -> FileLayout:
         """Lay out the file with one of its options for each matrix, for the library that suits it best."""
-        weight = PREFERENCES[self.prefer]
-
-        def value(planned: tuple[float, float, FileLayout]) -> tuple[float, float]:
-            loss, cost, layout = planned
-            assert layout.prediction
-            cost *= 1 if layout.prediction.library == self.costs.library else _GAIN_MIN
-            return loss * cost**weight, cost
-
-        return min((self._choose(model, options, costs) for costs in (self.costs, *self.others)), key=value)[
-            2
-        ]
+        layouts = (self._choose(model, options, costs) for costs in (self.costs, *self.others))
+        _, layout = min(layouts, key=lambda valued: valued[0])
+        return layout
 
     def _choose(
         self, model: MergedModel, options: TypeOptions, costs: CostTable
-    ) -> tuple[float, float, FileLayout]:
-        """Loss, cost and layout of the file with the costs of one library."""
-        specs, importance = model.base.specs, model.importance
+    ) -> tuple[tuple[float, float], FileLayout]:
+        """The layout with the costs of one library, after its value, which is less for a better one."""
+        specs, importance, tied = model.base.specs, model.importance, model.base.architecture.tied
         if costs is not self.costs:
-            options = _with_costs(options, specs, costs, tied=model.base.architecture.tied)
+            options = _with_costs(options, specs, costs, tied=tied)
         fields = model.metadata(self.text)
         floats = FileLayout.planned(fields, plan_uniform(model.specs, _F32))
         fixed = floats.file_bytes - sum(padded(one.nbytes) for one in floats.tensors if one.source in options)
@@ -109,12 +101,14 @@ class FitSize(Quantization):
             budget_bytes=self.size.file_bytes(count_weights(specs.values())),
             file_bytes=layout.file_bytes,
             divergence=loss if measured else None,
-            decode_speed=_reference_cost(specs, costs) / cost,
+            decode_speed=_reference_cost(specs, costs, tied=tied) / cost,
             target=costs.target,
             prefer=self.prefer,
             library=costs.library,
         )
-        return loss, cost, replace(layout, prediction=prediction)
+        counted = cost if costs.library == self.costs.library else _GAIN_MIN * cost
+        value = loss * counted ** PREFERENCES[self.prefer], counted
+        return value, replace(layout, prediction=prediction)
 
     def choose_types(
         self, specs: Mapping[str, TensorSpec], options: TypeOptions, fixed: int
@@ -210,19 +204,17 @@ def _with_costs(
     """The options with other costs, as far as these have their types."""
     changed = dict[str, list[TypeOption]]()
     for name, choices in options.items():
-        spec = specs[name]
-        by_type = costs.weight_costs(spec.target, tied=tied)
+        by_type = costs.weight_costs(specs[name].target, tied=tied)
         changed[name] = [
-            replace(one, cost=by_type[one.type.name] * prod(spec.shape))
+            replace(one, cost=by_type[one.type.name] * prod(specs[name].shape))
             for one in choices
             if one.type.name in by_type
         ]
     return changed
 
 
-def _reference_cost(specs: Mapping[str, TensorSpec], costs: CostTable) -> float:
+def _reference_cost(specs: Mapping[str, TensorSpec], costs: CostTable, *, tied: bool) -> float:
     """Decode cost with all matrices in the reference type."""
-    tied = all(spec.target != OUTPUT for spec in specs.values())
     return sum(
         costs.weight_costs(spec.target, tied=tied)[REFERENCE] * prod(spec.shape)
         for spec in specs.values()

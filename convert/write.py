@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from gguf import GGUFValueType, GGUFWriter
+from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 from gguf.gguf_writer import WriterState
+from numpy.typing import NDArray
 
 from ..files.atomic_write import atomic_write
 from ..files.gguf.header import Field
@@ -59,6 +60,16 @@ def write_gguf(
     if trusted:
         trust_file(target, digest.hexdigest())
     return digest.hexdigest()
+
+
+def write_arrays(
+    target: Path, fields: Mapping[str, Field], arrays: Mapping[str, NDArray[Any]], source: Path | None = None
+) -> str:
+    """Write a GGUF whose tensors are these arrays, in float32; see write_gguf()."""
+    f32 = GGMLQuantizationType.F32
+    plans = [TensorPlan(name, name, array.shape, f32, 4 * array.size) for name, array in arrays.items()]
+    blocks = (array.astype("<f4", copy=False).tobytes() for array in arrays.values())
+    return write_gguf(target, fields, plans, blocks, source=source)
 
 
 def _put(file: BinaryIO, digest: Any, data: bytes) -> None:

@@ -7,7 +7,7 @@ tensor, and one alpha for all, with a scale of alpha / r.
 from pathlib import Path
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFValueType
+from gguf import GGUFValueType
 
 from ...errors import FileError
 from ...files.gguf.header import Field
@@ -18,10 +18,9 @@ from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING, permute
 from ..source.checkpoint import Checkpoint, open_checkpoint
 from ..source_ids import DEFAULT_IDS, SourceIds
-from ..tensors import TensorSpec, plan_tensor
 from ..vocabulary.trimmed_checkpoint import TrimmedCheckpoint
 from ..vocabulary.vocabulary_list import VocabularyList
-from ..write import write_gguf
+from ..write import write_arrays
 from .adapter import PeftAdapter, load_adapter
 
 # Incremented when an adapter is exported differently, so that older cached files are not used.
@@ -75,11 +74,7 @@ def export_adapter(
     if (prompt := adapter / PROMPT_FILE).exists():
         text = decode_utf8(read_bounded(prompt, _PROMPT_BYTES_MAX), str(prompt))
         fields[PROMPT_KEY] = Field(text, _TEXT)
-    tensors = _adapter_tensors(loaded, checkpoint)
-    specs = (TensorSpec(name, name, rows.shape) for name, rows in tensors.items())
-    plans = [plan_tensor(spec, GGMLQuantizationType.F32) for spec in specs]
-    blocks = (rows.tobytes() for rows in tensors.values())
-    return write_gguf(output, fields, plans, blocks)
+    return write_arrays(output, fields, _adapter_tensors(loaded, checkpoint))
 
 
 def _adapter_tensors(adapter: PeftAdapter, base: Checkpoint) -> dict[str, Floats]:

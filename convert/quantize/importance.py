@@ -26,10 +26,10 @@ from ...files.safetensors import read_items
 from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING, OUTPUT
 from ..source.checkpoint import Checkpoint
-from ..tensors import TensorPlan, TensorSpec
+from ..tensors import TensorSpec
 from ..vocabulary.trimmed_checkpoint import TrimmedCheckpoint
 from ..vocabulary.vocabulary_metadata import vocabulary_of
-from ..write import write_gguf
+from ..write import write_arrays
 from .covariance import Covariance, empty_low_rank
 
 Value = TypeVar("Value")
@@ -266,9 +266,7 @@ def write_importance(target: Path, stats: ImportanceStats) -> str:
         _CHUNK_COUNT: Field(stats.chunk_count, _U32),
         _CHUNK_SIZE: Field(stats.chunk_size, _U32),
     }
-    arrays = {name: np.asarray(values, "<f4") for name, values in _tensors(stats).items()}
-    plans = [TensorPlan(name, name, array.shape, _F32, array.nbytes) for name, array in arrays.items()]
-    return write_gguf(target, fields, plans, (array.tobytes() for array in arrays.values()))
+    return write_arrays(target, fields, {name: np.asarray(one) for name, one in _tensors(stats).items()})
 
 
 def _tensors(stats: ImportanceStats) -> dict[str, Any]:
