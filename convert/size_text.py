@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from ..errors import OptionError
 
-_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
-_BITS_PER_WEIGHT = "BPW"
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "BPW": None}
 _BITS_MAX = 32  # F32
 _BITS_MIN = 2  # a weight has more in each type of a plan
 _PATTERN = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]+)", re.IGNORECASE | re.ASCII)
@@ -47,12 +46,11 @@ def parse_file_size(text: str, name: str = "size") -> FileSize:
         OptionError: the text has no unit, is not a positive number, or exceeds 32 bits per weight.
     """
     found = _PATTERN.fullmatch(text.strip())
-    unit = found[2].upper() if found else ""
-    if not found or (unit not in _UNITS and unit != _BITS_PER_WEIGHT):
+    if not found or found[2].upper() not in _UNITS:
         raise OptionError(name, _USAGE, repr(text))
-    amount = float(found[1])
-    if not 0 < amount * _UNITS.get(unit, 1) < math.inf:
+    amount, unit = float(found[1]), _UNITS[found[2].upper()]
+    if not 0 < amount * (unit or 1) < math.inf:
         raise OptionError(name, f"must be a positive number; {_USAGE}", repr(text))
-    if unit == _BITS_PER_WEIGHT and amount > _BITS_MAX:
+    if unit is None and amount > _BITS_MAX:
         raise OptionError(name, f"no type has more than {_BITS_MAX} bits per weight", repr(text))
-    return FileSize(text.strip(), amount, _UNITS.get(unit))
+    return FileSize(text.strip(), amount, unit)

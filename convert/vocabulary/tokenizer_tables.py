@@ -67,9 +67,7 @@ class TokenizerTables:
             kinds = "byte-level BPE and SentencePiece"
             raise FileError(f"{where}: the tokenizer is {shorten(model)}; only {kinds} can be trimmed")
         tokens = tokenizer_array(fields, "tokens", _STRING, where)
-        types = tokenizer_array(fields, "token_type", _INT32, where)
-        if len(types) != len(tokens):
-            raise FileError(f"{where}: {len(tokens)} tokens, but {len(types)} token types")
+        types = tokenizer_array(fields, "token_type", _INT32, where, len(tokens))
         ids = {text: i for i, text in enumerate(tokens)}
         if len(ids) != len(tokens):
             raise FileError(f"{where}: {len(tokens) - len(ids)} tokens have the text of another token")
@@ -83,9 +81,7 @@ class TokenizerTables:
         if model == "gpt2":
             merges, scores = _merge_ids(tokenizer_array(fields, "merges", _STRING, where), ids, where), None
         else:
-            scores = np.array(tokenizer_array(fields, "scores", _FLOAT32, where), np.float32)
-            if len(scores) != len(tokens):
-                raise FileError(f"{where}: {PREFIX}scores has {len(scores)} values for {len(tokens)} tokens")
+            scores = np.array(tokenizer_array(fields, "scores", _FLOAT32, where, len(tokens)), np.float32)
             merges = _scored_merges(tokens, types, scores, ids)
         return cls(
             where=where,
@@ -238,12 +234,12 @@ def token_text(token: str) -> str | None:
 
 
 def tokenizer_array(
-    fields: Mapping[str, Field], name: str, element: GGUFValueType, where: str
+    fields: Mapping[str, Field], name: str, element: GGUFValueType, where: str, count: int | None = None
 ) -> Sequence[Any]:
     """Read an array of a tokenizer's metadata; `name` is its key without the PREFIX.
 
     Raises:
-        FileError: it is missing, or no array of this type.
+        FileError: it is missing, or no array of this type, or has not one value for each of `count` tokens.
     """
     field = fields.get(PREFIX + name)
     if field is None:
@@ -251,6 +247,8 @@ def tokenizer_array(
     if (field.type, field.element) != (_ARRAY, element):
         raise FileError(f"{where}: metadata key {PREFIX + name!r} is not an array of {element.name}")
     values: Sequence[Any] = field.value
+    if count is not None and len(values) != count:
+        raise FileError(f"{where}: {PREFIX}{name} has {len(values)} values for {count} tokens")
     return values
 
 

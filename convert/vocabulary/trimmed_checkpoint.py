@@ -127,9 +127,7 @@ def trimmed_fields(
     new_ids = {old: new for new, old in enumerate(kept.tokens)}
     for name, element in _BY_TOKEN.items():
         if (key := PREFIX + name) in fields:
-            values = tokenizer_array(fields, name, element, tables.where)
-            if len(values) != kept.of:
-                raise FileError(f"{tables.where}: {key} has {len(values)} values for {kept.of} tokens")
+            values = tokenizer_array(fields, name, element, tables.where, kept.of)
             changed[key] = replace(fields[key], value=[values[token] for token in kept.tokens])
     for name, token in tables.special_ids.items():
         key = f"{PREFIX}{name}_token_id"

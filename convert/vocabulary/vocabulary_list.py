@@ -79,10 +79,13 @@ def check_list(kept: VocabularyList, tables: TokenizerTables) -> None:
         )
     check_tokens(f"{where}: tokens", list(kept.tokens), size)
     ids = set(kept.tokens)
-    if missing := sorted(set(tables.byte_ids.values()) - ids):
-        raise _lacks(where, tables, missing, "single bytes, without which not every text can be written")
-    if missing := sorted(tables.required_ids - ids):
-        raise _lacks(where, tables, missing, "tokens that the chat template or generation uses")
+    for what, needed in (
+        ("single bytes, without which not every text can be written", tables.byte_ids.values()),
+        ("tokens that the chat template or generation uses", tables.required_ids),
+    ):
+        if missing := sorted({*needed} - ids):
+            first = f"{missing[0]} ({shorten(tables.tokens[missing[0]])})"
+            raise FileError(f"{where}: lacks {len(missing)} {what}, such as {first}")
     if parts := tables.missing_parts(kept.tokens):
         part, token = next(iter(parts.items()))
         raise FileError(
@@ -107,8 +110,3 @@ def check_tokens(where: str, tokens: Any, of: int) -> None:
             what = "occurs twice" if token == previous else f"follows {previous}: ids must ascend"
             raise FileError(f"{where}[{place}]: {token} {what}")
         previous = token
-
-
-def _lacks(where: str, tables: TokenizerTables, missing: list[int], what: str) -> FileError:
-    first = f"{missing[0]} ({shorten(tables.tokens[missing[0]])})"
-    return FileError(f"{where}: lacks {len(missing)} {what}, such as {first}")

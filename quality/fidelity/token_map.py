@@ -102,20 +102,16 @@ def _reference_ids(reference: Header, model: Header) -> NDArray[np.int64]:
     counts = [len(header.metadata[_TOKENS]) for header in (reference, model)]
     if counts[0] == counts[1]:
         return np.arange(counts[0])
-    kept = range(counts[1]) if theirs is None else theirs.tokens
-    full = range(counts[0]) if ours is None else ours.tokens
-    of = counts[0] if ours is None else ours.of
-    ids = {original: token for token, original in enumerate(full)}
-    if theirs is None or theirs.of != of or (missing := [token for token in kept if token not in ids]):
-        raise FileError(
-            f"{model.path}: its vocabulary has {counts[1]} tokens, that of {reference.path} {counts[0]}, "
-            + (
-                f"which lacks token {missing[0]}"
-                if theirs and theirs.of == of
-                else "and none is a part of the other"
-            )
-        )
-    return np.array([ids[token] for token in kept])
+    of, full = (ours.of, ours.tokens) if ours else (counts[0], range(counts[0]))
+    ids, why = {original: token for token, original in enumerate(full)}, "and none is a part of the other"
+    if theirs and theirs.of == of:
+        missing = [token for token in theirs.tokens if token not in ids]
+        if not missing:
+            return np.array([ids[token] for token in theirs.tokens])
+        why = f"which lacks token {missing[0]}"
+    raise FileError(
+        f"{model.path}: its vocabulary has {counts[1]} tokens, that of {reference.path} {counts[0]}, {why}"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ def test_a_tokenizer_of_another_kind_is_refused(base):
     check("no token for the byte 65", tokens=["other" if text == "A" else text for text in tokens])
     check("1 tokens have the text of another token", tokens=[*tokens[:-1], tokens[0]])
     check("BASE: a token of 5000 characters", tokens=[*tokens[:-1], "a" * 5000])
-    check("272 tokens, but 1 token types", token_type=[1])
+    check("token_type has 1 values for 272 tokens", token_type=[1])
     check("the merge 'a q' does not join two tokens", merges=["a q"])
     check("the merge 'none' does not join two tokens", merges=["none"])
     check("eos_token_id' is 272, not one of 272 tokens", eos_token_id=272)
