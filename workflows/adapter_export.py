@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..convert.adapter.adapter import WEIGHTS_FILE, read_adapter_config
+from ..convert.adapter.adapter import WEIGHTS_FILE, adapter_folder, read_adapter_config
 from ..convert.adapter.basis import Basis, BasisOrigin
 from ..convert.adapter.delta import CONFIG_FILE
 from ..convert.adapter.export import export_adapter
@@ -15,9 +15,8 @@ from ..convert.adapter.tinylora_folder import read_tinylora_numbers, with_saved_
 from ..convert.source.checkpoint import open_checkpoint
 from ..convert.source_ids import SourceIds
 from ..errors import FileError, OptionError
-from ..files.atomic_write import atomic_write, write_file
 from ..files.hashing import file_sha256
-from ..files.output import check_empty, check_folder, output_folder
+from ..files.output import check_empty, check_folder
 from ..files.progress import QUIET, Run
 from ..files.received_files import PROMPT_FILE
 from ..files.safetensors import SafetensorsFile
@@ -61,13 +60,10 @@ def export_folder(adapter: str, base: str | None, output: Path, run: Run = QUIET
     folder = find_adapter(adapter, base).folder(_original(base), run)
     read_adapter_config(folder)
     SafetensorsFile(folder / WEIGHTS_FILE)
-    config = (folder / CONFIG_FILE).read_bytes()
-    source = (folder / WEIGHTS_FILE).open("rb")
-    with source, output_folder(output), atomic_write(output / WEIGHTS_FILE) as weights:
+    names = [name for name in (PROMPT_FILE, CONFIG_FILE) if (folder / name).exists()]
+    others = {name: (folder / name).read_bytes() for name in names}
+    with (folder / WEIGHTS_FILE).open("rb") as source, adapter_folder(output, others) as weights:
         shutil.copyfileobj(source, weights)
-        if (folder / PROMPT_FILE).exists():
-            write_file(output / PROMPT_FILE, (folder / PROMPT_FILE).read_bytes())
-        write_file(output / CONFIG_FILE, config)  # before the weights have their name
     return file_sha256(output / WEIGHTS_FILE)
 
 

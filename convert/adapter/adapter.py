@@ -6,17 +6,21 @@ peft_merge.py.
 
 import hashlib
 import math
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ...errors import FileError, ZeroAdapterError, shorten
+from ...files.atomic_write import atomic_write, write_file
 from ...files.hashing import file_sha256
 from ...files.json_file import read_json
+from ...files.output import output_folder
 from ...files.received_files import PROMPT_FILE, check_links
 from ...files.safetensors import SafetensorsFile
 from ...stats.arrays import Floats
@@ -238,6 +242,24 @@ def load_adapter(folder: Path, adapter_id: str = "") -> PeftAdapter:
     if len(adapter.zero_deltas) == len(adapter.deltas):
         raise ZeroAdapterError(f"{adapter.id}: every delta is zero: it changes nothing")
     return adapter
+
+
+@contextmanager
+def adapter_folder(folder: Path, others: Mapping[str, bytes]) -> Iterator[BinaryIO]:
+    """Write an adapter's folder; the block writes the weights into the file that it is given.
+
+    The other files, by name, are written when the weights are on disk, so that a failure leaves no config
+    without its weights; and before the weights have their name, which marks a complete folder.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    with output_folder(folder), atomic_write(folder / WEIGHTS_FILE) as weights:
+        yield weights
+        weights.flush()
+        os.fsync(weights.fileno())
+        for name, content in others.items():
+            write_file(folder / name, content)
 
 
 def adapter_sha256(folder: Path) -> str:

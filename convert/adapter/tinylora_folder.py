@@ -1,18 +1,15 @@
 """Converts between a trained vector over a basis and the PEFT TinyLoRA folder that training would save."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ...errors import FileError
-from ...files.atomic_write import atomic_write, write_file
-from ...files.output import output_folder
 from ...files.safetensors import SafetensorsFile, write_tensors
 from ...stats.arrays import Floats
-from .adapter import WEIGHTS_FILE, load_adapter, read_adapter_config
+from .adapter import WEIGHTS_FILE, adapter_folder, load_adapter, read_adapter_config
 from .basis import Basis, BasisOrigin
 from .delta import CONFIG_FILE, Delta
 
@@ -52,13 +49,9 @@ def write_tinylora_folder(basis: Basis, numbers: Floats, folder: Path, base_id: 
         "u": origin.numbers,
         "weight_tying": 1.0,
     }
-    with output_folder(folder), atomic_write(folder / WEIGHTS_FILE) as weights:
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    with adapter_folder(folder, {CONFIG_FILE: text.encode()}) as weights:
         write_tensors(weights, {**basis.tensors(), _VECTOR: numbers}, {"format": "pt"})
-        weights.flush()
-        os.fsync(weights.fileno())
-        # When the weights are on disk, so that a failure leaves no config without its weights; and before
-        # they have their name, which marks a complete folder.
-        write_file(folder / CONFIG_FILE, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
 
 
 def read_tinylora_numbers(folder: Path, basis: Basis) -> Floats:
