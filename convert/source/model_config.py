@@ -175,9 +175,8 @@ def _layer_types(config: Mapping[str, Any], layers: int, where: str) -> dict[str
         raise FileError(f"{where}: layer_types has {shorten(min(unknown))}, which is not supported")
     if "windowed" in found:
         found["window"] = count(config, "sliding_window", where)
-    rotated = _list(config, "no_rope_layers", layers, where)
-    if unrotated := tuple(layer for layer, used in enumerate(rotated) if not used):
-        found["unrotated"] = unrotated
+    if rotated := _list(config, "no_rope_layers", layers, where):
+        found["unrotated"] = tuple(layer for layer, used in enumerate(rotated) if not used)
     return found
 
 
