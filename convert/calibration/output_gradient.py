@@ -47,9 +47,11 @@ class OutputGradient:
             part = inputs[start : start + _POSITIONS] / self._scale
             return _LogitGradient(self._weights, part, (_SEED, seed, start)).compute(self._pool)
 
-        gradients, traces = zip(*map(drawn, range(0, len(hidden), _POSITIONS)), strict=True)
-        gradient = self._norm.backward(hidden, np.concatenate(gradients) / self._scale)
-        return gradient, inputs, np.maximum(np.concatenate(traces), 0) / self._scale**2
+        parts = [*map(drawn, range(0, len(hidden), _POSITIONS))]
+        gradient = np.concatenate([gradient for gradient, _ in parts])
+        traces = np.concatenate([trace for _, trace in parts])
+        gradient = self._norm.backward(hidden, gradient / self._scale)
+        return gradient, inputs, np.maximum(traces, 0) / self._scale**2
 
 
 class _LogitGradient:
