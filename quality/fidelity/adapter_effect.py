@@ -64,11 +64,7 @@ def summarize_effect(products: Doubles, passages: NDArray[np.int64]) -> AdapterE
     if not products[:, 2].any():
         return None
     sums = sum_by_passage(products, passages)
-    return AdapterEffect(
-        bootstrap_interval(sums, _slope),
-        bootstrap_interval(sums, _cosine),
-        bootstrap_interval(sums, _relative_error),
-    )
+    return AdapterEffect(*(bootstrap_interval(sums, part) for part in (_slope, _cosine, _relative_error)))
 
 
 def _slope(sums: Doubles) -> Doubles:

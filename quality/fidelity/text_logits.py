@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -139,9 +140,10 @@ class WindowPrediction:
                 f"{path}: {len(window.tokens)} tokens of the reference are {len(self._tokens)} here, "
                 f"more than the context of {model.context}: the texts are foreign to this vocabulary"
             )
-        self._logits = model.logits(self._tokens)  # (tokens, vocab)
-        self._last: tuple[int, Doubles] = (-1, np.empty(0))
-        if not np.isfinite(self._logits).all():
+        self._logits = logits = model.logits(self._tokens)  # (tokens, vocab)
+        # The likelihood of the next token mostly needs the same row again.
+        self._row = lru_cache(1)(lambda place: log_softmax(logits[place]))
+        if not np.isfinite(logits).all():
             raise FileError(f"{path}: the model's logits are not finite numbers")
 
     def logits(self, at: int) -> Floats:
@@ -157,8 +159,3 @@ class WindowPrediction:
         """-log p, in nats, of the tokens that the reference's token after `at` is here."""
         places = range(self._ends[at] + 1, self._ends[at + 1] + 1)
         return -sum(float(self._row(place - 1)[self._tokens[place]]) for place in places)
-
-    def _row(self, place: int) -> Doubles:
-        if self._last[0] != place:  # the likelihood of the next token mostly needs the same row again
-            self._last = place, log_softmax(self._logits[place])
-        return self._last[1]

@@ -49,7 +49,6 @@ class TokenMap:
         self._new_ids: Mapping[int, int] = {old: new for new, old in enumerate(self.ids.tolist())}
         self._texts: Sequence[str] = ours
         self._model = model
-        self._pieces: dict[int, tuple[int, ...]] = {}
 
     @property
     def complete(self) -> bool:
@@ -69,16 +68,12 @@ class TokenMap:
         """Write a text in the model's tokens; also the index of the last of them for each given token."""
         if self.complete:
             return tuple(tokens), range(len(tokens))
-        parts = [self._pieces_of(token) for token in tokens]
+        parts = [
+            (self._new_ids[token],) if self.keeps(token) else self._tables.split(self._texts[token])
+            for token in tokens
+        ]
         ends = np.cumsum([len(part) for part in parts]) - 1
         return tuple(piece for part in parts for piece in part), ends.tolist()
-
-    def _pieces_of(self, token: int) -> tuple[int, ...]:
-        if token in self._new_ids:
-            return (self._new_ids[token],)
-        if token not in self._pieces:
-            self._pieces[token] = self._tables.split(self._texts[token])
-        return self._pieces[token]
 
     @cached_property
     def _tables(self) -> TokenizerTables:
