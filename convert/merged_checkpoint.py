@@ -152,7 +152,8 @@ def _blocks(
 ) -> Iterator[bytes]:
     done, total = 0, sum(prod(shape) for _, shape in tensors.values())
     for name, (dtype, shape) in tensors.items():
-        for start, stop in row_ranges(shape):
-            rows = model.base.specs[name].to_stored(model.rows(name, start, stop))
+        spec = model.base.specs[name]
+        for start, stop in row_ranges(shape, spec.heads):
+            rows = spec.to_stored(model.rows(name, start, stop))
             yield quantize_rows(rows.reshape(len(rows), -1), GGMLQuantizationType[dtype], f"tensor {name!r}")
             progress(done := done + rows.size, total)

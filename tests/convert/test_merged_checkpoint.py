@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoHaConfig, LoraConfig, TinyLoraConfig
+from thirteen.convert import blocks
 from thirteen.convert.convert import convert
 from thirteen.convert.merged_checkpoint import merge_checkpoint
 from thirteen.convert.quantization import Uniform
@@ -93,10 +94,14 @@ def test_gguf_base_is_refused(base, tmp_path):
     assert not (tmp_path / "merged").exists()
 
 
-@pytest.mark.parametrize("type_", ["F32", "Q8_0"])
-def test_a_gguf_is_dequantized_and_described_as_transformers_reads_it(type_, base, tmp_path):
-    folder, gguf = save_random_adapter(base("qwen2"), LORA, tmp_path / "adapter"), tmp_path / "base.gguf"
-    convert(Recipe(base("qwen2"), gguf, Uniform(type_)))
+@pytest.mark.parametrize(("name", "type_"), [("qwen2", "F32"), ("qwen2", "Q8_0"), ("llama", "F32")])
+def test_a_gguf_is_dequantized_and_described_as_transformers_reads_it(
+    name, type_, base, tmp_path, monkeypatch
+):
+    """A head in two blocks was a traceback, of a Llama as wide as 3B and of others."""
+    monkeypatch.setattr(blocks, "BLOCK_WEIGHTS", 2000)
+    folder, gguf = save_random_adapter(base(name), LORA, tmp_path / "adapter"), tmp_path / "base.gguf"
+    convert(Recipe(base(name), gguf, Uniform(type_)))
     report = merge_checkpoint(gguf, folder, tmp_path / "merged", save_settings=save_settings)
     assert any("dequantized, to F16" in warning for warning in report.warnings) == (type_ == "Q8_0")
     convert(Recipe(gguf, tmp_path / "merged.gguf", Uniform("F32"), adapter=folder))
