@@ -84,7 +84,7 @@ class FitSize(Quantization):
         self, model: MergedModel, options: TypeOptions, costs: CostTable
     ) -> tuple[tuple[float, float], FileLayout]:
         """The layout with the costs of one library, after its value, which is less for a better one."""
-        specs, importance, tied = model.base.specs, model.importance, model.base.architecture.tied
+        specs, tied = model.base.specs, model.base.architecture.tied
         if costs is not self.costs:
             options = _with_costs(options, specs, costs, tied=tied)
         fields = model.metadata(self.text)
@@ -95,7 +95,7 @@ class FitSize(Quantization):
         layout = FileLayout.planned(
             fields, [plan_tensor(spec, types.get(spec.source, _F32)) for spec in model.specs]
         )
-        measured = importance is not None and bool(importance.sensitivity)
+        measured = bool(model.importance and model.importance.sensitivity)
         loss, cost = (sum(getattr(option, part) for option in chosen.values()) for part in ("loss", "cost"))
         prediction = Prediction(
             budget_bytes=self.size.file_bytes(count_weights(specs.values())),
@@ -125,13 +125,13 @@ class FitSize(Quantization):
         """
         if without := [name for name, choices in options.items() if not choices]:
             raise OutputError(f"no type is left for tensor {without[0]!r}")
-        budget = self.size.file_bytes(count_weights(specs.values()))
+        weights = count_weights(specs.values())
+        budget = self.size.file_bytes(weights)
         sizes = [[option.nbytes for option in choices] for choices in options.values()]
         smallest, largest = (fixed + sum(map(pick, sizes)) for pick in (min, max))
         if budget < smallest or _FILL_MIN * budget > largest:
             short = budget < smallest and self.size.unit
             hint = _vocabulary_hint(specs, options, smallest - budget) if short else ""
-            weights = count_weights(specs.values())
             reason = (
                 f"{budget:,} bytes cannot be met with the types for {{target}} {self.costs.target}: "
                 f"the smallest file possible has {smallest:,} bytes ({8 * smallest / weights:.2f} bits per "

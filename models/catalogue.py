@@ -38,13 +38,13 @@ class CatalogueBase:
         """Whether its file answers with half of the available memory."""
         return self.memory_bytes() <= _MEMORY_SHARE * available_bytes
 
-    def memory_bytes(self, context: int = 4096) -> int:
-        """About what its file needs to answer: weights, a KV cache in float16, and the program."""
+    def memory_bytes(self) -> int:
+        """About what its file needs to answer: weights, a KV cache of 4,096 tokens in float16, the program."""
         config = self.config
         heads = config["num_attention_heads"]
         head_dim = config.get("head_dim", config["hidden_size"] // heads)
         cached: int = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head_dim
-        return int(self.parameters * _BITS / 8) + 2 * cached * context + _PROGRAM_BYTES
+        return int(self.parameters * _BITS / 8) + 2 * cached * 4096 + _PROGRAM_BYTES
 
 
 @dataclass(frozen=True)

@@ -43,16 +43,14 @@ _REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*")  # ".." would escape from the re
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _LICENCE = "accept its licence at https://huggingface.co/{id}, then `hf auth login` or set HF_TOKEN=…"
-# Class of the library's error -> message; the first match is used.
-_ADVICE = {
+# Class of the library's error or status of the hub's answer -> message; the first match is used.
+_ADVICE: Mapping[str | int, str] = {
     "GatedRepoError": f"{{id}} is gated: {_LICENCE}",
     "RevisionNotFoundError": "{id} has no revision {revision!r} on the hub",
     "RepositoryNotFoundError": "no repository {id} (revision {revision}) on the hub, and no such folder "
     "here; if it is private, `hf auth login` or set HF_TOKEN=…",
     "OfflineModeIsEnabled": "{id} (revision {revision}) is not complete in the cache, "
     "and HF_HUB_OFFLINE is set",
-}
-_STATUS_ADVICE = {
     401: "the hub answers 401 for {id} (revision {revision}): the repository does not exist or is private, "
     "or the token is invalid; `hf auth login` or set HF_TOKEN=…",
     403: f"the hub refuses {{id}} to this token, which may lack access to gated repositories: {_LICENCE}",
@@ -100,14 +98,14 @@ def cached_bases() -> list[str]:
     return sorted({path.parts[-4].removeprefix("models--").replace("--", "/", 1) for path in weights})
 
 
-def download_file(hub_id: str, revision: str, name: str, sha256: str | None = None) -> Path:
+def download_file(hub_id: str, revision: str, name: str, sha256: str) -> Path:
     """Download a file of a data set unless it is cached, and verify its hash.
 
     Args:
         hub_id: `owner/name`.
         revision: commit.
         name: path of the file in the repository.
-        sha256: expected hash in hexadecimal, if known.
+        sha256: expected hash in hexadecimal.
 
     Raises:
         OfflineError: the hub cannot be reached, and the file is not cached.
@@ -262,11 +260,10 @@ def _write_record(record: Path, content: object) -> None:
 def _explain(error: BaseException, hub_id: str, revision: str) -> str:
     """One line on what failed and what the user can do about it."""
     chain = list(_causes(error))
-    kinds = {kind.__name__ for link in chain for kind in type(link).__mro__}
-    statuses = {getattr(getattr(link, "response", None), "status_code", None) for link in chain}
-    advice = [text for kind, text in _ADVICE.items() if kind in kinds]
-    advice += [text for status, text in _STATUS_ADVICE.items() if status in statuses]
-    message = [*advice, _DEFAULT_ADVICE][0].format(id=hub_id, revision=revision, reason=one_line(chain[-1]))
+    keys: set[str | int | None] = {kind.__name__ for link in chain for kind in type(link).__mro__}
+    keys |= {getattr(getattr(link, "response", None), "status_code", None) for link in chain}
+    advice = next((text for key, text in _ADVICE.items() if key in keys), _DEFAULT_ADVICE)
+    message = advice.format(id=hub_id, revision=revision, reason=one_line(chain[-1]))
     copies = (base.public_copy for base in catalogue().bases.values() if base.hub_id == hub_id)
     copy = next(copies, None) if _LICENCE.format(id=hub_id) in message else None
     return message + (f"; or use its public copy {copy}, under the same licence" if copy else "")
