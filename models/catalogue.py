@@ -39,7 +39,7 @@ class CatalogueBase:
         return self.memory_bytes() <= _MEMORY_SHARE * available_bytes
 
     def memory_bytes(self) -> int:
-        """About what its file needs to answer: weights, a KV cache of 4,096 tokens in float16, the program."""
+        """About what its file needs to answer: weights, 4,096 tokens in a float16 KV cache, the program."""
         config = self.config
         heads = config["num_attention_heads"]
         head_dim = config.get("head_dim", config["hidden_size"] // heads)
