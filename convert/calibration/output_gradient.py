@@ -42,16 +42,15 @@ class OutputGradient:
             the Fisher information of its outputs, (positions,).
         """
         inputs = self._norm.forward(hidden)
-
-        def drawn(start: int) -> tuple[Floats, Doubles]:
-            part = inputs[start : start + _POSITIONS] / self._scale
-            return _LogitGradient(self._weights, part, (_SEED, seed, start)).compute(self._pool)
-
-        parts = [*map(drawn, range(0, len(hidden), _POSITIONS))]
-        gradient = np.concatenate([gradient for gradient, _ in parts])
-        traces = np.concatenate([trace for _, trace in parts])
-        gradient = self._norm.backward(hidden, gradient / self._scale)
-        return gradient, inputs, np.maximum(traces, 0) / self._scale**2
+        gradients, traces = [], []
+        for start in range(0, len(hidden), _POSITIONS):
+            part = slice(start, start + _POSITIONS)
+            drawn = _LogitGradient(self._weights, inputs[part] / self._scale, (_SEED, seed, start))
+            gradient, trace = drawn.compute(self._pool)
+            gradients.append(gradient)
+            traces.append(trace)
+        gradient = self._norm.backward(hidden, np.concatenate(gradients) / self._scale)
+        return gradient, inputs, np.maximum(np.concatenate(traces), 0) / self._scale**2
 
 
 class _LogitGradient:

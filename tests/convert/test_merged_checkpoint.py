@@ -107,8 +107,8 @@ def test_a_gguf_is_dequantized_and_described_as_transformers_reads_it(
     convert(Recipe(gguf, tmp_path / "merged.gguf", Uniform("F32"), adapter=folder))
     expected = read_gguf(tmp_path / "merged.gguf")
     convert(Recipe(tmp_path / "merged", tmp_path / "again.gguf", Uniform("F32")))
-    for name, array in read_gguf(tmp_path / "again.gguf").items():
-        np.testing.assert_allclose(array, expected[name], rtol=2**-11, atol=1e-7, err_msg=name)
+    for tensor, array in read_gguf(tmp_path / "again.gguf").items():
+        np.testing.assert_allclose(array, expected[tensor], rtol=2**-11, atol=1e-7, err_msg=tensor)
     written, original = (open_checkpoint(path).tokenizer for path in (tmp_path / "merged", gguf))
     assert written["tokenizer.ggml.tokens"] == original["tokenizer.ggml.tokens"]
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "merged").config.vocab_size
