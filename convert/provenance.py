@@ -88,10 +88,8 @@ def file_metadata(
 
 def _name(base: Checkpoint) -> str:
     """The name of a base; llama.cpp sets attributes of Phi-3's tokens by the name, and fails without them."""
-    parts, tokens = re.split("(?i)(phi-?3)", base.id), base.tokenizer["tokenizer.ggml.tokens"].value
-    if len(parts) == 1 or set(tokens).issuperset(_PHI3_TOKENS):
-        return base.id
-    return "".join("phi_3" if at % 2 else part for at, part in enumerate(parts))
+    renamed, tokens = re.sub("(?i)phi-?3", "phi_3", base.id), base.tokenizer["tokenizer.ggml.tokens"].value
+    return base.id if renamed == base.id or set(tokens).issuperset(_PHI3_TOKENS) else renamed
 
 
 def provenance_entries(values: Mapping[str, object]) -> dict[str, str]:

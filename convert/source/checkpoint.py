@@ -214,7 +214,9 @@ class GgufCheckpoint(Checkpoint):
         rows = self._read(spec.target, start, stop)
         if not spec.heads:
             return rows
-        return arch.unpermute(rows, (stop - start) * spec.heads // spec.shape[0])
+        heads, part = divmod((stop - start) * spec.heads, spec.shape[0])
+        assert not part, f"rows {start} to {stop} of {name} are not whole heads"
+        return arch.unpermute(rows, heads)
 
     def stored_type(self, name: str) -> GGMLQuantizationType:
         return self.header.tensors[self.specs[name].target].type
