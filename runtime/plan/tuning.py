@@ -84,7 +84,10 @@ class Tuning:
 
 
 def join_tunings(tunings: Iterable[Tuning], usual: Settings) -> Tuning:
-    """The best of all measurements, with their trials; the usual settings if one was disturbed or given up."""
+    """The best of all measurements, with their trials.
+
+    If other programs disturbed one, or it was given up, the best are the usual settings.
+    """
 
     def better(one: Tuning, other: Tuning) -> Tuning:
         quiet, trials = one.quiet and other.quiet, (*one.trials, *other.trials)
