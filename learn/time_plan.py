@@ -22,6 +22,7 @@ _PROBED_TOKENS = 24
 _LENGTH, _MIXED = 0.64, 0.46
 # Seconds of a token's gradient by PyTorch, in those of a sampled one: products of matrices take most of both.
 _GRADIENT, _GRADIENT_FLOAT32 = 1.0, 1.8
+_SHARED = 1.3  # seconds of a token of shared_prefix() for each number, in those of a gradient's
 _SEARCH = 0.2  # of the time, for the search of a prompt
 _FIRST_MIN = 4  # questions of its first round: with fewer it chooses by chance
 
@@ -109,13 +110,33 @@ def _computed(usages: Sequence[Usage]) -> int:
     return sum(usage.prompt_tokens - usage.cached_tokens for usage in usages)
 
 
-def question_s(speed: Speed, max_tokens: int) -> float:
+def _question_s(speed: Speed, max_tokens: int) -> float:
     """Expected seconds to sample solutions to a question, and to compute their gradients."""
     tokens = _LENGTH * max_tokens
-    gradient = _GRADIENT if multiplies_bf16() else _GRADIENT_FLOAT32
-    gradient_s = 2 * FIRST * _MIXED * (speed.prompt_tokens + tokens) * speed.sampled_s * gradient
+    gradients_s = 2 * FIRST * _MIXED * (speed.prompt_tokens + tokens) * _gradient_s(speed)
     prompt_s = speed.prompt_tokens * speed.prompt_s  # once for all solutions
-    return gradient_s + (1 + _MIXED) * (prompt_s + FIRST * tokens * speed.sampled_s)
+    return gradients_s + (1 + _MIXED) * (prompt_s + FIRST * tokens * speed.sampled_s)
+
+
+def _gradient_s(speed: Speed) -> float:
+    """Expected seconds for a token's gradient."""
+    return speed.sampled_s * (_GRADIENT if multiplies_bf16() else _GRADIENT_FLOAT32)
+
+
+def fitting_questions(questions: int, speed: Speed, max_tokens: int, longer: float, numbers: int) -> int:
+    """How many of the planned questions fit into the same time with a longer prompt, of so many tokens.
+
+    What it adds is computed once for each of some numbers, or else again for each solution.
+    """
+    short_s = _question_s(speed, max_tokens)
+    added = max(longer - speed.prompt_tokens, 0)
+    again = (
+        questions
+        * short_s
+        / _question_s(replace(speed, prompt_tokens=speed.prompt_tokens + added), max_tokens)
+    )
+    once = questions - numbers * added * _SHARED * _gradient_s(speed) / short_s
+    return round(max(again, once))
 
 
 def plan_time(  # noqa: PLR0913 - the last is for a search alone
@@ -136,7 +157,7 @@ def plan_time(  # noqa: PLR0913 - the last is for a search alone
     """
     answer_s = speed.answer_s(max_tokens)
     answers = 3 if search else 2  # to a question that is held out
-    needed = (questions * question_s(speed, max_tokens) + answers * held_out * answer_s) / 60
+    needed = (questions * _question_s(speed, max_tokens) + answers * held_out * answer_s) / 60
     share = min(1.0, minutes * (1 - _SEARCH * bool(search)) / needed)
     least = PASSAGES_MIN / min(questions, held_out)
     if share < least:

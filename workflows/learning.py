@@ -42,7 +42,7 @@ from ..learn.prompt_search import Candidate, candidates, given_examples, own_exa
 from ..learn.rollouts import ROLLOUTS, QuestionRollouts, SampledRow, advantage_rows
 from ..learn.sample_rollouts import SLOTS, TEMPERATURE, RolloutSettings, sample_rollouts
 from ..learn.solution_scores import solution_scores
-from ..learn.time_plan import FIRST, Speed, TimePlan, measure_speed, plan_time, question_s
+from ..learn.time_plan import FIRST, Speed, TimePlan, fitting_questions, measure_speed, plan_time
 from ..learn.tokenizer import open_tokenizer
 from ..learn.vote_labels import label_by_votes
 from ..models.base import resolve_base
@@ -300,11 +300,10 @@ class _Learning:
             rows = sorted(rows, key=lambda row: groups.index(masked_beginning(row.question)))
         best, ranked, prompt_tokens = self.search_prompt(rows[: plan.searched], plan, announce)
         announce(f"best prompt: {best.text}")
-        longer = replace(speed, prompt_tokens=max(prompt_tokens, speed.prompt_tokens))
-        share = question_s(speed, request.max_tokens) / question_s(longer, request.max_tokens)
+        fitting = fitting_questions(len(rows), speed, request.max_tokens, prompt_tokens, request.numbers)
         shown = {question for question, _ in best.prompt.examples}
         later_first = [*rows[plan.searched :], *rows[: plan.searched]]  # in folds only those are measured on
-        kept = later_first[: max(round(len(rows) * share), 2 * PASSAGES_MIN)]
+        kept = later_first[: max(fitting, 2 * PASSAGES_MIN)]
         training = [row for row in kept if row.question not in shown]
         return best, ranked, [*rows[: plan.searched]], training
 

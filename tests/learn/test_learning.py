@@ -22,7 +22,7 @@ from thirteen.files.progress import Run
 from thirteen.learn import sample_rollouts, time_plan, vote_labels
 from thirteen.learn.learn_result import HeldOutAnswers
 from thirteen.learn.near_duplicates import masked_beginning
-from thirteen.learn.time_plan import Speed, TimePlan, plan_time
+from thirteen.learn.time_plan import Speed, TimePlan, fitting_questions, plan_time
 from thirteen.models.adapter import find_adapter
 from thirteen.models.rows import TrainingRow
 from thirteen.runtime.answer import Answer, VoteTally
@@ -361,6 +361,17 @@ def test_the_time_limits_the_questions(bf16, gradient, monkeypatch):
     assert answers <= 0.2 * (tokens + 40 * 217 + answers)
     folds = plan_time(1e6, search=0.5, **options)
     assert folds.searched <= 50 and not plan_time(whole.minutes / 3, search=1, **options).first
+
+
+def test_a_longer_prompt_leaves_time_for_fewer_questions(monkeypatch):
+    """Worked examples left a quarter of the questions, although all solutions share them."""
+    monkeypatch.setattr(time_plan, "multiplies_bf16", lambda: True)
+    speed = Speed(sampled_s=0.01, prompt_s=0.0025, prompt_tokens=100)
+    assert fitting_questions(100, speed, 300, 90, 13) == 100
+    question = 1.46 * (25 + 4 * 192) + 8 * 0.46 * 292
+    assert fitting_questions(100, speed, 300, 1100, 13) == round(100 - 13 * 1000 * 1.3 / question) == 92
+    again = 1.46 * (275 + 4 * 192) + 8 * 0.46 * 1292
+    assert fitting_questions(100, speed, 300, 1100, 1000) == round(100 * question / again) == 36
 
 
 def votes(monkeypatch, agree):
