@@ -21,7 +21,8 @@ from .examples import Example, run_decoder
 if TYPE_CHECKING:
     import torch
 
-_TOKENS_MIN = 64  # a shorter prefix is not worth a pass for each number
+PASS_COST = 2.0  # seconds of a pass for a number, in those of a solution's gradient in as many tokens
+_TOKENS_MIN = 64  # a shorter prefix is not worth the passes
 _ATTENTION = {
     "full_attention",
     "sliding_attention",
@@ -81,7 +82,7 @@ def shared_prefix(
     tokens = min(min(common_length(first, one.ids), one.prompt_tokens - 1) for one in examples)
     kinds = getattr(model.config, "layer_types", None) or ["full_attention"]
     numbers = basis.origin.numbers
-    if tokens < _TOKENS_MIN or numbers >= len(examples) or not _ATTENTION.issuperset(kinds):
+    if tokens < _TOKENS_MIN or numbers * PASS_COST > len(examples) or not _ATTENTION.issuperset(kinds):
         return None
     states, tangents = list[Any](), list[list[Any]]()
     for number in range(numbers):

@@ -14,6 +14,7 @@ from ..runtime.request import Usage
 from ..stats.bootstrap import PASSAGES_MIN
 from .prompt_search import ANSWERS, LAST, POOL
 from .sample_rollouts import SLOTS
+from .shared_prefix import PASS_COST
 
 FIRST = 4  # solutions to each question; as many more if some are right and some wrong
 _PROBED_TOKENS = 24
@@ -22,7 +23,6 @@ _PROBED_TOKENS = 24
 _LENGTH, _MIXED = 0.64, 0.46
 # Seconds of a token's gradient by PyTorch, in those of a sampled one: products of matrices take most of both.
 _GRADIENT, _GRADIENT_FLOAT32 = 1.0, 1.8
-_SHARED = 1.3  # seconds of a token of shared_prefix() for each number, in those of a gradient's
 _SEARCH = 0.2  # of the time, for the search of a prompt
 _FIRST_MIN = 4  # questions of its first round: with fewer it chooses by chance
 
@@ -135,7 +135,7 @@ def fitting_questions(questions: int, speed: Speed, max_tokens: int, longer: flo
         * short_s
         / _question_s(replace(speed, prompt_tokens=speed.prompt_tokens + added), max_tokens)
     )
-    once = questions - numbers * added * _SHARED * _gradient_s(speed) / short_s
+    once = questions - numbers * added * PASS_COST * _gradient_s(speed) / short_s
     return round(max(again, once))
 
 

@@ -369,7 +369,7 @@ def test_a_longer_prompt_leaves_time_for_fewer_questions(monkeypatch):
     speed = Speed(sampled_s=0.01, prompt_s=0.0025, prompt_tokens=100)
     assert fitting_questions(100, speed, 300, 90, 13) == 100
     question = 1.46 * (25 + 4 * 192) + 8 * 0.46 * 292
-    assert fitting_questions(100, speed, 300, 1100, 13) == round(100 - 13 * 1000 * 1.3 / question) == 92
+    assert fitting_questions(100, speed, 300, 1100, 13) == round(100 - 13 * 1000 * 2 / question) == 88
     again = 1.46 * (275 + 4 * 192) + 8 * 0.46 * 1292
     assert fitting_questions(100, speed, 300, 1100, 1000) == round(100 * question / again) == 36
 

@@ -55,7 +55,7 @@ def test_a_prefix_that_prompts_share_is_computed_once_with_the_same_scores(base,
     shown = rng.integers(3, 60, 70).tolist()
     examples = [
         Example([*shown, *rng.integers(3, 60, 2 + n).tolist(), *rng.integers(3, 60, 5).tolist()], 72 + n)
-        for n in range(NUMBERS + 2)
+        for n in range(2 * NUMBERS)
     ]
     tokens = []
 
@@ -67,7 +67,7 @@ def test_a_prefix_that_prompts_share_is_computed_once_with_the_same_scores(base,
     found = scores.solution_scores(model, basis, examples)
     monkeypatch.setattr(shared_prefix, "_TOKENS_MIN", 100)
     expected = scores.solution_scores(model, basis, examples)
-    assert tokens == [70] * 3 + [0] * 3
+    assert tokens == [70] * 4 + [0] * 4
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-4 * np.abs(expected).max())
 
 
