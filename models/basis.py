@@ -1,6 +1,7 @@
 """The basis of a base, computed once and cached, and the adapter that a short code makes of it."""
 
 import re
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -44,9 +45,10 @@ def find_basis(base: Base, run: Run = QUIET, **settings: Any) -> Basis:
 def cached_basis(origin: BasisOrigin, base: Checkpoint, run: Run = QUIET) -> Basis:
     """Read a basis from the cache, or compute it of its base."""
     cached = _cached(basis_fingerprint(origin.id))
-    if not cached.is_file():
+    if not (basis := _read(cached)):
         write_basis(make_basis(base, origin, progress=run.when_needed("basis")), cached)
-    return _renamed(read_basis(cached), origin.name)  # the file may have another name of the same base
+        basis = read_basis(cached)
+    return _renamed(basis, origin.name)  # the file may have another name of the same base
 
 
 def basis_of_code(code: ShortCode, base: Base | None = None, run: Run = QUIET) -> Basis:
@@ -61,8 +63,7 @@ def basis_of_code(code: ShortCode, base: Base | None = None, run: Run = QUIET) -
         ThirteenError: the base does not exist, or its basis is not the code's.
     """
     cached = _cached(code.fingerprint)
-    if base is None and cached.is_file():
-        basis = read_basis(cached)
+    if base is None and (basis := _read(cached)):
         if basis.origin.name not in catalogue().bases:  # a user's name of the same base
             basis = _renamed(basis, code.name)
         _check_basis(code, basis.origin, str(cached))
@@ -98,6 +99,13 @@ def expand_code(text: str, code: ShortCode, base: Base | None, run: Run = QUIET)
 
 def _cached(fingerprint: str) -> Path:
     return cache_dir() / f"basis-{fingerprint}.safetensors"
+
+
+def _read(cached: Path) -> Basis | None:
+    """A basis in the cache; None if there is none, or its file is damaged."""
+    with suppress(FileError):
+        return read_basis(cached)
+    return None
 
 
 def code_name(base: Base) -> str:
