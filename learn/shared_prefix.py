@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
 PASS_COST = 2.0  # seconds of a pass for a number, in those of a solution's gradient in as many tokens
 _TOKENS_MIN = 64  # a shorter prefix is not worth the passes
-_ATTENTION = {
-    "full_attention",
-    "sliding_attention",
-}  # layers that know earlier tokens by keys and values alone
+_BYTES_MAX = 1 << 31  # of the derivatives
+# Layers that know earlier tokens by keys and values alone.
+_ATTENTION = {"full_attention", "sliding_attention"}
 
 
 @dataclass
@@ -73,7 +72,7 @@ def shared_prefix(
 
     Args:
         model: frozen transformers model.
-        basis: basis of the numbers.
+        basis: basis of the numbers, of this model.
         examples: the solutions.
         progress: called with the numbers done and all numbers.
         bf16: multiply matrices in bfloat16.
@@ -87,7 +86,8 @@ def shared_prefix(
     states, tangents = list[Any](), list[list[Any]]()
     for number in range(numbers):
         states, tangent = _differentiate(model, basis, first[:tokens], number, bf16=bf16)
-        if len(states) != 2 * model.config.num_hidden_layers:  # layers that take the keys of others
+        incomplete = len(states) != 2 * model.config.num_hidden_layers  # some layers take the keys of others
+        if incomplete or numbers * sum(state.nbytes for state in states) > _BYTES_MAX:
             return None
         tangents.append(tangent)
         progress(number + 1, numbers)

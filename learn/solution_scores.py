@@ -55,6 +55,7 @@ def solution_scores(
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
     done = _recorded_scores(journal, basis.origin.numbers) if journal else []  # in that order
     bf16 = model.dtype is torch.bfloat16
+    _check_basis(model, basis)
     shared = None
     if len(done) < len(order):
         shared = shared_prefix(model, basis, examples, run.stage("shared prompt"), bf16=bf16)
@@ -89,24 +90,29 @@ def _recorded_scores(journal: Journal, numbers: int) -> list[list[float]]:
     return rows
 
 
+def _check_basis(model: Any, basis: Basis) -> None:
+    """Raise FileError unless the basis is of the model."""
+    modules, kinds = dict(model.named_modules()), adapted_modules(model)
+    adapted = {name for name in modules if name.rpartition(".")[2] in kinds}
+    if lacking := sorted(adapted - basis.factors.keys()):
+        raise FileError(f"the basis is of {basis.origin.name}: it lacks the model's {lacking[0]!r}")
+    for name, factors in basis.factors.items():
+        weight = getattr(modules.get(name), "weight", None)
+        shape = (len(factors.b), factors.a.shape[1])
+        if weight is None or tuple(weight.shape) != shape:
+            found = "missing" if weight is None else f"{tuple(weight.shape)} in the model"
+            raise FileError(f"the basis is of {basis.origin.name}: its {name!r} is {shape}, {found}")
+
+
 @contextmanager
 def _recorded(model: Any, basis: Basis) -> Iterator[dict[str, torch.Tensor]]:
     """Fill a dict, at each backward pass, with the gradient by R of each module, (rows, r, r)."""
     inner: dict[str, torch.Tensor] = {}
     modules = dict(model.named_modules())
-    kinds = adapted_modules(model)
-    adapted = {name for name in modules if name.rpartition(".")[2] in kinds}
-    if lacking := sorted(adapted - basis.factors.keys()):
-        raise FileError(f"the basis is of {basis.origin.name}: it lacks the model's {lacking[0]!r}")
     embeddings = model.get_input_embeddings()  # nothing before them changes, so gradients end there
     hooks = [embeddings.register_forward_hook(lambda _, __, output: output.requires_grad_())]
     try:
         for name, factors in basis.factors.items():
-            weight = getattr(modules.get(name), "weight", None)
-            shape = (len(factors.b), factors.a.shape[1])
-            if weight is None or tuple(weight.shape) != shape:
-                found = "missing" if weight is None else f"{tuple(weight.shape)} in the model"
-                raise FileError(f"the basis is of {basis.origin.name}: its {name!r} is {shape}, {found}")
             hooks.append(modules[name].register_forward_hook(_watcher(inner, name, factors)))
         yield inner
     finally:
