@@ -7,10 +7,11 @@ from time import perf_counter
 
 from ..errors import OptionError
 from ..files.processors import multiplies_bf16
+from ..runtime.answer import Answer
 from ..runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 from ..runtime.engine.engine import Engine
 from ..runtime.engine.majority_vote import sample_requests
-from ..runtime.request import Usage
+from ..runtime.request import StopReason
 from ..stats.bootstrap import PASSAGES_MIN
 from .prompt_search import ANSWERS, LAST, POOL
 from .sample_rollouts import SLOTS
@@ -35,15 +36,30 @@ class Speed:
         sampled_s: seconds for a sampled token.
         prompt_s: seconds for a token of a prompt.
         prompt_tokens: mean length of a prompt.
+        answer_tokens: expected length of an answer.
     """
 
     sampled_s: float
     prompt_s: float
     prompt_tokens: float
+    answer_tokens: float
 
-    def answer_s(self, max_tokens: int) -> float:
+    @property
+    def answer_s(self) -> float:
         """Expected seconds for an answer."""
-        return self.prompt_tokens * self.prompt_s + _LENGTH * max_tokens * self.sampled_s
+        return self.prompt_tokens * self.prompt_s + self.answer_tokens * self.sampled_s
+
+    @property
+    def question_s(self) -> float:
+        """Expected seconds to sample solutions to a question, and to compute their gradients."""
+        gradients_s = 2 * FIRST * _MIXED * (self.prompt_tokens + self.answer_tokens) * self.gradient_s
+        prompt_s = self.prompt_tokens * self.prompt_s  # once for all solutions
+        return gradients_s + (1 + _MIXED) * (prompt_s + FIRST * self.answer_tokens * self.sampled_s)
+
+    @property
+    def gradient_s(self) -> float:
+        """Expected seconds for a token's gradient."""
+        return self.sampled_s * (_GRADIENT if multiplies_bf16() else _GRADIENT_FLOAT32)
 
 
 @dataclass(frozen=True)
@@ -88,60 +104,46 @@ def measure_speed(job: BatchJob, questions: Sequence[str]) -> Speed:
     with job.load_engine() as engine:
         prompts_s, first = _ask(engine, replace(job.settings, max_tokens=1), asked)
         prompt_s = prompts_s / _computed(first)
-        elapsed_s, usages = _ask(engine, replace(job.settings, max_tokens=_PROBED_TOKENS), asked)
+        elapsed_s, answers = _ask(engine, replace(job.settings, max_tokens=_PROBED_TOKENS), asked)
     # Most prompts are in the prefix cache now. The first ones also waited for the weights from disk.
-    sampled_s = max(elapsed_s - _computed(usages) * prompt_s, elapsed_s / 2)
-    prompt_tokens = fmean(usage.prompt_tokens for usage in usages)
+    answers_s = max(elapsed_s - _computed(answers) * prompt_s, elapsed_s / 2)
+    tokens = sum(answer.usage.completion_tokens for answer in answers)
+    ended = sum(answer.stop_reason is not StopReason.LENGTH for answer in answers)
+    prompt_tokens = fmean(answer.usage.prompt_tokens for answer in answers)
     prompt_tokens *= fmean(map(len, questions)) / fmean(map(len, asked))  # of questions of mean length
-    return Speed(sampled_s / sum(usage.completion_tokens for usage in usages), prompt_s, prompt_tokens)
+    answer_tokens = min(tokens / max(ended, 1), _LENGTH * job.settings.max_tokens)
+    return Speed(answers_s / tokens, prompt_s, prompt_tokens, answer_tokens)
 
 
-def _ask(engine: Engine, settings: GenerationSettings, questions: Sequence[str]) -> tuple[float, list[Usage]]:
-    """Ask all at once; the seconds that it took, and the tokens."""
+def _ask(
+    engine: Engine, settings: GenerationSettings, questions: Sequence[str]
+) -> tuple[float, list[Answer]]:
+    """Ask all at once; the seconds that it took, and the answers."""
     asking = [settings.request(engine, text) for text in questions]
     requests = [one for request in asking for one in sample_requests(request, settings.rule)]
     began = perf_counter()
-    usages = [handle.answer().usage for handle in engine.submit_all(requests, wait=True)]
-    return perf_counter() - began, usages
+    answers = [handle.answer() for handle in engine.submit_all(requests, wait=True)]
+    return perf_counter() - began, answers
 
 
-def _computed(usages: Sequence[Usage]) -> int:
+def _computed(answers: Sequence[Answer]) -> int:
     """Tokens of prompts that were not in the prefix cache."""
-    return sum(usage.prompt_tokens - usage.cached_tokens for usage in usages)
+    return sum(answer.usage.prompt_tokens - answer.usage.cached_tokens for answer in answers)
 
 
-def _question_s(speed: Speed, max_tokens: int) -> float:
-    """Expected seconds to sample solutions to a question, and to compute their gradients."""
-    tokens = _LENGTH * max_tokens
-    gradients_s = 2 * FIRST * _MIXED * (speed.prompt_tokens + tokens) * _gradient_s(speed)
-    prompt_s = speed.prompt_tokens * speed.prompt_s  # once for all solutions
-    return gradients_s + (1 + _MIXED) * (prompt_s + FIRST * tokens * speed.sampled_s)
-
-
-def _gradient_s(speed: Speed) -> float:
-    """Expected seconds for a token's gradient."""
-    return speed.sampled_s * (_GRADIENT if multiplies_bf16() else _GRADIENT_FLOAT32)
-
-
-def fitting_questions(questions: int, speed: Speed, max_tokens: int, longer: float, numbers: int) -> int:
-    """How many of the planned questions fit into the same time with a longer prompt, of so many tokens.
+def fitting_questions(minutes: float, plan: TimePlan, speed: Speed, longer: float, numbers: int) -> int:
+    """How many of the planned questions fit into the same limit with a longer prompt, of so many tokens.
 
     What it adds is computed once for each of some numbers, or else again for each solution.
     """
-    short_s = _question_s(speed, max_tokens)
     added = max(longer - speed.prompt_tokens, 0)
-    again = (
-        questions
-        * short_s
-        / _question_s(replace(speed, prompt_tokens=speed.prompt_tokens + added), max_tokens)
-    )
-    once = questions - numbers * added * PASS_COST * _gradient_s(speed) / short_s
-    return round(max(again, once))
+    left_s = minutes * 60 * (1 - _SEARCH) - 3 * plan.held_out * speed.answer_s
+    again = left_s / replace(speed, prompt_tokens=speed.prompt_tokens + added).question_s
+    once = (left_s - numbers * added * PASS_COST * speed.gradient_s) / speed.question_s
+    return min(plan.questions, round(max(again, once)))
 
 
-def plan_time(  # noqa: PLR0913 - the last is for a search alone
-    minutes: float, *, questions: int, held_out: int, speed: Speed, max_tokens: int, search: float = 0
-) -> TimePlan:
+def plan_time(minutes: float, *, questions: int, held_out: int, speed: Speed, search: float = 0) -> TimePlan:
     """Plan a run that takes so many minutes at most: of both kinds of questions the same share.
 
     Args:
@@ -149,15 +151,14 @@ def plan_time(  # noqa: PLR0913 - the last is for a search alone
         questions: number of questions to learn from.
         held_out: number of questions to measure on.
         speed: of the model.
-        max_tokens: maximum tokens of a solution.
         search: share of the questions to learn from that a prompt may be chosen on; 0 for no search.
 
     Raises:
         OptionError: fewer than 10 questions of a kind fit.
     """
-    answer_s = speed.answer_s(max_tokens)
+    answer_s = speed.answer_s
     answers = 3 if search else 2  # to a question that is held out
-    needed = (questions * _question_s(speed, max_tokens) + answers * held_out * answer_s) / 60
+    needed = (questions * speed.question_s + answers * held_out * answer_s) / 60
     share = min(1.0, minutes * (1 - _SEARCH * bool(search)) / needed)
     least = PASSAGES_MIN / min(questions, held_out)
     if share < least:

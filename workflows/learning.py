@@ -213,6 +213,11 @@ class _Learning:
         return replace(self.prompt, think=self.think)
 
     @property
+    def minutes(self) -> float:
+        """The limit, without the votes."""
+        return self.request.minutes * (1 - VOTES_SHARE * self.request.without_answers)
+
+    @property
     def threads(self) -> int:
         """Number of threads that compute."""
         return self.run.threads or default_threads()
@@ -264,11 +269,10 @@ class _Learning:
             if not journal.entries:
                 speed = measure_speed(self.job(FIRST), [row.question for row in training])
                 plan = plan_time(
-                    request.minutes * (1 - VOTES_SHARE * request.without_answers),
+                    self.minutes,
                     questions=len(training),
                     held_out=len(held_out),
                     speed=speed,
-                    max_tokens=request.max_tokens,
                     search=request.search_share,
                 )
                 journal.record({"plan": astuple(plan), "speed": astuple(speed)})
@@ -300,7 +304,7 @@ class _Learning:
             rows = sorted(rows, key=lambda row: groups.index(masked_beginning(row.question)))
         best, ranked, prompt_tokens = self.search_prompt(rows[: plan.searched], plan, announce)
         announce(f"best prompt: {best.text}")
-        fitting = fitting_questions(len(rows), speed, request.max_tokens, prompt_tokens, request.numbers)
+        fitting = fitting_questions(self.minutes, plan, speed, prompt_tokens, request.numbers)
         shown = {question for question, _ in best.prompt.examples}
         later_first = [*rows[plan.searched :], *rows[: plan.searched]]  # in folds only those are measured on
         kept = later_first[: max(fitting, 2 * PASSAGES_MIN)]

@@ -345,8 +345,8 @@ def test_a_file_to_measure_on_has_no_near_duplicates_in_training(env):
 @pytest.mark.parametrize(("bf16", "gradient"), [(True, 1.0), (False, 1.8)])
 def test_the_time_limits_the_questions(bf16, gradient, monkeypatch):
     monkeypatch.setattr(time_plan, "multiplies_bf16", lambda: bf16)
-    speed = Speed(sampled_s=0.01, prompt_s=0.0025, prompt_tokens=100)  # a prompt takes as long as 25 tokens
-    options: dict[str, Any] = {"questions": 100, "held_out": 40, "speed": speed, "max_tokens": 300}
+    speed = Speed(0.01, 0.0025, prompt_tokens=100, answer_tokens=192)  # a prompt takes as long as 25 tokens
+    options: dict[str, Any] = {"questions": 100, "held_out": 40, "speed": speed}
     whole = plan_time(1e6, **options)
     half = plan_time(whole.minutes / 2, **options)
     assert (whole.questions, whole.held_out, half.questions, half.held_out) == (100, 40, 50, 20)
@@ -366,12 +366,15 @@ def test_the_time_limits_the_questions(bf16, gradient, monkeypatch):
 def test_a_longer_prompt_leaves_time_for_fewer_questions(monkeypatch):
     """Worked examples left a quarter of the questions, although all solutions share them."""
     monkeypatch.setattr(time_plan, "multiplies_bf16", lambda: True)
-    speed = Speed(sampled_s=0.01, prompt_s=0.0025, prompt_tokens=100)
-    assert fitting_questions(100, speed, 300, 90, 13) == 100
+    speed = Speed(0.01, 0.0025, prompt_tokens=100, answer_tokens=192)
     question = 1.46 * (25 + 4 * 192) + 8 * 0.46 * 292
-    assert fitting_questions(100, speed, 300, 1100, 13) == round(100 - 13 * 1000 * 2 / question) == 88
+    minutes = (100 * question + 3 * 40 * 217) * 0.01 / 60 / 0.8  # just enough
+    plan = TimePlan(100, 40, minutes)
+    assert fitting_questions(minutes, plan, speed, 90, 13) == 100
+    assert fitting_questions(minutes, plan, speed, 1100, 13) == round(100 - 13 * 1000 * 2 / question) == 88
     again = 1.46 * (275 + 4 * 192) + 8 * 0.46 * 1292
-    assert fitting_questions(100, speed, 300, 1100, 1000) == round(100 * question / again) == 36
+    assert fitting_questions(minutes, plan, speed, 1100, 1000) == round(100 * question / again) == 36
+    assert fitting_questions(3 * minutes, plan, speed, 1100, 13) == 100
 
 
 def votes(monkeypatch, agree):
