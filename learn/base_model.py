@@ -117,9 +117,9 @@ def save_settings(base: Path, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
 
 
-def check_packages() -> None:
-    """Raise ThirteenError, before hours of work, if the `train` extra is not installed."""
-    for package in ("torch", "transformers"):
+def check_packages(*more: str) -> None:
+    """Raise ThirteenError, before hours of work, if torch, transformers or `more` is not installed."""
+    for package in ("torch", "transformers", *more):
         if find_spec(package) is None:
             raise ThirteenError(f"this needs {package}: {install_hint('train')}")
 

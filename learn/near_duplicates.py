@@ -5,6 +5,7 @@ trained on than on another question, so one that is measured on variations seems
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from ..errors import OptionError
@@ -21,9 +22,11 @@ _NUMBER_WORDS = NOTATION.words["cardinals"] | {"half", "twice", "double", "tripl
 def masked_beginning(question: str) -> str:
     """The first sentence of a question without its numbers and names, which near-duplicates share.
 
-    Names are all words with a capital letter, also the first one.
+    Names are all words with a capital letter. The first word is one, and of capitals alone no other.
     """
-    sentence = _SENTENCE_END.split(question.strip(), maxsplit=1)[0]
+    sentence = _SENTENCE_END.split(unicodedata.normalize("NFKC", question).strip(), maxsplit=1)[0]
+    sentence = sentence.lower() if sentence.isupper() else sentence
+    sentence = sentence[:1].upper() + sentence[1:]
     masked = " ".join(_mask(word) for word in _WORD.findall(sentence))
     return re.sub(r"\b([X0])( \1)+\b", r"\1", masked)
 

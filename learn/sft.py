@@ -117,7 +117,6 @@ def train_sft(
     train_s = time.monotonic() - start
     after = loss(held, progress=stage("held out, after"))
     job.save(adapted)
-    checkpoint.path.unlink(missing_ok=True)
     return SftResult(
         trained_numbers=trained_numbers(model),
         rows=len(examples),
@@ -195,7 +194,7 @@ def fit_adapter(
         state.losses.append(_train_step(model, batch, recipe, optimizer))
         state.step += 1
         after_step(state, steps)
-        if checkpoint and state.step % checkpoint.every == 0:
+        if checkpoint and (state.step == steps or state.step % checkpoint.every == 0):
             state.optimizer = optimizer.state_dict()
             checkpoint.save(state)
     return state

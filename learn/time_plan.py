@@ -143,7 +143,9 @@ def fitting_questions(minutes: float, plan: TimePlan, speed: Speed, longer: floa
     return min(plan.questions, round(max(again, once)))
 
 
-def plan_time(minutes: float, *, questions: int, held_out: int, speed: Speed, search: float = 0) -> TimePlan:
+def plan_time(  # noqa: PLR0913 - the last two are of a prompt
+    minutes: float, *, questions: int, held_out: int, speed: Speed, search: float = 0, prompt: bool = False
+) -> TimePlan:
     """Plan a run that takes so many minutes at most: of both kinds of questions the same share.
 
     Args:
@@ -152,12 +154,13 @@ def plan_time(minutes: float, *, questions: int, held_out: int, speed: Speed, se
         held_out: number of questions to measure on.
         speed: of the model.
         search: share of the questions to learn from that a prompt may be chosen on; 0 for no search.
+        prompt: whether one is given.
 
     Raises:
         OptionError: fewer than 10 questions of a kind fit.
     """
     answer_s = speed.answer_s
-    answers = 3 if search else 2  # to a question that is held out
+    answers = 3 if search or prompt else 2  # to a question that is held out
     needed = (questions * speed.question_s + answers * held_out * answer_s) / 60
     share = min(1.0, minutes * (1 - _SEARCH * bool(search)) / needed)
     least = PASSAGES_MIN / min(questions, held_out)
@@ -165,7 +168,7 @@ def plan_time(minutes: float, *, questions: int, held_out: int, speed: Speed, se
         reason = f"{PASSAGES_MIN} questions of each kind take about {needed * least:.0f}"
         raise OptionError("minutes", f"too few for this machine: {reason}", f"{minutes:g}")
     needed *= share
-    fit = needed * 60 * _SEARCH / (1 - _SEARCH) / answer_s  # answers
+    fit = minutes * 60 * _SEARCH / answer_s  # answers
     plan = TimePlan(round(questions * share), round(held_out * share), needed, int((fit - POOL) / ANSWERS))
     plan = plan.limited(plan.questions, search)
     search_s = (plan.first * ANSWERS + plan.pool) * answer_s

@@ -39,9 +39,9 @@ def same_answer(answer: Answer, row: TrainingRow) -> bool:
 
 
 def normalized(text: str) -> str:
-    """A text in the form in which texts are compared."""
+    """A text in the form in which texts are compared; of punctuation alone it is the whole text."""
     folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return folded.strip("\"'`*").removesuffix(".").strip("\"'`*")
+    return folded.strip("\"'`*").removesuffix(".").strip("\"'`*") or folded
 
 
 def _json_value(text: str) -> str | None:

@@ -63,7 +63,7 @@ def _find_form(entries: Sequence[tuple[str, dict[str, Any]]]) -> str:
     """
     first = ""
     for where, entry in entries:
-        form = str(entry.get("answer_type", _recognized(entry.get("answer"))))
+        form = str(entry.get("answer_type") or _recognized(entry.get("answer")))
         if form not in FORMS:
             raise FileError(f"{where}: 'answer_type' must be {', '.join(FORMS)}, not {shorten(form)}")
         if form != (first := first or form):

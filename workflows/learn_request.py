@@ -105,6 +105,11 @@ class LearnRequest:
         else:
             held_out = shuffle_rows(_distinct_rows(Path(self.held_out)), self.seed)
             training = without_near_duplicates(shuffle_rows(rows, self.seed), held_out)
+        # Worked examples of a given prompt may be of this file.
+        shown = [
+            TrainingRow(question, "", answer) for question, answer in self.given_prompt().prompt.examples
+        ]
+        training, held_out = (without_near_duplicates(side, shown) for side in (training, held_out))
         if len(forms := sorted({row.form for row in (*training, *held_out)})) > 1:
             raise RequestError(f"{self.held_out}: its answers are of another form than the others: {forms}")
         kinds, held_out_kinds = beginnings(training), beginnings(held_out)

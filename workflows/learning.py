@@ -224,8 +224,8 @@ class _Learning:
 
     @property
     def context(self) -> int:
-        """Tokens of the context of an answer."""
-        plain = self.prompt == PLAIN and not self.completes
+        """Tokens of the context of an answer: the same without a prompt as with one."""
+        plain = self.request.prompt == DEFAULT and not self.completes
         return _PROMPT_TOKENS * (1 if plain else _LONGER) + self.request.max_tokens
 
     def job(
@@ -274,6 +274,7 @@ class _Learning:
                     held_out=len(held_out),
                     speed=speed,
                     search=request.search_share,
+                    prompt=self.prompt != PLAIN,
                 )
                 journal.record({"plan": astuple(plan), "speed": astuple(speed)})
                 return plan, speed

@@ -89,7 +89,7 @@ def run_training(request: TrainingRequest, command: str = "", run: Run = QUIET) 
         ThirteenError: an input is invalid, the output cannot be written, or it belongs to another run.
     """
     request.check()
-    check_packages()
+    check_packages("peft")
     output = request.output
     basis = _read_basis(request.basis, request.base) if request.basis else None
     recipe = request.recipe(basis, run.threads)
@@ -105,6 +105,7 @@ def run_training(request: TrainingRequest, command: str = "", run: Run = QUIET) 
     job = TrainingJob(base.path, output, recipe, basis, base.trained_id)
     result = train_sft(job, training, held_out, run.stage)
     write_card(job.out, sft_card(job, result, command, request.data.name))
+    (job.out / CHECKPOINT).unlink(missing_ok=True)  # the last: a run that failed before it goes on from there
     return result
 
 

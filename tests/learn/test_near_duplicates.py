@@ -17,6 +17,9 @@ from thirteen.models.rows import TrainingRow
         ("Mr. Lee has 5 cows. How many?", "Mrs. Jones painted 7 walls. How many?", False),
         ("小明有5个苹果。他吃了2个。", "小明有7个苹果。还剩几个。", True),
         ("Paco had 26 cookies.", "Paco ate 26 cookies.", False),
+        ("How many pens has Tom?", "how many pens has Tom?", True),
+        ("HOW MANY PENS HAS TOM? 3.", "how many pens has tom? 4.", True),
+        ("Combien de caf\u00e9s ?", "Combien de cafe\u0301s ?", True),
         ("There are 3 pens. Tom has 2?", "There are 3 cups. Tom has 2?", False),
     ],
 )

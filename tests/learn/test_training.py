@@ -11,6 +11,8 @@ from thirteen.convert.adapter.tinylora_folder import read_tinylora_numbers
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import OutputError, ThirteenError
 from thirteen.files.progress import Run
+from thirteen.learn import base_model
+from thirteen.workflows import training
 from thirteen.workflows.training import TrainingRequest, run_training
 
 from ..json_lines import write_rows
@@ -69,6 +71,24 @@ def test_values_out_of_range_are_refused(request_for, tmp_path, options, message
     with pytest.raises(ThirteenError, match=message):
         run_training(request_for(**options), run=RUN)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_whose_card_could_not_be_written_goes_on(request_for, monkeypatch):
+    """Its checkpoint was gone, and the same command refused the folder."""
+    request, write = request_for(), training.write_card
+    monkeypatch.setattr(training, "write_card", lambda *_: write(Path("/dev/null"), ""))
+    with pytest.raises(OutputError):
+        run_training(request, run=RUN)
+    monkeypatch.setattr(training, "write_card", write)
+    run_training(request, run=RUN)
+    assert (request.output / "README.md").exists() and not (request.output / ".checkpoint.pt").exists()
+
+
+def test_without_peft_it_is_a_line(request_for, monkeypatch):
+    """Only torch and transformers were looked for."""
+    monkeypatch.setattr(base_model, "find_spec", lambda name: None if name == "peft" else True)
+    with pytest.raises(ThirteenError, match="this needs peft: "):
+        run_training(request_for(), run=RUN)
 
 
 def test_a_base_without_the_adapted_modules_leaves_no_folder(request_for, tmp_path):
