@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from anyio import to_thread
 from starlette.requests import ClientDisconnect
@@ -18,6 +18,8 @@ from ..runtime.request import Request, StopReason
 from .access.fair_turns import FairTurns
 from .http_errors import HttpError
 from .metrics import Metrics
+
+Result = TypeVar("Result")
 
 
 class Client(NamedTuple):
@@ -214,22 +216,37 @@ async def collect_answers(request: HttpRequest, handles: Sequence[Handle]) -> li
         ClientDisconnect: the client disconnected first.
         HttpError: 503 an answer was aborted.
     """
-    finished = asyncio.gather(*handles)
-    # Nobody awaits it after a disconnect, and asyncio logs a failure that nobody has looked at.
-    finished.add_done_callback(lambda future: future.cancelled() or future.exception())
-    disconnected = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
-        await asyncio.wait((finished, disconnected), return_when=asyncio.FIRST_COMPLETED)
-        if not finished.done():
-            raise ClientDisconnect
-        for answer in finished.result():
+        for answer in await until_disconnect(request, asyncio.gather(*handles)):
             ensure_completed(answer)
         return [await anext(aiter(handle)) for handle in handles]  # all are done: a piece is everything
     finally:
-        disconnected.cancel()
-        finished.cancel()
         for handle in handles:
             handle.abort()
+
+
+async def until_disconnect(request: HttpRequest, awaitable: Awaitable[Result]) -> Result:
+    """Wait for something, which is cancelled when the client disconnects first; the body has been read.
+
+    Raises:
+        ClientDisconnect: the client disconnected first.
+    """
+    awaited = unlogged(asyncio.ensure_future(awaitable))
+    disconnected = asyncio.ensure_future(_wait_for_disconnect(request))
+    try:
+        await asyncio.wait((awaited, disconnected), return_when=asyncio.FIRST_COMPLETED)
+        if not awaited.done():
+            raise ClientDisconnect
+        return awaited.result()
+    finally:
+        disconnected.cancel()
+        awaited.cancel()
+
+
+def unlogged(future: asyncio.Future[Result]) -> asyncio.Future[Result]:
+    """A future that nobody may await to its end: asyncio logs a failure that nobody has looked at."""
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
 
 
 async def _wait_for_disconnect(request: HttpRequest) -> None:

@@ -20,7 +20,7 @@ from ..files.gguf.metadata import MERGED_ADAPTER
 from ..runtime.effort import Effort
 from ..runtime.engine.engine import Engine
 from ..runtime.request import BASE
-from .engine_service import EngineService
+from .engine_service import EngineService, unlogged
 from .http_errors import HttpError
 from .metrics import Metrics
 
@@ -118,6 +118,10 @@ class ServedModels:
         service.pinned += 1
         return service
 
+    def waits(self, name: str) -> bool:
+        """Whether use() of a model would wait now."""
+        return False
+
     async def _service(self, name: str) -> EngineService:
         return self.services[name]
 
@@ -198,7 +202,7 @@ class _Turn:
 
     waiting: int = 0
     held: EngineService | None = None
-    task: "asyncio.Task[None] | None" = None
+    task: "asyncio.Future[None] | None" = None
 
 
 class ModelPool(ServedModels):
@@ -259,6 +263,10 @@ class ModelPool(ServedModels):
         """The model's file."""
         return (self.header(name).path,)
 
+    def waits(self, name: str) -> bool:
+        """Whether use() of a model would wait now: it is not loaded, or another waits for memory."""
+        return self._crowded or not self._ready(name)
+
     async def _service(self, name: str) -> EngineService:
         """The service of a model, which is loaded if it is not, when it is its turn.
 
@@ -268,9 +276,9 @@ class ModelPool(ServedModels):
         Raises:
             ThirteenError: the model cannot be loaded.
         """
-        while self._crowded or not self._ready(name):
+        while self.waits(name):
             turn = self._turns.setdefault(name, _Turn())
-            turn.task = turn.task or asyncio.ensure_future(self._take(name, turn))
+            turn.task = turn.task or unlogged(asyncio.ensure_future(self._take(name, turn)))
             turn.waiting += 1
             try:
                 await asyncio.shield(turn.task)
@@ -289,7 +297,7 @@ class ModelPool(ServedModels):
         async with self._changing:
             try:
                 if not self._ready(name):
-                    await self._load(name)
+                    await self._load(name, turn)
             finally:
                 self._crowded = False
                 del self._turns[name]
@@ -312,10 +320,13 @@ class ModelPool(ServedModels):
     def _ready(self, name: str) -> bool:
         return name in self.services and not self.services[name].engine.closed
 
-    async def _load(self, name: str) -> None:
+    async def _load(self, name: str, turn: _Turn) -> None:
+        """Load a model; not if it needs memory that others have, and all that asked for it have left."""
         if name in self.services:  # its engine has failed
             await self._unload(name)
         while self._memory_bytes - self._used_bytes < self._pooled[name].nbytes:
+            if not turn.waiting:
+                return
             if await self._close_retired():
                 continue
             if victim := next((one for one, service in self.services.items() if service.unused), None):

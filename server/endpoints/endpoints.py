@@ -24,7 +24,7 @@ from ..api.request_body import read_body
 from ..api.request_fields import AskedEffort
 from ..api.request_models import RequestBody, limited
 from ..api.tool_calls import ToolRequest, ToolUse
-from ..engine_service import Client, EngineService
+from ..engine_service import Client, EngineService, until_disconnect
 from ..http_errors import HttpError, field_error
 from ..served_models import ServedModels
 
@@ -100,13 +100,19 @@ class Endpoints:
 
         Raises:
             HttpError: 400 the model is made for embeddings and these are not asked for, or the reverse.
+            ClientDisconnect: the client disconnected while it waited for the model.
         """
         request.state.model, adapter = self._resolve(name)
         if embeds != (read_pooling(self.service.header(request.state.model)) is not None):
             message = f"{request.state.model}: {NO_EMBEDDINGS if embeds else ONLY_EMBEDS}"
             raise HttpError(400, message, param="model")
-        request.state.service = service = await self.service.use(request.state.model)
-        return service, request.state.model, adapter
+        using = self._use(request)
+        await (until_disconnect(request, using) if self.service.waits(request.state.model) else using)
+        return request.state.service, request.state.model, adapter
+
+    async def _use(self, request: Request) -> None:
+        """Pin the service: whatever ends the request then, it is known what is to be unpinned."""
+        request.state.service = await self.service.use(request.state.model)
 
     async def _embed(
         self,

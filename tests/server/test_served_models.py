@@ -1,11 +1,15 @@
 """Several models behind one server: loaded on demand, and unloaded for each other and when idle."""
 
 import asyncio
+import gc
+import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from http.client import HTTPConnection
+from threading import Event
 
 import ollama
 import openai
@@ -102,6 +106,68 @@ def test_a_model_in_use_is_not_unloaded_and_others_wait_for_their_turn(tiny):
             assert list(stream)[-1].choices[0].finish_reason == "length"
         assert ended == ["two"] * 3 + ["one"] * 2
         wait_until(lambda: not pool._turns and pool.services["one"].unused)
+
+
+@contextmanager
+def asking(server, model):
+    """A client that asks, and leaves at the end of the block without an answer."""
+    client = HTTPConnection("127.0.0.1", server.port)
+    body = json.dumps({"model": model, "prompt": "a", "max_tokens": 4})
+    client.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+    try:
+        yield
+    finally:
+        client.close()
+
+
+def left_count(http):
+    """Responses to clients that had left, as the metrics count them."""
+    lines = http.get("/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if 'status="499"' in line and "_total" in line)
+
+
+def test_a_client_that_has_left_no_longer_waits_for_memory(tiny):
+    """All that was asked of the model in use waited until that was unused."""
+    models = dict.fromkeys(NAMES, 60)
+    with serve_pool(tiny, models) as (pool, server), server.openai() as client, server.http() as http:
+        ask(client, "one")
+        one = pool.services["one"]
+        one.pinned += 1  # as by an answer that takes long
+        with asking(server, "two"):
+            with asking(server, "two"):
+                wait_until(lambda: pool._crowded and pool._turns["two"].waiting == 2)
+            wait_until(lambda: pool._turns["two"].waiting == 1)
+            assert pool._crowded, "the other still waits"
+        wait_until(lambda: not pool._turns)
+        assert ask(client, "one").model == "one" and pool.services == {"one": one}
+        wait_until(lambda: left_count(http) == 2)
+        one.pinned -= 1
+        assert ask(client, "two").model == "two"
+        wait_until(lambda: pool.services["two"].unused)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_client_may_leave_while_its_model_is_loaded(tiny, fails, caplog):
+    """The model is loaded and unused; that it cannot be loaded is nobody's concern."""
+    goes_on = Event()
+    with serve_pool(tiny, {"one": 60}) as (pool, server), server.http() as http:
+        load = pool._pooled["one"].load
+
+        def load_slowly():
+            goes_on.wait()
+            if fails:
+                raise RequestError("no")
+            return load()
+
+        pool._pooled = {"one": replace(pool._pooled["one"], load=load_slowly)}
+        with asking(server, "one"):
+            wait_until(lambda: "one" in pool._turns and pool._turns["one"].waiting)
+        wait_until(lambda: left_count(http) == 1)
+        goes_on.set()
+        wait_until(lambda: not pool._turns)
+        assert [name for name, service in pool.services.items() if service.unused] == ["one"] * (not fails)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 def test_a_model_for_which_memory_is_short_may_be_asked_later(tiny, monkeypatch):
