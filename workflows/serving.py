@@ -98,14 +98,22 @@ class _Loader:
             return None
         keeping = EngineOptions(adapters=files.adapters, queue=self._options["queue"] + KEPT_PLACES)
         engine = Engine(files.model, **self._options | keeping)
-        with suppress(RequestError):  # the template refuses it
-            # What is read and compiled once, the first client need not wait for.
-            if engine.plan.embeds:
-                engine.embed(["What is 1 + 1?"])
-            engine.answer("What is 1 + 1?", max_tokens=2)
-            engine.clear_prefix_cache()
+        try:
+            _warm_up(engine)
+        except BaseException:
+            engine.close()
+            raise
         self._states = states
         return engine
+
+
+def _warm_up(engine: Engine) -> None:
+    """Read and compile what the first client need not wait for."""
+    with suppress(RequestError):  # the template refuses it
+        if engine.plan.embeds:
+            engine.embed(["What is 1 + 1?"])
+        engine.answer("What is 1 + 1?", max_tokens=2)
+        engine.clear_prefix_cache()
 
 
 def _serve_several(

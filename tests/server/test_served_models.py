@@ -17,12 +17,16 @@ import pytest
 from thirteen.errors import RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.runtime.effort import Effort
+from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.plan import memory
 from thirteen.server import served_models
 from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.app import create_app
 from thirteen.server.served_models import ModelPool, PooledModel, ServedModels
+from thirteen.workflows.model_files import ModelFiles
+from thirteen.workflows.serving import _Loader
 
+from ..runtime.fixed_settings import FIXED
 from ..waiting import wait_until
 from .serving import open_engine, run_app
 
@@ -234,3 +238,29 @@ def test_unloading_gets_along_with_loading(tiny):
         return loaded
 
     assert asyncio.run(use()) == ["three"]
+
+
+def test_an_engine_that_fails_to_warm_up_is_closed(tiny, monkeypatch):
+    """Each reload that failed so left a model in memory; the engine before serves on."""
+    fail, failed = [False], []
+    clear = Engine.clear_prefix_cache
+
+    def clear_or_fail(engine):
+        if fail[0]:
+            failed.append(engine)
+            raise OSError("no")
+        clear(engine)
+
+    monkeypatch.setattr(Engine, "clear_prefix_cache", clear_or_fail)
+    loader, files = _Loader(FIXED | {"queue": 4, "slots": 1, "context": 256}), ModelFiles(tiny)
+    engine = loader.load(files)
+    served = ServedModels.on_engine(engine, {"one": "base"})
+    served.load_changed = lambda: loader.load(files)
+    loader._states, fail[0] = [], True
+    with pytest.raises(OSError, match="no"):
+        asyncio.run(served.reload())
+    assert failed[0].closed and not engine.closed and served.services["one"].engine is engine
+    fail[0] = False
+    asyncio.run(served.reload())
+    assert served.services["one"].engine is not engine, "what failed is tried again"
+    served.close()
