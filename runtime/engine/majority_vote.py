@@ -101,9 +101,11 @@ class MajorityVote:
             if is_decided(self._answers, self._rule):
                 return
             if self._waiting and not self._aborted:
-                # While others run, a full queue must not keep their ends from being counted.
+                # While others run, a full queue must not keep their ends from being counted. One by one: it
+                # may never have room for all at once.
                 with suppress(BusyError, ClosedError):
-                    self._start(self._rule.width - len(self._running), wait=not self._running)
+                    for _ in self._waiting[: self._rule.width - len(self._running)]:
+                        self._start(1, wait=not self._running)
 
 
 def score(handle: Handle) -> ScoredAnswer:

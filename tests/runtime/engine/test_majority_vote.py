@@ -158,6 +158,15 @@ def test_a_full_queue_does_not_keep_a_vote_from_its_end():
     assert vote.answer(TIMEOUT_S).value == "4" and vote.answer().tally.ended == 6
 
 
+@pytest.mark.parametrize(("slots", "queue"), [(1, 0), (1, 1), (2, 1)])
+def test_a_vote_that_waits_for_its_places_never_asks_for_more_than_there_are(open_fake_engine, slots, queue):
+    """After several answers it failed: "2 requests at once: slots and queue hold 1"."""
+    engine = open_fake_engine(slots=slots, queue=queue)
+    asked = Request(tuple(b"no value"), effort=Effort.MEDIUM)
+    answer = engine.submit(asked, wait=True).answer(TIMEOUT_S)
+    assert answer.tally.ended == 8
+
+
 def test_an_aborted_vote_ends_with_the_answers_that_have_ended():
     engine = FakeEngine()
     vote = engine.vote()
