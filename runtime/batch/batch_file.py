@@ -1,5 +1,6 @@
 """Batch inference: a JSON lines file of questions to a file of answers in the same order, resumable."""
 
+import codecs
 import hashlib
 import json
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -174,7 +175,7 @@ class BatchFile:
 
 
 def _parse_questions(path: Path, data: bytes, skip_bad: bool) -> list[BatchQuestion]:
-    rows = []
+    rows, data = [], data.removeprefix(codecs.BOM_UTF8)
     plain = path.suffix not in (".jsonl", ".json") and not data.lstrip().startswith(b"{")
     for number, line in numbered_lines(data):
         where = f"{path}: line {number}"

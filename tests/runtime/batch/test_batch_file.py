@@ -69,6 +69,19 @@ def test_each_line_of_a_text_file_is_a_question(job, questions, tmp_path):
         BatchFile(text.rename(tmp_path / "questions.jsonl"), tmp_path / "no.jsonl").answer(job)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_question(job, tmp_path):
+    """It was asked too, and JSON lines behind it as they stand."""
+    for name, text in (
+        ("text", "Why?"),
+        ("lines", '{"question": "Why?"}'),
+        ("named.jsonl", '{"question": "Why?"}'),
+    ):
+        (questions := tmp_path / name).write_text(text, "utf-8-sig")
+        BatchFile(questions, tmp_path / "answers").answer(job)
+        assert [row["question"] for row in read(tmp_path / "answers")] == ["Why?"]
+        (tmp_path / "answers").unlink()
+
+
 def test_answers_are_those_of_the_engine_in_the_order_of_the_questions(job, questions, tmp_path):
     report = BatchFile(questions, tmp_path / "answers.jsonl").answer(job)
     answers = read(tmp_path / "answers.jsonl")
