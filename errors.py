@@ -25,7 +25,7 @@ class RequestError(ThirteenError):
 
 
 class ClosedError(ThirteenError):
-    """An engine is asked after its close(), or after it has failed; no fault of the request."""
+    """An engine is asked after its close(), a failure, or the end of the process; no fault of the request."""
 
 
 class OptionError(RequestError):

@@ -126,6 +126,7 @@ class Dispatcher:
     def _check_open(self) -> None:
         if self.closed:
             raise ClosedError("the engine is closed")
+        COMPUTE_THREAD.check_open()
 
     def _reserve(self, wanted: int, wait: bool) -> int:
         """Reserve all `wanted` places or none; or, if the caller waits, from 1 to `wanted`."""

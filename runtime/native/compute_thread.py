@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from threading import Lock, Thread, current_thread
 from typing import Protocol, TypeAlias, TypeVar
 
+from ...errors import ClosedError
 from ..forks import ForkCheck
 from ..outcome import Outcome
 
@@ -49,11 +50,13 @@ class ComputeThread:
         self._lock, self._fork = Lock(), ForkCheck()  # the lock guards _attached and _thread
         self._attached: tuple[Steppable, ...] = ()
         self._thread: Thread | None = None
+        self._stopped = False
         self._inbox: _Inbox = SimpleQueue()
 
     def attach(self, steppable: Steppable) -> None:
-        """Call step() whenever `steppable` is not idle, until it is detached."""
+        """Call step() whenever `steppable` is not idle, until it is detached; see check_open() for errors."""
         with self._lock:
+            self.check_open()
             self._attached = (*self._attached, steppable)
             if self._thread is None:
                 run = partial(self._run, self._inbox)
@@ -71,8 +74,14 @@ class ComputeThread:
         """End the thread after its step: one that outlives the interpreter crashes the process."""
         if not self._fork.forked:
             with self._lock:
+                self._stopped = True
                 thread = self._end()
             _join(thread)
+
+    def check_open(self) -> None:
+        """Raise ClosedError after stop(): nobody would run what is posted."""
+        if self._stopped:
+            raise ClosedError("the process ends, and computes nothing any more")
 
     def _end(self) -> Thread | None:
         """Tell the thread to end, if there is one; another one has an inbox of its own."""

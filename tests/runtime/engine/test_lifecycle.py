@@ -82,6 +82,31 @@ def test_nothing_computes_when_the_interpreter_ends(tiny):
     assert run_program(LEFT_OPEN, tiny) == ["[]"]
 
 
+ASKED_LATE = """
+import atexit, sys
+
+def ask():
+    for action in (engine.answer, lambda _: Engine(sys.argv[1], threads=1, context=64)):
+        try:
+            print(action("a"))
+        except ClosedError as error:
+            print(error)
+    engine.close()
+
+atexit.register(ask)
+from thirteen import Engine
+from thirteen.errors import ClosedError
+
+engine = Engine(sys.argv[1], threads=1, context=64)
+engine.answer("a", max_tokens=2)
+"""
+
+
+def test_who_asks_when_nothing_computes_any_more_gets_an_error(tiny):
+    """The request waited for ever."""
+    assert run_program(ASKED_LATE, tiny) == ["the process ends, and computes nothing any more"] * 2
+
+
 DROPPED = """
 import gc, sys, time, warnings
 from psutil import Process
