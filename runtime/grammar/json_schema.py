@@ -194,10 +194,10 @@ class _Normalizer:
         return target
 
     def _target(self, schema: Any, path: str) -> dict[str, Any]:
-        """Follow the references that a schema consists of."""
+        """Follow the references that a schema consists of; false is the opposite of any value."""
         for _ in range(NESTING_MAX):
             if not (isinstance(schema, dict) and schema.keys() - ANNOTATIONS == {"$ref"}):
-                return schema if isinstance(schema, dict) else {}
+                return schema if isinstance(schema, dict) else {} if schema is True else {"not": {}}
             schema = self._lookup(schema["$ref"], path)
         fail(path, '"$ref" refers to itself')
 
@@ -289,13 +289,23 @@ class _Normalizer:
         if low > 1 and not (self._narrow and visited):
             refuse(schema, "minProperties", path, " above 1")  # a name that comes twice would count twice
         normal |= {"patternProperties": patterns} if patterns else {}
-        normal |= {"minProperties": low} if low and self._narrow else {}
-        return normal if high is None or not self._narrow else {**normal, "maxProperties": high}
+        if not self._narrow:
+            return normal
+        counts = ({"minProperties": low} if low else {}) | ({} if high is None else {"maxProperties": high})
+        names: dict[str, Any] = {"type": "object", "required": required, "additionalProperties": False}
+        names |= {"properties": dict.fromkeys(visited, True)}
+        names |= {"patternProperties": dict.fromkeys(patterns, True)}
+        for key, count in counts.items():
+            if visited and (message := compile_error({**names, key: count})):
+                refuse(schema, key, path, f": {message}")
+        return normal | counts
 
     def _name_patterns(self, schema: dict[str, Any], path: str) -> dict[str, Any] | list[str]:
         """Return schemas by the pattern of names, for what names a map has; or the names."""
         key, found = "patternProperties", schema.get("patternProperties", {})
         names = self._target(schema.get("propertyNames", True), path)
+        if "type" in names and "string" not in types_of(names, f"{path}/propertyNames"):
+            refuse(schema, "propertyNames", path, " for names that are no strings")
         if keywords := names.keys() - ANNOTATIONS - {"type"}:
             key, pattern = "propertyNames", {}
             if found:

@@ -135,6 +135,14 @@ def test_unenforceable_schemas_are_refused(schema, reason):
     assert reason in error_message(from_schema, schema)
 
 
+def test_counts_of_properties_that_cannot_be_enforced_are_left_out_by_name(texts):
+    """They failed with llguidance's own words, although the caller takes what is left."""
+    ignored = []
+    schema = {"properties": {"a": {}, "b": {}}, "minProperties": 2, "maxProperties": 2}
+    assert texts.accepts(from_schema(schema, ignored), "{}")
+    assert ignored == ["#/minProperties", "#/maxProperties"]
+
+
 @pytest.mark.parametrize("key", ["enum", "minimum"])
 def test_values_that_just_fit_the_limit_of_recursion_are_refused(key):
     """They were parsed, and exceeded the limit where an error quoted them."""
