@@ -258,7 +258,8 @@ class Request:
             raise RequestError(f"request: stop must be a sequence of strings, not {shorten(self.stop)}")
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         object.__setattr__(self, "stop", stop)
-        check_type("request: namespace", self.namespace, str)
+        for name in ("namespace", "turn", "question"):
+            check_type(f"request: {name}", getattr(self, name), str)
         check_integer("request: max_tokens", self.max_tokens, 1)
         if self.think_budget is not None:
             check_integer("request: think_budget", self.think_budget, 0)

@@ -43,6 +43,8 @@ def test_any_sequence_of_integers_is_a_prompt():
         *(({"max_tokens": value}, "max_tokens must be an integer of at least 1") for value in (0, 1.5, True)),
         ({"logprobs": 21}, "logprobs must be an integer from 0 to 20, not 21"),
         ({"namespace": ["a"]}, r"namespace must be a string, not \['a'\]"),
+        ({"turn": ["a"]}, r"turn must be a string, not \['a'\]"),
+        ({"question": 5}, "question must be a string, not 5"),
         ({"adapter": ["a"]}, r"adapter must be a string, not \['a'\]"),
         ({"sampling": {"top_k": 1}}, "sampling must be a Sampling, not"),
     ],
