@@ -10,6 +10,7 @@ from ...files.received_files import PROMPT_KEY
 from ..llama.model import LoraAdapter, Model
 from ..prompt.question_prompt import PLAIN, QuestionPrompt
 from ..request import BASE, DEFAULT_ADAPTER
+from ..validation import check_type
 
 
 class Adapters(dict[str, LoraAdapter | None]):
@@ -34,6 +35,8 @@ class Adapters(dict[str, LoraAdapter | None]):
         Raises:
             RequestError: no adapter has the name.
         """
+        if name is not None:
+            check_type("adapter", name, str)
         name = self.default if name is None else name
         if name not in self:
             raise RequestError(f"adapter: {name!r} is not one of {', '.join(self)}")

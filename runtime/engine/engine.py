@@ -32,6 +32,7 @@ from ..prompt.thinking import resolve_thinking
 from ..request import (
     BASE,
     DEFAULT_ADAPTER,
+    LOGPROBS_MAX,
     MAX_TOKENS,
     Request,
     Sampling,
@@ -39,7 +40,7 @@ from ..request import (
     SequenceState,
     TokenLogprob,
 )
-from ..validation import check_type
+from ..validation import check_integer, check_type
 from .adapters import Adapters
 from .dispatcher import Dispatcher, EngineLoad
 from .handle import Handle
@@ -326,6 +327,7 @@ class Engine:
         if fields.get("max_tokens") is None:
             fields["max_tokens"] = self.default_max_tokens
         prompt = fields.pop("prompt", None) or self._adapters.prompt(fields.get("adapter"))
+        check_type("prompt", prompt, QuestionPrompt)
         budget = fields.get("think_budget")
         if (think := fields.pop("think", None)) is None and budget is None:
             think = prompt.think
@@ -468,7 +470,7 @@ class Engine:
 
         Args:
             tokens: the prompt.
-            top: number of likeliest tokens to report beside each token.
+            top: number of likeliest tokens to report beside each token, at most 20.
             adapter: name of an adapter; by default the engine's own.
 
         Returns:
@@ -479,6 +481,7 @@ class Engine:
             FileError: the computation failed.
         """
         self._check_prompt(tokens)
+        check_integer("top", top, 0, LOGPROBS_MAX)
         with self._dispatcher.in_use(), self._scoring_lock:
             return self._scoring.prompt_logprobs(tokens, top, self._adapters.resolve(adapter))
 

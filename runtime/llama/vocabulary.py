@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
+from operator import index
 from typing import Any
 
 from ...errors import RequestError
@@ -235,7 +236,10 @@ class Vocabulary(ABC):
         return tuple(token for token, name in enumerate(names) if _EXTENDS_NUMBER.match(name))
 
     def check_tokens(self, tokens: Sequence[int]) -> None:
-        """Raise RequestError if a token is not in the vocabulary."""
-        unknown = next((token for token in tokens if not 0 <= token < self.vocabulary_size), None)
+        """Raise RequestError if a token is not an integer, or not in the vocabulary."""
+        try:
+            unknown = next((one for one in map(index, tokens) if not 0 <= one < self.vocabulary_size), None)
+        except TypeError:
+            raise RequestError("tokens must be a sequence of integers") from None
         if unknown is not None:
             raise RequestError(f"token {unknown} is not one of the model's {self.vocabulary_size}")

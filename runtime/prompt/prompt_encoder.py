@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import PromptLengthError, RequestError
 from ...files.json_file import json_texts
+from ..validation import check_type
 from .thinking import PromptVocabulary, Thinking
 
 if TYPE_CHECKING:
@@ -192,6 +193,8 @@ class PromptEncoder:
             RequestError: all messages are empty, they or the tools are too long, or the template takes no
                 tools, rejects the conversation, or makes control tokens of it.
         """
+        for message in messages:
+            check_type("messages: each", message, Message)
         if thinking := self.thinking:
             messages = [
                 replace(one, content=thinking.answer(one.content)) if one.role == "assistant" else one
@@ -248,6 +251,7 @@ class PromptEncoder:
         Raises:
             RequestError: the text is too long.
         """
+        check_type("text", text, str)
         self._check_length([text])
         return tuple(self._vocabulary.tokenize(text, special=False, bos=True))
 

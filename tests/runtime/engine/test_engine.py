@@ -79,6 +79,24 @@ def test_options_out_of_range_are_refused_and_nothing_leaks(open_fake_engine, op
     assert Native.open_count == 0
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda engine: engine.answer("a", adapter=["x"]), r"adapter must be a string, not \['x'\]"),
+        (lambda engine: engine.answer("a", prompt="x"), "prompt must be a QuestionPrompt, not 'x'"),
+        (lambda engine: engine.answer("a", turn=["x"]), r"request: turn must be a string, not \['x'\]"),
+        (lambda engine: engine.conversation([{"role": "user"}]), "messages: each must be a Message, not "),
+        (lambda engine: engine.encode_text(None), "text must be a string, not None"),
+    ],
+)
+def test_values_of_other_types_are_refused_by_name(open_fake_engine, call, message):
+    """They raised what Python does, or ended the engine for everybody."""
+    engine = open_fake_engine()
+    with pytest.raises(RequestError, match=f"^{message}"):
+        call(engine)
+    assert engine.answer("abc").text == "abc"
+
+
 def test_abort_frees_the_slot_for_the_next(open_fake_engine):
     engine = open_fake_engine(slots=1)
     Context.gate.clear()

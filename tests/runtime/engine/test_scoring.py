@@ -45,6 +45,10 @@ def test_prompts_are_scored_while_answers_are_computed(engine):
         ([1, 9999], {}, RequestError),
         ([-1], {}, RequestError),
         ([1, 2], {"adapter": "none"}, RequestError),
+        ([1, 2], {"adapter": ["none"]}, RequestError),
+        ([1, 2.5], {}, RequestError),
+        ("abc", {}, RequestError),
+        *(([1, 2], {"top": top}, RequestError) for top in (-1, 21, 1.5)),
     ],
 )
 def test_bad_prompts_are_refused(engine, tokens, options, error):
