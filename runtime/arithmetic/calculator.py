@@ -5,6 +5,7 @@ from .expression import PERCENT, Side, parse_side
 from .final_answer import format_number
 from .notation import NOTATION
 
+_THOUSANDS = NOTATION.patterns["thousands"]
 _DIGITS_MAX = NOTATION.limits["digits"]
 _MONEY_PLACES, _RESULT_PLACES = NOTATION.limits["money_places"], NOTATION.limits["result_places"]
 
@@ -15,7 +16,8 @@ def pending_result(text: str) -> str | None:
     Returns:
         The characters to append, in the expression's notation, with its currency and thousands separators.
         None if no result is pending, the grammar does not read the whole expression, from the start of a
-        line, a sentence or an "=" on, or the result is not a decimal with few places.
+        line, a sentence or an "=" on, or the result is not a decimal with few places. None too if a point
+        may separate thousands: "1.200 * 3 =".
     """
     if not text.endswith(("=", "= ")):
         return None
@@ -45,7 +47,7 @@ def _format_result(side: Side) -> str | None:
     places_max = _MONEY_PLACES if currency else _RESULT_PLACES
     if "/" in number or len(whole + decimals) > _DIGITS_MAX or len(decimals) > places_max:
         return None
-    if ("percent" in texts) != is_percent:
+    if ("percent" in texts) != is_percent or any(_THOUSANDS.search(one.text) for one in side.lexemes):
         return None
     if any("," in one.text for one in side.lexemes):
         whole = f"{int(whole):,}"
