@@ -27,7 +27,7 @@ _ASKS, _ASKS_NO_NUMBER, _DIGIT = (NOTATION.patterns[name] for name in ("asks", "
 _ORDINAL, _LINK, _SOLUTION = (NOTATION.patterns[name] for name in ("ordinal", "link", "solution"))
 _BEING, _OPERAND, _LISTED = (NOTATION.patterns[name] for name in ("being", "operand", "listed"))
 _UNKNOWN, _EXAMPLE, _ASIDE = (NOTATION.patterns[name] for name in ("unknown", "example", "aside"))
-_SENTENCE_END = NOTATION.patterns["sentence_end"]
+_SENTENCE_END, _GOES_ON = NOTATION.patterns["sentence_end"], NOTATION.patterns["goes_on"]
 
 
 def final_answer(text: str, question: str = "") -> Fraction | None:
@@ -66,11 +66,13 @@ def parse_number(text: str) -> Fraction | None:
 
     Returns:
         The exact number without its unit; "75%" is 75. None if the text is not one number, or the number has
-        more than a thousand characters.
+        more than a thousand characters, or goes on in words: "2 million".
     """
     normalized = _join_groups(_normalize(text).lstrip(" \t\n({*`\"'"))
     match = _NUMBER.match(normalized)
-    return _value(match) if match and _UNIT.fullmatch(normalized, match.end()) else None
+    if not match or _GOES_ON.search(_behind(normalized, match)):
+        return None
+    return _value(match) if _UNIT.fullmatch(normalized, match.end()) else None
 
 
 def format_number(value: Fraction) -> str:
@@ -94,7 +96,7 @@ def _normalize(text: str) -> str:
 
 
 def _join_groups(text: str) -> str:
-    """Join the groups of digits of a number that is the whole text: "12 000" becomes "12000"."""
+    """Join the groups of digits of a number with which a text begins: "12 000 km" becomes "12000 km"."""
     return _SPACED.sub(lambda match: match[0].replace(" ", ""), text)
 
 
@@ -119,12 +121,24 @@ def _numbers(text: str) -> Iterator[Fraction]:
     return (value for value in map(_value, _NUMBER.finditer(text)) if value is not None)
 
 
-def _stated_numbers(text: str) -> Iterator[Fraction]:
+def _whole_numbers(text: str) -> Iterator[Fraction | None]:
+    """Yield the numbers; None for several ("4 or -4"), and for one that goes on: "2 million"."""
+    text = _join_groups(text)
+    if _is_list(text):
+        yield None
+    for match in _NUMBER.finditer(text):
+        if (value := _value(match)) is not None:
+            yield None if _GOES_ON.search(_behind(text, match)) else value
+
+
+def _stated_numbers(text: str) -> Iterator[Fraction | None]:
     """Yield what the first sentence equals ("5 + 3 = 8"), but for reasons, then all its numbers."""
     sentence = _SENTENCE_END.split(_join_groups(text), maxsplit=1)[0]
+    if _has_solutions([sentence]):
+        yield None
     statement = _REASON.split(sentence, maxsplit=1)[0]  # "5 because x = 2"
-    yield from _numbers(statement.rpartition("=")[2])
-    yield from _numbers(sentence)
+    yield from _whole_numbers(statement.rpartition("=")[2])
+    yield from _whole_numbers(sentence)
 
 
 def _after_cues(text: str) -> Iterator[Fraction | None]:
@@ -154,7 +168,7 @@ def _in_last_sentence(text: str, question: str) -> Iterator[Fraction | None]:
         is_unknown = _UNKNOWN.search(f"{left.rpartition('=')[2]}={result}")  # "x - 4 = 9"
         if is_unknown or _SYMBOLIC.search(result) or _EXAMPLE.search(result):
             yield None
-        yield from _numbers(result)
+        yield from _whole_numbers(result)
     echo = (stripped := last.strip()).count(" ") >= _ECHO_WORDS and stripped in question
     if echo or last.rstrip().endswith(":"):
         return
@@ -167,7 +181,7 @@ def _in_last_sentence(text: str, question: str) -> Iterator[Fraction | None]:
 def _has_solutions(sentences: Sequence[str]) -> bool:
     """Whether sentences give an unknown several values: "x = 2 or x = 3"."""
     solutions = {
-        (found[1], next(_numbers(one[found.end() : found.end() + _NEAR]), None))
+        (found[1], next(_numbers(_behind(one, found)), None))
         for one in sentences
         for found in _SOLUTION.finditer(one)
     }
@@ -176,6 +190,10 @@ def _has_solutions(sentences: Sequence[str]) -> bool:
 
 def _before(text: str, match: re.Match[str]) -> str:
     return text[max(match.start() - _NEAR, 0) : match.start()]
+
+
+def _behind(text: str, match: re.Match[str]) -> str:
+    return text[match.end() : match.end() + _NEAR]
 
 
 def _is_list(text: str) -> bool:
@@ -200,7 +218,7 @@ def _quantity(sentence: str, given: Set[Fraction], *, near: bool) -> Fraction | 
         and match not in listed
         and " / " not in match[0]
         and not _ORDINAL.search(_before(sentence, match))
-        and not _OPERAND.search(after := sentence[match.end() : match.end() + _NEAR])
+        and not _OPERAND.search(after := _behind(sentence, match))
         and not (
             value in given and after.lstrip().startswith("%") and not _BEING.search(_before(sentence, match))
         )

@@ -12,8 +12,8 @@ const [SPACED, REASON] = [answer("spaced", ""), answer("reason", "")];
 const SYMBOLIC = answer("symbolic", "");
 const BOLD = prose("bold", "g");
 const SENTENCE_END = prose("sentence_end", "");
-const [ASKS, ASKS_NO_NUMBER, DIGIT, ORDINAL, LINK, BEING, OPERAND, LISTED, UNKNOWN, EXAMPLE] = [
-  "asks", "asks_no_number", "digit", "ordinal", "link", "being", "operand", "listed", "unknown", "example",
+const [ASKS, ASKS_NO_NUMBER, DIGIT, ORDINAL, LINK, BEING, OPERAND, LISTED, UNKNOWN, EXAMPLE, GOES_ON] = [
+  "asks", "asks_no_number", "digit", "ordinal", "link", "being", "operand", "listed", "unknown", "example", "goes_on",
 ].map((name) => answer(name, ""));
 const [SOLUTION, ASIDE] = ["solution", "aside"].map((name) => answer(name, "g"));
 const ECHO_WORDS = 3; // of which a sentence that only repeats the question has more
@@ -59,7 +59,7 @@ function normalize(text) {
   return normalized;
 }
 
-/** Join the groups of digits of a number that is the whole text: "12 000" becomes "12000". */
+/** Join the groups of digits of a number with which a text begins: "12 000 km" becomes "12000 km". */
 const joinGroups = (text) => text.replace(SPACED, (number) => number.replaceAll(" ", ""));
 
 /** Parse one number as people write it; null if the text is not one number. */
@@ -67,7 +67,7 @@ function parseNumber(text) {
   const normalized = joinGroups(normalize(text).replace(/^[ \t\n({*`"']+/, ""));
   FIRST_NUMBER.lastIndex = 0;
   const match = FIRST_NUMBER.exec(normalized);
-  if (!match) return null;
+  if (!match || GOES_ON.test(following(normalized, match))) return null;
   UNIT.lastIndex = FIRST_NUMBER.lastIndex;
   return UNIT.test(normalized) ? valueOf(match) : null;
 }
@@ -92,11 +92,22 @@ const numbers = (text) => [...text.matchAll(NUMBER)].map(valueOf).filter((value)
 
 const afterEquals = (text) => text.slice(text.lastIndexOf("=") + 1);
 
+/** Yield the numbers; null for several ("4 or -4"), and for one that goes on: "2 million". */
+function* wholeNumbers(stated) {
+  const text = joinGroups(stated);
+  if (isList(text)) yield null;
+  for (const match of text.matchAll(NUMBER)) {
+    const value = valueOf(match);
+    if (value !== null) yield GOES_ON.test(following(text, match)) ? null : value;
+  }
+}
+
 /** Yield what the first sentence equals ("5 + 3 = 8"), but for reasons, then all its numbers. */
 function* statedNumbers(stated) {
   const [sentence] = joinGroups(stated).split(SENTENCE_END, 1);
-  yield* numbers(afterEquals(sentence.split(REASON, 1)[0])); // "5 because x = 2"
-  yield* numbers(sentence);
+  if (haveSolutions([sentence])) yield null;
+  yield* wholeNumbers(afterEquals(sentence.split(REASON, 1)[0])); // "5 because x = 2"
+  yield* wholeNumbers(sentence);
 }
 
 /** Yield what the cues state, from the most explicit; null for a box with symbols, and for several. */
@@ -123,7 +134,7 @@ function* inLastSentence(text, question) {
     if (found.length > 1 && LINK.test(preceding(result, found.at(-1)))) yield valueOf(found.at(-1));
     const left = afterEquals(last.slice(0, last.lastIndexOf("=")));
     if (UNKNOWN.test(`${left}=${result}`) || SYMBOLIC.test(result) || EXAMPLE.test(result)) yield null;
-    yield* numbers(result);
+    yield* wholeNumbers(result);
   }
   const stripped = last.trim();
   const echo = stripped.split(" ").length > ECHO_WORDS && question.includes(stripped);
