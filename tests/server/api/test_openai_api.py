@@ -41,7 +41,7 @@ def test_chat(client, smollm2_server):
 
 def test_follow_up_uses_the_conversation_and_the_prefix_cache(client):
     first = chat(client)
-    follow_up = {"role": "user", "content": "Say that again."}
+    follow_up = {"role": "user", "content": "Repeat the list of the days."}
     answer = chat(client, messages=[*MESSAGES, first.choices[0].message, follow_up])
     assert "Monday" in answer.choices[0].message.content
     assert answer.usage.prompt_tokens > first.usage.total_tokens
