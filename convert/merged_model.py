@@ -45,7 +45,7 @@ class MergedModel:
         """Read the adapter, if any.
 
         With `tie`, token embedding and output are presented as one matrix if they are equal or differ by
-        rounding, and the adapter changes neither.
+        rounding, the family can have one, and the adapter changes neither.
 
         Raises:
             FileError: the adapter is damaged, cannot be merged, or is for another base.
@@ -59,7 +59,8 @@ class MergedModel:
         self.chat_template: str | None = None
         if adapter is not None:
             self._load(adapter, adapter_id or adapter.resolve().name)
-        tie = tie and not self.base.architecture.tied
+        architecture = self.base.architecture
+        tie = tie and not architecture.tied and architecture.family.tied is not False
         if tie and not any(map(self._changes, matrix_names(self.base))):
             self.base, messages = tie_embeddings(self.base)
             self.warnings += messages

@@ -89,15 +89,26 @@ def test_another_matrix_is_not_tied(stored_twice, base, tmp_path, rows_changed):
         assert OUTPUT in read_header(tmp_path / "a.gguf").tensors
 
 
-@pytest.fixture
-def untied(base, tmp_path):
-    """A folder that stores one matrix twice."""
-    folder = Path(shutil.copytree(base("llama untied"), tmp_path / "untied"))
-    model = load(folder)
+def with_one_matrix(folder: Path, to: Path) -> Path:
+    """A copy of a folder that stores one matrix twice."""
+    shutil.copytree(folder, to)
+    model = load(to)
     with torch.no_grad():
         model.lm_head.weight.copy_(model.model.embed_tokens.weight)
-    model.save_pretrained(folder)
-    return folder
+    model.save_pretrained(to)
+    return to
+
+
+@pytest.fixture
+def untied(base, tmp_path):
+    return with_one_matrix(base("llama untied"), tmp_path / "untied")
+
+
+def test_a_family_that_needs_both_keeps_both(base, tmp_path):
+    """llama.cpp found no output matrix in the file."""
+    report = convert(Recipe(with_one_matrix(base("olmo2"), tmp_path / "olmo2"), tmp_path / "out.gguf"))
+    assert not any("stored once" in warning for warning in report.warnings)
+    assert np.array_equal(*(read_gguf(tmp_path / "out.gguf")[name] for name in (EMBEDDING, OUTPUT)))
 
 
 def test_a_merge_stores_both_and_the_base_is_quantized_like_a_file_with_both(untied, tmp_path):
