@@ -217,6 +217,10 @@ def check(architecture: Architecture, where: str) -> None:
     a.check(where)
     if a.rotated % 2 or not 2 <= a.rotated <= a.head_dim:
         raise FileError(f"{where}: {_ROTATION} rotates {a.rotated} of {a.head_dim} dimensions")
+    if a.scaling is not None and type(a.scaling) is not family.scaling:
+        raise FileError(
+            f"{where}: rope scaling is {a.scaling.kind}, which llama.cpp's {family.name} does not read"
+        )
     for field, expected in (_DEFAULTS | dict(family.implied(a))).items():
         value = getattr(a, field)
         if field not in family.reads and not _equal(value, expected):

@@ -26,7 +26,6 @@ from . import architecture as arch
 from .architecture import Architecture
 from .model_config import from_config
 from .model_metadata import from_header
-from .rope import FACTORS, LONG_FACTORS, SHORT_FACTORS
 from .tokenizer import tokenizer_fields
 
 INDEX = "model.safetensors.index.json"
@@ -200,7 +199,8 @@ class GgufCheckpoint(Checkpoint):
         self.specs = arch.tensor_specs(self.architecture)
         shapes = {tensor.name: tensor.shape for tensor in self.header.tensors.values()}
         expected = {spec.target: spec.shape for spec in self.specs.values()}
-        self._rope = self.header.tensors.keys() & {FACTORS, LONG_FACTORS, SHORT_FACTORS}
+        scaling = self.architecture.family.scaling
+        self._rope = self.header.tensors.keys() & set(scaling.names if scaling else ())
         expected |= dict.fromkeys(self._rope, (self.architecture.rotated // 2,))
         _check_tensors(path, self.architecture.name, shapes, expected, "the metadata")
         for tensor in self.header.tensors.values():

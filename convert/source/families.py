@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...errors import shorten
 from ...files.gguf.model_shape import ModelShape
+from .rope import Llama3Scaling, LongRope
 
 Values = Mapping[str, Any]
 
@@ -59,6 +61,7 @@ class Family:
         tied: the only value that the graph has for tied embeddings; None for both.
         reads: the constants of Architecture that the graph reads from metadata. A constant that it does not
             read must have the value that the graph has anyway.
+        scaling: the RoPE scaling whose divisors the graph reads as tensors; None for none.
         implied: those that the graph computes by itself, from the shape.
         window_pattern: llama.cpp's default for layers with a sliding window: all but every n-th. None where
             the graph has no windows: then the context ends where the window does.
@@ -78,6 +81,7 @@ class Family:
     biases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tied: bool | None = None
     reads: tuple[str, ...] = ()
+    scaling: type[Llama3Scaling] | type[LongRope] | None = None
     implied: Callable[[ModelShape], Values] = _nothing
     window_pattern: int | None = None
     normalize: Callable[[Values], Values] = _nothing
@@ -102,6 +106,8 @@ def _gemma3(config: Values) -> Values:
     rope = config.get("rope_parameters") or {}
     by_layer = isinstance(rope, Mapping) and "full_attention" in rope
     full, sliding = (rope.get(f"{kind}_attention") or {} if by_layer else {} for kind in ("full", "sliding"))
+    if (kind := sliding.get("rope_type", sliding.get("type"))) not in (None, "default"):
+        raise ValueError(f"rope_type of sliding_attention is {shorten(kind)}; that of llama.cpp is default")
     pattern = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or 6
     types = [
         "full_attention" if (layer + 1) % pattern == 0 else "sliding_attention"
@@ -169,7 +175,13 @@ def _lfm2(config: Values) -> Values:
 
 _ALL = (
     # LlamaForCausalLM and, beyond its window, MistralForCausalLM; llama.cpp.
-    Family("llama", ("LlamaForCausalLM", "MistralForCausalLM"), permuted=True, biases=_LLAMA_BIASES),
+    Family(
+        "llama",
+        ("LlamaForCausalLM", "MistralForCausalLM"),
+        permuted=True,
+        biases=_LLAMA_BIASES,
+        scaling=Llama3Scaling,
+    ),
     # Qwen2ForCausalLM; qwen2.cpp.
     Family("qwen2", ("Qwen2ForCausalLM",), biased=("attn_q", "attn_k", "attn_v")),
     # Qwen3ForCausalLM norms each head of q and k; qwen3.cpp.
@@ -214,6 +226,7 @@ _ALL = (
         permuted=True,
         biases=_LLAMA_BIASES,
         reads=("embedding_scale", "residual_scale", "attention_scale", "logit_scale"),
+        scaling=Llama3Scaling,
         normalize=lambda config: {"attention_multiplier": config.get("attention_multiplier", 1.0)},
     ),
     # Phi3ForCausalLM, which is Phi-4-mini's class too, has fused matrices; phi3.cpp.
@@ -228,6 +241,7 @@ _ALL = (
         }
         | _NORMS,
         reads=("rope_width", "rope_original", "rope_attention_factor"),
+        scaling=LongRope,
         normalize=_phi3,
     ),
     # Olmo2ForCausalLM norms the outputs of its blocks, and q and k as a whole; olmo2.cpp.

@@ -16,6 +16,8 @@ from .families import FAMILIES, Family
 from .rope import FACTORS
 
 UINT32 = GGUFValueType.UINT32
+# Keys that llama.cpp reads for every graph, with the value that changes nothing.
+_NEUTRAL = {"attention.causal": True, "pooling_type": 0, "rope.scaling.attn_factor": 1.0}
 
 
 def from_header(header: Header) -> Architecture:
@@ -37,6 +39,10 @@ def from_header(header: Header) -> Architecture:
     values = {k.removeprefix(prefix): v for k, v in header.metadata.items() if k.startswith(prefix)}
     if (scaling := values.get("rope.scaling.type", "none")) not in ("none", "linear", "longrope"):
         raise FileError(f"{where}: rope.scaling.type is {shorten(scaling)}, which is not supported")
+    read = {CONSTANTS[field][0] for field in family.reads if field in CONSTANTS}
+    for key, neutral in _NEUTRAL.items():
+        if key not in read and (value := values.get(key, neutral)) != neutral:
+            raise FileError(f"{where}: {name}.{key} is {shorten(value)}, which a conversion would lose")
     if FACTORS in header.tensors and "rope.freq_base" not in values:
         raise FileError(f"{where}: {FACTORS} without {name}.rope.freq_base")
 

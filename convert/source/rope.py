@@ -6,7 +6,7 @@ The rules are those of transformers' `modeling_rope_utils.py`.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,8 +21,15 @@ FACTORS, LONG_FACTORS, SHORT_FACTORS = (
 
 @dataclass(frozen=True)
 class Llama3Scaling:
-    """RoPE scaling of Llama 3: long wavelengths are stretched by `factor`, short ones are unchanged."""
+    """RoPE scaling of Llama 3: long wavelengths are stretched by `factor`, short ones are unchanged.
 
+    Attributes:
+        kind: its name in a config.
+        names: names of its tensors in a GGUF.
+    """
+
+    kind: ClassVar = "llama3"
+    names: ClassVar = (FACTORS,)
     factor: float
     low_freq_factor: float
     high_freq_factor: float
@@ -40,8 +47,15 @@ class Llama3Scaling:
 
 @dataclass(frozen=True)
 class LongRope:
-    """RoPE scaling of Phi-3 (arXiv 2402.13753): two lists of divisors, for contexts beyond the original."""
+    """RoPE scaling of Phi-3 (arXiv 2402.13753): two lists of divisors, for contexts beyond the original.
 
+    Attributes:
+        kind: its name in a config.
+        names: names of its tensors in a GGUF.
+    """
+
+    kind: ClassVar = "longrope"
+    names: ClassVar = (LONG_FACTORS, SHORT_FACTORS)
     long: tuple[float, ...]
     short: tuple[float, ...]
 

@@ -22,7 +22,7 @@ from ...refusals import refused
 from ..peft_adapters import llama_cpp_permute
 
 U32, F32, TEXT = GGUFValueType.UINT32, GGUFValueType.FLOAT32, GGUFValueType.STRING
-ARRAY = GGUFValueType.ARRAY
+ARRAY, BOOL = GGUFValueType.ARRAY, GGUFValueType.BOOL
 
 LLAMA_1B = {
     "architectures": ["LlamaForCausalLM"],
@@ -160,6 +160,17 @@ def rope(**changes: Any) -> dict[str, Any]:
         ({"layer_types": ["linear_attention"] * 16}, "layer_types"),
         ({"layer_types": ["full_attention"]}, "layer_types"),
         ({"rope_scaling": {"rope_type": "longrope", "original_max_position_embeddings": 9}}, "long_factor"),
+        (
+            {
+                "rope_scaling": {
+                    "rope_type": "longrope",
+                    "original_max_position_embeddings": 9,
+                    "long_factor": [1.0] * 32,
+                    "short_factor": [1.0] * 32,
+                }
+            },
+            "rope scaling is longrope, which llama.cpp's llama does not read",
+        ),
         ({"residual_multiplier": 2.0}, "residual_scale"),
         ({"use_sliding_window": True}, "use_sliding_window"),
         ({"hidden_act": "gelu"}, "gelu"),
@@ -191,6 +202,16 @@ def test_unsupported_config_is_named(changes, named):
     [
         ("gemma3", {"sliding_window_pattern": "x", "layer_types": None}, "not a config of gemma3"),
         ("gemma3", {"rope_parameters": {"full_attention": 3}}, "rope_parameters is 3"),
+        (
+            "gemma3",
+            {"rope_parameters": {"full_attention": {}, "sliding_attention": {"rope_type": "linear"}}},
+            "not a config of gemma3: .*rope_type of sliding_attention is 'linear'",
+        ),
+        (
+            "gemma3",
+            {"rope_parameters": {"full_attention": checkpoints.LLAMA3_ROPE}},
+            "rope scaling is llama3, which llama.cpp's gemma3",
+        ),
         ("gemma3", {"query_pre_attn_scalar": 100}, "scale of attention is 0.1"),
         ("lfm2", {"block_multiple_of": 0}, "not a config of lfm2"),
         ("lfm2", {"block_ffn_dim_multiplier": "q"}, "not a config of lfm2"),
@@ -209,6 +230,15 @@ def test_what_a_family_cannot_have_is_named(name, changes, named):
     kind = next(kind for kind, family in CLASSES.items() if family.name == name)
     with pytest.raises(FileError, match=named):
         read(config.to_dict() | {"architectures": [kind]} | changes)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "smollm3", "olmo2", "lfm2", "phi3"])
+def test_a_scaling_that_the_graph_does_not_read_is_named(name):
+    """Its divisors were written, and no loader took the file."""
+    kind = next(kind for kind, family in CLASSES.items() if family.name == name)
+    config = checkpoints.FAMILIES[name]().to_dict() | {"architectures": [kind]}
+    with pytest.raises(FileError, match=f"rope scaling is llama3, which llama.cpp's {name} does not read"):
+        read(config | {"rope_parameters": checkpoints.LLAMA3_ROPE})
 
 
 @pytest.mark.parametrize("name", checkpoints.FAMILIES)
@@ -258,12 +288,22 @@ def test_linear_scaling_is_that_of_llama_cpp(type_, key, factor, expected):
         ({"llama.block_count": None}, "block_count"),
         ({"llama.block_count": Field(513, U32)}, "block_count"),
         ({"llama.rope.freq_base": Field(float("inf"), F32)}, "rope.freq_base"),
+        ({"llama.attention.causal": Field(False, BOOL)}, "llama.attention.causal is False"),
+        ({"llama.pooling_type": Field(3, U32)}, "llama.pooling_type is 3"),
+        ({"llama.rope.scaling.attn_factor": Field(2.0, F32)}, "llama.rope.scaling.attn_factor is 2.0"),
     ],
 )
 def test_unsupported_metadata_is_named(changes, named):
     from_header(header(read(LLAMA_1B)))
     with refused("a.gguf: ", named, FileError):
         from_header(header(read(LLAMA_1B), changes))
+
+
+def test_metadata_that_changes_nothing_is_passed_over():
+    neutral = {"attention.causal": Field(True, BOOL), "pooling_type": Field(0, U32)}
+    neutral["rope.scaling.attn_factor"] = Field(1.0, F32)
+    changes = {f"llama.{key}": field for key, field in neutral.items()}
+    assert from_header(header(read(LLAMA_1B), changes)) == from_header(header(read(LLAMA_1B)))
 
 
 @pytest.mark.parametrize(
