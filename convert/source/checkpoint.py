@@ -230,7 +230,8 @@ class GgufCheckpoint(Checkpoint):
 
     @property
     def tokenizer(self) -> dict[str, Field]:
-        return {key: field for key, field in self.header.fields.items() if key.startswith("tokenizer.")}
+        prefixes = ("tokenizer.", "thirteen.tokenizer.")
+        return {key: field for key, field in self.header.fields.items() if key.startswith(prefixes)}
 
     def sha256(self) -> str:
         return file_sha256(self.path)

@@ -1,6 +1,7 @@
 """Rows of a checkpoint equal those that safetensors and transformers read."""
 
 import hashlib
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,15 @@ import pytest
 import torch
 from gguf.constants import GGUFValueType
 from safetensors.torch import load_file, save_file
+from thirteen.convert import write
 from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import INDEX, open_checkpoint, quantized_types
+from thirteen.convert.tensors import TensorPlan
 from thirteen.errors import FileError
+from thirteen.files.gguf.header import Field, read_header
+from thirteen.files.gguf.metadata import STRIPPING_TOKENS
 
 from ...runtime.conftest import write_gguf
 
@@ -73,6 +78,33 @@ def test_rope_factors_are_read_from_a_gguf(base, tmp_path):
     one, other = (checkpoint.rope_tensors["rope_freqs.weight"] for checkpoint in (folder, file))
     np.testing.assert_array_equal(one, other)
     assert one.max() > 1
+
+
+def test_rope_factors_that_the_graph_does_not_read_are_named(base, tmp_path):
+    """SmolLM3 has the tensors of Llama, without them."""
+    convert(Recipe(base("llama long"), tmp_path / "llama.gguf", Uniform("F32")))
+    header, content = read_header(tmp_path / "llama.gguf"), (tmp_path / "llama.gguf").read_bytes()
+    fields = {key.replace("llama.", "smollm3."): field for key, field in header.fields.items()}
+    fields["general.architecture"] = Field("smollm3", GGUFValueType.STRING)
+    tensors = header.tensors.values()
+    plans = [TensorPlan(one.name, one.name, one.shape, one.type, one.nbytes) for one in tensors]
+    blocks = (content[one.offset : one.offset + one.nbytes] for one in tensors)
+    write.write_gguf(tmp_path / "smollm3.gguf", fields, plans, blocks)
+    with pytest.raises(FileError, match=r"1 tensors that smollm3 does not have, such as 'rope_freqs.weight'"):
+        open_checkpoint(tmp_path / "smollm3.gguf")
+
+
+def test_a_gguf_keeps_what_its_tokenizer_does_beyond_llama_cpp(base, tmp_path):
+    """Of a GGUF made from it, the tokens no longer took the white space after them."""
+    folder = Path(shutil.copytree(base("llama"), tmp_path / "base"))
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"][-1]["rstrip"] = True
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    convert(Recipe(folder, tmp_path / "first.gguf"))
+    convert(Recipe(tmp_path / "first.gguf", tmp_path / "second.gguf"))
+    first, second = (read_header(tmp_path / f"{name}.gguf").fields for name in ("first", "second"))
+    assert first[STRIPPING_TOKENS].value == [tokenizer["added_tokens"][-1]["content"]]
+    assert second[STRIPPING_TOKENS] == first[STRIPPING_TOKENS]
 
 
 def test_a_gguf_that_has_shrunk_is_named(base, tmp_path):
