@@ -7,10 +7,10 @@ K. Jamieson and A. Talwalkar, Non-stochastic Best Arm Identification and Hyperpa
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from ..models.near_duplicates import masked_beginning
 from ..models.rows import JSON, NUMBER, TEXT, TrainingRow
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from ..runtime.prompt.worked_examples import COMPLETION_STOP
-from .near_duplicates import masked_beginning
 from .rollouts import QuestionRollouts
 from .tokenizer import Tokenizer
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ..convert.adapter.basis import NUMBERS_MAX
 from ..errors import OptionError, RequestError
-from ..learn.near_duplicates import masked_beginning, set_aside, without_near_duplicates
 from ..learn.prompt_search import PLAIN_QUESTION, Candidate
 from ..learn.rollouts import QuestionRollouts
+from ..models.near_duplicates import masked_beginning, set_aside, without_near_duplicates
 from ..models.rows import TrainingRow, read_rows, shuffle_rows
 from ..runtime.prompt.question_prompt import QuestionPrompt
 from ..runtime.request import SEED_MAX

@@ -37,7 +37,6 @@ from ..learn.cards import check_card, learn_card, refuse_base_folder, write_card
 from ..learn.examples import encode_sampled
 from ..learn.learn_result import HeldOutAnswers, LearnedNumbers, LearnResult
 from ..learn.natural_gradient import KL, NaturalStep, SampledScores, natural_step
-from ..learn.near_duplicates import masked_beginning, without_near_duplicates
 from ..learn.prompt_search import Candidate, candidates, given_examples, own_examples, search_prompt
 from ..learn.rollouts import ROLLOUTS, QuestionRollouts, SampledRow, advantage_rows
 from ..learn.sample_rollouts import SLOTS, TEMPERATURE, RolloutSettings, sample_rollouts
@@ -47,6 +46,7 @@ from ..learn.tokenizer import open_tokenizer
 from ..learn.vote_labels import label_by_votes
 from ..models.base import resolve_base
 from ..models.basis import find_basis
+from ..models.near_duplicates import masked_beginning, without_near_duplicates
 from ..models.rows import NUMBER, TrainingRow
 from ..runtime.batch.reproducible_batches import ENGINE, BatchJob, GenerationSettings
 from ..runtime.effort import Effort

@@ -60,7 +60,7 @@ def run(tmp_path, monkeypatch):
     places["ADAPTER"].mkdir()
     places["ROWS"].write_text('{"question": "1 + 1?", "solution": "1 + 1 = 2", "answer": "2"}\n' * 2)
     many = (
-        f'{{"question": "{chr(97 + n % 26) * (1 + n // 26)} apples?", "solution": "1", "answer": 1}}\n'
+        f'{{"question": "Buy {chr(97 + n % 26) * (1 + n // 26)} apples?", "solution": "1", "answer": 1}}\n'
         for n in range(40)
     )
     places["MANY"].write_text("".join(many))

@@ -2,7 +2,7 @@
 
 import pytest
 from thirteen.errors import RequestError
-from thirteen.learn.near_duplicates import masked_beginning, set_aside, without_near_duplicates
+from thirteen.models.near_duplicates import masked_beginning, set_aside, without_near_duplicates
 from thirteen.models.rows import TrainingRow
 
 

@@ -9,8 +9,8 @@ import unicodedata
 from collections.abc import Sequence
 
 from ..errors import OptionError
-from ..models.rows import TrainingRow, shuffle_rows
 from ..runtime.arithmetic.notation import NOTATION
+from .rows import TrainingRow, shuffle_rows
 
 _SENTENCE_END = re.compile(
     r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<=[.?!])\s|(?<=[\u3002\uff01\uff1f])"
