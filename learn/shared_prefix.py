@@ -33,12 +33,10 @@ class SharedPrefix:
     """Keys and values of a prefix, and their derivatives by the numbers.
 
     Attributes:
-        tokens: length of the prefix.
         states: keys and values of all layers, (1, heads, tokens, width) each.
         derivatives: of each of them, (numbers, heads, tokens, width).
     """
 
-    tokens: int
     states: list[torch.Tensor]
     derivatives: list[torch.Tensor]
     _leaves: list[torch.Tensor] = field(default_factory=list)
@@ -54,7 +52,7 @@ class SharedPrefix:
         return cache
 
     def scores(self) -> torch.Tensor:
-        """What the prefix adds to the gradients of the last cache's solutions, (rows, numbers)."""
+        """The share of the prefix in the gradients of the last cache's solutions, (rows, numbers)."""
         import torch
 
         parts = (
@@ -93,7 +91,7 @@ def shared_prefix(
         progress(number + 1, numbers)
     import torch
 
-    return SharedPrefix(tokens, states, [torch.cat(some) for some in zip(*tangents, strict=True)])
+    return SharedPrefix(states, [torch.cat(some) for some in zip(*tangents, strict=True)])
 
 
 def _differentiate(

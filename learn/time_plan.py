@@ -134,7 +134,7 @@ def _computed(answers: Sequence[Answer]) -> int:
 def fitting_questions(minutes: float, plan: TimePlan, speed: Speed, longer: float, numbers: int) -> int:
     """How many of the planned questions fit into the same limit with a longer prompt, of so many tokens.
 
-    What it adds is computed once for each of some numbers, or else again for each solution.
+    The added tokens are computed once for each of the numbers, or else again for each solution.
     """
     added = max(longer - speed.prompt_tokens, 0)
     left_s = minutes * 60 * (1 - _SEARCH) - 3 * plan.held_out * speed.answer_s

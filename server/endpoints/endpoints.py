@@ -111,7 +111,7 @@ class Endpoints:
         return request.state.service, request.state.model, adapter
 
     async def _use(self, request: Request) -> None:
-        """Pin the service: whatever ends the request then, it is known what is to be unpinned."""
+        """Pin the service and record it in one step, so that it is unpinned however the request ends."""
         request.state.service = await self.service.use(request.state.model)
 
     async def _embed(

@@ -1,4 +1,4 @@
-"""What an export leaves where it fails."""
+"""An export that fails, and its folder."""
 
 import errno
 import json
